@@ -1,0 +1,1 @@
+"""Foundations without torch: errors, registries, config loading, named RNG streams, safe files."""

@@ -1,0 +1,207 @@
+"""Plain YAML into strict pydantic models: every problem at once, each with its key path and a fix.
+
+YAML is data here: no tags, no import paths, no interpolation. Sections that pick a variant
+(`searcher: {name: evolution, ...}`) are annotated with `variant(registry)`, which validates the
+remaining keys against the `Config` model of the chosen module.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
+from pydantic_core import PydanticCustomError
+
+from hwnas.core.errors import UserError
+from hwnas.core.registry import Registry
+
+__all__ = ["StrictModel", "build_model", "override", "parse_yaml", "read_yaml", "variant"]
+
+MAX_YAML_BYTES = 4 * 1024 * 1024
+MAX_DEPTH = 40
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class StrictModel(BaseModel):
+    """Base of every config section: frozen, no unknown keys, no NaN, no silent type changes."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+def variant(registry: Registry) -> Any:
+    """Annotation of a section `{name: X, ...}` that is validated by `X.Config` from `registry`."""
+
+    def choose(value: Any) -> BaseModel:
+        if isinstance(value, BaseModel):
+            return value
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            raise PydanticCustomError(
+                "variant", "expected a section with `name:`, one of {names}", _names(registry)
+            )
+        try:
+            config: type[BaseModel] = registry.load(value["name"]).Config
+        except UserError as error:
+            raise PydanticCustomError("variant", "{text}", {"text": str(error)}) from error
+        return config.model_validate(value)
+
+    return Annotated[SerializeAsAny[BaseModel], BeforeValidator(choose)]
+
+
+def _names(registry: Registry) -> dict[str, Any]:
+    return {"names": ", ".join(registry.names)}
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Parse a YAML file of plain data.
+
+    Raises:
+        UserError: missing, unreadable, too large, too deep, with aliases, or not a mapping.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise UserError("config file is too large", expected="at most 4 MiB", where=path)
+        return parse_yaml(path.read_text(encoding="utf-8"), where=path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError("cannot read config file", found=str(error), where=path) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses aliases (they allow exponential files) and duplicate keys."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError("aliases (*name) are not supported")
+        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for key in keys:
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"keys must be text, found {key!r} ({node.start_mark})")
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"duplicate key {key!r} ({node.start_mark})")
+        return super().construct_mapping(node, deep=deep)
+
+
+def parse_yaml(text: str, *, where: object) -> dict[str, Any]:
+    """`read_yaml` of a string."""
+    try:
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader, stricter
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError("not valid YAML", found=str(error), where=where) from error
+    if not isinstance(data, dict):
+        raise UserError(
+            "not a config", expected="a mapping of keys", found=type(data).__name__, where=where
+        )
+    _check_depth(data, where)
+    return data
+
+
+def _check_depth(value: Any, where: object, depth: int = 0) -> None:
+    if depth > MAX_DEPTH:
+        raise UserError("config is nested too deeply", expected=f"<= {MAX_DEPTH}", where=where)
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for child in children:
+        _check_depth(child, where, depth + 1)
+
+
+def override(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """A copy of `data` with `key.path=YAML value` assignments applied (list items by index).
+
+    Raises:
+        UserError: an assignment is malformed or walks through something that is not a container.
+    """
+    result = _copy(data)
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path:
+            raise UserError("malformed --set", expected="key.path=value", found=assignment)
+        value = parse_yaml(f"value: {text}", where=f"--set {assignment}").get("value")
+        *parents, last = path.split(".")
+        target: Any = result
+        for parent in parents:
+            target = _step(target, parent, assignment)
+        if isinstance(target, dict):
+            target[last] = value
+        elif isinstance(target, list) and last.isdigit() and int(last) < len(target):
+            target[int(last)] = value
+        else:
+            raise UserError("--set goes through a value that has no keys", where=assignment)
+    return result
+
+
+def _step(target: Any, key: str, assignment: str) -> Any:
+    if isinstance(target, dict):
+        if target.get(key) is None:
+            target[key] = {}
+        elif isinstance(target[key], str):
+            target[key] = {"name": target[key]}  # `searcher: random` is short for a section
+        return target[key]
+    if isinstance(target, list) and key.isdigit() and int(key) < len(target):
+        return target[int(key)]
+    raise UserError("--set goes through a value that has no keys", found=key, where=assignment)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
+
+
+def build_model(model: type[Model], data: dict[str, Any], *, where: object) -> Model:
+    """Validate `data` into `model`; YAML lists become tuples.
+
+    Raises:
+        UserError: lists every problem with its key path, and the nearest name of unknown keys.
+    """
+    try:
+        return model.model_validate(data, strict=False)
+    except ValidationError as error:
+        lines = [_explain(problem, model) for problem in error.errors()]
+        raise UserError(
+            f"{len(lines)} problem{'s' * (len(lines) > 1)} in the config",
+            found="".join(f"\n    {line}" for line in lines),
+            where=where,
+        ) from error
+
+
+def _explain(problem: Any, model: type[BaseModel]) -> str:
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(model, problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        if near:
+            return f"{path}: unknown key; did you mean {near[0]!r}?"
+        return f"{path}: unknown key" + (f"; known: {', '.join(known)}" if known else "")
+    found = "" if problem["type"] in ("variant", "missing") else f", found {problem['input']!r:.80}"
+    return f"{path or '(root)'}: {problem['msg']}{found}"
+
+
+def _known_keys(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    current: Any = model
+    for part in path:
+        if not (isinstance(current, type) and issubclass(current, BaseModel)):
+            return []
+        field = current.model_fields.get(str(part))
+        current = None if field is None else _inner_model(field.annotation)
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return sorted(current.model_fields)
+    return []
+
+
+def _inner_model(annotation: Any) -> Any:
+    if get_origin(annotation) in (Union, UnionType):
+        models = [a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+        return models[0] if models else None
+    return annotation

@@ -1,0 +1,62 @@
+"""Facts of the host that numbers depend on, and the one way to reach an optional package."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hwnas.core.errors import UserError
+
+__all__ = ["host_facts", "require"]
+
+_PACKAGES = ("hwnas", "torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime")
+
+
+def require(module: str, *, extra: str) -> ModuleType:
+    """Import an optional package, or say which extra of hwnas installs it.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"this needs the optional package {module!r}",
+            found=str(error),
+            fix=f"pip install 'hwnas[{extra}]'",
+        ) from error
+
+
+def host_facts() -> dict[str, Any]:
+    """What identifies this machine and software stack: CPU, cores, OS, versions of key packages."""
+    return {
+        "cpu": _cpu_model(),
+        "n_cpus": os.cpu_count() or 1,
+        "machine": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.lower().startswith(("model name", "hardware")):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"

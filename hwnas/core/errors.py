@@ -1,0 +1,39 @@
+"""Errors that say what was expected, what was found, where, and how to fix it."""
+
+from __future__ import annotations
+
+__all__ = ["CheckFailed", "HwnasError", "UserError"]
+
+
+class HwnasError(Exception):
+    """Base of every error hwnas raises on purpose; `exit_code` is the process's exit status."""
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        expected: object = None,
+        found: object = None,
+        where: object = None,
+        fix: str | None = None,
+    ) -> None:
+        self.expected, self.found, self.where, self.fix = expected, found, where, fix
+        parts = [message]
+        for label, value in (("expected", expected), ("found", found), ("where", where)):
+            if value is not None:
+                parts.append(f"  {label}: {value}")
+        if fix is not None:
+            parts.append(f"  fix: {fix}")
+        super().__init__("\n".join(parts))
+
+
+class UserError(HwnasError):
+    """Something the user can fix: a config key, a missing file, an impossible constraint (exit 1)."""
+
+
+class CheckFailed(HwnasError):
+    """A check ran and its result fell short of the promise (exit 3)."""
+
+    exit_code = 3

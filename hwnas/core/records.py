@@ -1,0 +1,82 @@
+"""Frozen dataclasses to JSON and back, strictly: unknown keys, wrong types and versions are refused."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from hwnas.core.errors import UserError
+from hwnas.core.store import canonical_json
+
+__all__ = ["SCHEMA_VERSION", "STRICT", "dump", "load"]
+
+SCHEMA_VERSION = 1
+"""Version written into every record; older versions stay loadable, newer ones are refused."""
+
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+"""Give a record class `__pydantic_config__ = STRICT` to have it checked when loaded."""
+
+T = TypeVar("T")
+
+
+def dump(record: Any, *, versioned: bool = True) -> dict[str, Any]:
+    """JSON-ready dict of a dataclass record, `schema_version` first when `versioned`."""
+    if not is_dataclass(record) or isinstance(record, type):
+        raise TypeError(f"expected a dataclass record, found {type(record).__name__}")
+    head: dict[str, Any] = {"schema_version": SCHEMA_VERSION} if versioned else {}
+    return head | {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return dump(value, versioned=False)
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+@lru_cache(maxsize=None)
+def _adapter(cls: type) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
+
+
+def load(cls: type[T], data: Any, *, where: object, versioned: bool = True) -> T:
+    """Build a `cls` from a JSON-ready value, checking names, types and version.
+
+    Raises:
+        UserError: anything does not fit; names every offending key.
+    """
+    if not isinstance(data, dict):
+        raise UserError(
+            f"not a {cls.__name__}", expected="an object", found=type(data).__name__, where=where
+        )
+    if versioned:
+        version = data.get("schema_version")
+        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+            raise UserError(
+                f"not a {cls.__name__}: no valid schema_version", found=repr(version), where=where
+            )
+        if version > SCHEMA_VERSION:
+            raise UserError(
+                f"{cls.__name__} was written by a newer hwnas",
+                expected=f"schema_version <= {SCHEMA_VERSION}",
+                found=version,
+                where=where,
+                fix="upgrade hwnas",
+            )
+        data = {key: value for key, value in data.items() if key != "schema_version"}
+    try:
+        return _adapter(cls).validate_json(canonical_json(data))  # type: ignore[no-any-return]
+    except ValidationError as error:
+        found = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or '(root)'}: {problem['msg']}"
+            for problem in error.errors()[:8]
+        )
+        raise UserError(f"not a valid {cls.__name__}", found=found, where=where) from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"not a valid {cls.__name__}", found=str(error), where=where) from error

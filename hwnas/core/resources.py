@@ -1,0 +1,35 @@
+"""Finds the data that ships with hwnas (configs, latency tables, device kit), however installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwnas.core.errors import UserError
+
+__all__ = ["resource", "resource_names"]
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_ROOTS = (_PACKAGE / "_data", _PACKAGE.parent)  # an installed wheel; a checkout or editable install
+
+
+def resource(*parts: str) -> Path:
+    """Path of a shipped file or folder, e.g. `resource("export", "bench.py")`.
+
+    Raises:
+        UserError: the installation lacks it.
+    """
+    for root in _ROOTS:
+        path = root.joinpath(*parts)
+        if path.exists():
+            return path
+    raise UserError(
+        "a file that ships with hwnas is missing",
+        expected="/".join(parts),
+        where=" or ".join(str(root) for root in _ROOTS),
+        fix="reinstall hwnas",
+    )
+
+
+def resource_names(folder: str, suffix: str) -> tuple[str, ...]:
+    """Sorted stems of the files with `suffix` in a shipped folder."""
+    return tuple(sorted(path.stem for path in resource(folder).glob(f"*{suffix}")))

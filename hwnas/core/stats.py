@@ -1,0 +1,59 @@
+"""Rank correlation, bootstrap intervals and conformal quantiles, on numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["bootstrap_interval", "conformal_quantile", "kendall_tau", "spearman"]
+
+FloatArray = NDArray[np.float64]
+
+
+def kendall_tau(first: FloatArray, second: FloatArray) -> float:
+    """Kendall's tau-b in [-1, 1]; 0 where one side is constant (no order to agree with)."""
+    from scipy.stats import kendalltau
+
+    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return 0.0
+    return float(kendalltau(first, second).statistic)
+
+
+def spearman(first: FloatArray, second: FloatArray) -> float:
+    """Spearman's rho in [-1, 1]; 0 where one side is constant."""
+    from scipy.stats import spearmanr
+
+    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return 0.0
+    return float(spearmanr(first, second).statistic)
+
+
+def bootstrap_interval(
+    statistic: Callable[[FloatArray, FloatArray], float],
+    first: FloatArray,
+    second: FloatArray,
+    *,
+    rng: np.random.Generator,
+    level: float = 0.9,
+    n_resamples: int = 500,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of `statistic(first, second)` over resampled pairs."""
+    first, second = np.asarray(first), np.asarray(second)
+    n = len(first)
+    picks = rng.integers(0, n, size=(n_resamples, n))
+    values = [statistic(first[pick], second[pick]) for pick in picks]
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def conformal_quantile(residuals: FloatArray, level: float = 0.9) -> float:
+    """Half-width that covers a new residual with probability >= `level` (split conformal).
+
+    The ceil((n+1) * level)-th smallest absolute residual (Lei et al. 2018, "Distribution-free
+    predictive inference for regression", section 2.2); the largest one where n is too small.
+    """
+    ordered = np.sort(np.abs(np.asarray(residuals, dtype=np.float64)))
+    rank = int(np.ceil((len(ordered) + 1) * level))
+    return float(ordered[min(rank, len(ordered)) - 1])

@@ -1,0 +1,182 @@
+"""Files that survive: atomic writes, append-only JSON lines, content hashes and one lock."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hwnas.core.errors import UserError
+
+__all__ = [
+    "append_jsonl",
+    "canonical_json",
+    "content_hash",
+    "exclusive_lock",
+    "file_hash",
+    "read_json",
+    "read_jsonl",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
+MAX_JSON_BYTES = 256 * 1024 * 1024  # a file from outside that is larger is refused, not parsed
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` always holds either the old or the new content, whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of UTF-8 text."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
+    """Write JSON atomically. Key order is the caller's (`schema_version` first); NaN is refused."""
+    write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file. NaN, Infinity and files over 256 MiB are refused.
+
+    Raises:
+        UserError: the file is missing, too large, or not JSON.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise UserError("JSON file is too large", expected="at most 256 MiB", where=path)
+        return json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+    except FileNotFoundError as error:
+        raise UserError("file not found", where=path) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError("not valid JSON", found=str(error), where=path) from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not allowed")
+
+
+def append_jsonl(path: Path, row: dict[str, Any]) -> None:
+    """Append one JSON line and fsync it; a torn last line left by a kill is repaired first."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(row, allow_nan=False).encode() + b"\n"
+    with open(path, "ab+") as stream:
+        _drop_torn_tail(stream)
+        stream.write(line)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _drop_torn_tail(stream: Any) -> None:
+    """Truncate `stream` after its last newline, so that what follows starts on a line of its own."""
+    end = stream.seek(0, os.SEEK_END)
+    position = end
+    while position > 0:
+        step = min(4096, position)
+        stream.seek(position - step)
+        newline = stream.read(step).rfind(b"\n")
+        if newline >= 0:
+            position = position - step + newline + 1
+            break
+        position -= step
+    if position != end:
+        stream.truncate(position)
+    stream.seek(0, os.SEEK_END)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """All rows of a JSON-lines file; [] if absent. A torn last line (no newline) is ignored.
+
+    Raises:
+        UserError: a line other than a torn last one does not parse to an object.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    rows = []
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            row = json.loads(line, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                "broken line in a JSON-lines file", found=str(error), where=f"{path}:{number}"
+            ) from error
+        if not isinstance(row, dict):
+            raise UserError(
+                "broken line in a JSON-lines file",
+                expected="an object",
+                found=type(row).__name__,
+                where=f"{path}:{number}",
+            )
+        rows.append(row)
+    return rows
+
+
+def canonical_json(value: Any) -> str:
+    """The one spelling of a JSON value that hashes are taken over (sorted keys, no spaces)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def content_hash(value: Any, *, digits: int = 16) -> str:
+    """Hex hash of a JSON value, independent of key order."""
+    return hashlib.blake2b(canonical_json(value).encode(), digest_size=digits // 2).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def exclusive_lock(path: Path, *, owner: str) -> Iterator[None]:
+    """Hold an advisory lock on `path`; the kernel drops it when the process ends, however it ends.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            stream.seek(0)
+            raise UserError(
+                "another process is working on this run folder",
+                found=stream.read().strip() or "an unnamed process",
+                where=path.parent,
+                fix="wait for it, stop it, or give another folder with --run",
+            ) from error
+        stream.truncate(0)
+        stream.write(f"{owner}, pid {os.getpid()}\n")
+        stream.flush()
+        yield

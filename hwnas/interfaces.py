@@ -1,0 +1,302 @@
+"""The shared records and Protocols: the file to read first.
+
+    SearchSpace -> Arch -> lower() -> OpSpecs -> LatencyTable -> LatencyEstimator  (how fast)
+                                         |-----> Supernet -> Evaluator             (how accurate)
+                                         '-----> graph -> AccuracyPredictor        (forecast)
+    Searcher proposes codes, the controller prices and scores them, the Archive keeps them.
+
+Batches of archs travel as codes, int16 [n, d] (`SearchSpace.codes`); single ones as `Arch`.
+Latencies are milliseconds, accuracies fractions in [0, 1], sizes bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.errors import UserError
+from hwnas.core.progress import Progress
+from hwnas.core.records import STRICT
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.space import Codes, SearchSpace
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "AccuracyPredictor",
+    "ArchSampler",
+    "Constraint",
+    "CostMetric",
+    "DataInfo",
+    "DataModule",
+    "DeviceSpec",
+    "Evaluation",
+    "Evaluator",
+    "Exporter",
+    "FloatArray",
+    "LatencyEstimator",
+    "Metric",
+    "Proxy",
+    "Searcher",
+    "Split",
+    "Transport",
+]
+
+FloatArray = NDArray[np.float64]
+Split = Literal["train", "val", "test"]
+Metric = Literal[
+    "latency_ms", "latency_p95_ms", "macs", "params", "peak_memory_bytes", "weight_bytes"
+]
+
+# --- records --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DeviceSpec:
+    """A runtime on a machine reached by a transport; timings of unequal specs never mix."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    name: str
+    runtime: str = "onnxruntime"
+    provider: str = "CPUExecutionProvider"
+    transport: str = "local"
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    batch: int = 1
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """An upper bound on one metric of the arch; exactly one of the two bounds is given.
+
+    `max` is in the metric's unit; `max_fraction_of_largest` in (0, 1] of the space's largest arch,
+    priced the same way. `device` matters to latency metrics only.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    metric: Metric
+    device: str = "local"
+    max: float | None = None
+    max_fraction_of_largest: float | None = None
+
+    def __post_init__(self) -> None:
+        bounds = [b for b in (self.max, self.max_fraction_of_largest) if b is not None]
+        if len(bounds) != 1 or not bounds[0] > 0:
+            raise ValueError("give one of max and max_fraction_of_largest, greater than 0")
+        if self.max_fraction_of_largest is not None and self.max_fraction_of_largest > 1:
+            raise ValueError("max_fraction_of_largest is at most 1")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known of one arch's accuracy, and from where.
+
+    `source`: `supernet` (inherited weights, BN recalibrated), `trained` (own training),
+    `predicted`, `measured` (a deployed artifact). `val_loss` is cross-entropy in nats.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    arch: Arch
+    top1: float
+    source: Literal["supernet", "trained", "predicted", "measured"]
+    split: Split
+    n_images: int
+    seed: int
+    val_loss: float | None = None
+    top1_std: float | None = None
+    n_train_images_seen: int | None = None
+    latency_ms: dict[str, float] = field(default_factory=dict)
+    macs: int | None = None
+    params: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.top1 <= 1:
+            raise UserError("top1 is a fraction", expected="in [0, 1]", found=self.top1)
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What every artifact must know of the data set; `mean` and `std` per channel, on [0, 1] pixels.
+
+    `base_px` is the size of the images that a DataModule yields; archs see them resized.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    name: str
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    base_px: int
+    n_images: dict[str, int]  # per split
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def in_channels(self) -> int:
+        """Number of image channels."""
+        return len(self.mean)
+
+
+# --- pricing --------------------------------------------------------------------------------------
+
+
+class CostMetric(Protocol):
+    """A price per arch; `name` as in a constraint, smaller is better."""
+
+    name: str
+
+    def __call__(self, codes: Codes) -> FloatArray:
+        """float64 [n]."""
+        ...
+
+
+class LatencyEstimator(Protocol):
+    """Latency of whole networks on one device, from its table."""
+
+    device: DeviceSpec
+
+    def latency_ms(self, codes: Codes) -> FloatArray:
+        """Median latency forecast: [n]."""
+        ...
+
+    def latency_p95_ms(self, codes: Codes) -> FloatArray:
+        """95th percentile over runs of the latency: [n]."""
+        ...
+
+    def interval_ms(self, codes: Codes) -> FloatArray:
+        """90 % interval of the median forecast: [n, 2]."""
+        ...
+
+
+# --- accuracy -------------------------------------------------------------------------------------
+
+
+class DataModule(Protocol):
+    """One data set with seeded, stratified splits. Batches are (x, y) on the CPU:
+
+    x: float32 [B, C, base_px, base_px], normalised; y: int64 [B].
+    """
+
+    info: DataInfo
+
+    def train_batches(
+        self, epoch: int, batch_size: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Augmented training batches in an order fixed by (seed, epoch); drops the last partial one."""
+        ...
+
+    def eval_batches(
+        self, split: Split, batch_size: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """All images of a split in fixed order, no augmentation."""
+        ...
+
+    def calibration_batches(self, n_batches: int, batch_size: int) -> list[torch.Tensor]:
+        """A fixed, seeded draw of un-augmented TRAINING images, for BN and INT8 calibration."""
+        ...
+
+
+class Evaluator(Protocol):
+    """Scores archs by running them; every result is worth a journal line."""
+
+    def evaluate(self, arch: Arch) -> Evaluation:
+        """Accuracy on the validation split."""
+        ...
+
+
+class AccuracyPredictor(Protocol):
+    """Learns scores of archs. Higher is better; units are those of the labels."""
+
+    space: SearchSpace
+
+    def fit(self, codes: Codes, scores: FloatArray) -> None:
+        """Learn from n labelled archs. Deterministic in the seed given at construction."""
+        ...
+
+    def predict(self, codes: Codes) -> tuple[FloatArray, FloatArray]:
+        """Mean [n] and standard deviation [n] of the predicted scores."""
+        ...
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Everything `load_state` needs, as arrays (saved with safetensors)."""
+        ...
+
+    def load_state(self, state: dict[str, NDArray[Any]]) -> None:
+        """Inverse of `state` on a predictor of equal config and space."""
+        ...
+
+
+class Proxy(Protocol):
+    """A training-free score of archs, higher meaning better (Zen-Score, MACs, ...)."""
+
+    def __call__(self, codes: Codes) -> FloatArray:
+        """float64 [n]."""
+        ...
+
+
+class ArchSampler(Protocol):
+    """Which archs a training step runs."""
+
+    def archs(self, step: int) -> list[Arch]:
+        """Archs of step `step`, from rng(seed, "train/arch", step, slot): same on every rank."""
+        ...
+
+
+# --- search ---------------------------------------------------------------------------------------
+
+
+class Searcher(Protocol):
+    """Ask/tell. Its randomness and progress live in `state`, so that a search resumes exactly."""
+
+    def ask(self, n: int) -> Codes:
+        """Propose up to n archs [m, d], m <= n; m = 0 when it has nothing left to propose."""
+        ...
+
+    def tell(self, codes: Codes, rewards: FloatArray) -> None:
+        """Rewards (higher is better) of exactly the codes of the last `ask`."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready state."""
+        ...
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of `state`."""
+        ...
+
+
+# --- devices and artifacts ------------------------------------------------------------------------
+
+
+class Transport(Protocol):
+    """Runs the device kit where the device is."""
+
+    def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
+        """Execute `export/bench.py` on a plan folder's plan.json; appends to `results` (jsonl).
+
+        Resumes: what `results` holds already is not timed again.
+        """
+        ...
+
+
+class Exporter(Protocol):
+    """Writes one deployable format of a trained subnet."""
+
+    def export(
+        self, model: torch.nn.Module, *, input_shape: Sequence[int], folder: Path
+    ) -> tuple[Path, ...]:
+        """Write files into `folder`; `input_shape` is [C, H, W]. Returns their paths."""
+        ...

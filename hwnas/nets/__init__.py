@@ -1,0 +1,1 @@
+"""nets: see ARCHITECTURE.md."""

@@ -1,0 +1,1 @@
+"""searchers: see ARCHITECTURE.md."""

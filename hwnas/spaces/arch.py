@@ -1,0 +1,40 @@
+"""One point of a search space: integer codes of its choices, in one canonical spelling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hwnas.core.records import STRICT, dump, load
+from hwnas.core.store import content_hash
+
+__all__ = ["Arch"]
+
+
+@dataclass(frozen=True)
+class Arch:
+    """Codes of one architecture: `codes[i]` picks `space.choices[i].values[codes[i]]`.
+
+    Build it through `SearchSpace.arch`, which sets the codes of inactive choices to 0, so that one
+    network is one value. `space` is `SearchSpace.id`; restricting a space keeps its id, hence keys,
+    labels and weights of archs survive a pruning.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    space: str
+    codes: tuple[int, ...]
+
+    @property
+    def key(self) -> str:
+        """16 hex digits that labels and weights hang on."""
+        return content_hash([self.space, list(self.codes)])
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form, with its schema version."""
+        return dump(self)
+
+    @staticmethod
+    def from_json(data: Any, *, where: object) -> Arch:
+        """Inverse of `to_json`; shape and ranges are checked by `SearchSpace.check`."""
+        return load(Arch, data, where=where)

@@ -1,0 +1,233 @@
+"""A search space: its choices as data, and vectorised operators on arrays of codes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.errors import UserError
+from hwnas.core.store import content_hash
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.macro import Choice, MobileMacro
+
+__all__ = ["Codes", "SearchSpace"]
+
+Codes = NDArray[np.int16]
+"""Codes of n archs: int16 [n, d], one column per choice."""
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Choices, skeleton, and which codes are still allowed. Immutable; every operator takes its rng.
+
+    `id` names the coding (what an `Arch` belongs to); `fingerprint` also covers `allowed`, so a
+    restricted space has the same id and another fingerprint.
+    """
+
+    name: str
+    macro: MobileMacro
+    allowed: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.allowed:
+            everything = tuple(tuple(range(len(choice.values))) for choice in self.choices)
+            object.__setattr__(self, "allowed", everything)
+
+    # --- identity -----------------------------------------------------------------------------
+
+    @cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        """The decisions, one per column of codes."""
+        return self.macro.choices()
+
+    @cached_property
+    def id(self) -> str:
+        """Name and hash of the skeleton, e.g. `mobilenet_tiny-1f2e3d4c`."""
+        return f"{self.name}-{content_hash(asdict(self.macro), digits=8)}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of skeleton and allowed codes."""
+        return content_hash([asdict(self.macro), [list(codes) for codes in self.allowed]])
+
+    # --- single archs -------------------------------------------------------------------------
+
+    def arch(self, codes: Any) -> Arch:
+        """The canonical `Arch` of one row of codes (inactive choices set to 0)."""
+        row = self.normalise(np.asarray(codes, dtype=np.int16)[None])[0]
+        return Arch(self.id, tuple(int(code) for code in row))
+
+    def check(self, arch: Arch) -> Arch:
+        """Return `arch` if it is a canonical member of this space.
+
+        Raises:
+            UserError: it belongs to another space, or a code is out of range, disallowed, or set
+                where its choice is inactive; names the choice.
+        """
+        if arch.space != self.id:
+            raise UserError("arch of another space", expected=self.id, found=arch.space)
+        if len(arch.codes) != len(self.choices):
+            raise UserError(
+                "arch has the wrong number of codes",
+                expected=len(self.choices),
+                found=len(arch.codes),
+                where=self.id,
+            )
+        active = self.active(np.asarray(arch.codes, dtype=np.int64)[None])[0]
+        for code, choice, allowed, is_active in zip(
+            arch.codes, self.choices, self.allowed, active, strict=True
+        ):
+            if code not in (allowed if is_active else (0,)):
+                raise UserError(
+                    f"arch has an invalid code for {choice.name}",
+                    expected=f"one of {allowed}" if is_active else "0 (the choice is inactive)",
+                    found=code,
+                    where=self.id,
+                )
+        return arch
+
+    def largest(self) -> Arch:
+        """The arch whose every choice has its largest allowed value."""
+        return self.arch([codes[-1] for codes in self.allowed])
+
+    def smallest(self) -> Arch:
+        """The arch whose every choice has its smallest allowed value."""
+        return self.arch([codes[0] for codes in self.allowed])
+
+    def view(self, arch: Arch) -> dict[str, int]:
+        """Active choices by name with their values, e.g. `{"stage0.depth": 2, ...}`."""
+        active = self.active(np.asarray(arch.codes)[None])[0]
+        return {
+            choice.name: choice.values[code]
+            for choice, code, is_active in zip(self.choices, arch.codes, active, strict=True)
+            if is_active
+        }
+
+    # --- arrays of codes ----------------------------------------------------------------------
+
+    def codes(self, archs: list[Arch]) -> Codes:
+        """int16 [n, d] of a list of archs of this space."""
+        return np.asarray([arch.codes for arch in archs], dtype=np.int16).reshape(
+            -1, len(self.choices)
+        )
+
+    def active(self, codes: NDArray[Any]) -> NDArray[np.bool_]:
+        """bool [n, d]: which choices of each row matter."""
+        result = np.ones(codes.shape, dtype=bool)
+        for column, choice in enumerate(self.choices):
+            if choice.parent is not None:
+                in_parent = np.isin(codes[:, choice.parent], choice.parent_codes)
+                result[:, column] = in_parent & result[:, choice.parent]
+        return result
+
+    def normalise(self, codes: Codes) -> Codes:
+        """A copy whose inactive codes are 0."""
+        return np.where(self.active(codes), codes, 0).astype(np.int16)
+
+    def validate(self, codes: Codes) -> NDArray[np.bool_]:
+        """bool [n]: rows that are canonical and use allowed codes only."""
+        active = self.active(codes)
+        valid = np.ones(len(codes), dtype=bool)
+        for column, allowed in enumerate(self.allowed):
+            chosen = codes[:, column]
+            valid &= np.where(active[:, column], np.isin(chosen, allowed), chosen == 0)
+        return valid
+
+    def sample(self, rng: np.random.Generator, n: int) -> Codes:
+        """n archs, every choice uniform and independent (as OFA 1908.09791 samples): [n, d]."""
+        return self.normalise(self._draw(rng, n))
+
+    def mutate(self, codes: Codes, rng: np.random.Generator, probability: float = 0.1) -> Codes:
+        """Redraw every choice with `probability`; at least one per row is redrawn."""
+        redraw = rng.random(codes.shape) < probability
+        redraw[np.arange(len(codes)), rng.integers(codes.shape[1], size=len(codes))] = True
+        fresh = self._draw(rng, len(codes))
+        return self.normalise(np.where(redraw | ~self.active(codes), fresh, codes))
+
+    def crossover(self, first: Codes, second: Codes, rng: np.random.Generator) -> Codes:
+        """Uniform crossover of paired rows; choices inactive in one parent come from the other."""
+        child = np.where(rng.random(first.shape) < 0.5, second, first)
+        active_first, active_second = self.active(first), self.active(second)
+        child = np.where(active_first & ~active_second, first, child)
+        child = np.where(active_second & ~active_first, second, child)
+        neither = ~active_first & ~active_second
+        return self.normalise(np.where(neither, self._draw(rng, len(first)), child))
+
+    def _draw(self, rng: np.random.Generator, n: int) -> Codes:
+        """Codes of every choice, active or not."""
+        columns = [
+            np.asarray(allowed, dtype=np.int16)[rng.integers(len(allowed), size=n)]
+            for allowed in self.allowed
+        ]
+        return np.stack(columns, axis=1)
+
+    def encode(self, codes: Codes) -> NDArray[np.float32]:
+        """One-hot of the active choices: [n, sum of len(values)]; zeros where inactive."""
+        active = self.active(codes)
+        blocks = [
+            np.eye(len(choice.values), dtype=np.float32)[codes[:, column]] * active[:, [column]]
+            for column, choice in enumerate(self.choices)
+        ]
+        return np.concatenate(blocks, axis=1)
+
+    def decode(self, encoded: NDArray[np.float32]) -> Codes:
+        """Inverse of `encode`."""
+        ends = np.cumsum([len(choice.values) for choice in self.choices])
+        parts = np.split(encoded, ends[:-1], axis=1)
+        return np.stack([part.argmax(axis=1) for part in parts], axis=1).astype(np.int16)
+
+    # --- the space as a whole -----------------------------------------------------------------
+
+    def size(self) -> int:
+        """Exact number of distinct archs (choices form a forest; inactive ones count once)."""
+        children: dict[int | None, list[int]] = {}
+        for column, choice in enumerate(self.choices):
+            children.setdefault(choice.parent, []).append(column)
+
+        def count(column: int) -> int:
+            total = 0
+            for code in self.allowed[column]:
+                product = 1
+                for child in children.get(column, []):
+                    if code in self.choices[child].parent_codes:
+                        product *= count(child)
+                total += product
+            return total
+
+        result = 1
+        for column in children[None]:
+            result *= count(column)
+        return result
+
+    def restrict(self, **values: tuple[int, ...]) -> SearchSpace:
+        """The space with some choices narrowed to `values`; `stage0__width` spells `stage0.width`.
+
+        Raises:
+            UserError: an unknown choice or value, or nothing left of a choice.
+        """
+        by_name = {choice.name: column for column, choice in enumerate(self.choices)}
+        allowed = list(self.allowed)
+        for spelled, wanted in values.items():
+            name = spelled.replace("__", ".")
+            if name not in by_name:
+                raise UserError(f"unknown choice {name!r}", expected=sorted(by_name), where=self.id)
+            column = by_name[name]
+            choice = self.choices[column]
+            kept = tuple(code for code in allowed[column] if choice.values[code] in wanted)
+            unknown = sorted(set(wanted) - set(choice.values))
+            if unknown or not kept:
+                raise UserError(
+                    f"cannot restrict {name} to {wanted}",
+                    expected=f"some of {tuple(choice.values[code] for code in allowed[column])}",
+                    where=self.id,
+                )
+            allowed[column] = kept
+        return replace(self, allowed=tuple(allowed))
+
+    def columns(self, role: Literal["resolution", "width", "depth", "kernel", "expand"]) -> list[int]:
+        """Columns of codes whose choice has `role`."""
+        return [column for column, choice in enumerate(self.choices) if choice.role == role]
