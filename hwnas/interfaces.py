@@ -11,7 +11,7 @@ Latencies are milliseconds, accuracies fractions in [0, 1], sizes bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -125,7 +125,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What every artifact must know of the data set; `mean` and `std` per channel, on [0, 1] pixels.
+    """What every artifact must know of the data set; `mean`, `std` per channel of [0, 1] pixels.
 
     `base_px` is the size of the images that a DataModule yields; archs see them resized.
     """
@@ -190,12 +190,15 @@ class DataModule(Protocol):
     x: float32 [B, C, base_px, base_px], normalised; y: int64 [B].
     """
 
-    info: DataInfo
+    @property
+    def info(self) -> DataInfo:
+        """Facts of the data set."""
+        ...
 
     def train_batches(
         self, epoch: int, batch_size: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Augmented training batches in an order fixed by (seed, epoch); drops the last partial one."""
+        """Augmented batches in an order fixed by (seed, epoch); the last partial one is dropped."""
         ...
 
     def eval_batches(
@@ -296,7 +299,15 @@ class Exporter(Protocol):
     """Writes one deployable format of a trained subnet."""
 
     def export(
-        self, model: torch.nn.Module, *, input_shape: Sequence[int], folder: Path
+        self,
+        model: torch.nn.Module,
+        *,
+        input_shape: Sequence[int],
+        folder: Path,
+        metadata: Mapping[str, str] | None = None,
     ) -> tuple[Path, ...]:
-        """Write files into `folder`; `input_shape` is [C, H, W]. Returns their paths."""
+        """Write files into `folder`; `input_shape` is [C, H, W]. Returns their paths.
+
+        `metadata` (arch key, preprocessing, ...) is kept inside the file where the format can.
+        """
         ...

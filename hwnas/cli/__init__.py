@@ -1,1 +1,1 @@
-"""cli: see ARCHITECTURE.md."""
+"""The command line: one file per verb; stdout is the result, stderr is talk."""

@@ -7,7 +7,9 @@ remaining keys against the `Config` model of the chosen module.
 
 from __future__ import annotations
 
+import copy
 import difflib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
@@ -52,7 +54,7 @@ def variant(registry: Registry) -> Any:
             config: type[BaseModel] = registry.load(value["name"]).Config
         except UserError as error:
             raise PydanticCustomError("variant", "{text}", {"text": str(error)}) from error
-        return config.model_validate(value)
+        return _validate(config, value)
 
     return Annotated[SerializeAsAny[BaseModel], BeforeValidator(choose)]
 
@@ -80,12 +82,12 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader that refuses aliases (they allow exponential files) and duplicate keys."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.events.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not supported")
-        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if not isinstance(key, str):
                 raise yaml.YAMLError(f"keys must be text, found {key!r} ({node.start_mark})")
@@ -111,7 +113,9 @@ def parse_yaml(text: str, *, where: object) -> dict[str, Any]:
 def _check_depth(value: Any, where: object, depth: int = 0) -> None:
     if depth > MAX_DEPTH:
         raise UserError("config is nested too deeply", expected=f"<= {MAX_DEPTH}", where=where)
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    children = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    )
     for child in children:
         _check_depth(child, where, depth + 1)
 
@@ -122,7 +126,7 @@ def override(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]
     Raises:
         UserError: an assignment is malformed or walks through something that is not a container.
     """
-    result = _copy(data)
+    result: dict[str, Any] = copy.deepcopy(data)
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
@@ -153,20 +157,14 @@ def _step(target: Any, key: str, assignment: str) -> Any:
     raise UserError("--set goes through a value that has no keys", found=key, where=assignment)
 
 
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, list) else value
-
-
 def build_model(model: type[Model], data: dict[str, Any], *, where: object) -> Model:
-    """Validate `data` into `model`; YAML lists become tuples.
+    """Validate `data` into `model`; lists become tuples, nothing else changes its type.
 
     Raises:
         UserError: lists every problem with its key path, and the nearest name of unknown keys.
     """
     try:
-        return model.model_validate(data, strict=False)
+        return _validate(model, data)
     except ValidationError as error:
         lines = [_explain(problem, model) for problem in error.errors()]
         raise UserError(
@@ -174,6 +172,11 @@ def build_model(model: type[Model], data: dict[str, Any], *, where: object) -> M
             found="".join(f"\n    {line}" for line in lines),
             where=where,
         ) from error
+
+
+def _validate(model: type[Model], data: dict[str, Any]) -> Model:
+    """Strict validation in JSON mode: lists become tuples, but "3" never becomes 3."""
+    return model.model_validate_json(json.dumps(data, default=str))
 
 
 def _explain(problem: Any, model: type[BaseModel]) -> str:
@@ -202,6 +205,8 @@ def _known_keys(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
 
 def _inner_model(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, UnionType):
-        models = [a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+        models = [
+            a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)
+        ]
         return models[0] if models else None
     return annotation

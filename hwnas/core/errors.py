@@ -30,7 +30,7 @@ class HwnasError(Exception):
 
 
 class UserError(HwnasError):
-    """Something the user can fix: a config key, a missing file, an impossible constraint (exit 1)."""
+    """Something the user can fix: a key, a missing file, an impossible constraint (exit 1)."""
 
 
 class CheckFailed(HwnasError):

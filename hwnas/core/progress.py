@@ -10,7 +10,9 @@ __all__ = ["Progress", "silent"]
 class Progress(Protocol):
     """Called as often as convenient; the receiver throttles. `note` is a short live status."""
 
-    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` units are finished."""
+        ...
 
 
 def silent(done: int, total: int, note: str = "") -> None:

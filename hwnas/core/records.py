@@ -1,9 +1,9 @@
-"""Frozen dataclasses to JSON and back, strictly: unknown keys, wrong types and versions are refused."""
+"""Frozen dataclasses to JSON and back; unknown keys, wrong types and versions are refused."""
 
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -40,8 +40,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-@lru_cache(maxsize=None)
-def _adapter(cls: type) -> TypeAdapter[Any]:
+@cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 
@@ -71,7 +71,8 @@ def load(cls: type[T], data: Any, *, where: object, versioned: bool = True) -> T
             )
         data = {key: value for key, value in data.items() if key != "schema_version"}
     try:
-        return _adapter(cls).validate_json(canonical_json(data))  # type: ignore[no-any-return]
+        adapter: TypeAdapter[T] = _adapter(cls)  # type: ignore[arg-type]  # a class is hashable
+        return adapter.validate_json(canonical_json(data))
     except ValidationError as error:
         found = "; ".join(
             f"{'.'.join(str(part) for part in problem['loc']) or '(root)'}: {problem['msg']}"

@@ -19,7 +19,7 @@ __all__ = ["Registry", "Variant"]
 
 @dataclass(frozen=True)
 class Variant:
-    """One registered module. `missing` names optional packages that it needs and that are absent."""
+    """One registered module. `missing`: optional packages that it needs and that are absent."""
 
     name: str
     summary: str

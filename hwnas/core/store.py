@@ -92,7 +92,7 @@ def append_jsonl(path: Path, row: dict[str, Any]) -> None:
 
 
 def _drop_torn_tail(stream: Any) -> None:
-    """Truncate `stream` after its last newline, so that what follows starts on a line of its own."""
+    """Truncate `stream` after its last newline; what follows starts on a line of its own."""
     end = stream.seek(0, os.SEEK_END)
     position = end
     while position > 0:

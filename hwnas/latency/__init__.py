@@ -1,1 +1,1 @@
-"""latency: see ARCHITECTURE.md."""
+"""Latency tables: from raw samples to rows per operator, and to validated forecasts of networks."""

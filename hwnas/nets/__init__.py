@@ -1,1 +1,1 @@
-"""nets: see ARCHITECTURE.md."""
+"""Networks in torch: the weight-sharing supernet, static subnets cut from it, BN recalibration."""

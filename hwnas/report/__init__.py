@@ -1,1 +1,1 @@
-"""report: see ARCHITECTURE.md."""
+"""The report of a run: plain values (`data`) into one self-contained HTML file (`html`)."""

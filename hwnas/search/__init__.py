@@ -1,1 +1,1 @@
-"""search: see ARCHITECTURE.md."""
+"""The controller: proposes, prices, forecasts, evaluates, archives; knows no searcher by name."""

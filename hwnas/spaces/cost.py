@@ -84,4 +84,5 @@ def _table(space: SearchSpace, metric: AnalyticMetric) -> NDArray[np.int64]:
 def cost(space: SearchSpace, codes: Codes, metric: AnalyticMetric) -> NDArray[np.int64]:
     """int64 [n]: one analytic cost of every row of `codes`."""
     values = _table(space, metric)[op_index(space, codes)]
-    return values.sum(axis=1) if _PER_OP[metric][1] else values.max(axis=1)
+    result: NDArray[np.int64] = values.sum(axis=1) if _PER_OP[metric][1] else values.max(axis=1)
+    return result

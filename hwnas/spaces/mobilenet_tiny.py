@@ -1,4 +1,4 @@
-"""Small MobileNet space for 16..64 px images: elastic resolution, width, depth, kernel, expansion."""
+"""Small MobileNet space for 16..64 px: elastic resolution, width, depth, kernel, expansion."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""`lower()`: from codes to operators. The only place where shapes and channel counts are computed."""
+"""`lower()`: from codes to operators, the only place where shapes are computed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any, ClassVar, Literal
@@ -28,6 +28,7 @@ __all__ = [
     "network_key",
     "op_index",
     "slot_names",
+    "slot_ops",
 ]
 
 OpKind = Literal["conv", "mbconv", "dsconv", "pool", "linear"]
@@ -82,9 +83,9 @@ _DEFAULTS = {
 
 @dataclass(frozen=True)
 class Layer:
-    """One convolution or linear layer inside an OpSpec. Names are timm's (`conv_pw`, `se.conv_reduce`).
+    """One convolution or linear layer inside an OpSpec, named as in timm (`se.conv_reduce`).
 
-    Weight shape [out_channels, in_channels / groups, kernel, kernel]; a linear layer has kernel 1 on
+    Weight shape [out_channels, in_channels / groups, kernel, kernel]; a linear layer: kernel 1 on
     a 1x1 map. `act` follows the layer (after BN where `has_bn`).
     """
 
@@ -107,28 +108,33 @@ def layers(op: OpSpec) -> tuple[Layer, ...]:
     if op.kind == "pool":
         return ()
     if op.kind == "linear":
-        return (Layer("linear", op.in_channels, op.out_channels, 1, 1, has_bn=False, has_bias=True),)
-    depthwise_or_conv = {
-        "in_hw": op.in_hw,
-        "out_hw": op.out_hw,
-        "kernel": op.kernel,
-        "stride": op.stride,
-        "padding": op.padding,
-    }
-    if op.kind == "conv":
-        conv = Layer(
-            "conv", op.in_channels, op.out_channels, groups=op.groups, act=op.act, **depthwise_or_conv
+        return (
+            Layer("linear", op.in_channels, op.out_channels, 1, 1, has_bn=False, has_bias=True),
         )
-        return (conv,)
-    mid = op.mid_channels
-    found = []
+    mid = op.mid_channels or op.out_channels
+    spatial = Layer(
+        name="conv" if op.kind == "conv" else "conv_dw",
+        in_channels=op.in_channels if op.kind == "conv" else mid,
+        out_channels=mid,
+        in_hw=op.in_hw,
+        out_hw=op.out_hw,
+        kernel=op.kernel,
+        stride=op.stride,
+        padding=op.padding,
+        groups=op.groups if op.kind == "conv" else mid,
+        act=op.act,
+    )
+    if op.kind == "conv":
+        return (spatial,)
+    found = [spatial]
     if op.kind == "mbconv":
-        found.append(Layer("conv_pw", op.in_channels, mid, op.in_hw, op.in_hw, act=op.act))
-    found.append(Layer("conv_dw", mid, mid, groups=mid, act=op.act, **depthwise_or_conv))
+        found.insert(0, Layer("conv_pw", op.in_channels, mid, op.in_hw, op.in_hw, act=op.act))
     if op.se_channels:
-        bare = {"has_bn": False, "has_bias": True}
-        found.append(Layer("se.conv_reduce", mid, op.se_channels, 1, 1, act="relu", **bare))
-        found.append(Layer("se.conv_expand", op.se_channels, mid, 1, 1, act="hard_sigmoid", **bare))
+        reduce, expand = (mid, op.se_channels), (op.se_channels, mid)
+        found += [
+            Layer("se.conv_reduce", *reduce, 1, 1, has_bn=False, has_bias=True, act="relu"),
+            Layer("se.conv_expand", *expand, 1, 1, has_bn=False, has_bias=True, act="hard_sigmoid"),
+        ]
     last = "conv_pwl" if op.kind == "mbconv" else "conv_pw"
     found.append(Layer(last, mid, op.out_channels, op.out_hw, op.out_hw))
     return tuple(found)
@@ -202,7 +208,9 @@ def lower_slots(macro: MobileMacro, codes: tuple[int, ...]) -> tuple[OpSpec | No
     return tuple(slots)
 
 
-def _conv(in_channels: int, out_channels: int, hw: int, kernel: int, stride: int, act: Act) -> OpSpec:
+def _conv(
+    in_channels: int, out_channels: int, hw: int, kernel: int, stride: int, act: Act
+) -> OpSpec:
     return OpSpec(
         kind="conv",
         in_channels=in_channels,
@@ -231,53 +239,70 @@ class _SlotTable:
     ids: NDArray[np.int32]  # shape: len(values) of each column
 
 
-@lru_cache(maxsize=32)
-def _slot_tables(macro: MobileMacro) -> tuple[tuple[OpSpec, ...], tuple[_SlotTable, ...]]:
-    """All distinct operators, and per slot the table from local codes to operator ids.
+_DISALLOWED = np.iinfo(np.int32).max  # any table indexed with it fails loudly
 
-    Which choices a slot depends on is found by running `lower_slots` on single-choice changes of
-    the largest arch; the table by running it on every combination of those.
-    """
-    choices = macro.choices()
-    largest = [len(choice.values) - 1 for choice in choices]
-    reference = lower_slots(macro, tuple(largest))
-    columns: list[list[int]] = [[] for _ in reference]
-    for column in range(len(choices)):
-        seen = [False] * len(reference)
-        for code in range(len(choices[column].values)):
-            changed = lower_slots(macro, (*largest[:column], code, *largest[column + 1 :]))
-            for slot, (before, after) in enumerate(zip(reference, changed, strict=True)):
-                seen[slot] |= before != after
-        for slot, depends in enumerate(seen):
-            if depends:
-                columns[slot].append(column)
+
+@lru_cache(maxsize=32)
+def _slot_tables(space: SearchSpace) -> tuple[tuple[OpSpec, ...], tuple[_SlotTable, ...]]:
+    """All reachable operators, and per slot the table from local codes to operator ids."""
+    largest = [len(choice.values) - 1 for choice in space.choices]
     ops: dict[OpSpec, int] = {}
     tables = []
-    for slot, local in enumerate(columns):
-        shape = [len(choices[column].values) for column in local]
+    for slot, columns in enumerate(_slot_columns(space, largest)):
+        shape = [len(space.choices[column].values) for column in columns]
         ids = np.empty(shape, dtype=np.int32)
-        for combination in product(*(range(n) for n in shape)):
+        for local in product(*(range(n) for n in shape)):
             codes = list(largest)
-            for column, code in zip(local, combination, strict=True):
+            for column, code in zip(columns, local, strict=True):
                 codes[column] = code
-            op = lower_slots(macro, tuple(codes))[slot]
-            ids[combination] = -1 if op is None else ops.setdefault(op, len(ops))
-        tables.append(_SlotTable(tuple(local), ids))
+            op = lower_slots(space.macro, tuple(codes))[slot]
+            if op is None:
+                ids[local] = -1
+            elif all(c in space.allowed[column] for column, c in zip(columns, local, strict=True)):
+                ids[local] = ops.setdefault(op, len(ops))
+            else:
+                ids[local] = _DISALLOWED
+        tables.append(_SlotTable(tuple(columns), ids))
     return tuple(ops), tuple(tables)
 
 
+def _slot_columns(space: SearchSpace, largest: list[int]) -> list[list[int]]:
+    """Which choices each slot depends on, found by changing one choice of the largest at a time."""
+    reference = lower_slots(space.macro, tuple(largest))
+    columns: list[list[int]] = [[] for _ in reference]
+    for column, choice in enumerate(space.choices):
+        variants = [
+            lower_slots(space.macro, (*largest[:column], code, *largest[column + 1 :]))
+            for code in range(len(choice.values))
+        ]
+        for slot, depends in enumerate(columns):
+            if any(changed[slot] != reference[slot] for changed in variants):
+                depends.append(column)
+    return columns
+
+
 def enumerate_ops(space: SearchSpace) -> tuple[OpSpec, ...]:
-    """All distinct operators reachable with the space's choices (restricted or not), in fixed order."""
-    return _slot_tables(space.macro)[0]
+    """All distinct operators of the (possibly restricted) space, in a fixed order."""
+    return _slot_tables(space)[0]
+
+
+def slot_ops(space: SearchSpace) -> tuple[tuple[OpSpec, ...], ...]:
+    """Per slot of `slot_names`, its distinct operators; those of the space before any `restrict`.
+
+    What a weight shared by all of them must fit, hence the same for a space and its prunings.
+    """
+    ops, tables = _slot_tables(replace(space, allowed=()))
+    return tuple(tuple(ops[i] for i in np.unique(table.ids) if i >= 0) for table in tables)
 
 
 def op_index(space: SearchSpace, codes: Codes) -> NDArray[np.int32]:
     """int32 [n, p]: operator of every slot as an index into `enumerate_ops`; -1 = absent.
 
     Every additive cost is `table[op_index].sum(1)` with a zero appended for -1. Equal to `lower()`
-    for canonical codes (tested on random archs of every space).
+    for canonical codes (tested on random archs of every space). Codes that the space does not
+    allow get an index out of every table's range.
     """
-    tables = _slot_tables(space.macro)[1]
+    tables = _slot_tables(space)[1]
     result = np.empty((len(codes), len(tables)), dtype=np.int32)
     for slot, table in enumerate(tables):
         local = tuple(codes[:, column] for column in table.columns)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from hwnas.core.errors import UserError
 from hwnas.core.store import content_hash
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.macro import Choice, MobileMacro
+from hwnas.spaces.macro import Choice, MobileMacro, Role
 
 __all__ = ["Codes", "SearchSpace"]
 
@@ -22,7 +23,7 @@ Codes = NDArray[np.int16]
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Choices, skeleton, and which codes are still allowed. Immutable; every operator takes its rng.
+    """Choices, skeleton, and which codes are still allowed. Random operators take their rng.
 
     `id` names the coding (what an `Arch` belongs to); `fingerprint` also covers `allowed`, so a
     restricted space has the same id and another fingerprint.
@@ -115,6 +116,12 @@ class SearchSpace:
             -1, len(self.choices)
         )
 
+    def keys(self, codes: Codes) -> list[bytes]:
+        """One hashable value per row, equal exactly where the rows are equal."""
+        rows = np.ascontiguousarray(codes, dtype=np.int16)
+        found: list[bytes] = rows.view(f"V{2 * len(self.choices)}").ravel().tolist()
+        return found
+
     def active(self, codes: NDArray[Any]) -> NDArray[np.bool_]:
         """bool [n, d]: which choices of each row matter."""
         result = np.ones(codes.shape, dtype=bool)
@@ -203,31 +210,29 @@ class SearchSpace:
             result *= count(column)
         return result
 
-    def restrict(self, **values: tuple[int, ...]) -> SearchSpace:
-        """The space with some choices narrowed to `values`; `stage0__width` spells `stage0.width`.
+    def restrict(self, values: Mapping[str, Sequence[int]]) -> SearchSpace:
+        """The space with the named choices narrowed to the given values.
 
         Raises:
             UserError: an unknown choice or value, or nothing left of a choice.
         """
         by_name = {choice.name: column for column, choice in enumerate(self.choices)}
         allowed = list(self.allowed)
-        for spelled, wanted in values.items():
-            name = spelled.replace("__", ".")
+        for name, wanted in values.items():
             if name not in by_name:
                 raise UserError(f"unknown choice {name!r}", expected=sorted(by_name), where=self.id)
             column = by_name[name]
-            choice = self.choices[column]
-            kept = tuple(code for code in allowed[column] if choice.values[code] in wanted)
-            unknown = sorted(set(wanted) - set(choice.values))
-            if unknown or not kept:
+            known = self.choices[column].values
+            kept = tuple(code for code in allowed[column] if known[code] in wanted)
+            if not kept or not set(wanted) <= set(known):
                 raise UserError(
-                    f"cannot restrict {name} to {wanted}",
-                    expected=f"some of {tuple(choice.values[code] for code in allowed[column])}",
+                    f"cannot restrict {name} to {tuple(wanted)}",
+                    expected=f"some of {tuple(known[code] for code in allowed[column])}",
                     where=self.id,
                 )
             allowed[column] = kept
         return replace(self, allowed=tuple(allowed))
 
-    def columns(self, role: Literal["resolution", "width", "depth", "kernel", "expand"]) -> list[int]:
+    def columns(self, role: Role) -> list[int]:
         """Columns of codes whose choice has `role`."""
         return [column for column, choice in enumerate(self.choices) if choice.role == role]

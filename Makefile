@@ -1,0 +1,37 @@
+# Every target does its own set-up: a fresh machine with python3 (>= 3.10) and make is enough.
+VENV ?= .venv
+PYTHON ?= python3
+RUN ?= runs/quickstart
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: quickstart test test-full lint bench clean
+
+quickstart: $(STAMP)
+	$(BIN)/hwnas run quickstart --run $(RUN)
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest -m "not full and not alone" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "alone and not full"
+
+test-full: $(STAMP) lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,57 @@
+"""`hwnas list`: what can be chosen, and what is missing to choose it."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import typer
+
+from hwnas.cli.options import FormatOption
+from hwnas.cli.output import Format, emit
+
+__all__ = ["register"]
+
+
+class Kind(str, Enum):
+    """What is listed."""
+
+    spaces = "spaces"
+    datasets = "datasets"
+    samplers = "samplers"
+    predictors = "predictors"
+    searchers = "searchers"
+    transports = "transports"
+    exporters = "exporters"
+    devices = "devices"
+    configs = "configs"
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    parent.command("list")(list_kind)
+
+
+def list_kind(kind: Kind, format: FormatOption = Format.table) -> None:
+    """What can be chosen. Example: `hwnas list searchers`."""
+    from hwnas.core.resources import resource, resource_names
+
+    if kind in (Kind.devices, Kind.configs):
+        parts = ("configs", "devices") if kind is Kind.devices else ("configs",)
+        rows = [
+            {"name": name, "summary": _header(resource(*parts, f"{name}.yaml").read_text())}
+            for name in resource_names("/".join(parts), ".yaml")
+        ]
+    else:
+        from hwnas.pipeline.config import REGISTRIES
+
+        registry = REGISTRIES[kind.value.removesuffix("s")]
+        rows = [
+            {"name": v.name, "summary": v.summary, "available": v.install or "yes"}
+            for v in map(registry.describe, registry.names)
+        ]
+    emit(rows, format=format)
+
+
+def _header(text: str) -> str:
+    first = text.split("\n", 1)[0]
+    return first.lstrip("# ") if first.startswith("#") else ""

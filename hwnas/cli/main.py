@@ -1,0 +1,85 @@
+"""The `hwnas` command: assembles the verbs and turns errors into exit codes.
+
+0 done; 1 an error the user can fix; 2 wrong usage; 3 a check ran and fell short; 130 and 143 stopped
+by SIGINT and SIGTERM (the same command continues).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from hwnas.cli import analyze, listing, predictor, profile, run, space, stages, table
+from hwnas.cli.output import setup_logging
+from hwnas.core.errors import HwnasError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="hwnas",
+    help="Hardware-aware neural architecture search, priced by measured latency.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+run.register(app)
+profile.register(app)
+table.register(app)
+space.register(app)
+stages.register(app)
+predictor.register(app)
+analyze.register(app)
+listing.register(app)
+
+
+@app.callback()
+def _root() -> None:
+    """Measure the device, train one supernet, search with measured latency, export and prove it.
+
+    `--debug` anywhere shows tracebacks and debug logs.
+    """
+
+
+class _Stopped(BaseException):
+    """SIGINT or SIGTERM arrived."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)  # a second signal is final
+    raise _Stopped(number)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point; exits the process."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    setup_logging(debug=debug)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        app(args=[argument for argument in given if argument != "--debug"], prog_name="hwnas")
+    except HwnasError as error:
+        if debug:
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except _Stopped as stopped:
+        name = signal.Signals(stopped.number).name
+        sys.stderr.write(f"\nstopped by {name}; nothing is lost, the same command continues\n")
+        sys.exit(128 + stopped.number)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(0)

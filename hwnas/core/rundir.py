@@ -1,0 +1,135 @@
+"""The run folder: where everything of one project lives, and the ledger of what is up to date.
+
+config.yaml       resolved configuration, as last used      env.json      host and versions
+stages.json       ledger: hash and outputs of every stage   journal.jsonl every evaluation
+metrics.jsonl     training curves                           checkpoints/  tables/  labels/
+predictor/        search/<name>/                            bundles/<name>/<device>/
+report.html       superseded/  what a changed setting made stale; nothing is deleted
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hwnas.core.errors import UserError
+from hwnas.core.records import STRICT, dump, load
+from hwnas.core.store import (
+    append_jsonl,
+    exclusive_lock,
+    file_hash,
+    read_json,
+    read_jsonl,
+    write_json,
+)
+
+__all__ = ["RunDir", "StageRecord"]
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One line of the ledger. `outputs`: run-relative path to sha256 of every file promised."""
+
+    __pydantic_config__ = STRICT
+
+    inputs_hash: str
+    state: Literal["started", "done"]
+    outputs: dict[str, str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths and ledger of one run folder. All writes are atomic; one process at a time."""
+
+    root: Path
+
+    def path(self, *parts: str) -> Path:
+        """A path inside the folder."""
+        return self.root.joinpath(*parts)
+
+    @contextlib.contextmanager
+    def locked(self, owner: str) -> Iterator[None]:
+        """Hold the folder's lock; a second process is refused with a UserError."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                "cannot create the run folder", found=str(error), where=self.root
+            ) from error
+        if not os.access(self.root, os.W_OK):
+            raise UserError("cannot write into the run folder", where=self.root)
+        with exclusive_lock(self.path(".lock"), owner=owner):
+            yield
+
+    # --- journal and metrics ------------------------------------------------------------------
+
+    def journal(self, kind: str, row: dict[str, Any]) -> None:
+        """Append one fsynced line {kind, ...row}: an input that later steps rely on."""
+        append_jsonl(self.path("journal.jsonl"), {"kind": kind, **row})
+
+    def journaled(self, kind: str) -> list[dict[str, Any]]:
+        """All journal rows of a kind, in the order written."""
+        return [row for row in read_jsonl(self.path("journal.jsonl")) if row.get("kind") == kind]
+
+    def metric(self, stage: str, row: dict[str, Any]) -> None:
+        """Append a line of training metrics."""
+        append_jsonl(self.path("metrics.jsonl"), {"stage": stage, **row})
+
+    def metrics(self, stage: str, key: str = "step") -> list[dict[str, Any]]:
+        """Metric rows of a stage sorted by `key`; a step repeated after a resume counts once."""
+        rows = (row for row in read_jsonl(self.path("metrics.jsonl")) if row.get("stage") == stage)
+        latest = {row[key]: row for row in rows if key in row}
+        return [latest[value] for value in sorted(latest)]
+
+    # --- ledger -------------------------------------------------------------------------------
+
+    def ledger(self) -> dict[str, StageRecord]:
+        """What is recorded of every stage."""
+        path = self.path("stages.json")
+        if not path.exists():
+            return {}
+        data = read_json(path)
+        if not isinstance(data, dict) or not isinstance(data.get("stages"), dict):
+            raise UserError("not a stage ledger", where=path, fix="restore it, or use a new folder")
+        return {
+            name: load(StageRecord, record, where=f"{path}:{name}", versioned=False)
+            for name, record in data["stages"].items()
+        }
+
+    def record(self, name: str, record: StageRecord) -> None:
+        """Write one stage's line of the ledger."""
+        stages = {**self.ledger(), name: record}
+        rows = {stage: dump(stages[stage], versioned=False) for stage in stages}
+        write_json(self.path("stages.json"), {"schema_version": 1, "stages": rows})
+
+    def hash_outputs(self, paths: list[Path]) -> dict[str, str]:
+        """sha256 of files by run-relative path."""
+        return {str(path.relative_to(self.root)): file_hash(path) for path in sorted(paths)}
+
+    def intact(self, record: StageRecord) -> bool:
+        """Whether every promised output is there with its recorded content."""
+        return record.state == "done" and all(
+            self.path(name).is_file() and file_hash(self.path(name)) == digest
+            for name, digest in record.outputs.items()
+        )
+
+    def supersede(self, stage: str, inputs_hash: str, owned: list[Path]) -> Path | None:
+        """Move a stale stage's files to superseded/<stage>-<hash>/; returns where, None if none."""
+        existing = [path for path in owned if path.exists()]
+        if not existing:
+            return None
+        base = self.path("superseded", f"{stage.replace('/', '-')}-{inputs_hash}")
+        target, n = base, 1
+        while target.exists():
+            n += 1
+            target = base.with_name(f"{base.name}-{n}")
+        for path in existing:
+            destination = target / path.relative_to(self.root)
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(destination)
+        return target

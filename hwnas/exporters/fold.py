@@ -1,0 +1,52 @@
+"""The inference form of a network: BN folded into the convolutions, pooling as one mean."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from typing import TypeGuard
+
+from timm.layers import SelectAdaptivePool2d
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from hwnas.nets.depthwise import DepthwiseConv2d
+
+__all__ = ["folded"]
+
+
+def folded(model: nn.Module) -> nn.Module:
+    """A copy of `model` in eval mode that computes the same with fewer operators.
+
+    Every BN registered right after a convolution of its parent is folded into that convolution; a
+    BN that carries an activation (timm's BatchNormAct2d) leaves the activation behind. timm's
+    average pooling followed by a flatten becomes one mean. That "registered after" means "executed
+    after" holds for the subnets of `hwnas.nets`; parity is what proves it of the exported file.
+    """
+    model = copy.deepcopy(model).eval()
+    for parent in list(model.modules()):
+        children = list(parent.named_children())
+        for (conv_name, conv), (bn_name, bn) in pairwise(children):
+            if _is_known_conv(conv) and isinstance(bn, nn.BatchNorm2d):
+                setattr(parent, conv_name, _fused(conv, bn))
+                setattr(parent, bn_name, getattr(bn, "act", nn.Identity()))
+        for name, child in children:
+            if isinstance(child, SelectAdaptivePool2d) and _is_flat_mean(child):
+                setattr(parent, name, SelectAdaptivePool2d(pool_type="fast", flatten=True))
+    return model
+
+
+def _is_known_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Not just any subclass: timm's Conv2dSame, for one, computes its own padding."""
+    return type(module) in (nn.Conv2d, DepthwiseConv2d)
+
+
+def _fused(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
+    """One convolution with bias that equals `bn(conv(x))` in eval mode."""
+    result = fuse_conv_bn_eval(conv, bn)
+    result.__class__ = nn.Conv2d  # the forward pass of DepthwiseConv2d knows no bias
+    return result
+
+
+def _is_flat_mean(pool: SelectAdaptivePool2d) -> bool:
+    return bool(pool.pool_type == "avg" and isinstance(pool.flatten, nn.Flatten))

@@ -1,0 +1,81 @@
+"""The plan that the device kit executes, and the folder it travels in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwnas.core.errors import UserError
+from hwnas.core.store import write_bytes, write_json
+from hwnas.interfaces import DeviceSpec
+from hwnas.latency.config import ProfileConfig
+
+__all__ = ["PROTOCOL", "Plan", "plan_hash", "write_plan"]
+
+PROTOCOL = "interleaved-1"  # of export/bench.py; samples of another protocol are refused
+STOPPING_RULES = ("rounds", "min_rounds", "time_budget_s")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan on disk. Its results file is named after its hash, so plans never share samples."""
+
+    path: Path
+    results: Path
+    hash: str
+    ids: tuple[str, ...]
+
+
+def write_plan(
+    models: Mapping[str, bytes], device: DeviceSpec, folder: Path, config: ProfileConfig, *, seed: int
+) -> Plan:
+    """Write serialised ONNX models by id, and `plan.json`, into `folder`. Deterministic.
+
+    Raises:
+        UserError: the kit cannot time such a device yet.
+    """
+    if device.runtime != "onnxruntime" or device.precision != "fp32":
+        raise UserError(
+            "cannot profile this device yet",
+            expected="runtime onnxruntime, precision fp32",
+            found=f"runtime {device.runtime}, precision {device.precision}",
+            where=f"device {device.name}",
+        )
+    items = []
+    for name, model in models.items():
+        path = folder / "models" / f"{name}.onnx"
+        if not path.exists() or path.read_bytes() != model:
+            write_bytes(path, model)
+        digest = hashlib.sha256(model).hexdigest()
+        items.append({"id": name, "file": f"models/{path.name}", "sha256": digest})
+    plan: dict[str, Any] = {
+        "schema_version": 1,
+        "runtime": device.runtime,
+        "provider": device.provider,
+        "threads": device.threads,
+        "batch": device.batch,
+        "seed": seed,
+        "rounds": config.rounds,
+        "min_rounds": config.min_rounds,
+        "time_budget_s": config.time_budget_s,
+        "warmup_runs": config.warmup_runs,
+        "hot_samples": config.hot_samples,
+        "turn_budget_s": config.turn_budget_s,
+        "items": items,
+    }
+    write_json(folder / "plan.json", plan)
+    digest = plan_hash(plan)
+    return Plan(
+        folder / "plan.json", folder / f"results-{digest}.jsonl", digest, tuple(models)
+    )
+
+
+def plan_hash(plan: Mapping[str, Any]) -> str:
+    """The kit's hash of a plan (export/plan.schema.json): the stopping rules are left out."""
+    kept = {key: value for key, value in plan.items() if key not in STOPPING_RULES}
+    text = json.dumps([PROTOCOL, kept], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,225 @@
+"""The latency table of one device: rows per operator, and corrections per space."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from hwnas.core.errors import UserError
+from hwnas.core.records import SCHEMA_VERSION, STRICT, dump, load
+from hwnas.core.store import read_json, write_text
+from hwnas.interfaces import DeviceSpec
+from hwnas.latency.samples import Timing
+from hwnas.spaces.ops import OpSpec
+
+__all__ = [
+    "Correction",
+    "Fact",
+    "Fit",
+    "LatencyTable",
+    "NetTiming",
+    "Protocol",
+    "Source",
+    "Validation",
+]
+
+Fact = str | int | float | bool | None | list[int]
+Source = Literal["measured", "fitted", "converted", "transferred", "simulated"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the numbers came about; only tables of one protocol are merged."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    name: str
+    statistic: str
+    hot_samples: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Quality of forecasts against measured networks: relative errors as fractions, rank order."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    mape: float
+    p95: float
+    max: float
+    spearman: float
+    kendall_tau: float
+
+
+@dataclass(frozen=True)
+class NetTiming:
+    """A whole network beside its forecast by a correction that has not seen it."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    codes: tuple[int, ...]
+    measured_ms: float
+    forecast_ms: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What forecasts of unseen networks are worth, by cross-fitting over `nets`.
+
+    `repeat_*`: the same networks from two halves of the rounds, the best that any forecast could
+    look. `raw_sum`: rows without a correction. `macs_line`: a line on MACs, cross-fitted.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    forecast: Fit
+    raw_sum: Fit
+    macs_line: Fit
+    repeat_mape: float
+    repeat_tau: float
+    nets: tuple[NetTiming, ...]
+
+
+@dataclass(frozen=True)
+class Correction:
+    """From sums of rows to networks of one space: the dot product of features and `coefficients`.
+
+    Coefficient names are those of `hwnas.latency.validation.features`. `interval_fraction`: 90 % of
+    networks lie within this fraction of their forecast. `p95_factor`: a network's 95th percentile
+    over runs, as a multiple of its median. `n_fit` networks.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    coefficients: dict[str, float]
+    interval_fraction: float
+    p95_factor: float
+    n_fit: int
+    fingerprint: str
+    validation: Validation
+
+    def __post_init__(self) -> None:
+        if self.interval_fraction < 0 or self.p95_factor < 1:
+            raise ValueError("expected interval_fraction >= 0 and p95_factor >= 1")
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Latency per operator on one device. Which spaces it serves is decided by its rows alone.
+
+    `corrections` by `SearchSpace.id`. `facts` of runtime and host at the first measurement.
+    `warnings` name rows that noise left without a trustworthy value. A table whose numbers are
+    made up has source `simulated` and a device named `simulated-*`.
+    """
+
+    device: DeviceSpec
+    protocol: Protocol
+    source: Source
+    facts: dict[str, Fact]
+    rows: Mapping[OpSpec, Timing]
+    corrections: dict[str, Correction] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.source == "simulated") != self.device.name.startswith("simulated-"):
+            raise UserError(
+                "a simulated table, and only that, is of a device named simulated-*",
+                found=f"source {self.source}, device {self.device.name}",
+            )
+
+    def save(self, path: Path) -> None:
+        """Write JSON atomically: sorted, one row per line."""
+        head = {
+            "schema_version": SCHEMA_VERSION,
+            "device": dump(self.device, versioned=False),
+            "protocol": dump(self.protocol, versioned=False),
+            "source": self.source,
+            "facts": self.facts,
+            "warnings": list(self.warnings),
+            "corrections": {
+                space: dump(self.corrections[space], versioned=False)
+                for space in sorted(self.corrections)
+            },
+        }
+        rows = [
+            {"op": _sparse(op), **dump(self.rows[op], versioned=False)}
+            for op in sorted(self.rows, key=_order)
+        ]
+        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+        lines.append('"rows": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]")
+        write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+    @staticmethod
+    def load(path: Path) -> LatencyTable:
+        """Inverse of `save`.
+
+        Raises:
+            UserError: unreadable, unknown keys, negative or non-finite numbers, duplicate rows.
+        """
+        stored = load(_File, read_json(path), where=path)
+        rows = {row.op: Timing(**{f.name: getattr(row, f.name) for f in fields(Timing)}) for row in stored.rows}
+        if len(rows) != len(stored.rows):
+            seen: set[OpSpec] = set()
+            double = next(row.op for row in stored.rows if row.op in seen or seen.add(row.op))
+            raise UserError("duplicate rows in a latency table", found=double, where=path)
+        kept = {f.name: getattr(stored, f.name) for f in fields(LatencyTable) if f.name != "rows"}
+        return LatencyTable(rows=rows, **kept)
+
+    def merge(self, other: LatencyTable) -> LatencyTable:
+        """Rows and corrections of both; those of `self` win where both have one.
+
+        Raises:
+            UserError: the tables differ in device, protocol, source, processor or runtime version.
+        """
+        for name, mine, theirs in (
+            ("device", self.device, other.device),
+            ("protocol", self.protocol, other.protocol),
+            ("source", self.source, other.source),
+            *((key, self.facts.get(key), other.facts.get(key)) for key in ("cpu", "runtime_version")),
+        ):
+            if mine != theirs:
+                raise UserError(
+                    f"cannot merge latency tables of another {name}", expected=mine, found=theirs
+                )
+        return replace(
+            self,
+            rows={**other.rows, **self.rows},
+            corrections={**other.corrections, **self.corrections},
+            warnings=tuple(dict.fromkeys((*self.warnings, *other.warnings))),
+        )
+
+
+@dataclass(frozen=True)
+class _Row(Timing):
+    """A row as a line of the file: the operator beside its timing."""
+
+    op: OpSpec = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A `LatencyTable` as JSON has it."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    device: DeviceSpec
+    protocol: Protocol
+    source: Source
+    facts: dict[str, Fact]
+    rows: tuple[_Row, ...]
+    corrections: dict[str, Correction]
+    warnings: tuple[str, ...]
+
+
+def _sparse(op: OpSpec) -> dict[str, Any]:
+    """The fields of `op` that differ from their defaults."""
+    defaults = {f.name: f.default for f in fields(op)}
+    return {k: v for k, v in dump(op, versioned=False).items() if v != defaults[k]}
+
+
+def _order(op: OpSpec) -> tuple[Any, ...]:
+    """Rows sort by kind, map size and channels: neighbours in the file are neighbours in cost."""
+    return tuple(getattr(op, f.name) for f in fields(op))

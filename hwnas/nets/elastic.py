@@ -1,0 +1,158 @@
+"""Layers whose weights are stored at their largest shape and run at any smaller one.
+
+A layer is told what to be by the `Layer` that `lower()` gave the arch; it keeps no active state.
+Smaller layers use the first channels (Once-for-all 1908.09791 section 3.2, BigNAS 2003.11142) and
+the centre of the kernel, passed through a learned transform per kernel size (1908.09791 section
+3.2, "elastic kernel size").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hwnas.nets.depthwise import depthwise_conv2d
+from hwnas.spaces.ops import Layer
+
+__all__ = [
+    "ACTIVATIONS",
+    "Elastic",
+    "ElasticBatchNorm2d",
+    "ElasticConv2d",
+    "ElasticLinear",
+    "global_mean",
+]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "relu": F.relu_,
+    "relu6": lambda x: F.relu6(x, inplace=True),
+    "hard_swish": F.hardswish,
+    "swish": F.silu,
+    "hard_sigmoid": F.hardsigmoid,
+}
+
+
+class ElasticConv2d(nn.Module):
+    """A convolution for every one of `shapes`: [B, in, px, px] -> [B, out, px', px']."""
+
+    def __init__(self, shapes: Sequence[Layer], *, kernel_transform: bool) -> None:
+        super().__init__()
+        out_channels = max(shape.out_channels for shape in shapes)
+        in_channels = max(shape.in_channels // shape.groups for shape in shapes)
+        self.kernels = sorted({shape.kernel for shape in shapes}, reverse=True)
+        kernel = self.kernels[0]
+        self._fan_out = kernel**2 * max(shape.out_channels // shape.groups for shape in shapes)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel, kernel))
+        has_bias = any(shape.has_bias for shape in shapes)
+        self.bias = nn.Parameter(torch.empty(out_channels)) if has_bias else None
+        self.transforms = nn.ParameterDict()
+        if kernel_transform:
+            for large, small in pairwise(self.kernels):
+                self.transforms[f"{large}to{small}"] = nn.Parameter(torch.empty(small**2, small**2))
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """He initialisation over the fan-out of a group, as timm; transforms are the identity."""
+        self.weight.normal_(0, math.sqrt(2 / self._fan_out), generator=generator)
+        if self.bias is not None:
+            self.bias.zero_()
+        for transform in self.transforms.values():
+            nn.init.eye_(transform)
+
+    def sliced(self, layer: Layer) -> tuple[Tensor, Tensor | None]:
+        """Weight [out, in / groups, kernel, kernel] and bias [out] of one layer."""
+        weight = self.weight[: layer.out_channels, : layer.in_channels // layer.groups]
+        for large, small in pairwise(self.kernels):
+            if small < layer.kernel:
+                break
+            edge = (large - small) // 2
+            weight = weight[:, :, edge : large - edge, edge : large - edge]
+            if self.transforms:
+                flat = weight.reshape(-1, small**2)
+                weight = (flat @ self.transforms[f"{large}to{small}"].T).reshape(weight.shape)
+        return weight, None if self.bias is None else self.bias[: layer.out_channels]
+
+    def forward(self, x: Tensor, layer: Layer) -> Tensor:
+        """Convolve with the weights of `layer`."""
+        weight, bias = self.sliced(layer)
+        if layer.groups == layer.out_channels == layer.in_channels and bias is None:
+            return depthwise_conv2d(x, weight, layer.stride, layer.padding)
+        return F.conv2d(x, weight, bias, layer.stride, layer.padding, groups=layer.groups)
+
+
+class ElasticBatchNorm2d(nn.Module):
+    """Normalises by the statistics of the batch, always; scale and shift of the first channels.
+
+    Running statistics would mix those of many archs, so there are none.
+    """
+
+    def __init__(self, shapes: Sequence[Layer]) -> None:
+        super().__init__()
+        channels = max(shape.out_channels for shape in shapes)
+        self.weight = nn.Parameter(torch.empty(channels))
+        self.bias = nn.Parameter(torch.empty(channels))
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Scale 1, shift 0."""
+        self.weight.fill_(1)
+        self.bias.zero_()
+
+    def sliced(self, layer: Layer) -> tuple[Tensor, Tensor]:
+        """Scale [out] and shift [out] of one layer."""
+        return self.weight[: layer.out_channels], self.bias[: layer.out_channels]
+
+    def forward(self, x: Tensor, layer: Layer) -> Tensor:
+        """Batch normalisation of [B, out, px, px] in training mode."""
+        return F.batch_norm(x, None, None, *self.sliced(layer), training=True)
+
+
+class ElasticLinear(nn.Module):
+    """A linear layer for every one of `shapes`: [B, in, 1, 1] -> [B, out]."""
+
+    def __init__(self, shapes: Sequence[Layer]) -> None:
+        super().__init__()
+        out_features = max(shape.out_channels for shape in shapes)
+        in_features = max(shape.in_channels for shape in shapes)
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = nn.Parameter(torch.empty(out_features))
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Uniform in +-1 / sqrt(classes), bias 0, as timm's EfficientNet."""
+        bound = 1 / math.sqrt(self.weight.shape[0])
+        self.weight.uniform_(-bound, bound, generator=generator)
+        self.bias.zero_()
+
+    def sliced(self, layer: Layer) -> tuple[Tensor, Tensor]:
+        """Weight [out, in] and bias [out] of one layer."""
+        weight = self.weight[: layer.out_channels, : layer.in_channels]
+        return weight, self.bias[: layer.out_channels]
+
+    def forward(self, x: Tensor, layer: Layer) -> Tensor:
+        """Apply the weights of `layer` to [B, in, 1, 1]."""
+        return F.linear(x.flatten(1), *self.sliced(layer))
+
+
+Elastic: TypeAlias = ElasticConv2d | ElasticBatchNorm2d | ElasticLinear
+
+
+def global_mean(x: Tensor) -> Tensor:
+    """[B, C, px, px] -> [B, C, 1, 1], handing a channels_last gradient back.
+
+    Left alone, the mean hands back one that is expanded, and layers below may lose the layout.
+    """
+    if x.requires_grad:
+        x.register_hook(_channels_last)  # type: ignore[no-untyped-call]
+    return x.mean((2, 3), keepdim=True)
+
+
+def _channels_last(grad: Tensor) -> Tensor:
+    return grad.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,190 @@
+"""OpSpecs to ONNX without torch: whole networks, and the micro-nets that latency tables are made of.
+
+The graphs have the node list of the torch.export-based exporter on the same network (tested), BN
+folded, so what is timed here is what ships. Weights are random at the scale of a trained network:
+all-zero or denormal operands would time differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from hwnas.core.rng import rng
+from hwnas.spaces.ops import Layer, OpSpec, layers
+
+__all__ = ["INPUT", "IR_VERSION", "OPSET", "OUTPUT", "context", "is_entry", "micro", "network"]
+
+OPSET = 18  # what the exporter writes; onnxruntime >= 1.14 loads it
+IR_VERSION = 10  # likewise; onnxruntime >= 1.19
+INPUT, OUTPUT = "input", "logits"
+BATCH_AXIS = "batch"
+NEIGHBOUR_CHANNELS = 8  # of the tensors at both ends of a micro-net; one block of the NCHWc layouts
+MAX_ENTRY_CHANNELS = 4  # images have 1, 3 or 4 channels, feature maps at least 8
+
+
+def network(ops: Sequence[OpSpec], *, batch: int | None = 1, seed: int = 0) -> onnx.ModelProto:
+    """A whole network: `input` [batch, C, px, px] -> `logits` [batch, classes].
+
+    `batch=None` leaves the batch axis open (named `batch`). Equal arguments give equal bytes.
+    """
+    graph = _Graph(seed)
+    value = INPUT
+    for position, op in enumerate(ops):
+        value = graph.add(op, value, f"{position}")
+    return graph.model(_input_shape(ops[0], batch), _output_shape(ops[-1], batch), value)
+
+
+def is_entry(op: OpSpec) -> bool:
+    """Whether `op` reads the image itself; runtimes treat such a convolution specially."""
+    return op.kind == "conv" and op.in_channels <= MAX_ENTRY_CHANNELS
+
+
+def micro(op: OpSpec, *, batch: int = 1, seed: int = 0) -> onnx.ModelProto:
+    """`op` as it sits in a network: a 1x1 convolution before and another after it.
+
+    The neighbours keep the runtime's internal layout across the op's borders, as in a network. An
+    op that reads the image has no neighbour before it, a linear layer none after it. Time it minus
+    half of the `context` at either border to price the op.
+    """
+    graph = _Graph(seed)
+    shape, value = _input_shape(op, batch), INPUT
+    if not is_entry(op):
+        before = OpSpec("conv", NEIGHBOUR_CHANNELS, op.in_channels, op.in_hw, op.in_hw)
+        value = graph.add(before, INPUT, "before")
+        shape = _input_shape(before, batch)
+    value = graph.add(op, value, "op")
+    if op.kind == "linear":
+        return graph.model(shape, _output_shape(op, batch), value)
+    after = OpSpec("conv", op.out_channels, NEIGHBOUR_CHANNELS, op.out_hw, op.out_hw)
+    return graph.model(shape, _output_shape(after, batch), graph.add(after, value, "after"))
+
+
+def context(channels: int, hw: int, *, batch: int = 1, seed: int = 0) -> onnx.ModelProto:
+    """The neighbours of `micro` with nothing between them, at a border of `channels` maps."""
+    before = OpSpec("conv", NEIGHBOUR_CHANNELS, channels, hw, hw)
+    after = OpSpec("conv", channels, NEIGHBOUR_CHANNELS, hw, hw)
+    return network([before, after], batch=batch, seed=seed)
+
+
+def _input_shape(op: OpSpec, batch: int | None) -> list[int | str]:
+    return [BATCH_AXIS if batch is None else batch, op.in_channels, op.in_hw, op.in_hw]
+
+
+def _output_shape(op: OpSpec, batch: int | None) -> list[int | str]:
+    shape: list[int | str] = [BATCH_AXIS if batch is None else batch, op.out_channels]
+    return shape if op.kind == "linear" else [*shape, op.out_hw, op.out_hw]
+
+
+@dataclass
+class _Graph:
+    """Nodes and initializers under construction; every `add*` returns its output's name."""
+
+    seed: int
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
+
+    @cached_property
+    def rng(self) -> np.random.Generator:
+        return rng(self.seed, "onnx_build")
+
+    def model(
+        self, input_shape: list[int | str], output_shape: list[int | str], output: str
+    ) -> onnx.ModelProto:
+        self.nodes[-1].output[0] = OUTPUT
+        assert output != INPUT
+        graph = helper.make_graph(
+            self.nodes,
+            "hwnas",
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, input_shape)],
+            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, output_shape)],
+            list(self.initializers.values()),
+        )
+        return helper.make_model(
+            graph,
+            producer_name="hwnas",
+            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+        )
+
+    def add(self, op: OpSpec, value: str, name: str) -> str:
+        if op.kind == "pool":
+            return self._mean(value, name)
+        block_input = value
+        gated = ""  # the tensor that squeeze-and-excitation scales
+        for layer in layers(op):
+            path = f"{name}.{layer.name}"
+            if layer.name == "linear":
+                return self._linear(layer, value, path)
+            if layer.name == "se.conv_reduce":
+                gated, value = value, self._mean(value, f"{name}.se.mean")
+            value = self._activation(layer.act, self._conv(layer, value, path), path)
+            if layer.name == "se.conv_expand":
+                value = self._node("Mul", [gated, value], f"{name}.se.gate")
+        return self._node("Add", [value, block_input], f"{name}.skip") if op.skip else value
+
+    def _conv(self, layer: Layer, value: str, path: str) -> str:
+        per_group = layer.in_channels // layer.groups
+        inputs = [value, *self._weights(path, layer, (per_group, layer.kernel, layer.kernel))]
+        return self._node(
+            "Conv",
+            inputs,
+            path,
+            kernel_shape=[layer.kernel] * 2,
+            strides=[layer.stride] * 2,
+            pads=[layer.padding] * 4,
+            group=layer.groups,
+        )
+
+    def _linear(self, layer: Layer, value: str, path: str) -> str:
+        shape = self._constant(f"{path}.shape", np.array([0, layer.in_channels], dtype=np.int64))
+        value = self._node("Reshape", [value, shape], f"{path}.flatten")
+        weights = self._weights(path, layer, (layer.in_channels,))
+        return self._node("Gemm", [value, *weights], path, transB=1)
+
+    def _mean(self, value: str, path: str) -> str:
+        axes = self._constant("spatial_axes", np.array([2, 3], dtype=np.int64))
+        return self._node("ReduceMean", [value, axes], path, keepdims=1)
+
+    def _activation(self, act: str, value: str, path: str) -> str:
+        path = f"{path}.act"
+        if act == "none":
+            return value
+        if act == "relu":
+            return self._node("Relu", [value], path)
+        if act == "relu6":
+            bounds = [
+                self._constant(name, np.array(bound, dtype=np.float32))
+                for name, bound in (("zero", 0), ("six", 6))
+            ]
+            return self._node("Clip", [value, *bounds], path)
+        if act == "hard_swish":
+            return self._node("HardSwish", [value], path)
+        if act == "hard_sigmoid":
+            return self._node("HardSigmoid", [value], path, alpha=1 / 6, beta=0.5)
+        if act == "swish":
+            gate = self._node("Sigmoid", [value], f"{path}.sigmoid")
+            return self._node("Mul", [value, gate], path)
+        raise NotImplementedError(f"no ONNX form of the activation {act!r}")
+
+    def _weights(self, path: str, layer: Layer, shape: tuple[int, ...]) -> tuple[str, str]:
+        """He-scaled weights [out, *shape] and a small bias (BN folded)."""
+        weight = self.rng.standard_normal((layer.out_channels, *shape), dtype=np.float32)
+        weight *= np.float32(np.sqrt(2 / np.prod(shape)))
+        bias = 0.1 * self.rng.standard_normal(layer.out_channels, dtype=np.float32)
+        return self._constant(f"{path}.weight", weight), self._constant(f"{path}.bias", bias)
+
+    def _constant(self, name: str, value: NDArray[np.float32] | NDArray[np.int64]) -> str:
+        if name not in self.initializers:
+            self.initializers[name] = numpy_helper.from_array(value, name)
+        return name
+
+    def _node(self, kind: str, inputs: list[str], name: str, **attributes: object) -> str:
+        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        return name

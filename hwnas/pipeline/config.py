@@ -1,0 +1,110 @@
+"""The experiment configuration: every section, joined. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from hwnas.core.config import StrictModel, build_model, override, read_yaml, variant
+from hwnas.core.errors import UserError
+from hwnas.core.resources import resource, resource_names
+from hwnas.devices import REGISTRY as TRANSPORTS
+from hwnas.exporters import REGISTRY as EXPORTERS
+from hwnas.latency.config import ProfileConfig
+from hwnas.predictors import REGISTRY as PREDICTORS
+from hwnas.search.config import SearchConfig
+from hwnas.searchers import REGISTRY as SEARCHERS
+from hwnas.spaces import REGISTRY as SPACES
+from hwnas.training.config import FinetuneConfig, LabelConfig, TrainConfig
+from hwnas.training.datasets import REGISTRY as DATASETS
+from hwnas.training.samplers import REGISTRY as SAMPLERS
+
+__all__ = [
+    "REGISTRIES",
+    "ExperimentConfig",
+    "VerifyConfig",
+    "load_config",
+    "read_config_data",
+]
+
+REGISTRIES = {
+    registry.kind: registry
+    for registry in (SPACES, DATASETS, SAMPLERS, PREDICTORS, SEARCHERS, TRANSPORTS, EXPORTERS)
+}
+
+
+class SearchSection(SearchConfig):
+    """The controller's settings and the searcher it drives."""
+
+    searcher: variant(SEARCHERS) = Field(  # type: ignore[valid-type]
+        default={"name": "policy_gradient"}, validate_default=True
+    )
+
+
+class VerifyConfig(StrictModel):
+    """The promise that is checked on the device."""
+
+    max_forecast_error: Annotated[
+        float, Field(gt=0, le=1, description="relative error of the forecast that is accepted")
+    ] = 0.05
+    repeat_noise_factor: Annotated[
+        float, Field(ge=0, description="or this multiple of the device's repeat noise")
+    ] = 2.0
+    parity_batches: Annotated[tuple[int, ...], Field(min_length=1)] = (1, 8)
+
+
+class ExperimentConfig(StrictModel):
+    """One project: data, space, devices, and the settings of every stage."""
+
+    schema_version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=1, le=1024, description="torch threads on the host")] = 1
+    space: variant(SPACES)  # type: ignore[valid-type]
+    data: variant(DATASETS)  # type: ignore[valid-type]
+    devices: Annotated[tuple[str, ...], Field(min_length=1)] = ("local",)
+    profile: ProfileConfig = ProfileConfig()
+    train: TrainConfig = TrainConfig()
+    label: LabelConfig = LabelConfig()
+    predictor: variant(PREDICTORS) = Field(  # type: ignore[valid-type]
+        default={"name": "gcn"}, validate_default=True
+    )
+    search: SearchSection
+    finetune: FinetuneConfig = FinetuneConfig()
+    export: tuple[variant(EXPORTERS), ...] = Field(  # type: ignore[valid-type]
+        default=({"name": "onnx"},), validate_default=True
+    )
+    verify: VerifyConfig = VerifyConfig()
+
+
+def read_config_data(name_or_path: str) -> tuple[dict[str, Any], Path]:
+    """Plain data of a shipped config (by name) or of a YAML file (by path), and where it was.
+
+    Raises:
+        UserError: neither exists; lists the shipped names.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml") and not path.is_file():
+        shipped = resource_names("configs", ".yaml")
+        if name_or_path not in shipped:
+            raise UserError(
+                f"no config {name_or_path!r}",
+                expected=f"a path to a .yaml file, or one of {', '.join(shipped)}",
+                fix="see `hwnas list configs`",
+            )
+        path = resource("configs", f"{name_or_path}.yaml")
+    return read_yaml(path), path
+
+
+def load_config(
+    data: dict[str, Any], assignments: Sequence[str] = (), *, where: object
+) -> ExperimentConfig:
+    """Validate plain data after `key.path=value` overrides.
+
+    Raises:
+        UserError: every problem, with its key path.
+    """
+    return build_model(ExperimentConfig, override(data, assignments), where=where)

@@ -1,0 +1,100 @@
+"""Stage `finetune`: the winner and the networks it is compared with, all by one recipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+from hwnas.core.progress import Progress
+from hwnas.core.records import dump, load
+from hwnas.core.store import read_json, write_bytes, write_json
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.searching import read_result
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.ops import lower
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["ROLES", "Role", "finetune_all", "load_network", "networks", "resolution"]
+
+Role = Literal["winner", "largest", "smallest", "random search"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+def resolution(project: Project, arch: Arch) -> int:
+    """Input size of an arch, in px."""
+    return lower(project.space, arch)[0].in_hw
+
+
+def networks(project: Project) -> dict[Role, Arch]:
+    """The archs that stage `finetune` trained; one arch may play several roles."""
+    path = project.search_path("finetuned", "networks.json")
+    archs = read_json(path)["networks"]
+    return {role: load(Arch, archs[role], where=path, versioned=False) for role in ROLES}
+
+
+def load_network(project: Project, arch: Arch) -> torch.nn.Module:
+    """A fine-tuned network in eval mode."""
+    from safetensors.torch import load_file
+
+    from hwnas.nets.subnet import build_subnet
+
+    model = build_subnet(project.space, arch)
+    model.load_state_dict(load_file(project.search_path("finetuned", f"{arch.key}.safetensors")))
+    return model.eval()
+
+
+def finetune_all(project: Project, progress: Progress) -> None:
+    """Fine-tune every role's arch with distillation from the largest; finished ones are kept."""
+    from safetensors.torch import save
+
+    from hwnas.nets.bn import recalibrate
+    from hwnas.nets.extract import extract
+    from hwnas.training.finetune import Teacher, finetune
+    from hwnas.training.images import resize
+
+    space, config, data = project.space, project.config.finetune, project.data
+    roles: dict[Role, Arch] = {
+        "winner": read_result(project).winner.arch,
+        "largest": space.largest(),
+        "smallest": space.smallest(),
+        "random search": read_result(project, baseline=True).winner.arch,
+    }
+    supernet = project.supernet()
+    teacher_px = resolution(project, space.largest())
+    calibration = data.calibration_batches(
+        config.calibration.n_batches, config.calibration.batch_size
+    )
+    teacher = Teacher(
+        recalibrate(
+            extract(supernet, space.largest()), [resize(x, teacher_px) for x in calibration]
+        ),
+        teacher_px,
+    )
+    archs = list(dict.fromkeys(roles.values()))
+    for n, arch in enumerate(archs):
+        path = project.search_path("finetuned", f"{arch.key}.safetensors")
+        if path.exists():
+            continue
+
+        def show(done: int, total: int, note: str = "", n: int = n) -> None:
+            progress(n * total + done, len(archs) * total, note)
+
+        tuned = finetune(
+            extract(supernet, arch),
+            data,
+            config,
+            px=resolution(project, arch),
+            teacher=teacher,
+            seed=project.config.seed,
+            checkpoints=project.search_path("finetuned", "steps", arch.key),
+            progress=show,
+        )
+        write_bytes(path, save(tuned.state_dict()))
+    write_json(
+        project.search_path("finetuned", "networks.json"),
+        {
+            "schema_version": 1,
+            "networks": {role: dump(arch, versioned=False) for role, arch in roles.items()},
+        },
+    )

@@ -1,0 +1,136 @@
+"""The stages of a project, wired: which settings and inputs each depends on, and what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import BaseModel
+
+from hwnas.core.progress import Progress
+from hwnas.core.records import dump
+from hwnas.pipeline import exporting, finetuning, predicting, profiling, searching, training
+from hwnas.pipeline import verifying
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.stages import Stage
+
+__all__ = ["stages_of"]
+
+
+def stages_of(project: Project) -> list[Stage]:
+    """All stages in execution order; those of a search carry its name."""
+    config, run = project.config, project.run
+    space = [project.space.name, asdict(project.space.macro), project.space.allowed]
+    data = config.data.model_dump(mode="json")
+    name = config.search.name
+    search, tuned, exported = f"search/{name}", f"finetune/{name}", f"export/{name}"
+    devices = tuple(f"profile/{device}" for device in project.devices)
+
+    def settings(*parts: Any) -> list[Any]:
+        plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part
+                 for part in parts]
+        return [config.seed, *plain]
+
+    def running(stage: str, work: Callable[[Project, Progress], None]) -> Callable[[], None]:
+        def go() -> None:
+            import torch
+
+            torch.set_num_threads(config.threads)
+            work(project, project.progress_for(stage))
+
+        return go
+
+    profiles = [
+        Stage(
+            name=f"profile/{device}",
+            command=f"hwnas profile {device} --run {run.root}",
+            needs=(),
+            settings=settings(space, dump(spec), config.profile),
+            owns=(f"tables/{device}.json", f"tables/{device}"),
+            outputs=(f"tables/{device}.json",),
+            run=lambda device=device: profiling.profile_stage(  # type: ignore[misc]
+                project, device, project.progress_for(f"profile/{device}")
+            ),
+            cost=profiling.describe_cost(project, config.profile),
+        )
+        for device, spec in project.devices.items()
+    ]
+    n_archs = len(finetuning.ROLES)
+    return [
+        *profiles,
+        Stage(
+            name="train",
+            command=f"hwnas train {run.root}",
+            needs=(),
+            settings=settings(space, data, config.train),
+            owns=("checkpoints",),
+            outputs=("checkpoints/supernet.safetensors",),
+            run=running("train", training.train),
+            cost=f"{config.train.steps} sandwich steps of {config.train.batch_size} images",
+        ),
+        Stage(
+            name="label",
+            command=f"hwnas label {run.root}",
+            needs=("train",),
+            settings=settings(space, data, config.label),
+            owns=("labels",),
+            outputs=("labels/supernet.json",),
+            run=running("label", training.label),
+            cost=f"{config.label.n_archs} subnets evaluated",
+        ),
+        Stage(
+            name="predictor",
+            command=f"hwnas predictor fit {run.root}",
+            needs=("label",),
+            settings=settings(space, config.predictor),
+            owns=("predictor",),
+            outputs=("predictor/model.safetensors", "predictor/report.json"),
+            run=running("predictor", predicting.fit),
+            cost=f"{config.predictor.name} on {config.label.n_archs} labels",  # type: ignore[attr-defined]
+        ),
+        Stage(
+            name=search,
+            command=f"hwnas search {run.root}",
+            needs=(*devices, "train", "predictor"),
+            settings=settings(space, data, config.label.calibration, config.search),
+            owns=tuple(
+                f"search/{name}/{part}"
+                for part in ("archive.jsonl", "state.json", "result.json", "fronts", "random")
+            ),
+            outputs=(f"search/{name}/result.json", f"search/{name}/random/result.json"),
+            run=running(search, searching.search),
+            cost=f"2 x {config.search.n_predictions} predictions"
+            f" and {config.search.n_evaluations} subnet evaluations",
+        ),
+        Stage(
+            name=tuned,
+            command=f"hwnas finetune {run.root}",
+            needs=("train", search),
+            settings=settings(space, data, config.finetune),
+            owns=(f"search/{name}/finetuned",),
+            outputs=(f"search/{name}/finetuned/networks.json",),
+            run=running(tuned, finetuning.finetune_all),
+            cost=f"{n_archs} networks x {config.finetune.epochs} epochs",
+        ),
+        Stage(
+            name=exported,
+            command=f"hwnas export {run.root}",
+            needs=(tuned,),
+            settings=settings(data, list(config.export), config.verify.parity_batches),
+            owns=(f"search/{name}/export",),
+            outputs=(f"search/{name}/export/parity.json",),
+            run=running(exported, exporting.export),
+            cost=f"{n_archs} networks",
+        ),
+        Stage(
+            name=f"verify/{name}",
+            command=f"hwnas verify {run.root}",
+            needs=(*devices, exported),
+            settings=settings(data, config.search.constraints, config.verify),
+            owns=(f"search/{name}/verify", f"bundles/{name}"),
+            outputs=(f"search/{name}/verify/results.json",),
+            run=running(f"verify/{name}", verifying.verify),
+            cost=f"{n_archs} networks re-timed and tested",
+        ),
+    ]

@@ -1,0 +1,126 @@
+"""The stage graph: what runs, in which order, and what a change makes stale."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hwnas.core.errors import UserError
+from hwnas.core.rundir import RunDir, StageRecord
+from hwnas.core.store import content_hash
+
+__all__ = ["Plan", "Stage", "execute", "plan_stages"]
+
+log = logging.getLogger(__name__)
+
+Status = Literal["done", "continues", "stale", "new"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline.
+
+    `settings` is the JSON-ready part of the configuration it depends on, `needs` the stages whose
+    outputs it reads, `owns` the run-relative paths it writes and `outputs` those of them that later
+    stages rely on. `command` runs it alone; `cost` says in words what it will take.
+    """
+
+    name: str
+    command: str
+    needs: tuple[str, ...]
+    settings: Any
+    owns: tuple[str, ...]
+    outputs: tuple[str, ...]
+    run: Callable[[], None]
+    cost: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Status of one stage against the ledger. `inputs_hash` is None while an input is missing."""
+
+    stage: Stage
+    status: Status
+    inputs_hash: str | None
+
+
+def plan_stages(stages: Sequence[Stage], run: RunDir) -> list[Plan]:
+    """Status of every stage, in order.
+
+    `done`: nothing to do. `continues`: it was interrupted and resumes. `stale`: settings or inputs
+    changed, its files will be moved aside. `new`: never ran.
+    """
+    ledger = run.ledger()
+    plans: dict[str, Plan] = {}
+    for stage in stages:
+        record = ledger.get(stage.name)
+        ready = all(plans[need].status == "done" for need in stage.needs)
+        inputs_hash = _inputs_hash(stage, ledger) if ready else None
+        if record is None:
+            status: Status = "new"
+        elif inputs_hash is None or record.inputs_hash != inputs_hash:
+            status = "stale" if ready or record.state == "done" else "continues"
+        else:
+            status = "done" if run.intact(record) else "continues"
+        plans[stage.name] = Plan(stage, status, inputs_hash)
+    return list(plans.values())
+
+
+def execute(stages: Sequence[Stage], run: RunDir, *, only: Iterable[str] | None = None) -> None:
+    """Bring `only` (default: all stages) up to date, in order; the caller holds the run's lock.
+
+    Raises:
+        UserError: a stage outside `only` that is needed is not up to date.
+    """
+    wanted = {stage.name for stage in stages} if only is None else set(only)
+    by_name = {stage.name: stage for stage in stages}
+    for name in by_name:
+        if name not in wanted:
+            continue
+        plans = {plan.stage.name: plan for plan in plan_stages(stages, run)}
+        plan = plans[name]
+        missing = [plans[need] for need in plan.stage.needs if plans[need].status != "done"]
+        if missing:
+            raise UserError(
+                f"stage {name!r} needs stages that are not up to date",
+                found=", ".join(f"{need.stage.name} ({need.status})" for need in missing),
+                where=run.root,
+                fix=" && ".join(need.stage.command for need in missing),
+            )
+        if plan.status == "done":
+            log.info("%s: up to date", name)
+            continue
+        _run_stage(plan, run)
+
+
+def _run_stage(plan: Plan, run: RunDir) -> None:
+    stage, inputs_hash = plan.stage, plan.inputs_hash
+    assert inputs_hash is not None  # all needs are done
+    record = run.ledger().get(stage.name)
+    if record is not None and record.inputs_hash != inputs_hash:
+        moved = run.supersede(stage.name, record.inputs_hash, [run.path(p) for p in stage.owns])
+        if moved is not None:
+            log.warning("%s: settings or inputs changed; old files moved to %s", stage.name, moved)
+        record = None
+    earlier_s = record.seconds if record is not None else 0.0
+    log.info("%s: %s", stage.name, "continues" if plan.status == "continues" else "starts")
+    run.record(stage.name, StageRecord(inputs_hash, "started", {}, earlier_s))
+    begin = time.monotonic()
+    try:
+        stage.run()
+    except BaseException:
+        spent = earlier_s + time.monotonic() - begin
+        run.record(stage.name, StageRecord(inputs_hash, "started", {}, round(spent, 2)))
+        raise
+    spent = earlier_s + time.monotonic() - begin
+    outputs = run.hash_outputs([run.path(path) for path in stage.outputs])
+    run.record(stage.name, StageRecord(inputs_hash, "done", outputs, round(spent, 2)))
+    log.info("%s: done in %.1f s", stage.name, spent)
+
+
+def _inputs_hash(stage: Stage, ledger: dict[str, StageRecord]) -> str:
+    inputs = {need: ledger[need].outputs for need in stage.needs}
+    return content_hash([stage.settings, inputs])

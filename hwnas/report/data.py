@@ -1,0 +1,134 @@
+"""What a report shows, as plain values; the pipeline fills it in, a missing section is None.
+
+Accuracies are fractions in [0, 1], latencies milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hwnas.spaces.ops import OpSpec
+
+__all__ = [
+    "Curve",
+    "Drawing",
+    "Forecast",
+    "Front",
+    "NetRow",
+    "Point",
+    "Prediction",
+    "ReportData",
+    "Training",
+]
+
+
+@dataclass(frozen=True)
+class NetRow:
+    """One line of the closing table; None = not obtained. The winner's line comes first."""
+
+    name: str
+    macs: int
+    params: int
+    test_top1: float | None = None
+    forecast_ms: float | None = None
+    measured_ms: float | None = None
+    constraint_met: bool | None = None
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network in the accuracy-latency plane; `label` is shown when pointed at."""
+
+    latency_ms: float
+    top1: float
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Front:
+    """The search on one device. `score` says what `top1` is, e.g. `validation top-1, supernet`.
+
+    `archive` is everything evaluated, `front` its non-dominated part, `baseline` what random search
+    evaluated at equal cost.
+    """
+
+    device: str
+    score: str
+    archive: tuple[Point, ...]
+    front: tuple[Point, ...]
+    winner: Point | None = None
+    constraint_ms: float | None = None
+    baseline: tuple[Point, ...] = ()
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Whole nets: forecast of the table against their timing.
+
+    `interval_ms` holds the 90 % interval of each forecast; `mape` and `repeat_noise` are fractions.
+    """
+
+    device: str
+    forecast_ms: tuple[float, ...]
+    measured_ms: tuple[float, ...]
+    interval_ms: tuple[tuple[float, float], ...] = ()
+    mape: float | None = None
+    tau: float | None = None
+    repeat_noise: float | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The accuracy predictor on subnets held back from it; `score` names the unit of both axes."""
+
+    predictor: str
+    score: str
+    predicted: tuple[float, ...]
+    measured: tuple[float, ...]
+    tau: float
+    tau_interval: tuple[float, float] | None = None
+    macs_tau: float | None = None
+    n_train: int | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line over training steps."""
+
+    name: str
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Supernet training: validation top-1 of a few subnets, and the loss."""
+
+    val_top1: tuple[Curve, ...]
+    loss: tuple[Curve, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A network to draw: `lower()` of it, and a line of text below."""
+
+    name: str
+    ops: tuple[OpSpec, ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything a report can show. `facts`: device, seed, host, config, ... in display order."""
+
+    title: str
+    table: tuple[NetRow, ...] = ()
+    front: Front | None = None
+    forecast: Forecast | None = None
+    prediction: Prediction | None = None
+    training: Training | None = None
+    winner: Drawing | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,174 @@
+"""Constraints as absolute limits on priced archs, and the answer to those that nothing meets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwnas.core.errors import UserError
+from hwnas.core.rng import rng
+from hwnas.interfaces import Constraint, CostMetric, FloatArray
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["Costs", "Limit", "metric_key", "price", "ratios", "reach", "resolve"]
+
+N_RANDOM = 1024  # uniform archs that are priced to find a starting point
+N_STARTS = 3  # of which so many are descended from, after the smallest arch
+
+Costs = Mapping[str, FloatArray]
+"""Cost [n] of n archs under every metric key."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A constraint with its bound in the metric's unit; `key` names the metric and its device."""
+
+    constraint: Constraint
+    key: str
+    max: float
+
+    def __str__(self) -> str:
+        fraction = self.constraint.max_fraction_of_largest
+        of = "" if fraction is None else f" ({fraction:g} of the largest arch)"
+        return f"{self.key} <= {self.max:.6g}{of}"
+
+
+def metric_key(constraint: Constraint) -> str:
+    """`latency_ms@phone` for metrics of a device, the bare metric (`macs`) for the others."""
+    on_device = constraint.metric.startswith("latency")
+    return f"{constraint.metric}@{constraint.device}" if on_device else constraint.metric
+
+
+def price(metrics: Mapping[str, CostMetric], codes: Codes) -> dict[str, FloatArray]:
+    """Costs of n archs under every metric.
+
+    Raises:
+        UserError: a metric returned something that is not a positive number.
+    """
+    costs = {key: np.asarray(metric(codes), dtype=np.float64) for key, metric in metrics.items()}
+    for key, cost in costs.items():
+        if not (np.isfinite(cost) & (cost > 0)).all():
+            raise UserError(f"{key} of an arch is not a positive number", found=cost.min())
+    return costs
+
+
+def resolve(
+    constraints: Sequence[Constraint], metrics: Mapping[str, CostMetric], space: SearchSpace
+) -> tuple[Limit, ...]:
+    """Absolute limits; fractions are of `space.largest()`, priced with the same metric.
+
+    Raises:
+        UserError: a constraint on something that has no price here (a device without a table).
+    """
+    largest = space.codes([space.largest()])
+    limits = []
+    for constraint in constraints:
+        key = metric_key(constraint)
+        if key not in metrics:
+            raise UserError(
+                f"constraint on {key}, which cannot be priced",
+                expected=f"one of {', '.join(sorted(metrics)) or '(no metric)'}",
+                fix=f"hwnas profile {constraint.device}" if "@" in key else None,
+            )
+        bound = constraint.max
+        if bound is None:
+            assert constraint.max_fraction_of_largest is not None  # checked by Constraint
+            bound = constraint.max_fraction_of_largest * float(metrics[key](largest)[0])
+        limits.append(Limit(constraint, key, bound))
+    return tuple(limits)
+
+
+def ratios(limits: Sequence[Limit], costs: Costs, n: int) -> FloatArray:
+    """cost / limit [n, k] of n archs; an arch is feasible where all are <= 1."""
+    columns = [costs[limit.key] / limit.max for limit in limits]
+    return np.stack(columns, axis=1) if columns else np.empty((n, 0))
+
+
+def reach(
+    space: SearchSpace, metrics: Mapping[str, CostMetric], limits: Sequence[Limit], *, seed: int
+) -> Codes:
+    """Some feasible arch [1, d]: the smallest one if it will do, else by descending the violation.
+
+    Answers in well under a second: coordinate descent from a few starts, no open-ended rejection.
+
+    Raises:
+        UserError: none was found; names the nearest arch, what it costs, and what has to give.
+    """
+    used = {limit.key: metrics[limit.key] for limit in limits}
+
+    def violation(codes: Codes) -> FloatArray:
+        over = ratios(limits, price(used, codes), len(codes))
+        return np.asarray(over.max(axis=1) + 1e-6 * over.sum(axis=1))  # the sum breaks ties
+
+    def is_feasible(codes: Codes) -> bool:
+        return bool((ratios(limits, price(used, codes), len(codes)) <= 1).all())
+
+    nearest = _lowest(space, violation, is_feasible, seed)
+    if is_feasible(nearest):
+        return nearest
+    costs = price(used, nearest)
+    give = []
+    for limit in limits:
+        alone = _lowest(space, used[limit.key], lambda codes: False, seed)
+        give.append(_what_gives(limit, float(costs[limit.key][0]), used[limit.key], space, alone))
+    view = space.view(space.arch(nearest[0]))
+    raise UserError(
+        "no arch of the space meets the constraints",
+        expected="; ".join(map(str, limits)),
+        found="the nearest reachable arch has "
+        + ", ".join(f"{key} {cost[0]:.6g}" for key, cost in costs.items())
+        + f": {', '.join(f'{name}={value}' for name, value in view.items())}",
+        where=space.id,
+        fix="; ".join(give),
+    )
+
+
+def _what_gives(
+    limit: Limit, nearest: float, metric: CostMetric, space: SearchSpace, alone: Codes
+) -> str:
+    lowest, largest = float(metric(alone)[0]), float(metric(space.codes([space.largest()]))[0])
+    if nearest > limit.max:
+        advice = f"allow {limit.key} up to {nearest:.6g} ({nearest / largest:.3f} of the largest)"
+    else:
+        advice = f"{limit.key} can stay"
+    return f"{advice}; alone it reaches {lowest:.6g}" if lowest < nearest else advice
+
+
+def _lowest(
+    space: SearchSpace,
+    objective: Callable[[Codes], FloatArray],
+    stop: Callable[[Codes], bool],
+    seed: int,
+) -> Codes:
+    """The lowest arch [1, d] by coordinate descent from the smallest arch and from random ones."""
+    smallest = space.codes([space.smallest()])
+    if stop(smallest):
+        return smallest
+    random = space.sample(rng(seed, "search/reach"), N_RANDOM)
+    starts = np.concatenate([smallest, random[np.argsort(objective(random))[:N_STARTS]]])
+    found = []
+    for start in starts:
+        found.append(_descend(space, objective, start[None]))
+        if stop(found[-1]):
+            return found[-1]
+    ends = np.concatenate(found)
+    return ends[[int(objective(ends).argmin())]]
+
+
+def _descend(space: SearchSpace, objective: Callable[[Codes], FloatArray], codes: Codes) -> Codes:
+    """Move to the best neighbour in one choice until none is better."""
+    columns = np.repeat(np.arange(len(space.allowed)), [len(codes) for codes in space.allowed])
+    values = np.concatenate(space.allowed)
+    fallback = np.array([allowed[0] for allowed in space.allowed])
+    best = float(objective(codes)[0])
+    while True:
+        # Choices that a move activates start at their smallest allowed code.
+        neighbours = np.repeat(np.where(space.active(codes), codes, fallback), len(columns), axis=0)
+        neighbours[np.arange(len(columns)), columns] = values
+        neighbours = space.normalise(neighbours)
+        scores = objective(neighbours)
+        if not scores.min() < best:
+            return codes
+        best, codes = float(scores.min()), neighbours[[int(scores.argmin())]]

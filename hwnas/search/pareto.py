@@ -1,0 +1,46 @@
+"""Non-dominated fronts and 2-D hypervolume; every objective is minimised."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.interfaces import FloatArray
+
+__all__ = ["hypervolume_2d", "non_dominated"]
+
+
+def non_dominated(points: FloatArray) -> NDArray[np.bool_]:
+    """bool [n] of points [n, m]: no other is smaller somewhere and larger nowhere.
+
+    Equal points are all kept. O(n log n) for two objectives, O(n * front) otherwise.
+    """
+    if points.shape[1] == 2:
+        return _non_dominated_2d(points)
+    kept = np.ones(len(points), dtype=bool)
+    for row in np.lexsort(points.T[::-1]):
+        if kept[row]:
+            point = points[row]
+            kept &= (points < point).any(axis=1) | (points == point).all(axis=1)
+    return kept
+
+
+def _non_dominated_2d(points: FloatArray) -> NDArray[np.bool_]:
+    """Sorted by x then y, a point stays if its y is below all y of smaller x and least of its x."""
+    order = np.lexsort((points[:, 1], points[:, 0]))
+    x, y = points[order].T
+    group = np.searchsorted(x, x, side="left")  # first row of the same x: the least y of that x
+    lowest_before = np.concatenate([[np.inf], np.minimum.accumulate(y)])[group]
+    kept = np.zeros(len(points), dtype=bool)
+    kept[order] = (y == y[group]) & (y < lowest_before)
+    return kept
+
+
+def hypervolume_2d(points: FloatArray, reference: tuple[float, float]) -> float:
+    """Area dominated by points [n, 2] within `reference`; points beyond it add nothing."""
+    inside = points[(points < np.asarray(reference)).all(axis=1)]
+    if not len(inside):
+        return 0.0
+    front = np.unique(inside[_non_dominated_2d(inside)], axis=0)  # x ascending, y descending
+    right = np.append(front[1:, 0], reference[0])
+    return float(((right - front[:, 0]) * (reference[1] - front[:, 1])).sum())

@@ -1,0 +1,142 @@
+"""Checkpoints: weights and optimiser as safetensors beside a JSON file that vouches for them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from hwnas.core.errors import UserError
+from hwnas.core.records import SCHEMA_VERSION
+from hwnas.core.store import read_json, write_bytes, write_json
+
+__all__ = ["Checkpoints"]
+
+log = logging.getLogger(__name__)
+
+KEEP = 2
+_META = ("step", "notes", "identity", "optimizer_scalars", "sha256")
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The last two checkpoints of one training in `folder`.
+
+    `identity` is what the weights depend on (config, seed, space, data), as JSON. A checkpoint is
+    `step-N.safetensors`, written first, and `step-N.json` with its sha256, which makes it count: a
+    kill at any moment leaves the previous one valid.
+    """
+
+    folder: Path
+    identity: dict[str, Any]
+
+    def save(
+        self, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, notes: Any
+    ) -> None:
+        """Store what training from `step` on depends on; `notes` is the caller's JSON."""
+        tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+        scalars = {}
+        for index, state in optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor):
+                    tensors[f"optimizer.{index}.{name}"] = value
+                else:
+                    scalars[f"{index}.{name}"] = value
+        data = safetensors.torch.save({k: v.detach().contiguous() for k, v in tensors.items()})
+        stem = self.folder / f"step-{step:08d}"
+        write_bytes(stem.with_suffix(".safetensors"), data)
+        meta = {
+            "schema_version": SCHEMA_VERSION,
+            "step": step,
+            "notes": notes,
+            "identity": self.identity,
+            "optimizer_scalars": scalars,
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+        write_json(stem.with_suffix(".json"), meta)
+        kept = {path.stem for path in self._metas()[:KEEP]}
+        for path in sorted(self.folder.glob("step-*")):  # .json goes before its .safetensors
+            if path.stem not in kept:
+                path.unlink()
+
+    def restore(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[int, Any] | None:
+        """Load the newest intact checkpoint: its step and notes; None if there is none.
+
+        A damaged one is skipped with a warning.
+
+        Raises:
+            UserError: the checkpoint has another identity; names each changed key.
+        """
+        for path in self._metas():
+            try:
+                meta = read_json(path)
+                step, notes, identity, scalars, sha256 = (meta[key] for key in _META)
+                data = path.with_suffix(".safetensors").read_bytes()
+                if hashlib.sha256(data).hexdigest() != sha256:
+                    raise UserError("its sha256 does not match", found=f"{len(data)} bytes")
+            except (UserError, OSError, KeyError, TypeError) as error:
+                log.warning("skipping the damaged checkpoint %s: %s", path.with_suffix(""), error)
+                continue
+            self._check_identity(identity, path)
+            _load(model, optimizer, safetensors.torch.load(data), scalars)
+            return step, notes
+        return None
+
+    def _metas(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.json"), reverse=True)
+
+    def _check_identity(self, found: dict[str, Any], where: Path) -> None:
+        before, now = _flatten(found), _flatten(self.identity)
+        absent = "(absent)"
+        changes = [
+            f"{key}: {before.get(key, absent)!r} -> {now.get(key, absent)!r}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key, absent) != now.get(key, absent)
+        ]
+        if changes:
+            raise UserError(
+                "the training settings changed since the checkpoint",
+                found="".join(f"\n    {change}" for change in changes),
+                where=where,
+                fix=f"set them back, or remove {self.folder} to train from the start",
+            )
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flatten(item, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def _load(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    tensors: dict[str, torch.Tensor],
+    scalars: dict[str, Any],
+) -> None:
+    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    model.load_state_dict(weights)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            like = parameters[int(index)]
+            if tensor.shape == like.shape:  # in the parameter's memory format, as it was
+                tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+            state.setdefault(int(index), {})[name] = tensor
+    for key, value in scalars.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    # Hyper-parameters are the config's, whose identity was checked; the schedule sets the rate.
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

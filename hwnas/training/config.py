@@ -1,0 +1,92 @@
+"""Settings of supernet training, fine-tuning and labelling. Torch-free."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hwnas.core.config import StrictModel, variant
+from hwnas.training.samplers import REGISTRY as SAMPLERS
+from hwnas.training.samplers.sandwich import Config as Sandwich
+
+__all__ = [
+    "CalibrationConfig",
+    "FinetuneConfig",
+    "LabelConfig",
+    "OptimizerConfig",
+    "TrainConfig",
+]
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class OptimizerConfig(StrictModel):
+    """An optimiser of timm with linear warm-up and one cosine down to `min_lr`, per step."""
+
+    name: str = Field(default="adamw", description="a name of timm.optim.list_optimizers()")
+    lr: float = Field(
+        default=3e-3, gt=0, description="peak learning rate, of the batch size as it is"
+    )
+    min_lr: float = Field(default=0.0, ge=0, description="learning rate at the end of the cosine")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="where the optimiser has one")
+    weight_decay: float = Field(default=1e-2, ge=0, description="not on biases and BN parameters")
+    warmup: Fraction = Field(
+        default=0.05, description="share of the steps that ramp up from lr / 100"
+    )
+    clip_norm: float | None = Field(default=1.0, gt=0, description="largest global gradient norm")
+
+
+class CalibrationConfig(StrictModel):
+    """Training images, not augmented, that BN statistics are computed from."""
+
+    n_batches: Count = 1
+    batch_size: Count = Field(default=256, description="images per batch")
+
+
+class TrainConfig(StrictModel):
+    """Supernet training by the sandwich rule with in-place distillation (BigNAS 2003.11142)."""
+
+    steps: Count = Field(
+        default=600, description="optimiser steps; each runs every arch of the sampler"
+    )
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    sampler: variant(SAMPLERS) = Field(default=Sandwich(), description="which archs a step runs")  # type: ignore[valid-type]
+    optimizer: OptimizerConfig = OptimizerConfig()
+    label_smoothing: Fraction = Field(default=0.1, description="on the largest only")
+    dropout: Fraction = Field(default=0.0, description="before the classifier of the largest")
+    drop_path: Fraction = Field(default=0.0, description="on the residual branches of the largest")
+    temperature: float = Field(default=1.0, gt=0, description="of the distillation's softmaxes")
+    calibration: CalibrationConfig = Field(
+        default=CalibrationConfig(), description="for the curves"
+    )
+    curve_every: Count = Field(
+        default=100, description="steps between two points of the three curves"
+    )
+    curve_images: Count = Field(default=512, description="validation images of a point, at most")
+    checkpoint_every: Count = Field(default=100, description="steps between two checkpoints")
+
+
+class FinetuneConfig(StrictModel):
+    """Training of one extracted subnet: (1 - w) * labels + w * the largest's logits."""
+
+    epochs: Annotated[int, Field(ge=0)] = Field(
+        default=20, description="passes over the training images"
+    )
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3)
+    label_smoothing: Fraction = 0.1
+    distillation: float = Field(default=0.5, ge=0, le=1, description="w, the weight of the teacher")
+    temperature: float = Field(default=1.0, gt=0, description="of the distillation's softmaxes")
+    calibration: CalibrationConfig = CalibrationConfig()
+
+
+class LabelConfig(StrictModel):
+    """Scores of sampled subnets, which the accuracy predictor learns from."""
+
+    n_archs: Count = Field(default=250, description="archs that get a label")
+    source: Literal["supernet"] = Field(
+        default="supernet", description="weights that the labels come from"
+    )
+    calibration: CalibrationConfig = CalibrationConfig()

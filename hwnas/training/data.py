@@ -1,0 +1,110 @@
+"""Data sets held in memory: stratified splits, seeded order, augmentation per batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hwnas.core.errors import UserError
+from hwnas.core.rng import rng
+from hwnas.interfaces import DataInfo, DataModule, Split
+from hwnas.training.augment import Warper
+from hwnas.training.images import normalise
+
+__all__ = ["Batch", "MemoryData", "batches_from", "stratified_split"]
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def stratified_split(
+    labels: NDArray[np.int64], fractions: Sequence[float], random: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Disjoint random rows of `labels`, len(fractions) + 1 parts, the last one taking the rest.
+
+    Every class is cut at its rounded cumulative fractions, so a part has each class within one
+    image of its share. Each part is shuffled: its first k rows are a fair draw.
+    """
+    parts: list[list[NDArray[np.int64]]] = [[] for _ in (*fractions, 1)]
+    for label in np.unique(labels):
+        rows = random.permutation(np.flatnonzero(labels == label))
+        cuts = np.rint(np.cumsum(fractions) * len(rows)).astype(int)
+        for part, piece in zip(parts, np.split(rows, cuts), strict=True):
+            part.append(piece)
+    return [random.permutation(np.concatenate(part)) for part in parts]
+
+
+@dataclass(frozen=True)
+class MemoryData:
+    """An `interfaces.DataModule` of images in memory; needs no workers.
+
+    parts: per split, images float32 [N, C, base_px, base_px] in [0, 1] and labels int64 [N].
+    """
+
+    info: DataInfo
+    parts: Mapping[Split, Batch]
+    warper: Warper
+    seed: int
+
+    def train_batches(self, epoch: int, batch_size: int) -> Iterator[Batch]:
+        """Augmented training batches, order fixed by (seed, epoch); drops the last partial one.
+
+        Raises:
+            UserError: there are fewer training images than a batch holds.
+        """
+        images, labels = self.parts["train"]
+        self._require_train_images(batch_size, key="batch_size")
+        order = rng(self.seed, "data/order", epoch).permutation(len(labels))
+        draws = self.warper.draw(len(labels), seed=self.seed, epoch=epoch)
+
+        def batches() -> Iterator[Batch]:
+            for start in range(0, len(labels) - batch_size + 1, batch_size):
+                rows = order[start : start + batch_size]
+                x = self.warper(images[rows], draws[rows])
+                yield self._normalise(x), labels[rows]
+
+        return batches()
+
+    def eval_batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
+        """All images of a split in fixed order, no augmentation."""
+        images, labels = self.parts[split]
+        for x, y in zip(torch.split(images, batch_size), torch.split(labels, batch_size)):
+            yield self._normalise(x), y
+
+    def calibration_batches(self, n_batches: int, batch_size: int) -> list[torch.Tensor]:
+        """A fixed, seeded draw of un-augmented TRAINING images, for BN and INT8 calibration.
+
+        Raises:
+            UserError: that many training images do not exist.
+        """
+        images, _ = self.parts["train"]
+        n = n_batches * batch_size
+        self._require_train_images(n, key="calibration: n_batches * batch_size")
+        rows = rng(self.seed, "data/calibration").permutation(len(images))[:n]
+        return [self._normalise(x) for x in torch.split(images[rows], batch_size)]
+
+    def _normalise(self, x: torch.Tensor) -> torch.Tensor:
+        return normalise(x, self.info.mean, self.info.std)
+
+    def _require_train_images(self, n: int, *, key: str) -> None:
+        found = self.info.n_images["train"]
+        if n > found:
+            raise UserError(
+                f"data set {self.info.name!r} is too small for {key} = {n}",
+                expected=f"at least {n} training images",
+                found=found,
+                fix=f"lower {key}",
+            )
+
+
+def batches_from(data: DataModule, batch_size: int, step: int) -> Iterator[Batch]:
+    """Training batches without end, from global step `step` on, epoch after epoch."""
+    steps_per_epoch = max(1, data.info.n_images["train"] // batch_size)
+    epoch, skip = divmod(step, steps_per_epoch)
+    while True:
+        yield from islice(data.train_batches(epoch, batch_size), skip, None)
+        epoch, skip = epoch + 1, 0

@@ -1,0 +1,76 @@
+"""Handwritten digits of scikit-learn: 1,797 real 8x8 images, 10 classes, no download."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from hwnas.core.config import StrictModel
+from hwnas.core.rng import rng
+from hwnas.interfaces import DataInfo, DataModule, Split
+
+__all__ = ["Config", "Warp", "build"]
+
+
+class Warp(StrictModel):
+    """Largest random distortions of a training image; each is drawn uniformly, all 0 = none."""
+
+    rotate_degrees: float = Field(default=10.0, ge=0, le=180)
+    scale: float = Field(default=0.1, ge=0, lt=1, description="per axis, 0.1 = 0.9 .. 1.1")
+    shear: float = Field(default=0.1, ge=0, le=1, description="horizontal, per height")
+    shift: float = Field(default=0.06, ge=0, le=1, description="per axis, as a share of the image")
+    elastic: float = Field(
+        default=0.04, ge=0, le=1, description="of a 4x4 grid, as a share of the image"
+    )
+
+
+class Config(StrictModel):
+    """Parameters of the data set. Images are upsampled to `base_px` and repeated to 3 channels."""
+
+    name: Literal["digits"] = "digits"
+    base_px: int = Field(default=24, ge=8, le=512)
+    val_fraction: float = Field(default=0.2, gt=0, lt=1)
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    augment: Warp = Warp()
+
+    @model_validator(mode="after")
+    def _leaves_training_images(self) -> Config:
+        if self.val_fraction + self.test_fraction > 0.9:
+            raise ValueError("val_fraction + test_fraction must be at most 0.9")
+        return self
+
+
+def build(config: Config, *, seed: int) -> DataModule:
+    """The data set with splits and augmentation drawn from `seed`."""
+    import torch
+    from sklearn.datasets import load_digits
+
+    from hwnas.training.augment import Warper
+    from hwnas.training.data import MemoryData, stratified_split
+
+    bunch = load_digits()
+    labels = np.asarray(bunch.target, dtype=np.int64)
+    images = torch.from_numpy(bunch.images).float()[:, None] / 16  # pixels are 0 .. 16
+    images = torch.nn.functional.interpolate(
+        images, size=(config.base_px, config.base_px), mode="bicubic", align_corners=False
+    ).clamp_(0, 1)
+    fractions = (1 - config.val_fraction - config.test_fraction, config.val_fraction)
+    train, val, test = stratified_split(labels, fractions, rng(seed, "data/split"))
+    rows: dict[Split, NDArray[np.int64]] = {"train": train, "val": val, "test": test}
+    parts = {
+        split: (images[index].expand(-1, 3, -1, -1), torch.from_numpy(labels[index]))
+        for split, index in rows.items()
+    }
+    mean, std = float(images[train].mean()), float(images[train].std())
+    info = DataInfo(
+        name="digits",
+        class_names=tuple(str(name) for name in bunch.target_names),
+        mean=(mean,) * 3,
+        std=(std,) * 3,
+        base_px=config.base_px,
+        n_images={split: len(y) for split, (_, y) in parts.items()},
+    )
+    return MemoryData(info, parts, Warper(**config.augment.model_dump()), seed)

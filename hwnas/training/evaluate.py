@@ -1,0 +1,110 @@
+"""Accuracy of networks, and of subnets with the supernet's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+
+from hwnas.core.errors import UserError
+from hwnas.interfaces import DataModule, Evaluation, Split
+from hwnas.nets.bn import recalibrate
+from hwnas.nets.extract import extract
+from hwnas.nets.supernet import Supernet
+from hwnas.spaces.arch import Arch
+from hwnas.training.config import CalibrationConfig
+from hwnas.training.data import Batch
+from hwnas.training.images import resize
+
+__all__ = ["Score", "SupernetEvaluator", "evaluate"]
+
+EVAL_BATCH = 512
+
+
+class Score(NamedTuple):
+    """Accuracy in [0, 1], mean cross-entropy in nats, and how many images they are of."""
+
+    top1: float
+    cross_entropy: float
+    n_images: int
+
+
+@torch.inference_mode()
+def evaluate(model: torch.nn.Module, batches: Iterable[Batch]) -> Score:
+    """Score an eval-mode model on batches that have its resolution already.
+
+    Raises:
+        UserError: there are no images.
+    """
+    correct, loss, n = 0, 0.0, 0
+    for x, y in batches:
+        logits = model(x)
+        correct += int((logits.argmax(dim=1) == y).sum())
+        loss += float(torch.nn.functional.cross_entropy(logits, y, reduction="sum"))
+        n += len(y)
+    if n == 0:
+        raise UserError("nothing to evaluate on", expected="at least one image", found=0)
+    return Score(correct / n, loss / n, n)
+
+
+class SupernetEvaluator:
+    """Scores archs with inherited weights: extract, recalibrate BN on training images, evaluate.
+
+    Images are resized once per resolution and kept.
+
+    Args:
+        supernet: its weights are read at every call, never changed.
+        data: where images come from.
+        calibration: training images for the BN statistics.
+        seed: of the run; recorded.
+        split: what to score on.
+        n_images: at most that many, the first ones of the split; None for all.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        data: DataModule,
+        calibration: CalibrationConfig,
+        *,
+        seed: int,
+        split: Split = "val",
+        n_images: int | None = None,
+    ) -> None:
+        self._supernet, self._seed, self._split = supernet, seed, split
+        self._calibration = data.calibration_batches(calibration.n_batches, calibration.batch_size)
+        self._images: list[Batch] = []
+        left = n_images if n_images is not None else data.info.n_images[split]
+        for x, y in data.eval_batches(split, EVAL_BATCH):
+            self._images.append((x[:left], y[:left]))
+            left -= len(x)
+            if left <= 0:
+                break
+        self._resized: dict[int, tuple[list[torch.Tensor], list[Batch]]] = {}
+
+    def network(self, arch: Arch) -> torch.nn.Module:
+        """The arch as an eval-mode module with inherited weights and recalibrated BN."""
+        return recalibrate(extract(self._supernet, arch), self._at(arch)[0])
+
+    def evaluate(self, arch: Arch) -> Evaluation:
+        """Accuracy and cross-entropy of the arch."""
+        score = evaluate(self.network(arch), self._at(arch)[1])
+        return Evaluation(
+            arch=arch,
+            top1=score.top1,
+            val_loss=score.cross_entropy,
+            source="supernet",
+            split=self._split,
+            n_images=score.n_images,
+            seed=self._seed,
+        )
+
+    def _at(self, arch: Arch) -> tuple[list[torch.Tensor], list[Batch]]:
+        px = self._supernet.space.view(arch)["resolution"]
+        if px not in self._resized:
+            self._resized[px] = (
+                [resize(x, px) for x in self._calibration],
+                [(resize(x, px), y) for x, y in self._images],
+            )
+        return self._resized[px]

@@ -1,0 +1,120 @@
+"""Fine-tuning of one subnet with distillation from the largest."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hwnas.core.progress import Progress, silent
+from hwnas.core.records import dump
+from hwnas.interfaces import DataModule
+from hwnas.nets.bn import recalibrate
+from hwnas.training.checkpoint import Checkpoints
+from hwnas.training.config import FinetuneConfig
+from hwnas.training.data import batches_from
+from hwnas.training.images import resize
+from hwnas.training.losses import soft_cross_entropy
+from hwnas.training.optim import Stepper
+
+__all__ = ["Teacher", "finetune"]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """An eval-mode network that sees images at `px`."""
+
+    model: torch.nn.Module
+    px: int
+
+
+def finetune(
+    model: torch.nn.Module,
+    data: DataModule,
+    config: FinetuneConfig,
+    *,
+    px: int,
+    teacher: Teacher | None,
+    seed: int,
+    checkpoints: Path | None = None,
+    progress: Progress = silent,
+) -> torch.nn.Module:
+    """A trained eval-mode copy of `model`, BN recalibrated on training images.
+
+    The loss is (1 - w) * cross-entropy with smoothed labels + w * soft cross-entropy to the
+    teacher's logits of the same images, w = `config.distillation`; labels alone without a teacher.
+
+    Args:
+        model: an extracted subnet; left as it is.
+        data: its training images.
+        config: the recipe.
+        px: the model's resolution.
+        teacher: usually the largest subnet, recalibrated.
+        seed: recorded; the order of images is the data's.
+        checkpoints: folder of this training alone, to resume from after any epoch. It does
+            not cover the weights of `model` and `teacher`: give each pair its own.
+        progress: steps done.
+
+    Raises:
+        UserError: a loss is not finite; settings differ from the checkpoint's; too few images.
+    """
+    student = copy.deepcopy(model).train()
+    steps_per_epoch = max(1, data.info.n_images["train"] // config.batch_size)
+    n_steps = config.epochs * steps_per_epoch
+    stepper = Stepper(student, config.optimizer, n_steps=max(1, n_steps))
+    store = None
+    start = 0
+    if checkpoints is not None:
+        store = Checkpoints(checkpoints, _identity(data, config, px, teacher, seed))
+        start, _ = store.restore(student, stepper.optimizer) or (0, None)
+    progress(start, n_steps)
+    batches = islice(batches_from(data, config.batch_size, start), n_steps - start)
+    for step, (x, y) in enumerate(batches, start):
+        stepper.start(step)
+        loss = _loss(student(resize(x, px)), x, y, teacher, config)
+        loss.backward()  # type: ignore[no-untyped-call]
+        stepper.finish([loss.item()], step=step, nets=["the fine-tuned subnet"])
+        if store is not None and (step + 1) % steps_per_epoch == 0:
+            store.save(step + 1, student, stepper.optimizer, None)
+        progress(step + 1, n_steps, f"loss {loss.item():.3f}")
+    return recalibrate(
+        student,
+        [
+            resize(x, px)
+            for x in data.calibration_batches(
+                config.calibration.n_batches, config.calibration.batch_size
+            )
+        ],
+    )
+
+
+def _loss(
+    logits: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    teacher: Teacher | None,
+    config: FinetuneConfig,
+) -> torch.Tensor:
+    labels = torch.nn.functional.cross_entropy(logits, y, label_smoothing=config.label_smoothing)
+    if teacher is None or config.distillation == 0:
+        return labels
+    with torch.no_grad():
+        taught = teacher.model(resize(x, teacher.px))
+    soft = soft_cross_entropy(logits, taught, config.temperature)
+    return (1 - config.distillation) * labels + config.distillation * soft
+
+
+def _identity(
+    data: DataModule, config: FinetuneConfig, px: int, teacher: Teacher | None, seed: int
+) -> dict[str, Any]:
+    return {
+        "config": config.model_dump(mode="json"),
+        "seed": seed,
+        "px": px,
+        "teacher_px": None if teacher is None else teacher.px,
+        "data": dump(data.info, versioned=False),
+    }

@@ -1,0 +1,29 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two spinning pools on two cores slow each other
+
+import pytest
+
+from hwnas.spaces.mobilenet_tiny import Config, build
+from hwnas.spaces.space import SearchSpace
+
+
+@pytest.fixture(scope="session")
+def tiny_space() -> SearchSpace:
+    """mobilenet_tiny at two small resolutions, 10 classes."""
+    return build(Config(resolutions=(16, 24)), num_classes=10)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Folder of the real data sets; the test is skipped where it is absent."""
+    checkout = Path(__file__).resolve().parent.parent
+    path = Path(os.environ.get("HWNAS_TEST_DATA", checkout.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no real data at {path} (set HWNAS_TEST_DATA)")
+    return path

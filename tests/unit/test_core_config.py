@@ -1,0 +1,135 @@
+"""Config loading: every problem at once, with key paths; hostile YAML is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+
+from hwnas.core.config import StrictModel, build_model, override, parse_yaml, read_yaml, variant
+from hwnas.core.errors import UserError
+from hwnas.spaces import REGISTRY as SPACES
+
+
+class Inner(StrictModel):
+    rate: float = Field(0.1, gt=0)
+    names: tuple[str, ...] = ()
+
+
+class Outer(StrictModel):
+    steps: int = 3
+    inner: Inner = Inner()
+    space: variant(SPACES) = Field(default={"name": "mobilenet_tiny"}, validate_default=True)
+
+
+def problems(data: dict) -> str:
+    with pytest.raises(UserError) as caught:
+        build_model(Outer, data, where="test.yaml")
+    return str(caught.value)
+
+
+def test_all_problems_are_listed_with_paths_and_nearest_names():
+    text = problems({"stpes": 3, "inner": {"rate": -1, "raet": 2}, "steps": "many"})
+    assert "4 problems" in text
+    assert "stpes: unknown key; did you mean 'steps'?" in text
+    assert "inner.raet: unknown key; did you mean 'rate'?" in text
+    assert "inner.rate: Input should be greater than 0" in text
+    assert "steps: " in text and "'many'" in text
+
+
+def test_an_unknown_variant_lists_the_known_ones():
+    text = problems({"space": {"name": "mobilenet_tinny"}})
+    assert "unknown space 'mobilenet_tinny'" in text and "did you mean 'mobilenet_tiny'?" in text
+
+
+def test_a_variant_validates_its_own_keys():
+    assert "width_mult" in problems({"space": {"name": "mobilenet_tiny", "width_mult": "wide"}})
+    model = build_model(Outer, {"space": "mobilenet_tiny"}, where="test")
+    assert model.space.resolutions == (24, 28, 32)
+
+
+def test_a_model_survives_a_round_trip_through_json():
+    model = build_model(Outer, {"space": {"name": "mobilenet_tiny", "resolutions": [16]}}, where="")
+    assert build_model(Outer, model.model_dump(mode="json"), where="") == model
+
+
+@pytest.mark.parametrize(
+    "data", [{"steps": "3"}, {"steps": 3.5}, {"steps": True}, {"inner": {"rate": "0.5"}}, {"inner": 1}]
+)
+def test_types_are_not_guessed(data: dict):
+    assert "1 problem in" in problems(data)
+
+
+def test_override_reaches_nested_keys_and_list_items():
+    data = {"a": {"b": [{"c": 1}, {"c": 2}]}, "s": "random"}
+    changed = override(data, ["a.b.1.c=5", "x.y=[1, 2]", "s.k=true"])
+    assert changed == {
+        "a": {"b": [{"c": 1}, {"c": 5}]},
+        "x": {"y": [1, 2]},
+        "s": {"name": "random", "k": True},
+    }
+    assert data == {"a": {"b": [{"c": 1}, {"c": 2}]}, "s": "random"}
+
+
+@pytest.mark.parametrize("bad", ["a", "=1", "a.b.7.c=1", "a.b.x=1", "n.m=1", "a=[1"])
+def test_a_malformed_override_is_refused(bad: str):
+    with pytest.raises(UserError):
+        override({"a": {"b": [1]}, "n": 3}, [bad])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &x [1]\nb: *x",
+        "a: 1\na: 2",
+        "a: !!python/object/apply:os.system ['true']",
+        "- 1",
+        "just text",
+        "1: a",
+        "a: " + "[" * 60 + "]" * 60,
+        "a: [",
+        "? {a: 1}\n: b",
+    ],
+)
+def test_yaml_that_is_not_plain_data_is_refused(text: str):
+    with pytest.raises(UserError):
+        parse_yaml(text, where="test")
+
+
+def test_unreadable_yaml_files_are_user_errors(tmp_path: Path):
+    with pytest.raises(UserError):
+        read_yaml(tmp_path / "none.yaml")
+    binary = tmp_path / "b.yaml"
+    binary.write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(UserError):
+        read_yaml(binary)
+
+
+@given(st.text(max_size=200))
+def test_no_text_ends_in_a_traceback(text: str):
+    try:
+        build_model(Outer, parse_yaml(text, where="fuzz"), where="fuzz")
+    except UserError:
+        pass
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["steps", "inner", "space", "other"]),
+        st.recursive(
+            st.none() | st.integers() | st.text(max_size=5) | st.floats(),
+            lambda x: st.lists(x, max_size=3)
+            | st.dictionaries(st.sampled_from(["rate", "names", "name"]), x, max_size=3),
+            max_leaves=8,
+        ),
+    )
+)
+def test_no_plain_data_ends_in_a_traceback(data: dict):
+    try:
+        model = build_model(Outer, data, where="fuzz")
+    except UserError:
+        return
+    assert model.inner.rate > 0 and isinstance(model.steps, int)

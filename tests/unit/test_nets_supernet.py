@@ -1,0 +1,301 @@
+"""The supernet against the static networks cut from it, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from hwnas.core.errors import UserError
+from hwnas.core.rng import rng
+from hwnas.nets.bn import recalibrate
+from hwnas.nets.elastic import ElasticConv2d, global_mean
+from hwnas.nets.extract import extract
+from hwnas.nets.subnet import active_slots, build_from_definition, subnet_definition, timm_names
+from hwnas.nets.supernet import Supernet, shared_names
+from hwnas.spaces import mobilenet_tiny
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.macro import MobileMacro, Stage
+from hwnas.spaces.ops import Layer, layers
+from hwnas.spaces.space import SearchSpace
+
+TINY = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(16, 20)), num_classes=10)
+MIXED = SearchSpace(  # SE, three kernels, expansion 1 beside others, odd maps, gray images
+    "mixed",
+    MobileMacro(
+        in_channels=1,
+        num_classes=7,
+        resolutions=(14, 17),
+        stem_widths=(8, 16),
+        stem_kernel=3,
+        stem_stride=2,
+        stem_act="relu",
+        stages=(
+            Stage((16, 24), (1, 2), (3, 5, 7), (1, 3, 6), 1, "relu", 0.25),
+            Stage((24, 40), (1, 2), (3, 5, 7), (3, 6), 2, "hard_swish", 0.25),
+        ),
+        head_width=96,
+        head_act="hard_swish",
+    ),
+)
+SPACES = pytest.mark.parametrize("space", [TINY, MIXED], ids=lambda space: space.name)
+
+
+def archs(space: SearchSpace, n: int) -> list[Arch]:
+    return [
+        space.largest(),
+        space.smallest(),
+        *map(space.arch, space.sample(rng(0, "archs"), n - 2)),
+    ]
+
+
+def images(space: SearchSpace, arch: Arch, n: int = 6, seed: int = 0) -> Tensor:
+    px = space.view(arch)["resolution"]
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, space.macro.in_channels, px, px, generator=generator)
+
+
+def shaken(space: SearchSpace, *, kernel_transform: bool = True) -> Supernet:
+    """A supernet in which no parameter has a special value (BN scale 1, transform identity)."""
+    supernet = Supernet(space, seed=0, kernel_transform=kernel_transform)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in supernet.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return supernet
+
+
+# --- extraction -----------------------------------------------------------------------------------
+
+
+@SPACES
+@pytest.mark.parametrize("kernel_transform", [True, False])
+def test_extracted_subnets_compute_what_the_supernet_computes(
+    space: SearchSpace, kernel_transform: bool
+) -> None:
+    single = shaken(space, kernel_transform=kernel_transform)
+    double = shaken(space, kernel_transform=kernel_transform).double()
+    for arch in archs(space, 8):
+        x = images(space, arch)
+        torch.testing.assert_close(
+            double(x.double(), arch), extract(double, arch)(x.double()), rtol=0, atol=1e-10
+        )
+        torch.testing.assert_close(single(x, arch), extract(single, arch)(x), rtol=1e-5, atol=1e-5)
+
+
+def test_an_extracted_subnet_owns_its_weights() -> None:
+    supernet = Supernet(TINY, seed=0)
+    before = {name: value.clone() for name, value in supernet.state_dict().items()}
+    model = extract(supernet, TINY.largest())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert all(torch.equal(value, before[name]) for name, value in supernet.state_dict().items())
+
+
+@SPACES
+def test_gradients_are_those_of_timms_own_network_and_reach_the_active_slices_only(
+    space: SearchSpace,
+) -> None:
+    supernet = shaken(space, kernel_transform=False).double()
+    for arch in archs(space, 5):
+        x = images(space, arch).double()
+        y = torch.arange(len(x)) % space.macro.num_classes
+        supernet.zero_grad()
+        F.cross_entropy(supernet(x, arch), y).backward()
+        plain = build_from_definition(subnet_definition(space, arch)).double()
+        plain.load_state_dict(extract(supernet, arch).state_dict())
+        F.cross_entropy(plain(x), y).backward()
+        expected = {name: torch.zeros_like(p) for name, p in supernet.named_parameters()}
+        for slot, op in active_slots(space, arch):
+            for layer in layers(op):
+                pairs = zip(shared_names(slot, op, layer), timm_names(slot, op, layer), strict=True)
+                for shared, own in pairs:
+                    for kind in ("weight", "bias"):
+                        if own and f"{shared}.{kind}" in expected:
+                            whole = expected[f"{shared}.{kind}"]
+                            part = plain.get_parameter(f"{own}.{kind}").grad
+                            assert part is not None
+                            assert part.abs().sum() > 0
+                            active(whole, part.shape).copy_(part)
+        for name, parameter in supernet.named_parameters():
+            found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            torch.testing.assert_close(found, expected[name], rtol=1e-7, atol=1e-9, msg=name)
+
+
+def active(whole: Tensor, shape: torch.Size) -> Tensor:
+    """The view of first channels and centred kernel."""
+    if whole.ndim == 4:
+        edge = (whole.shape[-1] - shape[-1]) // 2
+        centre = slice(edge, edge + shape[-1])
+        return whole[: shape[0], : shape[1], centre, centre]
+    return whole[tuple(slice(n) for n in shape)]
+
+
+def test_kernels_are_centres_passed_through_the_learned_matrices() -> None:
+    def layer(kernel: int) -> Layer:
+        return Layer("conv_dw", 4, 4, 8, 8, kernel, 1, kernel // 2, 4)
+
+    conv = ElasticConv2d([layer(k) for k in (3, 5, 7)], kernel_transform=True)
+    conv.reset_parameters(torch.Generator().manual_seed(0))
+    centre = conv.weight[:, :, 2:5, 2:5]
+    torch.testing.assert_close(conv.sliced(layer(3))[0], centre)  # the identity at first
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for transform in conv.transforms.values():
+            transform.normal_(generator=generator)
+    five, three = torch.zeros(4, 1, 5, 5), torch.zeros(4, 1, 3, 3)
+    for i in range(25):  # 1908.09791 section 3.2, spelled out
+        for j in range(25):
+            value = conv.transforms["7to5"][i, j] * conv.weight[:, :, 1 + j // 5, 1 + j % 5]
+            five[:, :, i // 5, i % 5] += value.detach()
+    for i in range(9):
+        for j in range(9):
+            value = conv.transforms["5to3"][i, j] * five[:, :, 1 + j // 3, 1 + j % 3]
+            three[:, :, i // 3, i % 3] += value.detach()
+    torch.testing.assert_close(conv.sliced(layer(7))[0], conv.weight)
+    torch.testing.assert_close(conv.sliced(layer(5))[0], five)
+    torch.testing.assert_close(conv.sliced(layer(3))[0], three)
+
+
+def test_a_trained_supernet_evaluates_after_extraction_and_recalibration() -> None:
+    supernet = Supernet(TINY, seed=0)
+    optimiser = torch.optim.SGD(supernet.parameters(), lr=0.05, momentum=0.9)
+    arch = TINY.smallest()
+    x = images(TINY, arch, 40)
+    y = torch.arange(40) % 10
+    losses = []
+    for _ in range(12):
+        optimiser.zero_grad()
+        loss = F.cross_entropy(supernet(x, arch), y)
+        loss.backward()
+        losses.append(loss.item())
+        optimiser.step()
+    assert losses[-1] < 0.7 * losses[0]
+    with torch.no_grad():
+        in_training = supernet(x, arch)
+        stale = extract(supernet, arch).eval()(x)
+        evaluated = recalibrate(extract(supernet, arch), [x])(x)
+    torch.testing.assert_close(evaluated, in_training, rtol=1e-4, atol=1e-4)
+    assert (stale - in_training).abs().max() > 0.1
+
+
+# --- state ----------------------------------------------------------------------------------------
+
+
+def test_the_output_depends_on_the_arguments_alone() -> None:
+    supernet = Supernet(TINY, seed=0)
+    state = torch.random.get_rng_state()
+    buffers = list(supernet.buffers())
+    first, other, *_ = archs(TINY, 3)
+    before = supernet(images(TINY, first), first)
+    supernet(images(TINY, other), other)
+    assert torch.equal(supernet(images(TINY, first), first), before)
+    assert buffers == []
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_weights_come_from_the_seed_and_survive_a_restriction_of_the_space() -> None:
+    state = torch.random.get_rng_state()
+    supernet = Supernet(TINY, seed=3)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    narrow = TINY.restrict({"stage1.width": (32,), "stage2.block1.kernel": (3,)})
+    assert narrow.largest() != TINY.largest()
+    for again in (Supernet(TINY, seed=3), Supernet(narrow, seed=3)):
+        for name, value in supernet.state_dict().items():
+            assert torch.equal(again.state_dict()[name], value), name
+    other = Supernet(TINY, seed=4).state_dict()["conv_head.weight"]
+    assert not torch.equal(other, supernet.state_dict()["conv_head.weight"])
+
+
+def test_initial_weights_have_timms_scale() -> None:
+    supernet = Supernet(TINY, seed=0)
+    timms = build_from_definition(subnet_definition(TINY, TINY.largest()))
+    for name, parameter in timms.named_parameters():
+        ours = supernet.get_parameter(name)
+        assert ours.shape == parameter.shape
+        if parameter.numel() >= 1000:
+            assert ours.std().item() == pytest.approx(parameter.std().item(), rel=0.1), name
+        elif parameter.ndim == 1:
+            assert torch.equal(ours, parameter), name
+
+
+def test_state_survives_safetensors(tmp_path: Path) -> None:
+    supernet = shaken(MIXED)
+    save_file(supernet.state_dict(), tmp_path / "supernet.safetensors")
+    again = Supernet(MIXED, seed=9)
+    again.load_state_dict(load_file(tmp_path / "supernet.safetensors"))
+    arch = archs(MIXED, 3)[-1]
+    x = images(MIXED, arch)
+    assert torch.equal(again(x, arch), supernet(x, arch))
+
+
+# --- noise ----------------------------------------------------------------------------------------
+
+
+def test_noise_comes_from_the_generator_that_is_passed() -> None:
+    supernet = Supernet(TINY, seed=0)
+    arch = TINY.largest()
+    x = images(TINY, arch)
+    state = torch.random.get_rng_state()
+
+    def logits(seed: int, dropout: float = 0.0, drop_path: float = 0.0) -> Tensor:
+        rng = torch.Generator().manual_seed(seed)
+        return supernet(x, arch, rng, dropout=dropout, drop_path=drop_path)
+
+    quiet = supernet(x, arch)
+    assert torch.equal(logits(0), quiet)
+    for rates in ((0.5, 0.0), (0.0, 0.5)):
+        assert torch.equal(logits(0, *rates), logits(0, *rates))
+        assert not torch.equal(logits(0, *rates), logits(1, *rates))
+        assert not torch.equal(logits(0, *rates), quiet)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_dropout_keeps_the_mean_and_drop_path_spares_blocks_without_a_shortcut() -> None:
+    supernet = Supernet(TINY, seed=0)
+    arch = TINY.smallest()  # one block per stage, all with stride 2
+    x = images(TINY, arch, 1).expand(4096, -1, -1, -1)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        quiet = supernet(x, arch)
+        noisy = supernet(x, arch, generator, dropout=0.5)
+        deviation = (noisy.mean(0) - quiet[0]).abs() / (noisy.std(0) / len(x) ** 0.5)
+        assert noisy.std(0).min() > 0.01
+        assert deviation.max() < 4  # the classifier is linear in what is dropped
+        assert torch.equal(supernet(x[:8], arch, generator, drop_path=0.9), supernet(x[:8], arch))
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def test_refusals_say_what_to_do() -> None:
+    supernet = Supernet(TINY, seed=0)
+    arch = TINY.largest()
+    x = images(TINY, arch)
+    with pytest.raises(UserError, match=r"recalibrate\(extract"):
+        supernet.eval()(x, arch)
+    supernet.train()
+    with pytest.raises(UserError, match=r"\[B, 3, 20, 20\](.|\n)*\[6, 3, 16, 16\]"):
+        supernet(x[..., :16, :16], arch)
+    with pytest.raises(UserError, match="resolution"):
+        supernet(x[:, :1], arch)
+    with pytest.raises(UserError, match="another space"):
+        supernet(x, MIXED.largest())
+    with pytest.raises(UserError, match="Generator"):
+        supernet(x, arch, dropout=0.2)
+    with pytest.raises(UserError, match=r"\[0, 1\)"):
+        supernet(x, arch, torch.Generator(), drop_path=1.0)
+    with pytest.raises(UserError, match="another space"):
+        extract(supernet, MIXED.largest())
+
+
+def test_the_gradient_stays_channels_last_below_the_pool() -> None:
+    x = torch.randn(2, 8, 3, 3).contiguous(memory_format=torch.channels_last).requires_grad_()
+    global_mean(x).square().sum().backward()
+    assert x.grad is not None
+    assert x.grad.is_contiguous(memory_format=torch.channels_last)

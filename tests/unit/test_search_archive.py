@@ -1,0 +1,134 @@
+"""The archive against plain Python bookkeeping, and its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwnas.core.errors import UserError
+from hwnas.search.archive import Archive
+from hwnas.spaces import mobilenet_tiny
+from hwnas.spaces.space import Codes
+
+SPACE = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(16,)), num_classes=10)
+
+
+def value(codes: Codes) -> np.ndarray:
+    return np.asarray(codes.sum(axis=1) / 7)
+
+
+def fill(archive: Archive, codes: Codes) -> None:
+    fresh = archive.unseen(codes)
+    archive.add(
+        fresh,
+        predicted=value(fresh),
+        predicted_std=np.full(len(fresh), 0.5),
+        costs={"macs": 100.0 - value(fresh)},
+        feasible=fresh[:, 1] == 0,
+    )
+
+
+def batches() -> list[Codes]:
+    """Batches with repeats within and among them, past the first reservation of rows."""
+    base = SPACE.sample(np.random.default_rng(0), 3000)
+    return [base[:1500], base[1000:2000], np.concatenate([base[2000:], base[2500:]])]
+
+
+def test_archs_are_kept_once_in_order_of_arrival() -> None:
+    archive = Archive(SPACE, ("macs",))
+    expected: dict[tuple[int, ...], None] = {}
+    for codes in batches():
+        fill(archive, codes)
+        expected.update(dict.fromkeys(map(tuple, codes.tolist())))
+        np.testing.assert_array_equal(archive.column("codes"), list(expected))
+        np.testing.assert_array_equal(archive.column("codes")[archive.rows(codes)], codes)
+    assert len(archive) == len(expected) > 2000
+    np.testing.assert_array_equal(archive.column("score"), value(archive.column("codes")))
+
+
+def test_adding_a_known_arch_is_an_error() -> None:
+    archive = Archive(SPACE, ("macs",))
+    codes = SPACE.sample(np.random.default_rng(0), 1)
+    fill(archive, codes)
+    with pytest.raises(ValueError, match="distinct"):
+        archive.add(
+            codes, predicted=value(codes), predicted_std=value(codes), costs={"macs": value(codes)},
+            feasible=np.array([True]),
+        )  # fmt: skip
+
+
+def test_columns_are_read_only() -> None:
+    archive = Archive(SPACE, ("macs",))
+    fill(archive, batches()[0])
+    with pytest.raises(ValueError, match="read-only"):
+        archive.column("score")[0] = 1.0
+
+
+def test_top_is_a_stable_sort_of_what_is_eligible() -> None:
+    archive = Archive(SPACE, ("macs",))
+    fill(archive, batches()[0])
+    feasible = np.flatnonzero(archive.column("feasible"))
+    order = sorted(feasible, key=lambda row: (-archive.column("score")[row], row))
+    for k in (1, 10, len(feasible), len(feasible) + 5):
+        assert archive.top(k).tolist() == order[:k]
+    assert archive.top(3, among=np.zeros(len(archive), dtype=bool)).tolist() == []
+
+
+def test_evaluation_replaces_the_score_and_moves_the_front() -> None:
+    archive = Archive(SPACE, ("macs",))
+    fill(archive, batches()[0])
+    row = np.array([int(archive.column("macs").argmax())])  # dear and poor
+    assert row[0] not in archive.front("macs")
+    archive.set_supernet(row, np.array([0.9]), np.array([99.0]))
+    assert archive.evaluated.tolist() == row.tolist()
+    assert archive.column("supernet")[row] == 0.9
+    front = archive.front("macs")
+    assert front[-1] == row[0]
+    assert (np.diff(archive.column("macs")[front]) >= 0).all()
+    assert (np.diff(archive.column("score")[front]) >= 0).all()
+
+
+def columns(archive: Archive) -> dict[str, list[object]]:
+    names = ("codes", "predicted", "predicted_std", "supernet", "score", "feasible", "macs")
+    found = {name: np.nan_to_num(archive.column(name), nan=-1.0).tolist() for name in names}
+    return found | {"evaluated": archive.evaluated.tolist()}
+
+
+def test_every_prefix_of_the_file_is_the_archive_at_that_time(tmp_path: Path) -> None:
+    path, archive, past = tmp_path / "archive.jsonl", Archive(SPACE, ("macs",)), []
+    for step, codes in enumerate(batches()):
+        fill(archive, codes)
+        rows = np.array([step, 5 + step])
+        archive.set_supernet(rows, np.array([0.5, 0.6]), np.array([step + 0.5, step + 0.1]))
+        archive.append_to(path)
+        past.append(columns(archive))
+    with open(path, "ab") as stream:
+        stream.write(b'{"torn')
+    assert columns(Archive.load(path, SPACE)) == past[-1]
+    for n_lines in (3, 2, 1):
+        loaded = Archive.load(path, SPACE, n_lines=n_lines)
+        assert columns(loaded) == past[n_lines - 1]
+    # Loading a past state cut the file there, and the archive goes on from it.
+    fill(loaded, batches()[1])
+    loaded.append_to(path)
+    assert columns(Archive.load(path, SPACE)) == columns(loaded)
+    assert path.read_bytes().count(b"\n") == 2
+
+
+def test_unusable_files_are_explained(tmp_path: Path) -> None:
+    path = tmp_path / "archive.jsonl"
+    with pytest.raises(UserError, match="empty or incomplete"):
+        Archive.load(path, SPACE)
+    archive = Archive(SPACE, ("macs",))
+    fill(archive, batches()[0])
+    archive.append_to(path)
+    with pytest.raises(UserError, match="empty or incomplete"):
+        Archive.load(path, SPACE, n_lines=2)
+    other = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(24,)), num_classes=10)
+    with pytest.raises(UserError, match="another space"):
+        Archive.load(path, other)
+    path.write_text(path.read_text().replace('"predicted"', '"spoiled"'))
+    with pytest.raises(UserError, match="broken archive"):
+        Archive.load(path, SPACE)

@@ -1,0 +1,53 @@
+"""Who survives, and the bounds of random search."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwnas.searchers import evolution, random
+from hwnas.spaces import mobilenet_tiny
+
+SPACE = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(16,)), num_classes=10)
+
+
+def test_elitist_survivors_are_the_best_distinct_archs_ever_told() -> None:
+    config = evolution.Config(population=8)
+    searcher = evolution.build(config, space=SPACE, seed=0)
+    told: dict[bytes, float] = {}
+    for _ in range(6):
+        codes = searcher.ask(10)
+        rewards = codes.sum(axis=1) + codes[:, 2] / 16
+        told.update(zip(SPACE.keys(codes), rewards.tolist()))
+        searcher.tell(codes, rewards)
+    kept = np.array(searcher.state()["codes"], dtype=np.int16)
+    assert len(set(SPACE.keys(kept))) == len(kept) == 8
+    assert sorted(searcher.state()["rewards"]) == sorted(told.values())[-8:]
+
+
+def test_aging_keeps_the_youngest_whatever_their_reward() -> None:
+    searcher = evolution.build(
+        evolution.Config(population=8, survival="aging"), space=SPACE, seed=0
+    )
+    asked = []
+    for generation in range(4):
+        asked.append(searcher.ask(5))
+        searcher.tell(asked[-1], np.full(len(asked[-1]), -float(generation)))
+    np.testing.assert_array_equal(searcher.state()["codes"], np.concatenate(asked)[-8:])
+
+
+def test_children_do_not_repeat_the_population() -> None:
+    searcher = evolution.build(evolution.Config(population=32), space=SPACE, seed=0)
+    first = searcher.ask(32)
+    searcher.tell(first, np.zeros(32))
+    children = searcher.ask(200)
+    assert not set(SPACE.keys(first)) & set(SPACE.keys(children))
+    assert len(set(SPACE.keys(children))) == 200
+
+
+def test_random_search_exhausts_a_small_space_without_repeats_and_stops() -> None:
+    one = {choice.name: choice.values[:1] for choice in SPACE.choices}
+    space = SPACE.restrict(one | {"stage0.width": (16, 24, 32), "stage1.depth": (1, 2)})
+    searcher = random.build(random.Config(), space=space, seed=0)
+    asked = [searcher.ask(4) for _ in range(4)]
+    assert [len(codes) for codes in asked] == [4, 2, 0, 0]
+    assert len(set(space.keys(np.concatenate(asked)))) == space.size() == 6

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from hwnas.core.errors import UserError
+from hwnas.training.config import OptimizerConfig
+from hwnas.training.losses import soft_cross_entropy
+from hwnas.training.optim import Stepper
+
+
+def net():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+
+
+PLAIN = {"name": "momentum", "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, "warmup": 0.0}
+
+
+def config(**changes):
+    return OptimizerConfig(**{**PLAIN, "clip_norm": None, **changes})
+
+
+def test_learning_rate_is_warm_up_then_cosine():
+    stepper = Stepper(net(), config(warmup=0.1, min_lr=0.01), n_steps=100)
+    for step in (0, 5, 10, 50, 99):
+        stepper.start(step)
+        if step < 10:
+            expected = 0.001 + step * (0.1 - 0.001) / 10
+        else:
+            expected = 0.01 + (0.1 - 0.01) * (1 + math.cos(math.pi * step / 100)) / 2
+        assert stepper.lr == pytest.approx(expected)
+
+
+def test_weight_decay_spares_biases_and_bn():
+    model = net()
+    before = [p.detach().clone() for p in model.parameters()]
+    stepper = Stepper(model, config(weight_decay=0.5), n_steps=10)
+    stepper.start(0)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    stepper.finish([1.0], step=0, nets=["net"])
+    kernel, *others = model.parameters()
+    torch.testing.assert_close(kernel, before[0] * (1 - 0.1 * 0.5))
+    assert all(torch.equal(now, old) for now, old in zip(others, before[1:], strict=True))
+
+
+def test_gradient_is_clipped_to_a_global_norm():
+    model = net()
+    before = torch.cat([p.detach().flatten() for p in model.parameters()])
+    stepper = Stepper(model, config(clip_norm=2.0, lr=1.0), n_steps=10)
+    stepper.start(0)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    stepper.finish([1.0], step=0, nets=["net"])
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert float((after - before).norm()) == pytest.approx(2.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("loss, gradient", [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.nan)])
+def test_a_step_that_is_not_finite_leaves_the_weights(loss, gradient):
+    model = net()
+    before = [p.detach().clone() for p in model.parameters()]
+    stepper = Stepper(model, config(), n_steps=10)
+    stepper.start(0)
+    for p in model.parameters():
+        p.grad = torch.full_like(p, gradient)
+    with pytest.raises(UserError) as caught:
+        stepper.finish([0.5, loss], step=7, nets=["good", "bad"])
+    assert "step 7" in str(caught.value)
+    assert ("step 7, bad" in str(caught.value)) == (not math.isfinite(loss))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+
+
+def test_unknown_optimiser():
+    with pytest.raises(UserError, match="sgdd"):
+        Stepper(net(), config(name="sgdd"), n_steps=1)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_soft_cross_entropy_is_kl_plus_entropy(temperature):
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(8, 5, generator=generator) for _ in range(2))
+    p = (teacher / temperature).softmax(1)
+    kl = torch.nn.functional.kl_div(
+        (student / temperature).log_softmax(1), p, reduction="batchmean"
+    )
+    entropy = -(p * p.log()).sum(1).mean()
+    ours = soft_cross_entropy(student, teacher, temperature)
+    torch.testing.assert_close(ours, (kl + entropy) * temperature**2)
+
+
+def test_teacher_gets_no_gradient():
+    student, teacher = (torch.randn(4, 3, requires_grad=True) for _ in range(2))
+    soft_cross_entropy(student, teacher).backward()
+    assert student.grad is not None and teacher.grad is None
