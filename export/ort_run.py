@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +21,15 @@ import onnxruntime
 
 SCHEMA_VERSION = 1
 TIMING_PLAN = {
-    "items": [{}],
+    "schema_version": 1,
+    "runtime": "onnxruntime",
     "seed": 0,
-    "rounds": 9,
-    "min_rounds": 9,
-    "time_budget_s": 0,
-    "warmup_runs": 20,
+    "rounds": 15,
+    "min_rounds": 5,
+    "time_budget_s": 5.0,
+    "warmup_runs": 5,
     "hot_samples": 20,
+    "turn_budget_s": 0.5,
 }
 
 
@@ -141,25 +145,24 @@ def check_latency(folder, model, fact):
 
 
 def measure_ms(path, device):
-    """Median over rounds of each round's fastest hot run, by the protocol of bench.py."""
-    import bench  # lies beside this file
-
-    results = TimingResults()
-    load = bench.OnnxRuntimeRunner(device["provider"], device["threads"], device["batch"]).load
-    bench.run(TIMING_PLAN, lambda item: load(path), bench.ProcessClock(), results)
-    best_ns = [min(turn[2:]) for line in results.lines for turn in line["turns"]]
+    """Median over rounds of each round's fastest hot run, timed by bench.py, which lies beside."""
+    plan = dict(TIMING_PLAN, **{key: device[key] for key in ("provider", "threads", "batch")})
+    model = path.read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        plan["items"] = [
+            {"id": "net", "file": "net.onnx", "sha256": hashlib.sha256(model).hexdigest()}
+        ]
+        plan_path, results = Path(folder, "plan.json"), Path(folder, "results.jsonl")
+        Path(folder, "net.onnx").write_bytes(model)
+        plan_path.write_text(json.dumps(plan))
+        bench = Path(__file__).resolve().with_name("bench.py")
+        command = [sys.executable, str(bench), str(plan_path), "--out", str(results)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise BundleError(f"bench.py failed: {done.stderr.strip()[-500:]}")
+        lines = [json.loads(line) for line in results.read_text().splitlines()[1:]]
+    best_ns = [min(turn[3:]) for line in lines for turn in line["turns"]]
     return float(np.median(best_ns)) / 1e6
-
-
-class TimingResults:
-    """Takes bench.py's lines of results and keeps them in memory."""
-
-    def __init__(self):
-        self.turns, self.seconds, self.lines = set(), 0.0, []
-
-    def append(self, line):
-        """Keep one line."""
-        self.lines.append(line)
 
 
 # --- images ---------------------------------------------------------------------------------------

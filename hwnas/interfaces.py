@@ -154,9 +154,7 @@ class DataInfo:
 
 
 class CostMetric(Protocol):
-    """A price per arch; `name` as in a constraint, smaller is better."""
-
-    name: str
+    """A price per arch, smaller is better."""
 
     def __call__(self, codes: Codes) -> FloatArray:
         """float64 [n]."""

@@ -1,4 +1,4 @@
-"""OpSpecs to ONNX without torch: whole networks, and the micro-nets that latency tables are made of.
+"""OpSpecs to ONNX without torch: whole networks, and the micro-nets behind latency tables.
 
 The graphs have the node list of the torch.export-based exporter on the same network (tested), BN
 folded, so what is timed here is what ships. Weights are random at the scale of a trained network:
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import onnx
@@ -19,14 +18,13 @@ from onnx import TensorProto, helper, numpy_helper
 from hwnas.core.rng import rng
 from hwnas.spaces.ops import Layer, OpSpec, layers
 
-__all__ = ["INPUT", "IR_VERSION", "OPSET", "OUTPUT", "context", "is_entry", "micro", "network"]
+__all__ = ["INPUT", "IR_VERSION", "OPSET", "OUTPUT", "context", "micro", "network"]
 
 OPSET = 18  # what the exporter writes; onnxruntime >= 1.14 loads it
 IR_VERSION = 10  # likewise; onnxruntime >= 1.19
 INPUT, OUTPUT = "input", "logits"
 BATCH_AXIS = "batch"
 NEIGHBOUR_CHANNELS = 8  # of the tensors at both ends of a micro-net; one block of the NCHWc layouts
-MAX_ENTRY_CHANNELS = 4  # images have 1, 3 or 4 channels, feature maps at least 8
 
 
 def network(ops: Sequence[OpSpec], *, batch: int | None = 1, seed: int = 0) -> onnx.ModelProto:
@@ -38,48 +36,34 @@ def network(ops: Sequence[OpSpec], *, batch: int | None = 1, seed: int = 0) -> o
     value = INPUT
     for position, op in enumerate(ops):
         value = graph.add(op, value, f"{position}")
-    return graph.model(_input_shape(ops[0], batch), _output_shape(ops[-1], batch), value)
+    axis = BATCH_AXIS if batch is None else batch
+    first, last = ops[0], ops[-1]
+    outputs: list[int | str] = [axis, last.out_channels]
+    if last.kind != "linear":
+        outputs += [last.out_hw, last.out_hw]
+    return graph.model([axis, first.in_channels, first.in_hw, first.in_hw], outputs)
 
 
-def is_entry(op: OpSpec) -> bool:
-    """Whether `op` reads the image itself; runtimes treat such a convolution specially."""
-    return op.kind == "conv" and op.in_channels <= MAX_ENTRY_CHANNELS
+def micro(
+    op: OpSpec, *, before: bool = True, after: bool = True, batch: int = 1, seed: int = 0
+) -> onnx.ModelProto:
+    """`op` as it sits in a network: a 1x1 convolution before it and another one after it.
 
-
-def micro(op: OpSpec, *, batch: int = 1, seed: int = 0) -> onnx.ModelProto:
-    """`op` as it sits in a network: a 1x1 convolution before and another after it.
-
-    The neighbours keep the runtime's internal layout across the op's borders, as in a network. An
-    op that reads the image has no neighbour before it, a linear layer none after it. Time it minus
-    half of the `context` at either border to price the op.
+    The neighbours keep the runtime's internal layout across the op's borders. Leave out the one
+    `before` an op that reads the image, the one `after` an op that writes the logits.
     """
-    graph = _Graph(seed)
-    shape, value = _input_shape(op, batch), INPUT
-    if not is_entry(op):
-        before = OpSpec("conv", NEIGHBOUR_CHANNELS, op.in_channels, op.in_hw, op.in_hw)
-        value = graph.add(before, INPUT, "before")
-        shape = _input_shape(before, batch)
-    value = graph.add(op, value, "op")
-    if op.kind == "linear":
-        return graph.model(shape, _output_shape(op, batch), value)
-    after = OpSpec("conv", op.out_channels, NEIGHBOUR_CHANNELS, op.out_hw, op.out_hw)
-    return graph.model(shape, _output_shape(after, batch), graph.add(after, value, "after"))
+    ops = [op]
+    if before:
+        ops.insert(0, OpSpec("conv", NEIGHBOUR_CHANNELS, op.in_channels, op.in_hw, op.in_hw))
+    if after:
+        ops.append(OpSpec("conv", op.out_channels, NEIGHBOUR_CHANNELS, op.out_hw, op.out_hw))
+    return network(ops, batch=batch, seed=seed)
 
 
 def context(channels: int, hw: int, *, batch: int = 1, seed: int = 0) -> onnx.ModelProto:
     """The neighbours of `micro` with nothing between them, at a border of `channels` maps."""
     before = OpSpec("conv", NEIGHBOUR_CHANNELS, channels, hw, hw)
-    after = OpSpec("conv", channels, NEIGHBOUR_CHANNELS, hw, hw)
-    return network([before, after], batch=batch, seed=seed)
-
-
-def _input_shape(op: OpSpec, batch: int | None) -> list[int | str]:
-    return [BATCH_AXIS if batch is None else batch, op.in_channels, op.in_hw, op.in_hw]
-
-
-def _output_shape(op: OpSpec, batch: int | None) -> list[int | str]:
-    shape: list[int | str] = [BATCH_AXIS if batch is None else batch, op.out_channels]
-    return shape if op.kind == "linear" else [*shape, op.out_hw, op.out_hw]
+    return micro(before, before=False, batch=batch, seed=seed)
 
 
 @dataclass
@@ -90,15 +74,11 @@ class _Graph:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
 
-    @cached_property
-    def rng(self) -> np.random.Generator:
-        return rng(self.seed, "onnx_build")
+    def __post_init__(self) -> None:
+        self.rng = rng(self.seed, "onnx_build")
 
-    def model(
-        self, input_shape: list[int | str], output_shape: list[int | str], output: str
-    ) -> onnx.ModelProto:
+    def model(self, input_shape: list[int | str], output_shape: list[int | str]) -> onnx.ModelProto:
         self.nodes[-1].output[0] = OUTPUT
-        assert output != INPUT
         graph = helper.make_graph(
             self.nodes,
             "hwnas",

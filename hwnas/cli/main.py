@@ -1,7 +1,7 @@
 """The `hwnas` command: assembles the verbs and turns errors into exit codes.
 
-0 done; 1 an error the user can fix; 2 wrong usage; 3 a check ran and fell short; 130 and 143 stopped
-by SIGINT and SIGTERM (the same command continues).
+0 done; 1 an error the user can fix; 2 wrong usage; 3 a check ran and fell short; 130 and 143
+stopped by SIGINT and SIGTERM (the same command continues).
 """
 
 from __future__ import annotations

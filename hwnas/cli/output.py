@@ -24,7 +24,9 @@ class Format(str, Enum):
     json = "json"
 
 
-def emit(rows: Sequence[Mapping[str, Any]], *, format: Format, title: str = "", **more: Any) -> None:
+def emit(
+    rows: Sequence[Mapping[str, Any]], *, format: Format, title: str = "", **more: Any
+) -> None:
     """Print rows to stdout; JSON is `{"table": rows, **more}`, a table shows `rows` only."""
     if format is Format.json:
         sys.stdout.write(json.dumps({"table": list(rows), **more}, indent=1) + "\n")

@@ -1,10 +1,10 @@
-"""The verbs that run one stage of a run folder: train, label, search, finetune, export, verify."""
+"""The verbs that work on a run folder: one stage each, and `report` and `status`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +15,17 @@ from hwnas.cli.run import ReportOnly, emit_plan, finish
 if TYPE_CHECKING:
     from hwnas.pipeline.project import Project
 
-__all__ = ["register", "run_stage"]
+__all__ = ["register", "run_stage", "stage_verb"]
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    for name, (summary, rows) in _STAGES.items():
+        parent.command(name)(stage_verb(name, f"hwnas {name}", summary, rows))
+    for verb in (verify, report, status):
+        parent.command()(verb)
 
 
 def run_stage(
@@ -50,136 +60,89 @@ def run_stage(
         show(project)
 
 
-def train(
-    folder: RunArgument,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    format: FormatOption = Format.table,
-    dry_run: DryRunOption = False,
-) -> None:
-    """Train the supernet. Example: `hwnas train runs/quickstart --config quickstart --dry-run`."""
+def stage_verb(
+    prefix: str, command: str, summary: str, rows: Callable[[Project], Rows]
+) -> Callable[..., None]:
+    """The function of a verb that runs one stage and prints `rows` of its outcome."""
 
-    def show(project: Project) -> None:
-        rows = project.run.metrics("train")[-1:]
-        emit(
-            [{"step": row["step"], **{f"top1 {k}": v for k, v in row["top1"].items()}} for row in rows],
+    def verb(
+        folder: RunArgument,
+        config: ConfigOption = None,
+        settings: SetOption = None,
+        format: FormatOption = Format.table,
+        dry_run: DryRunOption = False,
+    ) -> None:
+        run_stage(
+            folder,
+            prefix,
+            config=config,
+            settings=settings,
             format=format,
+            dry_run=dry_run,
+            show=lambda project: emit(rows(project), format=format),
         )
 
-    run_stage(
-        folder, "train", config=config, settings=settings, format=format, dry_run=dry_run, show=show
+    verb.__doc__ = (
+        f"{summary}\n\nExample: `{command} runs/quickstart --config quickstart --dry-run`."
     )
+    return verb
 
 
-def label(
-    folder: RunArgument,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    format: FormatOption = Format.table,
-    dry_run: DryRunOption = False,
-) -> None:
-    """Score sampled subnets. Example: `hwnas label runs/quickstart --config quickstart --dry-run`."""
-
-    def show(project: Project) -> None:
-        from hwnas.pipeline.training import labelled
-
-        top1 = sorted(evaluation.top1 for evaluation in labelled(project)[1])
-        emit(
-            [{"labels": len(top1), "lowest": top1[0], "median": top1[len(top1) // 2],
-              "highest": top1[-1]}],
-            format=format,
-        )
-
-    run_stage(
-        folder, "label", config=config, settings=settings, format=format, dry_run=dry_run, show=show
-    )
+def _train_rows(project: Project) -> Rows:
+    return [
+        {"step": row["step"], **{f"top1 {name}": top1 for name, top1 in row["top1"].items()}}
+        for row in project.run.metrics("train")[-1:]
+    ]
 
 
-def search(
-    folder: RunArgument,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    format: FormatOption = Format.table,
-    dry_run: DryRunOption = False,
-) -> None:
-    """Find the best archs under the constraints, with random search beside.
+def _label_rows(project: Project) -> Rows:
+    from hwnas.pipeline.training import labelled
 
-    Example: `hwnas search runs/quickstart --config quickstart --dry-run`.
-    """
-
-    def show(project: Project) -> None:
-        from hwnas.pipeline.searching import read_result
-
-        found = {"winner": read_result(project), "random search": read_result(project, baseline=True)}
-        emit(
-            [
-                {"network": role, "score": result.winner.score, **result.winner.costs}
-                for role, result in found.items()
-            ],
-            format=format,
-        )
-
-    run_stage(
-        folder, "search", config=config, settings=settings, format=format, dry_run=dry_run, show=show
-    )
+    top1 = sorted(evaluation.top1 for evaluation in labelled(project)[1])
+    return [
+        {
+            "labels": len(top1),
+            "lowest top1": top1[0],
+            "median top1": top1[len(top1) // 2],
+            "highest top1": top1[-1],
+        }
+    ]
 
 
-def finetune(
-    folder: RunArgument,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    format: FormatOption = Format.table,
-    dry_run: DryRunOption = False,
-) -> None:
-    """Fine-tune the winner and its baselines.
+def _search_rows(project: Project) -> Rows:
+    from hwnas.pipeline.searching import read_result
 
-    Example: `hwnas finetune runs/quickstart --config quickstart --dry-run`.
-    """
-
-    def show(project: Project) -> None:
-        from hwnas.pipeline.finetuning import networks
-
-        emit([{"network": k, "arch": v.key} for k, v in networks(project).items()], format=format)
-
-    run_stage(
-        folder,
-        "finetune",
-        config=config,
-        settings=settings,
-        format=format,
-        dry_run=dry_run,
-        show=show,
-    )
+    found = {"winner": read_result(project), "random search": read_result(project, baseline=True)}
+    return [
+        {"network": role, "score": result.winner.score, **result.winner.costs}
+        for role, result in found.items()
+    ]
 
 
-def export(
-    folder: RunArgument,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    format: FormatOption = Format.table,
-    dry_run: DryRunOption = False,
-) -> None:
-    """Export the fine-tuned networks and check their parity.
+def _finetune_rows(project: Project) -> Rows:
+    from hwnas.pipeline.finetuning import networks
 
-    Example: `hwnas export runs/quickstart --config quickstart --dry-run`.
-    """
+    return [{"network": role, "arch": arch.key} for role, arch in networks(project).items()]
 
-    def show(project: Project) -> None:
-        from hwnas.core.records import dump
-        from hwnas.pipeline.exporting import parity_reports
 
-        emit(
-            [
-                {"arch": key, **dump(batch, versioned=False)}
-                for key, report in parity_reports(project).items()
-                for batch in report.batches
-            ],
-            format=format,
-        )
+def _export_rows(project: Project) -> Rows:
+    from hwnas.core.records import dump
+    from hwnas.pipeline.exporting import parity_reports
 
-    run_stage(
-        folder, "export", config=config, settings=settings, format=format, dry_run=dry_run, show=show
-    )
+    return [
+        {"arch": key, **dump(batch, versioned=False)}
+        for key, report in parity_reports(project).items()
+        for batch in report.batches
+    ]
+
+
+_STAGES: dict[str, tuple[str, Callable[[Project], Rows]]] = {
+    "train": ("Train the supernet.", _train_rows),
+    "label": ("Score sampled subnets with the supernet's weights.", _label_rows),
+    "search": ("Find the best archs under the constraints, random search beside.", _search_rows),
+    "finetune": ("Fine-tune the winner and the networks it is compared with.", _finetune_rows),
+    "export": ("Export the fine-tuned networks and check their parity.", _export_rows),
+}
 
 
 def verify(
@@ -205,16 +168,22 @@ def verify(
     )
 
 
-def report(folder: RunArgument, search: Annotated[str | None, typer.Option(help="Which search.")] = None) -> None:
-    """Write report.html of what the run folder holds so far. Example: `hwnas report --help`."""
+def report(
+    folder: RunArgument,
+    search: Annotated[str | None, typer.Option(help="Which search [the last one].")] = None,
+) -> None:
+    """Write report.html of what the run folder holds so far."""
     import sys
 
     from hwnas.pipeline.project import open_project
     from hwnas.pipeline.reporting import write_run_report
 
-    settings = [f"search.name={search}"] if search else []
     with open_project(
-        folder, assignments=settings, progress_for=progress_for, command="hwnas report", read_only=True
+        folder,
+        assignments=[f"search.name={search}"] if search else (),
+        progress_for=progress_for,
+        command="hwnas report",
+        read_only=True,
     ) as project:
         sys.stdout.write(f"{write_run_report(project)}\n")
 
@@ -222,7 +191,7 @@ def report(folder: RunArgument, search: Annotated[str | None, typer.Option(help=
 def status(
     folder: RunArgument, settings: SetOption = None, format: FormatOption = Format.table
 ) -> None:
-    """What is done, stale or missing in a run folder. Example: `hwnas status --help`."""
+    """What is done, stale or missing in a run folder."""
     from hwnas.pipeline.project import open_project
 
     with open_project(
@@ -233,9 +202,3 @@ def status(
         read_only=True,
     ) as project:
         emit_plan(project, format)
-
-
-def register(parent: typer.Typer) -> None:
-    """Add the verbs to the command line."""
-    for verb in (train, label, search, finetune, export, verify, report, status):
-        parent.command()(verb)

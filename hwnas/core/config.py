@@ -12,8 +12,7 @@ import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
@@ -56,7 +55,7 @@ def variant(registry: Registry) -> Any:
             raise PydanticCustomError("variant", "{text}", {"text": str(error)}) from error
         return _validate(config, value)
 
-    return Annotated[SerializeAsAny[BaseModel], BeforeValidator(choose)]
+    return Annotated[SerializeAsAny[BaseModel], BeforeValidator(choose), registry]
 
 
 def _names(registry: Registry) -> dict[str, Any]:
@@ -166,7 +165,7 @@ def build_model(model: type[Model], data: dict[str, Any], *, where: object) -> M
     try:
         return _validate(model, data)
     except ValidationError as error:
-        lines = [_explain(problem, model) for problem in error.errors()]
+        lines = [_explain(problem, model, data) for problem in error.errors()]
         raise UserError(
             f"{len(lines)} problem{'s' * (len(lines) > 1)} in the config",
             found="".join(f"\n    {line}" for line in lines),
@@ -179,10 +178,10 @@ def _validate(model: type[Model], data: dict[str, Any]) -> Model:
     return model.model_validate_json(json.dumps(data, default=str))
 
 
-def _explain(problem: Any, model: type[BaseModel]) -> str:
+def _explain(problem: Any, model: type[BaseModel], data: Any) -> str:
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(model, problem["loc"][:-1])
+        known = _known_keys(model, problem["loc"][:-1], data)
         near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
         if near:
             return f"{path}: unknown key; did you mean {near[0]!r}?"
@@ -191,22 +190,22 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
     return f"{path or '(root)'}: {problem['msg']}{found}"
 
 
-def _known_keys(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+def _known_keys(model: type[BaseModel], path: tuple[Any, ...], data: Any) -> list[str]:
+    """Keys of the section at `path`; the variant of a section is looked up in `data`."""
     current: Any = model
     for part in path:
         if not (isinstance(current, type) and issubclass(current, BaseModel)):
             return []
         field = current.model_fields.get(str(part))
-        current = None if field is None else _inner_model(field.annotation)
+        data = data.get(part) if isinstance(data, dict) else None
+        if field is None:
+            return []
+        registry = next((item for item in field.metadata if isinstance(item, Registry)), None)
+        name = data.get("name") if isinstance(data, dict) else None
+        if registry is not None and name in registry.names:
+            current = registry.load(name).Config
+        else:
+            current = field.annotation
     if isinstance(current, type) and issubclass(current, BaseModel):
         return sorted(current.model_fields)
     return []
-
-
-def _inner_model(annotation: Any) -> Any:
-    if get_origin(annotation) in (Union, UnionType):
-        models = [
-            a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)
-        ]
-        return models[0] if models else None
-    return annotation

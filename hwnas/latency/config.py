@@ -30,7 +30,9 @@ class ProfileConfig(StrictModel):
     n_validation: Annotated[int, Field(ge=5, le=10_000)] = Field(
         30, description="whole networks, timed to fit and to validate the correction"
     )
-    retiming_budget_s: Seconds = Field(5.0, description="of timing, when exported models are re-timed")
+    retiming_budget_s: Seconds = Field(
+        5.0, description="of timing, when exported models are re-timed"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> ProfileConfig:

@@ -1,10 +1,9 @@
 """What to time for a set of operators, and how rows follow from those timings.
 
 An operator is timed between two 1x1 convolutions (`onnx_build.micro`), less half of the empty
-context (the two convolutions alone) at either border. Summed along a network, what the halves
-leave over is one session's overhead, as the network has it: on mobilenet_tiny at 16-24 px the sum
-of rows is 0.99 of the whole network, and the fitted line has scale 1.00 and overhead 0.001 ms
-(see tests/unit/test_latency_construction.py for the identity).
+context (the two convolutions alone) at either border. Along a network, what the halves leave over
+is exactly one session's overhead, as the network has it (tested). Measured on mobilenet_tiny at
+16-24 px: the sum of rows is 0.99 of the whole network, the fitted line has scale 1.00.
 """
 
 from __future__ import annotations
@@ -14,16 +13,66 @@ from collections.abc import Iterable, Mapping
 from hwnas.latency.samples import Timing
 from hwnas.spaces.ops import OpSpec
 
-__all__ = ["Border", "borders", "context_id", "op_id", "op_rows"]
+__all__ = ["Border", "borders", "context_id", "contexts", "op_id", "op_rows"]
 
-MIN_SHARE = 0.01  # of the time of the op in its context: the least that noise may leave of a row
+MAX_IMAGE_CHANNELS = 4  # 1, 3 or 4, where feature maps have at least 8
+MIN_SHARE = 0.01  # of the op in its context: the least that noise may leave of a row
 
 Border = tuple[int, int]
-"""Channels and map size of a tensor between two operators."""
+"""Channels and size of the map between two operators."""
 
 
-def borders(op: OpSpec) -> tuple[Border, ...]:
-    """Where `op` meets its neighbours in `onnx_build.micro`, hence which contexts it needs."""
-    before = () if op.reads_image else ((op.in_channels, op.in_hw),)
-    after = () if op.kind == "linear" else ((op.out_channels, op.out_hw),)
-    return (*before, *after)
+def borders(op: OpSpec) -> tuple[Border | None, Border | None]:
+    """The borders of `op` with its neighbours; None at the image and behind the classifier.
+
+    A convolution that reads the image is timed without a neighbour: runtimes have a kernel of its
+    own for that layout.
+    """
+    reads_image = op.kind == "conv" and op.in_channels <= MAX_IMAGE_CHANNELS
+    before = None if reads_image else (op.in_channels, op.in_hw)
+    after = None if op.kind == "linear" else (op.out_channels, op.out_hw)
+    return before, after
+
+
+def contexts(ops: Iterable[OpSpec]) -> tuple[Border, ...]:
+    """All borders of `ops`, sorted: the empty contexts to time beside them."""
+    found = {border for op in ops for border in borders(op) if border is not None}
+    return tuple(sorted(found))
+
+
+def op_id(op: OpSpec) -> str:
+    """Plan id of an op in context."""
+    return f"op-{op.key}"
+
+
+def context_id(border: Border) -> str:
+    """Plan id of an empty context."""
+    return f"context-{border[0]}x{border[1]}"
+
+
+def op_rows(
+    timings: Mapping[str, Timing], ops: Iterable[OpSpec]
+) -> tuple[dict[OpSpec, Timing], tuple[str, ...]]:
+    """Rows of `ops` from the timings of their plan, and warnings.
+
+    A row has the spread of its op in context. Where noise makes an op cheaper than its context,
+    the row is `MIN_SHARE` of the op in context, with a warning: a small positive price is wrong by
+    microseconds, a negative one would reward a search for using the op.
+    """
+    rows, warnings = {}, []
+    for op in ops:
+        whole = timings[op_id(op)]
+        halves = [timings[context_id(b)].median_ms / 2 for b in borders(op) if b is not None]
+        median = whole.median_ms - sum(halves)
+        if median < MIN_SHARE * whole.median_ms:
+            warnings.append(f"{op}: {median * 1e3:.3g} us over its context, lost in the noise")
+            median = MIN_SHARE * whole.median_ms
+        below, above = whole.median_ms - whole.p10_ms, whole.p90_ms - whole.median_ms
+        rows[op] = Timing(
+            median_ms=round(median, 9),
+            p10_ms=round(max(median - below, 0.0), 9),
+            p90_ms=round(median + above, 9),
+            p95_ms=round(median + whole.p95_ms - whole.median_ms, 9),
+            n=whole.n,
+        )
+    return rows, tuple(warnings)

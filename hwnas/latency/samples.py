@@ -11,7 +11,6 @@ caches hold whatever ran before.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -78,16 +77,17 @@ class Samples:
 
     def timings(self) -> dict[str, Timing]:
         """Statistics by item."""
-        fastest = self.fastest()
-        settled = self.hot[:, :, self.hot.shape[2] // 2 :]
-        settled = np.where(np.isnan(settled).all(axis=2, keepdims=True), fastest[:, :, None], settled)
         found = {}
-        for name, turns, runs, all_runs in zip(self.ids, fastest, settled, self.hot, strict=True):
+        for name, turns, runs in zip(self.ids, self.fastest(), self.hot, strict=True):
             p10, median, p90 = np.nanquantile(turns, (0.1, 0.5, 0.9))
-            p95 = max(p90, np.nanquantile(runs, 0.95))
+            settled = runs[:, runs.shape[1] // 2 :]  # of short turns nothing is left here
+            p95 = np.nanquantile(settled if np.isfinite(settled).any() else runs, 0.95)
             found[name] = Timing(
-                *(_rounded(value) for value in (median, p10, p90, p95)),
-                n=int(np.isfinite(all_runs).sum()),
+                median_ms=_rounded(median),
+                p10_ms=_rounded(p10),
+                p90_ms=_rounded(p90),
+                p95_ms=_rounded(max(p90, p95)),
+                n=int(np.isfinite(runs).sum()),
             )
         return found
 

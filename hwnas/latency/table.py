@@ -26,6 +26,8 @@ __all__ = [
     "Validation",
 ]
 
+FACTS_OF_TIMINGS = ("cpu", "runtime_version")
+
 Fact = str | int | float | bool | None | list[int]
 Source = Literal["measured", "fitted", "converted", "transferred", "simulated"]
 
@@ -160,11 +162,11 @@ class LatencyTable:
             UserError: unreadable, unknown keys, negative or non-finite numbers, duplicate rows.
         """
         stored = load(_File, read_json(path), where=path)
-        rows = {row.op: Timing(**{f.name: getattr(row, f.name) for f in fields(Timing)}) for row in stored.rows}
-        if len(rows) != len(stored.rows):
-            seen: set[OpSpec] = set()
-            double = next(row.op for row in stored.rows if row.op in seen or seen.add(row.op))
-            raise UserError("duplicate rows in a latency table", found=double, where=path)
+        rows: dict[OpSpec, Timing] = {}
+        for row in stored.rows:
+            if row.op in rows:
+                raise UserError("duplicate rows in a latency table", found=row.op, where=path)
+            rows[row.op] = Timing(row.median_ms, row.p10_ms, row.p90_ms, row.p95_ms, row.n)
         kept = {f.name: getattr(stored, f.name) for f in fields(LatencyTable) if f.name != "rows"}
         return LatencyTable(rows=rows, **kept)
 
@@ -174,12 +176,11 @@ class LatencyTable:
         Raises:
             UserError: the tables differ in device, protocol, source, processor or runtime version.
         """
-        for name, mine, theirs in (
-            ("device", self.device, other.device),
-            ("protocol", self.protocol, other.protocol),
-            ("source", self.source, other.source),
-            *((key, self.facts.get(key), other.facts.get(key)) for key in ("cpu", "runtime_version")),
-        ):
+        for name in ("device", "protocol", "source", "cpu", "runtime_version"):
+            mine, theirs = (
+                table.facts.get(name) if name in FACTS_OF_TIMINGS else getattr(table, name)
+                for table in (self, other)
+            )
             if mine != theirs:
                 raise UserError(
                     f"cannot merge latency tables of another {name}", expected=mine, found=theirs
@@ -221,5 +222,5 @@ def _sparse(op: OpSpec) -> dict[str, Any]:
 
 
 def _order(op: OpSpec) -> tuple[Any, ...]:
-    """Rows sort by kind, map size and channels: neighbours in the file are neighbours in cost."""
+    """Rows sort by the fields of their operator: kind, channels, map size, ..."""
     return tuple(getattr(op, f.name) for f in fields(op))

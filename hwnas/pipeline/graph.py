@@ -6,12 +6,17 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from pydantic import BaseModel
-
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump
-from hwnas.pipeline import exporting, finetuning, predicting, profiling, searching, training
-from hwnas.pipeline import verifying
+from hwnas.pipeline import (
+    exporting,
+    finetuning,
+    measuring,
+    predicting,
+    searching,
+    training,
+    verifying,
+)
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.stages import Stage
 
@@ -21,16 +26,14 @@ __all__ = ["stages_of"]
 def stages_of(project: Project) -> list[Stage]:
     """All stages in execution order; those of a search carry its name."""
     config, run = project.config, project.run
+    plain = config.model_dump(mode="json")
     space = [project.space.name, asdict(project.space.macro), project.space.allowed]
-    data = config.data.model_dump(mode="json")
     name = config.search.name
     search, tuned, exported = f"search/{name}", f"finetune/{name}", f"export/{name}"
     devices = tuple(f"profile/{device}" for device in project.devices)
 
     def settings(*parts: Any) -> list[Any]:
-        plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part
-                 for part in parts]
-        return [config.seed, *plain]
+        return [config.seed, *parts]
 
     def running(stage: str, work: Callable[[Project, Progress], None]) -> Callable[[], None]:
         def go() -> None:
@@ -46,13 +49,13 @@ def stages_of(project: Project) -> list[Stage]:
             name=f"profile/{device}",
             command=f"hwnas profile {device} --run {run.root}",
             needs=(),
-            settings=settings(space, dump(spec), config.profile),
+            settings=settings(space, dump(spec), plain["profile"]),
             owns=(f"tables/{device}.json", f"tables/{device}"),
             outputs=(f"tables/{device}.json",),
-            run=lambda device=device: profiling.profile_stage(  # type: ignore[misc]
+            run=lambda device=device: measuring.measure(  # type: ignore[misc]
                 project, device, project.progress_for(f"profile/{device}")
             ),
-            cost=profiling.describe_cost(project, config.profile),
+            cost=measuring.describe_cost(project.space, config.profile),
         )
         for device, spec in project.devices.items()
     ]
@@ -63,7 +66,7 @@ def stages_of(project: Project) -> list[Stage]:
             name="train",
             command=f"hwnas train {run.root}",
             needs=(),
-            settings=settings(space, data, config.train),
+            settings=settings(space, plain["data"], plain["train"]),
             owns=("checkpoints",),
             outputs=("checkpoints/supernet.safetensors",),
             run=running("train", training.train),
@@ -73,7 +76,7 @@ def stages_of(project: Project) -> list[Stage]:
             name="label",
             command=f"hwnas label {run.root}",
             needs=("train",),
-            settings=settings(space, data, config.label),
+            settings=settings(space, plain["data"], plain["label"]),
             owns=("labels",),
             outputs=("labels/supernet.json",),
             run=running("label", training.label),
@@ -83,7 +86,7 @@ def stages_of(project: Project) -> list[Stage]:
             name="predictor",
             command=f"hwnas predictor fit {run.root}",
             needs=("label",),
-            settings=settings(space, config.predictor),
+            settings=settings(space, plain["predictor"]),
             owns=("predictor",),
             outputs=("predictor/model.safetensors", "predictor/report.json"),
             run=running("predictor", predicting.fit),
@@ -93,7 +96,7 @@ def stages_of(project: Project) -> list[Stage]:
             name=search,
             command=f"hwnas search {run.root}",
             needs=(*devices, "train", "predictor"),
-            settings=settings(space, data, config.label.calibration, config.search),
+            settings=settings(space, plain["data"], plain["label"]["calibration"], plain["search"]),
             owns=tuple(
                 f"search/{name}/{part}"
                 for part in ("archive.jsonl", "state.json", "result.json", "fronts", "random")
@@ -107,7 +110,7 @@ def stages_of(project: Project) -> list[Stage]:
             name=tuned,
             command=f"hwnas finetune {run.root}",
             needs=("train", search),
-            settings=settings(space, data, config.finetune),
+            settings=settings(space, plain["data"], plain["finetune"]),
             owns=(f"search/{name}/finetuned",),
             outputs=(f"search/{name}/finetuned/networks.json",),
             run=running(tuned, finetuning.finetune_all),
@@ -117,7 +120,7 @@ def stages_of(project: Project) -> list[Stage]:
             name=exported,
             command=f"hwnas export {run.root}",
             needs=(tuned,),
-            settings=settings(data, list(config.export), config.verify.parity_batches),
+            settings=settings(plain["data"], plain["export"], plain["verify"]["parity_batches"]),
             owns=(f"search/{name}/export",),
             outputs=(f"search/{name}/export/parity.json",),
             run=running(exported, exporting.export),
@@ -127,7 +130,7 @@ def stages_of(project: Project) -> list[Stage]:
             name=f"verify/{name}",
             command=f"hwnas verify {run.root}",
             needs=(*devices, exported),
-            settings=settings(data, config.search.constraints, config.verify),
+            settings=settings(plain["data"], plain["search"]["constraints"], plain["verify"]),
             owns=(f"search/{name}/verify", f"bundles/{name}"),
             outputs=(f"search/{name}/verify/results.json",),
             run=running(f"verify/{name}", verifying.verify),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from hwnas.core.config import read_yaml
 from hwnas.core.env import host_facts
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
@@ -21,7 +22,6 @@ from hwnas.interfaces import DataModule, DeviceSpec
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.table import LatencyTable
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
-from hwnas.core.config import read_yaml
 from hwnas.spaces import REGISTRY as SPACES
 from hwnas.spaces.space import SearchSpace
 from hwnas.training.datasets import REGISTRY as DATASETS

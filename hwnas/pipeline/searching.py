@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump, load
 from hwnas.core.store import read_json, write_json
-from hwnas.interfaces import AccuracyPredictor, FloatArray
 from hwnas.pipeline.metrics import cost_metrics
 from hwnas.pipeline.predicting import blend_for, load_predictor
 from hwnas.pipeline.project import Project

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from hwnas import __version__
 from hwnas.core.env import host_facts
 from hwnas.core.progress import Progress
 from hwnas.core.records import STRICT, dump, load
-from hwnas.core.store import content_hash, read_json, write_json
+from hwnas.core.store import content_hash, file_hash, read_json, write_json
 from hwnas.exporters.bundle import write_bundle
 from hwnas.exporters.manifest import (
     AccuracyFact,
@@ -27,7 +27,7 @@ from hwnas.latency.estimator import TableEstimator
 from hwnas.pipeline.exporting import images_of, onnx_path, parity_reports
 from hwnas.pipeline.finetuning import ROLES, load_network, networks, resolution
 from hwnas.pipeline.predicting import read_report
-from hwnas.pipeline.profiling import ModelTiming, time_models
+from hwnas.pipeline.profiling import Timings, time_models
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.searching import read_result
 from hwnas.search.constraints import metric_key
@@ -39,8 +39,10 @@ __all__ = ["Check", "NetworkResult", "Results", "read_results", "verify"]
 
 @dataclass(frozen=True)
 class NetworkResult:
-    """One network on one device. `repeat_noise` is the device's own, relative to the median.
+    """One network on one device.
 
+    `repeat_noise`: how far timings of equal networks are apart, as a fraction: the larger of two
+    halves of this re-timing, and of this re-timing and the table's (on the table's own networks).
     `constraint_met`: re-timed latency within the limit, or within the forecast's 90 % interval
     above it; None where the search had no limit for this device.
     """
@@ -131,12 +133,12 @@ def verify(project: Project, progress: Progress) -> None:
             project.search_path("verify", name),
             project.config.profile,
             seed=project.config.seed,
-            reference=estimator.table,
+            table=estimator.table,
+            space=project.space,
             progress=progress,
         )
         found = [
-            _result(project, role, archs[role], estimator, timings[archs[role].key], accuracy)
-            for role in ROLES
+            _result(project, role, archs[role], estimator, timings, accuracy) for role in ROLES
         ]
         winner = next(row for row in found if row.name == "winner")
         checks += _device_checks(project, winner)
@@ -152,7 +154,7 @@ def _result(
     role: str,
     arch: Arch,
     estimator: TableEstimator,
-    timing: ModelTiming,
+    timings: Timings,
     accuracy: dict[Arch, tuple[float, int]],
 ) -> NetworkResult:
     codes = project.space.codes([arch])
@@ -160,6 +162,8 @@ def _result(
     forecast_ms = float(estimator.latency_ms(codes)[0])
     limit_ms = read_result(project).limits.get(f"latency_ms@{estimator.device.name}")
     top1, n_images = accuracy[arch]
+    measured_ms = timings.models[arch.key].median_ms
+    since_table = 0.0 if timings.drift is None else abs(timings.drift - 1)
     return NetworkResult(
         name=role,
         device=estimator.device.name,
@@ -170,12 +174,10 @@ def _result(
         params=int(cost(project.space, codes, "params")[0]),
         forecast_ms=forecast_ms,
         interval_ms=(low, high),
-        measured_ms=timing.median_ms,
-        repeat_noise=timing.repeat_noise,
+        measured_ms=measured_ms,
+        repeat_noise=max(timings.repeat_mape, since_table),
         limit_ms=limit_ms,
-        constraint_met=None
-        if limit_ms is None
-        else timing.median_ms <= limit_ms * high / forecast_ms,
+        constraint_met=None if limit_ms is None else measured_ms <= limit_ms * high / forecast_ms,
     )
 
 
@@ -211,9 +213,7 @@ def _parity_check(project: Project, arch: Arch) -> Check:
 
 def _device_checks(project: Project, winner: NetworkResult) -> list[Check]:
     config = project.config.verify
-    accepted = max(
-        config.max_forecast_error, config.repeat_noise_factor * winner.repeat_noise
-    )
+    accepted = max(config.max_forecast_error, config.repeat_noise_factor * winner.repeat_noise)
     error = winner.forecast_error
     checks = [
         Check(
@@ -293,7 +293,7 @@ def _bundle(
         provenance={
             "seed": str(project.config.seed),
             "config": content_hash(project.config.model_dump(mode="json")),
-            "table": content_hash(dump(replace(estimator.table.device))),
+            "table": file_hash(project.table_path(device.name)),
         },
     )
     write_bundle(

@@ -41,7 +41,7 @@ def build(config: Config, *, space: SearchSpace, seed: int) -> Evolution:
 
 
 class Evolution:
-    """State: the population in order of age (oldest first), its rewards, and the generation."""
+    """State: population (best first, or oldest first if aging), its rewards, the generation."""
 
     def __init__(self, config: Config, space: SearchSpace, seed: int) -> None:
         self._config, self._space, self._seed = config, space, seed
@@ -93,7 +93,7 @@ class Evolution:
         if self._config.survival == "elitist":
             distinct = self._distinct(both)
             best = distinct[np.argsort(-values[distinct], kind="stable")]
-            kept = np.sort(best[: self._config.population])
+            kept = best[: self._config.population]
         else:
             kept = np.arange(len(both))[-self._config.population :]
         self._codes, self._rewards = both[kept], values[kept]

@@ -127,7 +127,9 @@ class SearchSpace:
         result = np.ones(codes.shape, dtype=bool)
         for column, choice in enumerate(self.choices):
             if choice.parent is not None:
-                in_parent = np.isin(codes[:, choice.parent], choice.parent_codes)
+                activates = np.zeros(len(self.choices[choice.parent].values), dtype=bool)
+                activates[list(choice.parent_codes)] = True
+                in_parent = np.take(activates, codes[:, choice.parent], mode="clip")
                 result[:, column] = in_parent & result[:, choice.parent]
         return result
 

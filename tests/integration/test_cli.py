@@ -27,9 +27,12 @@ def hwnas(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProce
 
 def examples() -> list[list[str]]:
     """Every `hwnas ...` example in the help texts of the verbs."""
-    source = Path(__file__).parents[2] / "hwnas" / "cli"
-    texts = "".join(path.read_text() for path in sorted(source.glob("*.py")))
-    found = re.findall(r"Example:\s+`hwnas ([^`]+)`", texts)
+    from hwnas.cli.main import app
+
+    found = []
+    groups = [app, *(group.typer_instance for group in app.registered_groups)]
+    for command in (command for group in groups for command in group.registered_commands):
+        found += re.findall(r"Example: `hwnas ([^`]+)`", command.callback.__doc__ or "")
     assert len(found) >= 15
     return [example.split() for example in found]
 

@@ -16,9 +16,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 def smoke_blocks() -> list[tuple[str, str]]:
     """(document, text) of every fenced block tagged `smoke`."""
     pattern = re.compile(r"^```(?:bash|sh) smoke\n(.*?)^```", re.MULTILINE | re.DOTALL)
-    return [
-        (path.name, block) for path in DOCUMENTS for block in pattern.findall(path.read_text())
-    ]
+    return [(path.name, block) for path in DOCUMENTS for block in pattern.findall(path.read_text())]
 
 
 def test_the_readme_has_smoke_blocks():

@@ -47,6 +47,8 @@ def test_an_unknown_variant_lists_the_known_ones():
 
 def test_a_variant_validates_its_own_keys():
     assert "width_mult" in problems({"space": {"name": "mobilenet_tiny", "width_mult": "wide"}})
+    text = problems({"space": {"name": "mobilenet_tiny", "width_mlut": 1.0}})
+    assert "space.width_mlut: unknown key; did you mean 'width_mult'?" in text
     model = build_model(Outer, {"space": "mobilenet_tiny"}, where="test")
     assert model.space.resolutions == (24, 28, 32)
 
@@ -57,7 +59,8 @@ def test_a_model_survives_a_round_trip_through_json():
 
 
 @pytest.mark.parametrize(
-    "data", [{"steps": "3"}, {"steps": 3.5}, {"steps": True}, {"inner": {"rate": "0.5"}}, {"inner": 1}]
+    "data",
+    [{"steps": "3"}, {"steps": 3.5}, {"steps": True}, {"inner": {"rate": "0.5"}}, {"inner": 1}],
 )
 def test_types_are_not_guessed(data: dict):
     assert "1 problem in" in problems(data)
@@ -121,8 +124,10 @@ def test_no_text_ends_in_a_traceback(text: str):
         st.sampled_from(["steps", "inner", "space", "other"]),
         st.recursive(
             st.none() | st.integers() | st.text(max_size=5) | st.floats(),
-            lambda x: st.lists(x, max_size=3)
-            | st.dictionaries(st.sampled_from(["rate", "names", "name"]), x, max_size=3),
+            lambda x: (
+                st.lists(x, max_size=3)
+                | st.dictionaries(st.sampled_from(["rate", "names", "name"]), x, max_size=3)
+            ),
             max_leaves=8,
         ),
     )

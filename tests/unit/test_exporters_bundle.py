@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import runpy
@@ -364,3 +365,14 @@ def test_manifest_survives_json(folder: Path) -> None:
     made = read_manifest(folder)
     assert dump(made)["schema_version"] == 1
     assert json.loads(json.dumps(dump(made))) == json.loads((folder / "manifest.json").read_text())
+
+
+def test_kit_imports_only_what_it_may() -> None:
+    tree = ast.parse(resource("export", "ort_run.py").read_text())
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module).split(".")[0])
+    assert found - sys.stdlib_module_names == {"numpy", "onnxruntime", "PIL"}

@@ -294,8 +294,13 @@ def test_refusals_say_what_to_do() -> None:
         extract(supernet, MIXED.largest())
 
 
-def test_the_gradient_stays_channels_last_below_the_pool() -> None:
-    x = torch.randn(2, 8, 3, 3).contiguous(memory_format=torch.channels_last).requires_grad_()
-    global_mean(x).square().sum().backward()
+def test_the_gradient_below_the_pool_is_channels_last() -> None:
+    x = torch.randn(2, 8, 3, 3, requires_grad=True)
+    features = x.contiguous(memory_format=torch.channels_last)
+    seen: list[Tensor] = []
+    pooled = global_mean(features)
+    features.register_hook(seen.append)
+    pooled.square().sum().backward()
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
     assert x.grad is not None
-    assert x.grad.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(x.grad, (2 * pooled / 9).expand_as(x))

@@ -11,7 +11,7 @@ from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Constraint, FloatArray
 from hwnas.search.config import SearchConfig
-from hwnas.search.constraints import metric_key, price, ratios, reach, resolve
+from hwnas.search.constraints import _descend, metric_key, price, ratios, reach, resolve
 from hwnas.spaces import mobilenet_tiny
 from hwnas.spaces.cost import cost
 from hwnas.spaces.space import Codes
@@ -88,6 +88,27 @@ def test_descent_finds_an_arch_that_is_not_the_smallest() -> None:
     metric = Hidden()
     limits = resolve([Constraint("macs", max=1.0)], {"macs": metric}, SPACE)
     np.testing.assert_array_equal(reach(SPACE, {"macs": metric}, limits, seed=0), metric.center)
+
+
+class Deep:
+    """A price that only the depth of stage 1 lowers."""
+
+    name = "macs"
+
+    def __call__(self, codes: Codes) -> FloatArray:
+        column = [choice.name for choice in SPACE.choices].index("stage1.depth")
+        return np.asarray(2.0 - (codes[:, column] == 1))
+
+
+def test_choices_that_become_active_take_allowed_codes() -> None:
+    """Depth 2 wakes block 1, whose kernel may only be 5; the price is the same either way."""
+    space = SPACE.restrict(
+        {choice.name: choice.values[:1] for choice in SPACE.choices}
+        | {"stage1.depth": (1, 2), "stage1.block1.kernel": (5,)}
+    )
+    found = _descend(space, Deep(), space.codes([space.smallest()]))
+    assert space.validate(found).all()
+    assert space.view(space.arch(found[0]))["stage1.depth"] == 2
 
 
 @pytest.mark.parametrize("restricted", [False, True])

@@ -202,6 +202,7 @@ def test_resume_after_any_kill_ends_as_if_there_was_none(kind: str, tmp_path: Pa
         assert search(folder, oracle) == straight
         assert oracle.n_runs == 10  # nothing was evaluated twice
     assert search(tmp_path / "straight", Oracle()) == straight  # a finished one, once more
+    assert (tmp_path / "straight" / "archive.jsonl").read_bytes() == whole
 
 
 def test_kill_between_archive_and_state_is_repaired(tmp_path: Path) -> None:

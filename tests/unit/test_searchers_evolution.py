@@ -51,3 +51,6 @@ def test_random_search_exhausts_a_small_space_without_repeats_and_stops() -> Non
     asked = [searcher.ask(4) for _ in range(4)]
     assert [len(codes) for codes in asked] == [4, 2, 0, 0]
     assert len(set(space.keys(np.concatenate(asked)))) == space.size() == 6
+    resumed = random.build(random.Config(), space=space, seed=0)
+    resumed.load_state({"asked": [4]})
+    np.testing.assert_array_equal(resumed.ask(6), asked[1])  # it remembers what it proposed

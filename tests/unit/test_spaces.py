@@ -149,7 +149,9 @@ def test_costs_of_arrays_equal_costs_of_single_archs(tiny_space: SearchSpace):
     per_op = {"macs": op_macs, "params": op_params, "peak_memory_bytes": op_peak_memory_bytes}
     for metric, of_op in per_op.items():
         reduce = max if metric == "peak_memory_bytes" else sum
-        expected = [reduce(of_op(op) for op in lower(tiny_space, tiny_space.arch(c))) for c in codes]
+        expected = [
+            reduce(of_op(op) for op in lower(tiny_space, tiny_space.arch(c))) for c in codes
+        ]
         assert cost(tiny_space, codes, metric).tolist() == expected
 
 
@@ -194,7 +196,8 @@ def test_operators_of_one_arch_chain(tiny_space: SearchSpace):
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(4, 8), (8, 8), (12, 16), (16 * 1.4, 24), (33, 32), (18.0, 24), (10, 16)]
+    ("value", "expected"),
+    [(4, 8), (8, 8), (12, 16), (16 * 1.4, 24), (33, 32), (18.0, 24), (10, 16)],
 )
 def test_channel_rounding_never_loses_more_than_a_tenth(value: float, expected: int):
     assert divisible(value) == expected

@@ -1,0 +1,80 @@
+"""Device specs from YAML: shipped ones by name, the user's by path."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import BaseModel, Field, create_model
+
+from hwnas.core.config import StrictModel, build_model, read_yaml
+from hwnas.core.errors import UserError
+from hwnas.core.resources import resource, resource_names
+from hwnas.devices import REGISTRY
+from hwnas.interfaces import DeviceSpec, Transport
+
+__all__ = ["device_names", "load_device", "open_transport"]
+
+_FOLDER = "configs/devices"
+_POSITIVE = Annotated[int, Field(ge=1, le=65536)]
+
+
+def device_names() -> tuple[str, ...]:
+    """Names of the shipped devices."""
+    return resource_names(_FOLDER, ".yaml")
+
+
+def load_device(name_or_path: str) -> DeviceSpec:
+    """A shipped device by name, or one from a YAML file; the file's stem is the device's name.
+
+    Raises:
+        UserError: no such device, an unfit file name, or an invalid file (every problem at once).
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        names = device_names()
+        if name_or_path not in names:
+            near = difflib.get_close_matches(name_or_path, names, n=1)
+            raise UserError(
+                f"no device {name_or_path!r}",
+                expected=f"a path to a .yaml file, or one of {', '.join(names)}",
+                fix=f"did you mean {near[0]!r}?" if near else "see `hwnas list devices`",
+            )
+        path = resource(_FOLDER, f"{name_or_path}.yaml")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", path.stem):
+        raise UserError(
+            "a device's file name is its name", expected="letters, digits, _ . -", found=path.name
+        )
+    given = build_model(_model(), read_yaml(path), where=path)
+    values = {f.name: getattr(given, f.name) for f in fields(DeviceSpec) if f.name != "name"}
+    device = DeviceSpec(name=path.stem, **values)
+    REGISTRY.describe(device.transport)
+    return device
+
+
+def open_transport(device: DeviceSpec) -> Transport:
+    """The device's transport, ready to run the kit.
+
+    Raises:
+        UserError: unknown transport, or one whose package is missing.
+    """
+    module = REGISTRY.load(device.transport)
+    transport: Transport = module.build(module.Config(), device=device)
+    return transport
+
+
+def _model() -> type[BaseModel]:
+    """A config model with the fields of `DeviceSpec`, less the name: its YAML form."""
+    hints = get_type_hints(DeviceSpec)
+    checked: dict[str, Any] = {"batch": _POSITIVE, "threads": _POSITIVE}
+    given: dict[str, Any] = {
+        f.name: (checked.get(f.name, hints[f.name]), f.default)
+        for f in fields(DeviceSpec)
+        if f.name != "name"
+    }
+    given["schema_version"] = (Literal[1], ...)
+    model: type[BaseModel] = create_model("Device", __base__=StrictModel, **given)
+    return model

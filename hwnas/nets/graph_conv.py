@@ -1,0 +1,120 @@
+"""A graph convolutional network that scores architectures, as an ensemble run in one pass.
+
+Every weight has a leading member axis, so that e members cost one set of batched matrix products
+instead of e small networks: fits on a hundred graphs are bound by call overhead, not arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["GCN", "EnsembleLinear", "EnsembleMLP"]
+
+
+def _draw(members: int, n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
+    """Weights [e, in, out] from N(0, 1 / in)."""
+    return torch.randn(members, n_in, n_out, generator=generator) / math.sqrt(n_in)
+
+
+class EnsembleLinear(nn.Module):
+    """A linear layer per member: [e, n, in] -> [e, n, out]."""
+
+    def __init__(self, members: int, n_in: int, n_out: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(_draw(members, n_in, n_out, generator))
+        self.bias = nn.Parameter(torch.zeros(members, 1, n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x`: [e, n, in]."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class EnsembleMLP(nn.Module):
+    """Linear layers with ReLU between them: [e, n, widths[0]] -> [e, n, widths[-1]].
+
+    An input without member axis, [n, widths[0]], goes to every member.
+    """
+
+    def __init__(self, members: int, widths: tuple[int, ...], generator: torch.Generator) -> None:
+        super().__init__()
+        self.members = members
+        self.layers = nn.ModuleList(
+            EnsembleLinear(members, n_in, n_out, generator) for n_in, n_out in pairwise(widths)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x`: [e, n, widths[0]] or [n, widths[0]]."""
+        x = x.expand(self.members, -1, -1)
+        for position, layer in enumerate(self.layers):
+            x = layer(F.relu(x) if position else x)
+        return x
+
+
+class GraphConv(nn.Module):
+    """x + ReLU(LayerNorm(A x W + x V + b)): neighbours and the node itself have own weights."""
+
+    def __init__(self, members: int, width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.neighbours = EnsembleLinear(members, width, width, generator)
+        self.itself = nn.Parameter(_draw(members, width, width, generator))
+
+    def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
+        """`x`: [e, b, nodes, width]; `adjacency`: [b, nodes, nodes]."""
+        flat = x.flatten(1, 2)
+        mixed = self.neighbours(torch.matmul(adjacency, x).flatten(1, 2))
+        mixed = F.layer_norm(torch.baddbmm(mixed, flat, self.itself), mixed.shape[-1:])
+        return (flat + F.relu(mixed, inplace=True)).view_as(x)
+
+
+class GCN(nn.Module):
+    """Scores of graphs whose nodes are rows of a fixed feature table.
+
+    BRP-NAS's recipe (2007.08668, section 3.1: global node, self loops, row-normalised adjacency)
+    with residuals and LayerNorm. Read-out is the global node beside the sum of all present nodes:
+    the first is a mean, which cannot count. A node's position is embedded by its slot.
+
+    Args:
+        table: [rows, f] node features.
+        n_nodes: nodes per graph, the global one (last) included.
+        members: ensemble size e.
+        width: channels of every layer and of the head.
+        depth: number of graph convolutions.
+        generator: draws all initial weights.
+    """
+
+    table: Tensor
+
+    def __init__(
+        self,
+        table: Tensor,
+        *,
+        n_nodes: int,
+        members: int,
+        width: int,
+        depth: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("table", table, persistent=False)
+        self.embed = EnsembleLinear(members, table.shape[1], width, generator)
+        self.position = nn.Parameter(torch.randn(members, n_nodes, width, generator=generator))
+        self.convs = nn.ModuleList(GraphConv(members, width, generator) for _ in range(depth))
+        self.head = EnsembleMLP(members, (2 * width, width, 1), generator)
+
+    def forward(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
+        """[e, b] scores. `nodes`: int64 [b, n_nodes] rows of the table; `adjacency`: [b, n_nodes,
+        n_nodes], all-zero rows for absent nodes."""
+        members, n_nodes, width = self.position.shape
+        rows = self.embed(self.table.expand(members, -1, -1))
+        x = rows[:, nodes] + self.position[:, None]
+        for conv in self.convs:
+            x = conv(x, adjacency)
+        present = (adjacency.diagonal(dim1=1, dim2=2)[:, None, :-1] > 0).to(x.dtype)
+        total = torch.matmul(present, x[:, :, :-1])[:, :, 0] / n_nodes
+        scores: Tensor = self.head(torch.cat([x[:, :, -1], total], dim=-1))[..., 0]
+        return scores

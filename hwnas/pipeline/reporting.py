@@ -1,0 +1,196 @@
+"""The report of a run folder: whatever it holds so far, in one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.core.store import read_json
+from hwnas.interfaces import Evaluation
+from hwnas.latency.table import LatencyTable
+from hwnas.pipeline.finetuning import networks
+from hwnas.pipeline.predicting import read_report
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.searching import read_result
+from hwnas.pipeline.training import evaluator, labelled
+from hwnas.pipeline.verifying import read_results
+from hwnas.report.data import (
+    Curve,
+    Drawing,
+    Forecast,
+    Front,
+    NetRow,
+    Point,
+    Prediction,
+    ReportData,
+    Training,
+)
+from hwnas.report.html import write_report
+from hwnas.search.pareto import non_dominated
+from hwnas.search.result import SearchResult
+from hwnas.spaces.ops import lower
+
+__all__ = ["write_run_report"]
+
+
+def write_run_report(project: Project) -> Path:
+    """Write `report.html` (`report-<search>.html` for searches not called main); returns its path.
+
+    Sections of stages that are not done are left out.
+    """
+    name = project.config.search.name
+    path = project.run.path("report.html" if name == "main" else f"report-{name}.html")
+    done = {stage for stage, record in project.run.ledger().items() if record.state == "done"}
+    verified = f"verify/{name}" in done
+    results = read_results(project) if verified else None
+    failed = () if results is None else tuple(c for c in results.checks if not c.passed)
+    write_report(
+        ReportData(
+            title=f"{project.config.name}: {name}",
+            table=_table(project) if verified else (),
+            front=_front(project) if f"search/{name}" in done else None,
+            forecast=_forecast(project) if f"profile/{_device(project)}" in done else None,
+            prediction=_prediction(project) if "predictor" in done else None,
+            training=_training(project),
+            winner=_drawing(project) if f"finetune/{name}" in done else None,
+            facts=_facts(project),
+            warnings=tuple(f"{check.name}: {check.detail}" for check in failed),
+        ),
+        path,
+    )
+    return path
+
+
+def _device(project: Project) -> str:
+    return next(iter(project.devices))
+
+
+def _table(project: Project) -> tuple[NetRow, ...]:
+    return tuple(
+        NetRow(
+            name=row.name,
+            macs=row.macs,
+            params=row.params,
+            test_top1=row.test_top1,
+            forecast_ms=row.forecast_ms,
+            measured_ms=row.measured_ms,
+            constraint_met=row.constraint_met,
+            key=row.arch.key,
+        )
+        for row in read_results(project).networks
+        if row.device == _device(project)
+    )
+
+
+def _front(project: Project) -> Front:
+    """Evaluated archs by forecast latency and supernet accuracy on the validation split."""
+    device = _device(project)
+    estimator, scorer = project.estimator(device), evaluator(project)
+    result, baseline = read_result(project), read_result(project, baseline=True)
+
+    def points(evaluations: list[Evaluation]) -> tuple[Point, ...]:
+        latency = estimator.latency_ms(project.space.codes([e.arch for e in evaluations]))
+        return tuple(
+            Point(float(ms), e.top1, e.arch.key) for ms, e in zip(latency, evaluations, strict=True)
+        )
+
+    def evaluated(found: SearchResult) -> list[Evaluation]:
+        return [scorer.evaluate(c.arch) for c in found.top if scorer.is_known(c.arch)]
+
+    searched = points(evaluated(result))
+    cloud = (*points(labelled(project)[1]), *searched)
+    plane = np.array([[p.latency_ms, -p.top1] for p in cloud])
+    front = sorted((cloud[i] for i in np.flatnonzero(non_dominated(plane))), key=_by_latency)
+    return Front(
+        device=device,
+        score="validation top-1, supernet weights",
+        archive=cloud,
+        front=tuple(front),
+        winner=points([scorer.evaluate(result.winner.arch)])[0],
+        constraint_ms=result.limits.get(f"latency_ms@{device}"),
+        baseline=points(evaluated(baseline)),
+    )
+
+
+def _by_latency(point: Point) -> float:
+    return point.latency_ms
+
+
+def _forecast(project: Project) -> Forecast | None:
+    device = _device(project)
+    correction = LatencyTable.load(project.table_path(device)).corrections.get(project.space.id)
+    if correction is None:
+        return None
+    validation, width = correction.validation, correction.interval_fraction
+    return Forecast(
+        device=device,
+        forecast_ms=tuple(net.forecast_ms for net in validation.nets),
+        measured_ms=tuple(net.measured_ms for net in validation.nets),
+        interval_ms=tuple(
+            (net.forecast_ms * (1 - width), net.forecast_ms * (1 + width))
+            for net in validation.nets
+        ),
+        mape=validation.forecast.mape,
+        tau=validation.forecast.kendall_tau,
+        repeat_noise=validation.repeat_mape,
+    )
+
+
+def _prediction(project: Project) -> Prediction:
+    report = read_report(project)
+    return Prediction(
+        predictor=report.predictor,
+        score="minus validation cross-entropy (nats)",
+        predicted=report.predicted,
+        measured=report.measured,
+        tau=report.kendall_tau,
+        tau_interval=report.kendall_tau_interval,
+        macs_tau=report.macs_tau,
+        n_train=report.n_train,
+    )
+
+
+def _training(project: Project) -> Training | None:
+    rows = project.run.metrics("train")
+    if not rows:
+        return None
+    steps = tuple(row["step"] for row in rows)
+
+    def curves(key: str) -> tuple[Curve, ...]:
+        return tuple(
+            Curve(name, steps, tuple(row[key][name] for row in rows)) for name in rows[0][key]
+        )
+
+    return Training(val_top1=curves("top1"), loss=curves("val_loss"))
+
+
+def _drawing(project: Project) -> Drawing:
+    arch = networks(project)["winner"]
+    codes = ",".join(map(str, arch.codes))
+    return Drawing("winner", lower(project.space, arch), f"arch {arch.key}, codes {codes}")
+
+
+def _facts(project: Project) -> dict[str, str]:
+    config, info = project.config, project.data.info
+    host = read_json(project.run.path("env.json"))
+    seconds = {name: record.seconds for name, record in project.run.ledger().items()}
+    return {
+        "data": f"{info.name}: {info.n_images}, {info.num_classes} classes",
+        "space": f"{project.space.id}, {project.space.size():.3g} archs",
+        "devices": ", ".join(
+            f"{spec.name} ({spec.runtime} {spec.provider}, {spec.precision}, batch {spec.batch},"
+            f" {spec.threads} thread{'s' * (spec.threads > 1)}, {spec.transport})"
+            for spec in project.devices.values()
+        ),
+        "constraints": "; ".join(
+            f"{c.metric} on {c.device} <= "
+            + (f"{c.max}" if c.max is not None else f"{c.max_fraction_of_largest} of the largest")
+            for c in config.search.constraints
+        ),
+        "searcher": config.search.searcher.name,  # type: ignore[attr-defined]
+        "seed": str(config.seed),
+        "host": f"{host['cpu']}, {host['n_cpus']} CPUs, {host['system']}",
+        "packages": ", ".join(f"{name} {version}" for name, version in host["packages"].items()),
+        "time": ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items()),
+    }
