@@ -1,4 +1,4 @@
-"""hwnas: hardware-aware neural architecture search for mobile networks, priced by measured latency."""
+"""hwnas: hardware-aware architecture search for mobile networks, priced by measured latency."""
 
 __version__ = "0.1.0"
 

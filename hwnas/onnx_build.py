@@ -35,7 +35,8 @@ def network(ops: Sequence[OpSpec], *, batch: int | None = 1, seed: int = 0) -> o
     graph = _Graph(seed)
     value = INPUT
     for position, op in enumerate(ops):
-        value = graph.add(op, value, f"{position}")
+        feeds_linear = position + 1 < len(ops) and ops[position + 1].kind == "linear"
+        value = graph.add(op, value, f"{position}", feeds_linear=feeds_linear)
     axis = BATCH_AXIS if batch is None else batch
     first, last = ops[0], ops[-1]
     outputs: list[int | str] = [axis, last.out_channels]
@@ -76,6 +77,7 @@ class _Graph:
 
     def __post_init__(self) -> None:
         self.rng = rng(self.seed, "onnx_build")
+        self.is_flat = False  # the value at hand is [batch, channels], not maps
 
     def model(self, input_shape: list[int | str], output_shape: list[int | str]) -> onnx.ModelProto:
         self.nodes[-1].output[0] = OUTPUT
@@ -93,9 +95,10 @@ class _Graph:
             opset_imports=[helper.make_opsetid("", OPSET)],
         )
 
-    def add(self, op: OpSpec, value: str, name: str) -> str:
+    def add(self, op: OpSpec, value: str, name: str, *, feeds_linear: bool) -> str:
         if op.kind == "pool":
-            return self._mean(value, name)
+            self.is_flat = feeds_linear
+            return self._mean(value, name, keepdims=not feeds_linear)
         block_input = value
         gated = ""  # the tensor that squeeze-and-excitation scales
         for layer in layers(op):
@@ -123,14 +126,16 @@ class _Graph:
         )
 
     def _linear(self, layer: Layer, value: str, path: str) -> str:
-        shape = self._constant(f"{path}.shape", np.array([0, layer.in_channels], dtype=np.int64))
-        value = self._node("Reshape", [value, shape], f"{path}.flatten")
+        if not self.is_flat:
+            sizes = np.array([0, layer.in_channels], dtype=np.int64)
+            inputs = [value, self._constant(f"{path}.shape", sizes)]
+            value = self._node("Reshape", inputs, f"{path}.flatten")
         weights = self._weights(path, layer, (layer.in_channels,))
         return self._node("Gemm", [value, *weights], path, transB=1)
 
-    def _mean(self, value: str, path: str) -> str:
+    def _mean(self, value: str, path: str, *, keepdims: bool = True) -> str:
         axes = self._constant("spatial_axes", np.array([2, 3], dtype=np.int64))
-        return self._node("ReduceMean", [value, axes], path, keepdims=1)
+        return self._node("ReduceMean", [value, axes], path, keepdims=int(keepdims))
 
     def _activation(self, act: str, value: str, path: str) -> str:
         path = f"{path}.act"

@@ -1,1 +1,1 @@
-"""analysis: see ARCHITECTURE.md."""
+"""What a score is worth: rank quality, bias per choice, and the verdict in words."""

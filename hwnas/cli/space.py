@@ -116,7 +116,10 @@ def validate(
     num_classes: ClassesOption = 1000,
     format: FormatOption = Format.table,
 ) -> None:
-    """Check an arch and print its operators. Example: `hwnas space validate mobilenet_tiny largest`."""
+    """Check an arch and print its operators.
+
+    Example: `hwnas space validate mobilenet_tiny largest`.
+    """
     from hwnas.core.records import dump
     from hwnas.pipeline.spaces import build_space, read_arch
     from hwnas.spaces.cost import op_macs, op_params

@@ -104,7 +104,7 @@ def fit(
     device: Annotated[str, typer.Option("--device", help="Whose table.")] = "local",
     format: FormatOption = Format.table,
 ) -> None:
-    """Rebuild rows and correction of a run's table from its stored samples; nothing is timed anew."""
+    """Rebuild a run's table from its stored samples; nothing is timed anew."""
     from hwnas.pipeline.measuring import refit
     from hwnas.pipeline.project import open_project
 

@@ -28,7 +28,7 @@ def folded(model: nn.Module) -> nn.Module:
         children = list(parent.named_children())
         for (conv_name, conv), (bn_name, bn) in pairwise(children):
             if _is_known_conv(conv) and isinstance(bn, nn.BatchNorm2d):
-                setattr(parent, conv_name, _fused(conv, bn))
+                setattr(parent, conv_name, fuse_conv_bn_eval(conv, bn))
                 setattr(parent, bn_name, getattr(bn, "act", nn.Identity()))
         for name, child in children:
             if isinstance(child, SelectAdaptivePool2d) and _is_flat_mean(child):
@@ -39,13 +39,6 @@ def folded(model: nn.Module) -> nn.Module:
 def _is_known_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Not just any subclass: timm's Conv2dSame, for one, computes its own padding."""
     return type(module) in (nn.Conv2d, DepthwiseConv2d)
-
-
-def _fused(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
-    """One convolution with bias that equals `bn(conv(x))` in eval mode."""
-    result = fuse_conv_bn_eval(conv, bn)
-    result.__class__ = nn.Conv2d  # the forward pass of DepthwiseConv2d knows no bias
-    return result
 
 
 def _is_flat_mean(pool: SelectAdaptivePool2d) -> bool:

@@ -17,13 +17,13 @@ Seconds = Annotated[float, Field(ge=0, le=1e6)]
 class ProfileConfig(StrictModel):
     """How long a device is timed, and on how many networks its table is proven."""
 
-    rounds: Count = Field(40, description="every item has one turn per round")
-    min_rounds: Count = Field(10, description="timed even when the budget is spent")
+    rounds: Count = Field(20, description="every item has one turn per round")
+    min_rounds: Count = Field(8, description="timed even when the budget is spent")
     time_budget_s: Seconds = Field(
         900.0, description="of timing; building and loading models come on top"
     )
     hot_samples: Annotated[int, Field(ge=2, le=1000)] = Field(
-        16, description="runs per turn after its cold one; their minimum is the turn's result"
+        48, description="runs per turn after its cold one; their minimum is the turn's result"
     )
     turn_budget_s: Seconds = Field(0.05, description="a turn beyond it takes no more hot samples")
     warmup_runs: Annotated[int, Field(ge=0, le=1000)] = Field(2, description="after loading")

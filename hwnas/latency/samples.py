@@ -1,11 +1,12 @@
 """Raw samples of the device kit, and the statistics taken over them.
 
 The statistic of an item is the median over rounds of the fastest hot run of its turn, after the
-rounds' common slow-downs are divided out. Measured on mobilenet_tiny at 16-24 px under a load of
-four busy processes on two cores, two halves of the same rounds: 0.5 % apart (all hot runs: 1.2 %;
-cold runs: 3 %), and the same to 0.6 % whether 700 models take turns or 6. Hence a network timed
-alone, later, is comparable with one timed beside a table's micro-nets; cold runs are not: their
-caches hold whatever ran before.
+rounds' common slow-downs are divided out. Measured on mobilenet_tiny at 16-24 px, two cores with
+four busy processes, two halves of the same rounds: 0.5 % apart (all hot runs: 1.2 %, cold runs:
+3 %). It takes some 40 runs until caches and branch predictors have settled on a model: after 16,
+a network among 650 other models still reads 2-5 % slower than alone, after 48 the same to 0.5 %.
+Hence with 48 a network timed by itself, later, is comparable with one timed beside a table's
+micro-nets. Cold runs never are: they depend on what ran before.
 """
 
 from __future__ import annotations

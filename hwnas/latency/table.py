@@ -26,6 +26,7 @@ __all__ = [
     "Validation",
 ]
 
+FEATURES = ("overhead_ms", "scale", "ms_per_million_macs")
 FACTS_OF_TIMINGS = ("cpu", "runtime_version")
 
 Fact = str | int | float | bool | None | list[int]
@@ -89,7 +90,7 @@ class Validation:
 class Correction:
     """From sums of rows to networks of one space: the dot product of features and `coefficients`.
 
-    Coefficient names are those of `hwnas.latency.validation.features`. `interval_fraction`: 90 % of
+    The features are those of `hwnas.latency.validation.features`. `interval_fraction`: 90 % of
     networks lie within this fraction of their forecast. `p95_factor`: a network's 95th percentile
     over runs, as a multiple of its median. `n_fit` networks.
     """
@@ -106,6 +107,8 @@ class Correction:
     def __post_init__(self) -> None:
         if self.interval_fraction < 0 or self.p95_factor < 1:
             raise ValueError("expected interval_fraction >= 0 and p95_factor >= 1")
+        if not set(self.coefficients) <= set(FEATURES):
+            raise ValueError(f"expected coefficients of {', '.join(FEATURES)}")
 
 
 @dataclass(frozen=True)
@@ -142,15 +145,15 @@ class LatencyTable:
             "facts": self.facts,
             "warnings": list(self.warnings),
             "corrections": {
-                space: dump(self.corrections[space], versioned=False)
-                for space in sorted(self.corrections)
+                space: dump(correction, versioned=False)
+                for space, correction in self.corrections.items()
             },
         }
         rows = [
             {"op": _sparse(op), **dump(self.rows[op], versioned=False)}
             for op in sorted(self.rows, key=_order)
         ]
-        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+        lines = [f'"{key}": {json.dumps(value, sort_keys=True)}' for key, value in head.items()]
         lines.append('"rows": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]")
         write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 

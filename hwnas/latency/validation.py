@@ -21,12 +21,7 @@ __all__ = ["apply", "features", "fit_correction", "fit_quality", "row_sum"]
 Form = tuple[str, ...]
 
 LINE: Form = ("overhead_ms", "scale")
-LINE_AND_DEPTH: Form = ("overhead_ms", "scale", "ms_per_op")
-"""Long networks of ever different operators lose more than their sum: the branch predictor learns
-a micro-net by heart. Measured on mobilenet_tiny: MAPE 1.5 % instead of 2.4 % from 7 to 13 ops."""
-
 MACS_LINE: Form = ("overhead_ms", "ms_per_million_macs")
-CLEAR_WIN = 0.9  # the larger form must bring the cross-fitted MAPE below this part of the line's
 MAX_FOLDS = 10
 MIN_NETS = 4
 
@@ -43,7 +38,6 @@ def features(sums_ms: FloatArray, space: SearchSpace, codes: Codes) -> dict[str,
     return {
         "scale": sums_ms,
         "overhead_ms": np.ones(len(codes)),
-        "ms_per_op": (op_index(space, codes) >= 0).sum(axis=1).astype(np.float64),
         "ms_per_million_macs": cost(space, codes, "macs") / 1e6,
     }
 
@@ -60,7 +54,11 @@ def fit_correction(
     timings: Sequence[Timing],
     halves: tuple[FloatArray, FloatArray],
 ) -> Correction:
-    """Fit on all measured networks `codes`; validate by cross-fitting.
+    """A line on sums of rows, fitted on all measured networks `codes`, proven by cross-fitting.
+
+    Measured on mobilenet_tiny at 16-24 px, 30 networks: MAPE 0.65 %, p95 1.6 % (line on MACs:
+    5.7 %) at a repeat noise of 0.2 %; 1.2 % and 3.4 % beside three busy processes on two cores.
+    Terms for MACs or the number of ops added nothing.
 
     halves: the networks' latencies [n] from two halves of the rounds.
 
@@ -72,12 +70,9 @@ def fit_correction(
     measured = np.array([timing.median_ms for timing in timings])
     sums = row_sum(rows, space, codes)
     values = features(sums, space, codes)
-    form, forecast = LINE, _cross_fit(LINE, values, measured)
-    rival = _cross_fit(LINE_AND_DEPTH, values, measured)
-    if fit_quality(rival, measured).mape < CLEAR_WIN * fit_quality(forecast, measured).mape:
-        form, forecast = LINE_AND_DEPTH, rival
+    forecast = _cross_fit(LINE, values, measured)
     return Correction(
-        coefficients=_fit(form, values, measured),
+        coefficients=_fit(LINE, values, measured),
         interval_fraction=conformal_quantile(measured / forecast - 1, 0.9),
         p95_factor=float(np.median([timing.p95_ms / timing.median_ms for timing in timings])),
         n_fit=len(codes),
@@ -109,19 +104,12 @@ def fit_quality(forecast: FloatArray, measured: FloatArray) -> Fit:
 
 
 def _fit(form: Form, values: Mapping[str, FloatArray], measured: FloatArray) -> dict[str, float]:
-    """Least squares of the relative errors with non-negative terms: nothing can save time.
-
-    Every term but the scale counts from its least value among the networks; the constants are then
-    gathered in `overhead_ms`, which may thus come out negative.
-    """
+    """Least squares of the relative errors; no term is negative, as nothing can save time."""
     from scipy.optimize import nnls
 
-    least = {name: 0.0 if name in LINE else float(values[name].min()) for name in form}
-    columns = [(values[name] - least[name]) / measured for name in form]
-    solution = nnls(np.stack(columns, axis=1), np.ones(len(measured)))[0]
-    coefficients = {name: float(value) for name, value in zip(form, solution, strict=True)}
-    coefficients["overhead_ms"] -= sum(coefficients[name] * least[name] for name in form)
-    return coefficients
+    matrix = np.stack([values[name] / measured for name in form], axis=1)
+    solution = nnls(matrix, np.ones(len(measured)))[0]
+    return dict(zip(form, (float(value) for value in solution), strict=True))
 
 
 def _cross_fit(form: Form, values: Mapping[str, FloatArray], measured: FloatArray) -> FloatArray:

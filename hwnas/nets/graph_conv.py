@@ -107,9 +107,12 @@ class GCN(nn.Module):
         self.head = EnsembleMLP(members, (2 * width, width, 1), generator)
 
     def forward(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
-        """[e, b] scores. `nodes`: int64 [b, n_nodes] rows of the table; `adjacency`: [b, n_nodes,
-        n_nodes], all-zero rows for absent nodes."""
-        members, n_nodes, width = self.position.shape
+        """Scores [e, b].
+
+        `nodes`: int64 [b, n_nodes], rows of the table; `adjacency`: [b, n_nodes, n_nodes], whose
+        rows are zero for absent nodes.
+        """
+        members, n_nodes, _ = self.position.shape
         rows = self.embed(self.table.expand(members, -1, -1))
         x = rows[:, nodes] + self.position[:, None]
         for conv in self.convs:

@@ -1,4 +1,4 @@
-"""Stage `export`: deployable files of every fine-tuned network, with proof that they are the same."""
+"""Stage `export`: deployable files of every fine-tuned network, proven to be the same network."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def export(project: Project, progress: Progress) -> None:
         model, px = load_network(project, arch), resolution(project, arch)
         folder = project.search_path("export", arch.key)
         for config in project.config.export:
-            exporter = EXPORTERS.load(config.name).build(config)  # type: ignore[attr-defined]
+            exporter = EXPORTERS.load(config.name).build(config)
             exporter.export(
                 model, input_shape=(project.data.info.in_channels, px, px), folder=folder
             )

@@ -85,12 +85,14 @@ def stages_of(project: Project) -> list[Stage]:
         Stage(
             name="predictor",
             command=f"hwnas predictor fit {run.root}",
-            needs=("label",),
-            settings=settings(space, plain["predictor"]),
+            needs=("train", "label"),
+            settings=settings(space, plain["data"], plain["label"], plain["predictor"]),
             owns=("predictor",),
-            outputs=("predictor/model.safetensors", "predictor/report.json"),
+            outputs=tuple(
+                f"predictor/{name}" for name in ("model.safetensors", "report.json", "blend.json")
+            ),
             run=running("predictor", predicting.fit),
-            cost=f"{config.predictor.name} on {config.label.n_archs} labels",  # type: ignore[attr-defined]
+            cost=f"{config.predictor.name} on {config.label.n_archs} labels",
         ),
         Stage(
             name=search,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.latency.config import ProfileConfig
 from hwnas.latency.construction import contexts
+from hwnas.latency.table import LatencyTable
 from hwnas.pipeline.profiling import profile
 from hwnas.pipeline.project import Project
 from hwnas.spaces.ops import enumerate_ops
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["describe_cost", "measure"]
+__all__ = ["describe_cost", "measure", "refit"]
 
 
 def measure(project: Project, device: str, progress: Progress) -> None:
@@ -24,6 +28,39 @@ def measure(project: Project, device: str, progress: Progress) -> None:
         progress=progress,
     )
     table.save(project.table_path(device))
+
+
+def refit(project: Project, device: str) -> LatencyTable:
+    """Rebuild the table from the samples that the run folder holds; nothing is timed.
+
+    Raises:
+        UserError: the device was not profiled completely with these settings.
+    """
+    folder = project.run.path("tables", device)
+    if device not in project.devices or not folder.is_dir():
+        raise UserError(
+            f"no samples of device {device!r}",
+            where=folder,
+            fix=f"hwnas profile {device} --run {project.run.root}",
+        )
+    table = profile(
+        project.space,
+        project.devices[device],
+        folder,
+        project.config.profile,
+        seed=project.config.seed,
+        transport=_Nothing(),
+    )
+    table.save(project.table_path(device))
+    return table
+
+
+class _Nothing:
+    """A Transport that leaves the results as they are."""
+
+    def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
+        if not results.is_file():
+            raise UserError("no samples of this plan", where=results)
 
 
 def describe_cost(space: SearchSpace, config: ProfileConfig) -> str:

@@ -1,46 +1,64 @@
-"""Stage `predictor`: fit on the labels, and say how far to trust it."""
+"""Stage `predictor`: fit on the labels, say how far to trust it, weigh it against the supernet."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump, load
+from hwnas.core.rng import rng
+from hwnas.core.stats import kendall_tau
 from hwnas.core.store import read_json, write_bytes, write_json
-from hwnas.interfaces import AccuracyPredictor
+from hwnas.interfaces import AccuracyPredictor, FloatArray
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.training import labelled, scores_of
+from hwnas.pipeline.training import half_scores, labelled, scores_of
 from hwnas.predictors import REGISTRY as PREDICTORS
-from hwnas.predictors.evaluate import PredictorReport, held_out_report
+from hwnas.predictors.blend import Blend, blend, fit_blend
+from hwnas.predictors.evaluate import PredictorReport, held_out_report, held_out_rows
+from hwnas.spaces.cost import AnalyticMetric, cost
 
-__all__ = ["blend_for", "fit", "load_predictor", "read_report"]
+__all__ = [
+    "blend_for",
+    "build_predictor",
+    "compare_predictors",
+    "fit",
+    "load_predictor",
+    "read_blend",
+    "read_report",
+]
 
 
 def fit(project: Project, progress: Progress) -> None:
-    """Report on held-back labels, then fit on all of them."""
-    codes, evaluations = labelled(project)
-    scores = scores_of(evaluations)
-    report = held_out_report(
-        lambda: _build(project),
-        codes,
-        scores,
-        space=project.space,
-        seed=project.config.seed,
-    )
-    progress(1, 2, f"tau {report.kendall_tau:.3f} on held-back subnets, MACs {report.macs_tau:.3f}")
-    predictor = _build(project)
-    predictor.fit(codes, scores)
+    """Report on held-back labels, weigh supernet against predictor on them, then fit on all."""
     from safetensors.numpy import save
 
+    codes, evaluations = labelled(project)
+    scores, seed = scores_of(evaluations), project.config.seed
+    report = held_out_report(
+        lambda: build_predictor(project), codes, scores, space=project.space, seed=seed
+    )
+    _, held = held_out_rows(len(codes), seed=seed)
+    note = f"tau {report.kendall_tau:.3f} on held-back subnets, MACs {report.macs_tau:.3f}"
+    progress(1, 3, note)
+    first, second = half_scores(project, [evaluations[row].arch for row in held])
+    fitted = fit_blend(first, np.asarray(report.predicted), second)
+    progress(2, 3, f"{note}, weight in the blend {fitted.weight:.2f}")
+    predictor = build_predictor(project)
+    predictor.fit(codes, scores)
     state = {name: np.ascontiguousarray(value) for name, value in predictor.state().items()}
     write_bytes(project.run.path("predictor", "model.safetensors"), save(state))
     write_json(project.run.path("predictor", "report.json"), dump(report))
-    progress(2, 2)
+    write_json(project.run.path("predictor", "blend.json"), dump(fitted))
+    progress(3, 3, note)
 
 
-def _build(project: Project) -> AccuracyPredictor:
+def build_predictor(project: Project) -> AccuracyPredictor:
+    """The configured predictor, not fitted."""
     config = project.config.predictor
-    module = PREDICTORS.load(config.name)  # type: ignore[attr-defined]
+    module = PREDICTORS.load(config.name)
     predictor: AccuracyPredictor = module.build(
         config, space=project.space, seed=project.config.seed
     )
@@ -51,7 +69,7 @@ def load_predictor(project: Project) -> AccuracyPredictor:
     """The fitted predictor."""
     from safetensors.numpy import load_file
 
-    predictor = _build(project)
+    predictor = build_predictor(project)
     predictor.load_state(load_file(project.run.path("predictor", "model.safetensors")))
     return predictor
 
@@ -60,3 +78,64 @@ def read_report(project: Project) -> PredictorReport:
     """How the predictor did on held-back labels."""
     path = project.run.path("predictor", "report.json")
     return load(PredictorReport, read_json(path), where=path)
+
+
+def read_blend(project: Project) -> Blend:
+    """How supernet score and prediction are combined."""
+    path = project.run.path("predictor", "blend.json")
+    return load(Blend, read_json(path), where=path)
+
+
+def blend_for(project: Project) -> Callable[[FloatArray, FloatArray, FloatArray], FloatArray]:
+    """The score of evaluated archs from forecast mean, forecast deviation and label, in the
+    forecasts' unit.
+    """
+    fitted = read_blend(project)
+
+    def combine(mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:
+        return fitted.predicted.restore(blend(fitted, label, mean))
+
+    return combine
+
+
+def compare_predictors(
+    project: Project, *, n_fit: int, n_seeds: int, progress: Progress
+) -> list[dict[str, object]]:
+    """Mean and spread of Kendall's tau on unseen labels of every installed predictor, and of costs.
+
+    Raises:
+        UserError: fewer labels than asked for.
+    """
+    codes, evaluations = labelled(project)
+    scores, space = scores_of(evaluations), project.space
+    if len(codes) < n_fit + 2:
+        raise UserError("fewer labels than asked for", expected=f">= {n_fit + 2}", found=len(codes))
+    splits = [
+        np.split(rng(seed, "predictor/compare").permutation(len(codes)), [n_fit])
+        for seed in range(n_seeds)
+    ]
+    names = [name for name in PREDICTORS.names if not PREDICTORS.describe(name).missing]
+    rows: list[dict[str, object]] = []
+    for done, name in enumerate(names, start=1):
+        module = PREDICTORS.load(name)
+        taus = []
+        for seed, (fit_rows, rest) in enumerate(splits):
+            predictor = module.build(module.Config(), space=space, seed=seed)
+            predictor.fit(codes[fit_rows], scores[fit_rows])
+            taus.append(kendall_tau(predictor.predict(codes[rest])[0], scores[rest]))
+        rows.append(_taus(name, taus))
+        progress(done, len(names), name)
+    metrics: tuple[AnalyticMetric, ...] = ("macs", "params")
+    for metric in metrics:
+        costs = cost(space, codes, metric).astype(np.float64)
+        rows.append(_taus(metric, [kendall_tau(costs[rest], scores[rest]) for _, rest in splits]))
+    return rows
+
+
+def _taus(name: str, taus: list[float]) -> dict[str, object]:
+    return {
+        "predictor": name,
+        "kendall_tau_mean": float(np.mean(taus)),
+        "kendall_tau_std": float(np.std(taus)),
+        "n_seeds": len(taus),
+    }

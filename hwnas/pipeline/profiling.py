@@ -145,6 +145,7 @@ def validation_nets(space: SearchSpace, n: int, *, seed: int) -> Codes:
             *(space.mutate(np.repeat(end[None], 25 * n, axis=0), generator, 0.3) for end in ends),
         ]
     )
+    pool = pool[np.sort(np.unique(pool, axis=0, return_index=True)[1])]
     log_macs = np.log(cost(space, pool, "macs"))
     chosen: dict[str, int] = {}
     unused = np.ones(len(pool), dtype=bool)

@@ -43,7 +43,7 @@ class Project:
     @cached_property
     def data(self) -> DataModule:
         """The data set with its splits."""
-        module = DATASETS.load(self.config.data.name)  # type: ignore[attr-defined]
+        module = DATASETS.load(self.config.data.name)
         data: DataModule = module.build(self.config.data, seed=self.config.seed)
         return data
 
@@ -51,7 +51,7 @@ class Project:
     def space(self) -> SearchSpace:
         """The search space, with the head that the data set needs."""
         info = self.data.info
-        module = SPACES.load(self.config.space.name)  # type: ignore[attr-defined]
+        module = SPACES.load(self.config.space.name)
         space: SearchSpace = module.build(
             self.config.space, num_classes=info.num_classes, in_channels=info.in_channels
         )

@@ -140,14 +140,14 @@ def _forecast(project: Project) -> Forecast | None:
 def _prediction(project: Project) -> Prediction:
     report = read_report(project)
     return Prediction(
-        predictor=report.predictor,
-        score="minus validation cross-entropy (nats)",
+        predictor=project.config.predictor.name,
+        score="minus log validation cross-entropy",
         predicted=report.predicted,
-        measured=report.measured,
+        measured=report.truth,
         tau=report.kendall_tau,
         tau_interval=report.kendall_tau_interval,
         macs_tau=report.macs_tau,
-        n_train=report.n_train,
+        n_train=report.n_fit,
     )
 
 
@@ -188,7 +188,7 @@ def _facts(project: Project) -> dict[str, str]:
             + (f"{c.max}" if c.max is not None else f"{c.max_fraction_of_largest} of the largest")
             for c in config.search.constraints
         ),
-        "searcher": config.search.searcher.name,  # type: ignore[attr-defined]
+        "searcher": config.search.searcher.name,
         "seed": str(config.seed),
         "host": f"{host['cpu']}, {host['n_cpus']} CPUs, {host['system']}",
         "packages": ", ".join(f"{name} {version}" for name, version in host["packages"].items()),

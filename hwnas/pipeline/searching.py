@@ -8,6 +8,7 @@ from typing import Any
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump, load
 from hwnas.core.store import read_json, write_json
+from hwnas.interfaces import CostMetric
 from hwnas.pipeline.metrics import cost_metrics
 from hwnas.pipeline.predicting import blend_for, load_predictor
 from hwnas.pipeline.project import Project
@@ -17,7 +18,7 @@ from hwnas.search.result import SearchResult
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.searchers.random import Config as RandomConfig
 
-__all__ = ["BASELINE", "read_result", "search"]
+__all__ = ["BASELINE", "prices", "read_result", "search"]
 
 BASELINE = "random"  # folder of the baseline inside the search's folder
 
@@ -35,6 +36,13 @@ def read_result(project: Project, *, baseline: bool = False) -> SearchResult:
     return load(SearchResult, read_json(path), where=path)
 
 
+def prices(project: Project) -> dict[str, CostMetric]:
+    """All metrics that the project can price archs with, by metric key."""
+    return cost_metrics(
+        project.space, {device: project.estimator(device) for device in project.devices}
+    )
+
+
 def _result_path(folder: Path) -> Path:
     return folder / "result.json"
 
@@ -47,9 +55,7 @@ def _search_one(project: Project, searcher_config: Any, folder: Path, progress: 
         space,
         module.build(searcher_config, space=space, seed=seed),
         predict=predictor.predict,
-        metrics=cost_metrics(
-            space, {device: project.estimator(device) for device in project.devices}
-        ),
+        metrics=prices(project),
         config=config,
         seed=seed,
         folder=folder,

@@ -26,7 +26,7 @@ from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
 from hwnas.pipeline.exporting import images_of, onnx_path, parity_reports
 from hwnas.pipeline.finetuning import ROLES, load_network, networks, resolution
-from hwnas.pipeline.predicting import read_report
+from hwnas.pipeline.predicting import read_blend, read_report
 from hwnas.pipeline.profiling import Timings, time_models
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.searching import read_result
@@ -145,7 +145,17 @@ def verify(project: Project, progress: Progress) -> None:
         _bundle(project, device, estimator, winner)
         rows += found
     report = read_report(project)
-    results = Results(tuple(rows), tuple(checks), report.summary())
+    facts = {
+        "name": project.config.predictor.name,
+        "kendall_tau": report.kendall_tau,
+        "kendall_tau_interval": list(report.kendall_tau_interval),
+        "macs_tau": report.macs_tau,
+        "n_fit": report.n_fit,
+        "n_held_out": report.n_held_out,
+        "coverage": report.coverage,
+        "blend_weight": read_blend(project).weight,
+    }
+    results = Results(tuple(rows), tuple(checks), facts)
     write_json(_results_path(project), dump(results))
 
 
@@ -247,7 +257,7 @@ def _bundle(
         logits = load_network(project, arch)(torch.from_numpy(x)).numpy()
     parity = parity_reports(project)[arch.key]
     limits = read_result(project).limits
-    onnx_config = next(c for c in project.config.export if c.name == "onnx")  # type: ignore[attr-defined]
+    onnx_config = next(c for c in project.config.export if c.name == "onnx")
     host = host_facts()
     manifest = Manifest(
         name=f"{project.config.name}-{project.config.search.name}",
@@ -260,8 +270,8 @@ def _bundle(
                 "model.onnx",
                 "onnx",
                 "fp32",
-                batch=None if onnx_config.dynamic_batch else 1,  # type: ignore[attr-defined]
-                opset=onnx_config.opset,  # type: ignore[attr-defined]
+                batch=None if onnx_config.dynamic_batch else 1,
+                opset=onnx_config.opset,
                 parity_tolerance=parity.tolerance,
             ),
         ),

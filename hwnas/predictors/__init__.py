@@ -1,1 +1,13 @@
-"""predictors: see ARCHITECTURE.md."""
+"""Accuracy predictors: they learn scores of archs from labels. One file per variant."""
+
+from hwnas.core.registry import Registry
+
+REGISTRY = Registry(
+    kind="predictor",
+    package="hwnas.predictors",
+    infrastructure=frozenset(
+        {"blend", "ensemble", "evaluate", "graph", "labels", "recipe", "tabular"}
+    ),
+)
+
+__all__ = ["REGISTRY"]

@@ -46,7 +46,7 @@ class GraphBatch:
 def op_features(ops: Sequence[OpSpec]) -> NDArray[np.float32]:
     """float32 [len(ops), f]: every varying property of the operators, standardised over them.
 
-    Kind, activation and kernel are one-hot; channels, map sizes, MACs and parameters are log(1 + x).
+    Kind, activation and kernel are one-hot; channels, map sizes, MACs and parameters log(1 + x).
     """
     kernels = sorted({op.kernel for op in ops})
     acts = sorted({op.act for op in ops})
@@ -66,8 +66,8 @@ def op_features(ops: Sequence[OpSpec]) -> NDArray[np.float32]:
     features = np.asarray(rows, dtype=np.float64)
     spread = features.std(axis=0)
     varying = spread > 1e-9
-    features = (features - features.mean(axis=0))[:, varying] / spread[varying]
-    return features.astype(np.float32)
+    standardised = (features - features.mean(axis=0))[:, varying] / spread[varying]
+    return np.asarray(standardised, dtype=np.float32)
 
 
 def space_features(space: SearchSpace) -> NDArray[np.float32]:

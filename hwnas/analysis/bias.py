@@ -1,0 +1,124 @@
+"""Which choices a score favours or disfavours against the truth (2010.08219: biases of choices)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hwnas.analysis.ranks import check_pair, pearson
+from hwnas.core.errors import UserError
+from hwnas.core.records import STRICT
+from hwnas.interfaces import FloatArray
+from hwnas.spaces.cost import cost
+from hwnas.spaces.macro import Choice
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["BiasReport", "ChoiceBias", "bias_report"]
+
+
+@dataclass(frozen=True)
+class ChoiceBias:
+    """Bias towards one value of one choice, in standard deviations of the standardised scores.
+
+    `shift` is the mean of z(score) - z(truth) over the `n` archs that picked the value (positive =
+    over-rated), `standard_error` that mean's. A score that is right but noisy has a weaker slope on
+    the truth, which alone shifts good values down and bad ones up; `shift_beyond_noise` is the mean
+    residual from the least-squares line instead. A bias is `is_clear` where both agree in sign and
+    exceed twice the standard error.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    choice: str
+    role: str
+    value: int
+    n: int
+    shift: float
+    shift_beyond_noise: float
+    standard_error: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the bias stands out of the noise by either definition."""
+        bound = 2 * self.standard_error
+        weaker = min(self.shift, self.shift_beyond_noise, key=abs)
+        return self.shift * self.shift_beyond_noise > 0 and abs(weaker) > bound
+
+
+@dataclass(frozen=True)
+class BiasReport:
+    """Bias per choice value, strongest first, and how z(score) - z(truth) goes with costs.
+
+    The correlations are Pearson's with log MACs and log parameters: positive = larger archs are
+    over-rated.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    n: int
+    choices: tuple[ChoiceBias, ...]
+    residual_vs_macs: float
+    residual_vs_params: float
+
+
+def bias_report(
+    space: SearchSpace, codes: Codes, scores: FloatArray, truth: FloatArray
+) -> BiasReport:
+    """Compare scores [n] with the truth [n] of archs [n, d], choice by choice.
+
+    Sizes are marginal means, meant for archs that were sampled at random: where choices go
+    together in the sample, so do their biases. Choices left with one value are skipped.
+
+    Raises:
+        UserError: lengths differ, fewer than ten archs, or a value is not finite.
+    """
+    scores, truth = check_pair(scores, truth)
+    if codes.shape != (len(scores), len(space.choices)):
+        raise UserError(
+            "codes do not go with these scores",
+            expected=[len(scores), len(space.choices)],
+            found=list(codes.shape),
+            where=space.id,
+        )
+    standard_scores, standard_truth = _standardise(scores), _standardise(truth)
+    residual = standard_scores - standard_truth
+    beyond_noise = standard_scores - pearson(scores, truth) * standard_truth
+    active = space.active(codes)
+    spread = float(residual.std())
+    rows = []
+    for column, choice in enumerate(space.choices):
+        picked = codes[active[:, column], column]
+        present = np.unique(picked)
+        if len(present) < 2:
+            continue
+        for code in present.tolist():
+            members = active[:, column] & (codes[:, column] == code)
+            rows.append(_row(choice, code, residual[members], beyond_noise[members], spread))
+    return BiasReport(
+        n=len(scores),
+        choices=tuple(sorted(rows, key=lambda row: -abs(row.shift))),
+        residual_vs_macs=pearson(residual, np.log(cost(space, codes, "macs"))),
+        residual_vs_params=pearson(residual, np.log(cost(space, codes, "params"))),
+    )
+
+
+def _standardise(values: FloatArray) -> FloatArray:
+    spread = float(values.std()) if np.ptp(values) > 0 else 0.0
+    return (values - values.mean()) / spread if spread else np.zeros_like(values)
+
+
+def _row(
+    choice: Choice, code: int, residual: FloatArray, beyond_noise: FloatArray, spread: float
+) -> ChoiceBias:
+    """Bias of one value from the residuals of the archs that picked it."""
+    return ChoiceBias(
+        choice=choice.name,
+        role=choice.role,
+        value=choice.values[code],
+        n=len(residual),
+        shift=float(residual.mean()),
+        shift_beyond_noise=float(beyond_noise.mean()),
+        standard_error=spread / float(np.sqrt(len(residual))),
+    )

@@ -1,0 +1,204 @@
+"""How far one ranking of archs can be trusted against the truth (2010.08219's measures).
+
+The truth may be stand-alone accuracy, the scores a supernet's, a predictor's or plain MACs. Higher
+is better on both sides. Correlation over all archs says little about the best ones, so the same is
+reported inside the true top, together with what pruning and picking by the score would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.errors import UserError
+from hwnas.core.records import STRICT
+from hwnas.core.rng import rng
+from hwnas.core.stats import bootstrap_interval, kendall_tau, spearman
+from hwnas.interfaces import FloatArray
+
+__all__ = [
+    "Correlations",
+    "Estimate",
+    "Pick",
+    "Prune",
+    "RankReport",
+    "check_pair",
+    "pearson",
+    "rank_report",
+]
+
+MIN_ARCHS = 10
+TOP_FRACTIONS = (0.5, 0.1)
+PICK_FRACTIONS = (0.01, 0.05, 0.1, 0.5)
+PRUNED_FRACTIONS = (0.1, 0.25, 0.5, 0.75, 0.9)
+GOOD_FRACTION = 0.1  # the true top whose survival of a pruning is counted
+N_RESAMPLES = 200
+
+Statistic = Callable[[FloatArray, FloatArray], float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic and its 90 % bootstrap interval over archs."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Correlations:
+    """Agreement of scores and truth on the true top `top_fraction` (1.0 = all) of the archs."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    top_fraction: float
+    n: int
+    kendall_tau: Estimate
+    spearman: Estimate
+    pearson: Estimate
+
+
+@dataclass(frozen=True)
+class Pick:
+    """What picking the k best-scored archs, `fraction` of all, would give.
+
+    `precision`: share of them in the true top k. `lift`: precision over that of random picks
+    (k / n). `best_true_rank`: of the best arch among them; 1 = the best of all.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    fraction: float
+    k: int
+    precision: Estimate
+    lift: float
+    best_true_rank: int
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Share of the true top 10 % that survives dropping the worst-scored `pruned_fraction`."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    pruned_fraction: float
+    recall_of_top: Estimate
+
+
+@dataclass(frozen=True)
+class RankReport:
+    """Everything `rank_report` measures; JSON by `core.records.dump`."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    n: int
+    correlations: tuple[Correlations, ...]
+    picks: tuple[Pick, ...]
+    prunes: tuple[Prune, ...]
+
+    @property
+    def overall(self) -> Correlations:
+        """Correlations over all archs."""
+        return self.correlations[0]
+
+
+def pearson(first: FloatArray, second: FloatArray) -> float:
+    """Pearson's r in [-1, 1]; 0 where one side is constant."""
+    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return 0.0
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def rank_report(scores: FloatArray, truth: FloatArray, *, seed: int) -> RankReport:
+    """Compare `scores` [n] with `truth` [n].
+
+    Equal scores are ordered at random (fixed by `seed`); archs that tie with the k-th best truth
+    all count as true top k.
+
+    Raises:
+        UserError: lengths differ, fewer than ten archs, or a value is not finite.
+    """
+    scores, truth = check_pair(scores, truth)
+    shuffled = rng(seed, "analysis/ties").permutation(len(scores))
+    scores, truth = scores[shuffled], truth[shuffled]
+
+    def estimate(statistic: Statistic, rows: NDArray[np.bool_] | None = None) -> Estimate:
+        """The statistic and its interval, on some or all archs."""
+        first, second = (scores, truth) if rows is None else (scores[rows], truth[rows])
+        source = rng(seed, "analysis/bootstrap")
+        interval = bootstrap_interval(statistic, first, second, rng=source, n_resamples=N_RESAMPLES)
+        return Estimate(statistic(first, second), *interval)
+
+    def correlations(fraction: float) -> Correlations:
+        rows = truth >= _nth_best(truth, fraction)
+        measured = [estimate(statistic, rows) for statistic in (kendall_tau, spearman, pearson)]
+        return Correlations(fraction, int(rows.sum()), *measured)
+
+    def pick(fraction: float) -> Pick:
+        k = _count(len(scores), fraction)
+        precision = estimate(partial(_precision, fraction=fraction))
+        best_truth = truth[_best_scored(scores, k)].max()
+        lift = precision.value * len(scores) / k
+        return Pick(fraction, k, precision, lift, 1 + int((truth > best_truth).sum()))
+
+    return RankReport(
+        n=len(scores),
+        correlations=tuple(correlations(fraction) for fraction in (1.0, *TOP_FRACTIONS)),
+        picks=tuple(pick(fraction) for fraction in PICK_FRACTIONS),
+        prunes=tuple(
+            Prune(fraction, estimate(partial(_recall, pruned_fraction=fraction)))
+            for fraction in PRUNED_FRACTIONS
+        ),
+    )
+
+
+def check_pair(scores: FloatArray, truth: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Both as float64.
+
+    Raises:
+        UserError: lengths differ, fewer than ten archs, or a value is not finite.
+    """
+    scores, truth = np.asarray(scores, dtype=np.float64), np.asarray(truth, dtype=np.float64)
+    if scores.ndim != 1 or scores.shape != truth.shape or len(scores) < MIN_ARCHS:
+        raise UserError(
+            "cannot compare scores with the truth",
+            expected=f"two values for each of at least {MIN_ARCHS} archs",
+            found=f"arrays of shape {scores.shape} and {truth.shape}",
+        )
+    if not (np.isfinite(scores).all() and np.isfinite(truth).all()):
+        raise UserError("scores and truth must be finite")
+    return scores, truth
+
+
+def _count(n: int, fraction: float) -> int:
+    """At least one of n."""
+    return max(1, round(fraction * n))
+
+
+def _nth_best(values: FloatArray, fraction: float) -> float:
+    """The value that the best `fraction` of `values` reach."""
+    return float(np.sort(values)[-_count(len(values), fraction)])
+
+
+def _best_scored(scores: FloatArray, k: int) -> NDArray[np.int64]:
+    """Rows of the k largest scores; equal ones in the order given."""
+    return np.argsort(-scores, kind="stable")[:k]
+
+
+def _precision(scores: FloatArray, truth: FloatArray, *, fraction: float) -> float:
+    picked = truth[_best_scored(scores, _count(len(scores), fraction))]
+    return float((picked >= _nth_best(truth, fraction)).mean())
+
+
+def _recall(scores: FloatArray, truth: FloatArray, *, pruned_fraction: float) -> float:
+    kept = truth[_best_scored(scores, _count(len(scores), 1 - pruned_fraction))]
+    good = _nth_best(truth, GOOD_FRACTION)
+    return float((kept >= good).sum() / (truth >= good).sum())

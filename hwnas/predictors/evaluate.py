@@ -1,0 +1,141 @@
+"""How well a predictor ranks archs that it has not seen, beside what MACs alone would say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.errors import UserError
+from hwnas.core.records import STRICT
+from hwnas.core.rng import rng
+from hwnas.core.stats import bootstrap_interval, kendall_tau
+from hwnas.interfaces import AccuracyPredictor, FloatArray
+from hwnas.predictors.labels import Z90
+from hwnas.spaces.cost import cost
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["PredictorReport", "cross_validated_report", "held_out_report", "held_out_rows"]
+
+BuildPredictor = Callable[[], AccuracyPredictor]
+Split = tuple[NDArray[np.int64], NDArray[np.int64]]  # rows to fit on, rows held back
+
+MIN_HELD_OUT = 2
+
+
+@dataclass(frozen=True)
+class PredictorReport:
+    """Rank quality and calibration on held-back archs; scores in the labels' unit.
+
+    `kendall_tau_interval` is a 90 % bootstrap interval over the held-back archs. `coverage` is the
+    fraction of them inside the predictor's 90 % interval, whose mean full width is
+    `interval_width`. `macs_tau` and `params_tau` are the same archs ranked by cost alone.
+    `truth`, `predicted` and `predicted_std` list them in one order, for a scatter plot.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    n_fit: int
+    n_held_out: int
+    n_folds: int
+    kendall_tau: float
+    kendall_tau_interval: tuple[float, float]
+    macs_tau: float
+    params_tau: float
+    rmse: float
+    coverage: float
+    interval_width: float
+    truth: tuple[float, ...]
+    predicted: tuple[float, ...]
+    predicted_std: tuple[float, ...]
+
+
+def held_out_report(
+    build_predictor: BuildPredictor,
+    codes: Codes,
+    scores: FloatArray,
+    *,
+    space: SearchSpace,
+    seed: int,
+    held_out_fraction: float = 0.25,
+) -> PredictorReport:
+    """Fit a fresh predictor on a random part of the labels and test it on the rest.
+
+    Raises:
+        UserError: fewer than two archs would be held back, or too few are left to fit.
+    """
+    split = held_out_rows(len(codes), seed=seed, held_out_fraction=held_out_fraction)
+    return _report(build_predictor, codes, scores, [split], space=space, seed=seed)
+
+
+def held_out_rows(n: int, *, seed: int, held_out_fraction: float = 0.25) -> Split:
+    """Rows that `held_out_report` fits on, and those that it holds back, in the report's order."""
+    order = rng(seed, "predictor/held_out").permutation(n)
+    n_held = round(held_out_fraction * n)
+    return order[n_held:], order[:n_held]
+
+
+def cross_validated_report(
+    build_predictor: BuildPredictor,
+    codes: Codes,
+    scores: FloatArray,
+    *,
+    space: SearchSpace,
+    seed: int,
+    n_folds: int = 5,
+) -> PredictorReport:
+    """Hold back every arch once, in `n_folds` fits; the pooled predictions are reported.
+
+    Uses all labels as test points, at `n_folds` times the cost. Pooling lowers tau a little, since
+    folds differ in level.
+    """
+    order = rng(seed, "predictor/folds").permutation(len(codes))
+    parts = np.array_split(order, n_folds)
+    splits = [(np.setdiff1d(order, part), part) for part in parts]
+    return _report(build_predictor, codes, scores, splits, space=space, seed=seed)
+
+
+def _report(
+    build_predictor: BuildPredictor,
+    codes: Codes,
+    scores: FloatArray,
+    splits: Sequence[Split],
+    *,
+    space: SearchSpace,
+    seed: int,
+) -> PredictorReport:
+    held = np.concatenate([part for _, part in splits])
+    if min(len(part) for _, part in splits) < 1 or len(held) < MIN_HELD_OUT:
+        raise UserError(
+            "too few labelled archs to hold some back",
+            expected=f"at least {MIN_HELD_OUT}, and 1 in each of {len(splits)} folds",
+            found=f"{len(held)} of {len(codes)} labels",
+            fix="label more archs, or hold back a larger fraction",
+        )
+    means, stds = [], []
+    for fit_rows, held_rows in splits:
+        predictor = build_predictor()
+        predictor.fit(codes[fit_rows], scores[fit_rows])
+        mean, std = predictor.predict(codes[held_rows])
+        means.append(mean)
+        stds.append(std)
+    truth, mean, std = scores[held], np.concatenate(means), np.concatenate(stds)
+    interval = bootstrap_interval(kendall_tau, mean, truth, rng=rng(seed, "predictor/bootstrap"))
+    return PredictorReport(
+        n_fit=len(splits[0][0]),
+        n_held_out=len(held),
+        n_folds=len(splits),
+        kendall_tau=kendall_tau(mean, truth),
+        kendall_tau_interval=interval,
+        macs_tau=kendall_tau(cost(space, codes[held], "macs").astype(np.float64), truth),
+        params_tau=kendall_tau(cost(space, codes[held], "params").astype(np.float64), truth),
+        rmse=float(np.sqrt(((mean - truth) ** 2).mean())),
+        coverage=float((np.abs(mean - truth) <= Z90 * std).mean()),
+        interval_width=float(2 * Z90 * std.mean()),
+        truth=tuple(truth.tolist()),
+        predicted=tuple(mean.tolist()),
+        predicted_std=tuple(std.tolist()),
+    )

@@ -1,0 +1,46 @@
+"""A Gaussian process with an RBF kernel on one-hot choices (scikit-learn)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal
+
+from hwnas.core.config import StrictModel
+from hwnas.interfaces import AccuracyPredictor, FloatArray
+from hwnas.predictors.tabular import Model, TabularPredictor
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["Config", "build"]
+
+
+class Config(StrictModel):
+    """`has_costs` adds log MACs and log parameters to the one-hot choices."""
+
+    name: Literal["gp"] = "gp"
+    has_costs: bool = False
+
+
+def build(config: Config, *, space: SearchSpace, seed: int) -> AccuracyPredictor:
+    """A Gaussian process for `space`, not fitted yet; `seed` is not used. Cubic in the labels."""
+    return TabularPredictor(space, regress=_regress, has_costs=config.has_costs)
+
+
+def _regress(features: FloatArray, targets: FloatArray) -> Model:
+    """Amplitude, length scale and noise by maximum marginal likelihood."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+    kernel = ConstantKernel(1.0, (1e-2, 1e3)) * RBF(5.0, (0.5, 200.0)) + WhiteKernel(
+        0.1, (1e-5, 1e1)
+    )
+    process = GaussianProcessRegressor(kernel, random_state=0)
+    with warnings.catch_warnings():  # a hyperparameter at its bound is a fine answer
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        process.fit(features, targets)
+
+    def model(new: FloatArray) -> tuple[FloatArray, FloatArray]:
+        mean, std = process.predict(new, return_std=True)
+        return mean, std
+
+    return model

@@ -1,0 +1,46 @@
+"""An ensemble of multi-layer perceptrons on one-hot choices, as Once-for-All predicts accuracy."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from numpy.typing import NDArray
+from pydantic import Field
+
+from hwnas.core.config import StrictModel
+from hwnas.interfaces import AccuracyPredictor
+from hwnas.predictors.recipe import Recipe
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["Config", "build"]
+
+
+class Config(StrictModel):
+    """OFA (1908.09791, appendix; released code) uses three layers of 400 units."""
+
+    name: Literal["mlp"] = "mlp"
+    width: Annotated[int, Field(ge=1, le=8192)] = 400
+    """Units per hidden layer."""
+    depth: Annotated[int, Field(ge=1, le=16)] = 3
+    """Hidden layers."""
+    training: Recipe = Recipe(loss="mse", learning_rate=1e-3)
+
+
+def build(config: Config, *, space: SearchSpace, seed: int) -> AccuracyPredictor:
+    """An MLP ensemble for `space`, not fitted yet."""
+    import torch
+
+    from hwnas.nets.graph_conv import EnsembleMLP
+    from hwnas.predictors.ensemble import EnsemblePredictor
+
+    n_inputs = sum(len(choice.values) for choice in space.choices)
+    widths = (n_inputs, *[config.width] * config.depth, 1)
+
+    def encode(codes: Codes) -> tuple[NDArray[Any], ...]:
+        return (space.encode(codes),)
+
+    def make(generator: torch.Generator) -> torch.nn.Module:
+        mlp = EnsembleMLP(config.training.members, widths, generator)
+        return torch.nn.Sequential(mlp, torch.nn.Flatten(1))
+
+    return EnsemblePredictor(space, seed=seed, recipe=config.training, encode=encode, make=make)

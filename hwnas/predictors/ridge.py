@@ -1,0 +1,60 @@
+"""Ridge regression on one-hot choices and costs, its penalty chosen by leave-one-out error."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from hwnas.core.config import StrictModel
+from hwnas.interfaces import AccuracyPredictor, FloatArray
+from hwnas.predictors.tabular import Model, TabularPredictor
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["Config", "build"]
+
+PENALTIES = tuple(float(penalty) for penalty in np.logspace(-3, 3, 25))
+
+
+class Config(StrictModel):
+    """`has_costs` adds log MACs and log parameters to the one-hot choices."""
+
+    name: Literal["ridge"] = "ridge"
+    has_costs: bool = True
+
+
+def build(config: Config, *, space: SearchSpace, seed: int) -> AccuracyPredictor:
+    """A ridge regression for `space`, not fitted yet; `seed` is not used."""
+    return TabularPredictor(space, regress=ridge, has_costs=config.has_costs)
+
+
+def ridge(features: FloatArray, targets: FloatArray) -> Model:
+    """Closed-form ridge with free intercept.
+
+    With leverages h_i of the training points, leave-one-out residuals are r_i / (1 - h_i) and have
+    variance s^2 / (1 - h_i); a new point's is s^2 (1 + h(x)) (Hastie et al., "The Elements of
+    Statistical Learning", sections 3.4.1 and 7.10; exact for penalty 0).
+    """
+    centre, level = features.mean(axis=0), float(targets.mean())
+    left, singular, right = np.linalg.svd(features - centre, full_matrices=False)
+    kept = singular > 1e-9 * max(1.0, float(singular.max(initial=0.0)))
+    left, singular, right = left[:, kept], singular[kept], right[kept]
+    projected = left.T @ (targets - level)
+
+    def leave_one_out(penalty: float) -> tuple[float, float]:
+        """Mean squared leave-one-out residual, and s^2."""
+        shrink = singular**2 / (singular**2 + penalty)
+        slack = np.maximum(1 - 1 / len(targets) - left**2 @ shrink, 1e-6)
+        residuals = (targets - level - left @ (shrink * projected)) / slack
+        return float((residuals**2).mean()), float((residuals**2 * slack).mean())
+
+    errors = [leave_one_out(penalty) for penalty in PENALTIES]
+    best = int(np.argmin([error for error, _ in errors]))
+    damped = singular**2 + PENALTIES[best]
+    weights = right.T @ (singular / damped * projected)
+
+    def model(new: FloatArray) -> tuple[FloatArray, FloatArray]:
+        leverage = 1 / len(targets) + ((new - centre) @ right.T) ** 2 @ (1 / damped)
+        return level + (new - centre) @ weights, np.sqrt(errors[best][1] * (1 + leverage))
+
+    return model

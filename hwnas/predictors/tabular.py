@@ -1,0 +1,73 @@
+"""Predictors that are a regression on a fixed feature vector per arch: one-hot choices, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.interfaces import FloatArray
+from hwnas.predictors.labels import Scale, check_codes, check_labels, not_fitted
+from hwnas.spaces.cost import AnalyticMetric, cost
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["Model", "Regress", "TabularPredictor"]
+
+Model = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
+"""Features [n, f] to mean [n] and std [n] of standardised scores."""
+
+Regress = Callable[[FloatArray, FloatArray], Model]
+"""Learns a `Model` from features [n, f] and standardised scores [n]; deterministic."""
+
+COSTS: tuple[AnalyticMetric, ...] = ("macs", "params")
+
+
+class TabularPredictor:
+    """An `AccuracyPredictor` around a regression.
+
+    Its state is the training set: these regressions refit in the time it takes to read a file.
+    """
+
+    def __init__(self, space: SearchSpace, *, regress: Regress, has_costs: bool) -> None:
+        self.space = space
+        self._regress, self._has_costs = regress, has_costs
+        self._model: Model | None = None
+        self._scale = Scale(0.0, 0.0)
+        self._labels: dict[str, NDArray[Any]] = {}
+
+    def fit(self, codes: Codes, scores: FloatArray) -> None:
+        """Learn from n >= 4 labels; forgets earlier ones."""
+        scores = check_labels(self.space, codes, scores)
+        self._scale = Scale.of(scores)
+        self._model = self._regress(self._features(codes), self._scale.standardise(scores))
+        self._labels = {"codes": codes.copy(), "scores": scores.copy()}
+
+    def predict(self, codes: Codes) -> tuple[FloatArray, FloatArray]:
+        """Mean [n] and std [n] in the labels' unit."""
+        if self._model is None:
+            raise not_fitted()
+        check_codes(self.space, codes)
+        mean, std = self._model(self._features(codes))
+        return self._scale.restore(mean), self._scale.std * std
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The training set: `codes` [n, d] and `scores` [n]."""
+        if self._model is None:
+            raise not_fitted()
+        return dict(self._labels)
+
+    def load_state(self, state: dict[str, NDArray[Any]]) -> None:
+        """Inverse of `state`: fits again."""
+        self.fit(state["codes"], state["scores"])
+
+    def _features(self, codes: Codes) -> FloatArray:
+        """[n, f]: one-hot choices, then the log of each cost relative to the largest arch's."""
+        columns = [self.space.encode(codes).astype(np.float64)]
+        if self._has_costs:
+            largest = self.space.codes([self.space.largest()])
+            for metric in COSTS:
+                ratio = cost(self.space, codes, metric) / cost(self.space, largest, metric)
+                columns.append(np.log(ratio)[:, None])
+        return np.hstack(columns)

@@ -1,0 +1,177 @@
+"""The whole pipeline, small: continues, survives kills, stages alone equal the whole run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+MINI = Path(__file__).parent / "mini.yaml"
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "hwnas", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def hwnas(*arguments: str, expect: int = 0) -> str:
+    process = start(*arguments)
+    out, err = process.communicate()
+    assert process.returncode == expect, f"hwnas {' '.join(arguments)}\n{err}"
+    return out
+
+
+def without_times(run: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.endswith(("_at", "_s"))} for row in rows]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """An undisturbed run, and what it printed as JSON."""
+    run = tmp_path_factory.mktemp("runs") / "mini"
+    return run, json.loads(hwnas("run", str(MINI), "--run", str(run), "--format", "json"))
+
+
+def premeasured(finished: tuple[Path, dict], folder: Path) -> Path:
+    """A run folder that holds nothing but the samples of the finished one's profile."""
+    folder.mkdir()
+    (folder / "tables").mkdir()
+    shutil.copytree(finished[0] / "tables" / "local", folder / "tables" / "local")
+    return folder
+
+
+def assert_same_outcome(run: Path, other: Path) -> None:
+    for name in (
+        "tables/local.json",
+        "checkpoints/supernet.safetensors",
+        "labels/supernet.json",
+        "predictor/model.safetensors",
+        "search/main/result.json",
+        "search/main/random/result.json",
+        "search/main/finetuned/networks.json",
+    ):
+        assert (run / name).read_bytes() == (other / name).read_bytes(), name
+    assert without_times(run) == without_times(other)
+
+
+def test_the_closing_table_holds_the_promised_rows(finished: tuple[Path, dict]):
+    run, printed = finished
+    rows = {row["name"]: row for row in printed["table"]}
+    assert list(rows) == ["winner", "largest", "smallest", "random search"]
+    for row in rows.values():
+        assert 0 <= row["test_top1"] <= 1
+        assert row["macs"] > 0 and row["params"] > 0
+        assert row["forecast_ms"] > 0 and row["measured_ms"] > 0
+    assert rows["largest"]["macs"] == max(row["macs"] for row in rows.values())
+    assert rows["winner"]["forecast_ms"] <= rows["winner"]["limit_ms"]
+    assert rows["winner"]["limit_ms"] == pytest.approx(
+        0.5 * rows["largest"]["forecast_ms"], rel=1e-3
+    )
+    assert {check["name"] for check in printed["checks"]} == {
+        "parity of the winner", "forecast on local", "constraint on local"
+    }  # fmt: skip
+    assert -1 <= printed["predictor"]["kendall_tau"] <= 1
+    report = (run / "report.html").read_text()
+    assert f"{rows['winner']['macs']:,}"[:5] in report.replace("\u202f", ",")
+    for name in ("config.yaml", "env.json", "stages.json", "journal.jsonl", "metrics.jsonl"):
+        assert (run / name).is_file(), name
+
+
+def test_a_finished_run_is_left_as_it_is(finished: tuple[Path, dict]):
+    run, printed = finished
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
+    again = json.loads(hwnas("run", str(MINI), "--run", str(run), "--format", "json"))
+    assert again["table"] == printed["table"]
+    changed = {
+        p.name for p in run.rglob("*") if p.is_file() and before.get(p) != p.stat().st_mtime_ns
+    }
+    assert changed <= {"report.html", ".lock"}
+
+
+def test_a_changed_setting_is_shown_and_touches_only_what_follows(finished: tuple[Path, dict]):
+    run, _ = finished
+    plan = json.loads(
+        hwnas("run", str(MINI), "--run", str(run), "--dry-run", "--format", "json",
+              "--set", "finetune.epochs=2")
+    )  # fmt: skip
+    stale = [row["stage"] for row in plan["table"] if row["status"] != "done"]
+    assert stale == ["finetune/main", "export/main", "verify/main"]
+
+
+def test_a_second_process_is_refused(finished: tuple[Path, dict], tmp_path: Path):
+    run = premeasured(finished, tmp_path / "run")
+    first = start("run", str(MINI), "--run", str(run))
+    try:
+        deadline = time.monotonic() + 60
+        while not (run / "config.yaml").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        message = start("train", str(run)).communicate()[1]
+        assert "another process is working on this run folder" in message
+        assert f"pid {first.pid}" in message
+    finally:
+        first.send_signal(signal.SIGTERM)
+        err = first.communicate()[1]
+    assert first.returncode == 143
+    assert "the same command continues" in err and "Traceback" not in err
+
+
+def test_stages_alone_and_kills_change_nothing(finished: tuple[Path, dict], tmp_path: Path):
+    """Verb by verb, each killed at a random moment and repeated: the same files, bit by bit."""
+    run = premeasured(finished, tmp_path / "run")
+    random = np.random.default_rng(0)
+    verbs = (
+        ("profile", "local", "--run", str(run), "--config", str(MINI)),
+        *((verb, str(run)) for verb in ("train", "label")),
+        ("predictor", "fit", str(run)),
+        *((verb, str(run)) for verb in ("search", "finetune")),
+    )
+    for arguments in verbs:
+        victim = start(*arguments)
+        time.sleep(float(random.uniform(1.0, 6.0)))
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.communicate()
+        hwnas(*arguments)
+    assert_same_outcome(finished[0], run)
+
+
+def test_two_searches_live_side_by_side(finished: tuple[Path, dict], tmp_path: Path):
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    hwnas("search", str(run), "--set", "search.name=tight",
+          "--set", "search.constraints.0.max_fraction_of_largest=0.3",
+          "--set", "search.searcher=evolution")  # fmt: skip
+    tight = json.loads((run / "search/tight/result.json").read_text())
+    main = json.loads((run / "search/main/result.json").read_text())
+    assert tight["limits"]["latency_ms@local"] < main["limits"]["latency_ms@local"]
+    status = json.loads(hwnas("status", str(run), "--set", "search.name=main",
+                              "--set", "search.constraints.0.max_fraction_of_largest=0.5",
+                              "--set", "search.searcher={name: policy_gradient}",
+                              "--format", "json"))  # fmt: skip
+    assert {row["status"] for row in status["table"]} == {"done"}
+
+
+def test_an_impossible_constraint_is_answered_with_the_nearest_arch(
+    finished: tuple[Path, dict], tmp_path: Path
+):
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    process = start(
+        "search", str(run), "--set", "search.constraints.0={metric: latency_ms, max: 0.000001}"
+    )
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert "latency_ms@local" in err and "Traceback" not in err
+    assert "nearest" in err or "reach" in err

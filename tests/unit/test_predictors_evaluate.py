@@ -1,0 +1,138 @@
+"""Held-out reports with predictors whose quality is known, and the blend of two signals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hwnas.core.errors import UserError
+from hwnas.core.records import dump, load
+from hwnas.core.rng import rng
+from hwnas.core.stats import kendall_tau
+from hwnas.predictors.blend import Blend, blend, blend_weight, fit_blend
+from hwnas.predictors.evaluate import (
+    PredictorReport,
+    cross_validated_report,
+    held_out_report,
+)
+from hwnas.spaces.cost import cost
+
+
+class Oracle:
+    """Predicts log MACs plus `error`; remembers what it was fitted on."""
+
+    fitted: list
+
+    def __init__(self, space, error, std):
+        self.space, self.error, self.std = space, error, std
+
+    def fit(self, codes, scores):
+        Oracle.fitted.append({tuple(row) for row in codes.tolist()})
+
+    def predict(self, codes):
+        mean = np.log(cost(self.space, codes, "macs")) + self.error
+        return mean, np.full(len(codes), self.std)
+
+
+@pytest.fixture(scope="module")
+def archs(tiny_space):
+    codes = np.unique(tiny_space.sample(rng(0, "test/evaluate"), 200), axis=0)
+    Oracle.fitted = []
+    return codes, np.log(cost(tiny_space, codes, "macs"))
+
+
+def test_report_measures_what_is_known_by_construction(archs, tiny_space):
+    codes, scores = archs
+    report = held_out_report(
+        lambda: Oracle(tiny_space, error=0.3, std=0.1),
+        codes,
+        scores,
+        space=tiny_space,
+        seed=0,
+        held_out_fraction=0.3,
+    )
+    assert (report.n_held_out, report.n_fit) == (
+        round(0.3 * len(codes)),
+        len(codes) - report.n_held_out,
+    )
+    assert report.kendall_tau == report.macs_tau == 1.0
+    assert report.kendall_tau_interval == (1.0, 1.0)
+    assert 0 < report.params_tau < 1
+    assert report.rmse == pytest.approx(0.3)
+    assert report.coverage == 0.0  # 0.3 off, intervals of +- 0.16
+    assert report.interval_width == pytest.approx(0.1 * 2 * 1.645, rel=1e-3)
+    assert len(report.truth) == len(report.predicted) == len(report.predicted_std)
+    assert load(PredictorReport, dump(report), where="test") == report
+
+
+def test_no_arch_is_tested_by_a_predictor_that_learned_it(archs, tiny_space):
+    codes, scores = archs
+    Oracle.fitted = []
+    report = cross_validated_report(
+        lambda: Oracle(tiny_space, 0.0, 0.1), codes, scores, space=tiny_space, seed=0, n_folds=4
+    )
+    everything = {tuple(row) for row in codes.tolist()}
+    held_back = [everything - fitted for fitted in Oracle.fitted]
+    assert sum(len(part) for part in held_back) == len(set.union(*held_back)) == len(codes)
+    assert (report.n_folds, report.n_held_out, report.coverage) == (4, len(codes), 1.0)
+
+
+def test_too_few_labels_are_refused(archs, tiny_space):
+    codes, scores = archs
+    with pytest.raises(UserError, match="too few labelled archs to hold some back"):
+        held_out_report(
+            lambda: Oracle(tiny_space, 0.0, 0.1), codes[:5], scores[:5], space=tiny_space, seed=0
+        )
+    with pytest.raises(UserError, match="too few labelled archs to hold some back"):
+        cross_validated_report(
+            lambda: Oracle(tiny_space, 0.0, 0.1), codes[:4], scores[:4], space=tiny_space, seed=0
+        )
+
+
+# --- blend ----------------------------------------------------------------------------------------
+
+
+def signals(noise_supernet, noise_predicted, n=4000):
+    """A truth, and two scores of it in other units with independent noise."""
+    stream = rng(0, "test/blend")
+    truth = stream.normal(size=n)
+    supernet = 0.3 + 0.01 * (truth + noise_supernet * stream.normal(size=n))
+    predicted = 70 + 5 * (truth + noise_predicted * stream.normal(size=n))
+    return supernet, predicted, truth
+
+
+def test_weight_is_the_optimal_mix_of_independent_errors():
+    # Best linear mix of x_i = t + noise_i weighs 1 / noise_i^2; on z(x_i) = x_i / sqrt(1 + noise_i^2)
+    # that is sqrt(1 + noise_i^2) / noise_i^2.
+    supernet, predicted, truth = signals(1.0, 0.5)
+    parts = np.sqrt([2.0, 1.25]) / np.array([1.0, 0.25])
+    assert blend_weight(supernet, predicted, truth) == pytest.approx(
+        parts[1] / parts.sum(), abs=0.03
+    )
+
+
+def test_blend_beats_its_parts_on_archs_that_did_not_set_the_weight():
+    supernet, predicted, truth = signals(1.0, 0.7)
+    fitted = fit_blend(supernet[:40], predicted[:40], truth[:40])
+    mixed = blend(fitted, supernet[40:], predicted[40:])
+    parts = [kendall_tau(part[40:], truth[40:]) for part in (supernet, predicted)]
+    assert kendall_tau(mixed, truth[40:]) > max(parts) + 0.03
+
+
+def test_useless_and_misleading_signals_get_no_weight():
+    supernet, predicted, truth = signals(1.0, 0.5)
+    assert blend_weight(-supernet, predicted, truth) == 1.0
+    assert blend_weight(supernet, -predicted, truth) == 0.0
+    assert blend_weight(supernet, np.full_like(truth, 3.0), truth) == 0.0
+    assert blend_weight(-supernet, -predicted, truth) == 0.5
+
+
+def test_blend_is_a_record_and_refuses_too_little():
+    supernet, predicted, truth = signals(1.0, 0.5, n=50)
+    fitted = fit_blend(supernet, predicted, truth)
+    assert load(Blend, dump(fitted), where="test") == fitted
+    assert blend(fitted, supernet, predicted).mean() == pytest.approx(0, abs=1e-9)
+    with pytest.raises(UserError, match="at least 3"):
+        fit_blend(supernet[:2], predicted[:2], truth[:2])
+    with pytest.raises(UserError, match="finite"):
+        fit_blend(supernet, np.where(truth > 1, np.nan, predicted), truth)

@@ -1,0 +1,122 @@
+"""The GCN on a truth that is not additive, and the training machinery under it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hwnas.core.errors import UserError
+from hwnas.core.rng import rng
+from hwnas.core.stats import kendall_tau
+from hwnas.predictors import gcn, mlp, ridge
+from hwnas.predictors.recipe import Recipe
+from hwnas.spaces.cost import cost
+from hwnas.spaces.mobilenet_tiny import Config as SpaceConfig
+from hwnas.spaces.mobilenet_tiny import build as build_space
+
+
+@pytest.fixture(scope="module")
+def space():
+    return build_space(SpaceConfig(resolutions=(16, 24, 32)), num_classes=10)
+
+
+def synthetic_top1(space, codes):
+    """A made-up accuracy with diminishing returns and interactions, between 0.5 and 1.
+
+    Stage s of width w, with active blocks b of kernel k and expansion e, has the capacity
+        c_s = (w / w_max) * sum_b 0.7^b * sqrt(e) * (1.25 if k = 5 and the map is large else 1)
+    (the map is large in stage 0, and in stage 1 from 24 px on). A chain is as good as its weakest
+    part, softly: q = -log(mean_s exp(-2 c_s)) + 0.8 * log(resolution) + 0.2 * log(stem width), and
+    top1 = 1 - 0.5 * exp(-q / 2).
+    """
+    names = [choice.name for choice in space.choices]
+    active = space.active(codes)
+
+    def column(name):
+        at = names.index(name)
+        return np.array(space.choices[at].values)[codes[:, at]].astype(float), active[:, at]
+
+    resolution = column("resolution")[0]
+    parts = []
+    for s, stage in enumerate(space.macro.stages):
+        is_large = np.full(len(codes), s == 0) | ((s == 1) & (resolution >= 24))
+        blocks = 0
+        for b in range(max(stage.depths)):
+            kernel, is_active = column(f"stage{s}.block{b}.kernel")
+            expand = column(f"stage{s}.block{b}.expand")[0]
+            gain = np.where((kernel == 5) & is_large, 1.25, 1.0)
+            blocks = blocks + is_active * 0.7**b * np.sqrt(expand) * gain
+        parts.append(column(f"stage{s}.width")[0] / max(stage.widths) * blocks)
+    quality = -np.log(np.exp(-2 * np.array(parts)).mean(axis=0))
+    quality += 0.8 * np.log(resolution) + 0.2 * np.log(column("stem.width")[0])
+    return 1 - 0.5 * np.exp(-quality / 2)
+
+
+@pytest.fixture(scope="module")
+def labelled(space):
+    codes = space.sample(rng(0, "test/synthetic"), 1100)
+    return codes, synthetic_top1(space, codes)
+
+
+def test_beats_ridge_and_macs_where_choices_interact(space, labelled):
+    codes, top1 = labelled
+    taus = {}
+    for module in (gcn, ridge):
+        predictor = module.build(module.Config(), space=space, seed=0)
+        predictor.fit(codes[:100], top1[:100])
+        taus[module.__name__] = kendall_tau(predictor.predict(codes[100:])[0], top1[100:])
+    macs = kendall_tau(cost(space, codes[100:], "macs").astype(float), top1[100:])
+    assert taus["hwnas.predictors.gcn"] > taus["hwnas.predictors.ridge"] + 0.02
+    assert taus["hwnas.predictors.gcn"] > macs + 0.2
+
+
+def test_averages_out_label_noise(space, labelled):
+    # GCN space fitting (2004.08423): labels = truth + independent noise of the truth's own size;
+    # the fit ranks the labelled archs themselves better than their labels do.
+    codes, top1 = labelled
+    noisy = top1 + top1.std() * rng(0, "test/noise").normal(size=len(top1))
+    predictor = gcn.build(gcn.Config(), space=space, seed=0)
+    predictor.fit(codes[:400], noisy[:400])
+    raw = kendall_tau(noisy[:400], top1[:400])
+    fitted = kendall_tau(predictor.predict(codes[:400])[0], top1[:400])
+    assert fitted > raw + 0.15
+
+
+@pytest.mark.parametrize("loss", ["mse", "pairwise", "both"])
+def test_every_loss_gives_scores_in_the_labels_unit(space, labelled, loss):
+    codes, top1 = labelled
+    config = gcn.Config(width=16, depth=2, training=Recipe(loss=loss, min_steps=200))
+    predictor = gcn.build(config, space=space, seed=0)
+    predictor.fit(codes[:100], top1[:100])
+    mean, std = predictor.predict(codes[100:])
+    assert kendall_tau(mean, top1[100:]) > 0.6
+    assert np.sqrt(((mean - top1[100:]) ** 2).mean()) < 0.5 * top1.std()
+    assert 0.8 <= (np.abs(mean - top1[100:]) <= 1.645 * std).mean() <= 0.98
+
+
+def test_state_of_another_size_is_refused(space, labelled):
+    codes, top1 = labelled
+    quick = Recipe(min_steps=5, max_steps=5)
+    small = gcn.build(gcn.Config(width=8, training=quick), space=space, seed=0)
+    small.fit(codes[:20], top1[:20])
+    large = gcn.build(gcn.Config(width=16, training=quick), space=space, seed=0)
+    with pytest.raises(UserError, match="not the state of this predictor"):
+        large.load_state(small.state())
+    with pytest.raises(UserError, match="not the state of this predictor"):
+        large.load_state({})
+
+
+def test_state_is_a_copy(space, labelled):
+    codes, top1 = labelled
+    config = mlp.Config(width=16, training=Recipe(min_steps=5, max_steps=5))
+    predictor = mlp.build(config, space=space, seed=0)
+    predictor.fit(codes[:20], top1[:20])
+    before = predictor.predict(codes[:5])
+    for array in predictor.state().values():
+        array.fill(0)
+    np.testing.assert_array_equal(predictor.predict(codes[:5]), before)
+
+
+def test_number_of_steps_follows_the_labels_within_bounds():
+    recipe = Recipe(epochs=100, batch_size=32, min_steps=400, max_steps=2400)
+    assert [recipe.n_steps(n) for n in (8, 128, 256, 10_000)] == [400, 400, 800, 2400]

@@ -1,0 +1,180 @@
+"""Profiling end to end: exact on a machine without interactions, and for real on this one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwnas.core.errors import UserError
+from hwnas.core.rng import rng
+from hwnas.devices.spec import load_device
+from hwnas.interfaces import DeviceSpec
+from hwnas.latency.config import ProfileConfig
+from hwnas.latency.construction import borders, context_id, contexts, op_id
+from hwnas.latency.estimator import TableEstimator
+from hwnas.latency.table import LatencyTable
+from hwnas.onnx_build import network
+from hwnas.pipeline.profiling import profile, time_models, time_networks, validation_nets
+from hwnas.spaces.cost import cost, op_macs
+from hwnas.spaces.mobilenet_tiny import Config, build
+from hwnas.spaces.ops import enumerate_ops, lower, network_key
+from hwnas.spaces.space import SearchSpace
+from tests.kit import FakeMachine, FakeTransport
+
+DEVICE = DeviceSpec("board")
+QUICK = ProfileConfig(rounds=6, min_rounds=2, hot_samples=4, n_validation=12)
+
+
+@pytest.fixture(scope="module")
+def space() -> SearchSpace:
+    """A handful of ops, some hundred archs."""
+    whole = build(Config(resolutions=(16,)), num_classes=4)
+    widths = {f"stage{s}.width": (width,) for s, width in enumerate((16, 32, 48))}
+    expands = {f"stage{s}.block{b}.expand": (2,) for s in range(3) for b in range(3)}
+    return whole.restrict({"stem.width": (8,), **widths, **expands})
+
+
+def additive_machine(space: SearchSpace, slow: float = 1.0, **disturbances: Any) -> FakeTransport:
+    """A device whose networks take 20 us and the sum of their ops, 10 us and 1 ns per 10 MACs."""
+    everything = replace(space, allowed=())
+
+    def op_ns(op: Any) -> float:
+        return 10_000 + op_macs(op) / 10
+
+    times = {}
+    for op in enumerate_ops(everything):
+        around = sum(3_000 + 5 * b[0] for b in borders(op) if b is not None) / 2
+        times[op_id(op)] = 20_000 + op_ns(op) + around
+    for border in contexts(enumerate_ops(everything)):
+        times[context_id(border)] = 20_000 + 3_000 + 5 * border[0]
+
+    def machine(plan: dict[str, Any]) -> FakeMachine:
+        known = dict(times)
+        pool = np.concatenate(
+            [validation_nets(space, n, seed=0) for n in (5, 12)]
+            + [space.sample(rng(5, "extra"), 40)]
+        )
+        for row in pool:
+            arch = space.arch(row)
+            total = 20_000 + sum(op_ns(op) for op in lower(space, arch))
+            known[f"net-{network_key(space, arch)}"] = total
+        known |= {i["id"]: 123_000.0 for i in plan["items"] if i["id"] not in known}
+        return FakeMachine({k: v * slow for k, v in known.items()}, **disturbances)
+
+    return FakeTransport(machine)
+
+
+def test_an_additive_device_is_forecast_exactly(space: SearchSpace, tmp_path: Path):
+    table = profile(space, DEVICE, tmp_path, QUICK, transport=additive_machine(space))
+    validation = table.corrections[space.id].validation
+    assert validation.forecast.mape < 1e-4
+    assert validation.raw_sum.mape < 1e-4
+    codes = space.sample(rng(1, "unseen"), 20)
+    expected = [
+        0.02 + sum(0.01 + op_macs(op) * 1e-7 for op in lower(space, space.arch(c))) for c in codes
+    ]
+    forecast = TableEstimator(table, space).latency_ms(codes)
+    np.testing.assert_allclose(forecast, expected, rtol=1e-3)
+    assert table.source == "measured" and table.facts["cpu"] == "Fake 1"
+    assert set(table.rows) == set(enumerate_ops(space))
+    assert table.warnings == ()
+
+
+def test_a_noisy_drifting_device_is_forecast_well(space: SearchSpace, tmp_path: Path):
+    transport = additive_machine(
+        space, noise=0.05, outliers=0.05, cold=1.5, drift=lambda t: 1 + 0.3 * (t * 1e-9 % 0.1)
+    )
+    table = profile(space, DEVICE, tmp_path, QUICK, transport=transport)
+    forecast = table.corrections[space.id].validation.forecast
+    assert forecast.mape < 0.02 and forecast.kendall_tau > 0.9
+
+
+def test_a_finished_profile_is_rebuilt_without_timing(space: SearchSpace, tmp_path: Path):
+    transport = additive_machine(space, noise=0.05)
+    first = profile(space, DEVICE, tmp_path, QUICK, transport=transport)
+    n_runs = transport.runs
+    assert profile(space, DEVICE, tmp_path, QUICK, transport=transport) == first
+    assert transport.runs == n_runs
+    other = profile(space, DEVICE, tmp_path, QUICK, transport=transport, seed=1)
+    assert transport.runs > n_runs and other != first  # another plan: other orders and weights
+
+
+def test_validation_nets_are_distinct_and_cover_the_whole_range(tiny_space: SearchSpace):
+    nets = validation_nets(tiny_space, 30, seed=0)
+    assert (nets == validation_nets(tiny_space, 30, seed=0)).all()
+    keys = {network_key(tiny_space, tiny_space.arch(row)) for row in nets}
+    assert len(keys) == 30
+    ends = [list(tiny_space.smallest().codes), list(tiny_space.largest().codes)]
+    assert nets[:2].tolist() == ends
+    macs = np.sort(np.log(cost(tiny_space, nets, "macs")))
+    assert np.diff(macs).max() < 3 * (macs[-1] - macs[0]) / 29
+
+
+def test_a_small_space_gives_all_its_networks(space: SearchSpace):
+    depths = {f"stage{s}.depth": (1,) for s in range(3)}
+    tiny = space.restrict(depths | {f"stage{s}.block0.kernel": (3,) for s in (1, 2)})
+    assert tiny.size() == 2
+    assert len(validation_nets(tiny, 30, seed=0)) == 2
+
+
+def test_networks_are_timed_without_ops(space: SearchSpace, tmp_path: Path):
+    nets = validation_nets(space, 5, seed=0)
+    found = time_networks(space, nets, DEVICE, tmp_path, QUICK, transport=additive_machine(space))
+    expected = [
+        0.02 + sum(0.01 + op_macs(op) * 1e-7 for op in lower(space, space.arch(c))) for c in nets
+    ]
+    np.testing.assert_allclose([t.median_ms for t in found.timings], expected, rtol=1e-4)
+    np.testing.assert_allclose(found.halves[0], expected, rtol=1e-4)
+
+
+def test_retiming_finds_the_machine_slower_than_it_was(space: SearchSpace, tmp_path: Path):
+    table = profile(space, DEVICE, tmp_path / "p", QUICK, transport=additive_machine(space))
+    model = tmp_path / "winner.onnx"
+    model.write_bytes(network(lower(space, space.largest())).SerializeToString())
+    slower = additive_machine(space, slow=1.07, noise=0.01)
+    quick = QUICK.model_copy(update={"retiming_budget_s": 0.5})
+    pruned = space.restrict({"stage0.depth": (2,)})
+    found = time_models(
+        {"winner": model},
+        DEVICE,
+        tmp_path / "t",
+        quick,
+        table=table,
+        space=pruned,
+        transport=slower,
+    )
+    assert found.drift == pytest.approx(1.07, rel=0.01)
+    assert found.models["winner"].median_ms == pytest.approx(0.123 * 1.07, rel=0.01)
+    assert found.repeat_noise["winner"] < 0.01 and found.repeat_mape < 0.01
+    alone = time_models({"winner": model}, DEVICE, tmp_path / "a", quick, transport=slower)
+    assert alone.drift is None
+
+
+def test_missing_models_and_unknown_precisions_are_refused(space: SearchSpace, tmp_path: Path):
+    with pytest.raises(UserError, match="no model 'winner'"):
+        time_models({"winner": tmp_path / "none.onnx"}, DEVICE, tmp_path, QUICK)
+    with pytest.raises(UserError, match="int8"):
+        profile(space, replace(DEVICE, precision="int8"), tmp_path, QUICK)
+
+
+def test_this_machine_is_profiled_and_retimed(space: SearchSpace, tmp_path: Path):
+    """The real kit in its own process. Loose bounds: tests share the machine with others."""
+    few = space.restrict({"stage1.depth": (1,), "stage2.depth": (1,)})
+    config = ProfileConfig(rounds=8, min_rounds=2, hot_samples=8, n_validation=8)
+    config = config.model_copy(update={"retiming_budget_s": 0.3})
+    device = load_device("local")
+    table = profile(few, device, tmp_path / "p", config)
+    table.save(tmp_path / "local.json")
+    table = LatencyTable.load(tmp_path / "local.json")
+    assert table.corrections[few.id].validation.forecast.mape < 0.3
+    arch = few.largest()
+    model = tmp_path / "largest.onnx"
+    model.write_bytes(network(lower(few, arch), batch=None, seed=3).SerializeToString())
+    found = time_models({"largest": model}, device, tmp_path / "t", config, table=table, space=few)
+    forecast = TableEstimator(table, few).latency_ms(few.codes([arch]))[0]
+    assert forecast == pytest.approx(found.models["largest"].median_ms, rel=0.4)
+    assert found.drift is not None and 0.5 < found.drift < 2
