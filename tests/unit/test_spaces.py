@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -113,7 +113,7 @@ def test_restricting_keeps_ids_and_changes_the_fingerprint(tiny_space: SearchSpa
 
 
 def test_restricting_to_nothing_or_to_unknown_values_is_refused(tiny_space: SearchSpace):
-    with pytest.raises(UserError, match="unknown choice 'stage9.width'"):
+    with pytest.raises(UserError, match=r"unknown choice 'stage9\.width'"):
         tiny_space.restrict({"stage9.width": (8,)})
     with pytest.raises(UserError, match="cannot restrict"):
         tiny_space.restrict({"resolution": (16, 17)})
@@ -178,7 +178,7 @@ def test_layers_chain(tiny_space: SearchSpace):
             continue
         assert (chain[0].in_channels, chain[0].in_hw) == (op.in_channels, op.in_hw)
         assert (chain[-1].out_channels, chain[-1].out_hw) == (op.out_channels, op.out_hw)
-        for before, after in zip(chain, chain[1:], strict=False):
+        for before, after in pairwise(chain):
             assert (before.out_channels, before.out_hw) == (after.in_channels, after.in_hw)
 
 
@@ -191,7 +191,7 @@ def test_the_graph_of_a_chain_space_is_its_chain(tiny_space: SearchSpace):
 def test_operators_of_one_arch_chain(tiny_space: SearchSpace):
     for row in tiny_space.sample(rng(10, "chain"), 50):
         ops = lower(tiny_space, tiny_space.arch(row))
-        for before, after in zip(ops, ops[1:], strict=False):
+        for before, after in pairwise(ops):
             assert (before.out_channels, before.out_hw) == (after.in_channels, after.in_hw)
 
 
