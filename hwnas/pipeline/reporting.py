@@ -12,7 +12,7 @@ from hwnas.latency.table import LatencyTable
 from hwnas.pipeline.finetuning import networks
 from hwnas.pipeline.predicting import read_report
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.searching import read_result
+from hwnas.pipeline.searching import read_archive, read_result
 from hwnas.pipeline.training import evaluator, labelled
 from hwnas.pipeline.verifying import read_results
 from hwnas.report.data import (
@@ -28,7 +28,6 @@ from hwnas.report.data import (
 )
 from hwnas.report.html import write_report
 from hwnas.search.pareto import non_dominated
-from hwnas.search.result import SearchResult
 from hwnas.spaces.ops import lower
 
 __all__ = ["write_run_report"]
@@ -87,7 +86,7 @@ def _front(project: Project) -> Front:
     """Evaluated archs by forecast latency and supernet accuracy on the validation split."""
     device = _device(project)
     estimator, scorer = project.estimator(device), evaluator(project)
-    result, baseline = read_result(project), read_result(project, baseline=True)
+    result = read_result(project)
 
     def points(evaluations: list[Evaluation]) -> tuple[Point, ...]:
         latency = estimator.latency_ms(project.space.codes([e.arch for e in evaluations]))
@@ -95,10 +94,12 @@ def _front(project: Project) -> Front:
             Point(float(ms), e.top1, e.arch.key) for ms, e in zip(latency, evaluations, strict=True)
         )
 
-    def evaluated(found: SearchResult) -> list[Evaluation]:
-        return [scorer.evaluate(c.arch) for c in found.top if scorer.is_known(c.arch)]
+    def evaluated(*, baseline: bool) -> list[Evaluation]:
+        archive = read_archive(project, baseline=baseline)
+        codes = archive.column("codes")[archive.evaluated]
+        return [scorer.evaluate(project.space.arch(row)) for row in codes]
 
-    searched = points(evaluated(result))
+    searched = points(evaluated(baseline=False))
     cloud = (*points(labelled(project)[1]), *searched)
     plane = np.array([[p.latency_ms, -p.top1] for p in cloud])
     front = sorted((cloud[i] for i in np.flatnonzero(non_dominated(plane))), key=_by_latency)
@@ -109,7 +110,7 @@ def _front(project: Project) -> Front:
         front=tuple(front),
         winner=points([scorer.evaluate(result.winner.arch)])[0],
         constraint_ms=result.limits.get(f"latency_ms@{device}"),
-        baseline=points(evaluated(baseline)),
+        baseline=points(evaluated(baseline=True)),
     )
 
 
@@ -176,7 +177,8 @@ def _facts(project: Project) -> dict[str, str]:
     host = read_json(project.run.path("env.json"))
     seconds = {name: record.seconds for name, record in project.run.ledger().items()}
     return {
-        "data": f"{info.name}: {info.n_images}, {info.num_classes} classes",
+        "data": f"{info.name}, {info.num_classes} classes, "
+        + ", ".join(f"{n} {split}" for split, n in info.n_images.items()),
         "space": f"{project.space.id}, {project.space.size():.3g} archs",
         "devices": ", ".join(
             f"{spec.name} ({spec.runtime} {spec.provider}, {spec.precision}, batch {spec.batch},"

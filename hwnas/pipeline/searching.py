@@ -13,12 +13,13 @@ from hwnas.pipeline.metrics import cost_metrics
 from hwnas.pipeline.predicting import blend_for, load_predictor
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.training import evaluator, scores_of
+from hwnas.search.archive import Archive
 from hwnas.search.controller import Rescoring, run_search
 from hwnas.search.result import SearchResult
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.searchers.random import Config as RandomConfig
 
-__all__ = ["BASELINE", "prices", "read_result", "search"]
+__all__ = ["BASELINE", "prices", "read_archive", "read_result", "search"]
 
 BASELINE = "random"  # folder of the baseline inside the search's folder
 
@@ -34,6 +35,12 @@ def read_result(project: Project, *, baseline: bool = False) -> SearchResult:
     """What the search (or its random baseline) found."""
     path = _result_path(project.search_path(BASELINE) if baseline else project.search_path())
     return load(SearchResult, read_json(path), where=path)
+
+
+def read_archive(project: Project, *, baseline: bool = False) -> Archive:
+    """Everything that the search (or its random baseline) priced, forecast and evaluated."""
+    folder = project.search_path(BASELINE) if baseline else project.search_path()
+    return Archive.load(folder / "archive.jsonl", project.space)
 
 
 def prices(project: Project) -> dict[str, CostMetric]:

@@ -20,7 +20,7 @@ class Config(StrictModel):
     """Size of every network, and how the ensemble is trained."""
 
     name: Literal["gcn"] = "gcn"
-    width: Annotated[int, Field(ge=4, le=1024)] = 32
+    width: Annotated[int, Field(ge=4, le=1024)] = 24
     """Channels of each graph convolution."""
     depth: Annotated[int, Field(ge=1, le=16)] = 3
     """Graph convolutions, one hop along the chain each."""

@@ -23,7 +23,7 @@ class Config(StrictModel):
     """Units per hidden layer."""
     depth: Annotated[int, Field(ge=1, le=16)] = 3
     """Hidden layers."""
-    training: Recipe = Recipe(loss="mse", learning_rate=1e-3)
+    training: Recipe = Recipe(members=3, loss="mse", learning_rate=1e-3)
 
 
 def build(config: Config, *, space: SearchSpace, seed: int) -> AccuracyPredictor:

@@ -14,11 +14,12 @@ __all__ = ["Recipe"]
 class Recipe(StrictModel):
     """AdamW with a one-cycle cosine on random mini-batches of labels.
 
-    The defaults were chosen for the GCN on NAS-Bench-Macro and OFA's ImageNet accuracies at 50 to
-    400 labels; `members` of 3 already gives most of an ensemble's gain.
+    The defaults were chosen for the GCN on NAS-Bench-Macro, on OFA's ImageNet accuracies and on
+    synthetic truths of mobilenet_tiny, at 50 to 400 labels. Five small members beat three large
+    ones at equal cost.
     """
 
-    members: Annotated[int, Field(ge=2, le=64)] = 3
+    members: Annotated[int, Field(ge=2, le=64)] = 5
     """Networks in the ensemble; each holds back every `members`-th label, which calibrates it."""
     loss: Literal["mse", "pairwise", "both"] = "both"
     """Squared error, hinge on the order of every pair in a batch, or their weighted sum."""
@@ -26,12 +27,12 @@ class Recipe(StrictModel):
     """Weight of the pairwise hinge in `both`."""
     margin: Annotated[float, Field(ge=0, le=10)] = 0.1
     """Margin of the hinge, in standard deviations of the labels."""
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-2
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1.5e-2
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.1
     batch_size: Annotated[int, Field(ge=2, le=65536)] = 32
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Passes over the labels, unless that makes fewer or more steps than the next two allow."""
-    min_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 400
+    min_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 300
     max_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 2400
 
     def n_steps(self, n_labels: int) -> int:

@@ -49,6 +49,8 @@ class TabularPredictor:
         if self._model is None:
             raise not_fitted()
         check_codes(self.space, codes)
+        if len(codes) == 0:  # scikit-learn refuses empty input
+            return np.zeros(0), np.zeros(0)
         mean, std = self._model(self._features(codes))
         return self._scale.restore(mean), self._scale.std * std
 

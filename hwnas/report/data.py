@@ -104,7 +104,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Training:
-    """Supernet training: validation top-1 of a few subnets, and the loss."""
+    """Supernet training: validation top-1 of a few subnets, and their validation cross-entropy."""
 
     val_top1: tuple[Curve, ...]
     loss: tuple[Curve, ...] = ()

@@ -99,7 +99,7 @@ def top1_figure(data: Training) -> go.Figure:
 
 def loss_figure(data: Training) -> go.Figure:
     """Training loss over the steps."""
-    return _add_curves(_figure("training step", "training loss"), data.loss, "%{y:.4g}")
+    return _add_curves(_figure("training step", "validation cross-entropy"), data.loss, "%{y:.4g}")
 
 
 def _figure(x_title: str, y_title: str, *, height: int = 340) -> go.Figure:
