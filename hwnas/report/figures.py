@@ -20,7 +20,7 @@ def front_figure(data: Front) -> go.Figure:
     figure.update_yaxes(tickformat=".1%")
     if data.baseline:
         figure.add_trace(_cloud(data.baseline, "random search", VIOLET, "x-thin-open"))
-    figure.add_trace(_cloud(data.archive, "evaluated by the search", GREY, "circle"))
+    figure.add_trace(_cloud(data.archive, "evaluated", GREY, "circle"))
     front = sorted(data.front, key=lambda point: point.latency_ms)
     trace = _cloud(front, "front", BLUE, "circle")
     trace.update(mode="lines+markers", line={"shape": "hv", "width": 2, "color": BLUE})

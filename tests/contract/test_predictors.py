@@ -74,7 +74,7 @@ def test_equal_seeds_give_equal_predictions(build_quick, labelled):
 
 def test_fit_forgets_earlier_labels(build_quick, labelled):
     codes, scores = labelled
-    fresh, used = build_quick(), build()
+    fresh, used = build_quick(), build_quick()
     used.fit(codes[40:80], scores[40:80] + 1)
     for predictor in (fresh, used):
         predictor.fit(codes[:40], scores[:40])
@@ -85,7 +85,7 @@ def test_state_round_trips(build_quick, labelled):
     from safetensors.numpy import load, save
 
     codes, scores = labelled
-    predictor, restored = build_quick(), build()
+    predictor, restored = build_quick(), build_quick()
     predictor.fit(codes[:40], scores[:40])
     state = predictor.state()
     restored.load_state(load(save({name: np.ascontiguousarray(a) for name, a in state.items()})))
