@@ -12,7 +12,7 @@ quickstart: $(STAMP)
 	$(BIN)/hwnas run quickstart --run $(RUN)
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -m "not full" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "not full" -n 2 --dist loadfile
 
 test-full: $(STAMP) lint
 	$(BIN)/python -m pytest

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["EnsembleLinear", "EnsembleMLP", "GCN"]
+__all__ = ["GCN", "EnsembleLinear", "EnsembleMLP"]
 
 POSITION_STD = 0.3
 """Of the initial embedding of slots: small, so that operators speak first. Measured: 0.1 to 0.3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -29,15 +30,19 @@ class Recipe(StrictModel):
     """Margin of the hinge, in standard deviations of the labels."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1.5e-2
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 1.0
-    """Strong, because labels are noisy. On the truth of tests/unit/test_predictors_gcn.py, 400 labels
-    with noise of the truth's own size: tau 0.76 against 0.54 at 0.1; clean labels: 0.95 for both."""
+    """Strong, because labels are noisy: on 400 labels of tests/unit/test_predictors_gcn.py with
+    noise of the truth's own size, tau 0.76 against 0.54 at 0.1; on clean ones 0.95 for both."""
     batch_size: Annotated[int, Field(ge=2, le=65536)] = 32
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Passes over the labels, unless that makes fewer or more steps than the next two allow."""
     min_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 300
     max_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 2400
 
-    def n_steps(self, n_labels: int) -> int:
-        """Optimiser steps for a fit on `n_labels`."""
+    first_cycle: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+
+    def cycles(self, n_labels: int) -> tuple[int, ...]:
+        """Steps of every cosine cycle of a fit on `n_labels`, each twice as long as the one before."""
         steps = self.epochs * n_labels // self.batch_size
-        return min(max(steps, self.min_steps), self.max_steps)
+        total = min(max(steps, self.min_steps), self.max_steps)
+        n_cycles = max(1, int(math.log2(total / self.first_cycle + 1)))
+        return tuple(round(total * 2**k / (2**n_cycles - 1)) for k in range(n_cycles))

@@ -14,8 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.xdist_group("pipeline")  # share one finished run
-
 MINI = Path(__file__).parent / "mini.yaml"
 
 

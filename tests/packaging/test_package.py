@@ -78,7 +78,7 @@ def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path):
     assert "search/main" in done.stdout
 
 
-def test_public_names_are_sorted_and_exist():
+def test_public_names_exist():
     import importlib
     import pkgutil
 
@@ -86,5 +86,4 @@ def test_public_names_are_sorted_and_exist():
 
     for module in pkgutil.walk_packages(hwnas.__path__, "hwnas."):
         names = getattr(importlib.import_module(module.name), "__all__", [])
-        assert list(names) == sorted(names), module.name
         assert all(hasattr(importlib.import_module(module.name), name) for name in names)

@@ -102,8 +102,8 @@ def signals(noise_supernet, noise_predicted, n=4000):
 
 
 def test_weight_is_the_optimal_mix_of_independent_errors():
-    # Best linear mix of x_i = t + noise_i weighs 1 / noise_i^2; on z(x_i) = x_i / sqrt(1 + noise_i^2)
-    # that is sqrt(1 + noise_i^2) / noise_i^2.
+    # Best linear mix of x_i = t + noise_i weighs 1 / noise_i^2; on z(x_i), which is
+    # x_i / sqrt(1 + noise_i^2), that is sqrt(1 + noise_i^2) / noise_i^2.
     supernet, predicted, truth = signals(1.0, 0.5)
     parts = np.sqrt([2.0, 1.25]) / np.array([1.0, 0.25])
     assert blend_weight(supernet, predicted, truth) == pytest.approx(
