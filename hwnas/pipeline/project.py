@@ -49,11 +49,11 @@ class Project:
 
     @cached_property
     def space(self) -> SearchSpace:
-        """The search space, with the head that the data set needs."""
-        info = self.data.info
+        """The search space, with the first and last layer that the data set needs."""
+        in_channels, num_classes = DATASETS.load(self.config.data.name).ends(self.config.data)
         module = SPACES.load(self.config.space.name)
         space: SearchSpace = module.build(
-            self.config.space, num_classes=info.num_classes, in_channels=info.in_channels
+            self.config.space, num_classes=num_classes, in_channels=in_channels
         )
         return space
 

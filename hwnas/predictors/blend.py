@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.optimize import nnls
-from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT
@@ -43,6 +40,10 @@ def blend_weight(supernet: FloatArray, predicted: FloatArray, truth: FloatArray)
     signal that adds nothing beside the other, or is anti-correlated, gets none of the weight; if
     neither helps, each gets half. Ranks keep a few broken archs from deciding it.
     """
+    from scipy.optimize import nnls
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
+
     parts = [Scale.of(part).standardise(part) for part in (supernet, predicted)]
     target = ndtri((rankdata(truth) - 0.5) / len(truth))
     coefficients, _ = nnls(np.stack(parts, axis=1), target)

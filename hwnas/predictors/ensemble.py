@@ -6,11 +6,9 @@ the ensemble's error on new archs, at no cost in labels or extra fits.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,6 @@ from torch import Tensor, nn
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng, stable_seed
-from hwnas.core.stats import kendall_tau
 from hwnas.interfaces import FloatArray
 from hwnas.predictors.labels import Scale, check_codes, check_labels, not_fitted, spread_factor
 from hwnas.predictors.recipe import Recipe
@@ -77,23 +74,17 @@ class EnsemblePredictor:
         seen = folds != np.arange(self._recipe.members)[:, None]  # [e, n]
         net = self._new_net()
         inputs = [torch.from_numpy(array) for array in self._encode(codes)]
-        labels, learned = torch.from_numpy(targets).float(), torch.from_numpy(seen).float()
         batches = _batches(self._recipe, len(codes), self._seed)
-        rows = np.arange(len(codes))
-        best = -math.inf
-        for steps in self._recipe.cycles(len(codes)):
-            _train(net, inputs, labels, learned, islice(batches, steps), steps, self._recipe)
-            outputs = _outputs(net, self._encode, codes)
-            gain, offset = _least_squares(outputs, targets, seen)
-            members = gain * outputs + offset
-            quality = kendall_tau(members[folds, rows], targets)
-            if quality <= best:
-                break
-            best, kept = quality, (copy.deepcopy(net), gain, offset, members)
-        net, gain, offset, members = kept
+        labels = torch.from_numpy(targets).float()
+        _train(net, inputs, labels, torch.from_numpy(seen).float(), batches, self._recipe)
+
+        outputs = _outputs(net, self._encode, codes)
+        gain, offset = _least_squares(outputs, targets, seen)
+        members = gain * outputs + offset
         floor = FLOOR * float(members.std(axis=0).mean())
         spread = np.hypot(members.std(axis=0), floor)
-        factor = spread_factor(members[folds, rows] - targets, spread)
+        held_back = members[folds, np.arange(len(codes))]
+        factor = spread_factor(held_back - targets, spread)
         self._fitted = _Fitted(net, scale, gain, offset, floor, factor)
 
     def predict(self, codes: Codes) -> tuple[FloatArray, FloatArray]:
@@ -146,12 +137,14 @@ class EnsemblePredictor:
 
 
 def _batches(recipe: Recipe, n: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Rows of every step, endlessly: fresh permutations cut into whole batches."""
+    """Rows of every step: fresh permutations cut into whole batches."""
     size = min(recipe.batch_size, n)
-    for epoch in count():
-        order = rng(seed, "predictor/order", epoch).permutation(n)
-        for start in range(0, n - size + 1, size):
-            yield order[start : start + size]
+    per_epoch = n // size
+    for step in range(recipe.n_steps(n)):
+        epoch, position = divmod(step, per_epoch)
+        if position == 0:
+            order = rng(seed, "predictor/order", epoch).permutation(n)
+        yield order[position * size : (position + 1) * size]
 
 
 def _train(
@@ -160,7 +153,6 @@ def _train(
     targets: Tensor,
     seen: Tensor,
     batches: Iterator[NDArray[np.int64]],
-    total: int,
     recipe: Recipe,
 ) -> None:
     """Minimise the recipe's loss on `targets` [n]; `seen` [e, n] is 1 where a member learns."""
@@ -172,6 +164,7 @@ def _train(
     optimiser = torch.optim.AdamW(
         groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
+    total = recipe.n_steps(len(targets))
     warm_up = max(1, round(WARM_UP_FRACTION * total))
     for step, rows in enumerate(batches):
         picked = torch.from_numpy(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -38,11 +37,7 @@ class Recipe(StrictModel):
     min_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 300
     max_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 2400
 
-    first_cycle: Annotated[int, Field(ge=1, le=1_000_000)] = 100
-
-    def cycles(self, n_labels: int) -> tuple[int, ...]:
-        """Steps of every cosine cycle of a fit on `n_labels`, each twice as long as the one before."""
+    def n_steps(self, n_labels: int) -> int:
+        """Optimiser steps for a fit on `n_labels`."""
         steps = self.epochs * n_labels // self.batch_size
-        total = min(max(steps, self.min_steps), self.max_steps)
-        n_cycles = max(1, int(math.log2(total / self.first_cycle + 1)))
-        return tuple(round(total * 2**k / (2**n_cycles - 1)) for k in range(n_cycles))
+        return min(max(steps, self.min_steps), self.max_steps)

@@ -29,6 +29,11 @@ def everything(batches):
     return torch.cat(xs), torch.cat(ys)
 
 
+def test_ends_are_those_of_the_data(data):
+    module = REGISTRY.load(data.info.name)
+    assert module.ends(module.Config()) == (data.info.in_channels, data.info.num_classes)
+
+
 def test_info_describes_the_batches(data):
     for split in ("train", "val", "test"):
         x, y = everything(data.eval_batches(split, BATCH))

@@ -115,6 +115,23 @@ def test_config_problems_are_listed_at_once(tmp_path: Path):
     assert not (tmp_path / "r").exists()
 
 
+def test_a_dry_run_needs_no_torch(tmp_path: Path):
+    code = (
+        "import sys\n"
+        "from hwnas.cli.main import main\n"
+        "try:\n"
+        "    main(['run', 'quickstart', '--dry-run'])\n"
+        "except SystemExit as stop:\n"
+        "    assert not stop.code\n"
+        "heavy = {'torch', 'sklearn', 'plotly'} & set(sys.modules)\n"
+        "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path):
     done = hwnas("run", "quickstart", "--run", str(tmp_path / "r"), "--dry-run", "--format", "json")
     assert done.returncode == 0, done.stderr

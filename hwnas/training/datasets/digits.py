@@ -12,7 +12,9 @@ from hwnas.core.config import StrictModel
 from hwnas.core.rng import rng
 from hwnas.interfaces import DataInfo, DataModule, Split
 
-__all__ = ["Config", "Warp", "build"]
+__all__ = ["Config", "Warp", "build", "ends"]
+
+CHANNELS, CLASSES = 3, 10
 
 
 class Warp(StrictModel):
@@ -43,6 +45,11 @@ class Config(StrictModel):
         return self
 
 
+def ends(config: Config) -> tuple[int, int]:
+    """Image channels and number of classes, known without loading an image."""
+    return CHANNELS, CLASSES
+
+
 def build(config: Config, *, seed: int) -> DataModule:
     """The data set with splits and augmentation drawn from `seed`."""
     import torch
@@ -61,15 +68,15 @@ def build(config: Config, *, seed: int) -> DataModule:
     train, val, test = stratified_split(labels, fractions, rng(seed, "data/split"))
     rows: dict[Split, NDArray[np.int64]] = {"train": train, "val": val, "test": test}
     parts = {
-        split: (images[index].expand(-1, 3, -1, -1), torch.from_numpy(labels[index]))
+        split: (images[index].expand(-1, CHANNELS, -1, -1), torch.from_numpy(labels[index]))
         for split, index in rows.items()
     }
     mean, std = float(images[train].mean()), float(images[train].std())
     info = DataInfo(
         name="digits",
         class_names=tuple(str(name) for name in bunch.target_names),
-        mean=(mean,) * 3,
-        std=(std,) * 3,
+        mean=(mean,) * CHANNELS,
+        std=(std,) * CHANNELS,
         base_px=config.base_px,
         n_images={split: len(y) for split, (_, y) in parts.items()},
     )
