@@ -24,7 +24,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/supernet_step.py
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
