@@ -171,3 +171,51 @@ def test_an_impossible_constraint_is_answered_with_the_nearest_arch(
     assert process.returncode == 1
     assert "latency_ms@local" in err and "Traceback" not in err
     assert "nearest" in err or "reach" in err
+
+
+def test_a_broken_promise_exits_3_and_report_only_accepts_it(
+    finished: tuple[Path, dict], tmp_path: Path
+):
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    strict = ("--set", "verify.max_forecast_error=1.0e-9", "--set", "verify.repeat_noise_factor=0")
+    process = start("verify", str(run), *strict)
+    out, err = process.communicate()
+    assert process.returncode == 3, err
+    assert "the run fell short of its promise" in err and "FAIL forecast on local" in err
+    assert "winner" in out  # the table is shown all the same
+    accepted = json.loads(hwnas("verify", str(run), "--report-only", "--format", "json"))
+    assert [c["passed"] for c in accepted["checks"] if c["name"] == "forecast on local"] == [False]
+    assert "forecast on local" in (run / "report.html").read_text()
+
+
+def test_questions_to_a_finished_run_are_answered(finished: tuple[Path, dict]):
+    run = str(finished[0])
+    asked = json.loads(
+        hwnas("predictor", "predict", run, "largest", "smallest", "--format", "json")
+    )
+    largest, smallest = asked["table"]
+    assert largest["macs"] > smallest["macs"]
+    assert largest["latency_ms@local"] > smallest["latency_ms@local"]
+    compared = json.loads(
+        hwnas("predictor", "eval", run, "--train-size", "16", "--seeds", "1", "--format", "json")
+    )["table"]
+    assert {"gcn", "ridge", "macs"} <= {row["predictor"] for row in compared}
+    analysis = json.loads(hwnas("analyze", run, "--ranking", "macs", "--format", "json"))
+    assert analysis["verdict"] and analysis["ranks"]["n"] == 24
+    table = str(finished[0] / "tables" / "local.json")
+    shown = json.loads(hwnas("table", "show", table, "--format", "json"))
+    assert shown["n_ops"] > 100
+    hwnas("table", "validate", table, "--max-mape", "0.9")
+    hwnas("table", "validate", table, "--max-mape", "0.000001", expect=3)
+    before = Path(table).read_bytes()
+    hwnas("table", "fit", run)
+    assert Path(table).read_bytes() == before  # the same samples make the same table
+    bundle = finished[0] / "bundles" / "main" / "local"
+    checked = subprocess.run(
+        [sys.executable, "ort_run.py", "--check", ".", "--no-latency"],
+        cwd=bundle,
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -87,3 +88,18 @@ def test_public_names_exist():
     for module in pkgutil.walk_packages(hwnas.__path__, "hwnas."):
         names = getattr(importlib.import_module(module.name), "__all__", [])
         assert all(hasattr(importlib.import_module(module.name), name) for name in names)
+
+
+@pytest.mark.full
+def test_the_whole_pipeline_runs_from_an_installed_wheel(wheel: Path, tmp_path: Path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    mini = ROOT / "tests" / "integration" / "mini.yaml"
+    done = subprocess.run(
+        [sys.executable, "-m", "hwnas", "run", str(mini), "--run", "elsewhere"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "elsewhere" / "report.html").is_file()
