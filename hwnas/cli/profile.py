@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hwnas.latency.table import LatencyTable
     from hwnas.spaces.space import SearchSpace
 
-__all__ = ["register"]
+__all__ = ["register", "resolve", "save_table", "show_table"]
 
 
 class _DeviceByDefault(TyperGroup):
@@ -86,7 +86,7 @@ def device(
     from hwnas.pipeline.measuring import describe_cost
     from hwnas.pipeline.profiling import profile
 
-    built, spec, knobs = _resolve(
+    built, spec, knobs = resolve(
         device, space, resolutions, settings, num_classes, profile_settings
     )
     target = out or Path(f"{spec.name}.json")
@@ -102,7 +102,7 @@ def device(
         seed=seed,
         progress=progress_for(f"profile {spec.name}"),
     )
-    _save(table, target, format)
+    save_table(table, target, format)
 
 
 @app.command("pack")
@@ -124,7 +124,7 @@ def pack(
 
     from hwnas.pipeline.offline import pack as write_pack
 
-    built, spec, knobs = _resolve(
+    built, spec, knobs = resolve(
         device, space, resolutions, settings, num_classes, profile_settings
     )
     write_pack(built, spec, knobs, out, seed=seed, progress=progress_for("pack"))
@@ -147,14 +147,14 @@ def import_(
     """Turn results of a packed kit into a table; takes the same options as `pack`."""
     from hwnas.pipeline.offline import import_results
 
-    built, spec, knobs = _resolve(
+    built, spec, knobs = resolve(
         device, space, resolutions, settings, num_classes, profile_settings
     )
     table = import_results(built, spec, knobs, results, seed=seed)
-    _save(table, out or Path(f"{spec.name}.json"), format)
+    save_table(table, out or Path(f"{spec.name}.json"), format)
 
 
-def _resolve(
+def resolve(
     device: str,
     space: str | None,
     resolutions: str | None,
@@ -162,6 +162,7 @@ def _resolve(
     num_classes: int,
     profile_settings: list[str] | None,
 ) -> tuple[SearchSpace, DeviceSpec, ProfileConfig]:
+    """Space, device and settings of profiling from the options that verbs share."""
     from hwnas.core.config import build_model, override
     from hwnas.devices.spec import load_device
     from hwnas.latency.config import ProfileConfig
@@ -188,19 +189,21 @@ def _profile_for_run(
         settings=None,
         format=format,
         dry_run=dry_run,
-        show=lambda project: _show(project.estimator(device).table, format),
+        show=lambda project: show_table(project.estimator(device).table, format),
     )
 
 
-def _save(table: LatencyTable, path: Path, format: Format) -> None:
+def save_table(table: LatencyTable, path: Path, format: Format) -> None:
+    """Write a table and print what it is worth."""
     import logging
 
     table.save(path)
-    _show(table, format)
+    show_table(table, format)
     logging.getLogger("hwnas.cli").info("table: %s", path)
 
 
-def _show(table: LatencyTable, format: Format) -> None:
+def show_table(table: LatencyTable, format: Format) -> None:
+    """Print what a table is of, and how good its forecasts are."""
     from hwnas.pipeline.tables import table_summary
 
     emit(

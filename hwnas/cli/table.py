@@ -16,9 +16,9 @@ from hwnas.cli.profile import (
     ResolutionsOption,
     SeedOption,
     SpaceOption,
-    _resolve,
-    _save,
-    _show,
+    resolve,
+    save_table,
+    show_table,
 )
 
 __all__ = ["register"]
@@ -68,7 +68,7 @@ def show(table: TableArgument, format: FormatOption = Format.table) -> None:
     """What a table is of, and how good its forecasts are."""
     from hwnas.pipeline.tables import find_table
 
-    _show(find_table(table), format)
+    show_table(find_table(table), format)
 
 
 @app.command()
@@ -84,7 +84,7 @@ def validate(
     from hwnas.pipeline.tables import find_table
 
     found = find_table(table)
-    _show(found, format)
+    show_table(found, format)
     if not found.corrections:
         raise UserError("the table was never compared with whole networks", where=table)
     errors = {space: c.validation.forecast.mape for space, c in found.corrections.items()}
@@ -109,7 +109,7 @@ def fit(
     from hwnas.pipeline.project import open_project
 
     with open_project(run, progress_for=progress_for, command="hwnas table fit") as project:
-        _show(refit(project, device), format)
+        show_table(refit(project, device), format)
 
 
 @app.command()
@@ -136,7 +136,7 @@ def transfer(
     """A table for another device from this one and a few whole networks timed there."""
     from hwnas.pipeline.tables import find_table, transfer_table
 
-    built, spec, knobs = _resolve(
+    built, spec, knobs = resolve(
         device, space, resolutions, settings, num_classes, profile_settings
     )
     made = transfer_table(
@@ -148,4 +148,4 @@ def transfer(
         seed=seed,
         progress=progress_for(f"time {spec.name}"),
     )
-    _save(made, out, format)
+    save_table(made, out, format)
