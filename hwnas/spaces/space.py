@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hwnas.core.errors import UserError
 from hwnas.core.store import content_hash
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.macro import Choice, MobileMacro, Role
+from hwnas.spaces.macro import Choice, MobileMacro
 
 __all__ = ["Codes", "SearchSpace"]
 
@@ -234,7 +234,3 @@ class SearchSpace:
                 )
             allowed[column] = kept
         return replace(self, allowed=tuple(allowed))
-
-    def columns(self, role: Role) -> list[int]:
-        """Columns of codes whose choice has `role`."""
-        return [column for column, choice in enumerate(self.choices) if choice.role == role]
