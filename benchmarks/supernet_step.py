@@ -20,8 +20,8 @@ from hwnas.core.env import host_facts
 from hwnas.core.rng import rng
 from hwnas.nets.extract import extract
 from hwnas.nets.supernet import Supernet
+from hwnas.spaces.lowering import lower
 from hwnas.spaces.mobilenet_tiny import Config, build
-from hwnas.spaces.ops import lower
 from hwnas.training.losses import soft_cross_entropy
 
 

@@ -41,7 +41,7 @@ def show(
     """Choices, size and cost range. Example: `hwnas space show mobilenet_tiny`."""
     from hwnas.pipeline.spaces import build_space
     from hwnas.spaces.cost import cost
-    from hwnas.spaces.ops import enumerate_ops
+    from hwnas.spaces.index import enumerate_ops
 
     space = build_space(name, settings or (), num_classes=num_classes)
     rows = [
@@ -123,7 +123,7 @@ def validate(
     from hwnas.core.records import dump
     from hwnas.pipeline.spaces import build_space, read_arch
     from hwnas.spaces.cost import op_macs, op_params
-    from hwnas.spaces.ops import lower
+    from hwnas.spaces.lowering import lower
 
     space = build_space(name, settings or (), num_classes=num_classes)
     member = read_arch(space, arch)

@@ -10,7 +10,7 @@ from hwnas.core.errors import UserError
 from hwnas.interfaces import DeviceSpec, FloatArray
 from hwnas.latency.table import Correction, LatencyTable
 from hwnas.latency.validation import apply, features
-from hwnas.spaces.ops import enumerate_ops, op_index
+from hwnas.spaces.index import enumerate_ops, op_index
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["TableEstimator"]

@@ -13,7 +13,8 @@ from hwnas.interfaces import FloatArray
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import Correction, Fit, NetTiming, Validation
 from hwnas.spaces.cost import cost
-from hwnas.spaces.ops import OpSpec, enumerate_ops, op_index
+from hwnas.spaces.index import enumerate_ops, op_index
+from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["apply", "features", "fit_correction", "fit_quality", "row_sum"]

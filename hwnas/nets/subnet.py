@@ -20,7 +20,8 @@ from torch.overrides import TorchFunctionMode
 
 from hwnas.nets.depthwise import DepthwiseConv2d
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.ops import Layer, OpSpec, lower_slots, slot_names
+from hwnas.spaces.lowering import lower_slots, slot_names
+from hwnas.spaces.ops import Layer, OpSpec
 from hwnas.spaces.space import SearchSpace
 
 __all__ = [

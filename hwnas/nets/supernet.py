@@ -20,7 +20,9 @@ from hwnas.nets.elastic import (
 )
 from hwnas.nets.subnet import active_slots, timm_names
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.ops import Layer, OpSpec, layers, slot_names, slot_ops
+from hwnas.spaces.index import slot_ops
+from hwnas.spaces.lowering import slot_names
+from hwnas.spaces.ops import Layer, OpSpec, layers
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["Supernet", "shared_names"]

@@ -10,7 +10,7 @@ from hwnas.core.store import read_json, write_bytes, write_json
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.searching import read_result
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.ops import lower
+from hwnas.spaces.lowering import lower
 
 if TYPE_CHECKING:
     import torch

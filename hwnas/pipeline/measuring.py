@@ -11,7 +11,7 @@ from hwnas.latency.construction import contexts
 from hwnas.latency.table import LatencyTable
 from hwnas.pipeline.profiling import profile
 from hwnas.pipeline.project import Project
-from hwnas.spaces.ops import enumerate_ops
+from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["describe_cost", "measure", "refit"]

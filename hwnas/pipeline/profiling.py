@@ -24,7 +24,8 @@ from hwnas.latency.table import Fact, LatencyTable, Protocol
 from hwnas.latency.validation import fit_correction, fit_quality
 from hwnas.onnx_build import context, micro, network
 from hwnas.spaces.cost import cost
-from hwnas.spaces.ops import enumerate_ops, lower, network_key
+from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.lowering import lower, network_key
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = [

@@ -28,7 +28,7 @@ from hwnas.report.data import (
 )
 from hwnas.report.html import write_report
 from hwnas.search.pareto import non_dominated
-from hwnas.spaces.ops import lower
+from hwnas.spaces.lowering import lower
 
 __all__ = ["write_run_report"]
 

@@ -15,7 +15,7 @@ from hwnas.interfaces import Evaluation, Evaluator, FloatArray
 from hwnas.pipeline.evaluations import JournaledEvaluator
 from hwnas.pipeline.project import Project
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.ops import lower
+from hwnas.spaces.lowering import lower
 from hwnas.spaces.space import Codes
 
 __all__ = ["evaluator", "half_scores", "label", "labelled", "read_labels", "scores_of", "train"]

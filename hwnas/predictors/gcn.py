@@ -34,7 +34,7 @@ def build(config: Config, *, space: SearchSpace, seed: int) -> AccuracyPredictor
     from hwnas.nets.graph_conv import GCN
     from hwnas.predictors.ensemble import EnsemblePredictor
     from hwnas.predictors.graph import graph_batch, space_features
-    from hwnas.spaces.ops import slot_names
+    from hwnas.spaces.lowering import slot_names
 
     table = torch.from_numpy(space_features(space))
     n_nodes = len(slot_names(space)) + 1

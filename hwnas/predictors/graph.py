@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.spaces.cost import op_macs, op_params
-from hwnas.spaces.ops import OpKind, OpSpec, enumerate_ops, op_index
+from hwnas.spaces.index import enumerate_ops, op_index
+from hwnas.spaces.ops import OpKind, OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["GraphBatch", "chain", "graph_batch", "op_features", "space_features"]

@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.spaces.ops import OpSpec, enumerate_ops, layers, op_index
+from hwnas.spaces.index import enumerate_ops, op_index
+from hwnas.spaces.ops import OpSpec, layers
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["AnalyticMetric", "cost", "op_macs", "op_params", "op_peak_memory_bytes"]

@@ -20,7 +20,8 @@ from hwnas.exporters.fold import folded
 from hwnas.exporters.onnx import Config, build
 from hwnas.exporters.parity import check_parity, compare
 from hwnas.nets.subnet import build_subnet
-from hwnas.spaces.ops import layers, lower
+from hwnas.spaces.lowering import lower
+from hwnas.spaces.ops import layers
 from hwnas.spaces.space import SearchSpace
 
 PX = 16

@@ -17,7 +17,9 @@ from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import Correction, LatencyTable
 from hwnas.latency.validation import fit_correction
-from hwnas.spaces.ops import OpSpec, enumerate_ops, lower
+from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.lowering import lower
+from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "latency_table_v1.json"

@@ -16,7 +16,8 @@ from hwnas.exporters.onnx import Config, build
 from hwnas.nets.subnet import build_subnet
 from hwnas.onnx_build import INPUT, context, micro, network
 from hwnas.spaces.cost import op_macs
-from hwnas.spaces.ops import OpSpec, layers, lower
+from hwnas.spaces.lowering import lower
+from hwnas.spaces.ops import OpSpec, layers
 from hwnas.spaces.space import SearchSpace
 
 BLOCK = {"in_channels": 8, "mid_channels": 24, "padding": 1, "kernel": 3}

@@ -9,7 +9,8 @@ import torch
 from hwnas.core.rng import rng
 from hwnas.nets.graph_conv import GCN, EnsembleMLP
 from hwnas.predictors.graph import chain, graph_batch, op_features, space_features
-from hwnas.spaces.ops import enumerate_ops, graph
+from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.lowering import graph
 
 
 def test_batches_hold_the_graph_of_every_arch(tiny_space):

@@ -20,8 +20,9 @@ from hwnas.latency.table import LatencyTable
 from hwnas.onnx_build import network
 from hwnas.pipeline.profiling import profile, time_models, time_networks, validation_nets
 from hwnas.spaces.cost import cost, op_macs
+from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.lowering import lower, network_key
 from hwnas.spaces.mobilenet_tiny import Config, build
-from hwnas.spaces.ops import enumerate_ops, lower, network_key
 from hwnas.spaces.space import SearchSpace
 from tests.kit import FakeMachine, FakeTransport
 

@@ -23,7 +23,8 @@ from hwnas.report.data import (
 from hwnas.report.drawing import draw_network
 from hwnas.report.figures import forecast_figure, front_figure
 from hwnas.report.html import render_report, write_report
-from hwnas.spaces.ops import OpSpec, lower
+from hwnas.spaces.lowering import lower
+from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import SearchSpace
 
 HOSTILE = "</script><script>alert(1)</script>"

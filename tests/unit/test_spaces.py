@@ -12,9 +12,11 @@ from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost, op_macs, op_params, op_peak_memory_bytes
+from hwnas.spaces.index import enumerate_ops, op_index
+from hwnas.spaces.lowering import graph, lower, network_key
 from hwnas.spaces.macro import divisible
 from hwnas.spaces.mobilenet_tiny import Config, build
-from hwnas.spaces.ops import OpSpec, enumerate_ops, graph, layers, lower, network_key, op_index
+from hwnas.spaces.ops import OpSpec, layers
 from hwnas.spaces.space import SearchSpace
 
 SMALL = {  # 2 widths x (2 expands + 2 expands x 2 kernels of a second block) = 12 archs
