@@ -12,7 +12,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT
 from hwnas.interfaces import FloatArray
 from hwnas.spaces.cost import cost
-from hwnas.spaces.macro import Choice
+from hwnas.spaces.macro import Choice, Value
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["BiasReport", "ChoiceBias", "bias_report"]
@@ -33,7 +33,7 @@ class ChoiceBias:
 
     choice: str
     role: str
-    value: int
+    value: Value
     n: int
     shift: float
     shift_beyond_noise: float

@@ -13,7 +13,9 @@ __all__ = ["register"]
 
 app = typer.Typer(help="Look at search spaces.", no_args_is_help=True, rich_markup_mode=None)
 
-NameArgument = Annotated[str, typer.Argument(metavar="SPACE", help="See `hwnas space list`.")]
+NameArgument = Annotated[
+    str, typer.Argument(metavar="SPACE", help="See `hwnas space list`; or a path to a YAML file.")
+]
 ClassesOption = Annotated[int, typer.Option("--num-classes", min=1, help="Classes of the head.")]
 
 
@@ -24,10 +26,12 @@ def register(parent: typer.Typer) -> None:
 
 @app.command("list")
 def list_spaces(format: FormatOption = Format.table) -> None:
-    """The registered spaces. Example: `hwnas space list`."""
+    """The registered spaces and those shipped as YAML. Example: `hwnas space list`."""
+    from hwnas.pipeline.spaces import shipped_spaces
     from hwnas.spaces import REGISTRY
 
     rows = [{"space": v.name, "summary": v.summary} for v in map(REGISTRY.describe, REGISTRY.names)]
+    rows += [{"space": name, "summary": "YAML, see configs/spaces"} for name in shipped_spaces()]
     emit(rows, format=format)
 
 
@@ -39,8 +43,11 @@ def show(
     format: FormatOption = Format.table,
 ) -> None:
     """Choices, size and cost range. Example: `hwnas space show mobilenet_tiny`."""
+    from itertools import product
+    from typing import get_args
+
     from hwnas.pipeline.spaces import build_space
-    from hwnas.spaces.cost import cost
+    from hwnas.spaces.cost import AnalyticMetric, Precision, cost, is_chain
     from hwnas.spaces.index import enumerate_ops
 
     space = build_space(name, settings or (), num_classes=num_classes)
@@ -56,14 +63,26 @@ def show(
         for choice in space.choices
     ]
     ends = space.codes([space.smallest(), space.largest()])
-    facts = {
-        "space": space.id,
-        "n_archs": space.size(),
-        "n_ops": len(enumerate_ops(space)),
-        "macs": [int(value) for value in cost(space, ends, "macs")],
-        "params": [int(value) for value in cost(space, ends, "params")],
+    costs: dict[str, list[int]] = {
+        "macs": cost(space, ends, "macs").tolist(),
+        "params": cost(space, ends, "params").tolist(),
     }
-    emit(rows, format=format, title=f"{space.id}: {space.size():,} archs", **facts)
+    metrics: list[AnalyticMetric] = ["weight_bytes"]
+    if is_chain(space):
+        metrics.append("peak_memory_bytes")
+    for precision, metric in product(get_args(Precision), metrics):
+        values = cost(space, ends, metric, precision=precision)
+        costs[f"{metric}_{precision}"] = values.tolist()
+    if format is Format.table:
+        emit(rows, format=format, title=f"{space.id}: {space.size():,} archs")
+        ranges = [
+            {"cost": name, "smallest": f"{low:,}", "largest": f"{high:,}"}
+            for name, (low, high) in costs.items()
+        ]
+        emit(ranges, format=format, title=f"{len(enumerate_ops(space)):,} distinct operators")
+        return
+    n_ops = len(enumerate_ops(space))
+    emit(rows, format=format, space=space.id, n_archs=space.size(), n_ops=n_ops, costs=costs)
 
 
 @app.command()

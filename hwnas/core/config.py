@@ -12,7 +12,7 @@ import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
@@ -194,6 +194,10 @@ def _known_keys(model: type[BaseModel], path: tuple[Any, ...], data: Any) -> lis
     """Keys of the section at `path`; the variant of a section is looked up in `data`."""
     current: Any = model
     for part in path:
+        if isinstance(part, int):  # an item of a list, all of one type
+            current = next(iter(get_args(current)), None)
+            data = data[part] if isinstance(data, list) and part < len(data) else None
+            continue
         if not (isinstance(current, type) and issubclass(current, BaseModel)):
             return []
         field = current.model_fields.get(str(part))

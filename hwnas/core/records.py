@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -11,7 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from hwnas.core.errors import UserError
 from hwnas.core.store import canonical_json
 
-__all__ = ["SCHEMA_VERSION", "STRICT", "dump", "load"]
+__all__ = ["SCHEMA_VERSION", "STRICT", "dump", "load", "sparse"]
 
 SCHEMA_VERSION = 1
 """Version written into every record; older versions stay loadable, newer ones are refused."""
@@ -27,16 +28,28 @@ def dump(record: Any, *, versioned: bool = True) -> dict[str, Any]:
     if not is_dataclass(record) or isinstance(record, type):
         raise TypeError(f"expected a dataclass record, found {type(record).__name__}")
     head: dict[str, Any] = {"schema_version": SCHEMA_VERSION} if versioned else {}
-    return head | {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
+    return head | {
+        field.name: _plain(getattr(record, field.name), partial(dump, versioned=False))
+        for field in fields(record)
+    }
 
 
-def _plain(value: Any) -> Any:
+def sparse(record: Any) -> dict[str, Any]:
+    """`dump` without the fields that have their default: the same when a class gains fields."""
+    return {
+        field.name: _plain(value, sparse)
+        for field in fields(record)
+        if (value := getattr(record, field.name)) != field.default
+    }
+
+
+def _plain(value: Any, form: Callable[[Any], dict[str, Any]]) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return dump(value, versioned=False)
+        return form(value)
     if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
+        return [_plain(item, form) for item in value]
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item, form) for key, item in value.items()}
     return value
 
 

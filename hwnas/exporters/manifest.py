@@ -138,7 +138,7 @@ class Manifest:
     name: str
     hwnas_version: str
     arch: Arch
-    arch_view: dict[str, int]
+    arch_view: dict[str, int | float | str]
     input: InputSpec
     models: tuple[ModelFile, ...]
     runtimes: dict[str, str]

@@ -10,7 +10,7 @@ from hwnas.core.errors import UserError
 from hwnas.interfaces import DeviceSpec, FloatArray
 from hwnas.latency.table import Correction, LatencyTable
 from hwnas.latency.validation import apply, features
-from hwnas.spaces.index import enumerate_ops, op_index
+from hwnas.spaces.index import enumerate_ops, op_sum
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["TableEstimator"]
@@ -36,12 +36,11 @@ class TableEstimator:
             )
         self.device: DeviceSpec = table.device
         self.table, self.space = table, space
-        prices = [table.rows[op].median_ms for op in enumerate_ops(space)]
-        self._prices = np.array([*prices, 0.0])  # -1, an absent op, picks the zero
+        self._prices = np.array([table.rows[op].median_ms for op in enumerate_ops(space)])
 
     def latency_ms(self, codes: Codes) -> FloatArray:
         """Median latency forecast: [n]."""
-        sums: FloatArray = self._prices[op_index(self.space, codes)].sum(axis=1)
+        sums: FloatArray = op_sum(self.space, codes, self._prices)
         if self.space.id not in self.table.corrections:
             return sums
         return apply(self.correction.coefficients, features(sums, self.space, codes))

@@ -13,7 +13,7 @@ from hwnas.interfaces import FloatArray
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import Correction, Fit, NetTiming, Validation
 from hwnas.spaces.cost import cost
-from hwnas.spaces.index import enumerate_ops, op_index
+from hwnas.spaces.index import enumerate_ops, op_sum
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -29,8 +29,8 @@ MIN_NETS = 4
 
 def row_sum(rows: Mapping[OpSpec, Timing], space: SearchSpace, codes: Codes) -> FloatArray:
     """[n]: sum of the medians of every arch's rows."""
-    prices = np.array([*(rows[op].median_ms for op in enumerate_ops(space)), 0.0])
-    total: FloatArray = prices[op_index(space, codes)].sum(axis=1)
+    prices = np.array([rows[op].median_ms for op in enumerate_ops(space)])
+    total: FloatArray = op_sum(space, codes, prices)
     return total
 
 

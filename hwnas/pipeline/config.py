@@ -14,6 +14,7 @@ from hwnas.core.resources import resource, resource_names
 from hwnas.devices import REGISTRY as TRANSPORTS
 from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.latency.config import ProfileConfig
+from hwnas.pipeline.spaces import space_data
 from hwnas.predictors import REGISTRY as PREDICTORS
 from hwnas.search.config import SearchConfig
 from hwnas.searchers import REGISTRY as SEARCHERS
@@ -104,7 +105,12 @@ def load_config(
 ) -> ExperimentConfig:
     """Validate plain data after `key.path=value` overrides.
 
+    `space:` may name a shipped space or a YAML file; the result holds what that says.
+
     Raises:
         UserError: every problem, with its key path.
     """
-    return build_model(ExperimentConfig, override(data, assignments), where=where)
+    data = override(data, assignments)
+    if isinstance(data.get("space"), (str, dict)):
+        data["space"] = space_data(data["space"])
+    return build_model(ExperimentConfig, data, where=where)

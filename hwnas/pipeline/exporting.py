@@ -14,9 +14,10 @@ from hwnas.core.store import read_json, write_json
 from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.exporters.parity import ParityReport, check_parity
 from hwnas.interfaces import Split
-from hwnas.pipeline.finetuning import load_network, networks, resolution
+from hwnas.pipeline.finetuning import load_network, networks
 from hwnas.pipeline.project import Project
 from hwnas.spaces.arch import Arch
+from hwnas.spaces.lowering import resolution
 
 __all__ = ["export", "images_of", "onnx_path", "parity_reports"]
 
@@ -50,7 +51,7 @@ def export(project: Project, progress: Progress) -> None:
     archs = list(dict.fromkeys(networks(project).values()))
     reports: dict[str, ParityReport] = {}
     for done, arch in enumerate(archs, start=1):
-        model, px = load_network(project, arch), resolution(project, arch)
+        model, px = load_network(project, arch), resolution(project.space, arch)
         folder = project.search_path("export", arch.key)
         for config in project.config.export:
             exporter = EXPORTERS.load(config.name).build(config)

@@ -10,20 +10,15 @@ from hwnas.core.store import read_json, write_bytes, write_json
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.searching import read_result
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.lowering import lower
+from hwnas.spaces.lowering import resolution
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ROLES", "Role", "finetune_all", "load_network", "networks", "resolution"]
+__all__ = ["ROLES", "Role", "finetune_all", "load_network", "networks"]
 
 Role = Literal["winner", "largest", "smallest", "random search"]
 ROLES: tuple[Role, ...] = get_args(Role)
-
-
-def resolution(project: Project, arch: Arch) -> int:
-    """Input size of an arch, in px."""
-    return lower(project.space, arch)[0].in_hw
 
 
 def networks(project: Project) -> dict[Role, Arch]:
@@ -61,7 +56,7 @@ def finetune_all(project: Project, progress: Progress) -> None:
         "random search": read_result(project, baseline=True).winner.arch,
     }
     supernet = project.supernet()
-    teacher_px = resolution(project, space.largest())
+    teacher_px = resolution(space, space.largest())
     calibration = data.calibration_batches(
         config.calibration.n_batches, config.calibration.batch_size
     )
@@ -84,7 +79,7 @@ def finetune_all(project: Project, progress: Progress) -> None:
             extract(supernet, arch),
             data,
             config,
-            px=resolution(project, arch),
+            px=resolution(space, arch),
             teacher=teacher,
             seed=project.config.seed,
             checkpoints=project.search_path("finetuned", "steps", arch.key),

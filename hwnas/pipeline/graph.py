@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 from hwnas.core.progress import Progress
-from hwnas.core.records import dump
+from hwnas.core.records import dump, sparse
 from hwnas.pipeline import (
     exporting,
     finetuning,
@@ -27,7 +26,7 @@ def stages_of(project: Project) -> list[Stage]:
     """All stages in execution order; those of a search carry its name."""
     config, run = project.config, project.run
     plain = config.model_dump(mode="json")
-    space = [project.space.name, asdict(project.space.macro), project.space.allowed]
+    space = [project.space.name, sparse(project.space.macro), project.space.allowed]
     name = config.search.name
     search, tuned, exported = f"search/{name}", f"finetune/{name}", f"export/{name}"
     devices = tuple(f"profile/{device}" for device in project.devices)

@@ -1,32 +1,71 @@
-"""Building a space outside a run folder: by registry name and `key=value` settings."""
+"""Building a space outside a run folder: by registry name, shipped name or YAML file."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from hwnas.core.config import build_model, override
+from hwnas.core.config import build_model, override, read_yaml
 from hwnas.core.errors import UserError
+from hwnas.core.resources import resource, resource_names
 from hwnas.core.store import read_json
 from hwnas.spaces import REGISTRY
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["build_space", "read_arch"]
+__all__ = ["build_space", "read_arch", "shipped_spaces", "space_data"]
+
+_FOLDER = "configs/spaces"
+
+
+def shipped_spaces() -> tuple[str, ...]:
+    """Names of the spaces that come as YAML."""
+    return resource_names(_FOLDER, ".yaml")
 
 
 def build_space(
-    name: str, settings: Sequence[str] = (), *, num_classes: int, in_channels: int = 3
+    name_or_path: str, settings: Sequence[str] = (), *, num_classes: int, in_channels: int = 3
 ) -> SearchSpace:
-    """A registered space with `key=YAML value` settings applied to its Config.
+    """A registered or shipped space, or that of a YAML file, with `key=YAML value` settings.
 
     Raises:
-        UserError: unknown space, unknown or wrong settings.
+        UserError: unknown space, unreadable file, unknown or wrong settings.
     """
-    module = REGISTRY.load(name)
-    config = build_model(module.Config, override({"name": name}, settings), where=f"space {name}")
+    data = override(space_data(name_or_path), settings)
+    module = REGISTRY.load(data["name"])
+    config = build_model(module.Config, data, where=f"space {name_or_path}")
     space: SearchSpace = module.build(config, num_classes=num_classes, in_channels=in_channels)
     return space
+
+
+def space_data(given: str | dict[str, Any]) -> dict[str, Any]:
+    """The `space:` section that a name, a YAML file, or a section itself stands for.
+
+    A section whose `name` is that of a shipped YAML space has that file's keys and its own on top.
+
+    Raises:
+        UserError: unknown space, unreadable file, a file without `name:`.
+    """
+    if isinstance(given, dict):
+        name = given.get("name")
+        return space_data(name) | {**given, "name": "mobile"} if name in shipped_spaces() else given
+    path = Path(given)
+    if path.suffix in (".yaml", ".yml") or given in shipped_spaces():
+        data = read_yaml(path if path.suffix else resource(_FOLDER, f"{given}.yaml"))
+        if not isinstance(data.get("name"), str):
+            raise UserError("a space file says `name:`", expected="name: mobile", where=given)
+        return data
+    names = (*REGISTRY.names, *shipped_spaces())
+    if given not in names:
+        near = difflib.get_close_matches(given, names, n=1)
+        raise UserError(
+            f"unknown space {given!r}",
+            expected=f"a path to a .yaml file, or one of {', '.join(names)}",
+            fix=f"did you mean {near[0]!r}?" if near else "see `hwnas space list`",
+        )
+    return {"name": given}
 
 
 def read_arch(space: SearchSpace, text: str) -> Arch:

@@ -15,7 +15,7 @@ from hwnas.interfaces import Evaluation, Evaluator, FloatArray
 from hwnas.pipeline.evaluations import JournaledEvaluator
 from hwnas.pipeline.project import Project
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.lowering import lower
+from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import Codes
 
 __all__ = ["evaluator", "half_scores", "label", "labelled", "read_labels", "scores_of", "train"]
@@ -122,7 +122,7 @@ def half_scores(project: Project, archs: list[Arch]) -> tuple[FloatArray, FloatA
     validation = list(project.data.eval_batches("val", EVAL_BATCH))
     scores = np.empty((2, len(archs)))
     for column, arch in enumerate(archs):
-        network, px = scorer.network(arch), lower(project.space, arch)[0].in_hw
+        network, px = scorer.network(arch), resolution(project.space, arch)
         for half in (0, 1):
             images = [(resize(x[half::2], px), y[half::2]) for x, y in validation]
             loss = evaluate(network, images).cross_entropy

@@ -25,7 +25,7 @@ from hwnas.exporters.manifest import (
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
 from hwnas.pipeline.exporting import images_of, onnx_path, parity_reports
-from hwnas.pipeline.finetuning import ROLES, load_network, networks, resolution
+from hwnas.pipeline.finetuning import ROLES, load_network, networks
 from hwnas.pipeline.predicting import read_blend, read_report
 from hwnas.pipeline.profiling import Timings, time_models
 from hwnas.pipeline.project import Project
@@ -33,6 +33,7 @@ from hwnas.pipeline.searching import read_result
 from hwnas.search.constraints import metric_key
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
+from hwnas.spaces.lowering import resolution
 
 __all__ = ["Check", "NetworkResult", "Results", "read_results", "verify"]
 
@@ -200,7 +201,7 @@ def _test_top1(project: Project, arch: Arch) -> tuple[float, int]:
     session = onnxruntime.InferenceSession(
         str(onnx_path(project, arch)), options, providers=["CPUExecutionProvider"]
     )
-    x, labels = images_of(project, "test", resolution(project, arch))
+    x, labels = images_of(project, "test", resolution(project.space, arch))
     (tensor,) = session.get_inputs()
     batch = tensor.shape[0] if isinstance(tensor.shape[0], int) else 64
     logits = [
@@ -251,7 +252,7 @@ def _bundle(
     """The winner's bundle for one device: model, golden data, manifest, kit."""
     import torch
 
-    arch, px = winner.arch, resolution(project, winner.arch)
+    arch, px = winner.arch, resolution(project.space, winner.arch)
     x, _ = images_of(project, "val", px, 16)
     with torch.inference_mode():
         logits = load_network(project, arch)(torch.from_numpy(x)).numpy()

@@ -15,14 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.spaces.cost import op_macs, op_params
+from hwnas.spaces.graphs import Edges, slot_graph
 from hwnas.spaces.index import enumerate_ops, op_index
 from hwnas.spaces.ops import OpKind, OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["GraphBatch", "chain", "graph_batch", "op_features", "space_features"]
-
-Edges = NDArray[np.bool_]
-"""bool [n, p, p]: `edges[:, i, j]` where slot i reads the output of slot j."""
+__all__ = ["GraphBatch", "graph_batch", "op_features", "space_features"]
 
 
 @dataclass(frozen=True)
@@ -81,21 +79,10 @@ def space_features(space: SearchSpace) -> NDArray[np.float32]:
 
 
 def graph_batch(space: SearchSpace, codes: Codes) -> GraphBatch:
-    """Graphs of a batch of archs: the chain of their operators."""
-    slots = op_index(space, codes)
-    return with_global_node(slots, chain(slots >= 0), n_ops=len(enumerate_ops(space)))
-
-
-def chain(present: NDArray[np.bool_]) -> Edges:
-    """Edges of chains: every present slot of `present` [n, p] reads the present slot before it."""
-    n, p = present.shape
-    position = np.where(present, np.arange(p), -1)
-    last = np.maximum.accumulate(position, axis=1)  # latest present slot up to here
-    edges = np.zeros((n, p, p), dtype=bool)
-    reader = present[:, 1:] & (last[:, :-1] >= 0)
-    row, slot = np.nonzero(reader)
-    edges[row, slot + 1, last[row, slot]] = True
-    return edges
+    """Graphs of a batch of archs: the chain of their operators, or the DAG of their cell."""
+    shape = slot_graph(space)
+    slots = op_index(space, codes)[:, shape.slots]
+    return with_global_node(slots, shape.edges(slots >= 0), n_ops=len(enumerate_ops(space)))
 
 
 def with_global_node(slots: NDArray[np.int32], edges: Edges, *, n_ops: int) -> GraphBatch:

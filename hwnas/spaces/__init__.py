@@ -5,7 +5,9 @@ from hwnas.core.registry import Registry
 REGISTRY = Registry(
     kind="space",
     package="hwnas.spaces",
-    infrastructure=frozenset({"arch", "cost", "index", "lowering", "macro", "ops", "space"}),
+    infrastructure=frozenset(
+        {"arch", "cost", "graphs", "index", "lowering", "macro", "ops", "space"}
+    ),
 )
 
 __all__ = ["REGISTRY"]

@@ -14,76 +14,121 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.spaces.index import enumerate_ops, op_index
-from hwnas.spaces.ops import OpSpec, layers
+from hwnas.core.errors import UserError
+from hwnas.spaces.index import enumerate_ops, op_max, op_sum
+from hwnas.spaces.macro import MobileMacro
+from hwnas.spaces.ops import Layer, OpSpec, layers
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["AnalyticMetric", "cost", "op_macs", "op_params", "op_peak_memory_bytes"]
+__all__ = [
+    "AnalyticMetric",
+    "Precision",
+    "cost",
+    "is_chain",
+    "op_macs",
+    "op_params",
+    "op_peak_values",
+    "op_weight_bytes",
+]
 
 AnalyticMetric = Literal["macs", "params", "weight_bytes", "peak_memory_bytes"]
+Precision = Literal["fp32", "fp16", "int8"]
 
-BYTES_PER_VALUE = 4  # fp32
+BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+INT8_CHANNEL_BYTES = 8  # per output channel: an int32 bias and an fp32 scale
 
 
 def op_macs(op: OpSpec) -> int:
     """Multiply-accumulates of one operator at batch 1."""
-    return sum(
-        layer.out_hw**2 * layer.out_channels * (layer.in_channels // layer.groups) * layer.kernel**2
-        for layer in layers(op)
-    )
+    return sum(layer.out_hw**2 * _weights(layer) for layer in layers(op))
 
 
 def op_params(op: OpSpec) -> int:
     """Trainable parameters of one operator, BN scale and shift included."""
+    if op.kind == "norm":
+        return 2 * op.out_channels
     return sum(
-        layer.out_channels * (layer.in_channels // layer.groups) * layer.kernel**2
-        + layer.out_channels * (2 * layer.has_bn + layer.has_bias)
+        _weights(layer) + layer.out_channels * (2 * layer.has_bn + layer.has_bias)
         for layer in layers(op)
     )
 
 
-def op_weight_bytes(op: OpSpec) -> int:
-    """Bytes of the deployed fp32 weights: BN folded into one bias per output channel."""
-    return BYTES_PER_VALUE * sum(
-        layer.out_channels * ((layer.in_channels // layer.groups) * layer.kernel**2 + 1)
-        for layer in layers(op)
+def op_weight_bytes(op: OpSpec, precision: Precision) -> int:
+    """Bytes of the deployed weights: BN folded into one bias per output channel.
+
+    int8: weights of one byte, per output channel an int32 bias and an fp32 scale (per-channel
+    symmetric quantisation, as ONNX Runtime and TensorRT deploy it).
+    """
+    size = BYTES[precision]
+    per_channel = INT8_CHANNEL_BYTES if precision == "int8" else size
+    if op.kind == "norm":
+        return 2 * op.out_channels * per_channel
+    has_bias = [layer.has_bn or layer.has_bias or precision == "int8" for layer in layers(op)]
+    return sum(
+        size * _weights(layer) + per_channel * layer.out_channels * biased
+        for layer, biased in zip(layers(op), has_bias, strict=True)
     )
 
 
-def op_peak_memory_bytes(op: OpSpec) -> int:
-    """Largest live set of fp32 activations inside one operator at batch 1."""
+def _weights(layer: Layer) -> int:
+    return layer.out_channels * (layer.in_channels // layer.groups) * layer.kernel**2
+
+
+def op_peak_values(op: OpSpec) -> int:
+    """Largest number of activation values alive inside one operator at batch 1.
+
+    While a layer runs, its input and output are alive, and what a later layer of the operator
+    reads: the block's input up to its residual connection, the features that an SE gate scales.
+    """
     block_input = op.in_channels * op.in_hw**2
-    if op.kind == "pool":
-        return BYTES_PER_VALUE * (block_input + op.out_channels)
+    block_output = op.out_channels * op.out_hw**2
+    if not layers(op):
+        return block_input + block_output
     peak, before_gate = 0, 0
     for position, layer in enumerate(layers(op)):
         live = layer.in_channels * layer.in_hw**2 + layer.out_channels * layer.out_hw**2
-        if op.skip and position > 0:
+        if layer.name == "conv_shortcut":
+            live += block_output  # of the main branch, waiting for the sum
+        elif op.skip and position > 0:
             live += block_input
         if layer.name == "conv_dw":
             before_gate = layer.out_channels * layer.out_hw**2
         if layer.name.startswith("se."):
-            live += before_gate  # the tensor that the gate will scale
+            live += before_gate
         peak = max(peak, live)
-    return BYTES_PER_VALUE * peak
+    if op.skip and op.stride > 1:  # pooling the block's input, with the main branch waiting
+        peak = max(peak, block_input + op.in_channels * op.out_hw**2 + block_output)
+    return peak
 
 
-_PER_OP: dict[str, tuple[Callable[[OpSpec], int], bool]] = {
-    "macs": (op_macs, True),
-    "params": (op_params, True),
-    "weight_bytes": (op_weight_bytes, True),
-    "peak_memory_bytes": (op_peak_memory_bytes, False),
+_PER_OP: dict[str, Callable[[OpSpec, Precision], int]] = {
+    "macs": lambda op, precision: op_macs(op),
+    "params": lambda op, precision: op_params(op),
+    "weight_bytes": op_weight_bytes,
+    "peak_memory_bytes": lambda op, precision: BYTES[precision] * op_peak_values(op),
 }
 
 
 @lru_cache(maxsize=128)
-def _table(space: SearchSpace, metric: AnalyticMetric) -> NDArray[np.int64]:
-    per_op, _ = _PER_OP[metric]
-    return np.array([*(per_op(op) for op in enumerate_ops(space)), 0], dtype=np.int64)
+def _table(space: SearchSpace, metric: AnalyticMetric, precision: Precision) -> NDArray[np.int64]:
+    per_op = _PER_OP[metric]
+    return np.array([per_op(op, precision) for op in enumerate_ops(space)], dtype=np.int64)
 
 
-def cost(space: SearchSpace, codes: Codes, metric: AnalyticMetric) -> NDArray[np.int64]:
-    """int64 [n]: one analytic cost of every row of `codes`."""
-    values = _table(space, metric)[op_index(space, codes)]
-    result: NDArray[np.int64] = values.sum(axis=1) if _PER_OP[metric][1] else values.max(axis=1)
-    return result
+def is_chain(space: SearchSpace) -> bool:
+    """Whether operators run one after the other, so that one of them has the peak memory."""
+    return isinstance(space.macro, MobileMacro)
+
+
+def cost(
+    space: SearchSpace, codes: Codes, metric: AnalyticMetric, *, precision: Precision = "fp32"
+) -> NDArray[np.int64]:
+    """int64 [n]: one analytic cost of every row of `codes`; `precision` matters to bytes alone.
+
+    Raises:
+        UserError: peak memory of a cell space, whose operators do not run one after the other.
+    """
+    if metric == "peak_memory_bytes" and not is_chain(space):
+        raise UserError("peak memory is known for chains of blocks only", found=space.id)
+    reduce = op_max if metric == "peak_memory_bytes" else op_sum
+    return reduce(space, codes, _table(space, metric, precision))

@@ -1,19 +1,28 @@
-"""Vectorised lowering: arrays of archs as arrays of operator numbers."""
+"""Vectorised lowering: arrays of archs as arrays of operator numbers, and sums over them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.core.errors import UserError
 from hwnas.spaces.lowering import lower_slots
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["enumerate_ops", "op_index", "slot_ops"]
+__all__ = ["enumerate_ops", "op_index", "op_max", "op_sum", "slot_ops"]
+
+Number = TypeVar("Number", np.int64, np.float64)
+
+ABSENT = -1
+DISALLOWED = -2
+CHUNK = 1 << 15  # rows at a time, so that intermediate columns stay in the cache
 
 
 @dataclass(frozen=True)
@@ -23,11 +32,16 @@ class _SlotTable:
     columns: tuple[int, ...]
     ids: NDArray[np.int32]  # shape: len(values) of each column
 
+    def rows(self, columns: NDArray[np.int32]) -> NDArray[np.int32]:
+        """int32 [n]: positions in the flat `ids` for the transposed codes `columns` [d, n]."""
+        flat = np.zeros(columns.shape[1], dtype=np.int32)
+        for column, size in zip(self.columns, self.ids.shape, strict=True):
+            flat *= np.int32(size)
+            flat += columns[column]
+        return flat
 
-_DISALLOWED = np.iinfo(np.int32).max  # any table indexed with it fails loudly
 
-
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def _slot_tables(space: SearchSpace) -> tuple[tuple[OpSpec, ...], tuple[_SlotTable, ...]]:
     """All reachable operators, and per slot the table from local codes to operator ids."""
     largest = [len(choice.values) - 1 for choice in space.choices]
@@ -40,15 +54,23 @@ def _slot_tables(space: SearchSpace) -> tuple[tuple[OpSpec, ...], tuple[_SlotTab
             codes = list(largest)
             for column, code in zip(columns, local, strict=True):
                 codes[column] = code
+            if not _is_allowed(space, codes, columns):
+                ids[local] = DISALLOWED
+                continue
             op = lower_slots(space.macro, tuple(codes))[slot]
-            if op is None:
-                ids[local] = -1
-            elif all(c in space.allowed[column] for column, c in zip(columns, local, strict=True)):
-                ids[local] = ops.setdefault(op, len(ops))
-            else:
-                ids[local] = _DISALLOWED
+            ids[local] = ABSENT if op is None else ops.setdefault(op, len(ops))
         tables.append(_SlotTable(tuple(columns), ids))
     return tuple(ops), tuple(tables)
+
+
+def _is_allowed(space: SearchSpace, codes: list[int], columns: list[int]) -> bool:
+    """Whether the codes of those `columns` that matter are allowed."""
+    for column in columns:
+        choice = space.choices[column]
+        is_active = choice.parent is None or codes[choice.parent] in choice.parent_codes
+        if is_active and codes[column] not in space.allowed[column]:
+            return False
+    return True
 
 
 def _slot_columns(space: SearchSpace, largest: list[int]) -> list[list[int]]:
@@ -74,22 +96,75 @@ def enumerate_ops(space: SearchSpace) -> tuple[OpSpec, ...]:
 def slot_ops(space: SearchSpace) -> tuple[tuple[OpSpec, ...], ...]:
     """Per slot of `slot_names`, its distinct operators; those of the space before any `restrict`.
 
-    What a weight shared by all of them must fit, hence the same for a space and its prunings.
+    What a weight shared by all of them must fit, hence the same for a space and its prunings. Only
+    the resolution is the smallest: no weight depends on it.
     """
-    ops, tables = _slot_tables(replace(space, allowed=()))
+    everything = [tuple(range(len(choice.values))) for choice in space.choices]
+    everything[0] = (0,)
+    ops, tables = _slot_tables(replace(space, allowed=tuple(everything)))
     return tuple(tuple(ops[i] for i in np.unique(table.ids) if i >= 0) for table in tables)
 
 
 def op_index(space: SearchSpace, codes: Codes) -> NDArray[np.int32]:
     """int32 [n, p]: operator of every slot as an index into `enumerate_ops`; -1 = absent.
 
-    Every additive cost is `table[op_index].sum(1)` with a zero appended for -1. Equal to `lower()`
-    for canonical codes (tested on random archs of every space). Codes that the space does not
-    allow get an index out of every table's range.
+    Equal to `lower()` for canonical codes (tested on random archs of every space).
+
+    Raises:
+        UserError: codes that the space does not allow.
     """
     tables = _slot_tables(space)[1]
     result = np.empty((len(codes), len(tables)), dtype=np.int32)
-    for slot, table in enumerate(tables):
-        local = tuple(codes[:, column] for column in table.columns)
-        result[:, slot] = table.ids[local] if local else table.ids
+    for part, columns in _chunks(codes):
+        for slot, table in enumerate(tables):
+            result[part, slot] = np.take(table.ids, table.rows(columns))
+    if (result == DISALLOWED).any():
+        raise _disallowed(space)
     return result
+
+
+def op_sum(space: SearchSpace, codes: Codes, per_op: NDArray[Number]) -> NDArray[Number]:
+    """[n]: sum over the operators of every row of `per_op` [len(enumerate_ops(space))].
+
+    The cost of an arch where costs add up; what `per_op[op_index]` would give, without holding it.
+
+    Raises:
+        UserError: codes that the space does not allow.
+    """
+    return _reduce(space, codes, per_op, np.add)
+
+
+def op_max(space: SearchSpace, codes: Codes, per_op: NDArray[Number]) -> NDArray[Number]:
+    """[n]: as `op_sum`, the largest of non-negative values instead of their sum."""
+    return _reduce(space, codes, per_op, np.maximum)
+
+
+def _reduce(
+    space: SearchSpace, codes: Codes, per_op: NDArray[Number], combine: np.ufunc
+) -> NDArray[Number]:
+    tables = _slot_tables(space)[1]
+    result = np.zeros(len(codes), dtype=per_op.dtype)
+    values = np.append(per_op, [0, 0]).astype(per_op.dtype)  # what DISALLOWED and ABSENT index
+    for part, columns in _chunks(codes):
+        total = result[part]
+        for table in tables:
+            rows = table.rows(columns)
+            combine(total, np.take(values[table.ids], rows), out=total)
+            if (table.ids == DISALLOWED).any() and (np.take(table.ids, rows) == DISALLOWED).any():
+                raise _disallowed(space)
+    return result
+
+
+def _chunks(codes: Codes) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Slices of rows, each with its codes transposed: one contiguous int32 line per choice."""
+    for start in range(0, len(codes), CHUNK):
+        part = slice(start, start + CHUNK)
+        yield part, np.ascontiguousarray(codes[part].T, dtype=np.int32)
+
+
+def _disallowed(space: SearchSpace) -> UserError:
+    return UserError(
+        "archs use codes that the space does not allow",
+        expected="rows for which SearchSpace.validate is true",
+        where=f"{space.id}, fingerprint {space.fingerprint}",
+    )

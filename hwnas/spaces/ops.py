@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-from hwnas.core.records import STRICT, dump
+from hwnas.core.records import STRICT, sparse
 from hwnas.core.store import content_hash
 from hwnas.spaces.macro import Act
 
 __all__ = ["Layer", "OpKind", "OpSpec", "layers"]
 
-OpKind = Literal["conv", "mbconv", "dsconv", "pool", "linear"]
+OpKind = Literal["conv", "mbconv", "dsconv", "pool", "linear", "avg_pool", "norm", "identity"]
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,14 @@ class OpSpec:
     """One timed unit of a network with square maps; the only key of latency rows.
 
     kind: `conv` (conv-BN-act), `mbconv` (1x1 expand, depthwise, [SE], 1x1 project), `dsconv`
-    (depthwise, [SE], 1x1), `pool` (global mean), `linear` (with bias, on a pooled vector, hw 1).
-    `mid_channels` is the depthwise width of a block and 0 elsewhere. `skip` adds the input back.
+    (depthwise, [SE], 1x1), `pool` (global mean), `linear` (with bias, on a pooled vector, hw 1);
+    in cells also `avg_pool` (of one window), `norm` (BN-act alone) and `identity`.
+
+    `mid_channels` is the depthwise width of a block and 0 elsewhere. `groups` > 1 of a block splits
+    its 1x1 convolutions and shuffles the channels behind the first. `skip` adds the input back; to
+    an output of another shape, through average pooling by `stride` and a 1x1 convolution without BN
+    where the channels differ. `out_act` comes last, after that sum. `norm` is what a `conv` has
+    behind its weights: BN, a bias, or nothing.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -39,27 +45,33 @@ class OpSpec:
     se_channels: int = 0
     act: Act = "none"
     skip: bool = False
+    norm: Literal["bn", "bias", "none"] = "bn"
+    out_act: Act = "none"
 
     @cached_property
     def key(self) -> str:
         """16 hex digits, stable across versions of this class that add fields with defaults."""
-        data = {k: v for k, v in dump(self, versioned=False).items() if v != _DEFAULTS.get(k)}
-        return content_hash(data)
+        return content_hash(sparse(self))
+
+    @property
+    def has_projection(self) -> bool:
+        """Whether the residual connection needs a convolution of its own."""
+        return self.skip and self.in_channels != self.out_channels
 
     def __str__(self) -> str:
         text = f"{self.kind} {self.in_channels}>{self.out_channels} {self.in_hw}>{self.out_hw}px"
-        if self.kind != "pool":
+        if self.kind not in ("pool", "norm", "identity"):
             text += f" k{self.kernel}s{self.stride}"
         if self.mid_channels:
             text += f" mid{self.mid_channels}"
+        if self.groups > 1:
+            text += f" g{self.groups}"
         if self.se_channels:
             text += f" se{self.se_channels}"
-        return text + (f" {self.act}" if self.act != "none" else "") + (" skip" * self.skip)
-
-
-_DEFAULTS = {
-    name: field.default for name, field in OpSpec.__dataclass_fields__.items() if field.init
-}
+        if self.norm != "bn":
+            text += f" norm={self.norm}"
+        text += (f" {self.act}" if self.act != "none" else "") + (" skip" * self.skip)
+        return text + (f" then {self.out_act}" if self.out_act != "none" else "")
 
 
 @dataclass(frozen=True)
@@ -85,13 +97,13 @@ class Layer:
 
 
 def layers(op: OpSpec) -> tuple[Layer, ...]:
-    """The weighted layers of `op` in execution order; empty for `pool`."""
-    if op.kind == "pool":
-        return ()
+    """The weighted layers of `op` in execution order; none for those without weights."""
     if op.kind == "linear":
         return (
             Layer("linear", op.in_channels, op.out_channels, 1, 1, has_bn=False, has_bias=True),
         )
+    if op.kind not in ("conv", "mbconv", "dsconv"):
+        return ()
     mid = op.mid_channels or op.out_channels
     spatial = Layer(
         name="conv" if op.kind == "conv" else "conv_dw",
@@ -103,13 +115,18 @@ def layers(op: OpSpec) -> tuple[Layer, ...]:
         stride=op.stride,
         padding=op.padding,
         groups=op.groups if op.kind == "conv" else mid,
+        has_bn=op.norm == "bn",
+        has_bias=op.norm == "bias",
         act=op.act,
     )
     if op.kind == "conv":
         return (spatial,)
     found = [spatial]
     if op.kind == "mbconv":
-        found.insert(0, Layer("conv_pw", op.in_channels, mid, op.in_hw, op.in_hw, act=op.act))
+        wide = Layer(
+            "conv_pw", op.in_channels, mid, op.in_hw, op.in_hw, groups=op.groups, act=op.act
+        )
+        found.insert(0, wide)
     if op.se_channels:
         reduce, expand = (mid, op.se_channels), (op.se_channels, mid)
         found += [
@@ -117,5 +134,8 @@ def layers(op: OpSpec) -> tuple[Layer, ...]:
             Layer("se.conv_expand", *expand, 1, 1, has_bn=False, has_bias=True, act="hard_sigmoid"),
         ]
     last = "conv_pwl" if op.kind == "mbconv" else "conv_pw"
-    found.append(Layer(last, mid, op.out_channels, op.out_hw, op.out_hw))
+    found.append(Layer(last, mid, op.out_channels, op.out_hw, op.out_hw, groups=op.groups))
+    if op.has_projection:
+        ends = op.in_channels, op.out_channels, op.out_hw, op.out_hw
+        found.append(Layer("conv_shortcut", *ends, has_bn=False))
     return tuple(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
+from hwnas.core.records import sparse
 from hwnas.core.store import content_hash
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.macro import Choice, MobileMacro
+from hwnas.spaces.macro import Choice, Macro, Value
 
 __all__ = ["Codes", "SearchSpace"]
 
@@ -30,7 +31,7 @@ class SearchSpace:
     """
 
     name: str
-    macro: MobileMacro
+    macro: Macro
     allowed: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
@@ -48,12 +49,12 @@ class SearchSpace:
     @cached_property
     def id(self) -> str:
         """Name and hash of the skeleton, e.g. `mobilenet_tiny-1f2e3d4c`."""
-        return f"{self.name}-{content_hash(asdict(self.macro), digits=8)}"
+        return f"{self.name}-{content_hash(sparse(self.macro), digits=8)}"
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of skeleton and allowed codes."""
-        return content_hash([asdict(self.macro), [list(codes) for codes in self.allowed]])
+        return content_hash([sparse(self.macro), [list(codes) for codes in self.allowed]])
 
     # --- single archs -------------------------------------------------------------------------
 
@@ -99,7 +100,7 @@ class SearchSpace:
         """The arch whose every choice has its smallest allowed value."""
         return self.arch([codes[0] for codes in self.allowed])
 
-    def view(self, arch: Arch) -> dict[str, int]:
+    def view(self, arch: Arch) -> dict[str, Value]:
         """Active choices by name with their values, e.g. `{"stage0.depth": 2, ...}`."""
         active = self.active(np.asarray(arch.codes)[None])[0]
         return {
@@ -176,12 +177,11 @@ class SearchSpace:
 
     def encode(self, codes: Codes) -> NDArray[np.float32]:
         """One-hot of the active choices: [n, sum of len(values)]; zeros where inactive."""
-        active = self.active(codes)
-        blocks = [
-            np.eye(len(choice.values), dtype=np.float32)[codes[:, column]] * active[:, [column]]
-            for column, choice in enumerate(self.choices)
-        ]
-        return np.concatenate(blocks, axis=1)
+        widths = [len(choice.values) for choice in self.choices]
+        first = np.cumsum([0, *widths])
+        encoded = np.zeros((len(codes), first[-1]), dtype=np.float32)
+        encoded[np.arange(len(codes))[:, None], first[:-1] + codes] = self.active(codes)
+        return encoded
 
     def decode(self, encoded: NDArray[np.float32]) -> Codes:
         """Inverse of `encode`."""
@@ -212,7 +212,7 @@ class SearchSpace:
             result *= count(column)
         return result
 
-    def restrict(self, values: Mapping[str, Sequence[int]]) -> SearchSpace:
+    def restrict(self, values: Mapping[str, Sequence[Value]]) -> SearchSpace:
         """The space with the named choices narrowed to the given values.
 
         Raises:

@@ -13,6 +13,7 @@ from hwnas.nets.bn import recalibrate
 from hwnas.nets.extract import extract
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
+from hwnas.spaces.lowering import resolution
 from hwnas.training.config import CalibrationConfig
 from hwnas.training.data import Batch
 from hwnas.training.images import resize
@@ -101,7 +102,7 @@ class SupernetEvaluator:
         )
 
     def _at(self, arch: Arch) -> tuple[list[torch.Tensor], list[Batch]]:
-        px = self._supernet.space.view(arch)["resolution"]
+        px = resolution(self._supernet.space, arch)
         if px not in self._resized:
             self._resized[px] = (
                 [resize(x, px) for x in self._calibration],

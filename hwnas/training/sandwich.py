@@ -8,6 +8,7 @@ import torch
 
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
+from hwnas.spaces.lowering import resolution
 from hwnas.training.images import resize
 from hwnas.training.losses import soft_cross_entropy
 
@@ -50,7 +51,7 @@ def sandwich_step(
     losses = []
     teacher: torch.Tensor | None = None
     for arch in archs:
-        seen = resize(x, supernet.space.view(arch)["resolution"])
+        seen = resize(x, resolution(supernet.space, arch))
         if teacher is None:
             logits = supernet(seen, arch, rng, dropout=dropout, drop_path=drop_path)
             loss = torch.nn.functional.cross_entropy(logits, y, label_smoothing=label_smoothing)

@@ -8,9 +8,9 @@ import torch
 
 from hwnas.core.rng import rng
 from hwnas.nets.graph_conv import GCN, EnsembleMLP
-from hwnas.predictors.graph import chain, graph_batch, op_features, space_features
+from hwnas.predictors.graph import graph_batch, op_features, space_features
+from hwnas.spaces.graphs import chain, graph
 from hwnas.spaces.index import enumerate_ops
-from hwnas.spaces.lowering import graph
 
 
 def test_batches_hold_the_graph_of_every_arch(tiny_space):
