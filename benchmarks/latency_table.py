@@ -1,0 +1,155 @@
+"""How good a latency table of this machine is: forecasts of unseen subnets beside measurements.
+
+    python benchmarks/latency_table.py --space mobilenet_v3 --resolutions 128,160,192,224
+
+Profiles the device from scratch and prints JSON: `mape`, `p95`, `max` and `kendall_tau` of
+forecasts of `--n-validate` subnets by corrections that have not seen them (cross-fitting), the same
+of the raw sum and of a line on MACs, `repeat_mape` and `repeat_tau` of the same subnets from two
+halves of the rounds (no forecast can look better), `coverage` of the 90 % interval, and `seconds`
+in all.
+
+`--busy N` runs N busy processes beside the profiling and then times as many other subnets in quiet:
+`truth` holds the quality of the disturbed table's forecasts against those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas.cli.output import progress_for
+from hwnas.core.stats import kendall_tau
+from hwnas.devices.spec import load_device
+from hwnas.latency.config import ProfileConfig
+from hwnas.latency.estimator import TableEstimator
+from hwnas.latency.validation import fit_quality
+from hwnas.pipeline.profiling import profile, time_networks, validation_nets
+from hwnas.pipeline.spaces import build_space
+from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.space import SearchSpace
+
+TRUTH_SEED = 10_007  # of the subnets that are timed in quiet: others than the table's own
+
+
+@contextlib.contextmanager
+def busy(n: int) -> Iterator[None]:
+    """`n` processes that compute without a pause."""
+    loop = "import numpy as np\nx = np.ones((400, 400))\nwhile True: x = (x @ x) / 400"
+    processes = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(n)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def run(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Profile, and compare."""
+    device = load_device(args.device)
+    px = tuple(int(text) for text in args.resolutions.split(","))
+    space = build_space(args.space, [f"resolutions={list(px)}"], num_classes=1000)
+    config = ProfileConfig(n_validation=args.n_validate, time_budget_s=args.time_budget)
+    begin = time.monotonic()
+    with busy(args.busy):
+        table = profile(
+            space,
+            device,
+            folder / "table",
+            config,
+            seed=args.seed,
+            progress=progress_for("profile"),
+        )
+    seconds = time.monotonic() - begin
+    if args.out:
+        table.save(args.out)
+    correction = table.corrections[space.id]
+    validation = correction.validation
+    errors = [net.measured_ms / net.forecast_ms - 1 for net in validation.nets]
+    result: dict[str, Any] = {
+        "space": space.name,
+        "resolutions": px,
+        "device": device.name,
+        "seed": args.seed,
+        "n_ops": len(enumerate_ops(space)),
+        "n_nets": len(validation.nets),
+        "rounds": table.facts["rounds"],
+        "seconds": round(seconds, 1),
+        **asdict(validation.forecast),
+        "repeat_mape": validation.repeat_mape,
+        "repeat_tau": validation.repeat_tau,
+        "raw_sum": asdict(validation.raw_sum),
+        "macs_line": asdict(validation.macs_line),
+        "interval_fraction": correction.interval_fraction,
+        "coverage": float(np.mean(np.abs(errors) <= correction.interval_fraction)),
+        "coefficients": correction.coefficients,
+        "warnings": len(table.warnings),
+        "busy": args.busy,
+    }
+    if args.busy:
+        result["truth"] = truth(space, args, folder, TableEstimator(table, space), config)
+    return result
+
+
+def truth(
+    space: SearchSpace,
+    args: argparse.Namespace,
+    folder: Path,
+    estimator: TableEstimator,
+    config: ProfileConfig,
+) -> dict[str, Any]:
+    """Forecasts against other subnets, timed in quiet after the busy processes are gone."""
+    nets = validation_nets(space, args.n_validate, seed=TRUTH_SEED + args.seed)
+    quiet = config.model_copy(update={"time_budget_s": args.time_budget / 3})
+    measured = time_networks(
+        space,
+        nets,
+        estimator.device,
+        folder / "truth",
+        quiet,
+        seed=args.seed,
+        progress=progress_for("truth"),
+    )
+    ms = np.array([timing.median_ms for timing in measured.timings])
+    low, high = estimator.interval_ms(nets).T
+    return {
+        **asdict(fit_quality(estimator.latency_ms(nets), ms)),
+        "repeat_mape": fit_quality(*measured.halves).mape,
+        "repeat_tau": kendall_tau(*measured.halves),
+        "coverage": float(np.mean((low <= ms) & (ms <= high))),
+        "n_nets": len(nets),
+    }
+
+
+def main() -> None:
+    """Parse the command line and print the result."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--space", default="mobilenet_v3")
+    parser.add_argument("--device", default="local")
+    parser.add_argument("--resolutions", default="128,160,192,224", help="px, comma-separated")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--n-validate", type=int, default=60)
+    parser.add_argument("--time-budget", type=float, default=780.0, help="s of timing")
+    parser.add_argument("--busy", type=int, default=0, help="busy processes beside the profiling")
+    parser.add_argument("--out", type=Path, help="keep the table here")
+    parser.add_argument("--work", type=Path, help="folder to resume in; a temporary one otherwise")
+    parser.add_argument("--format", choices=["json"], default="json")
+    args = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = args.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        print(json.dumps(run(args, folder), indent=1))
+
+
+if __name__ == "__main__":
+    main()
