@@ -1,87 +1,217 @@
-"""What weight sharing costs: the sandwich step against the same subnets trained on their own.
+"""What weight sharing costs: the sandwich step against OFA's, and against the same subnets alone.
 
-    python benchmarks/supernet_step.py --rounds 20
+    python benchmarks/supernet_step.py --rounds 10
 
-Interleaved pairs on one thread: per round, four forward and backward passes through the supernet
-and through four extracted subnets of the same archs, in random order. Prints JSON; only the ratio
-means something on a shared machine, since both sides of a pair meet the same moment of it.
+Four forward and backward passes (largest, smallest, two drawn) at 96 px, batch 16, on one thread:
+through the supernet of `mobilenet_v3`, through the modules of the `ofa` package in the same loop
+(as its trainer feeds them, and with channels_last images, which suits them better), and through
+four extracted subnets trained on their own. Every round runs all of them in random order, so that
+they meet the same moments of a shared machine; ratios are medians over rounds of CPU time. Also
+prints the time of an extraction and, from processes of their own, the peak memory of a step.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from hwnas.core.env import host_facts
+from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.nets.extract import extract
 from hwnas.nets.supernet import Supernet
-from hwnas.spaces.lowering import lower
-from hwnas.spaces.mobilenet_tiny import Config, build
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.mobilenet_v3 import Config, build
+from hwnas.spaces.space import SearchSpace
 from hwnas.training.losses import soft_cross_entropy
+
+N_CLASSES = 1000
+WARM_UP = 1
+INSTALL = (
+    "pip install --no-deps ofa==0.1.0.post202307202001 && pip install pillow pyyaml tqdm gdown"
+    " (in an environment of its own, with hwnas), or --without-ofa"
+)
+Step = Callable[[], None]
+
+
+class Steps:
+    """The contenders, made when asked for, each a function that runs one step."""
+
+    def __init__(self, batch: int, px: int, seed: int) -> None:
+        self.seed = seed
+        self.space = build(Config(resolutions=(px,)), num_classes=N_CLASSES)
+        drawn = self.space.sample(rng(seed, "benchmark/archs"), 2)
+        self.archs = [
+            self.space.largest(),
+            self.space.smallest(),
+            *(self.space.arch(row) for row in drawn),
+        ]
+        generator = torch.Generator().manual_seed(seed)
+        self.x = torch.randn(batch, 3, px, px, generator=generator)
+        self.target = torch.randn(batch, N_CLASSES, generator=generator)
+
+    def supernet(self) -> Step:
+        """Ours."""
+        net = Supernet(self.space, seed=self.seed)
+        return self._step(net, [lambda x, arch=arch: net(x, arch) for arch in self.archs])
+
+    def separate(self) -> Step:
+        """Our subnets alone, with the layout that suits them."""
+        supernet = Supernet(self.space, seed=self.seed)
+        nets = torch.nn.ModuleList(extract(supernet, arch) for arch in self.archs).train()
+        return self._step(nets, list(nets), channels_last=True)
+
+    def ofa(self, *, channels_last: bool = False) -> Step:
+        """The modules of the `ofa` package, with the same archs."""
+        try:
+            from ofa.imagenet_classification.elastic_nn.modules.dynamic_op import (
+                DynamicSeparableConv2d,
+            )
+            from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
+        except ImportError as error:
+            raise UserError("the ofa package is missing", found=str(error), fix=INSTALL) from error
+        DynamicSeparableConv2d.KERNEL_TRANSFORM_MODE = 1
+        net = OFAMobileNetV3(
+            dropout_rate=0, ks_list=[3, 5, 7], expand_ratio_list=[3, 4, 6], depth_list=[2, 3, 4]
+        ).train()
+
+        def run(x: torch.Tensor, arch: Arch) -> torch.Tensor:
+            net.set_active_subnet(**_ofa_settings(self.space, arch))
+            logits: torch.Tensor = net(x)
+            return logits
+
+        calls = [lambda x, arch=arch: run(x, arch) for arch in self.archs]
+        return self._step(net, calls, channels_last=channels_last)
+
+    def ofa_channels_last(self) -> Step:
+        """OFA with images whose layout suits its convolutions."""
+        return self.ofa(channels_last=True)
+
+    def _step(
+        self,
+        net: torch.nn.Module,
+        calls: Sequence[Callable[..., torch.Tensor]],
+        *,
+        channels_last: bool = False,
+    ) -> Step:
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        x = self.x.contiguous(memory_format=layout)
+
+        def step() -> None:
+            net.zero_grad(set_to_none=True)
+            for call in calls:
+                soft_cross_entropy(call(x), self.target).backward()
+
+        return step
 
 
 def main() -> None:
     """Parse options, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--resolutions", type=int, nargs="+", default=[16, 20, 24])
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--px", type=int, default=96)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--without-ofa", action="store_true")
+    parser.add_argument("--peak-memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    space = build(Config(resolutions=tuple(options.resolutions)), num_classes=10)
-    drawn = space.sample(rng(options.seed, "benchmark/archs"), 2)
-    archs = [space.largest(), space.smallest(), *(space.arch(row) for row in drawn)]
-    supernet = Supernet(space, seed=options.seed)
-    alone = [extract(supernet, arch).train() for arch in archs]
-    generator = torch.Generator().manual_seed(options.seed)
-    images = [
-        torch.randn(
-            options.batch, 3, *(2 * (lower(space, arch)[0].in_hw,)), generator=generator
-        ).contiguous(memory_format=torch.channels_last)
-        for arch in archs
-    ]
-    target = torch.randn(options.batch, 10, generator=generator)
+    steps = Steps(options.batch, options.px, options.seed)
+    if options.peak_memory_of:
+        getattr(steps, options.peak_memory_of)()()
+        status = Path("/proc/self/status").read_text()  # unlike ru_maxrss, of this program alone
+        print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+        return
+    names = ["supernet", "separate"]
+    if not options.without_ofa:
+        names += ["ofa", "ofa_channels_last"]
+    try:
+        seconds = _interleaved({name: getattr(steps, name)() for name in names}, options)
+    except UserError as error:
+        sys.exit(str(error))
+    peaks = {name: _peak_memory_mb(name) for name in names if name != "ofa_channels_last"}
+    result = {
+        "benchmark": "supernet_step",
+        "space": steps.space.id,
+        "batch": options.batch,
+        "px": options.px,
+        "rounds": options.rounds,
+        **_ratios(seconds),
+        "cpu_s": {name: round(float(np.median(values)), 4) for name, values in seconds.items()},
+        "extract_ms": _extract_ms(steps),
+        "peak_memory_mb": peaks,
+        "host": host_facts(),
+    }
+    print(json.dumps(result, indent=1))
 
-    def shared_step() -> None:
-        for arch, x in zip(archs, images, strict=True):
-            soft_cross_entropy(supernet(x, arch), target).backward()
 
-    def separate_step() -> None:
-        for net, x in zip(alone, images, strict=True):
-            soft_cross_entropy(net(x), target).backward()
-
-    steps = {"supernet": shared_step, "separate": separate_step}
+def _interleaved(steps: dict[str, Step], options: argparse.Namespace) -> dict[str, list[float]]:
+    """CPU seconds of every step in every round."""
     order = rng(options.seed, "benchmark/order")
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for warm in range(options.rounds + 2):
+    for turn in range(options.rounds + WARM_UP):
         for name in order.permutation(list(steps)):
-            begin = time.perf_counter()
+            begin = time.process_time()
             steps[name]()
-            if warm >= 2:
-                seconds[name].append(time.perf_counter() - begin)
-    pairs = np.array(seconds["supernet"]) / np.array(seconds["separate"])
-    print(
-        json.dumps(
-            {
-                "benchmark": "supernet_step",
-                "space": space.id,
-                "batch": options.batch,
-                "rounds": options.rounds,
-                "ratio_to_extracted": round(float(np.median(pairs)), 4),
-                "ratio_p10_p90": [round(float(q), 4) for q in np.quantile(pairs, [0.1, 0.9])],
-                "supernet_s": round(float(np.median(seconds["supernet"])), 4),
-                "separate_s": round(float(np.median(seconds["separate"])), 4),
-                "host": host_facts(),
-            },
-            indent=1,
-        )
-    )
+            if turn >= WARM_UP:
+                seconds[name].append(time.process_time() - begin)
+    return seconds
+
+
+def _ratios(seconds: dict[str, list[float]]) -> dict[str, object]:
+    """Median ratio of the supernet to each of the others, and its spread."""
+    names = {
+        "separate": "ratio_to_extracted",
+        "ofa": "ratio_to_ofa",
+        "ofa_channels_last": "ratio_to_ofa_channels_last",
+    }
+    found: dict[str, object] = {}
+    for other, name in names.items():
+        if other in seconds:
+            pairs = np.array(seconds["supernet"]) / np.array(seconds[other])
+            found[name] = round(float(np.median(pairs)), 4)
+            found[f"{name}_p10_p90"] = [round(float(q), 4) for q in np.quantile(pairs, [0.1, 0.9])]
+    return found
+
+
+def _extract_ms(steps: Steps) -> dict[str, float]:
+    """Median milliseconds of CPU time that extraction takes, largest and smallest."""
+    supernet = Supernet(steps.space, seed=steps.seed)
+    found = {}
+    for name, arch in zip(("largest", "smallest"), steps.archs[:2], strict=True):
+        values = []
+        for _ in range(11):
+            begin = time.process_time()
+            extract(supernet, arch)
+            values.append(time.process_time() - begin)
+        found[name] = round(1e3 * float(np.median(values)), 1)
+    return found
+
+
+def _peak_memory_mb(name: str) -> int:
+    """Peak resident memory of a process that runs one step."""
+    command = [sys.executable, __file__, "--peak-memory-of", name]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return int(output.split()[-1]) // 1024
+
+
+def _ofa_settings(space: SearchSpace, arch: Arch) -> dict[str, list[int]]:
+    """Kernels and expansions of 20 blocks, depths of 5 stages; 3 where a block is absent."""
+    view = space.view(arch)
+    blocks = [f"stage{stage}.block{block}" for stage in range(1, 6) for block in range(4)]
+    return {
+        "ks": [int(view.get(f"{block}.kernel", 3)) for block in blocks],
+        "e": [int(view.get(f"{block}.expand", 3)) for block in blocks],
+        "d": [int(view[f"stage{stage}.depth"]) for stage in range(1, 6)],
+    }
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ TIMING_PLAN = {
     "rounds": 15,
     "min_rounds": 5,
     "time_budget_s": 5.0,
+    "target_error": 0.0,
+    "reference": "net",
     "warmup_runs": 5,
     "hot_samples": 20,
     "turn_budget_s": 0.5,
@@ -146,7 +148,8 @@ def check_latency(folder, model, fact):
 
 def measure_ms(path, device):
     """Median over rounds of each round's fastest hot run, timed by bench.py, which lies beside."""
-    plan = dict(TIMING_PLAN, **{key: device[key] for key in ("provider", "threads", "batch")})
+    keys = ("provider", "precision", "threads", "batch")
+    plan = dict(TIMING_PLAN, **{key: device[key] for key in keys})
     model = path.read_bytes()
     with tempfile.TemporaryDirectory() as folder:
         plan["items"] = [
@@ -161,7 +164,7 @@ def measure_ms(path, device):
         if done.returncode != 0:
             raise BundleError(f"bench.py failed: {done.stderr.strip()[-500:]}")
         lines = [json.loads(line) for line in results.read_text().splitlines()[1:]]
-    best_ns = [min(turn[3:]) for line in lines for turn in line["turns"]]
+    best_ns = [min(turn[3:]) for line in lines for turn in line.get("turns", ())]
     return float(np.median(best_ns)) / 1e6
 
 

@@ -266,8 +266,12 @@ class Searcher(Protocol):
         """Propose up to n archs [m, d], m <= n; m = 0 when it has nothing left to propose."""
         ...
 
-    def tell(self, codes: Codes, rewards: FloatArray) -> None:
-        """Rewards (higher is better) of exactly the codes of the last `ask`."""
+    def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
+        """Rewards (higher is better) of exactly the codes of the last `ask`.
+
+        `objectives` [n, 1 + k], all to be minimised: minus the score, then cost / limit of each of
+        k constraints; for searchers of whole fronts. Without it the reward is the one objective.
+        """
         ...
 
     def state(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.spaces.ops import Layer, OpSpec, layers
 
@@ -99,18 +100,49 @@ class _Graph:
         if op.kind == "pool":
             self.is_flat = feeds_linear
             return self._mean(value, name, keepdims=not feeds_linear)
-        block_input = value
-        gated = ""  # the tensor that squeeze-and-excitation scales
-        for layer in layers(op):
+        if op.kind == "linear":
+            return self._linear(layers(op)[0], value, f"{name}.linear")
+        main = [layer for layer in layers(op) if layer.name != "conv_shortcut"]
+        if not main:
+            raise UserError("an operator of cells has no ONNX form", found=op)
+        out, gated = value, ""
+        for layer in main:
             path = f"{name}.{layer.name}"
-            if layer.name == "linear":
-                return self._linear(layer, value, path)
             if layer.name == "se.conv_reduce":
-                gated, value = value, self._mean(value, f"{name}.se.mean")
-            value = self._activation(layer.act, self._conv(layer, value, path), path)
+                gated, out = out, self._mean(out, f"{name}.se.mean")
+            out = self._activation(layer.act, self._conv(layer, out, path), path)
             if layer.name == "se.conv_expand":
-                value = self._node("Mul", [gated, value], f"{name}.se.gate")
-        return self._node("Add", [value, block_input], f"{name}.skip") if op.skip else value
+                out = self._node("Mul", [gated, out], f"{name}.se.gate")
+            if layer is main[0] and op.kind == "mbconv" and op.groups > 1:
+                out = self._shuffle(op, out, f"{name}.shuffle")
+        if op.skip:
+            out = self._node("Add", [out, self._shortcut(op, value, name)], f"{name}.skip")
+        return self._activation(op.out_act, out, f"{name}.out")
+
+    def _shortcut(self, op: OpSpec, value: str, name: str) -> str:
+        """The block's input, brought to the shape of its output."""
+        if op.stride > 1:
+            value = self._node(
+                "AveragePool",
+                [value],
+                f"{name}.pool_shortcut",
+                kernel_shape=[op.stride] * 2,
+                strides=[op.stride] * 2,
+                ceil_mode=1,
+            )
+        if op.has_projection:
+            value = self._conv(layers(op)[-1], value, f"{name}.conv_shortcut")
+        return value
+
+    def _shuffle(self, op: OpSpec, value: str, path: str) -> str:
+        """Channels of every group dealt out over all groups."""
+        maps = [op.in_hw, op.in_hw]
+        apart = np.array([0, op.groups, op.mid_channels // op.groups, *maps], dtype=np.int64)
+        joined = np.array([0, op.mid_channels, *maps], dtype=np.int64)
+        value = self._node("Reshape", [value, self._constant(f"{path}.apart", apart)], f"{path}.in")
+        value = self._node("Transpose", [value], path, perm=[0, 2, 1, 3, 4])
+        shape = self._constant(f"{path}.joined", joined)
+        return self._node("Reshape", [value, shape], f"{path}.out")
 
     def _conv(self, layer: Layer, value: str, path: str) -> str:
         per_group = layer.in_channels // layer.groups
@@ -158,12 +190,15 @@ class _Graph:
             return self._node("Mul", [value, gate], path)
         raise NotImplementedError(f"no ONNX form of the activation {act!r}")
 
-    def _weights(self, path: str, layer: Layer, shape: tuple[int, ...]) -> tuple[str, str]:
-        """He-scaled weights [out, *shape] and a small bias (BN folded)."""
+    def _weights(self, path: str, layer: Layer, shape: tuple[int, ...]) -> list[str]:
+        """He-scaled weights [out, *shape] and, where there is BN or a bias, a small bias."""
         weight = self.rng.standard_normal((layer.out_channels, *shape), dtype=np.float32)
         weight *= np.float32(np.sqrt(2 / np.prod(shape)))
-        bias = 0.1 * self.rng.standard_normal(layer.out_channels, dtype=np.float32)
-        return self._constant(f"{path}.weight", weight), self._constant(f"{path}.bias", bias)
+        found = [self._constant(f"{path}.weight", weight)]
+        if layer.has_bn or layer.has_bias:
+            bias = 0.1 * self.rng.standard_normal(layer.out_channels, dtype=np.float32)
+            found.append(self._constant(f"{path}.bias", bias))
+        return found
 
     def _constant(self, name: str, value: NDArray[np.float32] | NDArray[np.int64]) -> str:
         if name not in self.initializers:

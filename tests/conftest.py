@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
+CACHE = tempfile.TemporaryDirectory(prefix="hwnas-cache-")  # instead of ~/.cache
+os.environ.setdefault("HWNAS_CACHE", CACHE.name)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two spinning pools on two cores slow each other
 
 import pytest

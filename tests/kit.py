@@ -15,8 +15,9 @@ KIT = Path(__file__).resolve().parent.parent / "export" / "bench.py"
 
 
 def load_kit() -> ModuleType:
-    """`export/bench.py`, imported by path: it is not part of the package."""
-    spec = importlib.util.spec_from_file_location("bench_kit", KIT)
+    """`export/bench_protocol.py`, imported by path: it is not part of the package."""
+    path = KIT.with_name("bench_protocol.py")
+    spec = importlib.util.spec_from_file_location("bench_protocol", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -74,11 +75,13 @@ FACTS = {
     "runtime": "onnxruntime",
     "runtime_version": "0.0",
     "provider": "CPUExecutionProvider",
+    "precision": "fp32",
     "threads": 1,
     "batch": 1,
 }
 HOST = {
     "cpu": "Fake 1",
+    "accelerator": None,
     "n_cpus": 1,
     "affinity": [0],
     "governor": None,

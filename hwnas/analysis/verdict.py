@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from hwnas.analysis.bias import BiasReport
-from hwnas.analysis.ranks import RankReport
+from hwnas.analysis.ranks import Prune, RankReport
 
-__all__ = ["verdict"]
+__all__ = ["safe_to_prune", "verdict"]
 
 SAFE_RECALL = 0.95
 """Pruning is safe where at least this share of the true top 10 % survives it."""
@@ -37,16 +37,21 @@ def _agreement(ranks: RankReport) -> str:
     return f"{text}, {top.value:.2f} within the true top 10 %."
 
 
-def _prune(ranks: RankReport) -> str:
+def safe_to_prune(ranks: RankReport) -> Prune | None:
+    """The largest pruning by the score that keeps the true top 10 %; None: not even the least."""
     safe = [prune for prune in ranks.prunes if prune.recall_of_top.low >= SAFE_RECALL]
-    if not safe:
+    return max(safe, key=lambda prune: prune.pruned_fraction) if safe else None
+
+
+def _prune(ranks: RankReport) -> str:
+    furthest = safe_to_prune(ranks)
+    if furthest is None:
         least = ranks.prunes[0]
         kept = least.recall_of_top
         return (
             f"Not safe to prune: without the worst {least.pruned_fraction:.0%} of the archs, "
             f"{kept.low:.0%} to {kept.high:.0%} of the true top 10 % are left."
         )
-    furthest = max(safe, key=lambda prune: prune.pruned_fraction)
     return (
         f"Safe to prune the worst {furthest.pruned_fraction:.0%}: "
         f"{furthest.recall_of_top.value:.0%} of the true top 10 % survive."

@@ -21,6 +21,7 @@ class Kind(str, Enum):
     predictors = "predictors"
     searchers = "searchers"
     transports = "transports"
+    runtimes = "runtimes"
     exporters = "exporters"
     devices = "devices"
     configs = "configs"
@@ -40,6 +41,13 @@ def list_kind(kind: Kind, format: FormatOption = Format.table) -> None:
         rows = [
             {"name": name, "summary": _header(resource(*parts, f"{name}.yaml").read_text())}
             for name in resource_names("/".join(parts), ".yaml")
+        ]
+    elif kind is Kind.runtimes:
+        from hwnas.devices.runtimes import describe_runtime, runtime_names
+
+        rows = [
+            {"name": v.name, "summary": v.summary, "available": v.install or "yes"}
+            for v in map(describe_runtime, runtime_names())
         ]
     else:
         from hwnas.pipeline.config import REGISTRIES

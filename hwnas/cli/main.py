@@ -7,6 +7,7 @@ stopped by SIGINT and SIGTERM (the same command continues).
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -77,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(error.exit_code)
     except _Stopped as stopped:
         name = signal.Signals(stopped.number).name
-        sys.stderr.write(f"\nstopped by {name}; nothing is lost, the same command continues\n")
+        command = shlex.join(["hwnas", *given])
+        sys.stderr.write(f"\nstopped by {name}; nothing is lost, to go on: {command}\n")
         sys.exit(128 + stopped.number)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hwnas.cli.options import FormatOption, RunArgument
+from hwnas.cli.options import FormatOption, RunArgument, SpaceSettings
 from hwnas.cli.output import Format, emit, progress_for
 from hwnas.cli.stages import stage_verb
+from hwnas.core.errors import UserError
 
 if TYPE_CHECKING:
     from hwnas.pipeline.project import Project
@@ -55,22 +57,83 @@ app.command("fit")(
 
 @app.command("eval")
 def evaluate(
-    folder: RunArgument,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="Run folder, for its own labels.")
+    ] = None,
+    records: Annotated[
+        Path | None, typer.Option("--records", help="A file of labelled archs instead.")
+    ] = None,
+    reader: Annotated[
+        str | None, typer.Option("--reader", help="Its format; otherwise guessed from the file.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="COLUMN", help="What to forecast.")
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--also", metavar="COLUMN", help="Cheaper labels of all archs to learn from."),
+    ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option("--proxy", metavar="COLUMN", help="A column to use as a feature."),
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", help="The archs' space, where the reader does not say.")
+    ] = None,
+    num_classes: Annotated[int | None, typer.Option("--num-classes", min=1)] = None,
+    settings: SpaceSettings = None,
+    predictor: Annotated[
+        str, typer.Option("--predictor", help="See `hwnas list predictors`.")
+    ] = "gcn",
     train_size: Annotated[int, typer.Option("--train-size", min=4, help="Labels to fit on.")] = 100,
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=100)] = 3,
+    baselines: Annotated[bool, typer.Option(help="Measure the other predictors too.")] = True,
     format: FormatOption = Format.table,
 ) -> None:
-    """Every installed predictor on random splits of a run's labels: fit on N, rank all the rest."""
-    from hwnas.pipeline.predicting import compare_predictors
+    """Fit on N random labels and rank all others, beside every other predictor and plain costs.
+
+    Example: `hwnas predictor eval --records records.json --train-size 100 --seeds 10`.
+    """
+    from hwnas.pipeline.comparing import compare, labels_of_file, labels_of_run
     from hwnas.pipeline.project import open_project
 
-    with open_project(
-        folder, progress_for=progress_for, command="hwnas predictor eval", read_only=True
-    ) as project:
-        rows = compare_predictors(
-            project, n_fit=train_size, n_seeds=seeds, progress=progress_for("predictor eval")
+    if records is not None and folder is None:
+        labels = labels_of_file(
+            records,
+            reader=reader,
+            target=target,
+            also=also or (),
+            proxies=proxy or (),
+            space=space,
+            settings=settings or (),
+            num_classes=num_classes,
         )
-        emit(rows, format=format)
+    elif folder is not None and records is None:
+        with open_project(
+            folder, progress_for=progress_for, command="hwnas predictor eval", read_only=True
+        ) as project:
+            labels = labels_of_run(project)
+    else:
+        raise UserError("say what to evaluate on", expected="either RUN or --records FILE")
+    rows = compare(
+        labels,
+        predictor,
+        n_fit=train_size,
+        n_seeds=seeds,
+        has_baselines=baselines,
+        progress=progress_for("predictor eval"),
+    )
+    first, *others = rows
+    emit(
+        rows,
+        format=format,
+        **first,
+        baselines={row["predictor"]: row for row in others},
+        n_fit=train_size,
+        n_test=len(labels.codes) - train_size,
+        n_seeds=seeds,
+        target=labels.target,
+    )
 
 
 @app.command("predict")

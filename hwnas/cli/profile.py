@@ -13,7 +13,7 @@ from hwnas.cli.output import Format, emit, progress_for
 from hwnas.core.errors import UserError
 
 if TYPE_CHECKING:
-    from hwnas.interfaces import DeviceSpec
+    from hwnas.interfaces import DeviceSpec, Transport
     from hwnas.latency.config import ProfileConfig
     from hwnas.latency.table import LatencyTable
     from hwnas.spaces.space import SearchSpace
@@ -86,7 +86,7 @@ def device(
     from hwnas.pipeline.measuring import describe_cost
     from hwnas.pipeline.profiling import profile
 
-    built, spec, knobs = resolve(
+    built, spec, knobs, transport = resolve(
         device, space, resolutions, settings, num_classes, profile_settings
     )
     target = out or Path(f"{spec.name}.json")
@@ -101,6 +101,7 @@ def device(
         knobs,
         seed=seed,
         progress=progress_for(f"profile {spec.name}"),
+        transport=transport,
     )
     save_table(table, target, format)
 
@@ -124,7 +125,7 @@ def pack(
 
     from hwnas.pipeline.offline import pack as write_pack
 
-    built, spec, knobs = resolve(
+    built, spec, knobs, _ = resolve(
         device, space, resolutions, settings, num_classes, profile_settings
     )
     write_pack(built, spec, knobs, out, seed=seed, progress=progress_for("pack"))
@@ -134,7 +135,9 @@ def pack(
 @app.command("import")
 def import_(
     device: DeviceArgument,
-    results: Annotated[Path, typer.Argument(help="What bench.py wrote on the device.")],
+    results: Annotated[
+        Path, typer.Argument(help="What bench.py wrote on the device, or a zip with it.")
+    ],
     space: SpaceOption = None,
     resolutions: ResolutionsOption = None,
     settings: SpaceSettings = None,
@@ -147,7 +150,7 @@ def import_(
     """Turn results of a packed kit into a table; takes the same options as `pack`."""
     from hwnas.pipeline.offline import import_results
 
-    built, spec, knobs = resolve(
+    built, spec, knobs, _ = resolve(
         device, space, resolutions, settings, num_classes, profile_settings
     )
     table = import_results(built, spec, knobs, results, seed=seed)
@@ -161,10 +164,10 @@ def resolve(
     settings: list[str] | None,
     num_classes: int,
     profile_settings: list[str] | None,
-) -> tuple[SearchSpace, DeviceSpec, ProfileConfig]:
-    """Space, device and settings of profiling from the options that verbs share."""
+) -> tuple[SearchSpace, DeviceSpec, ProfileConfig, Transport]:
+    """Space, device, settings of profiling and transport from the options that verbs share."""
     from hwnas.core.config import build_model, override
-    from hwnas.devices.spec import load_device
+    from hwnas.devices.spec import load_device, load_transport
     from hwnas.latency.config import ProfileConfig
     from hwnas.pipeline.spaces import build_space
 
@@ -174,22 +177,26 @@ def resolve(
     if resolutions is not None:
         given.append(f"resolutions=[{resolutions}]")
     knobs = build_model(ProfileConfig, override({}, profile_settings or ()), where="--profile")
-    return build_space(space, given, num_classes=num_classes), load_device(device), knobs
+    built = build_space(space, given, num_classes=num_classes)
+    return built, load_device(device), knobs, load_transport(device)
 
 
 def _profile_for_run(
     device: str, run: Path, config: str | None, format: Format, dry_run: bool
 ) -> None:
     from hwnas.cli.stages import run_stage
+    from hwnas.pipeline.moving import set_aside_foreign_table
 
+    name = Path(device).stem if Path(device).suffix in (".yaml", ".yml") else device
     run_stage(
         run,
-        f"profile/{device}",
+        f"profile/{name}",
         config=config,
         settings=None,
         format=format,
         dry_run=dry_run,
-        show=lambda project: show_table(project.estimator(device).table, format),
+        show=lambda project: show_table(project.estimator(name).table, format),
+        before=lambda project: set_aside_foreign_table(project, name),
     )
 
 

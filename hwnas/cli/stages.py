@@ -37,6 +37,7 @@ def run_stage(
     format: Format,
     dry_run: bool,
     show: Callable[[Project], None],
+    before: Callable[[Project], None] | None = None,
 ) -> None:
     """Bring the stages called `prefix` or `prefix/...` up to date, then `show` the outcome."""
     from hwnas.pipeline.graph import stages_of
@@ -54,6 +55,8 @@ def run_stage(
         if dry_run:
             emit_plan(project, format)
             return
+        if before is not None:
+            before(project)
         stages = stages_of(project)
         only = [s.name for s in stages if s.name == prefix or s.name.startswith(f"{prefix}/")]
         execute(stages, project.run, only=only)

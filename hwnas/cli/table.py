@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli.options import FormatOption, SpaceSettings
+from hwnas.cli.options import DryRunOption, FormatOption, SpaceSettings
 from hwnas.cli.output import Format, emit, progress_for
 from hwnas.cli.profile import (
     ClassesOption,
@@ -66,9 +66,14 @@ def list_tables(
 @app.command()
 def show(table: TableArgument, format: FormatOption = Format.table) -> None:
     """What a table is of, and how good its forecasts are."""
+    import logging
+
     from hwnas.pipeline.tables import find_table
 
-    show_table(find_table(table), format)
+    found = find_table(table)
+    show_table(found, format)
+    for warning in found.warnings:
+        logging.getLogger("hwnas.cli").warning("%s", warning)
 
 
 @app.command()
@@ -113,39 +118,80 @@ def fit(
 
 
 @app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="FORMAT", help="pixel1, tfnas or help.")],
+    path: Annotated[Path, typer.Argument(help="The published file, or folder of HELP's data.")],
+    out: Annotated[Path, typer.Option("--out", help="Table to write.")],
+    device: Annotated[
+        str | None, typer.Option("--device", help="Column of HELP's data, e.g. gold_6240.")
+    ] = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Make a table of published latencies; rows are fitted where only whole networks were timed.
+
+    Example: `hwnas table convert pixel1 proxyless_pixel1.yaml --out pixel1.json`.
+    """
+    from hwnas.pipeline.converting import convert as read_published
+
+    save_table(read_published(source, path, device), out, format)
+
+
+@app.command()
 def diff(first: TableArgument, second: TableArgument, format: FormatOption = Format.table) -> None:
     """How two tables relate on the operators that both have."""
     from hwnas.pipeline.tables import compare_tables, find_table
 
-    emit([compare_tables(find_table(first), find_table(second))], format=format)
+    relation = compare_tables(find_table(first), find_table(second))
+    if format is Format.json:
+        emit([relation], format=format)
+        return
+    shown = {**relation, "most_changed": "\n".join(relation["most_changed"])}
+    emit([{"of B to A": k, "value": v} for k, v in shown.items()], format=format)
 
 
 @app.command()
 def transfer(
-    table: TableArgument,
     device: DeviceArgument,
+    known: Annotated[
+        list[str],
+        typer.Option("--from", metavar="TABLE", help="Table of a known device; may be repeated."),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Table to write.")],
     space: SpaceOption = None,
     resolutions: ResolutionsOption = None,
     settings: SpaceSettings = None,
     num_classes: ClassesOption = 1000,
     profile_settings: ProfileSettings = None,
+    n: Annotated[int, typer.Option("--n", min=5, help="Whole networks to time.")] = 10,
     seed: SeedOption = 0,
     format: FormatOption = Format.table,
+    dry_run: DryRunOption = False,
 ) -> None:
-    """A table for another device from this one and a few whole networks timed there."""
-    from hwnas.pipeline.tables import find_table, transfer_table
+    """A table for a new device from tables of others and a few whole networks timed on it.
 
-    built, spec, knobs = resolve(
+    Which networks are timed is chosen by the known tables; `--dry-run` shows them.
+    """
+    from hwnas.pipeline.tables import find_table
+    from hwnas.pipeline.transferring import networks_to_time, transfer_table
+
+    built, spec, knobs, transport = resolve(
         device, space, resolutions, settings, num_classes, profile_settings
     )
+    tables = [find_table(name) for name in known]
+    if dry_run:
+        nets = networks_to_time(tables, built, n=n, seed=seed)
+        rows = [{"network": i, "codes": ",".join(map(str, net))} for i, net in enumerate(nets)]
+        emit(rows, format=format)
+        return
     made = transfer_table(
-        find_table(table),
+        tables,
         built,
         spec,
         out.with_suffix(".samples"),
         knobs,
+        n=n,
         seed=seed,
         progress=progress_for(f"time {spec.name}"),
+        transport=transport,
     )
     save_table(made, out, format)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
@@ -53,10 +54,14 @@ def _version(package: str) -> str | None:
 
 
 def _cpu_model() -> str:
+    """As the device kit tells it: a board's own name says more than its processor's."""
+    with contextlib.suppress(OSError):
+        if board := Path("/proc/device-tree/model").read_text().strip("\0 \n"):
+            return board
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.lower().startswith(("model name", "hardware")):
                 return line.split(":", 1)[1].strip()
     except OSError:
         pass
-    return platform.processor() or "unknown"
+    return platform.processor() or platform.machine() or "unknown"

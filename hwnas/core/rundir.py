@@ -52,6 +52,10 @@ class RunDir:
         """A path inside the folder."""
         return self.root.joinpath(*parts)
 
+    def matching(self, pattern: str) -> list[Path]:
+        """Files inside the folder that a run-relative pattern names; one that must be there."""
+        return sorted(self.root.glob(pattern)) if "*" in pattern else [self.path(pattern)]
+
     @contextlib.contextmanager
     def locked(self, owner: str) -> Iterator[None]:
         """Hold the folder's lock; a second process is refused with a UserError."""
@@ -103,9 +107,16 @@ class RunDir:
 
     def record(self, name: str, record: StageRecord) -> None:
         """Write one stage's line of the ledger."""
-        stages = {**self.ledger(), name: record}
+        self._write_ledger({**self.ledger(), name: record})
+
+    def _write_ledger(self, stages: dict[str, StageRecord]) -> None:
         rows = {stage: dump(stages[stage], versioned=False) for stage in stages}
         write_json(self.path("stages.json"), {"schema_version": 1, "stages": rows})
+
+    def forget(self, name: str) -> None:
+        """Take one stage's line out of the ledger: it never ran."""
+        stages = {stage: record for stage, record in self.ledger().items() if stage != name}
+        self._write_ledger(stages)
 
     def hash_outputs(self, paths: list[Path]) -> dict[str, str]:
         """sha256 of files by run-relative path."""
@@ -117,6 +128,11 @@ class RunDir:
             self.path(name).is_file() and file_hash(self.path(name)) == digest
             for name, digest in record.outputs.items()
         )
+
+    def damaged(self, record: StageRecord) -> list[Path]:
+        """Promised outputs that are there, but with another content."""
+        paths = {self.path(name): digest for name, digest in record.outputs.items()}
+        return [path for path in paths if path.is_file() and file_hash(path) != paths[path]]
 
     def supersede(self, stage: str, inputs_hash: str, owned: list[Path]) -> Path | None:
         """Move a stale stage's files to superseded/<stage>-<hash>/; returns where, None if none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -19,6 +20,7 @@ __all__ = [
     "canonical_json",
     "content_hash",
     "exclusive_lock",
+    "explained",
     "file_hash",
     "read_json",
     "read_jsonl",
@@ -30,22 +32,49 @@ __all__ = [
 MAX_JSON_BYTES = 256 * 1024 * 1024  # a file from outside that is larger is refused, not parsed
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` always holds either the old or the new content, whole."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+@contextlib.contextmanager
+def explained(doing: str, path: Path) -> Iterator[None]:
+    """Turn what the system refuses within (disk full, no permission, ...) into a `UserError`."""
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+        yield
+    except OSError as error:
+        fixes = {
+            errno.ENOSPC: "free disk space",
+            errno.EDQUOT: "free disk space, or raise the quota",
+            errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
+        }
+        fix = fixes.get(error.errno or 0, "check who owns it and its permissions")
+        raise UserError(
+            f"cannot {doing}",
+            found=error.strerror or str(error),
+            where=error.filename or path,
+            fix=f"{fix}, then give the same command again; what was written before is kept",
+        ) from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` always holds either the old or the new content, whole.
+
+    Raises:
+        UserError: it cannot be written; the old content is still there.
+    """
+    path = Path(path)
+    with explained("write a file", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+        )
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,7 +91,7 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file. NaN, Infinity and files over 256 MiB are refused.
 
     Raises:
-        UserError: the file is missing, too large, or not JSON.
+        UserError: the file is missing, unreadable, too large, or not JSON.
     """
     path = Path(path)
     try:
@@ -71,6 +100,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes(), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise UserError("file not found", where=path) from error
+    except OSError as error:
+        raise UserError("cannot read a file", found=error.strerror, where=path) from error
     except (ValueError, RecursionError) as error:
         raise UserError("not valid JSON", found=str(error), where=path) from error
 
@@ -80,15 +111,20 @@ def _refuse_constant(name: str) -> Any:
 
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
-    """Append one JSON line and fsync it; a torn last line left by a kill is repaired first."""
+    """Append one JSON line and fsync it; a torn last line left by a kill is repaired first.
+
+    Raises:
+        UserError: it cannot be written; at worst a torn line is left.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(row, allow_nan=False).encode() + b"\n"
-    with open(path, "ab+") as stream:
-        _drop_torn_tail(stream)
-        stream.write(line)
-        stream.flush()
-        os.fsync(stream.fileno())
+    with explained("append to a file", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab+") as stream:
+            _drop_torn_tail(stream)
+            stream.write(line)
+            stream.flush()
+            os.fsync(stream.fileno())
 
 
 def _drop_torn_tail(stream: Any) -> None:
@@ -115,10 +151,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         UserError: a line other than a torn last one does not parse to an object.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise UserError("cannot read a file", found=error.strerror, where=path) from error
     rows = []
-    lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):
         try:
             row = json.loads(line, parse_constant=_refuse_constant)
@@ -164,11 +203,14 @@ def exclusive_lock(path: Path, *, owner: str) -> Iterator[None]:
         UserError: another process holds it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+") as stream:
+    with contextlib.ExitStack() as stack:
+        with explained("lock the run folder", path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = stack.enter_context(open(path, "a+"))
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            # A record lock: children made by fork (data workers) do not keep it when we are killed.
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
             stream.seek(0)
             raise UserError(
                 "another process is working on this run folder",

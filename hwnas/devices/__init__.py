@@ -3,7 +3,9 @@
 from hwnas.core.registry import Registry
 
 REGISTRY = Registry(
-    kind="transport", package="hwnas.devices", infrastructure=frozenset({"kit", "spec"})
+    kind="transport",
+    package="hwnas.devices",
+    infrastructure=frozenset({"kit", "remote", "runtimes", "spec"}),
 )
 
 __all__ = ["REGISTRY"]

@@ -1,4 +1,4 @@
-"""Running the device kit as a subprocess: progress in, interrupts out, failures explained."""
+"""The device kit: its files, and running it: progress in, interrupts out, failures explained."""
 
 from __future__ import annotations
 
@@ -8,15 +8,29 @@ import signal
 import subprocess
 from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
+from hwnas.core.resources import resource
 
-__all__ = ["run_kit"]
+__all__ = ["KitFailed", "kit_files", "run_kit"]
 
 INTERRUPTED = 130
 PATIENCE_S = 10.0  # for an interrupted kit to write its last line
 TAIL_LINES = 12
+
+
+class KitFailed(UserError):
+    """The kit, or what was to start it, ended with the exit status `status`."""
+
+    status = 1
+
+
+def kit_files() -> tuple[Path, ...]:
+    """What has to lie beside a plan's models for `python bench.py` to time them, in any runtime."""
+    folder = resource("export")
+    return (*sorted([*folder.glob("bench*.py"), *folder.glob("run_*.py")]), folder / "README.md")
 
 
 def run_kit(
@@ -27,7 +41,7 @@ def run_kit(
     An interrupt is handed on, and the kit given time to save. `environment` is added to ours.
 
     Raises:
-        UserError: the kit failed; shows the end of what it said.
+        KitFailed: the kit failed; shows the end of what it said.
         KeyboardInterrupt: it was interrupted.
     """
     tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -57,11 +71,13 @@ def run_kit(
     if status in (INTERRUPTED, -signal.SIGINT):
         raise KeyboardInterrupt
     if status != 0:
-        raise UserError(
+        failure = KitFailed(
             f"the device kit failed with exit status {status}",
             found="".join(f"\n    {line}" for line in tail) or "no message",
             where=where,
         )
+        failure.status = status
+        raise failure
 
 
 def _report(line: str, progress: Progress) -> bool:

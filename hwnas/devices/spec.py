@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, Field, create_model
 
-from hwnas.core.config import StrictModel, build_model, read_yaml
+from hwnas.core.config import StrictModel, build_model, read_yaml, variant
 from hwnas.core.errors import UserError
 from hwnas.core.resources import resource, resource_names
 from hwnas.devices import REGISTRY
+from hwnas.devices.runtimes import runtime_names
 from hwnas.interfaces import DeviceSpec, Transport
 
-__all__ = ["device_names", "load_device", "open_transport"]
+__all__ = ["device_names", "load_device", "load_transport", "open_transport"]
 
 _FOLDER = "configs/devices"
 _POSITIVE = Annotated[int, Field(ge=1, le=65536)]
@@ -33,6 +34,53 @@ def load_device(name_or_path: str) -> DeviceSpec:
     Raises:
         UserError: no such device, an unfit file name, or an invalid file (every problem at once).
     """
+    return _read(name_or_path)[0]
+
+
+def load_transport(name_or_path: str) -> Transport:
+    """The transport of a device, ready to run the kit; connects only then.
+
+    Raises:
+        UserError: as `load_device`.
+    """
+    device, settings = _read(name_or_path)
+    return _build(device, settings)
+
+
+def open_transport(device: DeviceSpec) -> Transport:
+    """The transport of a spec by itself, which says nothing of how to reach the device.
+
+    Raises:
+        UserError: unknown transport, or one that needs settings.
+    """
+    config = REGISTRY.load(device.transport).Config
+    return _build(device, build_model(config, {}, where=f"transport of {device.name}"))
+
+
+def _build(device: DeviceSpec, settings: BaseModel) -> Transport:
+    transport: Transport = REGISTRY.load(device.transport).build(settings, device=device)
+    return transport
+
+
+def _read(name_or_path: str) -> tuple[DeviceSpec, BaseModel]:
+    """Spec, and settings of the transport."""
+    path = _locate(name_or_path)
+    given = build_model(_model(), read_yaml(path), where=path)
+    values = {f.name: getattr(given, f.name) for f in fields(DeviceSpec) if f.name != "name"}
+    settings = values["transport"]
+    device = DeviceSpec(name=path.stem, **{**values, "transport": settings.name})
+    if device.runtime not in runtime_names():
+        near = difflib.get_close_matches(device.runtime, runtime_names(), n=1)
+        raise UserError(
+            f"unknown runtime {device.runtime!r}",
+            expected=f"one of {', '.join(runtime_names())}",
+            where=path,
+            fix=f"did you mean {near[0]!r}?" if near else "see `hwnas list runtimes`",
+        )
+    return device, settings
+
+
+def _locate(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         names = device_names()
@@ -48,22 +96,7 @@ def load_device(name_or_path: str) -> DeviceSpec:
         raise UserError(
             "a device's file name is its name", expected="letters, digits, _ . -", found=path.name
         )
-    given = build_model(_model(), read_yaml(path), where=path)
-    values = {f.name: getattr(given, f.name) for f in fields(DeviceSpec) if f.name != "name"}
-    device = DeviceSpec(name=path.stem, **values)
-    REGISTRY.describe(device.transport)
-    return device
-
-
-def open_transport(device: DeviceSpec) -> Transport:
-    """The device's transport, ready to run the kit.
-
-    Raises:
-        UserError: unknown transport, or one whose package is missing.
-    """
-    module = REGISTRY.load(device.transport)
-    transport: Transport = module.build(module.Config(), device=device)
-    return transport
+    return path
 
 
 def _model() -> type[BaseModel]:
@@ -73,8 +106,9 @@ def _model() -> type[BaseModel]:
     given: dict[str, Any] = {
         f.name: (checked.get(f.name, hints[f.name]), f.default)
         for f in fields(DeviceSpec)
-        if f.name != "name"
+        if f.name not in ("name", "transport")
     }
     given["schema_version"] = (Literal[1], ...)
+    given["transport"] = (variant(REGISTRY), Field("local", validate_default=True))
     model: type[BaseModel] = create_model("Device", __base__=StrictModel, **given)
     return model

@@ -24,7 +24,7 @@ from hwnas.exporters.manifest import BundleFile, Manifest
 __all__ = ["MANIFEST_NAME", "read_manifest", "write_bundle"]
 
 MANIFEST_NAME = "manifest.json"
-KIT = ("ort_run.py", "bench.py")
+KIT = ("ort_run.py", "bench.py", "bench_host.py", "bench_protocol.py", "run_onnxruntime.py")
 
 
 def write_bundle(
@@ -34,24 +34,29 @@ def write_bundle(
     models: Mapping[str, Path],
     golden_input: NDArray[np.float32],
     golden_output: NDArray[np.float32],
+    companions: Mapping[str, Path] | None = None,
 ) -> Manifest:
     """Write the bundle `folder`, replacing an older one; returns the manifest with its files.
 
-    models: where the content of each `manifest.models[i].path` is now. golden_input: [n, C, H, W]
-    as the network sees it; golden_output: [n, classes], torch's logits for it.
+    models: where the content of each `manifest.models[i].path` is now; companions: likewise of
+    files that a model needs beside it (code, a definition). golden_input: [n, C, H, W] as the
+    network sees it; golden_output: [n, classes], torch's logits for it.
 
     Raises:
         UserError: a model of the manifest has no source or an unsafe name, golden data do not fit
             the input spec, or the folder cannot be written.
     """
     folder = Path(folder)
+    companions = companions or {}
     _check_parts(manifest, models, golden_input, golden_output)
+    for name in companions:
+        _check_name(name, "companions")
     building = folder.with_name(f".{folder.name}.building")
     replaced = folder.with_name(f".{folder.name}.replaced")
     try:
         for leftover in (building, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
-        for name, source in models.items():
+        for name, source in {**models, **companions}.items():
             write_bytes(building / name, Path(source).read_bytes())
         write_bytes(building / manifest.golden.input, _npy(golden_input))
         write_bytes(building / manifest.golden.output, _npy(golden_output))

@@ -20,7 +20,7 @@ def folded(model: nn.Module) -> nn.Module:
 
     Every BN registered right after a convolution of its parent is folded into that convolution; a
     BN that carries an activation (timm's BatchNormAct2d) leaves the activation behind. timm's
-    average pooling followed by a flatten becomes one mean. That "registered after" means "executed
+    average pooling becomes one mean, flattened or not. That "registered after" means "executed
     after" holds for the subnets of `hwnas.nets`; parity is what proves it of the exported file.
     """
     model = copy.deepcopy(model).eval()
@@ -31,15 +31,12 @@ def folded(model: nn.Module) -> nn.Module:
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv, bn))
                 setattr(parent, bn_name, getattr(bn, "act", nn.Identity()))
         for name, child in children:
-            if isinstance(child, SelectAdaptivePool2d) and _is_flat_mean(child):
-                setattr(parent, name, SelectAdaptivePool2d(pool_type="fast", flatten=True))
+            if isinstance(child, SelectAdaptivePool2d) and child.pool_type == "avg":
+                flatten = isinstance(child.flatten, nn.Flatten)
+                setattr(parent, name, SelectAdaptivePool2d(pool_type="fast", flatten=flatten))
     return model
 
 
 def _is_known_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Not just any subclass: timm's Conv2dSame, for one, computes its own padding."""
     return type(module) in (nn.Conv2d, DepthwiseConv2d)
-
-
-def _is_flat_mean(pool: SelectAdaptivePool2d) -> bool:
-    return bool(pool.pool_type == "avg" and isinstance(pool.flatten, nn.Flatten))

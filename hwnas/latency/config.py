@@ -22,6 +22,11 @@ class ProfileConfig(StrictModel):
     time_budget_s: Seconds = Field(
         900.0, description="of timing; building and loading models come on top"
     )
+    target_error: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.003,
+        description="stop before the budget once the 90 % intervals of 95 % of the medians are"
+        " this narrow (half their width, as a fraction); 0: never",
+    )
     hot_samples: Annotated[int, Field(ge=2, le=1000)] = Field(
         48, description="runs per turn after its cold one; their minimum is the turn's result"
     )

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hwnas.core.errors import UserError
 from hwnas.core.store import write_json
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.config import ProfileConfig
 
 __all__ = ["PROTOCOL", "Plan", "plan_hash", "write_plan"]
 
-PROTOCOL = "interleaved-1"  # of export/bench.py; samples of another protocol are refused
-STOPPING_RULES = ("rounds", "min_rounds", "time_budget_s")
+PROTOCOL = "interleaved-2"  # of export/bench_protocol.py; samples of another one are refused
+STOPPING_RULES = ("rounds", "min_rounds", "time_budget_s", "target_error")
 
 
 @dataclass(frozen=True)
@@ -37,19 +36,13 @@ def write_plan(
     config: ProfileConfig,
     *,
     seed: int,
+    reference: str | None = None,
 ) -> Plan:
     """Write serialised ONNX models by id, and `plan.json`, into `folder`. Deterministic.
 
-    Raises:
-        UserError: the kit cannot time such a device yet.
+    The models are of the device's batch and precision. `reference`: id of the model that tells how
+    the machine's pace changes; the last one if None, which in our plans is a whole network.
     """
-    if device.runtime != "onnxruntime" or device.precision != "fp32":
-        raise UserError(
-            "cannot profile this device yet",
-            expected="runtime onnxruntime, precision fp32",
-            found=f"runtime {device.runtime}, precision {device.precision}",
-            where=f"device {device.name}",
-        )
     items = []
     for name, model in models.items():
         path = folder / "models" / f"{name}.onnx"
@@ -62,15 +55,18 @@ def write_plan(
         "schema_version": 1,
         "runtime": device.runtime,
         "provider": device.provider,
+        "precision": device.precision,
         "threads": device.threads,
         "batch": device.batch,
         "seed": seed,
         "rounds": config.rounds,
         "min_rounds": config.min_rounds,
         "time_budget_s": config.time_budget_s,
+        "target_error": config.target_error,
         "warmup_runs": config.warmup_runs,
         "hot_samples": config.hot_samples,
         "turn_budget_s": config.turn_budget_s,
+        "reference": reference if reference is not None else items[-1]["id"],
         "items": items,
     }
     write_json(folder / "plan.json", plan)

@@ -11,6 +11,7 @@ micro-nets. Cold runs never are: they depend on what ran before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,11 +19,14 @@ import numpy as np
 
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT
-from hwnas.core.store import read_jsonl
 from hwnas.interfaces import FloatArray
-from hwnas.latency.plan import PROTOCOL, Plan
+from hwnas.latency.plan import Plan
+from hwnas.latency.results import Turn, read_results
 
 __all__ = ["STATISTIC", "Samples", "Timing", "read_samples"]
+
+FEW_ITEMS = 8  # as in the kit
+MAX_SAMPLES_IN_MEMORY = 100_000_000
 
 STATISTIC = "median over rounds of the fastest hot run"
 
@@ -54,17 +58,27 @@ class Timing:
 class Samples:
     """Hot and cold runs in ms, NaN where there is none. `facts`: the results file's header.
 
-    cold: [items, rounds]; hot: [items, rounds, samples]. Interrupted runs are left out, unless
-    all hot runs of a turn were interrupted, as happens to runs longer than a scheduler's slice.
+    cold: [items, rounds]; hot: [items, rounds, samples]; reference: [rounds], its fastest hot runs.
+    Interrupted runs are left out, unless all hot runs of a turn were interrupted, as happens to
+    runs longer than a scheduler's slice. `warnings`: what the kit holds against the machine.
     """
 
     ids: tuple[str, ...]
     cold: FloatArray
     hot: FloatArray
     facts: dict[str, Any]
+    reference: FloatArray
+    warnings: tuple[str, ...] = ()
 
     def round_factors(self) -> FloatArray:
-        """[rounds]: how much slower than usual a round was, as the median over all items."""
+        """[rounds]: how much slower than usual a round was.
+
+        The median over all items; of few items, what the reference says, for an item must not be
+        corrected by itself.
+        """
+        if len(self.ids) < FEW_ITEMS:
+            slowness: FloatArray = self.reference / np.nanmedian(self.reference)
+            return np.where(np.isnan(slowness), 1.0, slowness)
         fastest = _nanmin(self.hot)
         factors: FloatArray = np.nanmedian(
             fastest / np.nanmedian(fastest, axis=1, keepdims=True), axis=0
@@ -106,30 +120,18 @@ def read_samples(plan: Plan) -> Samples:
         UserError: missing, empty, malformed, of another plan or protocol, or without one turn of
             every item in two rounds at least.
     """
-    header, *lines = read_jsonl(plan.results) or [{}]
-    for key, expected in (("protocol", PROTOCOL), ("plan_hash", plan.hash)):
-        if header.get(key) != expected:
-            raise UserError(
-                f"results with another {key}",
-                expected=expected,
-                found=header.get(key),
-                where=plan.results,
-            )
-    try:
-        turns, interrupted = _collect(lines)
-        rounds = 1 + max(turn[0] for turn in turns)
-        if rounds > len(turns) or min(min(turn) for turn in turns) < 0:
-            raise ValueError("numbers out of range")
-        shape = (len(plan.ids), rounds, max(len(turn) for turn in turns) - 2)
-        runs = np.full(shape, np.nan)
-        marked = np.zeros(shape, dtype=bool)
-        for (number, item, *nanoseconds), marks in zip(turns, interrupted, strict=True):
-            runs[item, number, : len(nanoseconds)] = nanoseconds
-            marked[item, number, marks] = True
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError("malformed results", found=repr(error), where=plan.results) from error
-    if not np.nanmin(runs) > 0:
-        raise UserError("malformed results: a run took no time", where=plan.results)
+    results = read_results(plan)
+    n_items = len(plan.ids)
+    turns = [turn for turn in results.turns if turn.item >= 0]
+    rounds = 1 + max((turn.round for turn in results.turns), default=0)
+    n_samples = max((len(turn.nanoseconds) for turn in turns), default=2)
+    if n_items * rounds * n_samples > MAX_SAMPLES_IN_MEMORY:
+        raise UserError("results hold too many samples", where=plan.results)
+    runs = np.full((n_items, rounds, n_samples), np.nan)
+    marked = np.zeros(runs.shape, dtype=bool)
+    for turn in turns:
+        runs[turn.item, turn.round, : len(turn.nanoseconds)] = turn.nanoseconds
+        marked[turn.item, turn.round, list(turn.interrupted)] = True
     complete = np.isfinite(runs[:, :, 1]).sum(axis=1)
     if complete.min() < 2:
         raise UserError(
@@ -143,20 +145,25 @@ def read_samples(plan: Plan) -> Samples:
     clean = np.where(marked, np.nan, runs)
     all_marked = ~np.isfinite(clean[:, :, 1:]).any(axis=2, keepdims=True)
     hot = np.where(all_marked, runs[:, :, 1:], clean[:, :, 1:])
-    return Samples(plan.ids, clean[:, :, 0], hot, header)
+    return Samples(
+        plan.ids,
+        clean[:, :, 0],
+        hot,
+        results.header,
+        reference=_reference(results.turns, rounds),
+        warnings=results.warnings,
+    )
 
 
-def _collect(lines: list[dict[str, Any]]) -> tuple[list[list[int]], list[list[int]]]:
-    """All turns, and per turn its interrupted samples."""
-    turns: list[list[int]] = []
-    interrupted: list[list[int]] = []
-    for line in lines:
-        marks: list[list[int]] = [[] for _ in line["turns"]]
-        for turn, sample in line["preempted"]:
-            marks[turn].append(sample)
-        turns += line["turns"]
-        interrupted += marks
-    return turns, interrupted
+def _reference(turns: Sequence[Turn], rounds: int) -> FloatArray:
+    """[rounds]: median of the reference's fastest hot runs; NaN where it had no turn."""
+    fastest: list[list[float]] = [[] for _ in range(rounds)]
+    for turn in turns:
+        if turn.item < 0:
+            hot = list(enumerate(turn.nanoseconds))[1:]
+            clean = [ns for sample, ns in hot if sample not in turn.interrupted]
+            fastest[turn.round].append(min(clean or [ns for _, ns in hot]) * 1e-6)
+    return np.array([np.median(values) if values else np.nan for values in fastest])
 
 
 def _nanmin(values: FloatArray) -> FloatArray:

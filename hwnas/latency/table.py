@@ -28,6 +28,8 @@ __all__ = [
 
 FEATURES = ("overhead_ms", "scale", "ms_per_million_macs")
 FACTS_OF_TIMINGS = ("cpu", "runtime_version")
+MAX_MS = 1e9  # eleven days; sums of a network's rows stay finite
+MAX_SIZE = 1 << 24  # of channels and maps
 
 Fact = str | int | float | bool | None | list[int]
 Source = Literal["measured", "fitted", "converted", "transferred", "simulated"]
@@ -67,13 +69,18 @@ class NetTiming:
     measured_ms: float
     forecast_ms: float
 
+    def __post_init__(self) -> None:
+        if not (0 < self.measured_ms < MAX_MS and 0 <= self.forecast_ms < MAX_MS):
+            raise ValueError("expected latencies between 0 and 1e9 ms")
+
 
 @dataclass(frozen=True)
 class Validation:
     """What forecasts of unseen networks are worth, by cross-fitting over `nets`.
 
     `repeat_*`: the same networks from two halves of the rounds, the best that any forecast could
-    look. `raw_sum`: rows without a correction. `macs_line`: a line on MACs, cross-fitted.
+    look; None where nothing was repeated. `raw_sum`: rows without a correction; of transferred and
+    fitted tables, what they started from. `macs_line`: a line on MACs, cross-fitted.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -81,8 +88,8 @@ class Validation:
     forecast: Fit
     raw_sum: Fit
     macs_line: Fit
-    repeat_mape: float
-    repeat_tau: float
+    repeat_mape: float | None
+    repeat_tau: float | None
     nets: tuple[NetTiming, ...]
 
 
@@ -107,6 +114,8 @@ class Correction:
     def __post_init__(self) -> None:
         if self.interval_fraction < 0 or self.p95_factor < 1:
             raise ValueError("expected interval_fraction >= 0 and p95_factor >= 1")
+        if any(not 0 <= value < MAX_MS for value in self.coefficients.values()):
+            raise ValueError("expected coefficients between 0 and 1e9: nothing saves time")
         if not set(self.coefficients) <= set(FEATURES):
             raise ValueError(f"expected coefficients of {', '.join(FEATURES)}")
 
@@ -133,6 +142,12 @@ class LatencyTable:
             raise UserError(
                 "a simulated table, and only that, is of a device named simulated-*",
                 found=f"source {self.source}, device {self.device.name}",
+            )
+
+        if min(self.device.batch, self.device.threads) < 1:
+            raise UserError(
+                "a latency table is of at least one image and one thread",
+                found=f"batch {self.device.batch}, threads {self.device.threads}",
             )
 
     def save(self, path: Path) -> None:
@@ -162,16 +177,37 @@ class LatencyTable:
         """Inverse of `save`.
 
         Raises:
-            UserError: unreadable, unknown keys, negative or non-finite numbers, duplicate rows.
+            UserError: unreadable, unknown keys, numbers that are negative, not finite or absurd,
+                text that would move a terminal's cursor, duplicate rows.
         """
-        stored = load(_File, read_json(path), where=path)
+        try:
+            stored = load(_File, read_json(path), where=path)
+        except OSError as error:
+            raise UserError("cannot read the latency table", found=error, where=path) from error
+        texts = (*stored.warnings, *(v for v in stored.facts.values() if isinstance(v, str)))
+        if any(not text.isprintable() for text in (stored.device.name, *texts)):
+            raise UserError("a latency table with control characters in its text", where=path)
         rows: dict[OpSpec, Timing] = {}
         for row in stored.rows:
+            _check_row(row, path)
             if row.op in rows:
                 raise UserError("duplicate rows in a latency table", found=row.op, where=path)
             rows[row.op] = Timing(row.median_ms, row.p10_ms, row.p90_ms, row.p95_ms, row.n)
         kept = {f.name: getattr(stored, f.name) for f in fields(LatencyTable) if f.name != "rows"}
         return LatencyTable(rows=rows, **kept)
+
+    def differences(self, other: LatencyTable) -> tuple[str, ...]:
+        """What forbids to merge: device, its settings, protocol, source, processor, runtime."""
+        found = []
+        for name in ("device", "protocol"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            for part in fields(mine):
+                values = getattr(mine, part.name), getattr(theirs, part.name)
+                label = name if part.name == "name" else part.name
+                found.append((label, *values))
+        found.append(("source", self.source, other.source))
+        found += [(key, self.facts.get(key), other.facts.get(key)) for key in FACTS_OF_TIMINGS]
+        return tuple(f"{name} {a} and {b}" for name, a, b in found if a != b)
 
     def merge(self, other: LatencyTable) -> LatencyTable:
         """Rows and corrections of both; those of `self` win where both have one.
@@ -179,15 +215,8 @@ class LatencyTable:
         Raises:
             UserError: the tables differ in device, protocol, source, processor or runtime version.
         """
-        for name in ("device", "protocol", "source", "cpu", "runtime_version"):
-            mine, theirs = (
-                table.facts.get(name) if name in FACTS_OF_TIMINGS else getattr(table, name)
-                for table in (self, other)
-            )
-            if mine != theirs:
-                raise UserError(
-                    f"cannot merge latency tables of another {name}", expected=mine, found=theirs
-                )
+        if found := self.differences(other):
+            raise UserError("cannot merge latency tables", expected="equal", found="; ".join(found))
         return replace(
             self,
             rows={**other.rows, **self.rows},
@@ -216,6 +245,17 @@ class _File:
     rows: tuple[_Row, ...]
     corrections: dict[str, Correction]
     warnings: tuple[str, ...]
+
+
+def _check_row(row: _Row, path: Path) -> None:
+    """Refuse operators without extent, and prices that would make sums infinite."""
+    op = row.op
+    extents = (op.in_channels, op.out_channels, op.in_hw, op.out_hw, op.kernel, op.stride)
+    counts = (op.mid_channels, op.se_channels, op.padding)
+    if min(*extents, op.groups) < 1 or min(counts) < 0 or max(*extents, *counts) > MAX_SIZE:
+        raise UserError("an operator of impossible shape", found=op, where=path)
+    if max(row.p90_ms, row.p95_ms) >= MAX_MS:
+        raise UserError("an operator that takes for ever", found=op, where=path)
 
 
 def _sparse(op: OpSpec) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 oneDNN's fast kernel for that gradient wants channels_last, at most three columns, and an image
 that holds the whole kernel (`jit_uni_dw_conv_bwd_weights_kernel::init_conf`); anything else falls
 back to code that is up to 20 times slower. So a wider kernel is taken three columns at a time, over
-images shifted and, where they are too small, padded. Same sums, same result.
+images shifted and, where they are too small, padded; taps that only ever read padding are left out.
+Same sums, same result.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -17,7 +19,7 @@ from torch.nn import functional as F
 __all__ = ["DepthwiseConv2d", "depthwise_conv2d"]
 
 _FAST_COLUMNS = 3
-_CHUNK_BYTES = 2 << 20  # images shifted at a time, so that the copies stay in cache (measured)
+_CHUNK_BYTES = 4 << 20  # images shifted at a time, so that the copies stay in cache (measured)
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
@@ -75,28 +77,41 @@ class _Depthwise(torch.autograd.Function):
 
 def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """[C, 1, kernel, kernel]: gradient of the weight from that of the output, `grad`."""
-    kernel, span = weight.shape[3], stride * (grad.shape[3] - 1)  # square maps
-    edges = (padding, span + kernel - x.shape[3] - padding)
-    pads_rows_itself = padding % stride == 0 and x.shape[2] >= kernel
+    kernel, px, out_px = weight.shape[3], x.shape[3], grad.shape[3]  # square maps
+    span = stride * (out_px - 1) + 1  # of the pixels that one tap reads
+    low, high = max(0, padding + 1 - span), min(kernel, padding + px)  # taps that read any
+    rows = slice(low, high)
+    top, bottom = padding - low, high - 1 - padding + span - px
+    pads_rows_itself = top == padding and padding % stride == 0 and px >= kernel
     result = torch.zeros_like(weight, memory_format=torch.contiguous_format)
-    share = torch.empty_like(result)
     n_images = max(1, _CHUNK_BYTES // (x[0].numel() * x.element_size()))
     chunks = zip(torch.split(x, n_images), torch.split(grad, n_images), strict=True)
     for some_x, some_grad in chunks:
-        padded = F.pad(some_x, edges if pads_rows_itself else edges * 2)
-        for first in (*range(0, kernel - _FAST_COLUMNS, _FAST_COLUMNS), kernel - _FAST_COLUMNS):
-            columns = padded[..., first : first + span + _FAST_COLUMNS]
-            taps = slice(first, first + _FAST_COLUMNS)
-            share[..., taps] = _backward(
+        for taps in _column_groups(low, high):
+            left, right = padding - taps.start, taps.stop - 1 - padding + span - px
+            n = taps.stop - taps.start
+            pads_columns_itself = left >= 0 and (px + 2 * left - n) // stride + 1 == out_px
+            edges = (
+                *((0, 0) if pads_columns_itself else (left, right)),
+                *((0, 0) if pads_rows_itself else (top, bottom)),
+            )
+            padded = F.pad(some_x, edges) if any(edges) else some_x
+            result[..., rows, taps] += _backward(
                 some_grad,
-                columns.contiguous(memory_format=torch.channels_last),
-                weight[..., taps],
+                padded.contiguous(memory_format=torch.channels_last),
+                weight[..., rows, taps],
                 stride,
-                (padding if pads_rows_itself else 0, 0),
+                (padding if pads_rows_itself else 0, left if pads_columns_itself else 0),
                 of="weight",
             )
-        result += share
     return result
+
+
+def _column_groups(low: int, high: int) -> list[slice]:
+    """Taps low..high in groups of three and less; of an odd number of groups, a middle of three."""
+    n_groups = -(-(high - low) // _FAST_COLUMNS)
+    ends = [low + round(i * (high - low) / n_groups) for i in range(n_groups + 1)]
+    return [slice(*pair) for pair in pairwise(ends)]
 
 
 def _backward(

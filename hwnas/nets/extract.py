@@ -1,33 +1,44 @@
-"""Cut one arch out of the supernet as a static timm model."""
+"""Cut one arch out of the supernet as a static network."""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Iterator
 
-from hwnas.nets.subnet import active_slots, build_subnet, timm_names
-from hwnas.nets.supernet import Supernet, shared_names
+import torch
+from torch import Tensor, nn
+
+from hwnas.nets.subnet import build_subnet, placed_slots, timm_names
+from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.ops import layers
 
-__all__ = ["extract"]
+__all__ = ["extract", "subnet_tensors"]
 
 
+@torch.no_grad()
 def extract(supernet: Supernet, arch: Arch) -> nn.Module:
     """`build_subnet` of `arch` with its own copy of the supernet's slices, in training mode.
 
     In training mode it computes what the supernet computes for `arch`. Its running BN statistics
     are those of a new model: `recalibrate` it before evaluating.
     """
-    model = build_subnet(supernet.space, arch, seed=None).to(next(supernet.parameters()))
-    state = model.state_dict()
-    for slot, op in active_slots(supernet.space, arch):
-        for layer in layers(op):
-            names = zip(shared_names(slot, op, layer), timm_names(slot, op, layer), strict=True)
-            for shared, own in names:
-                if own:
-                    tensors = supernet.elastic(shared).sliced(layer)
-                    for kind, tensor in zip(("weight", "bias"), tensors, strict=True):
-                        if tensor is not None:
-                            state[f"{own}.{kind}"] = tensor
-    model.load_state_dict(state)
+    model = build_subnet(supernet.space, arch, seed=None)
+    like = next(supernet.parameters())
+    if (like.device.type, like.dtype) != ("cpu", torch.float32):
+        model = model.to(like)
+    own = dict(model.named_parameters())
+    for name, tensor in subnet_tensors(supernet, arch):
+        own[name].copy_(tensor)
     return model
+
+
+def subnet_tensors(
+    supernet: Supernet, arch: Arch, *, modulated: bool = True
+) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter of `build_subnet` of `arch` by name, as `Supernet.tensors` gives it."""
+    places = {slot: place for slot, place, _ in placed_slots(supernet.space, arch)}
+    for slot, op, layer, *parts in supernet.tensors(arch, modulated=modulated):
+        for name, tensors in zip(timm_names(places[slot], op, layer), parts, strict=True):
+            if name and tensors is not None:
+                for kind, tensor in zip(("weight", "bias"), tensors, strict=True):
+                    if tensor is not None:
+                        yield f"{name}.{kind}", tensor

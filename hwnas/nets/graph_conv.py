@@ -21,8 +21,8 @@ give 0.003 to 0.006 more tau than 1 on NAS-Bench-Macro and OFA records at 80 lab
 
 
 def _draw(members: int, n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
-    """Weights [e, in, out] from N(0, 1 / in)."""
-    return torch.randn(members, n_in, n_out, generator=generator) / math.sqrt(n_in)
+    """Weights [e, in, out] from N(0, 1 / in); none where there is no input."""
+    return torch.randn(members, n_in, n_out, generator=generator) / math.sqrt(max(n_in, 1))
 
 
 class EnsembleLinear(nn.Module):
@@ -60,17 +60,20 @@ class EnsembleMLP(nn.Module):
 
 
 class GraphConv(nn.Module):
-    """x + ReLU(LayerNorm(A x W + x V + b)): neighbours and the node itself have own weights."""
+    """x + ReLU(LayerNorm(R x W + F x U + x V + b)): own weights for each direction and for itself."""
 
     def __init__(self, members: int, width: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.neighbours = EnsembleLinear(members, width, width, generator)
+        self.sources = EnsembleLinear(members, width, width, generator)
+        self.readers = nn.Parameter(_draw(members, width, width, generator))
         self.itself = nn.Parameter(_draw(members, width, width, generator))
 
     def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
-        """`x`: [e, b, nodes, width]; `adjacency`: [b, nodes, nodes]."""
+        """`x`: [e, b, nodes, width]; `adjacency`: [b, 2 * nodes, nodes], R above F."""
+        sources, readers = torch.matmul(adjacency, x).chunk(2, dim=2)
         flat = x.flatten(1, 2)
-        mixed = self.neighbours(torch.matmul(adjacency, x).flatten(1, 2))
+        mixed = self.sources(sources.flatten(1, 2))
+        mixed = torch.baddbmm(mixed, readers.flatten(1, 2), self.readers)
         mixed = F.layer_norm(torch.baddbmm(mixed, flat, self.itself), mixed.shape[-1:])
         return (flat + F.relu(mixed, inplace=True)).view_as(x)
 
@@ -79,12 +82,14 @@ class GCN(nn.Module):
     """Scores of graphs whose nodes are rows of a fixed feature table.
 
     BRP-NAS's recipe (2007.08668, section 3.1: global node, self loops, row-normalised adjacency)
-    with residuals and LayerNorm. Read-out is the global node beside the sum of all present nodes:
-    the first is a mean, which cannot count. A node's position is embedded by its slot.
+    with residuals, LayerNorm and edges in both directions. Read-out is the global node beside the
+    sum of all present nodes and the graph's summary: the first is a mean, which cannot count. A
+    node's position is embedded by its slot.
 
     Args:
         table: [rows, f] node features.
         n_nodes: nodes per graph, the global one (last) included.
+        n_summary: numbers that describe a whole graph.
         members: ensemble size e.
         width: channels of every layer and of the head.
         depth: number of graph convolutions.
@@ -98,6 +103,7 @@ class GCN(nn.Module):
         table: Tensor,
         *,
         n_nodes: int,
+        n_summary: int,
         members: int,
         width: int,
         depth: int,
@@ -106,23 +112,27 @@ class GCN(nn.Module):
         super().__init__()
         self.register_buffer("table", table, persistent=False)
         self.embed = EnsembleLinear(members, table.shape[1], width, generator)
+        self.summarise = EnsembleLinear(members, n_summary, width, generator)
         position = torch.randn(members, n_nodes, width, generator=generator)
         self.position = nn.Parameter(POSITION_STD * position)
         self.convs = nn.ModuleList(GraphConv(members, width, generator) for _ in range(depth))
-        self.head = EnsembleMLP(members, (2 * width, width, 1), generator)
+        self.head = EnsembleMLP(members, (3 * width, width, 1), generator)
 
-    def forward(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
+    def forward(self, nodes: Tensor, reads: Tensor, feeds: Tensor, summary: Tensor) -> Tensor:
         """Scores [e, b].
 
-        `nodes`: int64 [b, n_nodes], rows of the table; `adjacency`: [b, n_nodes, n_nodes], whose
-        rows are zero for absent nodes.
+        `nodes`: int64 [b, n_nodes], rows of the table; `reads` and `feeds`: [b, n_nodes, n_nodes],
+        whose rows are zero for absent nodes; `summary`: [b, n_summary].
         """
         members, n_nodes, _ = self.position.shape
-        rows = self.embed(self.table.expand(members, -1, -1))
-        x = rows[:, nodes] + self.position[:, None]
+        features = self.table[nodes].flatten(0, 1).expand(members, -1, -1)
+        x = self.embed(features).unflatten(1, nodes.shape) + self.position[:, None]
+        whole = self.summarise(summary.expand(members, -1, -1))
+        x = torch.cat([x[:, :, :-1], x[:, :, -1:] + whole[:, :, None]], dim=2)
+        adjacency = torch.cat([reads, feeds], dim=1)
         for conv in self.convs:
             x = conv(x, adjacency)
-        present = (adjacency.diagonal(dim1=1, dim2=2)[:, None, :-1] > 0).to(x.dtype)
+        present = (reads.diagonal(dim1=1, dim2=2)[:, None, :-1] > 0).to(x.dtype)
         total = torch.matmul(present, x[:, :, :-1])[:, :, 0] / n_nodes
-        scores: Tensor = self.head(torch.cat([x[:, :, -1], total], dim=-1))[..., 0]
+        scores: Tensor = self.head(torch.cat([x[:, :, -1], total, whole], dim=-1))[..., 0]
         return scores

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import stable_seed
@@ -16,28 +16,19 @@ from hwnas.nets.elastic import (
     ElasticBatchNorm2d,
     ElasticConv2d,
     ElasticLinear,
+    Modulation,
     global_mean,
 )
-from hwnas.nets.subnet import active_slots, timm_names
+from hwnas.nets.hypernet import HyperNet
+from hwnas.nets.sharing import Node, Site, plan, shared_shapes
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.index import slot_ops
-from hwnas.spaces.lowering import slot_names
-from hwnas.spaces.ops import Layer, OpSpec, layers
+from hwnas.spaces.ops import Layer, OpSpec
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["Supernet", "shared_names"]
+__all__ = ["Supernet", "Tensors"]
 
-
-def shared_names(slot: str, op: OpSpec, layer: Layer) -> tuple[str, str]:
-    """Paths in the supernet of a layer and of the BN after it ("" if none).
-
-    Those of timm's inverted residual for all blocks, so that a slot that chooses between expansion
-    1 (`dsconv`) and larger ones shares its depthwise and its projection weights.
-    """
-    if op.kind == "dsconv":
-        op = replace(op, kind="mbconv")
-        layer = replace(layer, name="conv_pwl") if layer.name == "conv_pw" else layer
-    return timm_names(slot, op, layer)
+Tensors = tuple[Tensor, Tensor | None]
+"""Weight and bias of a layer, or scale and shift of a BN."""
 
 
 class Supernet(nn.Module):
@@ -47,29 +38,47 @@ class Supernet(nn.Module):
     BN always uses the statistics of the batch, and eval mode is refused. To evaluate an arch,
     `recalibrate(extract(supernet, arch), batches)`. Weights do not depend on torch's global
     generator but on `seed`, and are the same for a space and its restrictions.
+
+    Args:
+        space: a MobileNet space.
+        seed: of the initial weights.
+        kernel_transform: smaller kernels are learned maps of the larger ones' centres (Once-for-all
+            1908.09791, section 3.2) and not plain centres.
+        share_ops: alternatives of one slot share slices, instead of having weights of their own.
+        weak: a hypernetwork modulates the shared weights per arch (`HyperNet`).
+
+    Raises:
+        UserError: the space has no supernet.
     """
 
-    def __init__(self, space: SearchSpace, *, seed: int, kernel_transform: bool = True) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        kernel_transform: bool = True,
+        share_ops: bool = False,
+        weak: bool = False,
+    ) -> None:
         super().__init__()
-        self.space = space
-        shapes: dict[str, list[Layer]] = defaultdict(list)
-        bn_shapes: dict[str, list[Layer]] = defaultdict(list)
-        for slot, ops in zip(slot_names(space), slot_ops(space), strict=True):
-            for op in ops:
-                for layer in layers(op):
-                    name, bn = shared_names(slot, op, layer)
-                    shapes[name].append(layer)
-                    if bn:
-                        bn_shapes[bn].append(layer)
-        for name, wanted in shapes.items():
-            if wanted[0].name == "linear":
-                self._attach(name, ElasticLinear(wanted))
+        self.space, self._share_ops = space, share_ops
+        weights, norms = shared_shapes(space, share_ops=share_ops)
+        for path, shapes in weights.items():
+            if shapes[0].name == "linear":
+                self._attach(path, ElasticLinear(shapes))
             else:
-                self._attach(name, ElasticConv2d(wanted, kernel_transform=kernel_transform))
-        for name, wanted in bn_shapes.items():
-            self._attach(name, ElasticBatchNorm2d(wanted))
+                self._attach(path, ElasticConv2d(shapes, kernel_transform=kernel_transform))
+        for path, shapes in norms.items():
+            self._attach(path, ElasticBatchNorm2d(shapes))
+        if weak:
+            bare = {path: shapes for path, shapes in weights.items() if not shapes[0].has_bn}
+            channels = {
+                path: max(layer.out_channels for layer in shapes)
+                for path, shapes in (*norms.items(), *bare.items())
+            }
+            self.hypernet = HyperNet(space, channels)
         for name, module in self.named_modules():
-            if isinstance(module, Elastic):
+            if isinstance(module, Elastic | HyperNet):
                 stream = stable_seed(seed, "nets/supernet", name)
                 module.reset_parameters(torch.Generator().manual_seed(stream))
 
@@ -83,11 +92,44 @@ class Supernet(nn.Module):
             parent = parent.get_submodule(container)
         parent.add_module(name, module)
 
+    def plan(self, arch: Arch) -> tuple[Node, ...]:
+        """The operators of `arch`, and the paths of their weights.
+
+        Raises:
+            UserError: the arch is not a member of the space.
+        """
+        return plan(self.space, arch, share_ops=self._share_ops)
+
     def elastic(self, path: str) -> Elastic:
-        """The elastic layer at one of the paths of `shared_names`."""
+        """The elastic layer at one of the paths of `plan`."""
         module = self.get_submodule(path)
         assert isinstance(module, Elastic)
         return module
+
+    def tensors(
+        self, arch: Arch, *, modulated: bool = True
+    ) -> Iterator[tuple[str, OpSpec, Layer, Tensors, Tensors | None]]:
+        """Slot, operator, layer, its weights and those of the BN behind it, as `arch` uses them.
+
+        With `modulated` off, as all archs share them: views of the parameters but for smaller
+        kernels that are learned maps.
+
+        Raises:
+            UserError: the arch is not a member of the space.
+        """
+        modulations = self._modulations(arch) if modulated else {}
+        for node in self.plan(arch):
+            for site in node.all_sites:
+                weights, norm = (
+                    self.elastic(path).sliced(site.layer, modulations.get(path)) if path else None
+                    for path in (site.path, site.bn_path)
+                )
+                assert weights is not None
+                yield node.slot, node.op, site.layer, weights, norm
+
+    def _modulations(self, arch: Arch) -> Mapping[str, Modulation]:
+        found: Mapping[str, Modulation] = self.hypernet(arch) if hasattr(self, "hypernet") else {}
+        return found
 
     def forward(
         self,
@@ -100,42 +142,59 @@ class Supernet(nn.Module):
     ) -> Tensor:
         """Logits [B, classes] of `arch` on images x: [B, C, px, px] of its resolution.
 
-        `dropout` acts on the pooled features, `drop_path` on residual blocks with a rate that
+        `dropout` acts on what the classifier reads, `drop_path` on residual blocks with a rate that
         grows linearly from 0 at the first block, as in timm; both draw from `rng`.
 
         Raises:
             UserError: eval mode, an arch of another space, images of another shape, or noise
                 without `rng`.
         """
-        ops = list(active_slots(self.space, arch))
-        self._check(x, ops[0][1], rng, (dropout, drop_path))
+        nodes = self.plan(arch)
+        self._check(x, nodes[0].op, rng, (dropout, drop_path))
+        modulations = self._modulations(arch)
         x = x.contiguous(memory_format=torch.channels_last)
-        n_blocks = sum(bool(op.mid_channels) for _, op in ops)
+        n_blocks = sum(bool(node.op.mid_channels) for node in nodes)
         block = 0
-        for slot, op in ops:
+        for node in nodes:
+            op = node.op
             if op.kind == "pool":
-                x = _drop(global_mean(x), dropout, rng)
+                x = global_mean(x)
                 continue
-            shortcut = x
-            x = self._run(slot, op, x)
+            if op.kind == "linear":
+                x = _drop(x, dropout, rng)
+            shortcut, x = x, self._main(node, x, modulations)
             if op.skip:
-                x = _drop(x, drop_path * block / n_blocks, rng, per_image=True) + shortcut
+                x = _drop(x, drop_path * block / n_blocks, rng, per_image=True)
+                x = x + self._shortcut(node, shortcut, modulations)
+            x = ACTIVATIONS[op.out_act](x)
             block += bool(op.mid_channels)
         return x
 
-    def _run(self, slot: str, op: OpSpec, x: Tensor) -> Tensor:
+    def _main(self, node: Node, x: Tensor, modulations: Mapping[str, Modulation]) -> Tensor:
         """One operator without its residual connection."""
         gated = x
-        for layer in layers(op):
-            if layer.name == "se.conv_reduce":
-                gated, x = x, x.mean((2, 3), keepdim=True)
-            name, bn = shared_names(slot, op, layer)
-            x = self.elastic(name)(x, layer)
-            if bn:
-                x = self.elastic(bn)(x, layer)
-            x = ACTIVATIONS[layer.act](x)
-            if layer.name == "se.conv_expand":
+        for site in node.sites:
+            name = site.layer.name
+            if name == "se.conv_reduce":
+                gated, x = x, global_mean(x)
+            x = ACTIVATIONS[site.layer.act](self._layer(site, x, modulations))
+            if name == "se.conv_expand":
                 x = gated * x
+            elif name == "conv_pw" and site.layer.groups > 1:
+                x = _shuffle(x, site.layer.groups)
+        return x
+
+    def _shortcut(self, node: Node, x: Tensor, modulations: Mapping[str, Modulation]) -> Tensor:
+        """What the residual connection adds to the output of the operator."""
+        if node.op.stride > 1:
+            x = F.avg_pool2d(x, node.op.stride, ceil_mode=True, count_include_pad=False)
+        return x if node.shortcut is None else self._layer(node.shortcut, x, modulations)
+
+    def _layer(self, site: Site, x: Tensor, modulations: Mapping[str, Modulation]) -> Tensor:
+        """A layer and the BN behind it."""
+        for path in (site.path, site.bn_path):
+            if path:
+                x = self.elastic(path)(x, site.layer, modulations.get(path))
         return x
 
     def _check(
@@ -170,3 +229,8 @@ def _drop(
     shape = (x.shape[0], 1, 1, 1) if per_image else x.shape
     kept = torch.rand(shape, generator=rng, device=rng.device) >= rate
     return x * (kept.to(x.device, x.dtype) / (1 - rate))
+
+
+def _shuffle(x: Tensor, groups: int) -> Tensor:
+    """Deal the channels of every group out over all groups (ShuffleNet 1707.01083, section 3.1)."""
+    return F.channel_shuffle(x, groups)

@@ -2,81 +2,224 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
+import yaml
 
 from hwnas.analysis.bias import BiasReport, bias_report
+from hwnas.analysis.noise import NoiseCeiling, noise_ceiling
+from hwnas.analysis.pruning import Pruning, prune_space
 from hwnas.analysis.ranks import RankReport, rank_report
-from hwnas.analysis.verdict import verdict
-from hwnas.core.errors import UserError
+from hwnas.analysis.verdict import safe_to_prune, verdict
+from hwnas.core.errors import CheckFailed, UserError
+from hwnas.core.records import dump
+from hwnas.core.store import write_text
 from hwnas.interfaces import FloatArray
 from hwnas.pipeline.predicting import read_report
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.records import Source, open_records
 from hwnas.pipeline.training import labelled, read_labels, scores_of
 from hwnas.predictors.evaluate import held_out_rows
+from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
-from hwnas.spaces.space import Codes
+from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["Analysis", "Ranking", "analyze"]
+__all__ = ["Analysis", "analyze_records", "analyze_run", "prune", "write_pruned"]
 
-Ranking = Literal["predictor", "supernet", "macs", "params"]
+COSTS = ("macs", "params")
+MIN_REPEATED = 10  # archs measured twice or more, from which on they tell a noise ceiling
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """A ranking against a truth: rank agreement, bias per choice, and what follows in words."""
+    """A ranking against a truth: rank agreement, bias per choice, and what follows in words.
 
-    ranking: Ranking
+    `ceiling`: how well the truth agrees with itself, where it was measured more than once.
+    """
+
+    ranking: str
     truth: str
     ranks: RankReport
     bias: BiasReport
+    ceiling: NoiseCeiling | None
     verdict: tuple[str, ...]
 
 
-def analyze(project: Project, ranking: Ranking, truth: Path | None) -> Analysis:
+@dataclass(frozen=True)
+class _Pair:
+    """A ranking and the truth of the same archs. repeats: [n, r] measurements of the truth."""
+
+    space: SearchSpace
+    codes: Codes
+    scores: FloatArray
+    truth: FloatArray
+    ranking: str
+    truth_name: str
+    repeats: FloatArray | None = None
+
+    def analysis(self, seed: int) -> Analysis:
+        ranks = rank_report(self.scores, self.truth, seed=seed)
+        bias = bias_report(self.space, self.codes, self.scores, self.truth)
+        ceiling = None if self.repeats is None else noise_ceiling(self.repeats)
+        sentences = verdict(ranks, bias)
+        if ceiling is not None:
+            sentences = (*sentences, _ceiling_in_words(ceiling))
+        return Analysis(self.ranking, self.truth_name, ranks, bias, ceiling, sentences)
+
+
+def analyze_run(
+    project: Project, ranking: str, truths: Sequence[Path] = ()
+) -> tuple[Analysis, _Pair]:
     """Compare a ranking of the run with better knowledge of the same archs.
 
-    Without `truth`, that is the supernet's labels; with it, a labels file of the same space (for
-    example of archs trained alone), of which the archs that the run has labelled too are used.
+    ranking: `predictor`, `supernet`, `macs` or `params`. Without `truths`, the truth is the
+    supernet's labels; with them, the mean of labels files of the same space (for example of archs
+    trained alone, with a seed each), of which the archs that all of them and the run hold are used.
 
     Raises:
-        UserError: the supernet would be compared with itself, or too few archs are in both.
+        UserError: the supernet would be compared with itself, an unknown ranking, or too few archs
+            are in all files.
     """
-    space, seed = project.space, project.config.seed
     codes, evaluations = labelled(project)
     known, rows = scores_of(evaluations), np.arange(len(codes))
     if ranking == "predictor":
-        _, rows = held_out_rows(len(codes), seed=seed)
-    scores = _scores(project, ranking, codes[rows], known[rows])
-    reference, name = known[rows], "supernet labels"
-    if truth is not None:
-        better = dict(zip(*_by_arch(project, truth), strict=True))
-        both = [i for i, row in enumerate(rows) if evaluations[row].arch in better]
-        reference = np.array([better[evaluations[rows[i]].arch] for i in both])
-        scores, rows, name = scores[both], rows[both], str(truth)
+        _, rows = held_out_rows(len(codes), seed=project.config.seed)
+        scores = np.asarray(read_report(project).predicted, dtype=np.float64)
+    elif ranking == "supernet":
+        scores = known
+    else:
+        scores = _costs(project.space, codes, ranking, ("predictor", "supernet"))
+    reference, name, repeats = known[rows], "supernet labels", None
+    if truths:
+        better = [_by_arch(project.space, path) for path in truths]
+        both = [i for i, r in enumerate(rows) if all(evaluations[r].arch in t for t in better)]
+        repeats = np.array([[t[evaluations[rows[i]].arch] for t in better] for i in both])
+        reference = repeats.reshape(len(both), len(better)).mean(axis=1)
+        scores, rows, name = scores[both], rows[both], ", ".join(map(str, truths))
     elif ranking == "supernet":
         raise UserError(
             "the supernet's labels are the truth here",
             fix="give better labels with --truth FILE, or choose another --ranking",
         )
-    ranks = rank_report(scores, reference, seed=seed)
-    bias = bias_report(space, codes[rows], scores, reference)
-    return Analysis(ranking, name, ranks, bias, verdict(ranks, bias))
+    pair = _Pair(
+        project.space,
+        codes[rows],
+        scores,
+        reference,
+        ranking,
+        name,
+        repeats if len(truths) > 1 else None,
+    )
+    return pair.analysis(project.config.seed), pair
 
 
-def _scores(project: Project, ranking: Ranking, codes: Codes, known: FloatArray) -> FloatArray:
-    if ranking == "supernet":
-        return known
-    if ranking == "predictor":
-        return np.asarray(read_report(project).predicted, dtype=np.float64)
-    return cost(project.space, codes, ranking).astype(np.float64)
+def analyze_records(
+    path: Path,
+    ranking: str,
+    *,
+    target: str | None = None,
+    seed: int = 0,
+    **opening: Any,
+) -> tuple[Analysis, _Pair]:
+    """Compare a ranking of recorded archs with their recorded accuracy.
+
+    ranking: `macs`, `params`, or a column of the file; `opening` as of `open_records`.
+
+    Raises:
+        UserError: the file cannot be read, an unknown ranking, or too few archs have both.
+    """
+    source = open_records(path, **opening)
+    truth = source.records(target)
+    columns = source.table.columns
+    codes, reference = truth.codes, truth.scores
+    if ranking in columns and ranking not in (*COSTS, truth.target):
+        score_of = _means(source, ranking)
+        rows = [i for i, row in enumerate(codes) if bytes(row) in score_of]
+        codes, reference = codes[rows], reference[rows]
+        scores = np.array([score_of[bytes(row)] for row in codes])
+    else:
+        scores = _costs(truth.space, codes, ranking, tuple(set(columns) - {truth.target}))
+    pair = _Pair(
+        truth.space, codes, scores, reference, ranking, truth.target, _repeats(source, truth.target)
+    )
+    return pair.analysis(seed), pair
 
 
-def _by_arch(project: Project, path: Path) -> tuple[list[object], list[float]]:
+def prune(analysis: Analysis, pair: _Pair, fraction: float | None) -> Pruning:
+    """The space without the choices that only badly scored archs make.
+
+    fraction: of the archs to lose; None: the largest that the analysis calls safe.
+
+    Raises:
+        CheckFailed: no fraction is given, and none is safe.
+    """
+    if fraction is None:
+        safe = safe_to_prune(analysis.ranks)
+        if safe is None:
+            raise CheckFailed(
+                "no pruning by this ranking is safe",
+                found="; ".join(analysis.verdict[:2]),
+                fix="a better ranking, or --prune-fraction at your own risk",
+            )
+        fraction = safe.pruned_fraction
+    return prune_space(
+        pair.space, pair.codes, pair.scores, pruned_fraction=fraction, truth=pair.truth
+    )
+
+
+def write_pruned(path: Path, pruning: Pruning) -> None:
+    """YAML to add to an experiment: its `restrict:` section."""
+    section = {name: list(values) for name, values in dump(pruning)["restrict"].items()}
+    head = (
+        f"# Keeps {pruning.kept_of_well_scored:.1%} of the well-scored archs in a space of "
+        f"{pruning.size_after:,} archs instead of {pruning.size_before:,}.\n"
+    )
+    write_text(path, head + yaml.safe_dump({"restrict": section}, sort_keys=False))
+
+
+def _costs(space: SearchSpace, codes: Codes, ranking: str, others: tuple[str, ...]) -> FloatArray:
+    if ranking not in COSTS:
+        known = ", ".join((*COSTS, *sorted(others)))
+        raise UserError(f"unknown ranking {ranking!r}", expected=f"one of {known}")
+    return cost(space, codes, "macs" if ranking == "macs" else "params").astype(np.float64)
+
+
+def _by_arch(space: SearchSpace, path: Path) -> dict[Arch, float]:
     evaluations = read_labels(path)
     for evaluation in evaluations:
-        project.space.check(evaluation.arch)
-    return [e.arch for e in evaluations], [float(score) for score in scores_of(evaluations)]
+        space.check(evaluation.arch)
+    return dict(zip((e.arch for e in evaluations), scores_of(evaluations).tolist(), strict=True))
+
+
+def _means(source: Source, column_name: str) -> dict[bytes, float]:
+    """Mean of a column, of any unit, by the bytes of an arch's codes."""
+    column = source.table.columns[column_name]
+    values: dict[bytes, list[float]] = {}
+    for row, value in zip(column.rows, column.values, strict=True):
+        values.setdefault(bytes(source.table.codes[row]), []).append(float(value))
+    return {codes: float(np.mean(found)) for codes, found in values.items()}
+
+
+def _repeats(source: Source, target: str) -> FloatArray | None:
+    """[n, r] of the archs that were measured most often; None where that says too little."""
+    column = source.table.columns[target]
+    counts = np.bincount(column.rows)
+    n_repeats = int(counts.max(initial=0))
+    often = np.flatnonzero(counts == n_repeats)
+    if n_repeats < 2 or len(often) < MIN_REPEATED:
+        return None
+    starts = np.searchsorted(column.rows, often)
+    repeats: FloatArray = column.values[starts[:, None] + np.arange(n_repeats)]
+    return repeats
+
+
+def _ceiling_in_words(ceiling: NoiseCeiling) -> str:
+    return (
+        f"Noise ceiling: the truth repeats itself at Kendall tau {ceiling.kendall_tau:.2f}, "
+        f"{ceiling.kendall_tau_top:.2f} within its top 10 % ({ceiling.n} archs measured "
+        f"{ceiling.n_repeats} times)."
+    )

@@ -19,7 +19,7 @@ from hwnas.predictors import REGISTRY as PREDICTORS
 from hwnas.search.config import SearchConfig
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.spaces import REGISTRY as SPACES
-from hwnas.training.config import FinetuneConfig, LabelConfig, TrainConfig
+from hwnas.training.config import FinetuneConfig, LabelConfig, SupernetConfig, TrainConfig
 from hwnas.training.datasets import REGISTRY as DATASETS
 from hwnas.training.samplers import REGISTRY as SAMPLERS
 
@@ -64,10 +64,17 @@ class ExperimentConfig(StrictModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Annotated[int, Field(ge=1, le=1024, description="torch threads on the host")] = 1
+    workers: Annotated[
+        int, Field(ge=0, le=256, description="processes that prepare training images; 0: none")
+    ] = 0
     space: variant(SPACES)  # type: ignore[valid-type]
+    restrict: dict[str, tuple[int | float | str, ...]] = Field(
+        default={}, description="values that stay, by choice, as `hwnas analyze --prune` writes"
+    )
     data: variant(DATASETS)  # type: ignore[valid-type]
     devices: Annotated[tuple[str, ...], Field(min_length=1)] = ("local",)
     profile: ProfileConfig = ProfileConfig()
+    supernet: SupernetConfig = SupernetConfig()
     train: TrainConfig = TrainConfig()
     label: LabelConfig = LabelConfig()
     predictor: variant(PREDICTORS) = Field(  # type: ignore[valid-type]

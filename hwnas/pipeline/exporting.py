@@ -56,7 +56,10 @@ def export(project: Project, progress: Progress) -> None:
         for config in project.config.export:
             exporter = EXPORTERS.load(config.name).build(config)
             exporter.export(
-                model, input_shape=(project.data.info.in_channels, px, px), folder=folder
+                model,
+                input_shape=(project.data.info.in_channels, px, px),
+                folder=folder,
+                metadata=project.metadata(arch),
             )
         x, _ = images_of(project, "val", px, N_PARITY_IMAGES)
         batches = project.config.verify.parity_batches

@@ -85,7 +85,7 @@ def finetune_all(project: Project, progress: Progress) -> None:
             checkpoints=project.search_path("finetuned", "steps", arch.key),
             progress=show,
         )
-        write_bytes(path, save(tuned.state_dict()))
+        write_bytes(path, save(tuned.state_dict(), project.metadata(arch)))
     write_json(
         project.search_path("finetuned", "networks.json"),
         {

@@ -65,7 +65,9 @@ def stages_of(project: Project) -> list[Stage]:
             name="train",
             command=f"hwnas train {run.root}",
             needs=(),
-            settings=settings(space, plain["data"], plain["train"]),
+            settings=settings(
+                space, plain["data"], plain["supernet"], training.init_hash(project), plain["train"]
+            ),
             owns=("checkpoints",),
             outputs=("checkpoints/supernet.safetensors",),
             run=running("train", training.train),
@@ -113,7 +115,10 @@ def stages_of(project: Project) -> list[Stage]:
             needs=("train", search),
             settings=settings(space, plain["data"], plain["finetune"]),
             owns=(f"search/{name}/finetuned",),
-            outputs=(f"search/{name}/finetuned/networks.json",),
+            outputs=(
+                f"search/{name}/finetuned/networks.json",
+                f"search/{name}/finetuned/*.safetensors",
+            ),
             run=running(tuned, finetuning.finetune_all),
             cost=f"{n_archs} networks x {config.finetune.epochs} epochs",
         ),
@@ -123,7 +128,7 @@ def stages_of(project: Project) -> list[Stage]:
             needs=(tuned,),
             settings=settings(plain["data"], plain["export"], plain["verify"]["parity_batches"]),
             owns=(f"search/{name}/export",),
-            outputs=(f"search/{name}/export/parity.json",),
+            outputs=(f"search/{name}/export/parity.json", f"search/{name}/export/*/model.onnx"),
             run=running(exported, exporting.export),
             cost=f"{n_archs} networks",
         ),

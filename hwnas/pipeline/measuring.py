@@ -26,6 +26,7 @@ def measure(project: Project, device: str, progress: Progress) -> None:
         project.config.profile,
         seed=project.config.seed,
         progress=progress,
+        transport=project.transport(device),
     )
     table.save(project.table_path(device))
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO
 
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress, silent
-from hwnas.core.resources import resource
 from hwnas.core.store import write_bytes
+from hwnas.devices.offline import write_kit
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.config import ProfileConfig
+from hwnas.latency.results import MAX_RESULTS_BYTES
 from hwnas.latency.table import LatencyTable
 from hwnas.pipeline.profiling import profile
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["import_results", "pack"]
-
-MAX_RESULTS_BYTES = 1 << 30
 
 
 class _Packed(Exception):
@@ -33,19 +34,7 @@ class _Packer:
     archive: Path
 
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
-        members = sorted(path for path in plan.parent.rglob("*") if path.is_file())
-        kit = [resource("export", name) for name in ("bench.py", "README.md")]
-        temporary = self.archive.with_name(f".{self.archive.name}.tmp")
-        try:
-            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-                for done, path in enumerate(members, start=1):
-                    archive.write(path, path.relative_to(plan.parent).as_posix())
-                    progress(done, len(members))
-                for path in kit:
-                    archive.write(path, path.name)
-            temporary.replace(self.archive)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_kit(plan, self.archive, progress=progress)
         raise _Packed
 
 
@@ -56,11 +45,41 @@ class _Importer:
     results: Path
 
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
-        if not self.results.is_file():
-            raise UserError("no results to import", where=self.results)
-        if self.results.stat().st_size > MAX_RESULTS_BYTES:
-            raise UserError("results are too large", expected="at most 1 GiB", where=self.results)
-        write_bytes(results, self.results.read_bytes())
+        write_bytes(results, _read_results(self.results))
+
+
+def _read_results(path: Path) -> bytes:
+    """A results file, by itself or as the only .jsonl in a zip, whose other names are ignored.
+
+    Nothing is unpacked: a zip's names lead nowhere, and its sizes are believed only once counted.
+    """
+    if not path.is_file():
+        raise UserError("no results to import", where=path)
+    try:
+        if not zipfile.is_zipfile(path):
+            with open(path, "rb") as stream:
+                return _bounded(stream, path)
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".jsonl")]
+            if len(names) != 1:
+                raise UserError(
+                    "expected one results file in the zip",
+                    found=f"{len(names)} .jsonl files",
+                    where=path,
+                )
+            with archive.open(names[0]) as stream:
+                return _bounded(stream, path)
+    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError("cannot read the results", found=error, where=path) from error
+
+
+def _bounded(stream: IO[bytes], path: Path) -> bytes:
+    data = stream.read(MAX_RESULTS_BYTES + 1)
+    if len(data) > MAX_RESULTS_BYTES:
+        raise UserError(
+            "results are too large", expected=f"at most {MAX_RESULTS_BYTES} bytes", where=path
+        )
+    return data
 
 
 def pack(

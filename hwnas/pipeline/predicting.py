@@ -6,11 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump, load
-from hwnas.core.rng import rng
-from hwnas.core.stats import kendall_tau
 from hwnas.core.store import read_json, write_bytes, write_json
 from hwnas.interfaces import AccuracyPredictor, FloatArray
 from hwnas.pipeline.project import Project
@@ -18,12 +15,10 @@ from hwnas.pipeline.training import half_scores, labelled, scores_of
 from hwnas.predictors import REGISTRY as PREDICTORS
 from hwnas.predictors.blend import Blend, blend, fit_blend
 from hwnas.predictors.evaluate import PredictorReport, held_out_report, held_out_rows
-from hwnas.spaces.cost import AnalyticMetric, cost
 
 __all__ = [
     "blend_for",
     "build_predictor",
-    "compare_predictors",
     "fit",
     "load_predictor",
     "read_blend",
@@ -96,46 +91,3 @@ def blend_for(project: Project) -> Callable[[FloatArray, FloatArray, FloatArray]
         return fitted.predicted.restore(blend(fitted, label, mean))
 
     return combine
-
-
-def compare_predictors(
-    project: Project, *, n_fit: int, n_seeds: int, progress: Progress
-) -> list[dict[str, object]]:
-    """Mean and spread of Kendall's tau on unseen labels of every installed predictor, and of costs.
-
-    Raises:
-        UserError: fewer labels than asked for.
-    """
-    codes, evaluations = labelled(project)
-    scores, space = scores_of(evaluations), project.space
-    if len(codes) < n_fit + 2:
-        raise UserError("fewer labels than asked for", expected=f">= {n_fit + 2}", found=len(codes))
-    splits = [
-        np.split(rng(seed, "predictor/compare").permutation(len(codes)), [n_fit])
-        for seed in range(n_seeds)
-    ]
-    names = [name for name in PREDICTORS.names if not PREDICTORS.describe(name).missing]
-    rows: list[dict[str, object]] = []
-    for done, name in enumerate(names, start=1):
-        module = PREDICTORS.load(name)
-        taus = []
-        for seed, (fit_rows, rest) in enumerate(splits):
-            predictor = module.build(module.Config(), space=space, seed=seed)
-            predictor.fit(codes[fit_rows], scores[fit_rows])
-            taus.append(kendall_tau(predictor.predict(codes[rest])[0], scores[rest]))
-        rows.append(_taus(name, taus))
-        progress(done, len(names), name)
-    metrics: tuple[AnalyticMetric, ...] = ("macs", "params")
-    for metric in metrics:
-        costs = cost(space, codes, metric).astype(np.float64)
-        rows.append(_taus(metric, [kendall_tau(costs[rest], scores[rest]) for _, rest in splits]))
-    return rows
-
-
-def _taus(name: str, taus: list[float]) -> dict[str, object]:
-    return {
-        "predictor": name,
-        "kendall_tau_mean": float(np.mean(taus)),
-        "kendall_tau_std": float(np.std(taus)),
-        "n_seeds": len(taus),
-    }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import onnx
 
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress, silent
@@ -23,6 +24,7 @@ from hwnas.latency.samples import STATISTIC, Samples, Timing, read_samples
 from hwnas.latency.table import Fact, LatencyTable, Protocol
 from hwnas.latency.validation import fit_correction, fit_quality
 from hwnas.onnx_build import context, micro, network
+from hwnas.onnx_precision import to_precision
 from hwnas.spaces.cost import cost
 from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.lowering import lower, network_key
@@ -68,13 +70,14 @@ def profile(
     for op in ops:
         before, after = (border is not None for border in borders(op))
         model = micro(op, before=before, after=after, batch=device.batch, seed=seed)
-        models[op_id(op)] = model.SerializeToString()
+        models[op_id(op)] = _serialized(model, device)
     for border in contexts(ops):
         model = context(*border, batch=device.batch, seed=seed)
-        models[context_id(border)] = model.SerializeToString()
+        models[context_id(border)] = _serialized(model, device)
     models |= _networks(space, nets, device, seed)
     samples = _time(models, device, folder, config, seed, progress, transport)
     rows, warnings = op_rows(samples.timings(), ops)
+    warnings = (*samples.warnings, *warnings)
     for warning in warnings:
         log.warning("%s", warning)
     measured = NetworkTimings.of(samples, space, nets)
@@ -220,7 +223,11 @@ def time_models(
             for row, net in zip(codes, chosen, strict=True)
         }
     quick = config.model_copy(
-        update={"rounds": MAX_RETIMING_ROUNDS, "time_budget_s": config.retiming_budget_s}
+        update={
+            "rounds": MAX_RETIMING_ROUNDS,
+            "time_budget_s": config.retiming_budget_s,
+            "target_error": 0.0,  # a second of a quiet phase says little of the next
+        }
     )
     samples = _time(contents, device, folder, quick, seed, progress, transport)
     timings = samples.timings()
@@ -253,12 +260,20 @@ def _time(
 
 def _networks(space: SearchSpace, nets: Codes, device: DeviceSpec, seed: int) -> dict[str, bytes]:
     """Serialised models by plan id."""
+    batch = device.batch
     return {
-        _net_id(space, row): network(
-            lower(space, space.arch(row)), batch=device.batch, seed=seed
-        ).SerializeToString()
+        _net_id(space, row): _serialized(
+            network(lower(space, space.arch(row)), batch=batch, seed=seed), device
+        )
         for row in nets
     }
+
+
+def _serialized(model: onnx.ModelProto, device: DeviceSpec) -> bytes:
+    for_tensorrt = device.runtime.startswith("tensorrt")
+    converted = to_precision(model, device.precision, for_tensorrt=for_tensorrt)
+    content: bytes = converted.SerializeToString()
+    return content
 
 
 def _net_id(space: SearchSpace, codes: Codes) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -15,14 +16,16 @@ from hwnas.core.config import read_yaml
 from hwnas.core.env import host_facts
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
+from hwnas.core.records import SCHEMA_VERSION, dump
 from hwnas.core.rundir import RunDir
 from hwnas.core.store import read_json, write_json, write_text
-from hwnas.devices.spec import load_device
-from hwnas.interfaces import DataModule, DeviceSpec
+from hwnas.devices.spec import load_device, load_transport
+from hwnas.interfaces import DataModule, DeviceSpec, Transport
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.table import LatencyTable
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
 from hwnas.spaces import REGISTRY as SPACES
+from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import SearchSpace
 from hwnas.training.datasets import REGISTRY as DATASETS
 
@@ -44,24 +47,42 @@ class Project:
     def data(self) -> DataModule:
         """The data set with its splits."""
         module = DATASETS.load(self.config.data.name)
-        data: DataModule = module.build(self.config.data, seed=self.config.seed)
+        data: DataModule = module.build(
+            self.config.data, seed=self.config.seed, n_workers=self.config.workers
+        )
         return data
 
     @cached_property
     def space(self) -> SearchSpace:
-        """The search space, with the first and last layer that the data set needs."""
+        """The search space, with the first and last layer that the data set needs, restricted."""
         in_channels, num_classes = DATASETS.load(self.config.data.name).ends(self.config.data)
         module = SPACES.load(self.config.space.name)
         space: SearchSpace = module.build(
             self.config.space, num_classes=num_classes, in_channels=in_channels
         )
-        return space
+        return space.restrict(self.config.restrict)
+
+    def metadata(self, arch: Arch | None = None) -> dict[str, str]:
+        """What a file of weights says of itself: class names, normalisation, space and arch."""
+        facts: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "space": self.space.id,
+            "data": dump(self.data.info, versioned=False),
+        }
+        if arch is not None:
+            facts["arch"] = dump(arch, versioned=False)
+        return {"hwnas": json.dumps(facts)}
 
     @cached_property
     def devices(self) -> dict[str, DeviceSpec]:
         """Device specs by name, in the order of the configuration."""
         specs = [load_device(name) for name in self.config.devices]
         return {spec.name: spec for spec in specs}
+
+    def transport(self, device: str) -> Transport:
+        """How the kit gets to a device; connects when it is used."""
+        names = dict(zip(self.devices, self.config.devices, strict=True))
+        return load_transport(names[device])
 
     def table_path(self, device: str) -> Path:
         """Where a device's latency table lies."""
@@ -84,11 +105,22 @@ class Project:
         """The trained supernet."""
         from safetensors.torch import load_file
 
-        from hwnas.nets.supernet import Supernet
-
-        supernet = Supernet(self.space, seed=self.config.seed)
+        supernet = self.new_supernet()
         supernet.load_state_dict(load_file(self.supernet_path))
         return supernet
+
+    def new_supernet(self) -> Supernet:
+        """The supernet that the configuration asks for, with random weights."""
+        from hwnas.nets.supernet import Supernet
+
+        options = self.config.supernet
+        return Supernet(
+            self.space,
+            seed=self.config.seed,
+            kernel_transform=options.kernel_transform,
+            share_ops=options.share_ops,
+            weak=options.weak_sharing,
+        )
 
 
 @contextlib.contextmanager
@@ -124,6 +156,7 @@ def open_project(
             fix=f"hwnas run quickstart --run {root}, or add --config NAME",
         )
     project = Project(run, load_config(data, assignments, where=where), progress_for)
+    _require_same_space(project, stored)
     if read_only:
         yield project
         return
@@ -134,6 +167,29 @@ def open_project(
             write_text(stored, text)
         _remember_host(run)
         yield project
+
+
+def _require_same_space(project: Project, stored: Path) -> None:
+    """A folder with results of one space is not for another one.
+
+    Raises:
+        UserError: its configuration names another space.
+    """
+    try:
+        earlier = load_config(read_yaml(stored), where=stored)
+    except UserError:  # absent or broken: about to be replaced
+        return
+    if earlier.space == project.config.space or not project.run.ledger():
+        return
+    before, now = (c.space.model_dump(mode="json") for c in (earlier, project.config))
+    changed = [key for key in before | now if before.get(key) != now.get(key)]
+    raise UserError(
+        "this run folder is of another space",
+        expected=", ".join(f"{key}: {before.get(key)}" for key in changed),
+        found=", ".join(f"{key}: {now.get(key)}" for key in changed),
+        where=project.run.root,
+        fix="give another folder with --run, or set the space back",
+    )
 
 
 def _remember_host(run: RunDir) -> None:

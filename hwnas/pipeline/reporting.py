@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hwnas.core.pareto import non_dominated
 from hwnas.core.store import read_json
 from hwnas.interfaces import Evaluation
 from hwnas.latency.table import LatencyTable
@@ -27,7 +28,6 @@ from hwnas.report.data import (
     Training,
 )
 from hwnas.report.html import write_report
-from hwnas.search.pareto import non_dominated
 from hwnas.spaces.lowering import lower
 
 __all__ = ["write_run_report"]

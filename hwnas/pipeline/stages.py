@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +26,8 @@ class Stage:
 
     `settings` is the JSON-ready part of the configuration it depends on, `needs` the stages whose
     outputs it reads, `owns` the run-relative paths it writes and `outputs` those of them that later
-    stages rely on. `command` runs it alone; `cost` says in words what it will take.
+    stages rely on (with * as in a shell). `command` runs it alone; `cost` says in words what it
+    will take.
     """
 
     name: str
@@ -105,6 +107,9 @@ def _run_stage(plan: Plan, run: RunDir) -> None:
         if moved is not None:
             log.warning("%s: settings or inputs changed; old files moved to %s", stage.name, moved)
         record = None
+    elif record is not None and (damaged := run.damaged(record)):
+        moved = run.supersede(stage.name, "damaged", damaged)
+        log.warning("%s: altered outputs moved to %s; they are made again", stage.name, moved)
     earlier_s = record.seconds if record is not None else 0.0
     log.info("%s: %s", stage.name, "continues" if plan.status == "continues" else "starts")
     run.record(stage.name, StageRecord(inputs_hash, "started", {}, earlier_s))
@@ -113,10 +118,11 @@ def _run_stage(plan: Plan, run: RunDir) -> None:
         stage.run()
     except BaseException:
         spent = earlier_s + time.monotonic() - begin
-        run.record(stage.name, StageRecord(inputs_hash, "started", {}, round(spent, 2)))
+        with contextlib.suppress(UserError):  # a full disk; what stopped the stage matters more
+            run.record(stage.name, StageRecord(inputs_hash, "started", {}, round(spent, 2)))
         raise
     spent = earlier_s + time.monotonic() - begin
-    outputs = run.hash_outputs([run.path(path) for path in stage.outputs])
+    outputs = run.hash_outputs([path for name in stage.outputs for path in run.matching(name)])
     run.record(stage.name, StageRecord(inputs_hash, "done", outputs, round(spent, 2)))
     log.info("%s: done in %.1f s", stage.name, spent)
 

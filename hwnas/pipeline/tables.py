@@ -1,25 +1,20 @@
-"""Work on latency tables as files: find, compare, re-fit, transfer to another device."""
+"""Work on latency tables as files: find, compare, summarise."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hwnas.core.errors import UserError
-from hwnas.core.progress import Progress, silent
 from hwnas.core.resources import resource, resource_names
 from hwnas.core.stats import spearman
-from hwnas.interfaces import DeviceSpec
-from hwnas.latency.config import ProfileConfig
 from hwnas.latency.table import LatencyTable
-from hwnas.latency.validation import fit_correction
-from hwnas.pipeline.profiling import time_networks, validation_nets
-from hwnas.spaces.space import SearchSpace
 
-__all__ = ["compare_tables", "find_table", "table_summary", "transfer_table"]
+N_MOST_CHANGED = 3
+
+__all__ = ["compare_tables", "find_table", "table_summary"]
 
 
 def find_table(name_or_path: str) -> LatencyTable:
@@ -73,7 +68,7 @@ def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
 
 
 def compare_tables(first: LatencyTable, second: LatencyTable) -> dict[str, Any]:
-    """How two tables relate on the operators that both have.
+    """How two tables relate on the operators that both have, and what sets them apart.
 
     Raises:
         UserError: they share no operator.
@@ -84,8 +79,9 @@ def compare_tables(first: LatencyTable, second: LatencyTable) -> dict[str, Any]:
     a = np.array([first.rows[op].median_ms for op in common])
     b = np.array([second.rows[op].median_ms for op in common])
     ratio = b / a
-    worst = int(np.abs(np.log(ratio)).argmax())
+    most = np.argsort(-np.abs(np.log(ratio / np.median(ratio))), kind="stable")[:N_MOST_CHANGED]
     return {
+        "settings": "; ".join(first.differences(second)) or "equal: the tables can be merged",
         "n_common": len(common),
         "n_only_first": len(first.rows) - len(common),
         "n_only_second": len(second.rows) - len(common),
@@ -93,55 +89,5 @@ def compare_tables(first: LatencyTable, second: LatencyTable) -> dict[str, Any]:
         "p5_ratio": float(np.quantile(ratio, 0.05)),
         "p95_ratio": float(np.quantile(ratio, 0.95)),
         "spearman": spearman(a, b),
-        "most_changed": f"{common[worst]} x{ratio[worst]:.2f}",
+        "most_changed": [f"{common[i]} x{ratio[i]:.2f}" for i in most],
     }
-
-
-def transfer_table(
-    source: LatencyTable,
-    space: SearchSpace,
-    device: DeviceSpec,
-    folder: Path,
-    config: ProfileConfig,
-    *,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> LatencyTable:
-    """A table for `device` from another device's rows and `config.n_validation` whole nets timed.
-
-    The rows keep the source's proportions; the correction, its interval and its validation are of
-    the new device's own timings, so a poor match shows in them.
-
-    Raises:
-        UserError: the source lacks operators of the space, or the device cannot be timed.
-    """
-    nets = validation_nets(space, config.n_validation, seed=seed)
-    samples = time_networks(space, nets, device, folder, config, seed=seed, progress=progress)
-    correction = fit_correction(source.rows, space, nets, samples.timings, samples.halves)
-    scale = correction.coefficients["scale"]
-    if scale <= 0:
-        raise UserError(
-            "the source table says nothing about this device",
-            found=f"best fit to {len(nets)} networks gives its rows no weight",
-            fix="measure the device: hwnas profile",
-        )
-    rows = {
-        op: replace(
-            row,
-            **{
-                name: getattr(row, name) * scale
-                for name in ("median_ms", "p10_ms", "p90_ms", "p95_ms")
-            },
-        )
-        for op, row in source.rows.items()
-    }
-    rescaled = replace(correction, coefficients={**correction.coefficients, "scale": 1.0})
-    return LatencyTable(
-        device=device,
-        protocol=source.protocol,
-        source="transferred",
-        facts={**samples.facts, "transferred_from": source.device.name},
-        rows=rows,
-        corrections={space.id: rescaled},
-        warnings=(f"rows are those of {source.device.name}, scaled",),
-    )

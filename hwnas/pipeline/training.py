@@ -18,7 +18,16 @@ from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import Codes
 
-__all__ = ["evaluator", "half_scores", "label", "labelled", "read_labels", "scores_of", "train"]
+__all__ = [
+    "evaluator",
+    "half_scores",
+    "init_hash",
+    "label",
+    "labelled",
+    "read_labels",
+    "scores_of",
+    "train",
+]
 
 
 TINY_LOSS = 1e-6  # nats; a loss of 0 has no log
@@ -28,10 +37,12 @@ def train(project: Project, progress: Progress) -> None:
     """Train the supernet; resumes from its last checkpoint."""
     from safetensors.torch import save
 
-    from hwnas.nets.supernet import Supernet
+    from hwnas.nets.pretrained import start_from
     from hwnas.training.loop import train_supernet
 
-    supernet = Supernet(project.space, seed=project.config.seed)
+    supernet = project.new_supernet()
+    if project.config.supernet.init is not None:
+        start_from(supernet, Path(project.config.supernet.init))
     train_supernet(
         supernet,
         project.data,
@@ -41,7 +52,13 @@ def train(project: Project, progress: Progress) -> None:
         on_metrics=lambda row: project.run.metric("train", row),
         progress=progress,
     )
-    write_bytes(project.supernet_path, save(supernet.state_dict()))
+    write_bytes(project.supernet_path, save(supernet.state_dict(), project.metadata()))
+
+
+def init_hash(project: Project) -> str | None:
+    """What the weights that training starts from depend on besides the configuration."""
+    init = project.config.supernet.init
+    return file_hash(Path(init)) if init is not None and Path(init).is_file() else None
 
 
 def evaluator(project: Project) -> JournaledEvaluator:

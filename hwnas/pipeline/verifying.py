@@ -22,10 +22,12 @@ from hwnas.exporters.manifest import (
     Manifest,
     ModelFile,
 )
+from hwnas.exporters.timm import COMPANIONS, WEIGHTS
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
 from hwnas.pipeline.exporting import images_of, onnx_path, parity_reports
 from hwnas.pipeline.finetuning import ROLES, load_network, networks
+from hwnas.pipeline.moving import require_own_table
 from hwnas.pipeline.predicting import read_blend, read_report
 from hwnas.pipeline.profiling import Timings, time_models
 from hwnas.pipeline.project import Project
@@ -123,6 +125,8 @@ def _results_path(project: Project) -> Path:
 
 def verify(project: Project, progress: Progress) -> None:
     """Test and re-time every network, check the winner's promises, write its bundle."""
+    for name in project.devices:
+        require_own_table(project, name)
     archs = networks(project)
     accuracy = {arch: _test_top1(project, arch) for arch in set(archs.values())}
     rows, checks = [], [_parity_check(project, archs["winner"])]
@@ -137,6 +141,7 @@ def verify(project: Project, progress: Progress) -> None:
             table=estimator.table,
             space=project.space,
             progress=progress,
+            transport=project.transport(name),
         )
         found = [
             _result(project, role, archs[role], estimator, timings, accuracy) for role in ROLES
@@ -259,6 +264,9 @@ def _bundle(
     parity = parity_reports(project)[arch.key]
     limits = read_result(project).limits
     onnx_config = next(c for c in project.config.export if c.name == "onnx")
+    has_timm = any(config.name == "timm" for config in project.config.export)
+    timm_model = ModelFile(f"timm/{WEIGHTS}", "timm", "fp32")
+    folder = onnx_path(project, arch).parent
     host = host_facts()
     manifest = Manifest(
         name=f"{project.config.name}-{project.config.search.name}",
@@ -275,6 +283,7 @@ def _bundle(
                 opset=onnx_config.opset,
                 parity_tolerance=parity.tolerance,
             ),
+            *((timm_model,) if has_timm else ()),
         ),
         runtimes=dict(host["packages"]),
         latency=(
@@ -310,7 +319,8 @@ def _bundle(
     write_bundle(
         project.run.path("bundles", project.config.search.name, device.name),
         manifest,
-        models={"model.onnx": onnx_path(project, arch)},
+        models={model.path: folder / Path(model.path).name for model in manifest.models},
         golden_input=x,
         golden_output=logits,
+        companions={f"timm/{name}": folder / name for name in COMPANIONS} if has_timm else {},
     )

@@ -6,7 +6,20 @@ REGISTRY = Registry(
     kind="predictor",
     package="hwnas.predictors",
     infrastructure=frozenset(
-        {"blend", "ensemble", "evaluate", "graph", "labels", "recipe", "tabular"}
+        {
+            "blend",
+            "ensemble",
+            "evaluate",
+            "graph",
+            "labels",
+            "process",
+            "proxies",
+            "readers",
+            "recipe",
+            "records",
+            "tabular",
+            "transfer",
+        }
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,10 +10,12 @@ import numpy as np
 
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT
-from hwnas.interfaces import FloatArray
+from hwnas.interfaces import AccuracyPredictor, FloatArray
+from hwnas.predictors.evaluate import BuildPredictor, cross_fitted
 from hwnas.predictors.labels import Scale
+from hwnas.spaces.space import Codes
 
-__all__ = ["Blend", "blend", "blend_weight", "fit_blend"]
+__all__ = ["Blend", "blend", "blend_weight", "few_shot_blend", "fit_blend", "mix_weights"]
 
 MIN_HELD_BACK = 3
 
@@ -33,22 +36,27 @@ class Blend:
     n_held_back: int
 
 
-def blend_weight(supernet: FloatArray, predicted: FloatArray, truth: FloatArray) -> float:
-    """Weight in [0, 1] of the predictor, from archs that it has not learned from: each [n].
+def mix_weights(parts: Sequence[FloatArray], truth: FloatArray) -> FloatArray:
+    """Weights [k], summing to 1, of k scores of archs that none has learned from: each [n].
 
-    The non-negative mix of both standardised scores that fits the truth's normal ranks best. A
-    signal that adds nothing beside the other, or is anti-correlated, gets none of the weight; if
-    neither helps, each gets half. Ranks keep a few broken archs from deciding it.
+    The non-negative mix of the standardised scores that fits the truth's normal ranks best. A
+    signal that adds nothing beside the others, or is anti-correlated, gets none of the weight; if
+    none helps, all get the same. Ranks keep a few broken archs from deciding it.
     """
     from scipy.optimize import nnls
     from scipy.special import ndtri
     from scipy.stats import rankdata
 
-    parts = [Scale.of(part).standardise(part) for part in (supernet, predicted)]
+    standardised = [Scale.of(part).standardise(part) for part in parts]
     target = ndtri((rankdata(truth) - 0.5) / len(truth))
-    coefficients, _ = nnls(np.stack(parts, axis=1), target)
-    total = float(coefficients.sum())
-    return float(coefficients[1]) / total if total > 0 else 0.5
+    coefficients: FloatArray = nnls(np.stack(standardised, axis=1), target)[0]
+    total = coefficients.sum()
+    return coefficients / total if total > 0 else np.full(len(parts), 1 / len(parts))
+
+
+def blend_weight(supernet: FloatArray, predicted: FloatArray, truth: FloatArray) -> float:
+    """Weight in [0, 1] of the predictor beside the supernet (`mix_weights`): each [n]."""
+    return float(mix_weights([supernet, predicted], truth)[1])
 
 
 def fit_blend(supernet: FloatArray, predicted: FloatArray, truth: FloatArray) -> Blend:
@@ -71,6 +79,25 @@ def fit_blend(supernet: FloatArray, predicted: FloatArray, truth: FloatArray) ->
         predicted=Scale.of(predicted),
         n_held_back=len(truth),
     )
+
+
+def few_shot_blend(
+    build_predictor: BuildPredictor,
+    codes: Codes,
+    truth: FloatArray,
+    supernet: FloatArray,
+    *,
+    seed: int,
+) -> tuple[AccuracyPredictor, Blend]:
+    """A predictor fitted on few true labels, and its blend with the supernet's scores: [n] each.
+
+    Every label is held back once, in one of five extra fits: few labels cannot spare a quarter of
+    them to set the weight.
+    """
+    fitted = fit_blend(supernet, cross_fitted(build_predictor, codes, truth, seed=seed), truth)
+    predictor = build_predictor()
+    predictor.fit(codes, truth)
+    return predictor, fitted
 
 
 def blend(fitted: Blend, supernet: FloatArray, predicted: FloatArray) -> FloatArray:

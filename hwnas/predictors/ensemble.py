@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,16 @@ from torch import Tensor, nn
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng, stable_seed
+from hwnas.core.stats import kendall_tau
 from hwnas.interfaces import FloatArray
-from hwnas.predictors.labels import Scale, check_codes, check_labels, not_fitted, spread_factor
+from hwnas.predictors.labels import (
+    RobustScale,
+    check_codes,
+    check_labels,
+    not_fitted,
+    spread_factor,
+)
+from hwnas.predictors.process import Process, fit_process, forecast
 from hwnas.predictors.recipe import Recipe
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -33,18 +41,29 @@ FLOOR = 2.0
 
 Measured on NAS-Bench-Macro and OFA records at n = 50..400: 90 % intervals cover 86-93 %."""
 
+SHARES = tuple(float(share) for share in np.linspace(0, 1, 11))
+PRIOR_LABELS = 10
+
 Encode = Callable[[Codes], tuple[NDArray[Any], ...]]
 Make = Callable[[torch.Generator], nn.Module]
+Smooth = Callable[[Codes], FloatArray]
 
 
 @dataclass(frozen=True)
 class _Fitted:
     net: nn.Module
-    scale: Scale
+    scale: RobustScale
     gain: FloatArray  # [e, 1], per member, from network output to standardised score
     offset: FloatArray  # [e, 1]
     floor: float  # of the spread, in standardised scores
     factor: float  # from spread to std
+    process: Process | None
+    share: float  # of the process in the mean, the rest is the networks'
+
+    def spread(self, mean: FloatArray, std: FloatArray) -> FloatArray:
+        """Uncalibrated std in the labels' unit of standardised scores with this mean and std."""
+        width = np.hypot(std, self.floor)
+        return (self.scale.restore(mean + width) - self.scale.restore(mean - width)) / 2
 
 
 class EnsemblePredictor:
@@ -56,19 +75,28 @@ class EnsemblePredictor:
         recipe: training settings.
         encode: codes to the module's inputs, arrays with one row per arch.
         make: builds the module, drawing its weights from the generator.
+        smooth: codes to features [n, f] of a Gaussian process that is averaged with the networks.
     """
 
     def __init__(
-        self, space: SearchSpace, *, seed: int, recipe: Recipe, encode: Encode, make: Make
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        recipe: Recipe,
+        encode: Encode,
+        make: Make,
+        smooth: Smooth | None = None,
     ) -> None:
         self.space = space
         self._seed, self._recipe, self._encode, self._make = seed, recipe, encode, make
+        self._smooth = smooth
         self._fitted: _Fitted | None = None
 
     def fit(self, codes: Codes, scores: FloatArray) -> None:
         """Learn from n >= 4 labels; forgets earlier ones."""
         scores = check_labels(self.space, codes, scores)
-        scale = Scale.of(scores)
+        scale = RobustScale.of(scores)
         targets = scale.standardise(scores)
         folds = rng(self._seed, "predictor/folds").permutation(len(codes)) % self._recipe.members
         seen = folds != np.arange(self._recipe.members)[:, None]  # [e, n]
@@ -82,28 +110,41 @@ class EnsemblePredictor:
         gain, offset = _least_squares(outputs, targets, seen)
         members = gain * outputs + offset
         floor = FLOOR * float(members.std(axis=0).mean())
-        spread = np.hypot(members.std(axis=0), floor)
         held_back = members[folds, np.arange(len(codes))]
-        factor = spread_factor(held_back - targets, spread)
-        self._fitted = _Fitted(net, scale, gain, offset, floor, factor)
+        process, share = None, 0.0
+        if self._smooth is not None:
+            process, left_out = fit_process(self._smooth(codes), targets, seed=self._seed)
+            share = _share(held_back, left_out, targets)
+            held_back = (1 - share) * held_back + share * left_out
+        fitted = _Fitted(net, scale, gain, offset, floor, 1.0, process, share)
+        residuals = scale.restore(held_back) - scores
+        factor = spread_factor(residuals, fitted.spread(held_back, members.std(axis=0)))
+        self._fitted = replace(fitted, factor=factor)
 
     def predict(self, codes: Codes) -> tuple[FloatArray, FloatArray]:
         """Ensemble mean [n] and calibrated std [n], in the labels' unit."""
         fitted = self._require()
         check_codes(self.space, codes)
         members = fitted.gain * _outputs(fitted.net, self._encode, codes) + fitted.offset
-        spread = np.hypot(members.std(axis=0), fitted.floor)
-        return fitted.scale.restore(members.mean(axis=0)), fitted.scale.std * fitted.factor * spread
+        mean = members.mean(axis=0)
+        if self._smooth is not None and fitted.process is not None:
+            smooth = forecast(fitted.process, self._smooth(codes))
+            mean = (1 - fitted.share) * mean + fitted.share * smooth
+        return fitted.scale.restore(mean), fitted.factor * fitted.spread(mean, members.std(axis=0))
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Weights under `net.*`, and what turns outputs into scores and intervals."""
         fitted = self._require()
         weights = fitted.net.state_dict()
-        return {f"net.{name}": weight.numpy().copy() for name, weight in weights.items()} | {
-            "scale": np.array([fitted.scale.mean, fitted.scale.std]),
-            "members": np.hstack([fitted.gain, fitted.offset]),
-            "spread": np.array([fitted.floor, fitted.factor]),
-        }
+        return (
+            {f"net.{name}": weight.numpy().copy() for name, weight in weights.items()}
+            | {
+                "scale": np.array([fitted.scale.median, fitted.scale.unit]),
+                "members": np.hstack([fitted.gain, fitted.offset]),
+                "spread": np.array([fitted.floor, fitted.factor]),
+            }
+            | _process_state(fitted)
+        )
 
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Inverse of `state`.
@@ -115,9 +156,10 @@ class EnsemblePredictor:
         names = [name for name in state if name.startswith("net.")]
         try:
             net.load_state_dict({name[4:]: torch.from_numpy(state[name].copy()) for name in names})
-            mean, std = state["scale"].tolist()
+            median, unit = state["scale"].tolist()
             gain, offset = np.hsplit(np.asarray(state["members"], dtype=np.float64), 2)
             floor, factor = state["spread"].tolist()
+            process, share = _load_process(state) if self._smooth is not None else (None, 0.0)
         except (KeyError, RuntimeError, ValueError) as error:
             raise UserError(
                 "not the state of this predictor",
@@ -125,7 +167,9 @@ class EnsemblePredictor:
                 found=str(error),
                 fix="fit the predictor again",
             ) from error
-        self._fitted = _Fitted(net, Scale(mean, std), gain, offset, floor, factor)
+        self._fitted = _Fitted(
+            net, RobustScale(median, unit), gain, offset, floor, factor, process, share
+        )
 
     def _new_net(self) -> nn.Module:
         return self._make(torch.Generator().manual_seed(stable_seed(self._seed, "predictor/init")))
@@ -134,6 +178,33 @@ class EnsemblePredictor:
         if self._fitted is None:
             raise not_fitted()
         return self._fitted
+
+
+def _process_state(fitted: _Fitted) -> dict[str, NDArray[Any]]:
+    if fitted.process is None:
+        return {}
+    process = fitted.process
+    return {
+        "process.points": process.points.copy(),
+        "process.weights": process.weights.copy(),
+        "process.settings": np.array([process.length, process.mean, fitted.share]),
+    }
+
+
+def _load_process(state: dict[str, NDArray[Any]]) -> tuple[Process, float]:
+    length, mean, share = state["process.settings"].tolist()
+    points, weights = state["process.points"], state["process.weights"]
+    return Process(points.copy(), weights.copy(), length, mean), share
+
+
+def _share(networks: FloatArray, process: FloatArray, targets: FloatArray) -> float:
+    """Share in [0, 1] of the process that ranks held-back labels best: three arrays [n].
+
+    Drawn to a half as if `PRIOR_LABELS` more had said so: tau of few labels is noisy.
+    """
+    taus = [kendall_tau((1 - share) * networks + share * process, targets) for share in SHARES]
+    best = SHARES[int(np.argmax(taus))]
+    return (len(targets) * best + PRIOR_LABELS * 0.5) / (len(targets) + PRIOR_LABELS)
 
 
 def _batches(recipe: Recipe, n: int, seed: int) -> Iterator[NDArray[np.int64]]:

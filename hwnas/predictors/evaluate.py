@@ -18,7 +18,14 @@ from hwnas.predictors.labels import Z90
 from hwnas.spaces.cost import cost
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["PredictorReport", "cross_validated_report", "held_out_report", "held_out_rows"]
+__all__ = [
+    "BuildPredictor",
+    "PredictorReport",
+    "cross_fitted",
+    "cross_validated_report",
+    "held_out_report",
+    "held_out_rows",
+]
 
 BuildPredictor = Callable[[], AccuracyPredictor]
 Split = tuple[NDArray[np.int64], NDArray[np.int64]]  # rows to fit on, rows held back
@@ -96,6 +103,24 @@ def cross_validated_report(
     parts = np.array_split(order, n_folds)
     splits = [(np.setdiff1d(order, part), part) for part in parts]
     return _report(build_predictor, codes, scores, splits, space=space, seed=seed)
+
+
+def cross_fitted(
+    build_predictor: BuildPredictor,
+    codes: Codes,
+    scores: FloatArray,
+    *,
+    seed: int,
+    n_folds: int = 5,
+) -> FloatArray:
+    """Mean forecast [n] of every labelled arch by a predictor that did not learn from it."""
+    folds = rng(seed, "predictor/cross_fitted").permutation(len(codes)) % n_folds
+    means = np.empty(len(codes))
+    for fold in range(min(n_folds, len(codes))):
+        predictor = build_predictor()
+        predictor.fit(codes[folds != fold], scores[folds != fold])
+        means[folds == fold] = predictor.predict(codes[folds == fold])[0]
+    return means
 
 
 def _report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Literal
 
@@ -11,7 +12,7 @@ from pydantic import Field
 
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import stable_seed
-from hwnas.interfaces import AccuracyPredictor, FloatArray
+from hwnas.interfaces import AccuracyPredictor, FloatArray, Proxy
 from hwnas.predictors.labels import spread_factor
 from hwnas.predictors.tabular import Model, TabularPredictor
 from hwnas.spaces.space import SearchSpace
@@ -29,10 +30,12 @@ class Config(StrictModel):
     n_trees: Annotated[int, Field(ge=10, le=10_000)] = 200
 
 
-def build(config: Config, *, space: SearchSpace, seed: int) -> AccuracyPredictor:
+def build(
+    config: Config, *, space: SearchSpace, seed: int, proxies: Sequence[Proxy] = ()
+) -> AccuracyPredictor:
     """A random forest for `space`, not fitted yet."""
     regress = partial(_regress, n_trees=config.n_trees, seed=stable_seed(seed, "forest") % 2**32)
-    return TabularPredictor(space, regress=regress, has_costs=config.has_costs)
+    return TabularPredictor(space, regress=regress, has_costs=config.has_costs, proxies=proxies)
 
 
 def _regress(features: FloatArray, targets: FloatArray, *, n_trees: int, seed: int) -> Model:

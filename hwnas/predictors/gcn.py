@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hwnas.core.config import StrictModel
-from hwnas.interfaces import AccuracyPredictor
+from hwnas.interfaces import AccuracyPredictor, FloatArray, Proxy
 from hwnas.predictors.recipe import Recipe
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -24,33 +25,59 @@ class Config(StrictModel):
     """Channels of each graph convolution."""
     depth: Annotated[int, Field(ge=1, le=16)] = 3
     """Graph convolutions, one hop along the chain each."""
+    has_costs: bool = True
+    """Whether the global node is told MACs, parameters and the shape of the whole graph."""
+    has_process: bool = True
+    """Whether a Gaussian process on the same features is averaged with the networks."""
     training: Recipe = Recipe()
 
 
-def build(config: Config, *, space: SearchSpace, seed: int) -> AccuracyPredictor:
+def build(
+    config: Config, *, space: SearchSpace, seed: int, proxies: Sequence[Proxy] = ()
+) -> AccuracyPredictor:
     """A GCN ensemble for `space`, not fitted yet."""
     import torch
 
     from hwnas.nets.graph_conv import GCN
     from hwnas.predictors.ensemble import EnsemblePredictor
-    from hwnas.predictors.graph import graph_batch, space_features
-    from hwnas.spaces.lowering import slot_names
+    from hwnas.predictors.graph import GraphBatch, flat_features, graph_batch, space_features
+    from hwnas.predictors.labels import whole
+    from hwnas.predictors.proxies import proxy_columns
 
-    table = torch.from_numpy(space_features(space))
-    n_nodes = len(slot_names(space)) + 1
+    everything = whole(space)
+    table = torch.from_numpy(space_features(everything))
+    example = graph_batch(everything, everything.codes([everything.smallest()]))
+    summary_width = config.has_costs * example.summary.shape[1] + len(proxies)
 
     def encode(codes: Codes) -> tuple[NDArray[Any], ...]:
-        batch = graph_batch(space, codes)
-        return batch.nodes.astype(np.int64), batch.adjacency
+        batch = graph_batch(everything, codes)
+        return batch.nodes.astype(np.int64), batch.reads, batch.feeds, summary(batch, codes)
+
+    def summary(batch: GraphBatch, codes: Codes) -> NDArray[np.float32]:
+        known = batch.summary if config.has_costs else batch.summary[:, :0]
+        return np.hstack([known, proxy_columns(proxies, codes)])
+
+    def smooth(codes: Codes) -> FloatArray:
+        batch = graph_batch(everything, codes)
+        features = [flat_features(everything, batch), summary(batch, codes)]
+        return np.hstack(features).astype(np.float64)
 
     def make(generator: torch.Generator) -> GCN:
         return GCN(
             table,
-            n_nodes=n_nodes,
+            n_nodes=example.nodes.shape[1],
+            n_summary=summary_width,
             members=config.training.members,
             width=config.width,
             depth=config.depth,
             generator=generator,
         )
 
-    return EnsemblePredictor(space, seed=seed, recipe=config.training, encode=encode, make=make)
+    return EnsemblePredictor(
+        space,
+        seed=seed,
+        recipe=config.training,
+        encode=encode,
+        make=make,
+        smooth=smooth if config.has_process else None,
+    )

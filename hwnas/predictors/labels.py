@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,17 @@ from hwnas.core.stats import conformal_quantile
 from hwnas.interfaces import FloatArray
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["LEVEL", "Z90", "Scale", "check_codes", "check_labels", "not_fitted", "spread_factor"]
+__all__ = [
+    "LEVEL",
+    "Z90",
+    "RobustScale",
+    "Scale",
+    "check_codes",
+    "check_labels",
+    "not_fitted",
+    "spread_factor",
+    "whole",
+]
 
 LEVEL = 0.9
 """Level of every interval that a predictor promises: mean +- Z90 * std."""
@@ -21,6 +31,7 @@ LEVEL = 0.9
 Z90 = 1.6448536269514722  # 95 % quantile of the normal distribution
 
 MIN_LABELS = 4
+MAX_LOG = 6.0  # where `RobustScale` stops growing, 300 units out: nothing learned means that much
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,49 @@ class Scale:
     def restore(self, standardised: FloatArray) -> FloatArray:
         """Inverse of `standardise`."""
         return self.mean + self.std * standardised
+
+
+@dataclass(frozen=True)
+class RobustScale:
+    """Median and spread of scores, with tails pulled in: linear near the median, then logarithmic.
+
+    u = (score - median) / unit becomes sign(u) * LINEAR * (1 + log(|u| / LINEAR)) beyond LINEAR.
+    Accuracies have a heavy lower tail: a handful of broken archs, ten units down, would take all
+    of a squared error. `unit` is the interquartile range in normal standard deviations.
+    """
+
+    LINEAR: ClassVar[float] = 2.0
+    NORMAL_IQR: ClassVar[float] = 1.3489795003921634
+
+    median: float
+    unit: float
+
+    @staticmethod
+    def of(scores: FloatArray) -> RobustScale:
+        """Statistics of `scores` [n]; the unit is 0 where they are constant."""
+        low, median, high = np.quantile(scores, [0.25, 0.5, 0.75])
+        unit = (high - low) / RobustScale.NORMAL_IQR
+        return RobustScale(float(median), float(unit or Scale.of(scores).std))
+
+    def standardise(self, scores: FloatArray) -> FloatArray:
+        """Scores without unit; strictly increasing, all zero where the unit is 0."""
+        u = (scores - self.median) / self.unit if self.unit else np.zeros_like(scores)
+        size = np.maximum(np.abs(u) / self.LINEAR, 1)
+        return np.where(size > 1, np.sign(u) * self.LINEAR * (1 + np.log(size)), u)
+
+    def restore(self, standardised: FloatArray) -> FloatArray:
+        """Inverse of `standardise`."""
+        size = np.minimum(np.abs(standardised) / self.LINEAR, MAX_LOG)
+        grown = np.sign(standardised) * self.LINEAR * np.exp(size - 1)
+        return self.median + self.unit * np.where(size > 1, grown, standardised)
+
+
+def whole(space: SearchSpace) -> SearchSpace:
+    """The space without its restrictions: what features are made over.
+
+    Labels and fitted predictors outlive a pruning, and a pruned space has the same archs' scores.
+    """
+    return replace(space, allowed=())
 
 
 def check_codes(space: SearchSpace, codes: Codes) -> None:

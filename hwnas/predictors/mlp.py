@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from hwnas.core.config import StrictModel
-from hwnas.interfaces import AccuracyPredictor
+from hwnas.interfaces import AccuracyPredictor, Proxy
 from hwnas.predictors.recipe import Recipe
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -26,18 +28,21 @@ class Config(StrictModel):
     training: Recipe = Recipe(members=3, loss="mse", learning_rate=1e-3)
 
 
-def build(config: Config, *, space: SearchSpace, seed: int) -> AccuracyPredictor:
+def build(
+    config: Config, *, space: SearchSpace, seed: int, proxies: Sequence[Proxy] = ()
+) -> AccuracyPredictor:
     """An MLP ensemble for `space`, not fitted yet."""
     import torch
 
     from hwnas.nets.graph_conv import EnsembleMLP
     from hwnas.predictors.ensemble import EnsemblePredictor
+    from hwnas.predictors.proxies import proxy_columns
 
-    n_inputs = sum(len(choice.values) for choice in space.choices)
+    n_inputs = sum(len(choice.values) for choice in space.choices) + len(proxies)
     widths = (n_inputs, *[config.width] * config.depth, 1)
 
     def encode(codes: Codes) -> tuple[NDArray[Any], ...]:
-        return (space.encode(codes),)
+        return (np.hstack([space.encode(codes), proxy_columns(proxies, codes)]),)
 
     def make(generator: torch.Generator) -> torch.nn.Module:
         mlp = EnsembleMLP(config.training.members, widths, generator)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from hwnas.core.config import StrictModel
-from hwnas.interfaces import AccuracyPredictor, FloatArray
+from hwnas.interfaces import AccuracyPredictor, FloatArray, Proxy
 from hwnas.predictors.tabular import Model, TabularPredictor
 from hwnas.spaces.space import SearchSpace
 
@@ -23,9 +24,11 @@ class Config(StrictModel):
     has_costs: bool = True
 
 
-def build(config: Config, *, space: SearchSpace, seed: int) -> AccuracyPredictor:
+def build(
+    config: Config, *, space: SearchSpace, seed: int, proxies: Sequence[Proxy] = ()
+) -> AccuracyPredictor:
     """A ridge regression for `space`, not fitted yet; `seed` is not used."""
-    return TabularPredictor(space, regress=ridge, has_costs=config.has_costs)
+    return TabularPredictor(space, regress=ridge, has_costs=config.has_costs, proxies=proxies)
 
 
 def ridge(features: FloatArray, targets: FloatArray) -> Model:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.interfaces import FloatArray
-from hwnas.predictors.labels import Scale, check_codes, check_labels, not_fitted
+from hwnas.interfaces import FloatArray, Proxy
+from hwnas.predictors.labels import Scale, check_codes, check_labels, not_fitted, whole
+from hwnas.predictors.proxies import proxy_columns
 from hwnas.spaces.cost import AnalyticMetric, cost
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -30,9 +31,16 @@ class TabularPredictor:
     Its state is the training set: these regressions refit in the time it takes to read a file.
     """
 
-    def __init__(self, space: SearchSpace, *, regress: Regress, has_costs: bool) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        regress: Regress,
+        has_costs: bool,
+        proxies: Sequence[Proxy] = (),
+    ) -> None:
         self.space = space
-        self._regress, self._has_costs = regress, has_costs
+        self._regress, self._has_costs, self._proxies = regress, has_costs, proxies
         self._model: Model | None = None
         self._scale = Scale(0.0, 0.0)
         self._labels: dict[str, NDArray[Any]] = {}
@@ -65,11 +73,13 @@ class TabularPredictor:
         self.fit(state["codes"], state["scores"])
 
     def _features(self, codes: Codes) -> FloatArray:
-        """[n, f]: one-hot choices, then the log of each cost relative to the largest arch's."""
+        """[n, f]: one-hot choices, log of each cost relative to the largest arch's, proxies."""
         columns = [self.space.encode(codes).astype(np.float64)]
+        everything = whole(self.space)
         if self._has_costs:
-            largest = self.space.codes([self.space.largest()])
+            largest = self.space.codes([everything.largest()])
             for metric in COSTS:
-                ratio = cost(self.space, codes, metric) / cost(self.space, largest, metric)
+                ratio = cost(everything, codes, metric) / cost(everything, largest, metric)
                 columns.append(np.log(ratio)[:, None])
+        columns.append(proxy_columns(self._proxies, codes).astype(np.float64))
         return np.hstack(columns)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
+from hwnas.core.pareto import non_dominated
 from hwnas.core.records import SCHEMA_VERSION
 from hwnas.core.store import append_jsonl, read_jsonl, write_text
 from hwnas.interfaces import FloatArray
-from hwnas.search.constraints import Costs
-from hwnas.search.pareto import non_dominated
+from hwnas.search.hashing import CodeIndex
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["Archive"]
+__all__ = ["Archive", "Describe", "Rows"]
 
 Rows = NDArray[np.intp]
+Describe = Callable[[Codes], Mapping[str, NDArray[Any]]]
+
+FORECAST = ("predicted", "predicted_std")
 
 
 class Archive:
@@ -28,16 +33,15 @@ class Archive:
     evaluated), `score` (the blend where evaluated, else the forecast), `feasible`, and one cost
     column per metric key. On file it is a log: one JSON line per `append_to`, holding the rows and
     evaluations since the line before: saving costs what is new, and a prefix is a past state.
-    Codes are written as two hex digits per choice, row after row.
+    Columns are written as base64 of little-endian arrays: digits would take longer than the search.
     """
 
     def __init__(self, space: SearchSpace, cost_keys: tuple[str, ...]) -> None:
         self.space, self.cost_keys = space, cost_keys
-        self._index: dict[bytes, int] = {}
+        self._index = CodeIndex(len(space.choices))
         floats = ("predicted", "predicted_std", "supernet", "score", *cost_keys)
         self._columns: dict[str, NDArray[Any]] = {name: np.empty(0) for name in floats}
         self._columns["feasible"] = np.empty(0, dtype=bool)
-        self._columns["codes"] = space.codes([])
         self._n_saved = 0
         self._evaluated: list[int] = []
         self._n_evaluated_saved = 0
@@ -47,7 +51,7 @@ class Archive:
 
     def column(self, name: str) -> NDArray[Any]:
         """One column of all rows, read-only."""
-        view = self._columns[name][: len(self)]
+        view = self._index.codes if name == "codes" else self._columns[name][: len(self)]
         view.flags.writeable = False
         return view
 
@@ -58,63 +62,51 @@ class Archive:
 
     # --- writing ------------------------------------------------------------------------------
 
-    def unseen(self, codes: Codes) -> Codes:
-        """The distinct rows of `codes` that are not in the archive, in order."""
-        fresh = {
-            key: row for row, key in enumerate(self.space.keys(codes)) if key not in self._index
-        }
-        return codes[list(fresh.values())]
+    def record(self, codes: Codes, describe: Describe) -> Rows:
+        """Row of every arch of `codes`; the new ones (distinct, in order) are described first.
 
-    def add(
-        self,
-        codes: Codes,
-        *,
-        predicted: FloatArray,
-        predicted_std: FloatArray,
-        costs: Costs,
-        feasible: NDArray[np.bool_],
-    ) -> None:
-        """Append archs that are `unseen`."""
+        `describe` returns `predicted`, `predicted_std`, `feasible` and every cost: [m] of m archs.
+        If it raises, the archive is of no further use.
+        """
         begin = len(self)
-        self._index.update(zip(self.space.keys(codes), range(begin, begin + len(codes))))
-        if len(self) != begin + len(codes):
-            raise ValueError("add() takes distinct archs that the archive does not hold")
-        new = {
-            "codes": codes,
-            "predicted": predicted,
-            "predicted_std": predicted_std,
-            "supernet": np.nan,
-            "score": predicted,
-            "feasible": feasible,
-        } | {key: costs[key] for key in self.cost_keys}
-        self._reserve(len(self))
-        for name, values in new.items():
-            self._columns[name][begin : len(self)] = values
+        rows, fresh = self._index.add(codes)
+        if len(fresh):
+            new = describe(codes[fresh])
+            new = {**new, "supernet": np.full(len(fresh), np.nan), "score": new["predicted"]}
+            self._reserve(len(self))
+            for name, column in self._columns.items():
+                column[begin : len(self)] = new[name]
+        return rows
 
     def _reserve(self, n: int) -> None:
-        capacity = len(self._columns["codes"])
+        capacity = len(self._columns["score"])
         if n > capacity:
             grown = max(n, 2 * capacity, 1024)
             for name, old in self._columns.items():
-                self._columns[name] = np.empty((grown, *old.shape[1:]), dtype=old.dtype)
-                self._columns[name][: len(old)] = old
-
-    def rows(self, codes: Codes) -> Rows:
-        """Row of every arch of `codes`; all must be in the archive."""
-        keys = self.space.keys(codes)
-        return np.fromiter((self._index[key] for key in keys), dtype=np.intp, count=len(keys))
+                self._columns[name] = np.empty(grown, dtype=old.dtype)
+                self._columns[name][:capacity] = old
 
     def set_supernet(self, rows: Rows, supernet: FloatArray, score: FloatArray) -> None:
         """Note evaluations of some rows, and the blend that becomes their score."""
         self._columns["supernet"][rows], self._columns["score"][rows] = supernet, score
         self._evaluated += rows.tolist()
 
+    def set_forecast(self, mean: FloatArray, std: FloatArray, score: FloatArray) -> None:
+        """Replace forecasts and scores of all rows: [n] each."""
+        for name, values in (("predicted", mean), ("predicted_std", std), ("score", score)):
+            self._columns[name][: len(self)] = values
+
     # --- reading ------------------------------------------------------------------------------
 
-    def top(self, k: int, among: NDArray[np.bool_] | None = None) -> Rows:
-        """Up to k rows of highest score, best first (ties: older first); default: feasible ones."""
+    def top(
+        self, k: int, among: NDArray[np.bool_] | None = None, by: FloatArray | None = None
+    ) -> Rows:
+        """Up to k rows of highest score, best first (ties: older first); default: feasible ones.
+
+        `by` [n] replaces the score.
+        """
         candidates = np.flatnonzero(self.column("feasible") if among is None else among)
-        scores = self.column("score")[candidates]
+        scores = (self.column("score") if by is None else by)[candidates]
         if k < len(candidates):  # cut before sorting, keeping all ties of the k-th
             kth = np.partition(scores, len(scores) - k)[len(scores) - k]
             candidates, scores = candidates[scores >= kth], scores[scores >= kth]
@@ -131,13 +123,15 @@ class Archive:
     def append_to(self, path: Path) -> None:
         """Append what is new since the last `append_to` or `load`, as one line."""
         new = slice(self._n_saved, len(self))
-        names = ("predicted", "predicted_std", "feasible", *self.cost_keys)
         rows = self.evaluated[self._n_evaluated_saved :]
         line = {
             "schema_version": SCHEMA_VERSION,
             "space": self.space.id,
-            "codes": self.column("codes")[new].astype(np.uint8).tobytes().hex(),
-            "columns": {name: self.column(name)[new].tolist() for name in names},
+            "codes": _pack(self.column("codes")[new], "u1"),
+            "feasible": _pack(self.column("feasible")[new], "u1"),
+            "columns": {
+                name: _pack(self.column(name)[new], "<f8") for name in (*FORECAST, *self.cost_keys)
+            },
             "evaluated": {
                 "rows": rows.tolist(),
                 "supernet": self.column("supernet")[rows].tolist(),
@@ -173,8 +167,7 @@ class Archive:
 
     @classmethod
     def _replay(cls, lines: list[dict[str, Any]], space: SearchSpace) -> Archive:
-        fixed = {"predicted", "predicted_std", "feasible"}
-        archive = cls(space, tuple(key for key in lines[0]["columns"] if key not in fixed))
+        archive = cls(space, tuple(key for key in lines[0]["columns"] if key not in FORECAST))
         for line in lines:
             if line["schema_version"] != SCHEMA_VERSION or line["space"] != space.id:
                 raise UserError(
@@ -182,18 +175,24 @@ class Archive:
                     expected=f"{space.id}, version {SCHEMA_VERSION}",
                     found=f"{line['space']}, version {line['schema_version']}",
                 )
-            codes = np.frombuffer(bytes.fromhex(line["codes"]), dtype=np.uint8)
-            columns = {name: np.asarray(values) for name, values in line["columns"].items()}
-            archive.add(
-                codes.astype(np.int16).reshape(-1, len(space.choices)),
-                predicted=columns["predicted"],
-                predicted_std=columns["predicted_std"],
-                costs=columns,
-                feasible=columns["feasible"].astype(bool),
-            )
+            codes = _unpack(line["codes"], "u1").astype(np.int16).reshape(-1, len(space.choices))
+            columns = {name: _unpack(text, "<f8") for name, text in line["columns"].items()}
+            columns["feasible"] = _unpack(line["feasible"], "u1")
+            before = len(archive)
+            archive.record(codes, lambda new, columns=columns: columns)  # type: ignore[misc]
+            if len(archive) != before + len(codes):
+                raise ValueError("an arch is there twice")
             evaluated = line["evaluated"]
             rows = np.asarray(evaluated["rows"], dtype=np.intp)
             supernet, score = np.asarray(evaluated["supernet"]), np.asarray(evaluated["score"])
             archive.set_supernet(rows, supernet, score)
         archive._n_saved, archive._n_evaluated_saved = len(archive), len(archive._evaluated)
         return archive
+
+
+def _pack(values: NDArray[Any], dtype: str) -> str:
+    return base64.b64encode(values.astype(dtype).tobytes()).decode("ascii")
+
+
+def _unpack(text: str, dtype: str) -> NDArray[Any]:
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype=dtype)

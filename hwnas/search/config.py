@@ -32,6 +32,13 @@ class SearchConfig(StrictModel):
     generation_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128
     n_evaluations: Annotated[int, Field(ge=1, le=1_000_000)] = 32
     evaluate_every: Annotated[int, Field(ge=1, description="generations")] = 20
+    n_initial: Annotated[
+        int, Field(ge=4, description="uniform archs evaluated first, where nothing is forecast")
+    ] = 20
+    exploration: Annotated[
+        float,
+        Field(ge=0, le=100, description="forecast deviations added when choosing evaluations"),
+    ] = 0.0
     top_k: Annotated[int, Field(ge=1, le=10_000, description="best archs that are reported")] = 10
     max_seconds: Annotated[float | None, Field(gt=0, description="of all sessions")] = None
 

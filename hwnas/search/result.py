@@ -9,6 +9,7 @@ import numpy as np
 
 from hwnas.core.records import STRICT
 from hwnas.search.archive import Archive, Rows
+from hwnas.search.constraints import Costs
 from hwnas.spaces.arch import Arch
 
 __all__ = ["Candidate", "SearchResult", "candidates"]
@@ -56,8 +57,8 @@ class SearchResult:
     n_evaluations: int
 
 
-def candidates(archive: Archive, rows: Rows) -> tuple[Candidate, ...]:
-    """Records of some rows of an archive."""
+def candidates(archive: Archive, rows: Rows, costs: Costs) -> tuple[Candidate, ...]:
+    """Records of some rows of an archive, with their costs [len(rows)] by metric key."""
     column = archive.column
     return tuple(
         Candidate(
@@ -67,7 +68,7 @@ def candidates(archive: Archive, rows: Rows) -> tuple[Candidate, ...]:
             predicted_std=float(column("predicted_std")[row]),
             supernet=None if np.isnan(column("supernet")[row]) else float(column("supernet")[row]),
             feasible=bool(column("feasible")[row]),
-            costs={key: float(column(key)[row]) for key in archive.cost_keys},
+            costs={key: float(values[position]) for key, values in costs.items()},
         )
-        for row in rows
+        for position, row in enumerate(rows)
     )

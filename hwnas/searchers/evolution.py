@@ -1,4 +1,4 @@
-"""Evolution by tournaments, crossover and mutation; the old or the unfit leave the population."""
+"""Evolution by tournaments, crossover and mutation; the old, unfit or dominated leave."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hwnas.core.config import StrictModel
+from hwnas.core.pareto import crowding, ranks
 from hwnas.core.rng import rng
 from hwnas.interfaces import FloatArray
 from hwnas.spaces.space import Codes, SearchSpace
@@ -24,11 +25,13 @@ class Config(StrictModel):
     """`population` archs survive a generation; until there are as many, proposals are uniform.
 
     `survival`: `elitist` keeps the best of parents and children (mu + lambda); `aging` keeps the
-    youngest (regularised evolution, Real et al. 1802.01548), which forgets lucky scores.
+    youngest (regularised evolution, Real et al. 1802.01548), which forgets lucky scores; `front`
+    keeps the least dominated, the loneliest of equals (NSGA-II, Deb et al. 2002), archs that break
+    a constraint behind all others: for the whole front instead of the best arch.
     """
 
     name: Literal["evolution"] = "evolution"
-    survival: Literal["elitist", "aging"] = "elitist"
+    survival: Literal["elitist", "aging", "front"] = "elitist"
     population: Annotated[int, Field(ge=2, le=100_000)] = 64
     tournament: Annotated[int, Field(ge=1, le=1000, description="contestants per parent")] = 4
     mutation: Annotated[Probability, Field(description="of each choice of a child")] = 0.1
@@ -41,19 +44,21 @@ def build(config: Config, *, space: SearchSpace, seed: int) -> Evolution:
 
 
 class Evolution:
-    """State: population (best first, or oldest first if aging), its rewards, the generation."""
+    """State: population with rewards and objectives (best first, oldest first if aging)."""
 
     def __init__(self, config: Config, space: SearchSpace, seed: int) -> None:
         self._config, self._space, self._seed = config, space, seed
         self._generation = 0
         self._codes: Codes = space.codes([])
         self._rewards: FloatArray = np.empty(0)
+        self._objectives: FloatArray = np.empty((0, 1))
 
     def ask(self, n: int) -> Codes:
         """n children of the current population, or n uniform archs while it is not full."""
         stream = rng(self._seed, "search/evolution", self._generation)
         if len(self._codes) < self._config.population:
-            return self._space.sample(stream, n)
+            is_front = self._config.survival == "front"
+            return _spread(self._space, stream, n) if is_front else self._space.sample(stream, n)
         mothers, fathers = self._parents(stream, n), self._parents(stream, n)
         mixed = self._space.crossover(mothers, fathers, stream)
         is_mixed = stream.random((n, 1)) < self._config.crossover
@@ -68,6 +73,9 @@ class Evolution:
 
     def _parents(self, stream: np.random.Generator, n: int) -> Codes:
         contestants = stream.integers(len(self._codes), size=(n, self._config.tournament))
+        if self._config.survival == "front":  # the population is sorted by rank and crowding
+            least_dominated: Codes = self._codes[contestants.min(axis=1)]
+            return least_dominated
         best = self._rewards[contestants].argmax(axis=1)
         winners: Codes = self._codes[contestants[np.arange(n), best]]
         return winners
@@ -86,25 +94,31 @@ class Evolution:
             first.setdefault(key, row)
         return np.fromiter(first.values(), dtype=np.intp, count=len(first))
 
-    def tell(self, codes: Codes, rewards: FloatArray) -> None:
+    def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
         """Merge children into the population and let the surplus leave it."""
+        points = -rewards[:, None] if objectives is None else objectives
         both = np.concatenate([self._codes, codes])
         values = np.concatenate([self._rewards, rewards])
-        if self._config.survival == "elitist":
-            distinct = self._distinct(both)
-            best = distinct[np.argsort(-values[distinct], kind="stable")]
-            kept = best[: self._config.population]
-        else:
+        told = np.concatenate([self._objectives.reshape(-1, points.shape[1]), points])
+        if self._config.survival == "aging":
             kept = np.arange(len(both))[-self._config.population :]
-        self._codes, self._rewards = both[kept], values[kept]
+        else:
+            distinct = self._distinct(both)
+            if self._config.survival == "elitist":
+                order = np.argsort(-values[distinct], kind="stable")
+            else:
+                order = _by_dominance(told[distinct], self._config.population)
+            kept = distinct[order[: self._config.population]]
+        self._codes, self._rewards, self._objectives = both[kept], values[kept], told[kept]
         self._generation += 1
 
     def state(self) -> dict[str, Any]:
-        """Population, rewards and generation."""
+        """Population, rewards, objectives and generation."""
         return {
             "generation": self._generation,
             "codes": self._codes.tolist(),
             "rewards": self._rewards.tolist(),
+            "objectives": self._objectives.tolist(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -113,3 +127,31 @@ class Evolution:
         shape = (-1, len(self._space.choices))
         self._codes = np.asarray(state["codes"], dtype=np.int16).reshape(shape)
         self._rewards = np.asarray(state["rewards"], dtype=np.float64)
+        objectives = np.asarray(state["objectives"], dtype=np.float64)
+        self._objectives = objectives.reshape(len(self._codes), -1 if len(self._codes) else 1)
+
+
+def _spread(space: SearchSpace, stream: np.random.Generator, n: int) -> Codes:
+    """n archs from the smallest to the largest: [n, d].
+
+    Values ascend in cost. Uniform archs crowd in the middle of the costs; here every arch draws a
+    level first, and each choice a value around it.
+    """
+    level = np.linspace(0, 1, n)[:, None]
+    last = np.array([len(allowed) - 1 for allowed in space.allowed])
+    drawn = stream.binomial(last, level)
+    columns = [np.asarray(a)[drawn[:, c]] for c, a in enumerate(space.allowed)]
+    return space.normalise(np.stack(columns, axis=1).astype(np.int16))
+
+
+def _by_dominance(objectives: FloatArray, n: int) -> NDArray[np.intp]:
+    """Order of archs [m], m >= n: feasible ones by rank, then crowding; the others by excess."""
+    excess = np.maximum(objectives[:, 1:] - 1, 0).sum(axis=1)
+    feasible, rest = np.flatnonzero(excess == 0), np.flatnonzero(excess > 0)
+    rank = ranks(objectives[feasible], n)
+    lonely = np.zeros(len(feasible))
+    for level in range(rank.max(initial=-1) + 1):
+        front = rank == level
+        lonely[front] = crowding(objectives[feasible[front]])
+    ordered = feasible[np.lexsort((-lonely, rank))]
+    return np.concatenate([ordered, rest[np.argsort(excess[rest], kind="stable")]])

@@ -132,7 +132,7 @@ class PolicyGradient:
             codes[:1] = self.mode()
         return codes
 
-    def tell(self, codes: Codes, rewards: FloatArray) -> None:
+    def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
         """One Adam step up the mean of advantage * log p, plus the entropy bonus."""
         config = self._config
         mean = float(rewards.mean())

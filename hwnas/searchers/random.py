@@ -61,7 +61,7 @@ class RandomSearch:
                 fresh.append(row)
         return codes[fresh]
 
-    def tell(self, codes: Codes, rewards: FloatArray) -> None:
+    def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
         """Nothing is learned."""
 
     def state(self) -> dict[str, Any]:

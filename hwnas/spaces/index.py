@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
-from hwnas.spaces.lowering import lower_slots
+from hwnas.spaces.lowering import lower_slots, slot_names
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["enumerate_ops", "op_index", "op_max", "op_sum", "slot_ops"]
+__all__ = ["enumerate_ops", "op_index", "op_max", "op_sum", "slot_alternatives", "slot_ops"]
 
 Number = TypeVar("Number", np.int64, np.float64)
 
@@ -99,10 +99,42 @@ def slot_ops(space: SearchSpace) -> tuple[tuple[OpSpec, ...], ...]:
     What a weight shared by all of them must fit, hence the same for a space and its prunings. Only
     the resolution is the smallest: no weight depends on it.
     """
+    ops, tables = _unrestricted(space)
+    return tuple(_distinct(ops, table.ids) for table in tables)
+
+
+def slot_alternatives(space: SearchSpace) -> tuple[dict[str, tuple[OpSpec, ...]], ...]:
+    """`slot_ops` by the name of the alternative, where a slot chooses between whole operators.
+
+    The name is "" for all other slots.
+    """
+    ops, tables = _unrestricted(space)
+    columns = {choice.name: column for column, choice in enumerate(space.choices)}
+    found = []
+    for slot, table in zip(slot_names(space), tables, strict=True):
+        column = columns.get(f"{slot}.op")
+        if column is None:
+            found.append({"": _distinct(ops, table.ids)})
+            continue
+        names = [str(value) for value in space.choices[column].values]
+        if column in table.columns:
+            per_code = np.moveaxis(table.ids, table.columns.index(column), 0)
+        else:  # all alternatives are the same operator
+            per_code = np.stack([table.ids] * len(names))
+        parts = zip(names, per_code, strict=True)
+        found.append({name: _distinct(ops, ids) for name, ids in parts})
+    return tuple(found)
+
+
+def _unrestricted(space: SearchSpace) -> tuple[tuple[OpSpec, ...], tuple[_SlotTable, ...]]:
+    """Tables of the space with everything allowed, at the smallest resolution."""
     everything = [tuple(range(len(choice.values))) for choice in space.choices]
     everything[0] = (0,)
-    ops, tables = _slot_tables(replace(space, allowed=tuple(everything)))
-    return tuple(tuple(ops[i] for i in np.unique(table.ids) if i >= 0) for table in tables)
+    return _slot_tables(replace(space, allowed=tuple(everything)))
+
+
+def _distinct(ops: tuple[OpSpec, ...], ids: NDArray[np.int32]) -> tuple[OpSpec, ...]:
+    return tuple(ops[i] for i in np.unique(ids) if i >= 0)
 
 
 def op_index(space: SearchSpace, codes: Codes) -> NDArray[np.int32]:

@@ -126,17 +126,36 @@ class SearchSpace:
     def active(self, codes: NDArray[Any]) -> NDArray[np.bool_]:
         """bool [n, d]: which choices of each row matter."""
         result = np.ones(codes.shape, dtype=bool)
-        for column, choice in enumerate(self.choices):
-            if choice.parent is not None:
-                activates = np.zeros(len(self.choices[choice.parent].values), dtype=bool)
-                activates[list(choice.parent_codes)] = True
-                in_parent = np.take(activates, codes[:, choice.parent], mode="clip")
-                result[:, column] = in_parent & result[:, choice.parent]
+        for parent, activates, columns in self._conditions:
+            in_parent = np.take(activates, codes[:, parent], mode="clip") & result[:, parent]
+            result[:, columns] = in_parent[:, None]
         return result
+
+    @cached_property
+    def _conditions(self) -> list[tuple[int, NDArray[np.bool_], slice]]:
+        """Parent, which of its codes activate, and neighbouring columns that depend on it alike.
+
+        Columns that every code of a root activates are left out: they are always active.
+        """
+        found: list[tuple[int, NDArray[np.bool_], slice]] = []
+        for column, choice in enumerate(self.choices):
+            if choice.parent is None:
+                continue
+            activates = np.zeros(len(self.choices[choice.parent].values), dtype=bool)
+            activates[list(choice.parent_codes)] = True
+            if activates.all() and self.choices[choice.parent].parent is None:
+                continue
+            if found and found[-1][0] == choice.parent and found[-1][2].stop == column:
+                if (found[-1][1] == activates).all():
+                    columns = slice(found[-1][2].start, column + 1)
+                    found[-1] = (choice.parent, activates, columns)
+                    continue
+            found.append((choice.parent, activates, slice(column, column + 1)))
+        return found
 
     def normalise(self, codes: Codes) -> Codes:
         """A copy whose inactive codes are 0."""
-        return np.where(self.active(codes), codes, 0).astype(np.int16)
+        return np.where(self.active(codes), codes, np.int16(0)).astype(np.int16, copy=False)
 
     def validate(self, codes: Codes) -> NDArray[np.bool_]:
         """bool [n]: rows that are canonical and use allowed codes only."""

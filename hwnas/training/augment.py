@@ -1,16 +1,21 @@
-"""Random affine and elastic distortion of image batches, in one resampling."""
+"""Augmentation: affine and elastic distortion of batches; libraries' transforms of photos."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 
+from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
+from hwnas.interfaces import DataInfo
+from hwnas.training.photo_config import AugmentConfig
 
-__all__ = ["Warper"]
+__all__ = ["Warper", "photo_transform"]
 
 GRID = 4  # control points per axis of the elastic displacement
 
@@ -54,3 +59,50 @@ class Warper:
         return torch.nn.functional.grid_sample(
             images, grid, mode="bilinear", padding_mode="zeros", align_corners=False
         )
+
+
+def photo_transform(config: AugmentConfig, info: DataInfo) -> Callable[[Image], Image]:
+    """Random crop, flip, colour and policy of photos, by torchvision and timm.
+
+    Takes images with a border of `config.border(px)` px and gives them at px = `info.base_px`.
+    They draw from the global generators of Python, numpy and torch, which the caller seeds.
+
+    Raises:
+        UserError: timm knows no such policy.
+    """
+    from timm.data.auto_augment import (
+        augment_and_mix_transform,
+        auto_augment_transform,
+        rand_augment_transform,
+    )
+    from timm.data.transforms import RandomResizedCropAndInterpolation
+    from torchvision import transforms
+
+    px, steps = info.base_px, []
+    if config.crop_scale is not None:
+        steps.append(
+            RandomResizedCropAndInterpolation(px, config.crop_scale, interpolation="bilinear")
+        )
+    else:
+        steps.append(transforms.RandomCrop(px))
+    if config.flip:
+        steps.append(transforms.RandomHorizontalFlip(config.flip))
+    if config.color_jitter:
+        steps.append(transforms.ColorJitter(*[config.color_jitter] * 3))
+    if config.auto_augment is not None:
+        makers = {"rand": rand_augment_transform, "augmix": augment_and_mix_transform}
+        make = makers.get(config.auto_augment.split("-")[0], auto_augment_transform)
+        mean = tuple(round(255 * m) for m in info.mean)
+        try:
+            steps.append(
+                make(config.auto_augment, {"translate_const": int(0.45 * px), "img_mean": mean})
+            )
+        except (AssertionError, KeyError, ValueError) as error:
+            raise UserError(
+                "timm knows no such augmentation policy",
+                expected="e.g. rand-m9-mstd0.5, original, v0, 3a, augmix-m3-w3",
+                found=config.auto_augment,
+                where="data.augment.auto_augment",
+            ) from error
+    composed: Callable[[Image], Image] = transforms.Compose(steps)
+    return composed

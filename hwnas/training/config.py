@@ -20,6 +20,7 @@ __all__ = [
     "FinetuneConfig",
     "LabelConfig",
     "OptimizerConfig",
+    "SupernetConfig",
     "TrainConfig",
 ]
 
@@ -48,6 +49,25 @@ class CalibrationConfig(StrictModel):
 
     n_batches: Count = 1
     batch_size: Annotated[int, Field(ge=2)] = Field(default=128, description="images per batch")
+
+
+class SupernetConfig(StrictModel):
+    """Which weights archs share, and where they start."""
+
+    weak_sharing: bool = Field(
+        default=False, description="a hypernetwork fits the shared weights to every arch (WPNAS)"
+    )
+    kernel_transform: bool = Field(
+        default=True, description="small kernels are learned maps of larger ones, not their centres"
+    )
+    share_ops: bool = Field(
+        default=False, description="operators that a block chooses between share slices"
+    )
+    init: str | None = Field(
+        default=None,
+        description="path of a .safetensors or .npz to start from: a supernet of the same space,"
+        " or a trained largest subnet, whose channels are then sorted by importance",
+    )
 
 
 class TrainConfig(StrictModel):

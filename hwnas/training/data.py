@@ -16,7 +16,7 @@ from hwnas.interfaces import DataInfo, DataModule, Split
 from hwnas.training.augment import Warper
 from hwnas.training.images import normalise
 
-__all__ = ["Batch", "MemoryData", "batches_from", "stratified_split"]
+__all__ = ["Batch", "MemoryData", "batches_from", "require_train_images", "stratified_split"]
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -57,7 +57,7 @@ class MemoryData:
             UserError: there are fewer training images than a batch holds.
         """
         images, labels = self.parts["train"]
-        self._require_train_images(batch_size, key="batch_size")
+        require_train_images(self.info, batch_size, key="batch_size")
         order = rng(self.seed, "data/order", epoch).permutation(len(labels))
         draws = self.warper.draw(len(labels), seed=self.seed, epoch=epoch)
 
@@ -83,22 +83,28 @@ class MemoryData:
         """
         images, _ = self.parts["train"]
         n = n_batches * batch_size
-        self._require_train_images(n, key="calibration: n_batches * batch_size")
+        require_train_images(self.info, n, key="calibration: n_batches * batch_size")
         rows = rng(self.seed, "data/calibration").permutation(len(images))[:n]
         return [self._normalise(x) for x in torch.split(images[rows], batch_size)]
 
     def _normalise(self, x: torch.Tensor) -> torch.Tensor:
         return normalise(x, self.info.mean, self.info.std)
 
-    def _require_train_images(self, n: int, *, key: str) -> None:
-        found = self.info.n_images["train"]
-        if n > found:
-            raise UserError(
-                f"data set {self.info.name!r} is too small for {key} = {n}",
-                expected=f"at least {n} training images",
-                found=found,
-                fix=f"lower {key}",
-            )
+
+def require_train_images(info: DataInfo, n: int, *, key: str) -> None:
+    """Refuse a setting `key` that needs more training images than there are.
+
+    Raises:
+        UserError: there are fewer than n.
+    """
+    found = info.n_images["train"]
+    if n > found:
+        raise UserError(
+            f"data set {info.name!r} is too small for {key} = {n}",
+            expected=f"at least {n} training images",
+            found=found,
+            fix=f"lower {key}",
+        )
 
 
 def batches_from(data: DataModule, batch_size: int, step: int) -> Iterator[Batch]:

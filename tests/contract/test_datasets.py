@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -9,14 +11,20 @@ import torch
 from hwnas.core.errors import UserError
 from hwnas.interfaces import DataModule
 from hwnas.training.datasets import REGISTRY
+from tests.photos import small_config
 
 BATCH = 64
 
 
 @pytest.fixture(scope="module", params=REGISTRY.names)
-def build(request):
-    module = REGISTRY.load(request.param)
-    return lambda seed=0: module.build(module.Config(), seed=seed)
+def config(request, tmp_path_factory):
+    return small_config(request.param, tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def build(config):
+    module = REGISTRY.load(config.name)
+    return lambda seed=0, n_workers=0: module.build(config, seed=seed, n_workers=n_workers)
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +37,8 @@ def everything(batches):
     return torch.cat(xs), torch.cat(ys)
 
 
-def test_ends_are_those_of_the_data(data):
-    module = REGISTRY.load(data.info.name)
-    assert module.ends(module.Config()) == (data.info.in_channels, data.info.num_classes)
+def test_ends_are_those_of_the_data(config, data):
+    assert REGISTRY.load(config.name).ends(config) == (data.info.in_channels, data.info.num_classes)
 
 
 def test_info_describes_the_batches(data):
@@ -75,6 +82,21 @@ def test_training_batches_are_full_and_fixed_by_seed_and_epoch(build, data):
     assert not torch.equal(y, everything(build(seed=1).train_batches(0, BATCH))[1])
 
 
+def test_results_do_not_depend_on_the_number_of_workers(build, data):
+    for (x, y), (other_x, other_y) in zip(
+        data.train_batches(1, BATCH), build(n_workers=2).train_batches(1, BATCH), strict=True
+    ):
+        assert torch.equal(x, other_x) and torch.equal(y, other_y)
+        assert x.stride() == other_x.stride()  # what a convolution adds up first
+
+
+def test_global_generators_are_left_alone(data):
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    next(data.train_batches(0, BATCH))
+    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    assert before == after
+
+
 def test_results_do_not_depend_on_the_batch_size(data):
     x, y = everything(data.train_batches(0, 64))
     small_x, small_y = everything(data.train_batches(0, 32))
@@ -82,9 +104,9 @@ def test_results_do_not_depend_on_the_batch_size(data):
     torch.testing.assert_close(small_x[: len(x)], x)
 
 
-def test_seeds_change_the_test_split(build, data):
-    x, _ = everything(data.eval_batches("test", BATCH))
-    other, _ = everything(build(seed=1).eval_batches("test", BATCH))
+def test_seeds_change_the_validation_split(build, data):
+    x, _ = everything(data.eval_batches("val", BATCH))
+    other, _ = everything(build(seed=1).eval_batches("val", BATCH))
     assert x.shape != other.shape or not torch.equal(x, other)
 
 

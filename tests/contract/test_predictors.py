@@ -8,11 +8,20 @@ import pytest
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.core.stats import kendall_tau
-from hwnas.predictors import REGISTRY
+from hwnas.predictors import REGISTRY, gcn
 from hwnas.predictors.recipe import Recipe
 from hwnas.spaces.cost import cost
 
 N_FIT, N_TEST = 120, 400
+
+RECIPE = Recipe(members=2, min_steps=20, max_steps=20)
+QUICK = {
+    "training": RECIPE,
+    "teacher": gcn.Config(training=RECIPE),
+    "n_archs": 512,
+    "epochs": 20,
+    "n_trees": 20,
+}
 
 
 @pytest.fixture(params=REGISTRY.names)
@@ -25,8 +34,7 @@ def build(request, tiny_space):
 def build_quick(request, tiny_space):
     """Networks train for a few steps only, where quality does not matter."""
     module = REGISTRY.load(request.param)
-    has_recipe = "training" in module.Config.model_fields
-    settings = {"training": Recipe(members=2, min_steps=20, max_steps=20)} if has_recipe else {}
+    settings = {key: QUICK[key] for key in QUICK if key in module.Config.model_fields}
 
     def build(seed=0, space=tiny_space):
         return module.build(module.Config(**settings), space=space, seed=seed)

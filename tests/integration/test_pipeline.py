@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 MINI = Path(__file__).parent / "mini.yaml"
 
@@ -125,7 +126,7 @@ def test_a_second_process_is_refused(finished: tuple[Path, dict], tmp_path: Path
         first.send_signal(signal.SIGTERM)
         err = first.communicate()[1]
     assert first.returncode == 143
-    assert "the same command continues" in err and "Traceback" not in err
+    assert f"to go on: hwnas run {MINI} --run {run}" in err and "Traceback" not in err
 
 
 def test_stages_alone_and_kills_change_nothing(finished: tuple[Path, dict], tmp_path: Path):
@@ -189,8 +190,8 @@ def test_a_broken_promise_exits_3_and_report_only_accepts_it(
     assert "forecast on local" in (run / "report.html").read_text()
 
 
-def test_questions_to_a_finished_run_are_answered(finished: tuple[Path, dict]):
-    run = str(finished[0])
+def test_questions_to_a_finished_run_are_answered(finished: tuple[Path, dict], tmp_path: Path):
+    run, pruned = str(finished[0]), str(tmp_path / "pruned.yaml")
     asked = json.loads(
         hwnas("predictor", "predict", run, "largest", "smallest", "--format", "json")
     )
@@ -203,6 +204,13 @@ def test_questions_to_a_finished_run_are_answered(finished: tuple[Path, dict]):
     assert {"gcn", "ridge", "macs"} <= {row["predictor"] for row in compared}
     analysis = json.loads(hwnas("analyze", run, "--ranking", "macs", "--format", "json"))
     assert analysis["verdict"] and analysis["ranks"]["n"] == 24
+    by_macs = ("analyze", run, "--ranking", "macs", "--prune-fraction", "0.5", "--prune", pruned)
+    hwnas(*by_macs)
+    narrower = yaml.safe_load(Path(pruned).read_text())["restrict"]
+    assert narrower
+    settings = f"restrict={json.dumps(narrower)}"
+    again = ("run", str(MINI), "--run", run, "--set", settings, "--dry-run", "--format", "json")
+    assert "done" not in {row["status"] for row in json.loads(hwnas(*again))["table"]}
     table = str(finished[0] / "tables" / "local.json")
     shown = json.loads(hwnas("table", "show", table, "--format", "json"))
     assert shown["n_ops"] > 100

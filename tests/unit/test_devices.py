@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -13,17 +14,41 @@ import pytest
 
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
+from hwnas.core.resources import resource
 from hwnas.devices.kit import run_kit
-from hwnas.devices.spec import device_names, load_device, open_transport
+from hwnas.devices.spec import device_names, load_device, load_transport, open_transport
 from hwnas.interfaces import DeviceSpec
 
 
-def test_every_shipped_device_is_valid():
-    assert "local" in device_names()
-    for name in device_names():
-        assert load_device(name).name == name
-        open_transport(load_device(name))
+@pytest.mark.parametrize("name", device_names())
+def test_a_shipped_device_is_valid_and_says_what_it_is(name: str):
+    device = load_device(name)
+    assert device.name == name
+    load_transport(name)  # connects to nothing
+    head, *_ = resource("configs", "devices", f"{name}.yaml").read_text().splitlines()
+    assert head.startswith("# ") and head.endswith((".", "edit."))
+
+
+HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "profile-my-board.md"
+EXAMPLES = dict(re.findall(r"^```yaml (\S+)\n(.*?)^```", HOW_TO.read_text(), re.M | re.S))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_device_of_the_how_to_is_valid(name: str, tmp_path: Path):
+    (tmp_path / name).write_text(EXAMPLES[name])
+    assert load_device(str(tmp_path / name)).name == Path(name).stem
+    load_transport(str(tmp_path / name))
+
+
+def test_the_plain_device_is_this_machine():
     assert load_device("local") == DeviceSpec("local")
+    assert load_device("local_int8") == DeviceSpec("local_int8", precision="int8")
+
+
+def test_a_spec_alone_reaches_this_machine_but_no_board():
+    open_transport(DeviceSpec("local"))
+    with pytest.raises(UserError, match="host: Field required"):
+        open_transport(DeviceSpec("board", transport="ssh"))
 
 
 def test_a_users_file_is_a_device_named_after_it(tmp_path: Path):
@@ -43,6 +68,10 @@ def test_a_users_file_is_a_device_named_after_it(tmp_path: Path):
         ("schema_version: 1\nprecision: bf16", "precision"),
         ("schema_version: 1\nname: other", "name"),
         ("schema_version: 1\ntransport: locall", "did you mean 'local'"),
+        ("schema_version: 1\nruntime: onnxruntim", "did you mean 'onnxruntime'"),
+        ("schema_version: 1\nruntime: abacus", "onnxruntime, openvino, tensorrt"),
+        ("schema_version: 1\ntransport: {name: ssh}", "host"),
+        ("schema_version: 1\ntransport: {name: ssh, host: b, prot: 22}", "did you mean 'port'"),
         ("threads: 4", "schema_version"),
         ("schema_version: 7", "schema_version"),
     ],

@@ -209,6 +209,26 @@ def test_replaces_an_older_bundle(folder: Path) -> None:
     assert read_manifest(folder).name == "newer" and not (folder / "stale").exists()
 
 
+def test_companions_of_models_are_shipped_and_guarded(tmp_path: Path) -> None:
+    code = tmp_path / "model.py"
+    code.write_text("print(1)")
+    parts = {
+        "models": {"models/model.onnx": colour_net(tmp_path / "m.onnx")},
+        "golden_input": INPUTS,
+        "golden_output": INPUTS.mean(axis=(2, 3)),
+    }
+    final = tmp_path / "winner"
+    made = write_bundle(final, a_manifest(), **parts, companions={"timm/model.py": code})
+    assert "timm/model.py" in [file.path for file in made.files]
+    assert kit(final, "--check").returncode == 0
+    (final / "timm" / "model.py").write_text("print(2)")
+    with pytest.raises(UserError, match="altered"):
+        read_manifest(final)
+    with pytest.raises(UserError, match="unsafe"):
+        write_bundle(tmp_path / "b", a_manifest(), **parts, companions={"../model.py": code})
+    assert not (tmp_path / "b").exists()
+
+
 def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     unsafe = dataclasses.replace(a_manifest(), models=(ModelFile("../m.onnx", "onnx", "fp32"),))
     model = colour_net(tmp_path / "m.onnx")

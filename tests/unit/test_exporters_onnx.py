@@ -20,9 +20,10 @@ from hwnas.exporters.fold import folded
 from hwnas.exporters.onnx import Config, build
 from hwnas.exporters.parity import check_parity, compare
 from hwnas.nets.subnet import build_subnet
-from hwnas.spaces.lowering import lower
+from hwnas.spaces.lowering import lower, resolution
 from hwnas.spaces.ops import layers
 from hwnas.spaces.space import SearchSpace
+from tests.mobile_spaces import STRANGE, some_archs
 
 PX = 16
 
@@ -136,6 +137,19 @@ def test_network_with_gates_from_timm_itself(tmp_path: Path) -> None:
     kinds = Counter(node.op_type for node in onnx.load(path).graph.node)
     assert "BatchNormalization" not in kinds and kinds["HardSwish"] and kinds["Mul"] >= 2
     assert check_parity(net, path, inputs(8)).passed
+
+
+def test_network_that_timm_cannot_say(tmp_path: Path) -> None:
+    """Channel shuffle, pooled and projected shortcuts, a head behind the pooling with a bias."""
+    arch = some_archs(STRANGE, 3)[-1]
+    px = resolution(STRANGE, arch)
+    net = trained(build_subnet(STRANGE, arch))
+    (path,) = build(Config()).export(net, input_shape=(3, px, px), folder=tmp_path)
+    kinds = Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert "BatchNormalization" not in kinds
+    assert kinds["Transpose"] and kinds["AveragePool"] and kinds["Reshape"]
+    images = rng(0, "inputs").standard_normal((8, 3, px, px)).astype(np.float32)
+    assert check_parity(net, path, images).passed
 
 
 def test_opset_outside_the_supported_range_is_refused() -> None:

@@ -3,144 +3,179 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import timm
 import torch
 from fvcore.nn import FlopCountAnalysis
-from timm.models.efficientnet import EfficientNet
-from torch import nn
+from timm.models import EfficientNet, MobileNetV3
+from torch import Tensor, nn
 
 from hwnas.core.errors import UserError
-from hwnas.core.rng import rng
+from hwnas.nets import definition as definitions
+from hwnas.nets.depthwise import DepthwiseConv2d
+from hwnas.nets.plain_net import ChannelShuffle, Network
 from hwnas.nets.subnet import (
-    active_slots,
     build_from_definition,
     build_subnet,
+    definition_of,
+    placed_slots,
     subnet_definition,
     timm_names,
 )
-from hwnas.spaces import mobilenet_tiny
+from hwnas.pipeline.spaces import build_space
+from hwnas.spaces import nasbench201
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
-from hwnas.spaces.macro import MobileMacro, Stage
+from hwnas.spaces.lowering import resolution
 from hwnas.spaces.ops import layers
 from hwnas.spaces.space import SearchSpace
+from tests.mobile_spaces import MIXED, MOBILE_SPACES, STRANGE, some_archs
 
-TINY = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(16, 20)), num_classes=10)
-MIXED = SearchSpace(  # SE, three kernels, expansion 1 beside others, odd maps, gray images
-    "mixed",
-    MobileMacro(
-        in_channels=1,
-        num_classes=7,
-        resolutions=(18, 21),
-        stem_widths=(8, 16),
-        stem_kernel=5,
-        stem_stride=2,
-        stem_act="hard_swish",
-        stages=(
-            Stage((16, 24), (1, 2), (3, 5, 7), (1, 3, 6), 1, "relu6", 0.25),
-            Stage((24, 40), (1, 2), (3, 5, 7), (3, 6), 2, "swish", 0.25),
-        ),
-        head_width=96,
-        head_act="relu",
-    ),
-)
+TINY = MOBILE_SPACES["mobilenet_tiny"]
+SPACES = pytest.mark.parametrize("space", MOBILE_SPACES.values(), ids=MOBILE_SPACES)
 
 
-def archs(space: SearchSpace, n: int) -> list[Arch]:
-    return [
-        space.largest(),
-        space.smallest(),
-        *map(space.arch, space.sample(rng(0, "archs"), n - 2)),
-    ]
+def images(space: SearchSpace, arch: Arch, n: int = 2) -> Tensor:
+    px = resolution(space, arch)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(n, space.macro.in_channels, px, px, generator=generator)
 
 
-@pytest.mark.parametrize("space", [TINY, MIXED], ids=lambda space: space.name)
+@SPACES
 def test_params_and_macs_agree_with_the_cost_model_and_with_fvcore(space: SearchSpace) -> None:
-    for arch in archs(space, 20 if space is TINY else 8):
+    for arch in some_archs(space, 4):
         model = build_subnet(space, arch, seed=None).eval()
         codes = space.codes([arch])
         assert sum(p.numel() for p in model.parameters()) == cost(space, codes, "params")[0]
-        px = space.view(arch)["resolution"]
-        count = FlopCountAnalysis(model, torch.zeros(1, space.macro.in_channels, px, px))
-        flops = count.unsupported_ops_warnings(False).by_operator()
+        count = FlopCountAnalysis(model, images(space, arch, 1)).unsupported_ops_warnings(False)
+        flops = count.by_operator()
         assert flops["conv"] + flops["linear"] == cost(space, codes, "macs")[0]
 
 
-@pytest.mark.parametrize("space", [TINY, MIXED], ids=lambda space: space.name)
+@SPACES
 def test_every_layer_is_the_one_of_lower(space: SearchSpace) -> None:
-    for arch in archs(space, 5):
-        model = build_subnet(space, arch)
+    for arch in some_archs(space, 4):
+        model = build_subnet(space, arch, seed=None)
         maps: dict[str, tuple[int, ...]] = {}
         for name, module in model.named_modules():
             module.register_forward_hook(
                 lambda _m, _x, y, maps=maps, name=name: maps.update({name: tuple(y.shape)})
             )
-        px = space.view(arch)["resolution"]
-        model(torch.randn(2, space.macro.in_channels, px, px))
+        model(images(space, arch))
         expected = set()
-        for slot, op in active_slots(space, arch):
+        for _slot, place, op in placed_slots(space, arch):
             for layer in layers(op):
-                name, bn = timm_names(slot, op, layer)
+                name, bn = timm_names(place, op, layer)
                 module = model.get_submodule(name)
                 expected.add(name)
+                assert (module.bias is not None) == layer.has_bias
                 if isinstance(module, nn.Conv2d):
                     fan_in = layer.in_channels // layer.groups
                     shape = (layer.out_channels, fan_in, layer.kernel, layer.kernel)
                     assert tuple(module.weight.shape) == shape
                     assert module.padding == (layer.padding,) * 2
                     assert maps[name] == (2, layer.out_channels, layer.out_hw, layer.out_hw)
+                assert isinstance(module, DepthwiseConv2d) == (layer.name == "conv_dw")
                 assert bool(bn) == layer.has_bn
                 assert not bn or isinstance(model.get_submodule(bn), nn.BatchNorm2d)
         weighted = (nn.Conv2d, nn.Linear)
         assert expected == {n for n, m in model.named_modules() if isinstance(m, weighted)}
 
 
-def test_mobilenet_v2_is_timms() -> None:
-    def stage(width: int, depth: int, stride: int, expand: int = 6) -> Stage:
-        return Stage((width,), (depth,), (3,), (expand,), stride, "relu6")  # type: ignore[arg-type]
-
-    macro = MobileMacro(
-        in_channels=3,
-        num_classes=1000,
-        resolutions=(64,),
-        stem_widths=(32,),
-        stem_kernel=3,
-        stem_stride=2,
-        stem_act="relu6",
-        stages=(
-            stage(16, 1, 1, expand=1),
-            stage(24, 2, 2),
-            stage(32, 3, 2),
-            stage(64, 4, 2),
-            stage(96, 3, 1),
-            stage(160, 3, 2),
-            stage(320, 1, 1),
-        ),
-        head_width=1280,
-        head_act="relu6",
-    )
-    space = SearchSpace("mobilenet_v2", macro)
-    assert cost(space, space.codes([space.largest()]), "params")[0] == 3_504_872
-    theirs = timm.create_model("mobilenetv2_100").eval()
+@pytest.mark.parametrize(
+    ("shipped", "name"),
+    [
+        ("mobilenet_v2", "mobilenetv2_100"),
+        ("mobilenet_v3_large", "mobilenetv3_large_100"),
+        ("mobilenet_v3_small", "mobilenetv3_small_100"),
+    ],
+)
+def test_the_mobilenets_are_those_of_timm(shipped: str, name: str) -> None:
+    space = build_space(shipped, ["resolutions=[64]"], num_classes=1000)
+    theirs = timm.create_model(name).eval()
     ours = build_subnet(space, space.largest(), seed=None).eval()
-    ours.load_state_dict(theirs.state_dict())
+    values = theirs.state_dict().values()  # in order: some stages of timm's are two of ours
+    ours.load_state_dict(dict(zip(ours.state_dict(), values, strict=True)))
     x = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(ours(x), theirs(x))
 
 
-def test_the_definition_builds_the_same_network_after_a_trip_through_json() -> None:
-    for space in (TINY, MIXED):
-        arch = archs(space, 3)[-1]
-        model = build_subnet(space, arch).eval()
-        definition = json.loads(json.dumps(subnet_definition(space, arch)))
-        again = build_from_definition(definition).eval()
-        assert type(model) is type(again) is EfficientNet
-        again.load_state_dict(model.state_dict())
-        px = definition["resolution"]
-        x = torch.randn(2, definition["in_chans"], px, px)
-        torch.testing.assert_close(again(x), model(x))
+@pytest.mark.parametrize("name", MOBILE_SPACES)
+def test_a_network_is_a_timm_model_where_timms_blocks_can_say_it(name: str) -> None:
+    expected = {"mobilenet_v3": {MobileNetV3}, "attentive_nas": {Network}, "strange": {Network}}
+    expected["fbnet"] = {EfficientNet, Network}  # by whether an arch has groups
+    space = MOBILE_SPACES[name]
+    found = {type(build_subnet(space, arch, seed=None)) for arch in some_archs(space, 8)}
+    assert found == expected.get(name, {EfficientNet})
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3", "nasbench_macro", "mixed"])
+def test_plain_networks_compute_what_timms_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = MOBILE_SPACES[name]
+    for arch in some_archs(space, 3):
+        theirs = build_subnet(space, arch)
+        with monkeypatch.context() as patch:
+            patch.setattr(definitions, "_timm_can_say", lambda network: False)
+            ours = build_subnet(space, arch)
+        assert type(ours) is Network and type(theirs) is not Network
+        assert {k: v.shape for k, v in ours.state_dict().items()} == {
+            k: v.shape for k, v in theirs.state_dict().items()
+        }
+        for key, weight in ours.named_parameters():  # equal initialisation, as a distribution
+            other = theirs.get_parameter(key)
+            if weight.numel() > 500:
+                assert weight.std().item() == pytest.approx(other.std().item(), rel=0.2), key
+        ours.load_state_dict(theirs.state_dict())
+        x = images(space, arch)
+        torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_channel_shuffle_is_torchs() -> None:
+    x = torch.randn(2, 12, 3, 3)
+    assert torch.equal(ChannelShuffle(4)(x), nn.functional.channel_shuffle(x, 4))
+
+
+def test_a_shortcut_that_changes_the_shape_pools_and_projects() -> None:
+    """With the main branch silenced, a block is its shortcut; written down by hand."""
+    model = build_subnet(STRANGE, STRANGE.largest()).eval()
+    block = model.blocks[1][0]
+    nn.init.zeros_(block.bn3.weight)
+    x = torch.randn(1, 12, 5, 5)
+    rows = [[x[..., i : i + 2, j : j + 2].mean((2, 3)) for j in (0, 2, 4)] for i in (0, 2, 4)]
+    pooled = torch.stack([torch.stack(row, -1) for row in rows], -2)
+    expected = torch.einsum("oi,bihw->bohw", block.conv_shortcut.weight[..., 0, 0], pooled)
+    torch.testing.assert_close(block(x), expected)
+
+
+@SPACES
+def test_the_definition_builds_the_same_network_after_a_trip_through_json(
+    space: SearchSpace,
+) -> None:
+    arch = some_archs(space, 3)[-1]
+    model = build_subnet(space, arch).eval()
+    definition = json.loads(json.dumps(subnet_definition(space, arch)))
+    assert definition == definition_of(model)
+    assert definition["resolution"] == resolution(space, arch)
+    assert re.fullmatch("hwnas_[0-9a-f]{16}", definition["name"])
+    again = build_from_definition(definition, seed=1).eval()
+    assert definition == subnet_definition(space, arch), "building does not use it up"
+    again.load_state_dict(model.state_dict())
+    x = images(space, arch)
+    torch.testing.assert_close(again(x), model(x))
+
+
+@pytest.mark.parametrize("space", [TINY, STRANGE], ids=lambda space: space.name)
+def test_the_definition_carries_the_epsilon_of_batch_norm(space: SearchSpace) -> None:
+    model = build_from_definition(subnet_definition(space, space.largest(), bn_eps=0.001))
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) > 3 and {norm.eps for norm in norms} == {0.001}
+
+
+def test_a_network_from_elsewhere_has_no_definition() -> None:
+    with pytest.raises(UserError, match="no definition"):
+        definition_of(nn.Linear(1, 1))
 
 
 def test_weights_depend_on_the_seed_alone_and_leave_the_global_generator() -> None:
@@ -150,6 +185,12 @@ def test_weights_depend_on_the_seed_alone_and_leave_the_global_generator() -> No
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.equal(one.conv_stem.weight, same.conv_stem.weight)
     assert not torch.equal(one.conv_stem.weight, other.conv_stem.weight)
+
+
+def test_a_cell_space_has_no_networks_yet() -> None:
+    space = nasbench201.build(nasbench201.Config(), num_classes=10)
+    with pytest.raises(UserError, match="cell space"):
+        build_subnet(space, space.largest())
 
 
 def test_an_arch_of_another_space_is_refused() -> None:

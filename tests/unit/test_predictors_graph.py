@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 
 from hwnas.core.rng import rng
 from hwnas.nets.graph_conv import GCN, EnsembleMLP
-from hwnas.predictors.graph import graph_batch, op_features, space_features
+from hwnas.pipeline.spaces import build_space
+from hwnas.predictors.graph import (
+    FLAT_VARIANCE,
+    _summary,
+    flat_features,
+    graph_batch,
+    live_graph,
+    op_features,
+    space_features,
+)
 from hwnas.spaces.graphs import chain, graph
 from hwnas.spaces.index import enumerate_ops
 
@@ -17,22 +28,105 @@ def test_batches_hold_the_graph_of_every_arch(tiny_space):
     codes = tiny_space.sample(rng(0, "test"), 40)
     batch = graph_batch(tiny_space, codes)
     ops = enumerate_ops(tiny_space)
-    for row, nodes, adjacency in zip(codes, batch.nodes, batch.adjacency, strict=True):
+    for row, nodes, reads, feeds in zip(codes, batch.nodes, batch.reads, batch.feeds, strict=True):
         expected_ops, expected_edges = graph(tiny_space, tiny_space.arch(row))
         present = np.flatnonzero(nodes[:-1] < len(ops))
         assert tuple(ops[node] for node in nodes[present]) == expected_ops
-        edges = {
-            (int(j), int(i)) for i, j in zip(*np.nonzero(adjacency[:-1]), strict=True) if i != j
-        }
+        edges = {(int(j), int(i)) for i, j in zip(*np.nonzero(reads[:-1]), strict=True) if i != j}
         assert edges == {(present[a], present[b]) for a, b in expected_edges}
+        assert {(int(i), int(j)) for i, j in zip(*np.nonzero(feeds), strict=True)} == edges
         # the global node, last, reads itself and every present slot alike; nobody reads it
         assert nodes[-1] == len(ops) + 1
-        np.testing.assert_array_equal(np.flatnonzero(adjacency[-1]), [*present, len(nodes) - 1])
-        np.testing.assert_allclose(adjacency[-1, present], 1 / (len(present) + 1))
+        np.testing.assert_array_equal(np.flatnonzero(reads[-1]), [*present, len(nodes) - 1])
+        np.testing.assert_allclose(reads[-1, present], 1 / (len(present) + 1))
         # rows of present nodes are means; absent slots neither read nor are read
-        np.testing.assert_allclose(adjacency[present].sum(1), 1, rtol=1e-6)
+        np.testing.assert_allclose(reads[present].sum(1), 1, rtol=1e-6)
         absent = np.setdiff1d(np.arange(len(nodes) - 1), present)
-        assert not adjacency[absent].any() and not adjacency[:, absent].any()
+        assert not reads[absent].any() and not reads[:, absent].any()
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return build_space("nasbench201", num_classes=10)
+
+
+def cell(space, **ops):
+    """Codes [1, d] of a cell; edges that are not given are `none`."""
+    codes = [
+        0,
+        *(choice.values.index(ops.get(choice.name, "none")) for choice in space.choices[1:]),
+    ]
+    return np.array([codes], dtype=np.int16)
+
+
+def test_operators_that_reach_nothing_are_left_out(cells):
+    alive = cell(cells, edge01="nor_conv_3x3", edge13="nor_conv_1x1", edge03="skip_connect")
+    dead_ends = cell(
+        cells,
+        edge01="nor_conv_3x3",
+        edge13="nor_conv_1x1",
+        edge03="skip_connect",
+        edge12="nor_conv_3x3",  # node 2 feeds nobody
+    )
+    unfed = cell(
+        cells,
+        edge01="nor_conv_3x3",
+        edge13="nor_conv_1x1",
+        edge03="skip_connect",
+        edge23="avg_pool_3x3",  # node 2 is fed by nobody
+    )
+    batch = graph_batch(cells, np.concatenate([alive, dead_ends, unfed]))
+    for array in (batch.nodes, batch.reads, batch.feeds, batch.summary):
+        np.testing.assert_array_equal(array[1], array[0])
+        np.testing.assert_array_equal(array[2], array[0])
+    assert (batch.nodes[0, :-1] < len(enumerate_ops(cells))).sum() == 5  # three edges, two ends
+
+
+def test_live_operators_are_those_on_a_path_found_by_search(cells):
+    codes = cells.sample(rng(0, "test/live"), 300)
+    slots, edges = live_graph(cells, codes)
+    for row, found in zip(codes, slots[:, 1:-1] >= 0, strict=True):
+        chosen = cells.view(cells.arch(row))
+        used = set()
+        for path in ((0, 3), (0, 1, 3), (0, 2, 3), (0, 1, 2, 3)):
+            steps = [f"edge{i}{j}" for i, j in pairwise(path)]
+            if all(chosen[step] != "none" for step in steps):
+                used.update(steps)
+        names = [choice.name for choice in cells.choices[1:]]
+        assert {name for name, is_live in zip(names, found, strict=True) if is_live} == used
+    assert not (edges & ~(slots >= 0)[:, :, None]).any()
+
+
+def test_summary_counts_paths_and_depth(cells):
+    codes = np.concatenate(
+        [
+            cell(cells),
+            cell(cells, edge03="nor_conv_1x1"),
+            cell(cells, edge03="skip_connect", edge01="nor_conv_3x3", edge13="nor_conv_3x3"),
+            cells.codes([cells.largest()]),
+        ]
+    )
+    summary = _summary(cells, *live_graph(cells, codes))
+    macs, params, ways, longest, shortest, nodes = summary.T
+    # in operators with weights; without a path only the ends are left, and the pooling is unfed
+    np.testing.assert_array_equal(longest - longest[0], [0, 1, 2, 3])
+    np.testing.assert_array_equal(shortest - shortest[0], [0, 1, 0, 1])
+    np.testing.assert_allclose(np.expm1(ways), [0, 1, 2, 4])
+    np.testing.assert_array_equal(nodes, [2, 3, 5, 8])
+    assert (np.diff(macs) > 0).all() and (np.diff(params) > 0).all()
+
+
+def test_summaries_are_near_standard_over_the_space(tiny_space):
+    summary = graph_batch(tiny_space, tiny_space.sample(rng(1, "test"), 500)).summary
+    assert summary.shape[1] == 5  # a chain has one path: that number is left out
+    np.testing.assert_allclose(summary.mean(axis=0), 0, atol=0.2)
+    np.testing.assert_allclose(summary.std(axis=0), 1, atol=0.2)
+
+
+def test_flat_features_have_the_stated_variance(tiny_space):
+    codes = tiny_space.sample(rng(1, "test"), 2000)
+    flat = flat_features(tiny_space, graph_batch(tiny_space, codes))
+    assert flat.var(axis=0).sum() == pytest.approx(FLAT_VARIANCE, rel=0.1)
 
 
 def test_chain_skips_absent_slots():
@@ -57,24 +151,34 @@ def test_features_are_standardised_and_tell_operators_apart(tiny_space):
 @pytest.fixture
 def gcn(tiny_space):
     table = torch.from_numpy(space_features(tiny_space))
-    n_nodes = graph_batch(tiny_space, tiny_space.sample(rng(0, "n"), 1)).nodes.shape[1]
-    generator = torch.Generator().manual_seed(0)
-    return GCN(table, n_nodes=n_nodes, members=2, width=8, depth=2, generator=generator)
+    batch = graph_batch(tiny_space, tiny_space.sample(rng(0, "n"), 1))
+    return GCN(
+        table,
+        n_nodes=batch.nodes.shape[1],
+        n_summary=batch.summary.shape[1],
+        members=2,
+        width=8,
+        depth=2,
+        generator=torch.Generator().manual_seed(0),
+    )
 
 
-def reference(gcn, member, nodes, adjacency):
+def reference(gcn, member, nodes, reads, feeds, summary):
     """One member on one graph, present nodes only, in plain float64 numpy."""
     weights = {name: p.detach().double().numpy()[member] for name, p in gcn.named_parameters()}
-    kept = np.flatnonzero(adjacency.diagonal() > 0)
-    a = adjacency[np.ix_(kept, kept)].astype(np.float64)
+    kept = np.flatnonzero(reads.diagonal() > 0)
+    reads, feeds = (a[np.ix_(kept, kept)].astype(np.float64) for a in (reads, feeds))
     x = gcn.table.double().numpy()[nodes[kept]] @ weights["embed.weight"] + weights["embed.bias"]
     x = x + weights["position"][kept]
+    whole = summary @ weights["summarise.weight"] + weights["summarise.bias"][0]
+    x[-1] += whole
     for layer in range(len(gcn.convs)):
-        y = a @ x @ weights[f"convs.{layer}.neighbours.weight"]
-        y += weights[f"convs.{layer}.neighbours.bias"] + x @ weights[f"convs.{layer}.itself"]
+        conv = f"convs.{layer}."
+        y = reads @ x @ weights[f"{conv}sources.weight"] + weights[f"{conv}sources.bias"]
+        y += feeds @ x @ weights[f"{conv}readers"] + x @ weights[f"{conv}itself"]
         y = (y - y.mean(1, keepdims=True)) / np.sqrt(y.var(1, keepdims=True) + 1e-5)
         x = x + np.maximum(y, 0)
-    read = np.concatenate([x[-1], x[:-1].sum(0) / len(nodes)])
+    read = np.concatenate([x[-1], x[:-1].sum(0) / len(nodes), whole])
     hidden = read @ weights["head.layers.0.weight"] + weights["head.layers.0.bias"][0]
     hidden = np.maximum(hidden, 0)
     return (hidden @ weights["head.layers.1.weight"] + weights["head.layers.1.bias"][0]).item()
@@ -82,10 +186,12 @@ def reference(gcn, member, nodes, adjacency):
 
 def test_gcn_equals_a_plain_computation_per_member_and_graph(gcn, tiny_space):
     batch = graph_batch(tiny_space, tiny_space.sample(rng(1, "test"), 12))
+    arrays = (batch.nodes, batch.reads, batch.feeds, batch.summary)
+    nodes, *rest = map(torch.from_numpy, arrays)
     with torch.inference_mode():
-        scores = gcn(torch.from_numpy(batch.nodes).long(), torch.from_numpy(batch.adjacency))
+        scores = gcn(nodes.long(), *rest)
     expected = [
-        [reference(gcn, member, *graph) for graph in zip(batch.nodes, batch.adjacency, strict=True)]
+        [reference(gcn, member, *graph) for graph in zip(*arrays, strict=True)]
         for member in range(2)
     ]
     np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-4, atol=1e-5)

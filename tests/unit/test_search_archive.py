@@ -9,6 +9,7 @@ import pytest
 
 from hwnas.core.errors import UserError
 from hwnas.search.archive import Archive
+from hwnas.search.hashing import CodeIndex
 from hwnas.spaces import mobilenet_tiny
 from hwnas.spaces.space import Codes
 
@@ -19,15 +20,17 @@ def value(codes: Codes) -> np.ndarray:
     return np.asarray(codes.sum(axis=1) / 7)
 
 
-def fill(archive: Archive, codes: Codes) -> None:
-    fresh = archive.unseen(codes)
-    archive.add(
-        fresh,
-        predicted=value(fresh),
-        predicted_std=np.full(len(fresh), 0.5),
-        costs={"macs": 100.0 - value(fresh)},
-        feasible=fresh[:, 1] == 0,
-    )
+def described(fresh: Codes) -> dict[str, np.ndarray]:
+    return {
+        "predicted": value(fresh),
+        "predicted_std": np.full(len(fresh), 0.5),
+        "macs": 100.0 - value(fresh),
+        "feasible": fresh[:, 1] == 0,
+    }
+
+
+def fill(archive: Archive, codes: Codes) -> np.ndarray:
+    return archive.record(codes, described)
 
 
 def batches() -> list[Codes]:
@@ -40,23 +43,41 @@ def test_archs_are_kept_once_in_order_of_arrival() -> None:
     archive = Archive(SPACE, ("macs",))
     expected: dict[tuple[int, ...], None] = {}
     for codes in batches():
-        fill(archive, codes)
+        rows = fill(archive, codes)
         expected.update(dict.fromkeys(map(tuple, codes.tolist())))
         np.testing.assert_array_equal(archive.column("codes"), list(expected))
-        np.testing.assert_array_equal(archive.column("codes")[archive.rows(codes)], codes)
+        np.testing.assert_array_equal(archive.column("codes")[rows], codes)
     assert len(archive) == len(expected) > 2000
     np.testing.assert_array_equal(archive.column("score"), value(archive.column("codes")))
 
 
-def test_adding_a_known_arch_is_an_error() -> None:
-    archive = Archive(SPACE, ("macs",))
-    codes = SPACE.sample(np.random.default_rng(0), 1)
-    fill(archive, codes)
-    with pytest.raises(ValueError, match="distinct"):
-        archive.add(
-            codes, predicted=value(codes), predicted_std=value(codes), costs={"macs": value(codes)},
-            feasible=np.array([True]),
-        )  # fmt: skip
+def test_known_archs_are_not_described_again() -> None:
+    archive, codes = Archive(SPACE, ("macs",)), batches()[0]
+    rows = fill(archive, codes)
+
+    def refuse(fresh: Codes) -> dict[str, np.ndarray]:
+        raise AssertionError(fresh)
+
+    np.testing.assert_array_equal(archive.record(codes[::-1], refuse), rows[::-1])
+
+
+def test_numbers_are_those_of_a_dict() -> None:
+    """Small codes, so that batches repeat each other and themselves, through several growths."""
+    random, index = np.random.default_rng(0), CodeIndex(4)
+    known: dict[tuple[int, ...], int] = {}
+    for size in random.integers(0, 400, size=100):
+        codes = random.integers(0, 12, size=(size, 4)).astype(np.int16)
+        rows, new = index.add(codes)
+        keys = list(map(tuple, codes.tolist()))
+        expected_new = [i for i, key in enumerate(keys) if key not in known and key not in keys[:i]]
+        for i in expected_new:
+            known[keys[i]] = len(known)
+        assert new.tolist() == expected_new
+        assert rows.tolist() == [known[key] for key in keys]
+    assert len(index) == len(known) > 8000
+    strangers = np.array([[20, 0, 0, 0], [0, 0, 0, 20]], dtype=np.int16)
+    assert index.find(strangers).tolist() == [-1, -1]
+    np.testing.assert_array_equal(index.find(index.codes), np.arange(len(index)))
 
 
 def test_columns_are_read_only() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hwnas.search.pareto import hypervolume_2d, non_dominated
+from hwnas.core.pareto import hypervolume_2d, non_dominated
 
 
 @pytest.mark.parametrize("n_objectives", [1, 2, 3])

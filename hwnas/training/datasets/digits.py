@@ -50,8 +50,8 @@ def ends(config: Config) -> tuple[int, int]:
     return CHANNELS, CLASSES
 
 
-def build(config: Config, *, seed: int) -> DataModule:
-    """The data set with splits and augmentation drawn from `seed`."""
+def build(config: Config, *, seed: int, n_workers: int = 0) -> DataModule:
+    """The data set with splits and augmentation drawn from `seed`; too small to need workers."""
     import torch
     from sklearn.datasets import load_digits
 

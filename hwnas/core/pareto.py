@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.interfaces import FloatArray
+__all__ = ["crowding", "hypervolume_2d", "non_dominated", "ranks"]
 
-__all__ = ["hypervolume_2d", "non_dominated"]
+FloatArray = NDArray[np.float64]
 
 
 def non_dominated(points: FloatArray) -> NDArray[np.bool_]:
@@ -15,6 +15,8 @@ def non_dominated(points: FloatArray) -> NDArray[np.bool_]:
 
     Equal points are all kept. O(n log n) for two objectives, O(n * front) otherwise.
     """
+    if points.shape[1] == 1:
+        return np.asarray(points[:, 0] == points.min(initial=np.inf))
     if points.shape[1] == 2:
         return _non_dominated_2d(points)
     kept = np.ones(len(points), dtype=bool)
@@ -44,3 +46,36 @@ def hypervolume_2d(points: FloatArray, reference: tuple[float, float]) -> float:
     front = np.unique(inside[_non_dominated_2d(inside)], axis=0)  # x ascending, y descending
     right = np.append(front[1:, 0], reference[0])
     return float(((right - front[:, 0]) * (reference[1] - front[:, 1])).sum())
+
+
+def ranks(points: FloatArray, n: int) -> NDArray[np.intp]:
+    """[len(points)]: 0 on the front, 1 on the front of the rest, ...
+
+    Points beyond the first n by rank may share the last rank: whoever keeps n needs no more.
+    """
+    found = np.zeros(len(points), dtype=np.intp)
+    rest = np.arange(len(points))
+    rank = 0
+    while len(rest) and len(points) - len(rest) < n:
+        front = non_dominated(points[rest])
+        found[rest[front]] = rank
+        rest, rank = rest[~front], rank + 1
+    found[rest] = rank
+    return found
+
+
+def crowding(points: FloatArray) -> FloatArray:
+    """Crowding distance [n] of points of one front (Deb et al. 2002, NSGA-II, section III-B).
+
+    The sides of the box between a point's neighbours, each as a share of the front's extent; the
+    ends of the front are infinitely far from anyone.
+    """
+    total = np.zeros(len(points))
+    for values in points.T:
+        order = np.argsort(values, kind="stable")
+        gaps = np.full(len(points), np.inf)
+        extent = values[order[-1]] - values[order[0]] if len(points) else 0.0
+        if extent > 0:
+            gaps[1:-1] = (values[order[2:]] - values[order[:-2]]) / extent
+            total[order] += gaps
+    return total

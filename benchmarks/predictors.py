@@ -1,0 +1,174 @@
+"""Rank quality of every predictor on records of trained nets, and the noise and few-shot tests.
+
+    python benchmarks/predictors.py --data ../shared/data --out predictors.jsonl --seeds 10
+
+Each cell (file, number of labels, predictor) is a line of `--out`, written when it is done; run the
+same command again after an interruption and it goes on where it stopped. The whole table is printed
+as JSON at the end, with `--table` as Markdown.
+
+noise: labels = truth + noise of the truth's own standard deviation (lowest 5 % left out of it), as
+supernet scores are; the fit must rank better than the labels it learned from (2004.08423).
+few_shot: a supernet score of tau 0.42 and 30 true labels, blended with a weight from held-back
+labels (2203.02086). speed: archs per second of processor time that the distilled predictor scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas.core.rng import rng
+from hwnas.core.stats import kendall_tau
+from hwnas.core.store import append_jsonl, read_jsonl
+from hwnas.pipeline.comparing import COPIES, COSTS, Labels, labels_of_file, measure, measure_cost
+from hwnas.predictors import REGISTRY, distilled, gcn
+from hwnas.predictors.blend import blend, few_shot_blend
+
+FILES = {
+    "nas_bench_macro": "nas_bench_macro/cifar10.json",
+    "ofa_mbv3_imagenet": "ofa_mbv3_imagenet/records.json",
+    "nasbench201": "nasbench201_accuracy/accuracy.csv",
+}
+SIZES = ("50", "100", "400", "half")
+Cell = dict[str, Any]
+
+
+def cells(data: Path, seeds: int, names: list[str], sizes: list[str]) -> Iterator[tuple[Cell, Any]]:
+    """The key of every cell, and the function that measures it."""
+    for size in sizes:
+        for file, path in FILES.items():
+            for name in names:
+                key = {"test": "ranks", "file": file, "size": size, "predictor": name}
+                yield key | {"seeds": seeds}, partial(ranks, data / path, size, name, seeds)
+    macro = data / FILES["nas_bench_macro"]
+    yield {"test": "noise", "seeds": seeds}, partial(noise, macro, seeds)
+    yield {"test": "few_shot", "seeds": seeds}, partial(few_shot, macro, seeds)
+    for file, path in FILES.items():
+        yield {"test": "speed", "file": file}, partial(speed, data / path)
+
+
+def ranks(path: Path, size: str, name: str, seeds: int) -> Cell:
+    """Fit on `size` records, rank all others."""
+    labels = labels_of_file(path)
+    n_fit = len(labels.codes) // 2 if size == "half" else int(size)
+    if name in COSTS:
+        return measure_cost(name, labels, n_fit=n_fit, n_seeds=seeds).row()
+    return measure(name, labels, n_fit=n_fit, n_seeds=seeds, progress=lambda *_: None).row()
+
+
+def noisy(labels: Labels, factor: float, seed: int) -> np.ndarray:
+    """Scores with independent noise of `factor` standard deviations of the truth."""
+    truth = labels.scores
+    std = truth[truth > np.quantile(truth, 0.05)].std()
+    return truth + factor * std * rng(seed, "benchmarks/noise").normal(size=len(truth))
+
+
+def noise(path: Path, seeds: int, n_fit: int = 400) -> Cell:
+    """Noise 1.0: Kendall's tau of the labels, and of the fit on its own and on other archs."""
+    labels, rows = labels_of_file(path), []
+    for seed in range(seeds):
+        order = rng(seed, "benchmarks/split").permutation(len(labels.codes))
+        own, others = order[:n_fit], order[n_fit:]
+        seen = noisy(labels, 1.0, seed)
+        predictor = gcn.build(gcn.Config(), space=labels.space, seed=seed)
+        predictor.fit(labels.codes[own], seen[own])
+        taus = [kendall_tau(seen, labels.scores)]
+        for part in (own, others):
+            taus.append(kendall_tau(predictor.predict(labels.codes[part])[0], labels.scores[part]))
+        rows.append(taus)
+    raw, on_own, on_others = np.mean(rows, axis=0).tolist()
+    return {"raw_tau": raw, "fitted_archs_tau": on_own, "other_archs_tau": on_others}
+
+
+def few_shot(path: Path, seeds: int, n_fit: int = 30) -> Cell:
+    """Kendall's tau of the supernet's score, of the predictor, and of their blend."""
+    labels, rows = labels_of_file(path), []
+    for seed in range(seeds):
+        order = rng(seed, "benchmarks/split").permutation(len(labels.codes))
+        few, others = order[:n_fit], order[n_fit:]
+        supernet = noisy(labels, 1.5, seed)
+
+        def build(seed: int = seed) -> Any:
+            return gcn.build(gcn.Config(), space=labels.space, seed=seed)
+
+        predictor, fitted = few_shot_blend(
+            build, labels.codes[few], labels.scores[few], supernet[few], seed=seed
+        )
+        predicted = predictor.predict(labels.codes[others])[0]
+        both = blend(fitted, supernet[others], predicted)
+        rows.append(
+            [kendall_tau(s, labels.scores[others]) for s in (supernet[others], predicted, both)]
+        )
+    of_supernet, of_predictor, of_blend = np.mean(rows, axis=0).tolist()
+    return {"supernet_tau": of_supernet, "predictor_tau": of_predictor, "blend_tau": of_blend}
+
+
+def speed(path: Path, n_fit: int = 100, n_archs: int = 200_000) -> Cell:
+    """Archs per second of processor time, and how alike student and teacher rank unseen archs."""
+    labels = labels_of_file(path)
+    space = labels.space
+    order = rng(0, "benchmarks/split").permutation(len(labels.codes))
+    student = distilled.build(distilled.Config(), space=space, seed=0)
+    teacher = gcn.build(gcn.Config(), space=space, seed=0)
+    found: Cell = {}
+    for name, predictor in (("gcn", teacher), ("distilled", student)):
+        begin = time.process_time()
+        predictor.fit(labels.codes[order[:n_fit]], labels.scores[order[:n_fit]])
+        found[f"{name}_fit_cpu_s"] = time.process_time() - begin
+    archs = space.sample(rng(0, "benchmarks/archs"), n_archs)
+    for name, predictor, n in (("gcn", teacher, n_archs // 50), ("distilled", student, n_archs)):
+        begin = time.process_time()
+        predictor.predict(archs[:n])
+        found[f"{name}_archs_per_s"] = n / (time.process_time() - begin)
+    rest = order[n_fit:]
+    scores = [p.predict(labels.codes[rest])[0] for p in (teacher, student)]
+    found["gcn_tau"], found["distilled_tau"] = (kendall_tau(s, labels.scores[rest]) for s in scores)
+    found["agreement_tau"] = kendall_tau(*scores)
+    return found
+
+
+def markdown(rows: list[Cell]) -> str:
+    """The rank cells as one table: a row per file and predictor, a column per size."""
+    ranks = {(r["file"], r["predictor"], r["size"]): r for r in rows if r["test"] == "ranks"}
+    sizes = [size for size in SIZES if any(key[2] == size for key in ranks)]
+    lines = ["| records | predictor | " + " | ".join(f"n={size}" for size in sizes) + " |"]
+    lines.append("|" + "---|" * (2 + len(sizes)))
+    for file, name in dict.fromkeys((key[0], key[1]) for key in ranks):
+        found = [ranks.get((file, name, size)) for size in sizes]
+        values = [f"{r['kendall_tau_mean']:.3f}" if r else "-" for r in found]
+        lines.append(f"| {file} | {name} | " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure what is missing, then print everything."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
+    parser.add_argument("--table", action="store_true", help="print Markdown")
+    parser.add_argument("--show", action="store_true", help="measure nothing")
+    options = parser.parse_args()
+    installed = [n for n in REGISTRY.names if not REGISTRY.describe(n).missing and n not in COPIES]
+    names = ["gcn", *(n for n in installed if n != "gcn"), *COSTS]
+    done = read_jsonl(options.out)
+    todo: list[tuple[Cell, Callable[[], Cell]]] = []
+    if not options.show:
+        todo = list(cells(options.data, options.seeds, names, options.sizes))
+    for key, run in todo:
+        if not any(key.items() <= row.items() for row in done):
+            append_jsonl(options.out, key | run())
+    rows = read_jsonl(options.out)
+    print(markdown(rows) if options.table else json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+def speed(c,s): return {}

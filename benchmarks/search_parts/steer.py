@@ -1,0 +1,1 @@
+def steer(c,s): return {}

@@ -1,0 +1,115 @@
+"""The machine under the kit: its clock, its facts, and the processors that the kit keeps to."""
+
+import contextlib
+import datetime
+import os
+import platform
+import resource
+import time
+from pathlib import Path
+
+CPUS = Path("/sys/devices/system/cpu")
+LOOK_S = 0.1  # how long processors are watched for being busy
+
+
+class ProcessClock:
+    """Nanoseconds, and how often the kernel has taken the processor away from this process."""
+
+    now = staticmethod(time.perf_counter_ns)
+
+    @staticmethod
+    def switches():
+        """Involuntary context switches so far."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def pin(n_threads):
+    """Keep this process to as many processors as it has threads, where the system allows it.
+
+    The fastest ones (a phone's are unequal), on separate cores, and of those the least busy.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) <= n_threads:
+        return
+    busy = _busy_shares()
+    ranked = sorted(
+        allowed, key=lambda cpu: (-_speed(cpu), _place_in_core(cpu), busy.get(cpu, 0), -cpu)
+    )
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, ranked[:n_threads])
+
+
+def _speed(cpu):
+    """Relative speed of a processor, from the kernel; 0 where it does not tell."""
+    for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
+        text = read_text(CPUS / f"cpu{cpu}" / name).strip()
+        if text.isdigit():
+            return int(text)
+    return 0
+
+
+def _place_in_core(cpu):
+    """0 for the first hardware thread of a core, 1 for its sibling."""
+    siblings = read_text(CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list").strip()
+    ends = siblings.replace("-", ",").split(",")
+    return 0 if str(cpu) == ends[0] else 1
+
+
+def _busy_shares():
+    """Tenths of the time that each processor was busy just now."""
+    before = _processor_times()
+    time.sleep(LOOK_S)
+    shares = {}
+    for cpu, (idle, total) in _processor_times().items():
+        passed = total - before[cpu][1] if cpu in before else 0
+        shares[cpu] = round(10 * (1 - (idle - before[cpu][0]) / passed)) if passed > 0 else 0
+    return shares
+
+
+def _processor_times():
+    """{processor: (idle ticks, all ticks)}."""
+    times = {}
+    for line in read_text("/proc/stat").splitlines():
+        name, *ticks = line.split() or [""]
+        if name.startswith("cpu") and name[3:].isdigit() and len(ticks) > 4:
+            numbers = [int(tick) for tick in ticks[:8]]
+            times[int(name[3:])] = (numbers[3] + numbers[4], sum(numbers))
+    return times
+
+
+def host_facts(accelerator=None):
+    """What identifies this host and its state. `accelerator`: name of the GPU that is timed."""
+    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    return {
+        "cpu": _cpu(),
+        "accelerator": accelerator,
+        "n_cpus": os.cpu_count() or 1,
+        "affinity": sorted(affinity),
+        "governor": read_text(CPUS / "cpu0/cpufreq/scaling_governor").strip() or None,
+        "load_average": os.getloadavg()[0],
+        "machine": platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _cpu():
+    """The processor's name; a board's own name says more than its processor's."""
+    board = read_text("/proc/device-tree/model").strip("\0 \n")
+    if board:
+        return board
+    for line in read_text("/proc/cpuinfo").splitlines():
+        if line.lower().startswith(("model name", "hardware")):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def read_text(path):
+    """A small file of the system, or nothing."""
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,66 @@
+"""ONNX Runtime, any execution provider by its full name."""
+
+import numpy
+import onnxruntime
+
+INSTALL = "python -m pip install numpy onnxruntime"
+KINDS = {
+    "tensor(float)": numpy.float32,
+    "tensor(float16)": numpy.float16,
+    "tensor(uint8)": numpy.uint8,
+    "tensor(int8)": numpy.int8,
+}
+
+
+def providers():
+    """What a plan may name as its provider."""
+    return onnxruntime.get_available_providers()
+
+
+class Runner:
+    """Loads models into sessions that use one provider and a fixed number of threads."""
+
+    version = onnxruntime.__version__
+    accelerator = None
+
+    def __init__(self, provider, threads, batch, precision):
+        if provider not in providers():
+            # onnxruntime itself would fall back to the CPU with no more than a warning
+            raise ValueError(f"this onnxruntime has no {provider}; it has {', '.join(providers())}")
+        onnxruntime.set_default_logger_severity(3)
+        self.provider, self.threads, self.batch = provider, threads, batch
+        self.is_on_cpu = not provider.startswith(("CUDA", "Tensorrt", "NvTensorRT", "ROCM", "Dml"))
+        self._random = numpy.random.RandomState(0)
+
+    def load(self, path):
+        """A function without arguments that runs the model once, on random inputs."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_free_dimension_override_by_name("batch", self.batch)
+        session = onnxruntime.InferenceSession(str(path), options, providers=[self.provider])
+        if self.provider not in session.get_providers():
+            raise RuntimeError(f"{self.provider} failed to start (see the log above)")
+        feed = {value.name: self._array(value) for value in session.get_inputs()}
+        names = [value.name for value in session.get_outputs()]
+
+        def once():
+            session.run(names, feed)
+
+        return once
+
+    def _array(self, value):
+        """Random values of an input's type and shape: normal, or uniform over an integer type."""
+        batch, *shape = value.shape
+        if value.type not in KINDS or not all(isinstance(size, int) for size in shape):
+            raise ValueError(f"input {value.name!r}: cannot make up a {value.type} {value.shape}")
+        if isinstance(batch, int) and batch != self.batch:
+            raise ValueError(f"the model's batch is {batch}, the plan's {self.batch}")
+        kind, shape = KINDS[value.type], [self.batch, *shape]
+        if issubclass(kind, numpy.integer):
+            bounds = numpy.iinfo(kind)
+            return self._random.randint(bounds.min, bounds.max + 1, shape).astype(kind)
+        return self._random.standard_normal(shape).astype(kind)

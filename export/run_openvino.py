@@ -1,0 +1,66 @@
+"""OpenVINO, any of its devices by name (CPU, GPU, NPU)."""
+
+import numpy
+import openvino
+
+INSTALL = "python -m pip install numpy openvino"
+PRECISIONS = {"fp32": "f32", "fp16": "f16", "int8": "f32"}  # int8 is in the model itself
+
+
+def providers():
+    """What a plan may name as its provider."""
+    return openvino.Core().available_devices
+
+
+class Runner:
+    """Compiles models for one device, one request at a time."""
+
+    version = openvino.__version__.split("-")[0]
+
+    def __init__(self, provider, threads, batch, precision):
+        self._core = openvino.Core()
+        if provider not in providers():
+            raise ValueError(
+                f"this openvino has no device {provider}; it has {', '.join(providers())}"
+            )
+        self.provider, self.batch = provider, batch
+        self.is_on_cpu = provider == "CPU"
+        self.accelerator = (
+            None if self.is_on_cpu else self._core.get_property(provider, "FULL_DEVICE_NAME")
+        )
+        self._settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+        }
+        if self.is_on_cpu:
+            self._settings["INFERENCE_NUM_THREADS"] = threads
+            self._settings["ENABLE_CPU_PINNING"] = False  # the kit pins
+        self._random = numpy.random.RandomState(0)
+
+    def load(self, path):
+        """A function without arguments that runs the model once, on random inputs."""
+        model = self._core.read_model(str(path))
+        for value in model.inputs:
+            shape = value.partial_shape
+            if shape[0].is_dynamic:
+                shape[0] = self.batch
+                model.reshape({value: shape})
+            elif shape[0].get_length() != self.batch:
+                raise ValueError(f"the model's batch is {shape[0]}, the plan's {self.batch}")
+        compiled = self._core.compile_model(model, self.provider, self._settings)
+        request = compiled.create_infer_request()
+        for value in compiled.inputs:
+            tensor = request.get_tensor(value)
+            kind = tensor.data.dtype
+            if kind.kind in "iu":
+                bounds = numpy.iinfo(kind)
+                random = self._random.randint(bounds.min, bounds.max + 1, tensor.data.shape)
+            else:
+                random = self._random.standard_normal(tensor.data.shape)
+            tensor.data[:] = random.astype(kind)
+
+        def once():
+            request.infer(share_outputs=True)
+
+        return once

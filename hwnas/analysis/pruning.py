@@ -1,0 +1,146 @@
+"""Which values of which choices can go: a smaller space that keeps the well-scored archs.
+
+The pruning of How Does Supernet Help (2010.08219, v1: remove bad choices with the supernet's help)
+in our instantiation: a value is dropped where the archs that pick it are hardly ever well-scored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.analysis.ranks import check_pair
+from hwnas.core.errors import UserError
+from hwnas.core.records import STRICT
+from hwnas.interfaces import FloatArray
+from hwnas.spaces.macro import Value
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["DroppedValue", "Pruning", "prune_space"]
+
+WELL_SCORED = 0.1
+"""Well-scored are the best 10 %: what a search in the pruned space looks for."""
+
+MAX_LOSS = 0.05
+"""At most this share of the well-scored archs is lost to a pruning."""
+
+
+@dataclass(frozen=True)
+class DroppedValue:
+    """One value of one choice that goes, in the order of dropping.
+
+    `n_archs` of those still there picked it, `well_scored` of them were among the best 10 %.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    choice: str
+    value: Value
+    n_archs: int
+    well_scored: int
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """A smaller space: values that stay, by choice that loses some.
+
+    Of the scored archs, `kept_fraction` are in it, and `kept_of_well_scored` of the best-scored
+    10 %. `kept_of_top`: share of the true top 10 % that survives, where the truth is known.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    restrict: dict[str, tuple[Value, ...]]
+    dropped: tuple[DroppedValue, ...]
+    size_before: int
+    size_after: int
+    kept_fraction: float
+    kept_of_well_scored: float
+    kept_of_top: float | None
+
+
+def prune_space(
+    space: SearchSpace,
+    codes: Codes,
+    scores: FloatArray,
+    *,
+    pruned_fraction: float,
+    truth: FloatArray | None = None,
+) -> Pruning:
+    """Drop values of choices until `pruned_fraction` of the scored archs are gone.
+
+    codes: [n, d], meant to be drawn at random. One value at a time, that whose archs are most
+    rarely among the best-scored 10 %; never the last value of a choice, and never
+    more than 5 % of the well-scored archs in all, so that less may go than was asked for.
+
+    Raises:
+        UserError: `pruned_fraction` is not in (0, 1), or codes and scores do not go together.
+    """
+    if not 0 < pruned_fraction < 1:
+        raise UserError("a fraction to prune is in (0, 1)", found=pruned_fraction)
+    scores, reference = check_pair(scores, scores if truth is None else truth)
+    if codes.shape != (len(scores), len(space.choices)):
+        raise UserError("codes do not go with these scores", found=codes.shape, where=space.id)
+    is_good = scores >= np.quantile(scores, 1 - WELL_SCORED)
+    active = space.active(codes)
+    alive = np.ones(len(codes), dtype=bool)
+    allowed = [list(values) for values in space.allowed]
+    dropped: list[DroppedValue] = []
+    while (alive.mean() > 1 - pruned_fraction) and (
+        found := _worst_value(allowed, codes, active, alive, is_good)
+    ):
+        column, code, picked = found
+        if (is_good & ~(alive & ~picked)).sum() > MAX_LOSS * is_good.sum():
+            break
+        choice = space.choices[column]
+        dropped.append(
+            DroppedValue(
+                choice.name,
+                choice.values[code],
+                int((alive & picked).sum()),
+                int((alive & picked & is_good).sum()),
+            )
+        )
+        allowed[column].remove(code)
+        alive &= ~picked
+    restrict = {
+        choice.name: tuple(choice.values[code] for code in kept)
+        for choice, kept, before in zip(space.choices, allowed, space.allowed, strict=True)
+        if len(kept) < len(before)
+    }
+    top = reference >= np.quantile(reference, 0.9)
+    return Pruning(
+        restrict=restrict,
+        dropped=tuple(dropped),
+        size_before=space.size(),
+        size_after=space.restrict(restrict).size(),
+        kept_fraction=float(alive.mean()),
+        kept_of_well_scored=float(alive[is_good].mean()),
+        kept_of_top=None if truth is None else float(alive[top].mean()),
+    )
+
+
+def _worst_value(
+    allowed: list[list[int]],
+    codes: Codes,
+    active: NDArray[np.bool_],
+    alive: NDArray[np.bool_],
+    is_good: NDArray[np.bool_],
+) -> tuple[int, int, NDArray[np.bool_]] | None:
+    """Column, code and archs of the value that is most rarely well-scored; None: nothing can go."""
+    worst: tuple[float, int, int, NDArray[np.bool_]] | None = None
+    for column, values in enumerate(allowed):
+        if len(values) < 2:
+            continue
+        for code in values:
+            picked = active[:, column] & (codes[:, column] == code)
+            n = int((alive & picked).sum())
+            if n == 0 or n == alive.sum():
+                continue
+            share = float((alive & picked & is_good).sum() / n)
+            if worst is None or share < worst[0]:
+                worst = (share, column, code, picked)
+    return None if worst is None else worst[1:]

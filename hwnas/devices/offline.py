@@ -1,0 +1,66 @@
+"""A device out of reach: a zip with plan, models and kit goes there, a results file comes back."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hwnas.core.config import StrictModel
+from hwnas.core.errors import UserError
+from hwnas.core.progress import Progress, silent
+from hwnas.core.store import read_json
+from hwnas.devices.kit import kit_files
+from hwnas.interfaces import DeviceSpec, Transport
+
+__all__ = ["Config", "build", "write_kit"]
+
+
+class Config(StrictModel):
+    """Nothing to set: everything travels by hand."""
+
+    name: Literal["offline"] = "offline"
+
+
+def build(config: Config, *, device: DeviceSpec) -> Transport:
+    """The transport that asks the user to carry files."""
+    return _Offline()
+
+
+@dataclass(frozen=True)
+class _Offline:
+    def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
+        """Nothing if the results are there; else a kit beside the plan, and what to do with it.
+
+        Raises:
+            UserError: the results are still to be made.
+        """
+        if results.is_file():
+            return
+        archive = plan.with_name(f"{results.stem}-kit.zip")
+        write_kit(plan, archive, progress=progress)
+        raise UserError(
+            "this device is profiled by hand",
+            expected=f"results at {results}",
+            found=f"none yet; the kit is written to {archive}",
+            fix="unzip it there, `python3 bench.py plan.json --out results.jsonl`, copy "
+            "results.jsonl back to that path, and repeat this command",
+        )
+
+
+def write_kit(plan: Path, archive: Path, *, progress: Progress = silent) -> None:
+    """Zip a plan with its models and the kit."""
+    names = [plan.name, *(str(item["file"]) for item in read_json(plan)["items"])]
+    members = [(plan.parent / name, name) for name in names]
+    members += [(path, path.name) for path in kit_files()]
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    temporary = archive.with_name(f".{archive.name}.tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as stream:
+            for done, (path, name) in enumerate(members, start=1):
+                stream.write(path, name)
+                progress(done, len(members), "packing")
+        temporary.replace(archive)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,195 @@
+"""The kit on a device that takes commands and files: install, run, and bring the samples home.
+
+A device is a `Reach`; ssh and adb are two. On it lies one folder per plan, with the models, the kit
+and the results. They stay there, so that only what is missing travels. An interrupted or cut-off
+run leaves its samples on the device; they are fetched at once, or by the next run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shlex
+import subprocess
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Protocol
+
+from hwnas.core.errors import UserError
+from hwnas.core.progress import Progress
+from hwnas.core.store import read_json
+from hwnas.devices.kit import KitFailed, kit_files, run_kit
+from hwnas.interfaces import DeviceSpec
+
+__all__ = ["Reach", "RemoteKit", "call"]
+
+CALL_TIMEOUT_S = 600.0
+LOST = 255  # ssh's own exit status, when it is not the command's
+RESULTS = "results.jsonl"
+# Ends a kit that an earlier, cut-off run has left behind; $p is ours only while it runs bench.py.
+STOP = """
+if p=$(cat pid 2>/dev/null); then
+  n=0
+  while grep -q bench.py "/proc/$p/cmdline" 2>/dev/null && [ $n -lt 10 ]; do
+    kill -INT "$p"; sleep 1; n=$((n + 1))
+  done
+  rm -f pid
+fi
+"""
+
+
+class Reach(Protocol):
+    """How commands and files get to a device and back."""
+
+    @property
+    def where(self) -> str:
+        """The device, for messages."""
+        ...
+
+    def command(self, script: str) -> list[str]:
+        """What to execute here so that the device's `sh` runs `script`."""
+        ...
+
+    def push(self, local: Path, remote: str) -> None:
+        """Copy a file onto the device."""
+        ...
+
+    def pull(self, remote: str, local: Path) -> None:
+        """Copy a file from the device."""
+        ...
+
+
+@dataclass(frozen=True)
+class RemoteKit:
+    """A Transport over a Reach.
+
+    folder: on the device, absolute or relative to where `sh` starts. python: the interpreter that
+    has the runtime. before: shell commands that prepare it, or nothing.
+    """
+
+    reach: Reach
+    device: DeviceSpec
+    folder: str
+    python: str
+    before: str
+
+    def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
+        """See `Transport.run_bench`."""
+        there = f"{self.folder}/{results.stem}"
+        self._install(plan, results, there)
+        prepare = f"{self.before} && " if self.before else ""
+        script = (
+            f"cd {shlex.quote(there)} && echo $$ > pid && {prepare}"
+            f"exec env OMP_NUM_THREADS={self.device.threads} PYTHONUNBUFFERED=1 "
+            f"{self.python} bench.py plan.json --out {RESULTS}"
+        )
+        where = f"{self.reach.where}:{there}"
+        try:
+            command = self.reach.command(script)
+            run_kit(command, environment={}, progress=progress, where=where)
+        except KeyboardInterrupt:
+            with contextlib.suppress(UserError):
+                self._run(f"cd {shlex.quote(there)}\n{STOP}")
+                self._fetch(results, there)
+            raise
+        except KitFailed as error:
+            with contextlib.suppress(UserError):
+                self._fetch(results, there)
+            if error.status == LOST or not self._answers():
+                raise UserError(
+                    "lost the connection to the device",
+                    found=error.found,
+                    where=where,
+                    fix="the samples are kept; the same command goes on",
+                ) from error
+            raise
+        self._fetch(results, there)
+
+    def _install(self, plan: Path, results: Path, there: str) -> None:
+        """Have models, kit and our samples on the device, and nothing of us running there."""
+        names = [plan.name, *(str(item["file"]) for item in read_json(plan)["items"])]
+        members = [(plan.parent / name, name) for name in names]
+        members += [(path, path.name) for path in kit_files()]
+        digest = hashlib.sha256()
+        for path, name in members:
+            digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        mark = f"installed-{digest.hexdigest()[:16]}"
+        quoted = shlex.quote(there)
+        look = f"cat {mark} 2>/dev/null || echo no; wc -c 2>/dev/null < {RESULTS} || echo 0"
+        found = self._run(f"mkdir -p {quoted} && cd {quoted} || exit\n{STOP}\n{look}").split()
+        if len(found) != 2 or not found[1].isdigit():
+            raise UserError(
+                "the device answers oddly",
+                expected="two words: is the kit there, and how large are its results",
+                found=" ".join(found)[:200],
+                where=self.reach.where,
+                fix="its shell must print nothing when it starts",
+            )
+        if found[0] != "yes":
+            with TemporaryDirectory() as folder:
+                archive = Path(folder, "kit.tar")
+                with tarfile.open(archive, "w") as tar:
+                    for path, name in members:
+                        tar.add(path, name)
+                self.reach.push(archive, f"{there}/kit.tar")
+            prepare = f"{self.before} && " if self.before else ""
+            extract = f"{self.python} -m tarfile -e kit.tar . && rm kit.tar && echo yes > {mark}"
+            self._run(f"cd {quoted} && {prepare}{extract}")
+        if results.is_file() and results.stat().st_size > int(found[1]):  # it has been wiped
+            self.reach.push(results, f"{there}/{RESULTS}")
+
+    def _fetch(self, results: Path, there: str) -> None:
+        """Replace our results by the device's, which only ever grow."""
+        arrived = results.with_name(f".{results.name}.arriving")
+        try:
+            self.reach.pull(f"{there}/{RESULTS}", arrived)
+            if not results.is_file() or arrived.stat().st_size > results.stat().st_size:
+                os.replace(arrived, results)
+        finally:
+            arrived.unlink(missing_ok=True)
+
+    def _run(self, script: str) -> str:
+        return call(self.reach.command(script), where=self.reach.where)
+
+    def _answers(self) -> bool:
+        try:
+            return self._run("echo here").strip() == "here"
+        except UserError:
+            return False
+
+
+def call(
+    command: Sequence[str], *, where: str, stdin: IO[bytes] | None = None, into: Path | None = None
+) -> str:
+    """Run a command that reaches the device; returns what it printed, or writes it `into` a file.
+
+    Raises:
+        UserError: it is not installed, failed, or did not end in ten minutes.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            stdout = subprocess.PIPE if into is None else stack.enter_context(open(into, "wb"))
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                timeout=CALL_TIMEOUT_S,
+                check=False,
+            )
+    except FileNotFoundError as error:
+        raise UserError(f"{command[0]} is not installed on this machine", where=where) from error
+    except subprocess.TimeoutExpired as error:
+        raise UserError("the device does not answer", where=where) from error
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip()[-1000:]
+        raise UserError(
+            "cannot reach the device" if done.returncode == LOST else "a command failed there",
+            found=said or f"exit status {done.returncode}",
+            where=where,
+        )
+    return (done.stdout or b"").decode(errors="replace")

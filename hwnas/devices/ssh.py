@@ -1,0 +1,74 @@
+"""A board over ssh; it needs python3, numpy and its runtime."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hwnas.core.config import StrictModel
+from hwnas.devices.remote import RemoteKit, call
+from hwnas.interfaces import DeviceSpec, Transport
+
+__all__ = ["Config", "build"]
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$")]  # never an option
+
+
+class Config(StrictModel):
+    """How to reach the board; what is left out follows from ~/.ssh/config.
+
+    The system's `ssh` is used, in batch mode: log in by key. Files travel through `cat`, as small
+    boards have no sftp server.
+    """
+
+    name: Literal["ssh"] = "ssh"
+    host: Name = Field(description="name, address, or alias in ~/.ssh/config")
+    user: Name | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    identity: str | None = Field(None, description="file of the private key")
+    known_hosts: str | None = Field(None, description="file to check the board's key against")
+    folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_./-]*$")] = Field(
+        "hwnas-kit", description="on the board, relative to the home folder"
+    )
+    python: str = Field("python3", description="the board's interpreter that has the runtime")
+    before: str = Field("", description="shell command that prepares it: `. ~/venv/bin/activate`")
+
+
+def build(config: Config, *, device: DeviceSpec) -> Transport:
+    """The transport to the board; connects when it is used."""
+    return RemoteKit(_Ssh(config), device, config.folder, config.python, config.before)
+
+
+@dataclass(frozen=True)
+class _Ssh:
+    config: Config
+
+    @property
+    def where(self) -> str:
+        config = self.config
+        return f"{config.user}@{config.host}" if config.user else config.host
+
+    def command(self, script: str) -> list[str]:
+        config = self.config
+        options = ["BatchMode=yes", "ConnectTimeout=15"]
+        options += ["ServerAliveInterval=15", "ServerAliveCountMax=3"]  # notice a lost connection
+        if config.known_hosts is not None:
+            path = Path(config.known_hosts).expanduser()
+            options += [f"UserKnownHostsFile={path}", "StrictHostKeyChecking=yes"]
+        command = ["ssh", *(word for option in options for word in ("-o", option))]
+        if config.identity is not None:
+            command += ["-o", "IdentitiesOnly=yes", "-i", str(Path(config.identity).expanduser())]
+        if config.port is not None:
+            command += ["-p", str(config.port)]
+        return [*command, "--", self.where, f"sh -c {shlex.quote(script)}"]
+
+    def push(self, local: Path, remote: str) -> None:
+        with open(local, "rb") as stream:
+            call(self.command(f"cat > {shlex.quote(remote)}"), where=self.where, stdin=stream)
+
+    def pull(self, remote: str, local: Path) -> None:
+        call(self.command(f"cat {shlex.quote(remote)}"), where=self.where, into=local)

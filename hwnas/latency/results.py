@@ -1,0 +1,132 @@
+"""Results files of the device kit, read as what they are: files from outside.
+
+Every number is checked before anything is allocated by it. What a file holds twice, or of another
+plan, is refused; statistics are in `samples`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hwnas.core.errors import UserError
+from hwnas.core.store import read_jsonl
+from hwnas.latency.plan import PROTOCOL, Plan
+
+__all__ = ["MAX_RESULTS_BYTES", "Results", "Turn", "read_results"]
+
+MAX_RESULTS_BYTES = 256 * 1024 * 1024
+MAX_NS = 10**13  # almost three hours: no run takes as long
+MAX_ROUNDS = 1_000_000
+MAX_SAMPLES = 1001  # of a turn
+MAX_TEXT = 300
+MAX_FACT = 1e15
+HEADER_TEXTS = ("runtime", "runtime_version", "provider", "precision")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of an item in a round; `item` -1, -2, ... are the reference's extra turns.
+
+    nanoseconds: of the cold run and the hot ones. interrupted: which of them.
+    """
+
+    round: int
+    item: int
+    nanoseconds: tuple[int, ...]
+    interrupted: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results file: its header, all turns in their order, and the warnings of its last run."""
+
+    header: dict[str, Any]
+    turns: tuple[Turn, ...]
+    warnings: tuple[str, ...]
+
+
+def read_results(plan: Plan) -> Results:
+    """The content of a plan's results file; a torn last line is left out.
+
+    Raises:
+        UserError: missing, too large, malformed, or of another plan or protocol.
+    """
+    if plan.results.is_file() and plan.results.stat().st_size > MAX_RESULTS_BYTES:
+        raise UserError("results are too large", expected="at most 256 MiB", where=plan.results)
+    header, *lines = read_jsonl(plan.results) or [{}]
+    for key, expected in (("protocol", PROTOCOL), ("plan_hash", plan.hash)):
+        if header.get(key) != expected:
+            raise UserError(
+                f"results with another {key}",
+                expected=expected,
+                found=_shown(header.get(key)),
+                where=plan.results,
+                fix="the plan follows from space, device, settings and seed: give the same ones",
+            )
+    try:
+        _check_header(header)
+        turns: list[Turn] = []
+        warnings: tuple[str, ...] = ()
+        for line in lines:
+            if set(line) == {"warnings"}:
+                warnings = tuple(_text(warning) for warning in line["warnings"])
+            else:
+                turns += _turns(line, len(plan.ids))
+        if len({(turn.round, turn.item) for turn in turns}) != len(turns):
+            raise ValueError("a turn occurs twice")
+        if turns and max(turn.round for turn in turns) >= len(turns):
+            raise ValueError("rounds are missing")
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UserError("malformed results", found=_shown(error), where=plan.results) from error
+    return Results(header, tuple(turns), warnings)
+
+
+def _turns(line: dict[str, Any], n_items: int) -> list[Turn]:
+    marks: list[list[int]] = [[] for _ in line["turns"]]
+    for turn, sample in line["preempted"]:
+        marks[_whole(turn, 0, len(marks) - 1)].append(sample)
+    turns = []
+    for (number, item, *nanoseconds), interrupted in zip(line["turns"], marks, strict=True):
+        if not 2 <= len(nanoseconds) <= MAX_SAMPLES:
+            raise ValueError(f"a turn of {len(nanoseconds)} samples")
+        turns.append(
+            Turn(
+                _whole(number, 0, MAX_ROUNDS),
+                _whole(item, -n_items, n_items - 1),
+                tuple(_whole(value, 1, MAX_NS) for value in nanoseconds),
+                tuple(_whole(sample, 0, len(nanoseconds) - 1) for sample in interrupted),
+            )
+        )
+    return turns
+
+
+def _whole(value: Any, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"expected a whole number in [{least}, {most}], found {value!r:.40}")
+    return value
+
+
+def _check_header(header: dict[str, Any]) -> None:
+    """Facts end up in tables and reports: they are short texts and numbers."""
+    for key in HEADER_TEXTS:
+        _text(header[key])
+    for key, value in header["host"].items():
+        _text(key)
+        if isinstance(value, list):
+            [_whole(number, 0, 1 << 20) for number in value]
+        elif isinstance(value, (int, float)) and abs(value) <= MAX_FACT:
+            continue  # NaN and infinity are not among them
+        elif value is not None:
+            _text(value)
+    _text(header["host"]["cpu"])
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > MAX_TEXT or not value.isprintable():
+        raise ValueError(f"expected a short text, found {value!r:.40}")
+    return value
+
+
+def _shown(value: object) -> str:
+    return f"{value!r:.200}"

@@ -1,0 +1,181 @@
+"""Definitions: static networks as JSON-ready data, in timm's terms where timm can say them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hwnas.spaces.macro import Act
+from hwnas.spaces.ops import Layer, OpSpec
+
+__all__ = ["BN_EPS", "define", "places", "timm_names"]
+
+BN_EPS = 1e-5
+_BLOCK_TYPES = {"conv": "cn", "mbconv": "ir", "dsconv": "ds"}
+_BN_AFTER = {  # timm's names inside one block
+    "conv": {"conv": "bn1"},
+    "mbconv": {"conv_pw": "bn1", "conv_dw": "bn2", "conv_pwl": "bn3"},
+    "dsconv": {"conv_dw": "bn1", "conv_pw": "bn2"},
+}
+_OUTSIDE_BLOCKS = {
+    "stem": ("conv_stem", "bn1"),
+    "head": ("conv_head", "bn2"),
+    "feature": ("conv_feature", ""),
+    "classifier": ("classifier", ""),
+}
+_NEVER_DILATE = 1 << 30  # timm trades strides for dilation beyond this output stride
+_V3_OUTPUT_STRIDE = 32  # the same in timm's MobileNetV3, where it is no argument
+_ROUNDED_TO = 8  # timm rounds the depthwise width of an inverted residual
+
+
+def timm_names(place: str, op: OpSpec, layer: Layer) -> tuple[str, str]:
+    """Paths of a layer and of the BN after it ("" if none), as timm names them.
+
+    place: a slot of `slot_names`, or where the operator is in a static network (`places`).
+    """
+    if place in _OUTSIDE_BLOCKS:
+        name, bn = _OUTSIDE_BLOCKS[place]
+        return name, bn if layer.has_bn else ""
+    block = place.replace("stage", "blocks.").replace(".block", ".")
+    bn = _BN_AFTER[op.kind].get(layer.name, "")
+    return f"{block}.{layer.name}", f"{block}.{bn}" if bn else ""
+
+
+def places(slots: Sequence[str]) -> list[str]:
+    """Where the operators of these slots are in a static network.
+
+    Blocks are numbered without the ones left out. Where a convolution behind the pooling makes the
+    head, as in MobileNetV3, the one before it is one more stage, as in timm.
+    """
+    stages = list(dict.fromkeys(slot.partition(".")[0] for slot in slots if "." in slot))
+    n_blocks = dict.fromkeys(stages, 0)
+    found = []
+    for slot in slots:
+        stage = slot.partition(".")[0]
+        if stage in n_blocks:
+            found.append(f"stage{stages.index(stage)}.block{n_blocks[stage]}")
+            n_blocks[stage] += 1
+        elif slot == "head" and "feature" in slots:
+            found.append(f"stage{len(stages)}.block0")
+        else:
+            found.append("head" if slot == "feature" else slot)
+    return found
+
+
+def define(slots: Sequence[tuple[str, OpSpec]], *, name: str, bn_eps: float) -> dict[str, Any]:
+    """JSON-ready description of the network that has these operators in these slots.
+
+    `form` is `timm` where timm's blocks can say every operator (built by `timm_net`), else `torch`
+    (built by `plain_net`). `name` is what timm gets to know the network by.
+    """
+    outer: dict[str, OpSpec] = {}
+    stages: dict[str, list[OpSpec]] = {}
+    for place, (_, op) in zip(places([slot for slot, _ in slots]), slots, strict=True):
+        stage, _, block = place.partition(".")
+        if block:
+            stages.setdefault(stage, []).append(op)
+        else:
+            outer[place] = op
+    network = _Network(
+        outer["stem"], tuple(stages.values()), outer["head"], outer["classifier"].out_channels
+    )
+    return {
+        "schema_version": 1,
+        "name": name,
+        "resolution": outer["stem"].in_hw,
+        "bn_eps": bn_eps,
+        **(_in_timms_terms(network) if _timm_can_say(network) else _in_plain_terms(network)),
+    }
+
+
+@dataclass(frozen=True)
+class _Network:
+    """The operators of a network where a static network has them."""
+
+    stem: OpSpec
+    stages: tuple[list[OpSpec], ...]
+    head: OpSpec
+    num_classes: int
+
+    @property
+    def has_pooled_head(self) -> bool:
+        """Whether the head is behind the pooling."""
+        return self.head.norm != "bn"
+
+
+def _timm_can_say(network: _Network) -> bool:
+    if network.has_pooled_head:
+        strides = math.prod(op.stride for stage in network.stages for op in stage)
+        if network.stem.kernel != 3 or 2 * strides > _V3_OUTPUT_STRIDE:
+            return False
+    return bool(network.stages) and all(_is_timms(op) for stage in network.stages for op in stage)
+
+
+def _is_timms(op: OpSpec) -> bool:
+    if op.groups > 1 or op.out_act != "none" or (op.skip and op.stride > 1) or op.has_projection:
+        return False
+    return op.kind != "mbconv" or op.mid_channels % _ROUNDED_TO == 0
+
+
+def _in_timms_terms(network: _Network) -> dict[str, Any]:
+    stem, head = network.stem, network.head
+    args = {
+        "block_args": [[_block_args(op) for op in stage] for stage in network.stages],
+        "num_classes": network.num_classes,
+        "num_features": head.out_channels,
+        "in_chans": stem.in_channels,
+        "stem_size": stem.out_channels,
+        "fix_stem": True,
+        "drop_rate": 0.0,
+        "drop_path_rate": 0.0,
+    }
+    if network.has_pooled_head:
+        args |= {"head_bias": head.norm == "bias", "se_from_exp": False}
+    else:
+        args |= {"stem_kernel_size": stem.kernel, "output_stride": _NEVER_DILATE}
+    return {
+        "form": "timm",
+        "class": "MobileNetV3" if network.has_pooled_head else "EfficientNet",
+        "args": args,
+        "stem_stride": stem.stride,
+        "stem_act": _timm_act(stem.act),
+        "head_act": _timm_act(head.act),
+        "act_at": "act2" if network.has_pooled_head else "bn2.act",  # timm's name of it
+    }
+
+
+def _block_args(op: OpSpec) -> dict[str, Any]:
+    """timm's arguments of one block.
+
+    `exp_ratio` and `se_ratio` are exact quotients: timm multiplies and rounds them back to the
+    integers of `lower()`.
+    """
+    common = {
+        "block_type": _BLOCK_TYPES[op.kind],
+        "out_chs": op.out_channels,
+        "stride": op.stride,
+        "act_layer": _timm_act(op.act),
+    }
+    if op.kind == "conv":
+        return common | {"kernel_size": op.kernel}
+    ratio = {"exp_ratio": op.mid_channels / op.in_channels} if op.kind == "mbconv" else {}
+    se_ratio = op.se_channels / op.in_channels
+    skip = {"noskip": not op.skip}
+    return common | {"dw_kernel_size": op.kernel, "se_ratio": se_ratio, **skip, **ratio}
+
+
+def _timm_act(act: Act) -> str:
+    return "identity" if act == "none" else act
+
+
+def _in_plain_terms(network: _Network) -> dict[str, Any]:
+    return {
+        "form": "torch",
+        "stem": asdict(network.stem),
+        "stages": [[asdict(op) for op in stage] for stage in network.stages],
+        "head": asdict(network.head),
+        "has_pooled_head": network.has_pooled_head,
+        "num_classes": network.num_classes,
+    }

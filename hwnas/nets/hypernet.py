@@ -1,0 +1,57 @@
+"""Weak sharing: a small network that fits the shared weights to the arch that uses them.
+
+WPNAS generates part of every subnet's weights from its encoding. Here a hypernetwork scales and
+shifts the output channels of every layer. BN undoes a scale in front of it, so where a layer is
+followed by BN it is the affine map of BN that is modulated, else the layer's own weight and bias.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from hwnas.nets.elastic import Modulation
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["HyperNet"]
+
+_HIDDEN = 16
+
+
+class HyperNet(nn.Module):
+    """Two linear layers from an arch's one-hot encoding to scales and shifts of every path.
+
+    The second is zero at first, so that an untrained one changes nothing.
+
+    Args:
+        space: what encodes the archs.
+        channels: output channels of every path that is modulated.
+    """
+
+    def __init__(self, space: SearchSpace, channels: Mapping[str, int]) -> None:
+        super().__init__()
+        self._space, self._channels = space, dict(channels)
+        n_codes = sum(len(choice.values) for choice in space.choices)
+        self.inner = nn.Linear(n_codes, _HIDDEN)
+        self.outer = nn.Linear(_HIDDEN, 2 * sum(channels.values()))
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """First layer as He, second zero."""
+        n_active = len(self._space.choices)  # ones in an encoding, at most
+        self.inner.weight.normal_(0, math.sqrt(2 / n_active), generator=generator)
+        for parameter in (self.inner.bias, self.outer.weight, self.outer.bias):
+            parameter.zero_()
+
+    def forward(self, arch: Arch) -> dict[str, Modulation]:
+        """Relative scale and shift of every path, [channels] each."""
+        encoded = torch.from_numpy(self._space.encode(self._space.codes([arch]))[0])
+        hidden = torch.relu(self.inner(encoded.to(self.inner.weight)))
+        scales, shifts = self.outer(hidden).chunk(2)
+        sizes = list(self._channels.values())
+        pairs = zip(scales.split(sizes), shifts.split(sizes), strict=True)
+        return dict(zip(self._channels, pairs, strict=True))

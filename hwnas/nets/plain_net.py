@@ -1,0 +1,179 @@
+"""A network of inverted residuals from its JSON definition; needs torch alone.
+
+Says what timm's blocks cannot: grouped 1x1 convolutions with a channel shuffle between them,
+shortcuts through average pooling and a projection, an activation behind the residual add.
+Parameters are named and initialised as in timm.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "hard_swish": nn.Hardswish,
+    "swish": nn.SiLU,
+}
+
+
+class ConvBnAct(nn.Module):
+    """Convolution, BN, activation."""
+
+    def __init__(self, op: dict[str, Any], bn_eps: float) -> None:
+        super().__init__()
+        self.conv = _conv(op)
+        self.bn1 = nn.BatchNorm2d(op["out_channels"], bn_eps)
+        self.act1 = _act(op["act"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, px, px] -> [B, out, px', px']."""
+        return self.act1(self.bn1(self.conv(x)))  # type: ignore[no-any-return]
+
+
+class SqueezeExcite(nn.Module):
+    """Scales channels by a gate computed from their means (1905.02244, section 5.3)."""
+
+    def __init__(self, channels: int, reduced: int) -> None:
+        super().__init__()
+        self.conv_reduce = nn.Conv2d(channels, reduced, 1)
+        self.act1 = nn.ReLU(inplace=True)
+        self.conv_expand = nn.Conv2d(reduced, channels, 1)
+        self.gate = nn.Hardsigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, px, px] -> the same shape."""
+        mean = x.mean((2, 3), keepdim=True)
+        return x * self.gate(self.conv_expand(self.act1(self.conv_reduce(mean))))  # type: ignore[no-any-return]
+
+
+class ChannelShuffle(nn.Module):
+    """Deals the channels of every group out over all groups (1707.01083, section 3.1)."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, px, px] -> the same shape."""
+        batch, channels, *maps = x.shape
+        apart = x.reshape(batch, self.groups, channels // self.groups, *maps)
+        return apart.transpose(1, 2).reshape(batch, channels, *maps)
+
+
+class Block(nn.Module):
+    """Inverted residual or depthwise separable block, with the shortcut that the operator has."""
+
+    def __init__(self, op: dict[str, Any], bn_eps: float) -> None:
+        super().__init__()
+        mid, groups = op["mid_channels"], op["groups"]
+        last, n = "conv_pw", 1
+        main: dict[str, nn.Module] = {}
+        if op["kind"] == "mbconv":
+            last, n = "conv_pwl", 2
+            main["conv_pw"] = _pointwise(op["in_channels"], mid, groups)
+            main["bn1"] = nn.BatchNorm2d(mid, bn_eps)
+            main["act1"] = _act(op["act"])
+            if groups > 1:
+                main["shuffle"] = ChannelShuffle(groups)
+        main["conv_dw"] = _conv({**op, "in_channels": mid, "out_channels": mid, "groups": mid})
+        main[f"bn{n}"] = nn.BatchNorm2d(mid, bn_eps)
+        main[f"act{n}"] = _act(op["act"])
+        if op["se_channels"]:
+            main["se"] = SqueezeExcite(mid, op["se_channels"])
+        main[last] = _pointwise(mid, op["out_channels"], groups)
+        main[f"bn{n + 1}"] = nn.BatchNorm2d(op["out_channels"], bn_eps)
+        self.main, self.has_skip = tuple(main), op["skip"]
+        for name, module in main.items():
+            self.add_module(name, module)
+        if self.has_skip and op["stride"] > 1:
+            self.pool_shortcut = nn.AvgPool2d(op["stride"], ceil_mode=True, count_include_pad=False)
+        if self.has_skip and op["in_channels"] != op["out_channels"]:
+            self.conv_shortcut = _pointwise(op["in_channels"], op["out_channels"])
+        self.out_act = _act(op["out_act"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, px, px] -> [B, out, px', px']."""
+        out = x
+        for name in self.main:
+            out = getattr(self, name)(out)
+        if self.has_skip:
+            for name in ("pool_shortcut", "conv_shortcut"):
+                x = getattr(self, name)(x) if hasattr(self, name) else x
+            out = out + x
+        return self.out_act(out)  # type: ignore[no-any-return]
+
+
+class Network(nn.Module):
+    """Stem, stages of blocks, head, global mean, classifier; or the head behind the mean."""
+
+    def __init__(self, definition: dict[str, Any]) -> None:
+        super().__init__()
+        stem, head, bn_eps = definition["stem"], definition["head"], definition["bn_eps"]
+        stages = [[build_block(op, bn_eps) for op in ops] for ops in definition["stages"]]
+        self.conv_stem = _conv(stem)
+        self.bn1 = nn.BatchNorm2d(stem["out_channels"], bn_eps)
+        self.act1 = _act(stem["act"])
+        self.blocks = nn.Sequential(*(nn.Sequential(*blocks) for blocks in stages))
+        self.has_pooled_head = definition["has_pooled_head"]
+        self.conv_head = _conv(head)
+        if not self.has_pooled_head:
+            self.bn2 = nn.BatchNorm2d(head["out_channels"], bn_eps)
+        self.act2 = _act(head["act"])
+        self.classifier = nn.Linear(head["out_channels"], definition["num_classes"])
+        self.apply(_initialise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [B, C, px, px] -> logits [B, classes]."""
+        x = self.blocks(self.act1(self.bn1(self.conv_stem(x))))
+        if self.has_pooled_head:
+            x = self.act2(self.conv_head(x.mean((2, 3), keepdim=True))).flatten(1)
+        else:
+            x = self.act2(self.bn2(self.conv_head(x))).mean((2, 3))
+        logits: Tensor = self.classifier(x)
+        return logits
+
+
+def build_block(op: dict[str, Any], bn_eps: float) -> nn.Module:
+    """The block of one operator."""
+    return (ConvBnAct if op["kind"] == "conv" else Block)(op, bn_eps)
+
+
+def build(definition: dict[str, Any]) -> nn.Module:
+    """The network of a definition."""
+    return Network(definition)
+
+
+def load(path: Path) -> nn.Module:
+    """The network of the definition in the file `path`."""
+    return build(json.loads(path.read_text()))
+
+
+def _act(name: str) -> nn.Module:
+    return nn.Identity() if name == "none" else ACTIVATIONS[name](inplace=True)
+
+
+def _conv(op: dict[str, Any]) -> nn.Conv2d:
+    """The convolution with the kernel, stride and padding of an operator."""
+    names = ("in_channels", "out_channels", "groups", "stride", "padding")
+    settings = {name: op[name] for name in names}
+    return nn.Conv2d(**settings, kernel_size=op["kernel"], bias=op["norm"] == "bias")
+
+
+def _pointwise(in_channels: int, out_channels: int, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False)
+
+
+def _initialise(module: nn.Module) -> None:
+    """He initialisation over the fan-out of a group; biases 0."""
+    if isinstance(module, nn.Conv2d):
+        fan_out = module.kernel_size[0] ** 2 * module.out_channels // module.groups
+        nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))
+    elif isinstance(module, nn.Linear):
+        bound = 1 / math.sqrt(module.out_features)
+        nn.init.uniform_(module.weight, -bound, bound)
+    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

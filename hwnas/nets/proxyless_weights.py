@@ -1,0 +1,124 @@
+"""Reads networks of the ProxylessNAS repository: a JSON layer list and its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from hwnas.core.errors import UserError
+from hwnas.core.store import content_hash, read_json
+from hwnas.nets.definition import define, places, timm_names
+from hwnas.nets.subnet import active_slots, build_from_definition
+from hwnas.spaces import proxyless
+from hwnas.spaces.ops import OpSpec, layers
+
+__all__ = ["read_proxyless"]
+
+_BLOCKS_OF_STAGES = (1, 4, 4, 4, 4, 4, 1)
+_OUTSIDE_BLOCKS = {
+    "stem": "first_conv",
+    "head": "feature_mix_layer",
+    "classifier": "classifier.linear",
+}
+_INSIDE_BLOCKS = {
+    "mbconv": ("inverted_bottleneck", "depth_conv", "point_linear"),
+    "dsconv": ("depth_conv", "point_linear"),
+}
+_BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def read_proxyless(description: Path, weights: Path) -> nn.Module:
+    """The network of a layer list in the format of mit-han-lab/proxylessnas, in eval mode.
+
+    It is a member of the space `proxyless` with the widths of the list, but that some published
+    networks have no residual connection in a stage's first block even where it would fit.
+    `hwnas.nets.subnet.definition_of` tells its resolution; its images are RGB in [-1, 1].
+
+    Args:
+        description: JSON file with `first_conv`, `blocks`, `feature_mix_layer`, `classifier`, `bn`.
+        weights: numpy archive of its torch state dict.
+
+    Raises:
+        UserError: one of the files is not such a file, or they do not fit each other.
+    """
+    data = read_json(description)
+    try:
+        slots = list(_slots(data))
+        bn_eps = float(data["bn"]["eps"])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise UserError(
+            "not a layer list of ProxylessNAS", found=repr(error), where=description
+        ) from error
+    name = f"proxyless_{content_hash([op.key for _, op in slots])}"
+    model = build_from_definition(define(slots, name=name, bn_eps=bn_eps), seed=None)
+    try:
+        with np.load(weights, allow_pickle=False) as arrays:
+            model.load_state_dict(_renamed(slots, arrays))
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise UserError(
+            "weights do not fit the layer list", found=error, where=f"{weights}, {description}"
+        ) from error
+    return model.eval()
+
+
+def _slots(data: Mapping[str, Any]) -> Iterator[tuple[str, OpSpec]]:
+    """(slot, operator) of the described network, lowered as an arch of the space `proxyless`."""
+    blocks = [block["mobile_inverted_conv"] for block in data["blocks"]]
+    first = np.cumsum([0, *_BLOCKS_OF_STAGES[:-1]])
+    space = proxyless.build(
+        proxyless.Config(
+            resolutions=(data["resolution"],),
+            widths=(
+                data["first_conv"]["out_channels"],
+                *(blocks[i]["out_channels"] for i in first),
+                data["feature_mix_layer"]["out_channels"],
+            ),
+        ),
+        num_classes=data["classifier"]["out_features"],
+        in_channels=data["first_conv"]["in_channels"],
+    )
+    ops = iter(blocks[1:])
+    codes = [c.values.index(_op_name(next(ops))) if c.role == "op" else 0 for c in space.choices]
+    for slot, op in active_slots(space, space.arch(codes)):
+        if slot.startswith("stage"):
+            op = replace(op, skip=data["blocks"][_block_number(slot)]["shortcut"] is not None)
+        yield slot, op
+
+
+def _op_name(block: Mapping[str, Any]) -> str:
+    if block["name"] == "ZeroLayer":
+        return "skip"
+    return f"k{block['kernel_size']}_e{block['expand_ratio']}"
+
+
+def _block_number(slot: str) -> int:
+    """Position in the layer list of a slot `stage1.block2`."""
+    stage, block = (int(part) for part in slot.removeprefix("stage").split(".block"))
+    return sum(_BLOCKS_OF_STAGES[:stage]) + block
+
+
+def _renamed(
+    slots: list[tuple[str, OpSpec]], arrays: Mapping[str, NDArray[Any]]
+) -> dict[str, torch.Tensor]:
+    """The state dict of our network with these operators."""
+    names = {}
+    for place, (slot, op) in zip(places([slot for slot, _ in slots]), slots, strict=True):
+        paths: tuple[str, ...] = (_OUTSIDE_BLOCKS.get(slot, ""),)
+        if op.kind in _INSIDE_BLOCKS:
+            block = f"blocks.{_block_number(slot)}.mobile_inverted_conv"
+            paths = tuple(f"{block}.{part}" for part in _INSIDE_BLOCKS[op.kind])
+        for layer, theirs in zip(layers(op), paths):
+            ours, bn = timm_names(place, op, layer)
+            if layer.has_bn:
+                names[f"{ours}.weight"] = f"{theirs}.conv.weight"
+                names |= {f"{bn}.{kind}": f"{theirs}.bn.{kind}" for kind in _BN}
+            else:
+                names |= {f"{ours}.{kind}": f"{theirs}.{kind}" for kind in ("weight", "bias")}
+    return {ours: torch.from_numpy(arrays[theirs]) for ours, theirs in names.items()}

@@ -1,0 +1,38 @@
+"""A network of timm's blocks from its JSON definition; needs timm alone."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from timm.layers import BatchNormAct2d, create_act_layer, get_act_layer
+from timm.models import EfficientNet, MobileNetV3, load_checkpoint, register_model
+from timm.models._efficientnet_blocks import SqueezeExcite
+
+
+def build(definition: dict[str, Any], **changed: Any) -> Any:
+    """The timm model; what timm's constructors do not take is set afterwards."""
+    model = {"EfficientNet": EfficientNet, "MobileNetV3": MobileNetV3}[definition["class"]](
+        **(json.loads(json.dumps(definition["args"])) | changed),  # a copy, which timm uses up
+        act_layer=get_act_layer(definition["stem_act"]),
+        norm_layer=partial(BatchNormAct2d, eps=definition["bn_eps"]),
+        se_layer=partial(SqueezeExcite, gate_layer="hard_sigmoid", force_act_layer="relu"),
+        round_chs_fn=int,
+    )
+    model.conv_stem.stride = (definition["stem_stride"],) * 2
+    model.set_submodule(definition["act_at"], create_act_layer(definition["head_act"], True))
+    return model
+
+
+def register(path: Path) -> None:
+    """Make the network of the definition at `path` known to `timm.create_model` by its name."""
+    definition = json.loads(path.read_text())
+
+    def entry(pretrained: bool = False, **given: Any) -> Any:
+        model = build(definition, **{k: v for k, v in given.items() if k in definition["args"]})
+        if pretrained:
+            load_checkpoint(model, path.with_name("weights.safetensors"))
+        return model
+
+    entry.__name__ = definition["name"]
+    register_model(entry)

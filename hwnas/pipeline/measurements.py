@@ -1,0 +1,184 @@
+"""Published latencies of whole networks (the data sets of HELP, 2106.08630) as codes of our spaces.
+
+One folder per space with a `latency.npz` (never unpickled): architectures, a column of milliseconds
+per device. The last part of a column's name is the batch size where it is one of `BATCHES`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.errors import UserError
+from hwnas.interfaces import FloatArray
+from hwnas.spaces import fbnet, mobilenet_v3, nasbench201
+from hwnas.spaces.index import enumerate_ops, op_index
+from hwnas.spaces.macro import CellMacro
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["Measurements", "batch_of", "group_of", "op_counts", "read_measurements"]
+
+BATCHES = (1, 32, 64, 256)
+MAX_NETWORKS = 1_000_000
+IMAGENET_CLASSES, CIFAR100_CLASSES = 1000, 100
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """codes: [n, d] of `space`; latency_ms: [n, columns], positive; columns: device and batch.
+
+    live_codes: [n, d], without the edges of cells that lie on no path from input to output, which
+    runtimes remove; elsewhere equal to codes.
+    """
+
+    space: SearchSpace
+    codes: Codes
+    live_codes: Codes
+    latency_ms: FloatArray
+    columns: tuple[str, ...]
+
+    def column(self, name: str) -> FloatArray:
+        """[n]: latencies of one column.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        if name not in self.columns:
+            raise UserError(f"no device {name!r}", expected=", ".join(self.columns))
+        return self.latency_ms[:, self.columns.index(name)]
+
+
+def group_of(column: str) -> str:
+    """The machine of a column: its name without the batch size."""
+    return re.sub(rf"_({'|'.join(map(str, BATCHES))})$", "", column)
+
+
+def batch_of(column: str) -> int:
+    """Batch size of a column; 1 where the name has none."""
+    return int(column[len(group_of(column)) + 1 :] or 1)
+
+
+def op_counts(space: SearchSpace, codes: Codes) -> FloatArray:
+    """[n, p]: how often each of `enumerate_ops` occurs."""
+    index = op_index(space, codes)
+    counts = np.zeros((len(codes), len(enumerate_ops(space)) + 1))
+    for slot in index.T:
+        counts[np.arange(len(codes)), slot] += 1  # -1, absent, counts in the last column
+    return counts[:, :-1]
+
+
+def read_measurements(folder: Path) -> Measurements:
+    """The data set in `folder`, recognised by its arrays.
+
+    Raises:
+        UserError: missing, malformed, or of no known space.
+    """
+    path = Path(folder) / "latency.npz"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays: Arrays = {name: stored[name] for name in stored.files}
+        columns = tuple(str(name) for name in arrays["devices"])
+        latency_ms = arrays["latency_ms"].astype(np.float64)
+        reader = next(read for keys, read in _READERS if keys <= set(arrays))
+        if not 0 < len(latency_ms) <= MAX_NETWORKS:
+            raise ValueError(f"{len(latency_ms)} networks")
+        space, codes = reader(arrays)
+        if latency_ms.shape != (len(codes), len(columns)):
+            raise ValueError(f"latencies of shape {latency_ms.shape}")
+    except FileNotFoundError as error:
+        raise UserError("file not found", where=path) from error
+    except StopIteration as error:
+        raise UserError("measurements of no known space", where=path) from error
+    except UserError:
+        raise
+    except Exception as error:  # numpy and zipfile raise many kinds on a damaged file
+        raise UserError("malformed measurements", found=repr(error), where=path) from error
+    if not (np.isfinite(latency_ms).all() and (latency_ms > 0).all()):
+        raise UserError("latencies are positive and finite", where=path)
+    return Measurements(space, codes, _live(space, codes), latency_ms, columns)
+
+
+def _fbnet(arrays: Arrays) -> tuple[SearchSpace, Codes]:
+    space = fbnet.build(fbnet.Config(), num_classes=CIFAR100_CLASSES)
+    names = [str(name) for name in arrays["op_names"]]
+    codes = _zeros(space, len(arrays["arch"]))
+    blocks = [c for c, choice in enumerate(space.choices) if choice.role == "op"]
+    for column, chosen in zip(blocks, arrays["arch"].T, strict=True):
+        values = space.choices[column].values
+        codes[:, column] = np.array([values.index(name) for name in names])[chosen]
+    return space, codes
+
+
+def _mobilenet_v3(arrays: Arrays) -> tuple[SearchSpace, Codes]:
+    """`d[s]` blocks in stage s of the five; kernel and expansion of 4 blocks for each."""
+    space = mobilenet_v3.build(mobilenet_v3.Config(), num_classes=IMAGENET_CLASSES)
+    codes = _zeros(space, len(arrays["r"]))
+    chosen = {"resolution": arrays["r"]}
+    for s in range(5):
+        chosen[f"stage{s + 1}.depth"] = arrays["d"][:, s]
+        for b in range(4):
+            chosen[f"stage{s + 1}.block{b}.kernel"] = arrays["ks"][:, 4 * s + b]
+            chosen[f"stage{s + 1}.block{b}.expand"] = arrays["e"][:, 4 * s + b]
+    for column, choice in enumerate(space.choices):
+        if choice.name in chosen:
+            codes[:, column] = _codes_of(choice.values, chosen[choice.name])
+    return space, space.normalise(codes)
+
+
+def _nasbench201(arrays: Arrays) -> tuple[SearchSpace, Codes]:
+    space = nasbench201.build(nasbench201.Config(), num_classes=10)
+    columns = [c for c, choice in enumerate(space.choices) if choice.role == "op"]
+    names = space.choices[columns[0]].values
+    codes = _zeros(space, len(arrays["arch"]))
+    for row, text in enumerate(arrays["arch"]):
+        ops = re.findall(r"(\w+)~\d", str(text))
+        codes[row, columns] = [names.index(op) for op in ops]
+    return space, codes
+
+
+def _live(space: SearchSpace, codes: Codes) -> Codes:
+    if not isinstance(space.macro, CellMacro):
+        return codes
+    columns = [c for c, choice in enumerate(space.choices) if choice.role == "op"]
+    edges, n_nodes = space.macro.edges, space.macro.n_nodes
+    none = space.macro.ops.index("none")
+    present = codes[:, columns] != none
+    reached, needed = (np.zeros((len(codes), n_nodes), dtype=bool) for _ in range(2))
+    reached[:, 0] = needed[:, -1] = True
+    for e, (source, target) in enumerate(edges):
+        reached[:, target] |= reached[:, source] & present[:, e]
+    for e, (source, target) in reversed(list(enumerate(edges))):
+        needed[:, source] |= needed[:, target] & present[:, e]
+    live: Codes = codes.copy()
+    for e, (source, target) in enumerate(edges):
+        live[~(reached[:, source] & needed[:, target]), columns[e]] = none
+    return live
+
+
+def _codes_of(values: tuple[Any, ...], chosen: NDArray[Any]) -> NDArray[np.int16]:
+    """Positions of `chosen` in `values`."""
+    known: NDArray[Any] = np.array(values)
+    position: NDArray[np.int64] = np.searchsorted(known, chosen)
+    if not (known[np.minimum(position, len(known) - 1)] == chosen).all():
+        raise ValueError(f"values other than {values}")
+    codes: NDArray[np.int16] = position.astype(np.int16)
+    return codes
+
+
+def _zeros(space: SearchSpace, n: int) -> Codes:
+    return np.zeros((n, len(space.choices)), dtype=np.int16)
+
+
+_READERS: tuple[tuple[set[str], Callable[[Arrays], tuple[SearchSpace, Codes]]], ...] = (
+    ({"ks", "e", "d", "r"}, _mobilenet_v3),
+    ({"arch", "op_names"}, _fbnet),
+    ({"arch"}, _nasbench201),
+)

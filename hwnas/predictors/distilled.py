@@ -1,0 +1,201 @@
+"""One small network that imitates a fitted GCN ensemble: the fast predictor for large searches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from hwnas.core.config import StrictModel
+from hwnas.interfaces import AccuracyPredictor, FloatArray, Proxy
+from hwnas.predictors import gcn
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["Config", "DistilledPredictor", "build"]
+
+PREDICT_CHUNK = 4096
+LEARNING_RATE = 3e-3
+BATCH = 512
+SPREAD_WEIGHT = 0.1  # of the error in log std beside that of the mean
+FAR = 0.3  # share of choices that are redrawn in archs near the labels
+CHECKED = 16  # every so many archs is held back, to measure how well the imitation is
+
+
+class Config(StrictModel):
+    """The teacher, and the archs and size of the network that imitates it."""
+
+    name: Literal["distilled"] = "distilled"
+    teacher: gcn.Config = gcn.Config()
+    n_archs: Annotated[int, Field(ge=64, le=10_000_000)] = 16_384
+    """Archs that the teacher scores: half drawn from the space, half near labelled archs."""
+    width: Annotated[int, Field(ge=4, le=4096)] = 128
+    """Units of the first hidden layer; the second has half."""
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 40
+    """Passes over these archs."""
+
+
+def build(
+    config: Config, *, space: SearchSpace, seed: int, proxies: Sequence[Proxy] = ()
+) -> AccuracyPredictor:
+    """A distilled GCN ensemble for `space`, not fitted yet.
+
+    Raises:
+        UserError: proxies, which only the teacher could use.
+    """
+    from hwnas.core.errors import UserError
+
+    if proxies:
+        raise UserError("the distilled predictor takes no proxies", fix="use the gcn itself")
+    teacher = gcn.build(config.teacher, space=space, seed=seed)
+    return DistilledPredictor(teacher, config, seed=seed)
+
+
+class DistilledPredictor:
+    """An `AccuracyPredictor` that fits a teacher, and a multi-layer perceptron to the teacher.
+
+    The perceptron reads one-hot choices and tells the teacher's mean and the log of its std; what
+    it gets wrong on held-back archs is added to the std. The teacher is not kept in the state.
+    """
+
+    def __init__(self, teacher: AccuracyPredictor, config: Config, *, seed: int) -> None:
+        self.space = teacher.space
+        self._teacher, self._config, self._seed = teacher, config, seed
+        self._state: dict[str, NDArray[Any]] = {}
+
+    def fit(self, codes: Codes, scores: FloatArray) -> None:
+        """Learn from n >= 4 labels; forgets earlier ones."""
+        from hwnas.predictors.labels import RobustScale
+
+        self._teacher.fit(codes, scores)
+        archs = self._archs(codes)
+        mean, std = self._teacher.predict(archs)
+        scale = RobustScale.of(mean)
+        unit = scale.unit or 1.0
+        targets = np.stack([scale.standardise(mean), np.log(np.maximum(std, 1e-12) / unit)], axis=1)
+        is_held = np.arange(len(archs)) % CHECKED == 0
+        weights = _imitate(
+            self.space.encode(archs[~is_held]), targets[~is_held], self._config, self._seed
+        )
+        self._state = weights | {"scale": np.array([scale.median, scale.unit, 0.0])}
+        error = self.predict(archs[is_held])[0] - mean[is_held]
+        self._state["scale"][2] = np.sqrt((error**2).mean())
+
+    def predict(self, codes: Codes) -> tuple[FloatArray, FloatArray]:
+        """Mean [n] and std [n] in the labels' unit."""
+        from hwnas.predictors.labels import RobustScale, check_codes, not_fitted
+
+        if not self._state:
+            raise not_fitted()
+        check_codes(self.space, codes)
+        median, unit, error = self._state["scale"].tolist()
+        outputs = np.empty((len(codes), 2))
+        for start in range(0, len(codes), PREDICT_CHUNK):
+            part = slice(start, start + PREDICT_CHUNK)
+            outputs[part] = _perceptron(self.space.encode(codes[part]), self._state)
+        mean = RobustScale(median, unit).restore(outputs[:, 0])
+        return mean, np.hypot(unit * np.exp(outputs[:, 1]), error)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Weights and biases of the three layers, and the scale of the outputs."""
+        from hwnas.predictors.labels import not_fitted
+
+        if not self._state:
+            raise not_fitted()
+        return {name: array.copy() for name, array in self._state.items()}
+
+    def load_state(self, state: dict[str, NDArray[Any]]) -> None:
+        """Inverse of `state`.
+
+        Raises:
+            UserError: the state is of another kind or size of predictor, or of another space.
+        """
+        from hwnas.core.errors import UserError
+
+        shapes = _shapes(self.space, self._config.width)
+        found = {name: array.shape for name, array in state.items()}
+        if found != shapes | {"scale": (3,)}:
+            raise UserError(
+                "not the state of this predictor",
+                expected="the config and space that it was fitted with",
+                found=found,
+                fix="fit the predictor again",
+            )
+        self._state = {name: array.copy() for name, array in state.items()}
+
+    def _archs(self, codes: Codes) -> Codes:
+        """Archs for the teacher to score: the labelled ones, ones near them, and random ones."""
+        from hwnas.core.rng import rng
+        from hwnas.predictors.labels import whole
+
+        stream = rng(self._seed, "predictor/distil")
+        everything = whole(self.space)
+        half = self._config.n_archs // 2
+        near = codes[stream.integers(len(codes), size=half)]
+        near = everything.mutate(near, stream, probability=FAR)
+        return np.concatenate([codes, near, everything.sample(stream, half)])
+
+
+def _shapes(space: SearchSpace, width: int) -> dict[str, tuple[int, ...]]:
+    """Of the weights [in, out] and biases [out] of the three layers."""
+    sizes = (sum(len(choice.values) for choice in space.choices), width, width // 2, 2)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer, (n_in, n_out) in enumerate(pairwise(sizes)):
+        shapes |= {f"weight{layer}": (n_in, n_out), f"bias{layer}": (n_out,)}
+    return shapes
+
+
+def _perceptron(x: NDArray[np.float32], state: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """[n, 2]: ReLU between three linear layers."""
+    for layer in range(2):
+        x = x @ state[f"weight{layer}"]
+        x += state[f"bias{layer}"]
+        np.maximum(x, 0, out=x)
+    result: NDArray[np.float32] = x @ state["weight2"] + state["bias2"]
+    return result
+
+
+def _imitate(
+    inputs: NDArray[np.float32], targets: FloatArray, config: Config, seed: int
+) -> dict[str, NDArray[Any]]:
+    """Weights that minimise the squared error, by Adam with a cosine schedule."""
+    import torch
+    import torch.nn.functional as F
+
+    from hwnas.core.rng import stable_seed
+
+    generator = torch.Generator().manual_seed(stable_seed(seed, "predictor/distil"))
+    sizes = (inputs.shape[1], config.width, config.width // 2, 2)
+    layers = [
+        (torch.randn(n_in, n_out, generator=generator) * (2 / n_in) ** 0.5, torch.zeros(n_out))
+        for n_in, n_out in pairwise(sizes)
+    ]
+    parameters = [tensor.requires_grad_() for layer in layers for tensor in layer]
+    optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=True)
+    batch = min(BATCH, len(inputs))
+    steps = config.epochs * (len(inputs) // batch)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    x_all, y_all = torch.from_numpy(inputs), torch.from_numpy(targets).float()
+    weights = torch.tensor([1.0, SPREAD_WEIGHT])
+    order = torch.empty(0, dtype=torch.long)
+    for _ in range(steps):
+        if len(order) < batch:
+            order = torch.randperm(len(inputs), generator=generator)
+        picked, order = order[:batch], order[batch:]
+        x = x_all[picked]
+        for weight, bias in layers[:-1]:
+            x = F.relu(torch.addmm(bias, x, weight))
+        outputs = torch.addmm(layers[-1][1], x, layers[-1][0])
+        loss = (weights * (outputs - y_all[picked]) ** 2).sum(1).mean()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+    return {
+        f"{kind}{layer}": tensor.detach().numpy()
+        for layer, pair in enumerate(layers)
+        for kind, tensor in zip(("weight", "bias"), pair, strict=True)
+    }

@@ -1,0 +1,53 @@
+"""Zero-cost scores of archs as features: a column of a file as an `interfaces.Proxy`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.errors import UserError
+from hwnas.interfaces import FloatArray, Proxy
+from hwnas.predictors.labels import Scale
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["ListedProxy", "proxy_columns"]
+
+
+class ListedProxy:
+    """A proxy that is known for listed archs only, standardised over them.
+
+    Args:
+        space: the space of the codes.
+        codes: [n, d], distinct.
+        values: [n], in any unit.
+        name: for errors.
+    """
+
+    def __init__(self, space: SearchSpace, codes: Codes, values: FloatArray, *, name: str) -> None:
+        self._space, self._name = space, name
+        standardised = Scale.of(values).standardise(values)
+        self._values = dict(zip(space.keys(codes), standardised.tolist(), strict=True))
+
+    def __call__(self, codes: Codes) -> FloatArray:
+        """float64 [n].
+
+        Raises:
+            UserError: an arch is not listed.
+        """
+        keys = self._space.keys(codes)
+        missing = sum(key not in self._values for key in keys)
+        if missing:
+            raise UserError(
+                f"no value of {self._name} for some archs", found=f"{missing} of {len(keys)}"
+            )
+        return np.array([self._values[key] for key in keys], dtype=np.float64)
+
+
+def proxy_columns(proxies: Sequence[Proxy], codes: Codes) -> NDArray[np.float32]:
+    """float32 [n, len(proxies)]: values as they are, so give proxies of mean 0 and variance 1."""
+    columns = np.empty((len(codes), len(proxies)), dtype=np.float32)
+    for column, proxy in enumerate(proxies):
+        columns[:, column] = proxy(codes)
+    return columns

@@ -1,0 +1,50 @@
+"""Labels that `hwnas label` writes: top-1 as fractions, one column per source of the labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.core.errors import UserError
+from hwnas.core.records import load
+from hwnas.core.store import read_json
+from hwnas.interfaces import Evaluation
+from hwnas.predictors.records import Column, Reader, Table
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["READER"]
+
+
+def _matches(head: str) -> bool:
+    return '"schema_version"' in head and '"labels"' in head
+
+
+def _read(path: Path, space: SearchSpace) -> Table:
+    """Columns are the sources (`supernet`, `trained`, ...), so that they never mix unnoticed."""
+    data = read_json(path)
+    if not isinstance(data, dict) or not isinstance(data.get("labels"), list):
+        raise UserError("not a labels file", expected='an object with "labels"', where=path)
+    labels = [
+        load(Evaluation, row, where=f"{path}: label {i}", versioned=False)
+        for i, row in enumerate(data["labels"])
+    ]
+    archs = [space.check(label.arch) for label in labels]
+    columns = {
+        str(source): Column(
+            np.array([i for i, label in enumerate(labels) if label.source == source]),
+            np.array([label.top1 for label in labels if label.source == source]),
+        )
+        for source in dict.fromkeys(label.source for label in labels)
+    }
+    return Table(space, space.codes(archs), columns)
+
+
+READER = Reader(
+    unit="fraction",
+    repeats="average",  # an arch that several seeds evaluated
+    target=None,
+    space=None,
+    matches=_matches,
+    read=_read,
+)

@@ -1,0 +1,75 @@
+"""NAS-Bench-Macro's JSON: three accuracies in percent of each arch, trained alone on CIFAR-10."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from hwnas.core.errors import UserError
+from hwnas.predictors.records import Reader, Table, number, table_of
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["READER"]
+
+
+def _matches(head: str) -> bool:
+    return re.match(r'\s*\{\s*"\d+"\s*:\s*\{', head) is not None
+
+
+def _read(path: Path, space: SearchSpace) -> Table:
+    """Keys are one digit per layer (Su et al., CVPR 2021; its repository): an index into its ops.
+
+    Numbers are columns, lists of numbers are repeated values of one.
+    """
+    layers = [choice for choice in space.choices if choice.role == "op"]
+    views, values = [], []
+    for digits, entry in _pairs(path):
+        where = f"{path}, arch {digits}"
+        if not _is_object(entry) or not re.fullmatch(rf"[0-9]{{{len(layers)}}}", digits):
+            raise UserError(
+                "an arch of another space",
+                expected=f"{len(layers)} digits, with an object of numbers each",
+                found=digits,
+                where=where,
+            )
+        view = {}
+        for choice, digit in zip(layers, map(int, digits), strict=True):
+            view[choice.name] = choice.values[digit] if digit < len(choice.values) else digit
+        views.append(view)
+        values.append(
+            {
+                name: [number(item, where=where) for item in (v if isinstance(v, list) else [v])]
+                for name, v in entry
+            }
+        )
+    names = dict.fromkeys(name for row in values for name in row)
+    columns = {name: [row.get(name, []) for row in values] for name in names}
+    return table_of(space, views, columns, where=path)
+
+
+def _pairs(path: Path) -> list[tuple[str, Any]]:
+    """Objects as lists of pairs: an arch that is listed twice has the values of both entries."""
+    try:
+        pairs = json.loads(path.read_bytes(), object_pairs_hook=list)
+    except (ValueError, RecursionError) as error:
+        raise UserError("not valid JSON", found=str(error), where=path) from error
+    if not _is_object(pairs):
+        raise UserError("not a file of NAS-Bench-Macro", expected="an object", where=path)
+    return list(pairs)
+
+
+def _is_object(value: object) -> bool:
+    """Whether parsed JSON is an object, as a list of pairs, rather than an array."""
+    return isinstance(value, list) and all(isinstance(item, tuple) for item in value)
+
+
+READER = Reader(
+    unit="percent",
+    repeats="average",
+    target="test_acc",
+    space=("nasbench_macro", 10),
+    matches=_matches,
+    read=_read,
+)

@@ -1,0 +1,62 @@
+"""A CSV of NAS-Bench-201 cells as strings (column `arch`), every other column in percent."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+from hwnas.core.errors import UserError
+from hwnas.predictors.records import Reader, Table, number, table_of
+from hwnas.spaces.macro import Value
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["READER"]
+
+INDEX = "index"  # the benchmark's own number of a cell
+
+
+def _matches(head: str) -> bool:
+    lines = head.splitlines()
+    return len(lines) > 1 and "arch" in lines[0].split(",") and "|+|" in lines[1]
+
+
+def _read(path: Path, space: SearchSpace) -> Table:
+    """A cell is `|op~0|+|op~0|op~1|+|...|`: per node its inputs (2001.00326, its released API)."""
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError("not a CSV file", found=str(error), where=path) from error
+    views, columns = [], dict[str, list[list[float]]]()
+    for line, row in enumerate(rows, start=2):
+        where = f"{path}:{line}"
+        views.append(_view(row.get("arch") or "", where=where))
+        for name, text in row.items():
+            if name not in ("arch", INDEX, None):
+                cells = columns.setdefault(name, [])
+                cells.append([] if text == "" else [number(text, where=f"{where}, {name}")])
+    return table_of(space, views, columns, where=path)
+
+
+def _view(cell: str, *, where: str) -> dict[str, Value]:
+    view: dict[str, Value] = {}
+    for node, inputs in enumerate(cell.split("+"), start=1):
+        if not re.fullmatch(r"\|(\w+~\d\|)+", inputs):
+            raise UserError(
+                "not a NAS-Bench-201 cell", expected="|op~0|+|op~0|op~1|", found=cell, where=where
+            )
+        for edge in inputs.strip("|").split("|"):
+            op, source = edge.split("~")
+            view[f"edge{source}{node}"] = op
+    return view
+
+
+READER = Reader(
+    unit="percent",
+    repeats="refuse",  # a benchmark lists a cell once
+    target="cifar10_test_200ep",
+    space=("nasbench201", 10),
+    matches=_matches,
+    read=_read,
+)

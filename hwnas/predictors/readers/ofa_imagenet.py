@@ -1,0 +1,67 @@
+"""A JSON list of Once-for-All subnets (`ks`, `e`, `d`, `r`) with measured top-1 in percent."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from hwnas.core.errors import UserError
+from hwnas.core.store import read_json
+from hwnas.predictors.records import Reader, Table, number, table_of
+from hwnas.spaces.macro import Value
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["READER"]
+
+STAGES, BLOCKS = 5, 4
+
+
+def _matches(head: str) -> bool:
+    return re.match(r'\s*\[\s*\{\s*"(ks|e|d|r)"', head) is not None
+
+
+def _read(path: Path, space: SearchSpace) -> Table:
+    """`ks` and `e` have 5 x 4 values, of which a stage uses the first `d` (OFA 1908.09791)."""
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise UserError("not a list of OFA subnets", found=type(rows).__name__, where=path)
+    views = [_view(row, where=f"{path}, entry {i}") for i, row in enumerate(rows)]
+    columns = {
+        name: [_numbers(row.get(name), where=f"{path}, entry {i}") for i, row in enumerate(rows)]
+        for name in ("top1", "params", "macs")
+    }
+    return table_of(space, views, columns, where=path)
+
+
+def _view(row: Any, *, where: str) -> dict[str, Value]:
+    lengths = {"ks": STAGES * BLOCKS, "e": STAGES * BLOCKS, "d": STAGES}
+    if not isinstance(row, dict) or any(
+        not isinstance(row.get(key), list) or len(row[key]) != n for key, n in lengths.items()
+    ):
+        raise UserError(
+            "an arch of another space", expected=f"lists of lengths {lengths}", where=where
+        )
+    view: dict[str, Value] = {"resolution": row.get("r", 0)}
+    for stage, depth in enumerate(row["d"]):
+        view[f"stage{stage + 1}.depth"] = depth
+    for i, (stage, block) in enumerate(product(range(STAGES), range(BLOCKS))):
+        view[f"stage{stage + 1}.block{block}.kernel"] = row["ks"][i]
+        view[f"stage{stage + 1}.block{block}.expand"] = row["e"][i]
+    return view
+
+
+def _numbers(value: Any, *, where: str) -> list[float]:
+    found = value if isinstance(value, list) else [] if value is None else [value]
+    return [number(item, where=where) for item in found]
+
+
+READER = Reader(
+    unit="percent",
+    repeats="average",  # subnets that several searches met were measured each time
+    target="top1",
+    space=("mobilenet_v3", 1000),
+    matches=_matches,
+    read=_read,
+)

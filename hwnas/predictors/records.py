@@ -1,0 +1,197 @@
+"""Labelled archs read from a file: what a reader returns, checked, averaged and in fractions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.errors import UserError
+from hwnas.interfaces import FloatArray
+from hwnas.spaces.macro import Value
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["Column", "Reader", "Records", "Table", "distinct", "number", "record_set", "table_of"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """Values of some rows of a table: `rows` int [k], ascending, and `values` [k], all finite."""
+
+    rows: NDArray[np.int64]
+    values: FloatArray
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a reader found: codes [m, d], one row per arch as listed, and columns of numbers.
+
+    A column may lack rows, and may hold several values of one row (repeated measurements).
+    """
+
+    space: SearchSpace
+    codes: Codes
+    columns: Mapping[str, Column]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A file format of labelled archs.
+
+    unit: of every column.
+    repeats: whether several values of one arch are averaged, or refused where they differ.
+    target: the column that is read unless another one is asked for; None: the file's first.
+    space: the space that the archs are of, by name and number of classes; None: the user says.
+    matches: whether a file that begins with this text is of the format.
+    read: parses a file.
+    """
+
+    unit: Literal["percent", "fraction"]
+    repeats: Literal["average", "refuse"]
+    target: str | None
+    space: tuple[str, int] | None
+    matches: Callable[[str], bool]
+    read: Callable[[Path, SearchSpace], Table]
+
+
+@dataclass(frozen=True)
+class Records:
+    """Distinct archs of one space with one score each.
+
+    codes: [n, d], in the file's order.
+    scores: [n], fractions in [0, 1].
+    target: the column that they are from.
+    n_averaged: archs whose score is the mean of several values.
+    """
+
+    space: SearchSpace
+    codes: Codes
+    scores: FloatArray
+    target: str
+    n_averaged: int
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+def table_of(
+    space: SearchSpace,
+    views: Sequence[Mapping[str, Value]],
+    values: Mapping[str, Sequence[Sequence[float]]],
+    *,
+    where: object,
+) -> Table:
+    """A table of archs given by the values of their choices; `values[column][row]` lists numbers.
+
+    A choice that a view lacks has its first value.
+
+    Raises:
+        UserError: a value that the choice does not have: the archs are of another space.
+    """
+    known = [{value: code for code, value in enumerate(c.values)} for c in space.choices]
+    names = [choice.name for choice in space.choices]
+    codes = np.zeros((len(views), len(known)), dtype=np.int16)
+    for row, view in enumerate(views):
+        for name, value in view.items():
+            column = names.index(name) if name in names else None
+            if column is None or value not in known[column]:
+                choice = None if column is None else space.choices[column]
+                raise UserError(
+                    "an arch of another space",
+                    expected=f"{name} in {choice.values}" if choice else f"one of {names}",
+                    found=repr(value) if choice else name,
+                    where=f"{where}, arch {row} as one of {space.id}",
+                )
+            codes[row, column] = known[column][value]
+    columns = {
+        name: Column(
+            np.repeat(np.arange(len(lists)), [len(found) for found in lists]),
+            np.array([value for found in lists for value in found], dtype=np.float64),
+        )
+        for name, lists in values.items()
+    }
+    return Table(space, space.normalise(codes), columns)
+
+
+def number(value: object, *, where: object) -> float:
+    """A finite number from a file.
+
+    Raises:
+        UserError: it is none; NaN and infinity are not.
+    """
+    try:
+        found = float(value)  # type: ignore[arg-type]  # refused below
+    except (TypeError, ValueError):
+        found = float("nan")
+    if isinstance(value, bool) or not np.isfinite(found):
+        raise UserError("not a finite number", found=repr(value), where=where)
+    return found
+
+
+def record_set(table: Table, reader: Reader, target: str | None, *, where: object) -> Records:
+    """One score per distinct arch, from one column of a table.
+
+    Raises:
+        UserError: no such column, a value outside of the unit's range, an arch with different
+            values where the reader refuses them, or all scores are equal (one arch included).
+    """
+    target = target or reader.target or next(iter(table.columns), "")
+    codes, means, repeats = distinct(table, target, where=where)
+    values = table.columns[target].values
+    most = 100.0 if reader.unit == "percent" else 1.0
+    outside = ~((values >= 0) & (values <= most))
+    if outside.any():
+        raise UserError(
+            f"{target} is not a {reader.unit}",
+            expected=f"values in [0, {most:g}]",
+            found=f"{int(outside.sum())} others, the first {values[outside][0]:g}",
+            where=where,
+        )
+    for row, repeated in repeats.items():
+        if reader.repeats == "refuse" and np.ptp(repeated) > 0:
+            raise UserError(
+                "an arch has different values",
+                expected="one value per arch in this format",
+                found=f"{', '.join(f'{value:g}' for value in repeated)} "
+                f"for codes {','.join(map(str, codes[row]))}",
+                where=where,
+            )
+    if len(means) == 0:
+        raise UserError(f"no values of {target}", where=where)
+    if np.ptp(means) == 0:
+        raise UserError(f"all values of {target} are equal", found=float(means[0]), where=where)
+    return Records(table.space, codes, means / most, target, len(repeats))
+
+
+def distinct(
+    table: Table, name: str, *, where: object
+) -> tuple[Codes, FloatArray, dict[int, FloatArray]]:
+    """Distinct archs of a column [n, d] as listed, their mean values [n], repeats by row of those.
+
+    Raises:
+        UserError: no such column.
+    """
+    if name not in table.columns:
+        raise UserError(
+            f"no column {name!r}", expected=f"one of {', '.join(table.columns)}", where=where
+        )
+    column = table.columns[name]
+    codes = table.codes[column.rows]
+    _, first, group = np.unique(codes, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    row = place[group]
+    counts = np.bincount(row, minlength=len(order))
+    means = np.bincount(row, column.values, minlength=len(order)) / np.maximum(counts, 1)
+    by_row = np.argsort(row, kind="stable")
+    ends = np.cumsum(counts)
+    repeats = {
+        int(i): column.values[by_row[ends[i] - counts[i] : ends[i]]]
+        for i in np.flatnonzero(counts > 1)
+    }
+    return codes[first[order]], means, repeats

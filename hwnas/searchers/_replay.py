@@ -1,0 +1,59 @@
+"""Resuming optimisers that cannot be stored: their past is asked and told again."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from hwnas.interfaces import FloatArray
+from hwnas.spaces.space import Codes
+
+__all__ = ["Optimiser", "Replayed"]
+
+
+class Optimiser(Protocol):
+    """A foreign optimiser in a fresh state, deterministic in its seed."""
+
+    def ask(self, n: int) -> Codes:
+        """Up to n archs."""
+        ...
+
+    def tell(self, objectives: FloatArray) -> None:
+        """Objectives [n, m], to be minimised, of the last `ask`."""
+        ...
+
+
+class Replayed:
+    """A `Searcher` around an optimiser. State: sizes of past asks and what was told.
+
+    `is_front`: it minimises all objectives; otherwise the reward is the only one.
+    """
+
+    def __init__(self, optimiser: Optimiser, *, is_front: bool) -> None:
+        self._optimiser, self._is_front = optimiser, is_front
+        self._asked: list[int] = []
+        self._told: list[list[list[float]]] = []
+
+    def ask(self, n: int) -> Codes:
+        """Up to n archs of the optimiser."""
+        self._asked.append(n)
+        return self._optimiser.ask(n)
+
+    def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
+        """Pass on the objectives, or minus the reward."""
+        points = objectives if self._is_front and objectives is not None else -rewards[:, None]
+        self._told.append(points.tolist())
+        self._optimiser.tell(points)
+
+    def state(self) -> dict[str, Any]:
+        """The whole past."""
+        return {"asked": list(self._asked), "told": list(self._told)}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of `state` on a fresh searcher: lives through the past again."""
+        for n, points in zip(state["asked"], state["told"], strict=True):
+            self._asked.append(n)
+            self._optimiser.ask(n)
+            self._told.append(points)
+            self._optimiser.tell(np.array(points))

@@ -1,0 +1,116 @@
+"""Segment by segment, keeping the best few: fitting the search space (2004.08423, figure 2).
+
+Choices are taken in order, a segment at a time. Every candidate for the segment (a kept beginning
+continued by every combination of the segment's choices) is judged by the mean reward of random
+completions; the best `keep` become the super-cells that the next segment continues. The reward
+is what the controller makes of the predictor, fitted on supernet scores: the GCN of the paper.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from hwnas.core.config import StrictModel
+from hwnas.core.rng import rng
+from hwnas.interfaces import FloatArray
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["Config", "Segments", "build"]
+
+
+class Config(StrictModel):
+    """`keep` super-cells (the paper: 6). A segment takes as many choices as leave at most
+    `candidates` combinations; each is seen in `completions` random archs.
+
+    After the last segment the fit begins again with other completions, while the budget lasts.
+    """
+
+    name: Literal["segments"] = "segments"
+    keep: Annotated[int, Field(ge=1, le=1000)] = 6
+    candidates: Annotated[int, Field(ge=2, le=1_000_000)] = 64
+    completions: Annotated[int, Field(ge=1, le=1000)] = 4
+
+
+def build(config: Config, *, space: SearchSpace, seed: int) -> Segments:
+    """A fit of `space`, at its first segment."""
+    return Segments(config, space, seed)
+
+
+class Segments:
+    """State: the pass, the first choice of the segment, what was kept, and rewards so far."""
+
+    def __init__(self, config: Config, space: SearchSpace, seed: int) -> None:
+        self._config, self._space, self._seed = config, space, seed
+        self._pass = self._begin = self._n_asked = 0
+        self._kept = np.zeros((1, len(space.choices)), dtype=np.int16)
+        self._rewards: list[float] = []
+
+    def ask(self, n: int) -> Codes:
+        """The next completions of the current segment's candidates."""
+        codes = self._proposals()[1][self._n_asked : self._n_asked + n]
+        self._n_asked += len(codes)
+        return codes
+
+    def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
+        """Collect rewards; keep the best candidates when all completions of a segment are told."""
+        self._rewards += rewards.tolist()
+        candidates, proposals = self._proposals()
+        if len(self._rewards) < len(proposals):
+            return
+        means = np.array(self._rewards).reshape(-1, len(candidates)).mean(axis=0)
+        self._kept = candidates[np.argsort(-means, kind="stable")[: self._config.keep]]
+        self._begin, self._n_asked, self._rewards = self._end(), 0, []
+        if self._begin == len(self._space.choices):
+            self._pass, self._begin = self._pass + 1, 0
+            self._kept = np.zeros((1, self._kept.shape[1]), dtype=np.int16)
+
+    def _end(self) -> int:
+        """One past the segment's last choice; a segment has at least one."""
+        n, end = len(self._kept), self._begin
+        while end < len(self._space.choices):
+            n *= len(self._space.allowed[end])
+            if n > self._config.candidates and end > self._begin:
+                break
+            end += 1
+        return end
+
+    def _proposals(self) -> tuple[Codes, Codes]:
+        """Candidates [c, d] of the segment, 0 behind it, and their completions [c * times, d]."""
+        begin, end = self._begin, self._end()
+        grid = np.array(list(product(*self._space.allowed[begin:end])), dtype=np.int16)
+        grown = np.repeat(self._kept, len(grid), axis=0)
+        grown[:, begin:end] = np.tile(grid, (len(self._kept), 1))
+        grown = self._space.normalise(grown)  # parents come before their children
+        candidates = grown[np.sort(np.unique(grown, axis=0, return_index=True)[1])]
+        stream = rng(self._seed, "search/segments", self._pass, begin)
+        drawn = np.stack(
+            [
+                stream.choice(allowed, size=self._config.completions)
+                for allowed in self._space.allowed
+            ],
+            axis=1,
+        ).astype(np.int16)
+        # the same completions for every candidate: what they add cancels out
+        codes = np.repeat(drawn, len(candidates), axis=0)
+        codes[:, :end] = np.tile(candidates[:, :end], (len(drawn), 1))
+        return candidates, self._space.normalise(codes)
+
+    def state(self) -> dict[str, Any]:
+        """Where the fit stands."""
+        return {
+            "pass": self._pass,
+            "begin": self._begin,
+            "n_asked": self._n_asked,
+            "kept": self._kept.tolist(),
+            "rewards": self._rewards,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of `state`."""
+        self._pass, self._begin = state["pass"], state["begin"]
+        self._n_asked, self._rewards = state["n_asked"], list(state["rewards"])
+        self._kept = np.array(state["kept"], dtype=np.int16)

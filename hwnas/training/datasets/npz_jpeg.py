@@ -1,0 +1,75 @@
+"""Photos in .npz archives of JPEG files (see `training.npz`), e.g. Tiny-ImageNet."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hwnas.core.config import StrictModel
+from hwnas.core.rng import rng
+from hwnas.interfaces import DataModule, Split
+from hwnas.training.photo_config import AugmentConfig, data_root
+
+__all__ = ["Config", "build", "ends"]
+
+CHANNELS = 3
+
+
+class Config(StrictModel):
+    """Where the archives lie, and how they are split and augmented.
+
+    `test_file` is looked at once, at the very end: where a data set has no test labels, this is its
+    official validation set, and validation images are cut from the training set.
+    """
+
+    name: Literal["npz_jpeg"] = "npz_jpeg"
+    root: str = Field(default="tiny_imagenet50", description="folder, relative to $HWNAS_DATA")
+    train_file: str = "train.npz"
+    test_file: str = "val.npz"
+    val_fraction: float = Field(default=0.1, gt=0, lt=0.9, description="of the training images")
+    base_px: Annotated[int, Field(ge=8, le=1024)] = Field(
+        default=64, description="the centre square of every photo is kept at this size"
+    )
+    skip_broken: bool = Field(default=False, description="leave out images that do not decode")
+    augment: AugmentConfig = AugmentConfig(crop_scale=(0.35, 1.0))
+
+
+def ends(config: Config) -> tuple[int, int]:
+    """Image channels and number of classes, known without loading an image."""
+    from hwnas.training.npz import read_class_names
+
+    return CHANNELS, len(read_class_names(data_root(config.root) / config.train_file))
+
+
+def build(config: Config, *, seed: int, n_workers: int = 0) -> DataModule:
+    """The data set with its validation split and augmentation drawn from `seed`.
+
+    Raises:
+        UserError: archives that are missing, damaged or of unequal classes; broken images.
+    """
+    from hwnas.core.errors import UserError
+    from hwnas.training.data import stratified_split
+    from hwnas.training.decode import decode, good_rows
+    from hwnas.training.npz import read_archive
+    from hwnas.training.photos import Photos, photo_data
+
+    folder = data_root(config.root)
+    archives = [read_archive(folder / name) for name in (config.train_file, config.test_file)]
+    if archives[0].class_names != archives[1].class_names:
+        raise UserError(
+            "the two archives have other classes",
+            expected=archives[0].class_names,
+            found=archives[1].class_names,
+            where=folder / config.test_file,
+        )
+    whole = []
+    for archive in archives:
+        pixels, broken = decode(archive.images, config.base_px, n_threads=max(1, n_workers))
+        rows = good_rows(archive.images, broken, skip=config.skip_broken, where=folder)
+        whole.append(Photos(pixels, rows, archive.labels[rows]))
+    kept = stratified_split(whole[0].labels, (1 - config.val_fraction,), rng(seed, "data/split"))
+    train, val = (whole[0].take(rows) for rows in kept)
+    parts: dict[Split, Photos] = {"train": train, "val": val, "test": whole[1]}
+    names = archives[0].class_names
+    return photo_data(folder.name, names, parts, config.augment, seed=seed, n_workers=n_workers)

@@ -1,0 +1,159 @@
+"""Encoded images to square RGB pixels, once: broken ones are named, the result is cached."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from hwnas.core.errors import UserError
+from hwnas.core.store import content_hash, read_json, write_json
+
+__all__ = ["Encoded", "decode", "good_rows", "square_rgb"]
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of `square_rgb`; part of the cache's key
+SHOWN = 5  # broken images that an error names
+
+Pixels = NDArray[np.uint8]
+Broken = list[tuple[int, str]]
+"""Rows that could not be decoded (their pixels are 0), and why."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """n image files. `open(i)` gives one for reading; `key` is a hash that changes with them."""
+
+    names: Sequence[str]
+    open: Callable[[int], IO[bytes]]
+    key: str
+
+
+def square_rgb(stream: IO[bytes], px: int) -> Pixels:
+    """The upright centre square of an image file as RGB: uint8 [px, px, 3].
+
+    EXIF rotation is applied, transparency is laid over white, grey becomes RGB, 16 bits become 8,
+    of an animation the first frame is taken. Resized once, bilinear with antialiasing: what
+    `exporters.manifest.InputSpec` promises.
+    """
+    with Image.open(stream) as opened:
+        image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would saturate
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    image = image.convert("RGB")
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    if image.size != (px, px):
+        box = (left, top, left + side, top + side)
+        image = image.resize((px, px), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(image)
+
+
+def decode(images: Encoded, px: int, *, n_threads: int = 1) -> tuple[Pixels, Broken]:
+    """Pixels uint8 [n, px, px, 3] of all images (memory-mapped if possible), and the broken ones.
+
+    The result is kept in $HWNAS_CACHE (default ~/.cache/hwnas), so that the next stage or run does
+    not decode again; where that cannot be written, pixels are decoded into memory.
+    """
+    name = content_hash([VERSION, px, images.key])
+    base = Path(os.environ.get("HWNAS_CACHE", "~/.cache/hwnas")).expanduser() / "decoded" / name
+    shape = (len(images.names), px, px, 3)
+    try:
+        base.parent.mkdir(parents=True, exist_ok=True)
+        with open(base.with_suffix(".part"), "ab+") as part:
+            fcntl.lockf(part, fcntl.LOCK_EX)  # whoever else decodes the same is waited for
+            cached = _cached(base, shape)
+            if cached is None:
+                log.info("decoding %d images at %d px into %s", shape[0], px, base.parent)
+                broken = _decode_into(part, images, shape, n_threads)
+                write_json(base.with_suffix(".json"), {"schema_version": 1, "broken": broken})
+                os.replace(part.name, base.with_suffix(".npy"))
+                cached = _cached(base, shape)
+            elif os.path.exists(part.name) and os.path.getsize(part.name) == 0:
+                os.unlink(part.name)
+        if cached is not None:
+            return cached
+    except (OSError, UserError) as error:
+        log.warning("no cache of decoded images: %s", error)
+    pixels = np.zeros(shape, np.uint8)
+    return pixels, _fill(pixels, images, n_threads)
+
+
+def good_rows(images: Encoded, broken: Broken, *, skip: bool, where: object) -> NDArray[np.int64]:
+    """Rows that were decoded; the broken ones are named, and an error unless `skip`.
+
+    Raises:
+        UserError: some are broken and `skip` is off.
+    """
+    if broken:
+        named = "".join(f"\n    {images.names[i]}: {why}" for i, why in broken[:SHOWN])
+        more = f"\n    and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+        text = f"{len(broken)} of {len(images.names)} images cannot be decoded"
+        if not skip:
+            raise UserError(
+                text,
+                found=named + more,
+                where=where,
+                fix="repair or remove them, or leave them out with --set data.skip_broken=true",
+            )
+        log.warning("%s and are left out:%s", text, named + more)
+    rows = np.ones(len(images.names), dtype=bool)
+    rows[[i for i, _ in broken]] = False
+    return np.flatnonzero(rows)
+
+
+def _cached(base: Path, shape: tuple[int, ...]) -> tuple[Pixels, Broken] | None:
+    try:
+        pixels = np.load(base.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+        broken = [(int(i), str(why)) for i, why in read_json(base.with_suffix(".json"))["broken"]]
+    except (OSError, ValueError, TypeError, KeyError, UserError):
+        return None  # absent or damaged: made anew
+    return (pixels, broken) if pixels.shape == shape and pixels.dtype == np.uint8 else None
+
+
+def _decode_into(
+    part: IO[bytes], images: Encoded, shape: tuple[int, ...], n_threads: int
+) -> Broken:
+    """Write a .npy file of `shape` into `part`."""
+    part.truncate(0)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(part, header)
+    part.flush()
+    offset = os.path.getsize(part.name)
+    # Reserved before it is mapped: a full disk must be an error here, not a SIGBUS later.
+    os.posix_fallocate(part.fileno(), offset, int(np.prod(shape)))
+    pixels = np.memmap(part.name, np.uint8, "r+", offset, shape)
+    broken = _fill(pixels, images, n_threads)
+    pixels.flush()
+    return broken
+
+
+def _fill(pixels: Pixels, images: Encoded, n_threads: int) -> Broken:
+    px = pixels.shape[1]
+
+    def fill(i: int) -> tuple[int, str] | None:
+        try:
+            with images.open(i) as stream:
+                pixels[i] = square_rgb(stream, px)
+        except Exception as error:  # Pillow's decoders raise whatever they stumble over
+            return i, f"{type(error).__name__}: {error}"
+        return None
+
+    pool = ThreadPoolExecutor(n_threads)  # Pillow decodes outside the interpreter's lock
+    try:
+        return [result for result in pool.map(fill, range(len(pixels))) if result is not None]
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,123 @@
+"""Archives of JPEG files in one .npz: `jpeg` bytes end to end, `offset`, `label`, `class_names`."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.errors import UserError
+from hwnas.core.store import file_hash
+from hwnas.training.decode import Encoded
+
+__all__ = ["JpegArchive", "read_archive", "read_class_names"]
+
+MAX_BYTES = 8 * 1024**3  # of all arrays, unpacked
+
+FORMAT = "arrays jpeg uint8 [bytes], offset int64 [n + 1], label [n], class_names str [classes]"
+
+
+@dataclass(frozen=True)
+class JpegArchive:
+    """n encoded images with labels [n] into `class_names`."""
+
+    images: Encoded
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Only the names of the classes; quick.
+
+    Raises:
+        UserError: the file is missing or of another format.
+    """
+    with _opened(path) as arrays:
+        return _class_names(arrays["class_names"], path)
+
+
+def read_archive(path: Path) -> JpegArchive:
+    """The whole archive; nothing in it is unpickled, no image decoded yet.
+
+    Raises:
+        UserError: the file is missing, damaged, of another format, or a label has no class.
+    """
+    with _opened(path) as arrays:
+        jpeg, offset, label = arrays["jpeg"], arrays["offset"], arrays["label"]
+        class_names = _class_names(arrays["class_names"], path)
+        names = arrays["name"] if "name" in arrays else np.arange(len(label)).astype(str)
+    n = len(label)
+    fits = (
+        jpeg.dtype == np.uint8
+        and jpeg.ndim == offset.ndim == label.ndim == names.ndim == 1
+        and offset.dtype.kind in "iu"
+        and label.dtype.kind in "iu"
+        and names.dtype.kind == "U"
+        and len(offset) == n + 1 == len(names) + 1
+        and (np.diff(offset.astype(np.int64)) >= 0).all()
+        and offset[0] >= 0
+        and offset[-1] <= len(jpeg)
+    )
+    if not fits:
+        found = {"jpeg": jpeg, "offset": offset, "label": label, "name": names}
+        shapes = ", ".join(
+            f"{key} {value.dtype}{list(value.shape)}" for key, value in found.items()
+        )
+        raise UserError("not an archive of JPEG files", expected=FORMAT, found=shapes, where=path)
+    if n and not (label.min() >= 0 and label.max() < len(class_names)):
+        raise UserError(
+            "a label has no class",
+            expected=f"0 .. {len(class_names) - 1}, as there are {len(class_names)} class_names",
+            found=f"{label.min()} .. {label.max()}",
+            where=path,
+        )
+    view = memoryview(jpeg)
+
+    def open_image(i: int) -> io.BytesIO:
+        return io.BytesIO(view[int(offset[i]) : int(offset[i + 1])])
+
+    images = Encoded(names.tolist(), open_image, key=file_hash(path))
+    return JpegArchive(images, label.astype(np.int64), class_names)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    if not path.is_file():
+        raise UserError(
+            "no such data file",
+            expected=FORMAT,
+            where=path,
+            fix="put it there, or set data.root or the environment variable HWNAS_DATA",
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(info.file_size for info in archive.infolist())
+        if size > MAX_BYTES:
+            raise UserError(
+                "data file is too large", expected=f"<= {MAX_BYTES} bytes", found=size, where=path
+            )
+        with np.load(path, allow_pickle=False) as arrays:
+            yield arrays
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise UserError(
+            "not an archive of JPEG files", expected=FORMAT, found=found, where=path
+        ) from error
+
+
+def _class_names(names: NDArray[Any], path: Path) -> tuple[str, ...]:
+    if names.dtype.kind != "U" or names.ndim != 1 or len(set(names.tolist())) != len(names):
+        raise UserError(
+            "class_names are not distinct texts",
+            found=f"{names.dtype}{list(names.shape)}",
+            where=path,
+        )
+    return tuple(names.tolist())

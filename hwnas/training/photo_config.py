@@ -1,0 +1,53 @@
+"""Settings that data sets of photos share, and where their files lie. Torch-free."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from hwnas.core.config import StrictModel
+
+__all__ = ["AugmentConfig", "data_root"]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class AugmentConfig(StrictModel):
+    """Random changes of a training image, made by torchvision and timm; evaluation has none.
+
+    `crop_scale` (a random resized crop) takes the place of `pad` where both are given.
+    """
+
+    pad: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        default=0.125, description="random crop after mirroring this share of the side all around"
+    )
+    crop_scale: tuple[float, float] | None = Field(
+        default=None, description="least and largest share of the area of a random resized crop"
+    )
+    flip: Share = Field(default=0.5, description="probability of a horizontal flip")
+    color_jitter: Share = Field(default=0.0, description="of brightness, contrast and saturation")
+    auto_augment: str | None = Field(
+        default=None, description="a policy of timm, e.g. rand-m9-mstd0.5, original, augmix-m3-w3"
+    )
+    erase: Share = Field(default=0.0, description="probability of timm's random erasing")
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> AugmentConfig:
+        if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError("crop_scale: expected 0 < least <= largest <= 1")
+        return self
+
+    def border(self, px: int) -> int:
+        """Mirrored pixels on each side of an image of `px`, which the random crop moves into."""
+        return 0 if self.crop_scale is not None else round(self.pad * px)
+
+
+def data_root(root: str) -> Path:
+    """`root` itself if absolute, else below $HWNAS_DATA, or below the working directory.
+
+    With a relative `root` a run folder means the same data on every machine.
+    """
+    return Path(os.environ.get("HWNAS_DATA", ".")) / Path(root).expanduser()

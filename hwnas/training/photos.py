@@ -1,0 +1,236 @@
+"""Data sets of photos: seeded augmentation image by image, in as many processes as one likes."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from timm.data.random_erasing import RandomErasing
+
+from hwnas.core.errors import UserError
+from hwnas.core.rng import rng, stable_seed
+from hwnas.interfaces import DataInfo, Split
+from hwnas.training.augment import photo_transform
+from hwnas.training.data import Batch, require_train_images
+from hwnas.training.images import normalise
+from hwnas.training.photo_config import AugmentConfig
+
+__all__ = ["PhotoData", "Photos", "photo_data"]
+
+Arrays = tuple[NDArray[np.float32], NDArray[np.int64]]
+"""Images [B, px, px, 3] and labels [B]."""
+
+N_STATISTICS = 10_000  # training images that mean and std are computed from, at most
+
+
+@dataclass(frozen=True)
+class Photos:
+    """One split: `rows` [n] of `pixels` (uint8 [N, px, px, 3], shared) and their `labels` [n]."""
+
+    pixels: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, rows: NDArray[np.int64]) -> Photos:
+        """The given rows of this split."""
+        return Photos(self.pixels, self.rows[rows], self.labels[rows])
+
+    def unit(self, index: NDArray[np.int64] | slice) -> torch.Tensor:
+        """Images `index` of the split: float32 [B, 3, px, px] in [0, 1], channels_last."""
+        return _unit(self.pixels[self.rows[index]])
+
+
+def photo_data(
+    name: str,
+    class_names: Sequence[str],
+    parts: Mapping[Split, Photos],
+    augment: AugmentConfig,
+    *,
+    seed: int,
+    n_workers: int = 0,
+) -> PhotoData:
+    """A data set of photos; mean and std are those of (at most 10,000) training images.
+
+    Raises:
+        UserError: fewer than two classes, a class without training images, an empty split.
+    """
+    counts = np.bincount(parts["train"].labels, minlength=len(class_names))
+    empty = [name for name, count in zip(class_names, counts) if count == 0]
+    if len(class_names) < 2 or empty:
+        raise UserError(
+            f"data set {name!r} cannot be trained on",
+            expected="two classes or more, each with training images",
+            found=f"no training image of {', '.join(empty)}" if empty else list(class_names),
+        )
+    for split in parts:
+        if not len(parts[split]):
+            raise UserError(f"data set {name!r} has no {split} images", found=counts.tolist())
+    mean, std = _mean_std(parts["train"])
+    info = DataInfo(
+        name=name,
+        class_names=tuple(class_names),
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        base_px=parts["train"].pixels.shape[1],
+        n_images={split: len(part) for split, part in parts.items()},
+    )
+    return PhotoData(info, parts, augment, seed, n_workers)
+
+
+@dataclass(frozen=True)
+class PhotoData:
+    """An `interfaces.DataModule` of decoded photos.
+
+    Every image of every epoch is augmented from its own seed, so that batches depend neither on
+    `n_workers` (processes that prepare them; 0 = in this one) nor on the batch size.
+    """
+
+    info: DataInfo
+    parts: Mapping[Split, Photos]
+    augment: AugmentConfig
+    seed: int
+    n_workers: int = 0
+
+    def train_batches(self, epoch: int, batch_size: int) -> Iterator[Batch]:
+        """Augmented training batches, order fixed by (seed, epoch); drops the last partial one.
+
+        Raises:
+            UserError: there are fewer training images than a batch holds.
+        """
+        require_train_images(self.info, batch_size, key="batch_size")
+        order = rng(self.seed, "data/order", epoch).permutation(len(self.parts["train"]))
+        full = len(order) - len(order) % batch_size
+        batches = _TrainBatches(self, order[:full].reshape(-1, batch_size), epoch)
+        prepared: Iterable[Arrays] = (batches[i] for i in range(len(batches)))
+        if self.n_workers:
+            prepared = torch.utils.data.DataLoader(
+                batches,
+                batch_size=None,
+                num_workers=self.n_workers,
+                collate_fn=_as_they_are,  # type: ignore[arg-type]  # no list: batch_size is None
+                worker_init_fn=_ignore_interrupts,
+                generator=torch.Generator(),  # else it draws from the global one
+                multiprocessing_context="fork",  # shares the pixels
+            )
+        return ((torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(y)) for x, y in prepared)
+
+    def eval_batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
+        """All images of a split in fixed order, no augmentation."""
+        part = self.parts[split]
+        for start in range(0, len(part), batch_size):
+            index = slice(start, start + batch_size)
+            yield self.normalise(part.unit(index)), torch.from_numpy(part.labels[index])
+
+    def calibration_batches(self, n_batches: int, batch_size: int) -> list[torch.Tensor]:
+        """A fixed, seeded draw of un-augmented TRAINING images, for BN and INT8 calibration.
+
+        Raises:
+            UserError: that many training images do not exist.
+        """
+        n = n_batches * batch_size
+        require_train_images(self.info, n, key="calibration: n_batches * batch_size")
+        rows = rng(self.seed, "data/calibration").permutation(len(self.parts["train"]))[:n]
+        return [
+            self.normalise(self.parts["train"].unit(index))
+            for index in rows.reshape(n_batches, batch_size)
+        ]
+
+    def normalise(self, x: torch.Tensor) -> torch.Tensor:
+        """Images [B, 3, px, px] in [0, 1] with the data set's mean and std taken out."""
+        return normalise(x, self.info.mean, self.info.std)
+
+    @cached_property
+    def transform(self) -> Any:
+        """The augmentation: Pillow image with its border to Pillow image without."""
+        return photo_transform(self.augment, self.info)
+
+    @cached_property
+    def eraser(self) -> Any:
+        """timm's random erasing of one normalised image [3, px, px] in place; None if it is off."""
+        return RandomErasing(self.augment.erase, device="cpu") if self.augment.erase else None
+
+
+class _TrainBatches(torch.utils.data.Dataset[Arrays]):
+    """Batch i of an epoch: the images `index[i]`, augmented.
+
+    As arrays: torch hands tensors from process to process by file descriptors, which a killed
+    process leaves behind and an interrupted one complains about.
+    """
+
+    def __init__(self, data: PhotoData, index: NDArray[np.int64], epoch: int) -> None:
+        self._data, self._index, self._epoch = data, index, epoch
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, i: int) -> Arrays:
+        data, index = self._data, self._index[i]
+        part, stream = data.parts["train"], (data.seed, "data/augment", self._epoch)
+        border = data.augment.border(data.info.base_px)
+        padding = ((0, 0), (border, border), (border, border), (0, 0))
+        pixels = np.pad(part.pixels[part.rows[index]], padding, "reflect")
+        images = []
+        with _own_global_state():
+            for image, row in zip(pixels, index.tolist()):
+                _seed_globals(stable_seed(*stream, row))
+                images.append(np.asarray(data.transform(Image.fromarray(image))))
+            x = data.normalise(_unit(np.stack(images)))
+            if data.eraser is not None:
+                for tensor, row in zip(x, index.tolist()):
+                    _seed_globals(stable_seed(*stream, row, "erase"))
+                    data.eraser(tensor)
+        return x.permute(0, 2, 3, 1).contiguous().numpy(), part.labels[index]
+
+
+def _as_they_are(arrays: Arrays) -> Arrays:
+    return arrays
+
+
+def _mean_std(part: Photos) -> tuple[torch.Tensor, torch.Tensor]:
+    """Per channel [3], of the first images, which are a fair draw: splits are shuffled."""
+    n, total, squares = min(len(part), N_STATISTICS), torch.zeros(3), torch.zeros(3)
+    for start in range(0, n, 500):
+        x = part.unit(slice(start, min(start + 500, n))).double()
+        total, squares = total + x.mean((2, 3)).sum(0), squares + x.square().mean((2, 3)).sum(0)
+    mean = total / n
+    return mean, (squares / n - mean.square()).clamp_min(1e-6).sqrt()
+
+
+def _unit(pixels: NDArray[np.uint8]) -> torch.Tensor:
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+
+
+@contextlib.contextmanager
+def _own_global_state() -> Iterator[None]:
+    """Put the global generators back as they were: augmentation libraries draw from them."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+def _seed_globals(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the main one ends its workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,266 @@
+"""Runs that are killed, stopped, moved, or out of disk: the same command ends as if nothing was.
+
+Commands run in forks of this process, which has torch imported already, on a simulated device: its
+clock is told by the models, so that timings are as reproducible as everything else.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.kit import FakeMachine, FakeTransport
+from tests.photos import class_folders
+
+CONFIG = Path(__file__).parent / "kills.yaml"
+FORK = multiprocessing.get_context("fork")
+VERBS = {
+    "profile/local": ("profile", "local", "--run"),
+    "train": ("train",),
+    "label": ("label",),
+    "predictor": ("predictor", "fit"),
+    "search/main": ("search",),
+    "finetune/main": ("finetune",),
+    "export/main": ("export",),
+    "verify/main": ("verify", "--report-only"),
+}
+"""The command of every stage, to which the run folder is added."""
+UNTIL_FINETUNE = tuple(VERBS)[:6]  # an export takes seconds, all else tenths
+
+
+class Device(FakeTransport):
+    """A device where a model takes 1 ns per byte; loading one takes real time."""
+
+    def __init__(self) -> None:
+        super().__init__(self._machine)
+
+    def run_bench(self, plan: Path, results: Path, *, progress: Any) -> None:
+        self._folder = plan.parent
+        super().run_bench(plan, results, progress=progress)
+
+    def _machine(self, plan: dict[str, Any]) -> FakeMachine:
+        sizes = {i["id"]: (self._folder / i["file"]).stat().st_size for i in plan["items"]}
+        return SlowMachine(sizes)
+
+
+class SlowMachine(FakeMachine):
+    def load(self, item: dict[str, str]) -> Callable[[], None]:
+        time.sleep(0.005)
+        return super().load(item)
+
+
+def child(arguments: list[str], log: Path, limit_bytes: int | None, uid: int | None) -> None:
+    from hwnas.cli.main import main
+    from hwnas.core import env
+    from hwnas.pipeline import moving, project
+
+    sys.stdout = sys.stderr = log.open("w", buffering=1)
+    for number in (1, 2):
+        os.dup2(sys.stderr.fileno(), number)
+    project.load_transport = lambda name: Device()
+    moving.host_facts = lambda: env.host_facts() | {"cpu": os.environ.get("FAKE_CPU", "Fake 1")}
+    if limit_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
+    if uid is not None:
+        os.setuid(uid)
+    main(arguments)
+
+
+class Started:
+    """A command in a fork; its output is in `log` afterwards."""
+
+    def __init__(
+        self, *arguments: str, log: Path, limit_bytes: int | None = None, uid: int | None = None
+    ) -> None:
+        self.log = log
+        self.process = FORK.Process(target=child, args=([*arguments], log, limit_bytes, uid))
+        self.process.start()
+
+    def kill(self, number: int) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def finish(self) -> int:
+        self.process.join(120)
+        assert self.process.exitcode is not None, "it hangs"
+        return self.process.exitcode
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pets(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The data; and what commands would import, before they are forked."""
+    import onnxruntime  # noqa: F401
+    import plotly.graph_objects  # noqa: F401
+    import sklearn.linear_model  # noqa: F401
+    import timm  # noqa: F401
+    import torch
+    import torch._dynamo
+    import torch.onnx._internal.exporter._core
+
+    import hwnas.pipeline.graph
+    import hwnas.pipeline.reporting
+    import hwnas.training.loop
+    import hwnas.training.photos  # noqa: F401
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("data")
+    class_folders(folder / "pets", ["ant", "bee", "cat"], 40, px=14)
+    os.environ["HWNAS_DATA"] = str(folder)
+
+
+def start(stage: str, run: Path, **limits: int) -> Started:
+    config = ("--config", str(CONFIG)) if stage == "profile/local" else ()
+    return Started(*VERBS[stage], str(run), *config, log=run.parent / f"{run.name}.log", **limits)
+
+
+def do(stage: str, run: Path) -> str:
+    """Run a stage's command to its end; returns what it printed."""
+    started = start(stage, run)
+    assert started.finish() == 0, started.text
+    return started.text
+
+
+def undisturbed(run: Path, stages: tuple[str, ...]) -> Path:
+    for stage in stages:
+        do(stage, run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was left in peace until its networks were fine-tuned."""
+    return undisturbed(tmp_path_factory.mktemp("runs") / "peace", UNTIL_FINETUNE)
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def seconds_of(run: Path) -> dict[str, float]:
+    stages = json.loads((run / "stages.json").read_text())["stages"]
+    return {name: record["seconds"] for name, record in stages.items()}
+
+
+def kill_in(stage: str, run: Path, moment_s: float, number: int = signal.SIGKILL) -> Started:
+    """Send a signal `moment_s` after the ledger says that the stage has started."""
+    ledger = run / "stages.json"
+    before = ledger.stat().st_mtime_ns if ledger.exists() else 0
+    victim = start(stage, run)
+    while victim.process.is_alive():
+        if ledger.exists() and ledger.stat().st_mtime_ns != before:
+            time.sleep(moment_s)
+            break
+        time.sleep(0.002)
+    victim.kill(number)
+    victim.finish()
+    return victim
+
+
+def without_times(run: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.endswith(("_at", "_s"))} for row in rows]
+
+
+def assert_same(run: Path, peaceful: Path, stages: tuple[str, ...]) -> None:
+    """Equal journals and equal bytes of everything that the stages promise."""
+    assert without_times(run) == without_times(peaceful)
+    one, other = (
+        json.loads((folder / "stages.json").read_text())["stages"] for folder in (run, peaceful)
+    )
+    for stage in stages:
+        assert one[stage]["state"] == "done"
+        assert one[stage]["outputs"] == other[stage]["outputs"], stage
+
+
+def campaign(run: Path, peaceful: Path, stages: tuple[str, ...], seed: int) -> None:
+    """Kill the command of every stage at a random moment of it, and give it again."""
+    random = np.random.default_rng(seed)
+    spans = seconds_of(peaceful)
+    for stage in stages:
+        kill_in(stage, run, float(random.uniform(0, spans[stage])))
+        do(stage, run)
+    assert_same(run, peaceful, stages)
+
+
+def test_a_kill_in_every_stage_changes_nothing(finished: Path, tmp_path: Path):
+    campaign(tmp_path / "run", finished, UNTIL_FINETUNE, seed=0)
+
+
+@pytest.mark.full
+def test_thirty_campaigns_change_nothing(tmp_path: Path):
+    stages = tuple(VERBS)
+    peaceful = undisturbed(tmp_path / "peace", stages)
+    for seed in range(30):
+        campaign(tmp_path / f"run{seed}", peaceful, stages, seed)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_cleanly_and_the_way_on_is_shown(copy: Path, finished: Path, number, code):
+    shutil.rmtree(copy / "checkpoints")
+    stopped = kill_in("train", copy, 0.3 * seconds_of(finished)["train"], number)
+    assert stopped.process.exitcode == code, stopped.text
+    assert f"to go on: hwnas train {copy}" in stopped.text and "Traceback" not in stopped.text
+    do("train", copy)
+    assert_same(copy, finished, UNTIL_FINETUNE)
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(copy: Path, finished: Path):
+    (copy / "checkpoints" / "supernet.safetensors").unlink()
+    newest = max((copy / "checkpoints" / "steps").glob("*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:1000])
+    said = do("train", copy)
+    assert f"skipping the damaged checkpoint {newest.with_suffix('')}" in said
+    assert_same(copy, finished, UNTIL_FINETUNE)
+
+
+def test_torn_last_lines_are_made_whole(copy: Path, finished: Path):
+    """As a kill within an append leaves them: the last evaluation was not written whole."""
+    (copy / "labels" / "supernet.json").unlink()
+    for name in ("journal.jsonl", "metrics.jsonl"):
+        with (copy / name).open("r+b") as stream:
+            stream.truncate((copy / name).stat().st_size - 40)
+    do("label", copy)
+    do("search/main", copy)
+    assert_same(copy, finished, ("label",))
+
+
+def test_damaged_weights_are_noticed_and_made_again(copy: Path, finished: Path):
+    damaged = next((copy / "search" / "main" / "finetuned").glob("*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    assert "altered outputs moved to" in do("finetune/main", copy)
+    assert_same(copy, finished, UNTIL_FINETUNE)
+
+
+def test_a_full_disk_is_an_error_that_loses_nothing(copy: Path, finished: Path):
+    """The limit on file sizes stands for the disk, in a checkpoint and within a journal line."""
+    shutil.rmtree(copy / "checkpoints")
+    full = start("train", copy, limit_bytes=20_000)
+    assert full.finish() == 1 and "Traceback" not in full.text
+    assert "cannot write a file" in full.text and "ulimit" in full.text
+    do("train", copy)
+    size = (copy / "journal.jsonl").stat().st_size
+    (copy / "journal.jsonl").unlink()
+    (copy / "labels" / "supernet.json").unlink()
+    full = start("label", copy, limit_bytes=size // 3)
+    assert full.finish() == 1 and "Traceback" not in full.text
+    assert "cannot append to a file" in full.text and "journal.jsonl" in full.text
+    assert 0 < (copy / "journal.jsonl").stat().st_size <= size // 3
+    do("label", copy)
+    assert_same(copy, finished, ("profile/local", "train", "label", "predictor"))

@@ -1,0 +1,262 @@
+"""Readers: files of every format, their unit and repeats, and every kind of bad file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwnas.core.errors import UserError
+from hwnas.core.records import dump
+from hwnas.interfaces import Evaluation
+from hwnas.pipeline.records import open_records
+from hwnas.pipeline.spaces import build_space
+from hwnas.predictors.readers import REGISTRY
+
+CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|"
+OTHER_CELL = CELL.replace("avg_pool_3x3", "skip_connect")
+
+
+def macro_entry(*accuracies: float) -> dict[str, Any]:
+    return {"test_acc": list(accuracies), "mean_acc": float(np.mean(accuracies)), "flops": 7713280}
+
+
+def write_macro(path: Path, **entries: dict[str, Any]) -> Path:
+    path.write_text(json.dumps({key.removeprefix("_"): entry for key, entry in entries.items()}))
+    return path
+
+
+def write_cells(path: Path, *rows: str) -> Path:
+    path.write_text("\n".join(["index,arch,cifar10_test_200ep,cifar10_val_12ep", *rows, ""]))
+    return path
+
+
+def ofa_entry(*top1: float, depth: int = 2, kernel: int = 3) -> dict[str, Any]:
+    return {"ks": [kernel] * 20, "e": [4] * 20, "d": [depth] * 5, "r": 224, "top1": list(top1)}
+
+
+def write_labels(path: Path, space, *labels: tuple[list[int], float, str]) -> Path:
+    rows = [
+        dump(
+            Evaluation(space.arch(codes), top1, source, "val", n_images=10, seed=i),  # type: ignore[arg-type]
+            versioned=False,
+        )
+        for i, (codes, top1, source) in enumerate(labels)
+    ]
+    path.write_text(json.dumps({"schema_version": 1, "labels": rows}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def own_space():
+    return build_space("nasbench_macro", num_classes=10)
+
+
+OWN = {"space": "nasbench_macro", "num_classes": 10}
+
+
+# --- good files -----------------------------------------------------------------------------------
+
+
+def test_macro_values_are_percent_and_repeats_are_averaged(tmp_path: Path):
+    path = write_macro(
+        tmp_path / "x.json", _00000012=macro_entry(90, 91, 95), _00000000=macro_entry(45, 46, 47)
+    )
+    source = open_records(path)
+    records = source.records()
+    assert (source.reader_name, records.target, records.n_averaged) == (
+        "nas_bench_macro",
+        "test_acc",
+        2,
+    )
+    assert records.scores.tolist() == pytest.approx([0.92, 0.46])
+    ops = [i for i, choice in enumerate(records.space.choices) if choice.role == "op"]
+    assert records.codes[0][ops].tolist() == [0, 0, 0, 0, 0, 0, 1, 2]
+    # listed twice: all values count, none is lost
+    text = path.read_text()
+    path.write_text(text[:-1] + ', "00000000": ' + json.dumps(macro_entry(50, 51, 52)) + "}")
+    assert open_records(path).records().scores.tolist() == pytest.approx([0.92, 0.485])
+
+
+def test_cells_are_read_by_column(tmp_path: Path):
+    path = write_cells(tmp_path / "x.csv", f"7,{CELL},93.5,80", f"8,{OTHER_CELL},90,70")
+    source = open_records(path)
+    assert source.reader_name == "nasbench201"
+    assert source.records().scores.tolist() == [0.935, 0.9]
+    assert source.records("cifar10_val_12ep").scores.tolist() == [0.8, 0.7]
+    view = source.table.space.view(source.table.space.arch(source.records().codes[0]))
+    assert [view[f"edge{e}"] for e in ("01", "12", "03", "23")] == [
+        "nor_conv_3x3",
+        "skip_connect",
+        "avg_pool_3x3",
+        "nor_conv_1x1",
+    ]
+
+
+def test_ofa_subnets_that_differ_in_inactive_blocks_are_one(tmp_path: Path):
+    other = ofa_entry(70.0, 72.0)
+    other["ks"] = [3, 3, 7, 7] * 5  # blocks 2 and 3 of depth 2 do not exist
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([ofa_entry(74.0), other, ofa_entry(76.0, depth=3)]))
+    records = open_records(path).records()
+    assert records.scores.tolist() == pytest.approx([0.72, 0.76])
+    assert records.n_averaged == 1
+
+
+def test_own_labels_keep_their_sources_apart(tmp_path: Path, own_space):
+    smallest, largest = list(own_space.smallest().codes), list(own_space.largest().codes)
+    path = write_labels(
+        tmp_path / "labels.json",
+        own_space,
+        (smallest, 0.5, "supernet"),
+        (largest, 0.75, "supernet"),
+        (largest, 0.9, "trained"),
+        (smallest, 0.625, "supernet"),
+        (smallest, 0.85, "trained"),
+    )
+    source = open_records(path, **OWN)
+    assert source.reader_name == "hwnas"
+    assert source.records().target == "supernet"
+    assert source.records("supernet").scores.tolist() == [0.5625, 0.75]
+    assert source.records("trained").scores.tolist() == [0.9, 0.85]
+
+
+def test_a_column_is_a_proxy_in_standard_deviations(tmp_path: Path):
+    path = write_cells(tmp_path / "x.csv", f"7,{CELL},93.5,80", f"8,{OTHER_CELL},90,70")
+    source = open_records(path)
+    proxy = source.proxy("cifar10_val_12ep")
+    codes = source.records().codes
+    assert proxy(codes[::-1]).tolist() == [-1.0, 1.0]
+    stranger = codes[:1].copy()
+    stranger[0, 1] = 0
+    with pytest.raises(UserError, match="no value of cifar10_val_12ep"):
+        proxy(stranger)
+
+
+@pytest.mark.parametrize(
+    ("file", "n", "most"),
+    [
+        ("nas_bench_macro/cifar10.json", 3281, 0.9313),
+        ("nasbench201_accuracy/accuracy.csv", 7813, 0.9437),
+        ("ofa_mbv3_imagenet/records.json", 1081, 0.7747),
+    ],
+)
+def test_real_files_are_recognised_and_read(test_data: Path, file: str, n: int, most: float):
+    records = open_records(test_data / file).records()
+    assert len(records) == n
+    assert records.space.validate(records.codes).all()
+    assert 0.1 <= records.scores.min() < records.scores.max() <= most
+    assert records.scores.max() > most - 1e-3
+
+
+# --- bad files ------------------------------------------------------------------------------------
+
+
+def test_a_cell_with_two_values_is_refused_and_an_exact_copy_is_not(tmp_path: Path):
+    rows = [f"7,{CELL},93.5,80", f"8,{OTHER_CELL},90,70"]
+    copy = open_records(write_cells(tmp_path / "x.csv", *rows, rows[0])).records()
+    assert len(copy) == 2
+    path = write_cells(tmp_path / "x.csv", *rows, f"9,{CELL},93.6,80")
+    with pytest.raises(UserError, match=r"different values[\s\S]*93\.5, 93\.6"):
+        open_records(path).records()
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "n/a"])
+def test_what_is_no_number_is_refused_with_its_place(tmp_path: Path, text: str):
+    path = write_cells(tmp_path / "x.csv", f"7,{CELL},93.5,80", f"8,{OTHER_CELL},{text},70")
+    with pytest.raises(UserError, match=r"finite number[\s\S]*x\.csv:3, cifar10_test_200ep"):
+        open_records(path)
+
+
+def test_nan_in_json_is_refused(tmp_path: Path):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([ofa_entry(float("nan"))]))
+    with pytest.raises(UserError, match="NaN"):
+        open_records(path)
+    write_macro(path, _00000000=macro_entry(45, float("nan")))
+    with pytest.raises(UserError, match=r"finite number[\s\S]*00000000"):
+        open_records(path)
+
+
+def test_a_constant_target_is_refused(tmp_path: Path):
+    path = write_cells(tmp_path / "x.csv", f"7,{CELL},93.5,80", f"8,{OTHER_CELL},93.5,70")
+    with pytest.raises(UserError, match="all values of cifar10_test_200ep are equal"):
+        open_records(path).records()
+
+
+def test_an_unknown_column_lists_the_known_ones(tmp_path: Path):
+    path = write_cells(tmp_path / "x.csv", f"7,{CELL},93.5,80", f"8,{OTHER_CELL},90,70")
+    with pytest.raises(UserError, match=r"no column 'top5'[\s\S]*cifar10_val_12ep"):
+        open_records(path).records("top5")
+
+
+def test_values_out_of_the_declared_unit_are_refused(tmp_path: Path, own_space):
+    path = write_macro(tmp_path / "x.json", _00000000=macro_entry(45), _00000001=macro_entry(145))
+    with pytest.raises(UserError, match=r"not a percent[\s\S]*145"):
+        open_records(path).records()
+    with pytest.raises(UserError, match="flops is not a percent"):
+        open_records(path).records("flops")
+    labels = write_labels(
+        tmp_path / "labels.json", own_space, (list(own_space.smallest().codes), 0.5, "supernet")
+    )
+    for wrong in ("50.0", "-0.1", "NaN"):
+        labels.write_text(labels.read_text().replace('"top1": 0.5', f'"top1": {wrong}'))
+        with pytest.raises(UserError):
+            open_records(labels, **OWN)
+        labels.write_text(labels.read_text().replace(f'"top1": {wrong}', '"top1": 0.5'))
+
+
+def test_archs_of_another_space_are_refused(tmp_path: Path, own_space):
+    path = tmp_path / "x.json"
+    for digits in ("0000000", "000000000", "00000003"):
+        write_macro(path, **{f"_{digits}": macro_entry(45)})
+        with pytest.raises(UserError, match="arch of another space"):
+            open_records(path)
+    cells = write_cells(tmp_path / "x.csv", f"7,{CELL.replace('none', 'dil_conv_5x5')},93.5,80")
+    with pytest.raises(UserError, match=r"another space[\s\S]*dil_conv_5x5"):
+        open_records(cells)
+    path.write_text(json.dumps([ofa_entry(74.0, kernel=9)]))
+    with pytest.raises(UserError, match=r"another space[\s\S]*kernel"):
+        open_records(path)
+    path.write_text(json.dumps([ofa_entry(74.0) | {"d": [2, 2]}]))
+    with pytest.raises(UserError, match="another space"):
+        open_records(path)
+    labels = write_labels(
+        tmp_path / "labels.json", own_space, (list(own_space.smallest().codes), 0.5, "supernet")
+    )
+    with pytest.raises(UserError, match="arch of another space"):
+        open_records(labels, space="nasbench_macro", num_classes=100)
+
+
+def test_a_file_that_no_reader_knows_lists_the_readers(tmp_path: Path):
+    path = tmp_path / "x.txt"
+    path.write_text("hello")
+    with pytest.raises(UserError, match="cannot tell the format") as caught:
+        open_records(path)
+    assert all(name in str(caught.value) for name in REGISTRY.names)
+    with pytest.raises(UserError, match="did you mean 'nasbench201'"):
+        open_records(path, reader="nasbench20")
+    with pytest.raises(UserError, match="cannot read the file"):
+        open_records(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize("reader", REGISTRY.names)
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"[1]", b'{"1": 2}', b"\xff\xfe", b"[[["])
+def test_a_file_of_another_kind_is_an_error_and_never_a_crash(
+    tmp_path: Path, reader: str, content: bytes
+):
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    with pytest.raises(UserError):
+        open_records(path, reader=reader, **({} if reader != "hwnas" else OWN)).records()
+
+
+def test_own_labels_need_a_space(tmp_path: Path, own_space):
+    path = write_labels(
+        tmp_path / "labels.json", own_space, (list(own_space.smallest().codes), 0.5, "supernet")
+    )
+    with pytest.raises(UserError, match="--space"):
+        open_records(path)

@@ -1,0 +1,163 @@
+"""Labels of several sources, proxies and distillation, on truths that are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hwnas.core.errors import UserError
+from hwnas.core.rng import rng
+from hwnas.core.stats import kendall_tau
+from hwnas.predictors import REGISTRY, distilled, gcn, ridge
+from hwnas.predictors.blend import blend, few_shot_blend, mix_weights
+from hwnas.predictors.evaluate import cross_fitted
+from hwnas.predictors.proxies import ListedProxy
+from hwnas.predictors.recipe import Recipe
+from hwnas.predictors.transfer import LabelSet, TransferPredictor
+
+N_FEW = 24
+
+
+@pytest.fixture(scope="module")
+def archs(tiny_space):
+    """Distinct archs; their truth is additive in the choices, and saturates."""
+    stream = rng(0, "test/sources")
+    codes = np.unique(tiny_space.sample(stream, 700), axis=0)
+    codes = codes[stream.permutation(len(codes))]
+    one_hot = tiny_space.encode(codes)
+    quality = one_hot @ stream.normal(size=one_hot.shape[1])
+    return codes, 1 / (1 + np.exp(-(quality - quality.mean()) / quality.std()))
+
+
+def build_ridge(space):
+    return lambda proxies: ridge.build(ridge.Config(), space=space, seed=0, proxies=proxies)
+
+
+# --- several sources ------------------------------------------------------------------------------
+
+
+def transferred(space, archs, others):
+    codes, truth = archs
+    predictor = TransferPredictor(build_ridge(space), others, seed=0)
+    predictor.fit(codes[:N_FEW], truth[:N_FEW])
+    return predictor, kendall_tau(predictor.predict(codes[400:])[0], truth[400:])
+
+
+def test_many_noisy_labels_and_few_true_ones_beat_either(archs, tiny_space):
+    codes, truth = archs
+    noisy = 50 + 9 * (truth + truth.std() * rng(0, "noise").normal(size=len(truth)))  # other unit
+    cheap = LabelSet("supernet", codes[:400], noisy[:400])
+    few, many = build_ridge(tiny_space)(()), build_ridge(tiny_space)(())
+    few.fit(codes[:N_FEW], truth[:N_FEW])
+    many.fit(cheap.codes, cheap.scores)
+    parts = [kendall_tau(p.predict(codes[400:])[0], truth[400:]) for p in (few, many)]
+    predictor, tau = transferred(tiny_space, archs, [cheap])
+    assert tau > max(parts) - 0.01
+    assert tau > parts[0] + 0.05
+    assert predictor.n_labels == {"supernet": 400, "target": N_FEW}
+    mean, std = predictor.predict(codes[400:])  # in the target's unit, not in the supernet's
+    assert np.sqrt(((mean - truth[400:]) ** 2).mean()) < 0.7 * truth.std()
+    assert 0.8 <= (np.abs(mean - truth[400:]) <= 1.645 * std).mean() <= 1
+
+
+def test_a_misleading_source_does_little_harm(archs, tiny_space):
+    codes, truth = archs
+    few = build_ridge(tiny_space)(())
+    few.fit(codes[:N_FEW], truth[:N_FEW])
+    alone = kendall_tau(few.predict(codes[400:])[0], truth[400:])
+    stream = rng(0, "test/misleading")
+    unrelated = LabelSet("unrelated", codes[:400], stream.normal(size=400))
+    assert transferred(tiny_space, archs, [unrelated])[1] > alone - 0.1
+
+
+def test_transfer_state_round_trips(archs, tiny_space):
+    codes, truth = archs
+    sets = [LabelSet("a", codes[:60], truth[:60] ** 2), LabelSet("b", codes[:50], -truth[:50])]
+    predictor, _ = transferred(tiny_space, archs, sets)
+    restored = TransferPredictor(build_ridge(tiny_space), sets, seed=0)
+    with pytest.raises(UserError, match="not been fitted"):
+        restored.predict(codes)
+    restored.load_state(predictor.state())
+    np.testing.assert_array_equal(restored.predict(codes), predictor.predict(codes))
+
+
+def test_mix_weights_prefer_what_is_better_and_ignore_what_misleads():
+    stream = rng(0, "test/mix")
+    truth = stream.normal(size=2000)
+    good, poor = (truth + noise * stream.normal(size=2000) for noise in (0.3, 1.5))
+    weights = mix_weights([good, 100 * poor, -truth], truth)
+    assert weights.sum() == pytest.approx(1)
+    assert weights[0] > 5 * weights[1] > 0
+    assert weights[2] == 0
+    np.testing.assert_array_equal(mix_weights([-truth, -good], truth), [0.5, 0.5])
+
+
+def test_cross_fitting_never_forecasts_what_was_learned(tiny_space, archs):
+    codes, truth = archs
+    seen = []
+
+    class Memory:
+        def fit(self, codes, scores):
+            seen.append({tuple(row) for row in codes.tolist()})
+
+        def predict(self, codes):
+            assert not seen[-1] & {tuple(row) for row in codes.tolist()}
+            return np.full(len(codes), float(len(seen))), np.ones(len(codes))
+
+    folds = cross_fitted(Memory, codes[:23], truth[:23], seed=0)
+    assert sorted(np.unique(folds, return_counts=True)[1]) == [4, 4, 5, 5, 5]
+
+
+def test_few_shot_blend_is_as_good_as_its_better_part(archs, tiny_space):
+    codes, truth = archs
+    supernet = truth + 1.5 * truth.std() * rng(0, "test/supernet").normal(size=len(truth))
+    predictor, fitted = few_shot_blend(
+        lambda: build_ridge(tiny_space)(()), codes[:30], truth[:30], supernet[:30], seed=0
+    )
+    predicted = predictor.predict(codes[30:])[0]
+    both = kendall_tau(blend(fitted, supernet[30:], predicted), truth[30:])
+    assert both > max(kendall_tau(p, truth[30:]) for p in (supernet[30:], predicted)) - 0.01
+    assert fitted.n_held_back == 30
+
+
+# --- proxies --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [n for n in REGISTRY.names if n != "distilled"])
+def test_a_proxy_that_tells_the_truth_is_used(archs, tiny_space, name):
+    codes, _ = archs
+    hidden = rng(0, "test/hidden").normal(size=len(codes))  # what no choice says
+    proxy = ListedProxy(tiny_space, codes, 7 * hidden + 3, name="hidden")
+    module = REGISTRY.load(name)
+    quick = {"training": Recipe(max_steps=300)} if name in ("gcn", "mlp") else {}
+    predictor = module.build(module.Config(**quick), space=tiny_space, seed=0, proxies=[proxy])
+    predictor.fit(codes[:100], hidden[:100])
+    assert kendall_tau(predictor.predict(codes[100:])[0], hidden[100:]) > 0.5
+
+
+# --- distillation ---------------------------------------------------------------------------------
+
+
+def test_the_distilled_net_ranks_as_its_teacher_does(archs, tiny_space):
+    codes, truth = archs
+    teacher_config = gcn.Config(width=12, training=Recipe(members=2, max_steps=150))
+    config = distilled.Config(teacher=teacher_config, n_archs=4096)
+    student = distilled.build(config, space=tiny_space, seed=0)
+    teacher = gcn.build(teacher_config, space=tiny_space, seed=0)
+    for predictor in (student, teacher):
+        predictor.fit(codes[:100], truth[:100])
+    (mean, std), (taught, taught_std) = (p.predict(codes[100:]) for p in (student, teacher))
+    assert kendall_tau(mean, taught) > 0.9
+    assert np.median(np.abs(mean - taught)) < 0.1 * truth.std()
+    np.testing.assert_allclose(std, taught_std, rtol=0.5)
+    assert (std > 0.9 * taught_std).mean() > 0.9  # never much surer than the teacher
+
+
+def test_distilling_refuses_proxies_and_strange_states(archs, tiny_space):
+    codes, truth = archs
+    proxy = ListedProxy(tiny_space, codes, truth, name="truth")
+    with pytest.raises(UserError, match="takes no proxies"):
+        distilled.build(distilled.Config(), space=tiny_space, seed=0, proxies=[proxy])
+    predictor = distilled.build(distilled.Config(), space=tiny_space, seed=0)
+    with pytest.raises(UserError, match="not the state of this predictor"):
+        predictor.load_state({"weight0": np.zeros((3, 3), dtype=np.float32)})
