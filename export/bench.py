@@ -10,7 +10,8 @@ and times nothing twice. See README.md and the two schemas beside it.
 
 A runtime is a file `run_NAME.py` beside this one: `INSTALL` (the line that installs what it needs),
 `providers()`, and a class `Runner(provider, threads, batch, precision)` with `version`,
-`accelerator` (name of the GPU, or None), `is_on_cpu`, and `load(path)`: a function that runs the
+`accelerator` (name of the GPU, or None), `is_on_cpu`, `works_on_caller` (where one thread does it
+all: that of the caller), and `load(path)`: a function that runs the
 model once, to its end, and returns None, or the nanoseconds that the device's own clock took.
 """
 
@@ -163,7 +164,12 @@ def bench(plan_path, out):
     if runner.is_on_cpu:
         pin(plan["threads"])
     keys = ("runtime", "provider", "precision", "threads", "batch")
-    facts = {**{key: plan[key] for key in keys}, "runtime_version": runner.version}
+    works_alone = runner.is_on_cpu and runner.works_on_caller and plan["threads"] == 1
+    facts = {
+        **{key: plan[key] for key in keys},
+        "runtime_version": runner.version,
+        "interrupted_runs": "processor time" if works_alone else "dropped",
+    }
     results = Results(out)
     results.open_for(plan, facts, host_facts(runner.accelerator))
 
@@ -173,7 +179,7 @@ def bench(plan_path, out):
         except Exception as error:  # as in open_runner
             raise KitError(f"{plan['runtime']} cannot load {item['file']}: {error}") from error
 
-    run(plan, load, ProcessClock(), results, StderrProgress())
+    run(plan, load, ProcessClock(works_alone), results, StderrProgress())
     for warning in warnings(results):
         print(f"bench.py: warning: {warning}", file=sys.stderr)
 

@@ -13,9 +13,16 @@ LOOK_S = 0.1  # how long processors are watched for being busy
 
 
 class ProcessClock:
-    """Nanoseconds, and how often the kernel has taken the processor away from this process."""
+    """Nanoseconds, and how often the kernel has taken the processor away from this process.
+
+    `work`: processor time of the calling thread, where it is the one that does the work.
+    """
 
     now = staticmethod(time.perf_counter_ns)
+
+    def __init__(self, works_alone):
+        can_tell = works_alone and hasattr(time, "thread_time_ns")
+        self.work = time.thread_time_ns if can_tell else lambda: None
 
     @staticmethod
     def switches():

@@ -3,8 +3,9 @@
 In every round, all items take one turn each, in a fresh random order; a turn is one cold run (the
 caches hold what the item before left there) and then hot runs. Slow phases of the machine thus hit
 all items alike. One item, the reference, takes extra turns all along, so the machine's own drift is
-known. Runs during which the kernel took the processor away are marked. Rounds go on until the
-medians are known well enough, or the time is spent.
+known. Runs during which the kernel took the processor away are marked; of those that one thread of
+this process does alone, the sample is the processor time that the run had, not the time that
+passed. Rounds go on until the medians are known well enough, or the time is spent.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ import statistics
 import time
 
 SCHEMA_VERSION = 1
-PROTOCOL = "interleaved-2"  # change it whenever samples stop being comparable with older ones
+PROTOCOL = "interleaved-3"  # change it whenever samples stop being comparable with older ones
 STOPPING_RULES = ("rounds", "min_rounds", "time_budget_s", "target_error")  # may change on resuming
 FLUSH_S = 1.0
 LOCK_PATIENCE_S = 5.0  # an interrupted kit may still be writing its last line
@@ -45,8 +46,9 @@ def plan_hash(plan):
 class Results:
     """The results file, locked: a header, lines of turns, and a line of warnings after each run.
 
-    `fastest`: by item index and round, nanoseconds of the fastest hot run that was not interrupted.
-    The reference's extra turns in a round have the indices -1, -2, ...
+    `fastest`: by item index and round, nanoseconds of the fastest hot run; where interrupted runs
+    have no processor time of their own, of those that were not interrupted. The reference's extra
+    turns in a round have the indices -1, -2, ...
     """
 
     def __init__(self, path):
@@ -116,7 +118,10 @@ class Results:
     def _count(self, turns, preempted):
         marked = {(turn, sample) for turn, sample in preempted}
         for position, (number, index, *samples) in enumerate(turns):
-            hot = [ns for s, ns in enumerate(samples) if s and (position, s) not in marked]
+            drops = self.header["interrupted_runs"] == "dropped"
+            hot = [
+                ns for s, ns in enumerate(samples) if s and not (drops and (position, s) in marked)
+            ]
             self.fastest.setdefault(index, {})[number] = min(hot or samples[1:])
             self.n_runs += len(samples)
         self.n_turns += len(turns)
@@ -190,19 +195,23 @@ def round_order(seed, number, n_items):
 def take_turn(model, plan, clock):
     """Nanoseconds of a cold and then hot runs, and which of them were interrupted.
 
-    At least two hot runs; no more once the turn has taken its budget.
+    At least two hot runs; no more once the turn has taken its budget. An interrupted run has the
+    processor time that it took, where the clock can tell: a neighbour that holds the processor for
+    a while then costs a run its caches, and no more.
     """
     samples, interrupted = [], []
     deadline = clock.now() + plan["turn_budget_s"] * 1e9
     switches = clock.switches()
     for sample in range(1 + plan["hot_samples"]):
-        start = clock.now()
+        begun, start = clock.work(), clock.now()
         measured = model()
-        end = clock.now()
+        end, done = clock.now(), clock.work()
         samples.append(end - start if measured is None else measured)
         before, switches = switches, clock.switches()
         if switches != before:
             interrupted.append(sample)
+            if measured is None and begun is not None:
+                samples[-1] = max(1, done - begun)
         if end > deadline and sample >= 2:
             break
     return samples, interrupted

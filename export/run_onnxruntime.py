@@ -29,6 +29,7 @@ class Runner:
             raise ValueError(f"this onnxruntime has no {provider}; it has {', '.join(providers())}")
         onnxruntime.set_default_logger_severity(3)
         self.provider, self.threads, self.batch = provider, threads, batch
+        self.works_on_caller = provider == "CPUExecutionProvider"
         self.is_on_cpu = not provider.startswith(("CUDA", "Tensorrt", "NvTensorRT", "ROCM", "Dml"))
         self._random = numpy.random.RandomState(0)
 

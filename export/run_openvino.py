@@ -16,6 +16,7 @@ class Runner:
     """Compiles models for one device, one request at a time."""
 
     version = openvino.__version__.split("-")[0]
+    works_on_caller = False
 
     def __init__(self, provider, threads, batch, precision):
         self._core = openvino.Core()

@@ -21,6 +21,7 @@ class Runner:
     """Turns models into functions of torch on one device."""
 
     version = torch.__version__
+    works_on_caller = True
 
     def __init__(self, provider, threads, batch, precision):
         name = "cuda:0" if provider == "cuda" else provider

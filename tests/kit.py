@@ -28,8 +28,9 @@ class FakeMachine:
     """A clock, and models that advance it by a known time and by what disturbs it.
 
     true_ns: by item id. `drift(t_ns)` multiplies; `noise` is the scale of half-normal relative
-    noise; with probability `outliers` a run is interrupted and takes three times as long. The first
-    run after another model takes `cold` times as long.
+    noise; with probability `outliers` a run is interrupted and takes three times as long, a third
+    of it at work, which `work` tells if `counts_work`. The first run after another model takes
+    `cold` times as long.
     """
 
     def __init__(
@@ -40,12 +41,14 @@ class FakeMachine:
         outliers: float = 0.0,
         cold: float = 1.0,
         drift: Callable[[float], float] = lambda t: 1.0,
+        counts_work: bool = False,
         seed: int = 0,
     ) -> None:
         self.true_ns, self.noise, self.outliers = true_ns, noise, outliers
         self.cold, self.drift = cold, drift
         self.random = np.random.default_rng(seed)
         self.time_ns, self.n_switches = 0.0, 0
+        self.work_ns, self.counts_work = 0.0, counts_work
         self.loaded: list[str] = []
         self.runs: list[str] = []
 
@@ -54,6 +57,9 @@ class FakeMachine:
 
     def switches(self) -> int:
         return self.n_switches
+
+    def work(self) -> int | None:
+        return int(self.work_ns) if self.counts_work else None
 
     def load(self, item: dict[str, str]) -> Callable[[], None]:
         self.loaded.append(item["id"])
@@ -64,6 +70,7 @@ class FakeMachine:
         spent *= 1 + self.noise * abs(self.random.standard_normal())
         if not self.runs or self.runs[-1] != name:
             spent *= self.cold
+        self.work_ns += spent
         if self.random.random() < self.outliers:
             spent *= 3
             self.n_switches += 1
@@ -78,6 +85,7 @@ FACTS = {
     "precision": "fp32",
     "threads": 1,
     "batch": 1,
+    "interrupted_runs": "dropped",
 }
 HOST = {
     "cpu": "Fake 1",

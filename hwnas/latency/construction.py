@@ -8,7 +8,7 @@ is exactly one session's overhead, as the network has it (tested). Measured on m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from hwnas.latency.samples import Timing
 from hwnas.spaces.ops import OpSpec
@@ -55,15 +55,15 @@ def op_rows(
 ) -> tuple[dict[OpSpec, Timing], tuple[str, ...]]:
     """Rows of `ops` from the timings of their plan, and warnings.
 
-    A row has the spread of its op in context. Where noise makes an op cheaper than its context,
-    the row is `MIN_SHARE` of the op in context, with a warning: a small positive price is wrong by
-    microseconds, a negative one would reward a search for using the op.
+    A row has the spread of its op in context, and the same of cold runs. Where noise makes an op
+    cheaper than its context, the row is `MIN_SHARE` of the op in context, with a warning: a small
+    positive price is wrong by microseconds, a negative one would reward a search for using the op.
     """
     rows, warnings = {}, []
     for op in ops:
         whole = timings[op_id(op)]
-        halves = [timings[context_id(b)].median_ms / 2 for b in borders(op) if b is not None]
-        median = whole.median_ms - sum(halves)
+        around = [timings[context_id(b)] for b in borders(op) if b is not None]
+        median = whole.median_ms - sum(context.median_ms / 2 for context in around)
         if median < MIN_SHARE * whole.median_ms:
             warnings.append(f"{op}: {median * 1e3:.3g} us over its context, lost in the noise")
             median = MIN_SHARE * whole.median_ms
@@ -74,5 +74,15 @@ def op_rows(
             p90_ms=round(median + above, 9),
             p95_ms=round(median + whole.p95_ms - whole.median_ms, 9),
             n=whole.n,
+            cold_ms=_cold(whole, around),
         )
     return rows, tuple(warnings)
+
+
+def _cold(whole: Timing, around: Sequence[Timing]) -> float | None:
+    """Of cold runs, the op's share; None where one of them is not known."""
+    cold = [timing.cold_ms for timing in (whole, *around)]
+    known = [value for value in cold if value is not None]
+    if len(known) < len(cold):
+        return None
+    return round(max(known[0] - sum(known[1:]) / 2, MIN_SHARE * known[0]), 9)

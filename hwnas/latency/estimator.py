@@ -9,7 +9,7 @@ import numpy as np
 from hwnas.core.errors import UserError
 from hwnas.interfaces import DeviceSpec, FloatArray
 from hwnas.latency.table import Correction, LatencyTable
-from hwnas.latency.validation import apply, features
+from hwnas.latency.validation import row_prices
 from hwnas.spaces.index import enumerate_ops, op_sum
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -36,14 +36,14 @@ class TableEstimator:
             )
         self.device: DeviceSpec = table.device
         self.table, self.space = table, space
-        self._prices = np.array([table.rows[op].median_ms for op in enumerate_ops(space)])
+        known = table.corrections.get(space.id)
+        coefficients = {"scale": 1.0} if known is None else known.coefficients
+        self._overhead_ms = coefficients.get("overhead_ms", 0.0)
+        self._prices = row_prices(table.rows, enumerate_ops(space), coefficients)
 
     def latency_ms(self, codes: Codes) -> FloatArray:
         """Median latency forecast: [n]."""
-        sums: FloatArray = op_sum(self.space, codes, self._prices)
-        if self.space.id not in self.table.corrections:
-            return sums
-        return apply(self.correction.coefficients, features(sums, self.space, codes))
+        return self._overhead_ms + op_sum(self.space, codes, self._prices)
 
     def latency_p95_ms(self, codes: Codes) -> FloatArray:
         """95th percentile over runs: [n]."""

@@ -15,7 +15,7 @@ from hwnas.latency.config import ProfileConfig
 
 __all__ = ["PROTOCOL", "Plan", "plan_hash", "write_plan"]
 
-PROTOCOL = "interleaved-2"  # of export/bench_protocol.py; samples of another one are refused
+PROTOCOL = "interleaved-3"  # of export/bench_protocol.py; samples of another one are refused
 STOPPING_RULES = ("rounds", "min_rounds", "time_budget_s", "target_error")
 
 

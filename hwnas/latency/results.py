@@ -21,14 +21,15 @@ MAX_ROUNDS = 1_000_000
 MAX_SAMPLES = 1001  # of a turn
 MAX_TEXT = 300
 MAX_FACT = 1e15
-HEADER_TEXTS = ("runtime", "runtime_version", "provider", "precision")
+HEADER_TEXTS = ("runtime", "runtime_version", "provider", "precision", "interrupted_runs")
 
 
 @dataclass(frozen=True)
 class Turn:
     """One turn of an item in a round; `item` -1, -2, ... are the reference's extra turns.
 
-    nanoseconds: of the cold run and the hot ones. interrupted: which of them.
+    nanoseconds: of the cold run and the hot ones. interrupted: which of them are of no use, because
+    time passed while the processor was away.
     """
 
     round: int
@@ -66,13 +67,14 @@ def read_results(plan: Plan) -> Results:
             )
     try:
         _check_header(header)
+        has_gaps = header["interrupted_runs"] == "dropped"
         turns: list[Turn] = []
         warnings: tuple[str, ...] = ()
         for line in lines:
             if set(line) == {"warnings"}:
                 warnings = tuple(_text(warning) for warning in line["warnings"])
             else:
-                turns += _turns(line, len(plan.ids))
+                turns += _turns(line, len(plan.ids), has_gaps=has_gaps)
         if len({(turn.round, turn.item) for turn in turns}) != len(turns):
             raise ValueError("a turn occurs twice")
         if turns and max(turn.round for turn in turns) >= len(turns):
@@ -82,7 +84,7 @@ def read_results(plan: Plan) -> Results:
     return Results(header, tuple(turns), warnings)
 
 
-def _turns(line: dict[str, Any], n_items: int) -> list[Turn]:
+def _turns(line: dict[str, Any], n_items: int, *, has_gaps: bool) -> list[Turn]:
     marks: list[list[int]] = [[] for _ in line["turns"]]
     for turn, sample in line["preempted"]:
         marks[_whole(turn, 0, len(marks) - 1)].append(sample)
@@ -90,12 +92,13 @@ def _turns(line: dict[str, Any], n_items: int) -> list[Turn]:
     for (number, item, *nanoseconds), interrupted in zip(line["turns"], marks, strict=True):
         if not 2 <= len(nanoseconds) <= MAX_SAMPLES:
             raise ValueError(f"a turn of {len(nanoseconds)} samples")
+        marked = tuple(_whole(sample, 0, len(nanoseconds) - 1) for sample in interrupted)
         turns.append(
             Turn(
                 _whole(number, 0, MAX_ROUNDS),
                 _whole(item, -n_items, n_items - 1),
                 tuple(_whole(value, 1, MAX_NS) for value in nanoseconds),
-                tuple(_whole(sample, 0, len(nanoseconds) - 1) for sample in interrupted),
+                marked if has_gaps else (),
             )
         )
     return turns

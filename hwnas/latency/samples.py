@@ -36,7 +36,8 @@ class Timing:
     """Latency of one item.
 
     `median_ms` over the rounds' fastest hot runs, `p10_ms` and `p90_ms` likewise: how well it is
-    known. `p95_ms` over all settled hot runs: how slow a run gets. `n` hot runs.
+    known. `p95_ms` over all settled hot runs: how slow a run gets. `n` hot runs. `cold_ms`: median
+    of the first runs of the turns, with the caches full of other models; None if not known.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -46,12 +47,15 @@ class Timing:
     p90_ms: float
     p95_ms: float
     n: int
+    cold_ms: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.p10_ms <= self.median_ms <= self.p90_ms or self.median_ms <= 0:
             raise ValueError("expected 0 <= p10_ms <= median_ms <= p90_ms and median_ms > 0")
         if self.p95_ms < self.median_ms or self.n < 1:
             raise ValueError("expected p95_ms >= median_ms and n >= 1")
+        if self.cold_ms is not None and not self.cold_ms > 0:
+            raise ValueError("expected cold_ms > 0")
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ class Samples:
     def timings(self) -> dict[str, Timing]:
         """Statistics by item."""
         found = {}
-        for name, turns, runs in zip(self.ids, self.fastest(), self.hot, strict=True):
+        cold = self.cold / self.round_factors()
+        for name, turns, runs, first in zip(self.ids, self.fastest(), self.hot, cold, strict=True):
             p10, median, p90 = np.nanquantile(turns, (0.1, 0.5, 0.9))
             settled = runs[:, runs.shape[1] // 2 :]  # of short turns nothing is left here
             p95 = np.nanquantile(settled if np.isfinite(settled).any() else runs, 0.95)
@@ -103,6 +108,7 @@ class Samples:
                 p90_ms=_rounded(p90),
                 p95_ms=_rounded(max(p90, p95)),
                 n=int(np.isfinite(runs).sum()),
+                cold_ms=_rounded(np.nanmedian(first)) if np.isfinite(first).any() else None,
             )
         return found
 

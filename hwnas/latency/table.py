@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from hwnas.core.errors import UserError
-from hwnas.core.records import SCHEMA_VERSION, STRICT, dump, load
+from hwnas.core.records import SCHEMA_VERSION, STRICT, dump, load, sparse
 from hwnas.core.store import read_json, write_text
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.samples import Timing
@@ -26,7 +26,7 @@ __all__ = [
     "Validation",
 ]
 
-FEATURES = ("overhead_ms", "scale", "ms_per_million_macs")
+FEATURES = ("overhead_ms", "scale", "cold_scale", "ms_per_million_macs")
 FACTS_OF_TIMINGS = ("cpu", "runtime_version")
 MAX_MS = 1e9  # eleven days; sums of a network's rows stay finite
 MAX_SIZE = 1 << 24  # of channels and maps
@@ -164,10 +164,7 @@ class LatencyTable:
                 for space, correction in self.corrections.items()
             },
         }
-        rows = [
-            {"op": _sparse(op), **dump(self.rows[op], versioned=False)}
-            for op in sorted(self.rows, key=_order)
-        ]
+        rows = [{"op": sparse(op), **sparse(self.rows[op])} for op in sorted(self.rows, key=_order)]
         lines = [f'"{key}": {json.dumps(value, sort_keys=True)}' for key, value in head.items()]
         lines.append('"rows": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]")
         write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
@@ -192,7 +189,9 @@ class LatencyTable:
             _check_row(row, path)
             if row.op in rows:
                 raise UserError("duplicate rows in a latency table", found=row.op, where=path)
-            rows[row.op] = Timing(row.median_ms, row.p10_ms, row.p90_ms, row.p95_ms, row.n)
+            rows[row.op] = Timing(
+                row.median_ms, row.p10_ms, row.p90_ms, row.p95_ms, row.n, row.cold_ms
+            )
         kept = {f.name: getattr(stored, f.name) for f in fields(LatencyTable) if f.name != "rows"}
         return LatencyTable(rows=rows, **kept)
 
@@ -256,12 +255,6 @@ def _check_row(row: _Row, path: Path) -> None:
         raise UserError("an operator of impossible shape", found=op, where=path)
     if max(row.p90_ms, row.p95_ms) >= MAX_MS:
         raise UserError("an operator that takes for ever", found=op, where=path)
-
-
-def _sparse(op: OpSpec) -> dict[str, Any]:
-    """The fields of `op` that differ from their defaults."""
-    defaults = {f.name: f.default for f in fields(op)}
-    return {k: v for k, v in dump(op, versioned=False).items() if v != defaults[k]}
 
 
 def _order(op: OpSpec) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,35 +13,57 @@ from hwnas.core.stats import conformal_quantile, kendall_tau, spearman
 from hwnas.interfaces import FloatArray
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import Correction, Fit, NetTiming, Validation
-from hwnas.spaces.cost import cost
+from hwnas.spaces.cost import cost, op_macs
 from hwnas.spaces.index import enumerate_ops, op_sum
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["apply", "features", "fit_correction", "fit_quality", "row_sum"]
+__all__ = ["apply", "features", "fit_correction", "fit_quality", "refit_correction", "row_prices"]
 
 Form = tuple[str, ...]
 
 LINE: Form = ("overhead_ms", "scale")
+MIXTURE: Form = (*LINE, "cold_scale")
 MACS_LINE: Form = ("overhead_ms", "ms_per_million_macs")
 MAX_FOLDS = 10
 MIN_NETS = 4
+MIN_MIXTURE_NETS = 12  # from which on a third coefficient is known well enough
 
 
-def row_sum(rows: Mapping[OpSpec, Timing], space: SearchSpace, codes: Codes) -> FloatArray:
-    """[n]: sum of the medians of every arch's rows."""
-    prices = np.array([rows[op].median_ms for op in enumerate_ops(space)])
-    total: FloatArray = op_sum(space, codes, prices)
-    return total
+def features(
+    rows: Mapping[OpSpec, Timing], space: SearchSpace, codes: Codes
+) -> dict[str, FloatArray]:
+    """[n] by coefficient name: what corrections are made of.
 
-
-def features(sums_ms: FloatArray, space: SearchSpace, codes: Codes) -> dict[str, FloatArray]:
-    """[n] by coefficient name: what corrections are made of."""
-    return {
-        "scale": sums_ms,
+    `scale`: sum of the rows; `cold_scale`: of what they take in cold caches, where that is known.
+    """
+    ops = enumerate_ops(space)
+    found: dict[str, FloatArray] = {
+        "scale": op_sum(space, codes, np.array([rows[op].median_ms for op in ops])),
         "overhead_ms": np.ones(len(codes)),
         "ms_per_million_macs": cost(space, codes, "macs") / 1e6,
     }
+    cold = [rows[op].cold_ms for op in ops]
+    if None not in cold:
+        found["cold_scale"] = op_sum(space, codes, np.array(cold, dtype=np.float64))
+    return found
+
+
+def row_prices(
+    rows: Mapping[OpSpec, Timing], ops: Sequence[OpSpec], coefficients: Mapping[str, float]
+) -> FloatArray:
+    """[len(ops)]: what every operator adds to a forecast; with `overhead_ms`, its whole.
+
+    Raises:
+        UserError: `cold_scale` is asked for, and a row has no cold timing.
+    """
+    scale, cold_scale = coefficients.get("scale", 0.0), coefficients.get("cold_scale", 0.0)
+    if cold_scale and any(rows[op].cold_ms is None for op in ops):
+        raise UserError("rows without cold timings under a correction that needs them")
+    hot = np.array([rows[op].median_ms for op in ops])
+    cold = np.array([rows[op].cold_ms or 0.0 for op in ops])
+    macs = np.array([op_macs(op) for op in ops]) / 1e6
+    return scale * hot + cold_scale * cold + coefficients.get("ms_per_million_macs", 0.0) * macs
 
 
 def apply(coefficients: Mapping[str, float], values: Mapping[str, FloatArray]) -> FloatArray:
@@ -57,9 +80,12 @@ def fit_correction(
 ) -> Correction:
     """A line on sums of rows, fitted on all measured networks `codes`, proven by cross-fitting.
 
-    Measured on mobilenet_tiny at 16-24 px, 30 networks: MAPE 0.65 %, p95 1.6 % (line on MACs:
-    5.7 %) at a repeat noise of 0.2 %; 1.2 % and 3.4 % beside three busy processes on two cores.
-    Terms for MACs or the number of ops added nothing.
+    Rows count twice: as timed over and over, and as timed in cold caches. In a network an operator
+    finds its caches somewhere between: full of the network's other weights where it is large, warm
+    where all of it fits. How much of either is for the measured networks to say. Measured on
+    mobilenet_v3 at 160 px, 40 networks: MAPE 1.05 % with both, 1.26 % with hot rows alone; beside
+    six busy processes on two cores 1.16 % and 1.65 %; on mobilenet_tiny no difference. Terms for
+    MACs or the number of ops added nothing (`benchmarks/latency_table.py`).
 
     halves: the networks' latencies [n] from two halves of the rounds.
 
@@ -69,18 +95,18 @@ def fit_correction(
     if len(codes) < MIN_NETS:
         raise UserError("too few networks for a correction", expected=MIN_NETS, found=len(codes))
     measured = np.array([timing.median_ms for timing in timings])
-    sums = row_sum(rows, space, codes)
-    values = features(sums, space, codes)
-    forecast = _cross_fit(LINE, values, measured)
+    values = features(rows, space, codes)
+    form = _form(values, len(codes))
+    forecast = _cross_fit(form, values, measured)
     return Correction(
-        coefficients=_fit(LINE, values, measured),
+        coefficients=_fit(form, values, measured),
         interval_fraction=conformal_quantile(measured / forecast - 1, 0.9),
         p95_factor=float(np.median([timing.p95_ms / timing.median_ms for timing in timings])),
         n_fit=len(codes),
         fingerprint=space.fingerprint,
         validation=Validation(
             forecast=fit_quality(forecast, measured),
-            raw_sum=fit_quality(sums, measured),
+            raw_sum=fit_quality(values["scale"], measured),
             macs_line=fit_quality(_cross_fit(MACS_LINE, values, measured), measured),
             repeat_mape=fit_quality(*halves).mape,
             repeat_tau=kendall_tau(*halves),
@@ -102,6 +128,10 @@ def fit_quality(forecast: FloatArray, measured: FloatArray) -> Fit:
         spearman=spearman(forecast, measured),
         kendall_tau=kendall_tau(forecast, measured),
     )
+
+
+def _form(values: Mapping[str, FloatArray], n: int) -> Form:
+    return MIXTURE if "cold_scale" in values and n >= MIN_MIXTURE_NETS else LINE
 
 
 def _fit(form: Form, values: Mapping[str, FloatArray], measured: FloatArray) -> dict[str, float]:
@@ -128,3 +158,31 @@ def _cross_fit(form: Form, values: Mapping[str, FloatArray], measured: FloatArra
             coefficients, {name: column[inside] for name, column in values.items()}
         )
     return forecast
+
+
+def refit_correction(
+    correction: Correction,
+    rows: Mapping[OpSpec, Timing],
+    space: SearchSpace,
+    codes: Codes,
+    measured_ms: FloatArray,
+) -> Correction:
+    """The correction fitted anew, with `codes` [n, d] and their latencies [n] beside its own nets.
+
+    Its nets that a restriction has since removed from the space are left out. The interval is by
+    cross-fitting over all that remain, at least that of the correction.
+    """
+    nets = np.array([net.codes for net in correction.validation.nets], dtype=np.int16)
+    ms = np.array([net.measured_ms for net in correction.validation.nets])
+    inside = space.validate(nets)
+    everything = np.concatenate([nets[inside], codes])
+    measured = np.concatenate([ms[inside], measured_ms])
+    values = features(rows, space, everything)
+    form = _form(values, len(everything))
+    errors = measured / _cross_fit(form, values, measured) - 1
+    return replace(
+        correction,
+        coefficients=_fit(form, values, measured),
+        interval_fraction=max(correction.interval_fraction, conformal_quantile(errors, 0.9)),
+        n_fit=len(everything),
+    )

@@ -312,3 +312,21 @@ def test_host_facts_say_what_the_timings_depend_on(host):
     facts = host.host_facts("a GPU")
     assert facts["cpu"] and facts["accelerator"] == "a GPU" and facts["n_cpus"] >= 1
     assert set(facts) == set(HOST)
+
+
+def test_interrupted_runs_have_their_processor_time_where_it_can_be_told(tmp_path: Path):
+    """With nine of ten runs interrupted, the truth is found all the same; without it, it is not."""
+    truth = np.array(list(NETS.values())) * 1e-6
+    found = {}
+    for counts_work in (True, False):
+        facts = "processor time" if counts_work else "dropped"
+        plan = plan_of(NETS)
+        machine = FakeMachine(NETS, noise=0.01, outliers=0.95, counts_work=counts_work)
+        results = kit.Results(tmp_path / f"{facts}.jsonl")
+        results.open_for(plan, FACTS | {"interrupted_runs": facts}, HOST)
+        kit.run(plan, machine.load, machine, results)
+        path = tmp_path / f"{facts}.jsonl"
+        samples = read_samples(Plan(path, path, plan_hash(plan), tuple(NETS)))
+        found[counts_work] = np.array([samples.timings()[name].median_ms for name in NETS])
+    assert found[True] == pytest.approx(truth, rel=0.02)
+    assert np.abs(found[False] / truth - 1).max() > 0.3
