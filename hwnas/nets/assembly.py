@@ -16,8 +16,9 @@ from torch import nn
 
 from hwnas.nets import plain_net, timm_net
 from hwnas.nets.depthwise import DepthwiseConv2d
+from hwnas.nets.pointwise import PointwiseConv2d
 
-__all__ = ["assemble", "with_fast_depthwise"]
+__all__ = ["assemble", "with_fast_layers"]
 
 _CONTAINERS = {dict, list, set, OrderedDict}
 
@@ -25,7 +26,7 @@ _CONTAINERS = {dict, list, set, OrderedDict}
 def assemble(definition: dict[str, Any]) -> nn.Module:
     """What `timm_net.build` or `plain_net.build` make of a definition, but for the weights.
 
-    Those are uninitialised; running statistics of BN are new. Depthwise layers are fast ones.
+    Those are uninitialised; running statistics of BN are new. Layers are those that train fast.
     """
     parts = _timm_parts if definition["form"] == "timm" else _plain_parts
     frame, stages = parts(definition)
@@ -35,11 +36,13 @@ def assemble(definition: dict[str, Any]) -> nn.Module:
     return model
 
 
-def with_fast_depthwise(model: nn.Module) -> nn.Module:
-    """`model`, its depthwise layers being `DepthwiseConv2d` with the same weights now."""
+def with_fast_layers(model: nn.Module) -> nn.Module:
+    """`model`, its depthwise and 1x1 layers replaced by ones that train faster."""
     for name, module in list(model.named_modules()):
         if name.endswith("conv_dw") and isinstance(module, nn.Conv2d):
             model.set_submodule(name, DepthwiseConv2d.of(module))
+        elif name and isinstance(module, nn.Conv2d) and PointwiseConv2d.fits(module):
+            model.set_submodule(name, PointwiseConv2d.of(module))
     return model
 
 
@@ -109,8 +112,8 @@ def _key(data: dict[str, Any]) -> str:
 
 
 def _weightless(module: nn.Module) -> nn.Module:
-    """A prototype: with fast depthwise layers, and parameters that take no memory."""
-    module = with_fast_depthwise(module)
+    """A prototype: with fast layers, and parameters that take no memory."""
+    module = with_fast_layers(module)
     for part in module.modules():
         for name, parameter in part._parameters.items():
             if parameter is not None:

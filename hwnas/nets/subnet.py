@@ -15,7 +15,7 @@ from torch import nn
 
 from hwnas.core.errors import UserError
 from hwnas.nets import plain_net, timm_net
-from hwnas.nets.assembly import assemble, with_fast_depthwise
+from hwnas.nets.assembly import assemble, with_fast_layers
 from hwnas.nets.definition import BN_EPS, define, places, timm_names
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import lower_slots, slot_names
@@ -68,7 +68,7 @@ def build_from_definition(definition: dict[str, Any], *, seed: int | None = 0) -
     """The network of a `subnet_definition`: [B, C, px, px] -> logits [B, classes].
 
     Initialised as timm does from `seed` (None: weights are left uninitialised); torch's global
-    generator is left as it was. Depthwise layers are `DepthwiseConv2d`: the same function and the
+    generator is left as it was. Depthwise and 1x1 layers train faster: the same function and the
     same names, with a faster backward pass.
     """
     if seed is None:
@@ -77,7 +77,7 @@ def build_from_definition(definition: dict[str, Any], *, seed: int | None = 0) -
         build = {"timm": timm_net.build, "torch": plain_net.build}[definition["form"]]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the CPU's alone
-            model = with_fast_depthwise(build(definition))
+            model = with_fast_layers(build(definition))
     model.definition = definition  # type: ignore[assignment]
     return model
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hwnas.nets import plain_net, timm_net
-from hwnas.nets.assembly import assemble, with_fast_depthwise
+from hwnas.nets.assembly import assemble, with_fast_layers
 from hwnas.nets.subnet import subnet_definition
 from hwnas.spaces.space import SearchSpace
 from tests.mobile_spaces import MOBILE_SPACES, some_archs
@@ -20,7 +20,7 @@ SPACES = pytest.mark.parametrize("space", MOBILE_SPACES.values(), ids=MOBILE_SPA
 def test_an_assembled_network_is_the_constructed_one(space: SearchSpace) -> None:
     for arch in some_archs(space, 4):
         definition = subnet_definition(space, arch, bn_eps=0.002)
-        theirs = with_fast_depthwise(BUILD[definition["form"]](definition))
+        theirs = with_fast_layers(BUILD[definition["form"]](definition))
         ours = assemble(definition)
         assert str(ours) == str(theirs) and ours.training
         assert [n for n, _ in ours.named_modules()] == [n for n, _ in theirs.named_modules()]
