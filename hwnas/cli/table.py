@@ -65,13 +65,21 @@ def list_tables(
 
 @app.command()
 def show(table: TableArgument, format: FormatOption = Format.table) -> None:
-    """What a table is of, and how good its forecasts are."""
+    """What a table is of, and how good its forecasts are, with a scatter of them."""
     import logging
+    import sys
 
+    from hwnas.cli.scatter import scatter
     from hwnas.pipeline.tables import find_table
 
     found = find_table(table)
     show_table(found, format)
+    if format is Format.table:
+        for space, correction in sorted(found.corrections.items()):
+            nets = correction.validation.nets
+            forecast, measured = [n.forecast_ms for n in nets], [n.measured_ms for n in nets]
+            drawn = scatter(measured, forecast, x_name="measured ms", y_name="forecast ms")
+            sys.stdout.write(f"\n{space}, networks that their forecast has not seen\n{drawn}")
     for warning in found.warnings:
         logging.getLogger("hwnas.cli").warning("%s", warning)
 
