@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
-CACHE = tempfile.TemporaryDirectory(prefix="hwnas-cache-")  # instead of ~/.cache
-os.environ.setdefault("HWNAS_CACHE", CACHE.name)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two spinning pools on two cores slow each other
 
 import pytest
 
 from hwnas.spaces.mobilenet_tiny import Config, build
 from hwnas.spaces.space import SearchSpace
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Decoded images of tests never go to the user's cache."""
+    os.environ["HWNAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

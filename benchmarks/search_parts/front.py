@@ -7,17 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from search_parts.cells import Cells, Settings
-from search_parts.ofa_finder import ofa_points
-from search_parts.problem import Problem, load_problem
 
 from hwnas.core.pareto import hypervolume_2d
 from hwnas.interfaces import FloatArray
 from hwnas.searchers import REGISTRY
+from search_parts.cells import Cells, Settings
+from search_parts.ofa_finder import ofa_points
+from search_parts.problem import Problem, load_problem
 
 __all__ = ["front"]
 
-MARKS = (1000, 5000, 20000)
 PREDICTORS = ("ridge", "distilled")
 
 Points = Callable[[Problem, int, int], FloatArray]
@@ -41,17 +40,26 @@ def searched(name: str, **settings: Any) -> Points:
     return points
 
 
-CONTENDERS: dict[str, tuple[Points, int, int]] = {  # with the marks and seeds that it has time for
+ALL = {300: 10, 1000: 10, 5000: 10, 20000: 10}
+SHORT = {1000: 10}
+
+CONTENDERS: dict[str, tuple[Points, dict[str, dict[int, int]]]] = {
+    # seeds by predictor and number of predictions: what each has time for
     "hwnas_evolution": (
         searched("evolution", survival="front", population=100, mutation=0.03, crossover=0.5),
-        20000,
-        10,
+        {"ridge": ALL, "distilled": ALL},
     ),
-    "random": (searched("random"), 20000, 10),
-    "pymoo_nsga2": (searched("pymoo", objective="front"), 20000, 10),
-    "ofa_evolution_finder": (ofa_points, 5000, 10),
-    "optuna_nsga2": (searched("optuna", objective="front", sampler="nsga2"), 5000, 10),
-    "optuna_tpe": (searched("optuna", objective="front", sampler="tpe"), 1000, 10),
+    "random": (searched("random"), {"ridge": ALL, "distilled": ALL}),
+    "pymoo_nsga2": (searched("pymoo", objective="front"), {"ridge": ALL, "distilled": ALL}),
+    "ofa_evolution_finder": (ofa_points, {"ridge": {1000: 10, 5000: 10}, "distilled": SHORT}),
+    "optuna_nsga2": (
+        searched("optuna", objective="front", sampler="nsga2"),
+        {"ridge": {1000: 10, 5000: 3}, "distilled": SHORT},
+    ),
+    "optuna_tpe": (
+        searched("optuna", objective="front", sampler="tpe"),
+        {"ridge": {300: 3}, "distilled": {}},
+    ),
 }
 
 
@@ -64,30 +72,48 @@ def front(cells: Cells, settings: Settings) -> dict[str, Any]:
         unit = 1.0 if exact is None else exact["hypervolume"]
         rows: dict[str, Any] = {}
         skipped = []
-        for name, (points, most, n_seeds) in CONTENDERS.items():
-            marks = [mark for mark in MARKS if mark <= most]
-            n_seeds = min(n_seeds, settings.seeds or n_seeds)
+        for name, (points, marks) in CONTENDERS.items():
             try:
-                kept = [
-                    cells.get(
-                        f"{problem.device}-{predictor}-{name}-{mark}-{seed}",
-                        lambda p=points, m=mark, s=seed: _one(problem, p, m, s),
-                    )
-                    for mark in marks
-                    for seed in range(n_seeds)
-                ]
+                rows[name] = _summary(
+                    cells,
+                    f"{predictor}-{name}",
+                    problem,
+                    points,
+                    marks[predictor],
+                    settings.seeds,
+                    unit,
+                )
             except (ImportError, LookupError) as error:
                 skipped.append(f"{name}: {error}")
-                continue
-            rows[name] = {"n_seeds": n_seeds}
-            for position, mark in enumerate(marks):
-                part = kept[position * n_seeds : (position + 1) * n_seeds]
-                median = float(np.median([row["hypervolume"] for row in part]))
-                rows[name][f"hypervolume_{mark}"] = round(median / unit, 5)
-                rows[name][f"seconds_{mark}"] = round(
-                    float(np.median([row["seconds"] for row in part])), 2
-                )
         found[predictor] = {"device": problem.device, "exact": exact, **rows, "skipped": skipped}
+    return found
+
+
+def _summary(
+    cells: Cells,
+    name: str,
+    problem: Problem,
+    points: Points,
+    marks: dict[int, int],
+    most_seeds: int | None,
+    unit: float,
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for mark, n_seeds in marks.items():
+        rows = [
+            cells.get(
+                f"{problem.device}-{name}-{mark}-{seed}",
+                lambda m=mark, s=seed: _one(problem, points, m, s),
+            )
+            for seed in range(min(n_seeds, most_seeds or n_seeds))
+        ]
+        median = float(np.median([row["hypervolume"] for row in rows]))
+        seconds = float(np.median([row["seconds"] for row in rows]))
+        found |= {
+            f"hypervolume_{mark}": round(median / unit, 5),
+            f"seconds_{mark}": round(seconds, 2),
+            f"n_seeds_{mark}": len(rows),
+        }
     return found
 
 

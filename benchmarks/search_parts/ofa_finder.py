@@ -6,10 +6,10 @@ import random
 from typing import Any
 
 import numpy as np
-from search_parts.problem import Problem
 
 from hwnas.interfaces import FloatArray
 from hwnas.spaces.space import Codes
+from search_parts.problem import Problem
 
 __all__ = ["ofa_points"]
 
@@ -48,9 +48,7 @@ def ofa_points(problem: Problem, n: int, seed: int) -> FloatArray:
             population_size=population,
             max_time_budget=n // n_limits // population - 1,
         )
-        finder.set_efficiency_constraint(
-            float(np.quantile(problem.latency_ms(uniform), quantile))
-        )
+        finder.set_efficiency_constraint(float(np.quantile(problem.latency_ms(uniform), quantile)))
         finder.arch_manager.resolutions = [224]
         finder.run_evolution_search()
     return np.concatenate(told)

@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from search_parts.cells import Settings
 
 from hwnas.core.rng import rng
 from hwnas.interfaces import AccuracyPredictor, FloatArray
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.table import LatencyTable
+from hwnas.latency.validation import row_prices
 from hwnas.pipeline.records import open_records
 from hwnas.pipeline.spaces import build_space
 from hwnas.predictors import REGISTRY
 from hwnas.spaces.cost import op_macs
 from hwnas.spaces.index import enumerate_ops, op_sum
 from hwnas.spaces.space import Codes, SearchSpace
+from search_parts.cells import Settings
 
 __all__ = ["Problem", "load_problem"]
 
@@ -74,7 +75,5 @@ def _latency(table: Path | None, space: SearchSpace) -> tuple[str, FloatArray, f
         return "simulated-macs", noise * (macs + 0.02), 0.0
     estimator = TableEstimator(LatencyTable.load(table), space)
     coefficients = estimator.correction.coefficients
-    if coefficients.get("ms_per_million_macs"):
-        raise SystemExit("the benchmark expects a correction by a line on the sums")
-    rows = np.array([estimator.table.rows[op].median_ms for op in ops])
-    return estimator.device.name, coefficients["scale"] * rows, coefficients["overhead_ms"]
+    per_op_ms = row_prices(estimator.table.rows, ops, coefficients)
+    return estimator.device.name, per_op_ms, coefficients.get("overhead_ms", 0.0)

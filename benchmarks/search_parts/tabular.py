@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from search_parts.cells import Cells, Settings
 
 from hwnas.core.rng import rng
 from hwnas.interfaces import Constraint, CostMetric, FloatArray
@@ -24,6 +23,7 @@ from hwnas.search.constraints import metric_key
 from hwnas.search.controller import run_search
 from hwnas.searchers import policy_gradient
 from hwnas.spaces.space import Codes, SearchSpace
+from search_parts.cells import Cells, Settings
 
 __all__ = ["nas_bench_macro", "nasbench201"]
 
@@ -146,7 +146,7 @@ def _one(
             seed=seed,
             folder=Path(folder),
             rescoring=tabular_rescoring(
-                records, space, lambda: gp.build(gp.Config(), space=space, seed=seed)
+                records, space, lambda: gp.build(gp.Config(has_costs=True), space=space, seed=seed)
             ),
         )
     seconds = time.perf_counter() - begin

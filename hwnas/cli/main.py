@@ -18,7 +18,7 @@ import typer
 
 from hwnas.cli import analyze, listing, predictor, profile, run, space, stages, table
 from hwnas.cli.output import setup_logging
-from hwnas.core.errors import HwnasError
+from hwnas.core.errors import HwnasError, UserError
 
 __all__ = ["app", "main"]
 
@@ -84,4 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:  # what the system refuses: permissions, full disks, lost files
+        if debug:
+            raise
+        refused = UserError(
+            "the system refused", found=error.strerror or str(error), where=error.filename
+        )
+        sys.stderr.write(f"error: {refused}\n")
+        sys.exit(refused.exit_code)
     sys.exit(0)

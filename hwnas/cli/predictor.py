@@ -36,6 +36,7 @@ def _fit_rows(project: Project) -> Sequence[Mapping[str, Any]]:
     return [
         {
             "predictor": project.config.predictor.name,
+            "labels": ", ".join(f"{n} {source}" for source, n in report.sources.items()),
             "n_fit": report.n_fit,
             "n_held_out": report.n_held_out,
             "kendall_tau": report.kendall_tau,
@@ -90,10 +91,7 @@ def evaluate(
     baselines: Annotated[bool, typer.Option(help="Measure the other predictors too.")] = True,
     format: FormatOption = Format.table,
 ) -> None:
-    """Fit on N random labels and rank all others, beside every other predictor and plain costs.
-
-    Example: `hwnas predictor eval --records records.json --train-size 100 --seeds 10`.
-    """
+    """Fit on N random labels and rank all others, beside every other predictor and plain costs."""
     from hwnas.pipeline.comparing import compare, labels_of_file, labels_of_run
     from hwnas.pipeline.project import open_project
 
@@ -132,7 +130,7 @@ def evaluate(
         n_fit=train_size,
         n_test=len(labels.codes) - train_size,
         n_seeds=seeds,
-        target=labels.target,
+        sources={labels.target: train_size, **{o.source: len(o.codes) for o in labels.others}},
     )
 
 

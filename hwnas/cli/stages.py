@@ -24,7 +24,7 @@ def register(parent: typer.Typer) -> None:
     """Add the verbs to the command line."""
     for name, (summary, rows) in _STAGES.items():
         parent.command(name)(stage_verb(name, f"hwnas {name}", summary, rows))
-    for verb in (verify, report, status):
+    for verb in (search, verify, report, status):
         parent.command()(verb)
 
 
@@ -113,13 +113,14 @@ def _label_rows(project: Project) -> Rows:
 
 
 def _search_rows(project: Project) -> Rows:
-    from hwnas.pipeline.searching import read_result
+    from hwnas.pipeline.searching import read_result, winners_by_device
 
-    found = {"winner": read_result(project), "random search": read_result(project, baseline=True)}
-    return [
-        {"network": role, "score": result.winner.score, **result.winner.costs}
-        for role, result in found.items()
-    ]
+    found = {
+        f"winner on {device}" if project.config.search.per_device else "winner": candidate
+        for device, candidate in winners_by_device(project).items()
+    }
+    found["random search"] = read_result(project, baseline=True).winner
+    return [{"network": role, "score": c.score, **c.costs} for role, c in found.items()]
 
 
 def _finetune_rows(project: Project) -> Rows:
@@ -142,10 +143,38 @@ def _export_rows(project: Project) -> Rows:
 _STAGES: dict[str, tuple[str, Callable[[Project], Rows]]] = {
     "train": ("Train the supernet.", _train_rows),
     "label": ("Score sampled subnets with the supernet's weights.", _label_rows),
-    "search": ("Find the best archs under the constraints, random search beside.", _search_rows),
     "finetune": ("Fine-tune the winner and the networks it is compared with.", _finetune_rows),
     "export": ("Export the fine-tuned networks and check their parity.", _export_rows),
 }
+
+
+def search(
+    folder: RunArgument,
+    config: ConfigOption = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated: a front and a winner for each, of one search."),
+    ] = None,
+    settings: SetOption = None,
+    format: FormatOption = Format.table,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Find the best archs under the constraints, random search beside.
+
+    Example: `hwnas search runs/quickstart --config quickstart --dry-run`.
+    """
+    chosen = []
+    if devices is not None:
+        chosen = [f"devices=[{devices}]", "search.per_device=true"]
+    run_stage(
+        folder,
+        "search",
+        config=config,
+        settings=[*chosen, *(settings or ())],
+        format=format,
+        dry_run=dry_run,
+        show=lambda project: emit(_search_rows(project), format=format),
+    )
 
 
 def verify(

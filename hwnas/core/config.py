@@ -105,18 +105,26 @@ def parse_yaml(text: str, *, where: object) -> dict[str, Any]:
         raise UserError(
             "not a config", expected="a mapping of keys", found=type(data).__name__, where=where
         )
-    _check_depth(data, where)
+    _check_plain(data, where)
     return data
 
 
-def _check_depth(value: Any, where: object, depth: int = 0) -> None:
+def _check_plain(value: Any, where: object, depth: int = 0) -> None:
+    """Nothing but mappings, lists, text, numbers, booleans and null; not too deep."""
+    if not isinstance(value, (dict, list, str, int, float, type(None))):
+        raise UserError(
+            "config is not plain data",
+            found=f"{type(value).__name__}: {value!r:.80}",
+            where=where,
+            fix="put text that looks like a date into quotes",
+        )
     if depth > MAX_DEPTH:
         raise UserError("config is nested too deeply", expected=f"<= {MAX_DEPTH}", where=where)
     children = (
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     )
     for child in children:
-        _check_depth(child, where, depth + 1)
+        _check_plain(child, where, depth + 1)
 
 
 def override(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -175,7 +183,7 @@ def build_model(model: type[Model], data: dict[str, Any], *, where: object) -> M
 
 def _validate(model: type[Model], data: dict[str, Any]) -> Model:
     """Strict validation in JSON mode: lists become tuples, but "3" never becomes 3."""
-    return model.model_validate_json(json.dumps(data, default=str))
+    return model.model_validate_json(json.dumps(data))
 
 
 def _explain(problem: Any, model: type[BaseModel], data: Any) -> str:

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 __all__ = ["crowding", "hypervolume_2d", "non_dominated", "ranks"]
 
+SAMPLE = 1024  # points that are sorted first, to throw out most of the others
+
 FloatArray = NDArray[np.float64]
 
 
@@ -18,7 +20,9 @@ def non_dominated(points: FloatArray) -> NDArray[np.bool_]:
     if points.shape[1] == 1:
         return np.asarray(points[:, 0] == points.min(initial=np.inf))
     if points.shape[1] == 2:
-        return _non_dominated_2d(points)
+        kept = _not_beaten(points, points[:: max(1, len(points) // SAMPLE)])
+        kept[kept] = _non_dominated_2d(points[kept])
+        return kept
     kept = np.ones(len(points), dtype=bool)
     for row in np.lexsort(points.T[::-1]):
         if kept[row]:
@@ -36,6 +40,15 @@ def _non_dominated_2d(points: FloatArray) -> NDArray[np.bool_]:
     kept = np.zeros(len(points), dtype=bool)
     kept[order] = (y == y[group]) & (y < lowest_before)
     return kept
+
+
+def _not_beaten(points: FloatArray, some: FloatArray) -> NDArray[np.bool_]:
+    """bool [n]: no point of `some` is better in y and no worse in x; spares sorting all points."""
+    front = some[_non_dominated_2d(some)]
+    front = front[np.argsort(front[:, 0])]
+    nearest = np.searchsorted(front[:, 0], points[:, 0], side="right") - 1
+    lowest = np.append(front[:, 1], np.inf)[nearest]  # -1, nothing to the left, reads the inf
+    return np.asarray(lowest >= points[:, 1])
 
 
 def hypervolume_2d(points: FloatArray, reference: tuple[float, float]) -> float:

@@ -20,6 +20,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT, dump, load
 from hwnas.core.store import (
     append_jsonl,
+    content_hash,
     exclusive_lock,
     file_hash,
     read_json,
@@ -63,10 +64,17 @@ class RunDir:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                "cannot create the run folder", found=str(error), where=self.root
+                "cannot create the run folder",
+                found=str(error),
+                where=self.root,
+                fix="give another folder with --run",
             ) from error
         if not os.access(self.root, os.W_OK):
-            raise UserError("cannot write into the run folder", where=self.root)
+            raise UserError(
+                "cannot write into the run folder",
+                where=self.root,
+                fix="change who owns it, or give another folder with --run",
+            )
         with exclusive_lock(self.path(".lock"), owner=owner):
             yield
 
@@ -74,11 +82,28 @@ class RunDir:
 
     def journal(self, kind: str, row: dict[str, Any]) -> None:
         """Append one fsynced line {kind, ...row}: an input that later steps rely on."""
-        append_jsonl(self.path("journal.jsonl"), {"kind": kind, **row})
+        row = {"kind": kind, **row}
+        append_jsonl(self.path("journal.jsonl"), {**row, "check": content_hash(row)})
 
     def journaled(self, kind: str) -> list[dict[str, Any]]:
-        """All journal rows of a kind, in the order written."""
-        return [row for row in read_jsonl(self.path("journal.jsonl")) if row.get("kind") == kind]
+        """All journal rows of a kind, in the order written.
+
+        Raises:
+            UserError: a line is broken, or is not as it was written.
+        """
+        path = self.path("journal.jsonl")
+        rows = read_jsonl(path)
+        for number, row in enumerate(rows, start=1):
+            check = row.pop("check", None)
+            if check != content_hash(row):
+                raise UserError(
+                    "a line of the journal is not as it was written",
+                    expected=f"check {content_hash(row)}",
+                    found=check,
+                    where=f"{path}:{number}",
+                    fix="remove this line; what it told is measured again",
+                )
+        return [row for row in rows if row.get("kind") == kind]
 
     def metric(self, stage: str, row: dict[str, Any]) -> None:
         """Append a line of training metrics."""

@@ -14,9 +14,9 @@ from hwnas.core.resources import resource, resource_names
 from hwnas.devices import REGISTRY as TRANSPORTS
 from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.latency.config import ProfileConfig
+from hwnas.pipeline.search_section import SearchSection
 from hwnas.pipeline.spaces import space_data
 from hwnas.predictors import REGISTRY as PREDICTORS
-from hwnas.search.config import SearchConfig
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.spaces import REGISTRY as SPACES
 from hwnas.training.config import FinetuneConfig, LabelConfig, SupernetConfig, TrainConfig
@@ -35,14 +35,6 @@ REGISTRIES = {
     registry.kind: registry
     for registry in (SPACES, DATASETS, SAMPLERS, PREDICTORS, SEARCHERS, TRANSPORTS, EXPORTERS)
 }
-
-
-class SearchSection(SearchConfig):
-    """The controller's settings and the searcher it drives."""
-
-    searcher: variant(SEARCHERS) = Field(  # type: ignore[valid-type]
-        default={"name": "policy_gradient"}, validate_default=True
-    )
 
 
 class VerifyConfig(StrictModel):

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump, load
 from hwnas.core.store import read_json, write_bytes, write_json
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.searching import read_result
+from hwnas.pipeline.searching import read_result, result_on
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ROLES", "Role", "finetune_all", "load_network", "networks"]
-
-Role = Literal["winner", "largest", "smallest", "random search"]
-ROLES: tuple[Role, ...] = get_args(Role)
+__all__ = ["finetune_all", "load_network", "networks", "role_names", "winner_role"]
 
 
-def networks(project: Project) -> dict[Role, Arch]:
+def winner_role(project: Project, device: str) -> str:
+    """`winner`, or `winner on DEVICE` where a further device has one of its own."""
+    is_own = project.config.search.per_device and device != next(iter(project.devices))
+    return f"winner on {device}" if is_own else "winner"
+
+
+def role_names(project: Project) -> tuple[str, ...]:
+    """Every network that is fine-tuned, exported and compared."""
+    winners = dict.fromkeys(winner_role(project, device) for device in project.devices)
+    return (*winners, "largest", "smallest", "random search")
+
+
+def networks(project: Project) -> dict[str, Arch]:
     """The archs that stage `finetune` trained; one arch may play several roles."""
     path = project.search_path("finetuned", "networks.json")
     archs = read_json(path)["networks"]
-    return {role: load(Arch, archs[role], where=path, versioned=False) for role in ROLES}
+    return {
+        role: load(Arch, archs[role], where=path, versioned=False) for role in role_names(project)
+    }
 
 
 def load_network(project: Project, arch: Arch) -> torch.nn.Module:
@@ -49,8 +60,10 @@ def finetune_all(project: Project, progress: Progress) -> None:
     from hwnas.training.images import resize
 
     space, config, data = project.space, project.config.finetune, project.data
-    roles: dict[Role, Arch] = {
-        "winner": read_result(project).winner.arch,
+    roles = {
+        winner_role(project, device): result_on(project, device).winner.arch
+        for device in project.devices
+    } | {
         "largest": space.largest(),
         "smallest": space.smallest(),
         "random search": read_result(project, baseline=True).winner.arch,

@@ -58,7 +58,7 @@ def stages_of(project: Project) -> list[Stage]:
         )
         for device, spec in project.devices.items()
     ]
-    n_archs = len(finetuning.ROLES)
+    n_archs = len(finetuning.role_names(project))
     return [
         *profiles,
         Stage(
@@ -98,12 +98,15 @@ def stages_of(project: Project) -> list[Stage]:
         Stage(
             name=search,
             command=f"hwnas search {run.root}",
-            needs=(*devices, "train", "predictor"),
-            settings=settings(space, plain["data"], plain["label"]["calibration"], plain["search"]),
-            owns=tuple(
-                f"search/{name}/{part}"
-                for part in ("archive.jsonl", "state.json", "result.json", "fronts", "random")
+            needs=_needs_of_search(project),
+            settings=settings(
+                space,
+                plain["data"],
+                plain["label"]["calibration"],
+                plain["search"],
+                searching.input_hash(project),
             ),
+            owns=tuple(f"search/{name}/{part}" for part in searching.OWNS),
             outputs=(f"search/{name}/result.json", f"search/{name}/random/result.json"),
             run=running(search, searching.search),
             cost=f"2 x {config.search.n_predictions} predictions"
@@ -143,3 +146,12 @@ def stages_of(project: Project) -> list[Stage]:
             cost=f"{n_archs} networks re-timed and tested",
         ),
     ]
+
+
+def _needs_of_search(project: Project) -> tuple[str, ...]:
+    """Every device's table, supernet and predictor; with records only the limited devices'."""
+    section = project.config.search
+    if section.evaluator.records is None:
+        return (*(f"profile/{device}" for device in project.devices), "train", "predictor")
+    limited = {c.device for c in section.constraints if c.metric.startswith("latency")}
+    return tuple(f"profile/{device}" for device in project.devices if device in limited)

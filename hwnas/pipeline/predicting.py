@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,6 +37,7 @@ def fit(project: Project, progress: Progress) -> None:
     report = held_out_report(
         lambda: build_predictor(project), codes, scores, space=project.space, seed=seed
     )
+    report = replace(report, sources=dict(Counter(e.source for e in evaluations)))
     _, held = held_out_rows(len(codes), seed=seed)
     note = f"tau {report.kendall_tau:.3f} on held-back subnets, MACs {report.macs_tau:.3f}"
     progress(1, 3, note)

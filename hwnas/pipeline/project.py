@@ -18,7 +18,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.records import SCHEMA_VERSION, dump
 from hwnas.core.rundir import RunDir
-from hwnas.core.store import read_json, write_json, write_text
+from hwnas.core.store import explained, read_json, write_json, write_text
 from hwnas.devices.spec import load_device, load_transport
 from hwnas.interfaces import DataModule, DeviceSpec, Transport
 from hwnas.latency.estimator import TableEstimator
@@ -144,9 +144,11 @@ def open_project(
     """
     run = RunDir(root)
     stored = run.path("config.yaml")
+    with explained("look into the run folder", root):
+        is_run = stored.exists()
     if config is not None:
         data, where = read_config_data(config)
-    elif stored.exists():
+    elif is_run:
         data, where = read_yaml(stored), stored
     else:
         raise UserError(

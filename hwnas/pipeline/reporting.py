@@ -13,7 +13,7 @@ from hwnas.latency.table import LatencyTable
 from hwnas.pipeline.finetuning import networks
 from hwnas.pipeline.predicting import read_report
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.searching import read_archive, read_result
+from hwnas.pipeline.searching import read_archive, read_result, winners_by_device
 from hwnas.pipeline.training import evaluator, labelled
 from hwnas.pipeline.verifying import read_results
 from hwnas.report.data import (
@@ -26,6 +26,7 @@ from hwnas.report.data import (
     Prediction,
     ReportData,
     Training,
+    Winners,
 )
 from hwnas.report.html import write_report
 from hwnas.spaces.lowering import lower
@@ -53,6 +54,7 @@ def write_run_report(project: Project) -> Path:
             prediction=_prediction(project) if "predictor" in done else None,
             training=_training(project),
             winner=_drawing(project) if f"finetune/{name}" in done else None,
+            winners=_winners(project) if f"search/{name}" in done else None,
             facts=_facts(project),
             warnings=tuple(f"{check.name}: {check.detail}" for check in failed),
         ),
@@ -170,6 +172,27 @@ def _drawing(project: Project) -> Drawing:
     arch = networks(project)["winner"]
     codes = ",".join(map(str, arch.codes))
     return Drawing("winner", lower(project.space, arch), f"arch {arch.key}, codes {codes}")
+
+
+def _winners(project: Project) -> Winners | None:
+    """The winners of all devices, where each has its own."""
+    found = winners_by_device(project)
+    if len(found) < 2:
+        return None
+    views = [project.space.view(candidate.arch) for candidate in found.values()]
+    values = {
+        choice.name: tuple(str(view.get(choice.name, "-")) for view in views)
+        for choice in project.space.choices
+    }
+    return Winners(
+        devices=tuple(found),
+        latency_ms=tuple(
+            tuple(candidate.costs[f"latency_ms@{device}"] for device in found)
+            for candidate in found.values()
+        ),
+        macs=tuple(int(candidate.costs["macs"]) for candidate in found.values()),
+        differences={name: row for name, row in values.items() if len(set(row)) > 1},
+    )
 
 
 def _facts(project: Project) -> dict[str, str]:

@@ -1,81 +1,272 @@
-"""Stage `search`: the controller, and random search beside it at equal budgets."""
+"""Stage `search`: the controller on every target, and random search beside it at equal budgets."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump, load
-from hwnas.core.store import read_json, write_json
-from hwnas.interfaces import CostMetric
+from hwnas.core.store import file_hash, read_json, write_json
+from hwnas.interfaces import Constraint, CostMetric, FloatArray
+from hwnas.pipeline.closing import Closing, close_on_devices
 from hwnas.pipeline.metrics import cost_metrics
-from hwnas.pipeline.predicting import blend_for, load_predictor
+from hwnas.pipeline.predicting import blend_for, build_predictor, load_predictor
+from hwnas.pipeline.profiling import time_networks
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.records import open_records
+from hwnas.pipeline.tabular import tabular_rescoring
 from hwnas.pipeline.training import evaluator, scores_of
 from hwnas.search.archive import Archive
-from hwnas.search.controller import Rescoring, run_search
-from hwnas.search.result import SearchResult
+from hwnas.search.controller import Predict, Rescoring, run_search
+from hwnas.search.result import Candidate, SearchResult
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.searchers.random import Config as RandomConfig
+from hwnas.spaces.space import Codes
 
-__all__ = ["BASELINE", "prices", "read_archive", "read_result", "search"]
+__all__ = [
+    "BASELINE",
+    "OWNS",
+    "constraints_for",
+    "constraints_on",
+    "input_hash",
+    "prices",
+    "read_archive",
+    "read_closing",
+    "read_result",
+    "result_on",
+    "search",
+    "winners_by_device",
+]
 
 BASELINE = "random"  # folder of the baseline inside the search's folder
+N_ANCHORS = 6  # networks of the table that are timed again beside the best archs
+MAX_RETIMING_ROUNDS = 2000
+OWNS = (
+    "archive.jsonl",
+    "state.json",
+    "result.json",
+    "fronts",
+    "rounds",
+    "closing",
+    "closing.json",
+    "devices",
+    BASELINE,
+)  # inside the search's folder
 
 
 def search(project: Project, progress: Progress) -> None:
-    """Run the configured searcher, then random search, with equal predictions and evaluations."""
+    """Run the configured searcher, then random search, with equal predictions and evaluations.
+
+    With `per_device`, the searcher runs once for every device.
+    """
     config = project.config.search
-    _search_one(project, config.searcher, project.search_path(), progress)
-    _search_one(project, RandomConfig(), project.search_path(BASELINE), progress)
+    for device in _targets(project):
+        _search_one(project, config.searcher, _folder(project, device), progress, device)
+    first = next(iter(project.devices)) if config.per_device else None
+    _search_one(project, RandomConfig(), project.search_path(BASELINE), progress, first)
 
 
-def read_result(project: Project, *, baseline: bool = False) -> SearchResult:
-    """What the search (or its random baseline) found."""
-    path = _result_path(project.search_path(BASELINE) if baseline else project.search_path())
-    return load(SearchResult, read_json(path), where=path)
+def input_hash(project: Project) -> str | None:
+    """Content of the records that stand for the supernet, if there are any."""
+    records = project.config.search.evaluator.records
+    return None if records is None or not records.is_file() else file_hash(records)
+
+
+def _targets(project: Project) -> tuple[str | None, ...]:
+    """Devices that have a search of their own; None: all together."""
+    return tuple(project.devices) if project.config.search.per_device else (None,)
+
+
+def winners_by_device(project: Project) -> dict[str, Candidate]:
+    """The winner for every device, priced on all; that of the first where all share one."""
+    first = next(iter(project.devices))
+    return {d or first: read_result(project, device=d).winner for d in _targets(project)}
+
+
+def _folder(project: Project, device: str | None) -> Path:
+    is_main = device is None or device == next(iter(project.devices))
+    return project.search_path() if is_main else project.search_path("devices", str(device))
+
+
+def read_result(
+    project: Project, *, baseline: bool = False, device: str | None = None
+) -> SearchResult:
+    """What the search (or its random baseline, or that of one device) found."""
+    folder = project.search_path(BASELINE) if baseline else _folder(project, device)
+    return load(SearchResult, read_json(folder / "result.json"), where=folder / "result.json")
+
+
+def result_on(project: Project, device: str) -> SearchResult:
+    """The search whose winner a device gets: its own, or the one for all."""
+    return read_result(project, device=device if project.config.search.per_device else None)
+
+
+def read_closing(project: Project, device: str | None = None) -> Closing | None:
+    """How the search ended on its devices; None if nothing was re-timed."""
+    path = _folder(project, device) / "closing.json"
+    return load(Closing, read_json(path), where=path) if path.exists() else None
 
 
 def read_archive(project: Project, *, baseline: bool = False) -> Archive:
-    """Everything that the search (or its random baseline) priced, forecast and evaluated."""
+    """Everything that the search (or its random baseline) priced, forecast and evaluated.
+
+    Of a search that was closed on the device, the last round.
+    """
     folder = project.search_path(BASELINE) if baseline else project.search_path()
+    closing = None if baseline else read_closing(project)
+    if closing is not None:
+        folder = _round(folder, closing.n_rounds - 1)
     return Archive.load(folder / "archive.jsonl", project.space)
 
 
 def prices(project: Project) -> dict[str, CostMetric]:
-    """All metrics that the project can price archs with, by metric key."""
-    return cost_metrics(
-        project.space, {device: project.estimator(device) for device in project.devices}
-    )
+    """All metrics that the project can price archs with, by metric key: devices with a table."""
+    profiled = [name for name in project.devices if project.table_path(name).exists()]
+    return cost_metrics(project.space, {name: project.estimator(name) for name in profiled})
 
 
-def _result_path(folder: Path) -> Path:
-    return folder / "result.json"
+def constraints_on(project: Project, device: str) -> tuple[Constraint, ...]:
+    """The constraints under which a device's winner was found."""
+    return constraints_for(project, device if project.config.search.per_device else None)
 
 
-def _search_one(project: Project, searcher_config: Any, folder: Path, progress: Progress) -> None:
-    space, config, seed = project.space, project.config.search, project.config.seed
+def constraints_for(project: Project, device: str | None) -> tuple[Constraint, ...]:
+    """All constraints, or those of one device and of none.
+
+    A device without a latency limit gets the project's, if that is a fraction of the largest arch.
+
+    Raises:
+        UserError: there is none that could be carried over.
+    """
+    given = project.config.search.constraints
+    if device is None:
+        return given
+    general = tuple(c for c in given if not c.metric.startswith("latency"))
+    latencies = [c for c in given if c.metric.startswith("latency")]
+    own = tuple(c for c in latencies if c.device == device)
+    if own or not latencies:
+        return (*general, *own)
+    fractions = [c for c in latencies if c.max_fraction_of_largest is not None]
+    if not fractions:
+        raise UserError(
+            f"no latency limit for device {device!r}",
+            expected="a constraint of its own, or one that is a fraction of the largest arch",
+            found="; ".join(f"{c.metric} on {c.device} <= {c.max} ms" for c in latencies),
+            where="search.constraints",
+            fix=f"add {{device: {device}, metric: latency_ms, max: ...}}",
+        )
+    return (*general, replace(fractions[0], device=device))
+
+
+def _round(folder: Path, number: int) -> Path:
+    return folder if number == 0 else folder / "rounds" / str(number)
+
+
+def _search_one(
+    project: Project, searcher_config: Any, folder: Path, progress: Progress, device: str | None
+) -> None:
+    section, seed = project.config.search, project.config.seed
+    config = section.model_copy(update={"constraints": constraints_for(project, device)})
     module = SEARCHERS.load(searcher_config.name)
-    predictor = load_predictor(project)
-    result = run_search(
-        space,
-        module.build(searcher_config, space=space, seed=seed),
-        predict=predictor.predict,
-        metrics=prices(project),
-        config=config,
-        seed=seed,
-        folder=folder,
-        rescoring=Rescoring(
-            evaluator=evaluator(project),
-            label=lambda evaluation: float(scores_of([evaluation])[0]),
-            blend=blend_for(project),
-        ),
-        progress=progress,
-    )
+    predict, rescoring = _scoring(project)
+    metrics = prices(project)
+
+    def run(latencies: Mapping[str, CostMetric], number: int) -> SearchResult:
+        known = {f"latency_ms@{name}": metric for name, metric in latencies.items()}
+        return run_search(
+            project.space,
+            module.build(searcher_config, space=project.space, seed=seed),
+            predict=predict,
+            metrics={**metrics, **known},
+            config=config,
+            seed=seed,
+            folder=_round(folder, number),
+            rescoring=rescoring,
+            progress=progress,
+        )
+
+    limited = [c.device for c in config.constraints if c.metric == "latency_ms"]
+    if section.closing.max_rounds and limited and folder.name != BASELINE:
+        result, closing = close_on_devices(
+            project.space,
+            {name: project.estimator(name).table for name in limited},
+            run,
+            lambda name, codes, number: _retime(project, folder, name, codes, number),
+            n_retimed=section.closing.n_retimed,
+            max_rounds=section.closing.max_rounds,
+        )
+        write_json(folder / "closing.json", dump(closing))
+        progress(config.n_predictions, config.n_predictions, closing.reason)
+    else:
+        result = run({}, 0)
     for key, front in result.fronts.items():
         write_json(
             folder / "fronts" / f"{key.replace('@', '-')}.json",
             {"schema_version": 1, "front": [dump(c, versioned=False) for c in front]},
         )
-    write_json(_result_path(folder), dump(result))
+    write_json(folder / "result.json", dump(result))
+
+
+def _scoring(project: Project) -> tuple[Predict | None, Rescoring]:
+    """Forecast and evaluations: predictor and supernet, or records that the predictor learns."""
+    chosen = project.config.search.evaluator
+    if chosen.records is not None:
+        space = project.config.space.model_dump(exclude={"name"})
+        source = open_records(
+            chosen.records,
+            reader=chosen.reader,
+            space=project.config.space.name,
+            settings=[f"{key}={value}" for key, value in _plain(space).items()],
+            num_classes=project.space.macro.num_classes,
+        )
+        records = source.records(chosen.target)
+        return None, tabular_rescoring(records, project.space, lambda: build_predictor(project))
+    return load_predictor(project).predict, Rescoring(
+        evaluator=evaluator(project),
+        label=lambda evaluation: float(scores_of([evaluation])[0]),
+        blend=blend_for(project),
+    )
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in settings.items()}
+
+
+def _retime(project: Project, folder: Path, device: str, codes: Codes, number: int) -> FloatArray:
+    """Milliseconds of archs, timed as whole networks, at the speed the table was measured at.
+
+    Some of the table's own networks take turns with them and say how much slower the machine is.
+    """
+    space = replace(project.space, allowed=())  # anchors may have been pruned away since
+    correction = project.estimator(device).table.corrections.get(space.id)
+    nets = (
+        []
+        if correction is None
+        else sorted(correction.validation.nets, key=lambda net: net.measured_ms)
+    )
+    spread = np.linspace(0, len(nets) - 1, min(N_ANCHORS, len(nets))).round().astype(int)
+    anchors = [nets[position] for position in spread]
+    config = project.config.profile
+    quick = config.model_copy(
+        update={"rounds": MAX_RETIMING_ROUNDS, "time_budget_s": config.retiming_budget_s}
+    )
+    codes_of_anchors = np.array([anchor.codes for anchor in anchors], dtype=np.int16)
+    found = time_networks(
+        space,
+        np.concatenate([codes, codes_of_anchors.reshape(-1, codes.shape[1])]),
+        project.devices[device],
+        folder / "closing" / f"{number}-{device}",
+        quick,
+        seed=project.config.seed,
+        transport=project.transport(device),
+    )
+    now = np.array([timing.median_ms for timing in found.timings])
+    then = np.array([anchor.measured_ms for anchor in anchors])
+    drift = float(np.median(now[len(codes) :] / then)) if anchors else 1.0
+    return now[: len(codes)] / drift

@@ -14,6 +14,7 @@ from hwnas.core.store import content_hash, file_hash, read_json, write_bytes, wr
 from hwnas.interfaces import Evaluation, Evaluator, FloatArray
 from hwnas.pipeline.evaluations import JournaledEvaluator
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.reaching import require_reachable
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import Codes
@@ -40,6 +41,7 @@ def train(project: Project, progress: Progress) -> None:
     from hwnas.nets.pretrained import start_from
     from hwnas.training.loop import train_supernet
 
+    require_reachable(project)
     supernet = project.new_supernet()
     if project.config.supernet.init is not None:
         start_from(supernet, Path(project.config.supernet.init))

@@ -26,12 +26,12 @@ from hwnas.exporters.timm import COMPANIONS, WEIGHTS
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
 from hwnas.pipeline.exporting import images_of, onnx_path, parity_reports
-from hwnas.pipeline.finetuning import ROLES, load_network, networks
+from hwnas.pipeline.finetuning import load_network, networks, winner_role
 from hwnas.pipeline.moving import require_own_table
 from hwnas.pipeline.predicting import read_blend, read_report
 from hwnas.pipeline.profiling import Timings, time_models
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.searching import read_result
+from hwnas.pipeline.searching import constraints_on, result_on
 from hwnas.search.constraints import metric_key
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
@@ -144,9 +144,9 @@ def verify(project: Project, progress: Progress) -> None:
             transport=project.transport(name),
         )
         found = [
-            _result(project, role, archs[role], estimator, timings, accuracy) for role in ROLES
+            _result(project, role, archs[role], estimator, timings, accuracy) for role in archs
         ]
-        winner = next(row for row in found if row.name == "winner")
+        winner = next(row for row in found if row.name == winner_role(project, name))
         checks += _device_checks(project, winner)
         _bundle(project, device, estimator, winner)
         rows += found
@@ -176,7 +176,8 @@ def _result(
     codes = project.space.codes([arch])
     low, high = (float(bound) for bound in estimator.interval_ms(codes)[0])
     forecast_ms = float(estimator.latency_ms(codes)[0])
-    limit_ms = read_result(project).limits.get(f"latency_ms@{estimator.device.name}")
+    limits = result_on(project, estimator.device.name).limits
+    limit_ms = limits.get(f"latency_ms@{estimator.device.name}")
     top1, n_images = accuracy[arch]
     measured_ms = timings.models[arch.key].median_ms
     since_table = 0.0 if timings.drift is None else abs(timings.drift - 1)
@@ -262,7 +263,7 @@ def _bundle(
     with torch.inference_mode():
         logits = load_network(project, arch)(torch.from_numpy(x)).numpy()
     parity = parity_reports(project)[arch.key]
-    limits = read_result(project).limits
+    limits = result_on(project, device.name).limits
     onnx_config = next(c for c in project.config.export if c.name == "onnx")
     has_timm = any(config.name == "timm" for config in project.config.export)
     timm_model = ModelFile(f"timm/{WEIGHTS}", "timm", "fp32")
@@ -307,7 +308,7 @@ def _bundle(
         ),
         constraints=tuple(
             ConstraintFact(c.metric, c.device, limits[metric_key(c)], winner.constraint_met)
-            for c in project.config.search.constraints
+            for c in constraints_on(project, device.name)
             if c.device == device.name
         ),
         provenance={

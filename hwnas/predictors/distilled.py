@@ -30,7 +30,7 @@ class Config(StrictModel):
 
     name: Literal["distilled"] = "distilled"
     teacher: gcn.Config = gcn.Config()
-    n_archs: Annotated[int, Field(ge=64, le=10_000_000)] = 16_384
+    n_archs: Annotated[int, Field(ge=64, le=10_000_000)] = 8192
     """Archs that the teacher scores: half drawn from the space, half near labelled archs."""
     width: Annotated[int, Field(ge=4, le=4096)] = 128
     """Units of the first hidden layer; the second has half."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,7 +40,8 @@ class PredictorReport:
     `kendall_tau_interval` is a 90 % bootstrap interval over the held-back archs. `coverage` is the
     fraction of them inside the predictor's 90 % interval, whose mean full width is
     `interval_width`. `macs_tau` and `params_tau` are the same archs ranked by cost alone.
-    `truth`, `predicted` and `predicted_std` list them in one order, for a scatter plot.
+    `truth`, `predicted` and `predicted_std` list them in one order, for a scatter plot. `sources`
+    counts all labels, held back or not, by where they are from.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -58,6 +59,7 @@ class PredictorReport:
     truth: tuple[float, ...]
     predicted: tuple[float, ...]
     predicted_std: tuple[float, ...]
+    sources: dict[str, int] = field(default_factory=dict)
 
 
 def held_out_report(

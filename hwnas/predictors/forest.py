@@ -42,6 +42,7 @@ def _regress(features: FloatArray, targets: FloatArray, *, n_trees: int, seed: i
     """Mean over trees; the spread over trees is scaled to cover the out-of-bag residuals."""
     from sklearn.ensemble import RandomForestRegressor
 
+    targets = targets.round(9)  # or ties between splits would fall by the labels' unit
     forest = RandomForestRegressor(n_trees, oob_score=True, random_state=seed)
     with warnings.catch_warnings():  # an arch that every tree drew has no out-of-bag prediction
         warnings.simplefilter("ignore", UserWarning)

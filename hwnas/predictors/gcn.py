@@ -1,4 +1,4 @@
-"""An ensemble of graph convolutional networks on the chain of operators (the default)."""
+"""Graph convolutional networks, averaged with a Gaussian process on the same graphs (default)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Config(StrictModel):
     width: Annotated[int, Field(ge=4, le=1024)] = 24
     """Channels of each graph convolution."""
     depth: Annotated[int, Field(ge=1, le=16)] = 3
-    """Graph convolutions, one hop along the chain each."""
+    """Graph convolutions, one hop along the edges each."""
     has_costs: bool = True
     """Whether the global node is told MACs, parameters and the shape of the whole graph."""
     has_process: bool = True

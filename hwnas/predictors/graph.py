@@ -6,7 +6,8 @@ integer array of `op_index` plus its adjacency; no Python runs per arch.
 
 Beyond the recipe, nodes also listen to their readers, operators that no path from input to output
 meets are left out, and the global node is told a few numbers about the whole graph. Measured on
-nasbench201 records, tau at 50 / 100 / 400 labels: MEASURED.
+nasbench201 records with 50 / 100 / 400 labels (networks alone, 2 seeds): tau 0.73 / 0.78 / - with
+live operators, 0.77 / 0.78 / 0.85 with the summary, 0.77 / 0.79 / 0.86 with readers too.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def flat_features(space: SearchSpace, batch: GraphBatch) -> NDArray[np.float32]:
     """float32 [n, f]: features of all slots side by side, of total variance `FLAT_VARIANCE`."""
     mean, std = _flat_scale(space)
     varying = std > 1e-6
-    flat = space_features(space)[batch.nodes[:, :-1]].reshape(len(batch.nodes), -1)
+    flat = space_features(space)[batch.nodes[:, :-1]].reshape(len(batch.nodes), len(mean))
     weight = np.sqrt(FLAT_VARIANCE / max(1, varying.sum()))
     return np.asarray((flat[:, varying] - mean[varying]) / std[varying] * weight, dtype=np.float32)
 

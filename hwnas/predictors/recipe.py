@@ -21,8 +21,10 @@ class Recipe(StrictModel):
 
     members: Annotated[int, Field(ge=2, le=64)] = 5
     """Networks in the ensemble; each holds back every `members`-th label, which calibrates it."""
-    loss: Literal["mse", "pairwise", "both"] = "both"
-    """Squared error, hinge on the order of every pair in a batch, or their weighted sum."""
+    loss: Literal["mse", "pairwise", "listwise", "both"] = "both"
+    """Squared error; hinge on the order of every pair in a batch; cross-entropy between the
+    batch's softmax of labels and of scores (ListNet, Cao et al. 2007); or squared error and hinge
+    in a weighted sum."""
     ranking_weight: Annotated[float, Field(ge=0, le=100)] = 3.0
     """Weight of the pairwise hinge in `both`."""
     margin: Annotated[float, Field(ge=0, le=10)] = 0.1
@@ -35,7 +37,7 @@ class Recipe(StrictModel):
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Passes over the labels, unless that makes fewer or more steps than the next two allow."""
     min_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 300
-    max_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 2400
+    max_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 1800
 
     def n_steps(self, n_labels: int) -> int:
         """Optimiser steps for a fit on `n_labels`."""

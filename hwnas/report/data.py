@@ -20,6 +20,7 @@ __all__ = [
     "Prediction",
     "ReportData",
     "Training",
+    "Winners",
 ]
 
 
@@ -120,6 +121,20 @@ class Drawing:
 
 
 @dataclass(frozen=True)
+class Winners:
+    """The winners of several devices side by side.
+
+    `devices`: whose winner; `latency_ms[i][j]`: winner i forecast on device j; `macs` of each;
+    `differences`: choices in which they differ, with the value of each ("-" where inactive).
+    """
+
+    devices: tuple[str, ...]
+    latency_ms: tuple[tuple[float, ...], ...]
+    macs: tuple[int, ...]
+    differences: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything a report can show. `facts`: device, seed, host, config, ... in display order."""
 
@@ -130,5 +145,6 @@ class ReportData:
     prediction: Prediction | None = None
     training: Training | None = None
     winner: Drawing | None = None
+    winners: Winners | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

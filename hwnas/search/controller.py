@@ -24,7 +24,9 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Predict", "Rescoring", "run_search"]
 
-SAVE_EVERY = 4096  # archs that are priced and forecast between two saves, at most; cheap to repeat
+SAVE_EVERY = (
+    16_384  # archs that are priced and forecast between two saves, at most; cheap to repeat
+)
 NOTE_EVERY_S = 1.0
 
 

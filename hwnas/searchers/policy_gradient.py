@@ -16,6 +16,7 @@ from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.interfaces import FloatArray
+from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Adam (1412.6980, algorithm 1)
+CHUNK = 1024  # rows at a time, so that temporaries stay in the cache
 
 Baseline = Literal["self_critical", "ema", "leave_one_out"]
 
@@ -38,7 +40,9 @@ class Config(StrictModel):
 
     `baseline`: `self_critical` subtracts the reward of the policy's mode, which is the first arch
     of every ask (Rennie et al. 1612.00563; WPNAS); `ema` a moving average of mean rewards;
-    `leave_one_out` the mean of the other archs of the same ask.
+    `leave_one_out` the mean of the other archs of the same ask. `warm_start`: codes of an arch
+    (the winner for another device, say), each of whose active choices has the probability
+    `warm_probability` at first; without it the policy starts uniform.
     """
 
     name: Literal["policy_gradient"] = "policy_gradient"
@@ -46,11 +50,17 @@ class Config(StrictModel):
     learning_rate: Annotated[float, Field(gt=0, le=10, description="Adam step on logits")] = 0.1
     entropy: Annotated[float, Field(ge=0, le=100, description="weight of the entropy bonus")] = 0.05
     entropy_half_life: Annotated[float, Field(gt=0, description="generations")] = 30.0
+    warm_start: Annotated[tuple[int, ...] | None, Field(description="codes of an arch")] = None
+    warm_probability: Annotated[float, Field(gt=0, lt=1)] = 0.5
     ema_decay: Annotated[float, Field(ge=0, lt=1, description="used by baseline `ema`")] = 0.9
 
 
 def build(config: Config, *, space: SearchSpace, seed: int) -> PolicyGradient:
-    """A policy over `space`, uniform at first."""
+    """A policy over `space`, uniform at first, or around `config.warm_start`.
+
+    Raises:
+        UserError: the arch to start from is not one of the space.
+    """
     return PolicyGradient(config, space, seed)
 
 
@@ -65,11 +75,15 @@ def log_prob_gradient(
     log p of an arch sums over its active choices only; d log softmax = onehot - p.
     """
     n_choices, n_codes = probabilities.shape
-    weighted = weights[:, None] * active
-    flat = (codes + n_codes * np.arange(n_choices)).ravel()
-    chosen = np.bincount(flat, weights=weighted.ravel(), minlength=n_choices * n_codes)
-    expected = probabilities * weighted.sum(axis=0)[:, None]
-    return np.asarray(chosen.reshape(n_choices, n_codes) - expected)
+    first = n_codes * np.arange(n_choices)
+    chosen, total = np.zeros(n_choices * n_codes), np.zeros(n_choices)
+    for start in range(0, len(codes), CHUNK):
+        part = slice(start, start + CHUNK)
+        weighted = weights[part, None] * active[part]
+        flat = (codes[part] + first).ravel()
+        chosen += np.bincount(flat, weights=weighted.ravel(), minlength=len(chosen))
+        total += weighted.sum(axis=0)
+    return np.asarray(chosen.reshape(n_choices, n_codes) - probabilities * total[:, None])
 
 
 def entropy_gradient(probabilities: FloatArray) -> FloatArray:
@@ -101,9 +115,19 @@ class PolicyGradient:
             self._allowed[column, list(codes)] = True
         self._last = np.array([codes[-1] for codes in space.allowed])
         self._logits = np.zeros(self._allowed.shape)
+        if config.warm_start is not None:
+            self._favour(space.check(Arch(space.id, config.warm_start)), config.warm_probability)
         self._moments = np.zeros((2, *self._allowed.shape))
         self._average: float | None = None
         self._generation = 0
+
+    def _favour(self, arch: Arch, probability: float) -> None:
+        """Give the arch's active choices a probability; equal odds to the other codes."""
+        active = self._space.active(self._space.codes([arch]))[0]
+        for column in np.flatnonzero(active & (self._allowed.sum(axis=1) > 1)):
+            n_others = int(self._allowed[column].sum()) - 1
+            odds = probability / (1 - probability) * n_others
+            self._logits[column, arch.codes[column]] = np.log(odds)
 
     def probabilities(self) -> FloatArray:
         """[d, k]: probability of every code of every choice; 0 where it is not allowed."""
@@ -124,10 +148,10 @@ class PolicyGradient:
         ends = self.probabilities().cumsum(axis=1)
         ends[np.arange(ends.shape[1]) >= self._last[:, None]] = np.inf  # rounding never overshoots
         drawn = stream.random((n, len(ends)))
-        codes = np.zeros(drawn.shape, dtype=np.int16)
+        below = np.zeros(drawn.shape, dtype=np.uint8)  # as wide as a bool: no conversions
         for end in ends.T[:-1]:
-            codes += drawn >= end
-        codes = self._space.normalise(codes)
+            below += (drawn >= end).view(np.uint8)
+        codes = self._space.normalise(below.astype(np.int16))
         if self._config.baseline == "self_critical":
             codes[:1] = self.mode()
         return codes

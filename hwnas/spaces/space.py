@@ -145,12 +145,13 @@ class SearchSpace:
             activates[list(choice.parent_codes)] = True
             if activates.all() and self.choices[choice.parent].parent is None:
                 continue
-            if found and found[-1][0] == choice.parent and found[-1][2].stop == column:
-                if (found[-1][1] == activates).all():
-                    columns = slice(found[-1][2].start, column + 1)
-                    found[-1] = (choice.parent, activates, columns)
-                    continue
-            found.append((choice.parent, activates, slice(column, column + 1)))
+            begin = column
+            if found:
+                parent, codes, columns = found[-1]
+                is_alike = parent == choice.parent and np.array_equal(codes, activates)
+                if is_alike and columns.stop == column:
+                    begin = found.pop()[2].start
+            found.append((choice.parent, activates, slice(begin, column + 1)))
         return found
 
     def normalise(self, codes: Codes) -> Codes:

@@ -13,6 +13,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +21,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
+from hwnas.core.errors import UserError
+from hwnas.core.progress import silent
+from hwnas.pipeline import moving
+from hwnas.pipeline.project import open_project
 from tests.kit import FakeMachine, FakeTransport
 from tests.photos import class_folders
 
 CONFIG = Path(__file__).parent / "kills.yaml"
+NOBODY = 65534
 FORK = multiprocessing.get_context("fork")
 VERBS = {
     "profile/local": ("profile", "local", "--run"),
@@ -37,6 +44,7 @@ VERBS = {
     "verify/main": ("verify", "--report-only"),
 }
 """The command of every stage, to which the run folder is added."""
+N_LABELS = 12  # of kills.yaml
 UNTIL_FINETUNE = tuple(VERBS)[:6]  # an export takes seconds, all else tenths
 
 
@@ -64,7 +72,7 @@ class SlowMachine(FakeMachine):
 def child(arguments: list[str], log: Path, limit_bytes: int | None, uid: int | None) -> None:
     from hwnas.cli.main import main
     from hwnas.core import env
-    from hwnas.pipeline import moving, project
+    from hwnas.pipeline import project
 
     sys.stdout = sys.stderr = log.open("w", buffering=1)
     for number in (1, 2):
@@ -181,6 +189,10 @@ def without_times(run: Path) -> list[dict[str, Any]]:
 def assert_same(run: Path, peaceful: Path, stages: tuple[str, ...]) -> None:
     """Equal journals and equal bytes of everything that the stages promise."""
     assert without_times(run) == without_times(peaceful)
+    assert_same_outputs(run, peaceful, stages)
+
+
+def assert_same_outputs(run: Path, peaceful: Path, stages: tuple[str, ...]) -> None:
     one, other = (
         json.loads((folder / "stages.json").read_text())["stages"] for folder in (run, peaceful)
     )
@@ -203,12 +215,19 @@ def test_a_kill_in_every_stage_changes_nothing(finished: Path, tmp_path: Path):
     campaign(tmp_path / "run", finished, UNTIL_FINETUNE, seed=0)
 
 
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was left in peace to its very end."""
+    return undisturbed(tmp_path_factory.mktemp("runs") / "peace", tuple(VERBS))
+
+
 @pytest.mark.full
-def test_thirty_campaigns_change_nothing(tmp_path: Path):
-    stages = tuple(VERBS)
-    peaceful = undisturbed(tmp_path / "peace", stages)
-    for seed in range(30):
-        campaign(tmp_path / f"run{seed}", peaceful, stages, seed)
+@pytest.mark.parametrize("seed", range(30))
+def test_thirty_campaigns_change_nothing(complete: Path, tmp_path: Path, seed: int):
+    campaign(tmp_path / "run", complete, tuple(VERBS), seed)
+    bundles = [folder / "bundles" / "main" / "local" for folder in (tmp_path / "run", complete)]
+    one, other = ((bundle / "model.onnx").read_bytes() for bundle in bundles)
+    assert one == other
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -233,12 +252,11 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(copy: Path, finishe
 def test_torn_last_lines_are_made_whole(copy: Path, finished: Path):
     """As a kill within an append leaves them: the last evaluation was not written whole."""
     (copy / "labels" / "supernet.json").unlink()
-    for name in ("journal.jsonl", "metrics.jsonl"):
-        with (copy / name).open("r+b") as stream:
-            stream.truncate((copy / name).stat().st_size - 40)
+    lines = (copy / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (copy / "journal.jsonl").write_bytes(b"".join(lines[:5]) + lines[5][:-40])
     do("label", copy)
-    do("search/main", copy)
-    assert_same(copy, finished, ("label",))
+    assert_same_outputs(copy, finished, ("label",))
+    assert without_times(copy) == without_times(finished)[:N_LABELS]
 
 
 def test_damaged_weights_are_noticed_and_made_again(copy: Path, finished: Path):
@@ -263,4 +281,111 @@ def test_a_full_disk_is_an_error_that_loses_nothing(copy: Path, finished: Path):
     assert "cannot append to a file" in full.text and "journal.jsonl" in full.text
     assert 0 < (copy / "journal.jsonl").stat().st_size <= size // 3
     do("label", copy)
-    assert_same(copy, finished, ("profile/local", "train", "label", "predictor"))
+    assert_same_outputs(copy, finished, UNTIL_FINETUNE)
+    assert without_times(copy) == without_times(finished)[:N_LABELS]
+
+
+# --- other machines, users and spaces -------------------------------------------------------------
+
+
+def test_on_another_machine_old_tables_serve_but_retiming_asks_for_a_profile(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FAKE_CPU", "Other 2")
+    second = ["--set", "search.name=second"]
+    searched = Started("search", str(copy), *second, log=copy.parent / "log")
+    assert searched.finish() == 0, searched.text
+    checked = start("verify/main", copy)
+    assert checked.finish() == 1
+    assert f"hwnas export {copy}" in checked.text  # its turn comes first
+    with open_project(copy, progress_for=lambda stage: silent, command="test") as project:
+        monkeypatch.setattr(moving, "host_facts", lambda: {"cpu": "Other 2"})
+        with pytest.raises(UserError) as caught:
+            moving.require_own_table(project, "local")
+    text = str(caught.value)
+    assert "another machine" in text and "Fake 1" in text and "Other 2" in text
+    assert f"hwnas profile local --run {copy}" in text
+    old = (copy / "tables" / "local.json").read_bytes()
+    assert "table of another machine (Fake 1) was moved" in do("profile/local", copy)
+    (kept,) = (copy / "superseded").rglob("tables/local.json")
+    assert kept.read_bytes() == old
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("denied", ["", "checkpoints", ".lock"])
+def test_without_permission_the_error_says_where(
+    finished: Path, denied: str, monkeypatch: pytest.MonkeyPatch
+):
+    with tempfile.TemporaryDirectory() as outside:  # pytest's own folders are closed to others
+        os.chmod(outside, 0o755)
+        run = Path(shutil.copytree(finished, Path(outside) / "run"))
+        shutil.copytree(os.environ["HWNAS_DATA"], Path(outside) / "data")
+        os.chmod(Path(outside) / "data", 0o755)
+        monkeypatch.setenv("HWNAS_DATA", str(Path(outside) / "data"))
+        (run / "labels" / "supernet.json").unlink()
+        (run / "checkpoints" / "supernet.safetensors").unlink()
+        for path in (run, *run.rglob("*")):
+            if denied and path.name != denied and denied not in path.parts:
+                os.chown(path, NOBODY, NOBODY)
+        stopped = Started("train", str(run), log=Path(outside) / "log", uid=NOBODY)
+        code, text = stopped.finish(), stopped.text
+    assert code == 1 and "Traceback" not in text, text
+    assert "cannot" in text and str(run / denied).rstrip("/") in text and "fix:" in text
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_a_closed_folder_is_an_error(finished: Path, tmp_path: Path):
+    for folder in (finished, tmp_path):  # pytest's own folders are closed to others
+        stopped = Started("status", str(folder), log=tmp_path / "log", uid=NOBODY)
+        assert stopped.finish() == 1 and "Traceback" not in stopped.text
+        assert "cannot look into the run folder" in stopped.text and str(folder) in stopped.text
+        stopped = Started(
+            "run", str(CONFIG), "--run", str(tmp_path / "new"), log=tmp_path / "log", uid=NOBODY
+        )
+        assert stopped.finish() == 1 and "Traceback" not in stopped.text
+
+
+@pytest.mark.parametrize("change", ["resolutions=[12]", "head.width=48"])
+def test_a_folder_of_another_space_is_refused_and_left_alone(copy: Path, change: str):
+    before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
+    refused = Started(
+        "run", str(CONFIG), "--run", str(copy), "--set", f"space.{change}", log=copy.parent / "log"
+    )
+    assert refused.finish() == 1
+    assert "this run folder is of another space" in refused.text and "--run" in refused.text
+    assert before == {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
+
+
+def test_an_unreachable_constraint_is_answered_with_the_nearest_arch(copy: Path):
+    begin = time.monotonic()
+    limit = ["--set", "search.constraints.0={metric: latency_ms, max: 1.0e-6}"]
+    refused = Started("search", str(copy), *limit, log=copy.parent / "log")
+    assert refused.finish() == 1
+    assert time.monotonic() - begin < 10  # of which the answer takes less than one
+    assert "no arch of the space meets the constraints" in refused.text
+    assert "nearest reachable arch has latency_ms@local" in refused.text
+    assert "resolution=8" in refused.text and "allow latency_ms@local up to" in refused.text
+
+
+def test_an_unreachable_constraint_is_not_trained_for(copy: Path):
+    shutil.rmtree(copy / "checkpoints")
+    limit = ["--set", "search.constraints.0={metric: latency_ms, max: 1.0e-6}"]
+    refused = Started("run", str(CONFIG), "--run", str(copy), *limit, log=copy.parent / "log")
+    assert refused.finish() == 1 and "no arch of the space meets" in refused.text
+    assert not (copy / "checkpoints").exists()
+
+
+def test_class_names_and_normalisation_travel_with_all_weights(finished: Path):
+    files = [
+        finished / "checkpoints" / "supernet.safetensors",
+        *(finished / "search" / "main" / "finetuned").glob("*.safetensors"),
+    ]
+    assert len(files) > 2
+    for file in files:
+        with safe_open(file, "np") as weights:
+            facts = json.loads(weights.metadata()["hwnas"])
+        assert facts["data"]["class_names"] == ["ant", "bee", "cat"]
+        assert len(facts["data"]["mean"]) == len(facts["data"]["std"]) == 3
+        assert ("arch" in facts) == (file.parent.name == "finetuned")
+    (state,) = (finished / "checkpoints" / "steps").glob("*8.json")
+    assert json.loads(state.read_text())["identity"]["data"]["class_names"] == ["ant", "bee", "cat"]

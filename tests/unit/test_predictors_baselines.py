@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import Ridge, RidgeCV
 
 from hwnas.core.rng import rng
-from hwnas.predictors.labels import Scale, spread_factor
+from hwnas.predictors.labels import RobustScale, Scale, spread_factor
 from hwnas.predictors.ridge import PENALTIES, ridge
 
 
@@ -60,6 +60,26 @@ def test_scale_round_trips_and_knows_constants():
     constant = Scale.of(np.full(7, 0.1))  # whose numerical std is not 0
     assert constant.std == 0
     assert not constant.standardise(np.array([0.1, 0.2])).any()
+
+
+def test_robust_scale_is_linear_inside_and_logarithmic_outside():
+    scores = np.array([0.1, 0.88, 0.9, 0.9, 0.91, 0.92, 0.93])
+    scale = RobustScale.of(scores)
+    assert scale.median == 0.9
+    assert scale.unit == pytest.approx((0.915 - 0.89) / 1.34898)
+    standardised = scale.standardise(scores)
+    assert standardised[-1] == pytest.approx(0.03 / scale.unit)  # within two units
+    assert standardised[0] == pytest.approx(-2 * (1 + np.log(0.8 / scale.unit / 2)))
+    assert (np.diff(standardised) >= 0).all()
+    np.testing.assert_allclose(scale.restore(standardised), scores, rtol=1e-12)
+    np.testing.assert_allclose(
+        RobustScale.of(100 * scores - 5).standardise(100 * scores - 5), standardised, rtol=1e-9
+    )
+    assert np.isfinite(scale.restore(np.array([-1e6, 1e6]))).all()
+    constant = RobustScale.of(np.full(7, 0.1))
+    assert constant.unit == 0 and constant.restore(np.ones(2)).tolist() == [0.1, 0.1]
+    mostly_equal = RobustScale.of(np.array([1.0, 1, 1, 1, 1, 1, 2]))
+    assert mostly_equal.unit > 0
 
 
 def test_spread_factor_covers_ninety_percent_of_new_residuals():

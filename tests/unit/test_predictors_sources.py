@@ -60,14 +60,22 @@ def test_many_noisy_labels_and_few_true_ones_beat_either(archs, tiny_space):
     assert 0.8 <= (np.abs(mean - truth[400:]) <= 1.645 * std).mean() <= 1
 
 
-def test_a_misleading_source_does_little_harm(archs, tiny_space):
+def test_an_unrelated_source_does_no_harm_on_average(archs, tiny_space):
     codes, truth = archs
-    few = build_ridge(tiny_space)(())
-    few.fit(codes[:N_FEW], truth[:N_FEW])
-    alone = kendall_tau(few.predict(codes[400:])[0], truth[400:])
-    stream = rng(0, "test/misleading")
-    unrelated = LabelSet("unrelated", codes[:400], stream.normal(size=400))
-    assert transferred(tiny_space, archs, [unrelated])[1] > alone - 0.1
+    losses = []
+    for seed in range(4):
+        order = rng(seed, "test/unrelated").permutation(400)
+        own, unrelated = order[:60], rng(seed, "test/noise").normal(size=400)
+        others = [LabelSet("unrelated", codes[:400], unrelated)]
+        taus = []
+        for predictor in (
+            build_ridge(tiny_space)(()),
+            TransferPredictor(build_ridge(tiny_space), others, seed=seed),
+        ):
+            predictor.fit(codes[own], truth[own])
+            taus.append(kendall_tau(predictor.predict(codes[400:])[0], truth[400:]))
+        losses.append(taus[0] - taus[1])
+    assert np.mean(losses) < 0.02
 
 
 def test_transfer_state_round_trips(archs, tiny_space):
@@ -129,7 +137,8 @@ def test_a_proxy_that_tells_the_truth_is_used(archs, tiny_space, name):
     hidden = rng(0, "test/hidden").normal(size=len(codes))  # what no choice says
     proxy = ListedProxy(tiny_space, codes, 7 * hidden + 3, name="hidden")
     module = REGISTRY.load(name)
-    quick = {"training": Recipe(max_steps=300)} if name in ("gcn", "mlp") else {}
+    quick = {"width": 16, "training": Recipe(members=2, max_steps=150)}
+    quick = quick if name in ("gcn", "mlp") else {}
     predictor = module.build(module.Config(**quick), space=tiny_space, seed=0, proxies=[proxy])
     predictor.fit(codes[:100], hidden[:100])
     assert kendall_tau(predictor.predict(codes[100:])[0], hidden[100:]) > 0.5
@@ -149,8 +158,11 @@ def test_the_distilled_net_ranks_as_its_teacher_does(archs, tiny_space):
     (mean, std), (taught, taught_std) = (p.predict(codes[100:]) for p in (student, teacher))
     assert kendall_tau(mean, taught) > 0.9
     assert np.median(np.abs(mean - taught)) < 0.1 * truth.std()
-    np.testing.assert_allclose(std, taught_std, rtol=0.5)
-    assert (std > 0.9 * taught_std).mean() > 0.9  # never much surer than the teacher
+    covered, taught_covered = (
+        (np.abs(m - truth[100:]) <= 1.645 * s).mean()
+        for m, s in ((mean, std), (taught, taught_std))
+    )
+    assert abs(covered - taught_covered) < 0.05
 
 
 def test_distilling_refuses_proxies_and_strange_states(archs, tiny_space):

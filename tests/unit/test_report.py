@@ -19,6 +19,7 @@ from hwnas.report.data import (
     Prediction,
     ReportData,
     Training,
+    Winners,
 )
 from hwnas.report.drawing import draw_network
 from hwnas.report.figures import forecast_figure, front_figure
@@ -127,10 +128,28 @@ def test_says_the_numbers_that_matter(data: ReportData) -> None:
 
 def test_missing_parts_say_so_and_the_rest_stays(data: ReportData) -> None:
     assert Page(render_report(ReportData("empty"))).text.count("not run yet") == 6
-    sections = [f.name for f in fields(ReportData) if f.name not in ("title", "facts", "warnings")]
+    no_section = ("title", "facts", "warnings", "winners")  # winners: of several devices only
+    sections = [f.name for f in fields(ReportData) if f.name not in no_section]
     for name in sections:
         only = replace(ReportData("one part"), **{name: getattr(data, name)})
         assert Page(render_report(only)).text.count("not run yet") == 5, name
+
+
+def test_winners_of_several_devices_are_priced_on_each_other(data: ReportData) -> None:
+    assert "several devices" not in Page(render_report(data)).text
+    winners = Winners(
+        ("phone", "board"),
+        ((10.0, 55.25), (12.5, 40.0)),
+        (3_000_000, 2_500_000),
+        {"stage1.depth": ("3", "2"), "stage1.block2.kernel": ("5", "-")},
+    )
+    page = Page(render_report(replace(data, winners=winners)))
+    rows = [[" ".join(cell.split()) for cell in row] for row in page.rows]
+    assert ["phone", "10.000", "55.250", "3,000,000"] in rows
+    assert ["board", "12.500", "40.000", "2,500,000"] in rows
+    assert ["stage1.block2.kernel", "5", "-"] in rows
+    same = render_report(replace(data, winners=replace(winners, differences={})))
+    assert "The winners are the same network." in Page(same).text
 
 
 def test_text_from_outside_stays_text(data: ReportData, ops: tuple[OpSpec, ...]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hwnas.core.pareto import non_dominated
 from hwnas.searchers import evolution, random
 from hwnas.spaces import mobilenet_tiny
 
@@ -54,3 +55,31 @@ def test_random_search_exhausts_a_small_space_without_repeats_and_stops() -> Non
     resumed = random.build(random.Config(), space=space, seed=0)
     resumed.load_state({"asked": [4]})
     np.testing.assert_array_equal(resumed.ask(6), asked[1])  # it remembers what it proposed
+
+
+def test_front_survivors_are_the_least_dominated_and_feasible_first() -> None:
+    """Every arch that no told feasible one dominates survives; infeasible ones fill the rest."""
+    searcher = evolution.build(
+        evolution.Config(population=30, survival="front"), space=SPACE, seed=0
+    )
+    told: dict[bytes, tuple[float, float]] = {}
+    for _ in range(6):
+        codes = searcher.ask(40)
+        score = codes[:, 4:10].sum(axis=1) + codes[:, 0] / 9
+        points = np.stack([-score, 0.2 + codes.sum(axis=1) / 24], axis=1)
+        told.update(zip(SPACE.keys(codes), map(tuple, points.tolist())))
+        searcher.tell(codes, score, points)
+    state = searcher.state()
+    kept = np.array(state["objectives"])
+    values = np.array([point for point in told.values() if point[1] <= 1])
+    front = np.unique(values[non_dominated(values)], axis=0)
+    assert 3 < len(front) <= 30
+    assert {tuple(point) for point in front} <= {tuple(point) for point in kept}
+    feasible = kept[:, 1] <= 1
+    assert feasible.all() or len(values) < 30  # none that is not, while there are others
+
+
+def test_spread_proposals_reach_both_ends_of_the_costs() -> None:
+    first = evolution.build(evolution.Config(survival="front"), space=SPACE, seed=0).ask(64)
+    assert SPACE.validate(first).all()
+    assert SPACE.arch(first[0]) == SPACE.smallest() and SPACE.arch(first[-1]) == SPACE.largest()

@@ -190,3 +190,17 @@ def test_state_of_another_space_is_refused() -> None:
     state["logits"] = state["logits"][:-1]
     with pytest.raises(UserError, match="another space"):
         build(Config(), space=FULL, seed=0).load_state(state)
+
+
+def test_a_warm_start_favours_one_arch() -> None:
+    space, archs = enumerable()
+    arch = tuple(int(code) for code in archs[-1])
+    policy = build(Config(warm_start=arch, warm_probability=0.8), space=space, seed=0)
+    np.testing.assert_array_equal(policy.mode(), archs[-1:])
+    p = policy.probabilities()
+    free = mask_of(space).sum(axis=1) > 1
+    active = space.active(archs[-1:])[0]
+    np.testing.assert_allclose(p[np.arange(len(arch)), arch][free & active], 0.8)
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    with pytest.raises(UserError, match="invalid code"):
+        build(Config(warm_start=(9, *arch[1:])), space=space, seed=0)
