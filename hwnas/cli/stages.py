@@ -124,9 +124,11 @@ def _search_rows(project: Project) -> Rows:
 
 
 def _finetune_rows(project: Project) -> Rows:
+    from hwnas.pipeline.alone import read_alone
     from hwnas.pipeline.finetuning import networks
 
-    return [{"network": role, "arch": arch.key} for role, arch in networks(project).items()]
+    tuned = [{"network": role, "arch": arch.key} for role, arch in networks(project).items()]
+    return [alone.summary() for alone in read_alone(project)] + tuned
 
 
 def _export_rows(project: Project) -> Rows:

@@ -14,7 +14,7 @@ from hwnas.core.resources import resource, resource_names
 from hwnas.devices import REGISTRY as TRANSPORTS
 from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.latency.config import ProfileConfig
-from hwnas.pipeline.search_section import SearchSection
+from hwnas.pipeline.search_section import AloneConfig, SearchSection
 from hwnas.pipeline.spaces import space_data
 from hwnas.predictors import REGISTRY as PREDICTORS
 from hwnas.searchers import REGISTRY as SEARCHERS
@@ -74,6 +74,7 @@ class ExperimentConfig(StrictModel):
     )
     search: SearchSection
     finetune: FinetuneConfig = FinetuneConfig()
+    alone: AloneConfig = AloneConfig()
     export: tuple[variant(EXPORTERS), ...] = Field(  # type: ignore[valid-type]
         default=({"name": "onnx"},), validate_default=True
     )

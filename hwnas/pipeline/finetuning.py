@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump, load
 from hwnas.core.store import read_json, write_bytes, write_json
+from hwnas.pipeline.alone import train_alone
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.searching import read_result, result_on
 from hwnas.spaces.arch import Arch
@@ -99,6 +100,7 @@ def finetune_all(project: Project, progress: Progress) -> None:
             progress=show,
         )
         write_bytes(path, save(tuned.state_dict(), project.metadata(arch)))
+    train_alone(project, progress)
     write_json(
         project.search_path("finetuned", "networks.json"),
         {

@@ -116,14 +116,15 @@ def stages_of(project: Project) -> list[Stage]:
             name=tuned,
             command=f"hwnas finetune {run.root}",
             needs=("train", search),
-            settings=settings(space, plain["data"], plain["finetune"]),
+            settings=settings(space, plain["data"], plain["finetune"], plain["alone"]),
             owns=(f"search/{name}/finetuned",),
             outputs=(
                 f"search/{name}/finetuned/networks.json",
                 f"search/{name}/finetuned/*.safetensors",
             ),
             run=running(tuned, finetuning.finetune_all),
-            cost=f"{n_archs} networks x {config.finetune.epochs} epochs",
+            cost=f"{n_archs} networks x {config.finetune.epochs} epochs"
+            + (f", {config.alone.n} alone x {config.alone.epochs}" if config.alone.n else ""),
         ),
         Stage(
             name=exported,

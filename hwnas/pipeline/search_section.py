@@ -11,7 +11,14 @@ from hwnas.core.config import StrictModel, variant
 from hwnas.search.config import SearchConfig
 from hwnas.searchers import REGISTRY as SEARCHERS
 
-__all__ = ["ClosingConfig", "EvaluatorConfig", "SearchSection"]
+__all__ = ["AloneConfig", "ClosingConfig", "EvaluatorConfig", "SearchSection"]
+
+
+class AloneConfig(StrictModel):
+    """How many of the best archs are trained alone, by the recipe of `finetune` without teacher."""
+
+    n: Annotated[int, Field(ge=0, le=1000, description="0: none")] = 0
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
 
 
 class EvaluatorConfig(StrictModel):

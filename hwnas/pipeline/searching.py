@@ -23,6 +23,7 @@ from hwnas.pipeline.records import open_records
 from hwnas.pipeline.tabular import tabular_rescoring
 from hwnas.pipeline.training import evaluator, scores_of
 from hwnas.search.archive import Archive
+from hwnas.search.constraints import resolve
 from hwnas.search.controller import Predict, Rescoring, run_search
 from hwnas.search.result import Candidate, SearchResult
 from hwnas.searchers import REGISTRY as SEARCHERS
@@ -172,10 +173,15 @@ def _search_one(
     project: Project, searcher_config: Any, folder: Path, progress: Progress, device: str | None
 ) -> None:
     section, seed = project.config.search, project.config.seed
-    config = section.model_copy(update={"constraints": constraints_for(project, device)})
     module = SEARCHERS.load(searcher_config.name)
     predict, rescoring = _scoring(project)
     metrics = prices(project)
+    # a limit stays what it is while closing corrects the prices that fractions refer to
+    limits = resolve(constraints_for(project, device), metrics, project.space)
+    constraints = tuple(
+        replace(limit.constraint, max=limit.max, max_fraction_of_largest=None) for limit in limits
+    )
+    config = section.model_copy(update={"constraints": constraints})
 
     def run(latencies: Mapping[str, CostMetric], number: int) -> SearchResult:
         known = {f"latency_ms@{name}": metric for name, metric in latencies.items()}
@@ -192,7 +198,8 @@ def _search_one(
         )
 
     limited = [c.device for c in config.constraints if c.metric == "latency_ms"]
-    if section.closing.max_rounds and limited and folder.name != BASELINE:
+    is_baseline = folder == project.search_path(BASELINE)
+    if section.closing.max_rounds and limited and not is_baseline:
         result, closing = close_on_devices(
             project.space,
             {name: project.estimator(name).table for name in limited},

@@ -18,6 +18,7 @@ from hwnas.spaces.space import Codes
 __all__ = ["Blend", "blend", "blend_weight", "few_shot_blend", "fit_blend", "mix_weights"]
 
 MIN_HELD_BACK = 3
+FEW_SHOT_FOLDS = 10
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,11 @@ def few_shot_blend(
 ) -> tuple[AccuracyPredictor, Blend]:
     """A predictor fitted on few true labels, and its blend with the supernet's scores: [n] each.
 
-    Every label is held back once, in one of five extra fits: few labels cannot spare a quarter of
-    them to set the weight.
+    Every label is held back once, in one of ten extra fits: few labels cannot spare a quarter of
+    them to set the weight, and a predictor of far fewer would get too little of it.
     """
-    fitted = fit_blend(supernet, cross_fitted(build_predictor, codes, truth, seed=seed), truth)
+    held_back = cross_fitted(build_predictor, codes, truth, seed=seed, n_folds=FEW_SHOT_FOLDS)
+    fitted = fit_blend(supernet, held_back, truth)
     predictor = build_predictor()
     predictor.fit(codes, truth)
     return predictor, fitted

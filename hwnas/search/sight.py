@@ -17,6 +17,7 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Predict", "Rescoring", "Sight"]
 
+MIN_LABELS = 4  # that every predictor can be fitted on
 N_SCALE = 256  # uniform archs whose forecasts set the scale of the reward
 
 Predict = Callable[[Codes], tuple[FloatArray, FloatArray]]
@@ -94,11 +95,23 @@ class Sight:
         """Evaluate up to n uniform archs that are feasible, where nothing can be forecast yet.
 
         Draws a bounded number; fewer than n where too few of them are feasible.
+
+        Raises:
+            UserError: so few of them are feasible that nothing can be learned.
         """
-        if self._predict is None:
-            draws = self._space.sample(rng(self._seed, "search/initial"), 200 * n)
-            self.rows(draws)
-            self.evaluate_up_to(n)
+        if self._predict is not None:
+            return
+        self.rows(self._space.sample(rng(self._seed, "search/initial"), 200 * n))
+        n_feasible = int(self._archive.column("feasible").sum())
+        if n_feasible < MIN_LABELS:
+            raise UserError(
+                "too few archs that meet the constraints and can be evaluated",
+                expected=f"at least {MIN_LABELS} to learn from",
+                found=f"{n_feasible} of {len(self._archive)} uniform archs",
+                where=self._space.id,
+                fix="loosen the constraints, or raise n_initial",
+            )
+        self.evaluate_up_to(n)
 
     def evaluate_up_to(self, n: int, exploration: float = 0.0) -> bool:
         """Evaluate the best feasible archs that are not yet, until n archs of the archive are.

@@ -151,10 +151,9 @@ class PolicyGradient:
         below = np.zeros(drawn.shape, dtype=np.uint8)  # as wide as a bool: no conversions
         for end in ends.T[:-1]:
             below += (drawn >= end).view(np.uint8)
-        codes = self._space.normalise(below.astype(np.int16))
         if self._config.baseline == "self_critical":
-            codes[:1] = self.mode()
-        return codes
+            below[:1] = self.mode()
+        return self._space.normalise(below.astype(np.int16))
 
     def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
         """One Adam step up the mean of advantage * log p, plus the entropy bonus."""

@@ -30,26 +30,9 @@ from hwnas.spaces.arch import Arch
 from hwnas.spaces.macro import BlockOp, MobileMacro, Stage
 from hwnas.spaces.ops import Layer
 from hwnas.spaces.space import SearchSpace
+from tests.mobile_spaces import MIXED
 
 TINY = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(16, 20)), num_classes=10)
-MIXED = SearchSpace(  # SE, three kernels, expansion 1 beside others, odd maps, gray images
-    "mixed",
-    MobileMacro(
-        in_channels=1,
-        num_classes=7,
-        resolutions=(14, 17),
-        stem_widths=(8, 16),
-        stem_kernel=3,
-        stem_stride=2,
-        stem_act="relu",
-        stages=(
-            Stage((16, 24), (1, 2), 1, "relu", (3, 5, 7), (1, 3, 6), se_ratio=0.25),
-            Stage((24, 40), (1, 2), 2, "hard_swish", (3, 5, 7), (3, 6), se_ratio=0.25),
-        ),
-        head_width=96,
-        head_act="hard_swish",
-    ),
-)
 OPS = (
     BlockOp("skip", "skip"),
     BlockOp("k3_e1.5", "mbconv", 3, 1.5),

@@ -111,3 +111,24 @@ def test_a_killed_search_ends_as_if_it_was_not(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             search(tmp_path / str(kill_at), kill_at=kill_at)
         assert search(tmp_path / str(kill_at)) == straight
+
+
+def test_constraints_that_no_recorded_arch_meets_are_explained(tmp_path: Path) -> None:
+    """The space has such archs, so they are not impossible; the records do not."""
+    records = half()
+    macs = cost(SPACE, records.codes, "macs")
+    dear = np.flatnonzero(macs > np.quantile(macs, 0.9))
+    rich = Records(SPACE, records.codes[dear], records.scores[dear], "test_acc", 0)
+    with pytest.raises(UserError, match="meet the constraints and can be evaluated"):
+        run_search(
+            SPACE,
+            policy_gradient.build(policy_gradient.Config(), space=SPACE, seed=0),
+            predict=None,
+            metrics=cost_metrics(SPACE, {}),
+            config=CONFIG,
+            seed=0,
+            folder=tmp_path,
+            rescoring=tabular_rescoring(
+                rich, SPACE, lambda: ridge.build(ridge.Config(), space=SPACE, seed=0)
+            ),
+        )
