@@ -17,7 +17,7 @@ from search_parts.problem import Problem, load_problem
 
 __all__ = ["steer"]
 
-FRACTIONS = (0.65, 0.6, 0.55, 0.5, 0.45, 0.4)  # of the largest arch's latency
+FRACTIONS = (0.8, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4)  # of the largest arch's latency
 
 
 def steer(cells: Cells, settings: Settings) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from hwnas.core.stats import bootstrap_interval, kendall_tau, spearman
 from hwnas.interfaces import FloatArray
 
 __all__ = [
+    "MIN_ARCHS",
     "Correlations",
     "Estimate",
     "Pick",

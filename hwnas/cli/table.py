@@ -137,7 +137,7 @@ def convert(
 ) -> None:
     """Make a table of published latencies; rows are fitted where only whole networks were timed.
 
-    Example: `hwnas table convert pixel1 proxyless_pixel1.yaml --out pixel1.json`.
+    For example ProxylessNAS's Pixel 1 table: `table convert pixel1 pixel_trim.yaml --out FILE`.
     """
     from hwnas.pipeline.converting import convert as read_published
 

@@ -60,7 +60,7 @@ class EnsembleMLP(nn.Module):
 
 
 class GraphConv(nn.Module):
-    """x + ReLU(LayerNorm(R x W + F x U + x V + b)): own weights for each direction and for itself."""
+    """x + ReLU(LayerNorm(R x W + F x U + x V + b)): own weights per direction and for itself."""
 
     def __init__(self, members: int, width: int, generator: torch.Generator) -> None:
         super().__init__()

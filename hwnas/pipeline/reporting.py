@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from hwnas.analysis.ranks import MIN_ARCHS
 from hwnas.core.pareto import non_dominated
 from hwnas.core.store import read_json
 from hwnas.interfaces import Evaluation
 from hwnas.latency.table import LatencyTable
+from hwnas.pipeline.analyzing import analyze_run
 from hwnas.pipeline.finetuning import networks
 from hwnas.pipeline.predicting import read_report
 from hwnas.pipeline.project import Project
@@ -26,12 +28,15 @@ from hwnas.report.data import (
     Prediction,
     ReportData,
     Training,
+    Trust,
     Winners,
 )
 from hwnas.report.html import write_report
 from hwnas.spaces.lowering import lower
 
 __all__ = ["write_run_report"]
+
+N_BIASES = 8  # rows of the report's table
 
 
 def write_run_report(project: Project) -> Path:
@@ -52,6 +57,7 @@ def write_run_report(project: Project) -> Path:
             front=_front(project) if f"search/{name}" in done else None,
             forecast=_forecast(project) if f"profile/{_device(project)}" in done else None,
             prediction=_prediction(project) if "predictor" in done else None,
+            trust=_trust(project) if "predictor" in done else None,
             training=_training(project),
             winner=_drawing(project) if f"finetune/{name}" in done else None,
             winners=_winners(project) if f"search/{name}" in done else None,
@@ -61,6 +67,21 @@ def write_run_report(project: Project) -> Path:
         path,
     )
     return path
+
+
+def _trust(project: Project) -> Trust | None:
+    """What the held-back labels say of the predictor; None where they are too few to say it."""
+    if len(read_report(project).predicted) < MIN_ARCHS:
+        return None
+    found, _ = analyze_run(project, "predictor")
+    clear = [row for row in found.bias.choices if row.is_clear]
+    return Trust(
+        ranking=found.ranking,
+        truth=found.truth,
+        n=found.ranks.n,
+        verdict=found.verdict,
+        biases=tuple((f"{row.choice} = {row.value}", row.shift, row.n) for row in clear[:N_BIASES]),
+    )
 
 
 def _device(project: Project) -> str:

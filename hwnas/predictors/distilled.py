@@ -30,11 +30,11 @@ class Config(StrictModel):
 
     name: Literal["distilled"] = "distilled"
     teacher: gcn.Config = gcn.Config()
-    n_archs: Annotated[int, Field(ge=64, le=10_000_000)] = 8192
+    n_archs: Annotated[int, Field(ge=64, le=10_000_000)] = 16_384
     """Archs that the teacher scores: half drawn from the space, half near labelled archs."""
-    width: Annotated[int, Field(ge=4, le=4096)] = 128
+    width: Annotated[int, Field(ge=4, le=4096)] = 256
     """Units of the first hidden layer; the second has half."""
-    epochs: Annotated[int, Field(ge=1, le=10_000)] = 40
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
     """Passes over these archs."""
 
 

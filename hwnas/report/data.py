@@ -20,6 +20,7 @@ __all__ = [
     "Prediction",
     "ReportData",
     "Training",
+    "Trust",
     "Winners",
 ]
 
@@ -95,6 +96,20 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Trust:
+    """How far a ranking can be trusted against a better one: sentences, and biased choices.
+
+    `biases`: (choice = value, shift in standard deviations, archs), strongest first.
+    """
+
+    ranking: str
+    truth: str
+    n: int
+    verdict: tuple[str, ...]
+    biases: tuple[tuple[str, float, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class Curve:
     """One line over training steps."""
 
@@ -143,6 +158,7 @@ class ReportData:
     front: Front | None = None
     forecast: Forecast | None = None
     prediction: Prediction | None = None
+    trust: Trust | None = None
     training: Training | None = None
     winner: Drawing | None = None
     winners: Winners | None = None

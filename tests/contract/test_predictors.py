@@ -26,8 +26,10 @@ QUICK = {
 
 @pytest.fixture(params=REGISTRY.names)
 def build(request, tiny_space):
+    """Default settings, but for the number of archs that a distilled predictor learns from."""
     module = REGISTRY.load(request.param)
-    return lambda seed=0: module.build(module.Config(), space=tiny_space, seed=seed)
+    config = module.Config(n_archs=2048) if request.param == "distilled" else module.Config()
+    return lambda seed=0: module.build(config, space=tiny_space, seed=seed)
 
 
 @pytest.fixture(params=REGISTRY.names)

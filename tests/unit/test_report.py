@@ -19,6 +19,7 @@ from hwnas.report.data import (
     Prediction,
     ReportData,
     Training,
+    Trust,
     Winners,
 )
 from hwnas.report.drawing import draw_network
@@ -150,6 +151,18 @@ def test_winners_of_several_devices_are_priced_on_each_other(data: ReportData) -
     assert ["stage1.block2.kernel", "5", "-"] in rows
     same = render_report(replace(data, winners=replace(winners, differences={})))
     assert "The winners are the same network." in Page(same).text
+
+
+def test_says_how_far_the_ranking_can_be_trusted(data: ReportData) -> None:
+    trust = Trust(
+        "predictor", "supernet labels", 40, ("Safe to prune the worst 25%.",), (("k = 7", 0.4, 12),)
+    )
+    page = Page(render_report(replace(data, trust=trust)))
+    text = " ".join(page.text.split())
+    assert "predictor against supernet labels, 40 subnets" in text
+    assert "Safe to prune the worst 25%." in text
+    assert ["k = 7", "+0.40", "12"] in [[" ".join(cell.split()) for cell in r] for r in page.rows]
+    assert "When to trust" not in render_report(data)
 
 
 def test_text_from_outside_stays_text(data: ReportData, ops: tuple[OpSpec, ...]) -> None:
