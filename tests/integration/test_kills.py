@@ -1,7 +1,8 @@
 """Runs that are killed, stopped, moved, or out of disk: the same command ends as if nothing was.
 
-Commands run in forks of this process, which has torch imported already, on a simulated device: its
-clock is told by the models, so that timings are as reproducible as everything else.
+Commands run in forks of a clean process that has imported torch and computed nothing (autograd does
+not survive a fork), on a simulated device: its clock is told by the models, so that timings are as
+reproducible as everything else.
 """
 
 from __future__ import annotations
@@ -32,7 +33,22 @@ from tests.photos import class_folders
 
 CONFIG = Path(__file__).parent / "kills.yaml"
 NOBODY = 65534
-FORK = multiprocessing.get_context("fork")
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(
+    [
+        "hwnas.pipeline.graph",
+        "hwnas.pipeline.reporting",
+        "hwnas.training.loop",
+        "hwnas.training.photos",
+        "onnxruntime",
+        "plotly.graph_objects",
+        "pytest",
+        "sklearn.linear_model",
+        "timm",
+        "torch._dynamo",
+        "torch.onnx._internal.exporter._core",
+    ]
+)
 VERBS = {
     "profile/local": ("profile", "local", "--run"),
     "train": ("train",),
@@ -69,11 +85,22 @@ class SlowMachine(FakeMachine):
         return super().load(item)
 
 
-def child(arguments: list[str], log: Path, limit_bytes: int | None, uid: int | None) -> None:
+def child(
+    arguments: list[str],
+    environment: dict[str, str],
+    log: Path,
+    limit_bytes: int | None,
+    uid: int | None,
+) -> None:
+    import torch
+
     from hwnas.cli.main import main
     from hwnas.core import env
     from hwnas.pipeline import project
 
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(1)
     sys.stdout = sys.stderr = log.open("w", buffering=1)
     for number in (1, 2):
         os.dup2(sys.stderr.fileno(), number)
@@ -93,7 +120,8 @@ class Started:
         self, *arguments: str, log: Path, limit_bytes: int | None = None, uid: int | None = None
     ) -> None:
         self.log = log
-        self.process = FORK.Process(target=child, args=([*arguments], log, limit_bytes, uid))
+        settings = ([*arguments], dict(os.environ), log, limit_bytes, uid)
+        self.process = FORK.Process(target=child, args=settings)
         self.process.start()
 
     def kill(self, number: int) -> None:
@@ -112,21 +140,7 @@ class Started:
 
 @pytest.fixture(scope="module", autouse=True)
 def pets(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The data; and what commands would import, before they are forked."""
-    import onnxruntime  # noqa: F401
-    import plotly.graph_objects  # noqa: F401
-    import sklearn.linear_model  # noqa: F401
-    import timm  # noqa: F401
-    import torch
-    import torch._dynamo
-    import torch.onnx._internal.exporter._core
-
-    import hwnas.pipeline.graph
-    import hwnas.pipeline.reporting
-    import hwnas.training.loop
-    import hwnas.training.photos  # noqa: F401
-
-    torch.set_num_threads(1)
+    """The data."""
     folder = tmp_path_factory.mktemp("data")
     class_folders(folder / "pets", ["ant", "bee", "cat"], 40, px=14)
     os.environ["HWNAS_DATA"] = str(folder)
