@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from hwnas.analysis.ranks import MIN_ARCHS
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT
 from hwnas.core.stats import kendall_tau
@@ -15,7 +16,6 @@ from hwnas.interfaces import FloatArray
 
 __all__ = ["NoiseCeiling", "noise_ceiling"]
 
-MIN_ARCHS = 10
 TOP_FRACTION = 0.1
 
 

@@ -143,9 +143,9 @@ def predict(
     format: FormatOption = Format.table,
 ) -> None:
     """Forecast score, its deviation, and every price of some archs."""
+    from hwnas.pipeline.metrics import prices
     from hwnas.pipeline.predicting import load_predictor
     from hwnas.pipeline.project import open_project
-    from hwnas.pipeline.searching import prices
     from hwnas.pipeline.spaces import read_arch
 
     with open_project(

@@ -8,7 +8,6 @@ remaining keys against the `Config` model of the chosen module.
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
 from pydantic_core import PydanticCustomError
 
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.registry import Registry
 
 __all__ = ["StrictModel", "build_model", "override", "parse_yaml", "read_yaml", "variant"]
@@ -190,10 +189,9 @@ def _explain(problem: Any, model: type[BaseModel], data: Any) -> str:
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = _known_keys(model, problem["loc"][:-1], data)
-        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-        if near:
-            return f"{path}: unknown key; did you mean {near[0]!r}?"
-        return f"{path}: unknown key" + (f"; known: {', '.join(known)}" if known else "")
+        listed = f"known: {', '.join(known)}" if known else ""
+        hint = did_you_mean(str(problem["loc"][-1]), known, otherwise=listed)
+        return f"{path}: unknown key" + (f"; {hint}" if hint else "")
     found = "" if problem["type"] in ("variant", "missing") else f", found {problem['input']!r:.80}"
     return f"{path or '(root)'}: {problem['msg']}{found}"
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["CheckFailed", "HwnasError", "UserError"]
+import difflib
+from collections.abc import Sequence
+
+__all__ = ["CheckFailed", "HwnasError", "UserError", "did_you_mean"]
 
 
 class HwnasError(Exception):
@@ -37,3 +40,9 @@ class CheckFailed(HwnasError):
     """A check ran and its result fell short of the promise (exit 3)."""
 
     exit_code = 3
+
+
+def did_you_mean(name: str, known: Sequence[str], *, otherwise: str) -> str:
+    """A fix for an unknown name: the nearest known one, or `otherwise` where none is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else otherwise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import importlib.util
 import pkgutil
@@ -12,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, did_you_mean
 
 __all__ = ["Registry", "Variant"]
 
@@ -95,10 +94,9 @@ class Registry:
 
     def _check(self, name: str) -> None:
         if name not in self.names:
-            near = difflib.get_close_matches(name, self.names, n=1)
             raise UserError(
                 f"unknown {self.kind} {name!r}",
                 expected=f"one of {', '.join(self.names)}",
                 found=repr(name),
-                fix=f"did you mean {near[0]!r}?" if near else f"see `hwnas list {self.kind}s`",
+                fix=did_you_mean(name, self.names, otherwise=f"see `hwnas list {self.kind}s`"),
             )

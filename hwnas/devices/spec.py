@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import BaseModel, Field, create_model
 
 from hwnas.core.config import StrictModel, build_model, read_yaml, variant
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.resources import resource, resource_names
 from hwnas.devices import REGISTRY
 from hwnas.devices.runtimes import runtime_names
@@ -70,12 +69,13 @@ def _read(name_or_path: str) -> tuple[DeviceSpec, BaseModel]:
     settings = values["transport"]
     device = DeviceSpec(name=path.stem, **{**values, "transport": settings.name})
     if device.runtime not in runtime_names():
-        near = difflib.get_close_matches(device.runtime, runtime_names(), n=1)
         raise UserError(
             f"unknown runtime {device.runtime!r}",
             expected=f"one of {', '.join(runtime_names())}",
             where=path,
-            fix=f"did you mean {near[0]!r}?" if near else "see `hwnas list runtimes`",
+            fix=did_you_mean(
+                device.runtime, runtime_names(), otherwise="see `hwnas list runtimes`"
+            ),
         )
     return device, settings
 
@@ -85,11 +85,10 @@ def _locate(name_or_path: str) -> Path:
     if path.suffix not in (".yaml", ".yml"):
         names = device_names()
         if name_or_path not in names:
-            near = difflib.get_close_matches(name_or_path, names, n=1)
             raise UserError(
                 f"no device {name_or_path!r}",
                 expected=f"a path to a .yaml file, or one of {', '.join(names)}",
-                fix=f"did you mean {near[0]!r}?" if near else "see `hwnas list devices`",
+                fix=did_you_mean(name_or_path, names, otherwise="see `hwnas list devices`"),
             )
         path = resource(_FOLDER, f"{name_or_path}.yaml")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", path.stem):

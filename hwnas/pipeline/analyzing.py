@@ -13,25 +13,25 @@ import yaml
 from hwnas.analysis.bias import BiasReport, bias_report
 from hwnas.analysis.noise import NoiseCeiling, noise_ceiling
 from hwnas.analysis.pruning import Pruning, prune_space
-from hwnas.analysis.ranks import RankReport, rank_report
+from hwnas.analysis.ranks import MIN_ARCHS, RankReport, rank_report
 from hwnas.analysis.verdict import safe_to_prune, verdict
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.records import dump
 from hwnas.core.store import write_text
 from hwnas.interfaces import FloatArray
+from hwnas.pipeline.comparing import COSTS
 from hwnas.pipeline.predicting import read_report
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.records import Source, open_records
-from hwnas.pipeline.training import labelled, read_labels, scores_of
+from hwnas.pipeline.training import labelled, scores_of
 from hwnas.predictors.evaluate import held_out_rows
+from hwnas.predictors.readers.hwnas import read_labels
+from hwnas.predictors.records import distinct
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Analysis", "analyze_records", "analyze_run", "prune", "write_pruned"]
-
-COSTS = ("macs", "params")
-MIN_REPEATED = 10  # archs measured twice or more, from which on they tell a noise ceiling
 
 
 @dataclass(frozen=True)
@@ -137,10 +137,12 @@ def analyze_records(
     columns = source.table.columns
     codes, reference = truth.codes, truth.scores
     if ranking in columns and ranking not in (*COSTS, truth.target):
-        score_of = _means(source, ranking)
-        rows = [i for i, row in enumerate(codes) if bytes(row) in score_of]
+        known, values, _ = distinct(source.table, ranking, where=path)
+        score_of = dict(zip(truth.space.keys(known), values.tolist(), strict=True))
+        keys = truth.space.keys(codes)
+        rows = [row for row, key in enumerate(keys) if key in score_of]
         codes, reference = codes[rows], reference[rows]
-        scores = np.array([score_of[bytes(row)] for row in codes])
+        scores = np.array([score_of[keys[row]] for row in rows])
     else:
         scores = _costs(truth.space, codes, ranking, tuple(set(columns) - {truth.target}))
     pair = _Pair(
@@ -182,10 +184,11 @@ def write_pruned(path: Path, pruning: Pruning) -> None:
 
 
 def _costs(space: SearchSpace, codes: Codes, ranking: str, others: tuple[str, ...]) -> FloatArray:
-    if ranking not in COSTS:
+    metric = next((metric for metric in COSTS if metric == ranking), None)
+    if metric is None:
         known = ", ".join((*COSTS, *sorted(others)))
         raise UserError(f"unknown ranking {ranking!r}", expected=f"one of {known}")
-    return cost(space, codes, "macs" if ranking == "macs" else "params").astype(np.float64)
+    return cost(space, codes, metric).astype(np.float64)
 
 
 def _by_arch(space: SearchSpace, path: Path) -> dict[Arch, float]:
@@ -195,26 +198,12 @@ def _by_arch(space: SearchSpace, path: Path) -> dict[Arch, float]:
     return dict(zip((e.arch for e in evaluations), scores_of(evaluations).tolist(), strict=True))
 
 
-def _means(source: Source, column_name: str) -> dict[bytes, float]:
-    """Mean of a column, of any unit, by the bytes of an arch's codes."""
-    column = source.table.columns[column_name]
-    values: dict[bytes, list[float]] = {}
-    for row, value in zip(column.rows, column.values, strict=True):
-        values.setdefault(bytes(source.table.codes[row]), []).append(float(value))
-    return {codes: float(np.mean(found)) for codes, found in values.items()}
-
-
 def _repeats(source: Source, target: str) -> FloatArray | None:
     """[n, r] of the archs that were measured most often; None where that says too little."""
-    column = source.table.columns[target]
-    counts = np.bincount(column.rows)
-    n_repeats = int(counts.max(initial=0))
-    often = np.flatnonzero(counts == n_repeats)
-    if n_repeats < 2 or len(often) < MIN_REPEATED:
-        return None
-    starts = np.searchsorted(column.rows, often)
-    repeats: FloatArray = column.values[starts[:, None] + np.arange(n_repeats)]
-    return repeats
+    repeats = list(distinct(source.table, target, where=source.path)[2].values())
+    n_repeats = max(map(len, repeats), default=0)
+    often = [values for values in repeats if len(values) == n_repeats]
+    return np.array(often) if len(often) >= MIN_ARCHS else None
 
 
 def _ceiling_in_words(ceiling: NoiseCeiling) -> str:

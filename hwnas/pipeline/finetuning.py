@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump, load
+from hwnas.core.rng import rng
 from hwnas.core.store import read_json, write_bytes, write_json
 from hwnas.pipeline.alone import train_alone
 from hwnas.pipeline.project import Project
@@ -16,7 +19,10 @@ from hwnas.spaces.lowering import resolution
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["finetune_all", "load_network", "networks", "role_names", "winner_role"]
+__all__ = ["finetune_all", "load_network", "networks", "random_subnet", "role_names", "winner_role"]
+
+N_DRAWN = 4096
+SAME_LATENCY = 0.97
 
 
 def winner_role(project: Project, device: str) -> str:
@@ -28,7 +34,21 @@ def winner_role(project: Project, device: str) -> str:
 def role_names(project: Project) -> tuple[str, ...]:
     """Every network that is fine-tuned, exported and compared."""
     winners = dict.fromkeys(winner_role(project, device) for device in project.devices)
-    return (*winners, "largest", "smallest", "random search")
+    return (*winners, "largest", "smallest", "random search", "random subnet")
+
+
+def random_subnet(project: Project, winner: Arch) -> Arch:
+    """An arch drawn blindly among those as fast as `winner` on the first device.
+
+    Of `N_DRAWN` random archs, the first whose forecast is at most that of the winner and at least
+    `SAME_LATENCY` of it; if there is none, the one nearest to the winner.
+    """
+    space, estimator = project.space, project.estimator(next(iter(project.devices)))
+    drawn = space.sample(rng(project.config.seed, "finetune/random-subnet"), N_DRAWN)
+    drawn = drawn[(drawn != space.codes([winner])).any(axis=1)]
+    shares = estimator.latency_ms(drawn) / estimator.latency_ms(space.codes([winner]))
+    equal = np.flatnonzero((shares <= 1) & (shares >= SAME_LATENCY))
+    return space.arch(drawn[equal[0] if len(equal) else np.abs(shares - 1).argmin()])
 
 
 def networks(project: Project) -> dict[str, Arch]:
@@ -69,6 +89,7 @@ def finetune_all(project: Project, progress: Progress) -> None:
         "smallest": space.smallest(),
         "random search": read_result(project, baseline=True).winner.arch,
     }
+    roles["random subnet"] = random_subnet(project, roles["winner"])
     supernet = project.supernet()
     teacher_px = resolution(space, space.largest())
     calibration = data.calibration_batches(

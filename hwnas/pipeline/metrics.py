@@ -8,10 +8,11 @@ from typing import get_args
 import numpy as np
 
 from hwnas.interfaces import CostMetric, LatencyEstimator
+from hwnas.pipeline.project import Project
 from hwnas.spaces.cost import AnalyticMetric, cost, is_chain
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["cost_metrics"]
+__all__ = ["cost_metrics", "prices"]
 
 
 def cost_metrics(
@@ -31,3 +32,9 @@ def cost_metrics(
         metrics[f"latency_ms@{device}"] = estimator.latency_ms
         metrics[f"latency_p95_ms@{device}"] = estimator.latency_p95_ms
     return metrics
+
+
+def prices(project: Project) -> dict[str, CostMetric]:
+    """All metrics that the project can price archs with, by metric key: devices with a table."""
+    profiled = [name for name in project.devices if project.table_path(name).exists()]
+    return cost_metrics(project.space, {name: project.estimator(name) for name in profiled})

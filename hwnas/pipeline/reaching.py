@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hwnas.pipeline.metrics import cost_metrics
+from hwnas.pipeline.metrics import prices
 from hwnas.pipeline.project import Project
-from hwnas.search.constraints import reach, resolve
+from hwnas.search.constraints import metric_key, reach, resolve
 
 __all__ = ["require_reachable"]
 
@@ -15,12 +15,11 @@ def require_reachable(project: Project) -> None:
     Raises:
         UserError: names the nearest reachable arch and its costs.
     """
-    measured = [name for name in project.devices if project.table_path(name).exists()]
-    metrics = cost_metrics(project.space, {name: project.estimator(name) for name in measured})
+    metrics = prices(project)
     priced = [
         constraint
         for constraint in project.config.search.constraints
-        if not constraint.metric.startswith("latency") or constraint.device in measured
+        if not constraint.metric.startswith("latency") or metric_key(constraint) in metrics
     ]
     limits = resolve(priced, metrics, project.space)
     reach(project.space, metrics, limits, seed=project.config.seed)

@@ -15,7 +15,7 @@ from hwnas.core.records import dump, load
 from hwnas.core.store import file_hash, read_json, write_json
 from hwnas.interfaces import Constraint, CostMetric, FloatArray
 from hwnas.pipeline.closing import Closing, close_on_devices
-from hwnas.pipeline.metrics import cost_metrics
+from hwnas.pipeline.metrics import prices
 from hwnas.pipeline.predicting import blend_for, build_predictor, load_predictor
 from hwnas.pipeline.profiling import time_networks
 from hwnas.pipeline.project import Project
@@ -36,7 +36,6 @@ __all__ = [
     "constraints_for",
     "constraints_on",
     "input_hash",
-    "prices",
     "read_archive",
     "read_closing",
     "read_result",
@@ -124,12 +123,6 @@ def read_archive(project: Project, *, baseline: bool = False) -> Archive:
     if closing is not None:
         folder = _round(folder, closing.n_rounds - 1)
     return Archive.load(folder / "archive.jsonl", project.space)
-
-
-def prices(project: Project) -> dict[str, CostMetric]:
-    """All metrics that the project can price archs with, by metric key: devices with a table."""
-    profiled = [name for name in project.devices if project.table_path(name).exists()]
-    return cost_metrics(project.space, {name: project.estimator(name) for name in profiled})
 
 
 def constraints_on(project: Project, device: str) -> tuple[Constraint, ...]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hwnas.core.config import build_model, override, read_yaml
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.resources import resource, resource_names
 from hwnas.core.store import read_json
 from hwnas.spaces import REGISTRY
@@ -59,11 +58,10 @@ def space_data(given: str | dict[str, Any]) -> dict[str, Any]:
         return data
     names = (*REGISTRY.names, *shipped_spaces())
     if given not in names:
-        near = difflib.get_close_matches(given, names, n=1)
         raise UserError(
             f"unknown space {given!r}",
             expected=f"a path to a .yaml file, or one of {', '.join(names)}",
-            fix=f"did you mean {near[0]!r}?" if near else "see `hwnas space list`",
+            fix=did_you_mean(given, names, otherwise="see `hwnas space list`"),
         )
     return {"name": given}
 

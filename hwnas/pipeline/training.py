@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
-from hwnas.core.records import dump, load
+from hwnas.core.records import dump
 from hwnas.core.rng import rng
-from hwnas.core.store import content_hash, file_hash, read_json, write_bytes, write_json
+from hwnas.core.store import content_hash, file_hash, write_bytes, write_json
 from hwnas.interfaces import Evaluation, Evaluator, FloatArray
 from hwnas.pipeline.evaluations import JournaledEvaluator
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.reaching import require_reachable
+from hwnas.predictors.readers.hwnas import read_labels
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import Codes
@@ -25,7 +25,6 @@ __all__ = [
     "init_hash",
     "label",
     "labelled",
-    "read_labels",
     "scores_of",
     "train",
 ]
@@ -106,21 +105,6 @@ def labelled(project: Project) -> tuple[Codes, list[Evaluation]]:
     """Codes and evaluations that stage `label` wrote."""
     evaluations = read_labels(project.run.path("labels", "supernet.json"))
     return project.space.codes([e.arch for e in evaluations]), evaluations
-
-
-def read_labels(path: Path) -> list[Evaluation]:
-    """The evaluations in a labels file.
-
-    Raises:
-        UserError: it is none.
-    """
-    data = read_json(path)
-    if not isinstance(data, dict) or not isinstance(data.get("labels"), list):
-        raise UserError("not a labels file", expected='an object with "labels"', where=path)
-    return [
-        load(Evaluation, row, where=f"{path}: label {i}", versioned=False)
-        for i, row in enumerate(data["labels"])
-    ]
 
 
 def half_scores(project: Project, archs: list[Arch]) -> tuple[FloatArray, FloatArray]:

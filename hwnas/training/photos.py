@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,12 @@ from hwnas.core.rng import rng, stable_seed
 from hwnas.interfaces import DataInfo, Split
 from hwnas.training.augment import photo_transform
 from hwnas.training.data import Batch, require_train_images
+from hwnas.training.decode import decode, good_rows
 from hwnas.training.images import normalise
+from hwnas.training.npz import read_archive
 from hwnas.training.photo_config import AugmentConfig
 
-__all__ = ["PhotoData", "Photos", "photo_data"]
+__all__ = ["PhotoData", "Photos", "photo_data", "photos_of_archives"]
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Images [B, px, px, 3] and labels [B]."""
@@ -50,6 +53,32 @@ class Photos:
     def unit(self, index: NDArray[np.int64] | slice) -> torch.Tensor:
         """Images `index` of the split: float32 [B, 3, px, px] in [0, 1], channels_last."""
         return _unit(self.pixels[self.rows[index]])
+
+
+def photos_of_archives(
+    paths: Sequence[Path], px: int, *, skip_broken: bool, n_threads: int
+) -> tuple[tuple[str, ...], list[Photos]]:
+    """Class names, and the photos of archives of JPEG files (`npz`), centre squares of px x px.
+
+    Raises:
+        UserError: archives that are missing, damaged or of unequal classes; broken images.
+    """
+    archives = [read_archive(path) for path in paths]
+    names = archives[0].class_names
+    found = []
+    for path, archive in zip(paths, archives, strict=True):
+        if archive.class_names != names:
+            raise UserError(
+                "the two archives have other classes",
+                expected=names,
+                found=archive.class_names,
+                where=path,
+            )
+    for path, archive in zip(paths, archives, strict=True):
+        pixels, broken = decode(archive.images, px, n_threads=n_threads)
+        rows = good_rows(archive.images, broken, skip=skip_broken, where=path)
+        found.append(Photos(pixels, rows, archive.labels[rows]))
+    return names, found
 
 
 def photo_data(

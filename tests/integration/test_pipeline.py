@@ -71,7 +71,7 @@ def assert_same_outcome(run: Path, other: Path) -> None:
 def test_the_closing_table_holds_the_promised_rows(finished: tuple[Path, dict]):
     run, printed = finished
     rows = {row["name"]: row for row in printed["table"]}
-    assert list(rows) == ["winner", "largest", "smallest", "random search"]
+    assert list(rows) == ["winner", "largest", "smallest", "random search", "random subnet"]
     for row in rows.values():
         assert 0 <= row["test_top1"] <= 1
         assert row["macs"] > 0 and row["params"] > 0

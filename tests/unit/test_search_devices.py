@@ -43,7 +43,7 @@ def test_a_fraction_is_carried_over_and_milliseconds_are_not() -> None:
 
 
 def test_further_devices_winners_are_networks_of_their_own() -> None:
-    others = ("largest", "smallest", "random search")
+    others = ("largest", "smallest", "random search", "random subnet")
     assert role_names(project(FRACTION)) == ("winner", "winner on board", *others)
     assert role_names(project(FRACTION, per_device=False)) == ("winner", *others)
 

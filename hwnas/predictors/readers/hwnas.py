@@ -13,22 +13,31 @@ from hwnas.interfaces import Evaluation
 from hwnas.predictors.records import Column, Reader, Table
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["READER"]
+__all__ = ["READER", "read_labels"]
 
 
 def _matches(head: str) -> bool:
     return '"schema_version"' in head and '"labels"' in head
 
 
-def _read(path: Path, space: SearchSpace) -> Table:
-    """Columns are the sources (`supernet`, `trained`, ...), so that they never mix unnoticed."""
+def read_labels(path: Path) -> list[Evaluation]:
+    """The evaluations in a labels file.
+
+    Raises:
+        UserError: it is none.
+    """
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("labels"), list):
         raise UserError("not a labels file", expected='an object with "labels"', where=path)
-    labels = [
+    return [
         load(Evaluation, row, where=f"{path}: label {i}", versioned=False)
         for i, row in enumerate(data["labels"])
     ]
+
+
+def _read(path: Path, space: SearchSpace) -> Table:
+    """Columns are the sources (`supernet`, `trained`, ...), so that they never mix unnoticed."""
+    labels = read_labels(path)
     archs = [space.check(label.arch) for label in labels]
     columns = {
         str(source): Column(

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from hwnas.core.config import StrictModel
 from hwnas.interfaces import DataModule
-from hwnas.training.photo_config import AugmentConfig
+from hwnas.training.photo_config import CifarConfig
 
 __all__ = ["Config", "build", "ends"]
 
 CHANNELS, CLASSES = 3, 10
 
 
-class Config(StrictModel):
+class Config(CifarConfig):
     """Where the data set lies, and how it is split and augmented."""
 
     name: Literal["cifar10"] = "cifar10"
     root: str = Field(default="cifar10", description="folder, relative to $HWNAS_DATA")
-    n_val: Annotated[int, Field(ge=1)] = Field(
-        default=5000, description="training images set apart for validation"
-    )
-    download: bool = Field(default=True, description="fetch the official files if absent")
-    augment: AugmentConfig = AugmentConfig()
 
 
 def ends(config: Config) -> tuple[int, int]:
@@ -36,13 +30,4 @@ def build(config: Config, *, seed: int, n_workers: int = 0) -> DataModule:
     """The data set with its validation split and augmentation drawn from `seed`."""
     from hwnas.training.cifar import cifar
 
-    return cifar(
-        config.name,
-        CLASSES,
-        root=config.root,
-        n_val=config.n_val,
-        download=config.download,
-        augment=config.augment,
-        seed=seed,
-        n_workers=n_workers,
-    )
+    return cifar(config, CLASSES, seed=seed, n_workers=n_workers)

@@ -48,28 +48,17 @@ def build(config: Config, *, seed: int, n_workers: int = 0) -> DataModule:
     Raises:
         UserError: archives that are missing, damaged or of unequal classes; broken images.
     """
-    from hwnas.core.errors import UserError
     from hwnas.training.data import stratified_split
-    from hwnas.training.decode import decode, good_rows
-    from hwnas.training.npz import read_archive
-    from hwnas.training.photos import Photos, photo_data
+    from hwnas.training.photos import Photos, photo_data, photos_of_archives
 
     folder = data_root(config.root)
-    archives = [read_archive(folder / name) for name in (config.train_file, config.test_file)]
-    if archives[0].class_names != archives[1].class_names:
-        raise UserError(
-            "the two archives have other classes",
-            expected=archives[0].class_names,
-            found=archives[1].class_names,
-            where=folder / config.test_file,
-        )
-    whole = []
-    for archive in archives:
-        pixels, broken = decode(archive.images, config.base_px, n_threads=max(1, n_workers))
-        rows = good_rows(archive.images, broken, skip=config.skip_broken, where=folder)
-        whole.append(Photos(pixels, rows, archive.labels[rows]))
-    kept = stratified_split(whole[0].labels, (1 - config.val_fraction,), rng(seed, "data/split"))
-    train, val = (whole[0].take(rows) for rows in kept)
-    parts: dict[Split, Photos] = {"train": train, "val": val, "test": whole[1]}
-    names = archives[0].class_names
+    names, (whole, test) = photos_of_archives(
+        [folder / name for name in (config.train_file, config.test_file)],
+        config.base_px,
+        skip_broken=config.skip_broken,
+        n_threads=max(1, n_workers),
+    )
+    kept = stratified_split(whole.labels, (1 - config.val_fraction,), rng(seed, "data/split"))
+    train, val = (whole.take(rows) for rows in kept)
+    parts: dict[Split, Photos] = {"train": train, "val": val, "test": test}
     return photo_data(folder.name, names, parts, config.augment, seed=seed, n_workers=n_workers)
