@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,9 +41,11 @@ __all__ = [
     "Exporter",
     "FloatArray",
     "LatencyEstimator",
+    "LearningSampler",
     "Metric",
     "Proxy",
     "Searcher",
+    "Slot",
     "Split",
     "Transport",
 ]
@@ -124,6 +126,17 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Slot:
+    """One network of a training step: of several candidates, the one that the batch picks.
+
+    `keep`: the one with the lowest or the highest cross-entropy to the labels of the step's images.
+    """
+
+    candidates: tuple[Arch, ...]
+    keep: Literal["lowest", "highest"] = "lowest"
+
+
+@dataclass(frozen=True)
 class DataInfo:
     """What every artifact must know of the data set; `mean`, `std` per channel of [0, 1] pixels.
 
@@ -194,9 +207,12 @@ class DataModule(Protocol):
         ...
 
     def train_batches(
-        self, epoch: int, batch_size: int
+        self, epoch: int, batch_size: int, *, rank: int = 0, n_ranks: int = 1
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Augmented batches in an order fixed by (seed, epoch); the last partial one is dropped."""
+        """Augmented batches in an order fixed by (seed, epoch); the last partial one is dropped.
+
+        Of every batch, part `rank` of `n_ranks` equal ones; together they are the whole batch.
+        """
         ...
 
     def eval_batches(
@@ -251,8 +267,37 @@ class Proxy(Protocol):
 class ArchSampler(Protocol):
     """Which archs a training step runs."""
 
-    def archs(self, step: int) -> list[Arch]:
-        """Archs of step `step`, from rng(seed, "train/arch", step, slot): same on every rank."""
+    @property
+    def in_place(self) -> bool:
+        """Whether the first arch of a step teaches the others; else all learn the labels."""
+        ...
+
+    def slots(self, step: int) -> list[Slot]:
+        """The networks of step `step`, from rng(seed, "train/arch", step, slot): same on all ranks.
+
+        A sampler that is no `LearningSampler` depends on nothing else.
+        """
+        ...
+
+
+@runtime_checkable
+class LearningSampler(ArchSampler, Protocol):
+    """A sampler that learns from scores; its state travels in the checkpoints."""
+
+    def trials(self, step: int) -> list[Arch]:
+        """Archs whose scores it wants before step `step`; mostly none."""
+        ...
+
+    def learn(self, archs: list[Arch], losses: FloatArray) -> None:
+        """Cross-entropy [n] of these archs on one batch of validation images, BN of the batch."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready state."""
+        ...
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of `state`."""
         ...
 
 

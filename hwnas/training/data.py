@@ -16,7 +16,14 @@ from hwnas.interfaces import DataInfo, DataModule, Split
 from hwnas.training.augment import Warper
 from hwnas.training.images import normalise
 
-__all__ = ["Batch", "MemoryData", "batches_from", "require_train_images", "stratified_split"]
+__all__ = [
+    "Batch",
+    "MemoryData",
+    "batches_from",
+    "part_of_batch",
+    "require_train_images",
+    "stratified_split",
+]
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -50,20 +57,25 @@ class MemoryData:
     warper: Warper
     seed: int
 
-    def train_batches(self, epoch: int, batch_size: int) -> Iterator[Batch]:
+    def train_batches(
+        self, epoch: int, batch_size: int, *, rank: int = 0, n_ranks: int = 1
+    ) -> Iterator[Batch]:
         """Augmented training batches, order fixed by (seed, epoch); drops the last partial one.
+
+        Of every batch, part `rank` of `n_ranks` equal ones; together they are the whole batch.
 
         Raises:
             UserError: there are fewer training images than a batch holds.
         """
         images, labels = self.parts["train"]
         require_train_images(self.info, batch_size, key="batch_size")
+        part = part_of_batch(batch_size, rank, n_ranks)
         order = rng(self.seed, "data/order", epoch).permutation(len(labels))
         draws = self.warper.draw(len(labels), seed=self.seed, epoch=epoch)
 
         def batches() -> Iterator[Batch]:
             for start in range(0, len(labels) - batch_size + 1, batch_size):
-                rows = order[start : start + batch_size]
+                rows = order[start : start + batch_size][part]
                 x = self.warper(images[rows], draws[rows])
                 yield self._normalise(x), labels[rows]
 
@@ -107,10 +119,33 @@ def require_train_images(info: DataInfo, n: int, *, key: str) -> None:
         )
 
 
-def batches_from(data: DataModule, batch_size: int, step: int) -> Iterator[Batch]:
-    """Training batches without end, from global step `step` on, epoch after epoch."""
+def part_of_batch(batch_size: int, rank: int, n_ranks: int) -> slice:
+    """Rows of a batch that are rank's.
+
+    Raises:
+        UserError: the batch does not divide into equal parts of two images or more, which BN needs.
+    """
+    size, rest = divmod(batch_size, n_ranks)
+    if n_ranks > 1 and (rest or size < 2):
+        raise UserError(
+            "a batch does not divide evenly among the processes",
+            expected=f"a multiple of {n_ranks} processes, 2 images or more for each",
+            found=f"batch_size {batch_size}",
+            fix=f"batch_size={n_ranks * max(2, size)}, or another number of processes",
+        )
+    return slice(rank * size, (rank + 1) * size)
+
+
+def batches_from(
+    data: DataModule, batch_size: int, step: int, *, rank: int = 0, n_ranks: int = 1
+) -> Iterator[Batch]:
+    """Training batches without end, from global step `step` on, epoch after epoch.
+
+    Of every batch, part `rank` of `n_ranks` equal ones.
+    """
     steps_per_epoch = max(1, data.info.n_images["train"] // batch_size)
     epoch, skip = divmod(step, steps_per_epoch)
     while True:
-        yield from islice(data.train_batches(epoch, batch_size), skip, None)
+        batches = data.train_batches(epoch, batch_size, rank=rank, n_ranks=n_ranks)
+        yield from islice(batches, skip, None)
         epoch, skip = epoch + 1, 0

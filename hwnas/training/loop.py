@@ -20,6 +20,7 @@ from hwnas.spaces.space import SearchSpace
 from hwnas.training.checkpoint import Checkpoints
 from hwnas.training.config import TrainConfig
 from hwnas.training.data import batches_from
+from hwnas.training.distributed import ALONE, Ranks
 from hwnas.training.evaluate import SupernetEvaluator
 from hwnas.training.optim import Stepper
 from hwnas.training.samplers import REGISTRY as SAMPLERS
@@ -40,6 +41,7 @@ def train_supernet(
     checkpoints: Path,
     on_metrics: Callable[[dict[str, Any]], None],
     progress: Progress = silent,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Train `supernet` in place for `config.steps` steps, continuing from the last checkpoint.
 
@@ -57,6 +59,8 @@ def train_supernet(
             slot of the sampler since the last row, and per curve `top1` and `val_loss`. After a
             resume, rows of steps past the checkpoint come again, identical.
         progress: steps done, with the last row's accuracies.
+        ranks: the processes that train together: all run the same archs, each on its part of every
+            batch; rank 0 alone writes checkpoints and rows.
 
     Raises:
         UserError: a loss is NaN or infinite; settings differ from the checkpoint's; too few images.
@@ -75,27 +79,31 @@ def train_supernet(
     curves = SupernetEvaluator(
         supernet, data, config.calibration, seed=seed, n_images=config.curve_images
     )
+    ranks.align(start, supernet.parameters())
     progress(start, config.steps, note)
-    for step, (x, y) in enumerate(
-        islice(batches_from(data, config.batch_size, start), config.steps - start), start
-    ):
+    batches = batches_from(data, config.batch_size, start, rank=ranks.rank, n_ranks=ranks.size)
+    for step, (x, y) in enumerate(islice(batches, config.steps - start), start):
         stepper.start(step)
         archs = sampler.archs(step)
-        losses.append(
-            sandwich_step(
-                supernet,
-                x,
-                y,
-                archs,
-                rng=torch.Generator().manual_seed(stable_seed(seed, "train/dropout", step)),
-                label_smoothing=config.label_smoothing,
-                dropout=config.dropout,
-                drop_path=config.drop_path,
-                temperature=config.temperature,
-            )
+        own = sandwich_step(
+            supernet,
+            x,
+            y,
+            archs,
+            rng=torch.Generator().manual_seed(
+                stable_seed(seed, "train/dropout", step, *ranks.path)
+            ),
+            label_smoothing=config.label_smoothing,
+            dropout=config.dropout,
+            drop_path=config.drop_path,
+            temperature=config.temperature,
         )
+        losses.append(ranks.average(supernet.parameters(), own))
         stepper.finish(losses[-1], step=step, nets=[f"arch {arch.key}" for arch in archs])
         done = step + 1
+        if not ranks.leads:
+            losses = []
+            continue
         if done % config.curve_every == 0 or done == config.steps:
             row = _metrics(curves, space, done, stepper.lr, losses)
             on_metrics(row)

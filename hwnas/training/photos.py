@@ -21,7 +21,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.rng import rng, stable_seed
 from hwnas.interfaces import DataInfo, Split
 from hwnas.training.augment import photo_transform
-from hwnas.training.data import Batch, require_train_images
+from hwnas.training.data import Batch, part_of_batch, require_train_images
 from hwnas.training.decode import decode, good_rows
 from hwnas.training.images import normalise
 from hwnas.training.npz import read_archive
@@ -132,8 +132,12 @@ class PhotoData:
     seed: int
     n_workers: int = 0
 
-    def train_batches(self, epoch: int, batch_size: int) -> Iterator[Batch]:
+    def train_batches(
+        self, epoch: int, batch_size: int, *, rank: int = 0, n_ranks: int = 1
+    ) -> Iterator[Batch]:
         """Augmented training batches, order fixed by (seed, epoch); drops the last partial one.
+
+        Of every batch, part `rank` of `n_ranks` equal ones; together they are the whole batch.
 
         Raises:
             UserError: there are fewer training images than a batch holds.
@@ -141,7 +145,8 @@ class PhotoData:
         require_train_images(self.info, batch_size, key="batch_size")
         order = rng(self.seed, "data/order", epoch).permutation(len(self.parts["train"]))
         full = len(order) - len(order) % batch_size
-        batches = _TrainBatches(self, order[:full].reshape(-1, batch_size), epoch)
+        index = order[:full].reshape(-1, batch_size)[:, part_of_batch(batch_size, rank, n_ranks)]
+        batches = _TrainBatches(self, index, epoch)
         prepared: Iterable[Arrays] = (batches[i] for i in range(len(batches)))
         if self.n_workers:
             prepared = torch.utils.data.DataLoader(

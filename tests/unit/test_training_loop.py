@@ -149,8 +149,8 @@ def test_divergence_stops_with_the_arch_and_keeps_the_checkpoint(tmp_path):
         eval_batches = DATA.eval_batches
         calibration_batches = DATA.calibration_batches
 
-        def train_batches(self, epoch, batch_size):
-            for x, y in DATA.train_batches(epoch, batch_size):
+        def train_batches(self, epoch, batch_size, **part):
+            for x, y in DATA.train_batches(epoch, batch_size, **part):
                 yield (x * float("nan") if epoch == 2 else x), y
 
     with pytest.raises(UserError) as caught:

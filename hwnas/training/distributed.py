@@ -1,0 +1,224 @@
+"""Processes that work together: torchrun starts them, rank 0 leads, one all-reduce joins them.
+
+Rank 0 is the command that the user gave: it alone holds the run folder's lock and writes what is
+there. The others wait for its words and take part in what they name. Words are JSON in torchrun's
+key-value store, gradients go through torch.distributed: NCCL between GPUs, gloo between CPUs. If a
+process dies, torchrun ends the others and, with --max-restarts, starts all of them again.
+
+Torch is imported only by processes that are not alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from hwnas.core.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["ALONE", "Ranks", "dismiss", "follows", "join"]
+
+POLL_S = 0.05
+PATIENCE = timedelta(hours=2)  # others wait in the all-reduce while rank 0 draws the curves
+END = "end"
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process, `rank`, among `size` that work together; alone by default.
+
+    `store` is torchrun's (a torch.distributed.Store).
+    """
+
+    rank: int = 0
+    size: int = 1
+    store: Any = None
+    _words: Iterator[int] = field(default_factory=itertools.count, repr=False)
+    _groups: Iterator[int] = field(default_factory=itertools.count, repr=False)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    @property
+    def path(self) -> tuple[int, ...]:
+        """What names of random streams end in that differ between ranks; rank 0's are the usual."""
+        return (self.rank,) if self.rank else ()
+
+    def tell(self, word: Any) -> None:
+        """Rank 0: say something JSON-ready to all the others, who must `hear` it."""
+        if self.store is not None and self.leads:
+            self.store.set(f"word/{next(self._words)}", json.dumps(word))
+
+    def hear(self) -> Any:
+        """Others: what rank 0 tells next, in its order; None once it has ended."""
+        key = f"word/{next(self._words)}"
+        while not self.store.check([key]):
+            if self.store.check([END]) and not self.store.check([key]):
+                return None
+            time.sleep(POLL_S)  # not a blocking wait: signals are answered
+        return json.loads(self.store.get(key))
+
+    def share(
+        self, tasks: Sequence[Any], do: Callable[[Any], Any], keep: Callable[[Any, Any], None]
+    ) -> None:
+        """Do every task of rank 0's list once, on whichever rank is free first.
+
+        Args:
+            tasks: JSON-ready; those of the other ranks are not looked at.
+            do: a task to its JSON-ready result.
+            keep: rank 0 only; called with each task and result as soon as it is known.
+        """
+        if self.store is None:
+            for task in tasks:
+                keep(task, do(task))
+            return
+        name = f"tasks/{next(self._groups)}"
+        self.tell(list(tasks))
+        tasks = tasks if self.leads else self.hear()
+        elsewhere: dict[int, Any] = dict(enumerate(tasks))
+        while (n := self.store.add(name, 1) - 1) < len(tasks):
+            result = do(tasks[n])
+            if self.leads:
+                keep(elsewhere.pop(n), result)
+                self._collect(name, elsewhere, keep)
+            else:
+                self.store.set(f"{name}/{n}", json.dumps(result))
+        while self.leads and elsewhere:
+            self._collect(name, elsewhere, keep)
+            time.sleep(POLL_S)
+
+    def _collect(
+        self, name: str, elsewhere: dict[int, Any], keep: Callable[[Any, Any], None]
+    ) -> None:
+        for n in [n for n in elsewhere if self.store.check([f"{name}/{n}"])]:
+            keep(elsewhere.pop(n), json.loads(self.store.get(f"{name}/{n}")))
+
+    @contextlib.contextmanager
+    def group(self) -> Iterator[None]:
+        """Within, `align` and `average` work; all ranks enter it together.
+
+        Raises:
+            UserError: more processes than GPUs on a machine that has GPUs.
+        """
+        if self.store is None:
+            yield
+            return
+        import torch
+        import torch.distributed as dist
+
+        gpus, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
+        if gpus and local >= gpus:
+            raise UserError(
+                "more processes than GPUs",
+                expected=f"--nproc-per-node of at most {gpus}",
+                found=f"local rank {local}",
+                fix=f"torchrun --nproc-per-node={gpus}, or CUDA_VISIBLE_DEVICES= to use CPUs",
+            )
+        if gpus:
+            torch.cuda.set_device(local)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if gpus else "gloo",
+            store=dist.PrefixStore(f"group/{next(self._groups)}", self.store),
+            rank=self.rank,
+            world_size=self.size,
+            timeout=PATIENCE,
+        )
+        yield
+        dist.destroy_process_group()  # not after an error: the others may be gone
+
+    def align(self, step: int, weights: Iterable[torch.Tensor]) -> None:
+        """Before the first step: start everywhere from rank 0's weights, at the same step.
+
+        Raises:
+            UserError: this rank found another checkpoint than rank 0.
+        """
+        if self.store is None:
+            return
+        import torch.distributed as dist
+
+        self.tell(step)
+        if not self.leads and (first := self.hear()) != step:
+            raise UserError(
+                "this machine sees another checkpoint than the first one",
+                expected=f"the checkpoint of step {first}",
+                found=f"step {step} on rank {self.rank}",
+                fix="put the run folder on a file system that all machines share",
+            )
+        for tensor in weights:
+            dist.broadcast(tensor.detach(), src=0)
+
+    def average(self, weights: Iterable[torch.Tensor], losses: Sequence[float]) -> list[float]:
+        """Means over all ranks of the weights' gradients, in place, and of the losses, returned.
+
+        All ranks ran the same archs, so the same weights have a gradient. One all-reduce of one
+        flat tensor; a loss that is not finite on any rank is not finite on all.
+
+        Raises:
+            UserError: another process is gone.
+        """
+        if self.store is None:
+            return list(losses)
+        import torch
+        import torch.distributed as dist
+
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        flat = torch.cat([*(g.reshape(-1) for g in gradients), gradients[0].new_tensor(losses)])
+        try:
+            dist.all_reduce(flat)
+        except RuntimeError as error:
+            raise UserError(
+                "another process of this training is gone",
+                found=str(error).splitlines()[0],
+                where=f"rank {self.rank} of {self.size}",
+                fix="see its messages; torchrun --max-restarts=N starts all of them again, and "
+                "training goes on from its last checkpoint",
+            ) from error
+        flat /= self.size
+        *means, mean_losses = flat.split([*(g.numel() for g in gradients), len(losses)])
+        for gradient, mean in zip(gradients, means, strict=True):
+            gradient.copy_(mean.view(gradient.shape))
+        found: list[float] = mean_losses.tolist()
+        return found
+
+
+ALONE = Ranks()
+
+
+def follows() -> bool:
+    """Whether torchrun started this process to help another one."""
+    return _is_one_of_many() and os.environ.get("RANK") != "0"
+
+
+def join() -> Ranks:
+    """This process's place among those that torchrun started; `ALONE` without torchrun."""
+    if not _is_one_of_many():
+        return ALONE
+    return Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), _store())
+
+
+def dismiss() -> None:
+    """Rank 0, when all is done: let the others end as well."""
+    if _is_one_of_many():
+        _store().set(END, "")
+
+
+def _is_one_of_many() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _store() -> Any:
+    import torch.distributed as dist
+
+    store, _, _ = next(dist.rendezvous("env://"))
+    return dist.PrefixStore("hwnas", store)
