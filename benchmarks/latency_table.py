@@ -97,6 +97,7 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "repeat_tau": validation.repeat_tau,
         "raw_sum": asdict(validation.raw_sum),
         "macs_line": asdict(validation.macs_line),
+        "forest": asdict(validation.forest) if validation.forest else None,
         "interval_fraction": correction.interval_fraction,
         "coverage": coverage(table, space, seed=args.seed),
         "coefficients": correction.coefficients,

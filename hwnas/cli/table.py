@@ -90,25 +90,23 @@ def validate(
     max_mape: Annotated[
         float, typer.Option(help="Largest mean error of forecasts of unseen networks.")
     ] = 0.05,
+    max_p95: Annotated[
+        float | None, typer.Option(help="Largest error that 95 % of them may stay below.")
+    ] = None,
+    min_tau: Annotated[
+        float | None, typer.Option(help="Least Kendall rank correlation with their timing.")
+    ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Exit 3 if a table's forecasts of unseen networks miss the bound."""
-    from hwnas.core.errors import CheckFailed, UserError
-    from hwnas.pipeline.tables import find_table
+    """Exit 3 if a table's forecasts of unseen networks miss a bound."""
+    from hwnas.core.errors import CheckFailed
+    from hwnas.pipeline.tables import find_table, missed_bounds
 
     found = find_table(table)
     show_table(found, format)
-    if not found.corrections:
-        raise UserError("the table was never compared with whole networks", where=table)
-    errors = {space: c.validation.forecast.mape for space, c in found.corrections.items()}
-    missed = {space: f"{error:.1%}" for space, error in errors.items() if error > max_mape}
+    missed = missed_bounds(found, max_mape=max_mape, max_p95=max_p95, min_tau=min_tau)
     if missed:
-        raise CheckFailed(
-            "forecasts miss the bound",
-            expected=f"mape <= {max_mape:.1%}",
-            found=missed,
-            where=table,
-        )
+        raise CheckFailed("forecasts miss the bound", found=missed, where=table)
 
 
 @app.command()
@@ -155,6 +153,24 @@ def diff(first: TableArgument, second: TableArgument, format: FormatOption = For
         return
     shown = {**relation, "most_changed": "\n".join(relation["most_changed"])}
     emit([{"of B to A": k, "value": v} for k, v in shown.items()], format=format)
+
+
+@app.command()
+def merge(
+    tables: Annotated[list[str], typer.Argument(metavar="TABLE...", help="Two or more.")],
+    out: Annotated[Path, typer.Option("--out", help="Table to write.")],
+    format: FormatOption = Format.table,
+) -> None:
+    """Rows and corrections of all; the first that has one wins.
+
+    Refused unless device, precision, batch, threads, runtime version and protocol are equal.
+    """
+    from functools import reduce
+
+    from hwnas.latency.table import LatencyTable
+    from hwnas.pipeline.tables import find_table
+
+    save_table(reduce(LatencyTable.merge, map(find_table, tables)), out, format)
 
 
 @app.command()

@@ -22,6 +22,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.core.stats import conformal_quantile
 from hwnas.interfaces import FloatArray
+from hwnas.latency.baselines import forest_on_counts
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import Correction, NetTiming, Validation
 from hwnas.latency.validation import fit_quality
@@ -103,6 +104,7 @@ def fit_table(
             forecast=fit_quality(forecast, measured_ms),
             raw_sum=fit_quality(raw, measured_ms),
             macs_line=fit_quality(_line(macs, measured_ms, fold), measured_ms),
+            forest=fit_quality(forest_on_counts(counts, measured_ms, fold), measured_ms),
             repeat_mape=None,
             repeat_tau=None,
             nets=tuple(

@@ -80,7 +80,8 @@ class Validation:
 
     `repeat_*`: the same networks from two halves of the rounds, the best that any forecast could
     look; None where nothing was repeated. `raw_sum`: rows without a correction; of transferred and
-    fitted tables, what they started from. `macs_line`: a line on MACs, cross-fitted.
+    fitted tables, what they started from. `macs_line`: a line on MACs, `forest`: a random forest on
+    operator counts, both cross-fitted (`forest` is None in tables that older versions wrote).
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -91,6 +92,7 @@ class Validation:
     repeat_mape: float | None
     repeat_tau: float | None
     nets: tuple[NetTiming, ...]
+    forest: Fit | None = None
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,7 @@ class LatencyTable:
             "facts": self.facts,
             "warnings": list(self.warnings),
             "corrections": {
-                space: dump(correction, versioned=False)
-                for space, correction in self.corrections.items()
+                space: sparse(correction) for space, correction in self.corrections.items()
             },
         }
         rows = [{"op": sparse(op), **sparse(self.rows[op])} for op in sorted(self.rows, key=_order)]

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from hwnas.core.errors import UserError
 from hwnas.core.stats import conformal_quantile, kendall_tau, spearman
 from hwnas.interfaces import FloatArray
+from hwnas.latency.baselines import forest_on_counts
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import Correction, Fit, NetTiming, Validation
 from hwnas.spaces.cost import cost, op_macs
-from hwnas.spaces.index import enumerate_ops, op_sum
+from hwnas.spaces.index import enumerate_ops, op_counts, op_sum
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -98,6 +99,7 @@ def fit_correction(
     values = features(rows, space, codes)
     form = _form(values, len(codes))
     forecast = _cross_fit(form, values, measured)
+    forest = forest_on_counts(op_counts(space, codes), measured, _folds(measured))
     return Correction(
         coefficients=_fit(form, values, measured),
         interval_fraction=conformal_quantile(measured / forecast - 1, 0.9),
@@ -108,6 +110,7 @@ def fit_correction(
             forecast=fit_quality(forecast, measured),
             raw_sum=fit_quality(values["scale"], measured),
             macs_line=fit_quality(_cross_fit(MACS_LINE, values, measured), measured),
+            forest=fit_quality(forest, measured),
             repeat_mape=fit_quality(*halves).mape,
             repeat_tau=kendall_tau(*halves),
             nets=tuple(
@@ -144,11 +147,9 @@ def _fit(form: Form, values: Mapping[str, FloatArray], measured: FloatArray) -> 
 
 
 def _cross_fit(form: Form, values: Mapping[str, FloatArray], measured: FloatArray) -> FloatArray:
-    """Forecast of every network by a fit on the other folds; folds are spread over the sizes."""
-    n = len(measured)
-    fold: NDArray[np.int64] = np.empty(n, dtype=np.int64)
-    fold[np.argsort(measured, kind="stable")] = np.arange(n) % min(n, MAX_FOLDS)
-    forecast = np.empty(n)
+    """Forecast of every network by a fit on the other folds."""
+    fold = _folds(measured)
+    forecast = np.empty(len(measured))
     for number in range(fold.max() + 1):
         inside = fold == number
         coefficients = _fit(
@@ -158,6 +159,14 @@ def _cross_fit(form: Form, values: Mapping[str, FloatArray], measured: FloatArra
             coefficients, {name: column[inside] for name, column in values.items()}
         )
     return forecast
+
+
+def _folds(measured: FloatArray) -> NDArray[np.int64]:
+    """[n]: every network's fold; each is spread over all sizes."""
+    n = len(measured)
+    fold: NDArray[np.int64] = np.empty(n, dtype=np.int64)
+    fold[np.argsort(measured, kind="stable")] = np.arange(n) % min(n, MAX_FOLDS)
+    return fold
 
 
 def refit_correction(

@@ -18,7 +18,8 @@ from hwnas.interfaces import DeviceSpec
 from hwnas.latency.fitted import fit_table
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import Fact, LatencyTable, Protocol
-from hwnas.pipeline.measurements import batch_of, group_of, op_counts, read_measurements
+from hwnas.pipeline.measurements import batch_of, group_of, read_measurements
+from hwnas.spaces.index import op_counts
 from hwnas.spaces.ops import OpSpec
 
 __all__ = ["CONVERTERS", "convert"]

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from hwnas.core.errors import UserError
 from hwnas.interfaces import FloatArray
 from hwnas.spaces import fbnet, mobilenet_v3, nasbench201
-from hwnas.spaces.index import enumerate_ops, op_index
 from hwnas.spaces.macro import CellMacro
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["Measurements", "batch_of", "group_of", "op_counts", "read_measurements"]
+__all__ = ["Measurements", "batch_of", "group_of", "read_measurements"]
 
 BATCHES = (1, 32, 64, 256)
 MAX_NETWORKS = 1_000_000
@@ -64,15 +63,6 @@ def group_of(column: str) -> str:
 def batch_of(column: str) -> int:
     """Batch size of a column; 1 where the name has none."""
     return int(column[len(group_of(column)) + 1 :] or 1)
-
-
-def op_counts(space: SearchSpace, codes: Codes) -> FloatArray:
-    """[n, p]: how often each of `enumerate_ops` occurs."""
-    index = op_index(space, codes)
-    counts = np.zeros((len(codes), len(enumerate_ops(space)) + 1))
-    for slot in index.T:
-        counts[np.arange(len(codes)), slot] += 1  # -1, absent, counts in the last column
-    return counts[:, :-1]
 
 
 def read_measurements(folder: Path) -> Measurements:

@@ -14,7 +14,7 @@ from hwnas.latency.table import LatencyTable
 
 N_MOST_CHANGED = 3
 
-__all__ = ["compare_tables", "find_table", "table_summary"]
+__all__ = ["compare_tables", "find_table", "missed_bounds", "table_summary"]
 
 
 def find_table(name_or_path: str) -> LatencyTable:
@@ -44,8 +44,11 @@ def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
             "forecast": validation.forecast,
             "raw sum": validation.raw_sum,
             "line on MACs": validation.macs_line,
+            "forest on op counts": validation.forest,
         }
         for name, fit in fits.items():
+            if fit is None:  # of a table that an older version wrote
+                continue
             rows.append(
                 {
                     "space": space,
@@ -53,6 +56,7 @@ def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
                     "mape": fit.mape,
                     "p95": fit.p95,
                     "max": fit.max,
+                    "spearman": fit.spearman,
                     "kendall_tau": fit.kendall_tau,
                 }
             )
@@ -64,7 +68,41 @@ def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
                 "kendall_tau": validation.repeat_tau,
             }
         )
+        rows.append(
+            {
+                "space": space,
+                "estimate": "90 % interval, half its width",
+                "mape": correction.interval_fraction,
+            }
+        )
     return rows
+
+
+def missed_bounds(
+    table: LatencyTable, *, max_mape: float, max_p95: float | None, min_tau: float | None
+) -> dict[str, str]:
+    """By space, in words, which of the bounds its forecasts of unseen networks miss.
+
+    Raises:
+        UserError: the table was never compared with whole networks.
+    """
+    if not table.corrections:
+        raise UserError(
+            "the table was never compared with whole networks",
+            where=table.device.name,
+            fix=f"hwnas profile {table.device.name} --space NAME, or look at its sums with caution",
+        )
+    missed = {}
+    for space, correction in sorted(table.corrections.items()):
+        fit = correction.validation.forecast
+        words = [f"mape {fit.mape:.1%} > {max_mape:.1%}"] if fit.mape > max_mape else []
+        if max_p95 is not None and fit.p95 > max_p95:
+            words.append(f"p95 {fit.p95:.1%} > {max_p95:.1%}")
+        if min_tau is not None and fit.kendall_tau < min_tau:
+            words.append(f"kendall_tau {fit.kendall_tau:.3f} < {min_tau:.3f}")
+        if words:
+            missed[space] = ", ".join(words)
+    return missed
 
 
 def compare_tables(first: LatencyTable, second: LatencyTable) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from hwnas.core.progress import Progress, silent
 from hwnas.core.rng import rng
 from hwnas.core.stats import kendall_tau
 from hwnas.interfaces import DeviceSpec, Transport
+from hwnas.latency.baselines import forest_on_counts
 from hwnas.latency.config import ProfileConfig
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.plan import PROTOCOL
@@ -29,10 +30,9 @@ from hwnas.latency.transfer import (
     kinship,
 )
 from hwnas.latency.validation import fit_quality
-from hwnas.pipeline.measurements import op_counts
 from hwnas.pipeline.profiling import NetworkTimings, time_networks
 from hwnas.spaces.cost import cost
-from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.index import enumerate_ops, op_counts
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -176,6 +176,7 @@ def _correction(
         without = fit_device(candidates.prior, timed[others], measured[others])
         unseen[i] = without.latency_ms[timed[i]]
         line[i] = np.polyval(np.polyfit(macs[others], measured[others], 1), macs[i])
+    forest = forest_on_counts(op_counts(space, nets), measured, np.arange(len(timed)))
     raw = [TableEstimator(table, space).latency_ms(nets) for table in known]
     nearest = max(raw, key=lambda sums: kendall_tau(sums, measured))
     relative = forecast.std_ms / forecast.latency_ms
@@ -189,6 +190,7 @@ def _correction(
             forecast=fit_quality(unseen, measured),
             raw_sum=fit_quality(nearest, measured),
             macs_line=fit_quality(line, measured),
+            forest=fit_quality(forest, measured),
             repeat_mape=fit_quality(*timings.halves).mape,
             repeat_tau=kendall_tau(*timings.halves),
             nets=tuple(

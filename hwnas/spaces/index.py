@@ -16,7 +16,15 @@ from hwnas.spaces.lowering import lower_slots, slot_names
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["enumerate_ops", "op_index", "op_max", "op_sum", "slot_alternatives", "slot_ops"]
+__all__ = [
+    "enumerate_ops",
+    "op_counts",
+    "op_index",
+    "op_max",
+    "op_sum",
+    "slot_alternatives",
+    "slot_ops",
+]
 
 Number = TypeVar("Number", np.int64, np.float64)
 
@@ -153,6 +161,15 @@ def op_index(space: SearchSpace, codes: Codes) -> NDArray[np.int32]:
     if (result == DISALLOWED).any():
         raise _disallowed(space)
     return result
+
+
+def op_counts(space: SearchSpace, codes: Codes) -> NDArray[np.float64]:
+    """[n, p]: how often each of `enumerate_ops` occurs."""
+    index = op_index(space, codes)
+    counts = np.zeros((len(codes), len(enumerate_ops(space)) + 1))
+    for slot in index.T:
+        counts[np.arange(len(codes)), slot] += 1  # -1, absent, counts in the last column
+    return counts[:, :-1]
 
 
 def op_sum(space: SearchSpace, codes: Codes, per_op: NDArray[Number]) -> NDArray[Number]:

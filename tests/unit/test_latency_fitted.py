@@ -9,9 +9,8 @@ from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.core.stats import spearman
 from hwnas.latency.fitted import fit_rows, fit_table, starting_prices
-from hwnas.pipeline.measurements import op_counts
 from hwnas.spaces.cost import op_macs
-from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.index import enumerate_ops, op_counts
 from hwnas.spaces.space import Codes, SearchSpace
 
 N = 1000

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from hwnas.core.errors import UserError
-from hwnas.core.rng import rng
+from hwnas.core.rng import rng, stable_seed
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.construction import borders, context_id, contexts, op_id, op_rows
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import Correction, LatencyTable
 from hwnas.latency.validation import fit_correction
-from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.index import enumerate_ops, op_counts
 from hwnas.spaces.lowering import lower
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
@@ -126,6 +126,28 @@ def test_a_line_is_recovered_exactly(tiny_space: SearchSpace):
     assert correction.validation.macs_line.mape > 0.05
     assert correction.p95_factor == pytest.approx(1.2)
     assert correction.n_fit == 30
+
+
+def test_beside_every_forecast_is_what_op_counts_alone_give(tiny_space: SearchSpace):
+    """As by a forest that is fitted here: on the other folds' networks, in logarithms."""
+    from sklearn.ensemble import RandomForestRegressor
+
+    codes = tiny_space.sample(rng(0, "forest"), 30)
+    measured = 1.1 * sums(tiny_space, codes) + 0.02
+    forest = fit(tiny_space, codes, measured).validation.forest
+    assert forest is not None
+    counts = op_counts(tiny_space, codes)
+    seed = stable_seed(0, "latency/forest") % 2**32
+    by_size = np.argsort(measured)
+    errors = np.empty(30)
+    for first in range(10):
+        inside = by_size[first::10]
+        others = np.setdiff1d(np.arange(30), inside)
+        model = RandomForestRegressor(50, max_features=1 / 3, random_state=seed)
+        model.fit(counts[others], np.log(measured[others]))
+        errors[inside] = np.abs(np.exp(model.predict(counts[inside])) / measured[inside] - 1)
+    assert forest.mape == pytest.approx(errors.mean()) and forest.max == pytest.approx(errors.max())
+    assert forest.mape > 0.02  # where the table's forecast is exact
 
 
 def test_no_term_is_fitted_to_save_time(tiny_space: SearchSpace):

@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from hwnas.core.errors import UserError
+from hwnas.cli.main import app
+from hwnas.core.errors import HwnasError, UserError
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import LatencyTable
@@ -206,6 +208,43 @@ def test_a_comparison_says_how_much_and_where():
     assert relation["settings"].startswith("equal")
     with pytest.raises(UserError, match="no operator"):
         compare_tables(table, replace(table, rows={}))
+
+
+def hwnas(*arguments: object) -> int:
+    """Exit status of a command."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if isinstance(done.exception, HwnasError):
+        return done.exception.exit_code
+    assert done.exception is None, done.output
+    return done.exit_code
+
+
+@pytest.mark.parametrize(
+    ("bounds", "status"),
+    [
+        ((), 0),
+        (("--max-mape", "0.01", "--max-p95", "0.02", "--min-tau", "0.95"), 0),
+        (("--max-mape", "0.0099"), 3),
+        (("--max-p95", "0.0199"), 3),
+        (("--min-tau", "0.951"), 3),
+    ],
+)
+def test_a_table_that_misses_a_bound_ends_in_3(bounds: tuple[str, ...], status: int):
+    """The golden table's mape is 1 %, its p95 2 %, its tau 0.95."""
+    assert hwnas("table", "validate", GOLDEN, *bounds) == status
+
+
+def test_merged_tables_have_the_rows_of_both_and_others_are_refused(tmp_path: Path):
+    table = LatencyTable.load(GOLDEN)
+    ops = sorted(table.rows, key=lambda op: op.key)
+    parts = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path, some in zip(parts, (ops[:1], ops[1:]), strict=True):
+        replace(table, rows={op: table.rows[op] for op in some}).save(path)
+    assert hwnas("table", "merge", *parts, "--out", tmp_path / "c.json") == 0
+    assert LatencyTable.load(tmp_path / "c.json") == table
+    replace(table, device=replace(table.device, threads=4)).save(parts[1])
+    assert hwnas("table", "merge", *parts, "--out", tmp_path / "d.json") == 1
+    assert not (tmp_path / "d.json").exists()
 
 
 def test_a_table_of_no_thread_cannot_be():

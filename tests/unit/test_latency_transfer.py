@@ -18,8 +18,8 @@ from hwnas.latency.transfer import (
     fit_device,
     kinship,
 )
-from hwnas.pipeline.measurements import group_of, op_counts, read_measurements
-from hwnas.spaces.index import enumerate_ops
+from hwnas.pipeline.measurements import group_of, read_measurements
+from hwnas.spaces.index import enumerate_ops, op_counts
 from hwnas.spaces.space import SearchSpace
 
 N_KNOWN = 6

@@ -63,7 +63,14 @@ def test_results_from_elsewhere_become_a_table(space: SearchSpace, packed: tuple
     assert largest_ms > smallest_ms > 0
     assert table.source == "measured"
     rows = {row["estimate"]: row for row in table_summary(table)}
-    assert set(rows) == {"forecast", "raw sum", "line on MACs", "repeat noise"}
+    assert set(rows) == {
+        "forecast",
+        "raw sum",
+        "line on MACs",
+        "forest on op counts",
+        "repeat noise",
+        "90 % interval, half its width",
+    }
 
 
 def test_the_kit_needs_nothing_of_this_machine(packed: tuple[Path, Path]):

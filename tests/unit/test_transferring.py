@@ -19,11 +19,10 @@ from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import LatencyTable, Protocol
 from hwnas.pipeline import transferring
-from hwnas.pipeline.measurements import op_counts
 from hwnas.pipeline.profiling import NetworkTimings
 from hwnas.pipeline.transferring import networks_to_time, transfer_table
 from hwnas.spaces.cost import op_macs
-from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.index import enumerate_ops, op_counts
 from hwnas.spaces.space import Codes, SearchSpace
 
 NEW = DeviceSpec("simulated-new")

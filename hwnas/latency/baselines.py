@@ -1,0 +1,36 @@
+"""Forecasts without a latency table, which a table has to beat to be worth its timing."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.rng import stable_seed
+from hwnas.interfaces import FloatArray
+
+__all__ = ["forest_on_counts"]
+
+N_TREES = 50
+SHARE_OF_COUNTS = 1 / 3  # looked at per split: the default of regression forests (Breiman 2001)
+
+
+def forest_on_counts(
+    counts: FloatArray, measured_ms: FloatArray, fold: NDArray[np.int64]
+) -> FloatArray:
+    """[n]: latencies by a random forest on operator counts [n, p], fitted on the other folds.
+
+    It learns logarithms, so that small networks count as much as large ones.
+    """
+    from sklearn.ensemble import RandomForestRegressor
+
+    forecast = np.empty(len(measured_ms))
+    for number in np.unique(fold):
+        inside = fold == number
+        forest = RandomForestRegressor(
+            N_TREES,
+            max_features=SHARE_OF_COUNTS,
+            random_state=stable_seed(0, "latency/forest") % 2**32,
+        )
+        forest.fit(counts[~inside], np.log(measured_ms[~inside]))
+        forecast[inside] = np.exp(forest.predict(counts[inside]))
+    return forecast
