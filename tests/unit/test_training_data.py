@@ -62,6 +62,22 @@ def test_digits_without_augmentation_repeat_the_training_images():
     assert distance.max() < 1e-4
 
 
+def test_noise_on_digits_is_drawn_once_and_has_the_deviation_asked_for():
+    clean, noisy, again = (
+        digits.build(digits.Config(base_px=8, noise_std=std), seed=0) for std in (0.0, 0.5, 0.5)
+    )
+
+    def pixels(data):
+        xs, ys = zip(*data.eval_batches("val", 512), strict=True)
+        return torch.cat(xs) * data.info.std[0] + data.info.mean[0], torch.cat(ys)
+
+    (x, y), (noisy_x, noisy_y) = pixels(clean), pixels(noisy)
+    assert torch.equal(y, noisy_y)  # the same split
+    noise = noisy_x - x
+    assert abs(float(noise.std()) - 0.5) < 0.01 and abs(float(noise.mean())) < 0.01
+    assert torch.equal(noisy_x, pixels(again)[0])
+
+
 def test_digits_need_training_images():
     with pytest.raises(ValidationError, match=r"0\.9"):
         digits.Config(val_fraction=0.5, test_fraction=0.5)
