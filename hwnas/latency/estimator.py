@@ -15,6 +15,8 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["TableEstimator"]
 
+MIN_SHARE = 0.1  # of the operators' sum: a negative overhead leaves that much, whatever its source
+
 
 class TableEstimator:
     """A `LatencyEstimator` of one table and one space. Vectorised: microseconds per arch.
@@ -43,7 +45,9 @@ class TableEstimator:
 
     def latency_ms(self, codes: Codes) -> FloatArray:
         """Median latency forecast: [n]."""
-        return self._overhead_ms + op_sum(self.space, codes, self._prices)
+        operators = op_sum(self.space, codes, self._prices)
+        forecast: FloatArray = np.maximum(self._overhead_ms + operators, MIN_SHARE * operators)
+        return forecast
 
     def latency_p95_ms(self, codes: Codes) -> FloatArray:
         """95th percentile over runs: [n]."""

@@ -26,7 +26,7 @@ __all__ = [
     "Validation",
 ]
 
-FEATURES = ("overhead_ms", "scale", "cold_scale", "ms_per_million_macs")
+FEATURES = ("overhead_ms", "scale", "root_scale", "cold_scale", "ms_per_million_macs")
 FACTS_OF_TIMINGS = ("cpu", "runtime_version")
 MAX_MS = 1e9  # eleven days; sums of a network's rows stay finite
 MAX_SIZE = 1 << 24  # of channels and maps
@@ -116,8 +116,11 @@ class Correction:
     def __post_init__(self) -> None:
         if self.interval_fraction < 0 or self.p95_factor < 1:
             raise ValueError("expected interval_fraction >= 0 and p95_factor >= 1")
-        if any(not 0 <= value < MAX_MS for value in self.coefficients.values()):
-            raise ValueError("expected coefficients between 0 and 1e9: nothing saves time")
+        if any(
+            not (-MAX_MS if name == "overhead_ms" else 0) <= value < MAX_MS
+            for name, value in self.coefficients.items()
+        ):
+            raise ValueError("expected coefficients between 0 and 1e9: no operator saves time")
         if not set(self.coefficients) <= set(FEATURES):
             raise ValueError(f"expected coefficients of {', '.join(FEATURES)}")
 

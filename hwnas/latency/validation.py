@@ -24,11 +24,12 @@ __all__ = ["apply", "features", "fit_correction", "fit_quality", "refit_correcti
 Form = tuple[str, ...]
 
 LINE: Form = ("overhead_ms", "scale")
-MIXTURE: Form = (*LINE, "cold_scale")
+CURVE: Form = (*LINE, "root_scale")
+MIXTURE: Form = (*CURVE, "cold_scale")
 MACS_LINE: Form = ("overhead_ms", "ms_per_million_macs")
 MAX_FOLDS = 10
 MIN_NETS = 4
-MIN_MIXTURE_NETS = 12  # from which on a third coefficient is known well enough
+MIN_CURVE_NETS = 12  # from which on more than a line is known well enough
 
 
 def features(
@@ -36,11 +37,14 @@ def features(
 ) -> dict[str, FloatArray]:
     """[n] by coefficient name: what corrections are made of.
 
-    `scale`: sum of the rows; `cold_scale`: of what they take in cold caches, where that is known.
+    `scale`: sum of the rows; `root_scale`: of their square roots; `cold_scale`: of what they take
+    in cold caches, where that is known.
     """
     ops = enumerate_ops(space)
+    hot = np.array([rows[op].median_ms for op in ops])
     found: dict[str, FloatArray] = {
-        "scale": op_sum(space, codes, np.array([rows[op].median_ms for op in ops])),
+        "scale": op_sum(space, codes, hot),
+        "root_scale": op_sum(space, codes, np.sqrt(hot)),
         "overhead_ms": np.ones(len(codes)),
         "ms_per_million_macs": cost(space, codes, "macs") / 1e6,
     }
@@ -64,7 +68,9 @@ def row_prices(
     hot = np.array([rows[op].median_ms for op in ops])
     cold = np.array([rows[op].cold_ms or 0.0 for op in ops])
     macs = np.array([op_macs(op) for op in ops]) / 1e6
-    return scale * hot + cold_scale * cold + coefficients.get("ms_per_million_macs", 0.0) * macs
+    root_scale = coefficients.get("root_scale", 0.0)
+    ms_per_million_macs = coefficients.get("ms_per_million_macs", 0.0)
+    return scale * hot + root_scale * np.sqrt(hot) + cold_scale * cold + ms_per_million_macs * macs
 
 
 def apply(coefficients: Mapping[str, float], values: Mapping[str, FloatArray]) -> FloatArray:
@@ -79,14 +85,14 @@ def fit_correction(
     timings: Sequence[Timing],
     halves: tuple[FloatArray, FloatArray],
 ) -> Correction:
-    """A line on sums of rows, fitted on all measured networks `codes`, proven by cross-fitting.
+    """A price per operator, fitted on all measured networks `codes`, proven by cross-fitting.
 
     Rows count twice: as timed over and over, and as timed in cold caches. In a network an operator
     finds its caches somewhere between: full of the network's other weights where it is large, warm
-    where all of it fits. How much of either is for the measured networks to say. Measured on
-    mobilenet_v3 at 160 px, 40 networks: MAPE 1.05 % with both, 1.26 % with hot rows alone; beside
-    six busy processes on two cores 1.16 % and 1.65 %; on mobilenet_tiny no difference. Terms for
-    MACs or the number of ops added nothing (`benchmarks/latency_table.py`).
+    where all of it fits. Small operators lose more by it than large ones, hence the square roots;
+    how much of each is for the measured networks to say. Every price is positive, so nothing that
+    a network has more of makes it faster; only what all have in common may be negative. What was
+    tried, with numbers, is in docs/results.md.
 
     halves: the networks' latencies [n] from two halves of the rounds.
 
@@ -134,16 +140,21 @@ def fit_quality(forecast: FloatArray, measured: FloatArray) -> Fit:
 
 
 def _form(values: Mapping[str, FloatArray], n: int) -> Form:
-    return MIXTURE if "cold_scale" in values and n >= MIN_MIXTURE_NETS else LINE
+    if n < MIN_CURVE_NETS:
+        return LINE
+    return MIXTURE if "cold_scale" in values else CURVE
 
 
 def _fit(form: Form, values: Mapping[str, FloatArray], measured: FloatArray) -> dict[str, float]:
-    """Least squares of the relative errors; no term is negative, as nothing can save time."""
+    """Least squares of the relative errors; only the overhead may be negative."""
     from scipy.optimize import nnls
 
-    matrix = np.stack([values[name] / measured for name in form], axis=1)
-    solution = nnls(matrix, np.ones(len(measured)))[0]
-    return dict(zip(form, (float(value) for value in solution), strict=True))
+    columns = [values[name] / measured for name in form]
+    signed = [*columns, -columns[form.index("overhead_ms")]]
+    *solution, negative = nnls(np.stack(signed, axis=1), np.ones(len(measured)))[0].tolist()
+    found = dict(zip(form, solution, strict=True))
+    found["overhead_ms"] -= negative
+    return found
 
 
 def _cross_fit(form: Form, values: Mapping[str, FloatArray], measured: FloatArray) -> FloatArray:

@@ -116,7 +116,8 @@ def test_a_line_is_recovered_exactly(tiny_space: SearchSpace):
     codes = tiny_space.sample(rng(0, "line"), 30)
     measured = 1.1 * sums(tiny_space, codes) + 0.02
     correction = fit(tiny_space, codes, measured)
-    assert correction.coefficients == pytest.approx({"scale": 1.1, "overhead_ms": 0.02})
+    line = {"scale": 1.1, "overhead_ms": 0.02, "root_scale": 0.0}
+    assert correction.coefficients == pytest.approx(line, abs=1e-6)
     assert correction.validation.forecast.mape < 1e-9
     assert correction.validation.forecast.kendall_tau == pytest.approx(1.0)
     assert correction.validation.repeat_mape == pytest.approx(0.01)
@@ -150,14 +151,38 @@ def test_beside_every_forecast_is_what_op_counts_alone_give(tiny_space: SearchSp
     assert forest.mape > 0.02  # where the table's forecast is exact
 
 
-def test_no_term_is_fitted_to_save_time(tiny_space: SearchSpace):
+def test_small_operators_may_cost_more_than_their_share(tiny_space: SearchSpace):
+    """A price per op that grows as its square root beside its row, and savings common to all."""
+    rows = rows_of(tiny_space)
+    codes = tiny_space.sample(rng(0, "root"), 30)
+    ops = [lower(tiny_space, tiny_space.arch(row)) for row in codes]
+    roots = np.array([sum(np.sqrt(rows[op].median_ms) for op in net) for net in ops])
+    measured = 1.1 * sums(tiny_space, codes) + 0.3 * roots - 0.05
+    correction = fit(tiny_space, codes, measured)
+    expected = {"scale": 1.1, "overhead_ms": -0.05, "root_scale": 0.3}
+    assert correction.coefficients == pytest.approx(expected, abs=1e-6)
+    table = replace(table_of(tiny_space), corrections={tiny_space.id: correction})
+    forecast = TableEstimator(table, tiny_space).latency_ms(codes)
+    np.testing.assert_allclose(forecast, measured, rtol=1e-6)
+
+
+def test_a_forecast_is_never_negative(tiny_space: SearchSpace):
+    codes = tiny_space.sample(rng(0, "positive"), 20)
+    correction = replace(
+        fit(tiny_space, codes, sums(tiny_space, codes)),
+        coefficients={"scale": 1.0, "overhead_ms": -1e6},
+    )
+    table = replace(table_of(tiny_space), corrections={tiny_space.id: correction})
+    low = TableEstimator(table, tiny_space).latency_ms(codes)
+    np.testing.assert_allclose(low, 0.1 * sums(tiny_space, codes), rtol=1e-6)
+
+
+def test_no_operator_is_fitted_to_save_time(tiny_space: SearchSpace):
     """Latency that falls as the sum rises: better a flat forecast than one that rewards work."""
     codes = tiny_space.sample(rng(0, "negative"), 20)
     line = sums(tiny_space, codes)
     correction = fit(tiny_space, codes, 2 * line.max() - line)
-    assert correction.coefficients["scale"] == 0
-    below = fit(tiny_space, codes, 2 * line - line.min())
-    assert below.coefficients["overhead_ms"] == 0
+    assert correction.coefficients["scale"] == correction.coefficients["root_scale"] == 0
 
 
 def test_validation_forecasts_have_not_seen_their_network(tiny_space: SearchSpace):

@@ -24,7 +24,7 @@ from hwnas.spaces.cost import cost, op_macs
 from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.lowering import lower, network_key
 from hwnas.spaces.mobilenet_tiny import Config, build
-from hwnas.spaces.space import SearchSpace
+from hwnas.spaces.space import Codes, SearchSpace
 from tests.kit import FakeMachine, FakeTransport
 
 DEVICE = DeviceSpec("board")
@@ -40,8 +40,19 @@ def space() -> SearchSpace:
     return whole.restrict({"stem.width": (8,), **widths, **expands})
 
 
-def additive_machine(space: SearchSpace, slow: float = 1.0, **disturbances: Any) -> FakeTransport:
-    """A device whose networks take 20 us and the sum of their ops, 10 us and 1 ns per 10 MACs."""
+def additive_machine(
+    space: SearchSpace,
+    slow: float = 1.0,
+    *,
+    quirk: float = 0.0,
+    nets: Codes | None = None,
+    **disturbances: Any,
+) -> FakeTransport:
+    """A device whose networks take 20 us and the sum of their ops, 10 us and 1 ns per 10 MACs.
+
+    quirk: standard deviation of a factor that every network has of its own. nets: further networks
+    that it can time.
+    """
     everything = replace(space, allowed=())
 
     def op_ns(op: Any) -> float:
@@ -57,13 +68,16 @@ def additive_machine(space: SearchSpace, slow: float = 1.0, **disturbances: Any)
     def machine(plan: dict[str, Any]) -> FakeMachine:
         known = dict(times)
         pool = np.concatenate(
-            [validation_nets(space, n, seed=0) for n in (5, 12)]
+            [validation_nets(space, n, seed=0) for n in (5, 12, 30)]
             + [space.sample(rng(5, "extra"), 40)]
+            + ([] if nets is None else [nets])
         )
         for row in pool:
             arch = space.arch(row)
             total = 20_000 + sum(op_ns(op) for op in lower(space, arch))
-            known[f"net-{network_key(space, arch)}"] = total
+            key = network_key(space, arch)
+            factor = 1 + quirk * rng(0, "quirk", key).standard_normal()
+            known[f"net-{key}"] = total * factor
         known |= {i["id"]: 123_000.0 for i in plan["items"] if i["id"] not in known}
         return FakeMachine({k: v * slow for k, v in known.items()}, **disturbances)
 
@@ -93,6 +107,31 @@ def test_a_noisy_drifting_device_is_forecast_well(space: SearchSpace, tmp_path: 
     table = profile(space, DEVICE, tmp_path, QUICK, transport=transport)
     forecast = table.corrections[space.id].validation.forecast
     assert forecast.mape < 0.02 and forecast.kendall_tau > 0.9
+
+
+def test_intervals_hold_on_a_noisy_device(space: SearchSpace, tmp_path: Path):
+    """300 forecasts of unseen networks by ten tables; noise, interruptions and drift included.
+
+    Every network has 3 % of its own, which no table can know.
+    """
+    seen = {network_key(space, space.arch(c)) for c in validation_nets(space, 30, seed=0)}
+    inside = []
+    for draw in range(10):
+        pool = space.sample(rng(draw, "unseen"), 400)
+        keys = {network_key(space, space.arch(c)): i for i, c in enumerate(pool)}
+        unseen = pool[[i for key, i in keys.items() if key not in seen][:30]]
+        transport = additive_machine(
+            space, quirk=0.03, nets=unseen, noise=0.02, outliers=0.05, cold=1.5, seed=draw,
+            drift=lambda t: 1 + 0.1 * (t * 1e-9 % 0.1),
+        )  # fmt: skip
+        config = QUICK.model_copy(update={"n_validation": 30})
+        folder = tmp_path / str(draw)
+        table = profile(space, DEVICE, folder, config, transport=transport)
+        found = time_networks(space, unseen, DEVICE, folder / "u", config, transport=transport)
+        ms = np.array([timing.median_ms for timing in found.timings])
+        low, high = TableEstimator(table, space).interval_ms(unseen).T
+        inside.append((low <= ms) & (ms <= high))
+    assert np.size(inside) >= 300 and 0.85 <= np.mean(inside) <= 0.95
 
 
 def test_a_throttling_device_is_reported_with_its_table(
