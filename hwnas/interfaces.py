@@ -352,9 +352,11 @@ class Exporter(Protocol):
         input_shape: Sequence[int],
         folder: Path,
         metadata: Mapping[str, str] | None = None,
+        images: NDArray[np.float32] | None = None,
     ) -> tuple[Path, ...]:
-        """Write files into `folder`; `input_shape` is [C, H, W]. Returns their paths.
+        """Write files into `folder`; `input_shape` is [C, H, W]. Returns their paths, model first.
 
         `metadata` (arch key, preprocessing, ...) is kept inside the file where the format can.
+        images: [n, C, H, W], normalised training images, for formats that are calibrated.
         """
         ...

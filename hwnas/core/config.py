@@ -20,10 +20,21 @@ from pydantic_core import PydanticCustomError
 from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.registry import Registry
 
-__all__ = ["StrictModel", "build_model", "override", "parse_yaml", "read_yaml", "variant"]
+__all__ = [
+    "LATER",
+    "StrictModel",
+    "build_model",
+    "override",
+    "parse_yaml",
+    "read_yaml",
+    "settled",
+    "variant",
+]
 
 MAX_YAML_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 40
+LATER = "added later"
+"""Annotates a field that a section gained (`Annotated[int, LATER]`): see `settled`."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -34,6 +45,22 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
     )
+
+
+def settled(section: BaseModel) -> dict[str, Any]:
+    """JSON of a section, for hashes and comparisons of what results depend on.
+
+    Fields marked `LATER` are left out where they have their default, so that what was made before
+    they existed stays valid.
+    """
+    plain = section.model_dump(mode="json")
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if LATER in field.metadata and value == field.default:
+            del plain[name]
+        elif isinstance(value, BaseModel):
+            plain[name] = settled(value)
+    return plain
 
 
 def variant(registry: Registry) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,27 +20,38 @@ __all__ = ["Checkpoints"]
 
 log = logging.getLogger(__name__)
 
-KEEP = 2
 _META = ("step", "notes", "identity", "optimizer_scalars", "sha256")
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The last two checkpoints of one training in `folder`.
+    """The last checkpoints of one training in `folder`, and the best weights.
 
     `identity` is what the weights depend on (config, seed, space, data), as JSON. A checkpoint is
     `step-N.safetensors`, written first, and `step-N.json` with its sha256, which makes it count: a
-    kill at any moment leaves the previous one valid.
+    kill at any moment leaves the previous one valid. `keep` of them stay.
     """
 
     folder: Path
     identity: dict[str, Any]
+    keep: int = 2
 
     def save(
-        self, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, notes: Any
+        self,
+        step: int,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        notes: Any,
+        *,
+        average: torch.nn.Module | None = None,
     ) -> None:
-        """Store what training from `step` on depends on; `notes` is the caller's JSON."""
+        """Store what training from `step` on depends on.
+
+        `notes` is the caller's JSON; `average` a moving average of the weights.
+        """
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+        if average is not None:
+            tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
         scalars = {}
         for index, state in optimizer.state_dict()["state"].items():
             for name, value in state.items():
@@ -47,7 +59,7 @@ class Checkpoints:
                     tensors[f"optimizer.{index}.{name}"] = value
                 else:
                     scalars[f"{index}.{name}"] = value
-        data = safetensors.torch.save({k: v.detach().contiguous() for k, v in tensors.items()})
+        data = _bytes_of(tensors)
         stem = self.folder / f"step-{step:08d}"
         write_bytes(stem.with_suffix(".safetensors"), data)
         meta = {
@@ -59,13 +71,21 @@ class Checkpoints:
             "sha256": hashlib.sha256(data).hexdigest(),
         }
         write_json(stem.with_suffix(".json"), meta)
-        kept = {path.stem for path in self._metas()[:KEEP]}
+        kept = {path.stem for path in self._metas()[: self.keep]}
         for path in sorted(self.folder.glob("step-*")):  # .json goes before its .safetensors
             if path.stem not in kept:
                 path.unlink()
 
+    def save_best(self, model: torch.nn.Module, facts: Mapping[str, str]) -> None:
+        """Replace `best.safetensors`: weights alone, with `facts` as the file's metadata."""
+        write_bytes(self.folder / "best.safetensors", _bytes_of(model.state_dict(), metadata=facts))
+
     def restore(
-        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        average: torch.nn.Module | None = None,
     ) -> tuple[int, Any] | None:
         """Load the newest intact checkpoint: its step and notes; None if there is none.
 
@@ -85,7 +105,10 @@ class Checkpoints:
                 log.warning("skipping the damaged checkpoint %s: %s", path.with_suffix(""), error)
                 continue
             self._check_identity(identity, path)
-            _load(model, optimizer, safetensors.torch.load(data), scalars)
+            tensors = safetensors.torch.load(data)
+            _load(model, optimizer, tensors, scalars)
+            if average is not None:
+                average.load_state_dict(_part(tensors, "average."))
             return step, notes
         return None
 
@@ -109,6 +132,18 @@ class Checkpoints:
             )
 
 
+def _bytes_of(
+    tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    data: bytes = safetensors.torch.save(plain, dict(metadata) if metadata else None)
+    return data
+
+
+def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {prefix: value}
@@ -124,8 +159,7 @@ def _load(
     tensors: dict[str, torch.Tensor],
     scalars: dict[str, Any],
 ) -> None:
-    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    model.load_state_dict(weights)
+    model.load_state_dict(_part(tensors, "model."))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in tensors.items():

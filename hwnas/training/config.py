@@ -7,21 +7,27 @@ inherited top1 of random subnets 0.95 .. 0.99, test top1 of fine-tuned ones 0.98
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from hwnas.core.config import StrictModel, variant
+from hwnas.core.config import LATER, StrictModel, variant
+from hwnas.nets.proxies import REGISTRY as PROXIES
 from hwnas.training.samplers import REGISTRY as SAMPLERS
 from hwnas.training.samplers.sandwich import Config as Sandwich
 
 __all__ = [
+    "AverageConfig",
     "CalibrationConfig",
     "FinetuneConfig",
     "LabelConfig",
     "OptimizerConfig",
+    "RankingConfig",
     "SupernetConfig",
+    "TeacherConfig",
     "TrainConfig",
+    "TrainedLabelConfig",
 ]
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -29,19 +35,31 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class OptimizerConfig(StrictModel):
-    """An optimiser of timm with linear warm-up and one cosine down to `min_lr`, per step."""
+    """An optimiser of timm with linear warm-up and one of timm's schedules, per step."""
 
     name: str = Field(default="adamw", description="a name of timm.optim.list_optimizers()")
     lr: float = Field(
         default=2e-2, gt=0, description="peak learning rate, of the batch size as it is"
     )
-    min_lr: float = Field(default=0.0, ge=0, description="learning rate at the end of the cosine")
+    min_lr: float = Field(default=0.0, ge=0, description="learning rate at the end")
+    schedule: Annotated[Literal["cosine", "step", "poly", "tanh", "constant"], LATER] = Field(
+        default="cosine", description="of the learning rate after the warm-up"
+    )
+    decay_every: Annotated[float, LATER] = Field(
+        default=0.3, gt=0, le=1, description="of schedule step: share of the steps between decays"
+    )
+    decay_rate: Annotated[float, LATER] = Field(
+        default=0.1, gt=0, le=1, description="of schedule step: factor of a decay"
+    )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="where the optimiser has one")
     weight_decay: float = Field(default=1e-2, ge=0, description="not on biases and BN parameters")
     warmup: Fraction = Field(
         default=0.05, description="share of the steps that ramp up from lr / 100"
     )
     clip_norm: float | None = Field(default=1.0, gt=0, description="largest global gradient norm")
+    clip_value: Annotated[float | None, LATER] = Field(
+        default=None, gt=0, description="largest absolute value in a gradient (AttentiveNAS: 1)"
+    )
 
 
 class CalibrationConfig(StrictModel):
@@ -70,19 +88,85 @@ class SupernetConfig(StrictModel):
     )
 
 
+class RankingConfig(StrictModel):
+    """Pairs of archs in every step, ordered by a prior (PGONAS 2206.13329): two passes per pair."""
+
+    pairs: Count = Field(default=2, description="pairs per step")
+    prior: variant(PROXIES) = Field(  # type: ignore[valid-type]
+        default={"name": "macs"}, validate_default=True, description="which arch is better"
+    )
+    gradient: Literal["better", "both"] = Field(
+        default="better", description="`both` also raises the loss of the worse arch"
+    )
+    schedule: Literal["constant", "warmup", "sine", "trapezoid"] = Field(
+        default="warmup", description="of the weight (lambda)"
+    )
+    peak: float = Field(default=2.0, gt=0, description="largest weight")
+    ramp: float = Field(default=0.2857, gt=0, le=1, description="share of the steps that rise")
+    min_distance: Count = Field(
+        default=1, description="choices in which a pair differs, where there are such archs"
+    )
+
+
+class TeacherConfig(StrictModel):
+    """A trained timm model beside the labels: (1 - w) * labels + w * its logits."""
+
+    model: str = Field(description="a name of timm.list_models()")
+    weights: Path = Field(description=".safetensors or .npz of the model; nothing is downloaded")
+    px: Count | None = Field(default=None, description="resolution it sees; that of the data")
+    weight: float = Field(default=0.5, ge=0, le=1, description="w")
+    normalisation: Literal["data", "timm"] = Field(
+        default="data", description="mean and std that it was trained with: the data's or timm's"
+    )
+
+
+class AverageConfig(StrictModel):
+    """Exponential moving average of the weights, which is then what is scored and exported."""
+
+    decay: float = Field(default=0.998, gt=0, lt=1, description="per step")
+    warmup: bool = Field(default=True, description="shorter memory at first (timm's ModelEmaV3)")
+
+
 class TrainConfig(StrictModel):
-    """Supernet training by the sandwich rule with in-place distillation (BigNAS 2003.11142)."""
+    """Supernet training, by default sandwich rule and in-place distillation (BigNAS 2003.11142).
+
+    With `accumulation` k every batch is split into k parts that run one after the other, as each
+    with its own BN statistics; gradients are averaged. Memory is that of a part. Without BN the
+    result is that of the undivided batch.
+    """
 
     steps: Count = Field(
         default=280, description="optimiser steps; each runs every arch of the sampler"
     )
     batch_size: Annotated[int, Field(ge=2)] = 32
+    accumulation: Annotated[Count, LATER] = Field(
+        default=1, description="parts of a batch that run one after the other"
+    )
     sampler: variant(SAMPLERS) = Field(default=Sandwich(), description="which archs a step runs")  # type: ignore[valid-type]
     optimizer: OptimizerConfig = OptimizerConfig()
     label_smoothing: Fraction = Field(default=0.1, description="on the largest only")
     dropout: Fraction = Field(default=0.0, description="before the classifier of the largest")
     drop_path: Fraction = Field(default=0.0, description="on the residual branches of the largest")
     temperature: float = Field(default=1.0, gt=0, description="of the distillation's softmaxes")
+    distillation: Annotated[Literal["soft_cross_entropy", "kl", "alpha"], LATER] = Field(
+        default="soft_cross_entropy",
+        description="`alpha`: AlphaNet's clipped, adaptive alpha-divergence (2102.07954)",
+    )
+    alpha_clip: Annotated[float, LATER] = Field(
+        default=5.0, gt=1, description="largest importance weight of `alpha`"
+    )
+    ranking: Annotated[RankingConfig | None, LATER] = Field(
+        default=None, description="ranking pairs beside the sampler's archs"
+    )
+    teacher: Annotated[TeacherConfig | None, LATER] = Field(
+        default=None, description="a timm model that teaches whoever learns labels"
+    )
+    ema: Annotated[AverageConfig | None, LATER] = Field(
+        default=None, description="a moving average of the weights, to be exported"
+    )
+    precision: Annotated[Literal["fp32", "bf16", "fp16"], LATER] = Field(
+        default="fp32", description="mixed precision on CUDA; CPUs stay with fp32"
+    )
     calibration: CalibrationConfig = Field(
         default=CalibrationConfig(), description="for the curves"
     )
@@ -91,6 +175,23 @@ class TrainConfig(StrictModel):
     )
     curve_images: Count = Field(default=512, description="validation images of a point, at most")
     checkpoint_every: Count = Field(default=70, description="steps between two checkpoints")
+    keep_last: Annotated[Count, LATER] = Field(default=2, description="checkpoints that stay")
+    keep_best: Annotated[bool, LATER] = Field(
+        default=True, description="also keep the weights of the best mean top1 of the curves"
+    )
+    tensorboard: Annotated[bool, LATER] = Field(
+        default=False, description="rows also go to the run's folder `tensorboard`"
+    )
+
+    @model_validator(mode="after")
+    def _parts_are_equal(self) -> TrainConfig:
+        size, rest = divmod(self.batch_size, self.accumulation)
+        if self.accumulation > 1 and (rest or size < 2):
+            raise ValueError(
+                f"accumulation {self.accumulation} does not divide batch_size {self.batch_size} "
+                "into equal parts of 2 images or more"
+            )
+        return self
 
 
 class FinetuneConfig(StrictModel):
@@ -107,6 +208,15 @@ class FinetuneConfig(StrictModel):
     calibration: CalibrationConfig = CalibrationConfig()
 
 
+class TrainedLabelConfig(StrictModel):
+    """Labels of archs that are trained alone, from fresh weights: dear, few, and the truth."""
+
+    n: Annotated[int, Field(ge=0, description="random archs that are trained alone; 0: none")] = 0
+    recipe: FinetuneConfig = Field(
+        default=FinetuneConfig(epochs=30, distillation=0.0), description="without a teacher"
+    )
+
+
 class LabelConfig(StrictModel):
     """Scores of sampled subnets, which the accuracy predictor learns from."""
 
@@ -115,3 +225,4 @@ class LabelConfig(StrictModel):
         default="supernet", description="weights that the labels come from"
     )
     calibration: CalibrationConfig = CalibrationConfig()
+    trained: Annotated[TrainedLabelConfig, LATER] = TrainedLabelConfig()

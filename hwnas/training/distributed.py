@@ -116,6 +116,7 @@ class Ranks:
             return
         import torch
         import torch.distributed as dist
+        from torch.distributed.distributed_c10d import PrefixStore
 
         gpus, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
         if gpus and local >= gpus:
@@ -129,7 +130,7 @@ class Ranks:
             torch.cuda.set_device(local)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if gpus else "gloo",
-            store=dist.PrefixStore(f"group/{next(self._groups)}", self.store),
+            store=PrefixStore(f"group/{next(self._groups)}", self.store),
             rank=self.rank,
             world_size=self.size,
             timeout=PATIENCE,
@@ -173,7 +174,8 @@ class Ranks:
         import torch.distributed as dist
 
         gradients = [weight.grad for weight in weights if weight.grad is not None]
-        flat = torch.cat([*(g.reshape(-1) for g in gradients), gradients[0].new_tensor(losses)])
+        like = gradients[0] if gradients else torch.empty(0)
+        flat = torch.cat([*(g.reshape(-1) for g in gradients), like.new_tensor(losses)])
         try:
             dist.all_reduce(flat)
         except RuntimeError as error:
@@ -185,7 +187,8 @@ class Ranks:
                 "training goes on from its last checkpoint",
             ) from error
         flat /= self.size
-        *means, mean_losses = flat.split([*(g.numel() for g in gradients), len(losses)])
+        sizes = [*(gradient.numel() for gradient in gradients), len(losses)]
+        *means, mean_losses = torch.split(flat, sizes)
         for gradient, mean in zip(gradients, means, strict=True):
             gradient.copy_(mean.view(gradient.shape))
         found: list[float] = mean_losses.tolist()
@@ -218,7 +221,8 @@ def _is_one_of_many() -> bool:
 
 
 def _store() -> Any:
-    import torch.distributed as dist
+    from torch.distributed import distributed_c10d as c10d
+    from torch.distributed.rendezvous import rendezvous
 
-    store, _, _ = next(dist.rendezvous("env://"))
-    return dist.PrefixStore("hwnas", store)
+    store, _, _ = next(rendezvous("env://"))
+    return c10d.PrefixStore("hwnas", store)

@@ -33,13 +33,16 @@ class Score(NamedTuple):
 
 @torch.inference_mode()
 def evaluate(model: torch.nn.Module, batches: Iterable[Batch]) -> Score:
-    """Score an eval-mode model on batches that have its resolution already.
+    """Score an eval-mode model, where it is, on batches that have its resolution already.
 
     Raises:
         UserError: there are no images.
     """
     correct, loss, n = 0, 0.0, 0
+    parameter = next(model.parameters(), None)
     for x, y in batches:
+        if parameter is not None:
+            x, y = x.to(parameter.device), y.to(parameter.device)
         logits = model(x)
         correct += int((logits.argmax(dim=1) == y).sum())
         loss += float(torch.nn.functional.cross_entropy(logits, y, reduction="sum"))
@@ -83,6 +86,17 @@ class SupernetEvaluator:
             if left <= 0:
                 break
         self._resized: dict[int, tuple[list[torch.Tensor], list[Batch]]] = {}
+
+    @property
+    def chance(self) -> float:
+        """Top-1 of always naming the most frequent class of the images that are scored."""
+        labels = torch.cat([y for _, y in self._images])
+        return float(torch.bincount(labels).max()) / len(labels)
+
+    @property
+    def n_images(self) -> int:
+        """How many images are scored."""
+        return sum(len(y) for _, y in self._images)
 
     def network(self, arch: Arch) -> torch.nn.Module:
         """The arch as an eval-mode module with inherited weights and recalibrated BN."""

@@ -1,35 +1,49 @@
-"""Supernet training: sandwich steps, three live curves, checkpoints that resume exactly on CPU."""
+"""Supernet training: steps, three live curves, checkpoints that resume exactly on CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from timm.utils import ModelEmaV3
 
+from hwnas.core.config import settled
 from hwnas.core.progress import Progress, silent
 from hwnas.core.records import dump
-from hwnas.core.rng import stable_seed
-from hwnas.interfaces import ArchSampler, DataModule
+from hwnas.core.store import file_hash
+from hwnas.interfaces import CostMetric, DataModule, LearningSampler
 from hwnas.nets.supernet import Supernet
-from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import SearchSpace
 from hwnas.training.checkpoint import Checkpoints
 from hwnas.training.config import TrainConfig
-from hwnas.training.data import batches_from
+from hwnas.training.curves import CollapseWatch, curve_archs
+from hwnas.training.data import Batch, batches_from
 from hwnas.training.distributed import ALONE, Ranks
 from hwnas.training.evaluate import SupernetEvaluator
 from hwnas.training.optim import Stepper
-from hwnas.training.samplers import REGISTRY as SAMPLERS
-from hwnas.training.sandwich import sandwich_step
+from hwnas.training.precision import Precision
+from hwnas.training.step import StepLosses, SupernetStep, Trials, supernet_step
 
-__all__ = ["curve_archs", "train_supernet"]
+__all__ = ["train_supernet"]
 
-REPORTING = {"calibration", "curve_every", "curve_images", "checkpoint_every"}
+REPORTING = {
+    "calibration",
+    "checkpoint_every",
+    "curve_every",
+    "curve_images",
+    "keep_best",
+    "keep_last",
+    "tensorboard",
+}
 """Settings that leave the weights as they are, and may differ when training resumes."""
+
+NO_METRICS: Mapping[str, CostMetric] = {}
+CPU = torch.device("cpu")
 
 
 def train_supernet(
@@ -41,8 +55,10 @@ def train_supernet(
     checkpoints: Path,
     on_metrics: Callable[[dict[str, Any]], None],
     progress: Progress = silent,
+    metrics: Mapping[str, CostMetric] = NO_METRICS,
+    device: torch.device = CPU,
     ranks: Ranks = ALONE,
-) -> None:
+) -> Supernet:
     """Train `supernet` in place for `config.steps` steps, continuing from the last checkpoint.
 
     Killed between any two moments and called again with a fresh supernet of the same seed, it ends
@@ -50,95 +66,174 @@ def train_supernet(
     last checkpoint, so that calling again only loads it.
 
     Args:
-        supernet: in train mode; left so.
+        supernet: in train mode; left so, on `device`.
         data: its training images; the curves use the first `curve_images` of validation.
         config: the recipe.
         seed: of arch choices, dropout and drop-path.
         checkpoints: folder of this training alone.
         on_metrics: gets a JSON-ready row every `curve_every` steps: step, lr, the mean loss per
-            slot of the sampler since the last row, and per curve `top1` and `val_loss`. After a
-            resume, rows of steps past the checkpoint come again, identical.
+            slot of the sampler since the last row (and `ranking`, of its pairs), per curve `top1`
+            and `val_loss`, and which of them have `collapsed`, if any. After a resume, rows of
+            steps past the checkpoint come again, identical.
         progress: steps done, with the last row's accuracies.
+        metrics: prices by metric key (`macs`, `latency_ms@device`) for samplers and priors.
+        device: where to train.
         ranks: the processes that train together: all run the same archs, each on its part of every
             batch; rank 0 alone writes checkpoints and rows.
+
+    Returns:
+        The supernet to use: `supernet`, or its moving average where `config.ema` asks for one.
 
     Raises:
         UserError: a loss is NaN or infinite; settings differ from the checkpoint's; too few images.
     """
-    space = supernet.space
-    sampler: ArchSampler = SAMPLERS.load(config.sampler.name).build(
-        config.sampler, space, seed=seed
+    _move(supernet, device)
+    precision = Precision.of(config.precision, device)
+    run_step = supernet_step(
+        supernet, data, config, seed=seed, metrics=metrics, precision=precision, ranks=ranks
     )
-    stepper = Stepper(supernet, config.optimizer, n_steps=config.steps)
-    store = Checkpoints(checkpoints, _identity(space, data, config, seed))
-    start = 0
-    losses: list[list[float]] = []  # per step since the last row, per slot
-    note = ""
-    if (restored := store.restore(supernet, stepper.optimizer)) is not None:
-        start, (losses, note) = restored
+    trials = Trials(run_step, data, config.batch_size)
+    stepper = Stepper(supernet, config.optimizer, n_steps=config.steps, scaler=precision.scaler)
+    ema = None
+    if config.ema is not None:
+        ema = ModelEmaV3(supernet, config.ema.decay, use_warmup=config.ema.warmup)
+    used: Supernet = supernet if ema is None else ema.module.train()
+    store = Checkpoints(checkpoints, _identity(data, run_step), config.keep_last)
+    restored = store.restore(supernet, stepper.optimizer, average=used if ema else None)
+    start, state = 0, _State()
+    if restored is not None:
+        start = restored[0]
+        state = _State.of(restored[1], run_step)
     curves = SupernetEvaluator(
-        supernet, data, config.calibration, seed=seed, n_images=config.curve_images
+        used, data, config.calibration, seed=seed, n_images=config.curve_images
     )
+    watch = CollapseWatch(curves.chance, curves.n_images, state.peaks)
     ranks.align(start, supernet.parameters())
-    progress(start, config.steps, note)
+    progress(start, config.steps, state.note)
     batches = batches_from(data, config.batch_size, start, rank=ranks.rank, n_ranks=ranks.size)
-    for step, (x, y) in enumerate(islice(batches, config.steps - start), start):
+    for step, (x, y) in enumerate(_placed(islice(batches, config.steps - start), device), start):
+        trials.before(step)
         stepper.start(step)
-        archs = sampler.archs(step)
-        own = sandwich_step(
-            supernet,
-            x,
-            y,
-            archs,
-            rng=torch.Generator().manual_seed(
-                stable_seed(seed, "train/dropout", step, *ranks.path)
-            ),
-            label_smoothing=config.label_smoothing,
-            dropout=config.dropout,
-            drop_path=config.drop_path,
-            temperature=config.temperature,
+        losses = run_step(step, x, y)
+        stepper.finish(
+            [*losses.nets, *losses.pairs],
+            step=step,
+            nets=losses.names,
+            batch=_position(data, config, step),
         )
-        losses.append(ranks.average(supernet.parameters(), own))
-        stepper.finish(losses[-1], step=step, nets=[f"arch {arch.key}" for arch in archs])
+        if ema is not None:
+            ema.update(supernet, step=step)
         done = step + 1
         if not ranks.leads:
-            losses = []
             continue
+        state.losses.append(losses)
         if done % config.curve_every == 0 or done == config.steps:
-            row = _metrics(curves, space, done, stepper.lr, losses)
+            row = _row(curves, supernet.space, done, stepper.lr, state.losses)
+            if collapsed := watch.check(done, config.steps, row["top1"]):
+                row["collapsed"] = collapsed
             on_metrics(row)
-            note = "top1 " + " ".join(f"{name} {row['top1'][name]:.3f}" for name in row["top1"])
-            losses = []
+            state.losses, state.note = [], _note(row)
+            mean = float(np.mean(list(row["top1"].values())))
+            if config.keep_best and mean > state.best:
+                state.best = mean
+                store.save_best(used, {"step": str(done), "mean_top1": f"{mean:.4f}"})
         if done % config.checkpoint_every == 0 or done == config.steps:
-            store.save(done, supernet, stepper.optimizer, [losses, note])
-        progress(done, config.steps, note)
+            notes = state.plain(run_step)
+            store.save(done, supernet, stepper.optimizer, notes, average=used if ema else None)
+        progress(done, config.steps, state.note)
+    return used
 
 
-def curve_archs(space: SearchSpace) -> dict[str, Arch]:
-    """Archs of the three curves; `middle` takes the middle allowed code of every choice."""
-    middle = space.arch([codes[len(codes) // 2] for codes in space.allowed])
-    return {"largest": space.largest(), "middle": middle, "smallest": space.smallest()}
+@dataclass
+class _State:
+    """What a training knows besides weights and optimiser; travels in the checkpoints.
+
+    losses: of the steps since the last row; best: mean top1 of the curves, the highest so far.
+    """
+
+    losses: list[StepLosses] = field(default_factory=list)
+    note: str = ""
+    best: float = -1.0
+    peaks: dict[str, list[float]] = field(default_factory=dict)
+
+    def plain(self, run_step: SupernetStep) -> dict[str, Any]:
+        """As JSON, with the states of the sampler and of the loss scaler."""
+        sampler, scaler = run_step.sampler, run_step.precision.scaler
+        return {
+            "losses": [[losses.nets, losses.pairs] for losses in self.losses],
+            "note": self.note,
+            "best": self.best,
+            "peaks": self.peaks,
+            "sampler": sampler.state() if isinstance(sampler, LearningSampler) else None,
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+
+    @staticmethod
+    def of(notes: Any, run_step: SupernetStep) -> _State:
+        """Inverse of `plain`: also loads the states of sampler and scaler."""
+        if isinstance(notes, list):  # as checkpoints had them before there was more to note
+            losses, note = notes
+            return _State([StepLosses(nets, [], []) for nets in losses], note)
+        if isinstance(run_step.sampler, LearningSampler):
+            run_step.sampler.load_state(notes["sampler"])
+        if run_step.precision.scaler is not None and notes["scaler"] is not None:
+            run_step.precision.scaler.load_state_dict(notes["scaler"])
+        losses = [StepLosses(nets, pairs, []) for nets, pairs in notes["losses"]]
+        return _State(losses, notes["note"], notes["best"], notes["peaks"])
 
 
-def _metrics(
-    curves: SupernetEvaluator, space: SearchSpace, step: int, lr: float, losses: list[list[float]]
+def _move(supernet: Supernet, device: torch.device) -> None:
+    if device.type != "cpu":  # on a CPU, convolutions take their weights as they are
+        supernet.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _placed(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    for x, y in batches:
+        yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+
+
+def _position(data: DataModule, config: TrainConfig, step: int) -> str:
+    """Which batch step `step` sees, for the message if its loss is not finite."""
+    epoch, batch = divmod(step, max(1, data.info.n_images["train"] // config.batch_size))
+    return f"batch {batch} of epoch {epoch}"
+
+
+def _row(
+    curves: SupernetEvaluator, space: SearchSpace, step: int, lr: float, losses: list[StepLosses]
 ) -> dict[str, Any]:
     scores = {name: curves.evaluate(arch) for name, arch in curve_archs(space).items()}
-    return {
-        "step": step,
-        "lr": lr,
-        "losses": [float(loss) for loss in np.mean(losses, axis=0)],
-        "top1": {name: score.top1 for name, score in scores.items()},
-        "val_loss": {name: score.val_loss for name, score in scores.items()},
-    }
+    row: dict[str, Any] = {"step": step, "lr": lr, "losses": _means([x.nets for x in losses])}
+    if ranking := _means([x.pairs for x in losses]):
+        row["ranking"] = ranking
+    row["top1"] = {name: score.top1 for name, score in scores.items()}
+    row["val_loss"] = {name: score.val_loss for name, score in scores.items()}
+    return row
 
 
-def _identity(
-    space: SearchSpace, data: DataModule, config: TrainConfig, seed: int
-) -> dict[str, Any]:
-    return {
-        "config": config.model_dump(mode="json", exclude=REPORTING),
-        "seed": seed,
-        "space": space.fingerprint,
+def _means(rows: list[list[float]]) -> list[float]:
+    """Mean of every column; rows may be of unequal length, as phases of a sampler are."""
+    n = max((len(row) for row in rows), default=0)
+    return [float(np.mean([row[i] for row in rows if len(row) > i])) for i in range(n)]
+
+
+def _note(row: dict[str, Any]) -> str:
+    collapsed = row.get("collapsed", [])
+    parts = [
+        f"{name} {value:.3f}" + " (collapsed)" * (name in collapsed)
+        for name, value in row["top1"].items()
+    ]
+    return "top1 " + " ".join(parts)
+
+
+def _identity(data: DataModule, run_step: SupernetStep) -> dict[str, Any]:
+    config = run_step.config
+    recipe = settled(config)
+    found = {
+        "config": {key: value for key, value in recipe.items() if key not in REPORTING},
+        "seed": run_step.seed,
+        "space": run_step.supernet.space.fingerprint,
         "data": dump(data.info, versioned=False),
     }
+    if config.teacher is not None:
+        found["teacher"] = file_hash(config.teacher.weights)
+    return found

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 
 import torch
 from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler import (
+    CosineLRScheduler,
+    PolyLRScheduler,
+    StepLRScheduler,
+    TanhLRScheduler,
+)
+from timm.scheduler.scheduler import Scheduler
 
 from hwnas.core.errors import UserError
 from hwnas.training.config import OptimizerConfig
@@ -22,7 +28,14 @@ class Stepper:
         UserError: timm knows no such optimiser, or it refuses the settings.
     """
 
-    def __init__(self, model: torch.nn.Module, config: OptimizerConfig, *, n_steps: int) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        config: OptimizerConfig,
+        *,
+        n_steps: int,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
         try:
             self.optimizer = create_optimizer_v2(
                 model,
@@ -40,14 +53,9 @@ class Stepper:
             ) from error
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._clip_norm = config.clip_norm or math.inf
-        self._schedule = CosineLRScheduler(
-            self.optimizer,
-            t_initial=n_steps,
-            lr_min=config.min_lr,
-            warmup_t=round(config.warmup * n_steps),
-            warmup_lr_init=config.lr / 100,
-            t_in_epochs=False,
-        )
+        self._clip_value = config.clip_value
+        self._scaler = scaler
+        self._schedule = _schedule(self.optimizer, config, n_steps)
 
     @property
     def lr(self) -> float:
@@ -59,20 +67,55 @@ class Stepper:
         self._schedule.step_update(step)
         self.optimizer.zero_grad(set_to_none=True)
 
-    def finish(self, losses: Sequence[float], *, step: int, nets: Sequence[str]) -> None:
+    def finish(
+        self, losses: Sequence[float], *, step: int, nets: Sequence[str], batch: str = ""
+    ) -> None:
         """Clip the gradients and update the weights, unless something is not finite.
+
+        With a scaler (fp16) gradients that overflow are dropped and the scale is lowered. `nets`
+        and `batch` say in errors what the losses are of.
 
         Raises:
             UserError: a loss or the gradient is NaN or infinite; the weights are left untouched.
         """
         culprits = [net for net, loss in zip(nets, losses, strict=True) if not math.isfinite(loss)]
+        if self._scaler is not None:
+            self._scaler.unscale_(self.optimizer)
+        if self._clip_value is not None:
+            torch.nn.utils.clip_grad_value_(self._parameters, self._clip_value)
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self._clip_norm))
-        if culprits or not math.isfinite(norm):
+        if culprits or (not math.isfinite(norm) and not self._can_lower_scale()):
             raise UserError(
                 f"training diverged: the {'loss' if culprits else 'gradient'} is not finite",
                 found=f"losses {list(losses)}, gradient norm {norm}",
-                where=f"step {step}, {'; '.join(culprits or nets)}",
+                where=f"step {step}, {'; '.join(culprits or nets)}" + (batch and f"; {batch}"),
                 fix="lower optimizer.lr or optimizer.clip_norm, or lengthen optimizer.warmup; the "
                 "last checkpoint is intact",
             )
-        self.optimizer.step()
+        if self._scaler is None:
+            self.optimizer.step()
+        else:
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+
+    def _can_lower_scale(self) -> bool:
+        return self._scaler is not None and self._scaler.get_scale() > 1
+
+
+def _schedule(optimizer: torch.optim.Optimizer, config: OptimizerConfig, n_steps: int) -> Scheduler:
+    """timm's schedule of that name: a function of the step number alone, so it has no state."""
+    warmup = {
+        "warmup_t": round(config.warmup * n_steps),
+        "warmup_lr_init": config.lr / 100,
+        "t_in_epochs": False,
+    }
+    if config.schedule in ("step", "constant"):
+        return StepLRScheduler(
+            optimizer,
+            decay_t=max(1, round(config.decay_every * n_steps)),
+            decay_rate=config.decay_rate if config.schedule == "step" else 1.0,
+            warmup_prefix=False,
+            **warmup,
+        )
+    kinds = {"cosine": CosineLRScheduler, "poly": PolyLRScheduler, "tanh": TanhLRScheduler}
+    return kinds[config.schedule](optimizer, t_initial=n_steps, lr_min=config.min_lr, **warmup)

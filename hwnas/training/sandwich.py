@@ -10,9 +10,10 @@ from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 from hwnas.training.images import resize
-from hwnas.training.losses import soft_cross_entropy
+from hwnas.training.losses import Distill, soft_cross_entropy
+from hwnas.training.precision import FULL, Precision
 
-__all__ = ["sandwich_step"]
+__all__ = ["label_loss", "sandwich_step", "subnet_logits"]
 
 
 def sandwich_step(
@@ -25,40 +26,97 @@ def sandwich_step(
     label_smoothing: float = 0.0,
     dropout: float = 0.0,
     drop_path: float = 0.0,
-    temperature: float = 1.0,
+    in_place: bool = True,
+    distill: Distill = soft_cross_entropy,
+    teacher: torch.Tensor | None = None,
+    teacher_weight: float = 0.0,
+    weight: float = 1.0,
+    precision: Precision = FULL,
 ) -> list[float]:
     """Add the gradient of the summed losses of `archs` to the parameters' `.grad`.
 
-    The first arch learns the labels, alone regularised; the others learn its detached logits
-    (BigNAS 2003.11142, section 3.1; AttentiveNAS 2011.09011). One forward and one backward per
-    arch, so memory holds one graph at a time. The optimiser is the caller's.
+    With `in_place` the first arch learns the labels and the others its detached logits (BigNAS
+    2003.11142, section 3.1; AttentiveNAS 2011.09011), else all learn the labels. The largest arch
+    of the space is the only one that is regularised. One forward and one backward per arch, so
+    memory holds one graph at a time. The optimiser is the caller's.
 
     Args:
         supernet: in train mode.
         x: normalised images [B, C, base_px, base_px]; each arch sees them at its own resolution.
         y: labels [B].
-        archs: the teacher first.
+        archs: with `in_place` the teacher first.
         rng: stream of dropout and drop-path.
-        label_smoothing: of the first arch's targets.
-        dropout: of the first arch.
-        drop_path: of the first arch.
-        temperature: of the distillation.
+        label_smoothing: of the largest arch's targets.
+        dropout: of the largest arch.
+        drop_path: of the largest arch.
+        in_place: whether the first arch teaches the others.
+        distill: loss of the taught.
+        teacher: logits [B, classes] of a network outside the supernet; those who learn labels learn
+            (1 - teacher_weight) * labels + teacher_weight * these.
+        teacher_weight: in [0, 1].
+        weight: of this batch in the gradient, where several make one step.
+        precision: how forward and backward passes compute.
 
     Returns:
         The loss of every arch, in order, in nats; may be NaN or infinite, which is for the caller
         to check before it steps.
     """
     losses = []
-    teacher: torch.Tensor | None = None
+    largest = supernet.space.largest()
+    taught: torch.Tensor | None = None  # the first arch's logits
     for arch in archs:
-        seen = resize(x, resolution(supernet.space, arch))
-        if teacher is None:
-            logits = supernet(seen, arch, rng, dropout=dropout, drop_path=drop_path)
-            loss = torch.nn.functional.cross_entropy(logits, y, label_smoothing=label_smoothing)
-            teacher = logits.detach()
+        if taught is not None:
+            loss = distill(subnet_logits(supernet, x, arch, precision=precision), taught)
         else:
-            loss = soft_cross_entropy(supernet(seen, arch), teacher, temperature)
-        loss.backward()  # type: ignore[no-untyped-call]
+            strength = float(arch == largest)  # of the regularisation
+            logits = subnet_logits(
+                supernet,
+                x,
+                arch,
+                precision=precision,
+                rng=rng if strength else None,
+                dropout=strength * dropout,
+                drop_path=strength * drop_path,
+            )
+            loss = torch.nn.functional.cross_entropy(
+                logits, y, label_smoothing=strength * label_smoothing
+            )
+            if teacher is not None:
+                loss = (1 - teacher_weight) * loss + teacher_weight * distill(logits, teacher)
+            if in_place:
+                taught = logits.detach()
+        precision.backward(loss if weight == 1 else loss * weight)
         losses.append(loss.detach())
     values: list[float] = torch.stack(losses).tolist()
     return values
+
+
+def subnet_logits(
+    supernet: Supernet,
+    x: torch.Tensor,
+    arch: Arch,
+    *,
+    precision: Precision = FULL,
+    rng: torch.Generator | None = None,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+) -> torch.Tensor:
+    """Logits [B, classes], fp32, of one arch on images [B, C, base_px, base_px]."""
+    seen = resize(x, resolution(supernet.space, arch))
+    with precision.autocast():
+        logits: torch.Tensor = supernet(seen, arch, rng, dropout=dropout, drop_path=drop_path)
+    return logits.float()
+
+
+def label_loss(
+    supernet: Supernet,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    arch: Arch,
+    *,
+    precision: Precision = FULL,
+) -> torch.Tensor:
+    """Cross-entropy to the labels of one arch with the batch's own BN statistics."""
+    return torch.nn.functional.cross_entropy(
+        subnet_logits(supernet, x, arch, precision=precision), y
+    )

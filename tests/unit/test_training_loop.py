@@ -11,8 +11,9 @@ from hwnas.core.errors import UserError
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces import mobilenet_tiny
 from hwnas.training.config import CalibrationConfig, OptimizerConfig, TrainConfig
+from hwnas.training.curves import curve_archs
 from hwnas.training.datasets import digits
-from hwnas.training.loop import curve_archs, train_supernet
+from hwnas.training.loop import train_supernet
 from hwnas.training.samplers import sandwich
 
 SPACE = mobilenet_tiny.build(

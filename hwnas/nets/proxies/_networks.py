@@ -1,0 +1,91 @@
+"""Proxies of networks: every arch as a static network with fresh weights, scored once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hwnas.core.errors import UserError
+from hwnas.core.rng import stable_seed
+from hwnas.interfaces import FloatArray
+from hwnas.nets import plain_net
+from hwnas.nets.subnet import build_subnet
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.lowering import resolution
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["NetworkProxy", "activations_of", "features_of", "images_at", "noise"]
+
+
+@dataclass(frozen=True)
+class NetworkProxy:
+    """An `interfaces.Proxy` that builds networks; an arch's score depends on (seed, arch) alone.
+
+    `score(model, px, seed)`: of a network in training mode on images of its resolution.
+    """
+
+    space: SearchSpace
+    seed: int
+    name: str
+    score: Callable[[nn.Module, int, int], float]
+    _known: dict[Arch, float] = field(default_factory=dict, repr=False)
+
+    def __call__(self, codes: Codes) -> FloatArray:
+        """float64 [n].
+
+        Raises:
+            UserError: a score is not finite; names the arch.
+        """
+        return np.array([self._of(self.space.arch(row)) for row in codes], dtype=np.float64)
+
+    def _of(self, arch: Arch) -> float:
+        if arch not in self._known:
+            stream = stable_seed(self.seed, "proxy", self.name, arch.key)
+            model = build_subnet(self.space, arch, seed=stream % (1 << 32)).train()
+            value = self.score(model, resolution(self.space, arch), stream)
+            if not math.isfinite(value):
+                raise UserError(f"the proxy {self.name} of an arch is {value}", where=arch.key)
+            self._known[arch] = value
+        return self._known[arch]
+
+
+def noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Standard normal images, channels_last."""
+    drawn = torch.randn(shape, generator=generator)
+    return drawn.contiguous(memory_format=torch.channels_last)
+
+
+def images_at(images: Tensor | None, n: int, channels: int, px: int, seed: int) -> Tensor:
+    """n of the given images at px, or as many of noise where none are given: [n, C, px, px]."""
+    if images is None:
+        return noise((n, channels, px, px), torch.Generator().manual_seed(seed))
+    x = images[:n]
+    if x.shape[-1] != px:
+        x = nn.functional.interpolate(x, (px, px), mode="bilinear", antialias=True)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def features_of(model: nn.Module, x: Tensor) -> Tensor:
+    """What goes into the global pooling: [B, C, px', px']."""
+    if not isinstance(model, plain_net.Network):
+        found: Tensor = model.forward_features(x)  # type: ignore[operator]  # a timm model
+        return found
+    found = model.blocks(model.act1(model.bn1(model.conv_stem(x))))
+    if not model.has_pooled_head:
+        found = model.act2(model.bn2(model.conv_head(found)))
+    return found
+
+
+def activations_of(model: nn.Module) -> list[nn.Module]:
+    """The modules that are the network's non-linearities, gates excepted."""
+    names = ("ReLU", "ReLU6", "Hardswish", "HardSwish", "SiLU", "Swish")
+    return [
+        module
+        for path, module in model.named_modules()
+        if type(module).__name__.removesuffix("Me") in names and ".se." not in f".{path}."
+    ]

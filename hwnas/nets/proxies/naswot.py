@@ -1,0 +1,67 @@
+"""NASWOT: how differently an untrained network's ReLU patterns see the images (2006.04647)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from hwnas.core.config import StrictModel
+from hwnas.interfaces import CostMetric, Proxy
+from hwnas.spaces.space import SearchSpace
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Config", "build", "naswot_score"]
+
+
+class Config(StrictModel):
+    """Settings."""
+
+    name: Literal["naswot"] = "naswot"
+    batch_size: int = Field(default=32, ge=2, le=1024, description="images that are told apart")
+
+
+def build(
+    config: Config,
+    space: SearchSpace,
+    *,
+    seed: int,
+    metrics: Mapping[str, CostMetric],
+    images: torch.Tensor | None = None,
+) -> Proxy:
+    """NASWOT scores of archs of `space` on the first of `images`, or on noise without any."""
+    from hwnas.nets.proxies._networks import NetworkProxy, images_at
+
+    def score(model: torch.nn.Module, px: int, seed: int) -> float:
+        channels = next(model.parameters()).shape[1]
+        return naswot_score(model, images_at(images, config.batch_size, channels, px, seed))
+
+    return NetworkProxy(space, seed, "naswot", score)
+
+
+def naswot_score(model: torch.nn.Module, x: torch.Tensor) -> float:
+    """log |det K|, K[i, j] = activations that are on, or off, for images i and j alike.
+
+    2006.04647, section 3: K = N_A - Hamming distance of the binary codes of all N_A activations. Of
+    activations other than ReLU the sign of the input makes the code.
+    """
+    import torch
+
+    from hwnas.nets.proxies._networks import activations_of
+
+    alike = torch.zeros(len(x), len(x), dtype=torch.float64)
+
+    def count(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        on = (inputs[0] > 0).flatten(1).float()
+        off = 1 - on
+        alike.add_((on @ on.T + off @ off.T).double())
+
+    hooks = [module.register_forward_pre_hook(count) for module in activations_of(model)]
+    with torch.inference_mode():
+        model.train()(x)
+    for hook in hooks:
+        hook.remove()
+    return float(torch.linalg.slogdet(alike).logabsdet)

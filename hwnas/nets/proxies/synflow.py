@@ -1,0 +1,69 @@
+"""SynFlow: how much signal all paths of a network carry together (2006.05467)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from hwnas.core.config import StrictModel
+from hwnas.interfaces import CostMetric, Proxy
+from hwnas.spaces.space import SearchSpace
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Config", "build", "synflow_score"]
+
+
+class Config(StrictModel):
+    """No settings."""
+
+    name: Literal["synflow"] = "synflow"
+
+
+def build(
+    config: Config,
+    space: SearchSpace,
+    *,
+    seed: int,
+    metrics: Mapping[str, CostMetric],
+    images: torch.Tensor | None = None,
+) -> Proxy:
+    """SynFlow scores of archs of `space`; needs no images."""
+    from hwnas.nets.proxies._networks import NetworkProxy
+
+    return NetworkProxy(space, seed, "synflow", lambda model, px, seed: synflow_score(model, px))
+
+
+def synflow_score(model: torch.nn.Module, px: int) -> float:
+    """log of the sum over weights of |w dR/dw|, R = sum of the outputs for an image of ones.
+
+    2006.05467, section 4, with all weights replaced by their absolute values and BN left out; as a
+    measure of whole networks in 2101.08134, section 3. The logarithm keeps the order. The model's
+    weights are overwritten.
+    """
+    import torch
+    from torch import nn
+
+    model = model.eval().double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.abs_()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # left out: scale 1, shift 0, statistics 0 and 1
+            module.reset_running_stats()
+            module.eps = 0.0
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+    weights = [
+        module.weight for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    channels = weights[0].shape[1]
+    with torch.enable_grad():
+        total = model(torch.ones(1, channels, px, px, dtype=torch.float64)).sum()
+        gradients = torch.autograd.grad(total, weights)
+    score = sum(
+        ((w * g).abs().sum() for w, g in zip(weights, gradients, strict=True)),
+        torch.zeros((), dtype=torch.float64),
+    )
+    return float(score.log())

@@ -1,0 +1,103 @@
+"""Zen-Score: how strongly random networks react to a small change of their input (2102.01063)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from hwnas.core.config import StrictModel
+from hwnas.interfaces import CostMetric, Proxy
+from hwnas.spaces.space import SearchSpace
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Config", "build", "zen_score"]
+
+
+class Config(StrictModel):
+    """Settings as PGONAS has them (2206.13329), whose resolution is 224."""
+
+    name: Literal["zen"] = "zen"
+    repeats: int = Field(default=32, ge=1, le=1024, description="draws of weights and images")
+    batch_size: int = Field(default=16, ge=2, le=1024)
+    gamma: float = Field(default=0.01, gt=0, description="size of the change")
+    px: int | None = Field(
+        default=None, ge=8, le=1024, description="one resolution for all; each arch's own"
+    )
+
+
+def build(
+    config: Config,
+    space: SearchSpace,
+    *,
+    seed: int,
+    metrics: Mapping[str, CostMetric],
+    images: torch.Tensor | None = None,
+) -> Proxy:
+    """Zen-Scores of archs of `space`; on noise, whatever the images."""
+    from hwnas.nets.proxies._networks import NetworkProxy
+
+    def score(model: torch.nn.Module, px: int, seed: int) -> float:
+        return zen_score(
+            model,
+            config.px or px,
+            repeats=config.repeats,
+            batch_size=config.batch_size,
+            gamma=config.gamma,
+            seed=seed,
+        )
+
+    return NetworkProxy(space, seed, "zen", score)
+
+
+def zen_score(
+    model: torch.nn.Module, px: int, *, repeats: int, batch_size: int, gamma: float, seed: int
+) -> float:
+    """Mean over repeats of log E sum |f(x) - f(x + gamma e)| + sum over BN of log sqrt(variance).
+
+    f: the features before the pooling, without residual connections; x, e and the weights of
+    convolutions and linear layers are standard normal, BN scales are 1 and shifts 0; variance: of
+    what a BN normalises in the batch x, the mean over its channels (2102.01063, algorithm 1). The
+    model's weights are overwritten.
+    """
+    import torch
+    from torch import nn
+
+    from hwnas.nets.proxies._networks import features_of, noise
+
+    variances: list[torch.Tensor] = []
+
+    def record(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        variances.append(inputs[0].var(dim=(0, 2, 3), unbiased=False).mean())
+
+    model.train()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for module in model.modules():
+        if hasattr(module, "has_skip"):
+            setattr(module, "has_skip", False)  # noqa: B010 - mypy takes it for a submodule
+    channels = next(model.parameters()).shape[1]  # of the stem's convolution
+    generator = torch.Generator().manual_seed(seed)
+    total = 0.0
+    with torch.inference_mode():
+        for _ in range(repeats):
+            for module in model.modules():
+                if isinstance(module, nn.Conv2d | nn.Linear):
+                    module.weight.normal_(generator=generator)
+                    if module.bias is not None:
+                        module.bias.zero_()
+                elif isinstance(module, nn.BatchNorm2d):
+                    module.weight.fill_(1)
+                    module.bias.zero_()
+            x, e = (noise((batch_size, channels, px, px), generator) for _ in range(2))
+            hooks = [norm.register_forward_pre_hook(record) for norm in norms]
+            plain = features_of(model, x)
+            for hook in hooks:
+                hook.remove()
+            change = (plain - features_of(model, x + gamma * e)).abs().sum(dim=(1, 2, 3)).mean()
+            scales = torch.stack(variances).log().sum() / 2
+            variances.clear()
+            total += float(change.log() + scales)
+    return total / repeats

@@ -1,0 +1,169 @@
+"""A policy over archs: one categorical per choice, and the gradient that makes it better.
+
+REINFORCE with Adam and an entropy bonus, in numpy. A policy of WPNAS (2203.02086) serves twice: a
+searcher has one, and so has a sampler that trains the supernet where the policy looks.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.errors import UserError
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["Baseline", "Policy", "advantages", "entropy_gradient", "log_prob_gradient"]
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Adam (1412.6980, algorithm 1)
+N_LEVELS = 1 << 16  # of a draw: probabilities are met to 1.5e-5, at a third of the time of doubles
+
+FloatArray = NDArray[np.float64]
+Baseline = Literal["self_critical", "ema", "leave_one_out"]
+
+
+def log_prob_gradient(
+    space: SearchSpace, probabilities: FloatArray, codes: Codes, weights: FloatArray
+) -> FloatArray:
+    """Gradient over logits [d, k] of sum_i weights[i] * log p(codes[i]).
+
+    log p of an arch sums over its active choices only; d log softmax = onehot - p. `codes` are
+    canonical: codes above 0 are of active choices, and what was active is known from the parents.
+    """
+    chosen = np.zeros(probabilities.shape)
+    for code in range(1, probabilities.shape[1]):
+        # not `@`: what BLAS adds in which order depends on its threads
+        chosen[:, code] = np.einsum("i,ij->j", weights, codes == code)
+    total = np.empty(len(chosen))
+    for column, choice in enumerate(space.choices):  # parents come before their children
+        parent = choice.parent
+        total[column] = (
+            weights.sum() if parent is None else chosen[parent, list(choice.parent_codes)].sum()
+        )
+        chosen[column, 0] = total[column] - chosen[column, 1:].sum()
+    return np.asarray(chosen - probabilities * total[:, None])
+
+
+def entropy_gradient(probabilities: FloatArray) -> FloatArray:
+    """Gradient over logits [d, k] of the summed entropies of all choices: -p * (log p + H)."""
+    log = np.log(np.where(probabilities > 0, probabilities, 1.0))
+    entropies = -(probabilities * log).sum(axis=1, keepdims=True)
+    return np.asarray(-probabilities * (log + entropies))
+
+
+def advantages(baseline: Baseline, rewards: FloatArray, average: float) -> FloatArray:
+    """Rewards above the baseline: [n]; zero for self-critical's own mode (row 0)."""
+    if baseline == "self_critical":
+        above = rewards - rewards[0]
+    elif baseline == "ema":
+        above = rewards - average
+    else:
+        above = (rewards - rewards.mean()) * len(rewards) / max(len(rewards) - 1, 1)
+    return np.asarray(above)
+
+
+class Policy:
+    """Independent categoricals over the allowed codes of every choice, uniform at first.
+
+    State: logits, Adam's two moments, and the number of updates, `generation`.
+    """
+
+    def __init__(self, space: SearchSpace, *, learning_rate: float) -> None:
+        self.generation = 0
+        self._space, self._learning_rate = space, learning_rate
+        n_codes = max(len(choice.values) for choice in space.choices)
+        self._allowed = np.zeros((len(space.choices), n_codes), dtype=bool)
+        for column, codes in enumerate(space.allowed):
+            self._allowed[column, list(codes)] = True
+        self._last = np.array([codes[-1] for codes in space.allowed], dtype=np.uint8)
+        self._logits = np.zeros(self._allowed.shape)
+        self._moments = np.zeros((2, *self._allowed.shape))
+
+    def favour(self, arch: Arch, probability: float) -> None:
+        """Give the arch's active choices a probability; equal odds to the other codes."""
+        active = self._space.active(self._space.codes([arch]))[0]
+        for column in np.flatnonzero(active & (self._allowed.sum(axis=1) > 1)):
+            n_others = int(self._allowed[column].sum()) - 1
+            odds = probability / (1 - probability) * n_others
+            self._logits[column, arch.codes[column]] = np.log(odds)
+
+    def probabilities(self) -> FloatArray:
+        """[d, k]: probability of every code of every choice; 0 where it is not allowed."""
+        logits = np.where(self._allowed, self._logits, -np.inf)
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+
+    def mode(self) -> Codes:
+        """The most probable codes: [1, d]."""
+        logits = np.where(self._allowed, self._logits, -np.inf)
+        return self._space.normalise(logits.argmax(axis=1).astype(np.int16)[None])
+
+    def draw(self, stream: np.random.Generator, n: int, *, mode_first: bool = False) -> Codes:
+        """n draws [n, d], with repeats; the first is the mode, if wanted."""
+        ends = np.rint(self.probabilities().cumsum(axis=1) * N_LEVELS).clip(max=N_LEVELS - 1)
+        shape = n, len(ends)
+        raw = stream.bit_generator.random_raw(-(-n * len(ends) // 4))
+        drawn = np.asarray(raw).view(np.uint16)[: n * len(ends)].reshape(shape)
+        codes = np.zeros(shape, dtype=np.uint8)  # as wide as a bool: no conversions
+        for end in ends.T[:-1].astype(np.uint16):
+            codes += (drawn >= end).view(np.uint8)
+        np.minimum(codes, self._last, out=codes)
+        if mode_first:
+            codes[:1] = self.mode()
+        codes *= self._space.active(codes).view(np.uint8)
+        return codes.astype(np.int16)
+
+    def learn(
+        self,
+        codes: Codes,
+        rewards: FloatArray,
+        *,
+        baseline: Baseline,
+        average: float,
+        entropy: float,
+    ) -> None:
+        """One Adam step up the mean of advantage * log p, plus `entropy` times the entropies.
+
+        Under `self_critical` the first of `codes` is the mode; `average` is the baseline of `ema`.
+        """
+        weights = advantages(baseline, rewards, average)
+        n_drawn = max(len(codes) - (baseline == "self_critical"), 1)
+        probabilities = self.probabilities()
+        gradient = log_prob_gradient(self._space, probabilities, codes, weights / n_drawn)
+        self._climb(gradient + entropy * entropy_gradient(probabilities))
+
+    def _climb(self, gradient: FloatArray) -> None:
+        self.generation += 1
+        first = BETA1 * self._moments[0] + (1 - BETA1) * gradient
+        second = BETA2 * self._moments[1] + (1 - BETA2) * gradient**2
+        self._moments = np.stack([first, second])
+        step = first / (1 - BETA1**self.generation)
+        scale = np.sqrt(second / (1 - BETA2**self.generation)) + EPSILON
+        self._logits = self._logits + self._learning_rate * step / scale
+
+    def state(self) -> dict[str, Any]:
+        """Everything that learning changed, JSON-ready."""
+        return {
+            "generation": self.generation,
+            "logits": self._logits.tolist(),
+            "moments": self._moments.tolist(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of `state`.
+
+        Raises:
+            UserError: the state belongs to a space of another shape.
+        """
+        logits, moments = np.array(state["logits"]), np.array(state["moments"])
+        if logits.shape != self._logits.shape or moments.shape != self._moments.shape:
+            raise UserError(
+                "state of a policy over another space",
+                expected=f"logits {self._logits.shape}",
+                found=f"logits {logits.shape}",
+                where=self._space.id,
+            )
+        self._logits, self._moments = logits, moments
+        self.generation = state["generation"]

@@ -1,0 +1,70 @@
+"""Three live curves of a supernet, and the watch for one of them falling to chance."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["CollapseWatch", "curve_archs"]
+
+log = logging.getLogger(__name__)
+
+AT_CHANCE, LEARNT = 3.0, 6.0
+"""Standard deviations above chance, of a top-1 that is chance: up to one, and from the other on."""
+
+
+def curve_archs(space: SearchSpace) -> dict[str, Arch]:
+    """Archs of the three curves; `middle` takes the middle allowed code of every choice."""
+    middle = space.arch([codes[len(codes) // 2] for codes in space.allowed])
+    return {"largest": space.largest(), "middle": middle, "smallest": space.smallest()}
+
+
+@dataclass
+class CollapseWatch:
+    """Tells when a class of subnets that had learnt is at chance again, or has never learnt.
+
+    Args:
+        chance: top-1 of always naming the most frequent class.
+        n_images: that top-1 is measured on.
+        peaks: per class its best top-1 so far and the step; travels in the checkpoints.
+    """
+
+    chance: float
+    n_images: int
+    peaks: dict[str, list[float]] = field(default_factory=dict)
+
+    def check(self, step: int, n_steps: int, top1: Mapping[str, float]) -> list[str]:
+        """Classes that have collapsed at `step` of `n_steps`; each is logged with the remedy."""
+        deviation = math.sqrt(self.chance * (1 - self.chance) / self.n_images)
+        collapsed = []
+        for name, value in top1.items():
+            peak, peak_step = self.peaks.get(name, [0.0, 0])
+            if value > peak:
+                self.peaks[name] = [value, step]
+            if value > self.chance + AT_CHANCE * deviation:
+                continue
+            if peak > self.chance + LEARNT * deviation:
+                found = (
+                    f"fell to chance: top1 {value:.3f}, after {peak:.3f} at step {peak_step:.0f}"
+                )
+            elif step >= n_steps / 2 and peak <= self.chance + AT_CHANCE * deviation:
+                found = f"has not learnt anything: top1 {value:.3f}, chance is {self.chance:.3f}"
+            else:
+                continue
+            collapsed.append(name)
+            log.warning(
+                "step %d of %d: the %s subnet %s. Fix: stop, lower train.optimizer.lr (or lengthen "
+                "its warmup, lower clip_norm), and give more images per BN statistic "
+                "(train.batch_size); best.safetensors beside the checkpoints, as supernet.init, "
+                "starts from the best weights so far",
+                step,
+                n_steps,
+                name,
+                found,
+            )
+        return collapsed

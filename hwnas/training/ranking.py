@@ -1,0 +1,125 @@
+"""Ranking pairs: what a prior says of two archs becomes a loss (PGONAS 2206.13329).
+
+Every pair costs two forward passes; the better of the two by the prior learns to have the lower
+loss, as long as it has not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hwnas.core.errors import UserError
+from hwnas.core.rng import rng
+from hwnas.interfaces import Proxy
+from hwnas.nets.supernet import Supernet
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.space import SearchSpace
+from hwnas.training.config import RankingConfig
+from hwnas.training.losses import ranking_loss
+from hwnas.training.precision import FULL, Precision
+from hwnas.training.sandwich import label_loss
+
+__all__ = ["Pair", "PairSampler", "pair_weight", "ranking_step"]
+
+Pair = tuple[Arch, Arch]
+"""Worse and better arch, by the prior."""
+
+N_RIVALS = 64  # drawn for every first arch, to find one that is far enough
+N_TIES = 16  # rivals of the same prior before giving up
+
+
+@dataclass(frozen=True)
+class PairSampler:
+    """Uniform random pairs of archs that the prior can tell apart, ordered by it."""
+
+    space: SearchSpace
+    prior: Proxy
+    config: RankingConfig
+    seed: int
+
+    def pairs(self, step: int) -> list[Pair]:
+        """The pairs of step `step`; each depends on (seed, step, slot) alone.
+
+        Raises:
+            UserError: the prior gives the same value to all archs that were tried.
+        """
+        return [self._pair(step, slot) for slot in range(self.config.pairs)]
+
+    def _pair(self, step: int, slot: int) -> Pair:
+        stream = rng(self.seed, "train/pair", step, slot)
+        first, rivals = self.space.sample(stream, 1), self.space.sample(stream, N_RIVALS)
+        distance = (rivals != first).sum(axis=1)
+        far = np.flatnonzero(distance >= self.config.min_distance)
+        if len(far) == 0:  # as far as there is
+            far = np.argsort(-distance, kind="stable")
+        value = float(self.prior(first)[0])
+        for row in far[:N_TIES]:
+            rival = rivals[row : row + 1]
+            other = float(self.prior(rival)[0])
+            if other != value:
+                archs = self.space.arch(first[0]), self.space.arch(rival[0])
+                return archs if value < other else archs[::-1]
+        raise UserError(
+            "the prior of the ranking loss cannot tell archs apart",
+            expected="archs of different values",
+            found=f"{len(far[:N_TIES]) + 1} archs of value {value}",
+            where="train.ranking.prior",
+            fix="choose another prior, or switch the ranking loss off",
+        )
+
+
+def pair_weight(config: RankingConfig, progress: float) -> float:
+    """lambda at `progress` in [0, 1] of the training.
+
+    `warmup` is PGONAS's best schedule: min(2, epoch / 10) of 70 epochs, with peak 2 and ramp 2 / 7.
+    Sine and trapezoid start and end at 0; their exact shapes are our reading.
+    """
+    rise = min(1.0, progress / config.ramp)
+    shapes = {
+        "constant": 1.0,
+        "warmup": rise,
+        "sine": math.sin(math.pi * progress),
+        "trapezoid": min(rise, (1 - progress) / config.ramp),
+    }
+    return config.peak * shapes[config.schedule]
+
+
+def ranking_step(
+    supernet: Supernet,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    pairs: Sequence[Pair],
+    *,
+    weight: float,
+    both: bool = False,
+    precision: Precision = FULL,
+) -> list[float]:
+    """Add the gradient of weight * sum of ranking losses; two forward passes per pair.
+
+    Args:
+        supernet: in train mode.
+        x: normalised images [B, C, base_px, base_px].
+        y: labels [B].
+        pairs: worse arch first.
+        weight: lambda.
+        both: send a gradient to the worse arch, too, which raises its loss.
+        precision: how forward and backward passes compute.
+
+    Returns:
+        The ranking loss of every pair, without the weight, in nats.
+    """
+    losses = []
+    for worse, better in pairs:
+        with torch.set_grad_enabled(both):
+            loss_of_worse = label_loss(supernet, x, y, worse, precision=precision)
+        loss_of_better = label_loss(supernet, x, y, better, precision=precision)
+        loss = ranking_loss(loss_of_better, loss_of_worse)
+        losses.append(loss.item())
+        if losses[-1] != 0 and weight != 0:  # else its gradient is zero
+            precision.backward(loss * weight)
+    return losses

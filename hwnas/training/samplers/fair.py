@@ -1,0 +1,65 @@
+"""Strict fairness: in every step each value of each choice is trained once (FairNAS, 1907.01845).
+
+As many archs per step as the choice with most values has; they learn the labels, and the weights
+are updated once for all. A choice with fewer values deals them out over and over, in an order drawn
+anew for every round, so that after any number of archs its values' counts differ by at most one.
+Values of choices that another choice switches off (blocks beyond the depth) are not trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from hwnas.core.config import StrictModel
+from hwnas.core.rng import rng
+from hwnas.interfaces import ArchSampler, CostMetric, Slot
+from hwnas.spaces.space import SearchSpace
+from hwnas.training.samplers._slots import single
+
+__all__ = ["Config", "build"]
+
+
+class Config(StrictModel):
+    """No settings."""
+
+    name: Literal["fair"] = "fair"
+
+
+@dataclass(frozen=True)
+class _Fair:
+    space: SearchSpace
+    seed: int
+    in_place: bool = False
+
+    def slots(self, step: int) -> list[Slot]:
+        """One arch for every value of the choice that has most."""
+        n_archs = max(len(allowed) for allowed in self.space.allowed)
+        columns = []
+        for column, allowed in enumerate(self.space.allowed):
+            first = step * n_archs
+            rounds = range(first // len(allowed), (first + n_archs - 1) // len(allowed) + 1)
+            dealt = np.concatenate(
+                [
+                    rng(self.seed, "train/arch", "fair", column, turn).permutation(allowed)
+                    for turn in rounds
+                ]
+            )
+            skip = first - rounds[0] * len(allowed)
+            columns.append(dealt[skip : skip + n_archs])
+        return single(self.space.arch(row) for row in np.stack(columns, axis=1))
+
+
+def build(
+    config: Config,
+    space: SearchSpace,
+    *,
+    seed: int,
+    n_steps: int,
+    metrics: Mapping[str, CostMetric],
+) -> ArchSampler:
+    """The sampler over `space`; its archs depend on (seed, step) alone."""
+    return _Fair(space, seed)

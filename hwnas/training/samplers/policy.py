@@ -1,0 +1,135 @@
+"""Policy: archs from learned probabilities, trained in alternation with the weights (WPNAS).
+
+WPNAS (2203.02086) samples archs from probabilities that a self-critical policy gradient improves;
+how is left open there, this is our instantiation. Every `every` steps after the warm-up, archs
+drawn from the policy are scored with the shared weights on one batch of validation images, all on
+the same, with the batch's BN statistics; the reward is minus the loss, standardised by its running
+mean and variance, minus `cost_weight` times the cost as a share of the largest arch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from hwnas.core.config import StrictModel
+from hwnas.core.rng import rng
+from hwnas.interfaces import ArchSampler, CostMetric, FloatArray, Slot
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.policy import Baseline, Policy
+from hwnas.spaces.space import SearchSpace
+from hwnas.training.samplers._slots import BalanceMetric, metric_named, sandwiched, single
+
+__all__ = ["Config", "build"]
+
+
+class Config(StrictModel):
+    """Parameters of the sampler; the policy is uniform until the warm-up is over."""
+
+    name: Literal["policy"] = "policy"
+    n_random: int = Field(default=2, ge=1, le=64, description="archs per step from the policy")
+    ends: bool = Field(default=True, description="largest and smallest as well (sandwich rule)")
+    warmup: float = Field(default=0.25, ge=0, le=1, description="share of steps without updates")
+    every: int = Field(default=5, ge=1, description="steps between updates of the policy")
+    n_trials: int = Field(default=8, ge=2, le=1024, description="archs scored for an update")
+    baseline: Baseline = "self_critical"
+    learning_rate: float = Field(default=0.05, gt=0, le=10, description="Adam step on logits")
+    entropy: float = Field(default=0.05, ge=0, le=100, description="weight of the entropy bonus")
+    cost_weight: float = Field(default=0.0, ge=0, description="of the cost in the reward")
+    metric: BalanceMetric = Field(default="macs", description="the cost")
+    device: str = Field(default="local", description="of latency_ms: a device with a table")
+    memory: float = Field(default=0.9, ge=0, lt=1, description="of the running mean and variance")
+
+
+class PolicySampler:
+    """State: the policy, mean and variance of scores, and the average reward."""
+
+    def __init__(
+        self, config: Config, space: SearchSpace, seed: int, n_steps: int, metric: CostMetric | None
+    ) -> None:
+        self._config, self._space, self._seed, self._metric = config, space, seed, metric
+        self._first = round(config.warmup * n_steps)
+        self.policy = Policy(space, learning_rate=config.learning_rate)
+        self._moments: tuple[float, float] | None = None  # mean and variance of scores
+        self._average = 0.0
+
+    @property
+    def in_place(self) -> bool:
+        """With the ends the largest teaches, else all learn labels."""
+        return self._config.ends
+
+    def slots(self, step: int) -> list[Slot]:
+        """The ends, if wanted, and n archs from the policy as it is."""
+        drawn = [
+            self._space.arch(self.policy.draw(rng(self._seed, "train/arch", step, slot), 1)[0])
+            for slot in range(self._config.n_random)
+        ]
+        return sandwiched(self._space, single(drawn), ends=self._config.ends)
+
+    def trials(self, step: int) -> list[Arch]:
+        """Archs from the policy when an update is due; the first is its mode if self-critical."""
+        since = step - self._first
+        if since < 0 or since % self._config.every:
+            return []
+        stream = rng(self._seed, "train/trial", step)
+        codes = self.policy.draw(
+            stream,
+            self._config.n_trials,
+            mode_first=self._config.baseline == "self_critical",
+        )
+        return [self._space.arch(row) for row in codes]
+
+    def learn(self, archs: list[Arch], losses: FloatArray) -> None:
+        """One step of the policy towards archs of high reward."""
+        config, codes = self._config, self._space.codes(archs)
+        scores = -losses
+        now = float(scores.mean()), float(scores.var())
+        before = now if self._moments is None else self._moments
+        keep = config.memory
+        mean, variance = (
+            keep * old + (1 - keep) * new for old, new in zip(before, now, strict=True)
+        )
+        self._moments = mean, variance
+        rewards = (scores - mean) / np.sqrt(variance + 1e-12)
+        if self._metric is not None:
+            largest = self._metric(self._space.codes([self._space.largest()]))
+            rewards = rewards - config.cost_weight * self._metric(codes) / largest
+        self.policy.learn(
+            codes,
+            rewards,
+            baseline=config.baseline,
+            average=self._average,
+            entropy=config.entropy,
+        )
+        self._average = keep * self._average + (1 - keep) * float(rewards.mean())
+
+    def state(self) -> dict[str, Any]:
+        """JSON-ready state."""
+        moments = None if self._moments is None else list(self._moments)
+        return {"policy": self.policy.state(), "moments": moments, "average": self._average}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Inverse of `state`."""
+        self.policy.load_state(state["policy"])
+        self._moments = None if state["moments"] is None else tuple(state["moments"])
+        self._average = state["average"]
+
+
+def build(
+    config: Config,
+    space: SearchSpace,
+    *,
+    seed: int,
+    n_steps: int,
+    metrics: Mapping[str, CostMetric],
+) -> ArchSampler:
+    """The sampler over `space`: a `LearningSampler`.
+
+    Raises:
+        UserError: the cost is not known.
+    """
+    metric = metric_named(config.metric, config.device, metrics) if config.cost_weight else None
+    return PolicySampler(config, space, seed, n_steps, metric)

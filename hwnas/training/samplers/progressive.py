@@ -1,0 +1,119 @@
+"""Progressive shrinking: choices are freed from the largest down, phase by phase (OFA, 1908.09791).
+
+Once-for-all trains the largest network, then elastic kernels, depths and widths, and distils from
+the finished largest network. Here the largest is trained on in every step and teaches in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from hwnas.core.config import StrictModel
+from hwnas.core.rng import rng
+from hwnas.interfaces import ArchSampler, CostMetric, Slot
+from hwnas.spaces.space import SearchSpace
+from hwnas.training.samplers._slots import single
+
+__all__ = ["Config", "Phase", "build"]
+
+ALL = 1000  # more values than a choice has
+
+
+class Phase(StrictModel):
+    """What is free in one part of the training, besides the resolution.
+
+    `free`: by the last part of a choice's name (`kernel`, `depth`, ...) how many of its largest
+    values may be drawn; all choices that are not named stay at their largest value.
+    """
+
+    share: float = Field(gt=0, le=1, description="of the steps; shares are scaled to a sum of 1")
+    n_random: int = Field(default=1, ge=0, le=64, description="archs per step beside the largest")
+    free: dict[str, int] = Field(default={}, description="choice: number of values, largest first")
+
+
+class Config(StrictModel):
+    """Phases in order; by default those of Once-for-all, archs per step included."""
+
+    name: Literal["progressive"] = "progressive"
+    phases: tuple[Phase, ...] = Field(
+        default=(
+            Phase(share=0.2, n_random=0),
+            Phase(share=0.2, n_random=1, free={"kernel": ALL}),
+            Phase(share=0.05, n_random=2, free={"kernel": ALL, "depth": 2}),
+            Phase(share=0.2, n_random=2, free={"kernel": ALL, "depth": ALL}),
+            Phase(
+                share=0.05,
+                n_random=4,
+                free={"kernel": ALL, "depth": ALL, "expand": 2, "width": 2, "op": 2},
+            ),
+            Phase(
+                share=0.3,
+                n_random=4,
+                free={"kernel": ALL, "depth": ALL, "expand": ALL, "width": ALL, "op": ALL},
+            ),
+        ),
+        min_length=1,
+    )
+
+    @field_validator("phases")
+    @classmethod
+    def _counts_are_positive(cls, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+        for phase in phases:
+            if any(count < 1 for count in phase.free.values()):
+                raise ValueError("a choice has one free value at least: its largest")
+        return phases
+
+
+@dataclass(frozen=True)
+class _Progressive:
+    space: SearchSpace
+    spaces: tuple[SearchSpace, ...]
+    n_random: tuple[int, ...]
+    ends: tuple[int, ...]
+    seed: int
+    in_place: bool = True
+
+    def slots(self, step: int) -> list[Slot]:
+        """The largest, and random archs of what is free at `step`."""
+        phase = next((n for n, end in enumerate(self.ends) if step < end), len(self.ends) - 1)
+        drawn = [
+            self.space.arch(
+                self.spaces[phase].sample(rng(self.seed, "train/arch", step, slot), 1)[0]
+            )
+            for slot in range(self.n_random[phase])
+        ]
+        return single([self.space.largest(), *drawn])
+
+
+def build(
+    config: Config,
+    space: SearchSpace,
+    *,
+    seed: int,
+    n_steps: int,
+    metrics: Mapping[str, CostMetric],
+) -> ArchSampler:
+    """The sampler over `space`; its archs depend on (seed, step, n_steps) alone."""
+    total = sum(phase.share for phase in config.phases)
+    shares = accumulate(phase.share / total for phase in config.phases)
+    return _Progressive(
+        space,
+        tuple(_freed(space, phase.free) for phase in config.phases),
+        tuple(phase.n_random for phase in config.phases),
+        tuple(round(share * n_steps) for share in shares),
+        seed,
+    )
+
+
+def _freed(space: SearchSpace, free: Mapping[str, int]) -> SearchSpace:
+    kept = {}
+    for choice, allowed in zip(space.choices, space.allowed, strict=True):
+        kind = choice.name.rsplit(".", 1)[-1]
+        count = ALL if kind == "resolution" else free.get(kind, 1)
+        kept[choice.name] = tuple(choice.values[code] for code in allowed[-count:])
+    return space.restrict(kept)
