@@ -5,8 +5,11 @@ import ctypes.util
 import sys
 from pathlib import Path
 
+import numpy
+
 NAMES = ("libcudart.so.13", "libcudart.so.12", "libcudart.so")
-TO_DEVICE = 1  # cudaMemcpyHostToDevice
+TO_DEVICE, FROM_DEVICE = 1, 2  # cudaMemcpyKind
+MAJOR, MINOR = 75, 76  # cudaDevAttrComputeCapabilityMajor, ...Minor
 NAME_BYTES = 256  # of cudaDeviceProp, which begins with the name
 PROPERTIES_BYTES = 8192  # more than any version's cudaDeviceProp
 
@@ -29,14 +32,29 @@ class Cuda:
         properties = ctypes.create_string_buffer(PROPERTIES_BYTES)
         self._call("cudaGetDeviceProperties", properties, index)
         self.name = properties.raw[:NAME_BYTES].split(b"\0")[0].decode()
+        self.capability = f"{self._attribute(MAJOR, index)}.{self._attribute(MINOR, index)}"
 
     def allocate(self, array):
         """Address of a copy of a numpy array on the GPU; it lives as long as the process."""
         address = ctypes.c_void_p()
         size = ctypes.c_size_t(max(array.nbytes, 1))
         self._call("cudaMalloc", ctypes.byref(address), size)
-        self._call("cudaMemcpy", address, array.ctypes.data_as(ctypes.c_void_p), size, TO_DEVICE)
+        self.write(address.value, array)
         return address.value
+
+    def write(self, address, array):
+        """Copy a numpy array to an address on the GPU."""
+        array = numpy.ascontiguousarray(array)
+        source, size = array.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(array.nbytes)
+        self._call("cudaMemcpy", ctypes.c_void_p(address), source, size, TO_DEVICE)
+
+    def read(self, address, shape, kind):
+        """A numpy array of what lies at an address, once the stream is done."""
+        array = numpy.empty(shape, kind)
+        target, size = array.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(array.nbytes)
+        self._call("cudaStreamSynchronize", self.stream)
+        self._call("cudaMemcpy", target, ctypes.c_void_p(address), size, FROM_DEVICE)
+        return array
 
     def timed(self, enqueue):
         """Nanoseconds between two events around what `enqueue()` puts on the stream."""
@@ -47,6 +65,11 @@ class Cuda:
         milliseconds = ctypes.c_float()
         self._call("cudaEventElapsedTime", ctypes.byref(milliseconds), self._begin, self._end)
         return round(milliseconds.value * 1e6)
+
+    def _attribute(self, number, index):
+        value = ctypes.c_int()
+        self._call("cudaDeviceGetAttribute", ctypes.byref(value), number, index)
+        return value.value
 
     def _call(self, function, *arguments):
         status = getattr(self._library, function)(*arguments)

@@ -1,4 +1,4 @@
-"""What TensorRT and TensorRT for RTX share: ONNX models to engines, timed by CUDA events."""
+"""What TensorRT and TensorRT for RTX share: engines of ONNX models, run, timed by CUDA events."""
 
 import os
 import re
@@ -28,7 +28,6 @@ class EngineRunner:
         self.accelerator = self._cuda.name
         self._batch, self._random = batch, numpy.random.RandomState(0)
         self._logger = self.trt.Logger(self.trt.Logger.ERROR)
-        self._runtime = self.trt.Runtime(self._logger)
 
     def load(self, path):
         """A function that runs the model once, on random inputs, and returns its nanoseconds."""
@@ -36,56 +35,118 @@ class EngineRunner:
         cached = path.with_name(f"{path.name}.{self.trt.__name__}-{stamp}.engine")
         if not cached.exists():
             temporary = cached.with_suffix(".tmp")
-            temporary.write_bytes(build_engine(self.trt, self._logger, path, self._batch))
+            batches = [self._batch] * 3
+            temporary.write_bytes(build_engine(self.trt, self._logger, path, batches))
             os.replace(temporary, cached)
-        engine = self._runtime.deserialize_cuda_engine(cached.read_bytes())
-        if engine is None:
-            raise RuntimeError(f"{cached.name} does not load; delete it to have it built again")
-        context = engine.create_execution_context()
-        for index in range(engine.num_io_tensors):
-            name = engine.get_tensor_name(index)
-            kind = self.trt.nptype(engine.get_tensor_dtype(name))
-            if engine.get_tensor_mode(name) == self.trt.TensorIOMode.INPUT:
-                shape = [self._batch, *list(engine.get_tensor_shape(name))[1:]]
-                context.set_input_shape(name, shape)
-                array = self._random.standard_normal(shape).astype(kind)
-            else:
-                array = numpy.zeros(list(context.get_tensor_shape(name)), kind)
-            context.set_tensor_address(name, self._cuda.allocate(array))
-
-        def enqueue():
-            if not context.execute_async_v3(self._cuda.stream.value):
-                raise RuntimeError("the engine did not run")
-
-        return lambda: self._cuda.timed(enqueue)
+        execution = Execution(self.trt, self._logger, cached, self._cuda)
+        execution.bind(self._batch)
+        for _, address, shape, kind in execution.inputs:
+            self._cuda.write(address, self._random.standard_normal(shape).astype(kind))
+        return lambda: self._cuda.timed(execution.enqueue)
 
 
-def build_engine(trt, logger, path, batch, target=None):
-    """A serialised engine of an ONNX model, in the precision of its weights.
+class Execution:
+    """An engine on the GPU, with buffers for one batch size at a time."""
 
-    target: a compute capability, such as `trt.ComputeCapability.SM89`, to build for a GPU that is
-    not here (TensorRT for RTX only).
-    """
+    def __init__(self, trt, logger, path, cuda):
+        self._trt, self._cuda = trt, cuda
+        self._runtime = trt.Runtime(logger)  # outlives its engine
+        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if self._engine is None:
+            raise RuntimeError(f"{path.name} does not load; delete it to have it built again")
+        self._context = self._engine.create_execution_context()
+        self._bound = {}
+        self.inputs = self.outputs = ()
+
+    def bind(self, batch):
+        """Set shapes and addresses; `inputs`, `outputs` are then (name, address, shape, kind)."""
+        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
+        kinds = {n: self._trt.nptype(self._engine.get_tensor_dtype(n)) for n in names}
+        of_input = self._trt.TensorIOMode.INPUT
+        given = [n for n in names if self._engine.get_tensor_mode(n) == of_input]
+        for name in given:
+            shape = [batch, *list(self._engine.get_tensor_shape(name))[1:]]
+            if not self._context.set_input_shape(name, shape):
+                raise RuntimeError(f"the engine was not built for batch {batch}")
+        if batch not in self._bound:
+            arrays = {
+                n: numpy.zeros(list(self._context.get_tensor_shape(n)), kinds[n]) for n in names
+            }
+            self._bound[batch] = {n: (self._cuda.allocate(a), a.shape) for n, a in arrays.items()}
+        bound = self._bound[batch]
+        for name, (address, _) in bound.items():
+            self._context.set_tensor_address(name, address)
+        tensors = [(n, *bound[n], kinds[n]) for n in names]
+        self.inputs = [t for t in tensors if t[0] in given]
+        self.outputs = [t for t in tensors if t[0] not in given]
+
+    def enqueue(self):
+        """Put one run on the stream."""
+        if not self._context.execute_async_v3(self._cuda.stream.value):
+            raise RuntimeError("the engine did not run")
+
+    def __call__(self, x):
+        """The first output, float32, for the one input x: [n, ...]."""
+        self.bind(len(x))
+        ((_, address, _, kind),) = self.inputs
+        self._cuda.write(address, x.astype(kind))
+        self.enqueue()
+        _, address, shape, kind = self.outputs[0]
+        return self._cuda.read(address, shape, kind).astype(numpy.float32)
+
+
+def build_engine(trt, logger, path, batches, **options):
+    """A serialised engine of an ONNX model, in the precision of its weights; see `build`."""
+    return build(trt, parse(trt, logger, path), batches, **options)
+
+
+def parse(trt, logger, path):
+    """Builder, parser, network of an ONNX file; all three must live until the engine is built."""
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(path.read_bytes()):
         errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
         raise ValueError(f"cannot be parsed: {errors}")
+    return builder, parser, network
+
+
+def build(trt, parsed, batches, target=None, with_tf32=True, cache=None):
+    """A serialised engine of what `parse` gave, for batches [least, usual, most].
+
+    target: a compute capability, such as `trt.ComputeCapability.SM89`, to build for a GPU that is
+    not here (TensorRT for RTX only). with_tf32: whether float32 may be multiplied in 19 bits.
+    cache: file of timings of earlier builds, read if it is there and fits, and written.
+    """
+    builder, _, network = parsed
     config = builder.create_builder_config()
     if target is not None:
         config.num_compute_capabilities = 1
         config.set_compute_capability(target, 0)
+    if not with_tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if cache is not None:
+        use_timing_cache(config, cache.read_bytes() if cache.exists() else b"")
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         value = network.get_input(index)
         first, *shape = list(value.shape)
-        if first not in (-1, batch):
-            raise ValueError(f"the model's batch is {first}, the plan's {batch}")
         if first == -1:
-            profile.set_shape(value.name, *[[batch, *shape]] * 3)
+            profile.set_shape(value.name, *[[batch, *shape] for batch in batches])
+        elif set(batches) != {first}:
+            raise ValueError(f"the model's batch is {first}, not {sorted(set(batches))}")
     config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise RuntimeError("the engine could not be built (see the log above)")
+    timings = None if cache is None else config.get_timing_cache()
+    if timings is not None:
+        cache.write_bytes(bytes(timings.serialize()))
     return bytes(engine)
+
+
+def use_timing_cache(config, data):
+    """Start from the timings of an earlier build; from none where they are of another version."""
+    held = config.create_timing_cache(data)
+    if held is None or not config.set_timing_cache(held, ignore_mismatch=False):
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)

@@ -15,7 +15,8 @@ from hwnas.core.store import canonical_json
 __all__ = ["SCHEMA_VERSION", "STRICT", "dump", "load", "sparse"]
 
 SCHEMA_VERSION = 1
-"""Version written into every record; older versions stay loadable, newer ones are refused."""
+"""Version written into a record, unless its kind counts for itself; older versions stay loadable,
+newer ones are refused."""
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """Give a record class `__pydantic_config__ = STRICT` to have it checked when loaded."""
@@ -23,11 +24,11 @@ STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 T = TypeVar("T")
 
 
-def dump(record: Any, *, versioned: bool = True) -> dict[str, Any]:
+def dump(record: Any, *, versioned: bool = True, version: int = SCHEMA_VERSION) -> dict[str, Any]:
     """JSON-ready dict of a dataclass record, `schema_version` first when `versioned`."""
     if not is_dataclass(record) or isinstance(record, type):
         raise TypeError(f"expected a dataclass record, found {type(record).__name__}")
-    head: dict[str, Any] = {"schema_version": SCHEMA_VERSION} if versioned else {}
+    head: dict[str, Any] = {"schema_version": version} if versioned else {}
     return head | {
         field.name: _plain(getattr(record, field.name), partial(dump, versioned=False))
         for field in fields(record)
@@ -58,8 +59,15 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 
-def load(cls: type[T], data: Any, *, where: object, versioned: bool = True) -> T:
-    """Build a `cls` from a JSON-ready value, checking names, types and version.
+def load(
+    cls: type[T],
+    data: Any,
+    *,
+    where: object,
+    versioned: bool = True,
+    newest: int = SCHEMA_VERSION,
+) -> T:
+    """Build a `cls` from a JSON-ready value, checking names, types and version (up to `newest`).
 
     Raises:
         UserError: anything does not fit; names every offending key.
@@ -74,10 +82,10 @@ def load(cls: type[T], data: Any, *, where: object, versioned: bool = True) -> T
             raise UserError(
                 f"not a {cls.__name__}: no valid schema_version", found=repr(version), where=where
             )
-        if version > SCHEMA_VERSION:
+        if version > newest:
             raise UserError(
                 f"{cls.__name__} was written by a newer hwnas",
-                expected=f"schema_version <= {SCHEMA_VERSION}",
+                expected=f"schema_version <= {newest}",
                 found=version,
                 where=where,
                 fix="upgrade hwnas",

@@ -1,30 +1,51 @@
 """A bundle is one folder that deploys a network: models, golden data, the kit, and a manifest.
 
-It appears under its final name whole or not at all: it is built in a folder beside it and renamed.
+It appears under its final name whole or not at all: it is built in a folder beside it, which then
+takes its name.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
+from hwnas.core.folders import recover_folder, replace_folder
 from hwnas.core.records import dump, load
 from hwnas.core.resources import resource
-from hwnas.core.store import file_hash, read_json, write_bytes, write_json
-from hwnas.exporters.manifest import BundleFile, Manifest
+from hwnas.core.store import explained, file_hash, read_json, write_bytes, write_json
+from hwnas.exporters.manifest import MANIFEST_VERSION, BundleFile, Manifest
+from hwnas.exporters.samples import SampleImage, npy, sample_files
 
-__all__ = ["MANIFEST_NAME", "read_manifest", "write_bundle"]
+__all__ = ["KIT", "MANIFEST_NAME", "read_manifest", "write_bundle"]
 
 MANIFEST_NAME = "manifest.json"
-KIT = ("ort_run.py", "bench.py", "bench_host.py", "bench_protocol.py", "run_onnxruntime.py")
+KIT = (
+    "README.md",
+    "bench.py",
+    "bench_cuda.py",
+    "bench_host.py",
+    "bench_protocol.py",
+    "bench_tensorrt.py",
+    "bundle.schema.json",
+    "bundle_checks.py",
+    "bundle_cli.py",
+    "bundle_files.py",
+    "bundle_images.py",
+    "engine.schema.json",
+    "ort_run.py",
+    "run_onnxruntime.py",
+    "run_tensorrt.py",
+    "run_tensorrt_rtx.py",
+    "trt_build.py",
+    "trt_run.py",
+)
 
 
 def write_bundle(
@@ -35,43 +56,56 @@ def write_bundle(
     golden_input: NDArray[np.float32],
     golden_output: NDArray[np.float32],
     companions: Mapping[str, Path] | None = None,
+    samples: Sequence[SampleImage] = (),
 ) -> Manifest:
     """Write the bundle `folder`, replacing an older one; returns the manifest with its files.
 
     models: where the content of each `manifest.models[i].path` is now; companions: likewise of
     files that a model needs beside it (code, a definition). golden_input: [n, C, H, W] as the
-    network sees it; golden_output: [n, classes], torch's logits for it.
+    network sees it; golden_output: [n, classes], torch's logits for it. samples: test images as
+    they are before `resize_px[1:]` and normalisation.
 
     Raises:
-        UserError: a model of the manifest has no source or an unsafe name, golden data do not fit
-            the input spec, or the folder cannot be written.
+        UserError: a model of the manifest has no source or an unsafe name, golden data or samples
+            do not fit the input spec, `folder` is something else than a bundle, or it cannot be
+            written; an older bundle is still there.
     """
-    folder = Path(folder)
-    companions = companions or {}
-    _check_parts(manifest, models, golden_input, golden_output)
-    for name in companions:
-        _check_name(name, "companions")
+    folder, companions = Path(os.path.realpath(folder)), companions or {}
+    encoded = list(sample_files(samples, manifest.input.class_names))
+    manifest = replace(manifest, samples=tuple(file for file, _ in encoded), files=())
+    manifest = load(Manifest, dump(manifest, versioned=False), where=folder, versioned=False)
+    _check_golden(manifest, golden_input, golden_output)
+    _check_samples(manifest, samples)
+    names = [model.path for model in manifest.models]
+    if sorted(names) != sorted(models):
+        raise UserError("models do not fit the manifest", expected=names, found=sorted(models))
+    parts: dict[str, Path | bytes] = {
+        manifest.golden.input: npy(golden_input.astype(np.float32)),
+        manifest.golden.output: npy(golden_output.astype(np.float32)),
+        **{file.path: content for file, content in encoded},
+        **{name: resource("export", name) for name in KIT},
+    }
+    _check_names([*names, *companions, *parts])
+    parts |= {**models, **companions}
     building = folder.with_name(f".{folder.name}.building")
-    replaced = folder.with_name(f".{folder.name}.replaced")
-    try:
-        for leftover in (building, replaced):
-            shutil.rmtree(leftover, ignore_errors=True)
-        for name, source in {**models, **companions}.items():
-            write_bytes(building / name, Path(source).read_bytes())
-        write_bytes(building / manifest.golden.input, _npy(golden_input))
-        write_bytes(building / manifest.golden.output, _npy(golden_output))
-        for name in KIT:
-            write_bytes(building / name, resource("export", name).read_bytes())
-        manifest = replace(manifest, files=tuple(_inventory(building)))
-        write_json(building / MANIFEST_NAME, dump(manifest))
-        if folder.exists():
-            os.rename(folder, replaced)
-        os.rename(building, folder)
-    except OSError as error:
-        raise UserError("cannot write the bundle", found=error, where=folder) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    shutil.rmtree(replaced, ignore_errors=True)
+    with explained("write the bundle", folder):
+        recover_folder(folder)
+        if folder.exists() and not _may_be_replaced(folder):
+            raise UserError(
+                "will not replace a folder that is no bundle",
+                expected=f"nothing, or a folder with a {MANIFEST_NAME}",
+                where=folder,
+                fix="give another name, or move what is there",
+            )
+        shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
+        try:
+            for name, part in parts.items():
+                write_bytes(building / name, _content(part))
+            manifest = replace(manifest, files=tuple(_inventory(building)))
+            write_json(building / MANIFEST_NAME, dump(manifest, version=MANIFEST_VERSION))
+            replace_folder(building, folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
     return manifest
 
 
@@ -86,45 +120,60 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     if path.is_symlink() or not path.is_file():
         raise UserError("not a bundle", expected=f"a file {MANIFEST_NAME}", where=folder)
-    manifest = load(Manifest, read_json(path), where=path)
+    manifest = load(Manifest, read_json(path), where=path, newest=MANIFEST_VERSION)
     listed = [file.path for file in manifest.files]
     if len(set(listed)) != len(listed):
         raise UserError("manifest lists a file twice", where=path)
     for file in manifest.files:
         _check_file(folder, file)
-    needed = [model.path for model in manifest.models]
-    for name in (*needed, manifest.golden.input, manifest.golden.output):
+    golden = manifest.golden
+    needed = {golden.input, golden.output}
+    needed |= {model.path for model in manifest.models}
+    needed |= {sample.path for sample in manifest.samples}
+    for name in sorted(needed):
         if name not in listed:
             raise UserError("manifest names a file that it does not list", found=name, where=path)
     return manifest
 
 
-def _check_parts(
-    manifest: Manifest,
-    models: Mapping[str, Path],
-    golden_input: NDArray[np.float32],
-    golden_output: NDArray[np.float32],
+def _check_golden(
+    manifest: Manifest, inputs: NDArray[np.float32], outputs: NDArray[np.float32]
 ) -> None:
-    names = [model.path for model in manifest.models]
-    if sorted(names) != sorted(models):
-        raise UserError("models do not fit the manifest", expected=names, found=sorted(models))
-    for name in names:
-        _check_name(name, "manifest.models")
-    if golden_input.shape[1:] != manifest.input.shape:
+    if inputs.shape[1:] != manifest.input.shape or len(inputs) == 0:
         raise UserError(
             "golden inputs do not fit the model",
             expected=("n", *manifest.input.shape),
-            found=golden_input.shape,
+            found=inputs.shape,
         )
-    shape = (len(golden_input), len(manifest.input.class_names))
-    if golden_output.shape != shape:
-        raise UserError("golden outputs do not fit", expected=shape, found=golden_output.shape)
+    shape = (len(inputs), len(manifest.input.class_names))
+    if outputs.shape != shape:
+        raise UserError("golden outputs do not fit", expected=shape, found=outputs.shape)
+    if not (np.isfinite(inputs).all() and np.isfinite(outputs).all()):
+        raise UserError("golden data are not finite", where="golden_input, golden_output")
 
 
-def _npy(array: NDArray[np.float32]) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, np.ascontiguousarray(array, dtype=np.float32), allow_pickle=False)
-    return stream.getvalue()
+def _check_samples(manifest: Manifest, samples: Sequence[SampleImage]) -> None:
+    px = manifest.input.resize_px[0]
+    expected = (px, px, manifest.input.shape[0])
+    for sample in samples:
+        if sample.pixels.shape != expected or sample.pixels.dtype != np.uint8:
+            raise UserError(
+                "a sample image does not fit the model",
+                expected=f"uint8 {expected}",
+                found=f"{sample.pixels.dtype} {sample.pixels.shape}",
+            )
+
+
+def _content(part: Path | bytes) -> bytes:
+    if isinstance(part, bytes):
+        return part
+    with explained("read a part of the bundle", Path(part)):
+        return Path(part).read_bytes()
+
+
+def _may_be_replaced(folder: Path) -> bool:
+    """Whether it is an older bundle or an empty folder, rather than someone's photos."""
+    return folder.is_dir() and ((folder / MANIFEST_NAME).is_file() or not any(folder.iterdir()))
 
 
 def _inventory(folder: Path) -> Iterator[BundleFile]:
@@ -134,14 +183,22 @@ def _inventory(folder: Path) -> Iterator[BundleFile]:
             yield BundleFile(name, file_hash(path), path.stat().st_size)
 
 
+def _check_names(names: Iterable[str]) -> None:
+    """Safe names, no two of which are one file (on a device that ignores case, too)."""
+    seen: set[str] = set()
+    for name in names:
+        _check_name(name, "the parts of the bundle")
+        if name.lower() in seen:
+            raise UserError("two parts of the bundle have one name", found=name)
+        seen.add(name.lower())
+
+
 def _check_name(name: str, where: object) -> None:
     """Only plain relative names below the bundle: no root, drive, backslash, `..` or `.` part."""
-    parts = name.split("/")
     if (
-        PurePosixPath(name).is_absolute()
-        or any(part in ("", ".", "..") for part in parts)
-        or any(char in name for char in "\\:\0")
-        or name == MANIFEST_NAME
+        any(part in ("", ".", "..") for part in name.split("/"))
+        or any(char in "\\:\x7f" or char < " " for char in name)
+        or name.lower() == MANIFEST_NAME
     ):
         raise UserError(
             "unsafe file name in a bundle",

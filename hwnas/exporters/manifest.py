@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from hwnas.core.records import STRICT
 from hwnas.interfaces import DataInfo, DeviceSpec, Metric
 from hwnas.spaces.arch import Arch
 
 __all__ = [
+    "MANIFEST_VERSION",
     "AccuracyFact",
     "BundleFile",
     "ConstraintFact",
@@ -18,7 +21,16 @@ __all__ = [
     "LatencyFact",
     "Manifest",
     "ModelFile",
+    "SampleFile",
 ]
+
+MANIFEST_VERSION = 2
+"""2: sample images, and the least top-1 agreement of a model. Manifests of 1 stay loadable."""
+
+Count = Annotated[int, Field(ge=1)]
+Milliseconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True)
@@ -31,13 +43,19 @@ class InputSpec:
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
-    shape: tuple[int, int, int]
+    shape: tuple[Count, Count, Count]
     mean: tuple[float, ...]
-    std: tuple[float, ...]
-    resize_px: tuple[int, ...]
-    class_names: tuple[str, ...]
+    std: tuple[Positive, ...]
+    resize_px: Annotated[tuple[Count, ...], Field(min_length=1)]
+    class_names: Annotated[tuple[str, ...], Field(min_length=1)]
     layout: Literal["NCHW"] = "NCHW"
     dtype: Literal["float32"] = "float32"
+
+    def __post_init__(self) -> None:
+        if not len(self.mean) == len(self.std) == self.shape[0]:
+            raise ValueError("mean and std have one value per channel")
+        if not self.resize_px[-1] == self.shape[1] == self.shape[2]:
+            raise ValueError("the last of resize_px is the height and the width of the input")
 
     @staticmethod
     def of(info: DataInfo, px: int) -> InputSpec:
@@ -49,16 +67,23 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One deployable file; `batch` None = any batch size."""
+    """One deployable file; `batch` None = any batch size.
+
+    `format` is the exporter that wrote it; what can run it shows in the name: ONNX Runtime takes
+    `.onnx` and `.ort`. `parity_tolerance` is the largest difference from the golden logits that its
+    precision may cause, relative to the largest of them; `min_agreement` the share of images of
+    which it must name the same class as torch.
+    """
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
     path: str
     format: str
     precision: Literal["fp32", "fp16", "int8"]
-    batch: int | None = None
-    opset: int | None = None
-    parity_tolerance: float = 1e-4  # of the golden logits, relative to the largest of them
+    batch: Count | None = None
+    opset: Count | None = None
+    parity_tolerance: Positive = 1e-4
+    min_agreement: Share = 1.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +94,17 @@ class Golden:
 
     input: str = "golden/input.npy"
     output: str = "golden/logits.npy"
+
+
+@dataclass(frozen=True)
+class SampleFile:
+    """A test image at `resize_px[0]` (.ppm, .pgm or .npy): its class, and the class torch names."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    path: str
+    label: Annotated[int, Field(ge=0)]
+    predicted: Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -83,9 +119,13 @@ class LatencyFact:
     device: DeviceSpec
     model: str
     host: str
-    forecast_ms: float | None = None
-    interval_ms: tuple[float, float] | None = None
-    measured_ms: float | None = None
+    forecast_ms: Milliseconds | None = None
+    interval_ms: tuple[Milliseconds, Milliseconds] | None = None
+    measured_ms: Milliseconds | None = None
+
+    def __post_init__(self) -> None:
+        if self.device.batch < 1 or self.device.threads < 1:
+            raise ValueError("batch and threads of a device are at least 1")
 
 
 @dataclass(frozen=True)
@@ -97,8 +137,8 @@ class AccuracyFact:
     model: str
     dataset: str
     split: Literal["train", "val", "test"]
-    n_images: int
-    top1: float
+    n_images: Count
+    top1: Share
 
 
 @dataclass(frozen=True)
@@ -109,7 +149,7 @@ class ConstraintFact:
 
     metric: Metric
     device: str
-    max: float
+    max: Positive
     met: bool | None = None
 
 
@@ -120,8 +160,8 @@ class BundleFile:
     __pydantic_config__: ClassVar[Any] = STRICT
 
     path: str
-    sha256: str
-    size_bytes: int
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -129,22 +169,32 @@ class Manifest:
     """The only contract between the host, which writes bundles, and the kit, which runs them.
 
     `arch_view` is the readable form of `arch`; `runtimes` the versions it was made with;
-    `provenance` free text facts (run, config hash, seed, host). `files` is filled in by
-    `write_bundle` and lists everything but the manifest itself.
+    `provenance` free text facts (run, config hash, seed, host). `samples` and `files` are filled in
+    by `write_bundle`; `files` lists everything but the manifest itself.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
-    name: str
+    name: Annotated[str, Field(min_length=1)]
     hwnas_version: str
     arch: Arch
     arch_view: dict[str, int | float | str]
     input: InputSpec
-    models: tuple[ModelFile, ...]
+    models: Annotated[tuple[ModelFile, ...], Field(min_length=1)]
     runtimes: dict[str, str]
     golden: Golden = Golden()
     latency: tuple[LatencyFact, ...] = ()
     accuracy: tuple[AccuracyFact, ...] = ()
     constraints: tuple[ConstraintFact, ...] = ()
     provenance: dict[str, str] = field(default_factory=dict)
+    samples: tuple[SampleFile, ...] = ()
     files: tuple[BundleFile, ...] = ()
+
+    def __post_init__(self) -> None:
+        models = {model.path for model in self.models}
+        promised = {f.model for f in self.latency} | {f.model for f in self.accuracy}
+        if promised - models:
+            raise ValueError(f"facts of models that are not listed: {sorted(promised - models)}")
+        classes = max((max(s.label, s.predicted) for s in self.samples), default=0)
+        if classes >= len(self.input.class_names):
+            raise ValueError(f"a sample is of class {classes}, which has no name")

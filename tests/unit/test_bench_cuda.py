@@ -41,9 +41,14 @@ int cudaEventElapsedTime(float *ms, void *a, void *b) {
 }
 int cudaMalloc(void **address, size_t size) { *address = malloc(size); return 0; }
 int cudaMemcpy(void *to, const void *from, size_t size, int kind) {
-  if (kind != 1) return 1;
+  if (kind != 1 && kind != 2) return 1;
   memcpy(to, from, size);
   return 0;
+}
+int cudaStreamSynchronize(void *stream) { return !stream; }
+int cudaDeviceGetAttribute(int *value, int attribute, int index) {
+  *value = attribute == 75 ? 8 : 9;
+  return attribute != 75 && attribute != 76;
 }
 int cudaGetDeviceProperties(void *properties, int index) {
   strcpy((char *)properties, "Imaginary 9000");
@@ -84,10 +89,12 @@ class OnnxParser:
     def parse(self, data): return len(data) > 100
 class Context:
     def __init__(self): self.addresses, self.shapes = {}, {}
-    def set_input_shape(self, name, shape): self.shapes[name] = tuple(shape)
+    def set_input_shape(self, name, shape):
+        self.shapes[name] = tuple(shape)
+        return True
     def get_tensor_shape(self, name):
         assert self.shapes == {"input": (1, 8, 4, 4)}
-        return (1, 10)
+        return self.shapes.get(name, (1, 10))
     def set_tensor_address(self, name, address): self.addresses[name] = address
     def execute_async_v3(self, stream):
         return bool(stream) and all(self.addresses[n] for n in ("input", "logits"))

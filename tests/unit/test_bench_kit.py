@@ -294,12 +294,18 @@ def test_the_kit_needs_only_the_standard_library_numpy_and_one_runtime(path: Pat
             names.add((node.module or "").split(".")[0])
     outside = names - set(sys.stdlib_module_names) - {p.stem for p in KIT.parent.glob("*.py")}
     allowed = {
+        "bench_cuda.py": {"numpy"},
         "bench_tensorrt.py": {"numpy"},
-        "ort_run.py": {"numpy", "onnxruntime", "PIL"},  # Pillow only to read its image formats
+        "bundle_checks.py": {"numpy"},
+        "bundle_cli.py": {"numpy"},
+        "bundle_files.py": {"numpy"},
+        "bundle_images.py": {"numpy", "PIL"},  # Pillow only to read its image formats
+        "ort_run.py": {"numpy", "onnxruntime"},
         "run_onnxruntime.py": {"numpy", "onnxruntime"},
         "run_openvino.py": {"numpy", "openvino"},
         "run_tensorrt.py": {"tensorrt"},
         "run_tensorrt_rtx.py": {"tensorrt_rtx"},
         "run_torch.py": {"numpy", "onnx", "torch"},  # of the host only
+        "trt_run.py": {"numpy"},
     }
     assert outside == allowed.get(path.name, set())

@@ -222,7 +222,7 @@ def test_tensorrt_rtx_builds_engines_without_a_gpu_and_says_that_there_is_none(
         "log = trt.Logger(trt.Logger.ERROR)\n"
         "for path in sys.argv[1:]:\n"
         "    engine = bench_tensorrt.build_engine(\n"
-        "        trt, log, pathlib.Path(path), 1, target=trt.ComputeCapability.SM89)\n"
+        "        trt, log, pathlib.Path(path), [1, 1, 1], target=trt.ComputeCapability.SM89)\n"
         "    assert len(engine) > 10_000\n"
         "needed = {trt.ICudaEngine: 'num_io_tensors get_tensor_name get_tensor_mode '\n"
         "          'get_tensor_shape get_tensor_dtype create_execution_context',\n"

@@ -1,0 +1,61 @@
+"""The command line that ort_run.py and trt_run.py share."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from bundle_checks import show
+from bundle_files import BundleError, read_bundle
+from bundle_images import preprocess, read_image
+
+
+def main(doc, check, open_predictor, choice, arguments=None):
+    """Check a bundle, or classify images; returns the exit status.
+
+    `check(folder, manifest, chosen, data, with_latency)` gives findings (see bundle_checks);
+    `open_predictor(folder, manifest, chosen)` a function of inputs to logits. chosen: path in the
+    bundle of the one model to use, or None. choice: what the option that names it is called.
+    """
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("images", nargs="*", type=Path, help="images, or the bundle with --check")
+    parser.add_argument("--check", action="store_true", help="verify the bundle on this device")
+    parser.add_argument("--data", type=Path, help="--check accuracy on it: folder per class, .npz")
+    parser.add_argument("--no-latency", action="store_true", help="--check without timing")
+    parser.add_argument(f"--{choice}", dest="chosen", help="one of the bundle, by its path there")
+    parser.add_argument("--json", type=Path, help="write what --check finds to this file, too")
+    parser.add_argument("--bundle", type=Path, default=Path(__file__).resolve().parent)
+    parser.add_argument("--top", type=int, default=3, help="classes printed per image")
+    options = parser.parse_args(arguments)
+    if not options.check and not options.images:
+        parser.error("give images, or --check")
+    if options.check and len(options.images) > 1:
+        parser.error("--check takes one bundle")
+    folder = options.images[0] if options.check and options.images else options.bundle
+    try:
+        manifest = read_bundle(folder)
+        if options.check:
+            print(f"{manifest['name']}: {len(manifest['files'])} files, checksums ok", flush=True)
+            found = check(folder, manifest, options.chosen, options.data, not options.no_latency)
+            if options.json:
+                options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            return 0 if show(found) else 3
+        predict = open_predictor(folder, manifest, options.chosen)
+        for image in options.images:
+            x = preprocess(read_image(image), manifest["input"])
+            best = ranked(predict(x[None])[0], manifest["input"]["class_names"], options.top)
+            print(f"{image}: " + ", ".join(f"{name} {share:.1%}" for name, share in best))
+    except (BundleError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def ranked(logits, names, top):
+    """The `top` classes by logits [classes], best first: (name, softmax probability)."""
+    powers = np.exp(logits.astype(np.float64) - logits.max())
+    best = np.argsort(-powers, kind="stable")[:top]
+    return [(names[i], float(powers[i] / powers.sum())) for i in best]

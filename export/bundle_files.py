@@ -1,0 +1,213 @@
+"""Reads a bundle: manifest.json by the schema that lies beside this file, all files by checksum."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+SCHEMA_VERSION = 2  # newest that is read; 1 knew no samples and no min_agreement
+HERE = Path(__file__).resolve().parent
+KINDS = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "null": type(None),
+}
+
+
+class BundleError(Exception):
+    """Something about the bundle, the images or the runtime that the user can fix."""
+
+
+# --- the manifest ---------------------------------------------------------------------------------
+
+
+def read_bundle(folder):
+    """Manifest of a bundle of which every listed file is present and unchanged."""
+    folder = Path(folder)
+    manifest = read_manifest(folder / "manifest.json")
+    for file in manifest["files"]:
+        path = inside(folder, file["path"])
+        if not path.is_file():
+            raise BundleError(f"{file['path']}: missing; fix: copy the bundle again")
+        if path.stat().st_size != file["size_bytes"] or sha256(path) != file["sha256"]:
+            raise BundleError(f"{file['path']}: altered (sha256 differs); fix: copy it again")
+    return manifest
+
+
+def read_manifest(path):
+    """A manifest, checked but for the files it lists; what version 1 lacks is filled in."""
+    try:
+        if path.is_symlink():
+            raise BundleError(f"{path}: a link")
+        manifest = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path.parent}: not a bundle: manifest.json: {error}") from error
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if type(version) is not int or version < 1:
+        raise BundleError(f"{path}: not a bundle: no valid schema_version: {version!r:.40}")
+    if version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{path}: written by a newer hwnas: schema_version {version}, this kit reads up to "
+            f"{SCHEMA_VERSION}; fix: use the kit that lies in that bundle"
+        )
+    schema = json.loads((HERE / "bundle.schema.json").read_text(encoding="utf-8"))
+    found = list(problems(manifest, schema, schema)) or list(contradictions(manifest))
+    if found:
+        more = f" (and {len(found) - 5} more)" if len(found) > 5 else ""
+        raise BundleError(f"{path}: not a valid manifest: {'; '.join(found[:5])}{more}")
+    manifest.setdefault("samples", [])
+    for model in manifest["models"]:
+        model.setdefault("min_agreement", 1.0)
+    return manifest
+
+
+def contradictions(manifest):
+    """What is wrong with a manifest that no JSON schema can tell."""
+    spec, golden = manifest["input"], manifest["golden"]
+    n_channels, *size = spec["shape"]
+    if not len(spec["mean"]) == len(spec["std"]) == n_channels:
+        yield "input: mean and std have one value per channel"
+    if size != [spec["resize_px"][-1]] * 2:
+        yield "input: the last of resize_px is the height and the width"
+    listed = [file["path"] for file in manifest["files"]]
+    if len(set(listed)) != len(listed):
+        yield "files: lists a file twice"
+    models = {model["path"] for model in manifest["models"]}
+    samples = manifest.get("samples", [])
+    named = models | {golden["input"], golden["output"]} | {sample["path"] for sample in samples}
+    for name in sorted(named - set(listed)):
+        yield f"files: does not list {name!r}"
+    for name in listed:
+        if name.lower() == "manifest.json":
+            yield f"files: unsafe file name {name!r}"
+    for name in sorted({fact["model"] for fact in manifest["latency"] + manifest["accuracy"]}):
+        if name not in models:
+            yield f"models: does not list {name!r}"
+    for sample in samples:
+        if max(sample["label"], sample["predicted"]) >= len(spec["class_names"]):
+            yield f"samples: {sample['path']}: a class without a name"
+
+
+def refuse_constant(name):
+    """NaN and Infinity are no JSON."""
+    raise ValueError(f"{name} is not allowed")
+
+
+def inside(folder, name):
+    """Path of a plain relative name below `folder`; refuses roots, `..`, drives and links."""
+    parts = name.split("/")
+    unsafe = any(char in "\\:\x7f" or char < " " for char in name)
+    if unsafe or any(part in ("", ".", "..") for part in parts):
+        raise BundleError(f"{name!r}: unsafe file name")
+    path = folder
+    for part in parts:
+        path = path / part
+        if path.is_symlink():
+            raise BundleError(f"{name!r}: a link")
+    return path
+
+
+def sha256(path):
+    """Of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for chunk in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+# --- JSON schema ----------------------------------------------------------------------------------
+
+
+def problems(value, schema, root, at="manifest"):
+    """What is wrong with a JSON value, by the part of JSON Schema that bundle.schema.json uses."""
+    if "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rsplit("/", 1)[1]]
+    if "anyOf" in schema:
+        if all(any(problems(value, choice, root, at)) for choice in schema["anyOf"]):
+            yield f"{at}: found {value!r:.60}"
+        return
+    if "enum" in schema and not any(same(value, choice) for choice in schema["enum"]):
+        yield f"{at}: expected one of {schema['enum']}, found {value!r:.60}"
+    if "type" in schema and not is_kind(value, schema["type"]):
+        yield f"{at}: expected {schema['type']}, found {value!r:.60}"
+    elif isinstance(value, str):
+        yield from problems_of_text(value, schema, at)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield from problems_of_number(value, schema, at)
+    elif isinstance(value, list):
+        if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
+            yield f"{at}: has {len(value)} items"
+        for index, item in enumerate(value):
+            yield from problems(item, schema.get("items", {}), root, f"{at}[{index}]")
+    elif isinstance(value, dict):
+        known, others = schema.get("properties", {}), schema.get("additionalProperties", {})
+        for key in schema.get("required", ()):
+            if key not in value:
+                yield f"{at}: lacks {key}"
+        for key, item in value.items():
+            if key not in known and others is False:
+                yield f"{at}: unknown key {key!r:.60}"
+            else:
+                yield from problems(item, known.get(key, others or {}), root, f"{at}.{key}")
+
+
+def problems_of_text(value, schema, at):
+    """Length and pattern."""
+    if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value)):
+        yield f"{at}: has {len(value)} characters"
+    if not re.search(schema.get("pattern", ""), value):
+        yield f"{at}: unsafe or malformed: {value!r:.60}"
+
+
+def problems_of_number(value, schema, at):
+    """Bounds."""
+    low, above = schema.get("minimum", value), schema.get("exclusiveMinimum")
+    if not low <= value <= schema.get("maximum", value) or (above is not None and value <= above):
+        yield f"{at}: out of range: {value!r:.60}"
+
+
+def is_kind(value, kinds):
+    """Whether a value is of a JSON type, or one of several; true and false are no numbers."""
+    names = [kinds] if isinstance(kinds, str) else kinds
+    return any(
+        isinstance(value, KINDS[name]) and (name == "boolean" or not isinstance(value, bool))
+        for name in names
+    )
+
+
+def same(value, other):
+    """Equality that tells True from 1."""
+    return type(value) is type(other) and value == other
+
+
+# --- golden data ----------------------------------------------------------------------------------
+
+
+def read_golden(folder, manifest):
+    """Inputs [n, C, H, W] and torch's logits [n, classes] for them, float32."""
+    spec = manifest["input"]
+    inputs, expected = (read_array(folder, manifest["golden"][key]) for key in ("input", "output"))
+    shapes = ((len(inputs), *spec["shape"]), (len(inputs), len(spec["class_names"])))
+    if (inputs.shape, expected.shape) != shapes or len(inputs) == 0:
+        raise BundleError(f"golden data: expected {shapes}, found {inputs.shape, expected.shape}")
+    if not (np.isfinite(inputs).all() and np.isfinite(expected).all()):
+        raise BundleError("golden data: not finite")
+    return inputs, expected
+
+
+def read_array(folder, name):
+    """A float32 .npy file of the bundle, never unpickled."""
+    try:
+        array = np.load(inside(folder, name), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BundleError(f"{name}: cannot read: {error}") from error
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.ndim < 1:
+        raise BundleError(f"{name}: expected a float32 array")
+    return array

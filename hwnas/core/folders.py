@@ -1,0 +1,61 @@
+"""A folder that replaces another one under its name, whole or not at all."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from pathlib import Path
+
+__all__ = ["recover_folder", "replace_folder"]
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Rename the folder `new`, which lies beside `folder`, to `folder`; what was there is removed.
+
+    Whenever the process is killed, `folder` is the old one or the new one: Linux exchanges the two
+    names in one call. Where the file system cannot, there are two renames with nothing under the
+    name in between; after a kill right there, `recover_folder` brings the old one back.
+
+    Raises:
+        OSError: the system refuses; the old folder is still there.
+    """
+    if not folder.exists():
+        os.rename(new, folder)
+    elif _exchange(new, folder):
+        shutil.rmtree(new, ignore_errors=True)
+    else:
+        aside = _aside(folder)
+        os.rename(folder, aside)
+        try:
+            os.rename(new, folder)
+        except BaseException:
+            os.rename(aside, folder)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def recover_folder(folder: Path) -> None:
+    """Undo a `replace_folder` that was killed between its two renames; else nothing."""
+    aside = _aside(folder)
+    if folder.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    elif aside.exists():
+        os.rename(aside, folder)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.replaced")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where the system or the file system cannot."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):  # not Linux, or a C library older than 2018
+        return False
+    paths = os.fsencode(one), os.fsencode(other)
+    status: int = rename(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE)
+    return status == 0
