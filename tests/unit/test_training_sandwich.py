@@ -7,6 +7,7 @@ import torch
 
 from hwnas.spaces import mobilenet_tiny
 from hwnas.training.images import resize
+from hwnas.training.losses import distillation
 from hwnas.training.sandwich import sandwich_step
 
 SPACE = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(8, 12)), num_classes=5)
