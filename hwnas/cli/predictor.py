@@ -167,3 +167,89 @@ def predict(
             ],
             format=format,
         )
+
+
+@app.command("export-lut")
+def export_lut(
+    folder: RunArgument,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File [predictor/lut.safetensors of the run].")
+    ] = None,
+    restrict: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--restrict", metavar="CHOICE=[VALUES]", help="A part of the space; may be repeated."
+        ),
+    ] = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Write the forecast of every arch of a (sub)space to a lookup table.
+
+    Example: `hwnas predictor export-lut runs/quickstart --restrict resolution=[16]`.
+    """
+    from hwnas.pipeline.lookup import export
+    from hwnas.pipeline.project import open_project
+
+    with open_project(
+        folder,
+        progress_for=progress_for,
+        command="hwnas predictor export-lut",
+        read_only=out is not None,
+    ) as project:
+        path = out or project.run.path("predictor", "lut.safetensors")
+        table = export(project, path, restrict or (), progress=progress_for("export-lut"))
+        emit(
+            [
+                {
+                    "table": str(path),
+                    "archs": len(table.means),
+                    "best score": float(table.means.max()),
+                    "source": table.source,
+                }
+            ],
+            format=format,
+        )
+
+
+@app.command("lookup")
+def lookup(
+    folder: RunArgument,
+    table: Annotated[
+        Path | None, typer.Option("--table", help="File [predictor/lut.safetensors of the run].")
+    ] = None,
+    limits: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--max", metavar="METRIC=VALUE", help="E.g. latency_ms@local=2.5; may be repeated."
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, max=10_000)] = 5,
+    format: FormatOption = Format.table,
+) -> None:
+    """The best archs of a lookup table under any limits; nothing is forecast again.
+
+    Example: `hwnas predictor lookup runs/quickstart --max macs=1e6`.
+    """
+    from hwnas.pipeline.lookup import look_up
+    from hwnas.pipeline.project import open_project
+
+    with open_project(
+        folder, progress_for=progress_for, command="hwnas predictor lookup", read_only=True
+    ) as project:
+        path = table or project.run.path("predictor", "lut.safetensors")
+        found = look_up(project, path, limits or (), k=top)
+        emit(
+            [
+                {
+                    "arch": ",".join(map(str, codes)),
+                    "score": float(found.means[row]),
+                    "std": float(found.stds[row]),
+                    **{key: float(cost[row]) for key, cost in found.costs.items()},
+                }
+                for row, codes in enumerate(found.codes.tolist())
+            ],
+            format=format,
+            title=f"{found.n_feasible:,} of {found.n:,} archs keep the limits",
+            n_feasible=found.n_feasible,
+            n=found.n,
+        )

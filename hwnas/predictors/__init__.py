@@ -12,6 +12,7 @@ REGISTRY = Registry(
             "evaluate",
             "graph",
             "labels",
+            "lookup",
             "process",
             "proxies",
             "readers",

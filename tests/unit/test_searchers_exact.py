@@ -10,6 +10,7 @@ from hwnas.core.pareto import non_dominated
 from hwnas.interfaces import FloatArray, Searcher
 from hwnas.pipeline.spaces import build_space
 from hwnas.searchers import exact, exhaustive, segments
+from hwnas.spaces.enumeration import unrank
 from hwnas.spaces.index import enumerate_ops, op_sum
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -113,7 +114,7 @@ def test_keeping_one_super_cell_is_worse_than_six() -> None:
             codes = searcher.ask(64)
             searcher.tell(codes, score(codes, seed))
             best = max(best, float(score(codes, seed).max()))
-        everything = exhaustive.unrank(MACRO, np.arange(MACRO.size()))
+        everything = unrank(MACRO, np.arange(MACRO.size()))
         return float(score(everything, seed).max()) - best
 
     one, six = (np.mean([regret(keep, seed) for seed in range(12)]) for keep in (1, 6))

@@ -1,0 +1,67 @@
+"""Lookup tables of a run's forecasts: written once, asked under any limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from hwnas.core.errors import UserError
+from hwnas.core.progress import Progress
+from hwnas.pipeline.metrics import prices
+from hwnas.pipeline.predicting import load_predictor
+from hwnas.pipeline.project import Project
+from hwnas.predictors.lookup import ScoreTable, Top, load_table, save_table, table_of_space
+from hwnas.spaces.macro import Value
+
+__all__ = ["export", "look_up"]
+
+
+def export(
+    project: Project, path: Path, restrict: Sequence[str], *, progress: Progress
+) -> ScoreTable:
+    """Write the forecasts of the run's predictor for its space, or for the part left.
+
+    restrict: `CHOICE=[VALUES]` each.
+
+    Raises:
+        UserError: what is left is too large, or a restriction that cannot be read.
+    """
+    space = project.space.restrict(dict(_restriction(text) for text in restrict))
+    source = f"{project.config.predictor.name} of {project.config.name}"
+    predict = load_predictor(project).predict
+    table = table_of_space(predict, space, source=source, progress=progress)
+    save_table(path, table)
+    return table
+
+
+def look_up(project: Project, path: Path, limits: Sequence[str], *, k: int) -> Top:
+    """The k best archs of a table under `METRIC=VALUE` limits, priced by the run's tables.
+
+    Raises:
+        UserError: no such table, a limit that cannot be read or priced, or nothing keeps them.
+    """
+    bounds = dict(_limit(text) for text in limits)
+    return load_table(path, project.space).best(prices(project), bounds, k=k)
+
+
+def _limit(text: str) -> tuple[str, float]:
+    key, _, value = text.partition("=")
+    try:
+        return key, float(value)
+    except ValueError as error:
+        raise UserError(
+            "cannot read the limit", expected="METRIC=VALUE, e.g. macs=5e6", found=text
+        ) from error
+
+
+def _restriction(text: str) -> tuple[str, list[Value]]:
+    name, _, given = text.partition("=")
+    try:
+        values = yaml.safe_load(given)
+    except yaml.YAMLError:
+        values = None
+    if values is None:
+        raise UserError("cannot read the restriction", expected="CHOICE=[VALUES]", found=text)
+    return name, values if isinstance(values, list) else [values]

@@ -1,0 +1,188 @@
+"""Predictions of a whole (sub)space as a lookup table (2004.08423): made once, asked for ever.
+
+The forecast of an arch costs a read of one number then, whatever the constraint, the device or the
+day; no network, no predictor and no torch are needed any more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.errors import UserError
+from hwnas.core.progress import Progress
+from hwnas.core.store import write_bytes
+from hwnas.interfaces import CostMetric, FloatArray
+from hwnas.spaces.enumeration import rank, unrank
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["MAX_ARCHS", "ScoreTable", "Top", "load_table", "save_table", "table_of_space"]
+
+MAX_ARCHS = 20_000_000  # two float32 each: 160 MB
+CHUNK = 16_384
+
+Predict = Callable[[Codes], tuple[FloatArray, FloatArray]]
+Costs = Mapping[str, FloatArray]
+
+
+@dataclass(frozen=True)
+class Top:
+    """The best archs of a question, best first: codes [k, d], means [k], stds [k], costs [k] each.
+
+    `n_feasible` of `n` archs keep the limits.
+    """
+
+    codes: Codes
+    means: FloatArray
+    stds: FloatArray
+    costs: Costs
+    n_feasible: int
+    n: int
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Mean and std of the forecast score of every arch of `space`, at its rank: float32 [size].
+
+    source: what made the forecasts, for people.
+    """
+
+    space: SearchSpace
+    means: NDArray[np.float32]
+    stds: NDArray[np.float32]
+    source: str
+
+    def predict(self, codes: Codes) -> tuple[FloatArray, FloatArray]:
+        """Mean [n] and std [n], as the predictor's own `predict` said.
+
+        Raises:
+            UserError: an arch that the table does not hold.
+        """
+        ranks = rank(self.space, codes)
+        return self.means[ranks].astype(np.float64), self.stds[ranks].astype(np.float64)
+
+    def best(
+        self, metrics: Mapping[str, CostMetric], limits: Mapping[str, float], *, k: int
+    ) -> Top:
+        """The k archs of highest mean whose metrics are at most `limits`, by metric key.
+
+        Looks at every arch of the table; the costs of the best are given for all `metrics`.
+
+        Raises:
+            UserError: a limit on something without a price, or no arch keeps all limits.
+        """
+        unknown = sorted(set(limits) - set(metrics))
+        if unknown:
+            raise UserError(
+                f"no price for {', '.join(unknown)}", expected=f"one of {', '.join(metrics)}"
+            )
+        size, n_feasible = len(self.means), 0
+        best = np.empty(0, dtype=np.int64)
+        lowest = dict.fromkeys(limits, np.inf)
+        for start in range(0, size, CHUNK):
+            ranks = np.arange(start, min(start + CHUNK, size))
+            codes = unrank(self.space, ranks)
+            keeps = np.ones(len(ranks), dtype=bool)
+            for key, most in limits.items():
+                cost = metrics[key](codes)
+                lowest[key] = min(lowest[key], float(cost.min()))
+                keeps &= cost <= most
+            n_feasible += int(keeps.sum())
+            both = np.concatenate([best, ranks[keeps]])
+            best = both[np.argsort(-self.means[both], kind="stable")[:k]]
+        if n_feasible == 0:
+            raise UserError(
+                "no arch of the table keeps the limits",
+                expected=", ".join(f"{key} <= {most:g}" for key, most in limits.items()),
+                found="the lowest are " + ", ".join(f"{k} {c:.6g}" for k, c in lowest.items()),
+                fix="allow more, or export a table of a larger part of the space",
+            )
+        codes = unrank(self.space, best)
+        costs = {key: metric(codes) for key, metric in metrics.items()}
+        return Top(codes, *self.predict(codes), costs, n_feasible, size)
+
+
+def table_of_space(
+    predict: Predict, space: SearchSpace, *, source: str, progress: Progress
+) -> ScoreTable:
+    """Forecast every arch of `space`.
+
+    Raises:
+        UserError: the space has more than `MAX_ARCHS` archs.
+    """
+    size = space.size()
+    if size > MAX_ARCHS:
+        raise UserError(
+            "too many archs for a table",
+            expected=f"at most {MAX_ARCHS:,}",
+            found=f"{size:,}" if size < 10**15 else f"{size:.2g}",
+            where=space.id,
+            fix="take a part of the space: --restrict CHOICE=[VALUES], again for more choices",
+        )
+    means, stds = np.empty((2, size), dtype=np.float32)
+    for start in range(0, size, CHUNK):
+        part = slice(start, min(start + CHUNK, size))
+        means[part], stds[part] = predict(unrank(space, np.arange(part.start, part.stop)))
+        progress(part.stop, size)
+    return ScoreTable(space, means, stds, source)
+
+
+def save_table(path: Path, table: ScoreTable) -> None:
+    """Write a table; it says which archs it holds, not what the space is like."""
+    from safetensors.numpy import save
+
+    about = {
+        "schema_version": "1",
+        "space": table.space.id,
+        "allowed": json.dumps([list(codes) for codes in table.space.allowed]),
+        "source": table.source,
+    }
+    write_bytes(path, save({"mean": table.means, "std": table.stds}, metadata=about))
+
+
+def load_table(path: Path, space: SearchSpace) -> ScoreTable:
+    """Read a table of some part of `space`.
+
+    Raises:
+        UserError: no such file, not a table, a broken one, or one of another space.
+    """
+    arrays, about = _read(path)
+    if about.get("schema_version") != "1" or set(arrays) != {"mean", "std"}:
+        raise UserError("not a lookup table of scores", where=path, fix=_MAKE)
+    if about["space"] != space.id:
+        raise UserError(
+            "a lookup table of another space", expected=space.id, found=about["space"], where=path
+        )
+    allowed = tuple(tuple(map(int, codes)) for codes in json.loads(about["allowed"]))
+    part = replace(space, allowed=allowed)
+    if arrays["mean"].shape != (part.size(),) or arrays["std"].shape != (part.size(),):
+        raise UserError(
+            "a broken lookup table",
+            expected=f"{part.size()} scores",
+            found=arrays["mean"].shape,
+            where=path,
+            fix=_MAKE,
+        )
+    return ScoreTable(part, arrays["mean"], arrays["std"], about["source"])
+
+
+_MAKE = "make one with `hwnas predictor export-lut RUN`"
+
+
+def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError("file not found", where=path, fix=_MAKE)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return arrays, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError("not a lookup table of scores", found=str(error), where=path) from error

@@ -1,0 +1,128 @@
+"""Every arch of a space has a number: archs from numbers, numbers from archs, both vectorised.
+
+A choice's subtree has as many configurations as its codes have products over the children that
+they activate; an arch's rank is a mixed-radix number in these counts.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.errors import UserError
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["MAX_SIZE", "rank", "unrank"]
+
+MAX_SIZE = 2**40
+"""Largest space whose archs may be numbered: its ranks are exact in int64."""
+
+
+def unrank(space: SearchSpace, ranks: NDArray[np.int64]) -> Codes:
+    """The archs [n, d] with these ranks in [0, space.size()), each arch having one rank."""
+    tree = _tree(space)
+    codes = np.zeros((len(ranks), len(space.choices)), dtype=np.int16)
+
+    def place(column: int, rows: NDArray[np.intp], local: NDArray[np.int64]) -> None:
+        ends = np.cumsum(tree.counts(column))
+        which = np.searchsorted(ends, local, side="right")
+        local = local - tree.starts(column)[which]
+        for position, code in enumerate(space.allowed[column]):
+            chosen = which == position
+            codes[rows[chosen], column] = code
+            rest = local[chosen]
+            for child in tree.active(column, code):
+                total = tree.total(child)
+                place(child, rows[chosen], rest % total)
+                rest = rest // total
+
+    everything = np.arange(len(ranks))
+    for root in tree.children[None]:
+        total = tree.total(root)
+        place(root, everything, ranks % total)
+        ranks = ranks // total
+    return codes
+
+
+def rank(space: SearchSpace, codes: Codes) -> NDArray[np.int64]:
+    """Ranks [n] of archs [n, d]: the inverse of `unrank`.
+
+    Raises:
+        UserError: an arch is not in the space.
+    """
+    outside = ~space.validate(codes)
+    if outside.any():
+        raise UserError(
+            "archs that are not in the space",
+            expected=f"archs of {space.id} with its allowed values",
+            found=f"{int(outside.sum())} of {len(codes)} are not, the first with codes "
+            + ",".join(map(str, codes[outside][0].tolist())),
+        )
+    tree = _tree(space)
+
+    def number(column: int, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+        local = np.zeros(len(rows), dtype=np.int64)
+        picked = codes[rows, column]
+        for code, start in zip(space.allowed[column], tree.starts(column).tolist(), strict=True):
+            chosen = picked == code
+            local[chosen] = start + mixed(tree.active(column, code), rows[chosen])
+        return local
+
+    def mixed(columns: list[int], rows: NDArray[np.intp]) -> NDArray[np.int64]:
+        result, radix = np.zeros(len(rows), dtype=np.int64), 1
+        for column in columns:
+            result += radix * number(column, rows)
+            radix *= tree.total(column)
+        return result
+
+    return mixed(tree.children[None], np.arange(len(codes)))
+
+
+class _Tree:
+    """Choices below their parents, and how many configurations each subtree has."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+        self.children: dict[int | None, list[int]] = {}
+        for column, choice in enumerate(space.choices):
+            self.children.setdefault(choice.parent, []).append(column)
+        self._counts: dict[int, list[int]] = {}
+
+    def active(self, column: int, code: int) -> list[int]:
+        """Children of a choice that one of its codes activates."""
+        below = self.children.get(column, [])
+        return [child for child in below if code in self._space.choices[child].parent_codes]
+
+    def counts(self, column: int) -> list[int]:
+        """Configurations of the subtree, by allowed code."""
+        if column not in self._counts:
+            self._counts[column] = [
+                math.prod(self.total(child) for child in self.active(column, code))
+                for code in self._space.allowed[column]
+            ]
+        return self._counts[column]
+
+    def total(self, column: int) -> int:
+        """Configurations of the subtree."""
+        return sum(self.counts(column))
+
+    def starts(self, column: int) -> NDArray[np.int64]:
+        """Number of the first configuration of each allowed code."""
+        return np.cumsum([0, *self.counts(column)[:-1]], dtype=np.int64)
+
+
+@lru_cache(maxsize=8)
+def _tree(space: SearchSpace) -> _Tree:
+    """Raises UserError where the space is too large to be numbered."""
+    if space.size() > MAX_SIZE:
+        raise UserError(
+            "the space is too large to be enumerated",
+            expected=f"at most {MAX_SIZE:.2g} archs",
+            found=f"{space.size():.2g}",
+            where=space.id,
+            fix="restrict the space",
+        )
+    return _Tree(space)

@@ -1,0 +1,118 @@
+"""Ranks of archs against enumeration; lookup tables against the predictor they were made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwnas.core.errors import UserError
+from hwnas.core.progress import silent
+from hwnas.core.rng import rng
+from hwnas.pipeline.metrics import cost_metrics
+from hwnas.pipeline.spaces import build_space
+from hwnas.predictors import ridge
+from hwnas.predictors.lookup import ScoreTable, load_table, save_table, table_of_space
+from hwnas.spaces.cost import cost
+from hwnas.spaces.enumeration import rank, unrank
+from hwnas.spaces.space import SearchSpace
+
+
+@pytest.fixture(scope="module")
+def space(tiny_space: SearchSpace) -> SearchSpace:
+    """A part of mobilenet_tiny with inactive choices: few enough archs to look at all of them."""
+    names = [choice.name for choice in tiny_space.choices]
+    keep = {"stage0.depth", "resolution", "stage0.block1.kernel", "stage1.width"}
+    one = {
+        choice.name: (choice.values[-1],)
+        for choice in tiny_space.choices
+        if choice.name in names and choice.name not in keep
+    }
+    return tiny_space.restrict(one)
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_space: SearchSpace) -> ridge.TabularPredictor:
+    codes = tiny_space.sample(rng(0, "lookup"), 60)
+    predictor = ridge.build(ridge.Config(), space=tiny_space, seed=0)
+    predictor.fit(codes, np.log(cost(tiny_space, codes, "macs")) + codes[:, 1])
+    return predictor
+
+
+@pytest.mark.parametrize("name", ["nas_bench_macro", "mobilenet_tiny", "nasbench201"])
+def test_ranks_and_archs_are_one_to_one(name: str, tiny_space: SearchSpace):
+    spaces = {
+        "mobilenet_tiny": tiny_space,
+        "nasbench201": build_space("nasbench201", num_classes=9),
+    }
+    space = spaces.get(name) or build_space("nasbench_macro", num_classes=10)
+    space = space.restrict({space.choices[-1].name: space.choices[-1].values[1:]})
+    ranks = rng(0, "ranks").integers(space.size(), size=500)
+    codes = unrank(space, ranks)
+    assert space.validate(codes).all()
+    np.testing.assert_array_equal(rank(space, codes), ranks)
+    drawn = space.sample(rng(1, "ranks"), 500)
+    np.testing.assert_array_equal(unrank(space, rank(space, drawn)), drawn)
+
+
+def test_all_ranks_are_all_archs(space: SearchSpace):
+    codes = unrank(space, np.arange(space.size()))
+    assert len(np.unique(codes, axis=0)) == space.size() > 10
+
+
+def test_archs_outside_have_no_rank(space: SearchSpace, tiny_space: SearchSpace):
+    with pytest.raises(UserError, match="not in the space"):
+        rank(space, tiny_space.sample(rng(0, "outside"), 50))
+
+
+def made(fitted, space: SearchSpace) -> ScoreTable:
+    return table_of_space(fitted.predict, space, source="ridge of a test", progress=silent)
+
+
+def test_a_table_says_what_its_predictor_says_after_a_round_trip(fitted, space, tmp_path: Path):
+    path = tmp_path / "lut.safetensors"
+    save_table(path, made(fitted, space))
+    table = load_table(path, space)
+    assert (table.space, table.source) == (space, "ridge of a test")
+    codes = space.sample(rng(2, "lookup"), 40)
+    for found, expected in zip(table.predict(codes), fitted.predict(codes), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_one_table_answers_any_constraint_as_a_search_of_all_archs_would(fitted, space):
+    table, metrics = made(fitted, space), cost_metrics(space, {})
+    codes = unrank(space, np.arange(space.size()))
+    scores = fitted.predict(codes)[0]
+    for key in ("macs", "params", "peak_memory_bytes"):
+        costs = metrics[key](codes)
+        for share in (0.3, 0.6, 1.0):
+            limit = float(np.quantile(costs, share))
+            top = table.best(metrics, {key: limit}, k=3)
+            keeps = costs <= limit
+            assert (top.n_feasible, top.n) == (keeps.sum(), space.size())
+            np.testing.assert_allclose(top.means, np.sort(scores[keeps])[::-1][:3], rtol=1e-6)
+            assert (top.costs[key] <= limit).all()
+            assert set(top.costs) == set(metrics)
+    both = {"macs": float(np.median(metrics["macs"](codes))), "params": 1e12}
+    assert (table.best(metrics, both, k=1).costs["macs"] <= both["macs"]).all()
+
+
+def test_questions_that_have_no_answer_say_why(fitted, space, tiny_space, tmp_path: Path):
+    table, metrics = made(fitted, space), cost_metrics(space, {})
+    with pytest.raises(UserError, match=r"no arch of the table keeps[\s\S]*the lowest are macs"):
+        table.best(metrics, {"macs": 1.0}, k=1)
+    with pytest.raises(UserError, match="no price for latency_ms@phone"):
+        table.best(metrics, {"latency_ms@phone": 1.0}, k=1)
+    with pytest.raises(UserError, match=r"too many archs[\s\S]*--restrict"):
+        table_of_space(fitted.predict, build_space("mobilenet_v3", num_classes=10), source="",
+                       progress=silent)  # fmt: skip
+    with pytest.raises(UserError, match="file not found"):
+        load_table(tmp_path / "none.safetensors", space)
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes(b"no table")
+    with pytest.raises(UserError, match="not a lookup table"):
+        load_table(torn, space)
+    save_table(torn, table)
+    with pytest.raises(UserError, match="another space"):
+        load_table(torn, build_space("nasbench201", num_classes=10))
