@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -52,7 +53,7 @@ class BiasReport:
     """Bias per choice value, strongest first, and how z(score) - z(truth) goes with costs.
 
     The correlations are Pearson's with log MACs and log parameters: positive = larger archs are
-    over-rated.
+    over-rated; and with log latency, by metric key (`latency_ms@phone`): positive = slower archs.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -61,12 +62,20 @@ class BiasReport:
     choices: tuple[ChoiceBias, ...]
     residual_vs_macs: float
     residual_vs_params: float
+    residual_vs_latency: dict[str, float] = field(default_factory=dict)
 
 
 def bias_report(
-    space: SearchSpace, codes: Codes, scores: FloatArray, truth: FloatArray
+    space: SearchSpace,
+    codes: Codes,
+    scores: FloatArray,
+    truth: FloatArray,
+    *,
+    latencies: Mapping[str, FloatArray] | None = None,
 ) -> BiasReport:
     """Compare scores [n] with the truth [n] of archs [n, d], choice by choice.
+
+    latencies: milliseconds [n] of these archs, by metric key.
 
     Sizes are marginal means, meant for archs that were sampled at random: where choices go
     together in the sample, so do their biases. Choices left with one value are skipped.
@@ -101,6 +110,9 @@ def bias_report(
         choices=tuple(sorted(rows, key=lambda row: -abs(row.shift))),
         residual_vs_macs=pearson(residual, np.log(cost(space, codes, "macs"))),
         residual_vs_params=pearson(residual, np.log(cost(space, codes, "params"))),
+        residual_vs_latency={
+            key: pearson(residual, np.log(values)) for key, values in (latencies or {}).items()
+        },
     )
 
 

@@ -14,7 +14,7 @@ SAFE_PRECISION = 0.5
 """Picking the top is safe where at least every second pick belongs there."""
 
 COST_BIAS = 0.3
-"""Correlation of the residual with log MACs from which on the score prefers or punishes size."""
+"""Correlation of the residual with a log cost from which on the score prefers or punishes it."""
 
 N_NAMED = 3
 
@@ -84,6 +84,13 @@ def _beware(bias: BiasReport) -> list[str]:
             f"Large archs are {word}-rated (residual and log MACs correlate at "
             f"{bias.residual_vs_macs:+.2f}): check before pruning."
         )
+    for key, correlation in bias.residual_vs_latency.items():
+        if abs(correlation) >= COST_BIAS:
+            word = "over" if correlation > 0 else "under"
+            sentences.append(
+                f"Slow archs are {word}-rated (residual and log {key} correlate at "
+                f"{correlation:+.2f})."
+            )
     clear = [row for row in bias.choices if row.is_clear][:N_NAMED]
     if clear:
         named = ", ".join(f"{row.choice} = {row.value} ({row.shift:+.2f} sd)" for row in clear)

@@ -27,8 +27,9 @@ class ListedProxy:
 
     def __init__(self, space: SearchSpace, codes: Codes, values: FloatArray, *, name: str) -> None:
         self._space, self._name = space, name
-        standardised = Scale.of(values).standardise(values)
-        self._values = dict(zip(space.keys(codes), standardised.tolist(), strict=True))
+        keys = _keys(codes)
+        order = np.argsort(keys)
+        self._keys, self._values = keys[order], Scale.of(values).standardise(values)[order]
 
     def __call__(self, codes: Codes) -> FloatArray:
         """float64 [n].
@@ -36,13 +37,23 @@ class ListedProxy:
         Raises:
             UserError: an arch is not listed.
         """
-        keys = self._space.keys(codes)
-        missing = sum(key not in self._values for key in keys)
+        wanted = _keys(codes)
+        at = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
+        missing = int((self._keys[at] != wanted).sum())
         if missing:
             raise UserError(
-                f"no value of {self._name} for some archs", found=f"{missing} of {len(keys)}"
+                f"no value of {self._name} for some archs",
+                found=f"{missing} of {len(codes)}",
+                where=self._space.id,
             )
-        return np.array([self._values[key] for key in keys], dtype=np.float64)
+        return np.asarray(self._values[at], dtype=np.float64)
+
+
+def _keys(codes: Codes) -> NDArray[np.void]:
+    """One value per row [n] that sorts, equal exactly where the rows are."""
+    rows = np.ascontiguousarray(codes, dtype=np.int16)
+    keys: NDArray[np.void] = rows.view(f"V{2 * rows.shape[1]}").ravel()
+    return keys
 
 
 def proxy_columns(proxies: Sequence[Proxy], codes: Codes) -> NDArray[np.float32]:

@@ -93,6 +93,20 @@ def test_a_bias_towards_large_networks_shows(tiny_space: SearchSpace):
     assert abs(neutral.residual_vs_macs) < 0.2
 
 
+def test_a_bias_towards_slow_networks_shows_per_device(tiny_space: SearchSpace):
+    """Two devices whose latencies are independent: the score pays for what one of them dislikes."""
+    stream = rng(6, "latency")
+    codes = tiny_space.sample(stream, 500)
+    truth, slow, other = stream.normal(size=500), *stream.uniform(1, 9, size=(2, 500))
+    scores = truth - np.log(slow)
+    latencies = {"latency_ms@phone": slow, "latency_ms@board": other}
+    report = bias_report(tiny_space, codes, scores, truth, latencies=latencies)
+    assert report.residual_vs_latency["latency_ms@phone"] < -0.5
+    assert abs(report.residual_vs_latency["latency_ms@board"]) < 0.15
+    sentences = [s for s in verdict(rank_report(scores, truth, seed=0), report) if "Slow" in s]
+    assert len(sentences) == 1 and "under-rated" in sentences[0] and "phone" in sentences[0]
+
+
 def test_the_verdict_follows_the_quality_of_the_signal():
     stream = rng(4, "verdict")
     truth = stream.normal(size=2000)

@@ -165,11 +165,32 @@ def test_the_distilled_net_ranks_as_its_teacher_does(archs, tiny_space):
     assert abs(covered - taught_covered) < 0.05
 
 
-def test_distilling_refuses_proxies_and_strange_states(archs, tiny_space):
+def test_the_distilled_net_learns_what_a_proxy_told_its_teacher(archs, tiny_space):
+    """Proxies are functions of the arch, so that the student, which has none, can imitate them."""
     codes, truth = archs
-    proxy = ListedProxy(tiny_space, codes, truth, name="truth")
-    with pytest.raises(UserError, match="takes no proxies"):
-        distilled.build(distilled.Config(), space=tiny_space, seed=0, proxies=[proxy])
+    one_hot = tiny_space.encode(codes)
+    worth = rng(0, "test/sources").normal(size=one_hot.shape[1])
+    teacher_config = gcn.Config(width=12, training=Recipe(members=2, max_steps=150))
+    taus = []
+    for proxies in ([], [lambda some: (tiny_space.encode(some) @ worth - 9.0) / 2.0]):
+        config = distilled.Config(teacher=teacher_config, n_archs=2048, epochs=40)
+        student = distilled.build(config, space=tiny_space, seed=0, proxies=proxies)
+        student.fit(codes[:12], truth[:12])
+        taus.append(kendall_tau(student.predict(codes[100:])[0], truth[100:]))
+    assert taus[1] > taus[0] + 0.05
+
+
+def test_proxies_say_which_archs_they_do_not_know(archs, tiny_space):
+    codes, truth = archs
+    proxy = ListedProxy(tiny_space, codes[:50], truth[:50], name="truth")
+    shuffled = rng(0, "test/shuffled").permutation(50)
+    standard = (truth[:50] - truth[:50].mean()) / truth[:50].std()
+    np.testing.assert_allclose(proxy(codes[shuffled]), standard[shuffled])
+    with pytest.raises(UserError, match=r"no value of truth for some archs[\s\S]*3 of 53"):
+        proxy(codes[:53])
+
+
+def test_distilling_refuses_strange_states(tiny_space):
     predictor = distilled.build(distilled.Config(), space=tiny_space, seed=0)
     with pytest.raises(UserError, match="not the state of this predictor"):
         predictor.load_state({"weight0": np.zeros((3, 3), dtype=np.float32)})
