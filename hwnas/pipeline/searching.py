@@ -22,7 +22,7 @@ from hwnas.pipeline.project import Project
 from hwnas.pipeline.records import open_records
 from hwnas.pipeline.tabular import tabular_rescoring
 from hwnas.pipeline.training import evaluator, scores_of
-from hwnas.search.archive import Archive
+from hwnas.search.archive import FILES, Archive
 from hwnas.search.constraints import resolve
 from hwnas.search.controller import Predict, Rescoring, run_search
 from hwnas.search.result import Candidate, SearchResult
@@ -48,7 +48,7 @@ BASELINE = "random"  # folder of the baseline inside the search's folder
 N_ANCHORS = 6  # networks of the table that are timed again beside the best archs
 MAX_RETIMING_ROUNDS = 2000
 OWNS = (
-    "archive.jsonl",
+    *FILES,
     "state.json",
     "result.json",
     "fronts",
@@ -122,7 +122,7 @@ def read_archive(project: Project, *, baseline: bool = False) -> Archive:
     closing = None if baseline else read_closing(project)
     if closing is not None:
         folder = _round(folder, closing.n_rounds - 1)
-    return Archive.load(folder / "archive.jsonl", project.space)
+    return Archive.load(folder, project.space)
 
 
 def constraints_on(project: Project, device: str) -> tuple[Constraint, ...]:
@@ -227,8 +227,9 @@ def _scoring(project: Project) -> tuple[Predict | None, Rescoring]:
         )
         records = source.records(chosen.target)
         return None, tabular_rescoring(records, project.space, lambda: build_predictor(project))
+    scorer = evaluator(project)
     return load_predictor(project).predict, Rescoring(
-        evaluator=evaluator(project),
+        evaluate=lambda archs: [scorer.evaluate(arch) for arch in archs],
         label=lambda evaluation: float(scores_of([evaluation])[0]),
         blend=blend_for(project),
     )

@@ -70,7 +70,7 @@ def tabular_rescoring(
 
     evaluator = TabularEvaluator(records, space)
     return Rescoring(
-        evaluator=evaluator,
+        evaluate=lambda archs: [evaluator.evaluate(arch) for arch in archs],
         label=lambda evaluation: -float(np.log(max(1 - evaluation.top1, TINY_ERROR))),
         blend=lambda mean, std, label: label,
         admits=evaluator.admits,

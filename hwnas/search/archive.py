@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,18 @@ from numpy.typing import NDArray
 from hwnas.core.errors import UserError
 from hwnas.core.pareto import non_dominated
 from hwnas.core.records import SCHEMA_VERSION
-from hwnas.core.store import append_jsonl, read_jsonl, write_text
 from hwnas.interfaces import FloatArray
 from hwnas.search.hashing import CodeIndex
+from hwnas.search.record_log import append_records, cut_records, read_records
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["Archive", "Describe", "Rows"]
+__all__ = ["FILES", "Archive", "Describe", "Rows"]
 
 Rows = NDArray[np.intp]
 Describe = Callable[[Codes], Mapping[str, NDArray[Any]]]
 
-FORECAST = ("predicted", "predicted_std")
+FILES = ("archive.bin", "evaluated.bin")
+EVALUATED = np.dtype([("row", "<i8"), ("supernet", "<f8"), ("score", "<f8")])
 
 
 class Archive:
@@ -31,9 +31,8 @@ class Archive:
 
     Columns: `codes` [n, d], `predicted` and `predicted_std` (forecast), `supernet` (NaN where not
     evaluated), `score` (the blend where evaluated, else the forecast), `feasible`, and one cost
-    column per metric key. On file it is a log: one JSON line per `append_to`, holding the rows and
-    evaluations since the line before: saving costs what is new, and a prefix is a past state.
-    Columns are written as base64 of little-endian arrays: digits would take longer than the search.
+    column per metric key. On file it is two logs of records, of rows as they were described and of
+    evaluations: saving costs what is new, and prefixes of both are a past state.
     """
 
     def __init__(self, space: SearchSpace, cost_keys: tuple[str, ...]) -> None:
@@ -118,81 +117,100 @@ class Archive:
         kept = np.flatnonzero(non_dominated(points))
         return kept[np.argsort(points[kept, 0], kind="stable")]
 
-    # --- file ---------------------------------------------------------------------------------
+    # --- files --------------------------------------------------------------------------------
 
-    def append_to(self, path: Path) -> None:
-        """Append what is new since the last `append_to` or `load`, as one line."""
+    def append_to(self, folder: Path) -> None:
+        """Append what is new since the last `append_to` or `load` to the files in `folder`."""
         new = slice(self._n_saved, len(self))
-        rows = self.evaluated[self._n_evaluated_saved :]
-        line = {
-            "schema_version": SCHEMA_VERSION,
-            "space": self.space.id,
-            "codes": _pack(self.column("codes")[new], "u1"),
-            "feasible": _pack(self.column("feasible")[new], "u1"),
-            "columns": {
-                name: _pack(self.column(name)[new], "<f8") for name in (*FORECAST, *self.cost_keys)
-            },
-            "evaluated": {
-                "rows": rows.tolist(),
-                "supernet": self.column("supernet")[rows].tolist(),
-                "score": self.column("score")[rows].tolist(),
-            },
-        }
-        append_jsonl(path, line)
+        rows = np.empty(len(self) - self._n_saved, dtype=_dtype(self.space, self.cost_keys))
+        for name in ("codes", "feasible", "predicted", "predicted_std"):
+            rows[name] = self.column(name)[new]
+        rows["costs"] = np.stack([self.column(key)[new] for key in self.cost_keys], axis=1)
+        append_records(folder / FILES[0], self._about(), rows)
+        chosen = self.evaluated[self._n_evaluated_saved :]
+        evaluated = np.empty(len(chosen), dtype=EVALUATED)
+        evaluated["row"] = chosen
+        for name in ("supernet", "score"):
+            evaluated[name] = self.column(name)[chosen]
+        append_records(folder / FILES[1], self._about(), evaluated)
         self._n_saved, self._n_evaluated_saved = len(self), len(self._evaluated)
 
+    def _about(self) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "space": self.space.id,
+            "cost_keys": list(self.cost_keys),
+        }
+
     @classmethod
-    def load(cls, path: Path, space: SearchSpace, *, n_lines: int | None = None) -> Archive:
-        """Read an archive; with `n_lines`, as it was after so many lines, cutting off later ones.
+    def load(
+        cls,
+        folder: Path,
+        space: SearchSpace,
+        *,
+        n_rows: int | None = None,
+        n_evaluated: int | None = None,
+    ) -> Archive:
+        """Read an archive; with numbers, as it was when it had so many, cutting off later ones.
 
         Raises:
-            UserError: the file is of another space, or broken, or shorter than `n_lines`.
+            UserError: the files are of another space, or broken, or shorter than asked for.
         """
-        lines = read_jsonl(path)
-        if not lines or (n_lines is not None and len(lines) < n_lines):
+        about, body = read_records(folder / FILES[0])
+        _, evaluated_body = read_records(folder / FILES[1])
+        if about and (about.get("schema_version"), about.get("space")) != (
+            SCHEMA_VERSION,
+            space.id,
+        ):
+            raise UserError(
+                "archive of another space or version",
+                expected=f"{space.id}, version {SCHEMA_VERSION}",
+                found=f"{about.get('space')}, version {about.get('schema_version')}",
+                where=folder,
+            )
+        archive = cls(space, tuple(about.get("cost_keys", ())))
+        dtype = _dtype(space, archive.cost_keys)
+        rows, evaluated = _whole(body, dtype), _whole(evaluated_body, EVALUATED)
+        if not len(rows) or len(rows) < (n_rows or 0) or len(evaluated) < (n_evaluated or 0):
             raise UserError(
                 "the archive of a search is empty or incomplete",
-                expected=f"{n_lines or 'some'} lines",
-                found=len(lines),
-                where=path,
+                expected=f"{n_rows or 'some'} archs, {n_evaluated or 0} of them evaluated",
+                found=f"{len(rows)} and {len(evaluated)}",
+                where=folder,
                 fix="remove the folder of this search and run it again",
             )
-        if n_lines is not None and len(lines) > n_lines:
-            kept = path.read_bytes().split(b"\n")[:n_lines]
-            write_text(path, b"\n".join([*kept, b""]).decode())
+        if n_rows is not None and n_evaluated is not None:
+            cut_records(folder / FILES[0], dtype.itemsize, n_rows)
+            cut_records(folder / FILES[1], EVALUATED.itemsize, n_evaluated)
         try:
-            return cls._replay(lines[:n_lines], space)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise UserError("broken archive", found=repr(error), where=path) from error
-
-    @classmethod
-    def _replay(cls, lines: list[dict[str, Any]], space: SearchSpace) -> Archive:
-        archive = cls(space, tuple(key for key in lines[0]["columns"] if key not in FORECAST))
-        for line in lines:
-            if line["schema_version"] != SCHEMA_VERSION or line["space"] != space.id:
-                raise UserError(
-                    "archive of another space or version",
-                    expected=f"{space.id}, version {SCHEMA_VERSION}",
-                    found=f"{line['space']}, version {line['schema_version']}",
-                )
-            codes = _unpack(line["codes"], "u1").astype(np.int16).reshape(-1, len(space.choices))
-            columns = {name: _unpack(text, "<f8") for name, text in line["columns"].items()}
-            columns["feasible"] = _unpack(line["feasible"], "u1")
-            before = len(archive)
-            archive.record(codes, lambda new, columns=columns: columns)  # type: ignore[misc]
-            if len(archive) != before + len(codes):
-                raise ValueError("an arch is there twice")
-            evaluated = line["evaluated"]
-            rows = np.asarray(evaluated["rows"], dtype=np.intp)
-            supernet, score = np.asarray(evaluated["supernet"]), np.asarray(evaluated["score"])
-            archive.set_supernet(rows, supernet, score)
-        archive._n_saved, archive._n_evaluated_saved = len(archive), len(archive._evaluated)
+            archive._replay(rows[:n_rows], evaluated[:n_evaluated])
+        except (ValueError, IndexError) as error:
+            raise UserError("broken archive", found=repr(error), where=folder) from error
         return archive
 
+    def _replay(self, rows: NDArray[np.void], evaluated: NDArray[np.void]) -> None:
+        columns = {name: rows[name] for name in ("feasible", "predicted", "predicted_std")}
+        costs = dict(zip(self.cost_keys, rows["costs"].T, strict=True))
+        self.record(rows["codes"].astype(np.int16), lambda new: {**columns, **costs})
+        if len(self) != len(rows):
+            raise ValueError("an arch is there twice")
+        numbers = evaluated["row"].astype(np.intp)
+        self.set_supernet(numbers, evaluated["supernet"], evaluated["score"])
+        self._n_saved, self._n_evaluated_saved = len(self), len(self._evaluated)
 
-def _pack(values: NDArray[Any], dtype: str) -> str:
-    return base64.b64encode(values.astype(dtype).tobytes()).decode("ascii")
+
+def _dtype(space: SearchSpace, cost_keys: tuple[str, ...]) -> np.dtype[np.void]:
+    """One row on file, packed, little-endian."""
+    return np.dtype(
+        [
+            ("codes", "u1", (len(space.choices),)),
+            ("feasible", "?"),
+            ("predicted", "<f8"),
+            ("predicted_std", "<f8"),
+            ("costs", "<f8", (len(cost_keys),)),
+        ]
+    )
 
 
-def _unpack(text: str, dtype: str) -> NDArray[Any]:
-    return np.frombuffer(base64.b64decode(text, validate=True), dtype=dtype)
+def _whole(body: bytes, dtype: np.dtype[np.void]) -> NDArray[np.void]:
+    return np.frombuffer(body, dtype=dtype, count=len(body) // dtype.itemsize)

@@ -24,10 +24,9 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Predict", "Rescoring", "run_search"]
 
-SAVE_EVERY = (
-    16_384  # archs that are priced and forecast between two saves, at most; cheap to repeat
-)
+SAVE_EVERY_S = 2.0  # what a kill costs at most, evaluations aside, which are never lost
 NOTE_EVERY_S = 1.0
+NOTED_POINTS = 4  # of the current front
 
 
 @runtime_checkable
@@ -58,9 +57,10 @@ def run_search(
     Without `predict`, `rescoring.refit` learns it: from `config.n_initial` uniform archs at first,
     then from everything evaluated so far.
 
-    `folder` gets `archive.jsonl` and `state.json` after every evaluation and every few thousand
-    archs. With a deterministic `predict`, pricing and evaluator, a search that was killed anywhere
-    ends as if it was not (`max_seconds` excepted).
+    `folder` gets the archive and `state.json` after every evaluation and every few seconds. With a
+    deterministic `predict`, pricing and evaluator, a search that was killed anywhere ends as if it
+    was not (`max_seconds` excepted). When `max_seconds` are over, the evaluation that runs is the
+    last, though one is made in any case: there always is a winner.
 
     Raises:
         UserError: the constraints cannot be priced or met, the forecasts are not finite, or
@@ -74,7 +74,7 @@ def run_search(
     stored = store.load(space)
     if stored is None:
         archive = Archive(space, _tracked(metrics, limits))
-        done = Progressed(0, 0, 0, 0.0, searcher.state())
+        done = Progressed(0, 0, 0, 0, 0.0, searcher.state())
     else:
         archive, done = stored
         searcher.load_state(done.searcher)
@@ -82,13 +82,23 @@ def run_search(
     sight.rows(anchor)
     sight.begin(min(config.n_initial, config.n_evaluations))
     begin = time.monotonic() - done.seconds
-    generation, n_proposals, n_lines = done.generation, done.n_proposals, done.n_lines
-    n_saved, note, noted = len(archive), "", -np.inf
+    generation, n_proposals = done.generation, done.n_proposals
+    saved, note, noted = time.monotonic(), "", -np.inf
+
+    end = np.inf if config.max_seconds is None else begin + config.max_seconds
+
+    def is_late() -> bool:
+        return time.monotonic() >= end
+
+    hurry = None if config.max_seconds is None else is_late
+
+    def save() -> None:
+        sizes, seconds = (len(archive), len(archive.evaluated)), time.monotonic() - begin
+        state = searcher.state()
+        store.save(archive, Progressed(*sizes, generation, n_proposals, seconds, state))
 
     n_shares = -(-config.n_generations // config.evaluate_every)
-    while n_proposals < config.n_predictions:
-        if config.max_seconds is not None and time.monotonic() - begin >= config.max_seconds:
-            break
+    while n_proposals < config.n_predictions and not is_late():
         codes = searcher.ask(min(config.generation_size, config.n_predictions - n_proposals))
         if not len(codes):
             break
@@ -96,18 +106,18 @@ def run_search(
         _tell(searcher, codes, rows, sight, archive, config, limits)
         generation, n_proposals = generation + 1, n_proposals + len(codes)
         share = config.n_evaluations * (generation // config.evaluate_every) // n_shares
-        evaluated = sight.evaluate_up_to(share, config.exploration)
-        if evaluated or generation == 1 or len(archive) - n_saved >= SAVE_EVERY:
-            n_lines, n_saved, seconds = n_lines + 1, len(archive), time.monotonic() - begin
-            state = searcher.state()
-            store.save(archive, Progressed(n_lines, generation, n_proposals, seconds, state))
+        evaluated = sight.evaluate_up_to(share, config.exploration, is_late=hurry)
+        if evaluated or time.monotonic() - saved >= SAVE_EVERY_S:
+            save()
+            saved = time.monotonic()
         if time.monotonic() - noted >= NOTE_EVERY_S:
             note, noted = _note(archive), time.monotonic()
         progress(n_proposals, config.n_predictions, note)
 
+    save()
     mode = sight.rows(searcher.mode()) if isinstance(searcher, _HasMode) else None
-    sight.evaluate_up_to(config.n_evaluations)
-    archive.append_to(store.archive_path)
+    sight.evaluate_up_to(config.n_evaluations, is_late=hurry)
+    archive.append_to(store.path)
     progress(config.n_predictions, config.n_predictions, _note(archive))
 
     def report(rows: Rows) -> tuple[Candidate, ...]:
@@ -165,11 +175,14 @@ def _fingerprint(
 
 
 def _note(archive: Archive) -> str:
-    """The best feasible score, and the current front where there is one."""
+    """The best feasible score, and some points of the current front, `cost: score` each."""
     feasible = np.flatnonzero(archive.column("feasible"))
     best = float(archive.column("score")[feasible].max()) if len(feasible) else np.nan
     note = f"best {best:.4f} of {len(archive)} archs, {len(archive.evaluated)} evaluated"
     for key in archive.cost_keys:
-        front = archive.column(key)[archive.front(key)]
-        note += f"; front of {len(front)} archs, {key} {front[0]:.4g} to {front[-1]:.4g}"
+        front = archive.front(key)
+        shown = front[np.unique(np.linspace(0, len(front) - 1, NOTED_POINTS).round().astype(int))]
+        points = zip(archive.column(key)[shown], archive.column("score")[shown], strict=True)
+        note += f"; {key} front of {len(front)}: "
+        note += ", ".join(f"{cost:.3g}: {score:.3f}" for cost, score in points)
     return note

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.interfaces import CostMetric, Evaluation, Evaluator, FloatArray
+from hwnas.interfaces import CostMetric, Evaluation, FloatArray
 from hwnas.search.archive import Archive, Rows
 from hwnas.search.constraints import Limit, price, ratios
+from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Predict", "Rescoring", "Sight"]
@@ -28,18 +29,20 @@ Predict = Callable[[Codes], tuple[FloatArray, FloatArray]]
 class Rescoring:
     """How the most promising archs are scored again, by running them.
 
-    `evaluator` journals what it measures before returning it and answers known archs from the
-    journal; `label` reads the score off an evaluation, in the unit of the forecasts; `blend`
-    joins forecast mean, forecast deviation and label ([n] each) into the score [n]. `admits`: which
-    archs the evaluator can score at all (bool [n]); the others are never evaluated and never win.
-    `refit` learns a new forecast from all labels so far, after every share of the evaluations.
+    `evaluate` journals what it measures before returning it and answers known archs from the
+    journal; it is given `at_once` archs where seconds are limited, else all there are. `label`
+    reads the score off an evaluation, in the unit of the forecasts; `blend` joins forecast mean,
+    forecast deviation and label ([n] each) into the score [n]. `admits`: which archs can be
+    evaluated at all (bool [n]); the others are never evaluated and never win. `refit` learns a new
+    forecast from all labels so far, after every share of the evaluations.
     """
 
-    evaluator: Evaluator
+    evaluate: Callable[[list[Arch]], list[Evaluation]]
     label: Callable[[Evaluation], float]
     blend: Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
     admits: Callable[[Codes], NDArray[np.bool_]] | None = None
     refit: Callable[[Codes, FloatArray], Predict] | None = None
+    at_once: int = 1
 
 
 class Sight:
@@ -113,10 +116,13 @@ class Sight:
             )
         self.evaluate_up_to(n)
 
-    def evaluate_up_to(self, n: int, exploration: float = 0.0) -> bool:
+    def evaluate_up_to(
+        self, n: int, exploration: float = 0.0, *, is_late: Callable[[], bool] | None = None
+    ) -> bool:
         """Evaluate the best feasible archs that are not yet, until n archs of the archive are.
 
-        The best by forecast mean plus `exploration` deviations. True if some were evaluated.
+        The best by forecast mean plus `exploration` deviations. Ends early when `is_late`, but not
+        before the first evaluation of the search. True if some were evaluated.
         """
         archive, rescoring = self._archive, self._rescoring
         missing = n - len(archive.evaluated)
@@ -125,15 +131,25 @@ class Sight:
         among = archive.column("feasible") & ~self._is_evaluated()
         hope = archive.column("score") + exploration * archive.column("predicted_std")
         rows = archive.top(missing, among=among, by=hope)
+        step = max(1, len(rows) if is_late is None else rescoring.at_once)
+        n_done = 0
+        for part in np.split(rows, range(step, len(rows), step)):
+            if is_late is not None and len(archive.evaluated) and is_late():
+                break
+            self._evaluate(part, rescoring)
+            n_done += len(part)
+        if rescoring.refit is not None and n_done:
+            self._refit(rescoring.refit, len(archive.evaluated))
+            self._set_scale()
+        return n_done > 0
+
+    def _evaluate(self, rows: Rows, rescoring: Rescoring) -> None:
+        archive = self._archive
         archs = [self._space.arch(codes) for codes in archive.column("codes")[rows]]
-        evaluations = [rescoring.evaluator.evaluate(arch) for arch in archs]
+        evaluations = rescoring.evaluate(archs)
         labels = np.array([rescoring.label(evaluation) for evaluation in evaluations])
         mean, std = (archive.column(name)[rows] for name in ("predicted", "predicted_std"))
         archive.set_supernet(rows, labels, rescoring.blend(mean, std, labels))
-        if rescoring.refit is not None and len(rows):
-            self._refit(rescoring.refit, len(archive.evaluated))
-            self._set_scale()
-        return len(rows) > 0
 
     def _refit(self, refit: Callable[[Codes, FloatArray], Predict], n: int) -> None:
         """Learn from the first n evaluations, and forecast the whole archive anew."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from hwnas.core.errors import UserError
 from hwnas.core.records import SCHEMA_VERSION
 from hwnas.core.store import read_json, write_json
-from hwnas.search.archive import Archive
+from hwnas.search.archive import FILES, Archive
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["Progressed", "SearchFolder"]
@@ -19,10 +19,12 @@ __all__ = ["Progressed", "SearchFolder"]
 class Progressed:
     """How far a search came: what a resumed one continues from, beside the archive.
 
-    `n_lines` of the archive's file belong to it; `searcher` is the searcher's own state.
+    `n_rows` and `n_evaluated` of the archive's files belong to it; `searcher` is the searcher's
+    own state.
     """
 
-    n_lines: int
+    n_rows: int
+    n_evaluated: int
     generation: int
     n_proposals: int
     seconds: float
@@ -31,15 +33,10 @@ class Progressed:
 
 @dataclass(frozen=True)
 class SearchFolder:
-    """`archive.jsonl` and `state.json`; `fingerprint` tells one search from another."""
+    """The archive's files and `state.json`; `fingerprint` tells one search from another."""
 
     path: Path
     fingerprint: str
-
-    @property
-    def archive_path(self) -> Path:
-        """The archive's log."""
-        return self.path / "archive.jsonl"
 
     def load(self, space: SearchSpace) -> tuple[Archive, Progressed] | None:
         """What was saved last, the archive cut back to it; None of a search that saved nothing.
@@ -49,7 +46,8 @@ class SearchFolder:
         """
         path = self.path / "state.json"
         if not path.exists():
-            self.archive_path.unlink(missing_ok=True)  # of a first save that was never finished
+            for name in FILES:  # of a first save that was never finished
+                (self.path / name).unlink(missing_ok=True)
             return None
         state: dict[str, Any] = read_json(path)
         if not isinstance(state, dict) or state.get("fingerprint") != self.fingerprint:
@@ -59,15 +57,19 @@ class SearchFolder:
                 where=self.path,
                 fix="give the search another name, or remove the folder",
             )
-        names = ("n_lines", "generation", "n_proposals", "seconds", "searcher")
         try:
-            progressed = Progressed(**{name: state[name] for name in names})
+            progressed = Progressed(
+                **{field.name: state[field.name] for field in fields(Progressed)}
+            )
         except KeyError as error:
             raise UserError("broken state of a search", found=repr(error), where=path) from error
-        return Archive.load(self.archive_path, space, n_lines=progressed.n_lines), progressed
+        archive = Archive.load(
+            self.path, space, n_rows=progressed.n_rows, n_evaluated=progressed.n_evaluated
+        )
+        return archive, progressed
 
     def save(self, archive: Archive, progressed: Progressed) -> None:
         """Append what is new in the archive, then say that it counts."""
-        archive.append_to(self.archive_path)
+        archive.append_to(self.path)
         state = {"schema_version": SCHEMA_VERSION, "fingerprint": self.fingerprint}
         write_json(self.path / "state.json", state | vars(progressed), indent=None)

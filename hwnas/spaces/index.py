@@ -30,7 +30,8 @@ Number = TypeVar("Number", np.int64, np.float64)
 
 ABSENT = -1
 DISALLOWED = -2
-CHUNK = 1 << 15  # rows at a time, so that intermediate columns stay in the cache
+CHUNK = 1 << 13  # rows at a time, so that intermediate columns stay in the cache
+BLOCK = 256  # combinations of choices, at most, for which the operators of a block are listed
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,70 @@ class _SlotTable:
             flat *= np.int32(size)
             flat += columns[column]
         return flat
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Neighbouring slots and all combinations of the choices that they depend on together.
+
+    `ids` [slots, combinations]; `is_barred` [combinations]: an operator is not allowed, None if
+    all are.
+    """
+
+    columns: tuple[int, ...]
+    sizes: tuple[int, ...]
+    ids: NDArray[np.int32]
+    is_barred: NDArray[np.bool_] | None
+
+    def rows(self, columns: NDArray[np.int16]) -> NDArray[np.int16]:
+        """int16 [n]: combinations of the transposed codes `columns` [d, n]."""
+        flat = np.zeros(columns.shape[1], dtype=np.int16)
+        for column, size in zip(self.columns, self.sizes, strict=True):
+            flat *= np.int16(size)
+            flat += columns[column]
+        return flat
+
+
+@lru_cache(maxsize=64)
+def _blocks(space: SearchSpace) -> tuple[_Block, ...]:
+    """All slots: as many to a block as `BLOCK` admits; roots without a choice are left out."""
+    tables = _slot_tables(space)[1]
+    settled = _settled(space)
+    groups: list[tuple[list[int], list[_SlotTable]]] = []
+    for table in tables:
+        free = [column for column in table.columns if column not in settled]
+        if groups:
+            union = sorted({*groups[-1][0], *free})
+            if np.prod([len(space.choices[c].values) for c in union]) <= BLOCK:
+                groups[-1] = union, [*groups[-1][1], table]
+                continue
+        groups.append((free, [table]))
+    blocks = []
+    for columns, members in groups:
+        sizes = tuple(len(space.choices[column].values) for column in columns)
+        codes = np.indices(sizes).reshape(len(sizes), -1)
+        local = dict(zip(columns, codes, strict=True))
+        ids = np.stack(
+            [
+                np.broadcast_to(
+                    table.ids[tuple(local.get(c, settled.get(c, 0)) for c in table.columns)],
+                    codes.shape[1:],
+                )
+                for table in members
+            ]
+        )
+        is_barred = (ids == DISALLOWED).any(axis=0)
+        blocks.append(_Block(tuple(columns), sizes, ids, is_barred if is_barred.any() else None))
+    return tuple(blocks)
+
+
+def _settled(space: SearchSpace) -> dict[int, int]:
+    """The code of every root that has one left."""
+    return {
+        column: allowed[0]
+        for column, (choice, allowed) in enumerate(zip(space.choices, space.allowed, strict=True))
+        if choice.parent is None and len(allowed) == 1
+    }
 
 
 @lru_cache(maxsize=64)
@@ -155,7 +220,7 @@ def op_index(space: SearchSpace, codes: Codes) -> NDArray[np.int32]:
     """
     tables = _slot_tables(space)[1]
     result = np.empty((len(codes), len(tables)), dtype=np.int32)
-    for part, columns in _chunks(codes):
+    for part, columns in _chunks(codes, np.int32):
         for slot, table in enumerate(tables):
             result[part, slot] = np.take(table.ids, table.rows(columns))
     if (result == DISALLOWED).any():
@@ -191,24 +256,27 @@ def op_max(space: SearchSpace, codes: Codes, per_op: NDArray[Number]) -> NDArray
 def _reduce(
     space: SearchSpace, codes: Codes, per_op: NDArray[Number], combine: np.ufunc
 ) -> NDArray[Number]:
-    tables = _slot_tables(space)[1]
+    for column, code in _settled(space).items():
+        if (codes[:, column] != code).any():
+            raise _disallowed(space)
     result = np.zeros(len(codes), dtype=per_op.dtype)
     values = np.append(per_op, [0, 0]).astype(per_op.dtype)  # what DISALLOWED and ABSENT index
-    for part, columns in _chunks(codes):
+    blocks = [(block, combine.reduce(values[block.ids], axis=0)) for block in _blocks(space)]
+    for part, columns in _chunks(codes, np.int16):
         total = result[part]
-        for table in tables:
-            rows = table.rows(columns)
-            combine(total, np.take(values[table.ids], rows), out=total)
-            if (table.ids == DISALLOWED).any() and (np.take(table.ids, rows) == DISALLOWED).any():
+        for block, value in blocks:
+            rows = block.rows(columns)
+            combine(total, np.take(value, rows), out=total)
+            if block.is_barred is not None and np.take(block.is_barred, rows).any():
                 raise _disallowed(space)
     return result
 
 
-def _chunks(codes: Codes) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Slices of rows, each with its codes transposed: one contiguous int32 line per choice."""
+def _chunks(codes: Codes, dtype: type[np.integer[Any]]) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Slices of rows, each with its codes transposed: one contiguous line per choice."""
     for start in range(0, len(codes), CHUNK):
         part = slice(start, start + CHUNK)
-        yield part, np.ascontiguousarray(codes[part].T, dtype=np.int32)
+        yield part, np.ascontiguousarray(codes[part].T, dtype=dtype)
 
 
 def _disallowed(space: SearchSpace) -> UserError:

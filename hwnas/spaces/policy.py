@@ -36,13 +36,12 @@ def log_prob_gradient(
     for code in range(1, probabilities.shape[1]):
         # not `@`: what BLAS adds in which order depends on its threads
         chosen[:, code] = np.einsum("i,ij->j", weights, codes == code)
-    total = np.empty(len(chosen))
+    others = chosen.sum(axis=1)
+    total = np.full(len(chosen), weights.sum())
     for column, choice in enumerate(space.choices):  # parents come before their children
-        parent = choice.parent
-        total[column] = (
-            weights.sum() if parent is None else chosen[parent, list(choice.parent_codes)].sum()
-        )
-        chosen[column, 0] = total[column] - chosen[column, 1:].sum()
+        if choice.parent is not None:
+            total[column] = chosen[choice.parent, list(choice.parent_codes)].sum()
+        chosen[column, 0] = total[column] - others[column]
     return np.asarray(chosen - probabilities * total[:, None])
 
 

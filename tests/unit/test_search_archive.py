@@ -10,6 +10,8 @@ import pytest
 from hwnas.core.errors import UserError
 from hwnas.search.archive import Archive
 from hwnas.search.hashing import CodeIndex
+from hwnas.search.record_log import append_records, read_records
+from hwnas.search.record_log import append_records, read_records
 from hwnas.spaces import mobilenet_tiny
 from hwnas.spaces.space import Codes
 
@@ -117,39 +119,73 @@ def columns(archive: Archive) -> dict[str, list[object]]:
     return found | {"evaluated": archive.evaluated.tolist()}
 
 
-def test_every_prefix_of_the_file_is_the_archive_at_that_time(tmp_path: Path) -> None:
-    path, archive, past = tmp_path / "archive.jsonl", Archive(SPACE, ("macs",)), []
+def test_every_prefix_of_the_files_is_the_archive_at_that_time(tmp_path: Path) -> None:
+    archive, past, sizes = Archive(SPACE, ("macs",)), [], []
     for step, codes in enumerate(batches()):
         fill(archive, codes)
         rows = np.array([step, 5 + step])
         archive.set_supernet(rows, np.array([0.5, 0.6]), np.array([step + 0.5, step + 0.1]))
-        archive.append_to(path)
+        archive.append_to(tmp_path)
         past.append(columns(archive))
-    with open(path, "ab") as stream:
-        stream.write(b'{"torn')
-    assert columns(Archive.load(path, SPACE)) == past[-1]
-    for n_lines in (3, 2, 1):
-        loaded = Archive.load(path, SPACE, n_lines=n_lines)
-        assert columns(loaded) == past[n_lines - 1]
-    # Loading a past state cut the file there, and the archive goes on from it.
-    fill(loaded, batches()[1])
-    loaded.append_to(path)
-    assert columns(Archive.load(path, SPACE)) == columns(loaded)
-    assert path.read_bytes().count(b"\n") == 2
+        sizes.append({"n_rows": len(archive), "n_evaluated": len(archive.evaluated)})
+    whole = contents(tmp_path)
+    for path in tmp_path.iterdir():
+        with open(path, "ab") as stream:
+            stream.write(b"torn")
+    assert columns(Archive.load(tmp_path, SPACE)) == past[-1]
+    for state, size in zip(reversed(past), reversed(sizes), strict=True):
+        loaded = Archive.load(tmp_path, SPACE, **size)
+        assert columns(loaded) == state
+    # Loading a past state cut the files there, and the archive goes on from it.
+    for codes in batches()[1:]:
+        fill(loaded, codes)
+    loaded.set_supernet(np.array([1, 6]), np.array([0.5, 0.6]), np.array([1.5, 1.1]))
+    loaded.append_to(tmp_path)
+    loaded.set_supernet(np.array([2, 7]), np.array([0.5, 0.6]), np.array([2.5, 2.1]))
+    loaded.append_to(tmp_path)
+    assert columns(Archive.load(tmp_path, SPACE)) == columns(loaded)
+    assert contents(tmp_path) == whole  # whenever it was saved
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("n_bytes", [0, 10, 200, 1000, 5000])
+def test_a_torn_file_is_made_whole_by_the_next_append(tmp_path: Path, n_bytes: int) -> None:
+    archive = Archive(SPACE, ("macs",))
+    fill(archive, batches()[0])
+    archive.append_to(tmp_path)
+    path = tmp_path / "archive.bin"
+    whole = path.read_bytes()
+    about, body = read_records(path)
+    itemsize = len(body) // len(archive)
+    path.write_bytes(whole[:n_bytes])
+    kept = max(0, n_bytes - (len(whole) - len(body))) // itemsize
+    records = np.frombuffer(body, dtype=f"V{itemsize}")
+    append_records(path, about, records[kept:])
+    assert path.read_bytes() == whole
 
 
 def test_unusable_files_are_explained(tmp_path: Path) -> None:
-    path = tmp_path / "archive.jsonl"
     with pytest.raises(UserError, match="empty or incomplete"):
-        Archive.load(path, SPACE)
+        Archive.load(tmp_path, SPACE)
     archive = Archive(SPACE, ("macs",))
     fill(archive, batches()[0])
-    archive.append_to(path)
+    archive.append_to(tmp_path)
     with pytest.raises(UserError, match="empty or incomplete"):
-        Archive.load(path, SPACE, n_lines=2)
+        Archive.load(tmp_path, SPACE, n_rows=len(archive) + 1, n_evaluated=0)
+    with pytest.raises(UserError, match="empty or incomplete"):
+        Archive.load(tmp_path, SPACE, n_rows=len(archive), n_evaluated=1)
     other = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(24,)), num_classes=10)
     with pytest.raises(UserError, match="another space"):
-        Archive.load(path, other)
-    path.write_text(path.read_text().replace('"predicted"', '"spoiled"'))
+        Archive.load(tmp_path, other)
+    path = tmp_path / "archive.bin"
+    about, body = read_records(path)
+    itemsize = len(body) // len(archive)
+    append_records(path, about, np.frombuffer(body, dtype=f"V{itemsize}"))
     with pytest.raises(UserError, match="broken archive"):
-        Archive.load(path, SPACE)
+        Archive.load(tmp_path, SPACE)
+    path.write_bytes(b"not json\n" + body)
+    with pytest.raises(UserError, match="broken first line"):
+        Archive.load(tmp_path, SPACE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from hwnas.core.errors import UserError
 from hwnas.core.records import dump, load
 from hwnas.interfaces import Constraint, Evaluation, FloatArray, Searcher
+from hwnas.search import controller
+from hwnas.search.archive import FILES
 from hwnas.search.config import SearchConfig
 from hwnas.search.controller import Rescoring, run_search
 from hwnas.search.result import SearchResult
@@ -86,7 +89,7 @@ class Oracle:
 
 def rescoring(oracle: Oracle) -> Rescoring:
     return Rescoring(
-        evaluator=oracle,
+        evaluate=lambda archs: [oracle.evaluate(arch) for arch in archs],
         label=lambda evaluation: evaluation.top1,
         blend=lambda mean, std, label: 0.25 * mean + 0.75 * label,
     )
@@ -172,8 +175,16 @@ class Killed(Exception):
     pass
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+@pytest.mark.parametrize("save_every_s", [0.0, 1e9])
 @pytest.mark.parametrize("kind", KINDS)
-def test_resume_after_any_kill_ends_as_if_there_was_none(kind: str, tmp_path: Path) -> None:
+def test_resume_after_any_kill_ends_as_if_there_was_none(
+    kind: str, save_every_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controller, "SAVE_EVERY_S", save_every_s)
     config = CONFIG.model_copy(update={"n_predictions": 256})
 
     def search(folder: Path, oracle: Oracle, kill_at: float = np.inf) -> SearchResult:
@@ -187,14 +198,14 @@ def test_resume_after_any_kill_ends_as_if_there_was_none(kind: str, tmp_path: Pa
         )  # fmt: skip
 
     straight = search(tmp_path / "straight", Oracle())
-    whole = (tmp_path / "straight" / "archive.jsonl").read_bytes()
-    for kill_at in range(32, 257, 32):  # after a generation was saved
+    whole = files(tmp_path / "straight")
+    for kill_at in (32, 128, 160, 256):  # after a generation
         folder, oracle = tmp_path / f"kill{kill_at}", Oracle()
         with pytest.raises(Killed):
             search(folder, oracle, kill_at)
         assert search(folder, oracle) == straight
-        assert (folder / "archive.jsonl").read_bytes() == whole
-    for n in range(10):  # in the middle of evaluating
+        assert files(folder) == whole
+    for n in (0, 3, 9):  # in the middle of evaluating
         folder, oracle = tmp_path / f"evaluation{n}", Oracle(fail_after=n)
         with pytest.raises(KeyboardInterrupt):
             search(folder, oracle)
@@ -202,7 +213,7 @@ def test_resume_after_any_kill_ends_as_if_there_was_none(kind: str, tmp_path: Pa
         assert search(folder, oracle) == straight
         assert oracle.n_runs == 10  # nothing was evaluated twice
     assert search(tmp_path / "straight", Oracle()) == straight  # a finished one, once more
-    assert (tmp_path / "straight" / "archive.jsonl").read_bytes() == whole
+    assert files(tmp_path / "straight") == whole
 
 
 def test_kill_between_archive_and_state_is_repaired(tmp_path: Path) -> None:
@@ -215,10 +226,10 @@ def test_kill_between_archive_and_state_is_repaired(tmp_path: Path) -> None:
     straight = search(tmp_path / "a")
     folder = tmp_path / "b"
     folder.mkdir()
-    lines = (tmp_path / "a" / "archive.jsonl").read_bytes().splitlines(keepends=True)
-    (folder / "archive.jsonl").write_bytes(lines[0] + b'{"torn')  # no state was written yet
+    for name, content in files(tmp_path / "a").items():
+        (folder / name).write_bytes(content[:5000] + b"torn")  # no state was written yet
     assert search(folder) == straight
-    assert (folder / "archive.jsonl").read_bytes() == b"".join(lines)
+    assert files(folder) == files(tmp_path / "a")
 
 
 def test_folder_of_another_search_is_refused(tmp_path: Path) -> None:
@@ -318,6 +329,26 @@ def test_seconds_bound_the_search_and_an_exhausted_space_ends_it(tmp_path: Path)
         folder=tmp_path / "b",
     )  # fmt: skip
     assert result.n_proposals == TINY.size() < CONFIG.n_predictions
+
+
+def test_seconds_bound_evaluations_too_but_one_is_made(tmp_path: Path) -> None:
+    """10 evaluations of a tenth of a second each; the clock stops them after three."""
+    oracle = Oracle()
+
+    def slowly(archs: list[Arch]) -> list[Evaluation]:
+        time.sleep(0.1 * len(archs))
+        return [oracle.evaluate(arch) for arch in archs]
+
+    for name, max_seconds, most in (("some", 0.3, 4), ("one", 1e-9, 1)):
+        before = oracle.n_runs
+        result = run_search(
+            FULL, make("evolution", FULL), predict=predict, metrics=METRICS, seed=0,
+            config=CONFIG.model_copy(update={"max_seconds": max_seconds, "n_predictions": 64}),
+            folder=tmp_path / name, rescoring=replace(rescoring(oracle), evaluate=slowly),
+        )  # fmt: skip
+        assert 1 <= result.n_evaluations <= most
+        assert oracle.n_runs - before <= most
+        assert result.winner.supernet is not None
 
 
 def test_repeats_are_forecast_once(tmp_path: Path) -> None:

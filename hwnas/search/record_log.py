@@ -1,0 +1,79 @@
+"""A file of fixed-size records behind one line that says what they are; it only grows.
+
+Any prefix of whole records is a past state, whenever it was saved; a torn last record is ignored,
+and overwritten by the next append. Saving costs what is new: no digits, no text.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.errors import UserError
+from hwnas.core.store import canonical_json, explained
+
+__all__ = ["append_records", "cut_records", "read_records"]
+
+Records = NDArray[np.void]
+
+
+def append_records(path: Path, about: dict[str, Any], records: Records) -> None:
+    """Append packed records and fsync them; `about` is written first into a new file.
+
+    Raises:
+        UserError: it cannot be written; at worst a torn record is left.
+    """
+    head = canonical_json(about).encode() + b"\n"
+    with explained("append to a file", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "r+b" if path.exists() else "w+b") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            if size < len(head):  # new, or torn within its first line
+                stream.seek(0)
+                stream.write(head)
+                size = len(head)
+            stream.seek(size - (size - len(head)) % records.itemsize)
+            stream.truncate()
+            stream.write(records.tobytes())
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def read_records(path: Path) -> tuple[dict[str, Any], bytes]:
+    """What the file says of itself, and its records with a torn last one; empty if there is none.
+
+    Raises:
+        UserError: it cannot be read, or its first line is broken.
+    """
+    try:
+        head, found, body = path.read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return {}, b""
+    except OSError as error:
+        raise UserError("cannot read a file", found=error.strerror, where=path) from error
+    if not found:
+        return {}, b""
+    try:
+        about = json.loads(head)
+    except ValueError as error:
+        raise UserError("broken first line of a file", found=str(error), where=path) from error
+    if not isinstance(about, dict):
+        raise UserError("broken first line of a file", expected="an object", where=path)
+    return about, body
+
+
+def cut_records(path: Path, itemsize: int, n: int) -> None:
+    """Keep the first n records of a file that has as many.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with explained("cut a file", path), open(path, "r+b") as stream:
+        head = len(stream.readline())
+        stream.truncate(head + n * itemsize)
+        os.fsync(stream.fileno())
