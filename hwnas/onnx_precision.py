@@ -34,14 +34,20 @@ def to_precision(
     precision: Literal["fp32", "fp16", "int8"],
     *,
     for_tensorrt: bool = False,
+    float_io: bool = False,
 ) -> onnx.ModelProto:
-    """The model of `onnx_build` in another precision; itself for fp32. Inputs of fp16 are fp16."""
+    """The model of `onnx_build` in another precision; itself for fp32.
+
+    Inputs and outputs of fp16 are fp16, or cast within where `float_io`; those of int8 stay fp32.
+    """
     if precision == "fp32":
         return model
     converted = onnx.ModelProto()
     converted.CopyFrom(model)
     if precision == "fp16":
         _to_fp16(converted.graph)
+        if float_io:
+            _cast_io(converted.graph)
     else:
         _Quantizer(converted.graph, for_tensorrt=for_tensorrt).run()
     return converted
@@ -54,6 +60,29 @@ def _to_fp16(graph: onnx.GraphProto) -> None:
             tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.elem_type = TensorProto.FLOAT16
+
+
+def _cast_io(graph: onnx.GraphProto) -> None:
+    """Give an fp16 graph inputs and outputs in fp32."""
+    inner = {value.name: f"{value.name}.fp16" for value in (*graph.input, *graph.output)}
+    body = list(graph.node)
+    for node in body:
+        node.input[:] = [inner.get(name, name) for name in node.input]
+        node.output[:] = [inner.get(name, name) for name in node.output]
+    first = [
+        helper.make_node(
+            "Cast", [v.name], [inner[v.name]], f"{v.name}.cast", to=TensorProto.FLOAT16
+        )
+        for v in graph.input
+    ]
+    last = [
+        helper.make_node("Cast", [inner[v.name]], [v.name], f"{v.name}.cast", to=TensorProto.FLOAT)
+        for v in graph.output
+    ]
+    del graph.node[:]
+    graph.node.extend([*first, *body, *last])
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
 
 
 class _Quantizer:

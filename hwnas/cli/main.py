@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import typer
 
-from hwnas.cli import analyze, listing, predictor, profile, run, space, stages, table
+from hwnas.cli import analyze, deploy, listing, predictor, profile, run, space, stages, table
 from hwnas.cli.output import setup_logging
 from hwnas.core.errors import HwnasError, UserError
 
@@ -36,6 +36,7 @@ profile.register(app)
 table.register(app)
 space.register(app)
 stages.register(app)
+deploy.register(app)
 predictor.register(app)
 analyze.register(app)
 listing.register(app)

@@ -10,7 +10,7 @@ import typer
 
 from hwnas.cli.options import ConfigOption, DryRunOption, FormatOption, RunArgument, SetOption
 from hwnas.cli.output import Format, emit, progress_for
-from hwnas.cli.run import ReportOnly, emit_plan, finish
+from hwnas.cli.run import emit_plan
 
 if TYPE_CHECKING:
     from hwnas.pipeline.project import Project
@@ -24,7 +24,7 @@ def register(parent: typer.Typer) -> None:
     """Add the verbs to the command line."""
     for name, (summary, rows) in _STAGES.items():
         parent.command(name)(stage_verb(name, f"hwnas {name}", summary, rows))
-    for verb in (search, verify, report, status):
+    for verb in (search, report, status):
         parent.command()(verb)
 
 
@@ -131,22 +131,10 @@ def _finetune_rows(project: Project) -> Rows:
     return [alone.summary() for alone in read_alone(project)] + tuned
 
 
-def _export_rows(project: Project) -> Rows:
-    from hwnas.core.records import dump
-    from hwnas.pipeline.exporting import parity_reports
-
-    return [
-        {"arch": key, **dump(batch, versioned=False)}
-        for key, report in parity_reports(project).items()
-        for batch in report.batches
-    ]
-
-
 _STAGES: dict[str, tuple[str, Callable[[Project], Rows]]] = {
     "train": ("Train the supernet.", _train_rows),
     "label": ("Score sampled subnets with the supernet's weights.", _label_rows),
     "finetune": ("Fine-tune the winner and the networks it is compared with.", _finetune_rows),
-    "export": ("Export the fine-tuned networks and check their parity.", _export_rows),
 }
 
 
@@ -176,29 +164,6 @@ def search(
         format=format,
         dry_run=dry_run,
         show=lambda project: emit(_search_rows(project), format=format),
-    )
-
-
-def verify(
-    folder: RunArgument,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    format: FormatOption = Format.table,
-    dry_run: DryRunOption = False,
-    report_only: ReportOnly = False,
-) -> None:
-    """Re-time and test what was exported; exit 3 if it falls short.
-
-    Example: `hwnas verify runs/quickstart --config quickstart --dry-run`.
-    """
-    run_stage(
-        folder,
-        "verify",
-        config=config,
-        settings=settings,
-        format=format,
-        dry_run=dry_run,
-        show=lambda project: finish(project, format, report_only=report_only),
     )
 
 

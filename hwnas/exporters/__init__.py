@@ -5,7 +5,19 @@ from hwnas.core.registry import Registry
 REGISTRY = Registry(
     kind="exporter",
     package="hwnas.exporters",
-    infrastructure=frozenset({"bundle", "fold", "manifest", "parity"}),
+    infrastructure=frozenset(
+        {
+            "bundle",
+            "engine",
+            "float_graph",
+            "fold",
+            "manifest",
+            "opened",
+            "parity",
+            "quantize",
+            "samples",
+        }
+    ),
 )
 
 __all__ = ["REGISTRY"]

@@ -12,13 +12,22 @@ from numpy.typing import NDArray
 
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.records import STRICT
+from hwnas.exporters.opened import OpenModel, onnxruntime_model
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BatchParity", "ParityReport", "check_parity", "compare"]
+__all__ = [
+    "BatchParity",
+    "ParityReport",
+    "check_parity",
+    "compare",
+    "compare_batches",
+    "torch_logits",
+]
 
 FP32_TOLERANCE = 1e-4
+N_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,16 @@ class ParityReport:
     batches: tuple[BatchParity, ...]
 
     @property
+    def worst(self) -> float:
+        """The largest relative difference."""
+        return max((batch.relative for batch in self.batches), default=0.0)
+
+    @property
+    def agreement(self) -> float:
+        """The lowest share of images of which the same class is named."""
+        return min((batch.top1_agreement for batch in self.batches), default=0.0)
+
+    @property
     def passed(self) -> bool:
         """Whether every batch size is within the tolerance and agrees on enough images."""
         return bool(self.batches) and all(
@@ -58,62 +77,80 @@ class ParityReport:
 
 def check_parity(
     model: torch.nn.Module,
-    onnx_path: Path,
+    path: Path,
     images: NDArray[np.float32],
     *,
-    batches: Sequence[int] = (1, 8),
+    batches: Sequence[int] = (1, 2, 8),
     tolerance: float = FP32_TOLERANCE,
     min_agreement: float = 1.0,
+    opened: OpenModel | None = None,
 ) -> ParityReport:
-    """Run real inputs through `model` (in eval mode, on the CPU) and through ONNX Runtime.
+    """Run real inputs through `model` (in eval mode, on the CPU) and through a deployed file.
 
     images: [n, C, H, W], normalised; per batch size the last, partial batch is left out. A file
-    with a static batch is checked at that batch size only.
+    with a static batch is checked at that batch size only. `opened` is the file in its runtime;
+    without it the file is opened by ONNX Runtime.
 
     Raises:
         UserError: the file does not load, or there are fewer images than the largest batch.
         CheckFailed: outputs are not finite, so there is nothing to compare.
     """
-    import onnxruntime
     import torch
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(
-            str(onnx_path), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # ONNX Runtime has no public base class of its errors
-        raise UserError("ONNX Runtime rejects the file", found=error, where=onnx_path) from error
-    (tensor,) = session.get_inputs()
-    if isinstance(tensor.shape[0], int):
-        batches = (tensor.shape[0],)
-    if len(images) < max(batches):
-        raise UserError("too few images", expected=f">= {max(batches)}", found=len(images))
-    was_training = model.training
-    model.eval()
-    results = []
-    try:
-        for batch in batches:
-            used = (
-                images[: len(images) // batch * batch]
-                .astype(np.float32)
-                .reshape(-1, batch, *images.shape[1:])
-            )
-            with torch.inference_mode():
-                expected = [model(torch.from_numpy(x)).numpy() for x in used]
-            found = [session.run(None, {tensor.name: x})[0] for x in used]
-            results.append(compare(np.concatenate(expected), np.concatenate(found), batch))
-    finally:
-        model.train(was_training)
-    return ParityReport(
-        file=Path(onnx_path).name,
-        runtime=f"onnxruntime {onnxruntime.__version__}",
+    opened = opened or onnxruntime_model(path, threads=torch.get_num_threads())
+    expected = torch_logits(model, images)
+    return compare_batches(
+        expected,
+        opened,
+        images,
+        file=Path(path).name,
+        batches=batches,
         tolerance=tolerance,
         min_agreement=min_agreement,
-        batches=tuple(results),
     )
+
+
+def torch_logits(model: torch.nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits [n, classes] of `model` in eval mode, which is left in the mode it was in."""
+    import torch
+
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            parts = [model(part) for part in torch.split(torch.from_numpy(images), N_AT_ONCE)]
+    finally:
+        model.train(was_training)
+    found: NDArray[np.float32] = torch.cat(parts).numpy()
+    return found
+
+
+def compare_batches(
+    expected: NDArray[np.float32],
+    opened: OpenModel,
+    images: NDArray[np.float32],
+    *,
+    file: str,
+    batches: Sequence[int] = (1, 2, 8),
+    tolerance: float = FP32_TOLERANCE,
+    min_agreement: float = 1.0,
+) -> ParityReport:
+    """A deployed model's logits against torch's `expected` [n, classes], at every batch size.
+
+    Raises:
+        UserError: there are fewer images than the largest batch.
+        CheckFailed: outputs are not finite, or of another shape.
+    """
+    if opened.batch is not None:
+        batches = (opened.batch,)
+    if len(images) < max(batches):
+        raise UserError("too few images", expected=f">= {max(batches)}", found=len(images))
+    results = []
+    for batch in batches:
+        n = len(images) // batch * batch
+        found = opened.logits(images[:n], batch)
+        results.append(compare(expected[:n], found, batch))
+    return ParityReport(file, opened.runtime, tolerance, min_agreement, tuple(results))
 
 
 def compare(

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Literal
 
 from hwnas import __version__
 from hwnas.core.config import StrictModel
-from hwnas.core.store import write_bytes, write_json, write_text
+from hwnas.core.errors import UserError
+from hwnas.core.store import read_json, write_bytes, write_json, write_text
+from hwnas.exporters.manifest import ModelFile
+from hwnas.exporters.opened import Images, OpenModel
 from hwnas.interfaces import Exporter
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["COMPANIONS", "WEIGHTS", "Config", "build"]
+__all__ = ["COMPANIONS", "WEIGHTS", "Config", "build", "describe", "load_network", "open_model"]
 
 WEIGHTS = "weights.safetensors"
 COMPANIONS = ("arch.json", "model.py")  # what the weights are of, and the code that reads it
@@ -50,6 +53,46 @@ def build(config: Config) -> Exporter:
     return _TimmExporter()
 
 
+def describe(config: Config, files: Sequence[Path]) -> ModelFile:
+    """The manifest's entry of what `export` wrote."""
+    return ModelFile(f"timm/{WEIGHTS}", "timm", "fp32")
+
+
+def load_network(weights: Path) -> torch.nn.Module:
+    """The network, in eval mode, of a file of weights and the definition beside it.
+
+    Raises:
+        UserError: they do not fit each other.
+    """
+    from safetensors.torch import load_file
+
+    from hwnas.nets.subnet import build_from_definition
+
+    path = Path(weights)
+    try:
+        model = build_from_definition(read_json(path.with_name(COMPANIONS[0])), seed=None)
+        model.load_state_dict(load_file(path))
+    except UserError:
+        raise
+    except Exception as error:  # whatever a damaged definition or file leads to
+        raise UserError("weights do not fit their definition", found=error, where=path) from error
+    return model.eval()
+
+
+def open_model(path: Path, *, threads: int = 1) -> OpenModel:
+    """The network in torch, by its definition, with `threads` of the process's own."""
+    import torch
+
+    model = load_network(path)
+
+    def run(x: Images) -> Images:
+        with torch.inference_mode():
+            found: Images = model(torch.from_numpy(x)).numpy()
+        return found
+
+    return OpenModel(run, f"torch {torch.__version__}")
+
+
 @dataclass(frozen=True)
 class _TimmExporter:
     def export(
@@ -59,6 +102,7 @@ class _TimmExporter:
         input_shape: Sequence[int],
         folder: Path,
         metadata: Mapping[str, str] | None = None,
+        images: Images | None = None,
     ) -> tuple[Path, ...]:
         """See `interfaces.Exporter`; `metadata` goes into the header of the weights.
 

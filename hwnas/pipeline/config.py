@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hwnas.core.config import StrictModel, build_model, override, read_yaml, variant
 from hwnas.core.errors import UserError
@@ -46,7 +46,7 @@ class VerifyConfig(StrictModel):
     repeat_noise_factor: Annotated[
         float, Field(ge=0, description="or this multiple of the device's repeat noise")
     ] = 2.0
-    parity_batches: Annotated[tuple[int, ...], Field(min_length=1)] = (1, 8)
+    parity_batches: Annotated[tuple[int, ...], Field(min_length=1)] = (1, 2, 8)
 
 
 class ExperimentConfig(StrictModel):
@@ -76,9 +76,16 @@ class ExperimentConfig(StrictModel):
     finetune: FinetuneConfig = FinetuneConfig()
     alone: AloneConfig = AloneConfig()
     export: tuple[variant(EXPORTERS), ...] = Field(  # type: ignore[valid-type]
-        default=({"name": "onnx"},), validate_default=True
+        default=({"name": "onnx"}, {"name": "timm"}), validate_default=True
     )
     verify: VerifyConfig = VerifyConfig()
+
+    @field_validator("export")
+    @classmethod
+    def _has_onnx(cls, export: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not any(config.name == "onnx" for config in export):
+            raise ValueError("has no onnx, which is timed, tested, and what other formats are of")
+        return export
 
 
 def read_config_data(name_or_path: str) -> tuple[dict[str, Any], Path]:

@@ -132,7 +132,7 @@ def stages_of(project: Project) -> list[Stage]:
             needs=(tuned,),
             settings=settings(plain["data"], plain["export"], plain["verify"]["parity_batches"]),
             owns=(f"search/{name}/export",),
-            outputs=(f"search/{name}/export/parity.json", f"search/{name}/export/*/model.onnx"),
+            outputs=(f"search/{name}/export/exports.json", f"search/{name}/export/*/*"),
             run=running(exported, exporting.export),
             cost=f"{n_archs} networks",
         ),

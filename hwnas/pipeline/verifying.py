@@ -6,33 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
-from hwnas import __version__
-from hwnas.core.env import host_facts
 from hwnas.core.progress import Progress
 from hwnas.core.records import STRICT, dump, load
-from hwnas.core.store import content_hash, file_hash, read_json, write_json
-from hwnas.exporters.bundle import write_bundle
-from hwnas.exporters.manifest import (
-    AccuracyFact,
-    ConstraintFact,
-    InputSpec,
-    LatencyFact,
-    Manifest,
-    ModelFile,
-)
-from hwnas.exporters.timm import COMPANIONS, WEIGHTS
+from hwnas.core.store import read_json, write_json
+from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
-from hwnas.pipeline.exporting import images_of, onnx_path, parity_reports
-from hwnas.pipeline.finetuning import load_network, networks, winner_role
+from hwnas.pipeline.bundling import Winner, bundle_winner
+from hwnas.pipeline.exporting import exports, images_of, onnx_path
+from hwnas.pipeline.finetuning import networks, winner_role
 from hwnas.pipeline.moving import require_own_table
 from hwnas.pipeline.predicting import read_blend, read_report
 from hwnas.pipeline.profiling import Timings, time_models
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.searching import constraints_on, result_on
-from hwnas.search.constraints import metric_key
+from hwnas.pipeline.searching import result_on
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
 from hwnas.spaces.lowering import resolution
@@ -129,11 +116,12 @@ def verify(project: Project, progress: Progress) -> None:
         require_own_table(project, name)
     archs = networks(project)
     accuracy = {arch: _test_top1(project, arch) for arch in set(archs.values())}
-    rows, checks = [], [_parity_check(project, archs["winner"])]
+    rows, checks = [], _format_checks(project, archs["winner"], accuracy[archs["winner"]])
     for name, device in project.devices.items():
         estimator = project.estimator(name)
+        role = winner_role(project, name)
         timings = time_models(
-            {arch.key: onnx_path(project, arch) for arch in dict.fromkeys(archs.values())},
+            _timed_files(project, archs, role, device),
             device,
             project.search_path("verify", name),
             project.config.profile,
@@ -144,11 +132,11 @@ def verify(project: Project, progress: Progress) -> None:
             transport=project.transport(name),
         )
         found = [
-            _result(project, role, archs[role], estimator, timings, accuracy) for role in archs
+            _result(project, name, archs[name], estimator, timings, accuracy) for name in archs
         ]
-        winner = next(row for row in found if row.name == winner_role(project, name))
+        winner = next(row for row in found if row.name == role)
         checks += _device_checks(project, winner)
-        _bundle(project, device, estimator, winner)
+        bundle_winner(project, device, _winner(winner, timings, accuracy[winner.arch]))
         rows += found
     report = read_report(project)
     facts = {
@@ -165,20 +153,56 @@ def verify(project: Project, progress: Progress) -> None:
     write_json(_results_path(project), dump(results))
 
 
+def _timed_files(
+    project: Project, archs: dict[str, Arch], winner: str, device: DeviceSpec
+) -> dict[str, Path]:
+    """The ONNX file of every network; beside it, the winner's files of other precisions."""
+    files = {arch.key: onnx_path(project, arch) for arch in dict.fromkeys(archs.values())}
+    if device.runtime == "onnxruntime":
+        arch = archs[winner]
+        for one in exports(project)[arch.key]:
+            fits = one.model.batch in (None, device.batch) and one.files[0].endswith(".onnx")
+            if fits and one.model.format != "onnx":
+                files[f"{arch.key}.{one.model.format}"] = project.search_path(
+                    "export", arch.key, one.files[0]
+                )
+    return files
+
+
+def _winner(row: NetworkResult, timings: Timings, accuracy: dict[str, tuple[float, int]]) -> Winner:
+    own = f"{row.arch.key}."
+    return Winner(
+        arch=row.arch,
+        forecast_ms=row.forecast_ms,
+        interval_ms=row.interval_ms,
+        constraint_met=row.constraint_met,
+        n_test_images=row.n_test_images,
+        top1={format: top1 for format, (top1, _) in accuracy.items()},
+        measured_ms={
+            "onnx": row.measured_ms,
+            **{
+                key.removeprefix(own): timing.median_ms
+                for key, timing in timings.models.items()
+                if key.startswith(own)
+            },
+        },
+    )
+
+
 def _result(
     project: Project,
     role: str,
     arch: Arch,
     estimator: TableEstimator,
     timings: Timings,
-    accuracy: dict[Arch, tuple[float, int]],
+    accuracy: dict[Arch, dict[str, tuple[float, int]]],
 ) -> NetworkResult:
     codes = project.space.codes([arch])
     low, high = (float(bound) for bound in estimator.interval_ms(codes)[0])
     forecast_ms = float(estimator.latency_ms(codes)[0])
     limits = result_on(project, estimator.device.name).limits
     limit_ms = limits.get(f"latency_ms@{estimator.device.name}")
-    top1, n_images = accuracy[arch]
+    top1, n_images = accuracy[arch]["onnx"]
     measured_ms = timings.models[arch.key].median_ms
     since_table = 0.0 if timings.drift is None else abs(timings.drift - 1)
     return NetworkResult(
@@ -198,34 +222,42 @@ def _result(
     )
 
 
-def _test_top1(project: Project, arch: Arch) -> tuple[float, int]:
-    """Top-1 of the exported file, in ONNX Runtime, on the test split, and how many images."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = project.config.threads
-    session = onnxruntime.InferenceSession(
-        str(onnx_path(project, arch)), options, providers=["CPUExecutionProvider"]
-    )
+def _test_top1(project: Project, arch: Arch) -> dict[str, tuple[float, int]]:
+    """By format that runs here: top-1 on the test split in its runtime, and of how many images."""
     x, labels = images_of(project, "test", resolution(project.space, arch))
-    (tensor,) = session.get_inputs()
-    batch = tensor.shape[0] if isinstance(tensor.shape[0], int) else 64
-    logits = [
-        session.run(None, {tensor.name: x[start : start + batch]})[0]
-        for start in range(0, len(x), batch)
-    ]
-    return float((np.concatenate(logits).argmax(axis=1) == labels).mean()), len(labels)
+    folder = project.search_path("export", arch.key)
+    found = {}
+    for one in exports(project)[arch.key]:
+        if one.parity is not None:
+            opened = EXPORTERS.load(one.model.format).open_model(
+                folder / one.files[0], threads=project.config.threads
+            )
+            top1 = float((opened.logits(x).argmax(axis=1) == labels).mean())
+            found[one.model.format] = top1, len(labels)
+    return found
 
 
-def _parity_check(project: Project, arch: Arch) -> Check:
-    report = parity_reports(project)[arch.key]
-    worst = max(batch.relative for batch in report.batches)
-    sizes = ", ".join(str(batch.batch) for batch in report.batches)
-    return Check(
-        "parity of the winner",
-        report.passed,
-        f"torch and ONNX Runtime differ by {worst:.1e} of the largest logit (batch {sizes})",
-    )
+def _format_checks(
+    project: Project, arch: Arch, accuracy: dict[str, tuple[float, int]]
+) -> list[Check]:
+    """Parity of every exported format of the winner."""
+    checks = []
+    for one in exports(project)[arch.key]:
+        report, format = one.parity, one.model.format
+        name = "parity of the winner" if format == "onnx" else f"{format} of the winner"
+        if report is None or format == "timm":  # which is the torch network itself
+            continue
+        sizes = ", ".join(str(batch.batch) for batch in report.batches)
+        checks.append(
+            Check(
+                name,
+                report.passed,
+                f"torch and {report.runtime} differ by {report.worst:.1e} of the largest logit"
+                f" (batch {sizes}), agree on {report.agreement:.2%} of images; test top-1"
+                f" {accuracy[format][0]:.2%}",
+            )
+        )
+    return checks
 
 
 def _device_checks(project: Project, winner: NetworkResult) -> list[Check]:
@@ -250,78 +282,3 @@ def _device_checks(project: Project, winner: NetworkResult) -> list[Check]:
             )
         )
     return checks
-
-
-def _bundle(
-    project: Project, device: DeviceSpec, estimator: TableEstimator, winner: NetworkResult
-) -> None:
-    """The winner's bundle for one device: model, golden data, manifest, kit."""
-    import torch
-
-    arch, px = winner.arch, resolution(project.space, winner.arch)
-    x, _ = images_of(project, "val", px, 16)
-    with torch.inference_mode():
-        logits = load_network(project, arch)(torch.from_numpy(x)).numpy()
-    parity = parity_reports(project)[arch.key]
-    limits = result_on(project, device.name).limits
-    onnx_config = next(c for c in project.config.export if c.name == "onnx")
-    has_timm = any(config.name == "timm" for config in project.config.export)
-    timm_model = ModelFile(f"timm/{WEIGHTS}", "timm", "fp32")
-    folder = onnx_path(project, arch).parent
-    host = host_facts()
-    manifest = Manifest(
-        name=f"{project.config.name}-{project.config.search.name}",
-        hwnas_version=__version__,
-        arch=arch,
-        arch_view=project.space.view(arch),
-        input=InputSpec.of(project.data.info, px),
-        models=(
-            ModelFile(
-                "model.onnx",
-                "onnx",
-                "fp32",
-                batch=None if onnx_config.dynamic_batch else 1,
-                opset=onnx_config.opset,
-                parity_tolerance=parity.tolerance,
-            ),
-            *((timm_model,) if has_timm else ()),
-        ),
-        runtimes=dict(host["packages"]),
-        latency=(
-            LatencyFact(
-                device,
-                "model.onnx",
-                host["cpu"],
-                winner.forecast_ms,
-                winner.interval_ms,
-                winner.measured_ms,
-            ),
-        ),
-        accuracy=(
-            AccuracyFact(
-                "model.onnx",
-                project.data.info.name,
-                "test",
-                winner.n_test_images,
-                winner.test_top1,
-            ),
-        ),
-        constraints=tuple(
-            ConstraintFact(c.metric, c.device, limits[metric_key(c)], winner.constraint_met)
-            for c in constraints_on(project, device.name)
-            if c.device == device.name
-        ),
-        provenance={
-            "seed": str(project.config.seed),
-            "config": content_hash(project.config.model_dump(mode="json")),
-            "table": file_hash(project.table_path(device.name)),
-        },
-    )
-    write_bundle(
-        project.run.path("bundles", project.config.search.name, device.name),
-        manifest,
-        models={model.path: folder / Path(model.path).name for model in manifest.models},
-        golden_input=x,
-        golden_output=logits,
-        companions={f"timm/{name}": folder / name for name in COMPANIONS} if has_timm else {},
-    )

@@ -23,7 +23,7 @@ from hwnas.nets.subnet import build_subnet
 from hwnas.spaces.lowering import lower, resolution
 from hwnas.spaces.ops import layers
 from hwnas.spaces.space import SearchSpace
-from tests.mobile_spaces import STRANGE, some_archs
+from tests.mobile_spaces import MOBILE_SPACES, STRANGE, some_archs
 
 PX = 16
 
@@ -150,6 +150,38 @@ def test_network_that_timm_cannot_say(tmp_path: Path) -> None:
     assert kinds["Transpose"] and kinds["AveragePool"] and kinds["Reshape"]
     images = rng(0, "inputs").standard_normal((8, 3, px, px)).astype(np.float32)
     assert check_parity(net, path, images).passed
+
+
+def test_no_more_nodes_than_timms_own_export(tmp_path: Path) -> None:
+    """Of an equal net: squeeze-and-excitation, hard-swish, exported by `timm.utils.onnx_export`."""
+    from timm.utils.onnx import onnx_export
+
+    space = MOBILE_SPACES["mobilenet_v3"]
+    arch = space.smallest()
+    px = resolution(space, arch)
+    net = trained(build_subnet(space, arch))
+    assert type(net).__module__.startswith("timm.")
+    (path,) = build(Config()).export(net, input_shape=(3, px, px), folder=tmp_path)
+    theirs = tmp_path / "timm.onnx"
+    example = torch.zeros(1, 3, px, px)
+    onnx_export(net, str(theirs), example, check=False, use_dynamo=True, opset=18)
+    ours, of_timm = (len(onnx.load(p).graph.node) for p in (path, theirs))
+    assert ours <= of_timm
+
+
+@pytest.mark.parametrize("name", MOBILE_SPACES)
+@pytest.mark.parametrize("n", [3, pytest.param(20, marks=pytest.mark.full)])
+def test_random_archs_of_every_space_export_and_agree(name: str, n: int, tmp_path: Path) -> None:
+    space = MOBILE_SPACES[name]
+    for code in space.sample(rng(n, "archs"), n):
+        arch = space.arch(code)
+        px, channels = resolution(space, arch), space.macro.in_channels
+        net = trained(build_subnet(space, arch))
+        images = rng(0, "inputs").standard_normal((8, channels, px, px)).astype(np.float32)
+        folder = tmp_path / arch.key
+        (path,) = build(Config()).export(net, input_shape=(channels, px, px), folder=folder)
+        report = check_parity(net, path, images)
+        assert report.passed and [b.batch for b in report.batches] == [1, 2, 8], (arch, report)
 
 
 def test_opset_outside_the_supported_range_is_refused() -> None:

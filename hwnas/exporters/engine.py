@@ -1,0 +1,205 @@
+"""TensorRT engines, built by the device kit here as it does on a board; stale ones are refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hwnas.core.errors import UserError
+from hwnas.core.resources import resource
+from hwnas.core.store import file_hash, read_json, write_bytes
+from hwnas.exporters.manifest import ModelFile
+from hwnas.exporters.opened import CannotRunHere, Images, OpenModel
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "EngineExporter",
+    "Precision",
+    "check_engine",
+    "describe_engine",
+    "engine_name",
+    "open_engine",
+]
+
+Precision = Literal["fp32", "fp16", "int8"]
+SOURCES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
+TOLERANCES = {"fp32": 5e-3, "fp16": 0.03, "int8": 0.3}  # fp32: TF32 and other orders of summation
+AGREEMENTS = {"fp32": 0.995, "fp16": 0.995, "int8": 0.98}
+_BUILD = """
+import json, sys
+from pathlib import Path
+kit, text = sys.argv[1:]
+sys.path.insert(0, kit)
+import trt_build
+spec = json.loads(text)
+try:
+    trt = trt_build.open_runtime(spec["runtime"])
+    paths = Path(spec["source"]), Path(spec["out"])
+    trt_build.build(trt, *paths, spec["model"], spec["batches"], spec["capability"])
+except trt_build.BundleError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+def engine_name(runtime: str, precision: Precision, capability: str | None) -> str:
+    """File name of an engine."""
+    target = "" if capability is None else f".sm{capability.replace('.', '')}"
+    return f"model.{precision}.{runtime}{target}.engine"
+
+
+def describe_engine(
+    runtime: str, precision: Precision, files: Sequence[Path], batches: Sequence[int]
+) -> ModelFile:
+    """The manifest's entry of an engine."""
+    return ModelFile(
+        f"engines/{files[0].name}",
+        runtime,
+        precision,
+        batch=batches[0] if batches[0] == batches[2] else None,
+        parity_tolerance=TOLERANCES[precision],
+        min_agreement=AGREEMENTS[precision],
+    )
+
+
+@dataclass(frozen=True)
+class EngineExporter:
+    """Builds an engine of the ONNX file of its precision that lies in the folder already.
+
+    `batches` are the least, usual and largest batch of a dynamic model. `capability` None: of the
+    GPU here.
+    """
+
+    runtime: Literal["tensorrt", "tensorrt_rtx"]
+    precision: Precision
+    batches: tuple[int, int, int]
+    capability: str | None = None
+
+    def export(
+        self,
+        model: torch.nn.Module,
+        *,
+        input_shape: Sequence[int],
+        folder: Path,
+        metadata: Mapping[str, str] | None = None,
+        images: Images | None = None,
+    ) -> tuple[Path, ...]:
+        """See `interfaces.Exporter`; writes the engine and what it is of (engine.schema.json).
+
+        Raises:
+            UserError: the ONNX file is missing, the runtime is missing or refuses it, or there is
+                no GPU and no capability is given.
+        """
+        source = Path(folder) / SOURCES[self.precision]
+        if not source.is_file():
+            raise UserError(
+                f"an engine in {self.precision} is built of its ONNX file, which is missing",
+                where=source,
+                fix=f"export the format {_format(self.precision)} as well, before {self.runtime}",
+            )
+        name = engine_name(self.runtime, self.precision, self.capability)
+        with tempfile.TemporaryDirectory() as temporary:
+            built = Path(temporary, name)
+            self._build(source, built)
+            files = (Path(folder) / name, Path(folder) / f"{name}.json")
+            for path in reversed(files):  # the engine last: never one without its facts
+                write_bytes(path, Path(temporary, path.name).read_bytes())
+        return files
+
+    def _build(self, source: Path, out: Path) -> None:
+        batch = _static_batch(source)
+        spec = {
+            "runtime": self.runtime,
+            "source": str(source),
+            "out": str(out),
+            "model": {"path": source.name, "precision": self.precision, "batch": batch},
+            "batches": list(self.batches),
+            "capability": self.capability,
+        }
+        kit = resource("export", "trt_build.py").parent
+        done = subprocess.run(
+            [sys.executable, "-c", _BUILD, str(kit), json.dumps(spec)],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
+            lines = (done.stdout + done.stderr).strip().splitlines() or ["it died"]
+            raise UserError(
+                f"{self.runtime} did not build an engine",
+                found=" | ".join(lines[-3:]),
+                where=source,
+                fix="without a GPU name a capability: {name: tensorrt_rtx, capability: '8.9'}"
+                if self.capability is None
+                else "see the message",
+            )
+
+
+def _format(precision: Precision) -> str:
+    return {"fp32": "onnx"}.get(precision, precision)
+
+
+def _static_batch(source: Path) -> int | None:
+    import onnx
+
+    dim = onnx.load(source).graph.input[0].type.tensor_type.shape.dim[0]
+    return int(dim.dim_value) if dim.HasField("dim_value") else None
+
+
+def open_engine(path: Path) -> OpenModel:
+    """Engines run on their GPU only, by the kit's `trt_run.py`.
+
+    Raises:
+        UserError: the engine is stale (see `check_engine`).
+        CannotRunHere: always.
+    """
+    check_engine(path)
+    raise CannotRunHere(
+        "an engine runs on its GPU, by the kit", fix="python trt_run.py --check . in the bundle"
+    )
+
+
+def check_engine(
+    path: Path,
+    *,
+    source: Path | None = None,
+    version: str | None = None,
+    capability: str | None = None,
+) -> dict[str, Any]:
+    """Facts of an engine that is whole and, as far as given, of that model, version and GPU.
+
+    Raises:
+        UserError: it is not; an engine never runs anywhere else than it was built for.
+    """
+    path = Path(path)
+    facts = read_json(path.with_name(f"{path.name}.json"))
+    if not isinstance(facts, dict):
+        raise UserError("not the facts of an engine", where=f"{path}.json")
+    if not path.is_file():
+        raise UserError("the engine is missing", where=path, fix="export it again")
+    wanted = [("sha256", facts.get("sha256"), file_hash(path), "the engine was altered")]
+    if source is not None:
+        text = "the engine is of another model file"
+        wanted.append(("model_sha256", facts.get("model_sha256"), file_hash(source), text))
+    if version is not None:
+        text = f"the engine is of another version of {facts.get('runtime')}"
+        wanted.append(("version", facts.get("runtime_version"), version, text))
+    if capability is not None:
+        text = "the engine is of another GPU"
+        wanted.append(("compute capability", facts.get("capability"), capability, text))
+    for what, built, here, message in wanted:
+        if built != here:
+            raise UserError(
+                message,
+                expected=f"{what} {here}",
+                found=f"{what} {built}",
+                where=path,
+                fix="build it again: python trt_build.py in the bundle, or `hwnas export`",
+            )
+    return facts

@@ -1,0 +1,118 @@
+"""The fp32 ONNX graph that every other ONNX-based format starts from, exported at most once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas import __version__
+from hwnas.core.store import canonical_json
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+__all__ = ["FILE_NAME", "INPUT_NAME", "OPSET", "OUTPUT_NAME", "float_graph"]
+
+FILE_NAME = "model.onnx"
+INPUT_NAME, OUTPUT_NAME = "input", "logits"
+OPSET = 18
+_KEY = "hwnas_graph"  # metadata: a hash of the network and the settings that the graph is of
+
+
+def float_graph(
+    model: torch.nn.Module,
+    *,
+    input_shape: Sequence[int],
+    folder: Path,
+    metadata: Mapping[str, str] | None = None,
+    opset: int = OPSET,
+    dynamic_batch: bool = True,
+) -> onnx.ModelProto:
+    """The graph of `model` by the torch.export-based exporter, BN folded, constants folded.
+
+    `folder / FILE_NAME` is taken where it is of these very weights and settings: exporting takes
+    seconds, and every format of one network starts from the same graph. Nothing is written.
+    """
+    import onnx
+
+    settings = [list(input_shape), opset, dynamic_batch]
+    properties = {
+        "hwnas_version": __version__,
+        **(metadata or {}),
+        _KEY: f"{_weights_hash(model)} {canonical_json(settings)}",
+    }
+    path = Path(folder) / FILE_NAME
+    if path.is_file():
+        with contextlib.suppress(Exception):  # not a model: it is about to be replaced
+            stored = onnx.load(path)
+            if {item.key: item.value for item in stored.metadata_props} == properties:
+                return stored
+    proto = _exported(model, input_shape, opset, dynamic_batch)
+    _strip(proto)
+    onnx.helper.set_model_props(proto, properties)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def _exported(
+    model: torch.nn.Module, input_shape: Sequence[int], opset: int, dynamic_batch: bool
+) -> onnx.ModelProto:
+    import torch
+
+    from hwnas.exporters.fold import folded
+
+    batch = {0: torch.export.Dim("batch")}
+    example = torch.zeros(2 if dynamic_batch else 1, *input_shape)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            folded(model).cpu(),
+            (example,),
+            dynamo=True,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            dynamic_shapes=(batch,) if dynamic_batch else None,
+            opset_version=opset,
+            verbose=False,
+        )
+    assert program is not None  # only the older exporter returns None
+    return program.model_proto
+
+
+def _weights_hash(model: torch.nn.Module) -> str:
+    """sha256 of a network: what its modules are, and every tensor."""
+    digest = hashlib.sha256(repr(model).encode())
+    digest.update(repr(getattr(model, "definition", None)).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _strip(proto: onnx.ModelProto) -> None:
+    """Drop the exporter's debugging notes; they hold source lines and paths of this machine."""
+    graph = proto.graph
+    for item in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+        del item.metadata_props[:]
+        if hasattr(item, "doc_string"):
+            item.ClearField("doc_string")
+    del graph.value_info[:]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the exporter prints, logs and warns about versions of itself off the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

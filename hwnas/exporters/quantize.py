@@ -1,0 +1,193 @@
+"""Static 8-bit quantisation of an fp32 graph by ONNX Runtime, with layers that stay float.
+
+Ranges are found once. If the whole graph in 8 bits names too many other classes than the float
+graph, every layer is quantised alone and judged by the error it brings to the logits; the worst
+1, 2, 4, ... layers then stay float until the classes agree.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from hwnas.exporters.opened import Images
+
+__all__ = ["Quantized", "quantized"]
+
+log = logging.getLogger(__name__)
+
+BATCH = 16
+N_JUDGED = 64  # images that judge single layers
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The graph in 8 bits and what became of its layers (convolutions and linear ones)."""
+
+    model: onnx.ModelProto
+    float_layers: tuple[str, ...]
+    n_layers: int
+    agreement: float
+    agreement_all_int8: float
+
+
+def quantized(
+    proto: onnx.ModelProto,
+    calibration: Images,
+    judged: Images,
+    *,
+    method: str,
+    target_agreement: float,
+    max_float_layers: float,
+) -> Quantized:
+    """`proto` in 8 bits with ranges of `calibration` [n, C, H, W] and top-1 checked on `judged`."""
+    graph = onnx.shape_inference.infer_shapes(proto)
+    quantize = _Quantizer(graph, _ranges(graph, calibration, method))
+    layers = [node.name for node in graph.graph.node if node.op_type in ("Conv", "Gemm")]
+    expected = _logits(proto, judged)
+
+    def agreement(model: onnx.ModelProto) -> float:
+        return float((_logits(model, judged).argmax(1) == expected.argmax(1)).mean())
+
+    model = quantize()
+    first = best = agreement(model)
+    kept: tuple[str, ...] = ()
+    most = int(max_float_layers * len(layers))
+    if best < target_agreement and most:
+        log.info("int8: top-1 agreement %.1f %%; looking for layers to keep float", 100 * best)
+        some, reference = judged[:N_JUDGED], expected[:N_JUDGED]
+        errors = [
+            float(np.square(_logits(quantize(only=[name]), some) - reference).mean())
+            for name in layers
+        ]
+        worst = [layers[i] for i in np.argsort(errors)[::-1]]
+        n = 1
+        while best < target_agreement:
+            tried = quantize(but=worst[:n])
+            if (found := agreement(tried)) > best:
+                model, best, kept = tried, found, tuple(worst[:n])
+            if n == most:
+                break
+            n = min(2 * n, most)
+        log.info("int8: %d of %d layers stay float: %.1f %%", len(kept), len(layers), 100 * best)
+    return Quantized(model, kept, len(layers), best, first)
+
+
+class _Quantizer:
+    """The graph in 8 bits: whole, only some layers, or all but some."""
+
+    def __init__(self, graph: onnx.ModelProto, ranges: Any) -> None:
+        self.graph, self.ranges = graph, ranges
+
+    def __call__(self, only: Sequence[str] = (), but: Sequence[str] = ()) -> onnx.ModelProto:
+        from onnxruntime.quantization import QuantType
+        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+        copy = onnx.ModelProto()
+        copy.CopyFrom(self.graph)
+        quantizer = QDQQuantizer(
+            copy,
+            True,  # per channel
+            False,  # weights use all 8 bits
+            QuantType.QInt8,
+            QuantType.QUInt8,
+            self.ranges,
+            list(only),
+            list(but),
+            _op_types(),
+            {},
+        )
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+        model: onnx.ModelProto = quantizer.model.model
+        del model.graph.value_info[:]
+        return model
+
+
+def _op_types() -> list[str]:
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    return sorted({*QDQRegistry, *QLinearOpsRegistry})
+
+
+def _ranges(graph: onnx.ModelProto, images: Images, method: str) -> Any:
+    """Range of every tensor over the images."""
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import create_calibrator
+
+    kinds = {
+        "minmax": CalibrationMethod.MinMax,
+        "percentile": CalibrationMethod.Percentile,
+        "entropy": CalibrationMethod.Entropy,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "float.onnx")
+        source.write_bytes(graph.SerializeToString())
+        calibrator = create_calibrator(
+            source,
+            _op_types(),
+            augmented_model_path=str(Path(folder, "augmented.onnx")),
+            calibrate_method=kinds[method],
+            providers=["CPUExecutionProvider"],
+        )
+        batch = _batch(graph)
+        for start in range(0, len(images), batch):
+            calibrator.collect_data(_Reader(_input(graph), images[start : start + batch]))
+        return calibrator.compute_data()
+
+
+class _Reader:
+    """ONNX Runtime's iterator over feeds, of one batch."""
+
+    def __init__(self, name: str, images: Images) -> None:
+        self.feeds = [{name: images}]
+
+    def get_next(self) -> dict[str, Images] | None:
+        return self.feeds.pop() if self.feeds else None
+
+    def __iter__(self) -> _Reader:
+        return self
+
+    def __next__(self) -> dict[str, Images]:
+        feed = self.get_next()
+        if feed is None:
+            raise StopIteration
+        return feed
+
+    def __len__(self) -> int:
+        return len(self.feeds)
+
+
+def _input(model: onnx.ModelProto) -> str:
+    return str(model.graph.input[0].name)
+
+
+def _batch(model: onnx.ModelProto) -> int:
+    dim = model.graph.input[0].type.tensor_type.shape.dim[0]
+    return int(dim.dim_value) if dim.HasField("dim_value") else BATCH
+
+
+def _logits(model: onnx.ModelProto, images: Images) -> NDArray[np.float32]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    batch, name = _batch(model), _input(model)
+    return np.concatenate(
+        [
+            session.run(None, {name: images[start : start + batch]})[0]
+            for start in range(0, len(images), batch)
+        ]
+    )

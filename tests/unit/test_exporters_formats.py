@@ -1,0 +1,205 @@
+"""Formats made from the ONNX graph: what is in the files, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+from torch import nn
+
+from hwnas.core.errors import UserError
+from hwnas.core.rng import rng
+from hwnas.exporters import float_graph, fp16, int8, ort, pt2
+from hwnas.exporters.opened import OpenModel, onnxruntime_model
+from hwnas.exporters.quantize import quantized
+from hwnas.nets.subnet import build_subnet
+from hwnas.onnx_build import network
+from hwnas.spaces.lowering import lower
+from hwnas.spaces.space import SearchSpace
+
+SHAPE = (3, 16, 16)
+IMAGES = rng(0, "formats").standard_normal((48, *SHAPE)).astype(np.float32)
+
+
+@pytest.fixture
+def net(tiny_space: SearchSpace) -> nn.Module:
+    return build_subnet(tiny_space, tiny_space.smallest()).eval()
+
+
+@pytest.fixture(autouse=True)
+def _graph_without_torch(tiny_space: SearchSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fp32 graph of `onnx_build`, which has the same nodes and is there in milliseconds."""
+
+    def exported(model: nn.Module, *rest: object) -> onnx.ModelProto:
+        return network(lower(tiny_space, tiny_space.smallest()), batch=None)
+
+    monkeypatch.setattr(float_graph, "_exported", exported)
+
+
+def test_a_graph_of_the_same_network_is_taken_from_the_folder(
+    net: nn.Module, tiny_space: SearchSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def graph(model: nn.Module, **settings: object) -> onnx.ModelProto:
+        return float_graph.float_graph(model, input_shape=SHAPE, folder=tmp_path, **settings)
+
+    first = graph(net)
+    (tmp_path / float_graph.FILE_NAME).write_bytes(first.SerializeToString())
+
+    def again(*_: object) -> onnx.ModelProto:
+        raise InterruptedError
+
+    monkeypatch.setattr(float_graph, "_exported", again)
+    assert graph(net) == first
+    with pytest.raises(InterruptedError):
+        graph(build_subnet(tiny_space, tiny_space.smallest(), seed=1))
+    with pytest.raises(InterruptedError):
+        graph(net, dynamic_batch=False)
+    with pytest.raises(InterruptedError):
+        graph(net, metadata={"another": "card"})
+
+
+def test_fp16_computes_in_half_between_float_images_and_logits(
+    net: nn.Module, tmp_path: Path
+) -> None:
+    (path,) = fp16.build(fp16.Config()).export(
+        net, input_shape=SHAPE, folder=tmp_path, metadata={"model_card": "x"}
+    )
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        assert value.type.tensor_type.elem_type == TensorProto.FLOAT
+    kinds = {tensor.data_type for tensor in model.graph.initializer}
+    assert TensorProto.FLOAT not in kinds and TensorProto.FLOAT16 in kinds
+    assert "model_card" in {item.key for item in model.metadata_props}
+    whole = float_graph.float_graph(net, input_shape=SHAPE, folder=tmp_path)
+    assert len(model.graph.node) == len(whole.graph.node) + 2
+    assert path.stat().st_size < 0.6 * len(whole.SerializeToString())
+    source = tmp_path / "float.onnx"
+    source.write_bytes(whole.SerializeToString())
+    expected, found = (onnxruntime_model(p).logits(IMAGES) for p in (source, path))
+    assert 0 < np.abs(expected - found).max() < fp16.TOLERANCE * np.abs(expected).max()
+
+
+def test_fp16_refuses_weights_beyond_its_range(
+    net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = float_graph._exported(net, SHAPE, 18, True)
+    tensor = next(t for t in graph.graph.initializer if t.data_type == TensorProto.FLOAT)
+    weights = 1e5 * np.ones_like(numpy_helper.to_array(tensor))
+    tensor.CopyFrom(numpy_helper.from_array(weights, tensor.name))
+    monkeypatch.setattr(float_graph, "_exported", lambda *_: graph)
+    with pytest.raises(UserError, match="half precision"):
+        fp16.build(fp16.Config()).export(net, input_shape=SHAPE, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_int8_is_static_qdq_per_channel_with_a_seeded_calibration(
+    net: nn.Module, tmp_path: Path
+) -> None:
+    def export(name: str, **settings: object) -> onnx.ModelProto:
+        config = int8.Config(n_calibration=8, target_agreement=0.01, **settings)
+        (path,) = int8.build(config).export(
+            net, input_shape=SHAPE, folder=tmp_path / name, images=IMAGES
+        )
+        return onnx.load(path)
+
+    model = export("a")
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("QuantizeLinear") and "QLinearConv" not in kinds
+    constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    weights = {
+        node.input[0]: constants[node.input[1]]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants
+    }
+    kernels = {k: v for k, v in weights.items() if constants[k].ndim == 4}
+    assert len(kernels) == kinds.count("Conv")
+    for name, scale in kernels.items():
+        assert constants[name].dtype == np.int8 and scale.shape == (len(constants[name]),)
+    for value in (*model.graph.input, *model.graph.output):
+        assert value.type.tensor_type.elem_type == TensorProto.FLOAT
+    facts = json.loads({item.key: item.value for item in model.metadata_props}["int8"])
+    assert facts["n_calibration"] == 8 and facts["float_layers"] == []
+    assert export("b") == model, "equal seeds, equal files"
+    assert export("c", seed=1) != model, "another subset, other ranges"
+
+
+def test_int8_needs_images(net: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="calibrate"):
+        int8.build(int8.Config()).export(net, input_shape=SHAPE, folder=tmp_path)
+
+
+def test_layers_that_suffer_stay_float(tiny_space: SearchSpace) -> None:
+    """One channel that nothing reads, a thousand times wider than the others, spoils the range."""
+    graph = network(lower(tiny_space, tiny_space.smallest()), batch=None)
+    tensors = {tensor.name: tensor for tensor in graph.graph.initializer}
+
+    def change(name: str, index: object, value: float) -> None:
+        array = numpy_helper.to_array(tensors[name]).copy()
+        array[index] = value
+        tensors[name].CopyFrom(numpy_helper.from_array(array, name))
+
+    convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
+    stem = convolutions[0]
+    change(stem.input[2], 0, 2000.0)
+    reader = next(node for node in convolutions if node.name != stem.name)
+    is_depthwise = tensors[reader.input[1]].dims[1] == 1
+    change(reader.input[1], (0,) if is_depthwise else (slice(None), 0), 0.0)
+    settings = {"method": "minmax", "target_agreement": 0.9}
+    spoiled = quantized(graph, IMAGES[:16], IMAGES[16:], max_float_layers=0.0, **settings)
+    assert spoiled.agreement < 0.9 and not spoiled.float_layers
+    mended = quantized(graph, IMAGES[:16], IMAGES[16:], max_float_layers=0.9, **settings)
+    assert mended.agreement_all_int8 == spoiled.agreement
+    assert mended.agreement >= 0.9 and mended.float_layers
+
+
+def test_ort_is_what_onnxruntime_mobile_reads(net: nn.Module, tmp_path: Path) -> None:
+    model, operators = ort.build(ort.Config()).export(net, input_shape=SHAPE, folder=tmp_path)
+    assert model.read_bytes()[4:8] == b"ORTM"  # file identifier of its flatbuffers
+    assert "Conv" in operators.read_text()
+    whole = tmp_path / "float.onnx"
+    whole.write_bytes(network_bytes(net, tmp_path))
+    expected, found = (onnxruntime_model(p).logits(IMAGES) for p in (whole, model))
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def network_bytes(net: nn.Module, folder: Path) -> bytes:
+    graph = float_graph.float_graph(net, input_shape=SHAPE, folder=folder)
+    return bytes(graph.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model/data/weights/model_weights_config.json", b'{"a": {"use_pickle": true}}'),
+        ("model/data/constants/custom_obj_0", b""),
+        ("model/data/sample_inputs/model.pt", b"\x80\x02cos\nsystem\nU\x04trueR."),
+        (None, b""),
+    ],
+)
+def test_pt2_with_pickles_is_never_loaded(name: str | None, content: bytes, tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    if name is not None:
+        with zipfile.ZipFile(stream, "w") as archive:
+            archive.writestr(name, content)
+    path = tmp_path / "model.pt2"
+    path.write_bytes(stream.getvalue())
+    with pytest.raises(UserError, match="safe to load"):
+        pt2.open_model(path)
+
+
+def test_a_fixed_batch_is_filled_up() -> None:
+    seen = []
+
+    def run(x: np.ndarray) -> np.ndarray:
+        seen.append(len(x))
+        return x.reshape(len(x), -1)[:, :2]
+
+    model = OpenModel(run, "test", batch=4)
+    assert np.array_equal(model.logits(IMAGES[:6]), IMAGES[:6].reshape(6, -1)[:, :2])
+    assert seen == [4, 4]
