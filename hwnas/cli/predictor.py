@@ -181,11 +181,19 @@ def export_lut(
             "--restrict", metavar="CHOICE=[VALUES]", help="A part of the space; may be repeated."
         ),
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="Only archs like this one (see `predict`) but for --free."),
+    ] = None,
+    free: Annotated[
+        list[str] | None,
+        typer.Option("--free", metavar="PATTERN", help="E.g. 'stage2.*'; may be repeated."),
+    ] = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Write the forecast of every arch of a (sub)space to a lookup table.
 
-    Example: `hwnas predictor export-lut runs/quickstart --restrict resolution=[16]`.
+    Example: `hwnas predictor export-lut runs/quickstart --base largest --free 'stage2.*'`.
     """
     from hwnas.pipeline.lookup import export
     from hwnas.pipeline.project import open_project
@@ -197,7 +205,14 @@ def export_lut(
         read_only=out is not None,
     ) as project:
         path = out or project.run.path("predictor", "lut.safetensors")
-        table = export(project, path, restrict or (), progress=progress_for("export-lut"))
+        table = export(
+            project,
+            path,
+            restrict=restrict or (),
+            base=base,
+            free=free or (),
+            progress=progress_for("export-lut"),
+        )
         emit(
             [
                 {

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
+from typer.testing import CliRunner
 
+from hwnas.cli.main import app
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.rng import rng
+from hwnas.pipeline.lookup import _segment
 from hwnas.pipeline.metrics import cost_metrics
+from hwnas.pipeline.predicting import build_predictor
+from hwnas.pipeline.project import open_project
 from hwnas.pipeline.spaces import build_space
 from hwnas.predictors import ridge
 from hwnas.predictors.lookup import ScoreTable, load_table, save_table, table_of_space
@@ -98,6 +105,20 @@ def test_one_table_answers_any_constraint_as_a_search_of_all_archs_would(fitted,
     assert (table.best(metrics, both, k=1).costs["macs"] <= both["macs"]).all()
 
 
+def test_a_segment_is_one_arch_with_some_choices_free(tiny_space: SearchSpace):
+    base = tiny_space.arch(tiny_space.sample(rng(3, "lookup"), 1)[0])
+    part = _segment(tiny_space, base, ["stage1.*", "resolution"])
+    codes = unrank(part, rng(4, "lookup").integers(part.size(), size=300))
+    free = [c.name.startswith("stage1.") or c.name == "resolution" for c in tiny_space.choices]
+    assert tiny_space.validate(codes).all()
+    assert (codes[:, ~np.array(free)] == np.array(base.codes)[~np.array(free)]).all()
+    others = [choice.name for choice, is_free in zip(tiny_space.choices, free) if not is_free]
+    rest = _segment(tiny_space, base, others)  # both parts' choices depend on none of the other's
+    assert part.size() * rest.size() == tiny_space.size()
+    with pytest.raises(UserError, match=r"no choice matches 'stage9\.\*'"):
+        _segment(tiny_space, base, ["stage9.*"])
+
+
 def test_questions_that_have_no_answer_say_why(fitted, space, tiny_space, tmp_path: Path):
     table, metrics = made(fitted, space), cost_metrics(space, {})
     with pytest.raises(UserError, match=r"no arch of the table keeps[\s\S]*the lowest are macs"):
@@ -116,3 +137,44 @@ def test_questions_that_have_no_answer_say_why(fitted, space, tiny_space, tmp_pa
     save_table(torn, table)
     with pytest.raises(UserError, match="another space"):
         load_table(torn, build_space("nasbench201", num_classes=10))
+
+
+def test_the_verbs_write_a_table_and_answer_from_it_alone(tmp_path: Path):
+    """A run that is nothing but a configuration and a fitted predictor, which then goes."""
+    config = Path(__file__).parents[1] / "integration" / "mini.yaml"
+    with open_project(
+        tmp_path,
+        config=str(config),
+        assignments=["predictor={name: ridge}"],
+        progress_for=lambda _: silent,
+        command="test",
+    ) as project:
+        codes = project.space.sample(rng(5, "lookup"), 40)
+        predictor = build_predictor(project)
+        predictor.fit(codes, np.log(cost(project.space, codes, "params")))
+        model = project.run.path("predictor", "model.safetensors")
+        model.parent.mkdir()
+        model.write_bytes(save(predictor.state()))
+
+    def asked(*arguments: str) -> dict:
+        done = CliRunner().invoke(
+            app, ["predictor", *arguments, "--format", "json"], catch_exceptions=False
+        )
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    part = ("--base", "largest", "--free", "stage2.*", "--restrict", "resolution=[12]")
+    (made,) = asked("export-lut", str(tmp_path), *part)["table"]
+    assert made["archs"] == 3 * (6 + 6**2 + 6**3)  # widths, and depths of 1 to 3 blocks
+    model.unlink()
+    free = asked("lookup", str(tmp_path), "--top", "2")
+    assert (free["n_feasible"], free["n"]) == (made["archs"], made["archs"])
+    assert free["table"][0]["score"] == pytest.approx(made["best score"])
+    limit = 0.5 * free["table"][0]["macs"] + 0.5 * min(row["macs"] for row in free["table"])
+    tight = asked("lookup", str(tmp_path), "--max", f"macs={limit * 0.9}")
+    assert 0 < tight["n_feasible"] < free["n_feasible"]
+    assert all(row["macs"] <= limit * 0.9 for row in tight["table"])
+    with pytest.raises(UserError, match=r"METRIC=VALUE[\s\S]*macs=few"):
+        asked("lookup", str(tmp_path), "--max", "macs=few")
+    with pytest.raises(UserError, match=r"CHOICE=\[VALUES\]"):
+        asked("export-lut", str(tmp_path), "--restrict", "resolution")
