@@ -16,9 +16,10 @@ from typing import NoReturn
 
 import typer
 
-from hwnas.cli import analyze, deploy, listing, predictor, profile, run, space, stages, table
+from hwnas.cli import analyze, deploy, listing, predictor, profile, prune, run, space, stages, table
 from hwnas.cli.output import setup_logging
 from hwnas.core.errors import HwnasError, UserError
+from hwnas.training import distributed
 
 __all__ = ["app", "main"]
 
@@ -39,6 +40,7 @@ stages.register(app)
 deploy.register(app)
 predictor.register(app)
 analyze.register(app)
+prune.register(app)
 listing.register(app)
 
 
@@ -63,6 +65,21 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     raise _Stopped(number)
 
 
+def _run(arguments: list[str]) -> None:
+    """Lead, or, started by torchrun beside the one that leads, follow."""
+    if distributed.follows():
+        from hwnas.pipeline.following import follow
+
+        follow()
+        return
+    try:
+        app(args=arguments, prog_name="hwnas")
+    except SystemExit as ending:
+        if not ending.code:
+            distributed.dismiss()
+        raise
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point; exits the process."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -71,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
-        app(args=[argument for argument in given if argument != "--debug"], prog_name="hwnas")
+        _run([argument for argument in given if argument != "--debug"])
     except HwnasError as error:
         if debug:
             raise
@@ -80,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except _Stopped as stopped:
         name = signal.Signals(stopped.number).name
         command = shlex.join(["hwnas", *given])
-        sys.stderr.write(f"\nstopped by {name}; nothing is lost, to go on: {command}\n")
+        if not distributed.follows():
+            sys.stderr.write(f"\nstopped by {name}; nothing is lost, to go on: {command}\n")
         sys.exit(128 + stopped.number)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

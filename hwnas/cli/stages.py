@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,7 +24,7 @@ def register(parent: typer.Typer) -> None:
     """Add the verbs to the command line."""
     for name, (summary, rows) in _STAGES.items():
         parent.command(name)(stage_verb(name, f"hwnas {name}", summary, rows))
-    for verb in (search, report, status):
+    for verb in (label, search, report, status):
         parent.command()(verb)
 
 
@@ -38,8 +38,13 @@ def run_stage(
     dry_run: bool,
     show: Callable[[Project], None],
     before: Callable[[Project], None] | None = None,
+    plan: Callable[[Project], None] | None = None,
+    is_whole_name: bool = False,
 ) -> None:
-    """Bring the stages called `prefix` or `prefix/...` up to date, then `show` the outcome."""
+    """Bring the stages called `prefix` or `prefix/...` up to date, then `show` the outcome.
+
+    With `is_whole_name` only the one that is called `prefix`; `plan` adds to what a dry run tells.
+    """
     from hwnas.pipeline.graph import stages_of
     from hwnas.pipeline.project import open_project
     from hwnas.pipeline.stages import execute
@@ -54,11 +59,14 @@ def run_stage(
     ) as project:
         if dry_run:
             emit_plan(project, format)
+            if plan is not None:
+                plan(project)
             return
         if before is not None:
             before(project)
         stages = stages_of(project)
-        only = [s.name for s in stages if s.name == prefix or s.name.startswith(f"{prefix}/")]
+        names = [stage.name for stage in stages]
+        only = [prefix] if is_whole_name else [n for n in names if f"{n}/".startswith(f"{prefix}/")]
         execute(stages, project.run, only=only)
         show(project)
 
@@ -98,20 +106,6 @@ def _train_rows(project: Project) -> Rows:
     ]
 
 
-def _label_rows(project: Project) -> Rows:
-    from hwnas.pipeline.training import labelled
-
-    top1 = sorted(evaluation.top1 for evaluation in labelled(project)[1])
-    return [
-        {
-            "labels": len(top1),
-            "lowest top1": top1[0],
-            "median top1": top1[len(top1) // 2],
-            "highest top1": top1[-1],
-        }
-    ]
-
-
 def _search_rows(project: Project) -> Rows:
     from hwnas.pipeline.searching import read_result, winners_by_device
 
@@ -133,9 +127,78 @@ def _finetune_rows(project: Project) -> Rows:
 
 _STAGES: dict[str, tuple[str, Callable[[Project], Rows]]] = {
     "train": ("Train the supernet.", _train_rows),
-    "label": ("Score sampled subnets with the supernet's weights.", _label_rows),
     "finetune": ("Fine-tune the winner and the networks it is compared with.", _finetune_rows),
 }
+
+
+def label(
+    folder: RunArgument,
+    config: ConfigOption = None,
+    source: Annotated[
+        Literal["supernet", "trained"],
+        typer.Option(help="`supernet`: inherited weights; `trained`: each trained alone."),
+    ] = "supernet",
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Archs [as configured].")] = None,
+    settings: SetOption = None,
+    format: FormatOption = Format.table,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Score random subnets with the supernet's weights, or train them alone.
+
+    Example: `hwnas label runs/quickstart --config quickstart --source trained --n 20 --dry-run`.
+    """
+    key, stage = {
+        "supernet": ("label.n_archs", "label"),
+        "trained": ("label.trained.n", "label/trained"),
+    }[source]
+    run_stage(
+        folder,
+        stage,
+        config=config,
+        settings=[*(settings or ()), *([] if n is None else [f"{key}={n}"])],
+        format=format,
+        dry_run=dry_run,
+        show=lambda project: emit(_label_rows(project, source), format=format),
+        before=_require_archs if source == "trained" else None,
+        plan=_tell_trained_cost if source == "trained" else None,
+        is_whole_name=True,
+    )
+
+
+def _require_archs(project: Project) -> None:
+    from hwnas.core.errors import UserError
+
+    if not project.config.label.trained.n:
+        raise UserError(
+            "how many archs are to be trained alone?",
+            expected="--n K, or label.trained.n in the config",
+            where=project.run.root,
+        )
+
+
+def _tell_trained_cost(project: Project) -> None:
+    import logging
+
+    from hwnas.pipeline.labelling import measured_trained_cost
+
+    _require_archs(project)
+    logging.getLogger("hwnas.cli").info("label/trained: %s", measured_trained_cost(project))
+
+
+def _label_rows(project: Project, source: str) -> Rows:
+    from hwnas.pipeline.labelling import labelled, trained_labels
+
+    known = trained_labels(project) if source == "trained" else labelled(project)[1]
+    top1 = sorted(evaluation.top1 for evaluation in known)
+    return [
+        {
+            "labels": len(top1),
+            "source": source,
+            "lowest top1": top1[0],
+            "median top1": top1[len(top1) // 2],
+            "highest top1": top1[-1],
+        }
+    ]
 
 
 def search(

@@ -13,11 +13,10 @@ from hwnas.core.progress import Progress
 from hwnas.core.records import STRICT, dump, load
 from hwnas.core.store import read_json, write_json
 from hwnas.interfaces import Evaluation
+from hwnas.pipeline.evaluations import alone_evaluator, evaluator
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.searching import read_result
-from hwnas.pipeline.training import evaluator
 from hwnas.search.result import Candidate
-from hwnas.spaces.lowering import resolution
 
 __all__ = ["Alone", "read_alone", "train_alone"]
 
@@ -54,46 +53,24 @@ def read_alone(project: Project) -> tuple[Alone, ...]:
 
 def train_alone(project: Project, progress: Progress) -> None:
     """Train and score the chosen archs; each is kept as soon as it is done."""
-    from hwnas.nets.subnet import build_subnet
-    from hwnas.training.evaluate import EVAL_BATCH, evaluate
-    from hwnas.training.finetune import finetune
-    from hwnas.training.images import resize
-
-    config, seed = project.config.alone, project.config.seed
-    recipe = project.config.finetune.model_copy(update={"epochs": config.epochs})
+    config = project.config
+    recipe = config.finetune.model_copy(update={"epochs": config.alone.epochs, "distillation": 0.0})
     chosen = _chosen(project)
-    for n, candidate in enumerate(chosen):
-        path, arch = _path(project, candidate), candidate.arch
-        if path.exists():
-            continue
+    n_done = 0
 
-        def show(done: int, total: int, note: str = "", n: int = n) -> None:
-            progress(n * total + done, len(chosen) * total, f"alone, {note}")
+    def show(done: int, total: int, note: str = "") -> None:
+        progress(n_done * total + done, len(chosen) * total, f"alone, {note}")
 
-        px = resolution(project.space, arch)
-        network = finetune(
-            build_subnet(project.space, arch, seed=seed),
-            project.data,
-            recipe,
-            px=px,
-            teacher=None,
-            seed=seed,
-            checkpoints=project.search_path("finetuned", "alone", "steps", arch.key),
-            progress=show,
+    steps = project.search_path("finetuned", "alone", "steps")
+    trained, inherited = alone_evaluator(project, recipe, steps, show), evaluator(project)
+    for candidate in chosen:
+        found = Alone(
+            candidate,
+            inherited.evaluate(candidate.arch).top1,
+            trained.evaluate(candidate.arch),
         )
-        images = project.data.eval_batches("val", EVAL_BATCH)
-        score = evaluate(network, ((resize(x, px), y) for x, y in images))
-        trained = Evaluation(
-            arch=arch,
-            top1=score.top1,
-            val_loss=score.cross_entropy,
-            source="trained",
-            split="val",
-            n_images=score.n_images,
-            seed=seed,
-        )
-        found = Alone(candidate, evaluator(project).evaluate(arch).top1, trained)
-        write_json(path, dump(found))
+        write_json(_path(project, candidate), dump(found))
+        n_done += 1
 
 
 def _chosen(project: Project) -> tuple[Candidate, ...]:

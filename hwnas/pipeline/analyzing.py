@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,16 @@ from hwnas.analysis.verdict import safe_to_prune, verdict
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.records import dump
 from hwnas.core.store import write_text
-from hwnas.interfaces import FloatArray
+from hwnas.interfaces import CostMetric, FloatArray
+from hwnas.latency.estimator import TableEstimator
 from hwnas.pipeline.comparing import COSTS
-from hwnas.pipeline.predicting import read_report
+from hwnas.pipeline.evaluations import scores_of
+from hwnas.pipeline.labelling import labelled
+from hwnas.pipeline.metrics import prices
+from hwnas.pipeline.predicting import held_back, read_report
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.records import Source, open_records
-from hwnas.pipeline.training import labelled, scores_of
-from hwnas.predictors.evaluate import held_out_rows
+from hwnas.pipeline.tables import find_table
 from hwnas.predictors.readers.hwnas import read_labels
 from hwnas.predictors.records import distinct
 from hwnas.spaces.arch import Arch
@@ -51,7 +54,10 @@ class Analysis:
 
 @dataclass(frozen=True)
 class _Pair:
-    """A ranking and the truth of the same archs. repeats: [n, r] measurements of the truth."""
+    """A ranking and the truth of the same archs.
+
+    repeats: [n, r] measurements of the truth. latencies: of any archs, by metric key.
+    """
 
     space: SearchSpace
     codes: Codes
@@ -60,10 +66,17 @@ class _Pair:
     ranking: str
     truth_name: str
     repeats: FloatArray | None = None
+    latencies: Mapping[str, CostMetric] = field(default_factory=dict)
 
     def analysis(self, seed: int) -> Analysis:
         ranks = rank_report(self.scores, self.truth, seed=seed)
-        bias = bias_report(self.space, self.codes, self.scores, self.truth)
+        bias = bias_report(
+            self.space,
+            self.codes,
+            self.scores,
+            self.truth,
+            latencies={key: metric(self.codes) for key, metric in self.latencies.items()},
+        )
         ceiling = None if self.repeats is None else noise_ceiling(self.repeats)
         sentences = verdict(ranks, bias)
         if ceiling is not None:
@@ -77,23 +90,27 @@ def analyze_run(
     """Compare a ranking of the run with better knowledge of the same archs.
 
     ranking: `predictor`, `supernet`, `macs` or `params`. Without `truths`, the truth is the
-    supernet's labels; with them, the mean of labels files of the same space (for example of archs
-    trained alone, with a seed each), of which the archs that all of them and the run hold are used.
+    supernet's labels, or for the predictor those it forecasts; with them, the mean of labels files
+    of the same space (for example of archs trained alone, with a seed each), of which the archs
+    that all of them and the run hold are used.
 
     Raises:
         UserError: the supernet would be compared with itself, an unknown ranking, or too few archs
             are in all files.
     """
-    codes, evaluations = labelled(project)
-    known, rows = scores_of(evaluations), np.arange(len(codes))
     if ranking == "predictor":
-        _, rows = held_out_rows(len(codes), seed=project.config.seed)
+        evaluations, rows = held_back(project)
+    else:
+        evaluations = labelled(project)[1]
+        rows = np.arange(len(evaluations))
+    codes, known = project.space.codes([e.arch for e in evaluations]), scores_of(evaluations)
+    if ranking == "predictor":
         scores = np.asarray(read_report(project).predicted, dtype=np.float64)
     elif ranking == "supernet":
         scores = known
     else:
         scores = _costs(project.space, codes, ranking, ("predictor", "supernet"))
-    reference, name, repeats = known[rows], "supernet labels", None
+    reference, name, repeats = known[rows], f"{evaluations[0].source} labels", None
     if truths:
         better = [_by_arch(project.space, path) for path in truths]
         both = [i for i, r in enumerate(rows) if all(evaluations[r].arch in t for t in better)]
@@ -113,6 +130,7 @@ def analyze_run(
         ranking,
         name,
         repeats if len(truths) > 1 else None,
+        {key: m for key, m in prices(project).items() if key.startswith("latency_ms@")},
     )
     return pair.analysis(project.config.seed), pair
 
@@ -122,12 +140,14 @@ def analyze_records(
     ranking: str,
     *,
     target: str | None = None,
+    tables: Sequence[str] = (),
     seed: int = 0,
     **opening: Any,
 ) -> tuple[Analysis, _Pair]:
     """Compare a ranking of recorded archs with their recorded accuracy.
 
-    ranking: `macs`, `params`, or a column of the file; `opening` as of `open_records`.
+    ranking: `macs`, `params`, or a column of the file; tables: latency tables, by name or file, for
+    the bias towards slow archs; `opening` as of `open_records`.
 
     Raises:
         UserError: the file cannot be read, an unknown ranking, or too few archs have both.
@@ -145,8 +165,19 @@ def analyze_records(
         scores = np.array([score_of[keys[row]] for row in rows])
     else:
         scores = _costs(truth.space, codes, ranking, tuple(set(columns) - {truth.target}))
+    found = [find_table(table) for table in tables]
     pair = _Pair(
-        truth.space, codes, scores, reference, ranking, truth.target, _repeats(source, truth.target)
+        truth.space,
+        codes,
+        scores,
+        reference,
+        ranking,
+        truth.target,
+        _repeats(source, truth.target),
+        {
+            f"latency_ms@{table.device.name}": TableEstimator(table, truth.space).latency_ms
+            for table in found
+        },
     )
     return pair.analysis(seed), pair
 

@@ -16,9 +16,10 @@ from hwnas.core.progress import Progress
 from hwnas.core.rng import rng
 from hwnas.core.stats import kendall_tau
 from hwnas.interfaces import AccuracyPredictor, FloatArray, Proxy
+from hwnas.pipeline.evaluations import scores_of
+from hwnas.pipeline.labelling import labelled
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.records import open_records
-from hwnas.pipeline.training import labelled, scores_of
 from hwnas.predictors import REGISTRY as PREDICTORS
 from hwnas.predictors.labels import Z90
 from hwnas.predictors.transfer import LabelSet, TransferPredictor

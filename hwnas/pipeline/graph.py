@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from hwnas.core.config import settled
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump, sparse
 from hwnas.pipeline import (
     exporting,
     finetuning,
+    labelling,
     measuring,
     predicting,
     searching,
@@ -18,6 +20,7 @@ from hwnas.pipeline import (
 )
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.stages import Stage
+from hwnas.training.config import KEEPING
 
 __all__ = ["stages_of"]
 
@@ -25,7 +28,7 @@ __all__ = ["stages_of"]
 def stages_of(project: Project) -> list[Stage]:
     """All stages in execution order; those of a search carry its name."""
     config, run = project.config, project.run
-    plain = config.model_dump(mode="json")
+    plain = settled(config)
     space = [project.space.name, sparse(project.space.macro), project.space.allowed]
     name = config.search.name
     search, tuned, exported = f"search/{name}", f"finetune/{name}", f"export/{name}"
@@ -34,11 +37,15 @@ def stages_of(project: Project) -> list[Stage]:
     def settings(*parts: Any) -> list[Any]:
         return [config.seed, *parts]
 
-    def running(stage: str, work: Callable[[Project, Progress], None]) -> Callable[[], None]:
+    def running(
+        stage: str, work: Callable[[Project, Progress], None], *, together: bool = False
+    ) -> Callable[[], None]:
         def go() -> None:
             import torch
 
             torch.set_num_threads(config.threads)
+            if together:
+                project.ranks.tell({"stage": stage})
             work(project, project.progress_for(stage))
 
         return go
@@ -58,36 +65,56 @@ def stages_of(project: Project) -> list[Stage]:
         )
         for device, spec in project.devices.items()
     ]
+    labels = settled(config.label)
+    inherited = {key: value for key, value in labels.items() if key != "trained"}
+    trained = [
+        Stage(
+            name="label/trained",
+            command=f"hwnas label {run.root} --source trained",
+            needs=(),
+            settings=settings(space, plain["data"], config.label.n_archs, labels.get("trained")),
+            owns=("labels/trained.json", "labels/steps"),
+            outputs=("labels/trained.json",),
+            run=running("label/trained", labelling.label_trained, together=True),
+            cost=labelling.describe_trained_cost(project),
+        )
+    ] * bool(config.label.trained.n)
     n_archs = len(finetuning.role_names(project))
     return [
         *profiles,
         Stage(
             name="train",
             command=f"hwnas train {run.root}",
-            needs=(),
+            needs=tuple(f"profile/{device}" for device in training.latency_devices(project)),
             settings=settings(
-                space, plain["data"], plain["supernet"], training.init_hash(project), plain["train"]
+                space,
+                plain["data"],
+                plain["supernet"],
+                training.init_hash(project),
+                {key: value for key, value in plain["train"].items() if key not in KEEPING},
             ),
             owns=("checkpoints",),
             outputs=("checkpoints/supernet.safetensors",),
-            run=running("train", training.train),
-            cost=f"{config.train.steps} sandwich steps of {config.train.batch_size} images",
+            run=running("train", training.train, together=True),
+            cost=f"{config.train.steps} {config.train.sampler.name} steps"
+            f" of {config.train.batch_size} images",
         ),
         Stage(
             name="label",
             command=f"hwnas label {run.root}",
             needs=("train",),
-            settings=settings(space, plain["data"], plain["label"]),
-            owns=("labels",),
+            settings=settings(space, plain["data"], inherited),
+            owns=("labels/supernet.json",),
             outputs=("labels/supernet.json",),
-            run=running("label", training.label),
+            run=running("label", labelling.label, together=True),
             cost=f"{config.label.n_archs} subnets evaluated",
         ),
+        *trained,
         Stage(
             name="predictor",
             command=f"hwnas predictor fit {run.root}",
-            needs=("train", "label"),
-            settings=settings(space, plain["data"], plain["label"], plain["predictor"]),
+            needs=("train", "label", *(stage.name for stage in trained)),
+            settings=settings(space, plain["data"], labels, plain["predictor"]),
             owns=("predictor",),
             outputs=tuple(
                 f"predictor/{name}" for name in ("model.safetensors", "report.json", "blend.json")
@@ -108,7 +135,7 @@ def stages_of(project: Project) -> list[Stage]:
             ),
             owns=tuple(f"search/{name}/{part}" for part in searching.OWNS),
             outputs=(f"search/{name}/result.json", f"search/{name}/random/result.json"),
-            run=running(search, searching.search),
+            run=running(search, searching.search, together=True),
             cost=f"2 x {config.search.n_predictions} predictions"
             f" and {config.search.n_evaluations} subnet evaluations",
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,20 +28,25 @@ from hwnas.spaces import REGISTRY as SPACES
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import SearchSpace
 from hwnas.training.datasets import REGISTRY as DATASETS
+from hwnas.training.distributed import ALONE, Ranks, join
 
 if TYPE_CHECKING:
     from hwnas.nets.supernet import Supernet
 
-__all__ = ["Project", "open_project"]
+__all__ = ["Project", "open_project", "use_threads"]
 
 
 @dataclass(frozen=True)
 class Project:
-    """What every stage is given. Everything built from the configuration is built once."""
+    """What every stage is given. Everything built from the configuration is built once.
+
+    `ranks`: this process among those that torchrun started together.
+    """
 
     run: RunDir
     config: ExperimentConfig
     progress_for: Callable[[str], Progress]
+    ranks: Ranks = ALONE
 
     @cached_property
     def data(self) -> DataModule:
@@ -137,7 +142,7 @@ def open_project(
 
     `config` (a shipped name or a path) replaces the folder's configuration, `assignments` change
     single keys; the result is stored as the folder's config.yaml unless `read_only`, which also
-    takes no lock.
+    takes no lock. Under torchrun the other processes learn of the project (`following`).
 
     Raises:
         UserError: no configuration, an invalid one, or the folder is in use.
@@ -163,11 +168,14 @@ def open_project(
         yield project
         return
     with run.locked(command):
-        _use_threads(project.config.threads)
-        text = yaml.safe_dump(project.config.model_dump(mode="json"), sort_keys=False)
+        project = replace(project, ranks=join())
+        use_threads(project.config.threads)
+        plain = project.config.model_dump(mode="json")
+        text = yaml.safe_dump(plain, sort_keys=False)
         if not stored.exists() or stored.read_text() != text:
             write_text(stored, text)
         _remember_host(run)
+        project.ranks.tell({"root": str(root.resolve()), "config": plain})
         yield project
 
 
@@ -201,7 +209,7 @@ def _remember_host(run: RunDir) -> None:
         write_json(path, facts)
 
 
-def _use_threads(n: int) -> None:
+def use_threads(n: int) -> None:
     """Let torch use n threads when it is imported, and at once if it already is."""
     import os
     import sys

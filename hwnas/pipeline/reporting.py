@@ -12,11 +12,12 @@ from hwnas.core.store import read_json
 from hwnas.interfaces import Evaluation
 from hwnas.latency.table import LatencyTable
 from hwnas.pipeline.analyzing import analyze_run
+from hwnas.pipeline.evaluations import evaluator
 from hwnas.pipeline.finetuning import networks
+from hwnas.pipeline.labelling import labelled
 from hwnas.pipeline.predicting import read_report
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.searching import read_archive, read_result, winners_by_device
-from hwnas.pipeline.training import evaluator, labelled
 from hwnas.pipeline.verifying import read_results
 from hwnas.report.data import (
     Curve,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,31 +10,35 @@ from typing import Any
 import numpy as np
 
 from hwnas.core.errors import UserError
-from hwnas.core.progress import Progress
+from hwnas.core.progress import Progress, silent
 from hwnas.core.records import dump, load
 from hwnas.core.store import file_hash, read_json, write_json
-from hwnas.interfaces import Constraint, CostMetric, FloatArray
+from hwnas.interfaces import Constraint, CostMetric, Evaluation, FloatArray
 from hwnas.pipeline.closing import Closing, close_on_devices
+from hwnas.pipeline.evaluations import JournaledEvaluator, evaluator, scores_of
+from hwnas.pipeline.labelling import score_all
 from hwnas.pipeline.metrics import prices
 from hwnas.pipeline.predicting import blend_for, build_predictor, load_predictor
 from hwnas.pipeline.profiling import time_networks
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.records import open_records
 from hwnas.pipeline.tabular import tabular_rescoring
-from hwnas.pipeline.training import evaluator, scores_of
 from hwnas.search.archive import FILES, Archive
 from hwnas.search.constraints import resolve
 from hwnas.search.controller import Predict, Rescoring, run_search
 from hwnas.search.result import Candidate, SearchResult
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.searchers.random import Config as RandomConfig
+from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import Codes
 
 __all__ = [
     "BASELINE",
     "OWNS",
+    "assist",
     "constraints_for",
     "constraints_on",
+    "evaluate_together",
     "input_hash",
     "read_archive",
     "read_closing",
@@ -45,6 +49,7 @@ __all__ = [
 ]
 
 BASELINE = "random"  # folder of the baseline inside the search's folder
+EVALUATE, FINISHED = "evaluate", "finished"  # what rank 0 tells the others
 N_ANCHORS = 6  # networks of the table that are timed again beside the best archs
 MAX_RETIMING_ROUNDS = 2000
 OWNS = (
@@ -63,13 +68,34 @@ OWNS = (
 def search(project: Project, progress: Progress) -> None:
     """Run the configured searcher, then random search, with equal predictions and evaluations.
 
-    With `per_device`, the searcher runs once for every device.
+    With `per_device`, the searcher runs once for every device. Rank 0 searches, all evaluate.
     """
+    if not project.ranks.leads:
+        assist(project, lambda: evaluator(project))
+        return
     config = project.config.search
     for device in _targets(project):
         _search_one(project, config.searcher, _folder(project, device), progress, device)
     first = next(iter(project.devices)) if config.per_device else None
     _search_one(project, RandomConfig(), project.search_path(BASELINE), progress, first)
+    project.ranks.tell(FINISHED)
+
+
+def evaluate_together(
+    project: Project, scorer: JournaledEvaluator, archs: list[Arch]
+) -> list[Evaluation]:
+    """Evaluations of all archs; the unknown ones are shared among the ranks, which `assist`."""
+    if not all(map(scorer.is_known, archs)):
+        project.ranks.tell(EVALUATE)
+    return score_all(project, scorer, archs, silent)
+
+
+def assist(project: Project, build: Callable[[], JournaledEvaluator]) -> None:
+    """Other ranks: take part in the evaluations of rank 0's search until it is finished."""
+    scorer = None
+    while project.ranks.hear() == EVALUATE:
+        scorer = scorer or build()
+        score_all(project, scorer, [], silent)
 
 
 def input_hash(project: Project) -> str | None:
@@ -229,9 +255,10 @@ def _scoring(project: Project) -> tuple[Predict | None, Rescoring]:
         return None, tabular_rescoring(records, project.space, lambda: build_predictor(project))
     scorer = evaluator(project)
     return load_predictor(project).predict, Rescoring(
-        evaluate=lambda archs: [scorer.evaluate(arch) for arch in archs],
+        evaluate=lambda archs: evaluate_together(project, scorer, archs),
         label=lambda evaluation: float(scores_of([evaluation])[0]),
         blend=blend_for(project),
+        at_once=project.ranks.size,
     )
 
 

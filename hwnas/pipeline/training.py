@@ -1,144 +1,92 @@
-"""Stages `train` and `label`: the supernet, and scores of sampled subnets."""
+"""Stage `train`: the supernet."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
-from hwnas.core.records import dump
-from hwnas.core.rng import rng
-from hwnas.core.store import content_hash, file_hash, write_bytes, write_json
-from hwnas.interfaces import Evaluation, Evaluator, FloatArray
-from hwnas.pipeline.evaluations import JournaledEvaluator
+from hwnas.core.store import file_hash, write_bytes
+from hwnas.pipeline.metrics import cost_metrics
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.reaching import require_reachable
-from hwnas.predictors.readers.hwnas import read_labels
-from hwnas.spaces.arch import Arch
-from hwnas.spaces.lowering import resolution
-from hwnas.spaces.space import Codes
 
-__all__ = [
-    "evaluator",
-    "half_scores",
-    "init_hash",
-    "label",
-    "labelled",
-    "scores_of",
-    "train",
-]
-
-
-TINY_LOSS = 1e-6  # nats; a loss of 0 has no log
+__all__ = ["init_hash", "latency_devices", "train"]
 
 
 def train(project: Project, progress: Progress) -> None:
-    """Train the supernet; resumes from its last checkpoint."""
+    """Train the supernet; resumes from its last checkpoint. All ranks take part, rank 0 writes."""
     from safetensors.torch import save
 
     from hwnas.nets.pretrained import start_from
     from hwnas.training.loop import train_supernet
+    from hwnas.training.precision import pick_device
+    from hwnas.training.tensorboard import tensorboard_rows
 
-    require_reachable(project)
-    supernet = project.new_supernet()
-    if project.config.supernet.init is not None:
-        start_from(supernet, Path(project.config.supernet.init))
-    train_supernet(
-        supernet,
-        project.data,
-        project.config.train,
-        seed=project.config.seed,
-        checkpoints=project.run.path("checkpoints", "steps"),
-        on_metrics=lambda row: project.run.metric("train", row),
-        progress=progress,
-    )
-    write_bytes(project.supernet_path, save(supernet.state_dict(), project.metadata()))
-
-
-def init_hash(project: Project) -> str | None:
-    """What the weights that training starts from depend on besides the configuration."""
-    init = project.config.supernet.init
-    return file_hash(Path(init)) if init is not None and Path(init).is_file() else None
-
-
-def evaluator(project: Project) -> JournaledEvaluator:
-    """Scores archs with the trained supernet's weights on the validation split, journaled."""
     config = project.config
-    calibration = config.label.calibration
-    context = content_hash(
-        [
-            file_hash(project.supernet_path),
-            config.data.model_dump(mode="json"),
-            calibration.model_dump(mode="json"),
-            config.seed,
-        ]
-    )
+    show = None
+    if config.train.tensorboard and project.ranks.leads:
+        show = tensorboard_rows(project.run.path("tensorboard"))
 
-    def build() -> Evaluator:
-        from hwnas.training.evaluate import SupernetEvaluator
+    def keep(row: dict[str, Any]) -> None:
+        project.run.metric("train", row)
+        if show is not None:
+            show(row)
 
-        return SupernetEvaluator(project.supernet(), project.data, calibration, seed=config.seed)
-
-    return JournaledEvaluator(project.run, context, build)
-
-
-def label(project: Project, progress: Progress) -> None:
-    """Score largest, smallest and random archs; each is journaled as soon as it is known."""
-    space, config = project.space, project.config.label
-    scorer = evaluator(project)
-    drawn = space.sample(rng(project.config.seed, "label/archs"), 4 * config.n_archs)
-    ends = space.codes([space.largest(), space.smallest()])
-    codes = np.concatenate([ends, drawn])
-    first = np.sort(np.unique(codes, axis=0, return_index=True)[1])[: config.n_archs]
-    evaluations = []
-    for done, row in enumerate(codes[first], start=1):
-        evaluations.append(scorer.evaluate(space.arch(row)))
-        progress(done, len(first), f"top1 {evaluations[-1].top1:.3f}")
-    write_json(
-        project.run.path("labels", "supernet.json"),
-        {"schema_version": 1, "labels": [dump(e, versioned=False) for e in evaluations]},
-    )
+    if project.ranks.leads:
+        require_reachable(project)
+    supernet = project.new_supernet()
+    if config.supernet.init is not None:
+        start_from(supernet, Path(config.supernet.init))
+    with project.ranks.group():
+        used = train_supernet(
+            supernet,
+            project.data,
+            config.train,
+            seed=config.seed,
+            checkpoints=project.run.path("checkpoints", "steps"),
+            on_metrics=keep,
+            progress=progress,
+            metrics=cost_metrics(
+                project.space, {name: project.estimator(name) for name in latency_devices(project)}
+            ),
+            device=pick_device(config.accelerator),
+            ranks=project.ranks,
+        )
+    if project.ranks.leads:
+        weights = {name: value.cpu().contiguous() for name, value in used.state_dict().items()}
+        write_bytes(project.supernet_path, save(weights, project.metadata()))
 
 
-def labelled(project: Project) -> tuple[Codes, list[Evaluation]]:
-    """Codes and evaluations that stage `label` wrote."""
-    evaluations = read_labels(project.run.path("labels", "supernet.json"))
-    return project.space.codes([e.arch for e in evaluations]), evaluations
+def latency_devices(project: Project) -> tuple[str, ...]:
+    """Devices whose latency tables the training needs: for its sampler, or to rank pairs.
 
-
-def half_scores(project: Project, archs: list[Arch]) -> tuple[FloatArray, FloatArray]:
-    """Scores [n] of archs on each half of the validation images: two looks with independent noise.
-
-    The first stands for what the search sees, the second for the truth it is after: what weighs
-    supernet score against predictor must not share its images with either.
+    Raises:
+        UserError: one of them is not a device of the project.
     """
-    from hwnas.training.evaluate import EVAL_BATCH, SupernetEvaluator, evaluate
-    from hwnas.training.images import resize
-
-    scorer = SupernetEvaluator(
-        project.supernet(),
-        project.data,
-        project.config.label.calibration,
-        seed=project.config.seed,
-    )
-    validation = list(project.data.eval_batches("val", EVAL_BATCH))
-    scores = np.empty((2, len(archs)))
-    for column, arch in enumerate(archs):
-        network, px = scorer.network(arch), resolution(project.space, arch)
-        for half in (0, 1):
-            images = [(resize(x[half::2], px), y[half::2]) for x, y in validation]
-            loss = evaluate(network, images).cross_entropy
-            scores[half, column] = -np.log(max(loss, TINY_LOSS))
-    return scores[0], scores[1]
+    train = project.config.train
+    sampler = train.sampler.model_dump()
+    needed = [sampler["device"]] if sampler.get("metric") == "latency_ms" else []
+    if train.ranking is not None and train.ranking.prior.name == "latency":
+        needed.append(train.ranking.prior.device)
+    for name in needed:
+        if name not in project.devices:
+            raise UserError(
+                f"training needs latency on {name!r}, which is not a device of this project",
+                expected=f"one of {', '.join(project.devices)}",
+                where="train.sampler.device or train.ranking.prior.device",
+                fix=f"add {name} to `devices`",
+            )
+    return tuple(dict.fromkeys(needed))
 
 
-def scores_of(evaluations: list[Evaluation]) -> FloatArray:
-    """What predictors learn and searches maximise: minus the log of the validation cross-entropy.
+def init_hash(project: Project) -> str | list[str | None] | None:
+    """Hash of the weights that training starts from, and of the teacher's if there is one."""
 
-    Loss ranks subnets better than accuracy on small validation sets (papers.md, section 6: tau
-    0.84 against 0.78 on the same subnets), and its log is closer to symmetric: ridge regression on
-    120 labels of digits reaches a held-back tau of 0.60 on it and 0.42 on top1 (3 seeds).
-    """
-    losses = [np.nan if e.val_loss is None else e.val_loss for e in evaluations]
-    return -np.log(np.maximum(np.array(losses, dtype=np.float64), TINY_LOSS))
+    def of(path: Path | None) -> str | None:
+        return file_hash(path) if path is not None and path.is_file() else None
+
+    init, teacher = project.config.supernet.init, project.config.train.teacher
+    start = of(None if init is None else Path(init))
+    return start if teacher is None else [start, of(teacher.weights)]

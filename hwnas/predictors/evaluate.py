@@ -23,6 +23,7 @@ __all__ = [
     "PredictorReport",
     "cross_fitted",
     "cross_validated_report",
+    "cross_validated_rows",
     "held_out_report",
     "held_out_rows",
 ]
@@ -101,10 +102,15 @@ def cross_validated_report(
     Uses all labels as test points, at `n_folds` times the cost. Pooling lowers tau a little, since
     folds differ in level.
     """
-    order = rng(seed, "predictor/folds").permutation(len(codes))
+    order = cross_validated_rows(len(codes), seed=seed)
     parts = np.array_split(order, n_folds)
     splits = [(np.setdiff1d(order, part), part) for part in parts]
     return _report(build_predictor, codes, scores, splits, space=space, seed=seed)
+
+
+def cross_validated_rows(n: int, *, seed: int) -> NDArray[np.int64]:
+    """All rows [n], in the order in which `cross_validated_report` tells of them."""
+    return rng(seed, "predictor/folds").permutation(n)
 
 
 def cross_fitted(

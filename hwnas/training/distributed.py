@@ -136,6 +136,7 @@ class Ranks:
             timeout=PATIENCE,
         )
         yield
+        dist.barrier()
         dist.destroy_process_group()  # not after an error: the others may be gone
 
     def align(self, step: int, weights: Iterable[torch.Tensor]) -> None:

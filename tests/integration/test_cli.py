@@ -23,6 +23,7 @@ VERBS = [
     "export",
     "verify",
     "analyze",
+    "prune",
     "report",
     "status",
     "list",

@@ -1,0 +1,109 @@
+"""Accuracy of archs that are trained alone, from fresh weights: dear, and the truth."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hwnas.core.progress import Progress, silent
+from hwnas.interfaces import DataModule, Evaluation
+from hwnas.nets.subnet import build_subnet
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.cost import cost
+from hwnas.spaces.lowering import resolution
+from hwnas.spaces.space import SearchSpace
+from hwnas.training.config import FinetuneConfig
+from hwnas.training.evaluate import EVAL_BATCH, evaluate
+from hwnas.training.finetune import finetune
+from hwnas.training.images import resize
+
+__all__ = ["AloneEvaluator", "images_seen", "training_seconds"]
+
+N_WARM_UP, N_TIMED = 1, 3  # steps
+
+
+class AloneEvaluator:
+    """An `Evaluator` that trains every arch it is asked for by one recipe, on the labels alone.
+
+    Args:
+        space: of the archs.
+        data: their images; scores are of the validation split.
+        recipe: its distillation is not used.
+        seed: of the initial weights.
+        checkpoints: folder where every arch has one of its own, to resume from.
+        progress: steps done of the arch that is being trained.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        data: DataModule,
+        recipe: FinetuneConfig,
+        *,
+        seed: int,
+        checkpoints: Path,
+        progress: Progress = silent,
+    ) -> None:
+        self._space, self._data, self._recipe, self._seed = space, data, recipe, seed
+        self._checkpoints, self._progress = checkpoints, progress
+
+    def evaluate(self, arch: Arch) -> Evaluation:
+        """Train the arch from its last checkpoint, or from fresh weights, and score it."""
+        px = resolution(self._space, arch)
+        network = finetune(
+            build_subnet(self._space, arch, seed=self._seed),
+            self._data,
+            self._recipe,
+            px=px,
+            teacher=None,
+            seed=self._seed,
+            checkpoints=self._checkpoints / arch.key,
+            progress=self._progress,
+        )
+        images = self._data.eval_batches("val", EVAL_BATCH)
+        score = evaluate(network, ((resize(x, px), y) for x, y in images))
+        return Evaluation(
+            arch=arch,
+            top1=score.top1,
+            val_loss=score.cross_entropy,
+            source="trained",
+            split="val",
+            n_images=score.n_images,
+            seed=self._seed,
+            n_train_images_seen=images_seen(self._data, self._recipe),
+        )
+
+
+def images_seen(data: DataModule, recipe: FinetuneConfig) -> int:
+    """Training images that one network sees: epochs of whole batches."""
+    n_train = data.info.n_images["train"]
+    return recipe.epochs * (n_train - n_train % recipe.batch_size)
+
+
+def training_seconds(
+    space: SearchSpace, data: DataModule, recipe: FinetuneConfig, archs: list[Arch]
+) -> float:
+    """Forecast of the time to train archs one after the other, here and now.
+
+    From timed steps of the cheapest and the dearest; between them by MACs.
+    """
+    macs = cost(space, space.codes(archs), "macs").astype(np.float64)
+    ends = int(macs.argmin()), int(macs.argmax())
+    x, y = next(data.train_batches(0, recipe.batch_size))
+    low, high = (_step_seconds(space, archs[i], x, y) for i in ends)
+    steps = np.interp(macs, [macs[ends[0]], macs[ends[1]]], [low, max(low, high)])
+    return float(steps.sum()) * images_seen(data, recipe) / recipe.batch_size
+
+
+def _step_seconds(space: SearchSpace, arch: Arch, x: torch.Tensor, y: torch.Tensor) -> float:
+    """Median time of a forward and a backward pass."""
+    network, seen = build_subnet(space, arch).train(), resize(x, resolution(space, arch))
+    times = []
+    for _ in range(N_WARM_UP + N_TIMED):
+        begin = time.perf_counter()
+        torch.nn.functional.cross_entropy(network(seen), y).backward()  # type: ignore[no-untyped-call]
+        times.append(time.perf_counter() - begin)
+    return float(np.median(times[N_WARM_UP:]))
