@@ -48,13 +48,16 @@ def main() -> None:
             fit = correction.validation.forecast
             interval = correction.interval_fraction
             line = correction.validation.macs_line
+            by_counts = correction.validation.forest
+            forest = "-" if by_counts is None else f"{by_counts.mape:.1%}"
             print(
                 f"| {name} | {len(table.rows)} | {fit.mape:.1%} | {fit.p95:.1%} | "
-                f"{fit.spearman:.3f} | {fit.kendall_tau:.3f} | {interval:.1%} | {line.mape:.1%} |",
+                f"{fit.spearman:.3f} | {fit.kendall_tau:.3f} | {interval:.1%} | {line.mape:.1%} | "
+                f"{forest} |",
                 flush=True,
             )
         if not table.corrections:
-            print(f"| {name} | {len(table.rows)} | - | - | - | - | - | - |", flush=True)
+            print(f"| {name} | {len(table.rows)} | - | - | - | - | - | - | - |", flush=True)
 
 
 if __name__ == "__main__":
