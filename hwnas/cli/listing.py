@@ -18,6 +18,7 @@ class Kind(str, Enum):
     spaces = "spaces"
     datasets = "datasets"
     samplers = "samplers"
+    proxies = "proxies"
     predictors = "predictors"
     searchers = "searchers"
     transports = "transports"
@@ -52,7 +53,7 @@ def list_kind(kind: Kind, format: FormatOption = Format.table) -> None:
     else:
         from hwnas.pipeline.config import REGISTRIES
 
-        registry = REGISTRIES[kind.value.removesuffix("s")]
+        registry = next(r for r in REGISTRIES.values() if r.plural == kind.value)
         rows = [
             {"name": v.name, "summary": v.summary, "available": v.install or "yes"}
             for v in map(registry.describe, registry.names)

@@ -39,6 +39,11 @@ class Registry:
     package: str
     infrastructure: frozenset[str] = frozenset()
 
+    @property
+    def plural(self) -> str:
+        """What `hwnas list` calls the kind."""
+        return f"{self.kind[:-1]}ies" if self.kind.endswith("y") else f"{self.kind}s"
+
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Known names, sorted."""
@@ -98,5 +103,5 @@ class Registry:
                 f"unknown {self.kind} {name!r}",
                 expected=f"one of {', '.join(self.names)}",
                 found=repr(name),
-                fix=did_you_mean(name, self.names, otherwise=f"see `hwnas list {self.kind}s`"),
+                fix=did_you_mean(name, self.names, otherwise=f"see `hwnas list {self.plural}`"),
             )

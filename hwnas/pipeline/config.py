@@ -14,6 +14,7 @@ from hwnas.core.resources import resource, resource_names
 from hwnas.devices import REGISTRY as TRANSPORTS
 from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.latency.config import ProfileConfig
+from hwnas.nets.proxies import REGISTRY as PROXIES
 from hwnas.pipeline.search_section import AloneConfig, SearchSection
 from hwnas.pipeline.spaces import space_data
 from hwnas.predictors import REGISTRY as PREDICTORS
@@ -33,7 +34,16 @@ __all__ = [
 
 REGISTRIES = {
     registry.kind: registry
-    for registry in (SPACES, DATASETS, SAMPLERS, PREDICTORS, SEARCHERS, TRANSPORTS, EXPORTERS)
+    for registry in (
+        SPACES,
+        DATASETS,
+        SAMPLERS,
+        PROXIES,
+        PREDICTORS,
+        SEARCHERS,
+        TRANSPORTS,
+        EXPORTERS,
+    )
 }
 
 
@@ -59,6 +69,9 @@ class ExperimentConfig(StrictModel):
     workers: Annotated[
         int, Field(ge=0, le=256, description="processes that prepare training images; 0: none")
     ] = 0
+    accelerator: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="where the supernet is trained; auto: on CUDA if there is some"
+    )
     space: variant(SPACES)  # type: ignore[valid-type]
     restrict: dict[str, tuple[int | float | str, ...]] = Field(
         default={}, description="values that stay, by choice, as `hwnas analyze --prune` writes"

@@ -18,6 +18,7 @@ from hwnas.training.samplers import REGISTRY as SAMPLERS
 from hwnas.training.samplers.sandwich import Config as Sandwich
 
 __all__ = [
+    "KEEPING",
     "AverageConfig",
     "CalibrationConfig",
     "FinetuneConfig",
@@ -29,6 +30,9 @@ __all__ = [
     "TrainConfig",
     "TrainedLabelConfig",
 ]
+
+KEEPING = frozenset({"keep_best", "keep_last", "tensorboard"})
+"""Settings of training that say what is kept of it; a finished one is not repeated for them."""
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]

@@ -20,7 +20,7 @@ from hwnas.interfaces import CostMetric, DataModule, LearningSampler
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.space import SearchSpace
 from hwnas.training.checkpoint import Checkpoints
-from hwnas.training.config import TrainConfig
+from hwnas.training.config import KEEPING, TrainConfig
 from hwnas.training.curves import CollapseWatch, curve_archs
 from hwnas.training.data import Batch, batches_from
 from hwnas.training.distributed import ALONE, Ranks
@@ -31,15 +31,7 @@ from hwnas.training.step import StepLosses, SupernetStep, Trials, supernet_step
 
 __all__ = ["train_supernet"]
 
-REPORTING = {
-    "calibration",
-    "checkpoint_every",
-    "curve_every",
-    "curve_images",
-    "keep_best",
-    "keep_last",
-    "tensorboard",
-}
+REPORTING = KEEPING | {"calibration", "checkpoint_every", "curve_every", "curve_images"}
 """Settings that leave the weights as they are, and may differ when training resumes."""
 
 NO_METRICS: Mapping[str, CostMetric] = {}

@@ -26,13 +26,15 @@ __all__ = ["NetworkProxy", "activations_of", "features_of", "images_at", "noise"
 class NetworkProxy:
     """An `interfaces.Proxy` that builds networks; an arch's score depends on (seed, arch) alone.
 
-    `score(model, px, seed)`: of a network in training mode on images of its resolution.
+    `score(model, px, seed)`: of a network in training mode on images of its resolution; without
+    `has_weights` it sets all of them itself, which saves initialising them.
     """
 
     space: SearchSpace
     seed: int
     name: str
     score: Callable[[nn.Module, int, int], float]
+    has_weights: bool = True
     _known: dict[Arch, float] = field(default_factory=dict, repr=False)
 
     def __call__(self, codes: Codes) -> FloatArray:
@@ -46,8 +48,8 @@ class NetworkProxy:
     def _of(self, arch: Arch) -> float:
         if arch not in self._known:
             stream = stable_seed(self.seed, "proxy", self.name, arch.key)
-            model = build_subnet(self.space, arch, seed=stream % (1 << 32)).train()
-            value = self.score(model, resolution(self.space, arch), stream)
+            model = build_subnet(self.space, arch, seed=stream if self.has_weights else None)
+            value = self.score(model.train(), resolution(self.space, arch), stream)
             if not math.isfinite(value):
                 raise UserError(f"the proxy {self.name} of an arch is {value}", where=arch.key)
             self._known[arch] = value

@@ -66,4 +66,4 @@ def synflow_score(model: torch.nn.Module, px: int) -> float:
         ((w * g).abs().sum() for w, g in zip(weights, gradients, strict=True)),
         torch.zeros((), dtype=torch.float64),
     )
-    return float(score.log())
+    return float(score.detach().log())

@@ -50,7 +50,7 @@ def build(
             seed=seed,
         )
 
-    return NetworkProxy(space, seed, "zen", score)
+    return NetworkProxy(space, seed, "zen", score, has_weights=False)
 
 
 def zen_score(
@@ -97,7 +97,6 @@ def zen_score(
             for hook in hooks:
                 hook.remove()
             change = (plain - features_of(model, x + gamma * e)).abs().sum(dim=(1, 2, 3)).mean()
-            scales = torch.stack(variances).log().sum() / 2
+            total += float(change.log()) + sum(float(v.log()) / 2 for v in variances)
             variances.clear()
-            total += float(change.log() + scales)
     return total / repeats
