@@ -26,7 +26,7 @@ from bundle_files import BundleError, inside, read_bundle, sha256
 
 SCHEMA_VERSION = 1
 INSTALL = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx-cu13"}
-CACHE = "timing.{runtime}.cache"
+CACHE = "timing.{runtime}.cache"  # of builds on this GPU; elsewhere nothing is timed
 
 
 def open_runtime(name=None):
@@ -99,6 +99,7 @@ def build(trt, path, out, model, batches, capability=None, with_tf32=False):
     batches = [model["batch"]] * 3 if model["batch"] else batches
     logger = trt.Logger(trt.Logger.WARNING)
     out.parent.mkdir(parents=True, exist_ok=True)
+    cache = out.with_name(CACHE.format(runtime=trt.__name__)) if target is None else None
     started = time.perf_counter()
     try:
         parsed = bench_tensorrt.parse(trt, logger, path)
@@ -112,7 +113,7 @@ def build(trt, path, out, model, batches, capability=None, with_tf32=False):
             batches,
             target=target,
             with_tf32=with_tf32,
-            cache=out.with_name(CACHE.format(runtime=trt.__name__)),
+            cache=cache,
         )
     except (ValueError, RuntimeError) as error:
         raise BundleError(f"{model['path']}: {trt.__name__} {trt.__version__}: {error}") from error

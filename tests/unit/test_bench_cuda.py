@@ -1,4 +1,4 @@
-"""Engines on a GPU that is imitated: a CUDA runtime in C, and a `tensorrt` that follows its API.
+"""Engines on an imitated GPU (tests/gpu.py), and a `tensorrt` that follows its API.
 
 What this proves is our side: which calls are made, in which order, with which arguments. That the
 API exists as used is checked against the real TensorRT for RTX in test_runtimes.
@@ -7,8 +7,6 @@ API exists as used is checked against the real TensorRT for RTX in test_runtimes
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,40 +19,9 @@ from hwnas.latency.config import ProfileConfig
 from hwnas.latency.plan import Plan, write_plan
 from hwnas.latency.samples import read_samples
 from hwnas.onnx_build import context
+from tests.gpu import EVENT_GAP_NS, imitated_cuda
 from tests.kit import KIT
 
-EVENT_GAP_NS = 250_000
-LIBRARY = """
-#include <stdlib.h>
-#include <string.h>
-static int clock_tick = 0;
-int cudaGetDeviceCount(int *n) { *n = 1; return getenv("NO_GPU") ? 35 : 0; }
-const char *cudaGetErrorString(int status) { return status == 35 ? "no driver" : "bad"; }
-int cudaSetDevice(int index) { return index != 0; }
-int cudaStreamCreate(void **stream) { *stream = malloc(8); return 0; }
-int cudaEventCreate(void **event) { *event = calloc(1, sizeof(int)); return 0; }
-int cudaEventRecord(void *event, void *stream) { *(int *)event = clock_tick++; return !stream; }
-int cudaEventSynchronize(void *event) { return !event; }
-int cudaEventElapsedTime(float *ms, void *a, void *b) {
-  *ms = 0.25f * (*(int *)b - *(int *)a);
-  return 0;
-}
-int cudaMalloc(void **address, size_t size) { *address = malloc(size); return 0; }
-int cudaMemcpy(void *to, const void *from, size_t size, int kind) {
-  if (kind != 1 && kind != 2) return 1;
-  memcpy(to, from, size);
-  return 0;
-}
-int cudaStreamSynchronize(void *stream) { return !stream; }
-int cudaDeviceGetAttribute(int *value, int attribute, int index) {
-  *value = attribute == 75 ? 8 : 9;
-  return attribute != 75 && attribute != 76;
-}
-int cudaGetDeviceProperties(void *properties, int index) {
-  strcpy((char *)properties, "Imaginary 9000");
-  return 0;
-}
-"""
 TENSORRT = """
 import enum, json, os, numpy
 __version__ = "10.0"
@@ -113,20 +80,8 @@ class Runtime:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler for the imitation of the CUDA runtime")
-    (tmp_path / "cudart.c").write_text(LIBRARY)
-    library = tmp_path / "libcudart.so.13"
-    command = [compiler, "-shared", "-fPIC", "-o", str(library), str(tmp_path / "cudart.c")]
-    subprocess.run(command, check=True)
     (tmp_path / "tensorrt.py").write_text(TENSORRT)
-    return {
-        **os.environ,
-        "LD_LIBRARY_PATH": str(tmp_path),
-        "PYTHONPATH": str(tmp_path),
-        "BUILDS": str(tmp_path / "builds"),
-    }
+    return {**imitated_cuda(tmp_path), "BUILDS": str(tmp_path / "builds")}
 
 
 def engine_plan(folder: Path, rounds: int = 3, **fields: object) -> Plan:

@@ -1,11 +1,9 @@
-"""Bundles: whole or absent, refused when altered, and usable by the kit alone."""
+"""Bundles: whole or absent whatever happens, refused when altered, old ones loadable."""
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import json
-import runpy
 import shutil
 import subprocess
 import sys
@@ -15,18 +13,16 @@ from typing import Any
 
 import jsonschema
 import numpy as np
-import onnx
 import pytest
-import torch
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
+from hwnas.core import folders
 from hwnas.core.errors import UserError
+from hwnas.core.folders import recover_folder, replace_folder
 from hwnas.core.records import dump
 from hwnas.core.resources import resource
 from hwnas.core.rng import rng
 from hwnas.exporters import bundle, manifest
-from hwnas.exporters.bundle import read_manifest, write_bundle
+from hwnas.exporters.bundle import read_manifest
 from hwnas.exporters.manifest import (
     AccuracyFact,
     ConstraintFact,
@@ -35,87 +31,31 @@ from hwnas.exporters.manifest import (
     Manifest,
     ModelFile,
 )
-from hwnas.interfaces import DataInfo, DeviceSpec
+from hwnas.exporters.samples import SampleImage, denormalise
+from hwnas.interfaces import DeviceSpec
 from hwnas.spaces.arch import Arch
+from tests.bundles import INPUTS, LOGITS, colour_bundle, colour_manifest, kit_module
 
-INPUTS = rng(0, "bundle").standard_normal((8, 3, 4, 4)).astype(np.float32)
-MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-
-
-def colour_net(path: Path) -> Path:
-    """Logits = mean of each channel: the brightest of red, green and blue wins."""
-    graph = helper.make_graph(
-        [
-            helper.make_node("ReduceMean", ["input", "axes"], ["mean"], keepdims=0),
-            helper.make_node("Gemm", ["mean", "weight"], ["logits"]),
-        ],
-        "colours",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, 4, 4])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
-        [
-            numpy_helper.from_array(np.array([2, 3]), "axes"),
-            numpy_helper.from_array(np.eye(3, dtype=np.float32), "weight"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, path)
-    return path
-
-
-def a_manifest(promised_ms: float = 1e6) -> Manifest:
-    info = DataInfo("colours", ("red", "green", "blue"), MEAN, STD, 8, {"test": 8})
-    device = DeviceSpec("local")
-    return Manifest(
-        name="winner",
-        hwnas_version="0",
-        arch=Arch("toy-1", (0, 1)),
-        arch_view={"resolution": 4},
-        input=InputSpec.of(info, 4),
-        models=(ModelFile("models/model.onnx", "onnx", "fp32", opset=18),),
-        runtimes={"onnxruntime": "1"},
-        latency=(
-            LatencyFact(
-                device, "models/model.onnx", "cpu", promised_ms, (promised_ms, promised_ms)
-            ),
-        ),
-        accuracy=(AccuracyFact("models/model.onnx", "colours", "test", 8, 0.5),),
-        constraints=(ConstraintFact("latency_ms", "local", 2.0, True),),
-    )
-
-
-def write(folder: Path, made: Manifest | None = None) -> Manifest:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    model = colour_net(folder.parent / "source.onnx")
-    return write_bundle(
-        folder,
-        made or a_manifest(),
-        models={"models/model.onnx": model},
-        golden_input=INPUTS,
-        golden_output=INPUTS.mean(axis=(2, 3)),
-    )
+ROOT = Path(__file__).resolve().parents[2]
+OLD_BUNDLES = sorted((ROOT / "tests" / "assets").glob("bundle_v*"))
+MODEL = "models/fp32.onnx"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write(tmp_path / "winner")
+    colour_bundle(tmp_path / "winner")
     return tmp_path / "winner"
 
 
-def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = folder / "manifest.json"
     data = json.loads(path.read_text())
     change(data)
     path.write_text(json.dumps(data))
 
 
-def kit(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, folder / "ort_run.py", *arguments],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=folder,
-    )
+def newer() -> Manifest:
+    return colour_manifest(name="newer")
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -125,9 +65,23 @@ def test_round_trip_lists_every_file_with_its_hash(folder: Path) -> None:
     made = read_manifest(folder)
     on_disk = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert {file.path for file in made.files} == on_disk - {"manifest.json"}
-    assert {"ort_run.py", "bench.py", "models/model.onnx"} < on_disk
-    assert dataclasses.replace(made, files=()) == a_manifest()
+    assert {*bundle.KIT, MODEL, "samples/00-red.ppm"} < on_disk
+    assert dataclasses.replace(made, files=(), samples=()) == colour_manifest()
+    assert [(s.label, s.predicted) for s in made.samples] == [(i % 3, i % 3) for i in range(6)]
     np.testing.assert_array_equal(np.load(folder / made.golden.input), INPUTS)
+    assert dump(made, version=2) == json.loads((folder / "manifest.json").read_text())
+
+
+def test_the_kit_in_a_bundle_is_complete(folder: Path) -> None:
+    """Every module that a shipped script imports, and that lies in export/, is shipped too."""
+    import ast
+
+    own = {path.stem for path in resource("export").glob("*.py")}
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert {n for n in names if n in own} <= {p.stem for p in folder.glob("*.py")}, path
 
 
 def test_manifest_is_valid_by_the_schema_of_the_kit(folder: Path) -> None:
@@ -135,7 +89,20 @@ def test_manifest_is_valid_by_the_schema_of_the_kit(folder: Path) -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
     data = json.loads((folder / "manifest.json").read_text())
     jsonschema.validate(data, schema)
-    for name in ("../model.onnx", "/etc/passwd", "a/./b", "a//b", "a/..", "c:\\x", ""):
+    unsafe = (
+        "../m",
+        "/etc/passwd",
+        "a/./b",
+        "a//b",
+        "a/..",
+        "c:\\x",
+        "",
+        "a/",
+        "..",
+        "a\nb",
+        "a\n",
+    )
+    for name in unsafe:
         data["files"][0]["path"] = name
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(data, schema)
@@ -149,136 +116,229 @@ def test_schema_and_records_have_the_same_fields() -> None:
 
     top = schema["properties"]
     pairs = [
-        (["schema_version", *names(Manifest)], schema),
-        (names(Arch), top["arch"]),
-        (names(InputSpec), top["input"]),
-        (names(ModelFile), top["models"]["items"]),
-        (names(manifest.Golden), top["golden"]),
-        (names(LatencyFact), top["latency"]["items"]),
-        (names(DeviceSpec), top["latency"]["items"]["properties"]["device"]),
-        (names(AccuracyFact), top["accuracy"]["items"]),
-        (names(ConstraintFact), top["constraints"]["items"]),
-        (names(manifest.BundleFile), top["files"]["items"]),
+        (["schema_version", *names(Manifest)], schema, {"samples"}),
+        (names(Arch), top["arch"], set()),
+        (names(InputSpec), top["input"], set()),
+        (names(ModelFile), top["models"]["items"], {"min_agreement"}),
+        (names(manifest.SampleFile), top["samples"]["items"], set()),
+        (names(manifest.Golden), top["golden"], set()),
+        (names(LatencyFact), top["latency"]["items"], set()),
+        (names(DeviceSpec), top["latency"]["items"]["properties"]["device"], set()),
+        (names(AccuracyFact), top["accuracy"]["items"], set()),
+        (names(ConstraintFact), top["constraints"]["items"], set()),
+        (names(manifest.BundleFile), top["files"]["items"], set()),
     ]
-    for fields, part in pairs:
-        assert fields == list(part["properties"]) and sorted(fields) == sorted(part["required"])
+    for fields, part, since_2 in pairs:
+        assert fields == list(part["properties"])
+        assert sorted(fields) == sorted({*part["required"], *since_2})
 
 
-@pytest.mark.parametrize("stage", ["_npy", "_inventory", "write_json"])
+@pytest.mark.parametrize("stage", ["npy", "_inventory", "write_json", "replace_folder"])
 def test_interrupted_export_leaves_nothing_or_the_old_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    def killed(*args: object, **kwargs: object) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
     final = tmp_path / "winner"
     with monkeypatch.context() as patch:
-        patch.setattr(bundle, stage, killed)
+        patch.setattr(bundle, stage, interrupted)
         with pytest.raises(KeyboardInterrupt):
-            write(final)
+            colour_bundle(final)
     assert not final.exists()
-    write(final)
+    colour_bundle(final)
     with monkeypatch.context() as patch:
-        patch.setattr(bundle, stage, killed)
+        patch.setattr(bundle, stage, interrupted)
         with pytest.raises(KeyboardInterrupt):
-            write(final, dataclasses.replace(a_manifest(), name="newer"))
+            colour_bundle(final, newer())
     assert read_manifest(final).name == "winner"
-    assert {p.name for p in tmp_path.iterdir()} == {"winner", "source.onnx"}
+    assert {p.name for p in tmp_path.iterdir()} == {"winner", "sources"}
 
 
-def test_rest_of_a_killed_process_is_no_bundle_and_does_not_disturb(tmp_path: Path) -> None:
-    """SIGKILL in the middle of the export: nothing of ours can clean up."""
-    code = (
-        "import os, sys; sys.path.insert(0, sys.argv[1]); import test_exporters_bundle as t; "
-        "t.bundle.write_json = lambda *a: os.kill(os.getpid(), 9); "
-        "t.write(t.Path(sys.argv[2]))"
-    )
-    here = str(Path(__file__).parent)
-    final = tmp_path / "winner"
-    done = subprocess.run([sys.executable, "-c", code, here, str(final)], check=False)
-    assert done.returncode == -9 and not final.exists()
-    assert (tmp_path / ".winner.building").is_dir(), "the kill came too early to prove anything"
-    write(final)
-    assert read_manifest(final).name == "winner"
-    assert not (tmp_path / ".winner.building").exists()
+KILLS = """
+import json, os, sys
+from pathlib import Path
+from hwnas.core import folders
+from hwnas.exporters import bundle
+from tests.bundles import colour_bundle, colour_manifest
+
+folder, can_exchange = Path(sys.argv[1]), sys.argv[2] == "exchange"
+bundle.KIT = ()  # fewer steps
+os.fsync = lambda stream: None  # a kill is no power cut
+if not can_exchange:
+    folders._exchange = lambda one, other: False
+steps = [(os, "replace"), (os, "rename"), (os, "unlink"), (os, "rmdir"), (folders, "_exchange")]
+
+def child(last):
+    count = 0
+    def counted(function):
+        def call(*args, **kwargs):
+            nonlocal count
+            count += 1
+            if count == last:
+                os.kill(os.getpid(), 9)
+            return function(*args, **kwargs)
+        return call
+    for module, name in steps:
+        setattr(module, name, counted(getattr(module, name)))
+    colour_bundle(folder, colour_manifest(name="newer"), samples=())
+    os._exit(0)
+
+found, status = [], -1
+colour_bundle(folder, samples=())
+while status != 0:
+    pid = os.fork()
+    if pid == 0:
+        child(len(found) + 1)
+    status = os.waitpid(pid, 0)[1]
+    try:
+        state = bundle.read_manifest(folder).name
+    except Exception as error:
+        state = "gone" if not folder.exists() else f"broken: {error}"
+    folders.recover_folder(folder)
+    found.append([status, state, bundle.read_manifest(folder).name])
+    colour_bundle(folder, samples=())
+    left = sorted(path.name for path in folder.parent.iterdir())
+    assert left == ["sources", folder.name], left
+print(json.dumps(found))
+"""
 
 
-def test_replaces_an_older_bundle(folder: Path) -> None:
+@pytest.mark.parametrize("way", ["exchange", "two renames"])
+def test_a_kill_at_any_step_leaves_the_old_or_the_new_bundle(tmp_path: Path, way: str) -> None:
+    """SIGKILL before each rename, removal and exchange in turn, in forks of a clean process."""
+    final = tmp_path / "bundles" / "winner"
+    final.parent.mkdir()
+    command = [sys.executable, "-c", KILLS, str(final), way]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    *killed, (status, state, _) = json.loads(done.stdout)
+    assert status == 0 and state == "newer" and len(killed) > 10
+    assert all(status == 9 for status, _, _ in killed)
+    states = [state for _, state, _ in killed]
+    assert {"winner", "newer"} <= set(states) <= {"winner", "newer", "gone"}
+    assert states.count("gone") == (0 if way == "exchange" else 1)
+    assert all(after in ("winner", "newer") for _, _, after in killed)
+    assert all(after == "winner" for _, state, after in killed if state == "gone")
+
+
+def test_where_names_cannot_be_exchanged_a_failure_brings_the_old_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "a"
+    old.mkdir()
+    monkeypatch.setattr(folders, "_exchange", lambda one, other: False)
+    with pytest.raises(OSError):
+        replace_folder(tmp_path / "missing", old)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    recover_folder(old)
+    assert old.is_dir()
+
+
+def test_replaces_an_older_bundle_also_through_a_link(folder: Path, tmp_path: Path) -> None:
     (folder / "stale").touch()
-    write(folder, dataclasses.replace(a_manifest(), name="newer"))
+    (tmp_path / "link").symlink_to(folder)
+    colour_bundle(tmp_path / "link", newer())
     assert read_manifest(folder).name == "newer" and not (folder / "stale").exists()
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_will_not_replace_what_is_no_bundle(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "cat.jpg").touch()
+    with pytest.raises(UserError, match="will not replace"):
+        colour_bundle(photos)
+    with pytest.raises(UserError, match="will not replace"):
+        colour_bundle(photos / "cat.jpg")
+    assert {path.name for path in photos.iterdir()} == {"cat.jpg", "sources"}
+    (tmp_path / "empty").mkdir()
+    colour_bundle(tmp_path / "empty")
+    assert read_manifest(tmp_path / "empty").name == "winner"
 
 
 def test_companions_of_models_are_shipped_and_guarded(tmp_path: Path) -> None:
     code = tmp_path / "model.py"
     code.write_text("print(1)")
-    parts = {
-        "models": {"models/model.onnx": colour_net(tmp_path / "m.onnx")},
-        "golden_input": INPUTS,
-        "golden_output": INPUTS.mean(axis=(2, 3)),
-    }
     final = tmp_path / "winner"
-    made = write_bundle(final, a_manifest(), **parts, companions={"timm/model.py": code})
+    made = colour_bundle(final, companions={"timm/model.py": code})
     assert "timm/model.py" in [file.path for file in made.files]
-    assert kit(final, "--check").returncode == 0
     (final / "timm" / "model.py").write_text("print(2)")
     with pytest.raises(UserError, match="altered"):
         read_manifest(final)
-    with pytest.raises(UserError, match="unsafe"):
-        write_bundle(tmp_path / "b", a_manifest(), **parts, companions={"../model.py": code})
+
+
+SAMPLE = SampleImage(np.zeros((8, 8, 3), np.uint8), 0, 0)
+UNFIT: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "unsafe": ({"models": (ModelFile("../m.onnx", "onnx", "fp32"),), "latency": ()}, {}, "unsafe"),
+    "manifest": ({}, {"companions": {"Manifest.json": __file__}}, "unsafe"),
+    "companion": ({}, {"companions": {"../model.py": __file__}}, "unsafe"),
+    "golden name": ({"golden": manifest.Golden("../in.npy")}, {}, "unsafe"),
+    "one name": ({}, {"companions": {"ORT_run.py": __file__}}, "one name"),
+    "no source": ({}, {"models": {}}, "models do not fit"),
+    "gone": ({}, {"models": {MODEL: "/nowhere/m.onnx"}}, "read a part"),
+    "golden in": ({}, {"golden_input": INPUTS[:, :1]}, "golden inputs"),
+    "no golden": ({}, {"golden_input": INPUTS[:0], "golden_output": LOGITS[:0]}, "golden inputs"),
+    "golden out": ({}, {"golden_output": LOGITS[:3]}, "golden outputs"),
+    "not finite": ({}, {"golden_output": LOGITS * np.nan}, "not finite"),
+    "sample": ({}, {"samples": [SampleImage(np.zeros((4, 4, 3), np.uint8), 0, 0)]}, "sample"),
+    "grey": ({}, {"samples": [SampleImage(np.zeros((8, 8, 1), np.uint8), 0, 0)]}, "sample"),
+    "class": ({}, {"samples": [dataclasses.replace(SAMPLE, predicted=3)]}, "no name"),
+    "fact": ({"accuracy": (AccuracyFact("other", "d", "test", 1, 1.0),)}, {}, "other"),
+    "top1": ({"accuracy": (AccuracyFact(MODEL, "d", "test", 1, 90.0),)}, {}, "top1"),
+    "nan": ({"accuracy": (AccuracyFact(MODEL, "d", "test", 1, float("nan")),)}, {}, "JSON|nan"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_parts_that_do_not_fit_are_refused(case: str, tmp_path: Path) -> None:
+    fields, parts, message = UNFIT[case]
+    if case == "unsafe":
+        fields = {**fields, "accuracy": ()}
+    made = colour_manifest() if not fields else None
+    with pytest.raises((UserError, ValueError), match=f"(?i){message}"):
+        colour_bundle(tmp_path / "b", made or colour_manifest(**fields), **parts)
     assert not (tmp_path / "b").exists()
 
 
-def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    unsafe = dataclasses.replace(a_manifest(), models=(ModelFile("../m.onnx", "onnx", "fp32"),))
-    model = colour_net(tmp_path / "m.onnx")
-    outputs = INPUTS.mean(axis=(2, 3))
-
-    def attempt(made: Manifest, name: str, x: NDArray[np.float32], y: NDArray[np.float32]) -> None:
-        write_bundle(tmp_path / "b", made, models={name: model}, golden_input=x, golden_output=y)
-
-    for arguments, message in (
-        ((unsafe, "../m.onnx", INPUTS, outputs), "unsafe"),
-        ((a_manifest(), "other.onnx", INPUTS, outputs), "models do not fit"),
-        ((a_manifest(), "models/model.onnx", INPUTS[:, :1], outputs), "golden inputs"),
-        ((a_manifest(), "models/model.onnx", INPUTS, outputs[:3]), "golden outputs"),
-    ):
-        with pytest.raises(UserError, match=message):
-            attempt(*arguments)
-    assert not (tmp_path / "b").exists()
-
-
-def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parent", ["file", "/proc/hwnas"])
+def test_folder_that_cannot_be_written(parent: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write"):
-        write_bundle(
-            tmp_path / "file" / "winner",
-            a_manifest(),
-            models={"models/model.onnx": colour_net(tmp_path / "m.onnx")},
+    sources = {MODEL: Path(__file__)}
+    with pytest.raises(UserError, match="cannot write") as caught:
+        bundle.write_bundle(
+            tmp_path / parent / "winner",
+            colour_manifest(),
+            models=sources,
             golden_input=INPUTS,
-            golden_output=INPUTS.mean(axis=(2, 3)),
+            golden_output=LOGITS,
         )
+    assert parent in str(caught.value)
+
+
+def test_samples_are_the_pixels_that_were_normalised() -> None:
+    pixels = rng(0, "pixels").integers(0, 256, (3, 5, 4, 2), dtype=np.uint8)
+    mean, std = (0.2, 0.7), (0.3, 0.1)
+    x = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
+    np.testing.assert_array_equal(denormalise(x, mean, std), pixels)
 
 
 # --- reading --------------------------------------------------------------------------------------
 
 
 def tamper_model(folder: Path) -> None:
-    data = bytearray((folder / "models/model.onnx").read_bytes())
+    data = bytearray((folder / MODEL).read_bytes())
     data[-1] ^= 1
-    (folder / "models/model.onnx").write_bytes(data)
+    (folder / MODEL).write_bytes(data)
 
 
 def set_path(name: str) -> Callable[[Path], None]:
-    def change(data: dict[str, Any]) -> None:
-        data["files"][0]["path"] = name
-
-    return lambda folder: edit(folder, change)
+    return lambda folder: edit(folder, lambda data: data["files"][0].update(path=name))
 
 
 def link_model(folder: Path) -> None:
-    shutil.move(folder / "models/model.onnx", folder.parent / "outside.onnx")
-    (folder / "models/model.onnx").symlink_to(folder.parent / "outside.onnx")
+    shutil.move(folder / MODEL, folder.parent / "outside.onnx")
+    (folder / MODEL).symlink_to(folder.parent / "outside.onnx")
 
 
 def link_models(folder: Path) -> None:
@@ -286,19 +346,32 @@ def link_models(folder: Path) -> None:
     (folder / "models").symlink_to(folder.parent / "outside")
 
 
+def link_manifest(folder: Path) -> None:
+    shutil.move(folder / "manifest.json", folder.parent / "outside.json")
+    (folder / "manifest.json").symlink_to(folder.parent / "outside.json")
+
+
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "altered": (tamper_model, "altered"),
     "missing golden": (lambda f: (f / "golden/input.npy").unlink(), "missing"),
+    "missing sample": (lambda f: (f / "samples/00-red.ppm").unlink(), "missing"),
     "parent": (set_path("../x"), "unsafe"),
     "absolute": (set_path("/etc/passwd"), "unsafe"),
     "windows": (set_path("..\\x"), "unsafe"),
     "hidden parent": (set_path("models/../../x"), "unsafe"),
+    "control": (set_path("models/\n"), "unsafe"),
     "link": (link_model, "link"),
     "linked folder": (link_models, "link"),
-    "newer": (lambda f: edit(f, lambda d: d.update(schema_version=2)), "schema_version"),
-    "no version": (lambda f: edit(f, lambda d: d.pop("schema_version")), "schema_version|not a b"),
+    "linked manifest": (link_manifest, "link|not a bundle"),
+    "newer": (lambda f: edit(f, lambda d: d.update(schema_version=3)), "written by a newer hwnas"),
+    "no version": (lambda f: edit(f, lambda d: d.pop("schema_version")), "schema_version"),
+    "true version": (lambda f: edit(f, lambda d: d.update(schema_version=True)), "schema_version"),
     "unlisted": (lambda f: edit(f, lambda d: d["golden"].update(input="other")), "list"),
+    "twice": (lambda f: edit(f, lambda d: d["files"].append(d["files"][0])), "twice"),
     "torn": (lambda f: (f / "manifest.json").write_text('{"schema_version": 1,'), "JSON|not a b"),
+    "nan": (lambda f: (f / "manifest.json").write_text('{"a": NaN}'), "NaN"),
+    "list": (lambda f: (f / "manifest.json").write_text("[]"), "not a"),
+    "deep": (lambda f: (f / "manifest.json").write_text("[" * 99999), "JSON|not a b"),
     "no manifest": (lambda f: (f / "manifest.json").unlink(), "not a bundle"),
 }
 
@@ -309,90 +382,110 @@ def test_broken_bundle_is_refused_by_the_host_and_by_the_kit(folder: Path, case:
     change(folder)
     with pytest.raises(UserError, match=f"(?i){message}"):
         read_manifest(folder)
-    reader = runpy.run_path(str(resource("export", "ort_run.py")))
-    with pytest.raises(reader["BundleError"], match=f"(?i){message}"):
-        reader["read_bundle"](folder)
+    kit = kit_module("bundle_files")
+    with pytest.raises(kit.BundleError, match=f"(?i){message}"):
+        kit.read_bundle(folder)
 
 
-def test_file_listed_twice_is_refused(folder: Path) -> None:
-    edit(folder, lambda data: data["files"].append(data["files"][0]))
-    with pytest.raises(UserError, match="twice"):
-        read_manifest(folder)
+@pytest.mark.parametrize("old", OLD_BUNDLES, ids=lambda path: path.name)
+def test_old_bundles_stay_loadable_by_the_host_and_by_the_kit(old: Path) -> None:
+    made, read = read_manifest(old), kit_module("bundle_files").read_bundle(old)
+    assert made.name == read["name"] == "winner" and len(made.files) == len(read["files"]) == 3
+    assert made.models[0].min_agreement == read["models"][0]["min_agreement"] == 1.0
 
 
-# --- the kit --------------------------------------------------------------------------------------
+def test_there_is_an_old_bundle_of_every_older_schema() -> None:
+    versions = [
+        json.loads((p / "manifest.json").read_text())["schema_version"] for p in OLD_BUNDLES
+    ]
+    assert versions == list(range(1, manifest.MANIFEST_VERSION))
 
 
-def test_kit_check_passes_then_fails_when_altered(folder: Path) -> None:
-    done = kit(folder, "--check", ".")
-    assert done.returncode == 0, done.stderr
-    assert "checksums ok" in done.stdout and "golden outputs ok" in done.stdout
-    assert "holds" in done.stdout
-    tamper_model(folder)
-    done = kit(folder, "--check", ".")
-    assert done.returncode == 1 and "altered" in done.stderr and "Traceback" not in done.stderr
+# --- host, kit and schema agree -------------------------------------------------------------------
+
+VALUES = (None, True, -1, 0, 3, 1.5, 10**6, "", "x", "../x", "manifest.json", [], {}, ["x"], [7])
 
 
-def test_kit_check_reports_wrong_outputs_and_a_broken_promise(tmp_path: Path) -> None:
-    final = tmp_path / "winner"
-    write_bundle(
-        final,
-        a_manifest(promised_ms=1e-6),
-        models={"models/model.onnx": colour_net(tmp_path / "m.onnx")},
-        golden_input=INPUTS,
-        golden_output=INPUTS.mean(axis=(2, 3)) + 0.01,
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Path of every value within a JSON value."""
+    found = [path] if path else []
+    keys = (
+        range(len(value)) if isinstance(value, list) else value if isinstance(value, dict) else ()
     )
-    done = kit(final, "--check")
-    assert done.returncode == 3
-    assert "DIFFER" in done.stdout and "does NOT hold here" in done.stdout
+    for key in keys:
+        found += places(value[key], (*path, key))
+    return found
 
 
-@pytest.mark.parametrize("suffix", ["npy", "ppm"])
-def test_kit_classifies_an_image_of_any_size(folder: Path, tmp_path: Path, suffix: str) -> None:
-    pixels = np.full((9, 13, 3), 20, dtype=np.uint8)
-    pixels[..., 1] = 200
-    path = tmp_path / f"green.{suffix}"
-    if suffix == "npy":
-        np.save(path, pixels)
+def mutations(data: dict[str, Any]) -> list[tuple[tuple[Any, ...], Any]]:
+    """(place, new value) or (place, ...) for a removal, for every place of a manifest."""
+    paths = places(data)
+    changes = [(path, value) for path in paths for value in VALUES]
+    changes += [(path, ...) for path in paths]
+    holders = [(), *(path for path in paths if isinstance(at(data, path), dict))]
+    return changes + [((*path, "surprise"), 1) for path in holders]
+
+
+def at(value: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        value = value[key]
+    return value
+
+
+def changed(data: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    copy = json.loads(json.dumps(data))
+    holder = at(copy, path[:-1])
+    if value is ...:
+        del holder[path[-1]]
     else:
-        path.write_bytes(b"P6\n# a comment\n13 9\n255\n" + pixels.tobytes())
-    done = kit(folder, path, "--top", "1")
-    assert done.returncode == 0, done.stderr
-    # logits by hand: (20 / 255 - 0.5) / 0.25 twice, (200 / 255 - 0.5) / 0.25 once
-    low, high = (20 / 255 - 0.5) / 0.25, (200 / 255 - 0.5) / 0.25
-    share = np.exp(high) / (np.exp(high) + 2 * np.exp(low))
-    assert f"green {share:.1%}" in done.stdout
+        holder[path[-1]] = value
+    return copy
 
 
-def test_kit_says_what_is_wrong_with_an_image(folder: Path, tmp_path: Path) -> None:
-    for name, content in (("cut.ppm", b"P6 9 9"), ("no.npy", b"x"), ("short.pgm", b"P5 9 9 255 x")):
-        (tmp_path / name).write_bytes(content)
-        done = kit(folder, tmp_path / name)
-        assert done.returncode == 1 and name in done.stderr and "Traceback" not in done.stderr
+@pytest.mark.parametrize("n", [300, pytest.param(None, marks=pytest.mark.full)])
+def test_host_kit_and_schema_agree_on_every_mutation(
+    n: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the schema refuses the kit refuses; the kit takes what the host takes."""
+    monkeypatch.setattr(bundle, "KIT", ())
+    folder = tmp_path / "winner"
+    colour_bundle(folder)
+    path, kit = folder / "manifest.json", kit_module("bundle_files")
+    data = json.loads(path.read_text())
+    schema = json.loads(resource("export", "bundle.schema.json").read_text())
+    validator = jsonschema.Draft202012Validator(schema)
+    every = mutations(data)
+    chosen = rng(0, "mutations").permutation(len(every))[:n]
+    n_taken = 0
+    for index in chosen:
+        made = changed(data, *every[index])
+        path.write_text(json.dumps(made))
+        by_schema = validator.is_valid(made)
+        by_kit = takes(kit.read_bundle, folder, kit.BundleError)
+        by_host = takes(read_manifest, folder, UserError)
+        if by_kit != by_host:  # the host fills in what is missing
+            assert by_host and every[index][1] is ..., every[index]
+        assert by_schema or not by_kit, every[index]
+        if by_schema != by_kit:  # only what no schema can tell
+            assert any(kit.contradictions(made)) or not files_are(folder, made), every[index]
+        n_taken += by_kit
+    assert 0.02 < n_taken / len(chosen) < 0.5
 
 
-@pytest.mark.parametrize(("size", "px"), [(32, 24), (8, 32), (17, 5), (24, 24)])
-def test_kit_resizes_as_training_does(size: int, px: int) -> None:
-    weights = runpy.run_path(str(resource("export", "ort_run.py")))["resize_weights"](size, px)
-    image = rng(0, "resize").random((size, size))
-    expected = torch.nn.functional.interpolate(
-        torch.from_numpy(image)[None, None], size=(px, px), mode="bilinear", antialias=True
+def takes(read: Callable[[Path], object], folder: Path, refusal: type[Exception]) -> bool:
+    try:
+        read(folder)
+    except refusal:
+        return False
+    return True
+
+
+def files_are(folder: Path, data: dict[str, Any]) -> bool:
+    """Whether the files are as a valid manifest says."""
+    kit = kit_module("bundle_files")
+    return all(
+        (folder / file["path"]).is_file()
+        and kit.sha256(folder / file["path"]) == file["sha256"]
+        and (folder / file["path"]).stat().st_size == file["size_bytes"]
+        for file in data["files"]
     )
-    np.testing.assert_allclose(weights @ image @ weights.T, expected[0, 0].numpy(), atol=1e-6)
-
-
-def test_manifest_survives_json(folder: Path) -> None:
-    made = read_manifest(folder)
-    assert dump(made)["schema_version"] == 1
-    assert json.loads(json.dumps(dump(made))) == json.loads((folder / "manifest.json").read_text())
-
-
-def test_kit_imports_only_what_it_may() -> None:
-    tree = ast.parse(resource("export", "ort_run.py").read_text())
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add(str(node.module).split(".")[0])
-    assert found - sys.stdlib_module_names == {"numpy", "onnxruntime", "PIL"}
