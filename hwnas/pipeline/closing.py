@@ -20,6 +20,7 @@ from hwnas.interfaces import CostMetric, FloatArray
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.table import LatencyTable
 from hwnas.latency.validation import refit_correction
+from hwnas.search.constraints import Unreachable
 from hwnas.search.result import Candidate, SearchResult
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import Codes, SearchSpace
@@ -79,13 +80,21 @@ def close_on_devices(
     device_tables = dict(tables)
     retimed: list[Retimed] = []
     seen: dict[Arch, Candidate] = {}
+    obstacle = ""
     for number in range(max_rounds):
         estimators = {name: TableEstimator(t, space) for name, t in device_tables.items()}
         metrics = {
             name: _corrected(space, estimator, _measured(retimed, name))
             for name, estimator in estimators.items()
         }
-        result = search(metrics, number)
+        try:
+            result = search(metrics, number)
+        except Unreachable as error:
+            if not retimed:
+                raise
+            obstacle = f"with what the timings taught, {str(error).splitlines()[0]}; "
+            break
+        n_rounds = number + 1
         seen |= {candidate.arch: candidate for candidate in result.top}
         limits = {name: result.limits[f"latency_ms@{name}"] for name in tables}
         for name in tables:
@@ -101,19 +110,19 @@ def close_on_devices(
             device_tables[name] = _taught(space, tables[name], _measured(retimed, name))
         if _meets(result.winner.arch, retimed, limits):
             reason = f"the winner's measured latency meets its limits, in round {number + 1}"
-            return result, Closing(True, reason, number + 1, tuple(retimed))
+            return result, Closing(True, reason, n_rounds, tuple(retimed))
     proven = [c for c in seen.values() if _meets(c.arch, retimed, limits)]
     if proven:
         winner = max(proven, key=lambda candidate: candidate.score)
         reason = (
-            f"after {max_rounds} rounds the best arch by forecast still missed its limit when"
+            f"after {n_rounds} rounds the best arch by forecast still missed its limit when"
             " timed; the winner is the best one whose measured latency meets it"
         )
         top = (winner, *(c for c in result.top if c.arch != winner.arch))
         chosen = replace(result, winner=winner, top=top)
-        return chosen, Closing(True, reason, max_rounds, tuple(retimed))
-    reason = f"none of {len(retimed)} timings met its limit: {_closest(retimed)}"
-    return result, Closing(False, reason, max_rounds, tuple(retimed))
+        return chosen, Closing(True, reason, n_rounds, tuple(retimed))
+    reason = f"{obstacle}none of {len(retimed)} timings met its limit: {_closest(retimed)}"
+    return result, Closing(False, reason, n_rounds, tuple(retimed))
 
 
 def _measured(retimed: list[Retimed], device: str) -> dict[Arch, float]:

@@ -85,8 +85,9 @@ def evaluate_together(
     project: Project, scorer: JournaledEvaluator, archs: list[Arch]
 ) -> list[Evaluation]:
     """Evaluations of all archs; the unknown ones are shared among the ranks, which `assist`."""
-    if not all(map(scorer.is_known, archs)):
-        project.ranks.tell(EVALUATE)
+    if all(map(scorer.is_known, archs)):
+        return [scorer.evaluate(arch) for arch in archs]
+    project.ranks.tell(EVALUATE)
     return score_all(project, scorer, archs, silent)
 
 

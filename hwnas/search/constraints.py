@@ -12,13 +12,17 @@ from hwnas.core.rng import rng
 from hwnas.interfaces import Constraint, CostMetric, FloatArray
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["Costs", "Limit", "metric_key", "price", "ratios", "reach", "resolve"]
+__all__ = ["Costs", "Limit", "Unreachable", "metric_key", "price", "ratios", "reach", "resolve"]
 
 N_RANDOM = 1024  # uniform archs that are priced to find a starting point
 N_STARTS = 3  # of which so many are descended from, after the smallest arch
 
 Costs = Mapping[str, FloatArray]
 """Cost [n] of n archs under every metric key."""
+
+
+class Unreachable(UserError):
+    """No arch of the space meets the constraints, as far as bounded descent can tell."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def reach(
     Answers in well under a second: coordinate descent from a few starts, no open-ended rejection.
 
     Raises:
-        UserError: none was found; names the nearest arch, what it costs, and what has to give.
+        Unreachable: none was found; names the nearest arch, what it costs, and what has to give.
     """
     used = {limit.key: metrics[limit.key] for limit in limits}
 
@@ -114,7 +118,7 @@ def reach(
         alone = _lowest(space, used[limit.key], lambda codes: False, seed)
         give.append(_what_gives(limit, float(costs[limit.key][0]), used[limit.key], space, alone))
     view = space.view(space.arch(nearest[0]))
-    raise UserError(
+    raise Unreachable(
         "no arch of the space meets the constraints",
         expected="; ".join(map(str, limits)),
         found="the nearest reachable arch has "
