@@ -6,7 +6,18 @@ REGISTRY = Registry(
     kind="space",
     package="hwnas.spaces",
     infrastructure=frozenset(
-        {"arch", "cost", "graphs", "index", "lowering", "macro", "ops", "space"}
+        {
+            "arch",
+            "cost",
+            "enumeration",
+            "graphs",
+            "index",
+            "lowering",
+            "macro",
+            "ops",
+            "policy",
+            "space",
+        }
     ),
 )
 
