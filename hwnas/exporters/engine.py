@@ -135,10 +135,15 @@ class EngineExporter:
                 f"{self.runtime} did not build an engine",
                 found=" | ".join(lines[-3:]),
                 where=source,
-                fix="without a GPU name a capability: {name: tensorrt_rtx, capability: '8.9'}"
-                if self.capability is None
-                else "see the message",
+                fix=self._fix(),
             )
+
+    def _fix(self) -> str:
+        if self.capability is None:
+            return "without a GPU name a capability: {name: tensorrt_rtx, capability: '8.9'}"
+        if self.precision == "int8":
+            return "TensorRT takes symmetric int8 only: {name: int8, symmetric: true}"
+        return "see the message"
 
 
 def _format(precision: Precision) -> str:

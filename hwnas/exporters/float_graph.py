@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-__all__ = ["FILE_NAME", "INPUT_NAME", "OPSET", "OUTPUT_NAME", "float_graph"]
+__all__ = ["FILE_NAME", "INPUT_NAME", "OPSET", "OUTPUT_NAME", "float_graph", "quiet"]
 
 FILE_NAME = "model.onnx"
 INPUT_NAME, OUTPUT_NAME = "input", "logits"
@@ -70,7 +70,7 @@ def _exported(
 
     batch = {0: torch.export.Dim("batch")}
     example = torch.zeros(2 if dynamic_batch else 1, *input_shape)
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             folded(model).cpu(),
             (example,),
@@ -106,8 +106,8 @@ def _strip(proto: onnx.ModelProto) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what the exporter prints, logs and warns about versions of itself off the terminal."""
+def quiet() -> Iterator[None]:
+    """Keep what exporters print, log and warn about themselves off the terminal."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
     try:

@@ -40,6 +40,9 @@ class Config(StrictModel):
     n_calibration: Annotated[int, Field(ge=1, description="training images that set ranges")] = 128
     seed: Annotated[int, Field(ge=0, description="which of the images those are")] = 0
     method: Literal["minmax", "percentile", "entropy"] = "minmax"
+    symmetric: bool = Field(
+        False, description="signed activations around 0, float biases: what TensorRT and NPUs take"
+    )
     target_agreement: Annotated[
         float, Field(gt=0, le=1, description="top-1 agreement below which layers stay float")
     ] = 0.99
@@ -122,6 +125,7 @@ class _Int8Exporter:
             images[chosen],
             images[others] if len(others) else images[chosen],
             method=config.method,
+            symmetric=config.symmetric,
             target_agreement=config.target_agreement,
             max_float_layers=config.max_float_layers,
         )
@@ -129,6 +133,7 @@ class _Int8Exporter:
             "n_calibration": len(chosen),
             "seed": config.seed,
             "method": config.method,
+            "symmetric": config.symmetric,
             "agreement_all_int8": round(found.agreement_all_int8, 4),
             "agreement": round(found.agreement, 4),
             "float_layers": list(found.float_layers),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,9 @@ class _NcnnExporter:
         example = torch.zeros(1, *input_shape)
         with torch.no_grad(), tempfile.TemporaryDirectory() as temporary:
             script = Path(temporary, "model.pt")
-            traced = torch.jit.trace(folded(model).cpu(), example)  # type: ignore[no-untyped-call]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # pnnx reads TorchScript only
+                traced = torch.jit.trace(folded(model).cpu(), example)  # type: ignore[no-untyped-call]
             traced.save(str(script))
             sizes = ",".join(str(n) for n in example.shape)
             done = subprocess.run(

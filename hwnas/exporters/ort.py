@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from pydantic import Field
 
 from hwnas.core.config import StrictModel
 from hwnas.core.store import write_bytes
-from hwnas.exporters.float_graph import OPSET, float_graph
+from hwnas.exporters.float_graph import OPSET, float_graph, quiet
 from hwnas.exporters.manifest import ModelFile
 from hwnas.exporters.opened import Images, OpenModel
 from hwnas.interfaces import Exporter
@@ -86,7 +84,7 @@ class _OrtExporter:
         with tempfile.TemporaryDirectory() as name:
             source = Path(name, "model.onnx")
             source.write_bytes(proto.SerializeToString())
-            with contextlib.redirect_stdout(io.StringIO()):
+            with quiet():
                 convert_onnx_models_to_ort(
                     source,
                     optimization_styles=[OptimizationStyle.Fixed],

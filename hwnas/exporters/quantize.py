@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from hwnas.exporters.float_graph import quiet
 from hwnas.exporters.opened import Images
 
 __all__ = ["Quantized", "quantized"]
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 16
 N_JUDGED = 64  # images that judge single layers
+REMOVABLE = ("Clip", "Relu")
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,16 @@ def quantized(
     judged: Images,
     *,
     method: str,
+    symmetric: bool = False,
     target_agreement: float,
     max_float_layers: float,
 ) -> Quantized:
-    """`proto` in 8 bits with ranges of `calibration` [n, C, H, W] and top-1 checked on `judged`."""
+    """`proto` in 8 bits with ranges of `calibration` [n, C, H, W] and top-1 checked on `judged`.
+
+    symmetric: signed activations with the zero point 0, and biases that stay float.
+    """
     graph = onnx.shape_inference.infer_shapes(proto)
-    quantize = _Quantizer(graph, _ranges(graph, calibration, method))
+    quantize = _Quantizer(graph, _ranges(graph, calibration, method), symmetric)
     layers = [node.name for node in graph.graph.node if node.op_type in ("Conv", "Gemm")]
     expected = _logits(proto, judged)
 
@@ -84,8 +90,8 @@ def quantized(
 class _Quantizer:
     """The graph in 8 bits: whole, only some layers, or all but some."""
 
-    def __init__(self, graph: onnx.ModelProto, ranges: Any) -> None:
-        self.graph, self.ranges = graph, ranges
+    def __init__(self, graph: onnx.ModelProto, ranges: Any, symmetric: bool) -> None:
+        self.graph, self.ranges, self.symmetric = graph, ranges, symmetric
 
     def __call__(self, only: Sequence[str] = (), but: Sequence[str] = ()) -> onnx.ModelProto:
         from onnxruntime.quantization import QuantType
@@ -98,18 +104,29 @@ class _Quantizer:
             True,  # per channel
             False,  # weights use all 8 bits
             QuantType.QInt8,
-            QuantType.QUInt8,
+            QuantType.QInt8 if self.symmetric else QuantType.QUInt8,
             self.ranges,
             list(only),
-            list(but),
+            self._excluded(but),
             _op_types(),
-            {},
+            {"ActivationSymmetric": True, "QuantizeBias": False} if self.symmetric else {},
         )
         quantizer.quantize_model()
         quantizer.model.topological_sort()
         model: onnx.ModelProto = quantizer.model.model
         del model.graph.value_info[:]
         return model
+
+    def _excluded(self, layers: Sequence[str]) -> list[str]:
+        """Float layers, and the activation functions that they read.
+
+        ONNX Runtime takes a Clip or Relu out where the range of 8 bits clips by itself, also if its
+        only reader is a float layer, for which nothing then clips.
+        """
+        nodes = self.graph.graph.node
+        read = {name for node in nodes if node.name in layers for name in node.input}
+        feeding = [n.name for n in nodes if n.op_type in REMOVABLE and n.output[0] in read]
+        return [*layers, *feeding]
 
 
 def _op_types() -> list[str]:
@@ -128,7 +145,7 @@ def _ranges(graph: onnx.ModelProto, images: Images, method: str) -> Any:
         "percentile": CalibrationMethod.Percentile,
         "entropy": CalibrationMethod.Entropy,
     }
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, quiet():
         source = Path(folder, "float.onnx")
         source.write_bytes(graph.SerializeToString())
         calibrator = create_calibrator(

@@ -6,11 +6,15 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from hwnas.core.errors import UserError
+from hwnas.core.rng import rng
 from hwnas.exporters import REGISTRY
 from hwnas.exporters.engine import EngineExporter, check_engine
+from hwnas.exporters.quantize import quantized
 from hwnas.onnx_build import network
 from hwnas.onnx_precision import to_precision
 from hwnas.spaces.lowering import lower
@@ -67,6 +71,21 @@ def test_a_real_engine_of_a_gpu_that_is_not_here(
     assert facts["inputs"] == [{"name": "input", "shape": [-1, 3, 16, 16], "dtype": "FLOAT"}]
     assert facts["outputs"] == [{"name": "logits", "shape": [-1, 10], "dtype": "FLOAT"}]
     assert facts["size_bytes"] == engine.stat().st_size > 10_000
+
+
+def test_an_engine_in_8_bits_is_of_a_symmetric_graph(folder: Path) -> None:
+    need_rtx()
+    graph = onnx.load(folder / "model.onnx")
+    images = rng(0, "images").standard_normal((16, 3, 16, 16)).astype(np.float32)
+    settings = {"method": "minmax", "target_agreement": 0.01, "max_float_layers": 0.0}
+    found = quantized(graph, images, images, symmetric=True, **settings)
+    (folder / "model.int8.onnx").write_bytes(found.model.SerializeToString())
+    engine, _ = rtx(folder, DEFAULT, "int8")
+    assert check_engine(engine, source=folder / "model.int8.onnx")["precision"] == "int8"
+    found = quantized(graph, images, images, **settings)
+    (folder / "model.int8.onnx").write_bytes(found.model.SerializeToString())
+    with pytest.raises(UserError, match="symmetric: true"):
+        rtx(folder, DEFAULT, "int8")
 
 
 def test_a_broken_model_and_an_unknown_gpu_are_refused(folder: Path) -> None:

@@ -16,12 +16,14 @@ from torch import nn
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.exporters import float_graph, fp16, int8, ort, pt2
+from hwnas.exporters import quantize as quantize_module
 from hwnas.exporters.opened import OpenModel, onnxruntime_model
 from hwnas.exporters.quantize import quantized
 from hwnas.nets.subnet import build_subnet
 from hwnas.onnx_build import network
 from hwnas.spaces.lowering import lower
 from hwnas.spaces.space import SearchSpace
+from tests.mobile_spaces import MOBILE_SPACES
 
 SHAPE = (3, 16, 16)
 IMAGES = rng(0, "formats").standard_normal((48, *SHAPE)).astype(np.float32)
@@ -156,6 +158,30 @@ def test_layers_that_suffer_stay_float(tiny_space: SearchSpace) -> None:
     mended = quantized(graph, IMAGES[:16], IMAGES[16:], max_float_layers=0.9, **settings)
     assert mended.agreement_all_int8 == spoiled.agreement
     assert mended.agreement >= 0.9 and mended.float_layers
+
+
+def test_float_layers_read_what_their_activation_clips() -> None:
+    """With all depthwise layers float, the rest in 8 bits still agrees: no ReLU6 went missing."""
+    space = MOBILE_SPACES["proxyless"]
+    graph = network(lower(space, space.smallest()), batch=None)
+    px = graph.graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    images = 3 * rng(0, "wide").standard_normal((16, 3, px, px)).astype(np.float32)
+    inferred = onnx.shape_inference.infer_shapes(graph)
+    quantize = quantize_module._Quantizer(
+        inferred, quantize_module._ranges(inferred, images, "minmax"), symmetric=False
+    )
+    depthwise = [
+        node.name
+        for node in graph.graph.node
+        if any(a.name == "group" and a.i > 1 for a in node.attribute)
+    ]
+    expected, whole, some = (
+        quantize_module._logits(model, images)
+        for model in (graph, quantize(), quantize(but=depthwise))
+    )
+    scale = np.abs(expected).max()
+    assert np.abs(whole - expected).max() < 0.2 * scale
+    assert np.abs(some - expected).max() < 0.2 * scale
 
 
 def test_ort_is_what_onnxruntime_mobile_reads(net: nn.Module, tmp_path: Path) -> None:
