@@ -11,13 +11,19 @@ from hwnas.core.pareto import non_dominated
 from hwnas.core.store import read_json
 from hwnas.interfaces import Evaluation
 from hwnas.latency.table import LatencyTable
+from hwnas.pipeline.alone import read_alone
 from hwnas.pipeline.analyzing import analyze_run
 from hwnas.pipeline.evaluations import evaluator
 from hwnas.pipeline.finetuning import networks
 from hwnas.pipeline.labelling import labelled
 from hwnas.pipeline.predicting import read_report
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.searching import read_archive, read_result, winners_by_device
+from hwnas.pipeline.searching import (
+    read_archive,
+    read_closing,
+    read_result,
+    winners_by_device,
+)
 from hwnas.pipeline.verifying import read_results
 from hwnas.report.data import (
     Curve,
@@ -30,6 +36,7 @@ from hwnas.report.data import (
     ReportData,
     Training,
     Trust,
+    Truth,
     Winners,
 )
 from hwnas.report.html import write_report
@@ -62,7 +69,8 @@ def write_run_report(project: Project) -> Path:
             training=_training(project),
             winner=_drawing(project) if f"finetune/{name}" in done else None,
             winners=_winners(project) if f"search/{name}" in done else None,
-            facts=_facts(project),
+            truths=_truths(project) if f"finetune/{name}" in done else (),
+            facts=_facts(project, has_search=f"search/{name}" in done),
             warnings=tuple(f"{check.name}: {check.detail}" for check in failed),
         ),
         path,
@@ -217,7 +225,29 @@ def _winners(project: Project) -> Winners | None:
     )
 
 
-def _facts(project: Project) -> dict[str, str]:
+def _truths(project: Project) -> tuple[Truth, ...]:
+    return tuple(
+        Truth(
+            alone.candidate.arch.key,
+            alone.candidate.predicted,
+            alone.supernet_top1,
+            alone.trained.top1,
+        )
+        for alone in read_alone(project)
+    )
+
+
+def _closing(project: Project) -> dict[str, str]:
+    """How the search ended on its devices, where it was re-timed."""
+    closings = {device: read_closing(project, device) for device in winners_by_device(project)}
+    return {
+        f"closing on {device}": closing.reason
+        for device, closing in closings.items()
+        if closing is not None
+    }
+
+
+def _facts(project: Project, *, has_search: bool) -> dict[str, str]:
     config, info = project.config, project.data.info
     host = read_json(project.run.path("env.json"))
     seconds = {name: record.seconds for name, record in project.run.ledger().items()}
@@ -236,6 +266,7 @@ def _facts(project: Project) -> dict[str, str]:
             for c in config.search.constraints
         ),
         "searcher": config.search.searcher.name,
+        **(_closing(project) if has_search else {}),
         "seed": str(config.seed),
         "host": f"{host['cpu']}, {host['n_cpus']} CPUs, {host['system']}",
         "packages": ", ".join(f"{name} {version}" for name, version in host["packages"].items()),

@@ -21,6 +21,7 @@ __all__ = [
     "ReportData",
     "Training",
     "Trust",
+    "Truth",
     "Winners",
 ]
 
@@ -150,6 +151,19 @@ class Winners:
 
 
 @dataclass(frozen=True)
+class Truth:
+    """One of the search's best archs, trained alone: what was believed of it, and what is so.
+
+    `predicted`: score of the predictor; accuracies on the validation split.
+    """
+
+    key: str
+    predicted: float
+    supernet_top1: float
+    trained_top1: float
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything a report can show. `facts`: device, seed, host, config, ... in display order."""
 
@@ -162,5 +176,6 @@ class ReportData:
     training: Training | None = None
     winner: Drawing | None = None
     winners: Winners | None = None
+    truths: tuple[Truth, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ from hwnas.report.data import (
     ReportData,
     Training,
     Trust,
+    Truth,
     Winners,
 )
 from hwnas.report.drawing import draw_network
@@ -129,11 +130,25 @@ def test_says_the_numbers_that_matter(data: ReportData) -> None:
 
 def test_missing_parts_say_so_and_the_rest_stays(data: ReportData) -> None:
     assert Page(render_report(ReportData("empty"))).text.count("not run yet") == 6
-    no_section = ("title", "facts", "warnings", "winners", "trust")  # the last two: not always
+    no_section = (
+        "title",
+        "facts",
+        "warnings",
+        "winners",
+        "trust",
+        "truths",
+    )  # the last three: not always
     sections = [f.name for f in fields(ReportData) if f.name not in no_section]
     for name in sections:
         only = replace(ReportData("one part"), **{name: getattr(data, name)})
         assert Page(render_report(only)).text.count("not run yet") == 5, name
+
+
+def test_what_was_trained_alone_stands_beside_what_was_believed(data: ReportData) -> None:
+    page = Page(render_report(replace(data, truths=(Truth("abc123", -0.4567, 0.7112, 0.7654),))))
+    for shown in ("abc123", "-0.457", "71.12%", "76.54%"):
+        assert shown in page.text
+    assert "Trained alone" not in Page(render_report(data)).text
 
 
 def test_winners_of_several_devices_are_priced_on_each_other(data: ReportData) -> None:
