@@ -241,6 +241,8 @@ def _known_keys(model: type[BaseModel], path: tuple[Any, ...], data: Any) -> lis
         name = data.get("name") if isinstance(data, dict) else None
         if registry is not None and name in registry.names:
             current = registry.load(name).Config
+        elif type(None) in get_args(field.annotation):  # an optional section
+            current = get_args(field.annotation)[0]
         else:
             current = field.annotation
     if isinstance(current, type) and issubclass(current, BaseModel):

@@ -89,9 +89,10 @@ def train_supernet(
     ema = None
     if config.ema is not None:
         ema = ModelEmaV3(supernet, config.ema.decay, use_warmup=config.ema.warmup)
-    used: Supernet = supernet if ema is None else ema.module.train()
+    average: Supernet | None = None if ema is None else ema.module.train()
+    used = supernet if average is None else average
     store = Checkpoints(checkpoints, _identity(data, run_step), config.keep_last)
-    restored = store.restore(supernet, stepper.optimizer, average=used if ema else None)
+    restored = store.restore(supernet, stepper.optimizer, average=average)
     start, state = 0, _State()
     if restored is not None:
         start = restored[0]
@@ -131,7 +132,7 @@ def train_supernet(
                 store.save_best(used, {"step": str(done), "mean_top1": f"{mean:.4f}"})
         if done % config.checkpoint_every == 0 or done == config.steps:
             notes = state.plain(run_step)
-            store.save(done, supernet, stepper.optimizer, notes, average=used if ema else None)
+            store.save(done, supernet, stepper.optimizer, notes, average=average)
         progress(done, config.steps, state.note)
     return used
 

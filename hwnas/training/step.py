@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -132,7 +132,6 @@ class Trials:
     data: DataModule
     batch_size: int
     n_images: int = 2048  # first ones of the validation split, which the batches are drawn from
-    _losses: list[float] = field(default_factory=list)
 
     @cached_property
     def _images(self) -> Batch:

@@ -20,12 +20,12 @@ def tensorboard_rows(folder: Path) -> Callable[[dict[str, Any]], None]:
     require("tensorboard", extra="tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    writer = SummaryWriter(str(folder))
 
     def write(row: dict[str, Any]) -> None:
         for name, value in scalars(row).items():
-            writer.add_scalar(name, value, row["step"])  # type: ignore[no-untyped-call]
-        writer.flush()  # type: ignore[no-untyped-call]
+            writer.add_scalar(name, value, row["step"])
+        writer.flush()
 
     return write
 

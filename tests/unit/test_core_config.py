@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from hwnas.core.config import StrictModel, build_model, override, parse_yaml, read_yaml, variant
+from hwnas.core.config import (
+    LATER,
+    StrictModel,
+    build_model,
+    override,
+    parse_yaml,
+    read_yaml,
+    settled,
+    variant,
+)
 from hwnas.core.errors import UserError
 from hwnas.spaces import REGISTRY as SPACES
 
@@ -137,3 +147,21 @@ def test_no_plain_data_ends_in_a_traceback(data: dict):
     except UserError:
         return
     assert model.inner.rate > 0 and isinstance(model.steps, int)
+
+
+class Part(StrictModel):
+    old: int = 1
+    new: Annotated[int, LATER] = 2
+
+
+class Whole(StrictModel):
+    inner: Part = Part()
+    optional: Annotated[Part | None, LATER] = None
+
+
+def test_settled_leaves_out_what_came_later_and_has_its_default():
+    assert settled(Whole()) == {"inner": {"old": 1}}
+    assert settled(Whole(inner=Part(new=3))) == {"inner": {"old": 1, "new": 3}}
+    assert settled(Whole(optional=Part())) == {"inner": {"old": 1}, "optional": {"old": 1}}
+    with pytest.raises(UserError, match="did you mean 'old'"):
+        build_model(Whole, {"optional": {"olds": 3}}, where="test")

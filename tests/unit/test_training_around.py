@@ -136,7 +136,7 @@ class Linear(torch.nn.Module):
     def __init__(self):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
-        self.weight = torch.nn.Parameter(torch.randn(10, 1, generator=generator))
+        self.weight = torch.nn.Parameter(torch.randn(10, 3, generator=generator))
 
     def forward(self, x, arch, rng=None, *, dropout=0.0, drop_path=0.0):
         return x.mean((2, 3)) @ self.weight.T * (1 + sum(arch.codes))
@@ -224,8 +224,8 @@ def test_activations_behind_the_residual_add_train_in_the_same_loop(tmp_path):
         name: mobile
         resolutions: [8, 10]
         stem: {widths: [8], act: relu}
-        stages: [{widths: [8, 16], depths: [1, 2], expands: [2], stride: 2, act: relu,
-                  out_act: swish}]
+        stages: [{widths: [8, 16], depths: [1, 2], kernels: [3], expands: [2], stride: 2,
+                  act: relu, out_act: swish}]
         head: {width: 16, act: relu}
     """
     settings = build_model(mobile.Config, parse_yaml(text, where="test"), where="test")

@@ -96,3 +96,54 @@ def test_teacher_gets_no_gradient():
     student, teacher = (torch.randn(4, 3, requires_grad=True) for _ in range(2))
     soft_cross_entropy(student, teacher).backward()
     assert student.grad is not None and teacher.grad is None
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({"schedule": "constant"}, lambda t: 0.1),
+        ({"schedule": "step", "decay_every": 0.25}, lambda t: 0.1 * 0.1 ** (t // 25)),
+        ({"schedule": "poly"}, lambda t: 0.1 * (1 - t / 100) ** 0.5),
+        ({"schedule": "tanh"}, lambda t: 0.05 * (1 - math.tanh(-7 * (1 - t / 100) + 3 * t / 100))),
+    ],
+    ids=["constant", "step", "poly", "tanh"],
+)
+def test_schedules_are_timms_and_have_no_memory(changes, expected):
+    stepper = Stepper(net(), config(**changes), n_steps=100)
+    for step in (99, 0, 24, 25, 50, 75):
+        stepper.start(step)
+        assert stepper.lr == pytest.approx(expected(step))
+
+
+def test_values_of_gradients_are_clipped():
+    model = net()
+    before = [p.detach().clone() for p in model.parameters()]
+    stepper = Stepper(model, config(clip_value=0.5, lr=1.0), n_steps=10)
+    stepper.start(0)
+    for p in model.parameters():
+        p.grad = torch.full_like(p, 3.0)
+    stepper.finish([1.0], step=0, nets=["net"])
+    for old, new in zip(before, model.parameters(), strict=True):
+        torch.testing.assert_close(old - new, torch.full_like(old, 0.5))
+
+
+def test_a_gradient_that_overflows_in_fp16_is_dropped_and_lowers_the_scale():
+    model = net()
+    before = [p.detach().clone() for p in model.parameters()]
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    stepper = Stepper(model, config(), n_steps=10, scaler=scaler)
+    for scale in (4.0, 2.0):
+        assert scaler.get_scale() == scale
+        stepper.start(0)
+        scaler.scale(model(torch.randn(2, 3, 4, 4)).sum()).backward()
+        next(model.parameters()).grad[0, 0, 0, 0] = math.inf
+        stepper.finish([1.0], step=0, nets=["net"])
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+    stepper.start(1)
+    scaler.scale(model(torch.randn(2, 3, 4, 4)).pow(2).sum()).backward()
+    stepper.finish([1.0], step=1, nets=["net"])
+    assert not torch.equal(next(model.parameters()), before[0])
+    with pytest.raises(UserError, match="loss is not finite"):
+        stepper.start(2)
+        scaler.scale(model(torch.randn(2, 3, 4, 4)).sum()).backward()
+        stepper.finish([math.nan], step=2, nets=["net"])
