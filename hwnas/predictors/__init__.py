@@ -8,6 +8,7 @@ REGISTRY = Registry(
     infrastructure=frozenset(
         {
             "blend",
+            "descent",
             "ensemble",
             "evaluate",
             "graph",

@@ -9,21 +9,20 @@ records, 0.69 against 0.82 on nasbench201's).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng, stable_seed
 from hwnas.core.stats import kendall_tau
 from hwnas.interfaces import FloatArray
+from hwnas.predictors.descent import train
 from hwnas.predictors.labels import (
     RobustScale,
     check_codes,
@@ -31,14 +30,13 @@ from hwnas.predictors.labels import (
     not_fitted,
     spread_factor,
 )
-from hwnas.predictors.process import Process, fit_process, forecast
+from hwnas.predictors.process import Processes, fit_processes
 from hwnas.predictors.recipe import Recipe
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["EnsemblePredictor"]
 
 PREDICT_CHUNK = 256  # fastest of 64..2048 on one core: activations stay in cache
-WARM_UP_FRACTION = 0.05
 FLOOR = 2.0
 """Weight of the mean spread beside an arch's own: members agree by chance where they are few.
 
@@ -49,7 +47,7 @@ PRIOR_LABELS = 10
 
 Encode = Callable[[Codes], tuple[NDArray[Any], ...]]
 Make = Callable[[torch.Generator], nn.Module]
-Smooth = Callable[[Codes], FloatArray]
+Smooth = Callable[[Codes], tuple[FloatArray, ...]]
 
 
 @dataclass(frozen=True)
@@ -60,8 +58,8 @@ class _Fitted:
     offset: FloatArray  # [e, 1]
     floor: float  # of the spread, in standardised scores
     factor: float  # from spread to std
-    process: Process | None
-    share: float  # of the process in the mean, the rest is the networks'
+    processes: Processes
+    share: float  # of the processes in the mean, the rest is the networks'
 
     def spread(self, mean: FloatArray, std: FloatArray) -> FloatArray:
         """Uncalibrated std in the labels' unit of standardised scores with this mean and std."""
@@ -78,7 +76,8 @@ class EnsemblePredictor:
         recipe: training settings.
         encode: codes to the module's inputs, arrays with one row per arch.
         make: builds the module, drawing its weights from the generator.
-        smooth: codes to features [n, f] of a Gaussian process that is averaged with the networks.
+        smooth: codes to features [n, f] of every Gaussian process that joins the networks; () where
+            there are none.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class EnsemblePredictor:
         recipe: Recipe,
         encode: Encode,
         make: Make,
-        smooth: Smooth | None = None,
+        smooth: Smooth = lambda codes: (),
     ) -> None:
         self.space = space
         self._seed, self._recipe, self._encode, self._make = seed, recipe, encode, make
@@ -105,21 +104,20 @@ class EnsemblePredictor:
         seen = folds != np.arange(self._recipe.members)[:, None]  # [e, n]
         net = self._new_net()
         inputs = [torch.from_numpy(array) for array in self._encode(codes)]
-        batches = _batches(self._recipe, len(codes), self._seed)
         labels = torch.from_numpy(targets).float()
-        _train(net, inputs, labels, torch.from_numpy(seen).float(), batches, self._recipe)
+        train(net, inputs, labels, torch.from_numpy(seen).float(), self._recipe, seed=self._seed)
 
         outputs = _outputs(net, self._encode, codes)
         gain, offset = _least_squares(outputs, targets, seen)
         members = gain * outputs + offset
         floor = FLOOR * float(members.std(axis=0).mean())
         held_back = members[folds, np.arange(len(codes))]
-        process, share = None, 0.0
-        if self._smooth is not None:
-            process, left_out = fit_process(self._smooth(codes), targets, seed=self._seed)
+        processes, share = Processes(()), 0.0
+        if features := self._smooth(codes):
+            processes, left_out = fit_processes(features, targets, seed=self._seed)
             share = _share(held_back, left_out, targets)
             held_back = (1 - share) * held_back + share * left_out
-        fitted = _Fitted(net, scale, gain, offset, floor, 1.0, process, share)
+        fitted = _Fitted(net, scale, gain, offset, floor, 1.0, processes, share)
         residuals = scale.restore(held_back) - scores
         factor = spread_factor(residuals, fitted.spread(held_back, members.std(axis=0)))
         self._fitted = replace(fitted, factor=factor)
@@ -130,8 +128,8 @@ class EnsemblePredictor:
         check_codes(self.space, codes)
         members = fitted.gain * _outputs(fitted.net, self._encode, codes) + fitted.offset
         mean = members.mean(axis=0)
-        if self._smooth is not None and fitted.process is not None:
-            smooth = forecast(fitted.process, self._smooth(codes))
+        if fitted.processes.parts:
+            smooth = fitted.processes.forecast(self._smooth(codes))
             mean = (1 - fitted.share) * mean + fitted.share * smooth
         return fitted.scale.restore(mean), fitted.factor * fitted.spread(mean, members.std(axis=0))
 
@@ -145,8 +143,9 @@ class EnsemblePredictor:
                 "scale": np.array([fitted.scale.median, fitted.scale.unit]),
                 "members": np.hstack([fitted.gain, fitted.offset]),
                 "spread": np.array([fitted.floor, fitted.factor]),
+                "share": np.array([fitted.share]),
             }
-            | _process_state(fitted)
+            | fitted.processes.state()
         )
 
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
@@ -162,7 +161,8 @@ class EnsemblePredictor:
             median, unit = state["scale"].tolist()
             gain, offset = np.hsplit(np.asarray(state["members"], dtype=np.float64), 2)
             floor, factor = state["spread"].tolist()
-            process, share = _load_process(state) if self._smooth is not None else (None, 0.0)
+            n_processes = len(self._smooth(self.space.codes([])))
+            processes, (share,) = Processes.load(state, n_processes), state["share"].tolist()
         except (KeyError, RuntimeError, ValueError) as error:
             raise UserError(
                 "not the state of this predictor",
@@ -171,7 +171,7 @@ class EnsemblePredictor:
                 fix="fit the predictor again",
             ) from error
         self._fitted = _Fitted(
-            net, RobustScale(median, unit), gain, offset, floor, factor, process, share
+            net, RobustScale(median, unit), gain, offset, floor, factor, processes, share
         )
 
     def _new_net(self) -> nn.Module:
@@ -183,23 +183,6 @@ class EnsemblePredictor:
         return self._fitted
 
 
-def _process_state(fitted: _Fitted) -> dict[str, NDArray[Any]]:
-    if fitted.process is None:
-        return {}
-    process = fitted.process
-    return {
-        "process.points": process.points.copy(),
-        "process.weights": process.weights.copy(),
-        "process.settings": np.array([process.length, process.mean, fitted.share]),
-    }
-
-
-def _load_process(state: dict[str, NDArray[Any]]) -> tuple[Process, float]:
-    length, mean, share = state["process.settings"].tolist()
-    points, weights = state["process.points"], state["process.weights"]
-    return Process(points.copy(), weights.copy(), length, mean), share
-
-
 def _share(networks: FloatArray, process: FloatArray, targets: FloatArray) -> float:
     """Share in [0, 1] of the process that ranks held-back labels best: three arrays [n].
 
@@ -208,67 +191,6 @@ def _share(networks: FloatArray, process: FloatArray, targets: FloatArray) -> fl
     taus = [kendall_tau((1 - share) * networks + share * process, targets) for share in SHARES]
     best = SHARES[int(np.argmax(taus))]
     return (len(targets) * best + PRIOR_LABELS * 0.5) / (len(targets) + PRIOR_LABELS)
-
-
-def _batches(recipe: Recipe, n: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Rows of every step: fresh permutations cut into whole batches."""
-    size = min(recipe.batch_size, n)
-    per_epoch = n // size
-    for step in range(recipe.n_steps(n)):
-        epoch, position = divmod(step, per_epoch)
-        if position == 0:
-            order = rng(seed, "predictor/order", epoch).permutation(n)
-        yield order[position * size : (position + 1) * size]
-
-
-def _train(
-    net: nn.Module,
-    inputs: list[Tensor],
-    targets: Tensor,
-    seen: Tensor,
-    batches: Iterator[NDArray[np.int64]],
-    recipe: Recipe,
-) -> None:
-    """Minimise the recipe's loss on `targets` [n]; `seen` [e, n] is 1 where a member learns."""
-    groups: list[dict[str, Any]] = [
-        {"params": [p for name, p in net.named_parameters() if not name.endswith("bias")]},
-        {"params": [p for name, p in net.named_parameters() if name.endswith("bias")]},
-    ]
-    groups[1]["weight_decay"] = 0.0
-    optimiser = torch.optim.AdamW(
-        groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-    )
-    total = recipe.n_steps(len(targets))
-    warm_up = max(1, round(WARM_UP_FRACTION * total))
-    for step, rows in enumerate(batches):
-        picked = torch.from_numpy(rows)
-        outputs = net(*(tensor[picked] for tensor in inputs))
-        loss = _loss(outputs, targets[picked], seen[:, picked], recipe)
-        cosine = 0.5 * (1 + math.cos(math.pi * step / total))
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * cosine * min(1.0, (step + 1) / warm_up)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-
-
-def _loss(outputs: Tensor, targets: Tensor, weights: Tensor, recipe: Recipe) -> Tensor:
-    """Sum over members of each one's mean loss. `outputs`, `weights`: [e, b]; `targets`: [b]."""
-    loss = outputs.new_zeros(())
-    if recipe.loss == "listwise":
-        unseen = torch.where(weights > 0, 0.0, -torch.inf)
-        wanted = torch.softmax(targets + unseen, dim=1)
-        found = torch.log_softmax(outputs + unseen, dim=1)
-        return -(wanted * torch.where(weights > 0, found, 0.0)).sum()
-    if recipe.loss != "pairwise":
-        errors = weights * (outputs - targets) ** 2
-        loss = loss + (errors.sum(1) / weights.sum(1).clamp(min=1)).sum()
-    if recipe.loss != "mse":
-        better = (targets[:, None] > targets) * weights[:, :, None] * weights[:, None, :]
-        hinge = better * F.relu(recipe.margin - (outputs[:, :, None] - outputs[:, None, :]))
-        ranking = (hinge.sum((1, 2)) / better.sum((1, 2)).clamp(min=1)).sum()
-        loss = loss + (recipe.ranking_weight if recipe.loss == "both" else 1.0) * ranking
-    return loss
 
 
 def _outputs(net: nn.Module, encode: Encode, codes: Codes) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Graph convolutional networks, averaged with a Gaussian process on the same graphs (default)."""
+"""Graph convolutional networks, averaged with Gaussian processes on the same archs (default)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Config(StrictModel):
     has_costs: bool = True
     """Whether the global node is told MACs, parameters and the shape of the whole graph."""
     has_process: bool = True
-    """Whether a Gaussian process on the same features is averaged with the networks."""
+    """Whether Gaussian processes on the same archs are averaged with the networks."""
     training: Recipe = Recipe()
 
 
@@ -40,7 +40,13 @@ def build(
 
     from hwnas.nets.graph_conv import GCN
     from hwnas.predictors.ensemble import EnsemblePredictor
-    from hwnas.predictors.graph import GraphBatch, flat_features, graph_batch, space_features
+    from hwnas.predictors.graph import (
+        GraphBatch,
+        choice_features,
+        flat_features,
+        graph_batch,
+        space_features,
+    )
     from hwnas.predictors.labels import whole
     from hwnas.predictors.proxies import proxy_columns
 
@@ -57,10 +63,14 @@ def build(
         known = batch.summary if config.has_costs else batch.summary[:, :0]
         return np.hstack([known, proxy_columns(proxies, codes)])
 
-    def smooth(codes: Codes) -> FloatArray:
+    def smooth(codes: Codes) -> tuple[FloatArray, ...]:
+        """Features of two processes: operators and costs, and these beside one-hot choices."""
+        if not config.has_process:
+            return ()
         batch = graph_batch(everything, codes)
-        features = [flat_features(everything, batch), summary(batch, codes)]
-        return np.hstack(features).astype(np.float64)
+        operators = np.hstack([flat_features(everything, batch), summary(batch, codes)])
+        choices = choice_features(everything, codes)
+        return operators.astype(np.float64), np.hstack([operators, choices]).astype(np.float64)
 
     def make(generator: torch.Generator) -> GCN:
         return GCN(
@@ -79,5 +89,5 @@ def build(
         recipe=config.training,
         encode=encode,
         make=make,
-        smooth=smooth if config.has_process else None,
+        smooth=smooth,
     )

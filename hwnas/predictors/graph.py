@@ -30,6 +30,7 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = [
     "GraphBatch",
+    "choice_features",
     "flat_features",
     "graph_batch",
     "live_graph",
@@ -123,11 +124,23 @@ def graph_batch(space: SearchSpace, codes: Codes) -> GraphBatch:
 
 def flat_features(space: SearchSpace, batch: GraphBatch) -> NDArray[np.float32]:
     """float32 [n, f]: features of all slots side by side, of total variance `FLAT_VARIANCE`."""
-    mean, std = _flat_scale(space)
+    flat = space_features(space)[batch.nodes[:, :-1]].reshape(len(batch.nodes), -1)
+    return _standardised(flat, *_flat_scale(space))
+
+
+def choice_features(space: SearchSpace, codes: Codes) -> NDArray[np.float32]:
+    """float32 [n, f]: one-hot choices, of total variance `FLAT_VARIANCE`."""
+    return _standardised(space.encode(codes), *_choice_scale(space))
+
+
+def _standardised(
+    features: NDArray[np.float32], mean: FloatArray, std: FloatArray
+) -> NDArray[np.float32]:
+    """Columns that vary over random archs, with equal shares of `FLAT_VARIANCE`."""
     varying = std > 1e-6
-    flat = space_features(space)[batch.nodes[:, :-1]].reshape(len(batch.nodes), len(mean))
     weight = np.sqrt(FLAT_VARIANCE / max(1, varying.sum()))
-    return np.asarray((flat[:, varying] - mean[varying]) / std[varying] * weight, dtype=np.float32)
+    scaled = (features[:, varying] - mean[varying]) / std[varying] * weight
+    return np.asarray(scaled, dtype=np.float32)
 
 
 @lru_cache(maxsize=32)
@@ -136,6 +149,13 @@ def _flat_scale(space: SearchSpace) -> tuple[FloatArray, FloatArray]:
     nodes = graph_batch(space, _typical(space)).nodes[:, :-1]
     flat = space_features(space)[nodes].reshape(len(nodes), -1).astype(np.float64)
     return flat.mean(axis=0), flat.std(axis=0)
+
+
+@lru_cache(maxsize=32)
+def _choice_scale(space: SearchSpace) -> tuple[FloatArray, FloatArray]:
+    """Mean and std of the one-hot choices over random archs of the space."""
+    one_hot = space.encode(_typical(space)).astype(np.float64)
+    return one_hot.mean(axis=0), one_hot.std(axis=0)
 
 
 def _typical(space: SearchSpace) -> Codes:

@@ -1,15 +1,18 @@
-"""A Gaussian process in closed form: the smooth half of the graph predictor."""
+"""Gaussian processes in closed form: the smooth half of the graph predictor."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwnas.core.rng import rng
 from hwnas.interfaces import FloatArray
 
-__all__ = ["Process", "fit_process", "forecast"]
+__all__ = ["Process", "Processes", "fit_process", "fit_processes", "forecast"]
 
 LENGTHS = tuple(float(factor) for factor in 2.0 ** np.arange(-2, 8))
 """Squared length scales that are tried, in median squared distances of the training points."""
@@ -30,6 +33,61 @@ class Process:
     weights: FloatArray
     length: float
     mean: float
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Processes on different features of the same archs, averaged.
+
+    Measured with operators, operators beside one-hot choices, and both averaged (processes alone,
+    seeds 100 to 107, tau): 0.907, 0.906, 0.910 on 50 OFA records, 0.935, 0.930, 0.937 on 100,
+    0.9625, 0.9637, 0.9643 on 540; 100 of nasbench201 0.707, 0.700, 0.714; 100 of nas_bench_macro,
+    where the networks count for more, 0.868, 0.855, 0.864.
+    """
+
+    parts: tuple[Process, ...]
+
+    def forecast(self, features: Sequence[FloatArray]) -> FloatArray:
+        """Mean [n] over the processes, each at its own features [n, f]."""
+        forecasts = [forecast(p, own) for p, own in zip(self.parts, features, strict=True)]
+        mean: FloatArray = np.mean(forecasts, axis=0)
+        return mean
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Everything `load` needs."""
+        arrays: dict[str, NDArray[Any]] = {}
+        for i, part in enumerate(self.parts):
+            arrays[f"process{i}.points"] = part.points.copy()
+            arrays[f"process{i}.weights"] = part.weights.copy()
+            arrays[f"process{i}.settings"] = np.array([part.length, part.mean])
+        return arrays
+
+    @staticmethod
+    def load(state: Mapping[str, NDArray[Any]], n: int) -> Processes:
+        """Inverse of `state`, of n processes.
+
+        Raises:
+            KeyError: the state has fewer.
+        """
+        return Processes(
+            tuple(
+                Process(
+                    state[f"process{i}.points"].copy(),
+                    state[f"process{i}.weights"].copy(),
+                    *state[f"process{i}.settings"].tolist(),
+                )
+                for i in range(n)
+            )
+        )
+
+
+def fit_processes(
+    features: Sequence[FloatArray], targets: FloatArray, *, seed: int
+) -> tuple[Processes, FloatArray]:
+    """A process on each of the features, and what they say of each point when left out: [n]."""
+    fits = [fit_process(own, targets, seed=seed) for own in features]
+    left_out: FloatArray = np.mean([left_out for _, left_out in fits], axis=0)
+    return Processes(tuple(process for process, _ in fits)), left_out
 
 
 def fit_process(

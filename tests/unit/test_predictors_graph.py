@@ -14,6 +14,7 @@ from hwnas.pipeline.spaces import build_space
 from hwnas.predictors.graph import (
     FLAT_VARIANCE,
     _summary,
+    choice_features,
     flat_features,
     graph_batch,
     live_graph,
@@ -126,7 +127,11 @@ def test_summaries_are_near_standard_over_the_space(tiny_space):
 def test_flat_features_have_the_stated_variance(tiny_space):
     codes = tiny_space.sample(rng(1, "test"), 2000)
     flat = flat_features(tiny_space, graph_batch(tiny_space, codes))
-    assert flat.var(axis=0).sum() == pytest.approx(FLAT_VARIANCE, rel=0.1)
+    chosen = choice_features(tiny_space, codes)
+    for features in (flat, chosen):
+        assert features.var(axis=0).sum() == pytest.approx(FLAT_VARIANCE, rel=0.1)
+    one_hot = tiny_space.encode(codes)  # other archs, other features
+    assert len(np.unique(chosen, axis=0)) == len(np.unique(one_hot, axis=0))
 
 
 def test_chain_skips_absent_slots():

@@ -8,7 +8,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, WhiteKernel
 
 from hwnas.core.rng import rng
-from hwnas.predictors.process import fit_process, forecast
+from hwnas.predictors.process import Processes, fit_process, fit_processes, forecast
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +65,16 @@ def test_equal_points_and_constant_targets_are_no_trouble():
     np.testing.assert_allclose(left_out, 1)
     np.testing.assert_allclose(forecast(process, np.ones((3, 2))), 1)
     assert forecast(process, np.zeros((0, 2))).shape == (0,)
+
+
+def test_several_processes_are_averaged_and_survive_their_state(data):
+    features, targets, new = data
+    views, new_views = (features, features[:, :1]), (new, new[:, :1])
+    both, left_out = fit_processes(views, targets, seed=0)
+    alone = [fit_process(view, targets, seed=0) for view in views]
+    np.testing.assert_allclose(left_out, (alone[0][1] + alone[1][1]) / 2)
+    expected = (forecast(alone[0][0], new) + forecast(alone[1][0], new[:, :1])) / 2
+    np.testing.assert_allclose(both.forecast(new_views), expected)
+    np.testing.assert_array_equal(Processes.load(both.state(), 2).forecast(new_views), expected)
+    with pytest.raises(KeyError):
+        Processes.load(both.state(), 3)
