@@ -38,6 +38,10 @@ def analyze(
         list[Path] | None,
         typer.Option(help="Better labels of the same archs [supernet labels]; again per seed."),
     ] = None,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(help="With --records: a latency table, for the bias towards slow archs."),
+    ] = None,
     prune: Annotated[
         Path | None, typer.Option(help="Write the pruned space's `restrict:` section here.")
     ] = None,
@@ -58,7 +62,7 @@ def analyze(
         raise UserError("what to analyze?", expected="a run folder, or --records FILE")
     if records is not None:
         found, pair = analyzing.analyze_records(
-            records, ranking or "macs", target=target, reader=reader
+            records, ranking or "macs", target=target, tables=table or (), reader=reader
         )
     else:
         assert folder is not None

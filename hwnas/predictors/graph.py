@@ -124,8 +124,9 @@ def graph_batch(space: SearchSpace, codes: Codes) -> GraphBatch:
 
 def flat_features(space: SearchSpace, batch: GraphBatch) -> NDArray[np.float32]:
     """float32 [n, f]: features of all slots side by side, of total variance `FLAT_VARIANCE`."""
-    flat = space_features(space)[batch.nodes[:, :-1]].reshape(len(batch.nodes), -1)
-    return _standardised(flat, *_flat_scale(space))
+    mean, std = _flat_scale(space)
+    flat = space_features(space)[batch.nodes[:, :-1]].reshape(len(batch.nodes), len(mean))
+    return _standardised(flat, mean, std)
 
 
 def choice_features(space: SearchSpace, codes: Codes) -> NDArray[np.float32]:
