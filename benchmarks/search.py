@@ -34,11 +34,18 @@ if __name__ == "__main__":
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--seeds", type=int, default=None, help="fewer than the part's own")
     parser.add_argument("--cells", type=Path, default=Path("runs/search_cells"))
-    parser.add_argument("--table", type=Path, default=None, help="latency table for `front`")
+    parser.add_argument(
+        "--table", type=Path, default=None, help="latency table (not for `tabular`)"
+    )
+    parser.add_argument(
+        "--retime", type=Path, help="`steer`: time winners here, keep it in a folder"
+    )
     parser.add_argument("--format", choices=["json"], default="json")
     given = parser.parse_args()
     data = Path(os.environ["HWNAS_TEST_DATA"])
     for name in given.only.split(","):
         kept = cells.Cells(given.cells / name)
-        settings = cells.Settings(data=data, seeds=given.seeds, table=given.table)
+        settings = cells.Settings(
+            data=data, seeds=given.seeds, table=given.table, retime=given.retime
+        )
         print(json.dumps({"part": name, **PARTS[name](kept, settings)}, indent=1), flush=True)

@@ -14,11 +14,15 @@ __all__ = ["Cells", "Settings"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says. `seeds` None: the part's own number."""
+    """What the command line says. `seeds` None: the part's own number.
+
+    `retime`: folder for timings of the winners of `steer`; None: they are not timed.
+    """
 
     data: Path
     seeds: int | None
     table: Path | None
+    retime: Path | None = None
 
 
 @dataclass(frozen=True)

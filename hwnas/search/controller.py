@@ -26,7 +26,7 @@ __all__ = ["Predict", "Rescoring", "run_search"]
 
 SAVE_EVERY_S = 2.0  # what a kill costs at most, evaluations aside, which are never lost
 NOTE_EVERY_S = 1.0
-NOTED_POINTS = 4  # of the current front
+NOTED_FRONTS, NOTED_POINTS = 2, 4  # what is shown of the current fronts
 
 
 @runtime_checkable
@@ -175,11 +175,12 @@ def _fingerprint(
 
 
 def _note(archive: Archive) -> str:
-    """The best feasible score, and some points of the current front, `cost: score` each."""
+    """The best feasible score, and some points of the current fronts, `cost: score` each."""
     feasible = np.flatnonzero(archive.column("feasible"))
     best = float(archive.column("score")[feasible].max()) if len(feasible) else np.nan
     note = f"best {best:.4f} of {len(archive)} archs, {len(archive.evaluated)} evaluated"
-    for key in archive.cost_keys:
+    latencies = [key for key in archive.cost_keys if key.startswith("latency_ms@")]
+    for key in (latencies or archive.cost_keys)[:NOTED_FRONTS]:
         front = archive.front(key)
         shown = front[np.unique(np.linspace(0, len(front) - 1, NOTED_POINTS).round().astype(int))]
         points = zip(archive.column(key)[shown], archive.column("score")[shown], strict=True)
