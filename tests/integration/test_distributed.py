@@ -11,17 +11,20 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
+from hwnas.training.distributed import ALONE
+from tests.integration import two_halves
+
 CONFIG = Path(__file__).parent / "distributed.yaml"
+ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = "checkpoints/supernet.safetensors"
 
 
 def torchrun(*arguments: str, restarts: int = 0) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [f"--max-restarts={restarts}", "--monitor-interval=0.1", "-m", "hwnas", *arguments]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    command += [f"--max-restarts={restarts}", "--monitor-interval=0.1", "-m", *arguments]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
 
@@ -47,34 +50,42 @@ def alone(*arguments: str) -> None:
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that two processes trained."""
     run = tmp_path_factory.mktemp("together") / "run"
-    out, _ = finish(torchrun("train", str(run), "--config", str(CONFIG), "--format", "json"))
+    command = ("train", str(run), "--config", str(CONFIG), "--format", "json")
+    out, _ = finish(torchrun("hwnas", *command))
     assert json.loads(out)["table"][0]["step"] == 24  # rank 0 alone prints
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [12, 24]  # and writes
     return run
 
 
-def test_two_processes_equal_one_that_runs_the_same_two_halves(together: Path, tmp_path: Path):
-    """Issue 6: to 1e-6, with BN statistics per half and dropout off (the default)."""
-    run = tmp_path / "run"
-    alone("train", str(run), "--config", str(CONFIG), "--set", "train.accumulation=2")
-    halves, both = load_file(run / WEIGHTS), load_file(together / WEIGHTS)
-    assert halves.keys() == both.keys()
-    for name in halves:
-        torch.testing.assert_close(both[name], halves[name], rtol=0, atol=1e-6)
-    whole = tmp_path / "whole"  # the test can fail: undivided BN statistics are another training
-    alone("train", str(whole), "--config", str(CONFIG))
-    other = load_file(whole / WEIGHTS)
-    assert max(float((other[name] - both[name]).abs().max()) for name in other) > 1e-3
-    rows = [
-        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        for folder in (run, together)
-    ]
-    assert [row["step"] for row in rows[1]] == [12, 24]  # written once, by rank 0
-    for one, two in zip(*rows, strict=True):
-        assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of two gloo processes, each with its half of every batch."""
+    folder = tmp_path_factory.mktemp("halves")
+    finish(torchrun("tests.integration.two_halves", str(folder)))
+    return folder
+
+
+@pytest.mark.parametrize("case", two_halves.CASES)
+def test_two_processes_equal_one_that_runs_the_same_two_halves(
+    halves: Path, case: str, tmp_path: Path
+):
+    """Issue 6: to 1e-6, with BN statistics per half and dropout off."""
+
+    def difference(accumulation: int) -> float:
+        folder = tmp_path / str(accumulation)
+        folder.mkdir()
+        two_halves.train(folder, case, accumulation=accumulation, ranks=ALONE)
+        one, two = (load_file(path / "weights.safetensors") for path in (folder, halves / case))
+        assert one.keys() == two.keys()
+        return max(float((one[name] - two[name]).abs().max()) for name in one)
+
+    assert difference(accumulation=2) < 1e-6
+    assert difference(accumulation=1) > 1e-5  # undivided BN statistics are another training
 
 
 def test_labels_of_two_processes_are_those_of_one(together: Path, tmp_path: Path):
-    finish(torchrun("label", str(together)))
+    finish(torchrun("hwnas", "label", str(together)))
     labels = (together / "labels/supernet.json").read_bytes()
     journal = (together / "journal.jsonl").read_text().splitlines()
     assert len(set(journal)) == len(journal) == 12
@@ -92,7 +103,7 @@ def test_labels_of_two_processes_are_those_of_one(together: Path, tmp_path: Path
 
 def test_a_killed_rank_is_restarted_and_training_continues(together: Path, tmp_path: Path):
     run = tmp_path / "run"
-    process = torchrun("train", str(run), "--config", str(CONFIG), restarts=1)
+    process = torchrun("hwnas", "train", str(run), "--config", str(CONFIG), restarts=1)
     steps, deadline = run / "checkpoints/steps", time.monotonic() + 300
     while not list(steps.glob("step-*4.json")):
         assert process.poll() is None and time.monotonic() < deadline
@@ -114,7 +125,13 @@ def pid_of_rank(rank: int, agent: int) -> int:
 
 def test_what_one_process_gets_wrong_ends_all(tmp_path: Path):
     process = torchrun(
-        "train", str(tmp_path / "run"), "--config", str(CONFIG), "--set", "train.batch_size=33"
+        "hwnas",
+        "train",
+        str(tmp_path / "run"),
+        "--config",
+        str(CONFIG),
+        "--set",
+        "train.batch_size=33",
     )
     _, err = process.communicate(timeout=400)
     assert process.returncode == 1
