@@ -75,7 +75,7 @@ class GraphConv(nn.Module):
     def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
         """`x`: [e, b, nodes, width]; `adjacency`: [e * b, nodes, nodes * 3] of `_adjacency`."""
         messages = self.directions(x.flatten(1, 2))
-        mixed = torch.bmm(adjacency, messages.view(len(adjacency), -1, x.shape[-1]))
+        mixed = torch.bmm(adjacency, messages.view(*adjacency.shape[::2], x.shape[-1]))
         return x + F.relu(F.layer_norm(mixed, mixed.shape[-1:]), inplace=True).view_as(x)
 
 
