@@ -50,12 +50,15 @@ class MemoryData:
     """An `interfaces.DataModule` of images in memory; needs no workers.
 
     parts: per split, images float32 [N, C, base_px, base_px] in [0, 1] and labels int64 [N].
+    noise_std: of Gaussian noise on all images, the same in all channels; new in every epoch of
+    training, else always the same.
     """
 
     info: DataInfo
     parts: Mapping[Split, Batch]
     warper: Warper
     seed: int
+    noise_std: float = 0.0
 
     def train_batches(
         self, epoch: int, batch_size: int, *, rank: int = 0, n_ranks: int = 1
@@ -72,18 +75,19 @@ class MemoryData:
         part = part_of_batch(batch_size, rank, n_ranks)
         order = rng(self.seed, "data/order", epoch).permutation(len(labels))
         draws = self.warper.draw(len(labels), seed=self.seed, epoch=epoch)
+        noise = self._noise("train", epoch)
 
         def batches() -> Iterator[Batch]:
             for start in range(0, len(labels) - batch_size + 1, batch_size):
                 rows = order[start : start + batch_size][part]
                 x = self.warper(images[rows], draws[rows])
-                yield self._normalise(x), labels[rows]
+                yield self._normalise(x + noise[rows]), labels[rows]
 
         return batches()
 
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
         """All images of a split in fixed order, no augmentation."""
-        images, labels = self.parts[split]
+        images, labels = self._as_seen(split)
         for x, y in zip(torch.split(images, batch_size), torch.split(labels, batch_size)):
             yield self._normalise(x), y
 
@@ -93,11 +97,25 @@ class MemoryData:
         Raises:
             UserError: that many training images do not exist.
         """
-        images, _ = self.parts["train"]
+        images, _ = self._as_seen("train")
         n = n_batches * batch_size
         require_train_images(self.info, n, key="calibration: n_batches * batch_size")
         rows = rng(self.seed, "data/calibration").permutation(len(images))[:n]
         return [self._normalise(x) for x in torch.split(images[rows], batch_size)]
+
+    def _as_seen(self, split: Split) -> Batch:
+        """Images of a split with their noise, and labels."""
+        images, labels = self.parts[split]
+        return images + self._noise(split), labels
+
+    def _noise(self, split: Split, *stream: int) -> torch.Tensor:
+        """[N, 1, base_px, base_px]; without noise one 0 per image."""
+        n, px = len(self.parts[split][1]), self.info.base_px
+        if not self.noise_std:
+            return torch.zeros(n, 1, 1, 1)
+        random = rng(self.seed, "data/noise", split, *stream)
+        noise = random.standard_normal((n, 1, px, px), dtype=np.float32)
+        return torch.from_numpy(noise) * self.noise_std
 
     def _normalise(self, x: torch.Tensor) -> torch.Tensor:
         return normalise(x, self.info.mean, self.info.std)

@@ -62,20 +62,28 @@ def test_digits_without_augmentation_repeat_the_training_images():
     assert distance.max() < 1e-4
 
 
-def test_noise_on_digits_is_drawn_once_and_has_the_deviation_asked_for():
+def test_noise_on_digits_is_as_asked_for_and_new_in_every_epoch():
+    still = digits.Warp(rotate_degrees=0.0, scale=0.0, shear=0.0, shift=0.0, elastic=0.0)
     clean, noisy, again = (
-        digits.build(digits.Config(base_px=8, noise_std=std), seed=0) for std in (0.0, 0.5, 0.5)
+        digits.build(digits.Config(base_px=8, noise_std=std, augment=still), seed=0)
+        for std in (0.0, 0.5, 0.5)
     )
 
-    def pixels(data):
-        xs, ys = zip(*data.eval_batches("val", 512), strict=True)
+    def pixels(data, batches):
+        xs, ys = zip(*batches, strict=True)
         return torch.cat(xs) * data.info.std[0] + data.info.mean[0], torch.cat(ys)
 
-    (x, y), (noisy_x, noisy_y) = pixels(clean), pixels(noisy)
-    assert torch.equal(y, noisy_y)  # the same split
-    noise = noisy_x - x
-    assert abs(float(noise.std()) - 0.5) < 0.01 and abs(float(noise.mean())) < 0.01
-    assert torch.equal(noisy_x, pixels(again)[0])
+    for take in (lambda d: d.eval_batches("val", 512), lambda d: d.train_batches(0, 64)):
+        (x, y), (noisy_x, noisy_y) = pixels(clean, take(clean)), pixels(noisy, take(noisy))
+        assert torch.equal(y, noisy_y)  # the same split and order
+        noise = noisy_x - x
+        assert abs(float(noise.std()) - 0.5) < 0.01 and abs(float(noise.mean())) < 0.01
+        assert torch.equal(noisy_x, pixels(again, take(again))[0])
+    first, second = (
+        pixels(noisy, noisy.train_batches(e, 64))[0] - pixels(clean, clean.train_batches(e, 64))[0]
+        for e in (0, 1)
+    )
+    assert abs(float((first * second).mean())) < 0.01  # unrelated
 
 
 def test_digits_need_training_images():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -40,8 +41,8 @@ class Config(StrictModel):
         default=0.0,
         ge=0,
         le=10,
-        description="of Gaussian noise on every pixel of [0, 1], drawn once: clean digits are so"
-        " easy that good and bad networks look alike",
+        description="of Gaussian noise on every pixel of [0, 1], new in every epoch of training:"
+        " clean digits are so easy that good and bad networks look alike",
     )
     augment: Warp = Warp()
 
@@ -71,9 +72,6 @@ def build(config: Config, *, seed: int, n_workers: int = 0) -> DataModule:
     images = torch.nn.functional.interpolate(
         images, size=(config.base_px, config.base_px), mode="bicubic", align_corners=False
     ).clamp_(0, 1)
-    if config.noise_std:
-        noise = rng(seed, "data/noise").normal(0, config.noise_std, images.shape)
-        images = images + torch.from_numpy(noise.astype(np.float32))
     fractions = (1 - config.val_fraction - config.test_fraction, config.val_fraction)
     train, val, test = stratified_split(labels, fractions, rng(seed, "data/split"))
     rows: dict[Split, NDArray[np.int64]] = {"train": train, "val": val, "test": test}
@@ -81,7 +79,8 @@ def build(config: Config, *, seed: int, n_workers: int = 0) -> DataModule:
         split: (images[index].expand(-1, CHANNELS, -1, -1), torch.from_numpy(labels[index]))
         for split, index in rows.items()
     }
-    mean, std = float(images[train].mean()), float(images[train].std())
+    mean, clean_std = float(images[train].mean()), float(images[train].std())
+    std = math.hypot(clean_std, config.noise_std)
     info = DataInfo(
         name="digits",
         class_names=tuple(str(name) for name in bunch.target_names),
@@ -90,4 +89,5 @@ def build(config: Config, *, seed: int, n_workers: int = 0) -> DataModule:
         base_px=config.base_px,
         n_images={split: len(y) for split, (_, y) in parts.items()},
     )
-    return MemoryData(info, parts, Warper(**config.augment.model_dump()), seed)
+    warper = Warper(**config.augment.model_dump())
+    return MemoryData(info, parts, warper, seed, config.noise_std)
