@@ -78,7 +78,8 @@ def test_one_forward_per_arch_and_noise_on_the_first_alone():
 
 def test_temperature_softens_the_students_only():
     model, (x, y) = StandIn(), batch()
-    warm = sandwich_step(model, x, y, ARCHS, distill=distillation("kl", temperature=2.0))
+    warmer = distillation("soft_cross_entropy", temperature=2.0)
+    warm = sandwich_step(model, x, y, ARCHS, distill=warmer)
     cold = sandwich_step(model, x, y, ARCHS)
     assert warm[0] == pytest.approx(cold[0])
     with torch.no_grad():
