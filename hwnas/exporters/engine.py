@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import subprocess
 import sys
@@ -27,6 +28,7 @@ __all__ = [
     "describe_engine",
     "engine_name",
     "open_engine",
+    "run_engines",
 ]
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -158,7 +160,7 @@ def _static_batch(source: Path) -> int | None:
 
 
 def open_engine(path: Path) -> OpenModel:
-    """Engines run on their GPU only, by the kit's `trt_run.py`.
+    """Engines run on their GPU only, by the kit's `trt_run.py`; see `run_engines`.
 
     Raises:
         UserError: the engine is stale (see `check_engine`).
@@ -168,6 +170,26 @@ def open_engine(path: Path) -> OpenModel:
     raise CannotRunHere(
         "an engine runs on its GPU, by the kit", fix="python trt_run.py --check . in the bundle"
     )
+
+
+def run_engines(bundle: Path) -> tuple[bool, str]:
+    """Whether all engines of a bundle pass the kit's checks on this GPU, and what it printed.
+
+    Golden outputs, samples and latency are compared; a stale engine is refused.
+
+    Raises:
+        CannotRunHere: there is no NVIDIA GPU.
+    """
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise CannotRunHere("no NVIDIA GPU here, engines are not run", found=error) from error
+    done = subprocess.run(
+        [sys.executable, str(bundle / "trt_run.py"), "--check", str(bundle)],
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode == 0, (done.stdout + done.stderr).strip()
 
 
 def check_engine(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.core.env import host_facts
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import Progress
 from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.exporters.bundle import read_manifest
-from hwnas.exporters.manifest import InputSpec, LatencyFact, Manifest, ModelFile
+from hwnas.exporters.engine import check_engine, run_engines
+from hwnas.exporters.manifest import InputSpec, Manifest, ModelFile
 from hwnas.exporters.opened import CannotRunHere, OpenModel
 from hwnas.exporters.parity import ParityReport, compare_batches
 from hwnas.interfaces import DataModule
 from hwnas.pipeline.config import ExperimentConfig
-from hwnas.pipeline.profiling import Timings, time_models
+from hwnas.pipeline.retiming import check_latency
 
 __all__ = ["BundleReport", "verify_bundle"]
 
@@ -77,7 +75,7 @@ def verify_bundle(
         progress(done, len(manifest.models), model.path)
     latency: list[dict[str, Any]] = []
     if with_latency and config is not None:
-        latency, slow = _check_latency(folder, manifest, config, notes, progress)
+        latency, slow = check_latency(folder, manifest, config, notes, progress)
         failed += slow
     return BundleReport(tuple(rows), tuple(latency), tuple(failed), tuple(notes))
 
@@ -159,6 +157,8 @@ def _check_model(
 ) -> tuple[dict[str, Any], list[str]]:
     """A row, and what falls short."""
     row: dict[str, Any] = {"model": model.path, "precision": model.precision}
+    if model.path.endswith(".engine"):
+        return _check_engine(folder, model, row, notes)
     try:
         opened = _open(folder, model, threads)
         report = compare_batches(
@@ -186,6 +186,24 @@ def _check_model(
     if images.test is not None:
         problems += _check_accuracy(manifest, model, opened, images.test, row)
     return row | {"passed": not problems}, problems
+
+
+def _check_engine(
+    folder: Path, model: ModelFile, row: dict[str, Any], notes: list[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Whether it is of the model in the bundle; by the kit on its GPU, where there is one."""
+    try:
+        facts = check_engine(folder / model.path)
+        source = folder / str(facts["model"])
+        check_engine(folder / model.path, source=source)
+        row |= {"runtime": f"{facts['runtime']} {facts['runtime_version']}, {facts['capability']}"}
+        passed, text = run_engines(folder)
+    except CannotRunHere as error:
+        notes.append(f"{model.path}: {str(error).splitlines()[0]}")
+        return row | {"passed": None}, []
+    except (UserError, KeyError, OSError) as error:
+        return row | {"passed": False}, [str(error).splitlines()[0]]
+    return row | {"passed": passed}, [] if passed else [text[-500:]]
 
 
 def _parity_row(report: ParityReport) -> dict[str, Any]:
@@ -221,96 +239,3 @@ def _check_accuracy(
     if found >= promised[0] - ACCURACY_SLACK[model.precision]:
         return []
     return [f"test top-1 {found:.2%}, promised {promised[0]:.2%}"]
-
-
-def _check_latency(
-    folder: Path,
-    manifest: Manifest,
-    config: ExperimentConfig,
-    notes: list[str],
-    progress: Progress,
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Forecast, measured, here, and the limit, of every timed model; what falls short."""
-    here = host_facts()["cpu"]
-    rows, failed = [], []
-    for group in _groups(manifest.latency):
-        first = group[0]
-        can_run = first.device.transport == "local" and first.device.runtime == "onnxruntime"
-        timings = None
-        if can_run and first.host == here:
-            timings = _time_here(folder, group, config, progress)
-        else:
-            notes.append(
-                f"latency on {first.device.name} ({first.host}) not re-timed on {here}: run"
-                " `python ort_run.py --check .` there"
-            )
-        for fact in group:
-            row, problem = _latency_row(manifest, fact, timings, config)
-            rows.append(row)
-            failed += [problem] if problem else []
-    return rows, failed
-
-
-def _groups(facts: Sequence[LatencyFact]) -> list[list[LatencyFact]]:
-    """Facts of one device and host, timed in one interleaved run."""
-    found: dict[tuple[object, ...], list[LatencyFact]] = {}
-    for fact in facts:
-        device = fact.device
-        key = (device.name, device.runtime, device.provider, device.threads, device.batch)
-        found.setdefault((*key, fact.host), []).append(fact)
-    return list(found.values())
-
-
-def _time_here(
-    folder: Path, group: Sequence[LatencyFact], config: ExperimentConfig, progress: Progress
-) -> Timings:
-    with tempfile.TemporaryDirectory() as temporary:
-        return time_models(
-            {_id(fact): folder / fact.model for fact in group},
-            group[0].device,
-            Path(temporary),
-            config.profile,
-            seed=config.seed,
-            progress=progress,
-        )
-
-
-def _id(fact: LatencyFact) -> str:
-    return fact.model.replace("/", ".")
-
-
-def _latency_row(
-    manifest: Manifest, fact: LatencyFact, timings: Timings | None, config: ExperimentConfig
-) -> tuple[dict[str, Any], str]:
-    limits = [
-        c.max
-        for c in manifest.constraints
-        if c.device == fact.device.name and c.metric == "latency_ms" and fact.forecast_ms
-    ]
-    row: dict[str, Any] = {
-        "model": fact.model,
-        "device": fact.device.name,
-        "forecast_ms": fact.forecast_ms,
-        "measured_ms": fact.measured_ms,
-        "here_ms": None,
-        "limit_ms": limits[0] if limits else None,
-        "holds": None,
-    }
-    if timings is None:
-        return row, ""
-    here_ms = timings.models[_id(fact)].median_ms
-    verify = config.verify
-    slack = 1 + max(verify.max_forecast_error, verify.repeat_noise_factor * timings.repeat_mape)
-    promised = [fact.interval_ms[1]] if fact.interval_ms else []
-    promised += [fact.measured_ms * slack] if fact.measured_ms else []
-    widening = (
-        fact.interval_ms[1] / fact.forecast_ms if fact.interval_ms and fact.forecast_ms else 1
-    )
-    problems = []
-    if promised and here_ms > max(promised):
-        problems.append(f"{here_ms:.4f} ms here, promised at most {max(promised):.4f} ms")
-    if limits and here_ms > limits[0] * widening:
-        problems.append(f"{here_ms:.4f} ms here, limit {limits[0]:.4f} ms")
-    row |= {"here_ms": here_ms, "holds": not problems}
-    text = f"{fact.model} on {fact.device.name}: {'; '.join(problems)}" if problems else ""
-    return row, text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,19 @@ from typer.testing import CliRunner
 
 from hwnas import __version__
 from hwnas.cli.main import app
+from hwnas.core.env import host_facts
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import silent
 from hwnas.exporters import REGISTRY
 from hwnas.exporters.bundle import read_manifest, write_bundle
-from hwnas.exporters.manifest import AccuracyFact, InputSpec, Manifest
+from hwnas.exporters.manifest import AccuracyFact, ConstraintFact, InputSpec, LatencyFact, Manifest
 from hwnas.exporters.parity import torch_logits
-from hwnas.interfaces import DataModule
+from hwnas.interfaces import DataModule, DeviceSpec
 from hwnas.nets.subnet import build_subnet
+from hwnas.pipeline import retiming
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
+from hwnas.pipeline.exporting import with_formats
+from hwnas.pipeline.profiling import Timings
 from hwnas.pipeline.proving import verify_bundle
 from hwnas.spaces.mobilenet_tiny import Config, build
 from hwnas.training.datasets import digits
@@ -190,3 +195,54 @@ def test_onnx_cannot_be_left_out() -> None:
         load_config(data, ["export=[{name: timm}]"], where=where)
     config: ExperimentConfig = load_config(data, where=where)
     assert [section.name for section in config.export] == ["onnx", "timm"]
+
+
+def timings_of(**median_ms: float) -> Timings:
+    quick = {name: SimpleNamespace(median_ms=ms) for name, ms in median_ms.items()}
+    return Timings(quick, {}, repeat_mape=0.01, drift=None, facts={})  # type: ignore[arg-type]
+
+
+def test_latency_is_held_to_the_forecast_and_to_the_limit(
+    parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data, where = read_config_data(str(MINI))
+    config = load_config(data, ["verify={max_forecast_error: 0.05}"], where=where)
+    here = host_facts()["cpu"]
+    device = DeviceSpec("local")
+    manifest = dataclasses.replace(
+        parts["manifest"],
+        latency=(
+            LatencyFact(device, "model.onnx", here, 1.0, (0.95, 1.05), 1.0),
+            LatencyFact(device, "model.int8.onnx", here, measured_ms=0.8),
+            LatencyFact(device, "model.fp16.onnx", "another machine", measured_ms=2.0),
+        ),
+        constraints=(ConstraintFact("latency_ms", "local", 1.1, True),),
+    )
+
+    def check(onnx_ms: float, int8_ms: float) -> tuple[list[Any], list[str], list[str]]:
+        known = {"model.onnx": onnx_ms, "model.int8.onnx": int8_ms}
+        monkeypatch.setattr(retiming, "time_models", lambda *_, **__: timings_of(**known))
+        notes: list[str] = []
+        rows, failed = retiming.check_latency(tmp_path, manifest, config, notes, silent)
+        return rows, failed, notes
+
+    rows, failed, notes = check(1.04, 0.83)
+    assert not failed and [row["holds"] for row in rows] == [True, True, None]
+    assert len(notes) == 1 and "another machine" in notes[0]
+    assert [row["limit_ms"] for row in rows] == [1.1, None, None]
+    rows, failed, _ = check(1.1, 0.9)
+    assert [row["holds"] for row in rows] == [False, False, None]
+    assert "promised at most 1.0500 ms" in failed[0] and "limit" not in failed[0]
+    assert "promised at most 0.8400 ms" in failed[1]
+    assert "limit 1.1000 ms" in check(1.2, 0.8)[1][0]
+
+
+def test_formats_of_the_command_line_keep_their_settings() -> None:
+    data, where = read_config_data(str(MINI))
+    sections = "export=[{name: onnx, opset: 20}, {name: int8, seed: 3}, timm]"
+    configured = load_config(data, [sections], where=where).export
+    chosen = load_config(data, [sections, with_formats("int8, ort", configured)], where=where)
+    assert [section.name for section in chosen.export] == ["onnx", "int8", "ort"]
+    assert (chosen.export[0].opset, chosen.export[1].seed) == (20, 3)
+    with pytest.raises(UserError, match=r"unknown exporter 'onyx'"):
+        load_config(data, [with_formats("onyx", configured)], where=where)
