@@ -30,7 +30,7 @@ def torchrun(*arguments: str, restarts: int = 0) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
     return out, err
 
@@ -133,7 +133,7 @@ def test_what_one_process_gets_wrong_ends_all(tmp_path: Path):
         "--set",
         "train.batch_size=33",
     )
-    _, err = process.communicate(timeout=400)
+    _, err = process.communicate(timeout=900)
     assert process.returncode == 1
     assert "a batch does not divide evenly among the processes" in err
     assert "batch_size=32" in err
