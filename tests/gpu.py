@@ -194,7 +194,9 @@ class Engine:
 class Context:
     def __init__(self, engine):
         self.engine, self.addresses, self.batch = engine, {}, None
-        self.session = onnxruntime.InferenceSession(engine.model)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(engine.model, options)
 
     def set_input_shape(self, name, shape):
         least, most = self.engine.batches

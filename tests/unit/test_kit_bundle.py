@@ -67,6 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ModelFile("timm/weights.safetensors", "timm", "fp32"),
     )
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
     options.optimized_model_filepath = str(base / "sources" / "fp32.ort")
     options.add_session_config_entry("session.save_model_format", "ORT")
     onnxruntime.InferenceSession(colour_net().SerializeToString(), options)
