@@ -178,9 +178,11 @@ def reference(gcn, member, nodes, reads, feeds, summary):
     whole = summary @ weights["summarise.weight"] + weights["summarise.bias"][0]
     x[-1] += whole
     for layer in range(len(gcn.convs)):
-        conv = f"convs.{layer}."
-        y = reads @ x @ weights[f"{conv}sources.weight"] + weights[f"{conv}sources.bias"]
-        y += feeds @ x @ weights[f"{conv}readers"] + x @ weights[f"{conv}itself"]
+        conv = f"convs.{layer}.directions."
+        products = np.split(weights[f"{conv}weight"], 3, axis=1)
+        biases = np.split(weights[f"{conv}bias"], 3, axis=1)
+        messages = [x @ product + bias for product, bias in zip(products, biases, strict=True)]
+        y = reads @ messages[0] + feeds @ messages[1] + messages[2]
         y = (y - y.mean(1, keepdims=True)) / np.sqrt(y.var(1, keepdims=True) + 1e-5)
         x = x + np.maximum(y, 0)
     read = np.concatenate([x[-1], x[:-1].sum(0) / len(nodes), whole])
