@@ -130,7 +130,9 @@ def sample(
 @app.command()
 def validate(
     name: NameArgument,
-    arch: Annotated[str, typer.Argument(help="largest, smallest, codes 0,1,.., or a .json file.")],
+    arch: Annotated[
+        str, typer.Argument(help="largest, smallest, codes 0,1,.., or a .json file.")
+    ] = "largest",
     settings: SpaceSettings = None,
     num_classes: ClassesOption = 1000,
     format: FormatOption = Format.table,

@@ -150,7 +150,7 @@ class Supernet(nn.Module):
                 without `rng`.
         """
         nodes = self.plan(arch)
-        self._check(x, nodes[0].op, rng, (dropout, drop_path))
+        self._check(x, arch, nodes[0].op, rng, (dropout, drop_path))
         modulations = self._modulations(arch)
         x = x.contiguous(memory_format=torch.channels_last)
         n_blocks = sum(bool(node.op.mid_channels) for node in nodes)
@@ -198,7 +198,12 @@ class Supernet(nn.Module):
         return x
 
     def _check(
-        self, x: Tensor, stem: OpSpec, rng: torch.Generator | None, rates: tuple[float, float]
+        self,
+        x: Tensor,
+        arch: Arch,
+        stem: OpSpec,
+        rng: torch.Generator | None,
+        rates: tuple[float, float],
     ) -> None:
         if not self.training:
             raise UserError(
@@ -212,6 +217,7 @@ class Supernet(nn.Module):
                 "images do not have the resolution of the arch",
                 expected=f"[B, {', '.join(map(str, expected))}]",
                 found=list(x.shape),
+                where=f"resolution of arch {arch.key} of {self.space.id}",
                 fix="resize the batch to the arch's resolution first",
             )
         if not all(0 <= rate < 1 for rate in rates):

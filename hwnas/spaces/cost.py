@@ -91,6 +91,9 @@ def op_peak_values(op: OpSpec) -> int:
             live += block_output  # of the main branch, waiting for the sum
         elif op.skip and position > 0:
             live += block_input
+        if layer.name == "conv_pw" and op.groups > 1:  # the shuffle writes a second map
+            written = layer.out_channels * layer.out_hw**2
+            peak = max(peak, 2 * written + op.skip * block_input)
         if layer.name == "conv_dw":
             before_gate = layer.out_channels * layer.out_hw**2
         if layer.name.startswith("se."):

@@ -63,11 +63,12 @@ class _Block:
     ids: NDArray[np.int32]
     is_barred: NDArray[np.bool_] | None
 
-    def rows(self, columns: NDArray[np.int16]) -> NDArray[np.int16]:
-        """int16 [n]: combinations of the transposed codes `columns` [d, n]."""
-        flat = np.zeros(columns.shape[1], dtype=np.int16)
+    def rows(self, columns: NDArray[np.int16]) -> NDArray[Any]:
+        """int16 [n], or int32 where there are more: combinations of the codes `columns` [d, n]."""
+        dtype = np.int16 if self.ids.shape[1] <= 1 << 15 else np.int32
+        flat = np.zeros(columns.shape[1], dtype=dtype)
         for column, size in zip(self.columns, self.sizes, strict=True):
-            flat *= np.int16(size)
+            flat *= dtype(size)
             flat += columns[column]
         return flat
 

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
+from hwnas.spaces.index import slot_alternatives
+from hwnas.spaces.lowering import slot_names
 from hwnas.spaces.macro import Act, BlockOp, MobileMacro, Stage
 from hwnas.spaces.space import SearchSpace
 
@@ -31,13 +33,22 @@ class StemConfig(StrictModel):
 
 
 class BlockOpConfig(StrictModel):
-    """One operator that blocks may choose; `skip` leaves the block out."""
+    """One operator that blocks may choose; `skip` leaves the block out.
+
+    `expand` and `groups` (of the 1x1 convolutions) are those of an `mbconv`.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,39}$")]
     kind: Literal["mbconv", "dsconv", "skip"] = "mbconv"
     kernel: Kernel = 3
     expand: Expand = 1
     groups: Annotated[int, Field(ge=1, le=64)] = 1
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_has(self) -> BlockOpConfig:
+        if self.kind != "mbconv" and (self.expand, self.groups) != (1, 1):
+            raise ValueError(f"a {self.kind} has no `expand` and no `groups`")
+        return self
 
 
 class StageConfig(StrictModel):
@@ -114,12 +125,9 @@ def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSp
 
     Raises:
         UserError: the stages cannot chain: a stride on a map of one pixel, or groups that do not
-            divide the channels; says which stage.
+            divide the channels; says where.
     """
-    stages = tuple(_stage(stage) for stage in config.stages)
-    _check_maps(config)
-    _check_groups(config.stem.widths, stages)
-    return SearchSpace(
+    space = SearchSpace(
         name="mobile",
         macro=MobileMacro(
             in_channels=in_channels,
@@ -129,7 +137,7 @@ def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSp
             stem_kernel=config.stem.kernel,
             stem_stride=config.stem.stride,
             stem_act=config.stem.act,
-            stages=stages,
+            stages=tuple(_stage(stage) for stage in config.stages),
             head_width=config.head.width,
             head_expand=config.head.expand,
             head_act=config.head.act,
@@ -137,6 +145,8 @@ def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSp
             feature_bias=config.head.feature_bias,
         ),
     )
+    _check_chain(config, space)
+    return space
 
 
 def _stage(config: StageConfig) -> Stage:
@@ -164,37 +174,38 @@ def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(set(values)))
 
 
-def _check_maps(config: Config) -> None:
-    """Every stride must find a map to halve."""
-    halvings = [
-        ("stem", config.stem.stride),
-        *((f"stages[{s}]", stage.stride) for s, stage in enumerate(config.stages)),
-    ]
-    smallest = min(config.resolutions)
-    total = 1
-    for where, stride in halvings:
-        if stride == 2 and smallest <= total:
-            raise UserError(
-                "the stages of the space cannot chain: a stride meets a map of one pixel",
-                expected=f"resolutions above {total} px, or fewer strides",
-                found=f"{smallest} px",
-                where=where,
-            )
-        total *= stride
-
-
-def _check_groups(stem_widths: tuple[int, ...], stages: tuple[Stage, ...]) -> None:
-    """Groups divide the channels on both sides of both 1x1 convolutions."""
-    before = stem_widths
-    for s, stage in enumerate(stages):
-        for list_name, ops in (("first_ops", stage.first_ops), ("ops", stage.ops)):
-            for o, op in enumerate(ops):
-                for width in {*before, *stage.widths}:
-                    if width % op.groups or int(width * op.expand) % op.groups:
+def _check_chain(config: Config, space: SearchSpace) -> None:
+    """Every stride finds a map to halve, at the smallest resolution; groups divide channels."""
+    for slot, alternatives in zip(slot_names(space), slot_alternatives(space), strict=True):
+        for name, ops in alternatives.items():
+            for op in ops:
+                if op.stride > 1 and op.in_hw == 1:
+                    raise UserError(
+                        "the stages of the space cannot chain: a stride meets a map of one pixel",
+                        expected="larger resolutions, or fewer strides",
+                        found=f"1 px of the smallest resolution, {min(config.resolutions)} px",
+                        where=f"{_path(config, slot)}.stride",
+                    )
+                for channels in (op.in_channels, op.mid_channels, op.out_channels):
+                    if channels % op.groups:
                         raise UserError(
                             "the stages of the space cannot chain: groups do not divide channels",
-                            expected=f"widths divisible by {op.groups}",
-                            found=width,
-                            where=f"stages[{s}].{list_name}[{o}]",
+                            expected=f"widths, and widths times expansion, divisible by {op.groups}"
+                            " (expanded widths are multiples of 8)",
+                            found=f"{channels} channels in {op}",
+                            where=_path(config, slot, operator=name),
                         )
-        before = stage.widths
+
+
+def _path(config: Config, slot: str, *, operator: str = "") -> str:
+    """Keys in the configuration that describe a slot such as `stem` or `stage1.block0`."""
+    stage, is_block, block = slot.partition(".block")
+    if not is_block:
+        return slot
+    number = int(stage.removeprefix("stage"))
+    if not operator:
+        return f"stages.{number}"
+    of_stage = config.stages[number]
+    is_first = bool(of_stage.first_ops) and block == "0"
+    key, ops = ("first_ops", of_stage.first_ops) if is_first else ("ops", of_stage.ops)
+    return f"stages.{number}.{key}.{[op.name for op in ops].index(operator)}.groups"

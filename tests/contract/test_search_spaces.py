@@ -13,7 +13,7 @@ from hwnas.spaces.cost import cost, is_chain, op_macs, op_params, op_weight_byte
 from hwnas.spaces.graphs import graph
 from hwnas.spaces.index import enumerate_ops, op_index, op_sum, slot_ops
 from hwnas.spaces.lowering import lower, lower_slots, resolution, slot_names
-from hwnas.spaces.ops import OpSpec, layers
+from hwnas.spaces.ops import layers
 from hwnas.spaces.space import SearchSpace
 from tests.zoo import MOBILE_SPACES, SPACES, space
 
@@ -131,60 +131,6 @@ def test_layers_of_an_operator_chain(any_mobile_space: SearchSpace):
             assert (main[-1].out_channels, main[-1].out_hw) == (op.out_channels, op.out_hw)
         for layer in layers(op):
             assert layer.in_channels % layer.groups == layer.out_channels % layer.groups == 0
-
-
-def test_peak_memory_equals_that_of_a_simulated_execution(any_mobile_space: SearchSpace):
-    codes = any_mobile_space.sample(rng(10, "memory"), 20)
-    for row, found in zip(codes, cost(any_mobile_space, codes, "peak_memory_bytes"), strict=True):
-        ops = lower(any_mobile_space, any_mobile_space.arch(row))
-        assert found == 4 * max(simulated_peak(op) for op in ops)
-    half = cost(any_mobile_space, codes, "peak_memory_bytes", precision="fp16")
-    assert (2 * half == cost(any_mobile_space, codes, "peak_memory_bytes")).all()
-
-
-def simulated_peak(op: OpSpec) -> int:
-    """Runs `op` as a list of steps on named tensors and adds up what is alive at each of them."""
-    size = {"x": op.in_channels * op.in_hw**2}
-    steps: list[tuple[tuple[str, ...], str]] = []  # what a step reads, what it makes
-    last = "x"
-    for layer in layers(op):
-        if layer.name == "conv_shortcut":
-            continue
-        name = layer.name
-        if name == "se.conv_reduce":
-            gated = last
-            size["mean"] = layer.in_channels
-            steps.append(((last,), "mean"))
-            last = "mean"
-        size[name] = layer.out_channels * layer.out_hw**2
-        steps.append(((last,), name))
-        last = name
-        if name == "se.conv_expand":
-            steps.append(((gated, name), gated))  # in place
-            last = gated
-    if not layers(op):
-        size["y"] = op.out_channels * op.out_hw**2
-        steps.append((("x",), "y"))
-    if op.skip:
-        shortcut = "x"
-        if op.stride > 1:
-            size["pooled"] = op.in_channels * op.out_hw**2
-            steps.append(((shortcut,), "pooled"))
-            shortcut = "pooled"
-        if op.in_channels != op.out_channels:
-            size["projected"] = op.out_channels * op.out_hw**2
-            steps.append(((shortcut,), "projected"))
-            shortcut = "projected"
-        steps.append(((last, shortcut), last))  # the sum, in place
-    peak = 0
-    for number, (reads, makes) in enumerate(steps):
-        later = {name for read, _ in steps[number + 1 :] for name in read}
-        made = {"x", *(made for _, made in steps[:number])}
-        alive = (later & made) | {*reads, makes}
-        if number == len(steps) - 1:
-            alive |= {makes}
-        peak = max(peak, sum(size[name] for name in alive))
-    return peak
 
 
 def test_graphs_are_topologically_ordered_and_hold_the_operators(any_space: SearchSpace):

@@ -7,6 +7,7 @@ reproducible as everything else.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -33,6 +34,7 @@ from tests.photos import class_folders
 
 CONFIG = Path(__file__).parent / "kills.yaml"
 NOBODY = 65534
+HANGS_S = 900  # seconds after which a command hangs; on a crowded machine an export takes minutes
 FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(
     [
@@ -126,10 +128,11 @@ class Started:
 
     def kill(self, number: int) -> None:
         assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it ended a moment ago
+            os.kill(self.process.pid, number)
 
     def finish(self) -> int:
-        self.process.join(120)
+        self.process.join(HANGS_S)
         assert self.process.exitcode is not None, "it hangs"
         return self.process.exitcode
 

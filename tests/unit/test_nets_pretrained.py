@@ -19,6 +19,7 @@ from hwnas.nets.subnet import build_subnet
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces import attentive_nas, fbnet, mobilenet_tiny, mobilenet_v3, nasbench_macro
 from hwnas.spaces.arch import Arch
+from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import SearchSpace
 
 TINY = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(16,)), num_classes=10)
@@ -47,7 +48,7 @@ def shaken(space: SearchSpace, seed: int = 1) -> Supernet:
 
 
 def images(space: SearchSpace, arch: Arch) -> torch.Tensor:
-    px = space.view(arch)["resolution"]
+    px = resolution(space, arch)
     return torch.randn(4, 3, px, px, generator=torch.Generator().manual_seed(0)).double()
 
 

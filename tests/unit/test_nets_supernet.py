@@ -27,6 +27,7 @@ from hwnas.spaces import (
     proxyless,
 )
 from hwnas.spaces.arch import Arch
+from hwnas.spaces.lowering import resolution
 from hwnas.spaces.macro import BlockOp, MobileMacro, Stage
 from hwnas.spaces.ops import Layer
 from hwnas.spaces.space import SearchSpace
@@ -89,7 +90,7 @@ def archs(space: SearchSpace, n: int) -> list[Arch]:
 
 
 def images(space: SearchSpace, arch: Arch, n: int = 6, seed: int = 0) -> Tensor:
-    px = space.view(arch)["resolution"]
+    px = resolution(space, arch)
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(n, space.macro.in_channels, px, px, generator=generator)
 
@@ -346,7 +347,8 @@ def test_refusals_say_what_to_do() -> None:
     with pytest.raises(UserError, match=r"recalibrate\(extract"):
         supernet.eval()(x, arch)
     supernet.train()
-    with pytest.raises(UserError, match=r"\[B, 3, 20, 20\](.|\n)*\[6, 3, 16, 16\]"):
+    wrong = rf"\[B, 3, 20, 20\](.|\n)*\[6, 3, 16, 16\](.|\n)*resolution of arch {arch.key}"
+    with pytest.raises(UserError, match=wrong):
         supernet(x[..., :16, :16], arch)
     with pytest.raises(UserError, match="resolution"):
         supernet(x[:, :1], arch)

@@ -59,6 +59,12 @@ def test_the_order_of_choices_in_yaml_does_not_matter():
         ("expands: [4]", "expand: [4]", "stages.1.expand", "expands"),
         ("head: {width: 64}", "head: {}", "head", "either `width` or `expand`"),
         ("expands: [2]", "ops: [{name: a}]", "stages.0", "either `ops`"),
+        (
+            "kernels: [3], expands: [2]",
+            "ops: [{name: a}, {name: b, kind: dsconv, expand: 6}]",
+            "stages.0.ops.1",
+            "a dsconv has no `expand`",
+        ),
         ("kernels: [3], expands: [2],", "", "stages.0", "`kernels` and `expands`, or `ops`"),
     ],
 )
@@ -84,15 +90,35 @@ def test_a_stride_on_a_single_pixel_is_refused():
     )
     with pytest.raises(UserError, match=r"cannot chain.*one pixel") as caught:
         mobile_space(deep)
-    assert "stages[2]" in str(caught.value)
-    assert "above 8 px" in str(caught.value)
+    assert "where: stages.2.stride" in str(caught.value)
+    assert "8 px" in str(caught.value)
 
 
-def test_groups_that_do_not_divide_channels_are_refused():
-    odd = PLAIN.replace("kernels: [3], expands: [2]", "ops: [{name: a}, {name: b, groups: 3}]")
+@pytest.mark.parametrize(
+    ("ops", "path"),
+    [
+        ("ops: [{name: a}, {name: b, groups: 3}]", "stages.0.ops.1.groups"),
+        ("first_ops: [{name: b, groups: 5}], ops: [{name: a}]", "stages.0.first_ops.0.groups"),
+        ("ops: [{name: b, groups: 2, expand: 1.1}]", ""),  # 8 channels stay 8
+    ],
+)
+def test_groups_that_do_not_divide_channels_are_refused(ops: str, path: str):
+    text = PLAIN.replace("kernels: [3], expands: [2]", ops)
+    if not path:
+        mobile_space(text)
+        return
     with pytest.raises(UserError, match="groups do not divide") as caught:
-        mobile_space(odd)
-    assert "stages[0].ops[1]" in str(caught.value)
+        mobile_space(text)
+    assert f"where: {path}" in str(caught.value)
+
+
+def test_groups_must_divide_the_width_that_the_expansion_is_rounded_to():
+    """21 x 3 = 63 channels can be split in three, the 64 that they are rounded to cannot."""
+    text = PLAIN.replace("[8]", "[21]").replace("[16]", "[21]")
+    text = text.replace("kernels: [3], expands: [2]", "ops: [{name: a, groups: 3, expand: 3}]")
+    with pytest.raises(UserError, match="64 channels") as caught:
+        mobile_space(text)
+    assert "where: stages.0.ops.0.groups" in str(caught.value)
 
 
 def test_a_space_file_is_a_space(tmp_path: Path):
