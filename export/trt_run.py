@@ -17,13 +17,17 @@ from pathlib import Path
 import bench_tensorrt
 import bundle_cli
 import numpy as np
-from bundle_checks import check_outputs, latency_finding
+from bundle_checks import check_outputs, finding, latency_finding
 from bundle_files import BundleError, inside, problems, refuse_constant, sha256
 from trt_build import SCHEMA_VERSION, open_gpu, open_runtime
 
 HERE = Path(__file__).resolve().parent
 TF32_TOLERANCE = 5e-3  # 10 bits of mantissa, through some tens of layers
 ROUNDS, RUNS, WARMUP = 15, 20, 50
+
+
+class ForeignEngine(BundleError):
+    """An engine for another GPU, or another version or runtime than is here."""
 
 
 class Predictor:
@@ -109,7 +113,7 @@ def refuse_foreign(path, facts, trt, cuda):
         built["GPU"], here["GPU"] = facts["gpu"], cuda.name
     for what, value in built.items():
         if value != here[what]:
-            raise BundleError(
+            raise ForeignEngine(
                 f"{path.name}: stale: built for {what} {value}, here it is {here[what]}; "
                 f"fix: python trt_build.py --runtime {facts['runtime']} --model {facts['model']}"
             )
@@ -125,9 +129,25 @@ def open_engine(folder, manifest, path):
     return facts, model, Predictor(trt, cuda, path, facts), cuda
 
 
+def open_engines(folder, manifest, chosen=None):
+    """What `open_engine` gives of every engine for this GPU, and refusals of the others by path.
+
+    A bundle may bring engines for several GPUs; that none is for this one is an error.
+    """
+    opened, foreign = [], {}
+    for path in engines_of(folder, manifest, chosen):
+        try:
+            opened.append(open_engine(folder, manifest, path))
+        except ForeignEngine as error:
+            foreign[path] = error
+    if not opened:
+        raise next(iter(foreign.values()))
+    return opened, foreign
+
+
 def open_predictor(folder, manifest, chosen=None):
-    """The first engine, or the one called `chosen`."""
-    return open_engine(Path(folder), manifest, engines_of(folder, manifest, chosen)[0])[2]
+    """The first engine for this GPU, or the one called `chosen`."""
+    return open_engines(Path(folder), manifest, chosen)[0][0][2]
 
 
 # --- checks ---------------------------------------------------------------------------------------
@@ -136,11 +156,14 @@ def open_predictor(folder, manifest, chosen=None):
 def check(folder, manifest, chosen=None, data=None, with_latency=True):
     """Findings on every engine of a bundle, or on one."""
     folder, found = Path(folder), []
-    for path in engines_of(folder, manifest, chosen):
-        facts, model, predict, cuda = open_engine(folder, manifest, path)
+    opened, foreign = open_engines(folder, manifest, chosen)
+    for facts, model, predict, cuda in opened:
         found += check_outputs(folder, manifest, model, predict, data)
         if with_latency:
             found += check_latencies(manifest, model, facts, predict, cuda)
+    for path, error in foreign.items():
+        engine = {"path": path.relative_to(folder).as_posix()}
+        found.append(finding(engine, "all", None, f"not for this machine: {error}"))
     return found
 
 

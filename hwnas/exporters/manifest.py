@@ -191,6 +191,8 @@ class Manifest:
     files: tuple[BundleFile, ...] = ()
 
     def __post_init__(self) -> None:
+        if min(self.arch.codes, default=0) < 0:
+            raise ValueError(f"codes of an arch are at least 0, found {self.arch.codes}")
         models = {model.path for model in self.models}
         promised = {f.model for f in self.latency} | {f.model for f in self.accuracy}
         if promised - models:

@@ -68,6 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(base / "sources" / "fp32.ort")
     options.add_session_config_entry("session.save_model_format", "ORT")
     onnxruntime.InferenceSession(colour_net().SerializeToString(), options)
@@ -117,7 +118,8 @@ def test_the_kit_runs_in_an_environment_of_its_own(folder: Path, tmp_path: Path)
     if done.returncode != 0:
         pytest.skip(f"the package registry cannot be used: {done.stderr.strip()[-200:]}")
     for absent in ("torch", "hwnas", "PIL", "onnx"):
-        found = subprocess.run([str(python), "-c", f"import {absent}"], capture_output=True)
+        command = [str(python), "-I", "-c", f"import {absent}"]
+        found = subprocess.run(command, capture_output=True)
         assert found.returncode != 0, f"{absent} is there: this proves nothing"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     done = run_kit(folder, "ort_run.py", "--check", ".", python=python, env=environment)

@@ -237,6 +237,21 @@ def test_a_stale_engine_is_refused(case: str, built: Path, environment: Environm
     assert "Traceback" not in done.stderr
 
 
+def test_engines_for_other_gpus_beside_one_for_this_are_only_named(built: Path, environment):
+    other = "engines/elsewhere.engine"
+    shutil.copyfile(built / ENGINE, built / other)
+    facts = {**json.loads((built / FACTS).read_text()), "capability": "7.5", "gpu": None}
+    (built / f"{other}.json").write_text(json.dumps(facts))
+    done = run_kit(built, "trt_run.py", "--check", "--no-latency", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert f"{other}: all: --: not for this machine" in done.stdout
+    assert f"{ENGINE}: golden outputs: ok" in done.stdout
+    done = run_kit(built, "trt_run.py", "samples/01-green.ppm", env=environment)
+    assert done.stdout.startswith("samples/01-green.ppm: green "), done.stderr
+    done = run_kit(built, "trt_run.py", "--check", "--engine", other, env=environment)
+    assert done.returncode == 1 and "capability 7.5, here it is 8.9" in done.stderr
+
+
 def test_an_engine_that_does_not_load_is_told(built: Path, environment: Environment):
     (built / ENGINE).write_bytes(b"damaged")
     set_fact(sha256=hashlib.sha256(b"damaged").hexdigest())(built)
