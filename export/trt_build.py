@@ -116,7 +116,9 @@ def build(trt, path, out, model, batches, capability=None, with_tf32=False):
             cache=cache,
         )
     except (ValueError, RuntimeError) as error:
-        raise BundleError(f"{model['path']}: {trt.__name__} {trt.__version__}: {error}") from error
+        fix = "; fix: export int8 with symmetric: true" if model["precision"] == "int8" else ""
+        text = f"{model['path']}: {trt.__name__} {trt.__version__}: {error}{fix}"
+        raise BundleError(text) from error
     facts = {
         "schema_version": SCHEMA_VERSION,
         "runtime": trt.__name__,

@@ -157,6 +157,10 @@ def test_a_broken_model_is_refused_by_the_parser_in_its_words(tmp_path, environm
     colour_bundle(tmp_path / "winner", models={"models/fp32.onnx": broken})
     done = run_kit(tmp_path / "winner", "trt_build.py", env=environment)
     assert done.returncode == 1 and "cannot be parsed: it is broken" in done.stderr
+    int8 = colour_manifest(precisions=("int8",))
+    colour_bundle(tmp_path / "winner", int8, models={"models/int8.onnx": broken})
+    done = run_kit(tmp_path / "winner", "trt_build.py", "--precision", "int8", env=environment)
+    assert done.returncode == 1 and "symmetric: true" in done.stderr
 
 
 # --- running --------------------------------------------------------------------------------------
