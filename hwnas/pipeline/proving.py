@@ -24,7 +24,7 @@ from hwnas.pipeline.retiming import check_latency
 __all__ = ["BundleReport", "verify_bundle"]
 
 N_COMPARED = 512  # test images on which torch and every format are compared
-ACCURACY_SLACK = {"fp32": 0.002, "fp16": 0.005, "int8": 0.01}  # processors round differently
+ACCURACY_SLACK = {"fp32": 0.002, "fp16": 0.005, "int8": 0.01}  # against promise and fp32
 REFERENCES = ("timm", "pt2")  # formats that run in torch, best first
 
 
@@ -73,11 +73,27 @@ def verify_bundle(
         rows.append(row)
         failed += [f"{model.path}: {problem}" for problem in problems]
         progress(done, len(manifest.models), model.path)
+    failed += drops(rows)
     latency: list[dict[str, Any]] = []
     if with_latency and config is not None:
         latency, slow = check_latency(folder, manifest, config, notes, progress)
         failed += slow
     return BundleReport(tuple(rows), tuple(latency), tuple(failed), tuple(notes))
+
+
+def drops(rows: list[dict[str, Any]]) -> list[str]:
+    """Models in lower precision that lost more accuracy than they may; rows gain `lost`."""
+    whole = [row["test top1"] for row in rows if row["precision"] == "fp32" and "test top1" in row]
+    problems = []
+    for row in rows:
+        if not whole or row["precision"] == "fp32" or "test top1" not in row:
+            continue
+        lost, most = whole[0] - row["test top1"], ACCURACY_SLACK[row["precision"]]
+        row["lost"] = round(lost, 4)
+        if lost > most:
+            row["passed"] = False
+            problems.append(f"{row['model']}: lost {lost:.2%} of test top-1, at most {most:.1%}")
+    return problems
 
 
 def _images(

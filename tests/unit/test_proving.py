@@ -28,7 +28,7 @@ from hwnas.pipeline import retiming
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
 from hwnas.pipeline.exporting import with_formats
 from hwnas.pipeline.profiling import Timings
-from hwnas.pipeline.proving import verify_bundle
+from hwnas.pipeline.proving import drops, verify_bundle
 from hwnas.spaces.mobilenet_tiny import Config, build
 from hwnas.training.datasets import digits
 from hwnas.training.images import resize
@@ -235,6 +235,18 @@ def test_latency_is_held_to_the_forecast_and_to_the_limit(
     assert "promised at most 1.0500 ms" in failed[0] and "limit" not in failed[0]
     assert "promised at most 0.8400 ms" in failed[1]
     assert "limit 1.1000 ms" in check(1.2, 0.8)[1][0]
+
+
+def test_lost_accuracy_is_counted_against_fp32() -> None:
+    rows: list[dict[str, Any]] = [
+        {"model": "a", "precision": "fp32", "test top1": 0.9, "passed": True},
+        {"model": "b", "precision": "int8", "test top1": 0.892, "passed": True},
+        {"model": "c", "precision": "int8", "test top1": 0.888, "passed": True},
+        {"model": "d", "precision": "fp16", "passed": None},
+    ]
+    assert drops(rows) == ["c: lost 1.20% of test top-1, at most 1.0%"]
+    assert [row["passed"] for row in rows] == [True, True, False, None]
+    assert rows[1]["lost"] == 0.008
 
 
 def test_formats_of_the_command_line_keep_their_settings() -> None:
