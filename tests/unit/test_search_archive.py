@@ -11,7 +11,6 @@ from hwnas.core.errors import UserError
 from hwnas.search.archive import Archive
 from hwnas.search.hashing import CodeIndex
 from hwnas.search.record_log import append_records, read_records
-from hwnas.search.record_log import append_records, read_records
 from hwnas.spaces import mobilenet_tiny
 from hwnas.spaces.space import Codes
 

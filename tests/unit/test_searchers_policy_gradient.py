@@ -76,7 +76,7 @@ def test_gradient_of_the_expected_reward_is_exact() -> None:
     p = policy.probabilities()
     active = space.active(archs)
     of_arch = np.where(active, p[np.arange(p.shape[0]), archs], 1.0).prod(axis=1)
-    found = log_prob_gradient(p, archs, active, of_arch * rewards)
+    found = log_prob_gradient(space, p, archs, of_arch * rewards)
     assert logits.grad is not None
     np.testing.assert_allclose(found, logits.grad.numpy(), atol=1e-12)
 
@@ -100,7 +100,7 @@ def test_sampled_gradient_converges_to_the_exact_one() -> None:
     drawn = policy.ask(50_000)
     drawn_rewards = np.array([values[key] for key in space.keys(drawn)])
     weights = advantages("leave_one_out", drawn_rewards, 0.0) / len(drawn)
-    found = log_prob_gradient(policy.probabilities(), drawn, space.active(drawn), weights)
+    found = log_prob_gradient(space, policy.probabilities(), drawn, weights)
     assert logits.grad is not None
     np.testing.assert_allclose(found, logits.grad.numpy(), atol=0.02)
     assert np.abs(found).max() > 0.1
@@ -129,7 +129,7 @@ def test_steps_are_those_of_adam() -> None:
     for _ in range(5):
         rewards = stream.normal(size=len(archs))
         weights = advantages("leave_one_out", rewards, 0.0) / len(archs)
-        gradient = log_prob_gradient(policy.probabilities(), archs, space.active(archs), weights)
+        gradient = log_prob_gradient(space, policy.probabilities(), archs, weights)
         logits.grad = torch.tensor(gradient)
         adam.step()
         policy.tell(archs, rewards)
