@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -90,7 +91,7 @@ def _blocks(space: SearchSpace) -> tuple[_Block, ...]:
     blocks = []
     for columns, members in groups:
         sizes = tuple(len(space.choices[column].values) for column in columns)
-        codes = np.indices(sizes).reshape(len(sizes), -1)
+        codes = np.indices(sizes).reshape(len(sizes), math.prod(sizes))
         local = dict(zip(columns, codes, strict=True))
         ids = np.stack(
             [
