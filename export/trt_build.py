@@ -116,7 +116,8 @@ def build(trt, path, out, model, batches, capability=None, with_tf32=False):
             cache=cache,
         )
     except (ValueError, RuntimeError) as error:
-        fix = "; fix: export int8 with symmetric: true" if model["precision"] == "int8" else ""
+        is_refused = model["precision"] == "int8" and isinstance(error, ValueError)
+        fix = "; fix: export int8 with symmetric: true" if is_refused else ""
         text = f"{model['path']}: {trt.__name__} {trt.__version__}: {error}{fix}"
         raise BundleError(text) from error
     facts = {
