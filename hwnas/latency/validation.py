@@ -70,7 +70,9 @@ def row_prices(
     macs = np.array([op_macs(op) for op in ops]) / 1e6
     root_scale = coefficients.get("root_scale", 0.0)
     ms_per_million_macs = coefficients.get("ms_per_million_macs", 0.0)
-    return scale * hot + root_scale * np.sqrt(hot) + cold_scale * cold + ms_per_million_macs * macs
+    prices: FloatArray = scale * hot + root_scale * np.sqrt(hot)
+    prices += cold_scale * cold + ms_per_million_macs * macs
+    return prices
 
 
 def apply(coefficients: Mapping[str, float], values: Mapping[str, FloatArray]) -> FloatArray:
