@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from hwnas.core.errors import UserError
@@ -27,7 +28,7 @@ class Stage:
     `settings` is the JSON-ready part of the configuration it depends on, `needs` the stages whose
     outputs it reads, `owns` the run-relative paths it writes and `outputs` those of them that later
     stages rely on (with * as in a shell). `command` runs it alone; `cost` says in words what it
-    will take.
+    will take. `reads` are files outside the run folder, by the setting that names them.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Stage:
     outputs: tuple[str, ...]
     run: Callable[[], None]
     cost: str
+    reads: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,13 @@ def execute(stages: Sequence[Stage], run: RunDir, *, only: Iterable[str] | None 
     """Bring `only` (default: all stages) up to date, in order; the caller holds the run's lock.
 
     Raises:
-        UserError: a stage outside `only` that is needed is not up to date.
+        UserError: a stage outside `only` that is needed is not up to date, or a file that one of
+            the stages reads is missing; said before the first stage runs.
     """
     wanted = {stage.name for stage in stages} if only is None else set(only)
+    for plan in plan_stages(stages, run):
+        if plan.stage.name in wanted and plan.status != "done":
+            _require_files(plan.stage)
     by_name = {stage.name: stage for stage in stages}
     for name in by_name:
         if name not in wanted:
@@ -96,6 +102,18 @@ def execute(stages: Sequence[Stage], run: RunDir, *, only: Iterable[str] | None 
             log.info("%s: up to date", name)
             continue
         _run_stage(plan, run)
+
+
+def _require_files(stage: Stage) -> None:
+    for setting, path in stage.reads.items():
+        if not path.is_file():
+            raise UserError(
+                f"stage {stage.name!r} needs a file that is not there",
+                expected="a file",
+                found=path,
+                where=setting,
+                fix="put it there, or change the setting",
+            )
 
 
 def _run_stage(plan: Plan, run: RunDir) -> None:

@@ -12,7 +12,7 @@ from hwnas.pipeline.metrics import cost_metrics
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.reaching import require_reachable
 
-__all__ = ["init_hash", "latency_devices", "train"]
+__all__ = ["files_read", "init_hash", "latency_devices", "train"]
 
 
 def train(project: Project, progress: Progress) -> None:
@@ -81,12 +81,22 @@ def latency_devices(project: Project) -> tuple[str, ...]:
     return tuple(dict.fromkeys(needed))
 
 
+def files_read(project: Project) -> dict[str, Path]:
+    """Weights that training starts from, and the teacher's, by the setting that names them."""
+    init, teacher = project.config.supernet.init, project.config.train.teacher
+    found = {} if init is None else {"supernet.init": Path(init)}
+    return found if teacher is None else {**found, "train.teacher.weights": teacher.weights}
+
+
 def init_hash(project: Project) -> str | list[str | None] | None:
     """Hash of the weights that training starts from, and of the teacher's if there is one."""
+    paths = files_read(project)
 
-    def of(path: Path | None) -> str | None:
+    def of(setting: str) -> str | None:
+        path = paths.get(setting)
         return file_hash(path) if path is not None and path.is_file() else None
 
-    init, teacher = project.config.supernet.init, project.config.train.teacher
-    start = of(None if init is None else Path(init))
-    return start if teacher is None else [start, of(teacher.weights)]
+    start = of("supernet.init")
+    if project.config.train.teacher is None:
+        return start
+    return [start, of("train.teacher.weights")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,27 @@ def test_metrics_repeated_after_a_resume_count_once(tmp_path: Path):
         run.metric("train", {"step": step, "top1": value})
     run.metric("finetune", {"step": 10, "top1": 0.9})
     assert [row["top1"] for row in run.metrics("train")] == [0.1, 0.25, 0.3]
+
+
+def test_a_missing_file_is_said_before_anything_runs(pipeline: Pipeline, tmp_path: Path):
+    outside = tmp_path / "elsewhere" / "weights.safetensors"
+    ran: list[str] = []
+    stages = [
+        replace(
+            stage,
+            run=lambda name=stage.name, work=stage.run: (ran.append(name), work()),
+            reads={"supernet.init": outside} if stage.name == "train" else {},
+        )
+        for stage in pipeline.stages()
+    ]
+    with pytest.raises(UserError, match=r"train[\s\S]*weights\.safetensors[\s\S]*supernet\.init"):
+        execute(stages, pipeline.run)
+    assert ran == []
+    execute(stages, pipeline.run, only=["measure"])  # which does not read it
+    outside.parent.mkdir()
+    outside.write_bytes(b"weights")
+    execute(stages, pipeline.run)
+    assert ran == ["measure", "train", "search"]
+    outside.unlink()
+    execute(stages, pipeline.run)  # nothing is left to do
+    assert ran == ["measure", "train", "search"]
