@@ -193,7 +193,7 @@ def export_lut(
 ) -> None:
     """Write the forecast of every arch of a (sub)space to a lookup table.
 
-    Example: `hwnas predictor export-lut runs/quickstart --base largest --free 'stage2.*'`.
+    On a run: `hwnas predictor export-lut runs/quickstart --base largest --free 'stage2.*'`.
     """
     from hwnas.pipeline.lookup import export
     from hwnas.pipeline.project import open_project
@@ -243,7 +243,7 @@ def lookup(
 ) -> None:
     """The best archs of a lookup table under any limits; nothing is forecast again.
 
-    Example: `hwnas predictor lookup runs/quickstart --max macs=1e6`.
+    On a run with a table: `hwnas predictor lookup runs/quickstart --max macs=1e6`.
     """
     from hwnas.pipeline.lookup import look_up
     from hwnas.pipeline.project import open_project
