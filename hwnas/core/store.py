@@ -24,12 +24,14 @@ __all__ = [
     "file_hash",
     "read_json",
     "read_jsonl",
+    "remove_partial",
     "write_bytes",
     "write_json",
     "write_text",
 ]
 
 MAX_JSON_BYTES = 256 * 1024 * 1024  # a file from outside that is larger is refused, not parsed
+PARTIAL = ".tmp"  # suffix of a file that is being written
 
 
 @contextlib.contextmanager
@@ -62,7 +64,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     with explained("write a file", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+            dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL
         )
         try:
             with os.fdopen(handle, "wb") as stream:
@@ -75,6 +77,17 @@ def write_bytes(path: Path, data: bytes) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
+
+
+def remove_partial(path: Path) -> None:
+    """Remove what writers that were killed left in a folder, at any depth, or beside a file.
+
+    Only for who is alone with the folder: a living writer's file looks the same.
+    """
+    found = path.rglob(f".*{PARTIAL}") if path.is_dir() else path.parent.glob(f".{path.name}.*")
+    with explained("tidy up", path):
+        for leftover in [file for file in found if file.suffix == PARTIAL]:
+            leftover.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from hwnas.core.errors import UserError
 from hwnas.core.rundir import RunDir, StageRecord
-from hwnas.core.store import content_hash
+from hwnas.core.store import content_hash, remove_partial
 
 __all__ = ["Plan", "Stage", "execute", "plan_stages"]
 
@@ -128,6 +128,8 @@ def _run_stage(plan: Plan, run: RunDir) -> None:
     elif record is not None and (damaged := run.damaged(record)):
         moved = run.supersede(stage.name, "damaged", damaged)
         log.warning("%s: altered outputs moved to %s; they are made again", stage.name, moved)
+    for name in stage.owns:
+        remove_partial(run.path(name))
     earlier_s = record.seconds if record is not None else 0.0
     log.info("%s: %s", stage.name, "continues" if plan.status == "continues" else "starts")
     run.record(stage.name, StageRecord(inputs_hash, "started", {}, earlier_s))

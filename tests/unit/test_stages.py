@@ -183,3 +183,17 @@ def test_a_missing_file_is_said_before_anything_runs(pipeline: Pipeline, tmp_pat
     outside.unlink()
     execute(stages, pipeline.run)  # nothing is left to do
     assert ran == ["measure", "train", "search"]
+
+
+def test_what_a_killed_writer_left_is_no_output(pipeline: Pipeline):
+    """Found by the kill campaign: a half-written file beside the outputs was counted as one."""
+    stages = [replace(stage, outputs=(f"{stage.name}/*",)) for stage in pipeline.stages()]
+    pipeline.fail_in = "train"
+    with pytest.raises(KeyboardInterrupt):
+        execute(stages, pipeline.run)
+    leftover = pipeline.run.path("train", ".out.x1y2z3.tmp")
+    leftover.write_bytes(b"ha")
+    pipeline.fail_in = None
+    execute(stages, pipeline.run)
+    assert not leftover.exists()
+    assert not any("tmp" in name for name in pipeline.run.ledger()["train"].outputs)
