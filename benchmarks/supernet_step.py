@@ -31,7 +31,9 @@ from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.mobilenet_v3 import Config, build
 from hwnas.spaces.space import SearchSpace
+from hwnas.training.distributed import ALONE, Ranks
 from hwnas.training.losses import soft_cross_entropy
+from hwnas.training.precision import FULL, Precision
 
 N_CLASSES = 1000
 WARM_UP = 1
@@ -43,10 +45,15 @@ Step = Callable[[], None]
 
 
 class Steps:
-    """The contenders, made when asked for, each a function that runs one step."""
+    """The contenders, made when asked for, each a function that runs one step.
 
-    def __init__(self, batch: int, px: int, seed: int) -> None:
-        self.seed = seed
+    With `ranks` every step ends in the mean of the gradients of several processes.
+    """
+
+    def __init__(
+        self, batch: int, px: int, seed: int, *, precision: Precision = FULL, ranks: Ranks = ALONE
+    ) -> None:
+        self.seed, self.precision, self.ranks = seed, precision, ranks
         self.space = build(Config(resolutions=(px,)), num_classes=N_CLASSES)
         drawn = self.space.sample(rng(seed, "benchmark/archs"), 2)
         self.archs = [
@@ -54,9 +61,9 @@ class Steps:
             self.space.smallest(),
             *(self.space.arch(row) for row in drawn),
         ]
-        generator = torch.Generator().manual_seed(seed)
-        self.x = torch.randn(batch, 3, px, px, generator=generator)
-        self.target = torch.randn(batch, N_CLASSES, generator=generator)
+        generator = torch.Generator().manual_seed(seed + ranks.rank)
+        self.x = torch.randn(batch, 3, px, px, generator=generator).to(precision.device)
+        self.target = torch.randn(batch, N_CLASSES, generator=generator).to(precision.device)
 
     def supernet(self) -> Step:
         """Ours."""
@@ -104,11 +111,16 @@ class Steps:
     ) -> Step:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         x = self.x.contiguous(memory_format=layout)
+        if self.precision.device.type != "cpu":
+            net.to(self.precision.device, memory_format=layout)
 
         def step() -> None:
             net.zero_grad(set_to_none=True)
             for call in calls:
-                soft_cross_entropy(call(x), self.target).backward()
+                with self.precision.autocast():
+                    logits = call(x)
+                soft_cross_entropy(logits.float(), self.target).backward()
+            self.ranks.average(net.parameters(), [])
 
         return step
 
