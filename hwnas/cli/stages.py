@@ -22,9 +22,9 @@ Rows = Sequence[Mapping[str, Any]]
 
 def register(parent: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    for name, (summary, rows) in _STAGES.items():
-        parent.command(name)(stage_verb(name, f"hwnas {name}", summary, rows))
-    for verb in (label, search, report, status):
+    summary = "Fine-tune the winner and the networks it is compared with."
+    parent.command("finetune")(stage_verb("finetune", "hwnas finetune", summary, _finetune_rows))
+    for verb in (train, label, search, report, status):
         parent.command()(verb)
 
 
@@ -99,6 +99,37 @@ def stage_verb(
     return verb
 
 
+def train(
+    folder: RunArgument,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    format: FormatOption = Format.table,
+    dry_run: DryRunOption = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --dry-run: plan for so many [those of torchrun, or 1]."),
+    ] = None,
+) -> None:
+    """Train the supernet.
+
+    A dry run times real steps, on invented images, and says what all of them will take.
+
+    Example: `hwnas train runs/quickstart --config quickstart --dry-run`.
+    """
+    from hwnas.pipeline.rehearsing import tell_training_cost
+
+    run_stage(
+        folder,
+        "train",
+        config=config,
+        settings=settings,
+        format=format,
+        dry_run=dry_run,
+        show=lambda project: emit(_train_rows(project), format=format),
+        plan=lambda project: tell_training_cost(project, processes),
+    )
+
+
 def _train_rows(project: Project) -> Rows:
     return [
         {"step": row["step"], **{f"top1 {name}": top1 for name, top1 in row["top1"].items()}}
@@ -123,12 +154,6 @@ def _finetune_rows(project: Project) -> Rows:
 
     tuned = [{"network": role, "arch": arch.key} for role, arch in networks(project).items()]
     return [alone.summary() for alone in read_alone(project)] + tuned
-
-
-_STAGES: dict[str, tuple[str, Callable[[Project], Rows]]] = {
-    "train": ("Train the supernet.", _train_rows),
-    "finetune": ("Fine-tune the winner and the networks it is compared with.", _finetune_rows),
-}
 
 
 def label(

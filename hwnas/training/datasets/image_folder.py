@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import numpy as np
 from pydantic import Field, model_validator
 
-from hwnas.core.config import StrictModel
+from hwnas.core.config import LATER, StrictModel
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.core.store import content_hash
@@ -32,6 +32,9 @@ class Config(StrictModel):
 
     name: Literal["image_folder"] = "image_folder"
     root: str = Field(default="images", description="folder, relative to $HWNAS_DATA")
+    num_classes: Annotated[int | None, LATER] = Field(
+        default=None, ge=2, description="has to be found; lets plans be made before the images are"
+    )
     val_fraction: float = Field(default=0.15, gt=0, lt=1, description="where there is no val/")
     test_fraction: float = Field(default=0.15, gt=0, lt=1, description="where there is no test/")
     base_px: Annotated[int, Field(ge=8, le=1024)] = Field(
@@ -49,6 +52,8 @@ class Config(StrictModel):
 
 def ends(config: Config) -> tuple[int, int]:
     """Image channels and number of classes, known without loading an image."""
+    if config.num_classes is not None:
+        return CHANNELS, config.num_classes
     return CHANNELS, len(_class_names(_split_folders(data_root(config.root))["train"]))
 
 
@@ -56,7 +61,8 @@ def build(config: Config, *, seed: int, n_workers: int = 0) -> DataModule:
     """The data set with splits and augmentation drawn from `seed`.
 
     Raises:
-        UserError: no class folders, empty ones, unequal ones between splits; broken images.
+        UserError: no class folders, empty ones, unequal ones between splits, another number of them
+            than `num_classes`; broken images.
     """
     from hwnas.training.data import stratified_split
     from hwnas.training.photos import photo_data
@@ -64,6 +70,14 @@ def build(config: Config, *, seed: int, n_workers: int = 0) -> DataModule:
     root = data_root(config.root)
     folders = _split_folders(root)
     names = _class_names(folders["train"])
+    if config.num_classes not in (None, len(names)):
+        raise UserError(
+            "another number of classes than promised",
+            expected=f"data.num_classes = {config.num_classes} folders of classes",
+            found=len(names),
+            where=folders["train"],
+            fix="correct data.num_classes, or data.root",
+        )
     found: dict[Split, Photos] = {
         split: _read(folder, names, config, n_threads=max(1, n_workers))
         for split, folder in folders.items()

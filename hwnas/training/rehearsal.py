@@ -1,0 +1,157 @@
+"""Training steps on invented images, timed: what a recipe costs before its data are there."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hwnas.core.rng import stable_seed
+from hwnas.interfaces import CostMetric, DataInfo, Split
+from hwnas.nets.supernet import Supernet
+from hwnas.training.config import TrainConfig
+from hwnas.training.data import Batch
+from hwnas.training.distributed import ALONE
+from hwnas.training.optim import Stepper
+from hwnas.training.precision import Precision
+from hwnas.training.step import supernet_step
+
+__all__ = ["InventedImages", "Rehearsal", "rehearse"]
+
+N_TIMED = 2  # steps, of other random archs each
+FEW = 2  # images of the step before, which warms up and tells memory per image
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What `rehearse` measured.
+
+    n_networks: that learn labels or a teacher in a step, ranking pairs counting as two.
+    n_images: per step. seconds: of a step. peak_bytes: of memory, of the whole process on a CPU.
+    bytes_per_image: by which the peak grew from a step of `FEW` images.
+    """
+
+    n_networks: int
+    n_images: int
+    seconds: float
+    peak_bytes: int
+    bytes_per_image: float
+
+    def peak_bytes_of(self, n_images: int) -> float:
+        """Extrapolated peak of a step of that many images at a time."""
+        return self.peak_bytes + self.bytes_per_image * (n_images - self.n_images)
+
+
+@dataclass(frozen=True)
+class InventedImages:
+    """An `interfaces.DataModule` of Gaussian noise with random labels, as large as wanted."""
+
+    info: DataInfo
+    seed: int = 0
+
+    def train_batches(
+        self, epoch: int, batch_size: int, *, rank: int = 0, n_ranks: int = 1
+    ) -> Iterator[Batch]:
+        """Batches without end; every rank has its own."""
+        generator = _generator(self.seed, "rehearsal/train", epoch, rank)
+        while True:
+            yield self._batch(batch_size // n_ranks, generator)
+
+    def eval_batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
+        """One batch."""
+        yield self._batch(batch_size, _generator(self.seed, "rehearsal", split))
+
+    def calibration_batches(self, n_batches: int, batch_size: int) -> list[torch.Tensor]:
+        """Images alone."""
+        generator = _generator(self.seed, "rehearsal/calibration")
+        return [self._batch(batch_size, generator)[0] for _ in range(n_batches)]
+
+    def _batch(self, n: int, generator: torch.Generator) -> Batch:
+        shape = (n, self.info.in_channels, self.info.base_px, self.info.base_px)
+        x = torch.randn(shape, generator=generator).contiguous(memory_format=torch.channels_last)
+        return x, torch.randint(self.info.num_classes, (n,), generator=generator)
+
+
+def rehearse(
+    supernet: Supernet,
+    config: TrainConfig,
+    *,
+    n_images: int,
+    seed: int,
+    metrics: Mapping[str, CostMetric],
+    device: torch.device,
+) -> Rehearsal:
+    """Train `supernet` for a few steps of `n_images` invented images, whole: also the optimiser's.
+
+    The supernet is moved to `device` and its weights change. Not in it: reading and augmenting
+    images, the curves, the trials of samplers that learn, and what processes say to each other.
+    """
+    space = supernet.space
+    macro = space.macro
+    config = config.model_copy(update={"accumulation": 1, "teacher": None})
+    info = DataInfo(
+        "invented",
+        tuple(str(i) for i in range(macro.num_classes)),
+        (0.0,) * macro.in_channels,
+        (1.0,) * macro.in_channels,
+        max(macro.resolutions),
+        {"train": 1_000_000, "val": n_images, "test": n_images},
+    )
+    data = InventedImages(info, seed)
+    if device.type != "cpu":
+        supernet.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    precision = Precision.of(config.precision, device)
+    run_step = supernet_step(
+        supernet, data, config, seed=seed, metrics=metrics, precision=precision, ranks=ALONE
+    )
+    stepper = Stepper(supernet, config.optimizer, n_steps=config.steps, scaler=precision.scaler)
+    n_networks = 0
+
+    def train(n: int, steps: range) -> float:
+        """Seconds per step."""
+        nonlocal n_networks
+        x, y = next(data.train_batches(0, n))
+        x, y = x.to(device), y.to(device)
+        _wait(device)
+        begin = time.perf_counter()
+        for step in steps:
+            stepper.start(step)
+            losses = run_step(step, x, y)
+            stepper.finish([*losses.nets, *losses.pairs], step=step, nets=losses.names)
+            n_networks = len(losses.nets) + 2 * len(losses.pairs)
+        _wait(device)
+        return (time.perf_counter() - begin) / len(steps)
+
+    few = min(FEW, n_images)
+    train(few, range(1))
+    before = _peak_bytes(device)
+    seconds = train(n_images, range(1, 1 + N_TIMED))
+    peak = _peak_bytes(device)
+    growth = (peak - before) / (n_images - few) if n_images > few else 0.0
+    return Rehearsal(n_networks, n_images, seconds, peak, growth)
+
+
+def _generator(seed: int, *names: str | int) -> torch.Generator:
+    return torch.Generator().manual_seed(stable_seed(seed, *names))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak_bytes(device: torch.device) -> int:
+    """Highest memory so far: of tensors on a GPU, else of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    status = Path("/proc/self/status")
+    if status.exists():  # unlike ru_maxrss, of this program alone
+        lines = status.read_text().splitlines()
+        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
