@@ -103,6 +103,15 @@ def test_a_missing_folder_says_what_is_expected_where(tmp_path: Path):
         image_folder.ends(folder_of(tmp_path / "nowhere"))
 
 
+def test_a_number_of_classes_serves_plans_and_is_held_to(tmp_path: Path):
+    planned = folder_of(tmp_path / "nowhere", num_classes=1000)
+    assert image_folder.ends(planned) == (3, 1000)
+    root = class_folders(tmp_path / "pets", CLASSES, 10)
+    assert image_folder.build(folder_of(root, num_classes=len(CLASSES)), seed=0)
+    with pytest.raises(UserError, match="another number of classes than promised"):
+        image_folder.build(folder_of(root, num_classes=1000), seed=0)
+
+
 def test_broken_photos_are_refused_or_left_out(tmp_path: Path):
     root = class_folders(tmp_path / "pets", CLASSES, 10)
     (root / "bee" / "torn.jpg").write_bytes(encoded(photo(0, 0))[:300])
