@@ -15,9 +15,11 @@ import itertools
 import json
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hwnas.core.errors import UserError
@@ -25,7 +27,7 @@ from hwnas.core.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ALONE", "Ranks", "dismiss", "follows", "join"]
+__all__ = ["ALONE", "Ranks", "agreed_name", "dismiss", "follows", "join"]
 
 POLL_S = 0.05
 PATIENCE = timedelta(hours=2)  # others wait in the all-reduce while rank 0 draws the curves
@@ -221,9 +223,35 @@ def _is_one_of_many() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+@cache
 def _store() -> Any:
+    """torchrun's key-value store, below a name that the processes of this start agree on."""
     from torch.distributed import distributed_c10d as c10d
     from torch.distributed.rendezvous import rendezvous
 
-    store, _, _ = next(rendezvous("env://"))
-    return c10d.PrefixStore("hwnas", store)
+    found, rank, size = next(rendezvous("env://"))
+    store = c10d.PrefixStore("hwnas", found)
+    return c10d.PrefixStore(agreed_name(store, rank, size), store)
+
+
+def agreed_name(store: Any, rank: int, size: int) -> str:
+    """A name that only the processes know that run now, once all of them know it.
+
+    When torchrun starts them again, its store still holds the words of the time before. So rank 0
+    makes up a name, and answers with it whoever asks with a word of its own.
+    """
+    name = uuid.uuid4().hex
+    if rank == 0:
+        missing = set(range(1, size))
+        while missing:
+            for n in [n for n in missing if store.check([f"asks/{n}"])]:
+                store.set(f"answer/{store.get(f'asks/{n}').decode()}", name)
+            missing = {n for n in missing if not store.check([f"{name}/joined/{n}"])}
+            time.sleep(POLL_S)
+        return name
+    store.set(f"asks/{rank}", name)
+    while not store.check([f"answer/{name}"]):
+        time.sleep(POLL_S)
+    agreed: str = store.get(f"answer/{name}").decode()
+    store.set(f"{agreed}/joined/{rank}", "")
+    return agreed

@@ -13,7 +13,7 @@ from hwnas.core.errors import UserError
 from hwnas.interfaces import DataModule
 from hwnas.training.data import batches_from, part_of_batch
 from hwnas.training.datasets import digits
-from hwnas.training.distributed import ALONE, END, Ranks, follows, join
+from hwnas.training.distributed import ALONE, END, Ranks, agreed_name, follows, join
 
 
 def ranks(n: int) -> list[Ranks]:
@@ -46,6 +46,22 @@ def test_words_arrive_in_order_until_the_end():
 
     in_threads(talk, lambda: listen(0), lambda: listen(1))
     assert heard == [[{"stage": "train"}, 7, ["a"]]] * 2
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_processes_that_are_started_again_agree_on_another_name(n: int):
+    """Found by killing a rank: the second start heard the words of the first from the store."""
+    store, names = HashStore(), []
+    for _ in range(3):
+        found: dict[int, str] = {}
+        joining = [
+            lambda rank=rank, found=found: found.update({rank: agreed_name(store, rank, n)})
+            for rank in range(n)
+        ]
+        in_threads(*joining[::-1])  # the others first: they find what is left from before
+        assert len(found) == n and len(set(found.values())) == 1
+        names.append(found[0])
+    assert len(set(names)) == 3
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
