@@ -10,7 +10,8 @@ the mean gradient, the same function for all. Every round runs all contenders in
 that they meet the same moments of a shared machine; a ratio is the median over rounds of ours /
 theirs. One process is timed by its processor time (on a GPU by the clock), two by the clock, from
 when both are ready until both are done; `ratio_to_ofa_2_cpu` is by their processor times. An image
-counts once however many networks see it. Install `ofa` as `supernet_step.py` says.
+counts once however many networks see it. Seconds are kept in --cells, one file per number of
+processes; a run that was cut off goes on. Install `ofa` as `supernet_step.py` says.
 """
 
 from __future__ import annotations
@@ -94,6 +95,20 @@ def together(size: int, options: argparse.Namespace) -> Seconds:
     }
 
 
+def known(size: int, options: argparse.Namespace) -> Seconds:
+    """What `size` processes take: measured, or kept from before."""
+    keys = ("device", "precision", "batch", "px", "rounds", "seed")
+    name = "-".join(str(vars(options)[key]) for key in keys)
+    path = options.cells / f"{name}-{size}.json" if options.cells else None
+    if path is not None and path.exists():
+        found: Seconds = read_json(path)
+        return found
+    found = measure(options, ALONE) if size == 1 else together(size, options)
+    if path is not None:
+        write_json(path, found)
+    return found
+
+
 def summary(found: Seconds, column: int, n_images: int, suffix: str) -> dict[str, object]:
     """Images per second (medians), and ratios of ours to the others', with their spread."""
     seconds = {name: np.array(values)[:, column] for name, values in found.items()}
@@ -121,6 +136,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["fp32", "bf16"], help="bf16 on cuda, else fp32")
+    parser.add_argument("--cells", type=Path, help="folder that keeps what was measured")
     parser.add_argument("--processes", type=int, nargs="*", choices=[1, 2], help="1 2; on cuda 1")
     options = parser.parse_args()
     on_gpu = options.device == "cuda"
@@ -133,11 +149,10 @@ def main() -> None:
     try:
         for size in options.processes or ([1] if on_gpu else [1, 2]):
             n_images = size * options.batch
+            found = known(size, options)
             if size == 1:
-                found = measure(options, ALONE)
                 result |= summary(found, 0 if on_gpu else 1, n_images, "1")
             else:
-                found = together(size, options)
                 result |= summary(found, 0, n_images, "2")
                 result |= summary(found, 1, n_images, "2_cpu")
     except UserError as error:
