@@ -1,38 +1,41 @@
-"""Presets of the four papers: each method end to end, in miniature."""
+"""Presets of the four papers: what each asks for, and its method in miniature, up to the search."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from hwnas.cli.main import app
-from hwnas.core.config import override
+from hwnas.core.progress import silent
+from hwnas.pipeline.analyzing import analyze_run
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
-from hwnas.predictors.readers.hwnas import read_labels
+from hwnas.pipeline.graph import stages_of
+from hwnas.pipeline.labelling import trained_labels
+from hwnas.pipeline.predicting import read_blend, read_report
+from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.searching import read_result
+from hwnas.pipeline.stages import execute
 
+PRESETS = ["wpnas", "pgonas", "gcn_fit", "supernet_study"]
 TINY = (
     "data.base_px=8",
-    "profile.rounds=4",
+    "space.resolutions=[8]",
+    "profile.rounds=2",
     "profile.min_rounds=2",
-    "profile.time_budget_s=2",
+    "profile.time_budget_s=1",
     "profile.n_validation=6",
-    "profile.hot_samples=4",
-    "profile.retiming_budget_s=0.5",
-    "train.steps=8",
-    "train.curve_every=8",
-    "train.curve_images=64",
+    "profile.hot_samples=2",
+    "train.steps=4",
+    "train.batch_size=16",
+    "train.curve_every=4",
+    "train.curve_images=32",
     "train.calibration.n_batches=1",
-    "label.n_archs=24",
+    "label.n_archs=20",
     "label.calibration.n_batches=1",
     "search.n_predictions=256",
     "search.generation_size=64",
     "search.n_evaluations=4",
-    "finetune.epochs=1",
 )
 RIDGE = "predictor={name: ridge}"  # where the graph network is not what is looked at
 
@@ -42,89 +45,101 @@ def preset(name: str) -> ExperimentConfig:
     return load_config(data, where=where)
 
 
-def hwnas(*arguments: str) -> Any:
-    outcome = CliRunner().invoke(app, [*arguments, "--format", "json"], catch_exceptions=False)
-    assert outcome.exit_code == 0, outcome.output
-    return json.loads(outcome.stdout)
-
-
 @pytest.fixture
-def finished(tmp_path: Path) -> Callable[..., tuple[Path, Any]]:
-    """Run a preset in miniature: its folder, and what it printed."""
+def searched(tmp_path: Path):
+    """Run a preset in miniature, all that comes before fine-tuning."""
 
-    def run(name: str, *settings: str) -> tuple[Path, Any]:
-        chosen = [part for setting in (*TINY, *settings) for part in ("--set", setting)]
-        folder = tmp_path / name
-        return folder, hwnas("run", name, "--run", str(folder), "--report-only", *chosen)
+    def run(name: str, check: Callable[[Project], None], *settings: str) -> None:
+        with open_project(
+            tmp_path,
+            config=name,
+            assignments=(*TINY, *settings),
+            progress_for=lambda _: silent,
+            command="test",
+        ) as project:
+            stages = stages_of(project)
+            names = [stage.name for stage in stages]
+            execute(stages, project.run, only=names[: names.index("search/main") + 1])
+            winner, random = (read_result(project, baseline=b).winner for b in (False, True))
+            limited = project.config.search.constraints[0].metric
+            assert all(any(limited in key for key in c.costs) for c in (winner, random))
+            check(project)
 
     return run
 
 
-def test_wpnas_joins_shared_weights_and_a_few_shot_predictor(finished):
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_of_digits_and_says_how_to_run_it(name: str):
+    _, where = read_config_data(name)
+    assert preset(name).data.name == "digits"
+    assert f"# Run: hwnas run {name} " in where.read_text()
+
+
+def test_wpnas_asks_for_what_its_paper_has():
     config = preset("wpnas")
     assert config.supernet.weak_sharing
     assert config.train.sampler.name == "policy"
     assert config.search.searcher.name == "policy_gradient"
     assert config.search.searcher.baseline == config.train.sampler.baseline == "self_critical"
     assert config.search.reward.form == "additive" and config.search.reward.weight > 0
-    folder, printed = finished(
-        "wpnas",
-        RIDGE,
-        "space.resolutions=[8]",
-        "train.sampler.every=2",
-        "label.trained.n=12",
-        "label.trained.recipe.epochs=1",
-    )
-    assert {row["name"] for row in printed["table"]} >= {"winner", "random search"}
-    assert {e.source for e in read_labels(folder / "labels/trained.json")} == {"trained"}
-    report = json.loads((folder / "predictor/report.json").read_text())
-    assert report["sources"] == {"trained": 12, "supernet": 24}
-    blend = json.loads((folder / "predictor/blend.json").read_text())
-    assert 0 <= blend["weight"] <= 1
+    assert 12 <= config.label.trained.n <= 100  # few shots
 
 
-def test_pgonas_ranks_pairs_of_a_balanced_sandwich(finished):
+def test_pgonas_asks_for_what_its_paper_has():
     config = preset("pgonas")
     assert config.train.sampler.name == "balanced" and config.train.sampler.ends
-    assert config.train.ranking.schedule == "warmup"
+    ranking = config.train.ranking
+    assert (ranking.prior.name, ranking.schedule, ranking.peak) == ("macs", "warmup", 2.0)
     for stage in config.space.stages:
         assert (stage.act, stage.out_act) == ("relu", "swish")  # smooth behind the sum only
     assert config.search.searcher.name == "evolution"
-    folder, printed = finished("pgonas", RIDGE, "space.resolutions=[8]")
-    assert {row["name"] for row in printed["table"]} >= {"winner", "random search"}
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    (row,) = [row for row in rows if "ranking" in row]
-    assert len(row["losses"]) == 4 and len(row["ranking"]) == 2  # n + 2m = 8 forward passes
 
 
-def test_gcn_fit_forecasts_the_whole_space_as_a_table(finished):
+def test_gcn_fit_asks_for_what_its_paper_has():
     config = preset("gcn_fit")
     assert config.predictor.name == "gcn" and config.label.trained.n == 0
     assert config.search.searcher.name == "segments" and config.search.searcher.keep == 6
-    folder, printed = finished("gcn_fit", "space.resolutions=[8]")
-    assert {row["name"] for row in printed["table"]} >= {"winner", "random search"}
-    report = json.loads((folder / "predictor/report.json").read_text())
-    assert report["sources"] == {"supernet": 24}
 
 
-def test_supernet_study_says_how_far_the_supernet_can_be_trusted(finished):
+def test_supernet_study_asks_for_what_its_paper_has():
     config = preset("supernet_study")
     assert config.train.sampler.name == "uniform" and config.label.trained.n >= 30
-    folder, _ = finished(
-        "supernet_study",
-        RIDGE,
-        "space.resolutions=[8]",
-        "train.batch_size=32",
-        "label.trained.n=14",
-        "label.trained.recipe.epochs=1",
-    )
-    truth = ("--truth", str(folder / "labels/trained.json"))
-    found = hwnas("analyze", str(folder), "--ranking", "supernet", *truth)
-    assert found["ranks"]["n"] == 14 and found["verdict"]
 
 
-@pytest.mark.parametrize("name", ["wpnas", "pgonas", "gcn_fit", "supernet_study"])
-def test_a_preset_is_of_digits_and_says_how_to_run_it(name: str):
-    data, where = read_config_data(name)
-    assert override(data, ())["data"]["name"] == "digits"
-    assert f"# Run: hwnas run {name} " in where.read_text()
+@pytest.mark.full
+def test_wpnas_joins_shared_weights_and_a_few_shot_predictor(searched):
+    def check(project: Project) -> None:
+        assert {e.source for e in trained_labels(project)} == {"trained"}
+        assert read_report(project).sources == {"trained": 12, "supernet": 20}
+        assert 0 <= read_blend(project).weight <= 1
+
+    few = ("label.trained.n=12", "label.trained.recipe.epochs=1")
+    searched("wpnas", check, RIDGE, "train.sampler.every=2", "train.sampler.n_trials=2", *few)
+
+
+@pytest.mark.full
+def test_pgonas_ranks_pairs_beside_a_balanced_sandwich(searched):
+    def check(project: Project) -> None:
+        (row,) = project.run.metrics("train")
+        assert len(row["losses"]) == 4 and len(row["ranking"]) == 2  # n + 2m = 8 forward passes
+
+    searched("pgonas", check, RIDGE)
+
+
+@pytest.mark.full
+def test_gcn_fit_fits_supernet_scores(searched):
+    def check(project: Project) -> None:
+        assert read_report(project).sources == {"supernet": 20}
+
+    searched("gcn_fit", check)
+
+
+@pytest.mark.full
+def test_supernet_study_says_how_far_the_supernet_can_be_trusted(searched):
+    def check(project: Project) -> None:
+        truth = project.run.path("labels", "trained.json")
+        found = analyze_run(project, "supernet", [truth])[0]
+        assert found.ranks.n == 14 and found.verdict
+
+    alone = ("label.trained.n=14", "label.trained.recipe.epochs=1")
+    searched("supernet_study", check, RIDGE, *alone)
