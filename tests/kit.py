@@ -116,3 +116,20 @@ class FakeTransport:
         stored.open_for(content, FACTS, HOST)
         kit.run(content, machine.load, machine, stored)
         self.runs += len(machine.runs)
+
+
+class SizeTransport(FakeTransport):
+    """A device where a model takes 1 ns per byte of its file."""
+
+    def __init__(self, kind: type[FakeMachine] = FakeMachine) -> None:
+        super().__init__(self._machine)
+        self.kind = kind
+
+    def run_bench(self, plan: Path, results: Path, *, progress: Any) -> None:
+        self._folder = plan.parent
+        super().run_bench(plan, results, progress=progress)
+
+    def _machine(self, plan: dict[str, Any]) -> FakeMachine:
+        return self.kind(
+            {i["id"]: (self._folder / i["file"]).stat().st_size for i in plan["items"]}
+        )

@@ -29,7 +29,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.pipeline import moving
 from hwnas.pipeline.project import open_project
-from tests.kit import FakeMachine, FakeTransport
+from tests.kit import FakeMachine, SizeTransport
 from tests.photos import class_folders
 
 CONFIG = Path(__file__).parent / "kills.yaml"
@@ -66,22 +66,9 @@ N_LABELS = 12  # of kills.yaml
 UNTIL_FINETUNE = tuple(VERBS)[:6]  # an export takes seconds, all else tenths
 
 
-class Device(FakeTransport):
-    """A device where a model takes 1 ns per byte; loading one takes real time."""
-
-    def __init__(self) -> None:
-        super().__init__(self._machine)
-
-    def run_bench(self, plan: Path, results: Path, *, progress: Any) -> None:
-        self._folder = plan.parent
-        super().run_bench(plan, results, progress=progress)
-
-    def _machine(self, plan: dict[str, Any]) -> FakeMachine:
-        sizes = {i["id"]: (self._folder / i["file"]).stat().st_size for i in plan["items"]}
-        return SlowMachine(sizes)
-
-
 class SlowMachine(FakeMachine):
+    """Its clock is told by the models; loading one takes real time."""
+
     def load(self, item: dict[str, str]) -> Callable[[], None]:
         time.sleep(0.005)
         return super().load(item)
@@ -106,7 +93,7 @@ def child(
     sys.stdout = sys.stderr = log.open("w", buffering=1)
     for number in (1, 2):
         os.dup2(sys.stderr.fileno(), number)
-    project.load_transport = lambda name: Device()
+    project.load_transport = lambda name: SizeTransport(SlowMachine)
     moving.host_facts = lambda: env.host_facts() | {"cpu": os.environ.get("FAKE_CPU", "Fake 1")}
     if limit_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))

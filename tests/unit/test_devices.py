@@ -125,6 +125,15 @@ def test_an_interrupted_kit_interrupts_us():
         run_kit(kit("raise SystemExit(130)"), environment={}, progress=silent, where="")
 
 
+@pytest.fixture
+def interruptible():
+    """Jobs that a shell runs in the background ignore SIGINT, and this test may be part of one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_our_interrupt_reaches_the_kit_which_may_finish_its_line(tmp_path: Path):
     note = tmp_path / "saved"
     code = f"""
