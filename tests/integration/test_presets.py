@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hwnas.core.progress import silent
+from hwnas.pipeline import project as project_module
 from hwnas.pipeline.analyzing import analyze_run
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
 from hwnas.pipeline.graph import stages_of
@@ -16,6 +17,7 @@ from hwnas.pipeline.predicting import read_blend, read_report
 from hwnas.pipeline.project import Project, open_project
 from hwnas.pipeline.searching import read_result
 from hwnas.pipeline.stages import execute
+from tests.kit import SizeTransport
 
 PRESETS = ["wpnas", "pgonas", "gcn_fit", "supernet_study"]
 TINY = (
@@ -46,8 +48,9 @@ def preset(name: str) -> ExperimentConfig:
 
 
 @pytest.fixture
-def searched(tmp_path: Path):
-    """Run a preset in miniature, all that comes before fine-tuning."""
+def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Run a preset in miniature on a simulated device, all that comes before fine-tuning."""
+    monkeypatch.setattr(project_module, "load_transport", lambda name: SizeTransport())
 
     def run(name: str, check: Callable[[Project], None], *settings: str) -> None:
         with open_project(
@@ -106,7 +109,6 @@ def test_supernet_study_asks_for_what_its_paper_has():
     assert config.train.sampler.name == "uniform" and config.label.trained.n >= 30
 
 
-@pytest.mark.full
 def test_wpnas_joins_shared_weights_and_a_few_shot_predictor(searched):
     def check(project: Project) -> None:
         assert {e.source for e in trained_labels(project)} == {"trained"}
@@ -117,7 +119,6 @@ def test_wpnas_joins_shared_weights_and_a_few_shot_predictor(searched):
     searched("wpnas", check, RIDGE, "train.sampler.every=2", "train.sampler.n_trials=2", *few)
 
 
-@pytest.mark.full
 def test_pgonas_ranks_pairs_beside_a_balanced_sandwich(searched):
     def check(project: Project) -> None:
         (row,) = project.run.metrics("train")
@@ -126,7 +127,6 @@ def test_pgonas_ranks_pairs_beside_a_balanced_sandwich(searched):
     searched("pgonas", check, RIDGE)
 
 
-@pytest.mark.full
 def test_gcn_fit_fits_supernet_scores(searched):
     def check(project: Project) -> None:
         assert read_report(project).sources == {"supernet": 20}
@@ -134,7 +134,6 @@ def test_gcn_fit_fits_supernet_scores(searched):
     searched("gcn_fit", check)
 
 
-@pytest.mark.full
 def test_supernet_study_says_how_far_the_supernet_can_be_trusted(searched):
     def check(project: Project) -> None:
         truth = project.run.path("labels", "trained.json")
