@@ -234,14 +234,19 @@ def test_thirty_campaigns_change_nothing(complete: Path, tmp_path: Path, seed: i
     assert one == other
 
 
+@pytest.mark.parametrize(("stage", "folder"), [("train", "checkpoints"), ("search/main", "search")])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_cleanly_and_the_way_on_is_shown(copy: Path, finished: Path, number, code):
-    shutil.rmtree(copy / "checkpoints")
-    stopped = kill_in("train", copy, 0.3 * seconds_of(finished)["train"], number)
+def test_a_signal_stops_cleanly_and_the_way_on_is_shown(
+    copy: Path, finished: Path, number: int, code: int, stage: str, folder: str
+):
+    shutil.rmtree(copy / folder)
+    stopped = kill_in(stage, copy, 0.3 * seconds_of(finished)[stage], number)
     assert stopped.process.exitcode == code, stopped.text
-    assert f"to go on: hwnas train {copy}" in stopped.text and "Traceback" not in stopped.text
-    do("train", copy)
-    assert_same(copy, finished, UNTIL_FINETUNE)
+    verb = VERBS[stage][0]
+    assert f"to go on: hwnas {verb} {copy}" in stopped.text and "Traceback" not in stopped.text
+    do(stage, copy)
+    stages = UNTIL_FINETUNE[: UNTIL_FINETUNE.index(stage) + 1]
+    assert_same(copy, finished, UNTIL_FINETUNE if stage == "train" else stages)
 
 
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(copy: Path, finished: Path):
