@@ -70,7 +70,8 @@ class ExperimentConfig(StrictModel):
         int, Field(ge=0, le=256, description="processes that prepare training images; 0: none")
     ] = 0
     accelerator: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="where the supernet is trained; auto: on CUDA if there is some"
+        default="auto",
+        description="where networks are trained and scored; auto: on CUDA if there is some",
     )
     space: variant(SPACES)  # type: ignore[valid-type]
     restrict: dict[str, tuple[int | float | str, ...]] = Field(

@@ -106,6 +106,7 @@ def alone_evaluator(
             seed=config.seed,
             checkpoints=checkpoints,
             progress=progress,
+            device=project.accelerator,
         )
 
     return JournaledEvaluator(project.run, context, build)

@@ -73,10 +73,9 @@ def load_network(project: Project, arch: Arch) -> torch.nn.Module:
 
 def finetune_all(project: Project, progress: Progress) -> None:
     """Fine-tune every role's arch with distillation from the largest; finished ones are kept."""
-    from safetensors.torch import save
-
     from hwnas.nets.bn import recalibrate
     from hwnas.nets.extract import extract
+    from hwnas.training.checkpoint import weights_bytes
     from hwnas.training.finetune import Teacher, finetune
     from hwnas.training.images import resize
 
@@ -120,7 +119,7 @@ def finetune_all(project: Project, progress: Progress) -> None:
             checkpoints=project.search_path("finetuned", "steps", arch.key),
             progress=show,
         )
-        write_bytes(path, save(tuned.state_dict(), project.metadata(arch)))
+        write_bytes(path, weights_bytes(tuned, project.metadata(arch)))
     train_alone(project, progress)
     write_json(
         project.search_path("finetuned", "networks.json"),

@@ -82,10 +82,10 @@ def measured_trained_cost(project: Project) -> str:
     if not archs:
         return "nothing to train, all labels are known"
     images = images_seen(project.data, recipe)
-    minutes = training_seconds(project.space, project.data, recipe, archs) / 60 / n_ranks
+    seconds = training_seconds(project.space, project.data, recipe, archs, project.accelerator)
     return (
         f"{len(archs)} archs to train alone x {images:,} images ({recipe.epochs} epochs) = "
-        f"{len(archs) * images:,} images; about {minutes:.1f} minutes"
+        f"{len(archs) * images:,} images; about {seconds / 60 / n_ranks:.1f} minutes"
         + (f" on {n_ranks} processes" if n_ranks > 1 else "")
         + ", by steps timed now"
     )

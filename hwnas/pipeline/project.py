@@ -31,6 +31,8 @@ from hwnas.training.datasets import REGISTRY as DATASETS
 from hwnas.training.distributed import ALONE, Ranks, join
 
 if TYPE_CHECKING:
+    import torch
+
     from hwnas.nets.supernet import Supernet
 
 __all__ = ["Project", "open_project", "use_threads"]
@@ -56,6 +58,17 @@ class Project:
             self.config.data, seed=self.config.seed, n_workers=self.config.workers
         )
         return data
+
+    @cached_property
+    def accelerator(self) -> torch.device:
+        """Where networks are trained and scored.
+
+        Raises:
+            UserError: CUDA is asked for and absent.
+        """
+        from hwnas.training.precision import pick_device
+
+        return pick_device(self.config.accelerator)
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -107,11 +120,14 @@ class Project:
         return self.run.path("checkpoints", "supernet.safetensors")
 
     def supernet(self) -> Supernet:
-        """The trained supernet."""
+        """The trained supernet, on `accelerator`."""
         from safetensors.torch import load_file
+
+        from hwnas.training.precision import place
 
         supernet = self.new_supernet()
         supernet.load_state_dict(load_file(self.supernet_path))
+        place(supernet, self.accelerator)
         return supernet
 
     def new_supernet(self) -> Supernet:

@@ -28,7 +28,6 @@ def tell_training_cost(project: Project, processes: int | None = None) -> None:
     """
     import torch
 
-    from hwnas.training.precision import pick_device
     from hwnas.training.rehearsal import FEW, N_TIMED, rehearse
 
     config, train = project.config, project.config.train
@@ -64,7 +63,7 @@ def tell_training_cost(project: Project, processes: int | None = None) -> None:
         log.info("not measured: training needs the latency table of %s first", ", ".join(missing))
         return
     torch.set_num_threads(config.threads)
-    device = pick_device(config.accelerator)
+    device = project.accelerator
     n_images = part if device.type == "cuda" else min(part, MOST_IMAGES_CPU)
     supernet = project.new_supernet()
     found = rehearse(

@@ -17,11 +17,9 @@ __all__ = ["files_read", "init_hash", "latency_devices", "train"]
 
 def train(project: Project, progress: Progress) -> None:
     """Train the supernet; resumes from its last checkpoint. All ranks take part, rank 0 writes."""
-    from safetensors.torch import save
-
     from hwnas.nets.pretrained import start_from
+    from hwnas.training.checkpoint import weights_bytes
     from hwnas.training.loop import train_supernet
-    from hwnas.training.precision import pick_device
     from hwnas.training.tensorboard import tensorboard_rows
 
     config = project.config
@@ -51,12 +49,11 @@ def train(project: Project, progress: Progress) -> None:
             metrics=cost_metrics(
                 project.space, {name: project.estimator(name) for name in latency_devices(project)}
             ),
-            device=pick_device(config.accelerator),
+            device=project.accelerator,
             ranks=project.ranks,
         )
     if project.ranks.leads:
-        weights = {name: value.cpu().contiguous() for name, value in used.state_dict().items()}
-        write_bytes(project.supernet_path, save(weights, project.metadata()))
+        write_bytes(project.supernet_path, weights_bytes(used, project.metadata()))
 
 
 def latency_devices(project: Project) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from hwnas.training.config import FinetuneConfig
 from hwnas.training.evaluate import EVAL_BATCH, evaluate
 from hwnas.training.finetune import finetune
 from hwnas.training.images import resize
+from hwnas.training.precision import CPU, place, wait_for
 
 __all__ = ["AloneEvaluator", "images_seen", "training_seconds"]
 
@@ -35,6 +36,7 @@ class AloneEvaluator:
         seed: of the initial weights.
         checkpoints: folder where every arch has one of its own, to resume from.
         progress: steps done of the arch that is being trained.
+        device: where to train and score.
     """
 
     def __init__(
@@ -46,15 +48,18 @@ class AloneEvaluator:
         seed: int,
         checkpoints: Path,
         progress: Progress = silent,
+        device: torch.device = CPU,
     ) -> None:
         self._space, self._data, self._recipe, self._seed = space, data, recipe, seed
-        self._checkpoints, self._progress = checkpoints, progress
+        self._checkpoints, self._progress, self._device = checkpoints, progress, device
 
     def evaluate(self, arch: Arch) -> Evaluation:
         """Train the arch from its last checkpoint, or from fresh weights, and score it."""
         px = resolution(self._space, arch)
+        fresh = build_subnet(self._space, arch, seed=self._seed)
+        place(fresh, self._device)
         network = finetune(
-            build_subnet(self._space, arch, seed=self._seed),
+            fresh,
             self._data,
             self._recipe,
             px=px,
@@ -84,15 +89,19 @@ def images_seen(data: DataModule, recipe: FinetuneConfig) -> int:
 
 
 def training_seconds(
-    space: SearchSpace, data: DataModule, recipe: FinetuneConfig, archs: list[Arch]
+    space: SearchSpace,
+    data: DataModule,
+    recipe: FinetuneConfig,
+    archs: list[Arch],
+    device: torch.device = CPU,
 ) -> float:
-    """Forecast of the time to train archs one after the other, here and now.
+    """Forecast of the time to train archs one after the other, here and now, in fp32.
 
     From timed steps of the cheapest and the dearest; between them by MACs.
     """
     macs = cost(space, space.codes(archs), "macs").astype(np.float64)
     ends = int(macs.argmin()), int(macs.argmax())
-    x, y = next(data.train_batches(0, recipe.batch_size))
+    x, y = (part.to(device) for part in next(data.train_batches(0, recipe.batch_size)))
     low, high = (_step_seconds(space, archs[i], x, y) for i in ends)
     steps = np.interp(macs, [macs[ends[0]], macs[ends[1]]], [low, max(low, high)])
     return float(steps.sum()) * images_seen(data, recipe) / recipe.batch_size
@@ -101,9 +110,12 @@ def training_seconds(
 def _step_seconds(space: SearchSpace, arch: Arch, x: torch.Tensor, y: torch.Tensor) -> float:
     """Median time of a forward and a backward pass."""
     network, seen = build_subnet(space, arch).train(), resize(x, resolution(space, arch))
+    place(network, x.device)
     times = []
     for _ in range(N_WARM_UP + N_TIMED):
+        wait_for(x.device)
         begin = time.perf_counter()
         torch.nn.functional.cross_entropy(network(seen), y).backward()  # type: ignore[no-untyped-call]
+        wait_for(x.device)
         times.append(time.perf_counter() - begin)
     return float(np.median(times[N_WARM_UP:]))

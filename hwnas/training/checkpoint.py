@@ -16,7 +16,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.records import SCHEMA_VERSION
 from hwnas.core.store import read_json, write_bytes, write_json
 
-__all__ = ["Checkpoints"]
+__all__ = ["Checkpoints", "weights_bytes"]
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Checkpoints:
 
     def save_best(self, model: torch.nn.Module, facts: Mapping[str, str]) -> None:
         """Replace `best.safetensors`: weights alone, with `facts` as the file's metadata."""
-        write_bytes(self.folder / "best.safetensors", _bytes_of(model.state_dict(), metadata=facts))
+        write_bytes(self.folder / "best.safetensors", weights_bytes(model, facts))
 
     def restore(
         self,
@@ -130,6 +130,11 @@ class Checkpoints:
                 where=where,
                 fix=f"set them back, or remove {self.folder} to train from the start",
             )
+
+
+def weights_bytes(model: torch.nn.Module, metadata: Mapping[str, str]) -> bytes:
+    """The weights as a .safetensors file, wherever the model is."""
+    return _bytes_of(model.state_dict(), metadata)
 
 
 def _bytes_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -21,6 +21,7 @@ __all__ = [
     "MemoryData",
     "batches_from",
     "part_of_batch",
+    "placed",
     "require_train_images",
     "stratified_split",
 ]
@@ -167,3 +168,9 @@ def batches_from(
         batches = data.train_batches(epoch, batch_size, rank=rank, n_ranks=n_ranks)
         yield from islice(batches, skip, None)
         epoch, skip = epoch + 1, 0
+
+
+def placed(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches, on `device`."""
+    for x, y in batches:
+        yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)

@@ -10,23 +10,25 @@ from typing import Any
 
 import torch
 
+from hwnas.core.config import settled
 from hwnas.core.progress import Progress, silent
 from hwnas.core.records import dump
 from hwnas.interfaces import DataModule
 from hwnas.nets.bn import recalibrate
 from hwnas.training.checkpoint import Checkpoints
 from hwnas.training.config import FinetuneConfig
-from hwnas.training.data import batches_from
+from hwnas.training.data import batches_from, placed
 from hwnas.training.images import resize
 from hwnas.training.losses import soft_cross_entropy
 from hwnas.training.optim import Stepper
+from hwnas.training.precision import Precision
 
 __all__ = ["Teacher", "finetune"]
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """An eval-mode network that sees images at `px`."""
+    """An eval-mode network that sees images at `px`, on the device of the one that it teaches."""
 
     model: torch.nn.Module
     px: int
@@ -49,7 +51,7 @@ def finetune(
     teacher's logits of the same images, w = `config.distillation`; labels alone without a teacher.
 
     Args:
-        model: an extracted subnet; left as it is.
+        model: an extracted subnet; left as it is. It trains on the device that it is on.
         data: its training images.
         config: the recipe.
         px: the model's resolution.
@@ -63,23 +65,30 @@ def finetune(
         UserError: a loss is not finite; settings differ from the checkpoint's; too few images.
     """
     student = copy.deepcopy(model).train()
+    device = next(student.parameters()).device
+    precision = Precision.of(config.precision, device)
     steps_per_epoch = max(1, data.info.n_images["train"] // config.batch_size)
     n_steps = config.epochs * steps_per_epoch
-    stepper = Stepper(student, config.optimizer, n_steps=max(1, n_steps))
+    stepper = Stepper(student, config.optimizer, n_steps=max(1, n_steps), scaler=precision.scaler)
     store = None
     start = 0
     if checkpoints is not None:
         store = Checkpoints(checkpoints, _identity(data, config, px, teacher, seed))
-        start, _ = store.restore(student, stepper.optimizer) or (0, None)
+        start, scale = store.restore(student, stepper.optimizer) or (0, None)
+        if precision.scaler is not None and scale is not None:
+            precision.scaler.load_state_dict(scale)
     progress(start, n_steps)
     batches = islice(batches_from(data, config.batch_size, start), n_steps - start)
-    for step, (x, y) in enumerate(batches, start):
+    for step, (x, y) in enumerate(placed(batches, device), start):
         stepper.start(step)
-        loss = _loss(student(resize(x, px)), x, y, teacher, config)
-        loss.backward()  # type: ignore[no-untyped-call]
+        with precision.autocast():
+            logits = student(resize(x, px))
+        loss = _loss(logits.float(), x, y, teacher, config)
+        precision.backward(loss)
         stepper.finish([loss.item()], step=step, nets=["the fine-tuned subnet"])
         if store is not None and (step + 1) % steps_per_epoch == 0:
-            store.save(step + 1, student, stepper.optimizer, None)
+            scale = None if precision.scaler is None else precision.scaler.state_dict()
+            store.save(step + 1, student, stepper.optimizer, scale)
         progress(step + 1, n_steps, f"loss {loss.item():.3f}")
     return recalibrate(
         student,
@@ -112,7 +121,7 @@ def _identity(
     data: DataModule, config: FinetuneConfig, px: int, teacher: Teacher | None, seed: int
 ) -> dict[str, Any]:
     return {
-        "config": config.model_dump(mode="json"),
+        "config": settled(config),
         "seed": seed,
         "px": px,
         "teacher_px": None if teacher is None else teacher.px,

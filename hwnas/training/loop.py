@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,11 +22,11 @@ from hwnas.spaces.space import SearchSpace
 from hwnas.training.checkpoint import Checkpoints
 from hwnas.training.config import KEEPING, TrainConfig
 from hwnas.training.curves import CollapseWatch, curve_archs
-from hwnas.training.data import Batch, batches_from
+from hwnas.training.data import batches_from, placed
 from hwnas.training.distributed import ALONE, Ranks
 from hwnas.training.evaluate import SupernetEvaluator
 from hwnas.training.optim import Stepper
-from hwnas.training.precision import Precision
+from hwnas.training.precision import CPU, Precision, place
 from hwnas.training.step import StepLosses, SupernetStep, Trials, supernet_step
 
 __all__ = ["train_supernet"]
@@ -35,7 +35,6 @@ REPORTING = KEEPING | {"calibration", "checkpoint_every", "curve_every", "curve_
 """Settings that leave the weights as they are, and may differ when training resumes."""
 
 NO_METRICS: Mapping[str, CostMetric] = {}
-CPU = torch.device("cpu")
 
 
 def train_supernet(
@@ -79,7 +78,7 @@ def train_supernet(
     Raises:
         UserError: a loss is NaN or infinite; settings differ from the checkpoint's; too few images.
     """
-    _move(supernet, device)
+    place(supernet, device)
     precision = Precision.of(config.precision, device)
     run_step = supernet_step(
         supernet, data, config, seed=seed, metrics=metrics, precision=precision, ranks=ranks
@@ -104,7 +103,7 @@ def train_supernet(
     ranks.align(start, supernet.parameters())
     progress(start, config.steps, state.note)
     batches = batches_from(data, config.batch_size, start, rank=ranks.rank, n_ranks=ranks.size)
-    for step, (x, y) in enumerate(_placed(islice(batches, config.steps - start), device), start):
+    for step, (x, y) in enumerate(placed(islice(batches, config.steps - start), device), start):
         trials.before(step)
         stepper.start(step)
         losses = run_step(step, x, y)
@@ -173,16 +172,6 @@ class _State:
             run_step.precision.scaler.load_state_dict(notes["scaler"])
         losses = [StepLosses(nets, pairs, []) for nets, pairs in notes["losses"]]
         return _State(losses, notes["note"], notes["best"], notes["peaks"])
-
-
-def _move(supernet: Supernet, device: torch.device) -> None:
-    if device.type != "cpu":  # on a CPU, convolutions take their weights as they are
-        supernet.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _placed(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    for x, y in batches:
-        yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
 
 
 def _position(data: DataModule, config: TrainConfig, step: int) -> str:

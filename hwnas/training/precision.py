@@ -1,9 +1,10 @@
-"""Where training computes and in which number format: fp32, or mixed precision on CUDA."""
+"""Where networks compute and in which number format: fp32, or mixed precision on CUDA."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,7 @@ import torch
 
 from hwnas.core.errors import UserError
 
-__all__ = ["FULL", "Accelerator", "Format", "Precision", "pick_device"]
+__all__ = ["CPU", "FULL", "Accelerator", "Format", "Precision", "pick_device", "place", "wait_for"]
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class Precision:
             return Precision(device)
         if device.type != "cuda":
             log.warning(
-                "train.precision %s is off: on a CPU mixed precision is slower than fp32, which "
+                "precision %s is off: on a CPU mixed precision is slower than fp32, which "
                 "is used instead",
                 format,
             )
@@ -58,11 +59,14 @@ class Precision:
         scaled.backward()  # type: ignore[no-untyped-call]
 
 
-FULL = Precision(torch.device("cpu"))
+CPU = torch.device("cpu")
+FULL = Precision(CPU)
 
 
 def pick_device(accelerator: Accelerator) -> torch.device:
-    """The device to train on; `auto` is CUDA where there is some.
+    """The device that trains and scores networks; `auto` is CUDA where there is some.
+
+    Of several GPUs, the first; for a process of torchrun, the one of its local rank.
 
     Raises:
         UserError: CUDA is asked for and absent.
@@ -76,4 +80,18 @@ def pick_device(accelerator: Accelerator) -> torch.device:
             where="accelerator",
             fix="set accelerator to auto or cpu, or check driver and CUDA_VISIBLE_DEVICES",
         )
-    return torch.device("cuda" if has_cuda and accelerator != "cpu" else "cpu")
+    if not has_cuda or accelerator == "cpu":
+        return CPU
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+def place(model: torch.nn.Module, device: torch.device) -> None:
+    """Move `model` to `device` as it computes fastest there."""
+    if device.type != "cpu":  # on a CPU, convolutions take their weights as they are
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def wait_for(device: torch.device) -> None:
+    """Until everything that `device` was given is done, so that a clock can be read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

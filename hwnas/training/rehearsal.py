@@ -18,7 +18,7 @@ from hwnas.training.config import TrainConfig
 from hwnas.training.data import Batch
 from hwnas.training.distributed import ALONE
 from hwnas.training.optim import Stepper
-from hwnas.training.precision import Precision
+from hwnas.training.precision import Precision, place, wait_for
 from hwnas.training.step import supernet_step
 
 __all__ = ["InventedImages", "Rehearsal", "rehearse"]
@@ -103,8 +103,7 @@ def rehearse(
         {"train": 1_000_000, "val": n_images, "test": n_images},
     )
     data = InventedImages(info, seed)
-    if device.type != "cpu":
-        supernet.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    place(supernet, device)
     precision = Precision.of(config.precision, device)
     run_step = supernet_step(
         supernet, data, config, seed=seed, metrics=metrics, precision=precision, ranks=ALONE
@@ -117,14 +116,14 @@ def rehearse(
         nonlocal n_networks
         x, y = next(data.train_batches(0, n))
         x, y = x.to(device), y.to(device)
-        _wait(device)
+        wait_for(device)
         begin = time.perf_counter()
         for step in steps:
             stepper.start(step)
             losses = run_step(step, x, y)
             stepper.finish([*losses.nets, *losses.pairs], step=step, nets=losses.names)
             n_networks = len(losses.nets) + 2 * len(losses.pairs)
-        _wait(device)
+        wait_for(device)
         return (time.perf_counter() - begin) / len(steps)
 
     few = min(FEW, n_images)
@@ -138,11 +137,6 @@ def rehearse(
 
 def _generator(seed: int, *names: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(stable_seed(seed, *names))
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _peak_bytes(device: torch.device) -> int:

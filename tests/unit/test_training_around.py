@@ -351,12 +351,22 @@ def test_data_smaller_than_a_batch_is_refused(tmp_path):
 def test_mixed_precision_is_off_on_cpus_and_says_so(caplog):
     precision = Precision.of("bf16", torch.device("cpu"))
     assert precision.dtype is None and precision.scaler is None
-    assert "train.precision bf16 is off" in caplog.text
+    assert "precision bf16 is off" in caplog.text
     assert pick_device("cpu") == torch.device("cpu")
     if not torch.cuda.is_available():
         assert pick_device("auto") == torch.device("cpu")
         with pytest.raises(UserError, match="no CUDA device"):
             pick_device("cuda")
+
+
+def test_every_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert pick_device("auto") == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert pick_device("cuda") == torch.device("cuda", 3)
+    assert pick_device("cpu") == torch.device("cpu")
 
 
 def test_rows_as_charts(tmp_path):
