@@ -6,9 +6,9 @@
 The largest, the middle and the smallest subnet (those of the training curves) of a finished run are
 scored on all its validation images with the supernet's weights, and again after each was trained
 from fresh weights by the supernet's own recipe (optimiser, batch size, augmentation, smoothing,
-seed). Each of them alone sees as many images as all of them together saw while the supernet
-trained, to the nearest whole epoch. Stop it at any time: the same command goes on after the last
-epoch of --work.
+seed). Alone, each sees as many images, to the nearest whole epoch, as the supernet's training read:
+there the largest and the smallest saw them all, the middle one hardly any. Stop it at any time: the
+same command goes on after the last epoch in --work.
 """
 
 from __future__ import annotations
