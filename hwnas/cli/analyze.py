@@ -36,7 +36,10 @@ def analyze(
     ] = None,
     truth: Annotated[
         list[Path] | None,
-        typer.Option(help="Better labels of the same archs [supernet labels]; again per seed."),
+        typer.Option(
+            help="Better labels of the same archs [those trained alone, for --ranking supernet;"
+            " else the supernet's]; again per seed."
+        ),
     ] = None,
     table: Annotated[
         list[str] | None,

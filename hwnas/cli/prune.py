@@ -24,7 +24,10 @@ def prune(
         str, typer.Option(help="predictor, supernet, macs or params: who says what is bad.")
     ] = "predictor",
     truth: Annotated[
-        list[Path] | None, typer.Option(help="Better labels of the same archs, e.g. trained ones.")
+        list[Path] | None,
+        typer.Option(
+            help="Better labels of the same archs [those trained alone, for --ranking supernet]."
+        ),
     ] = None,
     fraction: Annotated[
         float | None, typer.Option(help="Archs to lose [the most that is safe].")

@@ -90,14 +90,17 @@ def analyze_run(
     """Compare a ranking of the run with better knowledge of the same archs.
 
     ranking: `predictor`, `supernet`, `macs` or `params`. Without `truths`, the truth is the
-    supernet's labels, or for the predictor those it forecasts; with them, the mean of labels files
-    of the same space (for example of archs trained alone, with a seed each), of which the archs
-    that all of them and the run hold are used.
+    supernet's labels; for the predictor those it forecasts; for the supernet those of the run's
+    archs that were trained alone. With them, it is the mean of labels files of the same space (for
+    example of archs trained alone, with a seed each), of which the archs that all of them and the
+    run hold are used.
 
     Raises:
         UserError: the supernet would be compared with itself, an unknown ranking, or too few archs
             are in all files.
     """
+    if ranking == "supernet" and not truths:
+        truths = [_trained_alone(project)]
     if ranking == "predictor":
         evaluations, rows = held_back(project)
     else:
@@ -117,11 +120,6 @@ def analyze_run(
         repeats = np.array([[t[evaluations[rows[i]].arch] for t in better] for i in both])
         reference = repeats.reshape(len(both), len(better)).mean(axis=1)
         scores, rows, name = scores[both], rows[both], ", ".join(map(str, truths))
-    elif ranking == "supernet":
-        raise UserError(
-            "the supernet's labels are the truth here",
-            fix="give better labels with --truth FILE, or choose another --ranking",
-        )
     pair = _Pair(
         project.space,
         codes[rows],
@@ -196,7 +194,7 @@ def prune(analysis: Analysis, pair: _Pair, fraction: float | None) -> Pruning:
             raise CheckFailed(
                 "no pruning by this ranking is safe",
                 found="; ".join(analysis.verdict[:2]),
-                fix="a better ranking, or --prune-fraction at your own risk",
+                fix="a better ranking, or a fraction of your own (--fraction, --prune-fraction)",
             )
         fraction = safe.pruned_fraction
     return prune_space(
@@ -220,6 +218,18 @@ def _costs(space: SearchSpace, codes: Codes, ranking: str, others: tuple[str, ..
         known = ", ".join((*COSTS, *sorted(others)))
         raise UserError(f"unknown ranking {ranking!r}", expected=f"one of {known}")
     return cost(space, codes, metric).astype(np.float64)
+
+
+def _trained_alone(project: Project) -> Path:
+    path = project.run.path("labels", "trained.json")
+    if not path.exists():
+        raise UserError(
+            "there is nothing better than the supernet's labels to compare them with",
+            expected="labels of archs trained alone",
+            where=path,
+            fix="hwnas label RUN --source trained --n K, or --truth FILE, or another --ranking",
+        )
+    return path
 
 
 def _by_arch(space: SearchSpace, path: Path) -> dict[Arch, float]:

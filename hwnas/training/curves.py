@@ -52,19 +52,21 @@ class CollapseWatch:
                 found = (
                     f"fell to chance: top1 {value:.3f}, after {peak:.3f} at step {peak_step:.0f}"
                 )
+                fix = "best.safetensors, as supernet.init, starts from the best weights so far"
             elif step >= n_steps / 2 and peak <= self.chance + AT_CHANCE * deviation:
                 found = f"has not learnt anything: top1 {value:.3f}, chance is {self.chance:.3f}"
+                fix = "if it does not learn alone either, it is too small for these data"
             else:
                 continue
             collapsed.append(name)
             log.warning(
                 "step %d of %d: the %s subnet %s. Fix: stop, lower train.optimizer.lr (or lengthen "
                 "its warmup, lower clip_norm), and give more images per BN statistic "
-                "(train.batch_size); best.safetensors beside the checkpoints, as supernet.init, "
-                "starts from the best weights so far",
+                "(train.batch_size); %s",
                 step,
                 n_steps,
                 name,
                 found,
+                fix,
             )
         return collapsed

@@ -136,9 +136,10 @@ def test_gcn_fit_fits_supernet_scores(searched):
 
 def test_supernet_study_says_how_far_the_supernet_can_be_trusted(searched):
     def check(project: Project) -> None:
+        found = analyze_run(project, "supernet")[0]
         truth = project.run.path("labels", "trained.json")
-        found = analyze_run(project, "supernet", [truth])[0]
-        assert found.ranks.n == 14 and found.verdict
+        assert found == analyze_run(project, "supernet", [truth])[0]
+        assert found.ranks.n == 14 and found.verdict and found.truth == str(truth)
 
     alone = ("label.trained.n=14", "label.trained.recipe.epochs=1")
     searched("supernet_study", check, RIDGE, *alone)
