@@ -39,8 +39,8 @@ command_of() {
       echo "$hwnas profile tensorrt --space mobilenet_tiny --resolutions 32 --num-classes 10 --profile time_budget_s=120 --out $OUT/tensorrt_table.json --format json" ;;
     tensorrt) # engines built, run and compared with torch
       echo "$hwnas run quickstart --run $OUT/quickstart --report-only --set '$formats' >&2 && $hwnas verify $OUT/quickstart/bundles/main/local --format json" ;;
-    cifar10)
-      echo "$hwnas train $OUT/cifar10 --config cifar10_gpu --set accelerator=cuda --set train.precision=bf16 --set train.checkpoint_every=100 --format json" ;;
+    cifar10) # the supernet, and labels of 400 subnets, which are checkpointed and journaled
+      echo "$hwnas train $OUT/cifar10 --config cifar10_gpu --set accelerator=cuda --set train.precision=bf16 --set train.checkpoint_every=100 >&2 && $hwnas label $OUT/cifar10 --format json" ;;
     macro) # NAS-Bench-Macro: the supernet's ranking against the truth; aim: tau 0.80
       echo "$PYTHON benchmarks/nasbench_macro.py --data $HWNAS_DATA --work $OUT/macro --epochs 60 --archs 1000 --images 5000 --device cuda" ;;
     *) echo "no piece $1; there are: $PIECES" >&2; return 1 ;;

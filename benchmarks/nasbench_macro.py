@@ -5,7 +5,8 @@
 
 The supernet trains one uniform random arch at a time; then `--archs` archs, one drawn from each of
 as many equal ranges of rank, are scored on `--images` validation images with their BN recalibrated.
-Printed: Kendall's tau with the truth and its 95 % interval (bootstrap over archs), and MACs' alone.
+Printed: Kendall's tau of minus the validation loss with the truth and its 95 % interval (bootstrap
+over archs), that of top-1, and MACs' alone.
 Stops after --seconds with status 75, to go on when called again: training from its last checkpoint,
 scoring after the last scored arch.
 """
@@ -119,7 +120,7 @@ def main() -> None:
         )
         rows = stratified(labels, options.archs, options.seed)
         kept = work / f"scores-{options.images}.jsonl"
-        known = {row["row"]: row["top1"] for row in read_jsonl(kept)} if kept.exists() else {}
+        known = {row["row"]: row for row in read_jsonl(kept) if "val_loss" in row}
         scorer = SupernetEvaluator(
             supernet, data, CALIBRATION, seed=options.seed, n_images=options.images
         )
@@ -127,22 +128,26 @@ def main() -> None:
             if row not in known:
                 if time.monotonic() > deadline:
                     raise TimeIsUp
-                known[row] = scorer.evaluate(labels.space.arch(labels.codes[row])).top1
-                append_jsonl(kept, {"row": row, "top1": known[row]})
+                score = scorer.evaluate(labels.space.arch(labels.codes[row]))
+                known[row] = {"row": row, "top1": score.top1, "val_loss": score.val_loss}
+                append_jsonl(kept, known[row])
     except TimeIsUp:
         print("time is up; the same command goes on", file=sys.stderr)
         sys.exit(MORE_TO_DO)
-    scores, truth = np.array([known[row] for row in rows.tolist()]), labels.scores[rows]
+    truth = labels.scores[rows]
+    top1, loss = (np.array([known[r][key] for r in rows.tolist()]) for key in ("top1", "val_loss"))
     macs = cost(labels.space, labels.codes[rows], "macs").astype(np.float64)
     result = {
         "benchmark": "nasbench_macro",
         "device": device.type,
         **{key: vars(options)[key] for key in ("epochs", "images", "seed")},
         "archs": len(rows),
-        "tau": round(kendall_tau(scores, truth), 4),
-        "tau_95": interval(scores, truth, options.seed),
+        "tau": round(kendall_tau(-loss, truth), 4),
+        "tau_95": interval(-loss, truth, options.seed),
+        "tau_of_top1": round(kendall_tau(top1, truth), 4),
+        "tau_of_top1_95": interval(top1, truth, options.seed),
         "macs_tau": round(kendall_tau(macs, truth), 4),
-        "mean_top1": round(float(scores.mean()), 4),
+        "mean_top1": round(float(top1.mean()), 4),
         "host": host_facts(),
     }
     print(json.dumps(result, indent=1))
