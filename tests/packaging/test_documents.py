@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperGroup
+
+from hwnas.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
+USAGE_ERROR = typer.BadParameter.__base__
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
@@ -39,3 +46,46 @@ def test_a_smoke_block_runs(name: str, block: str, tmp_path: Path):
 def test_relative_links_lead_to_files(path: Path):
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", path.read_text()):
         assert (path.parent / target).exists(), target
+
+
+def shown_commands() -> list[tuple[str, str]]:
+    """(file, command) of every `hwnas ...` in the documents' shell blocks and configs' heads."""
+    texts = {}
+    for path in DOCUMENTS:
+        blocks = re.findall(r"^```(?:bash|sh).*?\n(.*?)^```", path.read_text(), re.M | re.S)
+        texts[path.name] = "".join(blocks).replace("\\\n", " ")
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        head = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+        texts[path.name] = "\n".join(re.sub(r"^#( *Run:)?", "", line) for line in head)
+    found = re.compile(r"(?:^|[ ;&(])hwnas +([a-z][^\n#|;&()]*)", re.M)
+    return [(name, m.strip()) for name, text in texts.items() for m in found.findall(text)]
+
+
+def parse(command: str) -> None:
+    """Read the words behind `hwnas` as the command line does; nothing runs."""
+    words = [w for w in shlex.split(command) if w != "--debug" and w[0] != "$"]
+    words = list(takewhile(lambda w: w not in (">", "2>", "<"), words))
+    found, name = typer.main.get_command(app), "hwnas"
+    while isinstance(found, TyperGroup):
+        context = found.context_class(found, info_name=name)
+        rest = found.parse_args(context, words)
+        name, found, words = found.resolve_command(context, [*context._protected_args, *rest])
+    found.make_context(name, words)
+
+
+@pytest.mark.parametrize(("name", "command"), shown_commands())
+def test_a_command_that_is_shown_exists_with_these_options(name: str, command: str):
+    try:
+        parse(command)
+    except typer.Exit as asked_for_help:
+        assert asked_for_help.exit_code == 0
+
+
+def test_commands_are_found_and_wrong_ones_are_refused():
+    assert len({name for name, _ in shown_commands()}) > 12
+    with pytest.raises(USAGE_ERROR):
+        parse("run quickstart --no-such-option")
+    with pytest.raises(USAGE_ERROR):
+        parse("run")
+    with pytest.raises(USAGE_ERROR):
+        parse("no-such-verb")
