@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,9 +20,10 @@ from hwnas.exporters.manifest import (
     Manifest,
 )
 from hwnas.exporters.samples import SampleImage, denormalise
-from hwnas.interfaces import DeviceSpec
+from hwnas.interfaces import DeviceSpec, Metric
 from hwnas.pipeline.exporting import Exported, exports, images_of
 from hwnas.pipeline.finetuning import load_network
+from hwnas.pipeline.metrics import cost_metrics
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.searching import constraints_on, result_on
 from hwnas.search.constraints import metric_key
@@ -36,12 +37,15 @@ N_GOLDEN, N_SAMPLES = 16, 8
 
 @dataclass(frozen=True)
 class Winner:
-    """What is known of a winner on a device. `top1` and `measured_ms` are by format."""
+    """What is known of a winner on a device. `top1` and `measured_ms` are by format.
+
+    met: by latency metric that is limited, whether the re-timed winner keeps its limit.
+    """
 
     arch: Arch
     forecast_ms: float
     interval_ms: tuple[float, float]
-    constraint_met: bool | None
+    met: Mapping[Metric, bool]
     n_test_images: int
     top1: Mapping[str, float]
     measured_ms: Mapping[str, float]
@@ -62,7 +66,6 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
     with torch.inference_mode():
         logits = model(torch.from_numpy(x)).numpy()
     exported, folder = exports(project)[arch.key], project.search_path("export", arch.key)
-    limits = result_on(project, device.name).limits
     host = host_facts()
     manifest = Manifest(
         name=f"{project.config.name}-{project.config.search.name}",
@@ -84,11 +87,7 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
             for one in exported
             if one.model.format in winner.top1
         ),
-        constraints=tuple(
-            ConstraintFact(c.metric, c.device, limits[metric_key(c)], winner.constraint_met)
-            for c in constraints_on(project, device.name)
-            if c.device == device.name
-        ),
+        constraints=tuple(_constraints(project, device.name, winner)),
         provenance={
             "seed": str(project.config.seed),
             "config": content_hash(project.config.model_dump(mode="json")),
@@ -109,6 +108,21 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
         },
         samples=_samples(project, model, px),
     )
+
+
+def _constraints(project: Project, device: str, winner: Winner) -> Iterator[ConstraintFact]:
+    """Limits of the search on this device, and those that hold on any: MACs, bytes, ..."""
+    limits, analytic = result_on(project, device).limits, cost_metrics(project.space, {})
+    codes = project.space.codes([winner.arch])
+    for constraint in constraints_on(project, device):
+        key, metric = metric_key(constraint), constraint.metric
+        if key in analytic:
+            is_met: bool | None = bool(analytic[key](codes)[0] <= limits[key])
+        elif constraint.device == device:
+            is_met = winner.met.get(metric)
+        else:
+            continue
+        yield ConstraintFact(metric, constraint.device, limits[key], is_met)
 
 
 def _latency(

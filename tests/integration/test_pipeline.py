@@ -160,6 +160,29 @@ def test_two_searches_live_side_by_side(finished: tuple[Path, dict], tmp_path: P
     assert {row["status"] for row in status["table"]} == {"done"}
 
 
+def test_every_limit_is_checked_where_it_can_be(finished: tuple[Path, dict], tmp_path: Path):
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    limits = (
+        "[{metric: latency_p95_ms, max_fraction_of_largest: 0.9},"
+        " {metric: macs, max_fraction_of_largest: 0.9}]"
+    )
+    tail = ("--set", "search.name=tail", "--set", f"search.constraints={limits}")
+    printed = json.loads(hwnas("run", str(MINI), "--run", str(run), *tail, "--report-only",
+                               "--format", "json"))  # fmt: skip
+    (check,) = [c for c in printed["checks"] if c["name"] == "p95 constraint on local"]
+    winner = printed["table"][0]
+    assert winner["limit_ms"] is None and winner["constraint_met"] == check["passed"]
+    manifest = json.loads((run / "bundles/tail/local/manifest.json").read_text())
+    met = {c["metric"]: c["met"] for c in manifest["constraints"]}
+    assert met == {"latency_p95_ms": check["passed"], "macs": True}
+    results = json.loads((run / "search/tail/verify/results.json").read_text())
+    row = next(row for row in results["networks"] if row["name"] == "winner")
+    assert row["measured_p95_ms"] >= row["measured_ms"]
+    share = row["measured_p95_ms"] / row["limit_p95_ms"]
+    assert check["passed"] == (share <= row["interval_ms"][1] / row["forecast_ms"])
+
+
 def test_an_impossible_constraint_is_answered_with_the_nearest_arch(
     finished: tuple[Path, dict], tmp_path: Path
 ):

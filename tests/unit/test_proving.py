@@ -198,7 +198,9 @@ def test_onnx_cannot_be_left_out() -> None:
 
 
 def timings_of(**median_ms: float) -> Timings:
-    quick = {name: SimpleNamespace(median_ms=ms) for name, ms in median_ms.items()}
+    quick = {
+        name: SimpleNamespace(median_ms=ms, p95_ms=1.5 * ms) for name, ms in median_ms.items()
+    }
     return Timings(quick, {}, repeat_mape=0.01, drift=None, facts={})  # type: ignore[arg-type]
 
 
@@ -216,7 +218,11 @@ def test_latency_is_held_to_the_forecast_and_to_the_limit(
             LatencyFact(device, "model.int8.onnx", here, measured_ms=0.8),
             LatencyFact(device, "model.fp16.onnx", "another machine", measured_ms=2.0),
         ),
-        constraints=(ConstraintFact("latency_ms", "local", 1.1, True),),
+        constraints=(
+            ConstraintFact("latency_ms", "local", 1.1, True),
+            ConstraintFact("latency_p95_ms", "local", 1.7, True),
+            ConstraintFact("macs", "local", 1.0, True),
+        ),
     )
 
     def check(onnx_ms: float, int8_ms: float) -> tuple[list[Any], list[str], list[str]]:
@@ -234,7 +240,8 @@ def test_latency_is_held_to_the_forecast_and_to_the_limit(
     assert [row["holds"] for row in rows] == [False, False, None]
     assert "promised at most 1.0500 ms" in failed[0] and "limit" not in failed[0]
     assert "promised at most 0.8400 ms" in failed[1]
-    assert "limit 1.1000 ms" in check(1.2, 0.8)[1][0]
+    assert "limit 1.1000 ms" in check(1.2, 0.8)[1][0] and "twenty" not in check(1.18, 0.8)[1][0]
+    assert "in one run of twenty 1.8000 ms here, limit 1.7000 ms" in check(1.2, 0.8)[1][0]
 
 
 def test_lost_accuracy_is_counted_against_fp32() -> None:
