@@ -198,9 +198,7 @@ def test_onnx_cannot_be_left_out() -> None:
 
 
 def timings_of(**median_ms: float) -> Timings:
-    quick = {
-        name: SimpleNamespace(median_ms=ms, p95_ms=1.5 * ms) for name, ms in median_ms.items()
-    }
+    quick = {name: SimpleNamespace(median_ms=ms, p95_ms=1.5 * ms) for name, ms in median_ms.items()}
     return Timings(quick, {}, repeat_mape=0.01, drift=None, facts={})  # type: ignore[arg-type]
 
 
