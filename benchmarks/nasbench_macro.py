@@ -120,7 +120,7 @@ def main() -> None:
         )
         rows = stratified(labels, options.archs, options.seed)
         kept = work / f"scores-{options.images}.jsonl"
-        known = {row["row"]: row for row in read_jsonl(kept) if "val_loss" in row}
+        known = {row["row"]: row for row in read_jsonl(kept)}
         scorer = SupernetEvaluator(
             supernet, data, CALIBRATION, seed=options.seed, n_images=options.images
         )

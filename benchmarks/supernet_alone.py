@@ -43,6 +43,7 @@ def recipe_of(project: Project) -> FinetuneConfig:
         optimizer=train.optimizer,
         label_smoothing=train.label_smoothing,
         distillation=0.0,
+        precision=train.precision,
         calibration=project.config.label.calibration,
     )
 
@@ -58,6 +59,7 @@ def alone(project: Project, name: str, arch: Arch, work: Path) -> dict[str, Any]
             seed=project.config.seed,
             checkpoints=work,
             progress=project.progress_for(name),
+            device=project.accelerator,
         )
         started = time.process_time()
         score = scorer.evaluate(arch)

@@ -22,7 +22,7 @@ from hwnas.interfaces import CostMetric, FloatArray
 from hwnas.latency.estimator import TableEstimator
 from hwnas.pipeline.comparing import COSTS
 from hwnas.pipeline.evaluations import scores_of
-from hwnas.pipeline.labelling import labelled
+from hwnas.pipeline.labelling import labelled, labels_path
 from hwnas.pipeline.metrics import prices
 from hwnas.pipeline.predicting import held_back, read_report
 from hwnas.pipeline.project import Project
@@ -221,7 +221,7 @@ def _costs(space: SearchSpace, codes: Codes, ranking: str, others: tuple[str, ..
 
 
 def _trained_alone(project: Project) -> Path:
-    path = project.run.path("labels", "trained.json")
+    path = labels_path(project, "trained")
     if not path.exists():
         raise UserError(
             "there is nothing better than the supernet's labels to compare them with",

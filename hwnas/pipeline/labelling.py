@@ -24,6 +24,7 @@ __all__ = [
     "label",
     "label_trained",
     "labelled",
+    "labels_path",
     "measured_trained_cost",
     "score_all",
     "trained_labels",
@@ -37,7 +38,7 @@ def label(project: Project, progress: Progress) -> None:
     space = project.space
     archs = [space.largest(), space.smallest(), *_drawn(project, project.config.label.n_archs)]
     archs = list(dict.fromkeys(archs))[: project.config.label.n_archs]
-    _write(project, _path(project), score_all(project, evaluator(project), archs, progress))
+    _write(project, labels_path(project), score_all(project, evaluator(project), archs, progress))
 
 
 def label_trained(project: Project, progress: Progress) -> None:
@@ -61,7 +62,7 @@ def label_trained(project: Project, progress: Progress) -> None:
     scorer = alone_evaluator(project, config.recipe, steps, one)
     if project.ranks.leads:
         log.info("label/trained: %s", measured_trained_cost(project))
-    _write(project, _path(project, "trained"), score_all(project, scorer, archs, whole))
+    _write(project, labels_path(project, "trained"), score_all(project, scorer, archs, whole))
     if project.ranks.leads:
         shutil.rmtree(steps, ignore_errors=True)  # the journal has what they were for
 
@@ -93,13 +94,13 @@ def measured_trained_cost(project: Project) -> str:
 
 def labelled(project: Project) -> tuple[Codes, list[Evaluation]]:
     """Codes and evaluations that stage `label` wrote."""
-    evaluations = read_labels(_path(project))
+    evaluations = read_labels(labels_path(project))
     return project.space.codes([e.arch for e in evaluations]), evaluations
 
 
 def trained_labels(project: Project) -> list[Evaluation]:
     """What stage `label/trained` wrote."""
-    return read_labels(_path(project, "trained"))
+    return read_labels(labels_path(project, "trained"))
 
 
 def score_all(
@@ -143,5 +144,6 @@ def _write(project: Project, path: Path, evaluations: list[Evaluation]) -> None:
         write_json(path, {"schema_version": 1, "labels": labels})
 
 
-def _path(project: Project, source: str = "supernet") -> Path:
+def labels_path(project: Project, source: str = "supernet") -> Path:
+    """Where the labels of a source, `supernet` or `trained`, lie."""
     return project.run.path("labels", f"{source}.json")

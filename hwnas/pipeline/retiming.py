@@ -12,11 +12,10 @@ from hwnas.core.progress import Progress
 from hwnas.exporters.manifest import LatencyFact, Manifest
 from hwnas.interfaces import Metric
 from hwnas.pipeline.config import ExperimentConfig
+from hwnas.pipeline.limits import timed_limits
 from hwnas.pipeline.profiling import Timings, time_models
 
 __all__ = ["check_latency"]
-
-TIMED = ("latency_ms", "latency_p95_ms")
 
 
 def check_latency(
@@ -82,10 +81,10 @@ def _id(fact: LatencyFact) -> str:
 def _latency_row(
     manifest: Manifest, fact: LatencyFact, timings: Timings | None, config: ExperimentConfig
 ) -> tuple[dict[str, Any], str]:
-    limits = {
+    limits: dict[Metric, float | None] = {
         c.metric: c.max
         for c in manifest.constraints
-        if c.device == fact.device.name and c.metric in TIMED and fact.forecast_ms
+        if c.device == fact.device.name and fact.forecast_ms
     }
     row: dict[str, Any] = {
         "model": fact.model,
@@ -110,11 +109,11 @@ def _latency_row(
     problems = []
     if promised and here_ms > max(promised):
         problems.append(f"{here_ms:.4f} ms here, promised at most {max(promised):.4f} ms")
-    timed: dict[Metric, float] = {"latency_ms": here_ms, "latency_p95_ms": timing.p95_ms}
-    for metric, limit in limits.items():
-        if timed[metric] > limit * widening:
-            what = "" if metric == "latency_ms" else "in one run of twenty "
-            problems.append(f"{what}{timed[metric]:.4f} ms here, limit {limit:.4f} ms")
+    here: dict[Metric, float | None] = {"latency_ms": here_ms, "latency_p95_ms": timing.p95_ms}
+    for limit in timed_limits(here, limits, widening=widening):
+        if not limit.held:
+            what = "" if limit.metric == "latency_ms" else "in one run of twenty "
+            problems.append(f"{what}{limit.ms:.4f} ms here, limit {limit.limit_ms:.4f} ms")
     row |= {"here_ms": here_ms, "holds": not problems}
     text = f"{fact.model} on {fact.device.name}: {'; '.join(problems)}" if problems else ""
     return row, text

@@ -10,11 +10,12 @@ from hwnas.core.progress import Progress
 from hwnas.core.records import STRICT, dump, load
 from hwnas.core.store import read_json, write_json
 from hwnas.exporters import REGISTRY as EXPORTERS
-from hwnas.interfaces import DeviceSpec, Metric
+from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
 from hwnas.pipeline.bundling import Winner, bundle_winner
 from hwnas.pipeline.exporting import exports, images_of, onnx_path
 from hwnas.pipeline.finetuning import networks, winner_role
+from hwnas.pipeline.limits import TimedLimit, timed_limits
 from hwnas.pipeline.moving import require_own_table
 from hwnas.pipeline.predicting import read_blend, read_report
 from hwnas.pipeline.profiling import Timings, time_models
@@ -62,18 +63,13 @@ class NetworkResult:
         return self.forecast_ms / self.measured_ms - 1
 
     @property
-    def timed_limits(self) -> dict[Metric, tuple[float, float, bool]]:
-        """By limited latency metric: re-timed ms, the limit, and whether it holds."""
-        widening = self.interval_ms[1] / self.forecast_ms
-        timed: dict[Metric, tuple[float | None, float | None]] = {
-            "latency_ms": (self.measured_ms, self.limit_ms),
-            "latency_p95_ms": (self.measured_p95_ms, self.limit_p95_ms),
-        }
-        return {
-            metric: (ms, limit, ms <= limit * widening)
-            for metric, (ms, limit) in timed.items()
-            if ms is not None and limit is not None
-        }
+    def timed_limits(self) -> tuple[TimedLimit, ...]:
+        """The latency limits of the search, against the re-timing."""
+        return timed_limits(
+            {"latency_ms": self.measured_ms, "latency_p95_ms": self.measured_p95_ms},
+            {"latency_ms": self.limit_ms, "latency_p95_ms": self.limit_p95_ms},
+            widening=self.interval_ms[1] / self.forecast_ms,
+        )
 
     def summary(self) -> dict[str, Any]:
         """The row of the closing table."""
@@ -192,7 +188,7 @@ def _winner(row: NetworkResult, timings: Timings, accuracy: dict[str, tuple[floa
         arch=row.arch,
         forecast_ms=row.forecast_ms,
         interval_ms=row.interval_ms,
-        met={metric: held for metric, (_, _, held) in row.timed_limits.items()},
+        met={limit.metric: limit.held for limit in row.timed_limits},
         n_test_images=row.n_test_images,
         top1={format: top1 for format, (top1, _) in accuracy.items()},
         measured_ms={
@@ -238,7 +234,7 @@ def _result(
         measured_p95_ms=timing.p95_ms,
         limit_p95_ms=limits.get(f"latency_p95_ms@{estimator.device.name}"),
     )
-    held = [held for _, _, held in found.timed_limits.values()]
+    held = [limit.held for limit in found.timed_limits]
     return replace(found, constraint_met=all(held) if held else None)
 
 
@@ -292,13 +288,14 @@ def _device_checks(project: Project, winner: NetworkResult) -> list[Check]:
             f" ({error:+.1%}; accepted {accepted:.1%}, repeat noise {winner.repeat_noise:.1%})",
         )
     ]
-    for metric, (ms, limit, held) in winner.timed_limits.items():
-        which = "constraint" if metric == "latency_ms" else "p95 constraint"
+    for limit in winner.timed_limits:
+        which = "constraint" if limit.metric == "latency_ms" else "p95 constraint"
         checks.append(
             Check(
                 f"{which} on {winner.device}",
-                held,
-                f"re-timed {ms:.4f} ms, limit {limit:.4f} ms ({ms / limit:.1%} of it)",
+                limit.held,
+                f"re-timed {limit.ms:.4f} ms, limit {limit.limit_ms:.4f} ms"
+                f" ({limit.ms / limit.limit_ms:.1%} of it)",
             )
         )
     return checks

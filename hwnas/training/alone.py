@@ -16,6 +16,7 @@ from hwnas.spaces.cost import cost
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import SearchSpace
 from hwnas.training.config import FinetuneConfig
+from hwnas.training.data import placed
 from hwnas.training.evaluate import EVAL_BATCH, evaluate
 from hwnas.training.finetune import finetune
 from hwnas.training.images import resize
@@ -101,7 +102,7 @@ def training_seconds(
     """
     macs = cost(space, space.codes(archs), "macs").astype(np.float64)
     ends = int(macs.argmin()), int(macs.argmax())
-    x, y = (part.to(device) for part in next(data.train_batches(0, recipe.batch_size)))
+    x, y = next(placed(data.train_batches(0, recipe.batch_size), device))
     low, high = (_step_seconds(space, archs[i], x, y) for i in ends)
     steps = np.interp(macs, [macs[ends[0]], macs[ends[1]]], [low, max(low, high)])
     return float(steps.sum()) * images_seen(data, recipe) / recipe.batch_size

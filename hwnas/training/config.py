@@ -34,10 +34,13 @@ __all__ = [
 KEEPING = frozenset({"keep_best", "keep_last", "tensorboard"})
 """Settings of training that say what is kept of it; a finished one is not repeated for them."""
 
-PRECISION = "mixed precision on CUDA; CPUs stay with fp32"
-
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+MixedPrecision = Annotated[
+    Literal["fp32", "bf16", "fp16"],
+    LATER,
+    Field(description="mixed precision on CUDA; CPUs stay with fp32"),
+]
 
 
 class OptimizerConfig(StrictModel):
@@ -170,9 +173,7 @@ class TrainConfig(StrictModel):
     ema: Annotated[AverageConfig | None, LATER] = Field(
         default=None, description="a moving average of the weights, to be exported"
     )
-    precision: Annotated[Literal["fp32", "bf16", "fp16"], LATER] = Field(
-        default="fp32", description=PRECISION
-    )
+    precision: MixedPrecision = "fp32"
     calibration: CalibrationConfig = Field(
         default=CalibrationConfig(), description="for the curves"
     )
@@ -211,9 +212,7 @@ class FinetuneConfig(StrictModel):
     label_smoothing: Fraction = 0.1
     distillation: float = Field(default=0.5, ge=0, le=1, description="w, the weight of the teacher")
     temperature: float = Field(default=1.0, gt=0, description="of the distillation's softmaxes")
-    precision: Annotated[Literal["fp32", "bf16", "fp16"], LATER] = Field(
-        default="fp32", description=PRECISION
-    )
+    precision: MixedPrecision = "fp32"
     calibration: CalibrationConfig = CalibrationConfig()
 
 

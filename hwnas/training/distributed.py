@@ -27,7 +27,7 @@ from hwnas.core.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ALONE", "Ranks", "agreed_name", "dismiss", "follows", "join"]
+__all__ = ["ALONE", "Ranks", "agreed_name", "dismiss", "follows", "join", "local_rank"]
 
 POLL_S = 0.05
 PATIENCE = timedelta(hours=2)  # others wait in the all-reduce while rank 0 draws the curves
@@ -120,7 +120,7 @@ class Ranks:
         import torch.distributed as dist
         from torch.distributed.distributed_c10d import PrefixStore
 
-        gpus, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
+        gpus, local = torch.cuda.device_count(), local_rank()
         if gpus and local >= gpus:
             raise UserError(
                 "more processes than GPUs",
@@ -232,6 +232,11 @@ def _store() -> Any:
     found, rank, size = next(rendezvous("env://"))
     store = c10d.PrefixStore("hwnas", found)
     return c10d.PrefixStore(agreed_name(store, rank, size), store)
+
+
+def local_rank() -> int:
+    """This process among torchrun's on its machine: which GPU is its own. 0 without torchrun."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def agreed_name(store: Any, rank: int, size: int) -> str:

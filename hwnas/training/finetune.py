@@ -66,7 +66,7 @@ def finetune(
     """
     student = copy.deepcopy(model).train()
     device = next(student.parameters()).device
-    precision = Precision.of(config.precision, device)
+    precision = Precision.of(config.precision, device, setting="the recipe's precision")
     steps_per_epoch = max(1, data.info.n_images["train"] // config.batch_size)
     n_steps = config.epochs * steps_per_epoch
     stepper = Stepper(student, config.optimizer, n_steps=max(1, n_steps), scaler=precision.scaler)
@@ -75,8 +75,7 @@ def finetune(
     if checkpoints is not None:
         store = Checkpoints(checkpoints, _identity(data, config, px, teacher, seed))
         start, scale = store.restore(student, stepper.optimizer) or (0, None)
-        if precision.scaler is not None and scale is not None:
-            precision.scaler.load_state_dict(scale)
+        precision.load_state(scale)
     progress(start, n_steps)
     batches = islice(batches_from(data, config.batch_size, start), n_steps - start)
     for step, (x, y) in enumerate(placed(batches, device), start):
@@ -87,8 +86,7 @@ def finetune(
         precision.backward(loss)
         stepper.finish([loss.item()], step=step, nets=["the fine-tuned subnet"])
         if store is not None and (step + 1) % steps_per_epoch == 0:
-            scale = None if precision.scaler is None else precision.scaler.state_dict()
-            store.save(step + 1, student, stepper.optimizer, scale)
+            store.save(step + 1, student, stepper.optimizer, precision.state())
         progress(step + 1, n_steps, f"loss {loss.item():.3f}")
     return recalibrate(
         student,

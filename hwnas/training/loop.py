@@ -150,14 +150,14 @@ class _State:
 
     def plain(self, run_step: SupernetStep) -> dict[str, Any]:
         """As JSON, with the states of the sampler and of the loss scaler."""
-        sampler, scaler = run_step.sampler, run_step.precision.scaler
+        sampler = run_step.sampler
         return {
             "losses": [[losses.nets, losses.pairs] for losses in self.losses],
             "note": self.note,
             "best": self.best,
             "peaks": self.peaks,
             "sampler": sampler.state() if isinstance(sampler, LearningSampler) else None,
-            "scaler": None if scaler is None else scaler.state_dict(),
+            "scaler": run_step.precision.state(),
         }
 
     @staticmethod
@@ -168,8 +168,7 @@ class _State:
             return _State([StepLosses(nets, [], []) for nets in losses], note)
         if isinstance(run_step.sampler, LearningSampler):
             run_step.sampler.load_state(notes["sampler"])
-        if run_step.precision.scaler is not None and notes["scaler"] is not None:
-            run_step.precision.scaler.load_state_dict(notes["scaler"])
+        run_step.precision.load_state(notes["scaler"])
         losses = [StepLosses(nets, pairs, []) for nets, pairs in notes["losses"]]
         return _State(losses, notes["note"], notes["best"], notes["peaks"])
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from hwnas.core.errors import UserError
+from hwnas.training.distributed import local_rank
 
 __all__ = ["CPU", "FULL", "Accelerator", "Format", "Precision", "pick_device", "place", "wait_for"]
 
@@ -32,14 +32,17 @@ class Precision:
     scaler: torch.amp.GradScaler | None = None
 
     @staticmethod
-    def of(format: Format, device: torch.device) -> Precision:
-        """The precision that `format` means on `device`: fp32 on CPUs, with a warning."""
+    def of(format: Format, device: torch.device, *, setting: str = "train.precision") -> Precision:
+        """The precision that `format` means on `device`: fp32 on CPUs, with a warning.
+
+        `setting` is what the warning calls it.
+        """
         if format == "fp32":
             return Precision(device)
         if device.type != "cuda":
             log.warning(
-                "precision %s is off: on a CPU mixed precision is slower than fp32, which "
-                "is used instead",
+                "%s %s is off: on a CPU mixed precision is slower than fp32, which is used instead",
+                setting,
                 format,
             )
             return Precision(device)
@@ -57,6 +60,15 @@ class Precision:
         """Add the gradient of `loss`, scaled if it has to be."""
         scaled = loss if self.scaler is None else self.scaler.scale(loss)
         scaled.backward()  # type: ignore[no-untyped-call]
+
+    def state(self) -> dict[str, Any] | None:
+        """JSON-ready state of the scaler; None where there is none."""
+        return None if self.scaler is None else self.scaler.state_dict()
+
+    def load_state(self, state: dict[str, Any] | None) -> None:
+        """Inverse of `state`, if both sides have a scaler."""
+        if self.scaler is not None and state is not None:
+            self.scaler.load_state_dict(state)
 
 
 CPU = torch.device("cpu")
@@ -82,7 +94,7 @@ def pick_device(accelerator: Accelerator) -> torch.device:
         )
     if not has_cuda or accelerator == "cpu":
         return CPU
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return torch.device("cuda", local_rank() % torch.cuda.device_count())
 
 
 def place(model: torch.nn.Module, device: torch.device) -> None:

@@ -15,7 +15,7 @@ from hwnas.core.rng import stable_seed
 from hwnas.interfaces import CostMetric, DataInfo, Split
 from hwnas.nets.supernet import Supernet
 from hwnas.training.config import TrainConfig
-from hwnas.training.data import Batch
+from hwnas.training.data import Batch, placed
 from hwnas.training.distributed import ALONE
 from hwnas.training.optim import Stepper
 from hwnas.training.precision import Precision, place, wait_for
@@ -114,8 +114,7 @@ def rehearse(
     def train(n: int, steps: range) -> float:
         """Seconds per step."""
         nonlocal n_networks
-        x, y = next(data.train_batches(0, n))
-        x, y = x.to(device), y.to(device)
+        x, y = next(placed(data.train_batches(0, n), device))
         wait_for(device)
         begin = time.perf_counter()
         for step in steps:

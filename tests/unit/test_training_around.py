@@ -14,44 +14,21 @@ import torch
 from hwnas.core.config import build_model, parse_yaml
 from hwnas.core.errors import UserError
 from hwnas.nets.supernet import Supernet
-from hwnas.spaces import mobile, mobilenet_tiny
+from hwnas.spaces import mobile
 from hwnas.spaces.lowering import lower
 from hwnas.training.config import (
     AverageConfig,
-    CalibrationConfig,
     RankingConfig,
     TeacherConfig,
-    TrainConfig,
 )
 from hwnas.training.curves import CollapseWatch
-from hwnas.training.datasets import digits
 from hwnas.training.loop import train_supernet
 from hwnas.training.precision import Precision, pick_device
 from hwnas.training.samplers import attentive, policy, progressive, sandwich, uniform
 from hwnas.training.step import SupernetStep
 from hwnas.training.teacher import load_teacher
 from hwnas.training.tensorboard import scalars, tensorboard_rows
-
-SPACE = mobilenet_tiny.build(
-    mobilenet_tiny.Config(resolutions=(8, 10), width_mult=0.25), num_classes=10
-)
-DATA = digits.build(digits.Config(base_px=10, val_fraction=0.45, test_fraction=0.45), seed=0)
-METRICS = {"macs": lambda codes: codes.sum(axis=1).astype(float)}
-
-
-def recipe(**changes):
-    return TrainConfig(
-        **{
-            "steps": 4,
-            "batch_size": 32,
-            "sampler": sandwich.Config(n_random=1),
-            "calibration": CalibrationConfig(batch_size=32),
-            "curve_every": 2,
-            "curve_images": 64,
-            "checkpoint_every": 1,
-            **changes,
-        }
-    )
+from tests.training import DATA, METRICS, SPACE, recipe
 
 
 class Killed(Exception):
@@ -351,7 +328,7 @@ def test_data_smaller_than_a_batch_is_refused(tmp_path):
 def test_mixed_precision_is_off_on_cpus_and_says_so(caplog):
     precision = Precision.of("bf16", torch.device("cpu"))
     assert precision.dtype is None and precision.scaler is None
-    assert "precision bf16 is off" in caplog.text
+    assert "train.precision bf16 is off" in caplog.text
     assert pick_device("cpu") == torch.device("cpu")
     if not torch.cuda.is_available():
         assert pick_device("auto") == torch.device("cpu")

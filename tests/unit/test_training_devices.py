@@ -19,13 +19,12 @@ from hwnas.training.config import (
     CalibrationConfig,
     FinetuneConfig,
     RankingConfig,
-    TrainConfig,
 )
 from hwnas.training.evaluate import SupernetEvaluator
 from hwnas.training.finetune import Teacher, finetune
 from hwnas.training.loop import train_supernet
-from hwnas.training.samplers import attentive, policy, sandwich, uniform
-from tests.unit.test_training_around import DATA, METRICS, SPACE
+from hwnas.training.samplers import attentive, policy, uniform
+from tests.training import DATA, METRICS, SPACE, recipe
 
 CPU, OTHER = torch.device("cpu"), torch.device("meta")
 aten = torch.ops.aten
@@ -76,17 +75,7 @@ def test_mixed_devices_are_noticed(device):
 )
 @pytest.mark.parametrize("weak", [False, True], ids=["shared", "weak"])
 def test_supernets_train_where_they_are_told(device, tmp_path, changes, weak):
-    config = TrainConfig(
-        **{
-            "steps": 2,
-            "batch_size": 32,
-            "sampler": sandwich.Config(n_random=1),
-            "calibration": CALIBRATION,
-            "curve_every": 1,
-            "curve_images": 64,
-            **changes,
-        }
-    )
+    config = recipe(steps=2, curve_every=1, **changes)
     rows = []
     for _ in ("train", "load the checkpoint"):
         used = train_supernet(
