@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hwnas.pipeline.converting import convert
-from hwnas.pipeline.measurements import batch_of, group_of
+from hwnas.measure.published.convert import convert
+from hwnas.measure.published.networks import batch_of, group_of
 
 FBNET = (
     *("1080ti_1", "2080ti_1", "2080ti_64", "titanx_1", "titanxp_1"),

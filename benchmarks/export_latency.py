@@ -23,8 +23,8 @@ from hwnas.exporters.onnx import Config, build
 from hwnas.exporters.timm import load_network
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.config import ProfileConfig
+from hwnas.measure.profile import time_models
 from hwnas.nets.subnet import build_subnet, definition_of
-from hwnas.pipeline.profiling import time_models
 from hwnas.spaces import mobilenet_v3
 from hwnas.spaces.lowering import resolution
 

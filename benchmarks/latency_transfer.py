@@ -25,7 +25,7 @@ from hwnas.core.rng import rng
 from hwnas.core.stats import spearman
 from hwnas.interfaces import FloatArray
 from hwnas.latency.transfer import choose_networks, device_prior, fit_device, kinship
-from hwnas.pipeline.measurements import Measurements, group_of, read_measurements
+from hwnas.measure.published.networks import Measurements, group_of, read_measurements
 from hwnas.spaces.index import enumerate_ops, op_counts
 
 HELP_MEAN = 0.932

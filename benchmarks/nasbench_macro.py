@@ -29,8 +29,8 @@ from hwnas.core.stats import kendall_tau
 from hwnas.core.store import append_jsonl, read_jsonl
 from hwnas.interfaces import FloatArray
 from hwnas.nets.supernet import Supernet
-from hwnas.pipeline.comparing import Labels, labels_of_file
 from hwnas.spaces.cost import cost
+from hwnas.studies.compare_predictors import Labels, labels_of_file
 from hwnas.training.config import CalibrationConfig, OptimizerConfig, TrainConfig
 from hwnas.training.datasets import cifar10
 from hwnas.training.evaluate import SupernetEvaluator

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import torch
 
+from hwnas.builders.onnx import network
 from hwnas.core.rng import rng, stable_seed
 from hwnas.devices.spec import load_device
 from hwnas.exporters.onnx import Config, build
 from hwnas.latency.config import ProfileConfig
+from hwnas.measure.profile import time_models
 from hwnas.nets.subnet import build_subnet
-from hwnas.onnx_build import network
-from hwnas.pipeline.profiling import time_models
-from hwnas.pipeline.spaces import build_space
+from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import lower, resolution
 
 

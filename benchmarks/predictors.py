@@ -27,9 +27,16 @@ import numpy as np
 from hwnas.core.rng import rng
 from hwnas.core.stats import kendall_tau
 from hwnas.core.store import append_jsonl, read_jsonl
-from hwnas.pipeline.comparing import COPIES, COSTS, Labels, labels_of_file, measure, measure_cost
 from hwnas.predictors import REGISTRY, distilled, gcn
 from hwnas.predictors.blend import blend, few_shot_blend
+from hwnas.studies.compare_predictors import (
+    COPIES,
+    COSTS,
+    Labels,
+    labels_of_file,
+    measure,
+    measure_cost,
+)
 
 FILES = {
     "nas_bench_macro": "nas_bench_macro/cifar10.json",

@@ -13,10 +13,10 @@ import json
 import time
 
 from hwnas.core.rng import rng
-from hwnas.pipeline.spaces import build_space
 from hwnas.spaces import REGISTRY
 from hwnas.spaces.cost import cost
 from hwnas.spaces.index import enumerate_ops, op_sum
+from hwnas.spaces.load import build_space
 
 
 def measure(name: str) -> dict[str, float]:

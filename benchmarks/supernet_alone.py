@@ -24,7 +24,7 @@ from hwnas.cli.output import progress_for
 from hwnas.core.env import host_facts
 from hwnas.core.store import read_json, write_json
 from hwnas.interfaces import Evaluation
-from hwnas.pipeline.evaluations import evaluator
+from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.project import Project, open_project, use_threads
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost

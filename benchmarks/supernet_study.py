@@ -40,9 +40,9 @@ from hwnas.nets.definition import timm_names
 from hwnas.nets.extract import extract
 from hwnas.nets.subnet import placed_slots
 from hwnas.nets.supernet import Supernet
-from hwnas.pipeline.spaces import build_space
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
+from hwnas.spaces.load import build_space
 from hwnas.spaces.space import SearchSpace
 from hwnas.training.alone import AloneEvaluator
 from hwnas.training.config import CalibrationConfig, FinetuneConfig, OptimizerConfig, TrainConfig

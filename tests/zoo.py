@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 from hwnas.core.config import build_model, parse_yaml
-from hwnas.pipeline.spaces import build_space, shipped_spaces
 from hwnas.spaces import REGISTRY, mobile
 from hwnas.spaces.cost import is_chain
+from hwnas.spaces.load import build_space, shipped_spaces
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["MOBILE_SPACES", "SPACES", "mobile_space", "space"]

@@ -12,11 +12,11 @@ from hwnas.interfaces import AccuracyPredictor, FloatArray
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.table import LatencyTable
 from hwnas.latency.validation import row_prices
-from hwnas.pipeline.records import open_records
-from hwnas.pipeline.spaces import build_space
 from hwnas.predictors import REGISTRY
+from hwnas.predictors.open_records import open_records
 from hwnas.spaces.cost import op_macs
 from hwnas.spaces.index import enumerate_ops, op_sum
+from hwnas.spaces.load import build_space
 from hwnas.spaces.space import Codes, SearchSpace
 from search_parts.cells import Settings
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.controller.config import SearchConfig
+from hwnas.controller.controller import run_search
+from hwnas.controller.scorer import Predict
 from hwnas.interfaces import Constraint, FloatArray
-from hwnas.search.config import SearchConfig
-from hwnas.search.controller import run_search
-from hwnas.search.sight import Predict
 from hwnas.searchers import REGISTRY
 from hwnas.spaces.index import enumerate_ops, op_sum
 from hwnas.spaces.space import Codes

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.controller.config import SearchConfig
+from hwnas.controller.controller import run_search
 from hwnas.devices.spec import load_device, load_transport
 from hwnas.interfaces import Constraint
 from hwnas.latency.config import ProfileConfig
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.table import LatencyTable
-from hwnas.pipeline.profiling import time_networks
-from hwnas.search.config import SearchConfig
-from hwnas.search.controller import run_search
+from hwnas.measure.profile import time_networks
 from hwnas.searchers import policy_gradient
 from search_parts.cells import Cells, Settings
 from search_parts.problem import Problem, load_problem

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.controller.config import SearchConfig
+from hwnas.controller.constraints import metric_key
+from hwnas.controller.controller import run_search
 from hwnas.core.rng import rng
 from hwnas.interfaces import Constraint, CostMetric, FloatArray
-from hwnas.pipeline.metrics import cost_metrics
-from hwnas.pipeline.records import open_records
-from hwnas.pipeline.tabular import tabular_rescoring
+from hwnas.pipeline.costs import cost_metrics
+from hwnas.pipeline.evaluators import tabular_rescoring
 from hwnas.predictors import gp
+from hwnas.predictors.open_records import open_records
 from hwnas.predictors.records import Records
-from hwnas.search.config import SearchConfig
-from hwnas.search.constraints import metric_key
-from hwnas.search.controller import run_search
 from hwnas.searchers import policy_gradient
 from hwnas.spaces.space import Codes, SearchSpace
 from search_parts.cells import Cells, Settings

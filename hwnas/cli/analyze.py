@@ -58,8 +58,8 @@ def analyze(
 
     from hwnas.core.errors import UserError
     from hwnas.core.records import dump
-    from hwnas.pipeline import analyzing
     from hwnas.pipeline.project import open_project
+    from hwnas.studies import rank_analysis as analyzing
 
     if (folder is None) == (records is None):
         raise UserError("what to analyze?", expected="a run folder, or --records FILE")

@@ -55,8 +55,8 @@ def export(
 
 def _formats(folder: Path, config: str | None, formats: str, settings: list[str] | None) -> str:
     """`--formats` as a `--set`; what is configured of a format stays."""
-    from hwnas.pipeline.exporting import with_formats
     from hwnas.pipeline.project import open_project
+    from hwnas.pipeline.stages.export import with_formats
 
     with open_project(
         folder,
@@ -70,7 +70,7 @@ def _formats(folder: Path, config: str | None, formats: str, settings: list[str]
 
 
 def _export_rows(project: Project) -> list[dict[str, Any]]:
-    from hwnas.pipeline.exporting import exports
+    from hwnas.pipeline.stages.export import exports
 
     return [
         {"arch": key, **one.summary()} for key, rows in exports(project).items() for one in rows
@@ -122,8 +122,8 @@ def _verify_bundle(
 
     from hwnas.core.errors import CheckFailed
     from hwnas.exporters.bundle import read_manifest
+    from hwnas.measure.bundle_check import verify_bundle
     from hwnas.pipeline.project import open_project
-    from hwnas.pipeline.proving import verify_bundle
 
     if dry_run:
         models = read_manifest(folder).models

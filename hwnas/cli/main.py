@@ -68,7 +68,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 def _run(arguments: list[str]) -> None:
     """Lead, or, started by torchrun beside the one that leads, follow."""
     if distributed.follows():
-        from hwnas.pipeline.following import follow
+        from hwnas.pipeline.follow import follow
 
         follow()
         return

@@ -29,7 +29,7 @@ def register(parent: typer.Typer) -> None:
 
 
 def _fit_rows(project: Project) -> Sequence[Mapping[str, Any]]:
-    from hwnas.pipeline.predicting import read_blend, read_report
+    from hwnas.pipeline.stages.predictor import read_blend, read_report
 
     report = read_report(project)
     low, high = report.kendall_tau_interval
@@ -92,8 +92,8 @@ def evaluate(
     format: FormatOption = Format.table,
 ) -> None:
     """Fit on N random labels and rank all others, beside every other predictor and plain costs."""
-    from hwnas.pipeline.comparing import compare, labels_of_file, labels_of_run
     from hwnas.pipeline.project import open_project
+    from hwnas.studies.compare_predictors import compare, labels_of_file, labels_of_run
 
     if records is not None and folder is None:
         labels = labels_of_file(
@@ -143,10 +143,10 @@ def predict(
     format: FormatOption = Format.table,
 ) -> None:
     """Forecast score, its deviation, and every price of some archs."""
-    from hwnas.pipeline.metrics import prices
-    from hwnas.pipeline.predicting import load_predictor
+    from hwnas.pipeline.costs import prices
     from hwnas.pipeline.project import open_project
-    from hwnas.pipeline.spaces import read_arch
+    from hwnas.pipeline.stages.predictor import load_predictor
+    from hwnas.spaces.load import read_arch
 
     with open_project(
         folder, progress_for=progress_for, command="hwnas predictor predict", read_only=True
@@ -195,8 +195,8 @@ def export_lut(
 
     On a run: `hwnas predictor export-lut runs/quickstart --base largest --free 'stage2.*'`.
     """
-    from hwnas.pipeline.lookup import export
     from hwnas.pipeline.project import open_project
+    from hwnas.studies.score_table import export
 
     with open_project(
         folder,
@@ -245,8 +245,8 @@ def lookup(
 
     On a run with a table: `hwnas predictor lookup runs/quickstart --max macs=1e6`.
     """
-    from hwnas.pipeline.lookup import look_up
     from hwnas.pipeline.project import open_project
+    from hwnas.studies.score_table import look_up
 
     with open_project(
         folder, progress_for=progress_for, command="hwnas predictor lookup", read_only=True

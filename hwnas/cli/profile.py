@@ -83,8 +83,8 @@ def device(
     if run is not None:
         _profile_for_run(device, run, config, format, dry_run)
         return
-    from hwnas.pipeline.measuring import describe_cost
-    from hwnas.pipeline.profiling import profile
+    from hwnas.measure.profile import profile
+    from hwnas.pipeline.stages.profile import describe_cost
 
     built, spec, knobs, transport = resolve(
         device, space, resolutions, settings, num_classes, profile_settings
@@ -123,7 +123,7 @@ def pack(
     """
     import sys
 
-    from hwnas.pipeline.offline import pack as write_pack
+    from hwnas.measure.pack import pack as write_pack
 
     built, spec, knobs, _ = resolve(
         device, space, resolutions, settings, num_classes, profile_settings
@@ -148,7 +148,7 @@ def import_(
     format: FormatOption = Format.table,
 ) -> None:
     """Turn results of a packed kit into a table; takes the same options as `pack`."""
-    from hwnas.pipeline.offline import import_results
+    from hwnas.measure.pack import import_results
 
     built, spec, knobs, _ = resolve(
         device, space, resolutions, settings, num_classes, profile_settings
@@ -169,7 +169,7 @@ def resolve(
     from hwnas.core.config import build_model, override
     from hwnas.devices.spec import load_device, load_transport
     from hwnas.latency.config import ProfileConfig
-    from hwnas.pipeline.spaces import build_space
+    from hwnas.spaces.load import build_space
 
     if space is None:
         raise UserError("which space?", expected="--space NAME, or --run RUN")
@@ -185,7 +185,7 @@ def _profile_for_run(
     device: str, run: Path, config: str | None, format: Format, dry_run: bool
 ) -> None:
     from hwnas.cli.stages import run_stage
-    from hwnas.pipeline.moving import set_aside_foreign_table
+    from hwnas.pipeline.stages.profile import set_aside_foreign_table
 
     name = Path(device).stem if Path(device).suffix in (".yaml", ".yml") else device
     run_stage(
@@ -211,7 +211,7 @@ def save_table(table: LatencyTable, path: Path, format: Format) -> None:
 
 def show_table(table: LatencyTable, format: Format) -> None:
     """Print what a table is of, and how good its forecasts are."""
-    from hwnas.pipeline.tables import table_summary
+    from hwnas.measure.tables import table_summary
 
     emit(
         table_summary(table),

@@ -51,9 +51,9 @@ def prune(
     import sys
 
     from hwnas.core.records import dump
-    from hwnas.pipeline import analyzing
     from hwnas.pipeline.project import open_project
-    from hwnas.pipeline.rounds import train_rounds
+    from hwnas.studies import rank_analysis as analyzing
+    from hwnas.studies.pruned_training import train_rounds
 
     with open_project(
         folder, progress_for=progress_for, command="hwnas prune", read_only=True

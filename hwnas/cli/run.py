@@ -39,9 +39,9 @@ def run(
 
     Continues whatever the run folder holds. Example: `hwnas run quickstart --dry-run`.
     """
+    from hwnas.pipeline.engine import execute
     from hwnas.pipeline.graph import stages_of
     from hwnas.pipeline.project import open_project
-    from hwnas.pipeline.stages import execute
 
     with open_project(
         folder or Path("runs") / Path(config).stem,
@@ -61,8 +61,8 @@ def run(
 
 def emit_plan(project: Project, format: Format) -> None:
     """What would run, why, and what it costs."""
+    from hwnas.pipeline.engine import plan_stages
     from hwnas.pipeline.graph import stages_of
-    from hwnas.pipeline.stages import plan_stages
 
     ledger = project.run.ledger()
     rows = [
@@ -82,8 +82,8 @@ def finish(project: Project, format: Format, *, report_only: bool) -> None:
     import logging
 
     from hwnas.core.errors import CheckFailed
-    from hwnas.pipeline.reporting import write_run_report
-    from hwnas.pipeline.verifying import read_results
+    from hwnas.pipeline.stages.verify import read_results
+    from hwnas.studies.run_report import write_run_report
 
     log = logging.getLogger("hwnas.cli")
     results = read_results(project)

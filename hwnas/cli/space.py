@@ -27,8 +27,8 @@ def register(parent: typer.Typer) -> None:
 @app.command("list")
 def list_spaces(format: FormatOption = Format.table) -> None:
     """The registered spaces and those shipped as YAML. Example: `hwnas space list`."""
-    from hwnas.pipeline.spaces import shipped_spaces
     from hwnas.spaces import REGISTRY
+    from hwnas.spaces.load import shipped_spaces
 
     rows = [{"space": v.name, "summary": v.summary} for v in map(REGISTRY.describe, REGISTRY.names)]
     rows += [{"space": name, "summary": "YAML, see configs/spaces"} for name in shipped_spaces()]
@@ -46,9 +46,9 @@ def show(
     from itertools import product
     from typing import get_args
 
-    from hwnas.pipeline.spaces import build_space
     from hwnas.spaces.cost import AnalyticMetric, Precision, cost, is_chain
     from hwnas.spaces.index import enumerate_ops
+    from hwnas.spaces.load import build_space
 
     space = build_space(name, settings or (), num_classes=num_classes)
     rows = [
@@ -90,7 +90,7 @@ def count(
     name: NameArgument, settings: SpaceSettings = None, format: FormatOption = Format.table
 ) -> None:
     """The exact number of archs. Example: `hwnas space count mobilenet_tiny`."""
-    from hwnas.pipeline.spaces import build_space
+    from hwnas.spaces.load import build_space
 
     space = build_space(name, settings or (), num_classes=10)
     emit([{"space": space.name, "n_archs": space.size()}], format=format)
@@ -107,8 +107,8 @@ def sample(
 ) -> None:
     """Random archs with their costs. Example: `hwnas space sample mobilenet_tiny -n 3`."""
     from hwnas.core.rng import rng
-    from hwnas.pipeline.spaces import build_space
     from hwnas.spaces.cost import cost
+    from hwnas.spaces.load import build_space
 
     space = build_space(name, settings or (), num_classes=num_classes)
     codes = space.sample(rng(seed, "cli/sample"), n)
@@ -142,8 +142,8 @@ def validate(
     Example: `hwnas space validate mobilenet_tiny largest`.
     """
     from hwnas.core.records import dump
-    from hwnas.pipeline.spaces import build_space, read_arch
     from hwnas.spaces.cost import op_macs, op_params
+    from hwnas.spaces.load import build_space, read_arch
     from hwnas.spaces.lowering import lower
 
     space = build_space(name, settings or (), num_classes=num_classes)

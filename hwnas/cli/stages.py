@@ -45,9 +45,9 @@ def run_stage(
 
     With `is_whole_name` only the one that is called `prefix`; `plan` adds to what a dry run tells.
     """
+    from hwnas.pipeline.engine import execute
     from hwnas.pipeline.graph import stages_of
     from hwnas.pipeline.project import open_project
-    from hwnas.pipeline.stages import execute
 
     with open_project(
         folder,
@@ -116,7 +116,7 @@ def train(
 
     Example: `hwnas train runs/quickstart --config quickstart --dry-run`.
     """
-    from hwnas.pipeline.rehearsing import tell_training_cost
+    from hwnas.studies.training_cost import tell_training_cost
 
     run_stage(
         folder,
@@ -138,7 +138,7 @@ def _train_rows(project: Project) -> Rows:
 
 
 def _search_rows(project: Project) -> Rows:
-    from hwnas.pipeline.searching import read_result, winners_by_device
+    from hwnas.pipeline.stages.search import read_result, winners_by_device
 
     found = {
         f"winner on {device}" if project.config.search.per_device else "winner": candidate
@@ -149,8 +149,8 @@ def _search_rows(project: Project) -> Rows:
 
 
 def _finetune_rows(project: Project) -> Rows:
-    from hwnas.pipeline.alone import read_alone
-    from hwnas.pipeline.finetuning import networks
+    from hwnas.pipeline.stages.finetune import networks
+    from hwnas.pipeline.stages.standalone import read_alone
 
     tuned = [{"network": role, "arch": arch.key} for role, arch in networks(project).items()]
     return [alone.summary() for alone in read_alone(project)] + tuned
@@ -204,14 +204,14 @@ def _require_archs(project: Project) -> None:
 def _tell_trained_cost(project: Project) -> None:
     import logging
 
-    from hwnas.pipeline.labelling import measured_trained_cost
+    from hwnas.pipeline.stages.label import measured_trained_cost
 
     _require_archs(project)
     logging.getLogger("hwnas.cli").info("label/trained: %s", measured_trained_cost(project))
 
 
 def _label_rows(project: Project, source: str) -> Rows:
-    from hwnas.pipeline.labelling import labelled, trained_labels
+    from hwnas.pipeline.stages.label import labelled, trained_labels
 
     known = trained_labels(project) if source == "trained" else labelled(project)[1]
     top1 = sorted(evaluation.top1 for evaluation in known)
@@ -263,7 +263,7 @@ def report(
     import sys
 
     from hwnas.pipeline.project import open_project
-    from hwnas.pipeline.reporting import write_run_report
+    from hwnas.studies.run_report import write_run_report
 
     with open_project(
         folder,

@@ -70,7 +70,7 @@ def show(table: TableArgument, format: FormatOption = Format.table) -> None:
     import sys
 
     from hwnas.cli.scatter import scatter
-    from hwnas.pipeline.tables import find_table
+    from hwnas.measure.tables import find_table
 
     found = find_table(table)
     show_table(found, format)
@@ -100,7 +100,7 @@ def validate(
 ) -> None:
     """Exit 3 if a table's forecasts of unseen networks miss a bound."""
     from hwnas.core.errors import CheckFailed
-    from hwnas.pipeline.tables import find_table, missed_bounds
+    from hwnas.measure.tables import find_table, missed_bounds
 
     found = find_table(table)
     show_table(found, format)
@@ -116,8 +116,8 @@ def fit(
     format: FormatOption = Format.table,
 ) -> None:
     """Rebuild a run's table from its stored samples; nothing is timed anew."""
-    from hwnas.pipeline.measuring import refit
     from hwnas.pipeline.project import open_project
+    from hwnas.pipeline.stages.profile import refit
 
     with open_project(run, progress_for=progress_for, command="hwnas table fit") as project:
         show_table(refit(project, device), format)
@@ -137,7 +137,7 @@ def convert(
 
     For example ProxylessNAS's Pixel 1 table: `table convert pixel1 pixel_trim.yaml --out FILE`.
     """
-    from hwnas.pipeline.converting import convert as read_published
+    from hwnas.measure.published.convert import convert as read_published
 
     save_table(read_published(source, path, device), out, format)
 
@@ -145,7 +145,7 @@ def convert(
 @app.command()
 def diff(first: TableArgument, second: TableArgument, format: FormatOption = Format.table) -> None:
     """How two tables relate on the operators that both have."""
-    from hwnas.pipeline.tables import compare_tables, find_table
+    from hwnas.measure.tables import compare_tables, find_table
 
     relation = compare_tables(find_table(first), find_table(second))
     if format is Format.json:
@@ -168,7 +168,7 @@ def merge(
     from functools import reduce
 
     from hwnas.latency.table import LatencyTable
-    from hwnas.pipeline.tables import find_table
+    from hwnas.measure.tables import find_table
 
     save_table(reduce(LatencyTable.merge, map(find_table, tables)), out, format)
 
@@ -195,8 +195,8 @@ def transfer(
 
     Which networks are timed is chosen by the known tables; `--dry-run` shows them.
     """
-    from hwnas.pipeline.tables import find_table
-    from hwnas.pipeline.transferring import networks_to_time, transfer_table
+    from hwnas.measure.tables import find_table
+    from hwnas.measure.transfer import networks_to_time, transfer_table
 
     built, spec, knobs, transport = resolve(
         device, space, resolutions, settings, num_classes, profile_settings

@@ -87,7 +87,7 @@ class _Fp16Exporter:
         """
         import onnx
 
-        from hwnas.onnx_precision import to_precision
+        from hwnas.builders.precision import to_precision
 
         proto = float_graph(
             model,

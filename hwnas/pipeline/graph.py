@@ -8,18 +8,16 @@ from typing import Any
 from hwnas.core.config import settled
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump, sparse
-from hwnas.pipeline import (
-    exporting,
-    finetuning,
-    labelling,
-    measuring,
-    predicting,
-    searching,
-    training,
-    verifying,
-)
+from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages import Stage
+from hwnas.pipeline.stages import export as exporting
+from hwnas.pipeline.stages import finetune as finetuning
+from hwnas.pipeline.stages import label as labelling
+from hwnas.pipeline.stages import predictor as predicting
+from hwnas.pipeline.stages import profile as measuring
+from hwnas.pipeline.stages import search as searching
+from hwnas.pipeline.stages import train as training
+from hwnas.pipeline.stages import verify as verifying
 from hwnas.training.config import KEEPING
 
 __all__ = ["stages_of"]

@@ -13,6 +13,7 @@ REGISTRY = Registry(
             "evaluate",
             "graph",
             "labels",
+            "open_records",
             "lookup",
             "process",
             "proxies",

@@ -12,6 +12,7 @@ REGISTRY = Registry(
             "enumeration",
             "graphs",
             "index",
+            "load",
             "lowering",
             "macro",
             "ops",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hwnas.builders.onnx import context
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.store import read_jsonl
@@ -21,7 +22,6 @@ from hwnas.interfaces import Transport
 from hwnas.latency.config import ProfileConfig
 from hwnas.latency.plan import Plan, write_plan
 from hwnas.latency.samples import read_samples
-from hwnas.onnx_build import context
 from tests.boards import fake_phone, loopback_sshd
 
 CONFIG = ProfileConfig(rounds=4, min_rounds=1, hot_samples=3)

@@ -27,8 +27,8 @@ from safetensors import safe_open
 
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
-from hwnas.pipeline import moving
 from hwnas.pipeline.project import open_project
+from hwnas.pipeline.stages import profile as moving
 from tests.kit import FakeMachine, SizeTransport
 from tests.photos import class_folders
 
@@ -39,7 +39,7 @@ FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(
     [
         "hwnas.pipeline.graph",
-        "hwnas.pipeline.reporting",
+        "hwnas.studies.run_report",
         "hwnas.training.loop",
         "hwnas.training.photos",
         "onnxruntime",

@@ -21,19 +21,19 @@ from hwnas.core.rng import rng
 from hwnas.core.rundir import RunDir
 from hwnas.core.store import content_hash
 from hwnas.latency.table import LatencyTable
+from hwnas.measure.bundle_check import verify_bundle
 from hwnas.pipeline.config import load_config, read_config_data
+from hwnas.pipeline.engine import execute, plan_stages
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.project import Project, open_project
-from hwnas.pipeline.proving import verify_bundle
-from hwnas.pipeline.reporting import write_run_report
-from hwnas.pipeline.searching import read_archive, read_closing, read_result
-from hwnas.pipeline.spaces import build_space
-from hwnas.pipeline.stages import execute, plan_stages
-from hwnas.pipeline.verifying import read_results
+from hwnas.pipeline.stages.search import read_archive, read_closing, read_result
+from hwnas.pipeline.stages.verify import read_results
 from hwnas.spaces.cost import cost
 from hwnas.spaces.graphs import graph
 from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import network_key, slot_names
+from hwnas.studies.run_report import write_run_report
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 KNOWN = json.loads((GOLDEN / "geometry_and_stages_v1.json").read_text())

@@ -9,14 +9,14 @@ import pytest
 
 from hwnas.core.progress import silent
 from hwnas.pipeline import project as project_module
-from hwnas.pipeline.analyzing import analyze_run
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
+from hwnas.pipeline.engine import execute
 from hwnas.pipeline.graph import stages_of
-from hwnas.pipeline.labelling import trained_labels
-from hwnas.pipeline.predicting import read_blend, read_report
 from hwnas.pipeline.project import Project, open_project
-from hwnas.pipeline.searching import read_result
-from hwnas.pipeline.stages import execute
+from hwnas.pipeline.stages.label import trained_labels
+from hwnas.pipeline.stages.predictor import read_blend, read_report
+from hwnas.pipeline.stages.search import read_result
+from hwnas.studies.rank_analysis import analyze_run
 from tests.kit import SizeTransport
 
 PRESETS = ["wpnas", "pgonas", "gcn_fit", "supernet_study"]

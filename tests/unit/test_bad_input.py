@@ -17,7 +17,7 @@ from hwnas.core.resources import resource, resource_names
 from hwnas.core.rundir import RunDir, StageRecord
 from hwnas.interfaces import Evaluation
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
-from hwnas.pipeline.evaluations import JournaledEvaluator
+from hwnas.pipeline.evaluators import JournaledEvaluator
 from hwnas.spaces.arch import Arch
 
 SHIPPED = resource_names("configs", ".yaml")

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from hwnas.builders.onnx import context
 from hwnas.core.store import read_jsonl
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.config import ProfileConfig
 from hwnas.latency.plan import Plan, write_plan
 from hwnas.latency.samples import read_samples
-from hwnas.onnx_build import context
 from tests.gpu import EVENT_GAP_NS, imitated_cuda
 from tests.kit import KIT
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from hwnas.builders.onnx import context
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.store import read_jsonl
@@ -20,7 +21,6 @@ from hwnas.devices.spec import load_device, load_transport
 from hwnas.latency.config import ProfileConfig
 from hwnas.latency.plan import Plan, write_plan
 from hwnas.latency.samples import read_samples
-from hwnas.onnx_build import context
 from tests.boards import Phone, Sshd, fake_phone, loopback_sshd
 
 MODELS = {f"c{hw}": context(8, hw).SerializeToString() for hw in (4, 16)}

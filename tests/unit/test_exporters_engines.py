@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 import pytest
 
+from hwnas.builders.onnx import network
+from hwnas.builders.precision import to_precision
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.exporters import REGISTRY
 from hwnas.exporters.engine import EngineExporter, check_engine
 from hwnas.exporters.quantize import quantized
-from hwnas.onnx_build import network
-from hwnas.onnx_precision import to_precision
 from hwnas.spaces.lowering import lower
 from hwnas.spaces.space import SearchSpace
 

@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
+from hwnas.builders.onnx import network
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.exporters import float_graph, fp16, int8, ort, pt2
@@ -20,7 +21,6 @@ from hwnas.exporters import quantize as quantize_module
 from hwnas.exporters.opened import OpenModel, onnxruntime_model
 from hwnas.exporters.quantize import quantized
 from hwnas.nets.subnet import build_subnet
-from hwnas.onnx_build import network
 from hwnas.spaces.lowering import lower
 from hwnas.spaces.space import SearchSpace
 from tests.mobile_spaces import MOBILE_SPACES

@@ -22,7 +22,7 @@ from hwnas.core.errors import HwnasError, UserError
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import LatencyTable
-from hwnas.pipeline.tables import compare_tables
+from hwnas.measure.tables import compare_tables
 from hwnas.spaces.ops import OpSpec
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "latency_table_v1.json"

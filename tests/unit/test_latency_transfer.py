@@ -18,7 +18,7 @@ from hwnas.latency.transfer import (
     fit_device,
     kinship,
 )
-from hwnas.pipeline.measurements import group_of, read_measurements
+from hwnas.measure.published.networks import group_of, read_measurements
 from hwnas.spaces.index import enumerate_ops, op_counts
 from hwnas.spaces.space import SearchSpace
 

@@ -24,10 +24,10 @@ from hwnas.nets.subnet import (
     subnet_definition,
     timm_names,
 )
-from hwnas.pipeline.spaces import build_space
 from hwnas.spaces import nasbench201
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
+from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.ops import layers
 from hwnas.spaces.space import SearchSpace

@@ -10,7 +10,6 @@ import torch
 
 from hwnas.core.rng import rng
 from hwnas.nets.graph_conv import GCN, EnsembleMLP
-from hwnas.pipeline.spaces import build_space
 from hwnas.predictors.graph import (
     FLAT_VARIANCE,
     _summary,
@@ -23,6 +22,7 @@ from hwnas.predictors.graph import (
 )
 from hwnas.spaces.graphs import chain, graph
 from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.load import build_space
 
 
 def test_batches_hold_the_graph_of_every_arch(tiny_space):

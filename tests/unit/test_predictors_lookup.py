@@ -14,16 +14,16 @@ from hwnas.cli.main import app
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.rng import rng
-from hwnas.pipeline.lookup import _segment
-from hwnas.pipeline.metrics import cost_metrics
-from hwnas.pipeline.predicting import build_predictor
+from hwnas.pipeline.costs import cost_metrics
 from hwnas.pipeline.project import open_project
-from hwnas.pipeline.spaces import build_space
+from hwnas.pipeline.stages.predictor import build_predictor
 from hwnas.predictors import ridge
 from hwnas.predictors.lookup import ScoreTable, load_table, save_table, table_of_space
 from hwnas.spaces.cost import cost
 from hwnas.spaces.enumeration import rank, unrank
+from hwnas.spaces.load import build_space
 from hwnas.spaces.space import SearchSpace
+from hwnas.studies.score_table import _segment
 
 
 @pytest.fixture(scope="module")

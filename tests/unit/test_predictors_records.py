@@ -12,9 +12,9 @@ import pytest
 from hwnas.core.errors import UserError
 from hwnas.core.records import dump
 from hwnas.interfaces import Evaluation
-from hwnas.pipeline.records import open_records
-from hwnas.pipeline.spaces import build_space
+from hwnas.predictors.open_records import open_records
 from hwnas.predictors.readers import REGISTRY
+from hwnas.spaces.load import build_space
 
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|"
 OTHER_CELL = CELL.replace("avg_pool_3x3", "skip_connect")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hwnas.builders.onnx import network
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.core.store import read_jsonl
@@ -18,8 +19,7 @@ from hwnas.latency.config import ProfileConfig
 from hwnas.latency.construction import borders, context_id, contexts, op_id
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.table import LatencyTable
-from hwnas.onnx_build import network
-from hwnas.pipeline.profiling import profile, time_models, time_networks, validation_nets
+from hwnas.measure.profile import profile, time_models, time_networks, validation_nets
 from hwnas.spaces.cost import cost, op_macs
 from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.lowering import lower, network_key

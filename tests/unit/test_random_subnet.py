@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import cast
 
-from hwnas.pipeline.finetuning import SAME_LATENCY, random_subnet
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.stages.finetune import SAME_LATENCY, random_subnet
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
 from hwnas.spaces.mobilenet_tiny import Config, build

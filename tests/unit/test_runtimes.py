@@ -17,6 +17,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from hwnas.builders.onnx import context, network
+from hwnas.builders.precision import to_precision
 from hwnas.core.rng import rng
 from hwnas.core.store import read_json, read_jsonl
 from hwnas.devices.runtimes import describe_runtime, runtime_names
@@ -24,8 +26,6 @@ from hwnas.interfaces import DeviceSpec
 from hwnas.latency.config import ProfileConfig
 from hwnas.latency.plan import Plan, write_plan
 from hwnas.latency.samples import read_samples
-from hwnas.onnx_build import context, network
-from hwnas.onnx_precision import to_precision
 from hwnas.spaces import REGISTRY
 from hwnas.spaces.lowering import lower
 from hwnas.spaces.space import SearchSpace

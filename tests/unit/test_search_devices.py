@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Constraint
-from hwnas.pipeline.finetuning import role_names
+from hwnas.pipeline.config import EvaluatorConfig, SearchSection
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.search_section import EvaluatorConfig, SearchSection
-from hwnas.pipeline.searching import constraints_for, constraints_on
+from hwnas.pipeline.stages.finetune import role_names
+from hwnas.pipeline.stages.search import constraints_for, constraints_on
 
 FRACTION = Constraint("latency_ms", "phone", max_fraction_of_largest=0.4)
 PARAMS = Constraint("params", max=1e6)

@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwnas.controller.config import SearchConfig
+from hwnas.controller.controller import run_search
+from hwnas.controller.result import SearchResult
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Constraint, FloatArray
-from hwnas.pipeline.metrics import cost_metrics
-from hwnas.pipeline.spaces import build_space
-from hwnas.pipeline.tabular import TabularEvaluator, tabular_rescoring
+from hwnas.pipeline.costs import cost_metrics
+from hwnas.pipeline.evaluators import TabularEvaluator, tabular_rescoring
 from hwnas.predictors import ridge
 from hwnas.predictors.records import Records
-from hwnas.search.config import SearchConfig
-from hwnas.search.controller import run_search
-from hwnas.search.result import SearchResult
 from hwnas.searchers import policy_gradient
 from hwnas.spaces.cost import cost
 from hwnas.spaces.enumeration import unrank
+from hwnas.spaces.load import build_space
 from hwnas.spaces.space import Codes
 
 SPACE = build_space("nasbench_macro", num_classes=10)

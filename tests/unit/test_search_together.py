@@ -14,9 +14,9 @@ import torch.distributed as dist
 
 from hwnas.core.rundir import RunDir
 from hwnas.interfaces import Evaluation
-from hwnas.pipeline.evaluations import JournaledEvaluator
+from hwnas.pipeline.evaluators import JournaledEvaluator
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.searching import FINISHED, assist, evaluate_together
+from hwnas.pipeline.stages.search import FINISHED, assist, evaluate_together
 from hwnas.spaces import mobilenet_tiny
 from hwnas.spaces.arch import Arch
 from hwnas.training.distributed import ALONE, Ranks

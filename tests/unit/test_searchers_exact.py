@@ -8,10 +8,10 @@ import pytest
 from hwnas.core.errors import UserError
 from hwnas.core.pareto import non_dominated
 from hwnas.interfaces import FloatArray, Searcher
-from hwnas.pipeline.spaces import build_space
 from hwnas.searchers import exact, exhaustive, segments
 from hwnas.spaces.enumeration import unrank
 from hwnas.spaces.index import enumerate_ops, op_sum
+from hwnas.spaces.load import build_space
 from hwnas.spaces.space import Codes, SearchSpace
 
 FULL = build_space("mobilenet_v3", ["resolutions=[160, 224]"], num_classes=10)

@@ -8,7 +8,7 @@ import pytest
 
 from hwnas.core.errors import UserError
 from hwnas.pipeline.config import load_config, read_config_data
-from hwnas.pipeline.spaces import build_space
+from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import lower
 from tests.zoo import MIXED, mobile_space
 

@@ -12,9 +12,9 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.rundir import RunDir
 from hwnas.pipeline.config import load_config, read_config_data
-from hwnas.pipeline.metrics import prices
+from hwnas.pipeline.costs import prices
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.rehearsing import tell_training_cost
+from hwnas.studies.training_cost import tell_training_cost
 from hwnas.training.rehearsal import Rehearsal, rehearse
 
 RECIPES = ["imagenet_attentive", "imagenet_mobilenet_v3"]

@@ -1,0 +1,1 @@
+"""Operators to a model file of one runtime, untrained, for timing."""

@@ -1,0 +1,216 @@
+"""The memory of a search: every arch that was priced, once, in growing columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.controller.hashing import CodeIndex
+from hwnas.controller.record_log import append_records, cut_records, read_records
+from hwnas.core.errors import UserError
+from hwnas.core.pareto import non_dominated
+from hwnas.core.records import SCHEMA_VERSION
+from hwnas.interfaces import FloatArray
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["FILES", "Archive", "Describe", "Rows"]
+
+Rows = NDArray[np.intp]
+Describe = Callable[[Codes], Mapping[str, NDArray[Any]]]
+
+FILES = ("archive.bin", "evaluated.bin")
+EVALUATED = np.dtype([("row", "<i8"), ("supernet", "<f8"), ("score", "<f8")])
+
+
+class Archive:
+    """Archs deduplicated by codes; a row never moves.
+
+    Columns: `codes` [n, d], `predicted` and `predicted_std` (forecast), `supernet` (NaN where not
+    evaluated), `score` (the blend where evaluated, else the forecast), `feasible`, and one cost
+    column per metric key. On file it is two logs of records, of rows as they were described and of
+    evaluations: saving costs what is new, and prefixes of both are a past state.
+    """
+
+    def __init__(self, space: SearchSpace, cost_keys: tuple[str, ...]) -> None:
+        self.space, self.cost_keys = space, cost_keys
+        self._index = CodeIndex(len(space.choices))
+        floats = ("predicted", "predicted_std", "supernet", "score", *cost_keys)
+        self._columns: dict[str, NDArray[Any]] = {name: np.empty(0) for name in floats}
+        self._columns["feasible"] = np.empty(0, dtype=bool)
+        self._n_saved = 0
+        self._evaluated: list[int] = []
+        self._n_evaluated_saved = 0
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """One column of all rows, read-only."""
+        view = self._index.codes if name == "codes" else self._columns[name][: len(self)]
+        view.flags.writeable = False
+        return view
+
+    @property
+    def evaluated(self) -> Rows:
+        """Evaluated rows, in the order of their evaluation."""
+        return np.asarray(self._evaluated, dtype=np.intp)
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def record(self, codes: Codes, describe: Describe) -> Rows:
+        """Row of every arch of `codes`; the new ones (distinct, in order) are described first.
+
+        `describe` returns `predicted`, `predicted_std`, `feasible` and every cost: [m] of m archs.
+        If it raises, the archive is of no further use.
+        """
+        begin = len(self)
+        rows, fresh = self._index.add(codes)
+        if len(fresh):
+            new = describe(codes[fresh])
+            new = {**new, "supernet": np.full(len(fresh), np.nan), "score": new["predicted"]}
+            self._reserve(len(self))
+            for name, column in self._columns.items():
+                column[begin : len(self)] = new[name]
+        return rows
+
+    def _reserve(self, n: int) -> None:
+        capacity = len(self._columns["score"])
+        if n > capacity:
+            grown = max(n, 2 * capacity, 1024)
+            for name, old in self._columns.items():
+                self._columns[name] = np.empty(grown, dtype=old.dtype)
+                self._columns[name][:capacity] = old
+
+    def set_supernet(self, rows: Rows, supernet: FloatArray, score: FloatArray) -> None:
+        """Note evaluations of some rows, and the blend that becomes their score."""
+        self._columns["supernet"][rows], self._columns["score"][rows] = supernet, score
+        self._evaluated += rows.tolist()
+
+    def set_forecast(self, mean: FloatArray, std: FloatArray, score: FloatArray) -> None:
+        """Replace forecasts and scores of all rows: [n] each."""
+        for name, values in (("predicted", mean), ("predicted_std", std), ("score", score)):
+            self._columns[name][: len(self)] = values
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def top(
+        self, k: int, among: NDArray[np.bool_] | None = None, by: FloatArray | None = None
+    ) -> Rows:
+        """Up to k rows of highest score, best first (ties: older first); default: feasible ones.
+
+        `by` [n] replaces the score.
+        """
+        candidates = np.flatnonzero(self.column("feasible") if among is None else among)
+        scores = (self.column("score") if by is None else by)[candidates]
+        if k < len(candidates):  # cut before sorting, keeping all ties of the k-th
+            kth = np.partition(scores, len(scores) - k)[len(scores) - k]
+            candidates, scores = candidates[scores >= kth], scores[scores >= kth]
+        return candidates[np.argsort(-scores, kind="stable")][:k]
+
+    def front(self, key: str) -> Rows:
+        """Rows that no other beats in both cost `key` and score, cheapest first."""
+        points = np.stack([self.column(key), -self.column("score")], axis=1)
+        kept = np.flatnonzero(non_dominated(points))
+        return kept[np.argsort(points[kept, 0], kind="stable")]
+
+    # --- files --------------------------------------------------------------------------------
+
+    def append_to(self, folder: Path) -> None:
+        """Append what is new since the last `append_to` or `load` to the files in `folder`."""
+        new = slice(self._n_saved, len(self))
+        rows = np.empty(len(self) - self._n_saved, dtype=_dtype(self.space, self.cost_keys))
+        for name in ("codes", "feasible", "predicted", "predicted_std"):
+            rows[name] = self.column(name)[new]
+        rows["costs"] = np.stack([self.column(key)[new] for key in self.cost_keys], axis=1)
+        append_records(folder / FILES[0], self._about(), rows)
+        chosen = self.evaluated[self._n_evaluated_saved :]
+        evaluated = np.empty(len(chosen), dtype=EVALUATED)
+        evaluated["row"] = chosen
+        for name in ("supernet", "score"):
+            evaluated[name] = self.column(name)[chosen]
+        append_records(folder / FILES[1], self._about(), evaluated)
+        self._n_saved, self._n_evaluated_saved = len(self), len(self._evaluated)
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "space": self.space.id,
+            "cost_keys": list(self.cost_keys),
+        }
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        space: SearchSpace,
+        *,
+        n_rows: int | None = None,
+        n_evaluated: int | None = None,
+    ) -> Archive:
+        """Read an archive; with numbers, as it was when it had so many, cutting off later ones.
+
+        Raises:
+            UserError: the files are of another space, or broken, or shorter than asked for.
+        """
+        about, body = read_records(folder / FILES[0])
+        _, evaluated_body = read_records(folder / FILES[1])
+        if about and (about.get("schema_version"), about.get("space")) != (
+            SCHEMA_VERSION,
+            space.id,
+        ):
+            raise UserError(
+                "archive of another space or version",
+                expected=f"{space.id}, version {SCHEMA_VERSION}",
+                found=f"{about.get('space')}, version {about.get('schema_version')}",
+                where=folder,
+            )
+        archive = cls(space, tuple(about.get("cost_keys", ())))
+        dtype = _dtype(space, archive.cost_keys)
+        rows, evaluated = _whole(body, dtype), _whole(evaluated_body, EVALUATED)
+        if not len(rows) or len(rows) < (n_rows or 0) or len(evaluated) < (n_evaluated or 0):
+            raise UserError(
+                "the archive of a search is empty or incomplete",
+                expected=f"{n_rows or 'some'} archs, {n_evaluated or 0} of them evaluated",
+                found=f"{len(rows)} and {len(evaluated)}",
+                where=folder,
+                fix="remove the folder of this search and run it again",
+            )
+        if n_rows is not None and n_evaluated is not None:
+            cut_records(folder / FILES[0], dtype.itemsize, n_rows)
+            cut_records(folder / FILES[1], EVALUATED.itemsize, n_evaluated)
+        try:
+            archive._replay(rows[:n_rows], evaluated[:n_evaluated])
+        except (ValueError, IndexError) as error:
+            raise UserError("broken archive", found=repr(error), where=folder) from error
+        return archive
+
+    def _replay(self, rows: NDArray[np.void], evaluated: NDArray[np.void]) -> None:
+        columns = {name: rows[name] for name in ("feasible", "predicted", "predicted_std")}
+        costs = dict(zip(self.cost_keys, rows["costs"].T, strict=True))
+        self.record(rows["codes"].astype(np.int16), lambda new: {**columns, **costs})
+        if len(self) != len(rows):
+            raise ValueError("an arch is there twice")
+        numbers = evaluated["row"].astype(np.intp)
+        self.set_supernet(numbers, evaluated["supernet"], evaluated["score"])
+        self._n_saved, self._n_evaluated_saved = len(self), len(self._evaluated)
+
+
+def _dtype(space: SearchSpace, cost_keys: tuple[str, ...]) -> np.dtype[np.void]:
+    """One row on file, packed, little-endian."""
+    return np.dtype(
+        [
+            ("codes", "u1", (len(space.choices),)),
+            ("feasible", "?"),
+            ("predicted", "<f8"),
+            ("predicted_std", "<f8"),
+            ("costs", "<f8", (len(cost_keys),)),
+        ]
+    )
+
+
+def _whole(body: bytes, dtype: np.dtype[np.void]) -> NDArray[np.void]:
+    return np.frombuffer(body, dtype=dtype, count=len(body) // dtype.itemsize)

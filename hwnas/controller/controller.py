@@ -1,0 +1,189 @@
+"""The loop of a search: propose, price, forecast, reward, archive, evaluate the best, resume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from hwnas.controller.archive import Archive, Rows
+from hwnas.controller.config import SearchConfig
+from hwnas.controller.constraints import Limit, price, ratios, reach, resolve
+from hwnas.controller.result import Candidate, SearchResult, candidates
+from hwnas.controller.reward import reward
+from hwnas.controller.scorer import Predict, Rescoring, Sight
+from hwnas.controller.storage import Progressed, SearchFolder
+from hwnas.core.progress import Progress, silent
+from hwnas.core.store import content_hash
+from hwnas.interfaces import CostMetric, FloatArray, Searcher
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["Predict", "Rescoring", "run_search"]
+
+SAVE_EVERY_S = 2.0  # what a kill costs at most, evaluations aside, which are never lost
+NOTE_EVERY_S = 1.0
+NOTED_FRONTS, NOTED_POINTS = 2, 4  # what is shown of the current fronts
+
+
+@runtime_checkable
+class _HasMode(Protocol):
+    def mode(self) -> Codes: ...
+
+
+def run_search(
+    space: SearchSpace,
+    searcher: Searcher,
+    *,
+    predict: Predict | None,
+    metrics: Mapping[str, CostMetric],
+    config: SearchConfig,
+    seed: int,
+    folder: Path,
+    rescoring: Rescoring | None = None,
+    progress: Progress = silent,
+) -> SearchResult:
+    """Search `space` within the budgets of `config`; continues what `folder` holds.
+
+    Every searcher is driven alike: `metrics` (by `constraints.metric_key`) price its proposals,
+    `predict` scores them, the reward is told, the archive remembers them. At equal config two
+    searchers hence get equal budgets. The archive also holds one arch known to be feasible from
+    the start, so that there always is a winner. Only constrained metrics and latencies are priced
+    for every arch, the others for those that are reported.
+
+    Without `predict`, `rescoring.refit` learns it: from `config.n_initial` uniform archs at first,
+    then from everything evaluated so far.
+
+    `folder` gets the archive and `state.json` after every evaluation and every few seconds. With a
+    deterministic `predict`, pricing and evaluator, a search that was killed anywhere ends as if it
+    was not (`max_seconds` excepted). When `max_seconds` are over, the evaluation that runs is the
+    last, though one is made in any case: there always is a winner.
+
+    Raises:
+        UserError: the constraints cannot be priced or met, the forecasts are not finite, or
+            `folder` holds another search.
+    """
+    if predict is None and (rescoring is None or rescoring.refit is None):
+        raise ValueError("a search without forecasts needs a Rescoring that learns them")
+    limits = resolve(config.constraints, metrics, space)
+    anchor = reach(space, metrics, limits, seed=seed)
+    store = SearchFolder(folder, _fingerprint(space, searcher, metrics, config, limits, seed))
+    stored = store.load(space)
+    if stored is None:
+        archive = Archive(space, _tracked(metrics, limits))
+        done = Progressed(0, 0, 0, 0, 0.0, searcher.state())
+    else:
+        archive, done = stored
+        searcher.load_state(done.searcher)
+    sight = Sight(space, predict, metrics, limits, archive, rescoring, seed)
+    sight.rows(anchor)
+    sight.begin(min(config.n_initial, config.n_evaluations))
+    begin = time.monotonic() - done.seconds
+    generation, n_proposals = done.generation, done.n_proposals
+    saved, note, noted = time.monotonic(), "", -np.inf
+
+    end = np.inf if config.max_seconds is None else begin + config.max_seconds
+
+    def is_late() -> bool:
+        return time.monotonic() >= end
+
+    hurry = None if config.max_seconds is None else is_late
+
+    def save() -> None:
+        sizes, seconds = (len(archive), len(archive.evaluated)), time.monotonic() - begin
+        state = searcher.state()
+        store.save(archive, Progressed(*sizes, generation, n_proposals, seconds, state))
+
+    n_shares = -(-config.n_generations // config.evaluate_every)
+    while n_proposals < config.n_predictions and not is_late():
+        codes = searcher.ask(min(config.generation_size, config.n_predictions - n_proposals))
+        if not len(codes):
+            break
+        rows = sight.rows(codes)
+        _tell(searcher, codes, rows, sight, archive, config, limits)
+        generation, n_proposals = generation + 1, n_proposals + len(codes)
+        share = config.n_evaluations * (generation // config.evaluate_every) // n_shares
+        evaluated = sight.evaluate_up_to(share, config.exploration, is_late=hurry)
+        if evaluated or time.monotonic() - saved >= SAVE_EVERY_S:
+            save()
+            saved = time.monotonic()
+        if time.monotonic() - noted >= NOTE_EVERY_S:
+            note, noted = _note(archive), time.monotonic()
+        progress(n_proposals, config.n_predictions, note)
+
+    save()
+    mode = sight.rows(searcher.mode()) if isinstance(searcher, _HasMode) else None
+    sight.evaluate_up_to(config.n_evaluations, is_late=hurry)
+    archive.append_to(store.path)
+    progress(config.n_predictions, config.n_predictions, _note(archive))
+
+    def report(rows: Rows) -> tuple[Candidate, ...]:
+        return candidates(archive, rows, price(metrics, archive.column("codes")[rows]))
+
+    top = report(archive.top(config.top_k, among=sight.eligible()))
+    return SearchResult(
+        name=config.name,
+        winner=top[0],
+        top=top,
+        fronts={key: report(archive.front(key)) for key in archive.cost_keys},
+        mode=None if mode is None else report(mode)[0],
+        limits={limit.key: limit.max for limit in limits},
+        n_generations=generation,
+        n_proposals=n_proposals,
+        n_predictions=len(archive),
+        n_evaluations=len(archive.evaluated),
+    )
+
+
+def _tracked(metrics: Mapping[str, CostMetric], limits: tuple[Limit, ...]) -> tuple[str, ...]:
+    """Metrics that every arch is priced with: constrained ones and latencies, else MACs."""
+    constrained = {limit.key for limit in limits}
+    kept = [key for key in metrics if key in constrained or key.startswith("latency_ms@")]
+    return tuple(kept or [key for key in metrics if key == "macs"])
+
+
+def _tell(
+    searcher: Searcher,
+    codes: Codes,
+    rows: Rows,
+    sight: Sight,
+    archive: Archive,
+    config: SearchConfig,
+    limits: tuple[Limit, ...],
+) -> None:
+    z = sight.standardised(rows)
+    over = ratios(limits, {limit.key: archive.column(limit.key)[rows] for limit in limits}, len(z))
+    objectives: FloatArray = np.concatenate([-z[:, None], over], axis=1)
+    searcher.tell(codes, reward(config.reward, z, over), objectives)
+
+
+def _fingerprint(
+    space: SearchSpace,
+    searcher: Searcher,
+    metrics: Mapping[str, CostMetric],
+    config: SearchConfig,
+    limits: tuple[Limit, ...],
+    seed: int,
+) -> str:
+    settings = config.model_dump(mode="json", exclude={"constraints"})
+    bounds = [asdict(limit) for limit in limits]
+    kind = type(searcher).__name__
+    return content_hash([space.fingerprint, kind, sorted(metrics), settings, bounds, seed])
+
+
+def _note(archive: Archive) -> str:
+    """The best feasible score, and some points of the current fronts, `cost: score` each."""
+    feasible = np.flatnonzero(archive.column("feasible"))
+    best = float(archive.column("score")[feasible].max()) if len(feasible) else np.nan
+    note = f"best {best:.4f} of {len(archive)} archs, {len(archive.evaluated)} evaluated"
+    latencies = [key for key in archive.cost_keys if key.startswith("latency_ms@")]
+    for key in (latencies or archive.cost_keys)[:NOTED_FRONTS]:
+        front = archive.front(key)
+        shown = front[np.unique(np.linspace(0, len(front) - 1, NOTED_POINTS).round().astype(int))]
+        points = zip(archive.column(key)[shown], archive.column("score")[shown], strict=True)
+        note += f"; {key} front of {len(front)}: "
+        note += ", ".join(f"{cost:.3g}: {score:.3f}" for cost, score in points)
+    return note

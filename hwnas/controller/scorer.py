@@ -1,0 +1,186 @@
+"""What a search can find out about archs: their prices, forecasts and evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.controller.archive import Archive, Rows
+from hwnas.controller.constraints import Limit, price, ratios
+from hwnas.core.errors import UserError
+from hwnas.core.rng import rng
+from hwnas.interfaces import CostMetric, Evaluation, FloatArray
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["Predict", "Rescoring", "Sight"]
+
+MIN_LABELS = 4  # that every predictor can be fitted on
+N_SCALE = 256  # uniform archs whose forecasts set the scale of the reward
+
+Predict = Callable[[Codes], tuple[FloatArray, FloatArray]]
+"""Mean [n] and standard deviation [n] of the forecast scores, higher is better."""
+
+
+@dataclass(frozen=True)
+class Rescoring:
+    """How the most promising archs are scored again, by running them.
+
+    `evaluate` journals what it measures before returning it and answers known archs from the
+    journal; it is given `at_once` archs where seconds are limited, else all there are. `label`
+    reads the score off an evaluation, in the unit of the forecasts; `blend` joins forecast mean,
+    forecast deviation and label ([n] each) into the score [n]. `admits`: which archs can be
+    evaluated at all (bool [n]); the others are never evaluated and never win. `refit` learns a new
+    forecast from all labels so far, after every share of the evaluations.
+    """
+
+    evaluate: Callable[[list[Arch]], list[Evaluation]]
+    label: Callable[[Evaluation], float]
+    blend: Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
+    admits: Callable[[Codes], NDArray[np.bool_]] | None = None
+    refit: Callable[[Codes, FloatArray], Predict] | None = None
+    at_once: int = 1
+
+
+class Sight:
+    """Prices, forecasts and evaluates archs; everything found out lands in the archive.
+
+    Scores are told in units of the spread of uniform archs' forecasts, so that rewards of all
+    generations and searchers compare; those archs are not charged to the budget.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        predict: Predict | None,
+        metrics: Mapping[str, CostMetric],
+        limits: tuple[Limit, ...],
+        archive: Archive,
+        rescoring: Rescoring | None,
+        seed: int,
+    ) -> None:
+        self._space, self._metrics, self._limits = space, metrics, limits
+        self._archive, self._rescoring, self._seed = archive, rescoring, seed
+        self._predict = predict
+        if rescoring is not None and rescoring.refit is not None and len(archive.evaluated):
+            self._refit(rescoring.refit, len(archive.evaluated))
+        if self._predict is not None:
+            self._set_scale()
+
+    def rows(self, codes: Codes) -> Rows:
+        """Archive rows of `codes`; the unseen ones are priced and forecast first."""
+        return self._archive.record(codes, self._describe)
+
+    def _describe(self, fresh: Codes) -> dict[str, NDArray[np.generic]]:
+        tracked = {key: self._metrics[key] for key in self._archive.cost_keys}
+        costs = price(tracked, fresh)
+        feasible = np.all(ratios(self._limits, costs, len(fresh)) <= 1, axis=1)
+        if self._rescoring is not None and self._rescoring.admits is not None:
+            feasible &= self._rescoring.admits(fresh)
+        mean, std = self._forecast(fresh)
+        return {"predicted": mean, "predicted_std": std, "feasible": feasible, **costs}
+
+    def standardised(self, rows: Rows) -> FloatArray:
+        """Scores [n] of rows, in spreads of uniform archs' forecasts."""
+        return np.asarray((self._archive.column("score")[rows] - self._center) / self._spread)
+
+    # --- evaluations --------------------------------------------------------------------------
+
+    def eligible(self) -> NDArray[np.bool_]:
+        """bool [n] of the archive: may win. Feasible, and evaluated if there is an evaluator."""
+        feasible = self._archive.column("feasible")
+        return feasible if self._rescoring is None else feasible & self._is_evaluated()
+
+    def begin(self, n: int) -> None:
+        """Evaluate up to n uniform archs that are feasible, where nothing can be forecast yet.
+
+        Draws a bounded number; fewer than n where too few of them are feasible.
+
+        Raises:
+            UserError: so few of them are feasible that nothing can be learned.
+        """
+        if self._predict is not None:
+            return
+        self.rows(self._space.sample(rng(self._seed, "search/initial"), 200 * n))
+        n_feasible = int(self._archive.column("feasible").sum())
+        if n_feasible < MIN_LABELS:
+            raise UserError(
+                "too few archs that meet the constraints and can be evaluated",
+                expected=f"at least {MIN_LABELS} to learn from",
+                found=f"{n_feasible} of {len(self._archive)} uniform archs",
+                where=self._space.id,
+                fix="loosen the constraints, or raise n_initial",
+            )
+        self.evaluate_up_to(n)
+
+    def evaluate_up_to(
+        self, n: int, exploration: float = 0.0, *, is_late: Callable[[], bool] | None = None
+    ) -> bool:
+        """Evaluate the best feasible archs that are not yet, until n archs of the archive are.
+
+        The best by forecast mean plus `exploration` deviations. Ends early when `is_late`, but not
+        before the first evaluation of the search. True if some were evaluated.
+        """
+        archive, rescoring = self._archive, self._rescoring
+        missing = n - len(archive.evaluated)
+        if rescoring is None or missing <= 0:
+            return False
+        among = archive.column("feasible") & ~self._is_evaluated()
+        hope = archive.column("score") + exploration * archive.column("predicted_std")
+        rows = archive.top(missing, among=among, by=hope)
+        step = max(1, len(rows) if is_late is None else rescoring.at_once)
+        n_done = 0
+        for part in np.split(rows, range(step, len(rows), step)):
+            if is_late is not None and len(archive.evaluated) and is_late():
+                break
+            self._evaluate(part, rescoring)
+            n_done += len(part)
+        if rescoring.refit is not None and n_done:
+            self._refit(rescoring.refit, len(archive.evaluated))
+            self._set_scale()
+        return n_done > 0
+
+    def _evaluate(self, rows: Rows, rescoring: Rescoring) -> None:
+        archive = self._archive
+        archs = [self._space.arch(codes) for codes in archive.column("codes")[rows]]
+        evaluations = rescoring.evaluate(archs)
+        labels = np.array([rescoring.label(evaluation) for evaluation in evaluations])
+        mean, std = (archive.column(name)[rows] for name in ("predicted", "predicted_std"))
+        archive.set_supernet(rows, labels, rescoring.blend(mean, std, labels))
+
+    def _refit(self, refit: Callable[[Codes, FloatArray], Predict], n: int) -> None:
+        """Learn from the first n evaluations, and forecast the whole archive anew."""
+        archive, rescoring = self._archive, self._rescoring
+        assert rescoring is not None
+        rows = archive.evaluated[:n]
+        labels = archive.column("supernet")[rows]
+        self._predict = refit(archive.column("codes")[rows], labels)
+        mean, std = self._forecast(archive.column("codes"))
+        score = mean.copy()
+        score[rows] = rescoring.blend(mean[rows], std[rows], labels)
+        archive.set_forecast(mean, std, score)
+
+    def _is_evaluated(self) -> NDArray[np.bool_]:
+        return np.asarray(~np.isnan(self._archive.column("supernet")))
+
+    # --- forecasts ----------------------------------------------------------------------------
+
+    def _forecast(self, codes: Codes) -> tuple[FloatArray, FloatArray]:
+        if self._predict is None:  # all are alike until something is known
+            return np.zeros(len(codes)), np.zeros(len(codes))
+        mean, std = self._predict(codes)
+        if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+            raise UserError(
+                "the predictor returned scores that are not finite",
+                found=f"{int((~np.isfinite(mean)).sum())} of {len(mean)}",
+                fix="hwnas predictor fit",
+            )
+        return mean, std
+
+    def _set_scale(self) -> None:
+        """Mean and spread of the forecasts of uniform archs: the zero and unit of rewards."""
+        mean, _ = self._forecast(self._space.sample(rng(self._seed, "search/scale"), N_SCALE))
+        self._center, self._spread = float(mean.mean()), float(mean.std()) or 1.0

@@ -1,0 +1,1 @@
+"""What joins tables, builders and devices, and knows no run folder."""

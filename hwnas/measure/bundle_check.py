@@ -1,0 +1,257 @@
+"""`hwnas verify BUNDLE`: every model of a bundle against torch, the test split and its promises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.errors import CheckFailed, UserError
+from hwnas.core.progress import Progress
+from hwnas.exporters import REGISTRY as EXPORTERS
+from hwnas.exporters.bundle import read_manifest
+from hwnas.exporters.engine import check_engine, run_engines
+from hwnas.exporters.manifest import InputSpec, Manifest, ModelFile
+from hwnas.exporters.opened import CannotRunHere, OpenModel
+from hwnas.exporters.parity import ParityReport, compare_batches
+from hwnas.interfaces import DataModule
+from hwnas.measure.bundle_latency import check_latency
+from hwnas.pipeline.config import ExperimentConfig
+
+__all__ = ["BundleReport", "verify_bundle"]
+
+N_COMPARED = 512  # test images on which torch and every format are compared
+ACCURACY_SLACK = {"fp32": 0.002, "fp16": 0.005, "int8": 0.01}  # against promise and fp32
+REFERENCES = ("timm", "pt2")  # formats that run in torch, best first
+
+
+@dataclass(frozen=True)
+class BundleReport:
+    """Rows for people and what fell short; `notes` say what could not be checked, and why."""
+
+    models: tuple[dict[str, Any], ...]
+    latency: tuple[dict[str, Any], ...]
+    failed: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Compared images [n, C, H, W], torch's logits of them; the test split and its labels."""
+
+    x: NDArray[np.float32]
+    expected: NDArray[np.float32]
+    test: tuple[NDArray[np.float32], NDArray[np.int64]] | None
+
+
+def verify_bundle(
+    folder: Path,
+    *,
+    data: DataModule | None,
+    config: ExperimentConfig | None,
+    with_latency: bool = True,
+    threads: int = 1,
+    progress: Progress,
+) -> BundleReport:
+    """Compare, test and time the models of a bundle on this host.
+
+    data: the data set that the network was trained on; without it torch and the formats are
+    compared on the golden inputs, and accuracy stays unchecked. config: how timings are taken.
+
+    Raises:
+        UserError: not a sound bundle, or `data` is another data set.
+    """
+    manifest = read_manifest(folder)
+    notes: list[str] = []
+    images = _images(folder, manifest, data, threads, notes)
+    rows, failed = [], []
+    for done, model in enumerate(manifest.models, start=1):
+        row, problems = _check_model(folder, manifest, model, images, threads, notes)
+        rows.append(row)
+        failed += [f"{model.path}: {problem}" for problem in problems]
+        progress(done, len(manifest.models), model.path)
+    failed += drops(rows)
+    latency: list[dict[str, Any]] = []
+    if with_latency and config is not None:
+        latency, slow = check_latency(folder, manifest, config, notes, progress)
+        failed += slow
+    return BundleReport(tuple(rows), tuple(latency), tuple(failed), tuple(notes))
+
+
+def drops(rows: list[dict[str, Any]]) -> list[str]:
+    """Models in lower precision that lost more accuracy than they may; rows gain `lost`."""
+    whole = [row["test top1"] for row in rows if row["precision"] == "fp32" and "test top1" in row]
+    problems = []
+    for row in rows:
+        if not whole or row["precision"] == "fp32" or "test top1" not in row:
+            continue
+        lost, most = whole[0] - row["test top1"], ACCURACY_SLACK[row["precision"]]
+        row["lost"] = round(lost, 4)
+        if lost > most:
+            row["passed"] = False
+            problems.append(f"{row['model']}: lost {lost:.2%} of test top-1, at most {most:.1%}")
+    return problems
+
+
+def _images(
+    folder: Path,
+    manifest: Manifest,
+    data: DataModule | None,
+    threads: int,
+    notes: list[str],
+) -> _Images:
+    golden = np.load(folder / manifest.golden.input, allow_pickle=False)
+    logits = np.load(folder / manifest.golden.output, allow_pickle=False)
+    if data is None:
+        notes.append(
+            f"no data set: compared on the {len(golden)} golden inputs, accuracy not checked"
+            " (--config NAME gives the data set)"
+        )
+        return _Images(golden, logits, None)
+    x, labels = _test_split(manifest, data, folder)
+    references = {model.format: model for model in manifest.models}
+    for format in REFERENCES:
+        if format in references:
+            torch_model = _open(folder, references[format], threads)
+            compared = x[:N_COMPARED]
+            return _Images(compared, torch_model.logits(compared, 32), (x, labels))
+    notes.append(
+        f"no torch network in the bundle (formats timm, pt2): compared on the {len(golden)}"
+        " golden inputs"
+    )
+    return _Images(golden, logits, (x, labels))
+
+
+def _test_split(
+    manifest: Manifest, data: DataModule, folder: Path
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    import torch
+
+    from hwnas.training.images import resize
+
+    px = manifest.input.shape[-1]
+    spec = InputSpec.of(data.info, px)
+    if spec != manifest.input:
+        raise UserError(
+            "the bundle is of another data set",
+            expected=f"{manifest.input.shape}, {len(manifest.input.class_names)} classes,"
+            f" mean {manifest.input.mean}, std {manifest.input.std}",
+            found=f"{spec.shape}, {len(spec.class_names)} classes of {data.info.name},"
+            f" mean {spec.mean}, std {spec.std}",
+            where=folder,
+            fix="give the configuration that it was made with: --config NAME",
+        )
+    batches = list(data.eval_batches("test", 512))
+    x: NDArray[np.float32] = torch.cat([resize(b, px) for b, _ in batches]).contiguous().numpy()
+    labels: NDArray[np.int64] = torch.cat([labels for _, labels in batches]).numpy()
+    return x, labels
+
+
+def _open(folder: Path, model: ModelFile, threads: int) -> OpenModel:
+    if model.format not in EXPORTERS.names:
+        raise CannotRunHere("this hwnas does not know the format", found=model.format)
+    missing = EXPORTERS.describe(model.format)
+    if missing.missing:
+        names = ", ".join(missing.missing)
+        raise CannotRunHere(f"{names} is not installed", fix=missing.install)
+    opened: OpenModel = EXPORTERS.load(model.format).open_model(
+        folder / model.path, threads=threads
+    )
+    return opened
+
+
+def _check_model(
+    folder: Path,
+    manifest: Manifest,
+    model: ModelFile,
+    images: _Images,
+    threads: int,
+    notes: list[str],
+) -> tuple[dict[str, Any], list[str]]:
+    """A row, and what falls short."""
+    row: dict[str, Any] = {"model": model.path, "precision": model.precision}
+    if model.path.endswith(".engine"):
+        return _check_engine(folder, model, row, notes)
+    try:
+        opened = _open(folder, model, threads)
+        report = compare_batches(
+            images.expected,
+            opened,
+            images.x,
+            file=model.path,
+            batches=[batch for batch in (1, 2, 8) if batch <= len(images.x)],
+            tolerance=model.parity_tolerance,
+            min_agreement=model.min_agreement,
+        )
+    except CannotRunHere as error:
+        notes.append(f"{model.path}: not run here: {str(error).splitlines()[0]}")
+        return row | {"passed": None}, []
+    except (UserError, CheckFailed) as error:
+        return row | {"passed": False}, [str(error).splitlines()[0]]
+    row |= _parity_row(report)
+    problems = []
+    if not report.passed:
+        problems.append(
+            f"differs from torch by {report.worst:.1e} of the largest logit (allowed"
+            f" {report.tolerance:.0e}), agrees on {report.agreement:.2%} of images (at least"
+            f" {report.min_agreement:.1%})"
+        )
+    if images.test is not None:
+        problems += _check_accuracy(manifest, model, opened, images.test, row)
+    return row | {"passed": not problems}, problems
+
+
+def _check_engine(
+    folder: Path, model: ModelFile, row: dict[str, Any], notes: list[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Whether it is of the model in the bundle; by the kit on its GPU, where there is one."""
+    try:
+        facts = check_engine(folder / model.path)
+        source = folder / str(facts["model"])
+        check_engine(folder / model.path, source=source)
+        row |= {"runtime": f"{facts['runtime']} {facts['runtime_version']}, {facts['capability']}"}
+        passed, text = run_engines(folder)
+    except CannotRunHere as error:
+        notes.append(f"{model.path}: {str(error).splitlines()[0]}")
+        return row | {"passed": None}, []
+    except (UserError, KeyError, OSError) as error:
+        return row | {"passed": False}, [str(error).splitlines()[0]]
+    return row | {"passed": passed}, [] if passed else [text[-500:]]
+
+
+def _parity_row(report: ParityReport) -> dict[str, Any]:
+    return {
+        "runtime": report.runtime,
+        "batches": ", ".join(str(b.batch) for b in report.batches),
+        "n": max(b.n_images for b in report.batches),
+        "max diff": max(b.max_abs_difference for b in report.batches),
+        "mean diff": max(b.mean_abs_difference for b in report.batches),
+        "relative": report.worst,
+        "agreement": report.agreement,
+    }
+
+
+def _check_accuracy(
+    manifest: Manifest,
+    model: ModelFile,
+    opened: OpenModel,
+    test: tuple[NDArray[np.float32], NDArray[np.int64]],
+    row: dict[str, Any],
+) -> list[str]:
+    x, labels = test
+    found = float((opened.logits(x).argmax(1) == labels).mean())
+    row |= {"test top1": found}
+    promised = [
+        fact.top1
+        for fact in manifest.accuracy
+        if (fact.model, fact.split, fact.n_images) == (model.path, "test", len(labels))
+    ]
+    if not promised:
+        return []
+    row |= {"promised top1": promised[0]}
+    if found >= promised[0] - ACCURACY_SLACK[model.precision]:
+        return []
+    return [f"test top-1 {found:.2%}, promised {promised[0]:.2%}"]

@@ -1,0 +1,291 @@
+"""Profiling a device into a table, and re-timing exported models by the same protocol."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx
+
+from hwnas.builders.onnx import context, micro, network
+from hwnas.builders.precision import to_precision
+from hwnas.core.errors import UserError
+from hwnas.core.progress import Progress, silent
+from hwnas.core.records import STRICT
+from hwnas.core.rng import rng
+from hwnas.devices.spec import open_transport
+from hwnas.interfaces import DeviceSpec, FloatArray, Transport
+from hwnas.latency.config import ProfileConfig
+from hwnas.latency.construction import borders, context_id, contexts, op_id, op_rows
+from hwnas.latency.plan import PROTOCOL, write_plan
+from hwnas.latency.samples import STATISTIC, Samples, Timing, read_samples
+from hwnas.latency.table import Fact, LatencyTable, Protocol
+from hwnas.latency.validation import fit_correction, fit_quality
+from hwnas.spaces.cost import cost
+from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.lowering import lower, network_key
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = [
+    "NetworkTimings",
+    "Timings",
+    "profile",
+    "time_models",
+    "time_networks",
+    "validation_nets",
+]
+
+log = logging.getLogger(__name__)
+
+N_ANCHORS = 6  # known networks re-timed beside exported models
+MAX_RETIMING_ROUNDS = 2000
+
+
+def profile(
+    space: SearchSpace,
+    device: DeviceSpec,
+    folder: Path,
+    config: ProfileConfig,
+    *,
+    seed: int = 0,
+    progress: Progress = silent,
+    transport: Transport | None = None,
+) -> LatencyTable:
+    """Measure a table that serves `space`, with its correction and validation.
+
+    All operators, their empty contexts and `config.n_validation` whole networks take turns in one
+    plan, so they share the machine's phases. `folder` keeps plan and samples: a run that was cut
+    off goes on, a finished one is not timed again.
+
+    Raises:
+        UserError: the device cannot be profiled, or its kit failed.
+    """
+    ops = enumerate_ops(space)
+    nets = validation_nets(space, config.n_validation, seed=seed)
+    models: dict[str, bytes] = {}
+    for op in ops:
+        before, after = (border is not None for border in borders(op))
+        model = micro(op, before=before, after=after, batch=device.batch, seed=seed)
+        models[op_id(op)] = _serialized(model, device)
+    for border in contexts(ops):
+        model = context(*border, batch=device.batch, seed=seed)
+        models[context_id(border)] = _serialized(model, device)
+    models |= _networks(space, nets, device, seed)
+    samples = _time(models, device, folder, config, seed, progress, transport)
+    rows, warnings = op_rows(samples.timings(), ops)
+    warnings = (*samples.warnings, *warnings)
+    for warning in warnings:
+        log.warning("%s", warning)
+    measured = NetworkTimings.of(samples, space, nets)
+    return LatencyTable(
+        device=device,
+        protocol=Protocol(PROTOCOL, STATISTIC, config.hot_samples),
+        source="measured",
+        facts=measured.facts,
+        rows=rows,
+        corrections={
+            space.id: fit_correction(rows, space, nets, measured.timings, measured.halves)
+        },
+        warnings=warnings,
+    )
+
+
+@dataclass(frozen=True)
+class NetworkTimings:
+    """Whole networks timed together. `halves`: latencies [n] from the even and the odd rounds."""
+
+    timings: tuple[Timing, ...]
+    halves: tuple[FloatArray, FloatArray]
+    facts: dict[str, Fact]
+
+    @staticmethod
+    def of(samples: Samples, space: SearchSpace, nets: Codes) -> NetworkTimings:
+        """Those of `nets` [n, d] among the items of `samples`."""
+        position = {name: i for i, name in enumerate(samples.ids)}
+        rows = [position[_net_id(space, row)] for row in nets]
+        timings, (even, odd) = samples.timings(), samples.halves()
+        return NetworkTimings(
+            tuple(timings[samples.ids[i]] for i in rows), (even[rows], odd[rows]), _facts(samples)
+        )
+
+
+def time_networks(
+    space: SearchSpace,
+    nets: Codes,
+    device: DeviceSpec,
+    folder: Path,
+    config: ProfileConfig,
+    *,
+    seed: int = 0,
+    progress: Progress = silent,
+    transport: Transport | None = None,
+) -> NetworkTimings:
+    """Time whole networks [n, d] of a space, without any operators. Resumes as `profile` does.
+
+    Raises:
+        UserError: the device cannot be timed, or its kit failed.
+    """
+    models = _networks(space, nets, device, seed)
+    samples = _time(models, device, folder, config, seed, progress, transport)
+    return NetworkTimings.of(samples, space, nets)
+
+
+def validation_nets(space: SearchSpace, n: int, *, seed: int) -> Codes:
+    """[<= n, d] distinct networks: largest, smallest, and random ones spread evenly over log MACs.
+
+    Fewer only where the space has fewer.
+    """
+    generator = rng(seed, "profile/validation")
+    ends = space.codes([space.smallest(), space.largest()])
+    pool = np.concatenate(
+        [
+            ends,
+            space.sample(generator, 50 * n),
+            # uniform draws hardly ever come near the ends
+            *(space.mutate(np.repeat(end[None], 25 * n, axis=0), generator, 0.3) for end in ends),
+        ]
+    )
+    pool = pool[np.sort(np.unique(pool, axis=0, return_index=True)[1])]
+    log_macs = np.log(cost(space, pool, "macs"))
+    chosen: dict[str, int] = {}
+    unused = np.ones(len(pool), dtype=bool)
+    targets = np.linspace(log_macs[0], log_macs[1], n)
+    for target in (targets[0], targets[-1], *targets[1:-1]):
+        while unused.any():
+            nearest = int(np.argmin(np.where(unused, np.abs(log_macs - target), np.inf)))
+            unused[nearest] = False
+            key = network_key(space, space.arch(pool[nearest]))
+            if key not in chosen:
+                chosen[key] = nearest
+                break
+    return pool[list(chosen.values())]
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Re-timed models by name.
+
+    `repeat_noise`: by name, how far two halves of the rounds are apart, as a fraction.
+    `repeat_mape`: the same, averaged over all models and anchors. `drift`: how much slower the
+    machine is now than when the table was measured (1.02 = 2 %), from networks of the table timed
+    beside the models; None without a table. A forecast is to be compared with median_ms / drift.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    models: dict[str, Timing]
+    repeat_noise: dict[str, float]
+    repeat_mape: float
+    drift: float | None
+    facts: dict[str, Fact]
+
+
+def time_models(
+    models: Mapping[str, Path],
+    device: DeviceSpec,
+    folder: Path,
+    config: ProfileConfig,
+    *,
+    table: LatencyTable | None = None,
+    space: SearchSpace | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+    transport: Transport | None = None,
+) -> Timings:
+    """Time ONNX files by the protocol and the statistic of the table's own whole networks.
+
+    The statistic does not depend on what else is in the plan (see `latency.samples`), so a handful
+    of models is comparable with a table. With `table` and `space`, some of the table's validation
+    networks take turns with the models and give the machine's drift since then. What `folder` holds
+    of the same models is not timed again; pass an empty one to measure anew.
+
+    Raises:
+        UserError: a model is missing, or the kit failed.
+    """
+    for name, path in models.items():
+        if not path.is_file():
+            raise UserError(f"no model {name!r} to time", where=path)
+    contents = {name: path.read_bytes() for name, path in models.items()}
+    anchors: dict[str, float] = {}
+    if table is not None and space is not None and space.id in table.corrections:
+        known = sorted(table.corrections[space.id].validation.nets, key=lambda n: n.measured_ms)
+        spread = np.linspace(0, len(known) - 1, min(N_ANCHORS, len(known)))
+        chosen = [known[int(position)] for position in spread.round()]
+        whole_space = replace(space, allowed=())  # anchors may have been pruned away since
+        codes = np.array([net.codes for net in chosen], dtype=np.int16)
+        contents |= _networks(whole_space, codes, device, seed)
+        anchors = {
+            _net_id(whole_space, row): net.measured_ms
+            for row, net in zip(codes, chosen, strict=True)
+        }
+    quick = config.model_copy(
+        update={
+            "rounds": MAX_RETIMING_ROUNDS,
+            "time_budget_s": config.retiming_budget_s,
+            "target_error": 0.0,  # a second of a quiet phase says little of the next
+        }
+    )
+    samples = _time(contents, device, folder, quick, seed, progress, transport)
+    timings = samples.timings()
+    even, odd = samples.halves()
+    noise = dict(zip(samples.ids, np.abs(even - odd) / odd, strict=True))
+    ratios = [timings[name].median_ms / then for name, then in anchors.items()]
+    return Timings(
+        models={name: timings[name] for name in models},
+        repeat_noise={name: float(noise[name]) for name in models},
+        repeat_mape=fit_quality(even, odd).mape,
+        drift=float(np.median(ratios)) if ratios else None,
+        facts=_facts(samples),
+    )
+
+
+def _time(
+    models: Mapping[str, bytes],
+    device: DeviceSpec,
+    folder: Path,
+    config: ProfileConfig,
+    seed: int,
+    progress: Progress,
+    transport: Transport | None,
+) -> Samples:
+    plan = write_plan(models, device, folder, config, seed=seed)
+    transport = transport if transport is not None else open_transport(device)
+    transport.run_bench(plan.path, plan.results, progress=progress)
+    return read_samples(plan)
+
+
+def _networks(space: SearchSpace, nets: Codes, device: DeviceSpec, seed: int) -> dict[str, bytes]:
+    """Serialised models by plan id."""
+    batch = device.batch
+    return {
+        _net_id(space, row): _serialized(
+            network(lower(space, space.arch(row)), batch=batch, seed=seed), device
+        )
+        for row in nets
+    }
+
+
+def _serialized(model: onnx.ModelProto, device: DeviceSpec) -> bytes:
+    for_tensorrt = device.runtime.startswith("tensorrt")
+    converted = to_precision(model, device.precision, for_tensorrt=for_tensorrt)
+    content: bytes = converted.SerializeToString()
+    return content
+
+
+def _net_id(space: SearchSpace, codes: Codes) -> str:
+    return f"net-{network_key(space, space.arch(codes))}"
+
+
+def _facts(samples: Samples) -> dict[str, Fact]:
+    """Facts of host, runtime and amount of sampling, flat."""
+    header = samples.facts
+    return {
+        **header["host"],
+        "runtime": header["runtime"],
+        "runtime_version": header["runtime_version"],
+        "rounds": samples.hot.shape[1],
+    }

@@ -1,0 +1,1 @@
+"""Tables and networks from latencies that others published: one file per source."""

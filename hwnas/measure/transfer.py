@@ -1,0 +1,201 @@
+"""A table for a new device from tables of other devices and a few whole networks timed on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.errors import UserError
+from hwnas.core.progress import Progress, silent
+from hwnas.core.rng import rng
+from hwnas.core.stats import kendall_tau
+from hwnas.interfaces import DeviceSpec, Transport
+from hwnas.latency.baselines import forest_on_counts
+from hwnas.latency.config import ProfileConfig
+from hwnas.latency.estimator import TableEstimator
+from hwnas.latency.plan import PROTOCOL
+from hwnas.latency.samples import STATISTIC, Timing
+from hwnas.latency.table import Correction, LatencyTable, NetTiming, Protocol, Validation
+from hwnas.latency.transfer import (
+    Z90,
+    DevicePrior,
+    Forecast,
+    choose_networks,
+    device_prior,
+    fit_device,
+    kinship,
+)
+from hwnas.latency.validation import fit_quality
+from hwnas.measure.profile import NetworkTimings, time_networks
+from hwnas.spaces.cost import cost
+from hwnas.spaces.index import enumerate_ops, op_counts
+from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["N_TIMED", "networks_to_time", "transfer_table"]
+
+N_TIMED = 10
+MIN_TIMED = 5
+N_CANDIDATES = 600
+Z80 = 1.2816  # from the median of a normal to its 10th and 90th percentile
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Networks to choose from, and what the known devices say of them."""
+
+    codes: Codes
+    prior: DevicePrior
+
+
+def transfer_table(
+    known: Sequence[LatencyTable],
+    space: SearchSpace,
+    device: DeviceSpec,
+    folder: Path,
+    config: ProfileConfig,
+    *,
+    n: int = N_TIMED,
+    seed: int = 0,
+    progress: Progress = silent,
+    transport: Transport | None = None,
+) -> LatencyTable:
+    """A table of `device`: `n` networks, chosen by the known tables, are timed on it.
+
+    Its rows and their spread, and the correction's interval, are those of `latency.transfer`; the
+    validation leaves out one network at a time, so a device unlike the known ones shows in it.
+    `folder` keeps plan and samples: a run that was cut off goes on.
+
+    Raises:
+        UserError: a known table lacks operators of the space, or the device cannot be timed.
+    """
+    candidates = _candidates(known, space, seed)
+    timed = _choose(candidates, n)
+    timings = time_networks(
+        space,
+        candidates.codes[timed],
+        device,
+        folder,
+        config,
+        seed=seed,
+        progress=progress,
+        transport=transport,
+    )
+    measured = np.array([timing.median_ms for timing in timings.timings])
+    forecast = fit_device(candidates.prior, timed, measured)
+    p95_factor = float(np.median([t.p95_ms / t.median_ms for t in timings.timings]))
+    rows, warnings = _rows(space, forecast, p95_factor, len(timed))
+    names = sorted({table.device.name for table in known})
+    return LatencyTable(
+        device=device,
+        protocol=Protocol(PROTOCOL, STATISTIC, config.hot_samples),
+        source="transferred",
+        facts={
+            **timings.facts,
+            "transferred_from": ", ".join(names),
+            "n_networks_timed": len(timed),
+        },
+        rows=rows,
+        corrections={
+            space.id: _correction(known, space, candidates, timed, timings, forecast, p95_factor)
+        },
+        warnings=(
+            f"rows are inferred from {', '.join(names)} and {len(timed)} networks, not timed",
+            *warnings,
+        ),
+    )
+
+
+def networks_to_time(
+    known: Sequence[LatencyTable], space: SearchSpace, *, n: int = N_TIMED, seed: int = 0
+) -> Codes:
+    """[n, d]: the networks that `transfer_table` times, in the order in which it chose them."""
+    candidates = _candidates(known, space, seed)
+    return candidates.codes[_choose(candidates, n)]
+
+
+def _candidates(known: Sequence[LatencyTable], space: SearchSpace, seed: int) -> _Candidates:
+    if not known:
+        raise UserError("no table to transfer from", expected="one or more")
+    for table in known:
+        TableEstimator(table, space)  # says which operators are missing
+    ends = space.codes([space.smallest(), space.largest()])
+    sampled = space.sample(rng(seed, "transfer/candidates"), N_CANDIDATES)
+    codes = np.unique(np.concatenate([ends, sampled]), axis=0)
+    ops = enumerate_ops(space)
+    counts = op_counts(space, codes)
+    rows = np.array([[table.rows[op].median_ms for table in known] for op in ops])
+    groups = [table.device.name for table in known]
+    return _Candidates(
+        codes, device_prior(counts, counts @ rows, groups, kinship(ops), known_rows=rows)
+    )
+
+
+def _choose(candidates: _Candidates, n: int) -> NDArray[np.int64]:
+    if n < MIN_TIMED:
+        raise UserError("too few networks to time", expected=f">= {MIN_TIMED}", found=n)
+    return choose_networks(candidates.prior, min(n, len(candidates.codes)))
+
+
+def _rows(
+    space: SearchSpace, forecast: Forecast, p95_factor: float, n: int
+) -> tuple[dict[OpSpec, Timing], tuple[str, ...]]:
+    """Rows with the spread of the inference as p10 and p90, and a warning of vague ones."""
+    rows = {}
+    for op, median, std in zip(
+        enumerate_ops(space), forecast.rows_ms, forecast.rows_std_ms, strict=True
+    ):
+        low, high = max(median - Z80 * std, 0.0), median + Z80 * std
+        rows[op] = Timing(float(median), float(low), float(high), float(median * p95_factor), n)
+    n_vague = int((forecast.rows_std_ms > forecast.rows_ms).sum())
+    if not n_vague:
+        return rows, ()
+    return rows, (f"{n_vague} of {len(rows)} rows: the uncertainty exceeds the price",)
+
+
+def _correction(
+    known: Sequence[LatencyTable],
+    space: SearchSpace,
+    candidates: _Candidates,
+    timed: NDArray[np.int64],
+    timings: NetworkTimings,
+    forecast: Forecast,
+    p95_factor: float,
+) -> Correction:
+    """No correction of the sum, but its interval and its validation by leaving one out."""
+    nets = candidates.codes[timed]
+    measured = np.array([timing.median_ms for timing in timings.timings])
+    macs = cost(space, nets, "macs") / 1e6
+    unseen, line = np.empty(len(timed)), np.empty(len(timed))
+    for i in range(len(timed)):
+        others = np.arange(len(timed)) != i
+        without = fit_device(candidates.prior, timed[others], measured[others])
+        unseen[i] = without.latency_ms[timed[i]]
+        line[i] = np.polyval(np.polyfit(macs[others], measured[others], 1), macs[i])
+    forest = forest_on_counts(op_counts(space, nets), measured, np.arange(len(timed)))
+    raw = [TableEstimator(table, space).latency_ms(nets) for table in known]
+    nearest = max(raw, key=lambda sums: kendall_tau(sums, measured))
+    relative = forecast.std_ms / forecast.latency_ms
+    return Correction(
+        coefficients={"scale": 1.0},
+        interval_fraction=float(Z90 * np.sqrt(np.mean(relative**2))),
+        p95_factor=p95_factor,
+        n_fit=len(timed),
+        fingerprint=space.fingerprint,
+        validation=Validation(
+            forecast=fit_quality(unseen, measured),
+            raw_sum=fit_quality(nearest, measured),
+            macs_line=fit_quality(line, measured),
+            forest=fit_quality(forest, measured),
+            repeat_mape=fit_quality(*timings.halves).mape,
+            repeat_tau=kendall_tau(*timings.halves),
+            nets=tuple(
+                NetTiming(tuple(int(c) for c in row), float(ms), round(float(guess), 9))
+                for row, ms, guess in zip(nets, measured, unseen, strict=True)
+            ),
+        ),
+    )

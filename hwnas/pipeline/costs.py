@@ -1,0 +1,57 @@
+"""Every price that a constraint may name, as `CostMetric`s by metric key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import get_args
+
+import numpy as np
+
+from hwnas.controller.constraints import metric_key, reach, resolve
+from hwnas.interfaces import CostMetric, LatencyEstimator
+from hwnas.pipeline.project import Project
+from hwnas.spaces.cost import AnalyticMetric, cost, is_chain
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["cost_metrics", "prices", "require_reachable"]
+
+
+def cost_metrics(
+    space: SearchSpace, estimators: Mapping[str, LatencyEstimator]
+) -> dict[str, CostMetric]:
+    """`macs`, `params`, ... of the space, and `latency_ms@device` of every estimator.
+
+    Cell spaces have no peak memory: their operators do not run one after the other.
+    """
+
+    def analytic(metric: AnalyticMetric) -> CostMetric:
+        return lambda codes: cost(space, codes, metric).astype(np.float64)
+
+    known = [m for m in get_args(AnalyticMetric) if m != "peak_memory_bytes" or is_chain(space)]
+    metrics: dict[str, CostMetric] = {name: analytic(name) for name in known}
+    for device, estimator in estimators.items():
+        metrics[f"latency_ms@{device}"] = estimator.latency_ms
+        metrics[f"latency_p95_ms@{device}"] = estimator.latency_p95_ms
+    return metrics
+
+
+def prices(project: Project) -> dict[str, CostMetric]:
+    """All metrics that the project can price archs with, by metric key: devices with a table."""
+    profiled = [name for name in project.devices if project.table_path(name).exists()]
+    return cost_metrics(project.space, {name: project.estimator(name) for name in profiled})
+
+
+def require_reachable(project: Project) -> None:
+    """Refuse constraints that no arch of the space meets, as far as the tables there are can tell.
+
+    Raises:
+        UserError: names the nearest reachable arch and its costs.
+    """
+    metrics = prices(project)
+    priced = [
+        constraint
+        for constraint in project.config.search.constraints
+        if not constraint.metric.startswith("latency") or metric_key(constraint) in metrics
+    ]
+    limits = resolve(priced, metrics, project.space)
+    reach(project.space, metrics, limits, seed=project.config.seed)

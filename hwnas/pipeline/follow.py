@@ -1,0 +1,42 @@
+"""What a process does that torchrun started to help: it takes part in what rank 0 tells it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwnas.core.errors import UserError
+from hwnas.core.progress import silent
+from hwnas.core.rundir import RunDir
+from hwnas.pipeline.config import load_config
+from hwnas.pipeline.engine import Stage
+from hwnas.pipeline.graph import stages_of
+from hwnas.pipeline.project import Project, use_threads
+from hwnas.training.distributed import join
+
+__all__ = ["follow"]
+
+
+def follow() -> None:
+    """Run the stages that rank 0 names, on the projects that it opens, until it ends.
+
+    Raises:
+        UserError: rank 0's run folder is not on this machine.
+    """
+    ranks = join()
+    stages: dict[str, Stage] = {}
+    while (word := ranks.hear()) is not None:
+        if "stage" in word:
+            stages[word["stage"]].run()
+            continue
+        run = RunDir(Path(word["root"]))
+        if not run.path("config.yaml").is_file():
+            raise UserError(
+                "the run folder is not on this machine",
+                expected="the run folder of rank 0 under the same path",
+                where=run.root,
+                fix="put it on a file system that all machines share",
+            )
+        config = load_config(word["config"], where=run.path("config.yaml"))
+        use_threads(config.threads)
+        project = Project(run, config, lambda stage: silent, ranks)
+        stages = {stage.name: stage for stage in stages_of(project)}

@@ -1,0 +1,180 @@
+"""The winner's bundle for one device: models, golden data, samples, facts, kit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hwnas import __version__
+from hwnas.controller.constraints import metric_key
+from hwnas.core.env import host_facts
+from hwnas.core.store import content_hash, file_hash
+from hwnas.exporters.bundle import write_bundle
+from hwnas.exporters.manifest import (
+    AccuracyFact,
+    ConstraintFact,
+    InputSpec,
+    LatencyFact,
+    Manifest,
+)
+from hwnas.exporters.samples import SampleImage, denormalise
+from hwnas.interfaces import DeviceSpec, Metric
+from hwnas.pipeline.costs import cost_metrics
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.stages.export import Exported, exports, images_of
+from hwnas.pipeline.stages.finetune import load_network
+from hwnas.pipeline.stages.search import constraints_on, result_on
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.lowering import resolution
+
+__all__ = ["Winner", "bundle_folder", "bundle_winner"]
+
+N_GOLDEN, N_SAMPLES = 16, 8
+
+
+@dataclass(frozen=True)
+class Winner:
+    """What is known of a winner on a device. `top1` and `measured_ms` are by format.
+
+    met: by latency metric that is limited, whether the re-timed winner keeps its limit.
+    """
+
+    arch: Arch
+    forecast_ms: float
+    interval_ms: tuple[float, float]
+    met: Mapping[Metric, bool]
+    n_test_images: int
+    top1: Mapping[str, float]
+    measured_ms: Mapping[str, float]
+
+
+def bundle_folder(project: Project, device: str) -> Path:
+    """Where the bundle of a device lies."""
+    return project.run.path("bundles", project.config.search.name, device)
+
+
+def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
+    """Write, or replace, the bundle of one device."""
+    import torch
+
+    arch, px = winner.arch, resolution(project.space, winner.arch)
+    x, _ = images_of(project, "val", px, N_GOLDEN)
+    model = load_network(project, arch)
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(x)).numpy()
+    exported, folder = exports(project)[arch.key], project.search_path("export", arch.key)
+    host = host_facts()
+    manifest = Manifest(
+        name=f"{project.config.name}-{project.config.search.name}",
+        hwnas_version=__version__,
+        arch=arch,
+        arch_view=project.space.view(arch),
+        input=InputSpec.of(project.data.info, px),
+        models=tuple(one.model for one in exported),
+        runtimes=dict(host["packages"]),
+        latency=tuple(_latency(device, host["cpu"], winner, exported)),
+        accuracy=tuple(
+            AccuracyFact(
+                one.model.path,
+                project.data.info.name,
+                "test",
+                winner.n_test_images,
+                winner.top1[one.model.format],
+            )
+            for one in exported
+            if one.model.format in winner.top1
+        ),
+        constraints=tuple(_constraints(project, device.name, winner)),
+        provenance={
+            "seed": str(project.config.seed),
+            "config": content_hash(project.config.model_dump(mode="json")),
+            "table": file_hash(project.table_path(device.name)),
+            **_notes(folder, exported),
+        },
+    )
+    write_bundle(
+        bundle_folder(project, device.name),
+        manifest,
+        models={one.model.path: folder / one.files[0] for one in exported},
+        golden_input=x,
+        golden_output=logits,
+        companions={
+            str(Path(one.model.path).with_name(name)): folder / name
+            for one in exported
+            for name in one.files[1:]
+        },
+        samples=_samples(project, model, px),
+    )
+
+
+def _constraints(project: Project, device: str, winner: Winner) -> Iterator[ConstraintFact]:
+    """Limits of the search on this device, and those that hold on any: MACs, bytes, ..."""
+    limits, analytic = result_on(project, device).limits, cost_metrics(project.space, {})
+    codes = project.space.codes([winner.arch])
+    for constraint in constraints_on(project, device):
+        key, metric = metric_key(constraint), constraint.metric
+        if key in analytic:
+            is_met: bool | None = bool(analytic[key](codes)[0] <= limits[key])
+        elif constraint.device == device:
+            is_met = winner.met.get(metric)
+        else:
+            continue
+        yield ConstraintFact(metric, constraint.device, limits[key], is_met)
+
+
+def _latency(
+    device: DeviceSpec, host: str, winner: Winner, exported: Sequence[Exported]
+) -> list[LatencyFact]:
+    """Forecast and timing of the file that was searched for; timings of the others."""
+    facts = []
+    for one in exported:
+        if one.model.format not in winner.measured_ms:
+            continue
+        fact = LatencyFact(
+            replace(device, precision=one.model.precision),
+            one.model.path,
+            host,
+            measured_ms=winner.measured_ms[one.model.format],
+        )
+        if one.model.format == "onnx":
+            fact = replace(
+                fact,
+                device=device,
+                forecast_ms=winner.forecast_ms,
+                interval_ms=winner.interval_ms,
+            )
+        facts.append(fact)
+    return facts
+
+
+def _notes(folder: Path, exported: Sequence[Exported]) -> dict[str, str]:
+    """How the 8-bit file was calibrated and which layers stayed float."""
+    import onnx
+
+    found: dict[str, str] = {}
+    for one in exported:
+        if one.model.format == "int8":
+            properties = onnx.load(folder / one.files[0]).metadata_props
+            found |= {item.key: item.value for item in properties if item.key == "int8"}
+    return found
+
+
+def _samples(project: Project, model: object, px: int) -> list[SampleImage]:
+    """Test images, and the class that torch names for the very pixels that are stored."""
+    import torch
+
+    from hwnas.training.images import normalise, resize
+
+    info = project.data.info
+    x, labels = next(iter(project.data.eval_batches("test", N_SAMPLES)))
+    pixels = denormalise(x.contiguous().numpy(), info.mean, info.std)
+    stored = torch.from_numpy(pixels.astype(np.float32) / 255).movedim(3, 1)
+    with torch.inference_mode():
+        logits = model(resize(normalise(stored, info.mean, info.std), px))  # type: ignore[operator]
+    return [
+        SampleImage(image, int(label), int(predicted))
+        for image, label, predicted in zip(pixels, labels, logits.argmax(1), strict=True)
+    ]

@@ -1,0 +1,95 @@
+"""Files of labelled archs, read with a named reader into a space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwnas.core.errors import UserError
+from hwnas.predictors.proxies import ListedProxy
+from hwnas.predictors.readers import REGISTRY as READERS
+from hwnas.predictors.records import Reader, Records, Table, distinct, record_set
+from hwnas.spaces.load import build_space
+
+__all__ = ["Source", "open_records"]
+
+HEAD_CHARS = 4096
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file's table beside the reader that parsed it."""
+
+    path: Path
+    reader_name: str
+    reader: Reader
+    table: Table
+
+    def records(self, target: str | None = None) -> Records:
+        """One score per arch, from `target` or the reader's own column.
+
+        Raises:
+            UserError: the column is not there, or its values are not what the reader declares.
+        """
+        return record_set(self.table, self.reader, target, where=self.path)
+
+    def proxy(self, column: str) -> ListedProxy:
+        """A column of numbers, in any unit, as a feature of the archs that have it.
+
+        Raises:
+            UserError: the column is not there.
+        """
+        codes, values, _ = distinct(self.table, column, where=self.path)
+        return ListedProxy(self.table.space, codes, values, name=column)
+
+
+def open_records(
+    path: Path,
+    *,
+    reader: str | None = None,
+    space: str | None = None,
+    settings: Sequence[str] = (),
+    num_classes: int | None = None,
+) -> Source:
+    """Parse a file with the named reader, or with the one whose format it has.
+
+    The archs are of the reader's space unless another one is named.
+
+    Raises:
+        UserError: no such file, unknown reader or format, no space given where the reader needs
+            one, or archs of another space.
+    """
+    name = reader or _guess(path)
+    found: Reader = READERS.load(name).READER
+    default_space, default_classes = found.space or (None, None)
+    space_name, classes = space or default_space, num_classes or default_classes
+    if space_name is None or classes is None:
+        raise UserError(
+            f"reader {name!r} does not say which space the archs are of",
+            where=path,
+            fix="give --space NAME and --num-classes N (and --set), as in the run's config",
+        )
+    if not path.is_file():
+        raise UserError("file not found", where=path)
+    table = found.read(path, build_space(space_name, settings, num_classes=classes))
+    return Source(path, name, found, table)
+
+
+def _guess(path: Path) -> str:
+    """Name of the one reader whose format the file has."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            head = stream.read(HEAD_CHARS)
+    except OSError as error:
+        raise UserError("cannot read the file", found=error.strerror, where=path) from error
+    names = [name for name in READERS.names if READERS.load(name).READER.matches(head)]
+    if len(names) != 1:
+        raise UserError(
+            "cannot tell the format of the file",
+            expected=f"a format of one of {', '.join(READERS.names)}",
+            found=f"one that {' and '.join(names)} could read" if names else "none of them",
+            where=path,
+            fix="name it with --reader",
+        )
+    return names[0]

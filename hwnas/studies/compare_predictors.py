@@ -1,0 +1,223 @@
+"""Predictors side by side on equal labels: fit on N, rank all the rest, over several seeds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.errors import UserError
+from hwnas.core.progress import Progress
+from hwnas.core.rng import rng
+from hwnas.core.stats import kendall_tau
+from hwnas.interfaces import AccuracyPredictor, FloatArray, Proxy
+from hwnas.pipeline.evaluators import scores_of
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.stages.label import labelled
+from hwnas.predictors import REGISTRY as PREDICTORS
+from hwnas.predictors.labels import Z90
+from hwnas.predictors.open_records import open_records
+from hwnas.predictors.transfer import LabelSet, TransferPredictor
+from hwnas.spaces.cost import AnalyticMetric, cost
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = [
+    "COPIES",
+    "COSTS",
+    "Labels",
+    "Outcome",
+    "compare",
+    "labels_of_file",
+    "labels_of_run",
+    "measure",
+    "measure_cost",
+]
+
+COSTS: tuple[AnalyticMetric, ...] = ("macs", "params")
+"""What ranks archs without any label."""
+
+COPIES = ("distilled",)
+"""Predictors that imitate another one, and are no baseline to it."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What predictors are compared on: distinct archs with a score each.
+
+    others: labels of other sources that may be learned from as well.
+    proxies: features besides the archs themselves.
+    """
+
+    space: SearchSpace
+    codes: Codes
+    scores: FloatArray
+    target: str
+    others: tuple[LabelSet, ...] = ()
+    proxies: tuple[Proxy, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one predictor did on every seed's split; `coverage` is of its 90 % intervals.
+
+    `fit_cpu_s` is processor time, which other processes of the machine disturb least.
+    """
+
+    kendall_tau: list[float] = field(default_factory=list)
+    coverage: list[float] = field(default_factory=list)
+    fit_cpu_s: list[float] = field(default_factory=list)
+
+    def row(self) -> dict[str, float]:
+        """Means over seeds, and the spread of tau."""
+        found = {
+            "kendall_tau_mean": float(np.mean(self.kendall_tau)),
+            "kendall_tau_std": float(np.std(self.kendall_tau)),
+        }
+        if self.coverage:
+            found["coverage"] = float(np.mean(self.coverage))
+            found["fit_cpu_s"] = float(np.mean(self.fit_cpu_s))
+        return found
+
+
+def labels_of_file(
+    path: Path,
+    *,
+    reader: str | None = None,
+    target: str | None = None,
+    also: Sequence[str] = (),
+    proxies: Sequence[str] = (),
+    space: str | None = None,
+    settings: Sequence[str] = (),
+    num_classes: int | None = None,
+) -> Labels:
+    """Labels from one column of a file; `also` and `proxies` name other columns.
+
+    Raises:
+        UserError: see `open_records` and `Source.records`.
+    """
+    source = open_records(
+        path, reader=reader, space=space, settings=settings, num_classes=num_classes
+    )
+    found = source.records(target)
+    others = [source.records(name) for name in also]
+    return Labels(
+        found.space,
+        found.codes,
+        found.scores,
+        found.target,
+        tuple(LabelSet(other.target, other.codes, other.scores) for other in others),
+        tuple(source.proxy(name) for name in proxies),
+    )
+
+
+def labels_of_run(project: Project) -> Labels:
+    """What stage `label` found: minus the log of the supernet's validation loss."""
+    codes, evaluations = labelled(project)
+    return Labels(project.space, codes, scores_of(evaluations), "-log(val_loss)")
+
+
+def compare(
+    labels: Labels,
+    name: str,
+    *,
+    n_fit: int,
+    n_seeds: int,
+    has_baselines: bool = True,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """One row for the named predictor, every other installed one, and every cost.
+
+    Raises:
+        UserError: fewer archs than asked for.
+    """
+    names = [name]
+    if has_baselines:
+        installed = [n for n in PREDICTORS.names if not PREDICTORS.describe(n).missing]
+        names += [other for other in installed if other != name and other not in COPIES]
+    rows: list[dict[str, Any]] = []
+    for done, current in enumerate(names):
+        report = _Part(progress, current, done, len(names))
+        outcome = measure(current, labels, n_fit=n_fit, n_seeds=n_seeds, progress=report)
+        rows.append({"predictor": current, **outcome.row()})
+    if has_baselines:
+        for metric in COSTS:
+            outcome = measure_cost(metric, labels, n_fit=n_fit, n_seeds=n_seeds)
+            rows.append({"predictor": metric, **outcome.row()})
+    return rows
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Progress of one of several equal parts."""
+
+    whole: Progress
+    name: str
+    done: int
+    of: int
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        self.whole(self.done * total + done, self.of * total, f"{self.name} {note}")
+
+
+def measure(
+    name: str,
+    labels: Labels,
+    *,
+    n_fit: int,
+    n_seeds: int,
+    progress: Progress,
+) -> Outcome:
+    """Fit the named predictor on `n_fit` random archs and rank all others, once per seed.
+
+    Raises:
+        UserError: unknown predictor, or fewer archs than asked for.
+    """
+    outcome = Outcome()
+    for seed in range(n_seeds):
+        fit_rows, rest = _split(len(labels.codes), n_fit, seed)
+        predictor = _build(name, labels, seed)
+        begin = time.process_time()
+        predictor.fit(labels.codes[fit_rows], labels.scores[fit_rows])
+        outcome.fit_cpu_s.append(time.process_time() - begin)
+        mean, std = predictor.predict(labels.codes[rest])
+        truth = labels.scores[rest]
+        outcome.kendall_tau.append(kendall_tau(mean, truth))
+        outcome.coverage.append(float((np.abs(mean - truth) <= Z90 * std).mean()))
+        progress(seed + 1, n_seeds, f"tau {outcome.kendall_tau[-1]:.3f}")
+    return outcome
+
+
+def measure_cost(metric: AnalyticMetric, labels: Labels, *, n_fit: int, n_seeds: int) -> Outcome:
+    """The archs that `measure` ranks, by a cost alone, which learns nothing."""
+    values = cost(labels.space, labels.codes, metric).astype(np.float64)
+    splits = [_split(len(labels.codes), n_fit, seed) for seed in range(n_seeds)]
+    return Outcome([kendall_tau(values[rest], labels.scores[rest]) for _, rest in splits])
+
+
+def _build(name: str, labels: Labels, seed: int) -> AccuracyPredictor:
+    """The named predictor with its default settings, and what else it may learn from."""
+    module = PREDICTORS.load(name)
+
+    def build(proxies: Sequence[Proxy]) -> AccuracyPredictor:
+        predictor: AccuracyPredictor = module.build(
+            module.Config(), space=labels.space, seed=seed, proxies=(*labels.proxies, *proxies)
+        )
+        return predictor
+
+    return TransferPredictor(build, labels.others, seed=seed) if labels.others else build(())
+
+
+def _split(n: int, n_fit: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if n < n_fit + 2:
+        raise UserError(
+            "fewer labelled archs than asked for",
+            expected=f"at least {n_fit + 2}: {n_fit} to fit on and 2 to rank",
+            found=n,
+        )
+    order = rng(seed, "predictor/compare").permutation(n)
+    return order[:n_fit], order[n_fit:]

@@ -1,0 +1,149 @@
+"""Pruning applied (2010.08219): a second training round in the pruned space, and one beside it.
+
+Both rounds are run folders of their own in `rounds/`: equal configuration, start and number of
+steps; only the space differs. Every verb works on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from hwnas.core.errors import UserError
+from hwnas.core.progress import Progress
+from hwnas.core.store import write_text
+from hwnas.interfaces import Evaluation
+from hwnas.pipeline.engine import execute
+from hwnas.pipeline.evaluators import evaluator
+from hwnas.pipeline.graph import stages_of
+from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.stages.label import labelled
+from hwnas.spaces.macro import Value
+
+__all__ = ["Comparison", "Round", "train_rounds"]
+
+Z90 = 1.645
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round: accuracies with its supernet's weights, on the validation split.
+
+    `mean_top1`, `best_top1`: of random archs of its own space, those that stage `label` scores.
+    `common_top1`: mean over the random archs of the pruned space, the same for both rounds.
+    """
+
+    name: str
+    folder: str
+    n_archs_in_space: int
+    steps: int
+    train_s: float
+    mean_top1: float
+    best_top1: float
+    common_top1: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The two rounds; `gain` is pruned minus unpruned top-1 of the same archs, with 90 % interval.
+
+    The interval is over archs: another seed of training is not in it.
+    """
+
+    pruned: Round
+    unpruned: Round
+    gain: float
+    gain_interval: tuple[float, float]
+    n_common: int
+
+
+def train_rounds(
+    first: Project,
+    restrict: dict[str, tuple[Value, ...]],
+    *,
+    steps: int | None,
+    is_fresh: bool,
+    progress_for: Callable[[str], Progress],
+) -> Comparison:
+    """Train, score and compare both rounds; what exists already is kept.
+
+    Args:
+        first: the run whose supernet the rounds start from.
+        restrict: what stays of its space, by choice.
+        steps: of each round; None: as many as the first run's.
+        is_fresh: start from random weights instead.
+        progress_for: of the stages.
+
+    Raises:
+        UserError: the first run has no trained supernet to start from.
+    """
+    if not is_fresh and not first.supernet_path.is_file():
+        raise UserError(
+            "there is no supernet to start the second round from",
+            where=first.supernet_path,
+            fix=f"hwnas train {first.run.root}, or --fresh",
+        )
+    common: list[Evaluation] = []
+    rounds: list[Round] = []
+    top1: list[NDArray[np.float64]] = []
+    for name, kept in (("pruned", restrict), ("unpruned", {})):
+        folder = first.run.path("rounds", name)
+        with open_project(
+            folder,
+            config=str(_config(first, name, kept, steps=steps, is_fresh=is_fresh)),
+            progress_for=progress_for,
+            command="hwnas prune",
+        ) as project:
+            execute(stages_of(project), project.run, only=["train", "label"])
+            own = labelled(project)[1]
+            common = common or own
+            scorer = evaluator(project)
+            top1.append(np.array([scorer.evaluate(e.arch).top1 for e in common]))
+            rounds.append(_round(project, name, own, top1[-1]))
+    differences = top1[0] - top1[1]
+    gain = float(differences.mean())
+    half = Z90 * float(differences.std(ddof=1)) / len(differences) ** 0.5
+    pruned, unpruned = rounds
+    return Comparison(pruned, unpruned, gain, (gain - half, gain + half), len(differences))
+
+
+def _config(
+    first: Project,
+    name: str,
+    restrict: dict[str, tuple[Value, ...]],
+    *,
+    steps: int | None,
+    is_fresh: bool,
+) -> Path:
+    """The file with a round's configuration."""
+    plain = first.config.model_dump(mode="json")
+    plain["name"] = f"{first.config.name}-{name}"
+    plain["restrict"] |= {choice: list(values) for choice, values in restrict.items()}
+    if steps is not None:
+        plain["train"]["steps"] = steps
+    if not is_fresh:
+        plain["supernet"]["init"] = str(first.supernet_path.resolve())
+    path = first.run.path("rounds", f"{name}.yaml")
+    write_text(path, yaml.safe_dump(plain, sort_keys=False))
+    return path
+
+
+def _round(
+    project: Project, name: str, own: list[Evaluation], common: NDArray[np.float64]
+) -> Round:
+    scores = [evaluation.top1 for evaluation in own]
+    return Round(
+        name=name,
+        folder=str(project.run.root),
+        n_archs_in_space=project.space.size(),
+        steps=project.config.train.steps,
+        train_s=project.run.ledger()["train"].seconds,
+        mean_top1=float(np.mean(scores)),
+        best_top1=max(scores),
+        common_top1=float(common.mean()),
+    )

@@ -1,0 +1,255 @@
+"""How far a ranking of archs can be trusted (How Does Supernet Help, 2010.08219)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from hwnas.analysis.bias import BiasReport, bias_report
+from hwnas.analysis.noise import NoiseCeiling, noise_ceiling
+from hwnas.analysis.pruning import Pruning, prune_space
+from hwnas.analysis.ranks import MIN_ARCHS, RankReport, rank_report
+from hwnas.analysis.verdict import safe_to_prune, verdict
+from hwnas.core.errors import CheckFailed, UserError
+from hwnas.core.records import dump
+from hwnas.core.store import write_text
+from hwnas.interfaces import CostMetric, FloatArray
+from hwnas.latency.estimator import TableEstimator
+from hwnas.measure.tables import find_table
+from hwnas.pipeline.costs import prices
+from hwnas.pipeline.evaluators import scores_of
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.stages.label import labelled, labels_path
+from hwnas.pipeline.stages.predictor import held_back, read_report
+from hwnas.predictors.open_records import Source, open_records
+from hwnas.predictors.readers.hwnas import read_labels
+from hwnas.predictors.records import distinct
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.cost import cost
+from hwnas.spaces.space import Codes, SearchSpace
+from hwnas.studies.compare_predictors import COSTS
+
+__all__ = ["Analysis", "analyze_records", "analyze_run", "prune", "write_pruned"]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A ranking against a truth: rank agreement, bias per choice, and what follows in words.
+
+    `ceiling`: how well the truth agrees with itself, where it was measured more than once.
+    """
+
+    ranking: str
+    truth: str
+    ranks: RankReport
+    bias: BiasReport
+    ceiling: NoiseCeiling | None
+    verdict: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A ranking and the truth of the same archs.
+
+    repeats: [n, r] measurements of the truth. latencies: of any archs, by metric key.
+    """
+
+    space: SearchSpace
+    codes: Codes
+    scores: FloatArray
+    truth: FloatArray
+    ranking: str
+    truth_name: str
+    repeats: FloatArray | None = None
+    latencies: Mapping[str, CostMetric] = field(default_factory=dict)
+
+    def analysis(self, seed: int) -> Analysis:
+        ranks = rank_report(self.scores, self.truth, seed=seed)
+        bias = bias_report(
+            self.space,
+            self.codes,
+            self.scores,
+            self.truth,
+            latencies={key: metric(self.codes) for key, metric in self.latencies.items()},
+        )
+        ceiling = None if self.repeats is None else noise_ceiling(self.repeats)
+        sentences = verdict(ranks, bias)
+        if ceiling is not None:
+            sentences = (*sentences, _ceiling_in_words(ceiling))
+        return Analysis(self.ranking, self.truth_name, ranks, bias, ceiling, sentences)
+
+
+def analyze_run(
+    project: Project, ranking: str, truths: Sequence[Path] = ()
+) -> tuple[Analysis, _Pair]:
+    """Compare a ranking of the run with better knowledge of the same archs.
+
+    ranking: `predictor`, `supernet`, `macs` or `params`. Without `truths`, the truth is the
+    supernet's labels; for the predictor those it forecasts; for the supernet those of the run's
+    archs that were trained alone. With them, it is the mean of labels files of the same space (for
+    example of archs trained alone, with a seed each), of which the archs that all of them and the
+    run hold are used.
+
+    Raises:
+        UserError: the supernet would be compared with itself, an unknown ranking, or too few archs
+            are in all files.
+    """
+    if ranking == "supernet" and not truths:
+        truths = [_trained_alone(project)]
+    if ranking == "predictor":
+        evaluations, rows = held_back(project)
+    else:
+        evaluations = labelled(project)[1]
+        rows = np.arange(len(evaluations))
+    codes, known = project.space.codes([e.arch for e in evaluations]), scores_of(evaluations)
+    if ranking == "predictor":
+        scores = np.asarray(read_report(project).predicted, dtype=np.float64)
+    elif ranking == "supernet":
+        scores = known
+    else:
+        scores = _costs(project.space, codes, ranking, ("predictor", "supernet"))
+    reference, name, repeats = known[rows], f"{evaluations[0].source} labels", None
+    if truths:
+        better = [_by_arch(project.space, path) for path in truths]
+        both = [i for i, r in enumerate(rows) if all(evaluations[r].arch in t for t in better)]
+        repeats = np.array([[t[evaluations[rows[i]].arch] for t in better] for i in both])
+        reference = repeats.reshape(len(both), len(better)).mean(axis=1)
+        scores, rows, name = scores[both], rows[both], ", ".join(map(str, truths))
+    pair = _Pair(
+        project.space,
+        codes[rows],
+        scores,
+        reference,
+        ranking,
+        name,
+        repeats if len(truths) > 1 else None,
+        {key: m for key, m in prices(project).items() if key.startswith("latency_ms@")},
+    )
+    return pair.analysis(project.config.seed), pair
+
+
+def analyze_records(
+    path: Path,
+    ranking: str,
+    *,
+    target: str | None = None,
+    tables: Sequence[str] = (),
+    seed: int = 0,
+    **opening: Any,
+) -> tuple[Analysis, _Pair]:
+    """Compare a ranking of recorded archs with their recorded accuracy.
+
+    ranking: `macs`, `params`, or a column of the file; tables: latency tables, by name or file, for
+    the bias towards slow archs; `opening` as of `open_records`.
+
+    Raises:
+        UserError: the file cannot be read, an unknown ranking, or too few archs have both.
+    """
+    source = open_records(path, **opening)
+    truth = source.records(target)
+    columns = source.table.columns
+    codes, reference = truth.codes, truth.scores
+    if ranking in columns and ranking not in (*COSTS, truth.target):
+        known, values, _ = distinct(source.table, ranking, where=path)
+        score_of = dict(zip(truth.space.keys(known), values.tolist(), strict=True))
+        keys = truth.space.keys(codes)
+        rows = [row for row, key in enumerate(keys) if key in score_of]
+        codes, reference = codes[rows], reference[rows]
+        scores = np.array([score_of[keys[row]] for row in rows])
+    else:
+        scores = _costs(truth.space, codes, ranking, tuple(set(columns) - {truth.target}))
+    found = [find_table(table) for table in tables]
+    pair = _Pair(
+        truth.space,
+        codes,
+        scores,
+        reference,
+        ranking,
+        truth.target,
+        _repeats(source, truth.target),
+        {
+            f"latency_ms@{table.device.name}": TableEstimator(table, truth.space).latency_ms
+            for table in found
+        },
+    )
+    return pair.analysis(seed), pair
+
+
+def prune(analysis: Analysis, pair: _Pair, fraction: float | None) -> Pruning:
+    """The space without the choices that only badly scored archs make.
+
+    fraction: of the archs to lose; None: the largest that the analysis calls safe.
+
+    Raises:
+        CheckFailed: no fraction is given, and none is safe.
+    """
+    if fraction is None:
+        safe = safe_to_prune(analysis.ranks)
+        if safe is None:
+            raise CheckFailed(
+                "no pruning by this ranking is safe",
+                found="; ".join(analysis.verdict[:2]),
+                fix="a better ranking, or a fraction of your own (--fraction, --prune-fraction)",
+            )
+        fraction = safe.pruned_fraction
+    return prune_space(
+        pair.space, pair.codes, pair.scores, pruned_fraction=fraction, truth=pair.truth
+    )
+
+
+def write_pruned(path: Path, pruning: Pruning) -> None:
+    """YAML to add to an experiment: its `restrict:` section."""
+    section = {name: list(values) for name, values in dump(pruning)["restrict"].items()}
+    head = (
+        f"# Keeps {pruning.kept_of_well_scored:.1%} of the well-scored archs in a space of "
+        f"{pruning.size_after:,} archs instead of {pruning.size_before:,}.\n"
+    )
+    write_text(path, head + yaml.safe_dump({"restrict": section}, sort_keys=False))
+
+
+def _costs(space: SearchSpace, codes: Codes, ranking: str, others: tuple[str, ...]) -> FloatArray:
+    metric = next((metric for metric in COSTS if metric == ranking), None)
+    if metric is None:
+        known = ", ".join((*COSTS, *sorted(others)))
+        raise UserError(f"unknown ranking {ranking!r}", expected=f"one of {known}")
+    return cost(space, codes, metric).astype(np.float64)
+
+
+def _trained_alone(project: Project) -> Path:
+    path = labels_path(project, "trained")
+    if not path.exists():
+        raise UserError(
+            "there is nothing better than the supernet's labels to compare them with",
+            expected="labels of archs trained alone",
+            where=path,
+            fix="hwnas label RUN --source trained --n K, or --truth FILE, or another --ranking",
+        )
+    return path
+
+
+def _by_arch(space: SearchSpace, path: Path) -> dict[Arch, float]:
+    evaluations = read_labels(path)
+    for evaluation in evaluations:
+        space.check(evaluation.arch)
+    return dict(zip((e.arch for e in evaluations), scores_of(evaluations).tolist(), strict=True))
+
+
+def _repeats(source: Source, target: str) -> FloatArray | None:
+    """[n, r] of the archs that were measured most often; None where that says too little."""
+    repeats = list(distinct(source.table, target, where=source.path)[2].values())
+    n_repeats = max(map(len, repeats), default=0)
+    often = [values for values in repeats if len(values) == n_repeats]
+    return np.array(often) if len(often) >= MIN_ARCHS else None
+
+
+def _ceiling_in_words(ceiling: NoiseCeiling) -> str:
+    return (
+        f"Noise ceiling: the truth repeats itself at Kendall tau {ceiling.kendall_tau:.2f}, "
+        f"{ceiling.kendall_tau_top:.2f} within its top 10 % ({ceiling.n} archs measured "
+        f"{ceiling.n_repeats} times)."
+    )

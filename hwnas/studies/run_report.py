@@ -1,0 +1,274 @@
+"""The report of a run folder: whatever it holds so far, in one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.analysis.ranks import MIN_ARCHS
+from hwnas.core.pareto import non_dominated
+from hwnas.core.store import read_json
+from hwnas.interfaces import Evaluation
+from hwnas.latency.table import LatencyTable
+from hwnas.pipeline.evaluators import evaluator
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.stages.finetune import networks
+from hwnas.pipeline.stages.label import labelled
+from hwnas.pipeline.stages.predictor import read_report
+from hwnas.pipeline.stages.search import (
+    read_archive,
+    read_closing,
+    read_result,
+    winners_by_device,
+)
+from hwnas.pipeline.stages.standalone import read_alone
+from hwnas.pipeline.stages.verify import read_results
+from hwnas.reporting.data import (
+    Curve,
+    Drawing,
+    Forecast,
+    Front,
+    NetRow,
+    Point,
+    Prediction,
+    ReportData,
+    Training,
+    Trust,
+    Truth,
+    Winners,
+)
+from hwnas.reporting.html import write_report
+from hwnas.spaces.lowering import lower
+from hwnas.studies.rank_analysis import analyze_run
+
+__all__ = ["write_run_report"]
+
+N_BIASES = 8  # rows of the report's table
+
+
+def write_run_report(project: Project) -> Path:
+    """Write `report.html` (`report-<search>.html` for searches not called main); returns its path.
+
+    Sections of stages that are not done are left out.
+    """
+    name = project.config.search.name
+    path = project.run.path("report.html" if name == "main" else f"report-{name}.html")
+    done = {stage for stage, record in project.run.ledger().items() if record.state == "done"}
+    verified = f"verify/{name}" in done
+    results = read_results(project) if verified else None
+    failed = () if results is None else tuple(c for c in results.checks if not c.passed)
+    write_report(
+        ReportData(
+            title=f"{project.config.name}: {name}",
+            table=_table(project) if verified else (),
+            front=_front(project) if f"search/{name}" in done else None,
+            forecast=_forecast(project) if f"profile/{_device(project)}" in done else None,
+            prediction=_prediction(project) if "predictor" in done else None,
+            trust=_trust(project) if "predictor" in done else None,
+            training=_training(project),
+            winner=_drawing(project) if f"finetune/{name}" in done else None,
+            winners=_winners(project) if f"search/{name}" in done else None,
+            truths=_truths(project) if f"finetune/{name}" in done else (),
+            facts=_facts(project, has_search=f"search/{name}" in done),
+            warnings=tuple(f"{check.name}: {check.detail}" for check in failed),
+        ),
+        path,
+    )
+    return path
+
+
+def _trust(project: Project) -> Trust | None:
+    """What the held-back labels say of the predictor; None where they are too few to say it."""
+    if len(read_report(project).predicted) < MIN_ARCHS:
+        return None
+    found, _ = analyze_run(project, "predictor")
+    clear = [row for row in found.bias.choices if row.is_clear]
+    return Trust(
+        ranking=found.ranking,
+        truth=found.truth,
+        n=found.ranks.n,
+        verdict=found.verdict,
+        biases=tuple((f"{row.choice} = {row.value}", row.shift, row.n) for row in clear[:N_BIASES]),
+    )
+
+
+def _device(project: Project) -> str:
+    return next(iter(project.devices))
+
+
+def _table(project: Project) -> tuple[NetRow, ...]:
+    return tuple(
+        NetRow(
+            name=row.name,
+            macs=row.macs,
+            params=row.params,
+            test_top1=row.test_top1,
+            forecast_ms=row.forecast_ms,
+            measured_ms=row.measured_ms,
+            constraint_met=row.constraint_met,
+            key=row.arch.key,
+        )
+        for row in read_results(project).networks
+        if row.device == _device(project)
+    )
+
+
+def _front(project: Project) -> Front:
+    """Evaluated archs by forecast latency and supernet accuracy on the validation split."""
+    device = _device(project)
+    estimator, scorer = project.estimator(device), evaluator(project)
+    result = read_result(project)
+
+    def points(evaluations: list[Evaluation]) -> tuple[Point, ...]:
+        latency = estimator.latency_ms(project.space.codes([e.arch for e in evaluations]))
+        return tuple(
+            Point(float(ms), e.top1, e.arch.key) for ms, e in zip(latency, evaluations, strict=True)
+        )
+
+    def evaluated(*, baseline: bool) -> list[Evaluation]:
+        archive = read_archive(project, baseline=baseline)
+        codes = archive.column("codes")[archive.evaluated]
+        return [scorer.evaluate(project.space.arch(row)) for row in codes]
+
+    searched = points(evaluated(baseline=False))
+    cloud = (*points(labelled(project)[1]), *searched)
+    plane = np.array([[p.latency_ms, -p.top1] for p in cloud])
+    front = sorted((cloud[i] for i in np.flatnonzero(non_dominated(plane))), key=_by_latency)
+    return Front(
+        device=device,
+        score="validation top-1, supernet weights",
+        archive=cloud,
+        front=tuple(front),
+        winner=points([scorer.evaluate(result.winner.arch)])[0],
+        constraint_ms=result.limits.get(f"latency_ms@{device}"),
+        baseline=points(evaluated(baseline=True)),
+    )
+
+
+def _by_latency(point: Point) -> float:
+    return point.latency_ms
+
+
+def _forecast(project: Project) -> Forecast | None:
+    device = _device(project)
+    correction = LatencyTable.load(project.table_path(device)).corrections.get(project.space.id)
+    if correction is None:
+        return None
+    validation, width = correction.validation, correction.interval_fraction
+    return Forecast(
+        device=device,
+        forecast_ms=tuple(net.forecast_ms for net in validation.nets),
+        measured_ms=tuple(net.measured_ms for net in validation.nets),
+        interval_ms=tuple(
+            (net.forecast_ms * (1 - width), net.forecast_ms * (1 + width))
+            for net in validation.nets
+        ),
+        mape=validation.forecast.mape,
+        tau=validation.forecast.kendall_tau,
+        repeat_noise=validation.repeat_mape,
+    )
+
+
+def _prediction(project: Project) -> Prediction:
+    report = read_report(project)
+    return Prediction(
+        predictor=project.config.predictor.name,
+        score="minus log validation cross-entropy",
+        predicted=report.predicted,
+        measured=report.truth,
+        tau=report.kendall_tau,
+        tau_interval=report.kendall_tau_interval,
+        macs_tau=report.macs_tau,
+        n_train=report.n_fit,
+    )
+
+
+def _training(project: Project) -> Training | None:
+    rows = project.run.metrics("train")
+    if not rows:
+        return None
+    steps = tuple(row["step"] for row in rows)
+
+    def curves(key: str) -> tuple[Curve, ...]:
+        return tuple(
+            Curve(name, steps, tuple(row[key][name] for row in rows)) for name in rows[0][key]
+        )
+
+    return Training(val_top1=curves("top1"), loss=curves("val_loss"))
+
+
+def _drawing(project: Project) -> Drawing:
+    arch = networks(project)["winner"]
+    codes = ",".join(map(str, arch.codes))
+    return Drawing("winner", lower(project.space, arch), f"arch {arch.key}, codes {codes}")
+
+
+def _winners(project: Project) -> Winners | None:
+    """The winners of all devices, where each has its own."""
+    found = winners_by_device(project)
+    if len(found) < 2:
+        return None
+    views = [project.space.view(candidate.arch) for candidate in found.values()]
+    values = {
+        choice.name: tuple(str(view.get(choice.name, "-")) for view in views)
+        for choice in project.space.choices
+    }
+    return Winners(
+        devices=tuple(found),
+        latency_ms=tuple(
+            tuple(candidate.costs[f"latency_ms@{device}"] for device in found)
+            for candidate in found.values()
+        ),
+        macs=tuple(int(candidate.costs["macs"]) for candidate in found.values()),
+        differences={name: row for name, row in values.items() if len(set(row)) > 1},
+    )
+
+
+def _truths(project: Project) -> tuple[Truth, ...]:
+    return tuple(
+        Truth(
+            alone.candidate.arch.key,
+            alone.candidate.predicted,
+            alone.supernet_top1,
+            alone.trained.top1,
+        )
+        for alone in read_alone(project)
+    )
+
+
+def _closing(project: Project) -> dict[str, str]:
+    """How the search ended on its devices, where it was re-timed."""
+    closings = {device: read_closing(project, device) for device in winners_by_device(project)}
+    return {
+        f"closing on {device}": closing.reason
+        for device, closing in closings.items()
+        if closing is not None
+    }
+
+
+def _facts(project: Project, *, has_search: bool) -> dict[str, str]:
+    config, info = project.config, project.data.info
+    host = read_json(project.run.path("env.json"))
+    seconds = {name: record.seconds for name, record in project.run.ledger().items()}
+    return {
+        "data": f"{info.name}, {info.num_classes} classes, "
+        + ", ".join(f"{n} {split}" for split, n in info.n_images.items()),
+        "space": f"{project.space.id}, {project.space.size():.3g} archs",
+        "devices": ", ".join(
+            f"{spec.name} ({spec.runtime} {spec.provider}, {spec.precision}, batch {spec.batch},"
+            f" {spec.threads} thread{'s' * (spec.threads > 1)}, {spec.transport})"
+            for spec in project.devices.values()
+        ),
+        "constraints": "; ".join(
+            f"{c.metric} on {c.device} <= "
+            + (f"{c.max}" if c.max is not None else f"{c.max_fraction_of_largest} of the largest")
+            for c in config.search.constraints
+        ),
+        "searcher": config.search.searcher.name,
+        **(_closing(project) if has_search else {}),
+        "seed": str(config.seed),
+        "host": f"{host['cpu']}, {host['n_cpus']} CPUs, {host['system']}",
+        "packages": ", ".join(f"{name} {version}" for name, version in host["packages"].items()),
+        "time": ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items()),
+    }

@@ -1,0 +1,100 @@
+"""Lookup tables of a run's forecasts: written once, asked under any limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import yaml
+
+from hwnas.core.errors import UserError
+from hwnas.core.progress import Progress
+from hwnas.pipeline.costs import prices
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.stages.predictor import load_predictor
+from hwnas.predictors.lookup import ScoreTable, Top, load_table, save_table, table_of_space
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.load import read_arch
+from hwnas.spaces.macro import Value
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["export", "look_up"]
+
+
+def export(
+    project: Project,
+    path: Path,
+    *,
+    restrict: Sequence[str] = (),
+    base: str | None = None,
+    free: Sequence[str] = (),
+    progress: Progress,
+) -> ScoreTable:
+    """Write the forecasts of the run's predictor for its space, or for the part left.
+
+    restrict: `CHOICE=[VALUES]` each. base: an arch as of `read_arch`, whose choices all stay but
+    those whose name matches one of the patterns `free`: a segment of the space (2004.08423).
+
+    Raises:
+        UserError: what is left is too large, or a restriction that cannot be read.
+    """
+    space = project.space.restrict(dict(_restriction(text) for text in restrict))
+    if (base is None) != (not free):
+        raise UserError("a segment needs both --base ARCH and --free PATTERN")
+    if base is not None:
+        space = _segment(space, read_arch(project.space, base), free)
+    source = f"{project.config.predictor.name} of {project.config.name}"
+    predict = load_predictor(project).predict
+    table = table_of_space(predict, space, source=source, progress=progress)
+    save_table(path, table)
+    return table
+
+
+def look_up(project: Project, path: Path, limits: Sequence[str], *, k: int) -> Top:
+    """The k best archs of a table under `METRIC=VALUE` limits, priced by the run's tables.
+
+    Raises:
+        UserError: no such table, a limit that cannot be read or priced, or nothing keeps them.
+    """
+    bounds = dict(_limit(text) for text in limits)
+    return load_table(path, project.space).best(prices(project), bounds, k=k)
+
+
+def _segment(space: SearchSpace, base: Arch, free: Sequence[str]) -> SearchSpace:
+    """Archs that differ from `base` in choices that match; choices it lacks have their first value.
+
+    Raises:
+        UserError: a pattern that matches nothing.
+    """
+    names = [choice.name for choice in space.choices]
+    for pattern in free:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UserError(f"no choice matches {pattern!r}", expected=f"one of {names}")
+    allowed = [
+        codes if any(fnmatchcase(name, pattern) for pattern in free) else (own,)
+        for name, codes, own in zip(names, space.allowed, base.codes, strict=True)
+    ]
+    return replace(space, allowed=tuple(allowed))
+
+
+def _limit(text: str) -> tuple[str, float]:
+    key, _, value = text.partition("=")
+    try:
+        return key, float(value)
+    except ValueError as error:
+        raise UserError(
+            "cannot read the limit", expected="METRIC=VALUE, e.g. macs=5e6", found=text
+        ) from error
+
+
+def _restriction(text: str) -> tuple[str, list[Value]]:
+    name, _, given = text.partition("=")
+    try:
+        values = yaml.safe_load(given)
+    except yaml.YAMLError:
+        values = None
+    if values is None:
+        raise UserError("cannot read the restriction", expected="CHOICE=[VALUES]", found=text)
+    return name, values if isinstance(values, list) else [values]

@@ -1,0 +1,265 @@
+"""`hwnas verify BUNDLE`: sound bundles pass, and whatever falls short is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from hwnas import __version__
+from hwnas.cli.main import app
+from hwnas.core.env import host_facts
+from hwnas.core.errors import CheckFailed, UserError
+from hwnas.core.progress import silent
+from hwnas.exporters import REGISTRY
+from hwnas.exporters.bundle import read_manifest, write_bundle
+from hwnas.exporters.manifest import AccuracyFact, ConstraintFact, InputSpec, LatencyFact, Manifest
+from hwnas.exporters.parity import torch_logits
+from hwnas.interfaces import DataModule, DeviceSpec
+from hwnas.measure import bundle_latency as retiming
+from hwnas.measure.bundle_check import drops, verify_bundle
+from hwnas.measure.profile import Timings
+from hwnas.nets.subnet import build_subnet
+from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
+from hwnas.pipeline.stages.export import with_formats
+from hwnas.spaces.mobilenet_tiny import Config, build
+from hwnas.training.datasets import digits
+from hwnas.training.images import resize
+
+PX = 16
+FORMATS = ("onnx", "timm", "fp16", "int8")
+MINI = Path(__file__).parent.parent / "integration" / "mini.yaml"
+
+
+@pytest.fixture(scope="module")
+def data() -> DataModule:
+    return digits.build(digits.Config(base_px=PX), seed=0, n_workers=0)
+
+
+@pytest.fixture(scope="module")
+def parts(data: DataModule, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A network that learnt a little, in four formats, and the arguments of `write_bundle`."""
+    info = data.info
+    space = build(
+        Config(resolutions=(PX,)), num_classes=info.num_classes, in_channels=info.in_channels
+    )
+    arch = space.smallest()
+    model = build_subnet(space, arch)
+    optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
+    for epoch in range(2):
+        for x, y in data.train_batches(epoch, 64):
+            loss = torch.nn.functional.cross_entropy(model(resize(x, PX)), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    model.eval()
+    folder = tmp_path_factory.mktemp("exported")
+    calibration = torch.cat(data.calibration_batches(8, 32)).contiguous().numpy()
+    batches = list(data.eval_batches("test", 512))
+    test = torch.cat([x for x, _ in batches]).contiguous().numpy()
+    labels = torch.cat([y for _, y in batches]).numpy()
+    models, companions, described, facts = {}, {}, [], []
+    for name in FORMATS:
+        module = REGISTRY.load(name)
+        files = module.build(module.Config()).export(
+            model, input_shape=(info.in_channels, PX, PX), folder=folder, images=calibration
+        )
+        entry = module.describe(module.Config(), files)
+        described.append(entry)
+        models[entry.path] = files[0]
+        for path in files[1:]:
+            companions[str(Path(entry.path).with_name(path.name))] = path
+        top1 = float((module.open_model(files[0]).logits(test).argmax(1) == labels).mean())
+        facts.append(AccuracyFact(entry.path, info.name, "test", len(labels), top1))
+    manifest = Manifest(
+        name="test",
+        hwnas_version=__version__,
+        arch=arch,
+        arch_view=space.view(arch),
+        input=InputSpec.of(info, PX),
+        models=tuple(described),
+        runtimes={},
+        accuracy=tuple(facts),
+    )
+    golden = test[:16]
+    return {
+        "manifest": manifest,
+        "models": models,
+        "companions": companions,
+        "golden_input": golden,
+        "golden_output": torch_logits(model, golden),
+    }
+
+
+def verify(folder: Path, data: DataModule | None) -> Any:
+    return verify_bundle(folder, data=data, config=None, progress=silent)
+
+
+def test_a_sound_bundle_passes_in_every_format(
+    parts: dict[str, Any], data: DataModule, tmp_path: Path
+) -> None:
+    write_bundle(tmp_path / "b", **parts)
+    report = verify(tmp_path / "b", data)
+    assert not report.failed and not report.notes
+    rows = {row["model"]: row for row in report.models}
+    assert list(rows) == [model.path for model in parts["manifest"].models]
+    for row in rows.values():
+        assert row["passed"] and row["batches"] == "1, 2, 8"
+        assert row["n"] > 300 and row["test top1"] == row["promised top1"] > 0.5
+    assert rows["model.onnx"]["agreement"] == 1 and rows["model.onnx"]["relative"] <= 1e-4
+    assert rows["model.onnx"]["mean diff"] < rows["model.int8.onnx"]["mean diff"]
+    assert rows["model.int8.onnx"]["agreement"] >= 0.98
+
+
+def test_without_a_data_set_the_golden_inputs_are_compared(
+    parts: dict[str, Any], tmp_path: Path
+) -> None:
+    write_bundle(tmp_path / "b", **parts)
+    report = verify(tmp_path / "b", None)
+    assert not report.failed
+    assert any("16 golden inputs, accuracy not checked" in note for note in report.notes)
+    assert all("test top1" not in row for row in report.models)
+
+
+def test_a_model_of_another_network_and_a_broken_promise_are_named(
+    parts: dict[str, Any], data: DataModule, tmp_path: Path
+) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(parts["models"]["model.onnx"])
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) == 4:
+            array = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(numpy_helper.from_array(array + np.float32(0.05), tensor.name))
+    other = tmp_path / "other.onnx"
+    onnx.save(model, other)
+    manifest = parts["manifest"]
+    better = tuple(
+        dataclasses.replace(fact, top1=1.0) if fact.model == "model.fp16.onnx" else fact
+        for fact in manifest.accuracy
+    )
+    changed = parts | {
+        "manifest": dataclasses.replace(manifest, accuracy=better),
+        "models": parts["models"] | {"model.onnx": other},
+    }
+    write_bundle(tmp_path / "b", **changed)
+    report = verify(tmp_path / "b", data)
+    text = "\n".join(report.failed)
+    assert "model.onnx: differs from torch" in text
+    assert "model.fp16.onnx: test top-1" in text and "promised 100.00%" in text
+    assert "model.int8.onnx" not in text
+    assert [row["passed"] for row in report.models] == [False, True, False, True]
+
+
+def test_another_data_set_and_an_altered_file_are_refused(
+    parts: dict[str, Any], tmp_path: Path
+) -> None:
+    write_bundle(tmp_path / "b", **parts)
+    with pytest.raises(UserError, match="another data set"):
+        verify(tmp_path / "b", digits.build(digits.Config(base_px=20), seed=0, n_workers=0))
+    (tmp_path / "b" / "model.onnx").write_bytes(b"other")
+    with pytest.raises(UserError, match="altered"):
+        verify(tmp_path / "b", None)
+
+
+def test_the_verb_prints_a_table_and_exits_3_when_something_falls_short(
+    parts: dict[str, Any], tmp_path: Path
+) -> None:
+    manifest = parts["manifest"]
+    promised = tuple(dataclasses.replace(fact, top1=1.0) for fact in manifest.accuracy)
+    changed = dataclasses.replace(manifest, accuracy=promised)
+    folder = tmp_path / "b"
+    write_bundle(folder, **(parts | {"manifest": changed}))
+    config = ["--config", str(MINI), "--set", f"data.base_px={PX}"]
+    run = CliRunner().invoke(app, ["verify", str(folder), *config, "--format", "json"])
+    assert isinstance(run.exception, CheckFailed) and run.exception.exit_code == 3
+    printed = json.loads(run.stdout)
+    assert len(printed["table"]) == len(FORMATS) and len(printed["failed"]) == len(FORMATS)
+    accepted = CliRunner().invoke(app, ["verify", str(folder), *config, "--report-only"])
+    assert accepted.exit_code == 0 and "promised top1" in accepted.stdout
+    assert not (folder / "config.yaml").exists()
+    read_manifest(folder)
+
+
+def test_onnx_cannot_be_left_out() -> None:
+    data, where = read_config_data(str(MINI))
+    with pytest.raises(UserError, match="has no onnx"):
+        load_config(data, ["export=[{name: timm}]"], where=where)
+    config: ExperimentConfig = load_config(data, where=where)
+    assert [section.name for section in config.export] == ["onnx", "timm"]
+
+
+def timings_of(**median_ms: float) -> Timings:
+    quick = {name: SimpleNamespace(median_ms=ms, p95_ms=1.5 * ms) for name, ms in median_ms.items()}
+    return Timings(quick, {}, repeat_mape=0.01, drift=None, facts={})  # type: ignore[arg-type]
+
+
+def test_latency_is_held_to_the_forecast_and_to_the_limit(
+    parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data, where = read_config_data(str(MINI))
+    config = load_config(data, ["verify={max_forecast_error: 0.05}"], where=where)
+    here = host_facts()["cpu"]
+    device = DeviceSpec("local")
+    manifest = dataclasses.replace(
+        parts["manifest"],
+        latency=(
+            LatencyFact(device, "model.onnx", here, 1.0, (0.95, 1.05), 1.0),
+            LatencyFact(device, "model.int8.onnx", here, measured_ms=0.8),
+            LatencyFact(device, "model.fp16.onnx", "another machine", measured_ms=2.0),
+        ),
+        constraints=(
+            ConstraintFact("latency_ms", "local", 1.1, True),
+            ConstraintFact("latency_p95_ms", "local", 1.7, True),
+            ConstraintFact("macs", "local", 1.0, True),
+        ),
+    )
+
+    def check(onnx_ms: float, int8_ms: float) -> tuple[list[Any], list[str], list[str]]:
+        known = {"model.onnx": onnx_ms, "model.int8.onnx": int8_ms}
+        monkeypatch.setattr(retiming, "time_models", lambda *_, **__: timings_of(**known))
+        notes: list[str] = []
+        rows, failed = retiming.check_latency(tmp_path, manifest, config, notes, silent)
+        return rows, failed, notes
+
+    rows, failed, notes = check(1.04, 0.83)
+    assert not failed and [row["holds"] for row in rows] == [True, True, None]
+    assert len(notes) == 1 and "another machine" in notes[0]
+    assert [row["limit_ms"] for row in rows] == [1.1, None, None]
+    rows, failed, _ = check(1.1, 0.9)
+    assert [row["holds"] for row in rows] == [False, False, None]
+    assert "promised at most 1.0500 ms" in failed[0] and "limit" not in failed[0]
+    assert "promised at most 0.8400 ms" in failed[1]
+    assert "limit 1.1000 ms" in check(1.2, 0.8)[1][0] and "twenty" not in check(1.18, 0.8)[1][0]
+    assert "in one run of twenty 1.8000 ms here, limit 1.7000 ms" in check(1.2, 0.8)[1][0]
+
+
+def test_lost_accuracy_is_counted_against_fp32() -> None:
+    rows: list[dict[str, Any]] = [
+        {"model": "a", "precision": "fp32", "test top1": 0.9, "passed": True},
+        {"model": "b", "precision": "int8", "test top1": 0.892, "passed": True},
+        {"model": "c", "precision": "int8", "test top1": 0.888, "passed": True},
+        {"model": "d", "precision": "fp16", "passed": None},
+    ]
+    assert drops(rows) == ["c: lost 1.20% of test top-1, at most 1.0%"]
+    assert [row["passed"] for row in rows] == [True, True, False, None]
+    assert rows[1]["lost"] == 0.008
+
+
+def test_formats_of_the_command_line_keep_their_settings() -> None:
+    data, where = read_config_data(str(MINI))
+    sections = "export=[{name: onnx, opset: 20}, {name: int8, seed: 3}, timm]"
+    configured = load_config(data, [sections], where=where).export
+    chosen = load_config(data, [sections, with_formats("int8, ort", configured)], where=where)
+    assert [section.name for section in chosen.export] == ["onnx", "int8", "ort"]
+    assert (chosen.export[0].opset, chosen.export[1].seed) == (20, 3)
+    with pytest.raises(UserError, match=r"unknown exporter 'onyx'"):
+        load_config(data, [with_formats("onyx", configured)], where=where)

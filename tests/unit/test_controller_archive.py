@@ -1,0 +1,190 @@
+"""The archive against plain Python bookkeeping, and its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwnas.controller.archive import Archive
+from hwnas.controller.hashing import CodeIndex
+from hwnas.controller.record_log import append_records, read_records
+from hwnas.core.errors import UserError
+from hwnas.spaces import mobilenet_tiny
+from hwnas.spaces.space import Codes
+
+SPACE = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(16,)), num_classes=10)
+
+
+def value(codes: Codes) -> np.ndarray:
+    return np.asarray(codes.sum(axis=1) / 7)
+
+
+def described(fresh: Codes) -> dict[str, np.ndarray]:
+    return {
+        "predicted": value(fresh),
+        "predicted_std": np.full(len(fresh), 0.5),
+        "macs": 100.0 - value(fresh),
+        "feasible": fresh[:, 1] == 0,
+    }
+
+
+def fill(archive: Archive, codes: Codes) -> np.ndarray:
+    return archive.record(codes, described)
+
+
+def batches() -> list[Codes]:
+    """Batches with repeats within and among them, past the first reservation of rows."""
+    base = SPACE.sample(np.random.default_rng(0), 3000)
+    return [base[:1500], base[1000:2000], np.concatenate([base[2000:], base[2500:]])]
+
+
+def test_archs_are_kept_once_in_order_of_arrival() -> None:
+    archive = Archive(SPACE, ("macs",))
+    expected: dict[tuple[int, ...], None] = {}
+    for codes in batches():
+        rows = fill(archive, codes)
+        expected.update(dict.fromkeys(map(tuple, codes.tolist())))
+        np.testing.assert_array_equal(archive.column("codes"), list(expected))
+        np.testing.assert_array_equal(archive.column("codes")[rows], codes)
+    assert len(archive) == len(expected) > 2000
+    np.testing.assert_array_equal(archive.column("score"), value(archive.column("codes")))
+
+
+def test_known_archs_are_not_described_again() -> None:
+    archive, codes = Archive(SPACE, ("macs",)), batches()[0]
+    rows = fill(archive, codes)
+
+    def refuse(fresh: Codes) -> dict[str, np.ndarray]:
+        raise AssertionError(fresh)
+
+    np.testing.assert_array_equal(archive.record(codes[::-1], refuse), rows[::-1])
+
+
+def test_numbers_are_those_of_a_dict() -> None:
+    """Small codes, so that batches repeat each other and themselves, through several growths."""
+    random, index = np.random.default_rng(0), CodeIndex(4)
+    known: dict[tuple[int, ...], int] = {}
+    for size in random.integers(0, 400, size=100):
+        codes = random.integers(0, 12, size=(size, 4)).astype(np.int16)
+        rows, new = index.add(codes)
+        keys = list(map(tuple, codes.tolist()))
+        expected_new = [i for i, key in enumerate(keys) if key not in known and key not in keys[:i]]
+        for i in expected_new:
+            known[keys[i]] = len(known)
+        assert new.tolist() == expected_new
+        assert rows.tolist() == [known[key] for key in keys]
+    assert len(index) == len(known) > 8000
+    strangers = np.array([[20, 0, 0, 0], [0, 0, 0, 20]], dtype=np.int16)
+    assert index.find(strangers).tolist() == [-1, -1]
+    np.testing.assert_array_equal(index.find(index.codes), np.arange(len(index)))
+
+
+def test_columns_are_read_only() -> None:
+    archive = Archive(SPACE, ("macs",))
+    fill(archive, batches()[0])
+    with pytest.raises(ValueError, match="read-only"):
+        archive.column("score")[0] = 1.0
+
+
+def test_top_is_a_stable_sort_of_what_is_eligible() -> None:
+    archive = Archive(SPACE, ("macs",))
+    fill(archive, batches()[0])
+    feasible = np.flatnonzero(archive.column("feasible"))
+    order = sorted(feasible, key=lambda row: (-archive.column("score")[row], row))
+    for k in (1, 10, len(feasible), len(feasible) + 5):
+        assert archive.top(k).tolist() == order[:k]
+    assert archive.top(3, among=np.zeros(len(archive), dtype=bool)).tolist() == []
+
+
+def test_evaluation_replaces_the_score_and_moves_the_front() -> None:
+    archive = Archive(SPACE, ("macs",))
+    fill(archive, batches()[0])
+    row = np.array([int(archive.column("macs").argmax())])  # dear and poor
+    assert row[0] not in archive.front("macs")
+    archive.set_supernet(row, np.array([0.9]), np.array([99.0]))
+    assert archive.evaluated.tolist() == row.tolist()
+    assert archive.column("supernet")[row] == 0.9
+    front = archive.front("macs")
+    assert front[-1] == row[0]
+    assert (np.diff(archive.column("macs")[front]) >= 0).all()
+    assert (np.diff(archive.column("score")[front]) >= 0).all()
+
+
+def columns(archive: Archive) -> dict[str, list[object]]:
+    names = ("codes", "predicted", "predicted_std", "supernet", "score", "feasible", "macs")
+    found = {name: np.nan_to_num(archive.column(name), nan=-1.0).tolist() for name in names}
+    return found | {"evaluated": archive.evaluated.tolist()}
+
+
+def test_every_prefix_of_the_files_is_the_archive_at_that_time(tmp_path: Path) -> None:
+    archive, past, sizes = Archive(SPACE, ("macs",)), [], []
+    for step, codes in enumerate(batches()):
+        fill(archive, codes)
+        rows = np.array([step, 5 + step])
+        archive.set_supernet(rows, np.array([0.5, 0.6]), np.array([step + 0.5, step + 0.1]))
+        archive.append_to(tmp_path)
+        past.append(columns(archive))
+        sizes.append({"n_rows": len(archive), "n_evaluated": len(archive.evaluated)})
+    whole = contents(tmp_path)
+    for path in tmp_path.iterdir():
+        with open(path, "ab") as stream:
+            stream.write(b"torn")
+    assert columns(Archive.load(tmp_path, SPACE)) == past[-1]
+    for state, size in zip(reversed(past), reversed(sizes), strict=True):
+        loaded = Archive.load(tmp_path, SPACE, **size)
+        assert columns(loaded) == state
+    # Loading a past state cut the files there, and the archive goes on from it.
+    for codes in batches()[1:]:
+        fill(loaded, codes)
+    loaded.set_supernet(np.array([1, 6]), np.array([0.5, 0.6]), np.array([1.5, 1.1]))
+    loaded.append_to(tmp_path)
+    loaded.set_supernet(np.array([2, 7]), np.array([0.5, 0.6]), np.array([2.5, 2.1]))
+    loaded.append_to(tmp_path)
+    assert columns(Archive.load(tmp_path, SPACE)) == columns(loaded)
+    assert contents(tmp_path) == whole  # whenever it was saved
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("n_bytes", [0, 10, 200, 1000, 5000])
+def test_a_torn_file_is_made_whole_by_the_next_append(tmp_path: Path, n_bytes: int) -> None:
+    archive = Archive(SPACE, ("macs",))
+    fill(archive, batches()[0])
+    archive.append_to(tmp_path)
+    path = tmp_path / "archive.bin"
+    whole = path.read_bytes()
+    about, body = read_records(path)
+    itemsize = len(body) // len(archive)
+    path.write_bytes(whole[:n_bytes])
+    kept = max(0, n_bytes - (len(whole) - len(body))) // itemsize
+    records = np.frombuffer(body, dtype=f"V{itemsize}")
+    append_records(path, about, records[kept:])
+    assert path.read_bytes() == whole
+
+
+def test_unusable_files_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="empty or incomplete"):
+        Archive.load(tmp_path, SPACE)
+    archive = Archive(SPACE, ("macs",))
+    fill(archive, batches()[0])
+    archive.append_to(tmp_path)
+    with pytest.raises(UserError, match="empty or incomplete"):
+        Archive.load(tmp_path, SPACE, n_rows=len(archive) + 1, n_evaluated=0)
+    with pytest.raises(UserError, match="empty or incomplete"):
+        Archive.load(tmp_path, SPACE, n_rows=len(archive), n_evaluated=1)
+    other = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(24,)), num_classes=10)
+    with pytest.raises(UserError, match="another space"):
+        Archive.load(tmp_path, other)
+    path = tmp_path / "archive.bin"
+    about, body = read_records(path)
+    itemsize = len(body) // len(archive)
+    append_records(path, about, np.frombuffer(body, dtype=f"V{itemsize}"))
+    with pytest.raises(UserError, match="broken archive"):
+        Archive.load(tmp_path, SPACE)
+    path.write_bytes(b"not json\n" + body)
+    with pytest.raises(UserError, match="broken first line"):
+        Archive.load(tmp_path, SPACE)

@@ -1,0 +1,199 @@
+"""The stage graph: what runs, what is kept, what a change makes stale, and nothing is lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hwnas.core.errors import UserError
+from hwnas.core.rundir import RunDir
+from hwnas.pipeline.engine import Stage, execute, plan_stages
+
+
+class Pipeline:
+    """measure -> train -> search, where every stage writes its settings and its inputs' text."""
+
+    def __init__(self, root: Path) -> None:
+        self.run = RunDir(root)
+        self.settings = {"measure": 1, "train": 1, "search": 1}
+        self.ran: list[str] = []
+        self.fail_in: str | None = None
+
+    def stages(self) -> list[Stage]:
+        needs = {"measure": (), "train": (), "search": ("measure", "train")}
+        return [self._stage(name, needs[name]) for name in needs]
+
+    def _stage(self, name: str, needs: tuple[str, ...]) -> Stage:
+        def work() -> None:
+            self.ran.append(name)
+            folder = self.run.path(name)
+            folder.mkdir(exist_ok=True)
+            (folder / "partial").write_text("half")
+            if self.fail_in == name:
+                raise KeyboardInterrupt
+            inputs = [self.run.path(need, "out").read_text() for need in needs]
+            (folder / "out").write_text(f"{name} {self.settings[name]} {inputs}")
+
+        return Stage(
+            name=name,
+            command=f"hwnas {name}",
+            needs=needs,
+            settings=self.settings[name],
+            owns=(name,),
+            outputs=(f"{name}/out",),
+            run=work,
+            cost="nothing",
+        )
+
+    def execute(self, only: list[str] | None = None) -> list[str]:
+        self.ran = []
+        execute(self.stages(), self.run, only=only)
+        return self.ran
+
+    def status(self) -> dict[str, str]:
+        return {plan.stage.name: plan.status for plan in plan_stages(self.stages(), self.run)}
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Pipeline:
+    return Pipeline(tmp_path)
+
+
+def test_a_second_run_does_nothing(pipeline: Pipeline):
+    assert set(pipeline.status().values()) == {"new"}
+    assert pipeline.execute() == ["measure", "train", "search"]
+    assert set(pipeline.status().values()) == {"done"}
+    assert pipeline.execute() == []
+
+
+def test_a_change_invalidates_its_stage_and_those_after_it(pipeline: Pipeline):
+    pipeline.execute()
+    pipeline.settings["train"] = 2
+    assert pipeline.status() == {"measure": "done", "train": "stale", "search": "stale"}
+    assert pipeline.execute() == ["train", "search"]
+    assert "train 2" in pipeline.run.path("search", "out").read_text()
+
+
+def test_what_a_change_made_stale_is_moved_aside_not_lost(pipeline: Pipeline):
+    pipeline.execute()
+    old = pipeline.run.path("train", "out").read_text()
+    for setting in (2, 3):
+        pipeline.settings["train"] = setting
+        pipeline.execute()
+    kept = sorted(p.read_text() for p in pipeline.run.path("superseded").rglob("train/out"))
+    assert kept == [old, old.replace("train 1", "train 2")]
+
+
+def test_settings_that_change_no_output_stop_there(pipeline: Pipeline):
+    pipeline.execute()
+    pipeline.settings["train"] = True  # equal text, other settings
+    pipeline.execute()
+    text = pipeline.run.path("train", "out").read_text()
+    pipeline.settings["train"] = "True"
+    assert pipeline.execute() == ["train"]
+    assert pipeline.run.path("train", "out").read_text() == text
+    assert pipeline.status()["search"] == "done"
+
+
+def test_an_interrupted_stage_continues_with_its_partial_files(pipeline: Pipeline):
+    pipeline.fail_in = "train"
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.execute()
+    assert pipeline.status() == {"measure": "done", "train": "continues", "search": "new"}
+    assert pipeline.run.path("train", "partial").exists()
+    pipeline.fail_in = None
+    assert pipeline.execute() == ["train", "search"]
+    assert not pipeline.run.path("superseded").exists()
+
+
+def test_a_changed_setting_sets_the_partial_files_of_an_interrupted_stage_aside(pipeline: Pipeline):
+    pipeline.fail_in = "train"
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.execute()
+    pipeline.fail_in, pipeline.settings["train"] = None, 5
+    pipeline.execute()
+    assert len(list(pipeline.run.path("superseded").rglob("partial"))) == 1
+
+
+def test_a_lost_or_altered_output_is_made_again(pipeline: Pipeline):
+    pipeline.execute()
+    pipeline.run.path("measure", "out").write_text("tampered")
+    assert pipeline.status()["measure"] == "continues"
+    assert pipeline.execute() == ["measure"]  # same content as before: search stays valid
+    pipeline.run.path("train", "out").unlink()
+    assert pipeline.execute() == ["train"]
+
+
+def test_a_stage_alone_asks_for_what_it_needs_and_how(pipeline: Pipeline):
+    with pytest.raises(UserError, match="hwnas measure && hwnas train"):
+        pipeline.execute(only=["search"])
+    assert pipeline.execute(only=["train"]) == ["train"]
+    with pytest.raises(UserError, match=r"measure \(new\)"):
+        pipeline.execute(only=["search"])
+
+
+def test_stages_alone_give_the_same_as_all_at_once(pipeline: Pipeline, tmp_path: Path):
+    pipeline.execute()
+    other = Pipeline(tmp_path / "other")
+    other.run.root.mkdir()
+    for name in ("train", "measure", "search"):
+        other.execute(only=[name])
+    for name in ("train", "measure", "search"):
+        one, two = (p.run.path(name, "out").read_text() for p in (pipeline, other))
+        assert one == two
+        assert pipeline.run.ledger()[name].inputs_hash == other.run.ledger()[name].inputs_hash
+
+
+def test_a_broken_ledger_is_a_user_error(pipeline: Pipeline):
+    pipeline.execute()
+    pipeline.run.path("stages.json").write_text('{"schema_version": 1, "stages": {"train": 3}}')
+    with pytest.raises(UserError, match=r"stages\.json:train"):
+        pipeline.status()
+
+
+def test_metrics_repeated_after_a_resume_count_once(tmp_path: Path):
+    run = RunDir(tmp_path)
+    for step, value in ((10, 0.1), (20, 0.2), (20, 0.25), (30, 0.3)):
+        run.metric("train", {"step": step, "top1": value})
+    run.metric("finetune", {"step": 10, "top1": 0.9})
+    assert [row["top1"] for row in run.metrics("train")] == [0.1, 0.25, 0.3]
+
+
+def test_a_missing_file_is_said_before_anything_runs(pipeline: Pipeline, tmp_path: Path):
+    outside = tmp_path / "elsewhere" / "weights.safetensors"
+    ran: list[str] = []
+    stages = [
+        replace(
+            stage,
+            run=lambda name=stage.name, work=stage.run: (ran.append(name), work()),
+            reads={"supernet.init": outside} if stage.name == "train" else {},
+        )
+        for stage in pipeline.stages()
+    ]
+    with pytest.raises(UserError, match=r"train[\s\S]*weights\.safetensors[\s\S]*supernet\.init"):
+        execute(stages, pipeline.run)
+    assert ran == []
+    execute(stages, pipeline.run, only=["measure"])  # which does not read it
+    outside.parent.mkdir()
+    outside.write_bytes(b"weights")
+    execute(stages, pipeline.run)
+    assert ran == ["measure", "train", "search"]
+    outside.unlink()
+    execute(stages, pipeline.run)  # nothing is left to do
+    assert ran == ["measure", "train", "search"]
+
+
+def test_what_a_killed_writer_left_is_no_output(pipeline: Pipeline):
+    """Found by the kill campaign: a half-written file beside the outputs was counted as one."""
+    stages = [replace(stage, outputs=(f"{stage.name}/*",)) for stage in pipeline.stages()]
+    pipeline.fail_in = "train"
+    with pytest.raises(KeyboardInterrupt):
+        execute(stages, pipeline.run)
+    leftover = pipeline.run.path("train", ".out.x1y2z3.tmp")
+    leftover.write_bytes(b"ha")
+    pipeline.fail_in = None
+    execute(stages, pipeline.run)
+    assert not leftover.exists()
+    assert not any("tmp" in name for name in pipeline.run.ledger()["train"].outputs)

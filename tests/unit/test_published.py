@@ -1,0 +1,274 @@
+"""Published latencies become tables that serve what they cover, and say what they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwnas.core.errors import UserError
+from hwnas.core.resources import resource_names
+from hwnas.core.rng import rng
+from hwnas.latency.estimator import TableEstimator
+from hwnas.latency.table import LatencyTable
+from hwnas.measure.published.convert import convert
+from hwnas.measure.published.networks import batch_of, group_of, read_measurements
+from hwnas.measure.tables import find_table
+from hwnas.spaces import proxyless
+from hwnas.spaces.index import enumerate_ops, op_counts
+from hwnas.spaces.load import build_space
+from hwnas.spaces.lowering import lower
+from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.space import SearchSpace
+
+
+@pytest.fixture(scope="module")
+def space() -> SearchSpace:
+    return proxyless.build(proxyless.Config(), num_classes=1000)
+
+
+# --- Pixel 1 --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pixel1(test_data: Path) -> LatencyTable:
+    return convert("pixel1", test_data / "lut_pixel1" / "proxyless_pixel1.yaml")
+
+
+def test_pixel1_serves_every_arch_of_proxyless(pixel1: LatencyTable, space: SearchSpace):
+    estimator = TableEstimator(pixel1, space)
+    codes = space.sample(rng(0, "pixel1"), 100)
+    sums = [sum(pixel1.rows[op].median_ms for op in lower(space, space.arch(row))) for row in codes]
+    assert estimator.latency_ms(codes) == pytest.approx(np.array(sums))
+    assert estimator.latency_ms(codes).min() > 20
+    with pytest.raises(UserError, match="no correction"):
+        estimator.interval_ms(codes)
+
+
+def test_pixel1_gives_proxylessnas_mobile_its_known_sum(pixel1: LatencyTable, space: SearchSpace):
+    """86.4 ms, as computed from the source's keys in the data's README."""
+    blocks = {
+        0: "k5_e3 k3_e3 skip skip",
+        1: "k7_e3 k3_e3 k5_e3 k5_e3",
+        2: "k7_e6 k5_e3 k5_e3 k5_e3",
+        3: "k5_e6 k5_e3 k5_e3 k5_e3",
+        4: "k7_e6 k7_e6 k7_e3 k7_e3",
+        5: "k7_e6",
+    }
+    codes = np.zeros((1, len(space.choices)), dtype=np.int16)
+    for stage, names in blocks.items():
+        for block, name in enumerate(names.split()):
+            column = [c.name for c in space.choices].index(f"stage{stage + 1}.block{block}.op")
+            codes[0, column] = space.choices[column].values.index(name)
+    assert TableEstimator(pixel1, space).latency_ms(codes)[0] == pytest.approx(86.4, abs=0.05)
+
+
+def test_pooling_and_classifier_add_up_to_the_source(pixel1: LatencyTable):
+    parts = OpSpec("pool", 1280, 1280, 7, 1), OpSpec("linear", 1280, 1000, 1, 1)
+    assert sum(pixel1.rows[op].median_ms for op in parts) == pytest.approx(0.93483, abs=1e-4)
+    assert any("timed together" in warning for warning in pixel1.warnings)
+
+
+def test_another_head_is_missing_not_guessed(pixel1: LatencyTable):
+    ten_classes = proxyless.build(proxyless.Config(), num_classes=10)
+    with pytest.raises(UserError, match=r"1 missing.*linear 1280>10"):
+        TableEstimator(pixel1, ten_classes)
+
+
+ENTRY = "Conv-input:224x224x3-output:112x112x32:\n  count: 3\n  mean: 4.4\n  var: 0.2\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ENTRY.replace("4.4", "-4.4"),
+        ENTRY.replace("4.4", ".nan"),
+        ENTRY.replace("4.4", ".inf"),
+        ENTRY.replace("4.4", "0"),
+        ENTRY.replace("0.2", "-0.2"),
+        ENTRY.replace("count: 3", "count: 0"),
+        ENTRY.replace("  mean: 4.4\n", ""),
+        ENTRY.replace("  mean: 4.4", "  mean: [1, 2]"),
+        ENTRY.replace("Conv-", "Deconv-"),
+        ENTRY.replace("112x112", "112x113"),
+        ENTRY + "1: 2\n",
+        "- a list\n",
+        "!!python/object/apply:os.system ['true']\n",
+        "",
+    ],
+)
+def test_a_malformed_source_is_refused(text: str, tmp_path: Path):
+    path = tmp_path / "t.yaml"
+    path.write_text(ENTRY)
+    assert len(convert("pixel1", path).rows) == 1
+    path.write_text(text)
+    with pytest.raises(UserError):
+        convert("pixel1", path)
+
+
+# --- Xeon 6130 ------------------------------------------------------------------------------------
+
+TFNAS_SPACE = """
+name: mobile
+resolutions: [224]
+stem: {widths: [32], kernel: 3, stride: 2, act: relu}
+stages:
+  - {widths: [16], kernels: [3], expands: [1], stride: 1, act: relu}
+  - {widths: [24], depths: [1, 2], kernels: [3, 5], expands: [3, 6], stride: 2, act: relu}
+  - {widths: [40], depths: [1, 2], kernels: [3, 5], expands: [3, 6], stride: 2, act: swish}
+  - {widths: [80], depths: [1, 2], kernels: [3, 5], expands: [3, 6], stride: 2, act: swish}
+  - {widths: [112], depths: [1, 2], kernels: [3, 5], expands: [3, 6], stride: 1, act: swish}
+  - {widths: [192], depths: [1, 2], kernels: [3, 5], expands: [3, 6], stride: 2, act: swish}
+  - {widths: [320], kernels: [3, 5], expands: [3, 6], stride: 1, act: swish}
+head: {width: 1280, act: swish}
+"""
+
+
+def test_xeon_6130_covers_all_blocks_and_nothing_else(test_data: Path, tmp_path: Path):
+    """Stem, first block, head, pooling and classifier are one number in the source."""
+    table = convert("tfnas", test_data / "lut_tfnas" / "cpu.json")
+    (tmp_path / "space.yaml").write_text(TFNAS_SPACE)
+    space = build_space(str(tmp_path / "space.yaml"), num_classes=1000)
+    missing = [op.kind for op in enumerate_ops(space) if op not in table.rows]
+    assert missing == ["conv", "dsconv", "conv", "pool", "linear"]
+    with pytest.raises(UserError, match="5 missing"):
+        TableEstimator(table, space)
+    assert table.facts["base_ms"] == pytest.approx(9.35647, abs=1e-5)
+    assert any("no space is served" in warning for warning in table.warnings)
+
+
+def test_xeon_6130_keeps_the_sources_numbers(test_data: Path):
+    path = test_data / "lut_tfnas" / "cpu.json"
+    table = convert("tfnas", path)
+    block = OpSpec(
+        "mbconv", 24, 40, 56, 28, mid_channels=144, kernel=5, stride=2, padding=2, act="swish"
+    )
+    source = json.loads(path.read_text())["MBInvertedResBlock_56_24_0_40_k5_s2_swish"]
+    assert table.rows[block].median_ms == source[143]
+    assert min(row.median_ms for row in table.rows.values()) > 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        [],
+        {"base": -1.0},
+        {"base": 9.0, "Conv_1": [1.0]},
+        {"base": 9.0, "MBInvertedResBlock_56_24_0_40_k5_s2_swish": 3.0},
+        {"base": 9.0, "MBInvertedResBlock_56_1_0_40_k5_s2_swish": [1.0, -1.0]},
+        {"base": 9.0, "MBInvertedResBlock_56_1_0_40_k5_s2_swish": [1.0, "2"]},
+    ],
+)
+def test_a_malformed_block_table_is_refused(data: object, tmp_path: Path):
+    (tmp_path / "t.json").write_text(json.dumps(data))
+    with pytest.raises(UserError):
+        convert("tfnas", tmp_path / "t.json")
+
+
+# --- HELP's networks ------------------------------------------------------------------------------
+
+
+def test_codes_of_fbnet_are_those_of_the_source(test_data: Path):
+    data = read_measurements(test_data / "latency_fbnet")
+    with np.load(test_data / "latency_fbnet" / "latency.npz") as stored:
+        names, chosen = stored["op_names"], stored["arch"][17]
+    arch = data.space.arch(data.codes[17])
+    blocks = [
+        choice.values[code]
+        for choice, code in zip(data.space.choices, arch.codes, strict=True)
+        if choice.role == "op"
+    ]
+    assert blocks == [str(names[op]) for op in chosen]
+    assert data.space.validate(data.codes).all()
+
+
+def test_codes_of_once_for_all_are_valid_and_order_latency(test_data: Path):
+    data = read_measurements(test_data / "latency_ofa")
+    assert data.space.validate(data.codes).all()
+    depth = op_counts(data.space, data.codes[:50]).sum(axis=1)
+    with np.load(test_data / "latency_ofa" / "latency.npz") as stored:
+        assert (depth - depth[0] == (stored["d"].sum(1) - stored["d"][0].sum())[:50]).all()
+
+
+def test_dead_edges_of_a_cell_are_absent(test_data: Path):
+    """A conv3x3 into node 1, from which nothing leads on, is not executed."""
+    data = read_measurements(test_data / "latency_nasbench201")
+    with np.load(test_data / "latency_nasbench201" / "latency.npz") as stored:
+        archs = [str(text) for text in stored["arch"]]
+    dead = archs.index("|nor_conv_3x3~0|+|skip_connect~0|none~1|+|none~0|none~1|skip_connect~2|")
+    none = archs.index("|none~0|+|skip_connect~0|none~1|+|none~0|none~1|skip_connect~2|")
+    assert (data.live_codes[dead] == data.live_codes[none]).all()
+    assert (data.codes[dead] != data.codes[none]).any()
+
+
+def test_columns_know_machine_and_batch():
+    assert (group_of("titanx_256"), batch_of("titanx_256")) == ("titanx", 256)
+    assert (group_of("silver_4114"), batch_of("silver_4114")) == ("silver_4114", 1)
+    assert (group_of("pixel3"), batch_of("pixel3")) == ("pixel3", 1)
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path):
+    good = {"arch": np.zeros((2, 22), dtype=np.int8), "devices": np.array(["a"])}
+    names = np.array(
+        ["k3_e1", "k3_e1_g2", "k3_e3", "k3_e6", "k5_e1", "k5_e1_g2", "k5_e3", "k5_e6", "skip"]
+    )
+    for bad in (
+        {**good, "latency_ms": np.ones((2, 1)), "op_names": names[:0]},
+        {**good, "latency_ms": np.ones((3, 1)), "op_names": names},
+        {**good, "latency_ms": -np.ones((2, 1)), "op_names": names},
+        {**good, "latency_ms": np.full((2, 1), np.nan), "op_names": names},
+        {**good, "latency_ms": np.ones((2, 1)), "op_names": np.array([object()])},
+        {"devices": np.array(["a"]), "latency_ms": np.ones((2, 1))},
+        {"arch": good["arch"]},
+    ):
+        np.savez(tmp_path / "latency.npz", **bad)
+        with pytest.raises(UserError):
+            read_measurements(tmp_path)
+    (tmp_path / "latency.npz").write_bytes(b"PK\x03\x04 not a zip")
+    with pytest.raises(UserError, match="malformed"):
+        read_measurements(tmp_path)
+    with pytest.raises(UserError, match="not found"):
+        read_measurements(tmp_path / "none")
+
+
+def test_a_noisy_phone_says_so(test_data: Path):
+    table = convert("help", test_data / "latency_fbnet", "samsung_s7")
+    assert table.source == "fitted" and any("noisy" in warning for warning in table.warnings)
+    assert table.corrections[next(iter(table.corrections))].validation.forecast.mape > 0.05
+    with pytest.raises(UserError, match="no device"):
+        convert("help", test_data / "latency_fbnet", "pixel9")
+
+
+@pytest.mark.parametrize(("format", "column"), [("x", None), ("help", None), ("pixel1", "a")])
+def test_a_conversion_that_makes_no_sense_is_refused(format: str, column: str | None):
+    with pytest.raises(UserError):
+        convert(format, Path("none"), column)
+
+
+# --- what ships -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", resource_names("latency_tables", ".json"))
+def test_a_shipped_table_names_source_and_licence_and_serves_its_space(name: str):
+    table = find_table(name)
+    assert table.rows
+    assert "licence" in table.facts and "source" in table.facts
+    if table.source == "measured":
+        assert {"cpu", "runtime_version", "date", "rounds", "n_cpus"} <= set(table.facts)
+        assert table.corrections
+    else:
+        assert table.warnings
+    for space_id, correction in table.corrections.items():
+        name = space_id.rpartition("-")[0]
+        known = [build_space(name, num_classes=n) for n in (1000, 100)]
+        if name == "mobilenet_v3":
+            bar = ["resolutions=[128, 160, 192, 224]"]
+            known.append(build_space(name, bar, num_classes=1000))
+        (space,) = (space for space in known if space.id == space_id)
+        codes = np.array([net.codes for net in correction.validation.nets], dtype=np.int16)
+        low, high = TableEstimator(table, space).interval_ms(codes).T
+        measured = np.array([net.measured_ms for net in correction.validation.nets])
+        assert ((low <= measured) & (measured <= high)).mean() > 0.8

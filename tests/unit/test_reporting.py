@@ -1,0 +1,237 @@
+"""The report: one file without the network, all numbers readable without JavaScript."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from hwnas.reporting.data import (
+    Curve,
+    Drawing,
+    Forecast,
+    Front,
+    NetRow,
+    Point,
+    Prediction,
+    ReportData,
+    Training,
+    Trust,
+    Truth,
+    Winners,
+)
+from hwnas.reporting.drawing import draw_network
+from hwnas.reporting.figures import forecast_figure, front_figure
+from hwnas.reporting.html import render_report, write_report
+from hwnas.spaces.lowering import lower
+from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.space import SearchSpace
+
+HOSTILE = "</script><script>alert(1)</script>"
+
+
+class Page(HTMLParser):
+    """What a test asks of a page: addresses, cells of its table, text outside scripts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self.n_scripts = 0
+        self._in: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.n_scripts += tag == "script"
+        if tag in ("script", "style", "td"):
+            self._in.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag == "td":
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._in and self._in[-1] == tag:
+            self._in.pop()
+
+    def handle_data(self, data: str) -> None:
+        if "td" in self._in:
+            self.rows[-1][-1] += data
+        if "script" not in self._in and "style" not in self._in:
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def ops(tiny_space: SearchSpace) -> tuple[OpSpec, ...]:
+    return lower(tiny_space, tiny_space.largest())
+
+
+@pytest.fixture(scope="module")
+def data(ops: tuple[OpSpec, ...]) -> ReportData:
+    points = (Point(1.0, 0.9), Point(3.0, 0.97), Point(2.0, 0.95))
+    return ReportData(
+        title="quickstart",
+        table=(
+            NetRow("winner", 1_234_567, 45_678, 0.9833, 0.481, 0.475, True, "1f2e"),
+            NetRow("largest", 8_234_567, 345_678, 0.988, 1.39, 1.9, False),
+            NetRow("smallest", 9_999, 321),
+        ),
+        front=Front("local", "val top-1", points, points, points[2], 2.5, (Point(2.0, 0.8),)),
+        forecast=Forecast(
+            "local", (2.0, 1.0), (2.1, 1.0), ((1.8, 2.2), (0.9, 1.1)), 0.024, 1.0, 0.01
+        ),
+        prediction=Prediction("gcn", "val top-1", (0.8, 0.9), (0.81, 0.9), 0.71, (0.6, 0.8), 0.55),
+        training=Training((Curve("largest", (0, 10), (0.1, 0.9)),), (Curve("loss", (0,), (2.3,)),)),
+        winner=Drawing("winner", ops, "two words"),
+        facts={"seed": "17", "host": "a machine"},
+        warnings=("the forecast was off",),
+    )
+
+
+def test_one_file_that_loads_nothing(data: ReportData, tmp_path: Path) -> None:
+    write_report(data, tmp_path / "report.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    html = (tmp_path / "report.html").read_text()
+    assert all(address.startswith("data:") for address in Page(html).addresses)
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "url(" not in style and "@import" not in style
+    assert html.count("plotly.js v") == 1, "plotly's code is there, once"
+
+
+def test_table_is_readable_without_javascript(data: ReportData) -> None:
+    rows = Page(render_report(data)).rows[1:]
+    assert [" ".join(cell.split()) for cell in rows[0]] == [
+        "winner 1f2e",
+        "98.33%",
+        "1,234,567",
+        "45,678",
+        "0.481",
+        "0.475",
+        "met",
+    ]
+    assert rows[1][-1] == "not met"
+    assert rows[2][1:] == ["-", "9,999", "321", "-", "-", "-"]
+
+
+def test_says_the_numbers_that_matter(data: ReportData) -> None:
+    text = " ".join(Page(render_report(data)).text.split())
+    assert "measured latency, 25% of the largest" in text  # 0.475 / 1.9
+    assert "+1.3%" in text  # 0.481 / 0.475 - 1
+    assert "Kendall tau 0.71 [0.60, 0.80]; MACs alone 0.55" in text
+    assert "mean error 2.4%" in text and "repeat noise 1.0%" in text
+    assert "the forecast was off" in text and "17" in text and "two words" in text
+    assert "not run yet" not in text
+
+
+def test_missing_parts_say_so_and_the_rest_stays(data: ReportData) -> None:
+    assert Page(render_report(ReportData("empty"))).text.count("not run yet") == 6
+    no_section = (
+        "title",
+        "facts",
+        "warnings",
+        "winners",
+        "trust",
+        "truths",
+    )  # the last three: not always
+    sections = [f.name for f in fields(ReportData) if f.name not in no_section]
+    for name in sections:
+        only = replace(ReportData("one part"), **{name: getattr(data, name)})
+        assert Page(render_report(only)).text.count("not run yet") == 5, name
+
+
+def test_what_was_trained_alone_stands_beside_what_was_believed(data: ReportData) -> None:
+    page = Page(render_report(replace(data, truths=(Truth("abc123", -0.4567, 0.7112, 0.7654),))))
+    for shown in ("abc123", "-0.457", "71.12%", "76.54%"):
+        assert shown in page.text
+    assert "Trained alone" not in Page(render_report(data)).text
+
+
+def test_winners_of_several_devices_are_priced_on_each_other(data: ReportData) -> None:
+    assert "several devices" not in Page(render_report(data)).text
+    winners = Winners(
+        ("phone", "board"),
+        ((10.0, 55.25), (12.5, 40.0)),
+        (3_000_000, 2_500_000),
+        {"stage1.depth": ("3", "2"), "stage1.block2.kernel": ("5", "-")},
+    )
+    page = Page(render_report(replace(data, winners=winners)))
+    rows = [[" ".join(cell.split()) for cell in row] for row in page.rows]
+    assert ["phone", "10.000", "55.250", "3,000,000"] in rows
+    assert ["board", "12.500", "40.000", "2,500,000"] in rows
+    assert ["stage1.block2.kernel", "5", "-"] in rows
+    same = render_report(replace(data, winners=replace(winners, differences={})))
+    assert "The winners are the same network." in Page(same).text
+
+
+def test_says_how_far_the_ranking_can_be_trusted(data: ReportData) -> None:
+    trust = Trust(
+        "predictor", "supernet labels", 40, ("Safe to prune the worst 25%.",), (("k = 7", 0.4, 12),)
+    )
+    page = Page(render_report(replace(data, trust=trust)))
+    text = " ".join(page.text.split())
+    assert "predictor against supernet labels, 40 subnets" in text
+    assert "Safe to prune the worst 25%." in text
+    assert ["k = 7", "+0.40", "12"] in [[" ".join(cell.split()) for cell in r] for r in page.rows]
+    assert "When to trust" not in render_report(data)
+
+
+def test_text_from_outside_stays_text(data: ReportData, ops: tuple[OpSpec, ...]) -> None:
+    hostile = replace(
+        data,
+        title=HOSTILE,
+        table=(NetRow(HOSTILE, 1, 1, key=HOSTILE),),
+        front=Front(HOSTILE, HOSTILE, (Point(1.0, 0.5, HOSTILE),), ()),
+        prediction=Prediction(HOSTILE, HOSTILE, (0.1,), (0.1,), 0.0),
+        training=Training((Curve(HOSTILE, (1,), (0.5,)),)),
+        winner=Drawing(HOSTILE, ops, HOSTILE),
+        facts={HOSTILE: HOSTILE},
+        warnings=(HOSTILE,),
+    )
+    assert "<script>alert" not in render_report(hostile)
+    plain = replace(hostile, training=Training((Curve("x", (1,), (0.5,)),)))
+    assert Page(render_report(hostile)).n_scripts == Page(render_report(plain)).n_scripts
+
+
+def test_same_data_give_the_same_file(data: ReportData) -> None:
+    assert render_report(data) == render_report(data)
+
+
+def test_front_is_drawn_in_order_of_latency(data: ReportData) -> None:
+    assert data.front is not None
+    traces = {trace.name: trace for trace in front_figure(data.front).data}
+    assert tuple(traces["front"].x) == (1.0, 2.0, 3.0)
+    assert tuple(traces["front"].y) == (0.9, 0.95, 0.97)
+    assert tuple(traces["winner"].x) == (2.0,)
+
+
+def test_band_of_the_forecast_encloses_its_intervals(data: ReportData) -> None:
+    assert data.forecast is not None
+    traces = {trace.name: trace for trace in forecast_figure(data.forecast).data}
+    band = traces["90 % interval"]
+    assert list(zip(band.x, band.y)) == [(1.0, 1.1), (2.0, 2.2), (2.0, 1.8), (1.0, 0.9)]
+
+
+def test_drawing_shows_size_width_kernel_and_residuals_of_every_operator(
+    ops: tuple[OpSpec, ...],
+) -> None:
+    svg = ElementTree.fromstring(draw_network(ops))
+    boxes = svg.findall(".//rect")
+    assert len(boxes) == len(ops)
+    assert len([p for p in svg.iter("path") if p.get("class") == "skip"]) == sum(
+        op.skip for op in ops
+    )
+    by_map = [(op.out_hw, float(box.get("height", ""))) for op, box in zip(ops, boxes)]
+    by_width = [(op.out_channels, float(box.get("width", ""))) for op, box in zip(ops, boxes)]
+    for pairs in (by_map, by_width):
+        unique = sorted(set(pairs))
+        assert len({size for size, _ in unique}) == len(unique), "equal sizes are drawn equal"
+        assert [drawn for _, drawn in unique] == sorted(drawn for _, drawn in unique)
+    kernels = [box.get("class") for op, box in zip(ops, boxes) if op.mid_channels]
+    assert kernels == [f"k{op.kernel}" for op in ops if op.mid_channels]
+    ends = [float(box.get("x", "")) + float(box.get("width", "")) for box in boxes]
+    assert all(float(box.get("x", "")) > end for box, end in zip(boxes[1:], ends))
