@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Profile, and compare."""
     device = load_device(args.device)
     px = tuple(int(text) for text in args.resolutions.split(","))
-    space = build_space(args.space, [f"resolutions={list(px)}"], num_classes=1000)
+    space = build_space(args.space, {"resolutions": list(px)}, num_classes=1000)
     config = ProfileConfig(
         n_validation=args.n_validate, time_budget_s=args.time_budget, rounds=MAX_ROUNDS
     )

@@ -49,11 +49,11 @@ def space(name: str, *, small: bool = False) -> SearchSpace:
     """A space of `SPACES` with 10 classes; `small`: at resolutions that run in milliseconds."""
     if name == "mixed":
         return mobile_space(MIXED)
-    settings = []
+    settings: dict[str, object] = {}
     if small and name in SMALL_IMAGES:
-        settings = [f"resolutions={list(SMALL_IMAGES[name])}"]
+        settings = {"resolutions": list(SMALL_IMAGES[name])}
     elif small and name in shipped_spaces():
-        settings = ["resolutions=[32]"]
+        settings = {"resolutions": [32]}
     return build_space(name, settings, num_classes=10)
 
 

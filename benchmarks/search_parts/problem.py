@@ -22,7 +22,7 @@ from search_parts.cells import Settings
 
 __all__ = ["Problem", "load_problem"]
 
-SPACE, RESOLUTIONS = "mobilenet_v3", "resolutions=[128, 160, 192, 224]"
+SPACE, RESOLUTIONS = "mobilenet_v3", {"resolutions": [128, 160, 192, 224]}
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ def load_problem(settings: Settings, predictor: str) -> Problem:
 
     Without `--table` the latencies are made up from MACs, and the device is simulated-macs.
     """
-    space = build_space(SPACE, [RESOLUTIONS], num_classes=1000).restrict({"resolution": (224,)})
+    space = build_space(SPACE, RESOLUTIONS, num_classes=1000).restrict({"resolution": (224,)})
     path = settings.data / "ofa_mbv3_imagenet" / "records.json"
-    records = open_records(path, settings=[RESOLUTIONS]).records()
+    records = open_records(path, settings=RESOLUTIONS).records()
     module = REGISTRY.load(predictor)
     config = module.Config(has_costs=False) if predictor == "ridge" else module.Config()
     fitted: AccuracyPredictor = module.build(config, space=space, seed=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from hwnas.cli.options import ConfigOption, DryRunOption, FormatOption, RunArgum
 from hwnas.cli.output import Format, emit, progress_for
 from hwnas.cli.run import ReportOnly, finish
 from hwnas.cli.stages import run_stage
+from hwnas.core.config import assignments
 
 if TYPE_CHECKING:
     from hwnas.pipeline.project import Project
@@ -41,39 +43,43 @@ def export(
 
     Example: `hwnas export runs/quickstart --config quickstart --formats onnx,int8 --dry-run`.
     """
-    chosen = [] if formats is None else [_formats(folder, config, formats, settings)]
+    changes = assignments(settings or ())
+    if formats is not None:
+        changes["export"] = _formats(folder, config, formats, changes)
     run_stage(
         folder,
         "export",
         config=config,
-        settings=[*(settings or ()), *chosen],
+        changes=changes,
         format=format,
         dry_run=dry_run,
         show=lambda project: emit(_export_rows(project), format=format),
     )
 
 
-def _formats(folder: Path, config: str | None, formats: str, settings: list[str] | None) -> str:
-    """`--formats` as a `--set`; what is configured of a format stays."""
+def _formats(
+    folder: Path, config: str | None, formats: str, changes: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """`--formats` as sections of the configuration; what is configured of a format stays."""
+    from hwnas.pipeline.config import with_formats
     from hwnas.pipeline.project import open_project
-    from hwnas.pipeline.stages.export import with_formats
 
     with open_project(
         folder,
         config=config,
-        assignments=settings or (),
+        changes=changes,
         progress_for=progress_for,
         command="hwnas export",
         read_only=True,
     ) as project:
-        return with_formats(formats, project.config.export)
+        return with_formats(formats.split(","), project.config.export)
 
 
 def _export_rows(project: Project) -> list[dict[str, Any]]:
-    from hwnas.pipeline.stages.export import exports
-
     return [
-        {"arch": key, **one.summary()} for key, rows in exports(project).items() for one in rows
+        {"arch": key, **one.summary()}
+        for key, rows in project.files.read_exports().items()
+        for one in rows
     ]
 
 
@@ -102,7 +108,7 @@ def verify(
         folder,
         "verify",
         config=config,
-        settings=settings,
+        changes=assignments(settings or ()),
         format=format,
         dry_run=dry_run,
         show=lambda project: finish(project, format, report_only=report_only),
@@ -121,9 +127,11 @@ def _verify_bundle(
     import logging
 
     from hwnas.core.errors import CheckFailed
+    from hwnas.core.rundir import RunDir
     from hwnas.exporters.bundle import read_manifest
     from hwnas.measure.bundle_check import verify_bundle
-    from hwnas.pipeline.project import open_project
+    from hwnas.measure.limits import CheckSettings
+    from hwnas.pipeline.project import open_project, stored_config
 
     if dry_run:
         models = read_manifest(folder).models
@@ -131,14 +139,14 @@ def _verify_bundle(
              format=format)  # fmt: skip
         return
     log = logging.getLogger("hwnas.cli")
-    around = [p for p in folder.resolve().parents if (p / "config.yaml").is_file()]
+    around = [p for p in folder.resolve().parents if stored_config(RunDir(p)).is_file()]
     if config is None and not around:
-        report = verify_bundle(folder, data=None, config=None, progress=progress_for("verify"))
+        report = verify_bundle(folder, data=None, settings=None, progress=progress_for("verify"))
     else:
         with open_project(
             around[0] if around else folder,
             config=config,
-            assignments=settings or (),
+            changes=assignments(settings or ()),
             progress_for=progress_for,
             command="hwnas verify",
             read_only=True,
@@ -146,7 +154,9 @@ def _verify_bundle(
             report = verify_bundle(
                 folder,
                 data=project.data,
-                config=project.config,
+                settings=CheckSettings(
+                    project.config.profile, project.config.verify, project.config.seed
+                ),
                 with_latency=latency,
                 threads=project.config.threads,
                 progress=progress_for("verify"),

@@ -11,6 +11,7 @@ import typer
 from hwnas.cli.options import FormatOption, RunArgument, SpaceSettings
 from hwnas.cli.output import Format, emit, progress_for
 from hwnas.cli.stages import stage_verb
+from hwnas.core.config import assignments
 from hwnas.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ def register(parent: typer.Typer) -> None:
 
 
 def _fit_rows(project: Project) -> Sequence[Mapping[str, Any]]:
-    from hwnas.pipeline.stages.predictor import read_blend, read_report
-
-    report = read_report(project)
+    report = project.files.predictor_report.read()
     low, high = report.kendall_tau_interval
     return [
         {
@@ -44,7 +43,7 @@ def _fit_rows(project: Project) -> Sequence[Mapping[str, Any]]:
             "tau_high": high,
             "macs_tau": report.macs_tau,
             "coverage": report.coverage,
-            "blend_weight": read_blend(project).weight,
+            "blend_weight": project.files.blend.read().weight,
         }
     ]
 
@@ -103,7 +102,7 @@ def evaluate(
             also=also or (),
             proxies=proxy or (),
             space=space,
-            settings=settings or (),
+            settings=assignments(settings or ()),
             num_classes=num_classes,
         )
     elif folder is not None and records is None:
@@ -144,8 +143,8 @@ def predict(
 ) -> None:
     """Forecast score, its deviation, and every price of some archs."""
     from hwnas.pipeline.costs import prices
+    from hwnas.pipeline.predictor import load_predictor
     from hwnas.pipeline.project import open_project
-    from hwnas.pipeline.stages.predictor import load_predictor
     from hwnas.spaces.load import read_arch
 
     with open_project(
@@ -196,6 +195,7 @@ def export_lut(
     On a run: `hwnas predictor export-lut runs/quickstart --base largest --free 'stage2.*'`.
     """
     from hwnas.pipeline.project import open_project
+    from hwnas.spaces.load import read_arch
     from hwnas.studies.score_table import export
 
     with open_project(
@@ -204,12 +204,12 @@ def export_lut(
         command="hwnas predictor export-lut",
         read_only=out is not None,
     ) as project:
-        path = out or project.run.path("predictor", "lut.safetensors")
+        path = out or project.files.score_table
         table = export(
             project,
             path,
-            restrict=restrict or (),
-            base=base,
+            restrict=dict(_restriction(text) for text in restrict or ()),
+            base=None if base is None else read_arch(project.space, base),
             free=free or (),
             progress=progress_for("export-lut"),
         )
@@ -251,8 +251,8 @@ def lookup(
     with open_project(
         folder, progress_for=progress_for, command="hwnas predictor lookup", read_only=True
     ) as project:
-        path = table or project.run.path("predictor", "lut.safetensors")
-        found = look_up(project, path, limits or (), k=top)
+        path = table or project.files.score_table
+        found = look_up(project, path, dict(_limit(text) for text in limits or ()), k=top)
         emit(
             [
                 {
@@ -268,3 +268,26 @@ def lookup(
             n_feasible=found.n_feasible,
             n=found.n,
         )
+
+
+def _limit(text: str) -> tuple[str, float]:
+    key, _, value = text.partition("=")
+    try:
+        return key, float(value)
+    except ValueError as error:
+        raise UserError(
+            "cannot read the limit", expected="METRIC=VALUE, e.g. macs=5e6", found=text
+        ) from error
+
+
+def _restriction(text: str) -> tuple[str, list[Any]]:
+    import yaml
+
+    name, _, given = text.partition("=")
+    try:
+        values = yaml.safe_load(given)
+    except yaml.YAMLError:
+        values = None
+    if values is None:
+        raise UserError("cannot read the restriction", expected="CHOICE=[VALUES]", found=text)
+    return name, values if isinstance(values, list) else [values]

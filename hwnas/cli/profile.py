@@ -83,8 +83,7 @@ def device(
     if run is not None:
         _profile_for_run(device, run, config, format, dry_run)
         return
-    from hwnas.measure.profile import profile
-    from hwnas.pipeline.stages.profile import describe_cost
+    from hwnas.measure.profile import describe_cost, profile
 
     built, spec, knobs, transport = resolve(
         device, space, resolutions, settings, num_classes, profile_settings
@@ -166,17 +165,19 @@ def resolve(
     profile_settings: list[str] | None,
 ) -> tuple[SearchSpace, DeviceSpec, ProfileConfig, Transport]:
     """Space, device, settings of profiling and transport from the options that verbs share."""
-    from hwnas.core.config import build_model, override
+    from hwnas.core.config import assignments, build_model, override
     from hwnas.devices.spec import load_device, load_transport
     from hwnas.latency.config import ProfileConfig
     from hwnas.spaces.load import build_space
 
     if space is None:
         raise UserError("which space?", expected="--space NAME, or --run RUN")
-    given = list(settings or ())
+    given = assignments(settings or ())
     if resolutions is not None:
-        given.append(f"resolutions=[{resolutions}]")
-    knobs = build_model(ProfileConfig, override({}, profile_settings or ()), where="--profile")
+        given |= assignments([f"resolutions=[{resolutions}]"])
+    knobs = build_model(
+        ProfileConfig, override({}, assignments(profile_settings or ())), where="--profile"
+    )
     built = build_space(space, given, num_classes=num_classes)
     return built, load_device(device), knobs, load_transport(device)
 
@@ -185,14 +186,14 @@ def _profile_for_run(
     device: str, run: Path, config: str | None, format: Format, dry_run: bool
 ) -> None:
     from hwnas.cli.stages import run_stage
-    from hwnas.pipeline.stages.profile import set_aside_foreign_table
+    from hwnas.pipeline.foreign_tables import set_aside_foreign_table
 
     name = Path(device).stem if Path(device).suffix in (".yaml", ".yml") else device
     run_stage(
         run,
         f"profile/{name}",
         config=config,
-        settings=None,
+        changes={},
         format=format,
         dry_run=dry_run,
         show=lambda project: show_table(project.estimator(name).table, format),

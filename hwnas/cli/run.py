@@ -9,6 +9,7 @@ import typer
 
 from hwnas.cli.options import DryRunOption, FormatOption, SetOption
 from hwnas.cli.output import Format, emit, progress_for
+from hwnas.core.config import assignments
 
 if TYPE_CHECKING:
     from hwnas.pipeline.project import Project
@@ -46,7 +47,7 @@ def run(
     with open_project(
         folder or Path("runs") / Path(config).stem,
         config=config,
-        assignments=settings or (),
+        changes=assignments(settings or ()),
         progress_for=progress_for,
         command=f"hwnas run {config}",
         read_only=dry_run,
@@ -82,11 +83,10 @@ def finish(project: Project, format: Format, *, report_only: bool) -> None:
     import logging
 
     from hwnas.core.errors import CheckFailed
-    from hwnas.pipeline.stages.verify import read_results
     from hwnas.studies.run_report import write_run_report
 
     log = logging.getLogger("hwnas.cli")
-    results = read_results(project)
+    results = project.files.results.read()
     report = write_run_report(project)
     emit(
         [row.summary() for row in results.networks],

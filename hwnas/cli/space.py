@@ -8,6 +8,7 @@ import typer
 
 from hwnas.cli.options import FormatOption, SpaceSettings
 from hwnas.cli.output import Format, emit
+from hwnas.core.config import assignments
 
 __all__ = ["register"]
 
@@ -50,7 +51,7 @@ def show(
     from hwnas.spaces.index import enumerate_ops
     from hwnas.spaces.load import build_space
 
-    space = build_space(name, settings or (), num_classes=num_classes)
+    space = build_space(name, assignments(settings or ()), num_classes=num_classes)
     rows = [
         {
             "choice": choice.name,
@@ -92,7 +93,7 @@ def count(
     """The exact number of archs. Example: `hwnas space count mobilenet_tiny`."""
     from hwnas.spaces.load import build_space
 
-    space = build_space(name, settings or (), num_classes=10)
+    space = build_space(name, assignments(settings or ()), num_classes=10)
     emit([{"space": space.name, "n_archs": space.size()}], format=format)
 
 
@@ -110,7 +111,7 @@ def sample(
     from hwnas.spaces.cost import cost
     from hwnas.spaces.load import build_space
 
-    space = build_space(name, settings or (), num_classes=num_classes)
+    space = build_space(name, assignments(settings or ()), num_classes=num_classes)
     codes = space.sample(rng(seed, "cli/sample"), n)
     macs, params = cost(space, codes, "macs"), cost(space, codes, "params")
     emit(
@@ -146,7 +147,7 @@ def validate(
     from hwnas.spaces.load import build_space, read_arch
     from hwnas.spaces.lowering import lower
 
-    space = build_space(name, settings or (), num_classes=num_classes)
+    space = build_space(name, assignments(settings or ()), num_classes=num_classes)
     member = read_arch(space, arch)
     ops = lower(space, member)
     if format is Format.table:

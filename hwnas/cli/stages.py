@@ -11,6 +11,7 @@ import typer
 from hwnas.cli.options import ConfigOption, DryRunOption, FormatOption, RunArgument, SetOption
 from hwnas.cli.output import Format, emit, progress_for
 from hwnas.cli.run import emit_plan
+from hwnas.core.config import assignments
 
 if TYPE_CHECKING:
     from hwnas.pipeline.project import Project
@@ -33,7 +34,7 @@ def run_stage(
     prefix: str,
     *,
     config: str | None,
-    settings: list[str] | None,
+    changes: Mapping[str, Any],
     format: Format,
     dry_run: bool,
     show: Callable[[Project], None],
@@ -52,7 +53,7 @@ def run_stage(
     with open_project(
         folder,
         config=config,
-        assignments=settings or (),
+        changes=changes,
         progress_for=progress_for,
         command=f"hwnas {prefix}",
         read_only=dry_run,
@@ -87,7 +88,7 @@ def stage_verb(
             folder,
             prefix,
             config=config,
-            settings=settings,
+            changes=assignments(settings or ()),
             format=format,
             dry_run=dry_run,
             show=lambda project: emit(rows(project), format=format),
@@ -122,7 +123,7 @@ def train(
         folder,
         "train",
         config=config,
-        settings=settings,
+        changes=assignments(settings or ()),
         format=format,
         dry_run=dry_run,
         show=lambda project: emit(_train_rows(project), format=format),
@@ -138,22 +139,22 @@ def _train_rows(project: Project) -> Rows:
 
 
 def _search_rows(project: Project) -> Rows:
-    from hwnas.pipeline.stages.search import read_result, winners_by_device
+    from hwnas.pipeline.winners import winners_by_device
 
     found = {
         f"winner on {device}" if project.config.search.per_device else "winner": candidate
         for device, candidate in winners_by_device(project).items()
     }
-    found["random search"] = read_result(project, baseline=True).winner
+    found["random search"] = project.files.baseline.result.read().winner
     return [{"network": role, "score": c.score, **c.costs} for role, c in found.items()]
 
 
 def _finetune_rows(project: Project) -> Rows:
-    from hwnas.pipeline.stages.finetune import networks
-    from hwnas.pipeline.stages.standalone import read_alone
+    from hwnas.pipeline.standalone import read_standalone
+    from hwnas.pipeline.winners import networks
 
     tuned = [{"network": role, "arch": arch.key} for role, arch in networks(project).items()]
-    return [alone.summary() for alone in read_alone(project)] + tuned
+    return [alone.summary() for alone in read_standalone(project)] + tuned
 
 
 def label(
@@ -180,7 +181,7 @@ def label(
         folder,
         stage,
         config=config,
-        settings=[*(settings or ()), *([] if n is None else [f"{key}={n}"])],
+        changes=assignments(settings or ()) | ({} if n is None else {key: n}),
         format=format,
         dry_run=dry_run,
         show=lambda project: emit(_label_rows(project, source), format=format),
@@ -211,9 +212,7 @@ def _tell_trained_cost(project: Project) -> None:
 
 
 def _label_rows(project: Project, source: str) -> Rows:
-    from hwnas.pipeline.stages.label import labelled, trained_labels
-
-    known = trained_labels(project) if source == "trained" else labelled(project)[1]
+    known = project.files.read_labels(source)
     top1 = sorted(evaluation.top1 for evaluation in known)
     return [
         {
@@ -241,14 +240,14 @@ def search(
 
     Example: `hwnas search runs/quickstart --config quickstart --dry-run`.
     """
-    chosen = []
+    chosen: dict[str, Any] = {}
     if devices is not None:
-        chosen = [f"devices=[{devices}]", "search.per_device=true"]
+        chosen = assignments([f"devices=[{devices}]"]) | {"search.per_device": True}
     run_stage(
         folder,
         "search",
         config=config,
-        settings=[*chosen, *(settings or ())],
+        changes=chosen | assignments(settings or ()),
         format=format,
         dry_run=dry_run,
         show=lambda project: emit(_search_rows(project), format=format),
@@ -267,7 +266,7 @@ def report(
 
     with open_project(
         folder,
-        assignments=[f"search.name={search}"] if search else (),
+        changes={"search.name": search} if search else {},
         progress_for=progress_for,
         command="hwnas report",
         read_only=True,
@@ -283,7 +282,7 @@ def status(
 
     with open_project(
         folder,
-        assignments=settings or (),
+        changes=assignments(settings or ()),
         progress_for=progress_for,
         command="hwnas status",
         read_only=True,

@@ -116,11 +116,12 @@ def fit(
     format: FormatOption = Format.table,
 ) -> None:
     """Rebuild a run's table from its stored samples; nothing is timed anew."""
+    from hwnas.core.progress import silent
     from hwnas.pipeline.project import open_project
     from hwnas.pipeline.stages.profile import refit
 
     with open_project(run, progress_for=progress_for, command="hwnas table fit") as project:
-        show_table(refit(project, device), format)
+        show_table(refit(project, device, silent), format)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from hwnas.controller.result import Candidate, SearchResult, candidates
 from hwnas.controller.reward import reward
 from hwnas.controller.scorer import Predict, Rescoring, Sight
 from hwnas.controller.storage import Progressed, SearchFolder
+from hwnas.core.config import settled
 from hwnas.core.progress import Progress, silent
 from hwnas.core.store import content_hash
 from hwnas.interfaces import CostMetric, FloatArray, Searcher
@@ -168,7 +169,7 @@ def _fingerprint(
     limits: tuple[Limit, ...],
     seed: int,
 ) -> str:
-    settings = config.model_dump(mode="json", exclude={"constraints"})
+    settings = {key: v for key, v in settled(config).items() if key != "constraints"}
     bounds = [asdict(limit) for limit in limits]
     kind = type(searcher).__name__
     return content_hash([space.fingerprint, kind, sorted(metrics), settings, bounds, seed])

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializeAsAny,
+    ValidationError,
+)
 from pydantic_core import PydanticCustomError
 
 from hwnas.core.errors import UserError, did_you_mean
@@ -23,6 +29,7 @@ from hwnas.core.registry import Registry
 __all__ = [
     "LATER",
     "StrictModel",
+    "assignments",
     "build_model",
     "override",
     "parse_yaml",
@@ -46,12 +53,24 @@ class StrictModel(BaseModel):
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
     )
 
+    @classmethod
+    def removed(cls) -> tuple[str, ...]:
+        """Keys that earlier versions had and that never held a choice; files may still name them.
+
+        What each of them held stays in the hashes: see `removed_values`.
+        """
+        return ()
+
+    def removed_values(self) -> dict[str, Any]:
+        """The only value that each removed key could have beside the others."""
+        return {}
+
 
 def settled(section: BaseModel) -> dict[str, Any]:
     """JSON of a section, for hashes and comparisons of what results depend on.
 
-    Fields marked `LATER` are left out where they have their default, so that what was made before
-    they existed stays valid.
+    Fields marked `LATER` are left out where they have their default, and keys that were removed are
+    put back, so that what was made by earlier versions stays valid.
     """
     plain = section.model_dump(mode="json")
     for name, field in type(section).model_fields.items():
@@ -60,6 +79,8 @@ def settled(section: BaseModel) -> dict[str, Any]:
             del plain[name]
         elif isinstance(value, BaseModel):
             plain[name] = settled(value)
+    if isinstance(section, StrictModel):
+        plain |= section.removed_values()
     return plain
 
 
@@ -153,32 +174,46 @@ def _check_plain(value: Any, where: object, depth: int = 0) -> None:
         _check_plain(child, where, depth + 1)
 
 
-def override(data: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """A copy of `data` with `key.path=YAML value` assignments applied (list items by index).
+def assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """Changes as `override` takes them, from the texts `key.path=YAML value` of a command line.
 
     Raises:
-        UserError: an assignment is malformed or walks through something that is not a container.
+        UserError: a text is malformed.
+    """
+    changes: dict[str, Any] = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        if not equals or not path:
+            raise UserError("malformed --set", expected="key.path=value", found=text)
+        changes.pop(path, None)  # the last one wins, and is applied last
+        changes[path] = parse_yaml(f"value: {value}", where=f"--set {text}").get("value")
+    return changes
+
+
+def override(data: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of `data` with values set by key path, e.g. `{"train.steps": 50}`, in order.
+
+    Items of lists go by number: `search.constraints.0.max`.
+
+    Raises:
+        UserError: a path walks through something that is not a container.
     """
     result: dict[str, Any] = copy.deepcopy(data)
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals or not path:
-            raise UserError("malformed --set", expected="key.path=value", found=assignment)
-        value = parse_yaml(f"value: {text}", where=f"--set {assignment}").get("value")
+    for path, value in changes.items():
         *parents, last = path.split(".")
         target: Any = result
         for parent in parents:
-            target = _step(target, parent, assignment)
+            target = _step(target, parent, path)
         if isinstance(target, dict):
-            target[last] = value
+            target[last] = copy.deepcopy(value)
         elif isinstance(target, list) and last.isdigit() and int(last) < len(target):
-            target[int(last)] = value
+            target[int(last)] = copy.deepcopy(value)
         else:
-            raise UserError("--set goes through a value that has no keys", where=assignment)
+            raise UserError("a setting goes through a value that has no keys", where=path)
     return result
 
 
-def _step(target: Any, key: str, assignment: str) -> Any:
+def _step(target: Any, key: str, path: str) -> Any:
     if isinstance(target, dict):
         if target.get(key) is None:
             target[key] = {}
@@ -187,7 +222,7 @@ def _step(target: Any, key: str, assignment: str) -> Any:
         return target[key]
     if isinstance(target, list) and key.isdigit() and int(key) < len(target):
         return target[int(key)]
-    raise UserError("--set goes through a value that has no keys", found=key, where=assignment)
+    raise UserError("a setting goes through a value that has no keys", found=key, where=path)
 
 
 def build_model(model: type[Model], data: dict[str, Any], *, where: object) -> Model:
@@ -209,7 +244,42 @@ def build_model(model: type[Model], data: dict[str, Any], *, where: object) -> M
 
 def _validate(model: type[Model], data: dict[str, Any]) -> Model:
     """Strict validation in JSON mode: lists become tuples, but "3" never becomes 3."""
-    return model.model_validate_json(json.dumps(data))
+    removed: dict[tuple[str, ...], Any] = {}
+    built = model.model_validate_json(json.dumps(_take_removed(model, data, (), removed)))
+    for keys, value in removed.items():
+        *path, key = keys
+        section: Any = built
+        for name in path:
+            section = getattr(section, name)
+        expected = section.removed_values()[key]
+        if value != expected:
+            raise UserError(
+                "this setting is gone",
+                expected=f"{expected!r}, the only value that fits the others, or no such key",
+                found=repr(value),
+                where=".".join(keys),
+            )
+    return built
+
+
+def _take_removed(
+    model: type[BaseModel], data: Any, path: tuple[str, ...], removed: dict[tuple[str, ...], Any]
+) -> Any:
+    """`data` without keys that earlier versions had; these are put into `removed` by path."""
+    if not (isinstance(data, dict) and issubclass(model, StrictModel)):
+        return data
+    kept = {}
+    for key, value in data.items():
+        if key in model.removed():
+            full = (*path, key)
+            removed[full] = value
+            continue
+        field = model.model_fields.get(key)
+        inner = None if field is None else field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            value = _take_removed(inner, value, (*path, key), removed)
+        kept[key] = value
+    return kept
 
 
 def _explain(problem: Any, model: type[BaseModel], data: Any) -> str:

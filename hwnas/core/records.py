@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache, partial
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hwnas.core.errors import UserError
-from hwnas.core.store import canonical_json
+from hwnas.core.store import canonical_json, read_json, write_json
 
-__all__ = ["SCHEMA_VERSION", "STRICT", "dump", "load", "sparse"]
+__all__ = ["SCHEMA_VERSION", "STRICT", "RecordFile", "dump", "load", "sparse"]
 
 SCHEMA_VERSION = 1
 """Version written into a record, unless its kind counts for itself; older versions stay loadable,
@@ -102,3 +103,27 @@ def load(
         raise UserError(f"not a valid {cls.__name__}", found=found, where=where) from error
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"not a valid {cls.__name__}", found=str(error), where=where) from error
+
+
+@dataclass(frozen=True)
+class RecordFile(Generic[T]):
+    """A JSON file that holds one record of class `kind`."""
+
+    path: Path
+    kind: type[T]
+
+    def read(self) -> T:
+        """The record.
+
+        Raises:
+            UserError: the file is missing or holds something else.
+        """
+        return load(self.kind, read_json(self.path), where=self.path)
+
+    def read_if_there(self) -> T | None:
+        """The record; None where there is no file."""
+        return self.read() if self.path.exists() else None
+
+    def write(self, value: T) -> None:
+        """Replace the file atomically."""
+        write_json(self.path, dump(value))

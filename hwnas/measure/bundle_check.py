@@ -19,7 +19,7 @@ from hwnas.exporters.opened import CannotRunHere, OpenModel
 from hwnas.exporters.parity import ParityReport, compare_batches
 from hwnas.interfaces import DataModule
 from hwnas.measure.bundle_latency import check_latency
-from hwnas.pipeline.config import ExperimentConfig
+from hwnas.measure.limits import CheckSettings
 
 __all__ = ["BundleReport", "verify_bundle"]
 
@@ -51,7 +51,7 @@ def verify_bundle(
     folder: Path,
     *,
     data: DataModule | None,
-    config: ExperimentConfig | None,
+    settings: CheckSettings | None,
     with_latency: bool = True,
     threads: int = 1,
     progress: Progress,
@@ -75,8 +75,8 @@ def verify_bundle(
         progress(done, len(manifest.models), model.path)
     failed += drops(rows)
     latency: list[dict[str, Any]] = []
-    if with_latency and config is not None:
-        latency, slow = check_latency(folder, manifest, config, notes, progress)
+    if with_latency and settings is not None:
+        latency, slow = check_latency(folder, manifest, settings, notes, progress)
         failed += slow
     return BundleReport(tuple(rows), tuple(latency), tuple(failed), tuple(notes))
 

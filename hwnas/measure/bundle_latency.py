@@ -11,9 +11,8 @@ from hwnas.core.env import host_facts
 from hwnas.core.progress import Progress
 from hwnas.exporters.manifest import LatencyFact, Manifest
 from hwnas.interfaces import Metric
-from hwnas.measure.limits import timed_limits
+from hwnas.measure.limits import CheckSettings, timed_limits
 from hwnas.measure.profile import Timings, time_models
-from hwnas.pipeline.config import ExperimentConfig
 
 __all__ = ["check_latency"]
 
@@ -21,7 +20,7 @@ __all__ = ["check_latency"]
 def check_latency(
     folder: Path,
     manifest: Manifest,
-    config: ExperimentConfig,
+    settings: CheckSettings,
     notes: list[str],
     progress: Progress,
 ) -> tuple[list[dict[str, Any]], list[str]]:
@@ -37,14 +36,14 @@ def check_latency(
         can_run = first.device.transport == "local" and first.device.runtime == "onnxruntime"
         timings = None
         if can_run and first.host == here:
-            timings = _time_here(folder, group, config, progress)
+            timings = _time_here(folder, group, settings, progress)
         else:
             notes.append(
                 f"latency on {first.device.name} ({first.host}) not re-timed on {here}: run"
                 " `python ort_run.py --check .` there"
             )
         for fact in group:
-            row, problem = _latency_row(manifest, fact, timings, config)
+            row, problem = _latency_row(manifest, fact, timings, settings)
             rows.append(row)
             failed += [problem] if problem else []
     return rows, failed
@@ -61,15 +60,15 @@ def _groups(facts: Sequence[LatencyFact]) -> list[list[LatencyFact]]:
 
 
 def _time_here(
-    folder: Path, group: Sequence[LatencyFact], config: ExperimentConfig, progress: Progress
+    folder: Path, group: Sequence[LatencyFact], settings: CheckSettings, progress: Progress
 ) -> Timings:
     with tempfile.TemporaryDirectory() as temporary:
         return time_models(
             {_id(fact): folder / fact.model for fact in group},
             group[0].device,
             Path(temporary),
-            config.profile,
-            seed=config.seed,
+            settings.profile,
+            seed=settings.seed,
             progress=progress,
         )
 
@@ -79,7 +78,7 @@ def _id(fact: LatencyFact) -> str:
 
 
 def _latency_row(
-    manifest: Manifest, fact: LatencyFact, timings: Timings | None, config: ExperimentConfig
+    manifest: Manifest, fact: LatencyFact, timings: Timings | None, settings: CheckSettings
 ) -> tuple[dict[str, Any], str]:
     limits: dict[Metric, float | None] = {
         c.metric: c.max
@@ -99,7 +98,7 @@ def _latency_row(
         return row, ""
     timing = timings.models[_id(fact)]
     here_ms = timing.median_ms
-    verify = config.verify
+    verify = settings.verify
     slack = 1 + max(verify.max_forecast_error, verify.repeat_noise_factor * timings.repeat_mape)
     promised = [fact.interval_ms[1]] if fact.interval_ms else []
     promised += [fact.measured_ms * slack] if fact.measured_ms else []

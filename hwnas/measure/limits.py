@@ -4,10 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
+
+from hwnas.core.config import StrictModel
 from hwnas.interfaces import Metric
+from hwnas.latency.config import ProfileConfig
 
-__all__ = ["TimedLimit", "timed_limits"]
+__all__ = ["CheckSettings", "TimedLimit", "VerifyConfig", "timed_limits"]
+
+
+class VerifyConfig(StrictModel):
+    """The promise that is checked on the device."""
+
+    max_forecast_error: Annotated[
+        float, Field(gt=0, le=1, description="relative error of the forecast that is accepted")
+    ] = 0.05
+    repeat_noise_factor: Annotated[
+        float, Field(ge=0, description="or this multiple of the device's repeat noise")
+    ] = 2.0
+    parity_batches: Annotated[tuple[int, ...], Field(min_length=1)] = (1, 2, 8)
+
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """How a bundle is timed, and what is accepted."""
+
+    profile: ProfileConfig
+    verify: VerifyConfig
+    seed: int
+
 
 TIMED: tuple[Metric, ...] = ("latency_ms", "latency_p95_ms")
 

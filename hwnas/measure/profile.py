@@ -33,6 +33,7 @@ from hwnas.spaces.space import Codes, SearchSpace
 __all__ = [
     "NetworkTimings",
     "Timings",
+    "describe_cost",
     "profile",
     "time_models",
     "time_networks",
@@ -132,6 +133,16 @@ def time_networks(
     models = _networks(space, nets, device, seed)
     samples = _time(models, device, folder, config, seed, progress, transport)
     return NetworkTimings.of(samples, space, nets)
+
+
+def describe_cost(space: SearchSpace, config: ProfileConfig) -> str:
+    """What measuring a table of this space takes, in words."""
+    ops = enumerate_ops(space)
+    n_items = len(ops) + len(contexts(ops)) + config.n_validation
+    return (
+        f"{n_items} models ({len(ops)} ops, {config.n_validation} whole nets) x {config.rounds}"
+        f" rounds, at most {config.time_budget_s:.0f} s of timing"
+    )
 
 
 def validation_nets(space: SearchSpace, n: int, *, seed: int) -> Codes:

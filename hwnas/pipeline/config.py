@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from hwnas.core.resources import resource, resource_names
 from hwnas.devices import REGISTRY as TRANSPORTS
 from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.latency.config import ProfileConfig
+from hwnas.measure.limits import VerifyConfig
 from hwnas.nets.proxies import REGISTRY as PROXIES
 from hwnas.predictors import REGISTRY as PREDICTORS
 from hwnas.searchers import REGISTRY as SEARCHERS
@@ -31,9 +32,9 @@ __all__ = [
     "EvaluatorConfig",
     "ExperimentConfig",
     "SearchSection",
-    "VerifyConfig",
     "load_config",
     "read_config_data",
+    "with_formats",
 ]
 
 REGISTRIES = {
@@ -59,21 +60,29 @@ class AloneConfig(StrictModel):
 
 
 class EvaluatorConfig(StrictModel):
-    """`supernet` scores archs with the trained supernet; `tabular` looks them up in `records`.
+    """Archs are scored with the trained supernet, or looked up in `records`.
 
     Archs that the file lacks are rejected without charge. With records no supernet is trained:
     the predictor learns from the evaluations of the search itself.
     """
 
-    name: Literal["supernet", "tabular"] = "supernet"
     records: Annotated[Path | None, Field(description="file of labelled archs")] = None
     reader: Annotated[str | None, Field(description="its format, if it cannot be told")] = None
     target: Annotated[str | None, Field(description="column of the scores")] = None
 
+    @classmethod
+    def removed(cls) -> tuple[str, ...]:
+        """`name`, which `records` decides."""
+        return ("name",)
+
+    def removed_values(self) -> dict[str, Any]:
+        """See `StrictModel`."""
+        return {"name": "supernet" if self.records is None else "tabular"}
+
     @model_validator(mode="after")
     def _check(self) -> EvaluatorConfig:
-        if (self.name == "tabular") != (self.records is not None):
-            raise ValueError("records belong to the tabular evaluator, which needs them")
+        if self.records is None and (self.reader or self.target):
+            raise ValueError("`reader` and `target` say how `records` are read, and there are none")
         return self
 
 
@@ -100,18 +109,6 @@ class SearchSection(SearchConfig):
     evaluator: EvaluatorConfig = EvaluatorConfig()
     closing: ClosingConfig = ClosingConfig()
     per_device: bool = False
-
-
-class VerifyConfig(StrictModel):
-    """The promise that is checked on the device."""
-
-    max_forecast_error: Annotated[
-        float, Field(gt=0, le=1, description="relative error of the forecast that is accepted")
-    ] = 0.05
-    repeat_noise_factor: Annotated[
-        float, Field(ge=0, description="or this multiple of the device's repeat noise")
-    ] = 2.0
-    parity_batches: Annotated[tuple[int, ...], Field(min_length=1)] = (1, 2, 8)
 
 
 class ExperimentConfig(StrictModel):
@@ -177,16 +174,26 @@ def read_config_data(name_or_path: str) -> tuple[dict[str, Any], Path]:
 
 
 def load_config(
-    data: dict[str, Any], assignments: Sequence[str] = (), *, where: object
+    data: dict[str, Any], changes: Mapping[str, Any] | None = None, *, where: object
 ) -> ExperimentConfig:
-    """Validate plain data after `key.path=value` overrides.
+    """Validate plain data after `changes` by key path, e.g. `{"train.steps": 50}`.
 
     `space:` may name a shipped space or a YAML file; the result holds what that says.
 
     Raises:
         UserError: every problem, with its key path.
     """
-    data = override(data, assignments)
+    data = override(data, changes or {})
     if isinstance(data.get("space"), (str, dict)):
         data["space"] = space_data(data["space"])
     return build_model(ExperimentConfig, data, where=where)
+
+
+def with_formats(names: Iterable[str], configured: tuple[Any, ...]) -> list[dict[str, Any]]:
+    """The `export:` section for some formats; settings that are configured of a format are kept.
+
+    ONNX is always among them: it is what is timed, and what the others are made of.
+    """
+    sections = {config.name: config.model_dump(mode="json") for config in configured}
+    chosen = dict.fromkeys(["onnx", *(name.strip() for name in names if name.strip())])
+    return [sections.get(name, {"name": name}) for name in chosen]

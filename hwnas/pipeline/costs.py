@@ -37,7 +37,7 @@ def cost_metrics(
 
 def prices(project: Project) -> dict[str, CostMetric]:
     """All metrics that the project can price archs with, by metric key: devices with a table."""
-    profiled = [name for name in project.devices if project.table_path(name).exists()]
+    profiled = [name for name in project.devices if project.files.table(name).exists()]
     return cost_metrics(project.space, {name: project.estimator(name) for name in profiled})
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "alone_evaluator",
     "evaluator",
     "half_scores",
+    "score_all",
     "scores_of",
     "tabular_rescoring",
 ]
@@ -82,7 +83,7 @@ def evaluator(project: Project) -> JournaledEvaluator:
     calibration = config.label.calibration
     context = content_hash(
         [
-            file_hash(project.supernet_path),
+            file_hash(project.files.supernet),
             config.data.model_dump(mode="json"),
             calibration.model_dump(mode="json"),
             config.seed,
@@ -123,6 +124,28 @@ def alone_evaluator(
         )
 
     return JournaledEvaluator(project.run, context, build)
+
+
+def score_all(
+    project: Project, scorer: JournaledEvaluator, archs: list[Arch], progress: Progress
+) -> list[Evaluation]:
+    """Evaluations of all archs, shared among the ranks; journaled by rank 0 as they come."""
+    unknown = [arch for arch in archs if not scorer.is_known(arch)]
+    n_known = len(archs) - len(unknown)
+
+    def do(codes: list[int]) -> dict[str, object]:
+        return dump(scorer.fresh(project.space.arch(codes)))
+
+    def keep(codes: list[int], found: dict[str, object]) -> None:
+        nonlocal n_known
+        evaluation = load(Evaluation, found, where="an evaluation of another process")
+        scorer.remember(evaluation)
+        n_known += 1
+        progress(n_known, len(archs), f"top1 {evaluation.top1:.3f}")
+
+    progress(n_known, len(archs))
+    project.ranks.share(project.space.codes(unknown).tolist(), do, keep)
+    return [scorer.evaluate(arch) for arch in archs] if project.ranks.leads else []
 
 
 def half_scores(project: Project, archs: list[Arch]) -> tuple[FloatArray, FloatArray]:

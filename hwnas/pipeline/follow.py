@@ -10,7 +10,7 @@ from hwnas.core.rundir import RunDir
 from hwnas.pipeline.config import load_config
 from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.graph import stages_of
-from hwnas.pipeline.project import Project, use_threads
+from hwnas.pipeline.project import Project, stored_config, use_threads
 from hwnas.training.distributed import join
 
 __all__ = ["follow"]
@@ -29,14 +29,14 @@ def follow() -> None:
             stages[word["stage"]].run()
             continue
         run = RunDir(Path(word["root"]))
-        if not run.path("config.yaml").is_file():
+        if not stored_config(run).is_file():
             raise UserError(
                 "the run folder is not on this machine",
                 expected="the run folder of rank 0 under the same path",
                 where=run.root,
                 fix="put it on a file system that all machines share",
             )
-        config = load_config(word["config"], where=run.path("config.yaml"))
+        config = load_config(word["config"], where=stored_config(run))
         use_threads(config.threads)
         project = Project(run, config, lambda stage: silent, ranks)
         stages = {stage.name: stage for stage in stages_of(project)}

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
-from hwnas.core.config import read_yaml
+from hwnas.core.config import read_yaml, settled
 from hwnas.core.env import host_facts
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
-from hwnas.core.records import SCHEMA_VERSION, dump
+from hwnas.core.records import SCHEMA_VERSION, dump, sparse
 from hwnas.core.rundir import RunDir
 from hwnas.core.store import explained, read_json, write_json, write_text
 from hwnas.devices.spec import load_device, load_transport
-from hwnas.interfaces import DataModule, DeviceSpec, Transport
+from hwnas.interfaces import DataModule, DeviceSpec, Split, Transport
 from hwnas.latency.estimator import TableEstimator
-from hwnas.latency.table import LatencyTable
+from hwnas.pipeline.artifacts import Artifacts
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
 from hwnas.spaces import REGISTRY as SPACES
 from hwnas.spaces.arch import Arch
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
     from hwnas.nets.supernet import Supernet
 
-__all__ = ["Project", "open_project", "use_threads"]
+__all__ = ["Project", "open_project", "stored_config", "task", "use_threads"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,21 @@ class Project:
     config: ExperimentConfig
     progress_for: Callable[[str], Progress]
     ranks: Ranks = ALONE
+
+    @cached_property
+    def files(self) -> Artifacts:
+        """The files of the run folder and of the configured search."""
+        return Artifacts(self.run, self.config.search.name)
+
+    @cached_property
+    def settled(self) -> dict[str, Any]:
+        """The configuration as hashes of stages see it."""
+        return settled(self.config)
+
+    @cached_property
+    def space_settings(self) -> list[Any]:
+        """What a stage depends on that works in the space."""
+        return [self.space.name, sparse(self.space.macro), self.space.allowed]
 
     @cached_property
     def data(self) -> DataModule:
@@ -102,22 +119,26 @@ class Project:
         names = dict(zip(self.devices, self.config.devices, strict=True))
         return load_transport(names[device])
 
-    def table_path(self, device: str) -> Path:
-        """Where a device's latency table lies."""
-        return self.run.path("tables", f"{device}.json")
+    @property
+    def first_device(self) -> str:
+        """The device that is deployed first, on which baselines are drawn and reported."""
+        return next(iter(self.devices))
 
     def estimator(self, device: str) -> TableEstimator:
-        """Forecasts of a device's table for this space."""
-        return TableEstimator(LatencyTable.load(self.table_path(device)), self.space)
+        """Latency estimates of a device's table for this space."""
+        return TableEstimator(self.files.read_table(device), self.space)
 
-    def search_path(self, *parts: str) -> Path:
-        """A path inside the folder of the configured search."""
-        return self.run.path("search", self.config.search.name, *parts)
+    def images(
+        self, split: Split, px: int, n: int | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The first n images (default: all) of a split: [n, C, px, px], normalised, and labels."""
+        import torch
 
-    @property
-    def supernet_path(self) -> Path:
-        """The trained supernet's weights."""
-        return self.run.path("checkpoints", "supernet.safetensors")
+        from hwnas.training.images import resize
+
+        batches = list(self.data.eval_batches(split, n or 512))[: 1 if n else None]
+        x = torch.cat([resize(batch, px) for batch, _ in batches])
+        return x.contiguous().numpy(), torch.cat([labels for _, labels in batches]).numpy()
 
     def supernet(self) -> Supernet:
         """The trained supernet, on `accelerator`."""
@@ -126,7 +147,7 @@ class Project:
         from hwnas.training.precision import place
 
         supernet = self.new_supernet()
-        supernet.load_state_dict(load_file(self.supernet_path))
+        supernet.load_state_dict(load_file(self.files.supernet))
         place(supernet, self.accelerator)
         return supernet
 
@@ -149,22 +170,22 @@ def open_project(
     root: Path,
     *,
     config: str | None = None,
-    assignments: Sequence[str] = (),
+    changes: Mapping[str, Any] | None = None,
     progress_for: Callable[[str], Progress],
     command: str,
     read_only: bool = False,
 ) -> Iterator[Project]:
     """A project in `root`, locked while in use.
 
-    `config` (a shipped name or a path) replaces the folder's configuration, `assignments` change
-    single keys; the result is stored as the folder's config.yaml unless `read_only`, which also
-    takes no lock. Under torchrun the other processes learn of the project (`following`).
+    `config` (a shipped name or a path) replaces the folder's configuration, `changes` set
+    single keys by path; the result is stored as the folder's config.yaml unless `read_only`, which
+    also takes no lock. Under torchrun the other processes learn of the project (`following`).
 
     Raises:
         UserError: no configuration, an invalid one, or the folder is in use.
     """
     run = RunDir(root)
-    stored = run.path("config.yaml")
+    stored = stored_config(run)
     with explained("look into the run folder", root):
         is_run = stored.exists()
     if config is not None:
@@ -178,7 +199,7 @@ def open_project(
             where=root,
             fix=f"hwnas run quickstart --run {root}, or add --config NAME",
         )
-    project = Project(run, load_config(data, assignments, where=where), progress_for)
+    project = Project(run, load_config(data, changes, where=where), progress_for)
     _require_same_space(project, stored)
     if read_only:
         yield project
@@ -218,8 +239,13 @@ def _require_same_space(project: Project, stored: Path) -> None:
     )
 
 
+def stored_config(run: RunDir) -> Path:
+    """The configuration that a run folder was last used with."""
+    return Artifacts(run, "").config
+
+
 def _remember_host(run: RunDir) -> None:
-    path = run.path("env.json")
+    path = Artifacts(run, "").environment
     facts = {"schema_version": 1, **host_facts()}
     if not path.exists() or read_json(path) != facts:
         write_json(path, facts)
@@ -233,3 +259,23 @@ def use_threads(n: int) -> None:
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(n)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(n)
+
+
+def task(
+    project: Project,
+    stage: str,
+    work: Callable[[Project, Progress], None],
+    *,
+    together: bool = False,
+) -> Callable[[], None]:
+    """What a stage runs: `work` with the project's threads; `together`: on all ranks."""
+
+    def go() -> None:
+        import torch
+
+        torch.set_num_threads(project.config.threads)
+        if together:
+            project.ranks.tell({"stage": stage})
+        work(project, project.progress_for(stage))
+
+    return go

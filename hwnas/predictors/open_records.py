@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hwnas.core.errors import UserError
 from hwnas.predictors.proxies import ListedProxy
@@ -49,7 +50,7 @@ def open_records(
     *,
     reader: str | None = None,
     space: str | None = None,
-    settings: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
     num_classes: int | None = None,
 ) -> Source:
     """Parse a file with the named reader, or with the one whose format it has.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,20 @@ def shipped_spaces() -> tuple[str, ...]:
 
 
 def build_space(
-    name_or_path: str, settings: Sequence[str] = (), *, num_classes: int, in_channels: int = 3
+    name_or_path: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    num_classes: int,
+    in_channels: int = 3,
 ) -> SearchSpace:
-    """A registered or shipped space, or that of a YAML file, with `key=YAML value` settings.
+    """A registered or shipped space, or that of a YAML file.
+
+    settings: changes by key, e.g. `{"resolutions": [160]}`.
 
     Raises:
         UserError: unknown space, unreadable file, unknown or wrong settings.
     """
-    data = override(space_data(name_or_path), settings)
+    data = override(space_data(name_or_path), settings or {})
     module = REGISTRY.load(data["name"])
     config = build_model(module.Config, data, where=f"space {name_or_path}")
     space: SearchSpace = module.build(config, num_classes=num_classes, in_channels=in_channels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from hwnas.core.stats import kendall_tau
 from hwnas.interfaces import AccuracyPredictor, FloatArray, Proxy
 from hwnas.pipeline.evaluators import scores_of
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages.label import labelled
 from hwnas.predictors import REGISTRY as PREDICTORS
 from hwnas.predictors.labels import Z90
 from hwnas.predictors.open_records import open_records
@@ -92,7 +91,7 @@ def labels_of_file(
     also: Sequence[str] = (),
     proxies: Sequence[str] = (),
     space: str | None = None,
-    settings: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
     num_classes: int | None = None,
 ) -> Labels:
     """Labels from one column of a file; `also` and `proxies` name other columns.
@@ -117,7 +116,8 @@ def labels_of_file(
 
 def labels_of_run(project: Project) -> Labels:
     """What stage `label` found: minus the log of the supernet's validation loss."""
-    codes, evaluations = labelled(project)
+    evaluations = project.files.read_labels()
+    codes = project.space.codes([e.arch for e in evaluations])
     return Labels(project.space, codes, scores_of(evaluations), "-log(val_loss)")
 
 

@@ -22,7 +22,6 @@ from hwnas.pipeline.engine import execute
 from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.project import Project, open_project
-from hwnas.pipeline.stages.label import labelled
 from hwnas.spaces.macro import Value
 
 __all__ = ["Comparison", "Round", "train_rounds"]
@@ -82,17 +81,17 @@ def train_rounds(
     Raises:
         UserError: the first run has no trained supernet to start from.
     """
-    if not is_fresh and not first.supernet_path.is_file():
+    if not is_fresh and not first.files.supernet.is_file():
         raise UserError(
             "there is no supernet to start the second round from",
-            where=first.supernet_path,
+            where=first.files.supernet,
             fix=f"hwnas train {first.run.root}, or --fresh",
         )
     common: list[Evaluation] = []
     rounds: list[Round] = []
     top1: list[NDArray[np.float64]] = []
     for name, kept in (("pruned", restrict), ("unpruned", {})):
-        folder = first.run.path("rounds", name)
+        _, folder = first.files.training_round(name)
         with open_project(
             folder,
             config=str(_config(first, name, kept, steps=steps, is_fresh=is_fresh)),
@@ -100,7 +99,7 @@ def train_rounds(
             command="hwnas prune",
         ) as project:
             execute(stages_of(project), project.run, only=["train", "label"])
-            own = labelled(project)[1]
+            own = project.files.read_labels()
             common = common or own
             scorer = evaluator(project)
             top1.append(np.array([scorer.evaluate(e.arch).top1 for e in common]))
@@ -127,8 +126,8 @@ def _config(
     if steps is not None:
         plain["train"]["steps"] = steps
     if not is_fresh:
-        plain["supernet"]["init"] = str(first.supernet_path.resolve())
-    path = first.run.path("rounds", f"{name}.yaml")
+        plain["supernet"]["init"] = str(first.files.supernet.resolve())
+    path, _ = first.files.training_round(name)
     write_text(path, yaml.safe_dump(plain, sort_keys=False))
     return path
 

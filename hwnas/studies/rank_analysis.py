@@ -23,9 +23,8 @@ from hwnas.latency.estimator import TableEstimator
 from hwnas.measure.tables import find_table
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.evaluators import scores_of
+from hwnas.pipeline.predictor import held_out
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages.label import labelled, labels_path
-from hwnas.pipeline.stages.predictor import held_back, read_report
 from hwnas.predictors.open_records import Source, open_records
 from hwnas.predictors.readers.hwnas import read_labels
 from hwnas.predictors.records import distinct
@@ -102,13 +101,13 @@ def analyze_run(
     if ranking == "supernet" and not truths:
         truths = [_trained_alone(project)]
     if ranking == "predictor":
-        evaluations, rows = held_back(project)
+        evaluations, rows = held_out(project)
     else:
-        evaluations = labelled(project)[1]
+        evaluations = project.files.read_labels()
         rows = np.arange(len(evaluations))
     codes, known = project.space.codes([e.arch for e in evaluations]), scores_of(evaluations)
     if ranking == "predictor":
-        scores = np.asarray(read_report(project).predicted, dtype=np.float64)
+        scores = np.asarray(project.files.predictor_report.read().predicted, dtype=np.float64)
     elif ranking == "supernet":
         scores = known
     else:
@@ -221,7 +220,7 @@ def _costs(space: SearchSpace, codes: Codes, ranking: str, others: tuple[str, ..
 
 
 def _trained_alone(project: Project) -> Path:
-    path = labels_path(project, "trained")
+    path = project.files.labels("trained")
     if not path.exists():
         raise UserError(
             "there is nothing better than the supernet's labels to compare them with",

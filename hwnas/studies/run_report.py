@@ -10,20 +10,10 @@ from hwnas.analysis.ranks import MIN_ARCHS
 from hwnas.core.pareto import non_dominated
 from hwnas.core.store import read_json
 from hwnas.interfaces import Evaluation
-from hwnas.latency.table import LatencyTable
 from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages.finetune import networks
-from hwnas.pipeline.stages.label import labelled
-from hwnas.pipeline.stages.predictor import read_report
-from hwnas.pipeline.stages.search import (
-    read_archive,
-    read_closing,
-    read_result,
-    winners_by_device,
-)
-from hwnas.pipeline.stages.standalone import read_alone
-from hwnas.pipeline.stages.verify import read_results
+from hwnas.pipeline.standalone import read_standalone
+from hwnas.pipeline.winners import networks, search_files, winners_by_device
 from hwnas.reporting.data import (
     Curve,
     Drawing,
@@ -53,10 +43,10 @@ def write_run_report(project: Project) -> Path:
     Sections of stages that are not done are left out.
     """
     name = project.config.search.name
-    path = project.run.path("report.html" if name == "main" else f"report-{name}.html")
+    path = project.files.report
     done = {stage for stage, record in project.run.ledger().items() if record.state == "done"}
     verified = f"verify/{name}" in done
-    results = read_results(project) if verified else None
+    results = project.files.results.read() if verified else None
     failed = () if results is None else tuple(c for c in results.checks if not c.passed)
     write_report(
         ReportData(
@@ -80,7 +70,7 @@ def write_run_report(project: Project) -> Path:
 
 def _trust(project: Project) -> Trust | None:
     """What the held-back labels say of the predictor; None where they are too few to say it."""
-    if len(read_report(project).predicted) < MIN_ARCHS:
+    if len(project.files.predictor_report.read().predicted) < MIN_ARCHS:
         return None
     found, _ = analyze_run(project, "predictor")
     clear = [row for row in found.bias.choices if row.is_clear]
@@ -94,7 +84,7 @@ def _trust(project: Project) -> Trust | None:
 
 
 def _device(project: Project) -> str:
-    return next(iter(project.devices))
+    return project.first_device
 
 
 def _table(project: Project) -> tuple[NetRow, ...]:
@@ -109,7 +99,7 @@ def _table(project: Project) -> tuple[NetRow, ...]:
             constraint_met=row.constraint_met,
             key=row.arch.key,
         )
-        for row in read_results(project).networks
+        for row in project.files.results.read().networks
         if row.device == _device(project)
     )
 
@@ -118,7 +108,7 @@ def _front(project: Project) -> Front:
     """Evaluated archs by forecast latency and supernet accuracy on the validation split."""
     device = _device(project)
     estimator, scorer = project.estimator(device), evaluator(project)
-    result = read_result(project)
+    result = project.files.main_search.result.read()
 
     def points(evaluations: list[Evaluation]) -> tuple[Point, ...]:
         latency = estimator.latency_ms(project.space.codes([e.arch for e in evaluations]))
@@ -127,12 +117,13 @@ def _front(project: Project) -> Front:
         )
 
     def evaluated(*, baseline: bool) -> list[Evaluation]:
-        archive = read_archive(project, baseline=baseline)
+        files = project.files.baseline if baseline else project.files.main_search
+        archive = files.archive(project.space)
         codes = archive.column("codes")[archive.evaluated]
         return [scorer.evaluate(project.space.arch(row)) for row in codes]
 
     searched = points(evaluated(baseline=False))
-    cloud = (*points(labelled(project)[1]), *searched)
+    cloud = (*points(project.files.read_labels()), *searched)
     plane = np.array([[p.latency_ms, -p.top1] for p in cloud])
     front = sorted((cloud[i] for i in np.flatnonzero(non_dominated(plane))), key=_by_latency)
     return Front(
@@ -152,7 +143,7 @@ def _by_latency(point: Point) -> float:
 
 def _forecast(project: Project) -> Forecast | None:
     device = _device(project)
-    correction = LatencyTable.load(project.table_path(device)).corrections.get(project.space.id)
+    correction = project.files.read_table(device).corrections.get(project.space.id)
     if correction is None:
         return None
     validation, width = correction.validation, correction.interval_fraction
@@ -171,7 +162,7 @@ def _forecast(project: Project) -> Forecast | None:
 
 
 def _prediction(project: Project) -> Prediction:
-    report = read_report(project)
+    report = project.files.predictor_report.read()
     return Prediction(
         predictor=project.config.predictor.name,
         score="minus log validation cross-entropy",
@@ -233,13 +224,16 @@ def _truths(project: Project) -> tuple[Truth, ...]:
             alone.supernet_top1,
             alone.trained.top1,
         )
-        for alone in read_alone(project)
+        for alone in read_standalone(project)
     )
 
 
 def _closing(project: Project) -> dict[str, str]:
     """How the search ended on its devices, where it was re-timed."""
-    closings = {device: read_closing(project, device) for device in winners_by_device(project)}
+    closings = {
+        device: search_files(project, device).closing.read_if_there()
+        for device in winners_by_device(project)
+    }
     return {
         f"closing on {device}": closing.reason
         for device, closing in closings.items()
@@ -249,7 +243,7 @@ def _closing(project: Project) -> dict[str, str]:
 
 def _facts(project: Project, *, has_search: bool) -> dict[str, str]:
     config, info = project.config, project.data.info
-    host = read_json(project.run.path("env.json"))
+    host = read_json(project.files.environment)
     seconds = {name: record.seconds for name, record in project.run.ledger().items()}
     return {
         "data": f"{info.name}, {info.num_classes} classes, "

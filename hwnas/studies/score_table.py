@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import yaml
-
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.pipeline.costs import prices
+from hwnas.pipeline.predictor import load_predictor
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages.predictor import load_predictor
 from hwnas.predictors.lookup import ScoreTable, Top, load_table, save_table, table_of_space
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.load import read_arch
 from hwnas.spaces.macro import Value
 from hwnas.spaces.space import SearchSpace
 
@@ -27,24 +24,24 @@ def export(
     project: Project,
     path: Path,
     *,
-    restrict: Sequence[str] = (),
-    base: str | None = None,
+    restrict: Mapping[str, Sequence[Value]] | None = None,
+    base: Arch | None = None,
     free: Sequence[str] = (),
     progress: Progress,
 ) -> ScoreTable:
     """Write the forecasts of the run's predictor for its space, or for the part left.
 
-    restrict: `CHOICE=[VALUES]` each. base: an arch as of `read_arch`, whose choices all stay but
-    those whose name matches one of the patterns `free`: a segment of the space (2004.08423).
+    restrict: values that stay, by choice. base: an arch whose choices all stay but those whose
+    name matches one of the patterns `free`: a segment of the space (2004.08423).
 
     Raises:
         UserError: what is left is too large, or a restriction that cannot be read.
     """
-    space = project.space.restrict(dict(_restriction(text) for text in restrict))
+    space = project.space.restrict(restrict or {})
     if (base is None) != (not free):
         raise UserError("a segment needs both --base ARCH and --free PATTERN")
     if base is not None:
-        space = _segment(space, read_arch(project.space, base), free)
+        space = _segment(space, base, free)
     source = f"{project.config.predictor.name} of {project.config.name}"
     predict = load_predictor(project).predict
     table = table_of_space(predict, space, source=source, progress=progress)
@@ -52,14 +49,13 @@ def export(
     return table
 
 
-def look_up(project: Project, path: Path, limits: Sequence[str], *, k: int) -> Top:
-    """The k best archs of a table under `METRIC=VALUE` limits, priced by the run's tables.
+def look_up(project: Project, path: Path, limits: Mapping[str, float], *, k: int) -> Top:
+    """The k best archs of a table under limits by metric key, priced by the run's tables.
 
     Raises:
         UserError: no such table, a limit that cannot be read or priced, or nothing keeps them.
     """
-    bounds = dict(_limit(text) for text in limits)
-    return load_table(path, project.space).best(prices(project), bounds, k=k)
+    return load_table(path, project.space).best(prices(project), dict(limits), k=k)
 
 
 def _segment(space: SearchSpace, base: Arch, free: Sequence[str]) -> SearchSpace:
@@ -77,24 +73,3 @@ def _segment(space: SearchSpace, base: Arch, free: Sequence[str]) -> SearchSpace
         for name, codes, own in zip(names, space.allowed, base.codes, strict=True)
     ]
     return replace(space, allowed=tuple(allowed))
-
-
-def _limit(text: str) -> tuple[str, float]:
-    key, _, value = text.partition("=")
-    try:
-        return key, float(value)
-    except ValueError as error:
-        raise UserError(
-            "cannot read the limit", expected="METRIC=VALUE, e.g. macs=5e6", found=text
-        ) from error
-
-
-def _restriction(text: str) -> tuple[str, list[Value]]:
-    name, _, given = text.partition("=")
-    try:
-        values = yaml.safe_load(given)
-    except yaml.YAMLError:
-        values = None
-    if values is None:
-        raise UserError("cannot read the restriction", expected="CHOICE=[VALUES]", found=text)
-    return name, values if isinstance(values, list) else [values]

@@ -8,7 +8,7 @@ inherited top1 of random subnets 0.95 .. 0.99, test top1 of fine-tuned ones 0.98
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -229,8 +229,14 @@ class LabelConfig(StrictModel):
     """Scores of sampled subnets, which the accuracy predictor learns from."""
 
     n_archs: Count = Field(default=250, description="archs that get a label")
-    source: Literal["supernet"] = Field(
-        default="supernet", description="weights that the labels come from"
-    )
     calibration: CalibrationConfig = CalibrationConfig()
     trained: Annotated[TrainedLabelConfig, LATER] = TrainedLabelConfig()
+
+    @classmethod
+    def removed(cls) -> tuple[str, ...]:
+        """`source`, always the supernet: `trained` has labels of another source."""
+        return ("source",)
+
+    def removed_values(self) -> dict[str, Any]:
+        """See `StrictModel`."""
+        return {"source": "supernet"}

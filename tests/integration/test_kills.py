@@ -27,8 +27,8 @@ from safetensors import safe_open
 
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
+from hwnas.pipeline import foreign_tables as moving
 from hwnas.pipeline.project import open_project
-from hwnas.pipeline.stages import profile as moving
 from tests.kit import FakeMachine, SizeTransport
 from tests.photos import class_folders
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
+from hwnas.core.config import assignments
 from hwnas.core.progress import silent
 from hwnas.core.resources import resource
 from hwnas.core.rng import rng
@@ -22,12 +23,11 @@ from hwnas.core.rundir import RunDir
 from hwnas.core.store import content_hash
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.bundle_check import verify_bundle
+from hwnas.measure.limits import CheckSettings
 from hwnas.pipeline.config import load_config, read_config_data
 from hwnas.pipeline.engine import execute, plan_stages
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.project import Project, open_project
-from hwnas.pipeline.stages.search import read_archive, read_closing, read_result
-from hwnas.pipeline.stages.verify import read_results
 from hwnas.spaces.cost import cost
 from hwnas.spaces.graphs import graph
 from hwnas.spaces.index import enumerate_ops
@@ -67,20 +67,20 @@ def test_a_finished_run_folder_is_done(old_run: OldRun) -> None:
 def test_results_of_a_finished_run_are_read(old_run: OldRun) -> None:
     root = old_run("finished")
     with open_project(root, progress_for=lambda s: silent, command="test", read_only=True) as p:
-        results = read_results(p)
-        winner = read_result(p).winner
+        results = p.files.results.read()
+        winner = p.files.main_search.result.read().winner
         assert {row.name for row in results.networks} > {"winner", "largest", "random search"}
         assert results.networks[0].arch == winner.arch
-        closing = read_closing(p)
+        closing = p.files.main_search.closing.read_if_there()
         assert closing is not None and closing.retimed
-        assert len(read_archive(p)) > 0
+        assert len(p.files.main_search.archive(p.space)) > 0
         table = p.estimator("local").table
         assert table.corrections[p.space.id].validation.nets
         assert write_run_report(p).stat().st_size > 10_000
         report = verify_bundle(
             root / "bundles" / "main" / "local",
             data=p.data,
-            config=p.config,
+            settings=CheckSettings(p.config.profile, p.config.verify, p.config.seed),
             with_latency=False,
             progress=silent,
         )
@@ -111,7 +111,7 @@ def test_a_search_goes_on_and_finds_what_the_old_one_found(old_run: OldRun) -> N
     before = (root / "journal.jsonl").read_text().splitlines()
     with open_project(root, progress_for=lambda s: silent, command="test") as p:
         execute(stages_of(p), p.run, only=["search/main"])
-        found = read_result(p, baseline=True)  # the search itself depends on timings made now
+        found = p.files.baseline.result.read()  # the search itself depends on timings made now
     after = (root / "journal.jsonl").read_text().splitlines()
     assert after[: len(before)] == before  # nothing evaluated before is evaluated again
     rows = [json.loads(line) for line in after]
@@ -120,7 +120,7 @@ def test_a_search_goes_on_and_finds_what_the_old_one_found(old_run: OldRun) -> N
     with open_project(
         old_run("finished"), progress_for=lambda s: silent, command="test", read_only=True
     ) as p:
-        then = read_result(p, baseline=True)
+        then = p.files.baseline.result.read()
     assert found.winner.arch == then.winner.arch
 
 
@@ -136,7 +136,7 @@ def test_stages_of_shipped_configs_hash_as_before(
         if not folder.is_dir():
             pytest.skip(f"no real data at {folder} (set HWNAS_TEST_DATA)")
         monkeypatch.setenv("HWNAS_DATA", str(folder))
-    config = load_config(data, case["set"], where=where)
+    config = load_config(data, assignments(case["set"]), where=where)
     project = Project(RunDir(Path("nowhere")), config, lambda stage: silent)
     stages = stages_of(project)
     assert {s.name: content_hash(s.settings) for s in stages} == case["settings"]

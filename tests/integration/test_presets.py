@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from hwnas.core.config import assignments
 from hwnas.core.progress import silent
 from hwnas.pipeline import project as project_module
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
 from hwnas.pipeline.engine import execute
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.project import Project, open_project
-from hwnas.pipeline.stages.label import trained_labels
-from hwnas.pipeline.stages.predictor import read_blend, read_report
-from hwnas.pipeline.stages.search import read_result
 from hwnas.studies.rank_analysis import analyze_run
 from tests.kit import SizeTransport
 
@@ -56,14 +54,15 @@ def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         with open_project(
             tmp_path,
             config=name,
-            assignments=(*TINY, *settings),
+            changes=assignments((*TINY, *settings)),
             progress_for=lambda _: silent,
             command="test",
         ) as project:
             stages = stages_of(project)
             names = [stage.name for stage in stages]
             execute(stages, project.run, only=names[: names.index("search/main") + 1])
-            winner, random = (read_result(project, baseline=b).winner for b in (False, True))
+            files = (project.files.main_search, project.files.baseline)
+            winner, random = (searched.result.read().winner for searched in files)
             limited = project.config.search.constraints[0].metric
             assert all(any(limited in key for key in c.costs) for c in (winner, random))
             check(project)
@@ -111,9 +110,9 @@ def test_supernet_study_asks_for_what_its_paper_has():
 
 def test_wpnas_joins_shared_weights_and_a_few_shot_predictor(searched):
     def check(project: Project) -> None:
-        assert {e.source for e in trained_labels(project)} == {"trained"}
-        assert read_report(project).sources == {"trained": 12, "supernet": 20}
-        assert 0 <= read_blend(project).weight <= 1
+        assert {e.source for e in project.files.read_labels("trained")} == {"trained"}
+        assert project.files.predictor_report.read().sources == {"trained": 12, "supernet": 20}
+        assert 0 <= project.files.blend.read().weight <= 1
 
     few = ("label.trained.n=12", "label.trained.recipe.epochs=1")
     searched("wpnas", check, RIDGE, "train.sampler.every=2", "train.sampler.n_trials=2", *few)
@@ -129,7 +128,7 @@ def test_pgonas_ranks_pairs_beside_a_balanced_sandwich(searched):
 
 def test_gcn_fit_fits_supernet_scores(searched):
     def check(project: Project) -> None:
-        assert read_report(project).sources == {"supernet": 20}
+        assert project.files.predictor_report.read().sources == {"supernet": 20}
 
     searched("gcn_fit", check)
 

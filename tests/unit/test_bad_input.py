@@ -12,6 +12,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hwnas.core.config import assignments
 from hwnas.core.errors import UserError
 from hwnas.core.resources import resource, resource_names
 from hwnas.core.rundir import RunDir, StageRecord
@@ -131,9 +132,9 @@ def test_no_mutated_config_data_ends_in_a_traceback_or_is_taken_otherwise(data):
      "search.constraints.7.max=1", "space.name=[1]", "train=null", "predictor=gcn", "seed=1e3",
      "data.name={}", "train.optimizer.lr=-1", "name=../x", "name=2020-01-01", "workers=99999"]
 ), max_size=3))  # fmt: skip
-def test_no_assignment_ends_in_a_traceback(assignments):
+def test_no_assignment_ends_in_a_traceback(texts):
     try:
-        config = load_config(read_config_data("quickstart")[0], assignments, where="test")
+        config = load_config(read_config_data("quickstart")[0], assignments(texts), where="test")
     except UserError:
         return
     assert isinstance(config, ExperimentConfig)
@@ -153,7 +154,7 @@ def test_no_assignment_ends_in_a_traceback(assignments):
 )
 def test_a_setting_of_a_wrong_type_names_its_key(assignment: str, message: str):
     with pytest.raises(UserError, match=message):
-        load_config(read_config_data("quickstart")[0], [assignment], where="quickstart")
+        load_config(read_config_data("quickstart")[0], assignments([assignment]), where="x")
 
 
 # --- journal and ledger ---------------------------------------------------------------------------

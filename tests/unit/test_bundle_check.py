@@ -27,8 +27,7 @@ from hwnas.measure import bundle_latency as retiming
 from hwnas.measure.bundle_check import drops, verify_bundle
 from hwnas.measure.profile import Timings
 from hwnas.nets.subnet import build_subnet
-from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
-from hwnas.pipeline.stages.export import with_formats
+from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data, with_formats
 from hwnas.spaces.mobilenet_tiny import Config, build
 from hwnas.training.datasets import digits
 from hwnas.training.images import resize
@@ -99,7 +98,7 @@ def parts(data: DataModule, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 def verify(folder: Path, data: DataModule | None) -> Any:
-    return verify_bundle(folder, data=data, config=None, progress=silent)
+    return verify_bundle(folder, data=data, settings=None, progress=silent)
 
 
 def test_a_sound_bundle_passes_in_every_format(
@@ -192,7 +191,7 @@ def test_the_verb_prints_a_table_and_exits_3_when_something_falls_short(
 def test_onnx_cannot_be_left_out() -> None:
     data, where = read_config_data(str(MINI))
     with pytest.raises(UserError, match="has no onnx"):
-        load_config(data, ["export=[{name: timm}]"], where=where)
+        load_config(data, {"export": [{"name": "timm"}]}, where=where)
     config: ExperimentConfig = load_config(data, where=where)
     assert [section.name for section in config.export] == ["onnx", "timm"]
 
@@ -206,7 +205,7 @@ def test_latency_is_held_to_the_forecast_and_to_the_limit(
     parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     data, where = read_config_data(str(MINI))
-    config = load_config(data, ["verify={max_forecast_error: 0.05}"], where=where)
+    config = load_config(data, {"verify": {"max_forecast_error": 0.05}}, where=where)
     here = host_facts()["cpu"]
     device = DeviceSpec("local")
     manifest = dataclasses.replace(
@@ -256,10 +255,11 @@ def test_lost_accuracy_is_counted_against_fp32() -> None:
 
 def test_formats_of_the_command_line_keep_their_settings() -> None:
     data, where = read_config_data(str(MINI))
-    sections = "export=[{name: onnx, opset: 20}, {name: int8, seed: 3}, timm]"
-    configured = load_config(data, [sections], where=where).export
-    chosen = load_config(data, [sections, with_formats("int8, ort", configured)], where=where)
+    sections = [{"name": "onnx", "opset": 20}, {"name": "int8", "seed": 3}, "timm"]
+    configured = load_config(data, {"export": sections}, where=where).export
+    wanted = with_formats(["int8", " ort"], configured)
+    chosen = load_config(data, {"export": wanted}, where=where)
     assert [section.name for section in chosen.export] == ["onnx", "int8", "ort"]
     assert (chosen.export[0].opset, chosen.export[1].seed) == (20, 3)
     with pytest.raises(UserError, match=r"unknown exporter 'onyx'"):
-        load_config(data, [with_formats("onyx", configured)], where=where)
+        load_config(data, {"export": with_formats(["onyx"], configured)}, where=where)

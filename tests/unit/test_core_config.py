@@ -14,6 +14,7 @@ from pydantic import Field
 from hwnas.core.config import (
     LATER,
     StrictModel,
+    assignments,
     build_model,
     override,
     parse_yaml,
@@ -79,7 +80,7 @@ def test_types_are_not_guessed(data: dict):
 
 def test_override_reaches_nested_keys_and_list_items():
     data = {"a": {"b": [{"c": 1}, {"c": 2}]}, "s": "random"}
-    changed = override(data, ["a.b.1.c=5", "x.y=[1, 2]", "s.k=true"])
+    changed = override(data, assignments(["a.b.1.c=5", "x.y=[1, 2]", "s.k=true"]))
     assert changed == {
         "a": {"b": [{"c": 1}, {"c": 5}]},
         "x": {"y": [1, 2]},
@@ -88,10 +89,15 @@ def test_override_reaches_nested_keys_and_list_items():
     assert data == {"a": {"b": [{"c": 1}, {"c": 2}]}, "s": "random"}
 
 
+def test_the_last_of_equal_assignments_wins():
+    texts = ["a=1", "a.b=2", "a={c: 3}"]
+    assert override({"a": {}}, assignments(texts)) == {"a": {"c": 3}}
+
+
 @pytest.mark.parametrize("bad", ["a", "=1", "a.b.7.c=1", "a.b.x=1", "n.m=1", "a=[1"])
 def test_a_malformed_override_is_refused(bad: str):
     with pytest.raises(UserError):
-        override({"a": {"b": [1]}, "n": 3}, [bad])
+        override({"a": {"b": [1]}, "n": 3}, assignments([bad]))
 
 
 @pytest.mark.parametrize(

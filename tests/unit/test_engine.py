@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import grimp
 import pytest
 
 from hwnas.core.errors import UserError
+from hwnas.core.progress import silent
 from hwnas.core.rundir import RunDir
+from hwnas.pipeline.config import load_config, read_config_data
 from hwnas.pipeline.engine import Stage, execute, plan_stages
+from hwnas.pipeline.graph import stages_of
+from hwnas.pipeline.project import Project
 
 
 class Pipeline:
@@ -197,3 +202,41 @@ def test_what_a_killed_writer_left_is_no_output(pipeline: Pipeline):
     execute(stages, pipeline.run)
     assert not leftover.exists()
     assert not any("tmp" in name for name in pipeline.run.ledger()["train"].outputs)
+
+
+@pytest.mark.parametrize(
+    ("setting", "changes"),
+    [
+        ("supernet.init", {"supernet.init": "/no/such/weights"}),
+        (
+            "train.teacher.weights",
+            {"train.teacher": {"weights": "/no/such/teacher", "model": "resnet18"}},
+        ),
+        ("search.evaluator.records", {"search.evaluator.records": "/no/such/records"}),
+    ],
+)
+def test_a_missing_file_is_found_before_the_first_stage(
+    setting: str, changes: dict[str, object], tmp_path: Path
+):
+    data, where = read_config_data("quickstart")
+    config = load_config(data, changes, where=where)
+    project = Project(RunDir(tmp_path), config, lambda stage: silent)
+    with pytest.raises(UserError, match=f"needs a file[\\s\\S]*/no/such[\\s\\S]*{setting}"):
+        execute(stages_of(project), project.run)
+    assert project.run.ledger() == {}
+
+
+def test_modules_of_the_pipeline_lie_on_at_most_eight_floors():
+    imports = grimp.build_graph("hwnas")
+    floors: dict[str, int] = {}
+
+    def floor(module: str) -> int:
+        if module not in floors:
+            below = imports.find_modules_directly_imported_by(module)
+            inside = [name for name in below if name.startswith("hwnas.pipeline.")]
+            floors[module] = 1 + max(map(floor, inside), default=0)
+        return floors[module]
+
+    modules = [name for name in imports.modules if name.startswith("hwnas.pipeline.")]
+    assert len(modules) > 15
+    assert max(map(floor, modules)) <= 8, floors

@@ -93,7 +93,7 @@ def test_every_layer_is_the_one_of_lower(space: SearchSpace) -> None:
     ],
 )
 def test_the_mobilenets_are_those_of_timm(shipped: str, name: str) -> None:
-    space = build_space(shipped, ["resolutions=[64]"], num_classes=1000)
+    space = build_space(shipped, {"resolutions": [64]}, num_classes=1000)
     theirs = timm.create_model(name).eval()
     ours = build_subnet(space, space.largest(), seed=None).eval()
     values = theirs.state_dict().values()  # in order: some stages of timm's are two of ours

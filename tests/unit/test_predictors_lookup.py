@@ -15,8 +15,8 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.rng import rng
 from hwnas.pipeline.costs import cost_metrics
+from hwnas.pipeline.predictor import build_predictor
 from hwnas.pipeline.project import open_project
-from hwnas.pipeline.stages.predictor import build_predictor
 from hwnas.predictors import ridge
 from hwnas.predictors.lookup import ScoreTable, load_table, save_table, table_of_space
 from hwnas.spaces.cost import cost
@@ -145,7 +145,7 @@ def test_the_verbs_write_a_table_and_answer_from_it_alone(tmp_path: Path):
     with open_project(
         tmp_path,
         config=str(config),
-        assignments=["predictor={name: ridge}"],
+        changes={"predictor": {"name": "ridge"}},
         progress_for=lambda _: silent,
         command="test",
     ) as project:

@@ -265,7 +265,7 @@ def test_a_shipped_table_names_source_and_licence_and_serves_its_space(name: str
         name = space_id.rpartition("-")[0]
         known = [build_space(name, num_classes=n) for n in (1000, 100)]
         if name == "mobilenet_v3":
-            bar = ["resolutions=[128, 160, 192, 224]"]
+            bar = {"resolutions": [128, 160, 192, 224]}
             known.append(build_space(name, bar, num_classes=1000))
         (space,) = (space for space in known if space.id == space_id)
         codes = np.array([net.codes for net in correction.validation.nets], dtype=np.int16)

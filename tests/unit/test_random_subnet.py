@@ -22,6 +22,7 @@ def project(space: SearchSpace, seed: int = 0) -> Project:
         SimpleNamespace(
             space=space,
             devices={"board": None},
+            first_device="board",
             config=SimpleNamespace(seed=seed),
             estimator=lambda name: estimator,
         ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,10 +10,14 @@ from pydantic import ValidationError
 
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Constraint
-from hwnas.pipeline.config import EvaluatorConfig, SearchSection
+from hwnas.pipeline.config import (
+    EvaluatorConfig,
+    SearchSection,
+    load_config,
+    read_config_data,
+)
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages.finetune import role_names
-from hwnas.pipeline.stages.search import constraints_for, constraints_on
+from hwnas.pipeline.winners import constraints_for, constraints_on, role_names
 
 FRACTION = Constraint("latency_ms", "phone", max_fraction_of_largest=0.4)
 PARAMS = Constraint("params", max=1e6)
@@ -23,7 +26,9 @@ PARAMS = Constraint("params", max=1e6)
 def project(*constraints: Constraint, per_device: bool = True) -> Project:
     search = SearchSection(constraints=constraints, per_device=per_device)
     devices = {"phone": None, "board": None}
-    return cast(Project, SimpleNamespace(config=SimpleNamespace(search=search), devices=devices))
+    config = SimpleNamespace(search=search)
+    given = SimpleNamespace(config=config, devices=devices, first_device=next(iter(devices)))
+    return cast(Project, given)
 
 
 def test_every_device_has_its_own_limits_and_those_of_none() -> None:
@@ -48,7 +53,17 @@ def test_further_devices_winners_are_networks_of_their_own() -> None:
     assert role_names(project(FRACTION, per_device=False)) == ("winner", *others)
 
 
-@pytest.mark.parametrize("wrong", [{"name": "tabular"}, {"records": Path("labels.json")}])
-def test_records_and_the_tabular_evaluator_go_together(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="records belong to the tabular evaluator"):
+@pytest.mark.parametrize("wrong", [{"target": "accuracy"}, {"reader": "hwnas"}])
+def test_how_records_are_read_needs_records(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="there are none"):
         EvaluatorConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    "key", ["label.source", "search.evaluator.name"], ids=["label.source", "evaluator.name"]
+)
+def test_a_removed_key_is_accepted_at_its_only_value(key: str) -> None:
+    data, where = read_config_data("quickstart")
+    assert load_config(data, {key: "supernet"}, where=where) == load_config(data, where=where)
+    with pytest.raises(UserError, match=f"is gone[\\s\\S]*{key}"):
+        load_config(data, {key: "tabular"}, where=where)

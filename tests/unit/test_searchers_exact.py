@@ -14,7 +14,7 @@ from hwnas.spaces.index import enumerate_ops, op_sum
 from hwnas.spaces.load import build_space
 from hwnas.spaces.space import Codes, SearchSpace
 
-FULL = build_space("mobilenet_v3", ["resolutions=[160, 224]"], num_classes=10)
+FULL = build_space("mobilenet_v3", {"resolutions": [160, 224]}, num_classes=10)
 SMALL = FULL.restrict(
     {choice.name: choice.values[:1] for choice in FULL.choices}
     | {
@@ -66,7 +66,7 @@ def test_exact_finds_the_front_of_the_whole_space(space: SearchSpace, seed: int)
 
 
 def test_exact_handles_spaces_far_beyond_enumeration() -> None:
-    space = build_space("mobilenet_v3", ["resolutions=[224]"], num_classes=1000)
+    space = build_space("mobilenet_v3", {"resolutions": [224]}, num_classes=1000)
     found = play(exact.build(exact.Config(), space=space, seed=0), space, 0)
     points = objectives(space, found)
     uniform = objectives(space, space.sample(np.random.default_rng(0), 20_000))

@@ -124,7 +124,7 @@ def test_groups_must_divide_the_width_that_the_expansion_is_rounded_to():
 def test_a_space_file_is_a_space(tmp_path: Path):
     path = tmp_path / "mine.yaml"
     path.write_text(PLAIN)
-    space = build_space(str(path), ["resolutions=[48]"], num_classes=7, in_channels=1)
+    space = build_space(str(path), {"resolutions": [48]}, num_classes=7, in_channels=1)
     assert space.id == mobile_space(PLAIN.replace("[32]", "[48]"), num_classes=7, in_channels=1).id
     path.write_text(PLAIN.replace("name: mobile\n", ""))
     with pytest.raises(UserError, match="says `name:`"):

@@ -70,7 +70,7 @@ OFA_COUNTS = {  # by width multiplier: params and MACs (fvcore) of the smallest 
 @pytest.mark.parametrize("width_mult", OFA_COUNTS)
 def test_both_widths_of_once_for_all_have_the_counts_of_its_own_modules(width_mult: float):
     """`OFAMobileNetV3(width_mult=1.2)` of ofa 0.1.0 at 128 and 224 px, `get_active_subnet()`."""
-    space = build_space("mobilenet_v3", [f"width_mult={width_mult}"], num_classes=1000)
+    space = build_space("mobilenet_v3", {"width_mult": width_mult}, num_classes=1000)
     codes = space.codes([space.smallest(), space.largest()])
     counts = zip(cost(space, codes, "params"), cost(space, codes, "macs"), strict=True)
     assert tuple((int(params), int(macs)) for params, macs in counts) == OFA_COUNTS[width_mult]

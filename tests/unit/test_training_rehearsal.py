@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 
+from hwnas.core.config import assignments
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.rundir import RunDir
@@ -22,7 +23,7 @@ RECIPES = ["imagenet_attentive", "imagenet_mobilenet_v3"]
 
 def project(name, tmp_path, *settings):
     data, where = read_config_data(name)
-    config = load_config(data, settings, where=where)
+    config = load_config(data, assignments(settings), where=where)
     return Project(RunDir(tmp_path), config, lambda _: silent)
 
 

@@ -7,86 +7,50 @@ that is timed and tested.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.errors import CheckFailed
 from hwnas.core.progress import Progress
-from hwnas.core.records import STRICT, dump, load
-from hwnas.core.store import read_json, write_json
+from hwnas.core.records import dump
 from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.exporters.manifest import InputSpec, ModelFile
 from hwnas.exporters.opened import CannotRunHere
-from hwnas.exporters.parity import ParityReport, compare_batches, torch_logits
-from hwnas.interfaces import Split
-from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages.finetune import load_network, networks, winner_role
+from hwnas.exporters.parity import compare_batches, torch_logits
+from hwnas.pipeline.engine import Stage
+from hwnas.pipeline.outcomes import Exported
+from hwnas.pipeline.project import Project, task
+from hwnas.pipeline.winners import load_network, networks, role_names, winner_role
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
-__all__ = ["Exported", "export", "exports", "images_of", "onnx_path", "with_formats"]
+__all__ = ["export", "stage"]
 
 N_PARITY_IMAGES = 256
 N_TRAIN_IMAGES, CALIBRATION_BATCH = 512, 32
 
 
-@dataclass(frozen=True)
-class Exported:
-    """One format of one network. `files` are names in the arch's folder, the model first.
-
-    `parity` is None where the format cannot run on this host, `not_run` says why.
-    """
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    model: ModelFile
-    files: tuple[str, ...]
-    parity: ParityReport | None
-    not_run: str = ""
-
-    def summary(self) -> dict[str, Any]:
-        """The row of a table."""
-        found: dict[str, Any] = {"format": self.model.format, "file": self.files[0]}
-        if self.parity is None:
-            return found | {"not run": self.not_run}
-        return found | {
-            "runtime": self.parity.runtime,
-            "relative difference": float(f"{self.parity.worst:.2e}"),
-            "agreement": round(self.parity.agreement, 4),
-            "passed": self.parity.passed,
-        }
-
-
-def with_formats(names: str, configured: tuple[Any, ...]) -> str:
-    """The `--set` assignment for `--formats onnx,int8,...`: settings of a format are kept.
-
-    ONNX is always among them: it is what is timed, and what the others are made of.
-    """
-    sections = {config.name: config.model_dump(mode="json") for config in configured}
-    chosen = dict.fromkeys(["onnx", *(name.strip() for name in names.split(",") if name.strip())])
-    return "export=" + json.dumps([sections.get(name, {"name": name}) for name in chosen])
-
-
-def onnx_path(project: Project, arch: Arch) -> Path:
-    """The exported ONNX file of a network."""
-    return project.search_path("export", arch.key, "model.onnx")
-
-
-def images_of(
-    project: Project, split: Split, px: int, n: int | None = None
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The first n images of a split at `px`, normalised, and their labels."""
-    import torch
-
-    from hwnas.training.images import resize
-
-    batches = list(project.data.eval_batches(split, n or 512))[: 1 if n else None]
-    x = torch.cat([resize(batch, px) for batch, _ in batches])
-    return x.contiguous().numpy(), torch.cat([labels for _, labels in batches]).numpy()
+def stage(project: Project) -> Stage:
+    """Exports every fine-tuned network."""
+    files, search = project.files, project.config.search.name
+    name, plain = f"export/{search}", project.settled
+    return Stage(
+        name=name,
+        command=f"hwnas export {project.run.root}",
+        needs=(f"finetune/{search}",),
+        settings=[
+            project.config.seed,
+            plain["data"],
+            plain["export"],
+            plain["verify"]["parity_batches"],
+        ],
+        owns=(files.pattern(files.exported),),
+        outputs=(files.pattern(files.exports), files.pattern(files.exported / "*" / "*")),
+        run=task(project, name, export),
+        cost=f"{len(role_names(project))} networks",
+    )
 
 
 def export(project: Project, progress: Progress) -> None:
@@ -104,15 +68,7 @@ def export(project: Project, progress: Progress) -> None:
         found[arch.key] = _export_arch(project, arch, formats)
         worst = max(e.parity.worst for e in found[arch.key][:1] if e.parity is not None)
         progress(done, len(archs), f"{arch.key} parity {worst:.1e}")
-    write_json(
-        _exports_path(project),
-        {
-            "schema_version": 1,
-            "exports": {
-                key: [dump(one, versioned=False) for one in rows] for key, rows in found.items()
-            },
-        },
-    )
+    project.files.write_exports(found)
     failed = {
         f"{key}/{one.files[0]}": one.parity.worst
         for key, rows in found.items()
@@ -124,14 +80,14 @@ def export(project: Project, progress: Progress) -> None:
             "an exported file does not compute what its torch network computes",
             expected="relative difference of logits within the tolerance, equal top-1",
             found=failed,
-            where=project.search_path("export"),
+            where=project.files.exported,
         )
 
 
 def _export_arch(project: Project, arch: Arch, formats: list[Any]) -> list[Exported]:
     model, px = load_network(project, arch), resolution(project.space, arch)
-    folder = project.search_path("export", arch.key)
-    images, _ = images_of(project, "val", px, N_PARITY_IMAGES)
+    folder = project.files.exported_network(arch)
+    images, _ = project.images("val", px, N_PARITY_IMAGES)
     expected = torch_logits(model, images)
     is_calibrated = any(config.name not in ("onnx", "timm") for config in formats)
     calibration = _training_images(project, px) if is_calibrated else None
@@ -190,16 +146,3 @@ def _card(project: Project, arch: Arch) -> dict[str, str]:
         "preprocessing": json.dumps(spec),
         "class_names": json.dumps(list(info.class_names)),
     }
-
-
-def exports(project: Project) -> dict[str, tuple[Exported, ...]]:
-    """What stage `export` wrote, by arch key."""
-    path = _exports_path(project)
-    return {
-        key: tuple(load(Exported, row, where=path, versioned=False) for row in rows)
-        for key, rows in read_json(path)["exports"].items()
-    }
-
-
-def _exports_path(project: Project) -> Path:
-    return project.search_path("export", "exports.json")

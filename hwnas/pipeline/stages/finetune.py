@@ -2,73 +2,59 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from hwnas.core.progress import Progress
-from hwnas.core.records import dump, load
 from hwnas.core.rng import rng
-from hwnas.core.store import read_json, write_bytes, write_json
-from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages.search import read_result, result_on
-from hwnas.pipeline.stages.standalone import train_alone
+from hwnas.core.store import write_bytes
+from hwnas.pipeline.engine import Stage
+from hwnas.pipeline.project import Project, task
+from hwnas.pipeline.standalone import train_standalone
+from hwnas.pipeline.winners import result_on, role_names, winner_role
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["finetune_all", "load_network", "networks", "random_subnet", "role_names", "winner_role"]
+__all__ = ["finetune_all", "random_subnet", "stage"]
 
 N_DRAWN = 4096
 SAME_LATENCY = 0.97
 
 
-def winner_role(project: Project, device: str) -> str:
-    """`winner`, or `winner on DEVICE` where a further device has one of its own."""
-    is_own = project.config.search.per_device and device != next(iter(project.devices))
-    return f"winner on {device}" if is_own else "winner"
-
-
-def role_names(project: Project) -> tuple[str, ...]:
-    """Every network that is fine-tuned, exported and compared."""
-    winners = dict.fromkeys(winner_role(project, device) for device in project.devices)
-    return (*winners, "largest", "smallest", "random search", "random subnet")
+def stage(project: Project) -> Stage:
+    """Fine-tunes every role's arch, and trains the best archs of the search stand-alone."""
+    files, config = project.files, project.config
+    name = f"finetune/{config.search.name}"
+    standalone = f", {config.alone.n} stand-alone x {config.alone.epochs}" * bool(config.alone.n)
+    return Stage(
+        name=name,
+        command=f"hwnas finetune {project.run.root}",
+        needs=("train", f"search/{config.search.name}"),
+        settings=[
+            config.seed,
+            project.space_settings,
+            project.settled["data"],
+            project.settled["finetune"],
+            project.settled["alone"],
+        ],
+        owns=(files.pattern(files.finetuned),),
+        outputs=(files.pattern(files.roles), files.pattern(files.finetuned / "*.safetensors")),
+        run=task(project, name, finetune_all),
+        cost=f"{len(role_names(project))} networks x {config.finetune.epochs} epochs{standalone}",
+    )
 
 
 def random_subnet(project: Project, winner: Arch) -> Arch:
     """An arch drawn blindly among those as fast as `winner` on the first device.
 
-    Of `N_DRAWN` random archs, the first whose forecast is at most that of the winner and at least
+    Of `N_DRAWN` random archs, the first whose estimate is at most that of the winner and at least
     `SAME_LATENCY` of it; if there is none, the one nearest to the winner.
     """
-    space, estimator = project.space, project.estimator(next(iter(project.devices)))
+    space, estimator = project.space, project.estimator(project.first_device)
     drawn = space.sample(rng(project.config.seed, "finetune/random-subnet"), N_DRAWN)
     drawn = drawn[(drawn != space.codes([winner])).any(axis=1)]
     shares = estimator.latency_ms(drawn) / estimator.latency_ms(space.codes([winner]))
     equal = np.flatnonzero((shares <= 1) & (shares >= SAME_LATENCY))
     return space.arch(drawn[equal[0] if len(equal) else np.abs(shares - 1).argmin()])
-
-
-def networks(project: Project) -> dict[str, Arch]:
-    """The archs that stage `finetune` trained; one arch may play several roles."""
-    path = project.search_path("finetuned", "networks.json")
-    archs = read_json(path)["networks"]
-    return {
-        role: load(Arch, archs[role], where=path, versioned=False) for role in role_names(project)
-    }
-
-
-def load_network(project: Project, arch: Arch) -> torch.nn.Module:
-    """A fine-tuned network in eval mode."""
-    from safetensors.torch import load_file
-
-    from hwnas.nets.subnet import build_subnet
-
-    model = build_subnet(project.space, arch)
-    model.load_state_dict(load_file(project.search_path("finetuned", f"{arch.key}.safetensors")))
-    return model.eval()
 
 
 def finetune_all(project: Project, progress: Progress) -> None:
@@ -86,7 +72,7 @@ def finetune_all(project: Project, progress: Progress) -> None:
     } | {
         "largest": space.largest(),
         "smallest": space.smallest(),
-        "random search": read_result(project, baseline=True).winner.arch,
+        "random search": project.files.baseline.result.read().winner.arch,
     }
     roles["random subnet"] = random_subnet(project, roles["winner"])
     supernet = project.supernet()
@@ -102,7 +88,7 @@ def finetune_all(project: Project, progress: Progress) -> None:
     )
     archs = list(dict.fromkeys(roles.values()))
     for n, arch in enumerate(archs):
-        path = project.search_path("finetuned", f"{arch.key}.safetensors")
+        path = project.files.network(arch)
         if path.exists():
             continue
 
@@ -116,15 +102,9 @@ def finetune_all(project: Project, progress: Progress) -> None:
             px=resolution(space, arch),
             teacher=teacher,
             seed=project.config.seed,
-            checkpoints=project.search_path("finetuned", "steps", arch.key),
+            checkpoints=project.files.network_steps(arch),
             progress=show,
         )
         write_bytes(path, weights_bytes(tuned, project.metadata(arch)))
-    train_alone(project, progress)
-    write_json(
-        project.search_path("finetuned", "networks.json"),
-        {
-            "schema_version": 1,
-            "networks": {role: dump(arch, versioned=False) for role, arch in roles.items()},
-        },
-    )
+    train_standalone(project, progress)
+    project.files.write_roles(roles)

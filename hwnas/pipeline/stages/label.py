@@ -4,33 +4,64 @@ from __future__ import annotations
 
 import logging
 import shutil
-from pathlib import Path
 
 import numpy as np
 
+from hwnas.core.config import settled
 from hwnas.core.progress import Progress, silent
-from hwnas.core.records import dump, load
 from hwnas.core.rng import rng
-from hwnas.core.store import write_json
-from hwnas.interfaces import Evaluation
-from hwnas.pipeline.evaluators import JournaledEvaluator, alone_evaluator, evaluator
-from hwnas.pipeline.project import Project
-from hwnas.predictors.readers.hwnas import read_labels
+from hwnas.pipeline.engine import Stage
+from hwnas.pipeline.evaluators import alone_evaluator, evaluator, score_all
+from hwnas.pipeline.project import Project, task
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.space import Codes
 
-__all__ = [
-    "describe_trained_cost",
-    "label",
-    "label_trained",
-    "labelled",
-    "labels_path",
-    "measured_trained_cost",
-    "score_all",
-    "trained_labels",
-]
+__all__ = ["label", "label_trained", "measured_trained_cost", "stage", "trained_stage"]
 
 log = logging.getLogger(__name__)
+
+
+def stage(project: Project) -> Stage:
+    """Scores subnets with the supernet's weights."""
+    labels = project.files.pattern(project.files.labels())
+    section = settled(project.config.label)
+    return Stage(
+        name="label",
+        command=f"hwnas label {project.run.root}",
+        needs=("train",),
+        settings=[
+            project.config.seed,
+            project.space_settings,
+            project.settled["data"],
+            {key: value for key, value in section.items() if key != "trained"},
+        ],
+        owns=(labels,),
+        outputs=(labels,),
+        run=task(project, "label", label, together=True),
+        cost=f"{project.config.label.n_archs} subnets evaluated",
+    )
+
+
+def trained_stage(project: Project) -> Stage:
+    """Trains random archs stand-alone; a stage of the runs that ask for some."""
+    files, section = project.files, project.config.label
+    labels = files.pattern(files.labels("trained"))
+    return Stage(
+        name="label/trained",
+        command=f"hwnas label {project.run.root} --source trained",
+        needs=(),
+        settings=[
+            project.config.seed,
+            project.space_settings,
+            project.settled["data"],
+            section.n_archs,
+            settled(section).get("trained"),
+        ],
+        owns=(labels, files.pattern(files.label_steps)),
+        outputs=(labels,),
+        run=task(project, "label/trained", label_trained, together=True),
+        cost=f"{section.trained.n} archs trained stand-alone x"
+        f" {section.trained.recipe.epochs} epochs",
+    )
 
 
 def label(project: Project, progress: Progress) -> None:
@@ -38,7 +69,9 @@ def label(project: Project, progress: Progress) -> None:
     space = project.space
     archs = [space.largest(), space.smallest(), *_drawn(project, project.config.label.n_archs)]
     archs = list(dict.fromkeys(archs))[: project.config.label.n_archs]
-    _write(project, labels_path(project), score_all(project, evaluator(project), archs, progress))
+    found = score_all(project, evaluator(project), archs, progress)
+    if project.ranks.leads:
+        project.files.write_labels("supernet", found)
 
 
 def label_trained(project: Project, progress: Progress) -> None:
@@ -48,7 +81,7 @@ def label_trained(project: Project, progress: Progress) -> None:
     """
     config = project.config.label.trained
     archs = _drawn(project, config.n)
-    steps = project.run.path("labels", "steps")
+    steps = project.files.label_steps
     n_done = 0
 
     def one(done: int, total: int, note: str = "") -> None:
@@ -62,15 +95,10 @@ def label_trained(project: Project, progress: Progress) -> None:
     scorer = alone_evaluator(project, config.recipe, steps, one)
     if project.ranks.leads:
         log.info("label/trained: %s", measured_trained_cost(project))
-    _write(project, labels_path(project, "trained"), score_all(project, scorer, archs, whole))
+    found = score_all(project, scorer, archs, whole)
     if project.ranks.leads:
+        project.files.write_labels("trained", found)
         shutil.rmtree(steps, ignore_errors=True)  # the journal has what they were for
-
-
-def describe_trained_cost(project: Project) -> str:
-    """What stage `label/trained` takes, as far as it is known without looking at the data."""
-    config = project.config.label.trained
-    return f"{config.n} archs trained alone x {config.recipe.epochs} epochs"
 
 
 def measured_trained_cost(project: Project) -> str:
@@ -78,51 +106,18 @@ def measured_trained_cost(project: Project) -> str:
     from hwnas.training.alone import images_seen, training_seconds
 
     recipe, n_ranks = project.config.label.trained.recipe, project.ranks.size
-    known = alone_evaluator(project, recipe, project.run.path("labels", "steps"), silent)
+    known = alone_evaluator(project, recipe, project.files.label_steps, silent)
     archs = [a for a in _drawn(project, project.config.label.trained.n) if not known.is_known(a)]
     if not archs:
         return "nothing to train, all labels are known"
     images = images_seen(project.data, recipe)
     seconds = training_seconds(project.space, project.data, recipe, archs, project.accelerator)
     return (
-        f"{len(archs)} archs to train alone x {images:,} images ({recipe.epochs} epochs) = "
+        f"{len(archs)} archs to train stand-alone x {images:,} images ({recipe.epochs} epochs) = "
         f"{len(archs) * images:,} images; about {seconds / 60 / n_ranks:.1f} minutes"
         + (f" on {n_ranks} processes" if n_ranks > 1 else "")
         + ", by steps timed now"
     )
-
-
-def labelled(project: Project) -> tuple[Codes, list[Evaluation]]:
-    """Codes and evaluations that stage `label` wrote."""
-    evaluations = read_labels(labels_path(project))
-    return project.space.codes([e.arch for e in evaluations]), evaluations
-
-
-def trained_labels(project: Project) -> list[Evaluation]:
-    """What stage `label/trained` wrote."""
-    return read_labels(labels_path(project, "trained"))
-
-
-def score_all(
-    project: Project, scorer: JournaledEvaluator, archs: list[Arch], progress: Progress
-) -> list[Evaluation]:
-    """Evaluations of all archs, shared among the ranks; journaled by rank 0 as they come."""
-    unknown = [arch for arch in archs if not scorer.is_known(arch)]
-    n_known = len(archs) - len(unknown)
-
-    def do(codes: list[int]) -> dict[str, object]:
-        return dump(scorer.fresh(project.space.arch(codes)))
-
-    def keep(codes: list[int], found: dict[str, object]) -> None:
-        nonlocal n_known
-        evaluation = load(Evaluation, found, where="an evaluation of another process")
-        scorer.remember(evaluation)
-        n_known += 1
-        progress(n_known, len(archs), f"top1 {evaluation.top1:.3f}")
-
-    progress(n_known, len(archs))
-    project.ranks.share(project.space.codes(unknown).tolist(), do, keep)
-    return [scorer.evaluate(arch) for arch in archs] if project.ranks.leads else []
 
 
 def _drawn(project: Project, n: int) -> list[Arch]:
@@ -136,14 +131,3 @@ def _drawn(project: Project, n: int) -> list[Arch]:
     first = np.sort(np.unique(drawn, axis=0, return_index=True)[1])
     archs = (space.arch(row) for row in drawn[first])
     return [arch for arch in archs if arch not in ends][:n]
-
-
-def _write(project: Project, path: Path, evaluations: list[Evaluation]) -> None:
-    if project.ranks.leads:
-        labels = [dump(e, versioned=False) for e in evaluations]
-        write_json(path, {"schema_version": 1, "labels": labels})
-
-
-def labels_path(project: Project, source: str = "supernet") -> Path:
-    """Where the labels of a source, `supernet` or `trained`, lie."""
-    return project.run.path("labels", f"{source}.json")

@@ -2,59 +2,76 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
-from hwnas.core.env import host_facts
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
-from hwnas.latency.config import ProfileConfig
-from hwnas.latency.construction import contexts
+from hwnas.core.records import dump
+from hwnas.interfaces import Transport
 from hwnas.latency.table import LatencyTable
-from hwnas.measure.profile import profile
+from hwnas.measure.profile import describe_cost, profile
+from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.project import Project
-from hwnas.spaces.index import enumerate_ops
-from hwnas.spaces.space import SearchSpace
 
-__all__ = ["describe_cost", "measure", "refit", "require_own_table", "set_aside_foreign_table"]
+__all__ = ["refit", "stage"]
+
+
+def stage(project: Project, device: str) -> Stage:
+    """Measures one device."""
+    files, config = project.files, project.config
+    table = files.pattern(files.table(device))
+    name = f"profile/{device}"
+    return Stage(
+        name=name,
+        command=f"hwnas profile {device} --run {project.run.root}",
+        needs=(),
+        settings=[
+            config.seed,
+            project.space_settings,
+            dump(project.devices[device]),
+            project.settled["profile"],
+        ],
+        owns=(table, files.pattern(files.samples(device))),
+        outputs=(table,),
+        run=lambda: measure(project, device, project.progress_for(name)),
+        cost=describe_cost(project.space, config.profile),
+    )
 
 
 def measure(project: Project, device: str, progress: Progress) -> None:
     """Measure the table; what was timed before an interruption is kept."""
-    table = profile(
-        project.space,
-        project.devices[device],
-        project.run.path("tables", device),
-        project.config.profile,
-        seed=project.config.seed,
-        progress=progress,
-        transport=project.transport(device),
-    )
-    table.save(project.table_path(device))
+    _profile(project, device, project.transport(device), progress)
 
 
-def refit(project: Project, device: str) -> LatencyTable:
+def refit(project: Project, device: str, progress: Progress) -> LatencyTable:
     """Rebuild the table from the samples that the run folder holds; nothing is timed.
 
     Raises:
         UserError: the device was not profiled completely with these settings.
     """
-    folder = project.run.path("tables", device)
+    folder = project.files.samples(device)
     if device not in project.devices or not folder.is_dir():
         raise UserError(
             f"no samples of device {device!r}",
             where=folder,
             fix=f"hwnas profile {device} --run {project.run.root}",
         )
+    return _profile(project, device, _Nothing(), progress)
+
+
+def _profile(
+    project: Project, device: str, transport: Transport, progress: Progress
+) -> LatencyTable:
     table = profile(
         project.space,
         project.devices[device],
-        folder,
+        project.files.samples(device),
         project.config.profile,
         seed=project.config.seed,
-        transport=_Nothing(),
+        progress=progress,
+        transport=transport,
     )
-    table.save(project.table_path(device))
+    table.save(project.files.table(device))
     return table
 
 
@@ -64,57 +81,3 @@ class _Nothing:
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
         if not results.is_file():
             raise UserError("no samples of this plan", where=results)
-
-
-def describe_cost(space: SearchSpace, config: ProfileConfig) -> str:
-    """What measuring a table of this space takes, in words."""
-    ops = enumerate_ops(space)
-    n_items = len(ops) + len(contexts(ops)) + config.n_validation
-    return (
-        f"{n_items} models ({len(ops)} ops, {config.n_validation} whole nets) x {config.rounds}"
-        f" rounds, at most {config.time_budget_s:.0f} s of timing"
-    )
-
-
-log = logging.getLogger(__name__)
-
-
-def require_own_table(project: Project, device: str) -> None:
-    """Refuse to re-time against a table of a local device that another machine measured.
-
-    Raises:
-        UserError: the table is another machine's.
-    """
-    if (measured_on := _foreign_cpu(project, device)) is not None:
-        raise UserError(
-            f"the latency table of {device!r} was measured on another machine, so re-timing here "
-            "would prove nothing",
-            expected=measured_on,
-            found=host_facts()["cpu"],
-            where=project.table_path(device),
-            fix=f"hwnas profile {device} --run {project.run.root}; or continue over there",
-        )
-
-
-def set_aside_foreign_table(project: Project, device: str) -> None:
-    """Move a table that another machine measured to superseded/, so that `profile` starts anew."""
-    if device not in project.devices or (cpu := _foreign_cpu(project, device)) is None:
-        return
-    stage, run = f"profile/{device}", project.run
-    record = run.ledger().get(stage)
-    where = run.supersede(
-        stage,
-        record.inputs_hash if record is not None else "unrecorded",
-        [project.table_path(device), run.path("tables", device)],
-    )
-    run.forget(stage)
-    log.warning("%s: the table of another machine (%s) was moved to %s", stage, cpu, where)
-
-
-def _foreign_cpu(project: Project, device: str) -> str | None:
-    """The processor that a local device's table is of, if it is not this machine's."""
-    path = project.table_path(device)
-    if project.devices[device].transport != "local" or not path.exists():
-        return None
-    cpu = str(LatencyTable.load(path).facts.get("cpu"))
-    return None if cpu == host_facts()["cpu"] else cpu

@@ -4,64 +4,77 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hwnas.controller.archive import FILES, Archive
 from hwnas.controller.constraints import resolve
 from hwnas.controller.controller import Predict, Rescoring, run_search
-from hwnas.controller.remeasure import Closing, close_on_devices
-from hwnas.controller.result import Candidate, SearchResult
-from hwnas.core.errors import UserError
+from hwnas.controller.remeasure import close_on_devices
+from hwnas.controller.result import SearchResult
 from hwnas.core.progress import Progress, silent
-from hwnas.core.records import dump, load
-from hwnas.core.store import file_hash, read_json, write_json
-from hwnas.interfaces import Constraint, CostMetric, Evaluation, FloatArray
+from hwnas.core.store import file_hash
+from hwnas.interfaces import CostMetric, Evaluation, FloatArray
 from hwnas.measure.profile import time_networks
+from hwnas.pipeline.artifacts import SearchFiles
 from hwnas.pipeline.costs import prices
-from hwnas.pipeline.evaluators import JournaledEvaluator, evaluator, scores_of, tabular_rescoring
-from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages.label import score_all
-from hwnas.pipeline.stages.predictor import blend_for, build_predictor, load_predictor
+from hwnas.pipeline.engine import Stage
+from hwnas.pipeline.evaluators import (
+    JournaledEvaluator,
+    evaluator,
+    score_all,
+    scores_of,
+    tabular_rescoring,
+)
+from hwnas.pipeline.predictor import blend_for, build_predictor, load_predictor
+from hwnas.pipeline.project import Project, task
+from hwnas.pipeline.winners import constraints_for, search_files, targets
 from hwnas.predictors.open_records import open_records
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.searchers.random import Config as RandomConfig
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import Codes
 
-__all__ = [
-    "BASELINE",
-    "OWNS",
-    "assist",
-    "constraints_for",
-    "constraints_on",
-    "evaluate_together",
-    "input_hash",
-    "read_archive",
-    "read_closing",
-    "read_result",
-    "result_on",
-    "search",
-    "winners_by_device",
-]
+__all__ = ["assist", "evaluate_together", "search", "stage"]
 
-BASELINE = "random"  # folder of the baseline inside the search's folder
 EVALUATE, FINISHED = "evaluate", "finished"  # what rank 0 tells the others
 N_ANCHORS = 6  # networks of the table that are timed again beside the best archs
 MAX_RETIMING_ROUNDS = 2000
-OWNS = (
-    *FILES,
-    "state.json",
-    "result.json",
-    "fronts",
-    "rounds",
-    "closing",
-    "closing.json",
-    "devices",
-    BASELINE,
-)  # inside the search's folder
+
+
+def stage(project: Project) -> Stage:
+    """Searches on every target, with random search beside."""
+    files, section = project.files, project.config.search
+    name, main = f"search/{section.name}", files.main_search
+    records = section.evaluator.records
+    return Stage(
+        name=name,
+        command=f"hwnas search {project.run.root}",
+        needs=_needs(project),
+        settings=[
+            project.config.seed,
+            project.space_settings,
+            project.settled["data"],
+            project.settled["label"]["calibration"],
+            project.settled["search"],
+            file_hash(records) if records is not None and records.is_file() else None,
+        ],
+        owns=tuple(map(files.pattern, main.owned)),
+        outputs=(files.pattern(main.result.path), files.pattern(files.baseline.result.path)),
+        run=task(project, name, search, together=True),
+        cost=f"2 x {section.n_predictions} predictions"
+        f" and {section.n_evaluations} subnet evaluations",
+        reads={} if records is None else {"search.evaluator.records": records},
+    )
+
+
+def _needs(project: Project) -> tuple[str, ...]:
+    """Every device's table, supernet and predictor; with records only the limited devices'."""
+    section = project.config.search
+    if section.evaluator.records is None:
+        return (*(f"profile/{device}" for device in project.devices), "train", "predictor")
+    limited = {c.device for c in section.constraints if c.metric.startswith("latency")}
+    return tuple(f"profile/{device}" for device in project.devices if device in limited)
 
 
 def search(project: Project, progress: Progress) -> None:
@@ -73,10 +86,10 @@ def search(project: Project, progress: Progress) -> None:
         assist(project, lambda: evaluator(project))
         return
     config = project.config.search
-    for device in _targets(project):
-        _search_one(project, config.searcher, _folder(project, device), progress, device)
-    first = next(iter(project.devices)) if config.per_device else None
-    _search_one(project, RandomConfig(), project.search_path(BASELINE), progress, first)
+    for device in targets(project):
+        _search_one(project, config.searcher, search_files(project, device), progress, device)
+    first = project.first_device if config.per_device else None
+    _search_one(project, RandomConfig(), project.files.baseline, progress, first)
     project.ranks.tell(FINISHED)
 
 
@@ -98,98 +111,12 @@ def assist(project: Project, build: Callable[[], JournaledEvaluator]) -> None:
         score_all(project, scorer, [], silent)
 
 
-def input_hash(project: Project) -> str | None:
-    """Content of the records that stand for the supernet, if there are any."""
-    records = project.config.search.evaluator.records
-    return None if records is None or not records.is_file() else file_hash(records)
-
-
-def _targets(project: Project) -> tuple[str | None, ...]:
-    """Devices that have a search of their own; None: all together."""
-    return tuple(project.devices) if project.config.search.per_device else (None,)
-
-
-def winners_by_device(project: Project) -> dict[str, Candidate]:
-    """The winner for every device, priced on all; that of the first where all share one."""
-    first = next(iter(project.devices))
-    return {d or first: read_result(project, device=d).winner for d in _targets(project)}
-
-
-def _folder(project: Project, device: str | None) -> Path:
-    is_main = device is None or device == next(iter(project.devices))
-    return project.search_path() if is_main else project.search_path("devices", str(device))
-
-
-def read_result(
-    project: Project, *, baseline: bool = False, device: str | None = None
-) -> SearchResult:
-    """What the search (or its random baseline, or that of one device) found."""
-    folder = project.search_path(BASELINE) if baseline else _folder(project, device)
-    return load(SearchResult, read_json(folder / "result.json"), where=folder / "result.json")
-
-
-def result_on(project: Project, device: str) -> SearchResult:
-    """The search whose winner a device gets: its own, or the one for all."""
-    return read_result(project, device=device if project.config.search.per_device else None)
-
-
-def read_closing(project: Project, device: str | None = None) -> Closing | None:
-    """How the search ended on its devices; None if nothing was re-timed."""
-    path = _folder(project, device) / "closing.json"
-    return load(Closing, read_json(path), where=path) if path.exists() else None
-
-
-def read_archive(project: Project, *, baseline: bool = False) -> Archive:
-    """Everything that the search (or its random baseline) priced, forecast and evaluated.
-
-    Of a search that was closed on the device, the last round.
-    """
-    folder = project.search_path(BASELINE) if baseline else project.search_path()
-    closing = None if baseline else read_closing(project)
-    if closing is not None:
-        folder = _round(folder, closing.n_rounds - 1)
-    return Archive.load(folder, project.space)
-
-
-def constraints_on(project: Project, device: str) -> tuple[Constraint, ...]:
-    """The constraints under which a device's winner was found."""
-    return constraints_for(project, device if project.config.search.per_device else None)
-
-
-def constraints_for(project: Project, device: str | None) -> tuple[Constraint, ...]:
-    """All constraints, or those of one device and of none.
-
-    A device without a latency limit gets the project's, if that is a fraction of the largest arch.
-
-    Raises:
-        UserError: there is none that could be carried over.
-    """
-    given = project.config.search.constraints
-    if device is None:
-        return given
-    general = tuple(c for c in given if not c.metric.startswith("latency"))
-    latencies = [c for c in given if c.metric.startswith("latency")]
-    own = tuple(c for c in latencies if c.device == device)
-    if own or not latencies:
-        return (*general, *own)
-    fractions = [c for c in latencies if c.max_fraction_of_largest is not None]
-    if not fractions:
-        raise UserError(
-            f"no latency limit for device {device!r}",
-            expected="a constraint of its own, or one that is a fraction of the largest arch",
-            found="; ".join(f"{c.metric} on {c.device} <= {c.max} ms" for c in latencies),
-            where="search.constraints",
-            fix=f"add {{device: {device}, metric: latency_ms, max: ...}}",
-        )
-    return (*general, replace(fractions[0], device=device))
-
-
-def _round(folder: Path, number: int) -> Path:
-    return folder if number == 0 else folder / "rounds" / str(number)
-
-
 def _search_one(
-    project: Project, searcher_config: Any, folder: Path, progress: Progress, device: str | None
+    project: Project,
+    searcher_config: Any,
+    files: SearchFiles,
+    progress: Progress,
+    device: str | None,
 ) -> None:
     section, seed = project.config.search, project.config.seed
     module = SEARCHERS.load(searcher_config.name)
@@ -211,44 +138,39 @@ def _search_one(
             metrics={**metrics, **known},
             config=config,
             seed=seed,
-            folder=_round(folder, number),
+            folder=files.round(number),
             rescoring=rescoring,
             progress=progress,
         )
 
     limited = [c.device for c in config.constraints if c.metric == "latency_ms"]
-    is_baseline = folder == project.search_path(BASELINE)
+    is_baseline = files == project.files.baseline
     if section.closing.max_rounds and limited and not is_baseline:
         result, closing = close_on_devices(
             project.space,
             {name: project.estimator(name).table for name in limited},
             run,
-            lambda name, codes, number: _retime(project, folder, name, codes, number),
+            lambda name, codes, number: _retime(project, files, name, codes, number),
             n_retimed=section.closing.n_retimed,
             max_rounds=section.closing.max_rounds,
         )
-        write_json(folder / "closing.json", dump(closing))
+        files.closing.write(closing)
         progress(config.n_predictions, config.n_predictions, closing.reason)
     else:
         result = run({}, 0)
-    for key, front in result.fronts.items():
-        write_json(
-            folder / "fronts" / f"{key.replace('@', '-')}.json",
-            {"schema_version": 1, "front": [dump(c, versioned=False) for c in front]},
-        )
-    write_json(folder / "result.json", dump(result))
+    files.write_fronts(result.fronts)
+    files.result.write(result)
 
 
 def _scoring(project: Project) -> tuple[Predict | None, Rescoring]:
     """Forecast and evaluations: predictor and supernet, or records that the predictor learns."""
     chosen = project.config.search.evaluator
     if chosen.records is not None:
-        space = project.config.space.model_dump(exclude={"name"})
         source = open_records(
             chosen.records,
             reader=chosen.reader,
             space=project.config.space.name,
-            settings=[f"{key}={value}" for key, value in _plain(space).items()],
+            settings=project.config.space.model_dump(mode="json", exclude={"name"}),
             num_classes=project.space.macro.num_classes,
         )
         records = source.records(chosen.target)
@@ -262,11 +184,9 @@ def _scoring(project: Project) -> tuple[Predict | None, Rescoring]:
     )
 
 
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in settings.items()}
-
-
-def _retime(project: Project, folder: Path, device: str, codes: Codes, number: int) -> FloatArray:
+def _retime(
+    project: Project, files: SearchFiles, device: str, codes: Codes, number: int
+) -> FloatArray:
     """Milliseconds of archs, timed as whole networks, at the speed the table was measured at.
 
     Some of the table's own networks take turns with them and say how much slower the machine is.
@@ -289,7 +209,7 @@ def _retime(project: Project, folder: Path, device: str, codes: Codes, number: i
         space,
         np.concatenate([codes, codes_of_anchors.reshape(-1, codes.shape[1])]),
         project.devices[device],
-        folder / "closing" / f"{number}-{device}",
+        files.timings(device, number),
         quick,
         seed=project.config.seed,
         transport=project.transport(device),

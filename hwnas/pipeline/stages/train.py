@@ -9,9 +9,36 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.store import file_hash, write_bytes
 from hwnas.pipeline.costs import cost_metrics, require_reachable
-from hwnas.pipeline.project import Project
+from hwnas.pipeline.engine import Stage
+from hwnas.pipeline.project import Project, task
+from hwnas.training.config import KEEPING
 
-__all__ = ["files_read", "init_hash", "latency_devices", "train"]
+__all__ = ["latency_devices", "stage", "train"]
+
+
+def stage(project: Project) -> Stage:
+    """Trains the supernet, which waits for latency tables only where its sampler asks for them."""
+    files, train_settings = project.files, project.config.train
+    plain = project.settled
+    return Stage(
+        name="train",
+        command=f"hwnas train {project.run.root}",
+        needs=tuple(f"profile/{device}" for device in latency_devices(project)),
+        settings=[
+            project.config.seed,
+            project.space_settings,
+            plain["data"],
+            plain["supernet"],
+            _hash_of_reads(project),
+            {key: value for key, value in plain["train"].items() if key not in KEEPING},
+        ],
+        owns=(files.pattern(files.supernet.parent),),
+        outputs=(files.pattern(files.supernet),),
+        run=task(project, "train", train, together=True),
+        cost=f"{train_settings.steps} {train_settings.sampler.name} steps"
+        f" of {train_settings.batch_size} images",
+        reads=_reads(project),
+    )
 
 
 def train(project: Project, progress: Progress) -> None:
@@ -24,7 +51,7 @@ def train(project: Project, progress: Progress) -> None:
     config = project.config
     show = None
     if config.train.tensorboard and project.ranks.leads:
-        show = tensorboard_rows(project.run.path("tensorboard"))
+        show = tensorboard_rows(project.files.tensorboard)
 
     def keep(row: dict[str, Any]) -> None:
         project.run.metric("train", row)
@@ -42,7 +69,7 @@ def train(project: Project, progress: Progress) -> None:
             project.data,
             config.train,
             seed=config.seed,
-            checkpoints=project.run.path("checkpoints", "steps"),
+            checkpoints=project.files.training_steps,
             on_metrics=keep,
             progress=progress,
             metrics=cost_metrics(
@@ -52,7 +79,7 @@ def train(project: Project, progress: Progress) -> None:
             ranks=project.ranks,
         )
     if project.ranks.leads:
-        write_bytes(project.supernet_path, weights_bytes(used, project.metadata()))
+        write_bytes(project.files.supernet, weights_bytes(used, project.metadata()))
 
 
 def latency_devices(project: Project) -> tuple[str, ...]:
@@ -77,16 +104,16 @@ def latency_devices(project: Project) -> tuple[str, ...]:
     return tuple(dict.fromkeys(needed))
 
 
-def files_read(project: Project) -> dict[str, Path]:
+def _reads(project: Project) -> dict[str, Path]:
     """Weights that training starts from, and the teacher's, by the setting that names them."""
     init, teacher = project.config.supernet.init, project.config.train.teacher
     found = {} if init is None else {"supernet.init": Path(init)}
     return found if teacher is None else {**found, "train.teacher.weights": teacher.weights}
 
 
-def init_hash(project: Project) -> str | list[str | None] | None:
+def _hash_of_reads(project: Project) -> str | list[str | None] | None:
     """Hash of the weights that training starts from, and of the teacher's if there is one."""
-    paths = files_read(project)
+    paths = _reads(project)
 
     def of(setting: str) -> str | None:
         path = paths.get(setting)

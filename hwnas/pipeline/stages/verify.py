@@ -2,125 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
 
 from hwnas.core.progress import Progress
-from hwnas.core.records import STRICT, dump, load
-from hwnas.core.store import read_json, write_json
 from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
-from hwnas.measure.limits import TimedLimit, timed_limits
 from hwnas.measure.profile import Timings, time_models
-from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages.bundle import Winner, bundle_winner
-from hwnas.pipeline.stages.export import exports, images_of, onnx_path
-from hwnas.pipeline.stages.finetune import networks, winner_role
-from hwnas.pipeline.stages.predictor import read_blend, read_report
-from hwnas.pipeline.stages.profile import require_own_table
-from hwnas.pipeline.stages.search import result_on
+from hwnas.pipeline.bundle import Winner, bundle_winner
+from hwnas.pipeline.engine import Stage
+from hwnas.pipeline.foreign_tables import require_own_table
+from hwnas.pipeline.outcomes import Check, NetworkResult, Results
+from hwnas.pipeline.project import Project, task
+from hwnas.pipeline.winners import networks, result_on, role_names, winner_role
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
 from hwnas.spaces.lowering import resolution
 
-__all__ = ["Check", "NetworkResult", "Results", "read_results", "verify"]
+__all__ = ["stage", "verify"]
 
 
-@dataclass(frozen=True)
-class NetworkResult:
-    """One network on one device.
-
-    `repeat_noise`: how far timings of equal networks are apart, as a fraction: the larger of two
-    halves of this re-timing, and of this re-timing and the table's (on the table's own networks).
-    `measured_p95_ms`: what 95 % of the runs stay below. `constraint_met`: what was re-timed is
-    within its limits, or within the forecast's 90 % interval above them; None where the search had
-    no limit for this device.
-    """
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    name: str
-    device: str
-    arch: Arch
-    test_top1: float
-    n_test_images: int
-    macs: int
-    params: int
-    forecast_ms: float
-    interval_ms: tuple[float, float]
-    measured_ms: float
-    repeat_noise: float
-    limit_ms: float | None
-    constraint_met: bool | None
-    measured_p95_ms: float | None = None
-    limit_p95_ms: float | None = None
-
-    @property
-    def forecast_error(self) -> float:
-        """Relative error of the forecast, signed."""
-        return self.forecast_ms / self.measured_ms - 1
-
-    @property
-    def timed_limits(self) -> tuple[TimedLimit, ...]:
-        """The latency limits of the search, against the re-timing."""
-        return timed_limits(
-            {"latency_ms": self.measured_ms, "latency_p95_ms": self.measured_p95_ms},
-            {"latency_ms": self.limit_ms, "latency_p95_ms": self.limit_p95_ms},
-            widening=self.interval_ms[1] / self.forecast_ms,
-        )
-
-    def summary(self) -> dict[str, Any]:
-        """The row of the closing table."""
-        return {
-            "name": self.name,
-            "test_top1": round(self.test_top1, 4),
-            "macs": self.macs,
-            "params": self.params,
-            "forecast_ms": round(self.forecast_ms, 5),
-            "measured_ms": round(self.measured_ms, 5),
-            "forecast_error": round(self.forecast_error, 4),
-            "limit_ms": None if self.limit_ms is None else round(self.limit_ms, 5),
-            "constraint_met": self.constraint_met,
-            "device": self.device,
-        }
-
-
-@dataclass(frozen=True)
-class Check:
-    """One promise and whether it holds."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    name: str
-    passed: bool
-    detail: str
-
-    def summary(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return dump(self, versioned=False)
-
-
-@dataclass(frozen=True)
-class Results:
-    """What a search comes down to: the closing table and its checks."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    networks: tuple[NetworkResult, ...]
-    checks: tuple[Check, ...]
-    predictor: dict[str, Any]
-
-
-def read_results(project: Project) -> Results:
-    """What stage `verify` found."""
-    path = _results_path(project)
-    return load(Results, read_json(path), where=path)
-
-
-def _results_path(project: Project) -> Path:
-    return project.search_path("verify", "results.json")
+def stage(project: Project) -> Stage:
+    """Re-times and tests the exported networks on every device, and bundles the winners."""
+    files, search = project.files, project.config.search.name
+    name, plain = f"verify/{search}", project.settled
+    return Stage(
+        name=name,
+        command=f"hwnas verify {project.run.root}",
+        needs=(*(f"profile/{device}" for device in project.devices), f"export/{search}"),
+        settings=[
+            project.config.seed,
+            plain["data"],
+            plain["search"]["constraints"],
+            plain["verify"],
+        ],
+        owns=(files.pattern(files.verification), files.pattern(files.bundles)),
+        outputs=(files.pattern(files.results.path),),
+        run=task(project, name, verify),
+        cost=f"{len(role_names(project))} networks re-timed and tested",
+    )
 
 
 def verify(project: Project, progress: Progress) -> None:
@@ -136,7 +57,7 @@ def verify(project: Project, progress: Progress) -> None:
         timings = time_models(
             _timed_files(project, archs, role, device),
             device,
-            project.search_path("verify", name),
+            project.files.verification / name,
             project.config.profile,
             seed=project.config.seed,
             table=estimator.table,
@@ -151,7 +72,7 @@ def verify(project: Project, progress: Progress) -> None:
         checks += _device_checks(project, winner)
         bundle_winner(project, device, _winner(winner, timings, accuracy[winner.arch]))
         rows += found
-    report = read_report(project)
+    report = project.files.predictor_report.read()
     facts = {
         "name": project.config.predictor.name,
         "kendall_tau": report.kendall_tau,
@@ -160,25 +81,23 @@ def verify(project: Project, progress: Progress) -> None:
         "n_fit": report.n_fit,
         "n_held_out": report.n_held_out,
         "coverage": report.coverage,
-        "blend_weight": read_blend(project).weight,
+        "blend_weight": project.files.blend.read().weight,
     }
-    results = Results(tuple(rows), tuple(checks), facts)
-    write_json(_results_path(project), dump(results))
+    project.files.results.write(Results(tuple(rows), tuple(checks), facts))
 
 
 def _timed_files(
     project: Project, archs: dict[str, Arch], winner: str, device: DeviceSpec
 ) -> dict[str, Path]:
     """The ONNX file of every network; beside it, the winner's files of other precisions."""
-    files = {arch.key: onnx_path(project, arch) for arch in dict.fromkeys(archs.values())}
+    files = {arch.key: project.files.onnx(arch) for arch in dict.fromkeys(archs.values())}
     if device.runtime == "onnxruntime":
         arch = archs[winner]
-        for one in exports(project)[arch.key]:
+        for one in project.files.read_exports()[arch.key]:
             fits = one.model.batch in (None, device.batch) and one.files[0].endswith(".onnx")
             if fits and one.model.format != "onnx":
-                files[f"{arch.key}.{one.model.format}"] = project.search_path(
-                    "export", arch.key, one.files[0]
-                )
+                name = f"{arch.key}.{one.model.format}"
+                files[name] = project.files.exported_network(arch) / one.files[0]
     return files
 
 
@@ -240,10 +159,10 @@ def _result(
 
 def _test_top1(project: Project, arch: Arch) -> dict[str, tuple[float, int]]:
     """By format that runs here: top-1 on the test split in its runtime, and of how many images."""
-    x, labels = images_of(project, "test", resolution(project.space, arch))
-    folder = project.search_path("export", arch.key)
+    x, labels = project.images("test", resolution(project.space, arch))
+    folder = project.files.exported_network(arch)
     found = {}
-    for one in exports(project)[arch.key]:
+    for one in project.files.read_exports()[arch.key]:
         if one.parity is not None:
             opened = EXPORTERS.load(one.model.format).open_model(
                 folder / one.files[0], threads=project.config.threads
@@ -258,7 +177,7 @@ def _format_checks(
 ) -> list[Check]:
     """Parity of every exported format of the winner."""
     checks = []
-    for one in exports(project)[arch.key]:
+    for one in project.files.read_exports()[arch.key]:
         report, format = one.parity, one.model.format
         name = "parity of the winner" if format == "onnx" else f"{format} of the winner"
         if report is None or format == "timm":  # which is the torch network itself

@@ -1,4 +1,7 @@
-"""The winner's bundle for one device: models, golden data, samples, facts, kit."""
+"""The winner's bundle for one device: models, golden data, samples, facts, kit.
+
+Part of stage `verify`, which writes it from what it just measured.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,13 @@ from hwnas.exporters.manifest import (
 from hwnas.exporters.samples import SampleImage, denormalise
 from hwnas.interfaces import DeviceSpec, Metric
 from hwnas.pipeline.costs import cost_metrics
+from hwnas.pipeline.outcomes import Exported
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages.export import Exported, exports, images_of
-from hwnas.pipeline.stages.finetune import load_network
-from hwnas.pipeline.stages.search import constraints_on, result_on
+from hwnas.pipeline.winners import constraints_on, load_network, result_on
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
-__all__ = ["Winner", "bundle_folder", "bundle_winner"]
+__all__ = ["Winner", "bundle_winner"]
 
 N_GOLDEN, N_SAMPLES = 16, 8
 
@@ -51,21 +53,16 @@ class Winner:
     measured_ms: Mapping[str, float]
 
 
-def bundle_folder(project: Project, device: str) -> Path:
-    """Where the bundle of a device lies."""
-    return project.run.path("bundles", project.config.search.name, device)
-
-
 def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
     """Write, or replace, the bundle of one device."""
     import torch
 
     arch, px = winner.arch, resolution(project.space, winner.arch)
-    x, _ = images_of(project, "val", px, N_GOLDEN)
+    x, _ = project.images("val", px, N_GOLDEN)
     model = load_network(project, arch)
     with torch.inference_mode():
         logits = model(torch.from_numpy(x)).numpy()
-    exported, folder = exports(project)[arch.key], project.search_path("export", arch.key)
+    exported, folder = project.files.read_exports()[arch.key], project.files.exported_network(arch)
     host = host_facts()
     manifest = Manifest(
         name=f"{project.config.name}-{project.config.search.name}",
@@ -91,12 +88,12 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
         provenance={
             "seed": str(project.config.seed),
             "config": content_hash(project.config.model_dump(mode="json")),
-            "table": file_hash(project.table_path(device.name)),
+            "table": file_hash(project.files.table(device.name)),
             **_notes(folder, exported),
         },
     )
     write_bundle(
-        bundle_folder(project, device.name),
+        project.files.bundle(device.name),
         manifest,
         models={one.model.path: folder / one.files[0] for one in exported},
         golden_input=x,

@@ -1,0 +1,300 @@
+"""Every file of a run folder: where it lies, and how it is read and written.
+
+Stages never import each other: what one stage leaves for the next is read here. A file that holds
+one of hwnas's records is a `RecordFile`; files in other formats (weights, archives, journals of the
+device kit) are paths. The ledger, the journal and the metrics belong to `core/rundir.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwnas.controller.archive import FILES, Archive
+from hwnas.controller.remeasure import Closing
+from hwnas.controller.result import Candidate, SearchResult
+from hwnas.core.records import RecordFile, dump, load
+from hwnas.core.rundir import RunDir
+from hwnas.core.store import read_json, write_json
+from hwnas.interfaces import Evaluation
+from hwnas.latency.table import LatencyTable
+from hwnas.pipeline.outcomes import Exported, Results, Standalone
+from hwnas.predictors.blend import Blend
+from hwnas.predictors.evaluate import PredictorReport
+from hwnas.predictors.readers.hwnas import read_labels
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["Artifacts", "SearchFiles"]
+
+BASELINE = "random"  # folder of the baseline inside the search's folder
+VERSION = {"schema_version": 1}
+
+
+@dataclass(frozen=True)
+class SearchFiles:
+    """The folder of one search: of its main target, of another device, or of the baseline."""
+
+    folder: Path
+
+    @property
+    def owned(self) -> tuple[Path, ...]:
+        """Everything that stage `search` writes into the folder of the main search."""
+        parts = ("state.json", "fronts", "rounds", "closing", "devices", BASELINE)
+        files = (self.result.path, self.closing.path)
+        return (*(self.folder / name for name in (*FILES, *parts)), *files)
+
+    @property
+    def result(self) -> RecordFile[SearchResult]:
+        """Winner, best archs and fronts."""
+        return RecordFile(self.folder / "result.json", SearchResult)
+
+    @property
+    def closing(self) -> RecordFile[Closing]:
+        """How the re-measurement on the devices ended; absent where nothing was re-measured."""
+        return RecordFile(self.folder / "closing.json", Closing)
+
+    def round(self, number: int) -> Path:
+        """Folder of the archive of one round of search and re-measurement."""
+        return self.folder if number == 0 else self.folder / "rounds" / str(number)
+
+    def timings(self, device: str, number: int) -> Path:
+        """Folder in which the kit journals the timings of a round."""
+        return self.folder / "closing" / f"{number}-{device}"
+
+    def archive(self, space: SearchSpace) -> Archive:
+        """Everything that was priced, predicted and evaluated; of several rounds, the last one."""
+        closing = self.closing.read_if_there()
+        return Archive.load(self.round(closing.n_rounds - 1 if closing else 0), space)
+
+    def write_fronts(self, fronts: Mapping[str, tuple[Candidate, ...]]) -> None:
+        """One file per metric."""
+        for key, front in fronts.items():
+            rows = [dump(candidate, versioned=False) for candidate in front]
+            write_json(
+                self.folder / "fronts" / f"{key.replace('@', '-')}.json", VERSION | {"front": rows}
+            )
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """The files of a run folder; `search` is the name of the search that is meant."""
+
+    run: RunDir
+    search: str
+
+    def pattern(self, path: Path) -> str:
+        """A path as the ledger names it: relative to the run folder; may hold wildcards."""
+        return str(path.relative_to(self.run.root))
+
+    # --- the folder itself --------------------------------------------------------------------
+
+    @property
+    def config(self) -> Path:
+        """The configuration, as last used."""
+        return self.run.path("config.yaml")
+
+    @property
+    def environment(self) -> Path:
+        """Host and versions."""
+        return self.run.path("env.json")
+
+    @property
+    def report(self) -> Path:
+        """The HTML report of the search."""
+        return self.run.path(
+            "report.html" if self.search == "main" else f"report-{self.search}.html"
+        )
+
+    def training_round(self, name: str) -> tuple[Path, Path]:
+        """Configuration and run folder of a second training round."""
+        return self.run.path("rounds", f"{name}.yaml"), self.run.path("rounds", name)
+
+    # --- tables -------------------------------------------------------------------------------
+
+    def table(self, device: str) -> Path:
+        """A device's latency table."""
+        return self.run.path("tables", f"{device}.json")
+
+    def samples(self, device: str) -> Path:
+        """Folder in which the kit journals the timings of a device's table."""
+        return self.run.path("tables", device)
+
+    def read_table(self, device: str) -> LatencyTable:
+        """A device's latency table."""
+        return LatencyTable.load(self.table(device))
+
+    # --- supernet -----------------------------------------------------------------------------
+
+    @property
+    def supernet(self) -> Path:
+        """Weights of the trained supernet (safetensors)."""
+        return self.run.path("checkpoints", "supernet.safetensors")
+
+    @property
+    def training_steps(self) -> Path:
+        """Folder of the checkpoints that an interrupted training goes on from."""
+        return self.run.path("checkpoints", "steps")
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's event files."""
+        return self.run.path("tensorboard")
+
+    # --- labels -------------------------------------------------------------------------------
+
+    def labels(self, source: str = "supernet") -> Path:
+        """Labels of a source, `supernet` or `trained`."""
+        return self.run.path("labels", f"{source}.json")
+
+    @property
+    def label_steps(self) -> Path:
+        """Folder of the checkpoints of stand-alone trainings that make labels."""
+        return self.run.path("labels", "steps")
+
+    def read_labels(self, source: str = "supernet") -> list[Evaluation]:
+        """What stage `label` (or `label/trained`) wrote."""
+        return read_labels(self.labels(source))
+
+    def write_labels(self, source: str, evaluations: list[Evaluation]) -> None:
+        """Replace the labels of a source."""
+        rows = [dump(evaluation, versioned=False) for evaluation in evaluations]
+        write_json(self.labels(source), VERSION | {"labels": rows})
+
+    # --- predictor ----------------------------------------------------------------------------
+
+    @property
+    def predictor(self) -> Path:
+        """State of the fitted predictor (safetensors)."""
+        return self.run.path("predictor", "model.safetensors")
+
+    @property
+    def predictor_report(self) -> RecordFile[PredictorReport]:
+        """How the predictor did on held-out labels."""
+        return RecordFile(self.run.path("predictor", "report.json"), PredictorReport)
+
+    @property
+    def blend(self) -> RecordFile[Blend]:
+        """How supernet score and prediction are combined."""
+        return RecordFile(self.run.path("predictor", "blend.json"), Blend)
+
+    @property
+    def score_table(self) -> Path:
+        """Lookup table of the predictions of a (sub)space."""
+        return self.run.path("predictor", "lut.safetensors")
+
+    # --- search -------------------------------------------------------------------------------
+
+    def _in_search(self, *parts: str) -> Path:
+        return self.run.path("search", self.search, *parts)
+
+    @property
+    def main_search(self) -> SearchFiles:
+        """The search whose winner is deployed first."""
+        return SearchFiles(self._in_search())
+
+    @property
+    def baseline(self) -> SearchFiles:
+        """Random search at equal budgets."""
+        return SearchFiles(self._in_search(BASELINE))
+
+    def device_search(self, device: str) -> SearchFiles:
+        """The search for a further device that has one of its own."""
+        return SearchFiles(self._in_search("devices", device))
+
+    # --- networks -----------------------------------------------------------------------------
+
+    @property
+    def finetuned(self) -> Path:
+        """Folder of the fine-tuned networks."""
+        return self._in_search("finetuned")
+
+    def network(self, arch: Arch) -> Path:
+        """Fine-tuned weights of an arch (safetensors)."""
+        return self.finetuned / f"{arch.key}.safetensors"
+
+    def network_steps(self, arch: Arch) -> Path:
+        """Folder of the checkpoints of one fine-tuning."""
+        return self.finetuned / "steps" / arch.key
+
+    @property
+    def roles(self) -> Path:
+        """Which arch plays which role (`winner`, `largest`, ...)."""
+        return self.finetuned / "networks.json"
+
+    def read_roles(self) -> dict[str, Arch]:
+        """Archs by role."""
+        archs = read_json(self.roles)["networks"]
+        return {
+            role: load(Arch, arch, where=self.roles, versioned=False)
+            for role, arch in archs.items()
+        }
+
+    def write_roles(self, roles: Mapping[str, Arch]) -> None:
+        """Replace the archs by role."""
+        archs = {role: dump(arch, versioned=False) for role, arch in roles.items()}
+        write_json(self.roles, VERSION | {"networks": archs})
+
+    def standalone(self, arch: Arch) -> RecordFile[Standalone]:
+        """An arch of the search that was trained stand-alone."""
+        return RecordFile(self.finetuned / "alone" / f"{arch.key}.json", Standalone)
+
+    @property
+    def standalone_steps(self) -> Path:
+        """Folder of the checkpoints of stand-alone trainings."""
+        return self.finetuned / "alone" / "steps"
+
+    # --- export and verification --------------------------------------------------------------
+
+    @property
+    def exported(self) -> Path:
+        """Folder of the exported networks."""
+        return self._in_search("export")
+
+    def exported_network(self, arch: Arch) -> Path:
+        """Folder of the files of one network."""
+        return self.exported / arch.key
+
+    def onnx(self, arch: Arch) -> Path:
+        """The exported ONNX file of a network, which is timed and tested."""
+        return self.exported_network(arch) / "model.onnx"
+
+    @property
+    def exports(self) -> Path:
+        """What stage `export` wrote."""
+        return self.exported / "exports.json"
+
+    def read_exports(self) -> dict[str, tuple[Exported, ...]]:
+        """Exported formats by arch key, ONNX first."""
+        return {
+            key: tuple(load(Exported, row, where=self.exports, versioned=False) for row in rows)
+            for key, rows in read_json(self.exports)["exports"].items()
+        }
+
+    def write_exports(self, found: Mapping[str, list[Exported]]) -> None:
+        """Replace what is known of the exported formats."""
+        rows: dict[str, Any] = {
+            key: [dump(one, versioned=False) for one in formats] for key, formats in found.items()
+        }
+        write_json(self.exports, VERSION | {"exports": rows})
+
+    @property
+    def verification(self) -> Path:
+        """Folder of stage `verify`."""
+        return self._in_search("verify")
+
+    @property
+    def results(self) -> RecordFile[Results]:
+        """The closing table and its checks."""
+        return RecordFile(self.verification / "results.json", Results)
+
+    @property
+    def bundles(self) -> Path:
+        """Folder of the search's bundles."""
+        return self.run.path("bundles", self.search)
+
+    def bundle(self, device: str) -> Path:
+        """The bundle of a device."""
+        return self.bundles / device

@@ -1,0 +1,152 @@
+"""What stages find, as records that later stages, verbs and the report read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hwnas.controller.result import Candidate
+from hwnas.core.records import STRICT, dump
+from hwnas.exporters.manifest import ModelFile
+from hwnas.exporters.parity import ParityReport
+from hwnas.interfaces import Evaluation
+from hwnas.measure.limits import TimedLimit, timed_limits
+from hwnas.spaces.arch import Arch
+
+__all__ = ["Check", "Exported", "NetworkResult", "Results", "Standalone"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One format of one network. `files` are names in the arch's folder, the model first.
+
+    `parity` is None where the format cannot run on this host, `not_run` says why.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    model: ModelFile
+    files: tuple[str, ...]
+    parity: ParityReport | None
+    not_run: str = ""
+
+    def summary(self) -> dict[str, Any]:
+        """The row of a table."""
+        found: dict[str, Any] = {"format": self.model.format, "file": self.files[0]}
+        if self.parity is None:
+            return found | {"not run": self.not_run}
+        return found | {
+            "runtime": self.parity.runtime,
+            "relative difference": float(f"{self.parity.worst:.2e}"),
+            "agreement": round(self.parity.agreement, 4),
+            "passed": self.parity.passed,
+        }
+
+
+@dataclass(frozen=True)
+class Standalone:
+    """One arch that was trained stand-alone, and what the search thought of it.
+
+    All top-1 accuracies are on the same validation images.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    candidate: Candidate
+    supernet_top1: float
+    trained: Evaluation
+
+    def summary(self) -> dict[str, Any]:
+        """A row of the closing table."""
+        return {
+            "network": "trained stand-alone",
+            "arch": self.candidate.arch.key,
+            "predicted score": round(self.candidate.predicted, 4),
+            "supernet top1": round(self.supernet_top1, 4),
+            "trained top1": round(self.trained.top1, 4),
+        }
+
+
+@dataclass(frozen=True)
+class NetworkResult:
+    """One network on one device.
+
+    `repeat_noise`: how far timings of equal networks are apart, as a fraction: the larger of two
+    halves of this re-timing, and of this re-timing and the table's (on the table's own networks).
+    `measured_p95_ms`: what 95 % of the runs stay below. `constraint_met`: what was re-timed is
+    within its limits, or within the forecast's 90 % interval above them; None where the search had
+    no limit for this device.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    name: str
+    device: str
+    arch: Arch
+    test_top1: float
+    n_test_images: int
+    macs: int
+    params: int
+    forecast_ms: float
+    interval_ms: tuple[float, float]
+    measured_ms: float
+    repeat_noise: float
+    limit_ms: float | None
+    constraint_met: bool | None
+    measured_p95_ms: float | None = None
+    limit_p95_ms: float | None = None
+
+    @property
+    def forecast_error(self) -> float:
+        """Relative error of the forecast, signed."""
+        return self.forecast_ms / self.measured_ms - 1
+
+    @property
+    def timed_limits(self) -> tuple[TimedLimit, ...]:
+        """The latency limits of the search, against the re-timing."""
+        return timed_limits(
+            {"latency_ms": self.measured_ms, "latency_p95_ms": self.measured_p95_ms},
+            {"latency_ms": self.limit_ms, "latency_p95_ms": self.limit_p95_ms},
+            widening=self.interval_ms[1] / self.forecast_ms,
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The row of the closing table."""
+        return {
+            "name": self.name,
+            "test_top1": round(self.test_top1, 4),
+            "macs": self.macs,
+            "params": self.params,
+            "forecast_ms": round(self.forecast_ms, 5),
+            "measured_ms": round(self.measured_ms, 5),
+            "forecast_error": round(self.forecast_error, 4),
+            "limit_ms": None if self.limit_ms is None else round(self.limit_ms, 5),
+            "constraint_met": self.constraint_met,
+            "device": self.device,
+        }
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise and whether it holds."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    name: str
+    passed: bool
+    detail: str
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return dump(self, versioned=False)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a search comes down to: the closing table and its checks."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    networks: tuple[NetworkResult, ...]
+    checks: tuple[Check, ...]
+    predictor: dict[str, Any]

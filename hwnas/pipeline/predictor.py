@@ -1,0 +1,88 @@
+"""The configured predictor: which labels it learns and predicts, how it is built and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.interfaces import AccuracyPredictor, Evaluation, FloatArray, Proxy
+from hwnas.pipeline.evaluators import scores_of
+from hwnas.pipeline.project import Project
+from hwnas.predictors import REGISTRY as PREDICTORS
+from hwnas.predictors.blend import blend
+from hwnas.predictors.evaluate import cross_validated_rows, held_out_rows
+from hwnas.predictors.transfer import LabelSet, TransferPredictor
+
+__all__ = [
+    "also_learned",
+    "blend_for",
+    "build_predictor",
+    "held_out",
+    "learns_truth",
+    "load_predictor",
+]
+
+MIN_TRAINED = 12
+"""Stand-alone labels from which on the predictor learns them, and is not only judged by them: a
+fifth of them is held out at a time, and a fifth of the others again."""
+
+
+def learns_truth(project: Project) -> bool:
+    """Whether the predictor predicts stand-alone accuracy, and not supernet scores."""
+    return project.config.label.trained.n >= MIN_TRAINED
+
+
+def held_out(project: Project) -> tuple[list[Evaluation], NDArray[np.int64]]:
+    """The labels that the predictor predicts, and rows of those in the order of its report."""
+    seed = project.config.seed
+    if learns_truth(project):
+        evaluations = project.files.read_labels("trained")
+        return evaluations, cross_validated_rows(len(evaluations), seed=seed)
+    evaluations = project.files.read_labels()
+    return evaluations, held_out_rows(len(evaluations), seed=seed)[1]
+
+
+def also_learned(project: Project) -> list[Evaluation]:
+    """Labels of another source that the predictor learns besides those it predicts."""
+    return project.files.read_labels() if learns_truth(project) else []
+
+
+def build_predictor(project: Project) -> AccuracyPredictor:
+    """The configured predictor, not fitted."""
+    config = project.config.predictor
+    module = PREDICTORS.load(config.name)
+
+    def build(proxies: Sequence[Proxy] = ()) -> AccuracyPredictor:
+        predictor: AccuracyPredictor = module.build(
+            config, space=project.space, seed=project.config.seed, proxies=tuple(proxies)
+        )
+        return predictor
+
+    if not (inherited := also_learned(project)):
+        return build()
+    codes = project.space.codes([e.arch for e in inherited])
+    others = [LabelSet("supernet", codes, scores_of(inherited))]
+    return TransferPredictor(build, others, seed=project.config.seed)
+
+
+def load_predictor(project: Project) -> AccuracyPredictor:
+    """The fitted predictor."""
+    from safetensors.numpy import load_file
+
+    predictor = build_predictor(project)
+    predictor.load_state(load_file(project.files.predictor))
+    return predictor
+
+
+def blend_for(project: Project) -> Callable[[FloatArray, FloatArray, FloatArray], FloatArray]:
+    """The score of evaluated archs from predicted mean, its deviation and label, in the
+    predictions' unit.
+    """
+    fitted = project.files.blend.read()
+
+    def combine(mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:
+        return fitted.predicted.restore(blend(fitted, label, mean))
+
+    return combine

@@ -1,0 +1,47 @@
+"""Accuracy truth: the best archs of a search, each trained stand-alone from fresh weights.
+
+The supernet's score of an arch, and the predictor's, are estimates of this. Part of stage
+`finetune`: a stage of its own would make every finished run folder unfinished.
+"""
+
+from __future__ import annotations
+
+from hwnas.controller.result import Candidate
+from hwnas.core.progress import Progress
+from hwnas.pipeline.evaluators import alone_evaluator, evaluator
+from hwnas.pipeline.outcomes import Standalone
+from hwnas.pipeline.project import Project
+
+__all__ = ["read_standalone", "train_standalone"]
+
+
+def read_standalone(project: Project) -> tuple[Standalone, ...]:
+    """What was trained stand-alone so far, best score first."""
+    files = (project.files.standalone(candidate.arch) for candidate in _chosen(project))
+    return tuple(found for file in files if (found := file.read_if_there()) is not None)
+
+
+def train_standalone(project: Project, progress: Progress) -> None:
+    """Train and score the chosen archs; each is kept as soon as it is done."""
+    config = project.config
+    recipe = config.finetune.model_copy(update={"epochs": config.alone.epochs, "distillation": 0.0})
+    chosen = _chosen(project)
+    n_done = 0
+
+    def show(done: int, total: int, note: str = "") -> None:
+        progress(n_done * total + done, len(chosen) * total, f"stand-alone, {note}")
+
+    trained = alone_evaluator(project, recipe, project.files.standalone_steps, show)
+    inherited = evaluator(project)
+    for candidate in chosen:
+        found = Standalone(
+            candidate,
+            inherited.evaluate(candidate.arch).top1,
+            trained.evaluate(candidate.arch),
+        )
+        project.files.standalone(candidate.arch).write(found)
+        n_done += 1
+
+
+def _chosen(project: Project) -> tuple[Candidate, ...]:
+    return project.files.main_search.result.read().top[: project.config.alone.n]

@@ -1,0 +1,120 @@
+"""For which devices a search runs, what it found for each, and the networks that are compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from hwnas.controller.result import Candidate, SearchResult
+from hwnas.core.errors import UserError
+from hwnas.interfaces import Constraint
+from hwnas.pipeline.artifacts import SearchFiles
+from hwnas.pipeline.project import Project
+from hwnas.spaces.arch import Arch
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "constraints_for",
+    "constraints_on",
+    "load_network",
+    "networks",
+    "result_on",
+    "role_names",
+    "search_files",
+    "targets",
+    "winner_role",
+    "winners_by_device",
+]
+
+
+def targets(project: Project) -> tuple[str | None, ...]:
+    """Devices that have a search of their own; None: one search for all."""
+    return tuple(project.devices) if project.config.search.per_device else (None,)
+
+
+def search_files(project: Project, device: str | None) -> SearchFiles:
+    """The folder of a target's search; that of the first device is the main one."""
+    if device is None or device == project.first_device:
+        return project.files.main_search
+    return project.files.device_search(device)
+
+
+def result_on(project: Project, device: str) -> SearchResult:
+    """The search whose winner a device gets: its own, or the one for all."""
+    own = device if project.config.search.per_device else None
+    return search_files(project, own).result.read()
+
+
+def winners_by_device(project: Project) -> dict[str, Candidate]:
+    """The winner for every device, priced on all; that of the first where all share one."""
+    return {
+        target or project.first_device: search_files(project, target).result.read().winner
+        for target in targets(project)
+    }
+
+
+def constraints_on(project: Project, device: str) -> tuple[Constraint, ...]:
+    """The constraints under which a device's winner was found."""
+    return constraints_for(project, device if project.config.search.per_device else None)
+
+
+def constraints_for(project: Project, device: str | None) -> tuple[Constraint, ...]:
+    """All constraints, or those of one device and of none.
+
+    A device without a latency limit gets the project's, if that is a fraction of the largest arch.
+
+    Raises:
+        UserError: there is none that could be carried over.
+    """
+    given = project.config.search.constraints
+    if device is None:
+        return given
+    general = tuple(c for c in given if not c.metric.startswith("latency"))
+    latencies = [c for c in given if c.metric.startswith("latency")]
+    own = tuple(c for c in latencies if c.device == device)
+    if own or not latencies:
+        return (*general, *own)
+    fractions = [c for c in latencies if c.max_fraction_of_largest is not None]
+    if not fractions:
+        raise UserError(
+            f"no latency limit for device {device!r}",
+            expected="a constraint of its own, or one that is a fraction of the largest arch",
+            found="; ".join(f"{c.metric} on {c.device} <= {c.max} ms" for c in latencies),
+            where="search.constraints",
+            fix=f"add {{device: {device}, metric: latency_ms, max: ...}}",
+        )
+    return (*general, replace(fractions[0], device=device))
+
+
+# --- networks that are fine-tuned, exported and compared ------------------------------------------
+
+
+def winner_role(project: Project, device: str) -> str:
+    """`winner`, or `winner on DEVICE` where a further device has one of its own."""
+    is_own = project.config.search.per_device and device != project.first_device
+    return f"winner on {device}" if is_own else "winner"
+
+
+def role_names(project: Project) -> tuple[str, ...]:
+    """Every network that is fine-tuned, exported and compared."""
+    winners = dict.fromkeys(winner_role(project, device) for device in project.devices)
+    return (*winners, "largest", "smallest", "random search", "random subnet")
+
+
+def networks(project: Project) -> dict[str, Arch]:
+    """The archs that stage `finetune` trained, by role; one arch may play several roles."""
+    archs = project.files.read_roles()
+    return {role: archs[role] for role in role_names(project)}
+
+
+def load_network(project: Project, arch: Arch) -> torch.nn.Module:
+    """A fine-tuned network in eval mode."""
+    from safetensors.torch import load_file
+
+    from hwnas.nets.subnet import build_subnet
+
+    model = build_subnet(project.space, arch)
+    model.load_state_dict(load_file(project.files.network(arch)))
+    return model.eval()
