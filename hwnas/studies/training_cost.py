@@ -1,14 +1,18 @@
-"""What stage `train` will take, told from steps that are timed now, on invented images."""
+"""Estimates time and memory of supernet training by timing a few real steps on synthetic images."""
 
 from __future__ import annotations
 
 import logging
 import os
+from typing import TYPE_CHECKING
 
 from hwnas.core.errors import UserError
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.stages.train import latency_devices
+
+if TYPE_CHECKING:
+    from hwnas.training.rehearsal import Rehearsal
 
 __all__ = ["tell_training_cost"]
 
@@ -26,14 +30,35 @@ def tell_training_cost(project: Project, processes: int | None = None) -> None:
     Raises:
         UserError: a batch does not divide among them.
     """
-    import torch
-
-    from hwnas.training.rehearsal import FEW, N_TIMED, rehearse
-
-    config, train = project.config, project.config.train
     n_processes = processes or int(os.environ.get("WORLD_SIZE", "1"))
-    n_parts = n_processes * train.accumulation
-    part, rest = divmod(train.batch_size, n_parts)
+    part = _images_per_part(project, n_processes)
+    _tell_plan(project, n_processes, part)
+    missing = [d for d in latency_devices(project) if not project.files.table(d).exists()]
+    if missing:
+        log.info("not measured: training needs the latency table of %s first", ", ".join(missing))
+        return
+    found = _time_steps(project, part)
+    accumulation = project.config.train.accumulation
+    step_s = found.seconds * accumulation * part / found.n_images
+    log.info(
+        "extrapolated: memory %s per process (by images of a part), %.2f s per step (by images of "
+        "a process), %s in all on %d of this machine's kind",
+        _gib(found.peak_bytes_of(part)),
+        step_s,
+        _duration(step_s * project.config.train.steps),
+        n_processes,
+    )
+    log.info(
+        "not included: reading and augmenting images, the curves, checkpoints, communication "
+        "between processes%s",
+        ", the teacher" if project.config.train.teacher is not None else "",
+    )
+
+
+def _images_per_part(project: Project, n_processes: int) -> int:
+    """Images that one process takes at a time."""
+    train = project.config.train
+    part, rest = divmod(train.batch_size, n_processes * train.accumulation)
     if rest or part < 2:
         raise UserError(
             "a batch does not divide evenly among the processes",
@@ -42,7 +67,11 @@ def tell_training_cost(project: Project, processes: int | None = None) -> None:
             found=f"batch_size {train.batch_size}",
             where="train.batch_size",
         )
-    px = project.space.macro.resolutions
+    return part
+
+
+def _tell_plan(project: Project, n_processes: int, part: int) -> None:
+    train, px = project.config.train, project.space.macro.resolutions
     log.info(
         "plan: %s steps of %s images at %d to %d px, by sampler %s; %d process%s, in each "
         "%d part%s of %d images one after the other",
@@ -57,23 +86,30 @@ def tell_training_cost(project: Project, processes: int | None = None) -> None:
         "s" * (train.accumulation > 1),
         part,
     )
-    metrics = prices(project)
-    missing = [d for d in latency_devices(project) if f"latency_ms@{d}" not in metrics]
-    if missing:
-        log.info("not measured: training needs the latency table of %s first", ", ".join(missing))
-        return
+
+
+def _time_steps(project: Project, part: int) -> Rehearsal:
+    """Time a few training steps, on fewer images than a part where a CPU would take minutes."""
+    import torch
+
+    from hwnas.training.rehearsal import FEW, N_TIMED, rehearse
+
+    config, device = project.config, project.accelerator
     torch.set_num_threads(config.threads)
-    device = project.accelerator
     n_images = part if device.type == "cuda" else min(part, MOST_IMAGES_CPU)
     supernet = project.new_supernet()
     found = rehearse(
-        supernet, train, n_images=n_images, seed=config.seed, metrics=metrics, device=device
+        supernet,
+        config.train,
+        n_images=n_images,
+        seed=config.seed,
+        metrics=prices(project),
+        device=device,
     )
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     log.info(
-        "measured: on this %s, %d thread%s, a step of %d networks (%s weights) on %d invented "
+        "measured: on this %s, %d thread%s, a step of %d networks (%s weights) on %d synthetic "
         "images takes %.2f s (mean of %d, after one of %d images) and %s of memory",
-        where,
+        torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         config.threads,
         "s" * (config.threads > 1),
         found.n_networks,
@@ -84,20 +120,7 @@ def tell_training_cost(project: Project, processes: int | None = None) -> None:
         FEW,
         _gib(found.peak_bytes),
     )
-    step_s = found.seconds * train.accumulation * part / found.n_images
-    log.info(
-        "extrapolated: memory %s per process (by images of a part), %.2f s per step (by images of "
-        "a process), %s in all on %d of this machine's kind",
-        _gib(found.peak_bytes_of(part)),
-        step_s,
-        _duration(step_s * train.steps),
-        n_processes,
-    )
-    log.info(
-        "not in it: reading and augmenting images, the curves, checkpoints, what processes say "
-        "to each other%s",
-        ", the teacher" if train.teacher is not None else "",
-    )
+    return found
 
 
 def _gib(n_bytes: float) -> str:

@@ -72,7 +72,7 @@ def test_a_plan_says_what_was_measured_and_what_was_not(tmp_path, caplog):
     text = caplog.text
     assert "200 steps of 64 images at 16 to 24 px" in text
     assert "2 parts of 32 images" in text
-    assert "4 networks" in text and "on 16 invented images" in text
+    assert "4 networks" in text and "on 16 synthetic images" in text
     measured, step = (
         float(re.search(pattern, text)[1])
         for pattern in (r"images takes ([\d.]+) s", r"([\d.]+) s per step")
