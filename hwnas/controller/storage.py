@@ -12,7 +12,10 @@ from hwnas.core.records import SCHEMA_VERSION
 from hwnas.core.store import read_json, write_json
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["Progressed", "SearchFolder"]
+__all__ = ["STATE", "Progressed", "SearchFolder"]
+
+STATE = "state.json"
+"""File that says how much of the archive counts."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class SearchFolder:
         Raises:
             UserError: the folder holds another search.
         """
-        path = self.path / "state.json"
+        path = self.path / STATE
         if not path.exists():
             for name in FILES:  # of a first save that was never finished
                 (self.path / name).unlink(missing_ok=True)
@@ -72,4 +75,4 @@ class SearchFolder:
         """Append what is new in the archive, then say that it counts."""
         archive.append_to(self.path)
         state = {"schema_version": SCHEMA_VERSION, "fingerprint": self.fingerprint}
-        write_json(self.path / "state.json", state | vars(progressed), indent=None)
+        write_json(self.path / STATE, state | vars(progressed), indent=None)

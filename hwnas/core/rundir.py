@@ -78,12 +78,17 @@ class RunDir:
         with exclusive_lock(self.path(".lock"), owner=owner):
             yield
 
+    @property
+    def journal_file(self) -> Path:
+        """Where evaluations are journaled."""
+        return self.path("journal.jsonl")
+
     # --- journal and metrics ------------------------------------------------------------------
 
     def journal(self, kind: str, row: dict[str, Any]) -> None:
         """Append one fsynced line {kind, ...row}: an input that later steps rely on."""
         row = {"kind": kind, **row}
-        append_jsonl(self.path("journal.jsonl"), {**row, "check": content_hash(row)})
+        append_jsonl(self.journal_file, {**row, "check": content_hash(row)})
 
     def journaled(self, kind: str) -> list[dict[str, Any]]:
         """All journal rows of a kind, in the order written.
@@ -91,7 +96,7 @@ class RunDir:
         Raises:
             UserError: a line is broken, or is not as it was written.
         """
-        path = self.path("journal.jsonl")
+        path = self.journal_file
         rows = read_jsonl(path)
         for number, row in enumerate(rows, start=1):
             check = row.pop("check", None)

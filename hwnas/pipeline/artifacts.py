@@ -15,6 +15,7 @@ from typing import Any
 from hwnas.controller.archive import FILES, Archive
 from hwnas.controller.remeasure import Closing
 from hwnas.controller.result import Candidate, SearchResult
+from hwnas.controller.storage import STATE
 from hwnas.core.records import RecordFile, dump, load
 from hwnas.core.rundir import RunDir
 from hwnas.core.store import read_json, write_json
@@ -42,7 +43,7 @@ class SearchFiles:
     @property
     def owned(self) -> tuple[Path, ...]:
         """Everything that stage `search` writes into the folder of the main search."""
-        parts = ("state.json", "fronts", "rounds", "closing", "devices", BASELINE)
+        parts = (STATE, "fronts", "rounds", "closing", "devices", BASELINE)
         files = (self.result.path, self.closing.path)
         return (*(self.folder / name for name in (*FILES, *parts)), *files)
 

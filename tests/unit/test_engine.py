@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import grimp
 import pytest
 
 from hwnas.core.errors import UserError
@@ -224,19 +223,3 @@ def test_a_missing_file_is_found_before_the_first_stage(
     with pytest.raises(UserError, match=f"needs a file[\\s\\S]*/no/such[\\s\\S]*{setting}"):
         execute(stages_of(project), project.run)
     assert project.run.ledger() == {}
-
-
-def test_modules_of_the_pipeline_lie_on_at_most_eight_floors():
-    imports = grimp.build_graph("hwnas")
-    floors: dict[str, int] = {}
-
-    def floor(module: str) -> int:
-        if module not in floors:
-            below = imports.find_modules_directly_imported_by(module)
-            inside = [name for name in below if name.startswith("hwnas.pipeline.")]
-            floors[module] = 1 + max(map(floor, inside), default=0)
-        return floors[module]
-
-    modules = [name for name in imports.modules if name.startswith("hwnas.pipeline.")]
-    assert len(modules) > 15
-    assert max(map(floor, modules)) <= 8, floors
