@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump, load
 from hwnas.core.store import read_json, write_bytes, write_json
-from hwnas.interfaces import AccuracyPredictor, Evaluation, FloatArray, Proxy
+from hwnas.interfaces import AccuracyPredictor, Evaluation, FloatArray, PredictorContext, Proxy
 from hwnas.pipeline.evaluators import evaluator, half_scores, scores_of
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.stages.label import labelled, trained_labels
@@ -103,10 +103,8 @@ def build_predictor(project: Project) -> AccuracyPredictor:
     module = PREDICTORS.load(config.name)
 
     def build(proxies: Sequence[Proxy] = ()) -> AccuracyPredictor:
-        predictor: AccuracyPredictor = module.build(
-            config, space=project.space, seed=project.config.seed, proxies=tuple(proxies)
-        )
-        return predictor
+        context = PredictorContext(project.space, project.config.seed, tuple(proxies))
+        return module.build(config, context)
 
     if not (inherited := _also_learned(project)):
         return build()

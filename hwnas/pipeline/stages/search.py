@@ -18,7 +18,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress, silent
 from hwnas.core.records import dump, load
 from hwnas.core.store import file_hash, read_json, write_json
-from hwnas.interfaces import Constraint, CostMetric, Evaluation, FloatArray
+from hwnas.interfaces import Constraint, CostMetric, Evaluation, FloatArray, SearcherContext
 from hwnas.measure.profile import time_networks
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.evaluators import JournaledEvaluator, evaluator, scores_of, tabular_rescoring
@@ -206,7 +206,7 @@ def _search_one(
         known = {f"latency_ms@{name}": metric for name, metric in latencies.items()}
         return run_search(
             project.space,
-            module.build(searcher_config, space=project.space, seed=seed),
+            module.build(searcher_config, SearcherContext(project.space, seed)),
             predict=predict,
             metrics={**metrics, **known},
             config=config,
