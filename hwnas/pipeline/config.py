@@ -17,6 +17,7 @@ from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.latency.config import ProfileConfig
 from hwnas.nets.proxies import REGISTRY as PROXIES
 from hwnas.predictors import REGISTRY as PREDICTORS
+from hwnas.predictors.readers import REGISTRY as READERS
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.spaces import REGISTRY as SPACES
 from hwnas.spaces.load import space_data
@@ -44,6 +45,7 @@ REGISTRIES = {
         SAMPLERS,
         PROXIES,
         PREDICTORS,
+        READERS,
         SEARCHERS,
         TRANSPORTS,
         EXPORTERS,
