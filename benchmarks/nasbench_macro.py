@@ -27,7 +27,7 @@ from hwnas.core.env import host_facts
 from hwnas.core.rng import rng
 from hwnas.core.stats import kendall_tau
 from hwnas.core.store import append_jsonl, read_jsonl
-from hwnas.interfaces import FloatArray
+from hwnas.interfaces import DatasetContext, FloatArray
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.cost import cost
 from hwnas.studies.compare_predictors import Labels, labels_of_file
@@ -85,7 +85,7 @@ def main() -> None:
         torch.set_num_threads(1)
     labels = labels_of_file(options.data / "nas_bench_macro/cifar10.json")
     os.environ["HWNAS_DATA"] = str(options.data)
-    data = cifar10.build(cifar10.Config(), seed=options.seed, n_workers=options.workers)
+    data = cifar10.build(cifar10.Config(), DatasetContext(options.seed, options.workers))
     steps = options.epochs * (N_TRAIN // BATCH)
     work = options.work / f"epochs{options.epochs}-seed{options.seed}"
 

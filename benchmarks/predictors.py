@@ -27,6 +27,7 @@ import numpy as np
 from hwnas.core.rng import rng
 from hwnas.core.stats import kendall_tau
 from hwnas.core.store import append_jsonl, read_jsonl
+from hwnas.interfaces import PredictorContext
 from hwnas.predictors import REGISTRY, distilled, gcn
 from hwnas.predictors.blend import blend, few_shot_blend
 from hwnas.studies.compare_predictors import (
@@ -84,7 +85,7 @@ def noise(path: Path, seeds: int, n_fit: int = 400) -> Cell:
         order = rng(seed, "benchmarks/split").permutation(len(labels.codes))
         own, others = order[:n_fit], order[n_fit:]
         seen = noisy(labels, 1.0, seed)
-        predictor = gcn.build(gcn.Config(), space=labels.space, seed=seed)
+        predictor = gcn.build(gcn.Config(), PredictorContext(labels.space, seed))
         predictor.fit(labels.codes[own], seen[own])
         taus = [kendall_tau(seen, labels.scores)]
         for part in (own, others):
@@ -103,7 +104,7 @@ def few_shot(path: Path, seeds: int, n_fit: int = 30) -> Cell:
         supernet = noisy(labels, 1.5, seed)
 
         def build(seed: int = seed) -> Any:
-            return gcn.build(gcn.Config(), space=labels.space, seed=seed)
+            return gcn.build(gcn.Config(), PredictorContext(labels.space, seed))
 
         predictor, fitted = few_shot_blend(
             build, labels.codes[few], labels.scores[few], supernet[few], seed=seed
@@ -122,8 +123,8 @@ def speed(path: Path, n_fit: int = 100, n_archs: int = 200_000) -> Cell:
     labels = labels_of_file(path)
     space = labels.space
     order = rng(0, "benchmarks/split").permutation(len(labels.codes))
-    student = distilled.build(distilled.Config(), space=space, seed=0)
-    teacher = gcn.build(gcn.Config(), space=space, seed=0)
+    student = distilled.build(distilled.Config(), PredictorContext(space, 0))
+    teacher = gcn.build(gcn.Config(), PredictorContext(space, 0))
     found: Cell = {}
     for name, predictor in (("gcn", teacher), ("distilled", student)):
         begin = time.process_time()

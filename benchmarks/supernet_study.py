@@ -33,7 +33,7 @@ from hwnas.core.env import host_facts
 from hwnas.core.rng import rng
 from hwnas.core.stats import kendall_tau
 from hwnas.core.store import read_json, write_json
-from hwnas.interfaces import CostMetric, DataModule, FloatArray
+from hwnas.interfaces import CostMetric, DataModule, DatasetContext, FloatArray
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.table import LatencyTable
 from hwnas.nets.definition import timm_names
@@ -96,7 +96,7 @@ def study_archs(space: SearchSpace) -> list[Arch]:
 
 def truth(checkpoints: Path) -> Row:
     """Every arch trained alone, from every seed."""
-    space, data = study_space(), digits.build(DATA, seed=0)
+    space, data = study_space(), digits.build(DATA, DatasetContext(0))
     recipe = FinetuneConfig(
         epochs=10,
         batch_size=BATCH,
@@ -147,7 +147,7 @@ def cell(
         },
         where=row,
     )
-    data = digits.build(DATA, seed=0)
+    data = digits.build(DATA, DatasetContext(0))
     supernet = Supernet(space, seed=seed, weak=weak)
     started = time.process_time()
     trained = train_supernet(

@@ -68,7 +68,7 @@ def small_config(name: str, folder: Path) -> StrictModel:
     if name == "digits":
         return module.Config()
     if name in ("cifar10", "cifar100"):
-        n_classes = module.CLASSES
+        n_classes = module.Config.N_CLASSES
         archives(folder / name, n_classes, n_train=200 // n_classes + 6, n_test=4)
         return module.Config(root=root, n_val=2 * n_classes)
     if name == "npz_jpeg":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hwnas.interfaces import DatasetContext
 from hwnas.spaces import mobilenet_tiny
 from hwnas.training.config import CalibrationConfig, TrainConfig
 from hwnas.training.datasets import digits
@@ -10,7 +11,9 @@ from hwnas.training.samplers import sandwich
 SPACE = mobilenet_tiny.build(
     mobilenet_tiny.Config(resolutions=(8, 10), width_mult=0.25), num_classes=10
 )
-DATA = digits.build(digits.Config(base_px=10, val_fraction=0.45, test_fraction=0.45), seed=0)
+DATA = digits.build(
+    digits.Config(base_px=10, val_fraction=0.45, test_fraction=0.45), DatasetContext(0)
+)
 METRICS = {"macs": lambda codes: codes.sum(axis=1).astype(float)}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.core.pareto import hypervolume_2d
-from hwnas.interfaces import FloatArray
+from hwnas.interfaces import FloatArray, SearcherContext
 from hwnas.searchers import REGISTRY
 from search_parts.cells import Cells, Settings
 from search_parts.ofa_finder import ofa_points
@@ -28,7 +28,7 @@ def searched(name: str, **settings: Any) -> Points:
 
     def points(problem: Problem, n: int, seed: int) -> FloatArray:
         module = REGISTRY.load(name)
-        searcher = module.build(module.Config(**settings), space=problem.space, seed=seed)
+        searcher = module.build(module.Config(**settings), SearcherContext(problem.space, seed))
         told: list[FloatArray] = []
         while (missing := n - sum(map(len, told))) and len(
             codes := searcher.ask(min(100, missing))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.core.rng import rng
-from hwnas.interfaces import AccuracyPredictor, FloatArray
+from hwnas.interfaces import AccuracyPredictor, FloatArray, PredictorContext
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.table import LatencyTable
 from hwnas.latency.validation import row_prices
@@ -61,7 +61,7 @@ def load_problem(settings: Settings, predictor: str) -> Problem:
     records = open_records(path, settings=RESOLUTIONS).records()
     module = REGISTRY.load(predictor)
     config = module.Config(has_costs=False) if predictor == "ridge" else module.Config()
-    fitted: AccuracyPredictor = module.build(config, space=space, seed=0)
+    fitted: AccuracyPredictor = module.build(config, PredictorContext(space, 0))
     fitted.fit(records.codes, records.scores)
     return Problem(space, fitted, *_latency(settings.table, space))
 

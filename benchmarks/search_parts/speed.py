@@ -12,7 +12,7 @@ import numpy as np
 from hwnas.controller.config import SearchConfig
 from hwnas.controller.controller import run_search
 from hwnas.controller.scorer import Predict
-from hwnas.interfaces import Constraint, FloatArray
+from hwnas.interfaces import Constraint, FloatArray, SearcherContext
 from hwnas.searchers import REGISTRY
 from hwnas.spaces.index import enumerate_ops, op_sum
 from hwnas.spaces.space import Codes
@@ -82,7 +82,7 @@ def _search(problem: Problem, predict: Predict, n: int, generation: int) -> None
     with tempfile.TemporaryDirectory() as folder:
         run_search(
             problem.space,
-            module.build(module.Config(), space=problem.space, seed=0),
+            module.build(module.Config(), SearcherContext(problem.space, 0)),
             predict=predict,
             metrics={f"latency_ms@{problem.device}": problem.latency_ms},
             config=SearchConfig(
@@ -95,7 +95,7 @@ def _search(problem: Problem, predict: Predict, n: int, generation: int) -> None
 
 def _foreign(problem: Problem, name: str, n: int) -> int:
     module = REGISTRY.load(name)
-    searcher = module.build(module.Config(objective="front"), space=problem.space, seed=0)
+    searcher = module.build(module.Config(objective="front"), SearcherContext(problem.space, 0))
     done = 0
     while done < n:
         codes = searcher.ask(100)

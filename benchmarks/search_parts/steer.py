@@ -12,7 +12,7 @@ import numpy as np
 from hwnas.controller.config import SearchConfig
 from hwnas.controller.controller import run_search
 from hwnas.devices.spec import load_device, load_transport
-from hwnas.interfaces import Constraint
+from hwnas.interfaces import Constraint, SearcherContext
 from hwnas.latency.config import ProfileConfig
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.table import LatencyTable
@@ -107,7 +107,7 @@ def _one(problem: Problem, fraction: float, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         result = run_search(
             problem.space,
-            policy_gradient.build(policy_gradient.Config(), space=problem.space, seed=seed),
+            policy_gradient.build(policy_gradient.Config(), SearcherContext(problem.space, seed)),
             predict=problem.predictor.predict,
             metrics={key: problem.latency_ms},
             config=SearchConfig(

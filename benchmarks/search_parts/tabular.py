@@ -15,7 +15,7 @@ from hwnas.controller.config import SearchConfig
 from hwnas.controller.constraints import metric_key
 from hwnas.controller.controller import run_search
 from hwnas.core.rng import rng
-from hwnas.interfaces import Constraint, CostMetric, FloatArray
+from hwnas.interfaces import Constraint, CostMetric, FloatArray, PredictorContext, SearcherContext
 from hwnas.pipeline.costs import cost_metrics
 from hwnas.pipeline.evaluators import tabular_rescoring
 from hwnas.predictors import gp
@@ -127,7 +127,7 @@ def _one(
     """
     warnings.simplefilter("ignore")  # a kernel's hyperparameter at its bound
     space = records.space
-    searcher = policy_gradient.build(policy_gradient.Config(), space=space, seed=seed)
+    searcher = policy_gradient.build(policy_gradient.Config(), SearcherContext(space, seed))
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         result = run_search(
@@ -146,7 +146,9 @@ def _one(
             seed=seed,
             folder=Path(folder),
             rescoring=tabular_rescoring(
-                records, space, lambda: gp.build(gp.Config(has_costs=True), space=space, seed=seed)
+                records,
+                space,
+                lambda: gp.build(gp.Config(has_costs=True), PredictorContext(space, seed)),
             ),
         )
     seconds = time.perf_counter() - begin

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import typer
 
 from hwnas.cli.options import FormatOption
 from hwnas.cli.output import Format, emit
+
+if TYPE_CHECKING:
+    from hwnas.core.registry import Variant
 
 __all__ = ["register"]
 
@@ -20,6 +24,7 @@ class Kind(str, Enum):
     samplers = "samplers"
     proxies = "proxies"
     predictors = "predictors"
+    readers = "readers"
     searchers = "searchers"
     transports = "transports"
     runtimes = "runtimes"
@@ -43,22 +48,24 @@ def list_kind(kind: Kind, format: FormatOption = Format.table) -> None:
             {"name": name, "summary": _header(resource(*parts, f"{name}.yaml").read_text())}
             for name in resource_names("/".join(parts), ".yaml")
         ]
-    elif kind is Kind.runtimes:
-        from hwnas.devices.runtimes import describe_runtime, runtime_names
-
-        rows = [
-            {"name": v.name, "summary": v.summary, "available": v.install or "yes"}
-            for v in map(describe_runtime, runtime_names())
-        ]
     else:
-        from hwnas.pipeline.config import REGISTRIES
-
-        registry = next(r for r in REGISTRIES.values() if r.plural == kind.value)
         rows = [
-            {"name": v.name, "summary": v.summary, "available": v.install or "yes"}
-            for v in map(registry.describe, registry.names)
+            {"name": v.name, "summary": v.summary, "available": v.available, "from": v.package}
+            for v in _variants(kind)
         ]
     emit(rows, format=format)
+
+
+def _variants(kind: Kind) -> list[Variant]:
+    """Those that can be chosen, then those of other packages that cannot."""
+    if kind is Kind.runtimes:
+        from hwnas.devices.runtimes import describe_runtime, runtime_names
+
+        return [describe_runtime(name) for name in runtime_names()]
+    from hwnas.pipeline.config import REGISTRIES
+
+    registry = next(r for r in REGISTRIES.values() if r.plural == kind.value)
+    return [*map(registry.describe, registry.names), *registry.problems]
 
 
 def _header(text: str) -> str:

@@ -42,7 +42,8 @@ def emit(
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
     width = None if sys.stdout.isatty() else 160
-    Console(file=sys.stdout, width=width).print(table)
+    # cells are text, never markup: rich would swallow the extra of `hwnas[ncnn]`
+    Console(file=sys.stdout, width=width, markup=False, emoji=False).print(table)
 
 
 def _cell(value: Any) -> str:

@@ -84,7 +84,7 @@ def settled(section: BaseModel) -> dict[str, Any]:
     return plain
 
 
-def variant(registry: Registry) -> Any:
+def variant(registry: Registry[Any]) -> Any:
     """Annotation of a section `{name: X, ...}` that is validated by `X.Config` from `registry`."""
 
     def choose(value: Any) -> BaseModel:
@@ -105,7 +105,7 @@ def variant(registry: Registry) -> Any:
     return Annotated[SerializeAsAny[BaseModel], BeforeValidator(choose), registry]
 
 
-def _names(registry: Registry) -> dict[str, Any]:
+def _names(registry: Registry[Any]) -> dict[str, Any]:
     return {"names": ", ".join(registry.names)}
 
 

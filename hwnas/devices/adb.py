@@ -33,7 +33,7 @@ class Config(StrictModel):
     before: str = Field("", description="shell command that prepares it")
 
 
-def build(config: Config, *, device: DeviceSpec) -> Transport:
+def build(config: Config, device: DeviceSpec) -> Transport:
     """The transport to the phone; connects when it is used."""
     return RemoteKit(_Adb(config), device, config.folder, config.python, config.before)
 

@@ -22,7 +22,7 @@ class Config(StrictModel):
     name: Literal["local"] = "local"
 
 
-def build(config: Config, *, device: DeviceSpec) -> Transport:
+def build(config: Config, device: DeviceSpec) -> Transport:
     """The transport to this machine."""
     return _Local(device)
 

@@ -23,7 +23,7 @@ class Config(StrictModel):
     name: Literal["offline"] = "offline"
 
 
-def build(config: Config, *, device: DeviceSpec) -> Transport:
+def build(config: Config, device: DeviceSpec) -> Transport:
     """The transport that asks the user to carry files."""
     return _Offline()
 

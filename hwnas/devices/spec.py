@@ -57,8 +57,7 @@ def open_transport(device: DeviceSpec) -> Transport:
 
 
 def _build(device: DeviceSpec, settings: BaseModel) -> Transport:
-    transport: Transport = REGISTRY.load(device.transport).build(settings, device=device)
-    return transport
+    return REGISTRY.load(device.transport).build(settings, device)
 
 
 def _read(name_or_path: str) -> tuple[DeviceSpec, BaseModel]:

@@ -38,7 +38,7 @@ class Config(StrictModel):
     before: str = Field("", description="shell command that prepares it: `. ~/venv/bin/activate`")
 
 
-def build(config: Config, *, device: DeviceSpec) -> Transport:
+def build(config: Config, device: DeviceSpec) -> Transport:
     """The transport to the board; connects when it is used."""
     return RemoteKit(_Ssh(config), device, config.folder, config.python, config.before)
 

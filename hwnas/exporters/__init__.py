@@ -1,8 +1,9 @@
 """Deployable formats of a trained subnet, one file each; parity; the bundle that ships them."""
 
 from hwnas.core.registry import Registry
+from hwnas.interfaces import ExporterModule
 
-REGISTRY = Registry(
+REGISTRY = Registry[ExporterModule](
     kind="exporter",
     package="hwnas.exporters",
     infrastructure=frozenset(
@@ -18,6 +19,7 @@ REGISTRY = Registry(
             "samples",
         }
     ),
+    contract=ExporterModule,
 )
 
 __all__ = ["REGISTRY"]

@@ -18,6 +18,7 @@ from hwnas.latency.config import ProfileConfig
 from hwnas.measure.limits import VerifyConfig
 from hwnas.nets.proxies import REGISTRY as PROXIES
 from hwnas.predictors import REGISTRY as PREDICTORS
+from hwnas.predictors.readers import REGISTRY as READERS
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.spaces import REGISTRY as SPACES
 from hwnas.spaces.load import space_data
@@ -45,6 +46,7 @@ REGISTRIES = {
         SAMPLERS,
         PROXIES,
         PREDICTORS,
+        READERS,
         SEARCHERS,
         TRANSPORTS,
         EXPORTERS,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.interfaces import AccuracyPredictor, Evaluation, FloatArray, Proxy
+from hwnas.interfaces import AccuracyPredictor, Evaluation, FloatArray, PredictorContext, Proxy
 from hwnas.pipeline.evaluators import scores_of
 from hwnas.pipeline.project import Project
 from hwnas.predictors import REGISTRY as PREDICTORS
@@ -55,10 +55,8 @@ def build_predictor(project: Project) -> AccuracyPredictor:
     module = PREDICTORS.load(config.name)
 
     def build(proxies: Sequence[Proxy] = ()) -> AccuracyPredictor:
-        predictor: AccuracyPredictor = module.build(
-            config, space=project.space, seed=project.config.seed, proxies=tuple(proxies)
-        )
-        return predictor
+        context = PredictorContext(project.space, project.config.seed, tuple(proxies))
+        return module.build(config, context)
 
     if not (inherited := also_learned(project)):
         return build()

@@ -22,7 +22,7 @@ from hwnas.core.records import SCHEMA_VERSION, dump, sparse
 from hwnas.core.rundir import RunDir
 from hwnas.core.store import explained, read_json, write_json, write_text
 from hwnas.devices.spec import load_device, load_transport
-from hwnas.interfaces import DataModule, DeviceSpec, Split, Transport
+from hwnas.interfaces import DataModule, DatasetContext, DeviceSpec, Split, Transport
 from hwnas.latency.estimator import TableEstimator
 from hwnas.pipeline.artifacts import Artifacts
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
@@ -71,10 +71,7 @@ class Project:
     def data(self) -> DataModule:
         """The data set with its splits."""
         module = DATASETS.load(self.config.data.name)
-        data: DataModule = module.build(
-            self.config.data, seed=self.config.seed, n_workers=self.config.workers
-        )
-        return data
+        return module.build(self.config.data, DatasetContext(self.config.seed, self.config.workers))
 
     @cached_property
     def accelerator(self) -> torch.device:
@@ -92,9 +89,7 @@ class Project:
         """The search space, with the first and last layer that the data set needs, restricted."""
         in_channels, num_classes = DATASETS.load(self.config.data.name).ends(self.config.data)
         module = SPACES.load(self.config.space.name)
-        space: SearchSpace = module.build(
-            self.config.space, num_classes=num_classes, in_channels=in_channels
-        )
+        space = module.build(self.config.space, num_classes=num_classes, in_channels=in_channels)
         return space.restrict(self.config.restrict)
 
     def metadata(self, arch: Arch | None = None) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Accuracy predictors: they learn scores of archs from labels. One file per variant."""
 
 from hwnas.core.registry import Registry
+from hwnas.interfaces import PredictorModule
 
-REGISTRY = Registry(
+REGISTRY = Registry[PredictorModule](
     kind="predictor",
     package="hwnas.predictors",
     infrastructure=frozenset(
@@ -24,6 +25,7 @@ REGISTRY = Registry(
             "transfer",
         }
     ),
+    contract=PredictorModule,
 )
 
 __all__ = ["REGISTRY"]

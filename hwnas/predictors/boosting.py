@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Literal
 
@@ -11,10 +10,9 @@ from pydantic import Field
 
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import stable_seed
-from hwnas.interfaces import AccuracyPredictor, FloatArray, Proxy
+from hwnas.interfaces import AccuracyPredictor, FloatArray, PredictorContext
 from hwnas.predictors.labels import spread_factor
 from hwnas.predictors.tabular import Model, TabularPredictor
-from hwnas.spaces.space import SearchSpace
 
 __all__ = ["Config", "build"]
 
@@ -31,12 +29,10 @@ class Config(StrictModel):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
 
 
-def build(
-    config: Config, *, space: SearchSpace, seed: int, proxies: Sequence[Proxy] = ()
-) -> AccuracyPredictor:
-    """Gradient boosting for `space`, not fitted yet."""
-    regress = partial(_regress, config=config, seed=stable_seed(seed, "boosting") % 2**32)
-    return TabularPredictor(space, regress=regress, has_costs=config.has_costs, proxies=proxies)
+def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
+    """Gradient boosting for the space, not fitted yet."""
+    regress = partial(_regress, config=config, seed=stable_seed(context.seed, "boosting") % 2**32)
+    return TabularPredictor(context, regress=regress, has_costs=config.has_costs)
 
 
 def _regress(features: FloatArray, targets: FloatArray, *, config: Config, seed: int) -> Model:

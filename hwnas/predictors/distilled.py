@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hwnas.core.config import StrictModel
-from hwnas.interfaces import AccuracyPredictor, FloatArray, Proxy
+from hwnas.interfaces import AccuracyPredictor, FloatArray, PredictorContext
 from hwnas.predictors import gcn
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -38,15 +37,13 @@ class Config(StrictModel):
     """Passes over these archs."""
 
 
-def build(
-    config: Config, *, space: SearchSpace, seed: int, proxies: Sequence[Proxy] = ()
-) -> AccuracyPredictor:
-    """A distilled GCN ensemble for `space`, not fitted yet.
+def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
+    """A distilled GCN ensemble for the space, not fitted yet.
 
     Proxies are the teacher's; it asks them about archs all over the space.
     """
-    teacher = gcn.build(config.teacher, space=space, seed=seed, proxies=proxies)
-    return DistilledPredictor(teacher, config, seed=seed)
+    teacher = gcn.build(config.teacher, context)
+    return DistilledPredictor(teacher, config, seed=context.seed)
 
 
 class DistilledPredictor:

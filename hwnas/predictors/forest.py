@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Literal
 
@@ -12,10 +11,9 @@ from pydantic import Field
 
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import stable_seed
-from hwnas.interfaces import AccuracyPredictor, FloatArray, Proxy
+from hwnas.interfaces import AccuracyPredictor, FloatArray, PredictorContext
 from hwnas.predictors.labels import spread_factor
 from hwnas.predictors.tabular import Model, TabularPredictor
-from hwnas.spaces.space import SearchSpace
 
 __all__ = ["Config", "build"]
 
@@ -30,12 +28,12 @@ class Config(StrictModel):
     n_trees: Annotated[int, Field(ge=10, le=10_000)] = 200
 
 
-def build(
-    config: Config, *, space: SearchSpace, seed: int, proxies: Sequence[Proxy] = ()
-) -> AccuracyPredictor:
-    """A random forest for `space`, not fitted yet."""
-    regress = partial(_regress, n_trees=config.n_trees, seed=stable_seed(seed, "forest") % 2**32)
-    return TabularPredictor(space, regress=regress, has_costs=config.has_costs, proxies=proxies)
+def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
+    """A random forest for the space, not fitted yet."""
+    regress = partial(
+        _regress, n_trees=config.n_trees, seed=stable_seed(context.seed, "forest") % 2**32
+    )
+    return TabularPredictor(context, regress=regress, has_costs=config.has_costs)
 
 
 def _regress(features: FloatArray, targets: FloatArray, *, n_trees: int, seed: int) -> Model:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -10,9 +9,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hwnas.core.config import StrictModel
-from hwnas.interfaces import AccuracyPredictor, FloatArray, Proxy
+from hwnas.interfaces import AccuracyPredictor, FloatArray, PredictorContext
 from hwnas.predictors.recipe import Recipe
-from hwnas.spaces.space import Codes, SearchSpace
+from hwnas.spaces.space import Codes
 
 __all__ = ["Config", "build"]
 
@@ -32,10 +31,8 @@ class Config(StrictModel):
     training: Recipe = Recipe()
 
 
-def build(
-    config: Config, *, space: SearchSpace, seed: int, proxies: Sequence[Proxy] = ()
-) -> AccuracyPredictor:
-    """A GCN ensemble for `space`, not fitted yet."""
+def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
+    """A GCN ensemble for the space, not fitted yet."""
     import torch
 
     from hwnas.nets.graph_conv import GCN
@@ -50,10 +47,10 @@ def build(
     from hwnas.predictors.labels import whole
     from hwnas.predictors.proxies import proxy_columns
 
-    everything = whole(space)
+    everything = whole(context.space)
     table = torch.from_numpy(space_features(everything))
     example = graph_batch(everything, everything.codes([everything.smallest()]))
-    summary_width = config.has_costs * example.summary.shape[1] + len(proxies)
+    summary_width = config.has_costs * example.summary.shape[1] + len(context.proxies)
 
     def encode(codes: Codes) -> tuple[NDArray[Any], ...]:
         batch = graph_batch(everything, codes)
@@ -61,7 +58,7 @@ def build(
 
     def summary(batch: GraphBatch, codes: Codes) -> NDArray[np.float32]:
         known = batch.summary if config.has_costs else batch.summary[:, :0]
-        return np.hstack([known, proxy_columns(proxies, codes)])
+        return np.hstack([known, proxy_columns(context.proxies, codes)])
 
     def smooth(codes: Codes) -> tuple[FloatArray, ...]:
         """Features of two processes: operators and costs, and these beside one-hot choices."""
@@ -84,8 +81,8 @@ def build(
         )
 
     return EnsemblePredictor(
-        space,
-        seed=seed,
+        context.space,
+        seed=context.seed,
         recipe=config.training,
         encode=encode,
         make=make,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Literal
 
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import rng
-from hwnas.interfaces import AccuracyPredictor, FloatArray, Proxy
+from hwnas.interfaces import AccuracyPredictor, FloatArray, PredictorContext
 from hwnas.predictors.tabular import Model, TabularPredictor
-from hwnas.spaces.space import SearchSpace
 
 __all__ = ["Config", "build"]
 
@@ -24,11 +22,9 @@ class Config(StrictModel):
     has_costs: bool = False
 
 
-def build(
-    config: Config, *, space: SearchSpace, seed: int, proxies: Sequence[Proxy] = ()
-) -> AccuracyPredictor:
-    """A Gaussian process for `space`, not fitted yet; `seed` is not used. Cubic in the labels."""
-    return TabularPredictor(space, regress=_regress, has_costs=config.has_costs, proxies=proxies)
+def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
+    """A Gaussian process for the space, not fitted yet; `seed` is not used. Cubic in the labels."""
+    return TabularPredictor(context, regress=_regress, has_costs=config.has_costs)
 
 
 def _regress(features: FloatArray, targets: FloatArray) -> Model:

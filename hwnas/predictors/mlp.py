@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -10,9 +9,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hwnas.core.config import StrictModel
-from hwnas.interfaces import AccuracyPredictor, Proxy
+from hwnas.interfaces import AccuracyPredictor, PredictorContext
 from hwnas.predictors.recipe import Recipe
-from hwnas.spaces.space import Codes, SearchSpace
+from hwnas.spaces.space import Codes
 
 __all__ = ["Config", "build"]
 
@@ -28,24 +27,24 @@ class Config(StrictModel):
     training: Recipe = Recipe(members=3, loss="mse", learning_rate=1e-3)
 
 
-def build(
-    config: Config, *, space: SearchSpace, seed: int, proxies: Sequence[Proxy] = ()
-) -> AccuracyPredictor:
-    """An MLP ensemble for `space`, not fitted yet."""
+def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
+    """An MLP ensemble for the space, not fitted yet."""
     import torch
 
     from hwnas.nets.graph_conv import EnsembleMLP
     from hwnas.predictors.ensemble import EnsemblePredictor
     from hwnas.predictors.proxies import proxy_columns
 
-    n_inputs = sum(len(choice.values) for choice in space.choices) + len(proxies)
+    n_inputs = sum(len(choice.values) for choice in context.space.choices) + len(context.proxies)
     widths = (n_inputs, *[config.width] * config.depth, 1)
 
     def encode(codes: Codes) -> tuple[NDArray[Any], ...]:
-        return (np.hstack([space.encode(codes), proxy_columns(proxies, codes)]),)
+        return (np.hstack([context.space.encode(codes), proxy_columns(context.proxies, codes)]),)
 
     def make(generator: torch.Generator) -> torch.nn.Module:
         mlp = EnsembleMLP(config.training.members, widths, generator)
         return torch.nn.Sequential(mlp, torch.nn.Flatten(1))
 
-    return EnsemblePredictor(space, seed=seed, recipe=config.training, encode=encode, make=make)
+    return EnsemblePredictor(
+        context.space, seed=context.seed, recipe=config.training, encode=encode, make=make
+    )

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.core.errors import UserError
+from hwnas.interfaces import Reader, Table
 from hwnas.predictors.proxies import ListedProxy
 from hwnas.predictors.readers import REGISTRY as READERS
-from hwnas.predictors.records import Reader, Records, Table, distinct, record_set
+from hwnas.predictors.records import Records, distinct, record_set
 from hwnas.spaces.load import build_space
 
 __all__ = ["Source", "open_records"]
@@ -62,7 +63,7 @@ def open_records(
             one, or archs of another space.
     """
     name = reader or _guess(path)
-    found: Reader = READERS.load(name).READER
+    found = READERS.load(name).READER
     default_space, default_classes = found.space or (None, None)
     space_name, classes = space or default_space, num_classes or default_classes
     if space_name is None or classes is None:

@@ -2,60 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
-from hwnas.interfaces import FloatArray
+from hwnas.interfaces import Column, FloatArray, Reader, Table
 from hwnas.spaces.macro import Value
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["Column", "Reader", "Records", "Table", "distinct", "number", "record_set", "table_of"]
-
-
-@dataclass(frozen=True)
-class Column:
-    """Values of some rows of a table: `rows` int [k], ascending, and `values` [k], all finite."""
-
-    rows: NDArray[np.int64]
-    values: FloatArray
-
-
-@dataclass(frozen=True)
-class Table:
-    """What a reader found: codes [m, d], one row per arch as listed, and columns of numbers.
-
-    A column may lack rows, and may hold several values of one row (repeated measurements).
-    """
-
-    space: SearchSpace
-    codes: Codes
-    columns: Mapping[str, Column]
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A file format of labelled archs.
-
-    unit: of every column.
-    repeats: whether several values of one arch are averaged, or refused where they differ.
-    target: the column that is read unless another one is asked for; None: the file's first.
-    space: the space that the archs are of, by name and number of classes; None: the user says.
-    matches: whether a file that begins with this text is of the format.
-    read: parses a file.
-    """
-
-    unit: Literal["percent", "fraction"]
-    repeats: Literal["average", "refuse"]
-    target: str | None
-    space: tuple[str, int] | None
-    matches: Callable[[str], bool]
-    read: Callable[[Path, SearchSpace], Table]
+__all__ = ["Records", "distinct", "number", "record_set", "table_of"]
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from hwnas.core.config import StrictModel
-from hwnas.interfaces import AccuracyPredictor, FloatArray, Proxy
+from hwnas.interfaces import AccuracyPredictor, FloatArray, PredictorContext
 from hwnas.predictors.tabular import Model, TabularPredictor
-from hwnas.spaces.space import SearchSpace
 
 __all__ = ["Config", "build"]
 
@@ -24,11 +22,9 @@ class Config(StrictModel):
     has_costs: bool = True
 
 
-def build(
-    config: Config, *, space: SearchSpace, seed: int, proxies: Sequence[Proxy] = ()
-) -> AccuracyPredictor:
-    """A ridge regression for `space`, not fitted yet; `seed` is not used."""
-    return TabularPredictor(space, regress=ridge, has_costs=config.has_costs, proxies=proxies)
+def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
+    """A ridge regression for the space, not fitted yet; `seed` is not used."""
+    return TabularPredictor(context, regress=ridge, has_costs=config.has_costs)
 
 
 def ridge(features: FloatArray, targets: FloatArray) -> Model:

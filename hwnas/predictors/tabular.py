@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.interfaces import FloatArray, Proxy
+from hwnas.interfaces import FloatArray, PredictorContext
 from hwnas.predictors.labels import Scale, check_codes, check_labels, not_fitted, whole
 from hwnas.predictors.proxies import proxy_columns
 from hwnas.spaces.cost import AnalyticMetric, cost
-from hwnas.spaces.space import Codes, SearchSpace
+from hwnas.spaces.space import Codes
 
 __all__ = ["Model", "Regress", "TabularPredictor"]
 
@@ -33,14 +33,13 @@ class TabularPredictor:
 
     def __init__(
         self,
-        space: SearchSpace,
+        context: PredictorContext,
         *,
         regress: Regress,
         has_costs: bool,
-        proxies: Sequence[Proxy] = (),
     ) -> None:
-        self.space = space
-        self._regress, self._has_costs, self._proxies = regress, has_costs, proxies
+        self.space, self._proxies = context.space, context.proxies
+        self._regress, self._has_costs = regress, has_costs
         self._model: Model | None = None
         self._scale = Scale(0.0, 0.0)
         self._labels: dict[str, NDArray[Any]] = {}

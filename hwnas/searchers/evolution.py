@@ -11,7 +11,7 @@ from pydantic import Field
 from hwnas.core.config import StrictModel
 from hwnas.core.pareto import crowding, ranks
 from hwnas.core.rng import rng
-from hwnas.interfaces import FloatArray
+from hwnas.interfaces import FloatArray, SearcherContext
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Config", "Evolution", "build"]
@@ -38,9 +38,9 @@ class Config(StrictModel):
     crossover: Annotated[Probability, Field(description="of a child having two parents")] = 0.5
 
 
-def build(config: Config, *, space: SearchSpace, seed: int) -> Evolution:
-    """An evolutionary search over `space`, starting from an empty population."""
-    return Evolution(config, space, seed)
+def build(config: Config, context: SearcherContext) -> Evolution:
+    """An evolutionary search over the space, starting from an empty population."""
+    return Evolution(config, context.space, context.seed)
 
 
 class Evolution:

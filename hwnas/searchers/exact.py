@@ -18,7 +18,7 @@ from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
 from hwnas.core.pareto import non_dominated
 from hwnas.core.rng import rng
-from hwnas.interfaces import FloatArray
+from hwnas.interfaces import FloatArray, SearcherContext
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Config", "Exact", "build"]
@@ -35,13 +35,13 @@ class Config(StrictModel):
     n_checks: Annotated[int, Field(ge=1, description="archs per context that test the sums")] = 8
 
 
-def build(config: Config, *, space: SearchSpace, seed: int) -> Exact:
-    """A dynamic program over `space`.
+def build(config: Config, context: SearcherContext) -> Exact:
+    """A dynamic program over the space.
 
     Raises:
         UserError: too many combinations of resolutions and widths.
     """
-    return Exact(config, space, seed)
+    return Exact(config, context.space, context.seed)
 
 
 class Exact:

@@ -10,7 +10,7 @@ import numpy as np
 from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.interfaces import FloatArray
+from hwnas.interfaces import FloatArray, SearcherContext
 from hwnas.spaces.enumeration import MAX_SIZE, unrank
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -23,21 +23,21 @@ class Config(StrictModel):
     name: Literal["exhaustive"] = "exhaustive"
 
 
-def build(config: Config, *, space: SearchSpace, seed: int) -> Exhaustive:
-    """An enumeration of `space`.
+def build(config: Config, context: SearcherContext) -> Exhaustive:
+    """An enumeration of the space.
 
     Raises:
         UserError: the space is too large to be enumerated.
     """
-    if space.size() > MAX_SIZE:
+    if context.space.size() > MAX_SIZE:
         raise UserError(
             "the space is too large to be enumerated",
             expected=f"at most {MAX_SIZE:.2g} archs",
-            found=f"{space.size():.2g}",
-            where=space.id,
+            found=f"{context.space.size():.2g}",
+            where=context.space.id,
             fix="restrict the space, or search it with `exact` or `evolution`",
         )
-    return Exhaustive(space, seed)
+    return Exhaustive(context.space, context.seed)
 
 
 class Exhaustive:

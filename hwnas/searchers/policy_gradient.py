@@ -12,7 +12,7 @@ from pydantic import Field
 
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import rng
-from hwnas.interfaces import FloatArray
+from hwnas.interfaces import FloatArray, SearcherContext
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.policy import (
     Baseline,
@@ -54,13 +54,13 @@ class Config(StrictModel):
     ema_decay: Annotated[float, Field(ge=0, lt=1, description="used by baseline `ema`")] = 0.9
 
 
-def build(config: Config, *, space: SearchSpace, seed: int) -> PolicyGradient:
-    """A policy over `space`, uniform at first, or around `config.warm_start`.
+def build(config: Config, context: SearcherContext) -> PolicyGradient:
+    """A policy over the space, uniform at first, or around `config.warm_start`.
 
     Raises:
         UserError: the arch to start from is not one of the space.
     """
-    return PolicyGradient(config, space, seed)
+    return PolicyGradient(config, context.space, context.seed)
 
 
 class PolicyGradient:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import stable_seed
-from hwnas.interfaces import FloatArray
+from hwnas.interfaces import FloatArray, SearcherContext
 from hwnas.searchers._replay import Replayed
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -28,9 +28,11 @@ class Config(StrictModel):
     population: Annotated[int, Field(ge=2, le=10_000)] = 100
 
 
-def build(config: Config, *, space: SearchSpace, seed: int) -> Replayed:
-    """NSGA-II over `space`, with pymoo's operators for integers."""
-    return Replayed(_Algorithm(config, space, seed), is_front=config.objective == "front")
+def build(config: Config, context: SearcherContext) -> Replayed:
+    """NSGA-II over the space, with pymoo's operators for integers."""
+    return Replayed(
+        _Algorithm(config, context.space, context.seed), is_front=config.objective == "front"
+    )
 
 
 class _Algorithm:

@@ -8,7 +8,7 @@ import numpy as np
 
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import rng
-from hwnas.interfaces import FloatArray
+from hwnas.interfaces import FloatArray, SearcherContext
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Config", "RandomSearch", "build"]
@@ -23,9 +23,9 @@ class Config(StrictModel):
     name: Literal["random"] = "random"
 
 
-def build(config: Config, *, space: SearchSpace, seed: int) -> RandomSearch:
-    """A random search over `space`."""
-    return RandomSearch(space, seed)
+def build(config: Config, context: SearcherContext) -> RandomSearch:
+    """A random search over the space."""
+    return RandomSearch(context.space, context.seed)
 
 
 class RandomSearch:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import rng
-from hwnas.interfaces import FloatArray
+from hwnas.interfaces import FloatArray, SearcherContext
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Config", "Segments", "build"]
@@ -35,9 +35,9 @@ class Config(StrictModel):
     completions: Annotated[int, Field(ge=1, le=1000)] = 4
 
 
-def build(config: Config, *, space: SearchSpace, seed: int) -> Segments:
-    """A fit of `space`, at its first segment."""
-    return Segments(config, space, seed)
+def build(config: Config, context: SearcherContext) -> Segments:
+    """A fit of the space, at its first segment."""
+    return Segments(config, context.space, context.seed)
 
 
 class Segments:

@@ -41,8 +41,7 @@ def build_space(
     data = override(space_data(name_or_path), settings or {})
     module = REGISTRY.load(data["name"])
     config = build_model(module.Config, data, where=f"space {name_or_path}")
-    space: SearchSpace = module.build(config, num_classes=num_classes, in_channels=in_channels)
-    return space
+    return module.build(config, num_classes=num_classes, in_channels=in_channels)
 
 
 def space_data(given: str | dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.rng import rng
 from hwnas.core.stats import kendall_tau
-from hwnas.interfaces import AccuracyPredictor, FloatArray, Proxy
+from hwnas.interfaces import AccuracyPredictor, FloatArray, PredictorContext, Proxy
 from hwnas.pipeline.evaluators import scores_of
 from hwnas.pipeline.project import Project
 from hwnas.predictors import REGISTRY as PREDICTORS
@@ -204,10 +204,8 @@ def _build(name: str, labels: Labels, seed: int) -> AccuracyPredictor:
     module = PREDICTORS.load(name)
 
     def build(proxies: Sequence[Proxy]) -> AccuracyPredictor:
-        predictor: AccuracyPredictor = module.build(
-            module.Config(), space=labels.space, seed=seed, proxies=(*labels.proxies, *proxies)
-        )
-        return predictor
+        context = PredictorContext(labels.space, seed, (*labels.proxies, *proxies))
+        return module.build(module.Config(), context)
 
     return TransferPredictor(build, labels.others, seed=seed) if labels.others else build(())
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from hwnas.core.config import StrictModel
 
-__all__ = ["AugmentConfig", "CifarConfig", "data_root"]
+__all__ = ["AugmentConfig", "data_root"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -43,18 +43,6 @@ class AugmentConfig(StrictModel):
     def border(self, px: int) -> int:
         """Mirrored pixels on each side of an image of `px`, which the random crop moves into."""
         return 0 if self.crop_scale is not None else round(self.pad * px)
-
-
-class CifarConfig(StrictModel):
-    """Where a CIFAR data set lies, and how it is split and augmented."""
-
-    name: Literal["cifar10", "cifar100"]
-    root: str
-    n_val: Annotated[int, Field(ge=1)] = Field(
-        default=5000, description="training images set apart for validation"
-    )
-    download: bool = Field(default=True, description="fetch the official files if absent")
-    augment: AugmentConfig = AugmentConfig()
 
 
 def data_root(root: str) -> Path:

@@ -10,7 +10,15 @@ import numpy as np
 import torch
 
 from hwnas.core.rng import rng, stable_seed
-from hwnas.interfaces import ArchSampler, CostMetric, DataModule, LearningSampler, Slot
+from hwnas.interfaces import (
+    ArchSampler,
+    CostMetric,
+    DataModule,
+    LearningSampler,
+    ProxyContext,
+    SamplerContext,
+    Slot,
+)
 from hwnas.nets.proxies import REGISTRY as PROXIES
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
@@ -177,7 +185,7 @@ def supernet_step(
         supernet,
         config,
         SAMPLERS.load(config.sampler.name).build(
-            config.sampler, space, seed=seed, n_steps=config.steps, metrics=metrics
+            config.sampler, SamplerContext(space, seed, config.steps, metrics)
         ),
         seed,
         _pair_sampler(space, data, config, seed, metrics),
@@ -200,5 +208,6 @@ def _pair_sampler(
         return None
     prior = config.ranking.prior
     images = data.calibration_batches(1, config.calibration.batch_size)[0]
-    proxy = PROXIES.load(prior.name).build(prior, space, seed=seed, metrics=metrics, images=images)
+    context = ProxyContext(space, seed, metrics, images)
+    proxy = PROXIES.load(prior.name).build(prior, context)
     return PairSampler(space, proxy, config.ranking, seed)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hwnas.core.errors import UserError
-from hwnas.interfaces import DataModule
+from hwnas.interfaces import DataModule, DatasetContext
 from hwnas.training.datasets import REGISTRY
 from tests.photos import small_config
 
@@ -24,7 +24,7 @@ def config(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def build(config):
     module = REGISTRY.load(config.name)
-    return lambda seed=0, n_workers=0: module.build(config, seed=seed, n_workers=n_workers)
+    return lambda seed=0, n_workers=0: module.build(config, DatasetContext(seed, n_workers))
 
 
 @pytest.fixture(scope="module")

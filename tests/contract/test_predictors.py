@@ -8,6 +8,7 @@ import pytest
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.core.stats import kendall_tau
+from hwnas.interfaces import PredictorContext
 from hwnas.predictors import REGISTRY, gcn
 from hwnas.predictors.recipe import Recipe
 from hwnas.spaces.cost import cost
@@ -29,7 +30,7 @@ def build(request, tiny_space):
     """Default settings, but for the number of archs that a distilled predictor learns from."""
     module = REGISTRY.load(request.param)
     config = module.Config(n_archs=2048) if request.param == "distilled" else module.Config()
-    return lambda seed=0: module.build(config, space=tiny_space, seed=seed)
+    return lambda seed=0: module.build(config, PredictorContext(tiny_space, seed))
 
 
 @pytest.fixture(params=REGISTRY.names)
@@ -39,7 +40,7 @@ def build_quick(request, tiny_space):
     settings = {key: QUICK[key] for key in QUICK if key in module.Config.model_fields}
 
     def build(seed=0, space=tiny_space):
-        return module.build(module.Config(**settings), space=space, seed=seed)
+        return module.build(module.Config(**settings), PredictorContext(space, seed))
 
     return build
 

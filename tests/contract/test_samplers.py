@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hwnas.core.errors import UserError
-from hwnas.interfaces import LearningSampler
+from hwnas.interfaces import LearningSampler, SamplerContext
 from hwnas.spaces import mobilenet_tiny, nasbench_macro
 from hwnas.spaces.cost import cost
 from hwnas.training.samplers import (
@@ -36,7 +36,7 @@ def prices(space=SPACE):
 
 def made(module, space=SPACE, *, seed=0, **settings):
     config = module.Config(**settings)
-    return module.build(config, space, seed=seed, n_steps=N_STEPS, metrics=prices(space))
+    return module.build(config, SamplerContext(space, seed, N_STEPS, prices(space)))
 
 
 @pytest.fixture(params=REGISTRY.names)

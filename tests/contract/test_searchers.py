@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from hwnas.interfaces import FloatArray, Searcher
+from hwnas.interfaces import FloatArray, Searcher, SearcherContext
 from hwnas.searchers import REGISTRY
 from hwnas.spaces import mobilenet_tiny
 from hwnas.spaces.space import Codes, SearchSpace
@@ -43,7 +43,7 @@ def module(request: pytest.FixtureRequest) -> ModuleType:
 
 
 def build(module: ModuleType, space: SearchSpace, seed: int = 0) -> Searcher:
-    searcher: Searcher = module.build(module.Config(), space=space, seed=seed)
+    searcher: Searcher = module.build(module.Config(), SearcherContext(space, seed))
     return searcher
 
 

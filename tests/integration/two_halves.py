@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from hwnas.interfaces import DatasetContext
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces import mobilenet_tiny
 from hwnas.training.config import CalibrationConfig, OptimizerConfig, TrainConfig
@@ -24,7 +25,7 @@ class Digits:
     """Images of a number format."""
 
     def __init__(self, dtype: torch.dtype) -> None:
-        self._data, self._dtype = digits.build(digits.Config(base_px=12), seed=0), dtype
+        self._data, self._dtype = digits.build(digits.Config(base_px=12), DatasetContext(0)), dtype
         self.info = self._data.info
 
     def train_batches(self, epoch: int, batch_size: int, **part: int) -> Iterator[tuple]:

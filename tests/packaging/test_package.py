@@ -38,7 +38,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_ships_code_and_data_and_nothing_else(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
     for needed in (
-        "hwnas/interfaces.py",
+        "hwnas/interfaces/__init__.py",
         "hwnas/_data/configs/quickstart.yaml",
         "hwnas/_data/configs/devices/local.yaml",
         "hwnas/_data/export/bench.py",

@@ -22,7 +22,7 @@ from hwnas.exporters import REGISTRY
 from hwnas.exporters.bundle import read_manifest, write_bundle
 from hwnas.exporters.manifest import AccuracyFact, ConstraintFact, InputSpec, LatencyFact, Manifest
 from hwnas.exporters.parity import torch_logits
-from hwnas.interfaces import DataModule, DeviceSpec
+from hwnas.interfaces import DataModule, DatasetContext, DeviceSpec
 from hwnas.measure import bundle_latency as retiming
 from hwnas.measure.bundle_check import drops, verify_bundle
 from hwnas.measure.profile import Timings
@@ -39,7 +39,7 @@ MINI = Path(__file__).parent.parent / "integration" / "mini.yaml"
 
 @pytest.fixture(scope="module")
 def data() -> DataModule:
-    return digits.build(digits.Config(base_px=PX), seed=0, n_workers=0)
+    return digits.build(digits.Config(base_px=PX), DatasetContext(0))
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_another_data_set_and_an_altered_file_are_refused(
 ) -> None:
     write_bundle(tmp_path / "b", **parts)
     with pytest.raises(UserError, match="another data set"):
-        verify(tmp_path / "b", digits.build(digits.Config(base_px=20), seed=0, n_workers=0))
+        verify(tmp_path / "b", digits.build(digits.Config(base_px=20), DatasetContext(0)))
     (tmp_path / "b" / "model.onnx").write_bytes(b"other")
     with pytest.raises(UserError, match="altered"):
         verify(tmp_path / "b", None)

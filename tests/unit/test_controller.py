@@ -18,7 +18,7 @@ from hwnas.controller.result import SearchResult
 from hwnas.controller.reward import RewardConfig
 from hwnas.core.errors import UserError
 from hwnas.core.records import dump, load
-from hwnas.interfaces import Constraint, Evaluation, FloatArray, Searcher
+from hwnas.interfaces import Constraint, Evaluation, FloatArray, Searcher, SearcherContext
 from hwnas.searchers import evolution, policy_gradient, random
 from hwnas.spaces import mobilenet_tiny
 from hwnas.spaces.arch import Arch
@@ -97,10 +97,10 @@ def rescoring(oracle: Oracle) -> Rescoring:
 
 def make(kind: str, space: SearchSpace, seed: int = 0) -> Searcher:
     if kind == "random":
-        return random.build(random.Config(), space=space, seed=seed)
+        return random.build(random.Config(), SearcherContext(space, seed))
     if kind == "evolution":
-        return evolution.build(evolution.Config(population=16), space=space, seed=seed)
-    return policy_gradient.build(policy_gradient.Config(), space=space, seed=seed)
+        return evolution.build(evolution.Config(population=16), SearcherContext(space, seed))
+    return policy_gradient.build(policy_gradient.Config(), SearcherContext(space, seed))
 
 
 def everything(space: SearchSpace) -> Codes:

@@ -12,6 +12,7 @@ from torch import nn
 
 from hwnas.core.rng import rng
 from hwnas.core.stats import kendall_tau
+from hwnas.interfaces import ProxyContext
 from hwnas.nets.proxies import REGISTRY
 from hwnas.nets.proxies.naswot import naswot_score
 from hwnas.nets.proxies.synflow import synflow_score
@@ -33,7 +34,7 @@ QUICK = {"zen": {"repeats": 2, "batch_size": 4}, "naswot": {"batch_size": 8}}
 def make(request):
     module = REGISTRY.load(request.param)
     config = module.Config(**QUICK.get(request.param, {}))
-    return lambda seed=0: module.build(config, SPACE, seed=seed, metrics=LATENCY)
+    return lambda seed=0: module.build(config, ProxyContext(SPACE, seed, LATENCY))
 
 
 def test_scores_are_finite_reproducible_and_of_each_arch_alone(make):
@@ -47,7 +48,7 @@ def test_scores_are_finite_reproducible_and_of_each_arch_alone(make):
 def test_analytic_proxies_are_the_costs():
     for name in ("macs", "params"):
         module = REGISTRY.load(name)
-        scores = module.build(module.Config(), SPACE, seed=0, metrics={})(CODES)
+        scores = module.build(module.Config(), ProxyContext(SPACE, 0))(CODES)
         assert np.array_equal(scores, cost(SPACE, CODES, name))
 
 
@@ -126,5 +127,5 @@ def test_zen_ranks_real_networks(test_data):
     truth = np.array([np.mean(table[key]["test_acc"]) for key in chosen])
     zen = REGISTRY.load("zen")
     config = zen.Config(repeats=2, batch_size=4, px=16)
-    scores = zen.build(config, space, seed=0, metrics={})(codes)
+    scores = zen.build(config, ProxyContext(space, 0))(codes)
     assert kendall_tau(scores, truth) > 0.2

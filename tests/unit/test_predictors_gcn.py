@@ -9,6 +9,7 @@ import torch
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.core.stats import kendall_tau
+from hwnas.interfaces import PredictorContext
 from hwnas.nets.graph_conv import EnsembleMLP
 from hwnas.predictors import gcn, mlp, ridge
 from hwnas.predictors.descent import ensemble_loss, train
@@ -65,7 +66,7 @@ def test_beats_ridge_and_macs_where_choices_interact(space, labelled):
     codes, top1 = labelled
     taus = {}
     for module in (gcn, ridge):
-        predictor = module.build(module.Config(), space=space, seed=0)
+        predictor = module.build(module.Config(), PredictorContext(space, 0))
         predictor.fit(codes[:100], top1[:100])
         taus[module.__name__] = kendall_tau(predictor.predict(codes[100:])[0], top1[100:])
     macs = kendall_tau(cost(space, codes[100:], "macs").astype(float), top1[100:])
@@ -78,7 +79,7 @@ def test_averages_out_label_noise(space, labelled):
     # the fit ranks the labelled archs themselves better than their labels do.
     codes, top1 = labelled
     noisy = top1 + top1.std() * rng(0, "test/noise").normal(size=len(top1))
-    predictor = gcn.build(gcn.Config(), space=space, seed=0)
+    predictor = gcn.build(gcn.Config(), PredictorContext(space, 0))
     predictor.fit(codes[:200], noisy[:200])
     raw = kendall_tau(noisy[:200], top1[:200])
     fitted = kendall_tau(predictor.predict(codes[:200])[0], top1[:200])
@@ -89,7 +90,7 @@ def test_averages_out_label_noise(space, labelled):
 def test_every_loss_gives_scores_in_the_labels_unit(space, labelled, loss):
     codes, top1 = labelled
     config = gcn.Config(width=16, depth=2, training=Recipe(loss=loss, min_steps=200))
-    predictor = gcn.build(config, space=space, seed=0)
+    predictor = gcn.build(config, PredictorContext(space, 0))
     predictor.fit(codes[:100], top1[:100])
     mean, std = predictor.predict(codes[100:])
     assert kendall_tau(mean, top1[100:]) > 0.6
@@ -100,9 +101,9 @@ def test_every_loss_gives_scores_in_the_labels_unit(space, labelled, loss):
 def test_state_of_another_size_is_refused(space, labelled):
     codes, top1 = labelled
     quick = Recipe(min_steps=5, max_steps=5)
-    small = gcn.build(gcn.Config(width=8, training=quick), space=space, seed=0)
+    small = gcn.build(gcn.Config(width=8, training=quick), PredictorContext(space, 0))
     small.fit(codes[:20], top1[:20])
-    large = gcn.build(gcn.Config(width=16, training=quick), space=space, seed=0)
+    large = gcn.build(gcn.Config(width=16, training=quick), PredictorContext(space, 0))
     with pytest.raises(UserError, match="not the state of this predictor"):
         large.load_state(small.state())
     with pytest.raises(UserError, match="not the state of this predictor"):
@@ -112,7 +113,7 @@ def test_state_of_another_size_is_refused(space, labelled):
 def test_state_is_a_copy(space, labelled):
     codes, top1 = labelled
     config = mlp.Config(width=16, training=Recipe(min_steps=5, max_steps=5))
-    predictor = mlp.build(config, space=space, seed=0)
+    predictor = mlp.build(config, PredictorContext(space, 0))
     predictor.fit(codes[:20], top1[:20])
     before = predictor.predict(codes[:5])
     for array in predictor.state().values():

@@ -14,6 +14,7 @@ from hwnas.cli.main import app
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.rng import rng
+from hwnas.interfaces import PredictorContext
 from hwnas.pipeline.costs import cost_metrics
 from hwnas.pipeline.predictor import build_predictor
 from hwnas.pipeline.project import open_project
@@ -42,7 +43,7 @@ def space(tiny_space: SearchSpace) -> SearchSpace:
 @pytest.fixture(scope="module")
 def fitted(tiny_space: SearchSpace) -> ridge.TabularPredictor:
     codes = tiny_space.sample(rng(0, "lookup"), 60)
-    predictor = ridge.build(ridge.Config(), space=tiny_space, seed=0)
+    predictor = ridge.build(ridge.Config(), PredictorContext(tiny_space, 0))
     predictor.fit(codes, np.log(cost(tiny_space, codes, "macs")) + codes[:, 1])
     return predictor
 

@@ -8,6 +8,7 @@ import pytest
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.core.stats import kendall_tau
+from hwnas.interfaces import PredictorContext
 from hwnas.predictors import REGISTRY, distilled, gcn, ridge
 from hwnas.predictors.blend import blend, few_shot_blend, mix_weights
 from hwnas.predictors.evaluate import cross_fitted
@@ -30,7 +31,7 @@ def archs(tiny_space):
 
 
 def build_ridge(space):
-    return lambda proxies: ridge.build(ridge.Config(), space=space, seed=0, proxies=proxies)
+    return lambda proxies: ridge.build(ridge.Config(), PredictorContext(space, 0, proxies))
 
 
 # --- several sources ------------------------------------------------------------------------------
@@ -139,7 +140,7 @@ def test_a_proxy_that_tells_the_truth_is_used(archs, tiny_space, name):
     module = REGISTRY.load(name)
     quick = {"width": 16, "training": Recipe(members=2, max_steps=150)}
     quick = quick if name in ("gcn", "mlp") else {}
-    predictor = module.build(module.Config(**quick), space=tiny_space, seed=0, proxies=[proxy])
+    predictor = module.build(module.Config(**quick), PredictorContext(tiny_space, 0, [proxy]))
     predictor.fit(codes[:100], hidden[:100])
     assert kendall_tau(predictor.predict(codes[100:])[0], hidden[100:]) > 0.5
 
@@ -151,8 +152,8 @@ def test_the_distilled_net_ranks_as_its_teacher_does(archs, tiny_space):
     codes, truth = archs
     teacher_config = gcn.Config(width=12, training=Recipe(members=2, max_steps=150))
     config = distilled.Config(teacher=teacher_config, n_archs=4096)
-    student = distilled.build(config, space=tiny_space, seed=0)
-    teacher = gcn.build(teacher_config, space=tiny_space, seed=0)
+    student = distilled.build(config, PredictorContext(tiny_space, 0))
+    teacher = gcn.build(teacher_config, PredictorContext(tiny_space, 0))
     for predictor in (student, teacher):
         predictor.fit(codes[:100], truth[:100])
     (mean, std), (taught, taught_std) = (p.predict(codes[100:]) for p in (student, teacher))
@@ -174,7 +175,7 @@ def test_the_distilled_net_learns_what_a_proxy_told_its_teacher(archs, tiny_spac
     taus = []
     for proxies in ([], [lambda some: (tiny_space.encode(some) @ worth - 9.0) / 2.0]):
         config = distilled.Config(teacher=teacher_config, n_archs=2048, epochs=40)
-        student = distilled.build(config, space=tiny_space, seed=0, proxies=proxies)
+        student = distilled.build(config, PredictorContext(tiny_space, 0, proxies))
         student.fit(codes[:12], truth[:12])
         taus.append(kendall_tau(student.predict(codes[100:])[0], truth[100:]))
     assert taus[1] > taus[0] + 0.05
@@ -191,6 +192,6 @@ def test_proxies_say_which_archs_they_do_not_know(archs, tiny_space):
 
 
 def test_distilling_refuses_strange_states(tiny_space):
-    predictor = distilled.build(distilled.Config(), space=tiny_space, seed=0)
+    predictor = distilled.build(distilled.Config(), PredictorContext(tiny_space, 0))
     with pytest.raises(UserError, match="not the state of this predictor"):
         predictor.load_state({"weight0": np.zeros((3, 3), dtype=np.float32)})

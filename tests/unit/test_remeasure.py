@@ -13,7 +13,7 @@ from hwnas.controller.config import SearchConfig
 from hwnas.controller.controller import run_search
 from hwnas.controller.remeasure import Closing, close_on_devices
 from hwnas.controller.result import SearchResult
-from hwnas.interfaces import Constraint, CostMetric, FloatArray
+from hwnas.interfaces import Constraint, CostMetric, FloatArray, SearcherContext
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import LatencyTable
@@ -70,7 +70,7 @@ def close(
     def search(latencies: Mapping[str, CostMetric], number: int) -> SearchResult:
         return run_search(
             SPACE,
-            evolution.build(evolution.Config(), space=SPACE, seed=0),
+            evolution.build(evolution.Config(), SearcherContext(SPACE, 0)),
             predict=predict,
             metrics={f"latency_ms@{device}": metric for device, metric in latencies.items()},
             config=config.model_copy(update={"constraints": (limit,)}),

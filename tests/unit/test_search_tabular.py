@@ -11,7 +11,7 @@ from hwnas.controller.config import SearchConfig
 from hwnas.controller.controller import run_search
 from hwnas.controller.result import SearchResult
 from hwnas.core.errors import UserError
-from hwnas.interfaces import Constraint, FloatArray
+from hwnas.interfaces import Constraint, FloatArray, PredictorContext, SearcherContext
 from hwnas.pipeline.costs import cost_metrics
 from hwnas.pipeline.evaluators import TabularEvaluator, tabular_rescoring
 from hwnas.predictors import ridge
@@ -53,14 +53,14 @@ def search(folder: Path, seed: int = 0, kill_at: float = np.inf) -> SearchResult
 
     return run_search(
         SPACE,
-        policy_gradient.build(policy_gradient.Config(), space=SPACE, seed=seed),
+        policy_gradient.build(policy_gradient.Config(), SearcherContext(SPACE, seed)),
         predict=None,
         metrics=cost_metrics(SPACE, {}),
         config=CONFIG,
         seed=seed,
         folder=folder,
         rescoring=tabular_rescoring(
-            half(), SPACE, lambda: ridge.build(ridge.Config(), space=SPACE, seed=seed)
+            half(), SPACE, lambda: ridge.build(ridge.Config(), PredictorContext(SPACE, seed))
         ),
         progress=progress,
     )
@@ -123,13 +123,13 @@ def test_constraints_that_no_recorded_arch_meets_are_explained(tmp_path: Path) -
     with pytest.raises(UserError, match="meet the constraints and can be evaluated"):
         run_search(
             SPACE,
-            policy_gradient.build(policy_gradient.Config(), space=SPACE, seed=0),
+            policy_gradient.build(policy_gradient.Config(), SearcherContext(SPACE, 0)),
             predict=None,
             metrics=cost_metrics(SPACE, {}),
             config=CONFIG,
             seed=0,
             folder=tmp_path,
             rescoring=tabular_rescoring(
-                rich, SPACE, lambda: ridge.build(ridge.Config(), space=SPACE, seed=0)
+                rich, SPACE, lambda: ridge.build(ridge.Config(), PredictorContext(SPACE, 0))
             ),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hwnas.core.pareto import non_dominated
+from hwnas.interfaces import SearcherContext
 from hwnas.searchers import evolution, random
 from hwnas.spaces import mobilenet_tiny
 
@@ -13,7 +14,7 @@ SPACE = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(16,)), num_class
 
 def test_elitist_survivors_are_the_best_distinct_archs_ever_told() -> None:
     config = evolution.Config(population=8)
-    searcher = evolution.build(config, space=SPACE, seed=0)
+    searcher = evolution.build(config, SearcherContext(SPACE, 0))
     told: dict[bytes, float] = {}
     for _ in range(6):
         codes = searcher.ask(10)
@@ -27,7 +28,7 @@ def test_elitist_survivors_are_the_best_distinct_archs_ever_told() -> None:
 
 def test_aging_keeps_the_youngest_whatever_their_reward() -> None:
     searcher = evolution.build(
-        evolution.Config(population=8, survival="aging"), space=SPACE, seed=0
+        evolution.Config(population=8, survival="aging"), SearcherContext(SPACE, 0)
     )
     asked = []
     for generation in range(4):
@@ -37,7 +38,7 @@ def test_aging_keeps_the_youngest_whatever_their_reward() -> None:
 
 
 def test_children_do_not_repeat_the_population() -> None:
-    searcher = evolution.build(evolution.Config(population=32), space=SPACE, seed=0)
+    searcher = evolution.build(evolution.Config(population=32), SearcherContext(SPACE, 0))
     first = searcher.ask(32)
     searcher.tell(first, np.zeros(32))
     children = searcher.ask(200)
@@ -48,11 +49,11 @@ def test_children_do_not_repeat_the_population() -> None:
 def test_random_search_exhausts_a_small_space_without_repeats_and_stops() -> None:
     one = {choice.name: choice.values[:1] for choice in SPACE.choices}
     space = SPACE.restrict(one | {"stage0.width": (16, 24, 32), "stage1.depth": (1, 2)})
-    searcher = random.build(random.Config(), space=space, seed=0)
+    searcher = random.build(random.Config(), SearcherContext(space, 0))
     asked = [searcher.ask(4) for _ in range(4)]
     assert [len(codes) for codes in asked] == [4, 2, 0, 0]
     assert len(set(space.keys(np.concatenate(asked)))) == space.size() == 6
-    resumed = random.build(random.Config(), space=space, seed=0)
+    resumed = random.build(random.Config(), SearcherContext(space, 0))
     resumed.load_state({"asked": [4]})
     np.testing.assert_array_equal(resumed.ask(6), asked[1])  # it remembers what it proposed
 
@@ -60,7 +61,7 @@ def test_random_search_exhausts_a_small_space_without_repeats_and_stops() -> Non
 def test_front_survivors_are_the_least_dominated_and_feasible_first() -> None:
     """Every arch that no told feasible one dominates survives; infeasible ones fill the rest."""
     searcher = evolution.build(
-        evolution.Config(population=30, survival="front"), space=SPACE, seed=0
+        evolution.Config(population=30, survival="front"), SearcherContext(SPACE, 0)
     )
     told: dict[bytes, tuple[float, float]] = {}
     for _ in range(6):
@@ -80,6 +81,6 @@ def test_front_survivors_are_the_least_dominated_and_feasible_first() -> None:
 
 
 def test_spread_proposals_reach_both_ends_of_the_costs() -> None:
-    first = evolution.build(evolution.Config(survival="front"), space=SPACE, seed=0).ask(64)
+    first = evolution.build(evolution.Config(survival="front"), SearcherContext(SPACE, 0)).ask(64)
     assert SPACE.validate(first).all()
     assert SPACE.arch(first[0]) == SPACE.smallest() and SPACE.arch(first[-1]) == SPACE.largest()

@@ -7,7 +7,7 @@ import pytest
 
 from hwnas.core.errors import UserError
 from hwnas.core.pareto import non_dominated
-from hwnas.interfaces import FloatArray, Searcher
+from hwnas.interfaces import FloatArray, Searcher, SearcherContext
 from hwnas.searchers import exact, exhaustive, segments
 from hwnas.spaces.enumeration import unrank
 from hwnas.spaces.index import enumerate_ops, op_sum
@@ -52,10 +52,12 @@ def play(searcher: Searcher, space: SearchSpace, seed: int, size: int = 100) -> 
 @pytest.mark.parametrize("space", [SMALL, MACRO], ids=["mobile", "macro"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_exact_finds_the_front_of_the_whole_space(space: SearchSpace, seed: int) -> None:
-    everything = play(exhaustive.build(exhaustive.Config(), space=space, seed=0), space, seed, 4096)
+    everything = play(
+        exhaustive.build(exhaustive.Config(), SearcherContext(space, 0)), space, seed, 4096
+    )
     assert len(np.unique(everything, axis=0)) == len(everything) == space.size()
     truth = objectives(space, everything, seed)
-    found = play(exact.build(exact.Config(), space=space, seed=0), space, seed)
+    found = play(exact.build(exact.Config(), SearcherContext(space, 0)), space, seed)
     assert space.validate(found).all()
     assert len(found) < space.size() / 3
     points = objectives(space, found, seed)
@@ -67,7 +69,7 @@ def test_exact_finds_the_front_of_the_whole_space(space: SearchSpace, seed: int)
 
 def test_exact_handles_spaces_far_beyond_enumeration() -> None:
     space = build_space("mobilenet_v3", {"resolutions": [224]}, num_classes=1000)
-    found = play(exact.build(exact.Config(), space=space, seed=0), space, 0)
+    found = play(exact.build(exact.Config(), SearcherContext(space, 0)), space, 0)
     points = objectives(space, found)
     uniform = objectives(space, space.sample(np.random.default_rng(0), 20_000))
     best = points[points[:, 1] <= 1, 0].min()
@@ -75,7 +77,7 @@ def test_exact_handles_spaces_far_beyond_enumeration() -> None:
 
 
 def test_exact_refuses_what_is_no_sum() -> None:
-    searcher = exact.build(exact.Config(), space=SMALL, seed=0)
+    searcher = exact.build(exact.Config(), SearcherContext(SMALL, 0))
     with pytest.raises(UserError, match="sums over blocks"):
         while len(codes := searcher.ask(100)):
             points = objectives(SMALL, codes)
@@ -84,17 +86,17 @@ def test_exact_refuses_what_is_no_sum() -> None:
 
 
 def test_exact_refuses_two_constraints_and_too_many_contexts() -> None:
-    searcher = exact.build(exact.Config(), space=SMALL, seed=0)
+    searcher = exact.build(exact.Config(), SearcherContext(SMALL, 0))
     codes = searcher.ask(10)
     with pytest.raises(UserError, match="one constraint"):
         searcher.tell(codes, np.zeros(10), np.ones((10, 3)))
     with pytest.raises(UserError, match="too many combinations"):
-        exact.build(exact.Config(max_contexts=1), space=SMALL, seed=0)
+        exact.build(exact.Config(max_contexts=1), SearcherContext(SMALL, 0))
 
 
 def test_exhaustive_refuses_what_it_could_never_finish() -> None:
     with pytest.raises(UserError, match="too large"):
-        exhaustive.build(exhaustive.Config(), space=FULL, seed=0)
+        exhaustive.build(exhaustive.Config(), SearcherContext(FULL, 0))
 
 
 def test_keeping_one_super_cell_is_worse_than_six() -> None:
@@ -108,7 +110,7 @@ def test_keeping_one_super_cell_is_worse_than_six() -> None:
 
     def regret(keep: int, seed: int) -> float:
         config = segments.Config(keep=keep, candidates=30, completions=4)
-        searcher = segments.build(config, space=MACRO, seed=seed)
+        searcher = segments.build(config, SearcherContext(MACRO, seed))
         best = -np.inf
         while searcher.state()["pass"] == 0:
             codes = searcher.ask(64)

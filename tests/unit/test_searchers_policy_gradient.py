@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hwnas.core.errors import UserError
+from hwnas.interfaces import SearcherContext
 from hwnas.searchers import policy_gradient
 from hwnas.searchers.policy_gradient import (
     Config,
@@ -71,7 +72,7 @@ def test_gradient_of_the_expected_reward_is_exact() -> None:
     logits = torch.tensor(start, requires_grad=True)
     expected_reward(logits, space, archs, rewards).backward()
 
-    policy = build(Config(), space=space, seed=0)
+    policy = build(Config(), SearcherContext(space, 0))
     policy.load_state(policy.state() | {"logits": start.tolist()})
     p = policy.probabilities()
     active = space.active(archs)
@@ -94,7 +95,7 @@ def test_sampled_gradient_converges_to_the_exact_one() -> None:
     space, archs = enumerable()
     values = dict(zip(space.keys(archs), np.random.default_rng(0).normal(size=len(archs))))
     rewards = np.array([values[key] for key in space.keys(archs)])
-    policy = build(Config(baseline="ema"), space=space, seed=0)
+    policy = build(Config(baseline="ema"), SearcherContext(space, 0))
     logits = torch.zeros(mask_of(space).shape, dtype=torch.float64, requires_grad=True)
     expected_reward(logits, space, archs, rewards).backward()
     drawn = policy.ask(50_000)
@@ -122,7 +123,7 @@ def test_entropy_gradient_is_exact() -> None:
 def test_steps_are_those_of_adam() -> None:
     space, archs = enumerable()
     config = Config(baseline="leave_one_out", entropy=0.0, learning_rate=0.05)
-    policy = build(config, space=space, seed=0)
+    policy = build(config, SearcherContext(space, 0))
     logits = torch.zeros(mask_of(space).shape, dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([logits], lr=0.05, maximize=True)
     stream = np.random.default_rng(0)
@@ -145,12 +146,12 @@ def test_baselines_by_hand() -> None:
 
 
 def test_self_critical_asks_for_its_mode_first() -> None:
-    policy = build(Config(), space=FULL, seed=0)
+    policy = build(Config(), SearcherContext(FULL, 0))
     for _ in range(5):
         codes = policy.ask(16)
         np.testing.assert_array_equal(codes[:1], policy.mode())
         policy.tell(codes, codes.sum(axis=1).astype(np.float64))
-    other = build(Config(baseline="ema"), space=FULL, seed=0)
+    other = build(Config(baseline="ema"), SearcherContext(FULL, 0))
     assert (other.ask(16)[0] != other.mode()[0]).any()
 
 
@@ -159,7 +160,7 @@ def test_every_baseline_learns(
     baseline: policy_gradient.Baseline,
 ) -> None:
     """Mode after 60 generations on a separable score: the best code of nearly every choice."""
-    policy = build(Config(baseline=baseline), space=FULL, seed=0)
+    policy = build(Config(baseline=baseline), SearcherContext(FULL, 0))
     weights = np.random.default_rng(0).normal(size=(len(FULL.choices), 3))
 
     def score(codes: Codes) -> np.ndarray:
@@ -175,7 +176,7 @@ def test_every_baseline_learns(
 
 def test_entropy_bonus_keeps_the_policy_open() -> None:
     def entropy_after(weight: float) -> float:
-        policy = build(Config(entropy=weight, entropy_half_life=1e6), space=FULL, seed=0)
+        policy = build(Config(entropy=weight, entropy_half_life=1e6), SearcherContext(FULL, 0))
         for _ in range(40):
             codes = policy.ask(32)
             policy.tell(codes, codes.mean(axis=1))
@@ -186,16 +187,16 @@ def test_entropy_bonus_keeps_the_policy_open() -> None:
 
 
 def test_state_of_another_space_is_refused() -> None:
-    state = build(Config(), space=FULL, seed=0).state()
+    state = build(Config(), SearcherContext(FULL, 0)).state()
     state["logits"] = state["logits"][:-1]
     with pytest.raises(UserError, match="another space"):
-        build(Config(), space=FULL, seed=0).load_state(state)
+        build(Config(), SearcherContext(FULL, 0)).load_state(state)
 
 
 def test_a_warm_start_favours_one_arch() -> None:
     space, archs = enumerable()
     arch = tuple(int(code) for code in archs[-1])
-    policy = build(Config(warm_start=arch, warm_probability=0.8), space=space, seed=0)
+    policy = build(Config(warm_start=arch, warm_probability=0.8), SearcherContext(space, 0))
     np.testing.assert_array_equal(policy.mode(), archs[-1:])
     p = policy.probabilities()
     free = mask_of(space).sum(axis=1) > 1
@@ -203,4 +204,4 @@ def test_a_warm_start_favours_one_arch() -> None:
     np.testing.assert_allclose(p[np.arange(len(arch)), arch][free & active], 0.8)
     np.testing.assert_allclose(p.sum(axis=1), 1)
     with pytest.raises(UserError, match="invalid code"):
-        build(Config(warm_start=(9, *arch[1:])), space=space, seed=0)
+        build(Config(warm_start=(9, *arch[1:])), SearcherContext(space, 0))

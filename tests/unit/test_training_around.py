@@ -13,6 +13,7 @@ import torch
 
 from hwnas.core.config import build_model, parse_yaml
 from hwnas.core.errors import UserError
+from hwnas.interfaces import SamplerContext
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces import mobile
 from hwnas.spaces.lowering import lower
@@ -121,7 +122,7 @@ class Linear(torch.nn.Module):
 
 def gradients(model, n_parts):
     config = recipe(accumulation=n_parts, ranking=RankingConfig(pairs=1, schedule="constant"))
-    sampler = sandwich.build(config.sampler, SPACE, seed=0, n_steps=4, metrics={})
+    sampler = sandwich.build(config.sampler, SamplerContext(SPACE, 0, 4))
     step = SupernetStep(model, config, sampler, 0)
     x, y = next(iter(DATA.train_batches(0, 32)))
     model.zero_grad()
@@ -142,7 +143,7 @@ def test_with_bn_parts_are_the_mean_of_steps_on_each_alone():
     model = Supernet(SPACE, seed=0)
     _, parts = gradients(model, 2)
     config = recipe()
-    sampler = sandwich.build(config.sampler, SPACE, seed=0, n_steps=4, metrics={})
+    sampler = sandwich.build(config.sampler, SamplerContext(SPACE, 0, 4))
     x, y = next(iter(DATA.train_batches(0, 32)))
     model.zero_grad()
     for half in (slice(0, 16), slice(16, 32)):
@@ -160,7 +161,7 @@ def test_unequal_parts_are_refused():
 def test_attentive_trains_the_candidate_that_the_batch_picks(keep, order):
     model = Linear()
     config = recipe(sampler=attentive.Config(keep=keep, k=3, n_random=1, n_buckets=1))
-    sampler = attentive.build(config.sampler, SPACE, seed=0, n_steps=4, metrics=METRICS)
+    sampler = attentive.build(config.sampler, SamplerContext(SPACE, 0, 4, METRICS))
     x, y = next(iter(DATA.train_batches(0, 32)))
     slot = sampler.slots(0)[-1]
     with torch.no_grad():
@@ -176,7 +177,7 @@ def test_attentive_trains_the_candidate_that_the_batch_picks(keep, order):
 def test_only_the_largest_is_regularised(tmp_path):
     config = recipe(sampler=uniform.Config(), dropout=0.5, label_smoothing=0.5, curve_every=4)
     plain = recipe(sampler=uniform.Config(), dropout=0.0, label_smoothing=0.0, curve_every=4)
-    sampler = uniform.build(uniform.Config(), SPACE, seed=0, n_steps=4, metrics={})
+    sampler = uniform.build(uniform.Config(), SamplerContext(SPACE, 0, 4))
     drawn = [slot.candidates[0] for step in range(4) for slot in sampler.slots(step)]
     assert SPACE.largest() not in drawn
     assert same(
@@ -234,7 +235,7 @@ def test_a_timm_teacher_replaces_part_of_the_labels(tmp_path):
     )
     torch.testing.assert_close(teacher(x), model.eval()(seen), rtol=1e-4, atol=1e-4)
     config = recipe(teacher=settings, label_smoothing=0.0)
-    sampler = sandwich.build(config.sampler, SPACE, seed=0, n_steps=4, metrics={})
+    sampler = sandwich.build(config.sampler, SamplerContext(SPACE, 0, 4))
     student = Linear()
     found = SupernetStep(student, config, sampler, 0, teacher=teacher)(0, x, y)
     target = teacher(x).softmax(1)

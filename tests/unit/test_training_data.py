@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
+from hwnas.interfaces import DatasetContext
 from hwnas.training.config import TrainConfig
 from hwnas.training.data import batches_from, stratified_split
 from hwnas.training.datasets import digits
@@ -37,7 +38,7 @@ def test_split_is_seeded_and_its_parts_are_shuffled():
 def test_digits_are_the_real_ones():
     from sklearn.datasets import load_digits
 
-    data = digits.build(digits.Config(base_px=8), seed=0)
+    data = digits.build(digits.Config(base_px=8), DatasetContext(0))
     sizes = data.info.n_images
     assert abs(sizes["val"] - 359.4) <= 5 and abs(sizes["test"] - 359.4) <= 5  # 10 classes, rounded
     mean, std = data.info.mean[0], data.info.std[0]
@@ -55,7 +56,7 @@ def test_digits_are_the_real_ones():
 
 def test_digits_without_augmentation_repeat_the_training_images():
     still = digits.Warp(rotate_degrees=0.0, scale=0.0, shear=0.0, shift=0.0, elastic=0.0)
-    data = digits.build(digits.Config(base_px=8, augment=still), seed=0)
+    data = digits.build(digits.Config(base_px=8, augment=still), DatasetContext(0))
     clean = torch.cat([x for x, _ in data.eval_batches("train", 512)])
     x, _ = next(data.train_batches(0, 16))
     distance = (x[:, None] - clean[None]).abs().amax(dim=(2, 3, 4)).amin(dim=1)
@@ -65,7 +66,7 @@ def test_digits_without_augmentation_repeat_the_training_images():
 def test_noise_on_digits_is_as_asked_for_and_new_in_every_epoch():
     still = digits.Warp(rotate_degrees=0.0, scale=0.0, shear=0.0, shift=0.0, elastic=0.0)
     clean, noisy, again = (
-        digits.build(digits.Config(base_px=8, noise_std=std, augment=still), seed=0)
+        digits.build(digits.Config(base_px=8, noise_std=std, augment=still), DatasetContext(0))
         for std in (0.0, 0.5, 0.5)
     )
 
@@ -93,7 +94,7 @@ def test_digits_need_training_images():
 
 @pytest.mark.parametrize("start", [0, 1, 7, 8, 9, 17])
 def test_batches_continue_anywhere(start):
-    data = digits.build(digits.Config(base_px=8), seed=0)
+    data = digits.build(digits.Config(base_px=8), DatasetContext(0))
 
     def take(step, n):
         stream = batches_from(data, 128, step)
@@ -105,7 +106,7 @@ def test_batches_continue_anywhere(start):
 
 
 def test_a_batch_larger_than_the_data_is_an_error_not_an_endless_loop():
-    data = digits.build(digits.Config(base_px=8), seed=0)
+    data = digits.build(digits.Config(base_px=8), DatasetContext(0))
     with pytest.raises(UserError, match="5000"):
         next(batches_from(data, 5000, 0))
 

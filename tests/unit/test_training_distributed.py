@@ -10,7 +10,7 @@ import torch
 from torch.distributed import HashStore
 
 from hwnas.core.errors import UserError
-from hwnas.interfaces import DataModule
+from hwnas.interfaces import DataModule, DatasetContext
 from hwnas.training.data import batches_from, part_of_batch
 from hwnas.training.datasets import digits
 from hwnas.training.distributed import ALONE, END, Ranks, agreed_name, follows, join
@@ -109,7 +109,7 @@ def test_without_torchrun_a_process_is_alone(monkeypatch):
 
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_parts_of_batches_make_up_the_whole(n: int):
-    data: DataModule = digits.build(digits.Config(base_px=8), seed=0)
+    data: DataModule = digits.build(digits.Config(base_px=8), DatasetContext(0))
 
     def some(**part: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         batches = batches_from(data, 8, 133, **part)  # over the end of an epoch

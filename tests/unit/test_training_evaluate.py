@@ -6,6 +6,7 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss
 
 from hwnas.core.errors import UserError
+from hwnas.interfaces import DatasetContext
 from hwnas.nets.bn import recalibrate
 from hwnas.nets.extract import extract
 from hwnas.nets.supernet import Supernet
@@ -18,7 +19,7 @@ from hwnas.training.images import resize
 SPACE = mobilenet_tiny.build(
     mobilenet_tiny.Config(resolutions=(8, 10), width_mult=0.25), num_classes=10
 )
-DATA = digits.build(digits.Config(base_px=10), seed=0)
+DATA = digits.build(digits.Config(base_px=10), DatasetContext(0))
 CALIBRATION = CalibrationConfig(n_batches=2, batch_size=32)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hwnas.core.errors import UserError
+from hwnas.interfaces import DatasetContext
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces import mobilenet_tiny
 from hwnas.training.config import CalibrationConfig, OptimizerConfig, TrainConfig
@@ -19,7 +20,9 @@ from hwnas.training.samplers import sandwich
 SPACE = mobilenet_tiny.build(
     mobilenet_tiny.Config(resolutions=(8, 10), width_mult=0.25), num_classes=10
 )
-DATA = digits.build(digits.Config(base_px=10, val_fraction=0.45, test_fraction=0.45), seed=0)
+DATA = digits.build(
+    digits.Config(base_px=10, val_fraction=0.45, test_fraction=0.45), DatasetContext(0)
+)
 CONFIG = TrainConfig(
     steps=6,
     batch_size=64,  # 2 batches an epoch
@@ -167,6 +170,8 @@ def test_training_learns(tmp_path):
         steps=30, batch_size=64, curve_every=25, optimizer=OptimizerConfig(lr=0.02),
         calibration=CalibrationConfig(batch_size=128),
     )  # fmt: skip
-    _, rows = train(tmp_path, config, data=digits.build(digits.Config(base_px=10), seed=0))
+    _, rows = train(
+        tmp_path, config, data=digits.build(digits.Config(base_px=10), DatasetContext(0))
+    )
     assert rows[-1]["top1"]["largest"] > 0.6
     assert rows[-1]["losses"][0] < np.log(10)

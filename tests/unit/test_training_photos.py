@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
+from hwnas.interfaces import DatasetContext
 from hwnas.training.augment import photo_transform
 from hwnas.training.datasets import cifar10, cifar100, image_folder, npz_jpeg
 from hwnas.training.npz import read_archive
@@ -36,7 +37,9 @@ def labels(data, split: str) -> np.ndarray:
 
 
 def test_a_folder_of_classes_is_split_class_by_class(tmp_path: Path):
-    data = image_folder.build(folder_of(class_folders(tmp_path / "pets", CLASSES, 20)), seed=0)
+    data = image_folder.build(
+        folder_of(class_folders(tmp_path / "pets", CLASSES, 20)), DatasetContext(0)
+    )
     assert data.info.name == "pets" and data.info.class_names == tuple(CLASSES)
     assert data.info.n_images == {"train": 42, "val": 9, "test": 9}
     for split, n in (("train", 14), ("val", 3), ("test", 3)):
@@ -48,9 +51,9 @@ def test_folders_of_splits_are_used_and_only_what_is_missing_is_cut(tmp_path: Pa
         class_folders(tmp_path / "all" / split, CLASSES, n, first)
         if split != "test":
             class_folders(tmp_path / "some" / split, CLASSES, n, first)
-    data = image_folder.build(folder_of(tmp_path / "all"), seed=0)
+    data = image_folder.build(folder_of(tmp_path / "all"), DatasetContext(0))
     assert data.info.n_images == {"train": 60, "val": 12, "test": 6}
-    data = image_folder.build(folder_of(tmp_path / "some"), seed=0)
+    data = image_folder.build(folder_of(tmp_path / "some"), DatasetContext(0))
     assert data.info.n_images == {"train": 51, "val": 12, "test": 9}
 
 
@@ -63,24 +66,24 @@ def test_photos_of_all_sizes_and_kinds_lie_side_by_side(tmp_path: Path):
     photo(0, 53, 9).save(root / "ant" / "more" / "small.gif")
     (root / "ant" / "notes.txt").write_text("not an image")
     (root / ".hidden").mkdir()
-    data = image_folder.build(folder_of(root), seed=0)
+    data = image_folder.build(folder_of(root), DatasetContext(0))
     assert sum(data.info.n_images.values()) == 34
     assert data.info.class_names == tuple(CLASSES)
 
 
 def test_a_changed_photo_is_seen_in_spite_of_the_cache(tmp_path: Path):
     root = class_folders(tmp_path / "pets", CLASSES, 10)
-    before = image_folder.build(folder_of(root), seed=0).info.mean
+    before = image_folder.build(folder_of(root), DatasetContext(0)).info.mean
     for file in (root / "ant").iterdir():
         photo(9, 0, 48).save(file)
-    assert image_folder.build(folder_of(root), seed=0).info.mean != before
+    assert image_folder.build(folder_of(root), DatasetContext(0)).info.mean != before
 
 
 @pytest.mark.parametrize("ends_only", [True, False])
 def test_one_class_only_is_refused(tmp_path: Path, ends_only: bool):
     config = folder_of(class_folders(tmp_path / "pets", ["ant"], 5))
     with pytest.raises(UserError, match=r"two classes or more[\s\S]*1 folders: ant"):
-        image_folder.ends(config) if ends_only else image_folder.build(config, seed=0)
+        image_folder.ends(config) if ends_only else image_folder.build(config, DatasetContext(0))
 
 
 def test_empty_class_folders_are_named(tmp_path: Path):
@@ -88,14 +91,14 @@ def test_empty_class_folders_are_named(tmp_path: Path):
     for name in ("dog", "eel"):
         (root / name).mkdir()
     with pytest.raises(UserError, match=r"class folders without images[\s\S]*dog, eel"):
-        image_folder.build(folder_of(root), seed=0)
+        image_folder.build(folder_of(root), DatasetContext(0))
 
 
 def test_classes_that_training_images_lack_are_named(tmp_path: Path):
     class_folders(tmp_path / "train", CLASSES, 5)
     class_folders(tmp_path / "val", [*CLASSES, "dog"], 5)
     with pytest.raises(UserError, match=r"more classes[\s\S]*also dog"):
-        image_folder.build(folder_of(tmp_path), seed=0)
+        image_folder.build(folder_of(tmp_path), DatasetContext(0))
 
 
 def test_a_missing_folder_says_what_is_expected_where(tmp_path: Path):
@@ -107,17 +110,17 @@ def test_a_number_of_classes_serves_plans_and_is_held_to(tmp_path: Path):
     planned = folder_of(tmp_path / "nowhere", num_classes=1000)
     assert image_folder.ends(planned) == (3, 1000)
     root = class_folders(tmp_path / "pets", CLASSES, 10)
-    assert image_folder.build(folder_of(root, num_classes=len(CLASSES)), seed=0)
+    assert image_folder.build(folder_of(root, num_classes=len(CLASSES)), DatasetContext(0))
     with pytest.raises(UserError, match="another number of classes than promised"):
-        image_folder.build(folder_of(root, num_classes=1000), seed=0)
+        image_folder.build(folder_of(root, num_classes=1000), DatasetContext(0))
 
 
 def test_broken_photos_are_refused_or_left_out(tmp_path: Path):
     root = class_folders(tmp_path / "pets", CLASSES, 10)
     (root / "bee" / "torn.jpg").write_bytes(encoded(photo(0, 0))[:300])
     with pytest.raises(UserError, match=r"1 of 31 images[\s\S]*bee/torn\.jpg"):
-        image_folder.build(folder_of(root), seed=0)
-    data = image_folder.build(folder_of(root, skip_broken=True), seed=0)
+        image_folder.build(folder_of(root), DatasetContext(0))
+    data = image_folder.build(folder_of(root, skip_broken=True), DatasetContext(0))
     assert sum(data.info.n_images.values()) == 30
 
 
@@ -126,11 +129,13 @@ def test_a_class_whose_every_photo_is_broken_is_named(tmp_path: Path):
     for file in (root / "cat").iterdir():
         file.write_bytes(b"?")
     with pytest.raises(UserError, match="no training image of cat"):
-        image_folder.build(folder_of(root, skip_broken=True), seed=0)
+        image_folder.build(folder_of(root, skip_broken=True), DatasetContext(0))
 
 
 def test_fewer_images_than_a_batch_say_so(tmp_path: Path):
-    data = image_folder.build(folder_of(class_folders(tmp_path / "pets", CLASSES, 10)), seed=0)
+    data = image_folder.build(
+        folder_of(class_folders(tmp_path / "pets", CLASSES, 10)), DatasetContext(0)
+    )
     with pytest.raises(UserError, match=r"batch_size = 64[\s\S]*at least 64[\s\S]*found: 21"):
         data.train_batches(0, 64)
 
@@ -145,7 +150,9 @@ def test_relative_roots_are_below_the_data_folder(tmp_path: Path, monkeypatch):
 
 
 def test_archives_hold_what_was_put_in(tmp_path: Path):
-    data = npz_jpeg.build(npz_jpeg.Config(root=str(archives(tmp_path)), base_px=32), seed=0)
+    data = npz_jpeg.build(
+        npz_jpeg.Config(root=str(archives(tmp_path)), base_px=32), DatasetContext(0)
+    )
     assert data.info.n_images == {"train": 144, "val": 16, "test": 40}
     from PIL import Image
 
@@ -217,7 +224,7 @@ def test_the_stored_tiny_imagenet_is_read(test_data: Path, monkeypatch):
     """Only its 1,250 test images, taken for both parts: decoding 25,000 takes seconds."""
     monkeypatch.setenv("HWNAS_DATA", str(test_data))
     config = npz_jpeg.Config(root="tiny_imagenet50", train_file="val.npz", base_px=32)
-    data = npz_jpeg.build(config, seed=0)
+    data = npz_jpeg.build(config, DatasetContext(0))
     assert npz_jpeg.ends(config) == (3, 50) == (data.info.in_channels, data.info.num_classes)
     assert data.info.n_images == {"train": 1100, "val": 150, "test": 1250}
 
@@ -227,7 +234,7 @@ def test_the_stored_tiny_imagenet_is_read(test_data: Path, monkeypatch):
 
 def test_cifar_archives_keep_the_official_test_images_for_the_end(tmp_path: Path):
     root = str(archives(tmp_path, 10, n_train=8, n_test=3))
-    data = cifar10.build(cifar10.Config(root=root, n_val=20), seed=0)
+    data = cifar10.build(cifar10.Config(root=root, n_val=20), DatasetContext(0))
     assert data.info.n_images == {"train": 60, "val": 20, "test": 30}
     assert np.bincount(labels(data, "val")).tolist() == [2] * 10
     assert labels(data, "test").tolist() == list(range(10)) * 3
@@ -236,7 +243,7 @@ def test_cifar_archives_keep_the_official_test_images_for_the_end(tmp_path: Path
 def test_other_classes_are_not_cifar(tmp_path: Path):
     root = str(archives(tmp_path, 4, n_train=8, n_test=3))
     with pytest.raises(UserError, match=r"not the classes of cifar10"):
-        cifar10.build(cifar10.Config(root=root, n_val=4), seed=0)
+        cifar10.build(cifar10.Config(root=root, n_val=4), DatasetContext(0))
 
 
 def python_batches(folder: Path, monkeypatch, *, evil: bool = False) -> np.ndarray:
@@ -265,7 +272,7 @@ def python_batches(folder: Path, monkeypatch, *, evil: bool = False) -> np.ndarr
 
 def test_the_official_python_batches_are_read(tmp_path: Path, monkeypatch):
     pixels = python_batches(tmp_path, monkeypatch)
-    data = cifar10.build(cifar10.Config(root=str(tmp_path), n_val=20), seed=0)
+    data = cifar10.build(cifar10.Config(root=str(tmp_path), n_val=20), DatasetContext(0))
     assert data.info.n_images == {"train": 80, "val": 20, "test": 20}
     assert data.info.class_names[3] == "class 3"
     x, y = next(data.eval_batches("test", 20))
@@ -286,7 +293,7 @@ def test_batches_of_another_content_are_never_unpickled(tmp_path: Path, monkeypa
     evil.marker = str(tmp_path / "executed")
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(pickle.dumps(evil))
     with pytest.raises(UserError, match="cifar10 is damaged"):
-        cifar10.build(cifar10.Config(root=str(tmp_path), n_val=20), seed=0)
+        cifar10.build(cifar10.Config(root=str(tmp_path), n_val=20), DatasetContext(0))
     assert not (tmp_path / "executed").exists()
 
 
@@ -301,7 +308,7 @@ def test_without_files_or_network_the_way_is_shown(tmp_path: Path, monkeypatch):
     for module, download in ((cifar10, True), (cifar100, False)):
         name = module.__name__.rpartition(".")[2]
         with pytest.raises(UserError, match=rf"{name} is not there[\s\S]*unpack https://"):
-            module.build(module.Config(root=str(tmp_path), download=download), seed=0)
+            module.build(module.Config(root=str(tmp_path), download=download), DatasetContext(0))
 
 
 # --- augmentation ---------------------------------------------------------------------------------
@@ -311,7 +318,7 @@ def augmented(tmp_path: Path, **options) -> torch.Tensor:
     """The first batch of 32 px images under an augmentation."""
     root = class_folders(tmp_path / "pets", CLASSES, 20, px=32)
     config = image_folder.Config(root=str(root), base_px=32, augment=AugmentConfig(**options))
-    return next(image_folder.build(config, seed=0).train_batches(0, 16))[0]
+    return next(image_folder.build(config, DatasetContext(0)).train_batches(0, 16))[0]
 
 
 def test_each_augmentation_changes_the_images_and_none_does_not(tmp_path: Path):
@@ -346,7 +353,9 @@ def test_padding_mirrors_the_border(tmp_path: Path):
 
 @pytest.mark.parametrize("bad", ["rand-x9", "nonsense", ""])
 def test_an_unknown_policy_is_a_user_error(tmp_path: Path, bad: str):
-    data = image_folder.build(folder_of(class_folders(tmp_path / "p", CLASSES, 9)), seed=0)
+    data = image_folder.build(
+        folder_of(class_folders(tmp_path / "p", CLASSES, 9)), DatasetContext(0)
+    )
     with pytest.raises(UserError, match="no such augmentation policy"):
         photo_transform(AugmentConfig(auto_augment=bad), data.info)
 

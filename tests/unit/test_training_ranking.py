@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hwnas.core.errors import UserError
+from hwnas.interfaces import ProxyContext, SamplerContext
 from hwnas.nets.proxies import REGISTRY as PROXIES
 from hwnas.spaces import mobilenet_tiny
 from hwnas.spaces.cost import cost
@@ -20,7 +21,7 @@ SPACE = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(8, 12)), num_cla
 
 def prior(name="macs", metrics=None):
     module = PROXIES.load(name)
-    return module.build(module.Config(), SPACE, seed=0, metrics=metrics or {})
+    return module.build(module.Config(), ProxyContext(SPACE, 0, metrics or {}))
 
 
 class ByArch(torch.nn.Module):
@@ -73,7 +74,7 @@ def test_a_step_is_n_plus_2m_forward_passes(n_pairs):
     config = TrainConfig(
         sampler=sandwich.Config(n_random=2), ranking=RankingConfig(pairs=n_pairs), steps=10
     )
-    sampler = sandwich.build(config.sampler, SPACE, seed=0, n_steps=10, metrics={})
+    sampler = sandwich.build(config.sampler, SamplerContext(SPACE, 0, 10))
     model = ByArch()
     step = SupernetStep(model, config, sampler, 0, PairSampler(SPACE, prior(), config.ranking, 0))
     losses = step(3, X, Y)

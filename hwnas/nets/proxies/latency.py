@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
-from hwnas.interfaces import CostMetric, Proxy
-from hwnas.spaces.space import SearchSpace
-
-if TYPE_CHECKING:
-    import torch
+from hwnas.interfaces import Proxy, ProxyContext
 
 __all__ = ["Config", "build"]
 
@@ -25,24 +20,18 @@ class Config(StrictModel):
     device: str = Field(default="local", description="a device with a latency table")
 
 
-def build(
-    config: Config,
-    space: SearchSpace,
-    *,
-    seed: int,
-    metrics: Mapping[str, CostMetric],
-    images: torch.Tensor | None = None,
-) -> Proxy:
-    """Milliseconds of archs of `space`.
+def build(config: Config, context: ProxyContext) -> Proxy:
+    """Milliseconds of archs.
 
     Raises:
         UserError: the device has no table.
     """
     key = f"latency_ms@{config.device}"
-    if key not in metrics:
+    if key not in context.metrics:
+        known = [name for name in context.metrics if name.startswith("latency_ms")]
         raise UserError(
             f"no latency table of {config.device!r} to rank archs by",
-            expected=f"one of {', '.join(k for k in metrics if k.startswith('latency_ms')) or '-'}",
+            expected=f"one of {', '.join(known) or '-'}",
             fix=f"add it to `devices`, or `hwnas profile {config.device}` first",
         )
-    return metrics[key]
+    return context.metrics[key]

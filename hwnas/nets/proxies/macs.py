@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
-
-import numpy as np
+from typing import Literal
 
 from hwnas.core.config import StrictModel
-from hwnas.interfaces import CostMetric, Proxy
-from hwnas.spaces.cost import cost
-from hwnas.spaces.space import SearchSpace
-
-if TYPE_CHECKING:
-    import torch
+from hwnas.interfaces import Proxy, ProxyContext
+from hwnas.nets.proxies._costs import cost_proxy
 
 __all__ = ["Config", "build"]
 
@@ -24,13 +17,6 @@ class Config(StrictModel):
     name: Literal["macs"] = "macs"
 
 
-def build(
-    config: Config,
-    space: SearchSpace,
-    *,
-    seed: int,
-    metrics: Mapping[str, CostMetric],
-    images: torch.Tensor | None = None,
-) -> Proxy:
-    """MACs of archs of `space`."""
-    return lambda codes: cost(space, codes, "macs").astype(np.float64)
+def build(config: Config, context: ProxyContext) -> Proxy:
+    """MACs of archs."""
+    return cost_proxy(context.space, "macs")

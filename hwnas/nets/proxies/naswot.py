@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from hwnas.core.config import StrictModel
-from hwnas.interfaces import CostMetric, Proxy
-from hwnas.spaces.space import SearchSpace
+from hwnas.interfaces import Proxy, ProxyContext
 
 if TYPE_CHECKING:
     import torch
@@ -24,22 +22,15 @@ class Config(StrictModel):
     batch_size: int = Field(default=32, ge=2, le=1024, description="images that are told apart")
 
 
-def build(
-    config: Config,
-    space: SearchSpace,
-    *,
-    seed: int,
-    metrics: Mapping[str, CostMetric],
-    images: torch.Tensor | None = None,
-) -> Proxy:
-    """NASWOT scores of archs of `space` on the first of `images`, or on noise without any."""
+def build(config: Config, context: ProxyContext) -> Proxy:
+    """NASWOT scores of archs on the first of `images`, or on noise without any."""
     from hwnas.nets.proxies._networks import NetworkProxy, images_at
 
     def score(model: torch.nn.Module, px: int, seed: int) -> float:
         channels = next(model.parameters()).shape[1]
-        return naswot_score(model, images_at(images, config.batch_size, channels, px, seed))
+        return naswot_score(model, images_at(context.images, config.batch_size, channels, px, seed))
 
-    return NetworkProxy(space, seed, "naswot", score)
+    return NetworkProxy(context.space, context.seed, "naswot", score)
 
 
 def naswot_score(model: torch.nn.Module, x: torch.Tensor) -> float:

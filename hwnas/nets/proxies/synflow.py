@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from hwnas.core.config import StrictModel
-from hwnas.interfaces import CostMetric, Proxy
-from hwnas.spaces.space import SearchSpace
+from hwnas.interfaces import Proxy, ProxyContext
 
 if TYPE_CHECKING:
     import torch
@@ -21,18 +19,13 @@ class Config(StrictModel):
     name: Literal["synflow"] = "synflow"
 
 
-def build(
-    config: Config,
-    space: SearchSpace,
-    *,
-    seed: int,
-    metrics: Mapping[str, CostMetric],
-    images: torch.Tensor | None = None,
-) -> Proxy:
-    """SynFlow scores of archs of `space`; needs no images."""
+def build(config: Config, context: ProxyContext) -> Proxy:
+    """SynFlow scores of archs; needs no images."""
     from hwnas.nets.proxies._networks import NetworkProxy
 
-    return NetworkProxy(space, seed, "synflow", lambda model, px, seed: synflow_score(model, px))
+    return NetworkProxy(
+        context.space, context.seed, "synflow", lambda model, px, seed: synflow_score(model, px)
+    )
 
 
 def synflow_score(model: torch.nn.Module, px: int) -> float:

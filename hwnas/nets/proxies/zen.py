@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from hwnas.core.config import StrictModel
-from hwnas.interfaces import CostMetric, Proxy
-from hwnas.spaces.space import SearchSpace
+from hwnas.interfaces import Proxy, ProxyContext
 
 if TYPE_CHECKING:
     import torch
@@ -29,15 +27,8 @@ class Config(StrictModel):
     )
 
 
-def build(
-    config: Config,
-    space: SearchSpace,
-    *,
-    seed: int,
-    metrics: Mapping[str, CostMetric],
-    images: torch.Tensor | None = None,
-) -> Proxy:
-    """Zen-Scores of archs of `space`; on noise, whatever the images."""
+def build(config: Config, context: ProxyContext) -> Proxy:
+    """Zen-Scores of archs; on noise, whatever the images."""
     from hwnas.nets.proxies._networks import NetworkProxy
 
     def score(model: torch.nn.Module, px: int, seed: int) -> float:
@@ -50,7 +41,7 @@ def build(
             seed=seed,
         )
 
-    return NetworkProxy(space, seed, "zen", score, has_weights=False)
+    return NetworkProxy(context.space, context.seed, "zen", score, has_weights=False)
 
 
 def zen_score(

@@ -14,7 +14,7 @@ from hwnas.controller.remeasure import close_on_devices
 from hwnas.controller.result import SearchResult
 from hwnas.core.progress import Progress, silent
 from hwnas.core.store import file_hash
-from hwnas.interfaces import CostMetric, Evaluation, FloatArray
+from hwnas.interfaces import CostMetric, Evaluation, FloatArray, SearcherContext
 from hwnas.measure.profile import time_networks
 from hwnas.pipeline.artifacts import SearchFiles
 from hwnas.pipeline.costs import prices
@@ -133,7 +133,7 @@ def _search_one(
         known = {f"latency_ms@{name}": metric for name, metric in latencies.items()}
         return run_search(
             project.space,
-            module.build(searcher_config, space=project.space, seed=seed),
+            module.build(searcher_config, SearcherContext(project.space, seed)),
             predict=predict,
             metrics={**metrics, **known},
             config=config,

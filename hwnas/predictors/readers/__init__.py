@@ -1,7 +1,10 @@
 """Readers: file formats of labelled archs. One file per format, with one `READER`."""
 
 from hwnas.core.registry import Registry
+from hwnas.interfaces import ReaderModule
 
-REGISTRY = Registry(kind="reader", package="hwnas.predictors.readers")
+REGISTRY = Registry[ReaderModule](
+    kind="reader", package="hwnas.predictors.readers", contract=ReaderModule
+)
 
 __all__ = ["REGISTRY"]

@@ -9,8 +9,7 @@ import numpy as np
 from hwnas.core.errors import UserError
 from hwnas.core.records import load
 from hwnas.core.store import read_json
-from hwnas.interfaces import Evaluation
-from hwnas.predictors.records import Column, Reader, Table
+from hwnas.interfaces import Column, Evaluation, Reader, Table
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["READER", "read_labels"]

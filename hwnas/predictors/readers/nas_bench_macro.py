@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.core.errors import UserError
-from hwnas.predictors.records import Reader, Table, number, table_of
+from hwnas.interfaces import Reader, Table
+from hwnas.predictors.records import number, table_of
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["READER"]

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 from hwnas.core.errors import UserError
-from hwnas.predictors.records import Reader, Table, number, table_of
+from hwnas.interfaces import Reader, Table
+from hwnas.predictors.records import number, table_of
 from hwnas.spaces.macro import Value
 from hwnas.spaces.space import SearchSpace
 

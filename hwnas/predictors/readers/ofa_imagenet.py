@@ -9,7 +9,8 @@ from typing import Any
 
 from hwnas.core.errors import UserError
 from hwnas.core.store import read_json
-from hwnas.predictors.records import Reader, Table, number, table_of
+from hwnas.interfaces import Reader, Table
+from hwnas.predictors.records import number, table_of
 from hwnas.spaces.macro import Value
 from hwnas.spaces.space import SearchSpace
 

@@ -1,11 +1,10 @@
-"""Data sets, one file each: `build(config, *, seed, n_workers)` gives an `interfaces.DataModule`.
-
-`ends(config)` gives (image channels, classes), which fix a network's first and last layer; it is
-cheap and torch-free, so that plans, prices and tables need not load images.
-"""
+"""Data sets, one file each: see `interfaces.DatasetModule`."""
 
 from hwnas.core.registry import Registry
+from hwnas.interfaces import DatasetModule
 
 __all__ = ["REGISTRY"]
 
-REGISTRY = Registry(kind="dataset", package="hwnas.training.datasets")
+REGISTRY = Registry[DatasetModule](
+    kind="dataset", package="hwnas.training.datasets", contract=DatasetModule
+)

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import rng
-from hwnas.interfaces import DataInfo, DataModule, Split
+from hwnas.interfaces import DataInfo, DataModule, DatasetContext, Split
 
 __all__ = ["Config", "Warp", "build", "ends"]
 
@@ -58,8 +58,8 @@ def ends(config: Config) -> tuple[int, int]:
     return CHANNELS, CLASSES
 
 
-def build(config: Config, *, seed: int, n_workers: int = 0) -> DataModule:
-    """The data set with splits and augmentation drawn from `seed`; too small to need workers."""
+def build(config: Config, context: DatasetContext) -> DataModule:
+    """The data set with splits and augmentation drawn from the seed; too small to need workers."""
     import torch
     from sklearn.datasets import load_digits
 
@@ -73,7 +73,7 @@ def build(config: Config, *, seed: int, n_workers: int = 0) -> DataModule:
         images, size=(config.base_px, config.base_px), mode="bicubic", align_corners=False
     ).clamp_(0, 1)
     fractions = (1 - config.val_fraction - config.test_fraction, config.val_fraction)
-    train, val, test = stratified_split(labels, fractions, rng(seed, "data/split"))
+    train, val, test = stratified_split(labels, fractions, rng(context.seed, "data/split"))
     rows: dict[Split, NDArray[np.int64]] = {"train": train, "val": val, "test": test}
     parts = {
         split: (images[index].expand(-1, CHANNELS, -1, -1), torch.from_numpy(labels[index]))
@@ -90,4 +90,4 @@ def build(config: Config, *, seed: int, n_workers: int = 0) -> DataModule:
         n_images={split: len(y) for split, (_, y) in parts.items()},
     )
     warper = Warper(**config.augment.model_dump())
-    return MemoryData(info, parts, warper, seed, config.noise_std)
+    return MemoryData(info, parts, warper, context.seed, config.noise_std)

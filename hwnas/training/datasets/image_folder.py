@@ -12,7 +12,7 @@ from hwnas.core.config import LATER, StrictModel
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.core.store import content_hash
-from hwnas.interfaces import DataModule, Split
+from hwnas.interfaces import DataModule, DatasetContext, Split
 from hwnas.training.photo_config import AugmentConfig, data_root
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def ends(config: Config) -> tuple[int, int]:
     return CHANNELS, len(_class_names(_split_folders(data_root(config.root))["train"]))
 
 
-def build(config: Config, *, seed: int, n_workers: int = 0) -> DataModule:
-    """The data set with splits and augmentation drawn from `seed`.
+def build(config: Config, context: DatasetContext) -> DataModule:
+    """The data set with splits and augmentation drawn from the seed.
 
     Raises:
         UserError: no class folders, empty ones, unequal ones between splits, another number of them
@@ -79,17 +79,19 @@ def build(config: Config, *, seed: int, n_workers: int = 0) -> DataModule:
             fix="correct data.num_classes, or data.root",
         )
     found: dict[Split, Photos] = {
-        split: _read(folder, names, config, n_threads=max(1, n_workers))
+        split: _read(folder, names, config, n_threads=max(1, context.n_workers))
         for split, folder in folders.items()
     }
     whole = found["train"]
     shares: dict[Split, float] = {"val": config.val_fraction, "test": config.test_fraction}
     cut = [split for split in shares if split not in found]
     fractions = [shares[split] for split in cut]
-    *pieces, rest = stratified_split(whole.labels, fractions, rng(seed, "data/split"))
+    *pieces, rest = stratified_split(whole.labels, fractions, rng(context.seed, "data/split"))
     parts = found | {split: whole.take(rows) for split, rows in zip(cut, pieces, strict=True)}
     parts["train"] = whole.take(rest)
-    return photo_data(root.name, names, parts, config.augment, seed=seed, n_workers=n_workers)
+    return photo_data(
+        root.name, names, parts, config.augment, seed=context.seed, n_workers=context.n_workers
+    )
 
 
 def _split_folders(root: Path) -> dict[Split, Path]:

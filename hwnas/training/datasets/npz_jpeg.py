@@ -8,7 +8,7 @@ from pydantic import Field
 
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import rng
-from hwnas.interfaces import DataModule, Split
+from hwnas.interfaces import DataModule, DatasetContext, Split
 from hwnas.training.photo_config import AugmentConfig, data_root
 
 __all__ = ["Config", "build", "ends"]
@@ -42,8 +42,8 @@ def ends(config: Config) -> tuple[int, int]:
     return CHANNELS, len(read_class_names(data_root(config.root) / config.train_file))
 
 
-def build(config: Config, *, seed: int, n_workers: int = 0) -> DataModule:
-    """The data set with its validation split and augmentation drawn from `seed`.
+def build(config: Config, context: DatasetContext) -> DataModule:
+    """The data set with its validation split and augmentation drawn from the seed.
 
     Raises:
         UserError: archives that are missing, damaged or of unequal classes; broken images.
@@ -56,9 +56,13 @@ def build(config: Config, *, seed: int, n_workers: int = 0) -> DataModule:
         [folder / name for name in (config.train_file, config.test_file)],
         config.base_px,
         skip_broken=config.skip_broken,
-        n_threads=max(1, n_workers),
+        n_threads=max(1, context.n_workers),
     )
-    kept = stratified_split(whole.labels, (1 - config.val_fraction,), rng(seed, "data/split"))
+    kept = stratified_split(
+        whole.labels, (1 - config.val_fraction,), rng(context.seed, "data/split")
+    )
     train, val = (whole.take(rows) for rows in kept)
     parts: dict[Split, Photos] = {"train": train, "val": val, "test": test}
-    return photo_data(folder.name, names, parts, config.augment, seed=seed, n_workers=n_workers)
+    return photo_data(
+        folder.name, names, parts, config.augment, seed=context.seed, n_workers=context.n_workers
+    )

@@ -1,7 +1,10 @@
 """Arch samplers: which archs a training step runs, one file each."""
 
 from hwnas.core.registry import Registry
+from hwnas.interfaces import SamplerModule
 
 __all__ = ["REGISTRY"]
 
-REGISTRY = Registry(kind="sampler", package="hwnas.training.samplers")
+REGISTRY = Registry[SamplerModule](
+    kind="sampler", package="hwnas.training.samplers", contract=SamplerModule
+)

@@ -1,19 +1,31 @@
-"""Pieces that samplers share: slots of single archs, the ends of a sandwich, metrics by name."""
+"""Pieces that samplers share: slots drawn one by one, costs by name, archs of all sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
+from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.interfaces import CostMetric, FloatArray, Slot
+from hwnas.interfaces import CostMetric, FloatArray, SamplerContext, Slot
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["BalanceMetric", "cost_range", "metric_named", "sandwiched", "single", "skewed"]
+__all__ = [
+    "BalanceMetric",
+    "CostConfig",
+    "SlotBySlot",
+    "cost_range",
+    "metric_named",
+    "single",
+    "skewed",
+    "uniform_arch",
+]
 
 BalanceMetric = Literal["macs", "params", "latency_ms"]
 
@@ -26,19 +38,53 @@ def single(archs: Iterable[Arch]) -> list[Slot]:
     return [Slot((arch,)) for arch in archs]
 
 
-def sandwiched(space: SearchSpace, drawn: list[Slot], *, ends: bool) -> list[Slot]:
-    """Largest (the teacher) and smallest in front of what was drawn, if `ends`."""
-    return [*single([space.largest(), space.smallest()]), *drawn] if ends else drawn
+@dataclass(frozen=True)
+class SlotBySlot:
+    """An `ArchSampler` whose n slots are drawn independently, each from a stream of its own.
+
+    `ends`: the largest arch, which teaches the others, and the smallest come first (the sandwich
+    rule); without them all learn the labels.
+    """
+
+    space: SearchSpace
+    seed: int
+    n: int
+    ends: bool
+    draw: Callable[[np.random.Generator], Slot]
+
+    @property
+    def in_place(self) -> bool:
+        """See `ArchSampler.in_place`."""
+        return self.ends
+
+    def slots(self, step: int) -> list[Slot]:
+        """See `ArchSampler.slots`."""
+        drawn = [self.draw(rng(self.seed, "train/arch", step, slot)) for slot in range(self.n)]
+        first = [self.space.largest(), self.space.smallest()] if self.ends else []
+        return [*single(first), *drawn]
 
 
-def metric_named(
-    metric: BalanceMetric, device: str, metrics: Mapping[str, CostMetric]
-) -> CostMetric:
-    """The price of that name; `device` matters to latency alone.
+def uniform_arch(space: SearchSpace) -> Callable[[np.random.Generator], Slot]:
+    """A slot of one arch, all choices uniform and independent."""
+    return lambda stream: Slot((space.arch(space.sample(stream, 1)[0]),))
+
+
+class CostConfig(StrictModel):
+    """Settings of samplers that look at the cost of archs."""
+
+    metric: BalanceMetric = Field(default="macs", description="the cost")
+    device: str = Field(default="local", description="of latency_ms: a device with a table")
+    n_random: int = Field(default=2, ge=1, le=64, description="archs per step beside the ends")
+    ends: bool = Field(default=True, description="largest and smallest as well (sandwich rule)")
+
+
+def metric_named(config: CostConfig, context: SamplerContext) -> CostMetric:
+    """The price that the settings name; `device` matters to latency alone.
 
     Raises:
         UserError: it is not known, for lack of a latency table.
     """
+    metric, device, metrics = config.metric, config.device, context.metrics
     key = f"{metric}@{device}" if metric == "latency_ms" else metric
     if key not in metrics:
         raise UserError(

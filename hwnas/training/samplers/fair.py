@@ -8,7 +8,6 @@ Values of choices that another choice switches off (blocks beyond the depth) are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import rng
-from hwnas.interfaces import ArchSampler, CostMetric, Slot
+from hwnas.interfaces import ArchSampler, SamplerContext, Slot
 from hwnas.spaces.space import SearchSpace
 from hwnas.training.samplers._slots import single
 
@@ -53,13 +52,6 @@ class _Fair:
         return single(self.space.arch(row) for row in np.stack(columns, axis=1))
 
 
-def build(
-    config: Config,
-    space: SearchSpace,
-    *,
-    seed: int,
-    n_steps: int,
-    metrics: Mapping[str, CostMetric],
-) -> ArchSampler:
-    """The sampler over `space`; its archs depend on (seed, step) alone."""
-    return _Fair(space, seed)
+def build(config: Config, context: SamplerContext) -> ArchSampler:
+    """The sampler ; its archs depend on (seed, step) alone."""
+    return _Fair(context.space, context.seed)

@@ -9,29 +9,24 @@ mean and variance, minus `cost_weight` times the cost as a share of the largest 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from hwnas.core.config import StrictModel
 from hwnas.core.rng import rng
-from hwnas.interfaces import ArchSampler, CostMetric, FloatArray, Slot
+from hwnas.interfaces import ArchSampler, CostMetric, FloatArray, SamplerContext, Slot
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.policy import Baseline, Policy
-from hwnas.spaces.space import SearchSpace
-from hwnas.training.samplers._slots import BalanceMetric, metric_named, sandwiched, single
+from hwnas.training.samplers._slots import CostConfig, SlotBySlot, metric_named
 
 __all__ = ["Config", "build"]
 
 
-class Config(StrictModel):
+class Config(CostConfig):
     """Parameters of the sampler; the policy is uniform until the warm-up is over."""
 
     name: Literal["policy"] = "policy"
-    n_random: int = Field(default=2, ge=1, le=64, description="archs per step from the policy")
-    ends: bool = Field(default=True, description="largest and smallest as well (sandwich rule)")
     warmup: float = Field(default=0.25, ge=0, le=1, description="share of steps without updates")
     every: int = Field(default=5, ge=1, description="steps between updates of the policy")
     n_trials: int = Field(default=8, ge=2, le=1024, description="archs scored for an update")
@@ -39,20 +34,20 @@ class Config(StrictModel):
     learning_rate: float = Field(default=0.05, gt=0, le=10, description="Adam step on logits")
     entropy: float = Field(default=0.05, ge=0, le=100, description="weight of the entropy bonus")
     cost_weight: float = Field(default=0.0, ge=0, description="of the cost in the reward")
-    metric: BalanceMetric = Field(default="macs", description="the cost")
-    device: str = Field(default="local", description="of latency_ms: a device with a table")
     memory: float = Field(default=0.9, ge=0, lt=1, description="of the running mean and variance")
 
 
 class PolicySampler:
     """State: the policy, mean and variance of scores, and the average reward."""
 
-    def __init__(
-        self, config: Config, space: SearchSpace, seed: int, n_steps: int, metric: CostMetric | None
-    ) -> None:
-        self._config, self._space, self._seed, self._metric = config, space, seed, metric
-        self._first = round(config.warmup * n_steps)
-        self.policy = Policy(space, learning_rate=config.learning_rate)
+    def __init__(self, config: Config, context: SamplerContext, metric: CostMetric | None) -> None:
+        self._config, self._space, self._seed = config, context.space, context.seed
+        self._metric = metric
+        self._first = round(config.warmup * context.n_steps)
+        self.policy = Policy(context.space, learning_rate=config.learning_rate)
+        self._drawn = SlotBySlot(
+            context.space, context.seed, config.n_random, config.ends, self._draw
+        )
         self._moments: tuple[float, float] | None = None  # mean and variance of scores
         self._average = 0.0
 
@@ -63,11 +58,10 @@ class PolicySampler:
 
     def slots(self, step: int) -> list[Slot]:
         """The ends, if wanted, and n archs from the policy as it is."""
-        drawn = [
-            self._space.arch(self.policy.draw(rng(self._seed, "train/arch", step, slot), 1)[0])
-            for slot in range(self._config.n_random)
-        ]
-        return sandwiched(self._space, single(drawn), ends=self._config.ends)
+        return self._drawn.slots(step)
+
+    def _draw(self, stream: np.random.Generator) -> Slot:
+        return Slot((self._space.arch(self.policy.draw(stream, 1)[0]),))
 
     def trials(self, step: int) -> list[Arch]:
         """Archs from the policy when an update is due; the first is its mode if self-critical."""
@@ -118,18 +112,11 @@ class PolicySampler:
         self._average = state["average"]
 
 
-def build(
-    config: Config,
-    space: SearchSpace,
-    *,
-    seed: int,
-    n_steps: int,
-    metrics: Mapping[str, CostMetric],
-) -> ArchSampler:
-    """The sampler over `space`: a `LearningSampler`.
+def build(config: Config, context: SamplerContext) -> ArchSampler:
+    """The sampler, a `LearningSampler`.
 
     Raises:
         UserError: the cost is not known.
     """
-    metric = metric_named(config.metric, config.device, metrics) if config.cost_weight else None
-    return PolicySampler(config, space, seed, n_steps, metric)
+    metric = metric_named(config, context) if config.cost_weight else None
+    return PolicySampler(config, context, metric)

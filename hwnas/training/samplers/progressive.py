@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import rng
-from hwnas.interfaces import ArchSampler, CostMetric, Slot
+from hwnas.interfaces import ArchSampler, SamplerContext, Slot
 from hwnas.spaces.space import SearchSpace
 from hwnas.training.samplers._slots import single
 
@@ -90,23 +90,16 @@ class _Progressive:
         return single([self.space.largest(), *drawn])
 
 
-def build(
-    config: Config,
-    space: SearchSpace,
-    *,
-    seed: int,
-    n_steps: int,
-    metrics: Mapping[str, CostMetric],
-) -> ArchSampler:
-    """The sampler over `space`; its archs depend on (seed, step, n_steps) alone."""
+def build(config: Config, context: SamplerContext) -> ArchSampler:
+    """The sampler; its archs depend on (seed, step, n_steps) alone."""
     total = sum(phase.share for phase in config.phases)
     shares = accumulate(phase.share / total for phase in config.phases)
     return _Progressive(
-        space,
-        tuple(_freed(space, phase.free) for phase in config.phases),
+        context.space,
+        tuple(_freed(context.space, phase.free) for phase in config.phases),
         tuple(phase.n_random for phase in config.phases),
-        tuple(round(share * n_steps) for share in shares),
-        seed,
+        tuple(round(share * context.n_steps) for share in shares),
+        context.seed,
     )
 
 

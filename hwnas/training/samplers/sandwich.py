@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
 
 from hwnas.core.config import StrictModel
-from hwnas.core.rng import rng
-from hwnas.interfaces import ArchSampler, CostMetric, Slot
-from hwnas.spaces.space import SearchSpace
-from hwnas.training.samplers._slots import sandwiched, single
+from hwnas.interfaces import ArchSampler, SamplerContext
+from hwnas.training.samplers._slots import SlotBySlot, uniform_arch
 
 __all__ = ["Config", "build"]
 
@@ -24,29 +20,10 @@ class Config(StrictModel):
     n_random: int = Field(default=2, ge=0, le=64, description="random archs per step")
 
 
-@dataclass(frozen=True)
-class _Sandwich:
-    space: SearchSpace
-    n_random: int
-    seed: int
-    in_place: bool = True
+def build(config: Config, context: SamplerContext) -> ArchSampler:
+    """The sampler (largest, which teaches the others, smallest, then random ones).
 
-    def slots(self, step: int) -> list[Slot]:
-        """Largest first (it teaches the others), then the smallest, then the random ones."""
-        drawn = [
-            self.space.arch(self.space.sample(rng(self.seed, "train/arch", step, slot), 1)[0])
-            for slot in range(self.n_random)
-        ]
-        return sandwiched(self.space, single(drawn), ends=True)
-
-
-def build(
-    config: Config,
-    space: SearchSpace,
-    *,
-    seed: int,
-    n_steps: int,
-    metrics: Mapping[str, CostMetric],
-) -> ArchSampler:
-    """The sampler over `space`; its archs depend on (seed, step) alone."""
-    return _Sandwich(space, config.n_random, seed)
+    Its archs depend on (seed, step) alone.
+    """
+    draw = uniform_arch(context.space)
+    return SlotBySlot(context.space, context.seed, config.n_random, True, draw)

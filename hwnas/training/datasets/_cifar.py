@@ -4,25 +4,47 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
+from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.interfaces import DataModule, Split
-from hwnas.training.data import stratified_split
-from hwnas.training.photo_config import CifarConfig, data_root
-from hwnas.training.photos import Photos, photo_data, photos_of_archives
+from hwnas.interfaces import DataModule, DatasetContext, Split
+from hwnas.training.photo_config import AugmentConfig, data_root
 
-__all__ = ["cifar"]
+if TYPE_CHECKING:
+    from hwnas.training.photos import Photos
+
+__all__ = ["CifarConfig", "build", "ends"]
 
 log = logging.getLogger(__name__)
 
-PX = 32
+CHANNELS, PX = 3, 32
 
 
-def cifar(config: CifarConfig, n_classes: int, *, seed: int, n_workers: int) -> DataModule:
+class CifarConfig(StrictModel):
+    """Where a CIFAR data set lies, and how it is split and augmented."""
+
+    N_CLASSES: ClassVar[int]
+
+    name: Literal["cifar10", "cifar100"]
+    root: str
+    n_val: Annotated[int, Field(ge=1)] = Field(
+        default=5000, description="training images set apart for validation"
+    )
+    download: bool = Field(default=True, description="fetch the official files if absent")
+    augment: AugmentConfig = AugmentConfig()
+
+
+def ends(config: CifarConfig) -> tuple[int, int]:
+    """Image channels and number of classes, known without loading an image."""
+    return CHANNELS, config.N_CLASSES
+
+
+def build(config: CifarConfig, context: DatasetContext) -> DataModule:
     """The data set in `root`: official test images as test, a stratified `n_val` of train as val.
 
     `root` holds `train.npz` and `val.npz` (the latter are official TEST images; see `npz`), or the
@@ -31,17 +53,20 @@ def cifar(config: CifarConfig, n_classes: int, *, seed: int, n_workers: int) -> 
     Raises:
         UserError: the files are missing, damaged or of other classes.
     """
+    from hwnas.training.data import stratified_split
+    from hwnas.training.photos import photo_data, photos_of_archives
+
     folder = data_root(config.root)
     if (folder / "train.npz").exists():
         paths = [folder / "train.npz", folder / "val.npz"]
-        n_threads = max(1, n_workers)
+        n_threads = max(1, context.n_workers)
         names, official = photos_of_archives(paths, PX, skip_broken=False, n_threads=n_threads)
     else:
         names, official = _from_batches(config.name, folder, download=config.download)
-    if len(names) != n_classes:
+    if len(names) != config.N_CLASSES:
         raise UserError(
             f"these are not the classes of {config.name}",
-            expected=n_classes,
+            expected=config.N_CLASSES,
             found=names,
             where=folder,
         )
@@ -49,15 +74,19 @@ def cifar(config: CifarConfig, n_classes: int, *, seed: int, n_workers: int) -> 
     n, n_val = len(train), config.n_val
     if n_val >= n:
         raise UserError("data.n_val leaves no training images", expected=f"< {n}", found=n_val)
-    kept, val = stratified_split(train.labels, (1 - n_val / n,), rng(seed, "data/split"))
+    kept, val = stratified_split(train.labels, (1 - n_val / n,), rng(context.seed, "data/split"))
     parts: dict[Split, Photos] = {"train": train.take(kept), "val": train.take(val), "test": test}
-    return photo_data(config.name, names, parts, config.augment, seed=seed, n_workers=n_workers)
+    return photo_data(
+        config.name, names, parts, config.augment, seed=context.seed, n_workers=context.n_workers
+    )
 
 
 def _from_batches(
     name: Literal["cifar10", "cifar100"], folder: Path, *, download: bool
 ) -> tuple[tuple[str, ...], list[Photos]]:
     from torchvision import datasets
+
+    from hwnas.training.photos import Photos
 
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     absent = not (folder / kind.base_folder).is_dir()

@@ -1,0 +1,175 @@
+"""Variants of other packages: found by their entry points, read without importing anything.
+
+A package adds a variant with an entry point of the group `hwnas.PLURAL`, whose name is the
+variant's and whose value is a module:
+
+    [project.entry-points."hwnas.proxies"]
+    depth = "my_package.depth"
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import distributions
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel
+
+__all__ = ["Facts", "Place", "entries", "facts_of", "faults", "locate"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a variant is. `distribution`: name and version, or None for those of hwnas itself."""
+
+    name: str
+    module: str
+    distribution: str | None = None
+
+    @property
+    def package(self) -> str:
+        """Name of the distribution."""
+        return (self.distribution or "hwnas").split(" ")[0]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a module's source says of it, read without importing it."""
+
+    summary: str
+    requires: tuple[str, ...]
+    extra: str | None
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Required packages that are not installed."""
+        return tuple(name for name in self.requires if locate(name) is None)
+
+
+def entries(group: str) -> tuple[Place, ...]:
+    """The variants that installed packages add to `group`, as the packages declare them."""
+    return _entries(tuple(sys.path)).get(group, ())
+
+
+@lru_cache(maxsize=4)
+def _entries(path: tuple[str, ...]) -> dict[str, tuple[Place, ...]]:
+    """Entry points by group. A damaged package is passed over; of two copies the first counts."""
+    found: dict[str, list[Place]] = defaultdict(list)
+    seen: set[str] = set()
+    for distribution in distributions(path=list(path)):
+        try:
+            name, points = distribution.metadata["Name"], list(distribution.entry_points)
+            label = f"{name} {distribution.version}"
+        except Exception:  # metadata is whatever an interrupted installation left
+            continue
+        if name in seen:
+            continue
+        seen.add(name)
+        for point in points:
+            if point.group.startswith("hwnas."):
+                found[point.group].append(Place(point.name, point.value, label))
+    return {group: tuple(places) for group, places in found.items()}
+
+
+def locate(module: str) -> ModuleSpec | None:
+    """The module's spec; unlike `importlib.util.find_spec` this imports none of its parents."""
+    first, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(first)
+    except (ImportError, ValueError):
+        return None
+    path = first
+    for part in rest:
+        if spec is None:
+            return None
+        path = f"{path}.{part}"
+        spec = PathFinder.find_spec(path, spec.submodule_search_locations or [])
+    return spec
+
+
+def facts_of(module: str) -> Facts:
+    """Summary and requirements: the docstring's first line, and the literals REQUIRES and EXTRA.
+
+    Raises:
+        ValueError: there is no such module, or its source cannot be read so; says why.
+    """
+    spec = locate(module)
+    source = getattr(spec.loader, "get_source", None) if spec is not None else None
+    if spec is None or source is None:
+        raise ValueError(f"there is no module {module}")
+    try:
+        tree = ast.parse(source(module) or "")
+        literals = {
+            node.targets[0].id: ast.literal_eval(node.value)
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and node.targets[0].id in ("REQUIRES", "EXTRA")
+        }
+    except (SyntaxError, ValueError, ImportError) as error:
+        raise ValueError(f"{module} cannot be read: {error}") from error
+    summary = (ast.get_docstring(tree) or "").split("\n")[0]
+    return Facts(summary, tuple(literals.get("REQUIRES", ())), literals.get("EXTRA"))
+
+
+def faults(module: ModuleType, contract: type[Any], name: str) -> list[str]:
+    """What a module lacks of `contract`, a Protocol; empty where it fulfils it.
+
+    Every member must be there, functions must take the Protocol's arguments, and `Config` must be a
+    model that knows the variant's name and refuses unknown keys.
+    """
+    found = []
+    for member, declared in _members(contract).items():
+        value = getattr(module, member, None)
+        if value is None:
+            found.append(f"no `{member}`")
+        elif member == "Config":
+            found += _config_faults(value, name)
+        elif inspect.isfunction(declared):
+            signature = inspect.signature(declared)
+            arguments = [p for p in signature.parameters.values() if p.name != "self"]
+            if not callable(value) or not _takes(value, arguments):
+                words = ", ".join(p.name for p in arguments)
+                found.append(f"`{member}` does not take ({words})")
+    return found
+
+
+def _members(contract: type[Any]) -> dict[str, Any]:
+    """Public members of a Protocol and its bases."""
+    own = [base for base in contract.__mro__ if base.__module__ not in ("builtins", "typing")]
+    return {
+        name: member
+        for base in reversed(own)
+        for name, member in vars(base).items()
+        if not name.startswith("_")
+    }
+
+
+def _takes(function: Any, arguments: list[inspect.Parameter]) -> bool:
+    by_name = [p.name for p in arguments if p.kind is p.KEYWORD_ONLY]
+    n_positional = len(arguments) - len(by_name)
+    try:
+        inspect.signature(function).bind(*[None] * n_positional, **dict.fromkeys(by_name))
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _config_faults(config: Any, name: str) -> list[str]:
+    if not (isinstance(config, type) and issubclass(config, BaseModel)):
+        return ["`Config` is no pydantic model"]
+    field = config.model_fields.get("name")
+    found = []
+    if field is None or field.default != name:
+        found.append(f'`Config` has no `name: Literal["{name}"] = "{name}"`')
+    if config.model_config.get("extra") != "forbid":
+        found.append("`Config` accepts unknown keys (derive it from hwnas.core.config.StrictModel)")
+    return found

@@ -1,0 +1,95 @@
+"""The shared records and Protocols: the package to read first.
+
+    SearchSpace -> Arch -> lower() -> OpSpecs -> LatencyTable -> LatencyEstimator  (how fast)
+                                         |-----> Supernet -> Evaluator             (how accurate)
+                                         '-----> graph -> AccuracyPredictor        (prediction)
+    Searcher proposes codes, the controller prices and scores them, the Archive keeps them.
+
+`records` holds data, `protocols` what objects promise, `modules` what the file of a variant holds.
+Batches of archs travel as codes, int16 [n, d] (`SearchSpace.codes`); single ones as `Arch`.
+Latencies are milliseconds, accuracies fractions in [0, 1], sizes bytes.
+"""
+
+from hwnas.interfaces.modules import (
+    DatasetContext,
+    DatasetModule,
+    ExporterModule,
+    PredictorContext,
+    PredictorModule,
+    ProxyContext,
+    ProxyModule,
+    ReaderModule,
+    SamplerContext,
+    SamplerModule,
+    SearcherContext,
+    SearcherModule,
+    SpaceModule,
+    TransportModule,
+    VariantModule,
+)
+from hwnas.interfaces.protocols import (
+    AccuracyPredictor,
+    ArchSampler,
+    CostMetric,
+    DataModule,
+    Evaluator,
+    Exporter,
+    LatencyEstimator,
+    LearningSampler,
+    Proxy,
+    Searcher,
+    Transport,
+)
+from hwnas.interfaces.records import (
+    Column,
+    Constraint,
+    DataInfo,
+    DeviceSpec,
+    Evaluation,
+    FloatArray,
+    Metric,
+    Reader,
+    Slot,
+    Split,
+    Table,
+)
+
+__all__ = [
+    "AccuracyPredictor",
+    "ArchSampler",
+    "Column",
+    "Constraint",
+    "CostMetric",
+    "DataInfo",
+    "DataModule",
+    "DatasetContext",
+    "DatasetModule",
+    "DeviceSpec",
+    "Evaluation",
+    "Evaluator",
+    "Exporter",
+    "ExporterModule",
+    "FloatArray",
+    "LatencyEstimator",
+    "LearningSampler",
+    "Metric",
+    "PredictorContext",
+    "PredictorModule",
+    "Proxy",
+    "ProxyContext",
+    "ProxyModule",
+    "Reader",
+    "ReaderModule",
+    "SamplerContext",
+    "SamplerModule",
+    "Searcher",
+    "SearcherContext",
+    "SearcherModule",
+    "Slot",
+    "SpaceModule",
+    "Split",
+    "Table",
+    "Transport",
+    "TransportModule",
+    "VariantModule",
+]

@@ -1,0 +1,205 @@
+"""What the module of a variant holds, kind by kind, and what its `build` is given.
+
+A variant is one module: a `Config` (its section of the configuration, torch-free, without a
+required key wherever that is possible) and a `build` that makes an object of `interfaces.protocols`
+from it. Modules are imported to validate configurations: whatever is slow to import is imported
+inside `build`. `hwnas.testing` holds the tests that a variant of each kind passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hwnas.core.registry import VariantModule
+from hwnas.interfaces.protocols import (
+    AccuracyPredictor,
+    ArchSampler,
+    CostMetric,
+    DataModule,
+    Exporter,
+    Proxy,
+    Searcher,
+    Transport,
+)
+from hwnas.interfaces.records import DeviceSpec, Reader
+from hwnas.spaces import SpaceModule
+from hwnas.spaces.space import SearchSpace
+
+if TYPE_CHECKING:
+    import torch
+
+    from hwnas.exporters.manifest import ModelFile
+    from hwnas.exporters.opened import OpenModel
+
+__all__ = [
+    "DatasetContext",
+    "DatasetModule",
+    "ExporterModule",
+    "PredictorContext",
+    "PredictorModule",
+    "ProxyContext",
+    "ProxyModule",
+    "ReaderModule",
+    "SamplerContext",
+    "SamplerModule",
+    "SearcherContext",
+    "SearcherModule",
+    "SpaceModule",
+    "TransportModule",
+    "VariantModule",
+]
+
+
+@dataclass(frozen=True)
+class DatasetContext:
+    """`seed` fixes splits and augmentation; `n_workers`: processes that prepare images; 0: none."""
+
+    seed: int
+    n_workers: int = 0
+
+
+class DatasetModule(VariantModule, Protocol):
+    """A data set."""
+
+    def ends(self, config: Any) -> tuple[int, int]:
+        """Image channels and number of classes, known without loading an image. Torch-free.
+
+        They fix a network's first and last layer, so that plans, prices and tables need no images.
+        """
+        ...
+
+    def build(self, config: Any, context: DatasetContext) -> DataModule:
+        """The data set.
+
+        Raises:
+            UserError: files are missing or damaged, or are not what `config` says.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SamplerContext:
+    """The space, the run's seed, the number of training steps, and prices by name.
+
+    metrics: `macs`, `params`, and `latency_ms@DEVICE` of every device that has a table.
+    """
+
+    space: SearchSpace
+    seed: int
+    n_steps: int
+    metrics: Mapping[str, CostMetric] = field(default_factory=dict)
+
+
+class SamplerModule(VariantModule, Protocol):
+    """An arch sampler of supernet training."""
+
+    def build(self, config: Any, context: SamplerContext) -> ArchSampler:
+        """The sampler.
+
+        Raises:
+            UserError: a metric that `config` names is not known.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ProxyContext:
+    """The space, a seed, prices as in `SamplerContext`, and images for scores that want some.
+
+    images: normalised training images [B, C, px, px], or None: use noise.
+    """
+
+    space: SearchSpace
+    seed: int
+    metrics: Mapping[str, CostMetric] = field(default_factory=dict)
+    images: torch.Tensor | None = None
+
+
+class ProxyModule(VariantModule, Protocol):
+    """A score of archs that needs no training."""
+
+    def build(self, config: Any, context: ProxyContext) -> Proxy:
+        """The proxy.
+
+        Raises:
+            UserError: a metric that `config` names is not known.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PredictorContext:
+    """The space, a seed, and proxies (mean 0, variance 1) that become features of the archs."""
+
+    space: SearchSpace
+    seed: int
+    proxies: Sequence[Proxy] = ()
+
+
+class PredictorModule(VariantModule, Protocol):
+    """An accuracy predictor."""
+
+    def build(self, config: Any, context: PredictorContext) -> AccuracyPredictor:
+        """The predictor, not fitted yet."""
+        ...
+
+
+@dataclass(frozen=True)
+class SearcherContext:
+    """The space, and the seed that fixes every proposal."""
+
+    space: SearchSpace
+    seed: int
+
+
+class SearcherModule(VariantModule, Protocol):
+    """A search strategy."""
+
+    def build(self, config: Any, context: SearcherContext) -> Searcher:
+        """The searcher, before its first `ask`.
+
+        Raises:
+            UserError: it cannot search this space.
+        """
+        ...
+
+
+class TransportModule(VariantModule, Protocol):
+    """A way to run the device kit where the device is."""
+
+    def build(self, config: Any, device: DeviceSpec) -> Transport:
+        """The transport to `device`; it connects when it is used, not before."""
+        ...
+
+
+class ExporterModule(VariantModule, Protocol):
+    """A deployable format."""
+
+    def build(self, config: Any) -> Exporter:
+        """The exporter."""
+        ...
+
+    def describe(self, config: Any, files: Sequence[Path]) -> ModelFile:
+        """The manifest's entry of what `export` wrote; `files` are its result."""
+        ...
+
+    def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
+        """The model file, ready to run.
+
+        Raises:
+            UserError: the file does not load.
+            CannotRunHere: the machine lacks what the format needs.
+        """
+        ...
+
+
+class ReaderModule(Protocol):
+    """A file format of labelled archs. It has no settings: one `READER` says everything."""
+
+    @property
+    def READER(self) -> Reader:
+        """The format."""
+        ...

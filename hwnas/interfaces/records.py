@@ -1,0 +1,180 @@
+"""Records that several packages share: frozen, and checked when they are loaded from JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.errors import UserError
+from hwnas.core.records import STRICT
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = [
+    "Column",
+    "Constraint",
+    "DataInfo",
+    "DeviceSpec",
+    "Evaluation",
+    "FloatArray",
+    "Metric",
+    "Reader",
+    "Slot",
+    "Split",
+    "Table",
+]
+
+FloatArray = NDArray[np.float64]
+Split = Literal["train", "val", "test"]
+Metric = Literal[
+    "latency_ms", "latency_p95_ms", "macs", "params", "peak_memory_bytes", "weight_bytes"
+]
+
+
+@dataclass(frozen=True)
+class DeviceSpec:
+    """A runtime on a machine reached by a transport; timings of unequal specs never mix."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    name: str
+    runtime: str = "onnxruntime"
+    provider: str = "CPUExecutionProvider"
+    transport: str = "local"
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    batch: int = 1
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """An upper bound on one metric of the arch; exactly one of the two bounds is given.
+
+    `max` is in the metric's unit; `max_fraction_of_largest` in (0, 1] of the space's largest arch,
+    priced the same way. `device` matters to latency metrics only.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    metric: Metric
+    device: str = "local"
+    max: float | None = None
+    max_fraction_of_largest: float | None = None
+
+    def __post_init__(self) -> None:
+        bounds = [b for b in (self.max, self.max_fraction_of_largest) if b is not None]
+        if len(bounds) != 1 or not bounds[0] > 0:
+            raise ValueError("give one of max and max_fraction_of_largest, greater than 0")
+        if self.max_fraction_of_largest is not None and self.max_fraction_of_largest > 1:
+            raise ValueError("max_fraction_of_largest is at most 1")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known of one arch's accuracy, and from where.
+
+    `source`: `supernet` (inherited weights, BN recalibrated), `trained` (own training),
+    `predicted`, `measured` (a deployed artifact). `val_loss` is cross-entropy in nats.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    arch: Arch
+    top1: float
+    source: Literal["supernet", "trained", "predicted", "measured"]
+    split: Split
+    n_images: int
+    seed: int
+    val_loss: float | None = None
+    top1_std: float | None = None
+    n_train_images_seen: int | None = None
+    latency_ms: dict[str, float] = field(default_factory=dict)
+    macs: int | None = None
+    params: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.top1 <= 1:
+            raise UserError("top1 is a fraction", expected="in [0, 1]", found=self.top1)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One network of a training step: of several candidates, the one that the batch picks.
+
+    `keep`: the one with the lowest or the highest cross-entropy to the labels of the step's images.
+    """
+
+    candidates: tuple[Arch, ...]
+    keep: Literal["lowest", "highest"] = "lowest"
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What every artifact must know of the data set; `mean`, `std` per channel of [0, 1] pixels.
+
+    `base_px` is the size of the images that a DataModule yields; archs see them resized.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    name: str
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    base_px: int
+    n_images: dict[str, int]  # per split
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def in_channels(self) -> int:
+        """Number of image channels."""
+        return len(self.mean)
+
+
+@dataclass(frozen=True)
+class Column:
+    """Values of some rows of a table: `rows` int [k], ascending, and `values` [k], all finite."""
+
+    rows: NDArray[np.int64]
+    values: FloatArray
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a reader found: codes [m, d], one row per arch as listed, and columns of numbers.
+
+    A column may lack rows, and may hold several values of one row (repeated measurements).
+    """
+
+    space: SearchSpace
+    codes: Codes
+    columns: Mapping[str, Column]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A file format of labelled archs.
+
+    unit: of every column.
+    repeats: whether several values of one arch are averaged, or refused where they differ.
+    target: the column that is read unless another one is asked for; None: the file's first.
+    space: the space that the archs are of, by name and number of classes; None: the user says.
+    matches: whether a file that begins with this text is of the format.
+    read: parses a file.
+    """
+
+    unit: Literal["percent", "fraction"]
+    repeats: Literal["average", "refuse"]
+    target: str | None
+    space: tuple[str, int] | None
+    matches: Callable[[str], bool]
+    read: Callable[[Path, SearchSpace], Table]

@@ -1,0 +1,16 @@
+"""Proxies that are an analytic cost: the larger network is the better one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwnas.interfaces import Proxy
+from hwnas.spaces.cost import AnalyticMetric, cost
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["cost_proxy"]
+
+
+def cost_proxy(space: SearchSpace, metric: AnalyticMetric) -> Proxy:
+    """The cost of archs, float64 [n]."""
+    return lambda codes: cost(space, codes, metric).astype(np.float64)
