@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
 from hwnas.interfaces import FloatArray
-from hwnas.spaces.macro import Value
+from hwnas.spaces.choice import Value
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Column", "Reader", "Records", "Table", "distinct", "number", "record_set", "table_of"]

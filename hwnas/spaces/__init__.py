@@ -8,15 +8,20 @@ REGISTRY = Registry(
     infrastructure=frozenset(
         {
             "arch",
+            "cells",
+            "chains",
+            "choice",
             "cost",
             "enumeration",
             "graphs",
             "index",
             "load",
             "lowering",
-            "macro",
+            "memory",
+            "network",
             "ops",
             "policy",
+            "skeleton",
             "space",
         }
     ),

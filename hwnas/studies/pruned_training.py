@@ -23,7 +23,7 @@ from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.project import Project, open_project
 from hwnas.pipeline.stages.label import labelled
-from hwnas.spaces.macro import Value
+from hwnas.spaces.choice import Value
 
 __all__ = ["Comparison", "Round", "train_rounds"]
 

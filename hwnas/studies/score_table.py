@@ -16,8 +16,8 @@ from hwnas.pipeline.project import Project
 from hwnas.pipeline.stages.predictor import load_predictor
 from hwnas.predictors.lookup import ScoreTable, Top, load_table, save_table, table_of_space
 from hwnas.spaces.arch import Arch
+from hwnas.spaces.choice import Value
 from hwnas.spaces.load import read_arch
-from hwnas.spaces.macro import Value
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["export", "look_up"]

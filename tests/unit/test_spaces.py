@@ -11,11 +11,11 @@ import pytest
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.spaces.arch import Arch
+from hwnas.spaces.chains import divisible
 from hwnas.spaces.cost import cost, op_macs, op_params, op_peak_values
 from hwnas.spaces.graphs import graph
 from hwnas.spaces.index import enumerate_ops, op_index
 from hwnas.spaces.lowering import lower, network_key
-from hwnas.spaces.macro import divisible
 from hwnas.spaces.mobilenet_tiny import Config, build
 from hwnas.spaces.ops import OpSpec, layers
 from hwnas.spaces.space import SearchSpace

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hwnas.core.errors import UserError
 from hwnas.predictors.records import Reader, Table, number, table_of
-from hwnas.spaces.macro import Value
+from hwnas.spaces.choice import Value
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["READER"]

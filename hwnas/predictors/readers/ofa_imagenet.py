@@ -10,7 +10,7 @@ from typing import Any
 from hwnas.core.errors import UserError
 from hwnas.core.store import read_json
 from hwnas.predictors.records import Reader, Table, number, table_of
-from hwnas.spaces.macro import Value
+from hwnas.spaces.choice import Value
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["READER"]
