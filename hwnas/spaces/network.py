@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,7 @@ IMAGE = 0
 """Number of the value that `Step`s know the network's input by."""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """An operator that reads one value, or (`op` is None) the sum of two values.
 
     Values are numbered; `IMAGE` is the input of the network. position: in `Network.ops`, of the
@@ -96,9 +96,9 @@ class Network:
         n = len(self.ops)
         is_fed, is_needed = [False] * n, [False] * n
         is_fed[0] = is_needed[-1] = True
-        for source, reader in sorted(self.edges, key=lambda edge: edge[1]):
+        for source, reader in self.edges:  # ascending: whatever feeds a source came before
             is_fed[reader] |= is_fed[source]
-        for source, reader in sorted(self.edges, key=lambda edge: edge[1], reverse=True):
+        for source, reader in reversed(self.edges):
             is_needed[source] |= is_needed[reader]
         has_path = is_fed[-1]
         kept = [i for i in range(n) if not i or (is_needed[i] and (is_fed[i] or not has_path))]
@@ -118,8 +118,10 @@ class Network:
         A sum grows by a term as soon as the term is there. An `identity` is no step: it hands on
         the value that it reads.
         """
-        sums = sorted({sources for sources in self.sources if len(sources) > 1})
-        sums_of = [[s for s in sums if i in s] for i in range(len(self.ops))]
+        sums_of: list[list[tuple[int, ...]]] = [[] for _ in self.ops]
+        for terms in dict.fromkeys(sources for sources in self.sources if len(sources) > 1):
+            for term in terms:
+                sums_of[term].append(terms)
         is_read = {source for sources in self.sources for source in sources}
         values = list(range(len(self.ops)))  # per operator, the value it writes
         totals: dict[tuple[int, ...], int] = {}
