@@ -5,7 +5,7 @@ from __future__ import annotations
 from hwnas.core.rng import rng
 from hwnas.spaces import REGISTRY
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.macro import BlockOp, MobileMacro, Stage
+from hwnas.spaces.chains import BlockOp, MobileMacro, Stage
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["MIXED", "MOBILE_SPACES", "STRANGE", "some_archs"]

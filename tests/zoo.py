@@ -6,7 +6,6 @@ from functools import cache
 
 from hwnas.core.config import build_model, parse_yaml
 from hwnas.spaces import REGISTRY, mobile
-from hwnas.spaces.cost import is_chain
 from hwnas.spaces.load import build_space, shipped_spaces
 from hwnas.spaces.space import SearchSpace
 
@@ -57,5 +56,5 @@ def space(name: str, *, small: bool = False) -> SearchSpace:
     return build_space(name, settings, num_classes=10)
 
 
-MOBILE_SPACES = tuple(name for name in SPACES if is_chain(space(name)))
-"""Those that have networks, hence not the cells of `nasbench201`."""
+MOBILE_SPACES = tuple(name for name in SPACES if "static net" not in space(name).macro.lacks)
+"""Those that have trainable networks."""

@@ -12,8 +12,8 @@ from hwnas.analysis.ranks import check_pair, pearson
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT
 from hwnas.interfaces import FloatArray
+from hwnas.spaces.choice import Choice, Value
 from hwnas.spaces.cost import cost
-from hwnas.spaces.macro import Choice, Value
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["BiasReport", "ChoiceBias", "bias_report"]

@@ -16,7 +16,7 @@ from hwnas.analysis.ranks import check_pair
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT
 from hwnas.interfaces import FloatArray
-from hwnas.spaces.macro import Value
+from hwnas.spaces.choice import Value
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["DroppedValue", "Pruning", "prune_space"]

@@ -1,4 +1,4 @@
-"""OpSpecs to ONNX without torch: whole networks, and the micro-nets behind latency tables.
+"""Operators to ONNX without torch: whole networks, and the micro-nets behind latency tables.
 
 The graphs have the node list of the torch.export-based exporter on the same network (tested), BN
 folded, so what is timed here is what ships. Weights are random at the scale of a trained network:
@@ -7,7 +7,6 @@ all-zero or denormal operands would time differently.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,8 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
+from hwnas.spaces.network import IMAGE, Network
 from hwnas.spaces.ops import Layer, OpSpec, layers
 
 __all__ = ["INPUT", "IR_VERSION", "OPSET", "OUTPUT", "context", "micro", "network"]
@@ -25,21 +24,35 @@ OPSET = 18  # what the exporter writes; onnxruntime >= 1.14 loads it
 IR_VERSION = 10  # likewise; onnxruntime >= 1.19
 INPUT, OUTPUT = "input", "logits"
 BATCH_AXIS = "batch"
+BN_EPS = 1e-5
 NEIGHBOUR_CHANNELS = 8  # of the tensors at both ends of a micro-net; one block of the NCHWc layouts
 
 
-def network(ops: Sequence[OpSpec], *, batch: int | None = 1, seed: int = 0) -> onnx.ModelProto:
+def network(net: Network, *, batch: int | None = 1, seed: int = 0) -> onnx.ModelProto:
     """A whole network: `input` [batch, C, px, px] -> `logits` [batch, classes].
 
     `batch=None` leaves the batch axis open (named `batch`). Equal arguments give equal bytes.
+
+    An operator with several sources reads their sum, an `Add` per further term. Operators on no
+    path from the image to the logits are left out (`Network.live`); what still reads nothing, in a
+    network whose ends no path joins, reads zeros.
     """
-    graph = _Graph(seed)
-    value = INPUT
-    for position, op in enumerate(ops):
-        feeds_linear = position + 1 < len(ops) and ops[position + 1].kind == "linear"
-        value = graph.add(op, value, f"{position}", feeds_linear=feeds_linear)
+    net = net.live()
+    graph = _Graph(seed, act_first=net.act_first)
+    steps = tuple(net.steps())
+    flat = {value for s in steps if s.op and s.op.kind == "linear" for value in s.reads}
+    values = {IMAGE: INPUT}
+    for step in steps:
+        reads = [values[value] for value in step.reads]
+        name = f"{step.position}"
+        if step.op is None:
+            values[step.writes] = graph.sum(reads, f"{name}.sum{step.writes}")
+        else:
+            value = reads[0] if reads else graph.zeros(step.op, name)
+            feeds_linear = step.writes in flat
+            values[step.writes] = graph.add(step.op, value, name, feeds_linear=feeds_linear)
     axis = BATCH_AXIS if batch is None else batch
-    first, last = ops[0], ops[-1]
+    first, last = net.ops[0], net.ops[-1]
     outputs: list[int | str] = [axis, last.out_channels]
     if last.kind != "linear":
         outputs += [last.out_hw, last.out_hw]
@@ -59,7 +72,7 @@ def micro(
         ops.insert(0, OpSpec("conv", NEIGHBOUR_CHANNELS, op.in_channels, op.in_hw, op.in_hw))
     if after:
         ops.append(OpSpec("conv", op.out_channels, NEIGHBOUR_CHANNELS, op.out_hw, op.out_hw))
-    return network(ops, batch=batch, seed=seed)
+    return network(Network(tuple(ops)), batch=batch, seed=seed)
 
 
 def context(channels: int, hw: int, *, batch: int = 1, seed: int = 0) -> onnx.ModelProto:
@@ -73,12 +86,13 @@ class _Graph:
     """Nodes and initializers under construction; every `add*` returns its output's name."""
 
     seed: int
+    act_first: bool = False
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.rng = rng(self.seed, "onnx_build")
-        self.is_flat = False  # the value at hand is [batch, channels], not maps
+        self.flat: set[str] = set()  # values that are [batch, channels], not maps
 
     def model(self, input_shape: list[int | str], output_shape: list[int | str]) -> onnx.ModelProto:
         self.nodes[-1].output[0] = OUTPUT
@@ -98,13 +112,37 @@ class _Graph:
 
     def add(self, op: OpSpec, value: str, name: str, *, feeds_linear: bool) -> str:
         if op.kind == "pool":
-            self.is_flat = feeds_linear
-            return self._mean(value, name, keepdims=not feeds_linear)
+            mean = self._mean(value, name, keepdims=not feeds_linear)
+            if feeds_linear:
+                self.flat.add(mean)
+            return mean
         if op.kind == "linear":
             return self._linear(layers(op)[0], value, f"{name}.linear")
+        if op.kind == "avg_pool":
+            return self._window_means(value, name, op.kernel, op.stride, op.padding)
+        if op.kind == "norm":
+            return self._activation(op.act, self._norm(op, value, name), name)
+        if op.kind == "identity":
+            return self._node("Identity", [value], name)
+        if op.kind == "conv" and self.act_first:
+            value = self._activation(op.act, value, f"{name}.conv")
+            return self._conv(layers(op)[0], value, f"{name}.conv")
+        return self._block(op, value, name)
+
+    def sum(self, terms: list[str], name: str) -> str:
+        return self._node("Add", terms, name)
+
+    def zeros(self, op: OpSpec, name: str) -> str:
+        """What `op` reads where nothing feeds it: [batch, C, px, px], made from the image."""
+        axes = self._constant(f"{name}.axes", np.array([1, 2, 3], dtype=np.int64))
+        mean = self._node("ReduceMean", [INPUT, axes], f"{name}.mean", keepdims=1)
+        shape = (1, op.in_channels, op.in_hw, op.in_hw)
+        none = self._constant(f"{name}.none", np.zeros(shape, dtype=np.float32))
+        return self._node("Mul", [mean, none], f"{name}.zeros")
+
+    def _block(self, op: OpSpec, value: str, name: str) -> str:
+        """An operator with weights: layer after layer, then the residual connection."""
         main = [layer for layer in layers(op) if layer.name != "conv_shortcut"]
-        if not main:
-            raise UserError("an operator of cells has no ONNX form", found=op)
         out, gated = value, ""
         for layer in main:
             path = f"{name}.{layer.name}"
@@ -122,17 +160,32 @@ class _Graph:
     def _shortcut(self, op: OpSpec, value: str, name: str) -> str:
         """The block's input, brought to the shape of its output."""
         if op.stride > 1:
-            value = self._node(
-                "AveragePool",
-                [value],
-                f"{name}.pool_shortcut",
-                kernel_shape=[op.stride] * 2,
-                strides=[op.stride] * 2,
-                ceil_mode=1,
-            )
+            value = self._window_means(value, f"{name}.pool_shortcut", op.stride, op.stride)
         if op.has_projection:
             value = self._conv(layers(op)[-1], value, f"{name}.conv_shortcut")
         return value
+
+    def _window_means(
+        self, value: str, path: str, kernel: int, stride: int, padding: int = 0
+    ) -> str:
+        """Means of the pixels that there are; rows and columns left over make a window, too."""
+        sizes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2}
+        if padding:
+            sizes["pads"] = [padding] * 4
+        if stride > 1:
+            return self._node("AveragePool", [value], path, **sizes, ceil_mode=1)
+        return self._node("AveragePool", [value], path, **sizes)
+
+    def _norm(self, op: OpSpec, value: str, name: str) -> str:
+        """BN that no convolution before it can take in."""
+        small = [0.1 * self.rng.standard_normal(op.out_channels, dtype=np.float32) for _ in "123"]
+        parts = {"scale": 1 + small[0], "bias": small[1], "mean": small[2]}
+        parts["var"] = np.ones_like(small[0])
+        constants = [
+            self._constant(f"{name}.{part}", array.astype(np.float32))
+            for part, array in parts.items()
+        ]
+        return self._node("BatchNormalization", [value, *constants], name, epsilon=BN_EPS)
 
     def _shuffle(self, op: OpSpec, value: str, path: str) -> str:
         """Channels of every group dealt out over all groups."""
@@ -158,7 +211,7 @@ class _Graph:
         )
 
     def _linear(self, layer: Layer, value: str, path: str) -> str:
-        if not self.is_flat:
+        if value not in self.flat:
             sizes = np.array([0, layer.in_channels], dtype=np.int64)
             inputs = [value, self._constant(f"{path}.shape", sizes)]
             value = self._node("Reshape", inputs, f"{path}.flatten")

@@ -47,7 +47,7 @@ def show(
     from itertools import product
     from typing import get_args
 
-    from hwnas.spaces.cost import AnalyticMetric, Precision, cost, is_chain
+    from hwnas.spaces.cost import AnalyticMetric, Precision, cost
     from hwnas.spaces.index import enumerate_ops
     from hwnas.spaces.load import build_space
 
@@ -68,9 +68,7 @@ def show(
         "macs": cost(space, ends, "macs").tolist(),
         "params": cost(space, ends, "params").tolist(),
     }
-    metrics: list[AnalyticMetric] = ["weight_bytes"]
-    if is_chain(space):
-        metrics.append("peak_memory_bytes")
+    metrics: tuple[AnalyticMetric, ...] = ("weight_bytes", "peak_memory_bytes")
     for precision, metric in product(get_args(Precision), metrics):
         values = cost(space, ends, metric, precision=precision)
         costs[f"{metric}_{precision}"] = values.tolist()
@@ -149,7 +147,7 @@ def validate(
 
     space = build_space(name, assignments(settings or ()), num_classes=num_classes)
     member = read_arch(space, arch)
-    ops = lower(space, member)
+    ops = lower(space, member).ops
     if format is Format.table:
         emit(
             [{"op": str(op), "macs": op_macs(op), "params": op_params(op)} for op in ops],

@@ -27,7 +27,7 @@ from hwnas.latency.table import Fact, LatencyTable, Protocol
 from hwnas.latency.validation import fit_correction, fit_quality
 from hwnas.spaces.cost import cost
 from hwnas.spaces.index import enumerate_ops
-from hwnas.spaces.lowering import lower, network_key
+from hwnas.spaces.lowering import lower
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = [
@@ -169,7 +169,7 @@ def validation_nets(space: SearchSpace, n: int, *, seed: int) -> Codes:
         while unused.any():
             nearest = int(np.argmin(np.where(unused, np.abs(log_macs - target), np.inf)))
             unused[nearest] = False
-            key = network_key(space, space.arch(pool[nearest]))
+            key = lower(space, space.arch(pool[nearest])).key
             if key not in chosen:
                 chosen[key] = nearest
                 break
@@ -288,7 +288,7 @@ def _serialized(model: onnx.ModelProto, device: DeviceSpec) -> bytes:
 
 
 def _net_id(space: SearchSpace, codes: Codes) -> str:
-    return f"net-{network_key(space, space.arch(codes))}"
+    return f"net-{lower(space, space.arch(codes)).key}"
 
 
 def _facts(samples: Samples) -> dict[str, Fact]:

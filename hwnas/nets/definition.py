@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hwnas.spaces.macro import Act
-from hwnas.spaces.ops import Layer, OpSpec
+from hwnas.spaces.ops import Act, Layer, OpSpec
 
 __all__ = ["BN_EPS", "define", "places", "timm_names"]
 

@@ -12,11 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from hwnas.core.errors import UserError
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.index import slot_alternatives
-from hwnas.spaces.lowering import lower_slots, slot_names
-from hwnas.spaces.macro import CellMacro
 from hwnas.spaces.ops import Layer, OpSpec, layers
 from hwnas.spaces.space import SearchSpace
 
@@ -54,12 +51,13 @@ def plan(space: SearchSpace, arch: Arch, *, share_ops: bool) -> tuple[Node, ...]
     Raises:
         UserError: the arch is not a member of the space, or the space has no supernet.
     """
-    _check(space)
+    space.macro.require("supernet", space=space.name)
     space.check(arch)
+    names = space.macro.slot_names()
     chosen = space.view(arch)
     return tuple(
         _node(slot, "" if share_ops else str(chosen.get(f"{slot}.op", "")), op)
-        for slot, op in zip(slot_names(space), lower_slots(space.macro, arch.codes), strict=True)
+        for slot, op in zip(names, space.macro.lower_slots(arch.codes), strict=True)
         if op is not None
     )
 
@@ -72,10 +70,10 @@ def shared_shapes(
     Raises:
         UserError: the space has no supernet.
     """
-    _check(space)
+    space.macro.require("supernet", space=space.name)
     weights: dict[str, list[Layer]] = defaultdict(list)
     norms: dict[str, list[Layer]] = defaultdict(list)
-    for slot, alternatives in zip(slot_names(space), slot_alternatives(space), strict=True):
+    for slot, alternatives in zip(space.macro.slot_names(), slot_alternatives(space), strict=True):
         for alternative, ops in alternatives.items():
             for op in ops:
                 for site in _node(slot, "" if share_ops else alternative, op).all_sites:
@@ -83,16 +81,6 @@ def shared_shapes(
                     if site.bn_path:
                         norms[site.bn_path].append(site.layer)
     return weights, norms
-
-
-def _check(space: SearchSpace) -> None:
-    if isinstance(space.macro, CellMacro):
-        raise UserError(
-            "cell spaces have no supernet yet",
-            expected="a MobileNet space, e.g. mobilenet_v3",
-            found=space.name,
-            where="space",
-        )
 
 
 def _node(slot: str, alternative: str, op: OpSpec) -> Node:

@@ -18,8 +18,6 @@ from hwnas.nets import plain_net, timm_net
 from hwnas.nets.assembly import assemble, with_fast_layers
 from hwnas.nets.definition import BN_EPS, define, places, timm_names
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.lowering import lower_slots, slot_names
-from hwnas.spaces.macro import MobileMacro
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import SearchSpace
 
@@ -38,16 +36,11 @@ def active_slots(space: SearchSpace, arch: Arch) -> Iterator[tuple[str, OpSpec]]
     """(slot name, operator) of every operator of `arch`, in execution order.
 
     Raises:
-        UserError: the arch is not a member of the space, or the space is one of cells.
+        UserError: the arch is not a member of the space, or the space has no static nets.
     """
+    space.macro.require("static net", space=space.name)
     space.check(arch)
-    if not isinstance(space.macro, MobileMacro):
-        raise UserError(
-            "there are no networks of a cell space yet, only archs, graphs and costs",
-            expected="a mobile space",
-            found=space.name,
-        )
-    for name, op in zip(slot_names(space), lower_slots(space.macro, arch.codes), strict=True):
+    for name, op in zip(space.macro.slot_names(), space.macro.lower_slots(arch.codes), strict=True):
         if op is not None:
             yield name, op
 

@@ -10,7 +10,7 @@ import numpy as np
 from hwnas.controller.constraints import metric_key, reach, resolve
 from hwnas.interfaces import CostMetric, LatencyEstimator
 from hwnas.pipeline.project import Project
-from hwnas.spaces.cost import AnalyticMetric, cost, is_chain
+from hwnas.spaces.cost import AnalyticMetric, cost
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["cost_metrics", "prices", "require_reachable"]
@@ -19,16 +19,12 @@ __all__ = ["cost_metrics", "prices", "require_reachable"]
 def cost_metrics(
     space: SearchSpace, estimators: Mapping[str, LatencyEstimator]
 ) -> dict[str, CostMetric]:
-    """`macs`, `params`, ... of the space, and `latency_ms@device` of every estimator.
-
-    Cell spaces have no peak memory: their operators do not run one after the other.
-    """
+    """`macs`, `params`, ... of the space, and `latency_ms@device` of every estimator."""
 
     def analytic(metric: AnalyticMetric) -> CostMetric:
         return lambda codes: cost(space, codes, metric).astype(np.float64)
 
-    known = [m for m in get_args(AnalyticMetric) if m != "peak_memory_bytes" or is_chain(space)]
-    metrics: dict[str, CostMetric] = {name: analytic(name) for name in known}
+    metrics: dict[str, CostMetric] = {name: analytic(name) for name in get_args(AnalyticMetric)}
     for device, estimator in estimators.items():
         metrics[f"latency_ms@{device}"] = estimator.latency_ms
         metrics[f"latency_p95_ms@{device}"] = estimator.latency_p95_ms

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from hwnas.core.rng import rng
 from hwnas.interfaces import FloatArray
 from hwnas.spaces.cost import op_macs, op_params
-from hwnas.spaces.graphs import Edges, slot_graph
-from hwnas.spaces.index import enumerate_ops, op_index
+from hwnas.spaces.graphs import live_graph
+from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.ops import OpKind, OpSpec
+from hwnas.spaces.skeleton import Edges
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
     "choice_features",
     "flat_features",
     "graph_batch",
-    "live_graph",
     "op_features",
     "space_features",
 ]
@@ -161,28 +161,6 @@ def _choice_scale(space: SearchSpace) -> tuple[FloatArray, FloatArray]:
 
 def _typical(space: SearchSpace) -> Codes:
     return space.sample(rng(0, "predictor/scale"), SCALE_ARCHS)
-
-
-def live_graph(space: SearchSpace, codes: Codes) -> tuple[NDArray[np.int32], Edges]:
-    """Operators [n, p] (-1 = absent) and edges [n, p, p] on paths from the first slot to the last.
-
-    The ends of a cell stay even where no path joins them. In a chain everything is live.
-    """
-    shape = slot_graph(space)
-    slots = op_index(space, codes)[:, shape.slots]
-    edges = shape.edges(slots >= 0)
-    if shape.reads is None:
-        return slots, edges
-    n, p = slots.shape
-    is_fed, is_used = np.zeros((2, n, p), dtype=bool)
-    is_fed[:, 0] = is_used[:, -1] = True
-    for i in range(1, p):
-        is_fed[:, i] = (edges[:, i, :i] & is_fed[:, :i]).any(axis=1)
-        j = p - 1 - i
-        is_used[:, j] = (edges[:, j + 1 :, j] & is_used[:, j + 1 :]).any(axis=1)
-    live = is_fed & is_used
-    live[:, [0, -1]] = True
-    return np.where(live, slots, -1), edges & live[:, :, None] & live[:, None, :]
 
 
 def _summary(space: SearchSpace, slots: NDArray[np.int32], edges: Edges) -> FloatArray:

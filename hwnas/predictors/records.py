@@ -9,7 +9,7 @@ import numpy as np
 
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Column, FloatArray, Reader, Table
-from hwnas.spaces.macro import Value
+from hwnas.spaces.choice import Value
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Records", "distinct", "number", "record_set", "table_of"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.network import Network
 
 __all__ = [
     "Curve",
@@ -132,7 +132,7 @@ class Drawing:
     """A network to draw: `lower()` of it, and a line of text below."""
 
     name: str
-    ops: tuple[OpSpec, ...]
+    network: Network
     caption: str = ""
 
 

@@ -2,14 +2,18 @@
 
 Height grows with the size of the output map, width with its channels, the colour is the kernel;
 an arc over a box is a residual connection, a dot on it a squeeze-and-excitation gate.
+
+A network that is no chain is drawn as a graph from left to right: small boxes, lines, and a dot
+where several lines are summed. What lies on no path from image to logits is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from xml.sax.saxutils import escape
 
+from hwnas.spaces.network import Network
 from hwnas.spaces.ops import OpSpec
 
 __all__ = ["draw_network"]
@@ -17,10 +21,18 @@ __all__ = ["draw_network"]
 GAP, MARGIN, MAP_HEIGHT, TOP = 7, 64, 150, 46
 PAGE_WIDTH, MAX_STRETCH = 1040, 2.0  # short networks are stretched towards the page's width
 KNOWN_KERNELS = (1, 3, 5, 7)
+BOX, COLUMN, LANE = 15, 25, 26  # of graphs: side of a box, distances of columns and of lanes
+SHORT = {"avg_pool": "avg", "identity": "id", "norm": "bn", "pool": "mean", "linear": "fc"}
+
+Point = tuple[float, float]
 
 
-def draw_network(ops: Sequence[OpSpec]) -> str:
+def draw_network(network: Network) -> str:
     """SVG element; its colours are CSS variables (`--k1` .. `--k7`, `--ink`, `--muted`)."""
+    return _draw_chain(network.ops) if network.is_chain else _draw_graph(network.live())
+
+
+def _draw_chain(ops: Sequence[OpSpec]) -> str:
     largest_map = max(op.out_hw for op in ops)
     most_channels = max(op.out_channels for op in ops)
     middle = TOP + MAP_HEIGHT / 2
@@ -43,7 +55,81 @@ def draw_network(ops: Sequence[OpSpec]) -> str:
     parts.append(_text(x + 4, middle - 4, f"{last.out_channels}", anchor="start"))
     parts.append(_text(x + 4, middle + 10, "classes", anchor="start", css="muted"))
     parts += _groups(ops, edges, foot + 26)
-    width, height = x + MARGIN, foot + 52
+    return _svg(x + MARGIN, foot + 52, parts)
+
+
+def _draw_graph(network: Network) -> str:
+    """Columns are distances from the image; a sum of several operators has a column of its own."""
+    columns = _columns(network)
+    lanes: dict[int, list[int]] = {}
+    for i, column in enumerate(columns):
+        lanes.setdefault(column, []).append(i)
+    tallest = max(map(len, lanes.values()))
+    middle = TOP + LANE * tallest / 2
+
+    def at(i: int) -> Point:
+        beside = lanes[columns[i]]
+        lane = beside.index(i) - (len(beside) - 1) / 2
+        return MARGIN + COLUMN * (columns[i] + 0.5), middle + LANE * lane
+
+    lines, boxes = [_line((MARGIN - 8, middle), at(0))], []
+    sums: dict[tuple[int, ...], Point] = {}
+    for i, (op, sources) in enumerate(zip(network.ops, network.sources, strict=True)):
+        if len(sources) > 1 and sources not in sums:
+            x = MARGIN + COLUMN * (max(columns[source] for source in sources) + 1.5)
+            sums[sources] = (x, middle)
+            lines += [_line(at(source), (x, middle)) for source in sources]
+            boxes.append(f'<circle class="se" cx="{x:.1f}" cy="{middle:.1f}" r="3"/>')
+        if sources:
+            lines.append(_line(sums[sources] if len(sources) > 1 else at(sources[0]), at(i)))
+        x, y = at(i)
+        boxes.append(_box(op, x - BOX / 2, y - BOX / 2, BOX, BOX))
+        label = SHORT.get(op.kind, f"k{op.kernel}")
+        boxes.append(_text(x, y + BOX / 2 + 9, label, css="muted"))
+    end = MARGIN + COLUMN * (max(columns) + 1)
+    first, last = network.ops[0], network.ops[-1]
+    texts = [
+        _text(MARGIN - 12, middle - 4, "input", anchor="end"),
+        _text(MARGIN - 12, middle + 10, f"{first.in_hw} px", anchor="end", css="muted"),
+        _text(end + 4, middle - 4, f"{last.out_channels}", anchor="start"),
+        _text(end + 4, middle + 10, "classes", anchor="start", css="muted"),
+        *_spans(network.ops, at, middle + LANE * tallest / 2 + 18),
+    ]
+    height = middle + LANE * tallest / 2 + 48
+    return _svg(end + MARGIN, height, [*lines, *boxes, *texts])
+
+
+def _columns(network: Network) -> list[int]:
+    """Per operator, steps from the image on the longest way; a sum is one step more."""
+    found: list[int] = []
+    for sources in network.sources:
+        nearest = max((found[source] for source in sources), default=-1)
+        found.append(nearest + (2 if len(sources) > 1 else 1))
+    return found
+
+
+def _spans(ops: Sequence[OpSpec], at: Callable[[int], Point], y: float) -> list[str]:
+    """A bracket under each run of operators that write maps of one size and width."""
+    parts = []
+    shapes = [(op.out_hw, op.out_channels) for op in ops]
+    for (hw, channels), run in groupby(range(len(ops)), key=lambda i: shapes[i]):
+        ends = [at(i)[0] for i in run]
+        left, right = min(ends) - BOX / 2, max(ends) + BOX / 2
+        if right - left > 3 * COLUMN:
+            parts.append(f'<path class="group" d="M{left:.1f} {y:.1f}H{right:.1f}"/>')
+            label = f"{hw} px, {channels} ch"
+            parts.append(_text((left + right) / 2, y + 15, label, css="muted"))
+    return parts
+
+
+def _line(start: Point, end: Point) -> str:
+    (x0, y0), (x1, y1) = start, end
+    bend = x0 + COLUMN if x1 - x0 > COLUMN else (x0 + x1) / 2
+    path = f"M{x0:.1f} {y0:.1f}C{bend:.1f} {y0:.1f} {(x0 + x1) / 2:.1f} {y1:.1f} {x1:.1f} {y1:.1f}"
+    return f'<path class="skip" d="{path}"/>'
+
+
+def _svg(width: float, height: float, parts: Sequence[str]) -> str:
     return (
         f'<svg class="network" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
         f'style="width:{width:.0f}px" aria-label="the layers of the network">{"".join(parts)}</svg>'

@@ -38,7 +38,7 @@ def render_report(data: ReportData) -> str:
     return environment.get_template("template.html.j2").render(
         data=data,
         plots=_plots(data),
-        drawing=draw_network(data.winner.ops) if data.winner else None,
+        drawing=draw_network(data.winner.network) if data.winner else None,
         highlights=_highlights(data),
         version=__version__,
     )

@@ -30,15 +30,20 @@ REGISTRY = Registry[SpaceModule](
     infrastructure=frozenset(
         {
             "arch",
+            "cells",
+            "chains",
+            "choice",
             "cost",
             "enumeration",
             "graphs",
             "index",
             "load",
             "lowering",
-            "macro",
+            "memory",
+            "network",
             "ops",
             "policy",
+            "skeleton",
             "space",
         }
     ),

@@ -1,8 +1,7 @@
 """Analytic costs of operators and archs: MACs, parameters, weight bytes, peak activation memory.
 
 MACs are multiply-accumulates of convolutions and linear layers (what papers print as "FLOPs").
-Parameters count weights, biases, and BN scale and shift. Peak memory is the largest live set of
-activations of an execution in layer order at batch 1, with the residual input kept until its add.
+Parameters count weights, biases, and BN scale and shift. Peak memory: see `memory.py`.
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.core.errors import UserError
 from hwnas.spaces.index import enumerate_ops, op_max, op_sum
-from hwnas.spaces.macro import MobileMacro
+from hwnas.spaces.memory import graph_peaks, op_peak_values
 from hwnas.spaces.ops import Layer, OpSpec, layers
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -24,10 +22,8 @@ __all__ = [
     "AnalyticMetric",
     "Precision",
     "cost",
-    "is_chain",
     "op_macs",
     "op_params",
-    "op_peak_values",
     "op_weight_bytes",
 ]
 
@@ -74,36 +70,6 @@ def _weights(layer: Layer) -> int:
     return layer.out_channels * (layer.in_channels // layer.groups) * layer.kernel**2
 
 
-def op_peak_values(op: OpSpec) -> int:
-    """Largest number of activation values alive inside one operator at batch 1.
-
-    While a layer runs, its input and output are alive, and what a later layer of the operator
-    reads: the block's input up to its residual connection, the features that an SE gate scales.
-    """
-    block_input = op.in_channels * op.in_hw**2
-    block_output = op.out_channels * op.out_hw**2
-    if not layers(op):
-        return block_input + block_output
-    peak, before_gate = 0, 0
-    for position, layer in enumerate(layers(op)):
-        live = layer.in_channels * layer.in_hw**2 + layer.out_channels * layer.out_hw**2
-        if layer.name == "conv_shortcut":
-            live += block_output  # of the main branch, waiting for the sum
-        elif op.skip and position > 0:
-            live += block_input
-        if layer.name == "conv_pw" and op.groups > 1:  # the shuffle writes a second map
-            written = layer.out_channels * layer.out_hw**2
-            peak = max(peak, 2 * written + op.skip * block_input)
-        if layer.name == "conv_dw":
-            before_gate = layer.out_channels * layer.out_hw**2
-        if layer.name.startswith("se."):
-            live += before_gate
-        peak = max(peak, live)
-    if op.skip and op.stride > 1:  # pooling the block's input, with the main branch waiting
-        peak = max(peak, block_input + op.in_channels * op.out_hw**2 + block_output)
-    return peak
-
-
 _PER_OP: dict[str, Callable[[OpSpec, Precision], int]] = {
     "macs": lambda op, precision: op_macs(op),
     "params": lambda op, precision: op_params(op),
@@ -118,20 +84,12 @@ def _table(space: SearchSpace, metric: AnalyticMetric, precision: Precision) -> 
     return np.array([per_op(op, precision) for op in enumerate_ops(space)], dtype=np.int64)
 
 
-def is_chain(space: SearchSpace) -> bool:
-    """Whether operators run one after the other, so that one of them has the peak memory."""
-    return isinstance(space.macro, MobileMacro)
-
-
 def cost(
     space: SearchSpace, codes: Codes, metric: AnalyticMetric, *, precision: Precision = "fp32"
 ) -> NDArray[np.int64]:
-    """int64 [n]: one analytic cost of every row of `codes`; `precision` matters to bytes alone.
-
-    Raises:
-        UserError: peak memory of a cell space, whose operators do not run one after the other.
-    """
-    if metric == "peak_memory_bytes" and not is_chain(space):
-        raise UserError("peak memory is known for chains of blocks only", found=space.id)
-    reduce = op_max if metric == "peak_memory_bytes" else op_sum
-    return reduce(space, codes, _table(space, metric, precision))
+    """int64 [n]: one analytic cost of every row of `codes`; `precision` matters to bytes alone."""
+    if metric != "peak_memory_bytes":
+        return op_sum(space, codes, _table(space, metric, precision))
+    if space.macro.is_chain:  # one value at a time is handed on, hence one operator has the peak
+        return op_max(space, codes, _table(space, metric, precision))
+    return BYTES[precision] * graph_peaks(space, codes)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hwnas.core.config import StrictModel
-from hwnas.spaces.macro import BlockOp, MobileMacro, Stage
+from hwnas.spaces.chains import BlockOp, MobileMacro, Stage
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["Config", "build"]

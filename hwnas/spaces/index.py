@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
-from hwnas.spaces.lowering import lower_slots, slot_names
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -132,7 +131,7 @@ def _slot_tables(space: SearchSpace) -> tuple[tuple[OpSpec, ...], tuple[_SlotTab
             if not _is_allowed(space, codes, columns):
                 ids[local] = DISALLOWED
                 continue
-            op = lower_slots(space.macro, tuple(codes))[slot]
+            op = space.macro.lower_slots(tuple(codes))[slot]
             ids[local] = ABSENT if op is None else ops.setdefault(op, len(ops))
         tables.append(_SlotTable(tuple(columns), ids))
     return tuple(ops), tuple(tables)
@@ -150,11 +149,11 @@ def _is_allowed(space: SearchSpace, codes: list[int], columns: list[int]) -> boo
 
 def _slot_columns(space: SearchSpace, largest: list[int]) -> list[list[int]]:
     """Which choices each slot depends on, found by changing one choice of the largest at a time."""
-    reference = lower_slots(space.macro, tuple(largest))
+    reference = space.macro.lower_slots(tuple(largest))
     columns: list[list[int]] = [[] for _ in reference]
     for column, choice in enumerate(space.choices):
         variants = [
-            lower_slots(space.macro, (*largest[:column], code, *largest[column + 1 :]))
+            space.macro.lower_slots((*largest[:column], code, *largest[column + 1 :]))
             for code in range(len(choice.values))
         ]
         for slot, depends in enumerate(columns):
@@ -186,7 +185,7 @@ def slot_alternatives(space: SearchSpace) -> tuple[dict[str, tuple[OpSpec, ...]]
     ops, tables = _unrestricted(space)
     columns = {choice.name: column for column, choice in enumerate(space.choices)}
     found = []
-    for slot, table in zip(slot_names(space), tables, strict=True):
+    for slot, table in zip(space.macro.slot_names(), tables, strict=True):
         column = columns.get(f"{slot}.op")
         if column is None:
             found.append({"": _distinct(ops, table.ids)})

@@ -8,9 +8,10 @@ from pydantic import Field, model_validator
 
 from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
+from hwnas.spaces.chains import BlockOp, MobileMacro, Stage
 from hwnas.spaces.index import slot_alternatives
 from hwnas.spaces.lowering import slot_names
-from hwnas.spaces.macro import Act, BlockOp, MobileMacro, Stage
+from hwnas.spaces.ops import Act
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["BlockOpConfig", "Config", "HeadConfig", "StageConfig", "StemConfig", "build"]

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hwnas.core.config import StrictModel
-from hwnas.spaces.macro import Act, MobileMacro, Stage, divisible
+from hwnas.spaces.chains import MobileMacro, Stage, divisible
+from hwnas.spaces.ops import Act
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["Config", "build"]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hwnas.core.config import StrictModel
-from hwnas.spaces.macro import CellMacro
+from hwnas.spaces.cells import CellMacro
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["Config", "build"]

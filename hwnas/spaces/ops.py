@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Literal
 
 from hwnas.core.records import STRICT, sparse
 from hwnas.core.store import content_hash
-from hwnas.spaces.macro import Act
 
-__all__ = ["Layer", "OpKind", "OpSpec", "layers"]
+__all__ = ["Act", "Layer", "OpKind", "OpSpec", "conv", "layers", "linear", "map_size", "mean"]
 
+Act = Literal["none", "relu", "relu6", "hard_swish", "swish"]
 OpKind = Literal["conv", "mbconv", "dsconv", "pool", "linear", "avg_pool", "norm", "identity"]
 
 
@@ -139,3 +139,39 @@ def layers(op: OpSpec) -> tuple[Layer, ...]:
         ends = op.in_channels, op.out_channels, op.out_hw, op.out_hw
         found.append(Layer("conv_shortcut", *ends, has_bn=False))
     return tuple(found)
+
+
+def map_size(in_hw: int, kernel: int, stride: int) -> int:
+    """Height and width behind a window of odd size, padded by half of it on every side."""
+    return (in_hw + 2 * (kernel // 2) - kernel) // stride + 1
+
+
+# Cached because tables of a whole space (`index.py`) lower the same operators thousands of times.
+@lru_cache(maxsize=1 << 14)
+def conv(
+    in_channels: int, out_channels: int, hw: int, kernel: int, stride: int, act: Act
+) -> OpSpec:
+    """A convolution with BN, padded by half of its odd kernel."""
+    return OpSpec(
+        kind="conv",
+        in_channels=in_channels,
+        out_channels=out_channels,
+        in_hw=hw,
+        out_hw=map_size(hw, kernel, stride),
+        kernel=kernel,
+        stride=stride,
+        padding=kernel // 2,
+        act=act,
+    )
+
+
+@lru_cache(maxsize=1 << 12)
+def mean(channels: int, hw: int) -> OpSpec:
+    """The global mean of every map."""
+    return OpSpec("pool", channels, channels, hw, 1)
+
+
+@lru_cache(maxsize=1 << 12)
+def linear(channels: int, num_classes: int) -> OpSpec:
+    """The classifier."""
+    return OpSpec("linear", channels, num_classes, 1, 1)

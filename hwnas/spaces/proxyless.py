@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hwnas.core.config import StrictModel
-from hwnas.spaces.macro import BlockOp, MobileMacro, Stage, divisible
+from hwnas.spaces.chains import BlockOp, MobileMacro, Stage, divisible
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["Config", "build"]

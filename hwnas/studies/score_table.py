@@ -14,7 +14,7 @@ from hwnas.pipeline.predictor import load_predictor
 from hwnas.pipeline.project import Project
 from hwnas.predictors.lookup import ScoreTable, Top, load_table, save_table, table_of_space
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.macro import Value
+from hwnas.spaces.choice import Value
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["export", "look_up"]

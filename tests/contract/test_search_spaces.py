@@ -9,10 +9,10 @@ import pytest
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.spaces.cost import cost, is_chain, op_macs, op_params, op_weight_bytes
+from hwnas.spaces.cost import cost, op_macs, op_params, op_weight_bytes
 from hwnas.spaces.graphs import graph
 from hwnas.spaces.index import enumerate_ops, op_index, op_sum, slot_ops
-from hwnas.spaces.lowering import lower, lower_slots, resolution, slot_names
+from hwnas.spaces.lowering import lower, resolution, slot_names
 from hwnas.spaces.ops import layers
 from hwnas.spaces.space import SearchSpace
 from tests.zoo import MOBILE_SPACES, SPACES, space
@@ -65,7 +65,7 @@ def test_the_index_equals_lower(any_space: SearchSpace):
     assert len(set(ops)) == len(ops)
     codes = any_space.sample(rng(5, "index"), 1000)
     for row, index in zip(codes, op_index(any_space, codes), strict=True):
-        assert tuple(ops[i] for i in index if i >= 0) == lower(any_space, any_space.arch(row))
+        assert tuple(ops[i] for i in index if i >= 0) == lower(any_space, any_space.arch(row)).ops
 
 
 def test_a_restriction_has_its_own_fingerprint_and_fewer_operators(any_space: SearchSpace):
@@ -106,7 +106,7 @@ def test_slots_have_names_and_know_their_operators(any_space: SearchSpace):
     per_slot = slot_ops(any_space)
     for row in any_space.sample(rng(8, "slots"), 50):
         codes = (0, *any_space.arch(row).codes[1:])  # at the smallest resolution, as `slot_ops`
-        slots = lower_slots(any_space.macro, codes)
+        slots = any_space.macro.lower_slots(codes)
         assert len(slots) == len(names) == len(per_slot)
         for op, known in zip(slots, per_slot, strict=True):
             assert op is None or op in known
@@ -115,7 +115,7 @@ def test_slots_have_names_and_know_their_operators(any_space: SearchSpace):
 def test_operators_chain(any_mobile_space: SearchSpace):
     for row in any_mobile_space.sample(rng(9, "chain"), 50):
         arch = any_mobile_space.arch(row)
-        ops = lower(any_mobile_space, arch)
+        ops = lower(any_mobile_space, arch).ops
         assert ops[0].in_hw == resolution(any_mobile_space, arch)
         for before, after in pairwise(ops):
             assert (before.out_channels, before.out_hw) == (after.in_channels, after.in_hw)
@@ -138,6 +138,6 @@ def test_graphs_are_topologically_ordered_and_hold_the_operators(any_space: Sear
         arch = any_space.arch(row)
         nodes, edges = graph(any_space, arch)
         assert all(source < reader < len(nodes) for source, reader in edges)
-        if is_chain(any_space):
-            assert nodes == lower(any_space, arch)
+        if any_space.macro.is_chain:
+            assert nodes == lower(any_space, arch).ops
             assert edges == tuple((i, i + 1) for i in range(len(nodes) - 1))

@@ -21,6 +21,7 @@ from hwnas.nets.subnet import build_subnet, placed_slots, timm_names
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import op_macs
 from hwnas.spaces.lowering import lower
+from hwnas.spaces.network import Network
 from hwnas.spaces.ops import OpSpec, layers
 from hwnas.spaces.space import SearchSpace
 from tests.mobile_spaces import MOBILE_SPACES, some_archs
@@ -131,7 +132,7 @@ def reference(op: OpSpec, x: torch.Tensor, weights: dict[str, torch.Tensor]) -> 
 @pytest.mark.parametrize("name", OPS)
 def test_an_operator_computes_what_torch_computes_with_its_weights(name: str):
     op = OPS[name]
-    model = network([op], batch=2)
+    model = network(Network((op,)), batch=2)
     onnx.checker.check_model(model, full_check=True)
     weights = {
         i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in model.graph.initializer
@@ -145,7 +146,7 @@ def test_an_operator_computes_what_torch_computes_with_its_weights(name: str):
 @pytest.mark.parametrize("name", OPS)
 def test_the_graph_has_the_macs_and_the_shapes_of_the_operator(name: str):
     op = OPS[name]
-    model = onnx.shape_inference.infer_shapes(network([op]), strict_mode=True)
+    model = onnx.shape_inference.infer_shapes(network(Network((op,))), strict_mode=True)
     shapes = {
         value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
         for value in (*model.graph.value_info, *model.graph.output)
@@ -187,7 +188,7 @@ def test_a_micro_net_is_its_context_plus_the_operator(name: str):
     model = micro(op, before=name != "stem", after=not last)
     onnx.checker.check_model(model, full_check=True)
     kinds = [node.op_type for node in model.graph.node]
-    alone = [node.op_type for node in network([op]).graph.node]
+    alone = [node.op_type for node in network(Network((op,))).graph.node]
     assert kinds == ["Conv"] * (name != "stem") + alone + ["Conv"] * (not last)
     run(model, random_input(model, 1))
 

@@ -27,8 +27,8 @@ from hwnas.spaces import (
     proxyless,
 )
 from hwnas.spaces.arch import Arch
+from hwnas.spaces.chains import BlockOp, MobileMacro, Stage
 from hwnas.spaces.lowering import resolution
-from hwnas.spaces.macro import BlockOp, MobileMacro, Stage
 from hwnas.spaces.ops import Layer
 from hwnas.spaces.space import SearchSpace
 from tests.mobile_spaces import MIXED

@@ -16,13 +16,13 @@ from hwnas.predictors.graph import (
     choice_features,
     flat_features,
     graph_batch,
-    live_graph,
     op_features,
     space_features,
 )
-from hwnas.spaces.graphs import chain, graph
+from hwnas.spaces.graphs import graph, live_graph
 from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.load import build_space
+from hwnas.spaces.skeleton import chain
 
 
 def test_batches_hold_the_graph_of_every_arch(tiny_space):

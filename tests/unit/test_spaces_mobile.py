@@ -25,13 +25,13 @@ head: {width: 64}
 
 def test_a_stage_says_everything_about_its_blocks():
     space = mobile_space(PLAIN)
-    stem, first, second, head, pool, classifier = lower(space, space.smallest())
+    stem, first, second, head, pool, classifier = lower(space, space.smallest()).ops
     assert (stem.out_channels, stem.stride, stem.act, stem.out_hw) == (8, 2, "relu6", 16)
     assert (first.mid_channels, first.out_channels, first.out_hw, first.skip) == (16, 16, 8, False)
     assert (second.kernel, second.mid_channels, second.in_hw, second.out_hw) == (3, 64, 8, 4)
     assert (head.in_channels, head.out_channels, pool.in_hw) == (24, 64, 4)
     assert (classifier.in_channels, classifier.out_channels) == (64, 10)
-    assert lower(space, space.largest())[3].skip  # the second block of the second stage
+    assert lower(space, space.largest()).ops[3].skip  # the second block of the second stage
 
 
 def test_every_feature_reaches_the_operators():

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hwnas.spaces.choice import Value
 from hwnas.spaces.cost import cost
 from hwnas.spaces.graphs import graph
 from hwnas.spaces.load import build_space
-from hwnas.spaces.macro import Value
 from hwnas.spaces.space import Codes, SearchSpace
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hwnas.core.errors import UserError
 from hwnas.interfaces import FloatArray
 from hwnas.spaces import fbnet, mobilenet_v3, nasbench201
-from hwnas.spaces.macro import CellMacro
+from hwnas.spaces.graphs import live_graph
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Measurements", "batch_of", "group_of", "read_measurements"]
@@ -135,21 +135,13 @@ def _nasbench201(arrays: Arrays) -> tuple[SearchSpace, Codes]:
 
 
 def _live(space: SearchSpace, codes: Codes) -> Codes:
-    if not isinstance(space.macro, CellMacro):
-        return codes
-    columns = [c for c, choice in enumerate(space.choices) if choice.role == "op"]
-    edges, n_nodes = space.macro.edges, space.macro.n_nodes
-    none = space.macro.ops.index("none")
-    present = codes[:, columns] != none
-    reached, needed = (np.zeros((len(codes), n_nodes), dtype=bool) for _ in range(2))
-    reached[:, 0] = needed[:, -1] = True
-    for e, (source, target) in enumerate(edges):
-        reached[:, target] |= reached[:, source] & present[:, e]
-    for e, (source, target) in reversed(list(enumerate(edges))):
-        needed[:, source] |= needed[:, target] & present[:, e]
+    """Codes with `none` for every operator of a cell that lies on no path through it."""
     live: Codes = codes.copy()
-    for e, (source, target) in enumerate(edges):
-        live[~(reached[:, source] & needed[:, target]), columns[e]] = none
+    if space.name == "nasbench201":
+        columns = [c for c, choice in enumerate(space.choices) if choice.role == "op"]
+        none = space.choices[columns[0]].values.index("none")
+        is_dead = live_graph(space, codes)[0][:, 1:-1] < 0
+        live[:, columns] = np.where(is_dead, none, codes[:, columns])
     return live
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Reader, Table
 from hwnas.predictors.records import number, table_of
-from hwnas.spaces.macro import Value
+from hwnas.spaces.choice import Value
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["READER"]

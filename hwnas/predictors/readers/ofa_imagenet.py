@@ -11,7 +11,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.store import read_json
 from hwnas.interfaces import Reader, Table
 from hwnas.predictors.records import number, table_of
-from hwnas.spaces.macro import Value
+from hwnas.spaces.choice import Value
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["READER"]

@@ -1,0 +1,136 @@
+"""Cell networks: stages of equal cells, one cell chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar
+
+from hwnas.spaces.choice import Choice
+from hwnas.spaces.ops import OpSpec, conv, linear, map_size, mean
+from hwnas.spaces.skeleton import Ability, Skeleton, SlotGraph
+
+__all__ = ["CellMacro"]
+
+REDUCTION = ("conv_a", "conv_b", "pool", "shortcut")
+"""Parts of the residual block between two stages."""
+
+
+@dataclass(frozen=True)
+class CellMacro(Skeleton):
+    """A NAS-Bench-201 skeleton (2001.00326, section 2.1): stages of equal cells, one cell chosen.
+
+    A cell is a complete graph of `n_nodes` ordered nodes; every edge chooses one of `ops`. Between
+    stages a residual block halves the map and doubles the channels.
+    """
+
+    in_channels: int
+    num_classes: int
+    resolutions: tuple[int, ...]
+    widths: tuple[int, ...]
+    cells_per_stage: int
+    n_nodes: int
+    ops: tuple[str, ...]
+
+    absent_passes: ClassVar[bool] = False  # `none` is a zero, not a shortcut
+    act_first: ClassVar[bool] = True  # 2001.00326, section 2
+    lacks: ClassVar[Mapping[Ability, str]] = {
+        "supernet": "cell spaces have no shared weights yet",
+        "static net": "networks of a cell space can be timed, but not trained yet",
+    }
+
+    @property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """(source, target) of every edge, by target as in NAS-Bench-201's strings."""
+        return tuple((i, j) for j in range(1, self.n_nodes) for i in range(j))
+
+    def choices(self) -> tuple[Choice, ...]:
+        """The resolution, then one operator per edge."""
+        edges = (Choice(f"edge{i}{j}", "op", self.ops) for i, j in self.edges)
+        return (Choice("resolution", "resolution", self.resolutions), *edges)
+
+    def slot_names(self) -> tuple[str, ...]:
+        """E.g. `stem`, `stage0.cell0.edge01`, `reduce1.conv_a`, `norm`, `pool`, `classifier`."""
+        found = ["stem"]
+        for s in range(len(self.widths)):
+            if s:
+                found += [f"reduce{s}.{part}" for part in REDUCTION]
+            found += [
+                f"stage{s}.cell{c}.edge{i}{j}"
+                for c in range(self.cells_per_stage)
+                for i, j in self.edges
+            ]
+        return (*found, "norm", "pool", "classifier")
+
+    def lower_slots(self, codes: tuple[int, ...]) -> tuple[OpSpec | None, ...]:
+        """See `Skeleton.lower_slots`."""
+        return tuple(self._lower(codes))
+
+    def _lower(self, codes: tuple[int, ...]) -> Iterator[OpSpec | None]:
+        hw = self.resolutions[codes[0]]
+        yield conv(self.in_channels, self.widths[0], hw, 3, 1, "none")
+        for s, width in enumerate(self.widths):
+            if s:
+                before, half = self.widths[s - 1], map_size(hw, 3, 2)
+                yield conv(before, width, hw, 3, 2, "relu")
+                yield conv(width, width, half, 3, 1, "relu")
+                yield OpSpec("avg_pool", before, before, hw, half, kernel=2, stride=2)
+                yield OpSpec("conv", before, width, half, half, norm="none")
+                hw = half
+            for _ in range(self.cells_per_stage):
+                for code in codes[1:]:
+                    yield _cell_op(self.ops[code], width, hw)
+        yield OpSpec("norm", width, width, hw, hw, act="relu")
+        yield mean(width, hw)
+        yield linear(width, self.num_classes)
+
+    def reads(self) -> tuple[tuple[int, ...], ...]:
+        """Edges of a cell read its nodes, each the sum of the edges that end there."""
+        found: list[tuple[int, ...]] = [()]
+        value: tuple[int, ...] = (0,)  # slots whose sum is handed on: the stem's
+        for s in range(len(self.widths)):
+            if s:
+                a = len(found)
+                found += [value, (a,), value, (a + 2,)]
+                value = (a + 1, a + 3)
+            for _ in range(self.cells_per_stage):
+                nodes = self._nodes(value, len(found))
+                found += [nodes[i] for i, _ in self.edges]
+                value = nodes[-1]
+        n = len(found)
+        return (*found, value, (n,), (n + 1,))
+
+    def predictor_graph(self) -> SlotGraph:
+        """The last cell, between the stem (its input) and the pooling (its output).
+
+        All cells of an arch are equal, hence one of them says everything.
+        """
+        names = self.slot_names()
+        last = f"stage{len(self.widths) - 1}.cell{self.cells_per_stage - 1}"
+        inner = [f"{last}.edge{i}{j}" for i, j in self.edges]
+        nodes = self._nodes((0,), 1)
+        reads = ((), *(nodes[i] for i, _ in self.edges), nodes[-1])
+        slots = tuple(names.index(name) for name in ("stem", *inner, "pool"))
+        return SlotGraph(slots, reads, self.absent_passes)
+
+    def _nodes(self, value: tuple[int, ...], first: int) -> list[tuple[int, ...]]:
+        """Per node of a cell that reads `value`, what its sum is of; slot `first` is edge 01."""
+        into = [
+            tuple(first + e for e, (_, target) in enumerate(self.edges) if target == node)
+            for node in range(1, self.n_nodes)
+        ]
+        return [value, *into]
+
+
+@cache
+def _cell_op(name: str, width: int, hw: int) -> OpSpec | None:
+    """An edge of a NAS-Bench-201 cell; convolutions come as act-conv-BN (2001.00326, section 2)."""
+    if name == "none":
+        return None
+    if name == "skip_connect":
+        return OpSpec("identity", width, width, hw, hw)
+    if name == "avg_pool_3x3":
+        return OpSpec("avg_pool", width, width, hw, hw, kernel=3, padding=1)
+    kernel = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}[name]
+    return conv(width, width, hw, kernel, 1, "relu")

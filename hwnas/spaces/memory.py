@@ -1,0 +1,140 @@
+"""Peak activation memory: the largest live set of an execution in layer order at batch 1.
+
+A value lives until it is read last. BN, activations and sums work in place where what they change
+is not read again.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.spaces.index import enumerate_ops, op_index
+from hwnas.spaces.network import IMAGE, Network, edge_list
+from hwnas.spaces.ops import OpSpec, layers
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["graph_peaks", "op_peak_values", "peak_values"]
+
+CHUNK = 128  # graphs at a time: their edges are a dense array
+MAX_KNOWN = 1 << 16  # peaks that are remembered per space
+
+
+def op_peak_values(op: OpSpec, *, input_is_kept: bool = False, act_first: bool = False) -> int:
+    """Largest number of activation values alive inside one operator at batch 1.
+
+    While a layer runs, its input and output are alive, and what a later layer of the operator
+    reads: the block's input up to its residual connection, the features that an SE gate scales.
+    input_is_kept: other operators read the input afterwards. act_first: see `Network`.
+    """
+    block_input = op.in_channels * op.in_hw**2
+    block_output = op.out_channels * op.out_hw**2
+    if op.kind == "identity":
+        return block_input
+    if op.kind == "norm":
+        return block_input + input_is_kept * block_output
+    if not layers(op):
+        return block_input + block_output
+    keeps_input = op.skip or input_is_kept
+    peak, before_gate = 0, 0
+    for position, layer in enumerate(layers(op)):
+        live = layer.in_channels * layer.in_hw**2 + layer.out_channels * layer.out_hw**2
+        if layer.name == "conv_shortcut":
+            live += block_output  # of the main branch, waiting for the sum
+            live += block_input * (input_is_kept and op.stride > 1)
+        elif keeps_input and position > 0:
+            live += block_input
+        if layer.name == "conv_pw" and op.groups > 1:  # the shuffle writes a second map
+            written = layer.out_channels * layer.out_hw**2
+            peak = max(peak, 2 * written + keeps_input * block_input)
+        if layer.name == "conv_dw":
+            before_gate = layer.out_channels * layer.out_hw**2
+        if layer.name.startswith("se."):
+            live += before_gate
+        if op.kind == "conv" and act_first and op.act != "none" and input_is_kept:
+            live += block_input  # the activation is written beside what it acts on
+        peak = max(peak, live)
+    if op.skip and op.stride > 1:  # pooling the block's input, with the main branch waiting
+        peak = max(peak, block_input + op.in_channels * op.out_hw**2 + block_output)
+    return peak
+
+
+def peak_values(network: Network) -> int:
+    """Largest number of activation values alive at once while `network` runs at batch 1.
+
+    Of a chain it is the largest `op_peak_values`.
+    """
+    steps = tuple(network.live().steps())
+    last_read = {value: t for t, step in enumerate(steps) for value in step.reads}
+    first = network.ops[0]
+    sizes = {IMAGE: first.in_channels * first.in_hw**2}
+    alive = sizes[IMAGE] if IMAGE in last_read else 0
+    peak = 0
+    for t, step in enumerate(steps):
+        is_free = any(last_read[value] == t for value in step.reads)
+        if step.op is None:
+            written = sizes[step.reads[0]]
+            peak = max(peak, alive + (0 if is_free else written))
+        else:
+            written = step.op.out_channels * step.op.out_hw**2
+            own, own_if_kept = _op_peaks(step.op, network.act_first)
+            others = alive - sum(sizes[value] for value in step.reads)
+            peak = max(peak, others + (own if is_free else own_if_kept))
+        sizes[step.writes] = written
+        alive += written - sum(sizes[v] for v in set(step.reads) if last_read[v] == t)
+    return peak
+
+
+@lru_cache(maxsize=1 << 14)
+def _op_peaks(op: OpSpec, act_first: bool) -> tuple[int, int]:
+    """`op_peak_values` where the input is read last, and where it is kept."""
+    own, own_if_kept = (
+        op_peak_values(op, input_is_kept=kept, act_first=act_first) for kept in (False, True)
+    )
+    return own, own_if_kept
+
+
+def graph_peaks(space: SearchSpace, codes: Codes) -> NDArray[np.int64]:
+    """int64 [n]: `peak_values` of every row of `codes`.
+
+    Archs whose operators differ only in what memory does not depend on are computed once, and
+    remembered.
+
+    Raises:
+        UserError: codes that the space does not allow.
+    """
+    ops, act_first = enumerate_ops(space), space.macro.act_first
+    classes: dict[tuple[object, ...], int] = {}
+    alike = [
+        classes.setdefault(
+            (op.kind == "identity", op.out_channels * op.out_hw**2, *_op_peaks(op, act_first)), i
+        )
+        for i, op in enumerate(ops)
+    ]
+    index = np.array([*alike, -1], dtype=np.int32)[op_index(space, codes)]
+    rows, inverse = np.unique(index, axis=0, return_inverse=True)
+    known = _known(space)
+    if len(known) + len(rows) > MAX_KNOWN:
+        known.clear()
+    keys = [row.tobytes() for row in rows]
+    fresh = [i for i, key in enumerate(keys) if key not in known]
+    for start in range(0, len(fresh), CHUNK):
+        part = fresh[start : start + CHUNK]
+        present = rows[part] >= 0
+        for i, edges, here in zip(
+            part, space.macro.slot_graph.edges(present), present, strict=True
+        ):
+            network = Network(
+                tuple(ops[number] for number in rows[i][here]), edge_list(edges, here), act_first
+            )
+            known[keys[i]] = peak_values(network)
+    peaks = np.array([known[key] for key in keys], dtype=np.int64)
+    return peaks[inverse.reshape(-1)]
+
+
+@lru_cache(maxsize=8)
+def _known(space: SearchSpace) -> dict[bytes, int]:
+    """Peaks by the operators of an arch."""
+    return {}
