@@ -70,9 +70,9 @@ def show(table: TableArgument, format: FormatOption = Format.table) -> None:
     import sys
 
     from hwnas.cli.scatter import scatter
-    from hwnas.measure.tables import find_table
+    from hwnas.latency.shipped import latency_table
 
-    found = find_table(table)
+    found = latency_table(table)
     show_table(found, format)
     if format is Format.table:
         for space, correction in sorted(found.corrections.items()):
@@ -100,9 +100,10 @@ def validate(
 ) -> None:
     """Exit 3 if a table's forecasts of unseen networks miss a bound."""
     from hwnas.core.errors import CheckFailed
-    from hwnas.measure.tables import find_table, missed_bounds
+    from hwnas.latency.shipped import latency_table
+    from hwnas.measure.tables import missed_bounds
 
-    found = find_table(table)
+    found = latency_table(table)
     show_table(found, format)
     missed = missed_bounds(found, max_mape=max_mape, max_p95=max_p95, min_tau=min_tau)
     if missed:
@@ -145,9 +146,10 @@ def convert(
 @app.command()
 def diff(first: TableArgument, second: TableArgument, format: FormatOption = Format.table) -> None:
     """How two tables relate on the operators that both have."""
-    from hwnas.measure.tables import compare_tables, find_table
+    from hwnas.latency.shipped import latency_table
+    from hwnas.measure.tables import compare_tables
 
-    relation = compare_tables(find_table(first), find_table(second))
+    relation = compare_tables(latency_table(first), latency_table(second))
     if format is Format.json:
         emit([relation], format=format)
         return
@@ -167,10 +169,10 @@ def merge(
     """
     from functools import reduce
 
+    from hwnas.latency.shipped import latency_table
     from hwnas.latency.table import LatencyTable
-    from hwnas.measure.tables import find_table
 
-    save_table(reduce(LatencyTable.merge, map(find_table, tables)), out, format)
+    save_table(reduce(LatencyTable.merge, map(latency_table, tables)), out, format)
 
 
 @app.command()
@@ -195,13 +197,13 @@ def transfer(
 
     Which networks are timed is chosen by the known tables; `--dry-run` shows them.
     """
-    from hwnas.measure.tables import find_table
+    from hwnas.latency.shipped import latency_table
     from hwnas.measure.transfer import networks_to_time, transfer_table
 
     built, spec, knobs, transport = resolve(
         device, space, resolutions, settings, num_classes, profile_settings
     )
-    tables = [find_table(name) for name in known]
+    tables = [latency_table(name) for name in known]
     if dry_run:
         nets = networks_to_time(tables, built, n=n, seed=seed)
         rows = [{"network": i, "codes": ",".join(map(str, net))} for i, net in enumerate(nets)]

@@ -64,11 +64,12 @@ class Validation:
 
 @dataclass(frozen=True)
 class Correction:
-    """From sums of rows to networks of one space: the dot product of features and `coefficients`.
+    """From sums of rows to whole networks: the dot product of features and `coefficients`.
 
     The features are those of `hwnas.latency.validation.features`. `interval_fraction`: 90 % of
-    networks lie within this fraction of their forecast. `p95_factor`: a network's 95th percentile
-    over runs, as a multiple of its median. `n_fit` networks.
+    networks lie within this fraction of their estimate. `p95_factor`: a network's 95th percentile
+    over runs, as a multiple of its median. `n_fit` networks, of a space with this `fingerprint`.
+    `covers`: keys of the operators of that space; None: all rows of the table.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -79,6 +80,7 @@ class Correction:
     n_fit: int
     fingerprint: str
     validation: Validation
+    covers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.interval_fraction < 0 or self.p95_factor < 1:

@@ -23,8 +23,8 @@ from hwnas.core.rng import rng
 from hwnas.core.stats import Z80, conformal_quantile
 from hwnas.interfaces import FloatArray
 from hwnas.latency.baselines import forest_on_counts
+from hwnas.latency.correction import Correction, NetTiming, Validation
 from hwnas.latency.samples import Timing
-from hwnas.latency.table import Correction, NetTiming, Validation
 from hwnas.latency.validation import fit_quality
 from hwnas.spaces.cost import cost, op_macs
 from hwnas.spaces.index import enumerate_ops

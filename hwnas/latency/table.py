@@ -1,9 +1,9 @@
-"""The latency table of one device: rows per operator, and corrections per space."""
+"""The latency table of one device: rows per operator, and corrections of their sums."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,9 +12,14 @@ from hwnas.core.errors import UserError
 from hwnas.core.records import SCHEMA_VERSION, STRICT, dump, load, sparse
 from hwnas.core.store import read_json, write_text
 from hwnas.interfaces import DeviceSpec
+from hwnas.latency.classifiers import is_classifier
 from hwnas.latency.correction import MAX_MS, Correction, Fit, NetTiming, Validation
+from hwnas.latency.estimator import Estimate, TableEstimator
 from hwnas.latency.samples import Timing
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = [
     "Correction",
@@ -45,11 +50,12 @@ class Protocol:
     hot_samples: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LatencyTable:
     """Latency per operator on one device. Which spaces it serves is decided by its rows alone.
 
-    `corrections` by `SearchSpace.id`. `facts` of runtime and host at the first measurement.
+    `corrections` by the `SearchSpace.id` that they were fitted on; `correction_for` finds the one
+    that covers another space. `facts` of runtime and host at the first measurement.
     `warnings` name rows that noise left without a trustworthy value. A table whose numbers are
     made up has source `simulated` and a device named `simulated-*`.
     """
@@ -74,6 +80,44 @@ class LatencyTable:
                 "a latency table is of at least one image and one thread",
                 found=f"batch {self.device.batch}, threads {self.device.threads}",
             )
+
+    def __repr__(self) -> str:
+        device = self.device
+        spaces = ", ".join(sorted(self.corrections)) or "not compared with whole networks"
+        return (
+            f"LatencyTable of {device.name} ({device.runtime}, {device.precision}, batch "
+            f"{device.batch}): {len(self.rows)} operators, {self.source}; {spaces}"
+        )
+
+    @property
+    def rows_are_timed(self) -> bool:
+        """Whether operators were timed one by one, and not inferred from whole networks."""
+        return self.source not in ("fitted", "transferred")
+
+    def estimate(self, space: SearchSpace, archs: Codes | Sequence[Arch]) -> Estimate:
+        """Latency and 90 % interval of archs: codes [n, d] of `space`, or a list of its `Arch`.
+
+        Raises:
+            UserError: the table lacks operators of the space, or the space does not allow an arch.
+        """
+        return TableEstimator(self, space).estimate(archs)
+
+    def correction_for(self, space: SearchSpace) -> str | None:
+        """Key of the correction that serves `space`; None if none does.
+
+        That of the space itself, or else one whose operators include all of the space's,
+        classifiers aside. Of several: one of the same skeleton's name, with the fewest operators.
+        """
+        if space.id in self.corrections:
+            return space.id
+        needed = {op.key for op in enumerate_ops(space) if not is_classifier(op)}
+        rows = {op.key for op in self.rows}
+        found = []
+        for key, correction in self.corrections.items():
+            covered = rows if correction.covers is None else set(correction.covers)
+            if needed <= covered:
+                found.append((not key.startswith(f"{space.name}-"), len(covered), key))
+        return min(found)[2] if found else None
 
     def save(self, path: Path) -> None:
         """Write JSON atomically: sorted, one row per line."""
@@ -140,12 +184,23 @@ class LatencyTable:
         """
         if found := self.differences(other):
             raise UserError("cannot merge latency tables", expected="equal", found="; ".join(found))
+        rows = {**other.rows, **self.rows}
         return replace(
             self,
-            rows={**other.rows, **self.rows},
-            corrections={**other.corrections, **self.corrections},
+            rows=rows,
+            corrections={**other._corrections_within(rows), **self._corrections_within(rows)},
             warnings=tuple(dict.fromkeys((*self.warnings, *other.warnings))),
         )
+
+    def _corrections_within(self, rows: Mapping[OpSpec, Timing]) -> dict[str, Correction]:
+        """The corrections as parts of a table with these rows: what they cover is written down."""
+        if set(rows) == set(self.rows):
+            return self.corrections
+        keys = tuple(sorted(op.key for op in self.rows))
+        return {
+            key: correction if correction.covers is not None else replace(correction, covers=keys)
+            for key, correction in self.corrections.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -178,7 +233,7 @@ def _check_row(row: _Row, path: Path) -> None:
     if min(*extents, op.groups) < 1 or min(counts) < 0 or max(*extents, *counts) > MAX_SIZE:
         raise UserError("an operator of impossible shape", found=op, where=path)
     if max(row.p90_ms, row.p95_ms) >= MAX_MS:
-        raise UserError("an operator that takes for ever", found=op, where=path)
+        raise UserError("operator latency out of range", found=op, where=path)
 
 
 def _order(op: OpSpec) -> tuple[Any, ...]:

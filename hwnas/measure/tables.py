@@ -1,38 +1,18 @@
-"""Work on latency tables as files: find, compare, summarise."""
+"""Work on latency tables as wholes: compare, summarise, check against bounds."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hwnas.core.errors import UserError
-from hwnas.core.resources import resource, resource_names
 from hwnas.core.stats import spearman
 from hwnas.latency.table import LatencyTable
 
 N_MOST_CHANGED = 3
 
-__all__ = ["compare_tables", "find_table", "missed_bounds", "table_summary"]
-
-
-def find_table(name_or_path: str) -> LatencyTable:
-    """A shipped table by name, or one from a JSON file.
-
-    Raises:
-        UserError: there is none, or it is malformed.
-    """
-    if name_or_path.endswith(".json"):
-        return LatencyTable.load(Path(name_or_path))
-    shipped = resource_names("latency_tables", ".json")
-    if name_or_path not in shipped:
-        raise UserError(
-            f"no latency table {name_or_path!r}",
-            expected=f"a path to a .json file, or one of: {', '.join(shipped) or '(none shipped)'}",
-            fix="measure one: hwnas profile local --space mobilenet_tiny --out table.json",
-        )
-    return LatencyTable.load(resource("latency_tables", f"{name_or_path}.json"))
+__all__ = ["compare_tables", "missed_bounds", "table_summary"]
 
 
 def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
