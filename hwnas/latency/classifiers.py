@@ -69,9 +69,7 @@ def _scaled(row: Timing, ratio: float, fixed: Timing) -> Timing:
         for share in (0.0, min(fixed.median_ms, row.median_ms))
         for exponent in (LEAST_EXPONENT, MOST_EXPONENT)
     ]
-    cold = None
-    if row.cold_ms is not None and fixed.cold_ms is not None:
-        cold = _price(row.cold_ms, fixed.cold_ms, ratio)
+    cold = None if row.cold_ms is None else _price(row.cold_ms, fixed.cold_ms or 0.0, ratio)
     p95 = median * row.p95_ms / row.median_ms
     return Timing(median, min(*ends, median), max(*ends, median), p95, row.n, cold)
 

@@ -20,7 +20,7 @@ from hwnas.spaces.space import SearchSpace
 if TYPE_CHECKING:
     from hwnas.latency.table import LatencyTable
 
-__all__ = ["covers", "not_covered", "working_settings", "working_values"]
+__all__ = ["covers", "not_covered", "shown_settings", "working_settings", "working_values"]
 
 N_ARCHS = 8192  # looked at, to see which values of which choices bring operators that are missing
 MIN_ARCHS = 8  # with a value active, before it is judged
@@ -42,9 +42,8 @@ def not_covered(table: LatencyTable, space: SearchSpace, missing: Sequence[OpSpe
     fixes = []
     if (values := working_values(table, space)) is not None:
         fixes.append(f"restrict the space to {_words(values)}")
-    elif (settings := working_settings(table, space)) is not None:
-        shown = ", ".join(f"{name}={_shown(value)}" for name, value in settings.items())
-        fixes.append(f"build the space with {shown}")
+    elif (found := working_settings(table, space.name, in_channels=_image(space))) is not None:
+        fixes.append(f"build the space with {shown_settings(found[0])}")
     others = [name for name in shipped_tables() if covers(latency_table(name), space)]
     if others:
         fixes.append(f"take a shipped table that covers the space: {', '.join(others)}")
@@ -80,30 +79,28 @@ def working_values(table: LatencyTable, space: SearchSpace) -> dict[str, tuple[V
     }
 
 
-def working_settings(table: LatencyTable, space: SearchSpace) -> dict[str, Any] | None:
-    """Settings of the registered space of this name that the table covers; None if there are none.
+def working_settings(
+    table: LatencyTable, name: str, *, num_classes: int = 1000, in_channels: int = 3
+) -> tuple[dict[str, Any], SearchSpace] | None:
+    """Settings with which the registered space `name` is covered, and that space; None if none are.
 
-    Tried are the settings' defaults, with the resolutions that the table has rows for.
+    Tried are the defaults of the space, alone and with the resolutions that the table has rows for.
     """
-    if space.name not in REGISTRY.names:
+    if name not in REGISTRY.names:
         return None
-    module = REGISTRY.load(space.name)
-    defaults = {
-        name: field.default
-        for name, field in module.Config.model_fields.items()
-        if name not in ("name", "schema_version")
-    }
-    image = {op.in_channels for op in enumerate_ops(space)[:1]}
-    stems = [op for op in table.rows if op.kind == "conv" and op.in_channels in image]
+    module = REGISTRY.load(name)
+    fields = module.Config.model_fields
+    defaults = {key: field.default for key, field in fields.items() if key != "name"}
+    stems = [op for op in table.rows if op.kind == "conv" and op.in_channels == in_channels]
     sizes = sorted({op.in_hw for op in stems})
-    for data in ({"resolutions": sizes}, {}) if "resolutions" in defaults else ({},):
+    for data in ({}, {"resolutions": sizes}) if sizes and "resolutions" in fields else ({},):
         try:
-            config = build_model(module.Config, {"name": space.name, **data}, where="defaults")
-            found = module.build(config, num_classes=1000, in_channels=min(image))
-        except UserError:  # a size that the space does not take, or a setting without a default
+            config = build_model(module.Config, {"name": name, **data}, where="defaults")
+            space = module.build(config, num_classes=num_classes, in_channels=in_channels)
+        except UserError:  # a setting without a default, or a size that the space does not take
             continue
-        if covers(table, found):
-            return {**defaults, **data}
+        if covers(table, space):
+            return {**defaults, **data}, space
     return None
 
 
@@ -144,5 +141,15 @@ def _words(values: Mapping[str, tuple[Value, ...]]) -> str:
     )
 
 
+def shown_settings(settings: Mapping[str, Any]) -> str:
+    """Settings as they are given on the command line."""
+    return ", ".join(f"{name}={_shown(value)}" for name, value in settings.items())
+
+
 def _shown(value: Any) -> str:
     return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def _image(space: SearchSpace) -> int:
+    """Channels of the images that the space reads."""
+    return next(op.in_channels for op in enumerate_ops(space) if op.kind == "conv")

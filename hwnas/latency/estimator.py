@@ -73,8 +73,11 @@ class TableEstimator:
         for op, (nearest, row) in priced.items():
             at = ops.index(op)
             largest = max(row.p90_ms - row.median_ms, row.median_ms - row.p10_ms)
-            self._doubts[at] = self._prices[at] * largest / row.median_ms
-            self._shifts[at] = row_prices(rows, [nearest], coefficients)[0] - self._prices[at]
+            shift = row_prices(rows, [nearest], coefficients)[0] - self._prices[at]
+            timed_shift = table.rows[nearest].median_ms - row.median_ms
+            of_row = self._prices[at] * largest / row.median_ms
+            self._doubts[at] = np.hypot(of_row, shift - timed_shift)
+            self._shifts[at] = shift
 
     def latency_ms(self, codes: Codes) -> FloatArray:
         """Estimated median latency: [n]."""
@@ -112,14 +115,16 @@ class TableEstimator:
     def _interval_fraction(self, codes: Codes, ms: FloatArray) -> FloatArray:
         """[n]: half-width of the 90 % interval, as a fraction of `ms`.
 
-        Errors of a priced classifier and of the rest of a network are taken for independent. The
-        rest is judged at the size that the network has with the nearest classifier timed.
+        The network with the nearest classifier timed is judged at its size. What the two
+        classifiers differ by is known as well as the rows and the correction agree on it, since a
+        correction is right of sums, not of every operator in them. A correction that is off makes
+        both wrong, so the two widths add up.
         """
         if self._is_own:
             return np.full(len(ms), self.correction.interval_fraction)
         doubt = op_sum(self.space, codes, self._doubts)
         size = np.maximum(ms + op_sum(self.space, codes, self._shifts), ms * MIN_SHARE)
-        fraction: FloatArray = np.hypot(size * local_fraction(self.correction, size), doubt) / ms
+        fraction: FloatArray = (size * local_fraction(self.correction, size) + doubt) / ms
         return fraction
 
     @cached_property
