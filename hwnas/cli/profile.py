@@ -210,8 +210,8 @@ def save_table(table: LatencyTable, path: Path, format: Format) -> None:
     logging.getLogger("hwnas.cli").info("table: %s", path)
 
 
-def show_table(table: LatencyTable, format: Format) -> None:
-    """Print what a table is of, and how good its forecasts are."""
+def show_table(table: LatencyTable, format: Format, **more: Any) -> None:
+    """Print what a table is of, and how good its estimates are; `more` goes into JSON."""
     from hwnas.measure.tables import table_summary
 
     emit(
@@ -223,4 +223,5 @@ def show_table(table: LatencyTable, format: Format) -> None:
         source=table.source,
         facts=table.facts,
         warnings=list(table.warnings),
+        **more,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -65,16 +65,26 @@ def list_tables(
 
 @app.command()
 def show(table: TableArgument, format: FormatOption = Format.table) -> None:
-    """What a table is of, and how good its forecasts are, with a scatter of them."""
+    """What a table is of, which spaces it serves, and how good its estimates are."""
     import logging
     import sys
+    from math import isfinite
 
     from hwnas.cli.scatter import scatter
-    from hwnas.measure.tables import find_table
+    from hwnas.latency.shipped import latency_table
+    from hwnas.measure.tables import served_spaces
 
-    found = find_table(table)
-    show_table(found, format)
+    found = latency_table(table)
+    served = served_spaces(found)
+    for row in served:
+        row["interval"] = [end if isfinite(end) else None for end in row["interval"]]
+    show_table(found, format, serves=served)
     if format is Format.table:
+        emit(
+            list(map(_served_row, served)),
+            format=format,
+            title="serves, with any number of classes",
+        )
         for space, correction in sorted(found.corrections.items()):
             nets = correction.validation.nets
             forecast, measured = [n.forecast_ms for n in nets], [n.measured_ms for n in nets]
@@ -82,6 +92,48 @@ def show(table: TableArgument, format: FormatOption = Format.table) -> None:
             sys.stdout.write(f"\n{space}, networks that their forecast has not seen\n{drawn}")
     for warning in found.warnings:
         logging.getLogger("hwnas.cli").warning("%s", warning)
+
+
+def _served_row(row: dict[str, Any]) -> dict[str, Any]:
+    low, high = row["interval"]
+    width = "unknown" if high is None else f"{low:.1%}"
+    return {
+        "space": row["space"],
+        "settings": row["settings"],
+        "correction": row["correction"] or "none: sums of rows",
+        "90 % interval, +-": width if low == high else f"{width} to {high:.1%}",
+    }
+
+
+@app.command()
+def estimate(
+    table: TableArgument,
+    space: Annotated[str, typer.Option("--space", help="A space (`hwnas space list`).")],
+    arch: Annotated[
+        list[str] | None,
+        typer.Option("--arch", help="largest, smallest, codes 0,1,.., or a .json file [the two]."),
+    ] = None,
+    resolutions: ResolutionsOption = None,
+    settings: SpaceSettings = None,
+    num_classes: ClassesOption = 1000,
+    format: FormatOption = Format.table,
+) -> None:
+    """Latency of archs with its 90 % interval; the space may be another than the one profiled.
+
+    Example: `hwnas table estimate amd-epyc-2vcpu-mobilenet_v3 --space mobilenet_v3
+    --resolutions 160 --num-classes 10`.
+    """
+    from hwnas.latency.shipped import latency_table
+    from hwnas.spaces.load import build_space, read_arch
+
+    given = [*(settings or ()), *([f"resolutions=[{resolutions}]"] if resolutions else ())]
+    built = build_space(space, given, num_classes=num_classes)
+    names = arch or ["smallest", "largest"]
+    found = latency_table(table).estimate(built, [read_arch(built, name) for name in names])
+    high = [end if end < float("inf") else None for end in found.high.tolist()]
+    columns = zip(names, found.ms.tolist(), found.low.tolist(), high, strict=True)
+    rows = [{"arch": a, "ms": ms, "low": low, "high": top} for a, ms, low, top in columns]
+    emit(rows, format=format, title=built.id, space=built.id, correction=found.correction)
 
 
 @app.command()
@@ -100,9 +152,10 @@ def validate(
 ) -> None:
     """Exit 3 if a table's forecasts of unseen networks miss a bound."""
     from hwnas.core.errors import CheckFailed
-    from hwnas.measure.tables import find_table, missed_bounds
+    from hwnas.latency.shipped import latency_table
+    from hwnas.measure.tables import missed_bounds
 
-    found = find_table(table)
+    found = latency_table(table)
     show_table(found, format)
     missed = missed_bounds(found, max_mape=max_mape, max_p95=max_p95, min_tau=min_tau)
     if missed:
@@ -146,9 +199,10 @@ def convert(
 @app.command()
 def diff(first: TableArgument, second: TableArgument, format: FormatOption = Format.table) -> None:
     """How two tables relate on the operators that both have."""
-    from hwnas.measure.tables import compare_tables, find_table
+    from hwnas.latency.shipped import latency_table
+    from hwnas.measure.tables import compare_tables
 
-    relation = compare_tables(find_table(first), find_table(second))
+    relation = compare_tables(latency_table(first), latency_table(second))
     if format is Format.json:
         emit([relation], format=format)
         return
@@ -168,10 +222,10 @@ def merge(
     """
     from functools import reduce
 
+    from hwnas.latency.shipped import latency_table
     from hwnas.latency.table import LatencyTable
-    from hwnas.measure.tables import find_table
 
-    save_table(reduce(LatencyTable.merge, map(find_table, tables)), out, format)
+    save_table(reduce(LatencyTable.merge, map(latency_table, tables)), out, format)
 
 
 @app.command()
@@ -196,13 +250,13 @@ def transfer(
 
     Which networks are timed is chosen by the known tables; `--dry-run` shows them.
     """
-    from hwnas.measure.tables import find_table
+    from hwnas.latency.shipped import latency_table
     from hwnas.measure.transfer import networks_to_time, transfer_table
 
     built, spec, knobs, transport = resolve(
         device, space, resolutions, settings, num_classes, profile_settings
     )
-    tables = [find_table(name) for name in known]
+    tables = [latency_table(name) for name in known]
     if dry_run:
         nets = networks_to_time(tables, built, n=n, seed=seed)
         rows = [{"network": i, "codes": ",".join(map(str, net))} for i, net in enumerate(nets)]

@@ -1,78 +1,177 @@
-"""Forecasts of whole networks from a latency table: sum of rows, then the space's correction."""
+"""Estimates of whole networks from a latency table: sum of rows, then a correction."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hwnas.core.errors import UserError
 from hwnas.interfaces import DeviceSpec, FloatArray
-from hwnas.latency.table import Correction, LatencyTable
+from hwnas.latency.classifiers import price_classifiers
+from hwnas.latency.correction import Correction
+from hwnas.latency.coverage import not_covered
+from hwnas.latency.intervals import local_fraction, raw_sum_fraction
 from hwnas.latency.validation import row_prices
+from hwnas.spaces.arch import Arch
 from hwnas.spaces.index import enumerate_ops, op_sum
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["TableEstimator"]
+if TYPE_CHECKING:
+    from hwnas.latency.table import LatencyTable
+
+__all__ = ["Estimate", "TableEstimator"]
 
 MIN_SHARE = 0.1  # of the operators' sum: a negative overhead leaves that much, whatever its source
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Latency of n networks on one device, float64 [n] each, in ms.
+
+    ms: of the median run. low, high: 90 % of networks lie between them. correction: key of the
+    table's correction that was used; None: the sum of rows, for which `low` and `high` say how far
+    sums were off elsewhere, or 0 and inf where no whole network was ever timed.
+    """
+
+    ms: FloatArray
+    low: FloatArray
+    high: FloatArray
+    correction: str | None
 
 
 class TableEstimator:
     """A `LatencyEstimator` of one table and one space. Vectorised: microseconds per arch.
 
-    Without a correction for the space, `latency_ms` is the raw sum of rows and the others raise.
+    The correction is the one that `LatencyTable.correction_for` finds. Without any, `latency_ms` is
+    the raw sum of rows. A classifier of a size that was not timed is priced from those that were.
 
     Raises:
-        UserError: the table lacks operators of the space; says how to measure them.
+        UserError: the table lacks operators of the space; says which settings would work.
     """
 
     def __init__(self, table: LatencyTable, space: SearchSpace) -> None:
-        missing = [op for op in enumerate_ops(space) if op not in table.rows]
+        ops = enumerate_ops(space)
+        priced = price_classifiers(table.rows, ops, rows_are_timed=table.rows_are_timed)
+        rows = {**table.rows, **{op: row for op, (_, row) in priced.items()}}
+        missing = [op for op in ops if op not in rows]
         if missing:
-            raise UserError(
-                f"the latency table of {table.device.name} lacks operators of {space.id}",
-                found=f"{len(missing)} missing, such as "
-                + "; ".join(str(op) for op in missing[:3]),
-                fix=f"hwnas profile {table.device.name} --space {space.name} (same settings)",
-            )
+            raise not_covered(table, space, missing)
         self.device: DeviceSpec = table.device
         self.table, self.space = table, space
-        known = table.corrections.get(space.id)
-        coefficients = {"scale": 1.0} if known is None else known.coefficients
+        self.correction_id = table.correction_for(space)
+        self._is_own = self.correction_id == space.id and not priced
+        coefficients = {"scale": 1.0}
+        if self.correction_id is not None:
+            coefficients = table.corrections[self.correction_id].coefficients
         self._overhead_ms = coefficients.get("overhead_ms", 0.0)
-        self._prices = row_prices(table.rows, enumerate_ops(space), coefficients)
+        self._prices = row_prices(rows, ops, coefficients)
+        self._doubts, self._shifts = np.zeros(len(ops)), np.zeros(len(ops))
+        for op, (nearest, row) in priced.items():
+            at = ops.index(op)
+            largest = max(row.p90_ms - row.median_ms, row.median_ms - row.p10_ms)
+            shift = row_prices(rows, [nearest], coefficients)[0] - self._prices[at]
+            timed_shift = table.rows[nearest].median_ms - row.median_ms
+            of_row = self._prices[at] * largest / row.median_ms
+            self._doubts[at] = np.hypot(of_row, shift - timed_shift)
+            self._shifts[at] = shift
 
     def latency_ms(self, codes: Codes) -> FloatArray:
-        """Median latency forecast: [n]."""
+        """Estimated median latency: [n]."""
         operators = op_sum(self.space, codes, self._prices)
-        forecast: FloatArray = np.maximum(self._overhead_ms + operators, MIN_SHARE * operators)
-        return forecast
+        estimate: FloatArray = np.maximum(self._overhead_ms + operators, MIN_SHARE * operators)
+        return estimate
 
     def latency_p95_ms(self, codes: Codes) -> FloatArray:
         """95th percentile over runs: [n]."""
         return self.latency_ms(codes) * self.correction.p95_factor
 
     def interval_ms(self, codes: Codes) -> FloatArray:
-        """90 % interval of the median forecast: [n, 2]."""
-        fraction = self.correction.interval_fraction
-        factors = np.array([max(0.0, 1 - fraction), 1 + fraction])
-        interval: FloatArray = self.latency_ms(codes)[:, None] * factors
-        return interval
+        """90 % interval of the estimated median: [n, 2].
+
+        Raises:
+            UserError: the table was never compared with whole networks.
+        """
+        ms = self.latency_ms(codes)
+        fraction = self._interval_fraction(codes, ms)
+        return np.stack([ms * np.maximum(1 - fraction, 0.0), ms * (1 + fraction)], axis=1)
+
+    def estimate(self, archs: Codes | Sequence[Arch]) -> Estimate:
+        """Latencies with their intervals, of codes [n, d] or archs of the space.
+
+        Raises:
+            UserError: archs that are not members of the space.
+        """
+        codes = _codes(self.space, archs)
+        ms = self.latency_ms(codes)
+        if not self.table.corrections:
+            return Estimate(ms, np.zeros(len(ms)), np.full(len(ms), np.inf), None)
+        low, high = self.interval_ms(codes).T
+        return Estimate(ms, low, high, self.correction_id)
+
+    def _interval_fraction(self, codes: Codes, ms: FloatArray) -> FloatArray:
+        """[n]: half-width of the 90 % interval, as a fraction of `ms`.
+
+        The network with the nearest classifier timed is judged at its size. What the two
+        classifiers differ by is known as well as the rows and the correction agree on it, since a
+        correction is right of sums, not of every operator in them. A correction that is off makes
+        both wrong, so the two widths add up.
+        """
+        if self._is_own:
+            return np.full(len(ms), self.correction.interval_fraction)
+        doubt = op_sum(self.space, codes, self._doubts)
+        size = np.maximum(ms + op_sum(self.space, codes, self._shifts), ms * MIN_SHARE)
+        fraction: FloatArray = (size * local_fraction(self.correction, size) + doubt) / ms
+        return fraction
 
     @cached_property
     def correction(self) -> Correction:
-        """The correction fitted on networks of this space.
+        """The correction in use; where none covers the space, none, with what sums were off by.
 
         Raises:
-            UserError: the table has none.
+            UserError: the table has none at all.
         """
-        try:
-            return self.table.corrections[self.space.id]
-        except KeyError:
+        known = self.table.corrections
+        if self.correction_id is not None:
+            return known[self.correction_id]
+        if not known:
             raise UserError(
                 f"the latency table of {self.device.name} has no correction for {self.space.id}",
                 expected="whole networks timed beside the rows, for intervals and percentiles",
-                found=f"corrections for {sorted(self.table.corrections) or 'no space'}",
+                found="corrections for no space",
                 fix=f"hwnas profile {self.device.name} --space {self.space.name}",
-            ) from None
+            )
+        worst = max(known.values(), key=raw_sum_fraction)
+        return replace(
+            worst,
+            coefficients={"scale": 1.0},
+            interval_fraction=raw_sum_fraction(worst),
+            p95_factor=max(correction.p95_factor for correction in known.values()),
+            validation=replace(worst.validation, nets=()),
+        )
+
+
+def _codes(space: SearchSpace, archs: Codes | Sequence[Arch]) -> Codes:
+    """Codes [n, d] that the space allows."""
+    if not isinstance(archs, np.ndarray):
+        return space.codes([space.check(arch) for arch in archs])
+    if archs.ndim != 2 or archs.shape[1] != len(space.choices) or archs.dtype.kind not in "iu":
+        raise UserError(
+            "not codes of archs",
+            expected=f"integers [n, {len(space.choices)}], or a list of Arch",
+            found=f"{archs.dtype} {list(archs.shape)}",
+            where=space.id,
+        )
+    codes = archs.astype(np.int16)
+    valid = (codes == archs).all(axis=1) & space.validate(space.normalise(codes))
+    if not valid.all():
+        raise UserError(
+            "archs that the space does not allow",
+            expected="rows for which SearchSpace.validate is true",
+            found=f"{(~valid).sum()} of {len(archs)}, the first at row {int(valid.argmin())}",
+            where=space.id,
+        )
+    return codes

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.core.stats import conformal_quantile
+from hwnas.core.stats import Z80, conformal_quantile
 from hwnas.interfaces import FloatArray
 from hwnas.latency.baselines import forest_on_counts
+from hwnas.latency.correction import Correction, NetTiming, Validation
 from hwnas.latency.samples import Timing
-from hwnas.latency.table import Correction, NetTiming, Validation
 from hwnas.latency.validation import fit_quality
 from hwnas.spaces.cost import cost, op_macs
 from hwnas.spaces.index import enumerate_ops
@@ -40,7 +40,6 @@ N_REWEIGHTINGS = 3
 HUBER = 1.5  # in robust standard deviations; 0.964 of least squares' efficiency on normal errors
 N_STORED = 60  # networks kept in a table's validation, of thousands
 MIN_NETWORKS = 50
-Z80 = 1.2816  # from the median of a normal to its 10th and 90th percentile
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""The latency table of one device: rows per operator, and corrections per space."""
+"""The latency table of one device: rows per operator, and corrections of their sums."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,8 +12,14 @@ from hwnas.core.errors import UserError
 from hwnas.core.records import SCHEMA_VERSION, STRICT, dump, load, sparse
 from hwnas.core.store import read_json, write_text
 from hwnas.interfaces import DeviceSpec
+from hwnas.latency.classifiers import is_classifier
+from hwnas.latency.correction import MAX_MS, Correction, Fit, NetTiming, Validation
+from hwnas.latency.estimator import Estimate, TableEstimator
 from hwnas.latency.samples import Timing
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = [
     "Correction",
@@ -26,9 +32,7 @@ __all__ = [
     "Validation",
 ]
 
-FEATURES = ("overhead_ms", "scale", "root_scale", "cold_scale", "ms_per_million_macs")
 FACTS_OF_TIMINGS = ("cpu", "runtime_version")
-MAX_MS = 1e9  # eleven days; sums of a network's rows stay finite
 MAX_SIZE = 1 << 24  # of channels and maps
 
 Fact = str | int | float | bool | None | list[int]
@@ -46,90 +50,12 @@ class Protocol:
     hot_samples: int
 
 
-@dataclass(frozen=True)
-class Fit:
-    """Quality of forecasts against measured networks: relative errors as fractions, rank order."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    mape: float
-    p95: float
-    max: float
-    spearman: float
-    kendall_tau: float
-
-
-@dataclass(frozen=True)
-class NetTiming:
-    """A whole network beside its forecast by a correction that has not seen it."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    codes: tuple[int, ...]
-    measured_ms: float
-    forecast_ms: float
-
-    def __post_init__(self) -> None:
-        if not (0 < self.measured_ms < MAX_MS and 0 <= self.forecast_ms < MAX_MS):
-            raise ValueError("expected latencies between 0 and 1e9 ms")
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What forecasts of unseen networks are worth, by cross-fitting over `nets`.
-
-    `repeat_*`: the same networks from two halves of the rounds, the best that any forecast could
-    look; None where nothing was repeated. `raw_sum`: rows without a correction; of transferred and
-    fitted tables, what they started from. `macs_line`: a line on MACs, `forest`: a random forest on
-    operator counts, both cross-fitted (`forest` is None in tables that older versions wrote).
-    """
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    forecast: Fit
-    raw_sum: Fit
-    macs_line: Fit
-    repeat_mape: float | None
-    repeat_tau: float | None
-    nets: tuple[NetTiming, ...]
-    forest: Fit | None = None
-
-
-@dataclass(frozen=True)
-class Correction:
-    """From sums of rows to networks of one space: the dot product of features and `coefficients`.
-
-    The features are those of `hwnas.latency.validation.features`. `interval_fraction`: 90 % of
-    networks lie within this fraction of their forecast. `p95_factor`: a network's 95th percentile
-    over runs, as a multiple of its median. `n_fit` networks.
-    """
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    coefficients: dict[str, float]
-    interval_fraction: float
-    p95_factor: float
-    n_fit: int
-    fingerprint: str
-    validation: Validation
-
-    def __post_init__(self) -> None:
-        if self.interval_fraction < 0 or self.p95_factor < 1:
-            raise ValueError("expected interval_fraction >= 0 and p95_factor >= 1")
-        if any(
-            not (-MAX_MS if name == "overhead_ms" else 0) <= value < MAX_MS
-            for name, value in self.coefficients.items()
-        ):
-            raise ValueError("expected coefficients between 0 and 1e9: no operator saves time")
-        if not set(self.coefficients) <= set(FEATURES):
-            raise ValueError(f"expected coefficients of {', '.join(FEATURES)}")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LatencyTable:
     """Latency per operator on one device. Which spaces it serves is decided by its rows alone.
 
-    `corrections` by `SearchSpace.id`. `facts` of runtime and host at the first measurement.
+    `corrections` by the `SearchSpace.id` that they were fitted on; `correction_for` finds the one
+    that covers another space. `facts` of runtime and host at the first measurement.
     `warnings` name rows that noise left without a trustworthy value. A table whose numbers are
     made up has source `simulated` and a device named `simulated-*`.
     """
@@ -154,6 +80,44 @@ class LatencyTable:
                 "a latency table is of at least one image and one thread",
                 found=f"batch {self.device.batch}, threads {self.device.threads}",
             )
+
+    def __repr__(self) -> str:
+        device = self.device
+        spaces = ", ".join(sorted(self.corrections)) or "not compared with whole networks"
+        return (
+            f"LatencyTable of {device.name} ({device.runtime}, {device.precision}, batch "
+            f"{device.batch}): {len(self.rows)} operators, {self.source}; {spaces}"
+        )
+
+    @property
+    def rows_are_timed(self) -> bool:
+        """Whether operators were timed one by one, and not inferred from whole networks."""
+        return self.source not in ("fitted", "transferred")
+
+    def estimate(self, space: SearchSpace, archs: Codes | Sequence[Arch]) -> Estimate:
+        """Latency and 90 % interval of archs: codes [n, d] of `space`, or a list of its `Arch`.
+
+        Raises:
+            UserError: the table lacks operators of the space, or the space does not allow an arch.
+        """
+        return TableEstimator(self, space).estimate(archs)
+
+    def correction_for(self, space: SearchSpace) -> str | None:
+        """Key of the correction that serves `space`; None if none does.
+
+        That of the space itself, or else one whose operators include all of the space's,
+        classifiers aside. Of several: one of the same skeleton's name, with the fewest operators.
+        """
+        if space.id in self.corrections:
+            return space.id
+        needed = {op.key for op in enumerate_ops(space) if not is_classifier(op)}
+        rows = {op.key for op in self.rows}
+        found = []
+        for key, correction in self.corrections.items():
+            covered = rows if correction.covers is None else set(correction.covers)
+            if needed <= covered:
+                found.append((not key.startswith(f"{space.name}-"), len(covered), key))
+        return min(found)[2] if found else None
 
     def save(self, path: Path) -> None:
         """Write JSON atomically: sorted, one row per line."""
@@ -220,12 +184,23 @@ class LatencyTable:
         """
         if found := self.differences(other):
             raise UserError("cannot merge latency tables", expected="equal", found="; ".join(found))
+        rows = {**other.rows, **self.rows}
         return replace(
             self,
-            rows={**other.rows, **self.rows},
-            corrections={**other.corrections, **self.corrections},
+            rows=rows,
+            corrections={**other._corrections_within(rows), **self._corrections_within(rows)},
             warnings=tuple(dict.fromkeys((*self.warnings, *other.warnings))),
         )
+
+    def _corrections_within(self, rows: Mapping[OpSpec, Timing]) -> dict[str, Correction]:
+        """The corrections as parts of a table with these rows: what they cover is written down."""
+        if set(rows) == set(self.rows):
+            return self.corrections
+        keys = tuple(sorted(op.key for op in self.rows))
+        return {
+            key: correction if correction.covers is not None else replace(correction, covers=keys)
+            for key, correction in self.corrections.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -258,7 +233,7 @@ def _check_row(row: _Row, path: Path) -> None:
     if min(*extents, op.groups) < 1 or min(counts) < 0 or max(*extents, *counts) > MAX_SIZE:
         raise UserError("an operator of impossible shape", found=op, where=path)
     if max(row.p90_ms, row.p95_ms) >= MAX_MS:
-        raise UserError("an operator that takes for ever", found=op, where=path)
+        raise UserError("operator latency out of range", found=op, where=path)
 
 
 def _order(op: OpSpec) -> tuple[Any, ...]:

@@ -35,11 +35,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
+from hwnas.core.stats import Z90
 from hwnas.interfaces import FloatArray
 from hwnas.spaces.ops import OpSpec
 
 __all__ = [
-    "Z90",
     "DevicePrior",
     "Forecast",
     "choose_networks",
@@ -55,7 +55,6 @@ OUTLIER_RATE = 0.02
 OUTLIER_VARIANCE = 1.0  # of an outlier, relative to its latency
 KINSHIP_LENGTH = 2.0  # in octaves of channels and map size
 MIN_SHARE = 0.01
-Z90 = 1.6449  # half-width of a normal's 90 % interval
 
 
 @dataclass(frozen=True)

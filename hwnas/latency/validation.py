@@ -12,8 +12,8 @@ from hwnas.core.errors import UserError
 from hwnas.core.stats import conformal_quantile, kendall_tau, spearman
 from hwnas.interfaces import FloatArray
 from hwnas.latency.baselines import forest_on_counts
+from hwnas.latency.correction import Correction, Fit, NetTiming, Validation
 from hwnas.latency.samples import Timing
-from hwnas.latency.table import Correction, Fit, NetTiming, Validation
 from hwnas.spaces.cost import cost, op_macs
 from hwnas.spaces.index import enumerate_ops, op_counts, op_sum
 from hwnas.spaces.ops import OpSpec

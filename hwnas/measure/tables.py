@@ -1,38 +1,22 @@
-"""Work on latency tables as files: find, compare, summarise."""
+"""Work on latency tables as wholes: compare, summarise, check against bounds."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hwnas.core.errors import UserError
-from hwnas.core.resources import resource, resource_names
+from hwnas.core.rng import rng
 from hwnas.core.stats import spearman
+from hwnas.latency.coverage import shown_settings, working_settings
 from hwnas.latency.table import LatencyTable
+from hwnas.spaces import REGISTRY
 
 N_MOST_CHANGED = 3
+N_SAMPLED = 1000  # archs whose intervals are looked at
 
-__all__ = ["compare_tables", "find_table", "missed_bounds", "table_summary"]
-
-
-def find_table(name_or_path: str) -> LatencyTable:
-    """A shipped table by name, or one from a JSON file.
-
-    Raises:
-        UserError: there is none, or it is malformed.
-    """
-    if name_or_path.endswith(".json"):
-        return LatencyTable.load(Path(name_or_path))
-    shipped = resource_names("latency_tables", ".json")
-    if name_or_path not in shipped:
-        raise UserError(
-            f"no latency table {name_or_path!r}",
-            expected=f"a path to a .json file, or one of: {', '.join(shipped) or '(none shipped)'}",
-            fix="measure one: hwnas profile local --space mobilenet_tiny --out table.json",
-        )
-    return LatencyTable.load(resource("latency_tables", f"{name_or_path}.json"))
+__all__ = ["compare_tables", "missed_bounds", "served_spaces", "table_summary"]
 
 
 def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
@@ -73,6 +57,34 @@ def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
                 "space": space,
                 "estimate": "90 % interval, half its width",
                 "mape": correction.interval_fraction,
+            }
+        )
+    return rows
+
+
+def served_spaces(table: LatencyTable) -> list[dict[str, Any]]:
+    """Registered spaces that the table prices: with which settings and correction, how precisely.
+
+    `interval`: half-widths of the 90 % interval as fractions of the estimate, the least and the
+    most of random archs; inf where the table was never compared with whole networks. Settings are
+    the defaults of the space, or the resolutions of the table; YAML spaces are not tried.
+    """
+    classes = sorted({op.out_channels for op in table.rows if op.kind == "linear"}) or [1000]
+    rows = []
+    for name in REGISTRY.names:
+        found = working_settings(table, name, num_classes=classes[-1])
+        if found is None:
+            continue
+        settings, space = found
+        priced = table.estimate(space, space.sample(rng(0, "tables/served"), N_SAMPLED))
+        half = priced.high / priced.ms - 1
+        rows.append(
+            {
+                "space": name,
+                "settings": shown_settings(settings),
+                "num_classes": classes[-1],
+                "correction": priced.correction,
+                "interval": [float(half.min()), float(half.max())],
             }
         )
     return rows

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress, silent
 from hwnas.core.rng import rng
-from hwnas.core.stats import kendall_tau
+from hwnas.core.stats import Z80, Z90, kendall_tau
 from hwnas.interfaces import DeviceSpec, Transport
 from hwnas.latency.baselines import forest_on_counts
 from hwnas.latency.config import ProfileConfig
@@ -21,7 +21,6 @@ from hwnas.latency.plan import PROTOCOL
 from hwnas.latency.samples import STATISTIC, Timing
 from hwnas.latency.table import Correction, LatencyTable, NetTiming, Protocol, Validation
 from hwnas.latency.transfer import (
-    Z90,
     DevicePrior,
     Forecast,
     choose_networks,
@@ -41,7 +40,6 @@ __all__ = ["N_TIMED", "networks_to_time", "transfer_table"]
 N_TIMED = 10
 MIN_TIMED = 5
 N_CANDIDATES = 600
-Z80 = 1.2816  # from the median of a normal to its 10th and 90th percentile
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT
 from hwnas.core.rng import rng
-from hwnas.core.stats import bootstrap_interval, kendall_tau
+from hwnas.core.stats import Z90, bootstrap_interval, kendall_tau
 from hwnas.interfaces import AccuracyPredictor, FloatArray
-from hwnas.predictors.labels import Z90
 from hwnas.spaces.cost import cost
 from hwnas.spaces.space import Codes, SearchSpace
 

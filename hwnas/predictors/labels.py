@@ -9,13 +9,12 @@ import numpy as np
 
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT
-from hwnas.core.stats import conformal_quantile
+from hwnas.core.stats import Z90, conformal_quantile
 from hwnas.interfaces import FloatArray
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = [
     "LEVEL",
-    "Z90",
     "RobustScale",
     "Scale",
     "check_codes",
@@ -27,8 +26,6 @@ __all__ = [
 
 LEVEL = 0.9
 """Level of every interval that a predictor promises: mean +- Z90 * std."""
-
-Z90 = 1.6448536269514722  # 95 % quantile of the normal distribution
 
 MIN_LABELS = 4
 MAX_LOG = 6.0  # where `RobustScale` stops growing, 300 units out: nothing learned means that much

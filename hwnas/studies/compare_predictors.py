@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.rng import rng
-from hwnas.core.stats import kendall_tau
+from hwnas.core.stats import Z90, kendall_tau
 from hwnas.interfaces import AccuracyPredictor, FloatArray, PredictorContext, Proxy
 from hwnas.pipeline.evaluators import scores_of
 from hwnas.pipeline.project import Project
 from hwnas.predictors import REGISTRY as PREDICTORS
-from hwnas.predictors.labels import Z90
 from hwnas.predictors.open_records import open_records
 from hwnas.predictors.transfer import LabelSet, TransferPredictor
 from hwnas.spaces.cost import AnalyticMetric, cost

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
+from hwnas.core.stats import Z90
 from hwnas.core.store import write_text
 from hwnas.interfaces import Evaluation
 from hwnas.pipeline.engine import execute
@@ -25,8 +26,6 @@ from hwnas.pipeline.project import Project, open_project
 from hwnas.spaces.choice import Value
 
 __all__ = ["Comparison", "Round", "train_rounds"]
-
-Z90 = 1.645
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from hwnas.core.records import dump
 from hwnas.core.store import write_text
 from hwnas.interfaces import CostMetric, FloatArray
 from hwnas.latency.estimator import TableEstimator
-from hwnas.measure.tables import find_table
+from hwnas.latency.shipped import latency_table
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.evaluators import scores_of
 from hwnas.pipeline.predictor import held_out
@@ -162,7 +162,7 @@ def analyze_records(
         scores = np.array([score_of[keys[row]] for row in rows])
     else:
         scores = _costs(truth.space, codes, ranking, tuple(set(columns) - {truth.target}))
-    found = [find_table(table) for table in tables]
+    found = [latency_table(table) for table in tables]
     pair = _Pair(
         truth.space,
         codes,

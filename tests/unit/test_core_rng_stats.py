@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hwnas.core.rng import rng, stable_seed
-from hwnas.core.stats import bootstrap_interval, conformal_quantile, kendall_tau, spearman
+from hwnas.core.stats import Z80, Z90, bootstrap_interval, conformal_quantile, kendall_tau, spearman
 
 
 def test_streams_are_equal_for_equal_names_and_differ_otherwise():
@@ -85,3 +85,10 @@ def test_conformal_quantile_covers_new_draws():
         draws = random.standard_t(3, size=31)
         covered.append(abs(draws[-1]) <= conformal_quantile(draws[:-1], 0.9))
     assert 0.85 <= np.mean(covered) <= 0.97
+
+
+def test_quantiles_of_the_normal_distribution():
+    from scipy.stats import norm
+
+    assert pytest.approx(norm.ppf(0.9), abs=5e-5) == Z80
+    assert pytest.approx(norm.ppf(0.95), abs=5e-5) == Z90

@@ -121,7 +121,9 @@ def test_merging_keeps_all_rows_and_prefers_the_first(table: LatencyTable):
     merged = table.merge(other)
     assert set(merged.rows) == {*table.rows, other_op}
     assert merged.rows[OP] == table.rows[OP]
-    assert merged.corrections == table.corrections
+    covers = tuple(sorted(op.key for op in table.rows))  # and not what the other one added
+    assert merged.corrections == {SPACE: replace(table.corrections[SPACE], covers=covers)}
+    assert table.merge(table).corrections == table.corrections
     assert merged.warnings == (*table.warnings, "w")
 
 

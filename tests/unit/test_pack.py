@@ -20,10 +20,11 @@ from hwnas.latency.config import ProfileConfig
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.plan import Plan, plan_hash
 from hwnas.latency.samples import read_samples
+from hwnas.latency.shipped import latency_table
 from hwnas.measure import pack as offline
 from hwnas.measure.pack import _Importer, import_results, pack
 from hwnas.measure.profile import profile
-from hwnas.measure.tables import compare_tables, find_table, table_summary
+from hwnas.measure.tables import compare_tables, table_summary
 from hwnas.measure.transfer import transfer_table
 from hwnas.spaces.mobilenet_tiny import Config, build
 from hwnas.spaces.space import SearchSpace
@@ -256,4 +257,4 @@ def test_a_table_is_carried_over_with_its_own_validation(space: SearchSpace, tmp
 
 def test_an_unknown_table_says_how_to_make_one():
     with pytest.raises(UserError, match="hwnas profile"):
-        find_table("pixel9")
+        latency_table("pixel9")

@@ -12,10 +12,10 @@ from hwnas.core.errors import UserError
 from hwnas.core.resources import resource_names
 from hwnas.core.rng import rng
 from hwnas.latency.estimator import TableEstimator
+from hwnas.latency.shipped import latency_table
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.published.convert import convert
 from hwnas.measure.published.networks import batch_of, group_of, read_measurements
-from hwnas.measure.tables import find_table
 from hwnas.spaces import proxyless
 from hwnas.spaces.index import enumerate_ops, op_counts
 from hwnas.spaces.load import build_space
@@ -253,7 +253,7 @@ def test_a_conversion_that_makes_no_sense_is_refused(format: str, column: str | 
 
 @pytest.mark.parametrize("name", resource_names("latency_tables", ".json"))
 def test_a_shipped_table_names_source_and_licence_and_serves_its_space(name: str):
-    table = find_table(name)
+    table = latency_table(name)
     assert table.rows
     assert "licence" in table.facts and "source" in table.facts
     if table.source == "measured":

@@ -1,0 +1,94 @@
+"""What carries sums of rows over to whole networks, and what it was proven on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hwnas.core.records import STRICT
+
+__all__ = ["MAX_MS", "Correction", "Fit", "NetTiming", "Validation"]
+
+FEATURES = ("overhead_ms", "scale", "root_scale", "cold_scale", "ms_per_million_macs")
+MAX_MS = 1e9  # eleven days; sums of a network's rows stay finite
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Quality of forecasts against measured networks: relative errors as fractions, rank order."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    mape: float
+    p95: float
+    max: float
+    spearman: float
+    kendall_tau: float
+
+
+@dataclass(frozen=True)
+class NetTiming:
+    """A whole network beside its forecast by a correction that has not seen it."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    codes: tuple[int, ...]
+    measured_ms: float
+    forecast_ms: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.measured_ms < MAX_MS and 0 <= self.forecast_ms < MAX_MS):
+            raise ValueError("expected latencies between 0 and 1e9 ms")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What forecasts of unseen networks are worth, by cross-fitting over `nets`.
+
+    `repeat_*`: the same networks from two halves of the rounds, the best that any forecast could
+    look; None where nothing was repeated. `raw_sum`: rows without a correction; of transferred and
+    fitted tables, what they started from. `macs_line`: a line on MACs, `forest`: a random forest on
+    operator counts, both cross-fitted (`forest` is None in tables that older versions wrote).
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    forecast: Fit
+    raw_sum: Fit
+    macs_line: Fit
+    repeat_mape: float | None
+    repeat_tau: float | None
+    nets: tuple[NetTiming, ...]
+    forest: Fit | None = None
+
+
+@dataclass(frozen=True)
+class Correction:
+    """From sums of rows to whole networks: the dot product of features and `coefficients`.
+
+    The features are those of `hwnas.latency.validation.features`. `interval_fraction`: 90 % of
+    networks lie within this fraction of their estimate. `p95_factor`: a network's 95th percentile
+    over runs, as a multiple of its median. `n_fit` networks, of a space with this `fingerprint`.
+    `covers`: keys of the operators of that space; None: all rows of the table.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    coefficients: dict[str, float]
+    interval_fraction: float
+    p95_factor: float
+    n_fit: int
+    fingerprint: str
+    validation: Validation
+    covers: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.interval_fraction < 0 or self.p95_factor < 1:
+            raise ValueError("expected interval_fraction >= 0 and p95_factor >= 1")
+        if any(
+            not (-MAX_MS if name == "overhead_ms" else 0) <= value < MAX_MS
+            for name, value in self.coefficients.items()
+        ):
+            raise ValueError("expected coefficients between 0 and 1e9: no operator saves time")
+        if not set(self.coefficients) <= set(FEATURES):
+            raise ValueError(f"expected coefficients of {', '.join(FEATURES)}")

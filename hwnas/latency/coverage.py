@@ -1,0 +1,155 @@
+"""What a latency table covers of a space that it does not cover as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwnas.core.config import build_model
+from hwnas.core.errors import UserError
+from hwnas.core.rng import rng
+from hwnas.latency.classifiers import is_classifier
+from hwnas.spaces import REGISTRY
+from hwnas.spaces.index import enumerate_ops, op_index
+from hwnas.spaces.macro import Value
+from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.space import SearchSpace
+
+if TYPE_CHECKING:
+    from hwnas.latency.table import LatencyTable
+
+__all__ = ["covers", "not_covered", "shown_settings", "working_settings", "working_values"]
+
+N_ARCHS = 8192  # looked at, to see which values of which choices bring operators that are missing
+MIN_ARCHS = 8  # with a value active, before it is judged
+N_SHOWN = 3
+
+
+def covers(table: LatencyTable, space: SearchSpace) -> bool:
+    """Whether the table prices every arch of the space, a classifier of another size included."""
+    has_classifier = any(is_classifier(op) for op in table.rows)
+    return all(
+        op in table.rows or (has_classifier and is_classifier(op)) for op in enumerate_ops(space)
+    )
+
+
+def not_covered(table: LatencyTable, space: SearchSpace, missing: Sequence[OpSpec]) -> UserError:
+    """The error for a table that lacks operators: what would work, and who else has them."""
+    from hwnas.latency.shipped import latency_table, shipped_tables  # which need this module
+
+    fixes = []
+    if (values := working_values(table, space)) is not None:
+        fixes.append(f"restrict the space to {_words(values)}")
+    elif (found := working_settings(table, space.name, in_channels=_image(space))) is not None:
+        fixes.append(f"build the space with {shown_settings(found[0])}")
+    others = [name for name in shipped_tables() if covers(latency_table(name), space)]
+    if others:
+        fixes.append(f"take a shipped table that covers the space: {', '.join(others)}")
+    fixes.append(f"hwnas profile {table.device.name} --space {space.name} (same settings)")
+    return UserError(
+        f"the latency table of {table.device.name} lacks operators of {space.id}",
+        found=f"{len(missing)} missing, such as " + "; ".join(map(str, missing[:N_SHOWN])),
+        fix="; or ".join(fixes),
+    )
+
+
+def working_values(table: LatencyTable, space: SearchSpace) -> dict[str, tuple[Value, ...]] | None:
+    """Choices to narrow and the values to keep (for `SearchSpace.restrict`), so that it is covered.
+
+    A value is dropped if some slot lacks its operator in every arch that has the value; where no
+    value is alone to blame, the one that is most often. None if no restriction is covered.
+    """
+    narrowed = space
+    while not covers(table, narrowed):
+        worst = _values_to_drop(table, narrowed)
+        kept = {}
+        for column in sorted({column for column, _ in worst}):
+            codes = [code for code in narrowed.allowed[column] if (column, code) not in worst]
+            choice = narrowed.choices[column]
+            kept[choice.name] = tuple(choice.values[code] for code in codes)
+        if not worst or not all(kept.values()):
+            return None
+        narrowed = narrowed.restrict(kept)
+    return {
+        choice.name: tuple(choice.values[code] for code in now)
+        for choice, now, then in zip(space.choices, narrowed.allowed, space.allowed, strict=True)
+        if now != then
+    }
+
+
+def working_settings(
+    table: LatencyTable, name: str, *, num_classes: int = 1000, in_channels: int = 3
+) -> tuple[dict[str, Any], SearchSpace] | None:
+    """Settings with which the registered space `name` is covered, and that space; None if none are.
+
+    Tried are the defaults of the space, alone and with the resolutions that the table has rows for.
+    """
+    if name not in REGISTRY.names:
+        return None
+    module = REGISTRY.load(name)
+    fields = module.Config.model_fields
+    defaults = {key: field.default for key, field in fields.items() if key != "name"}
+    stems = [op for op in table.rows if op.kind == "conv" and op.in_channels == in_channels]
+    sizes = sorted({op.in_hw for op in stems})
+    for data in ({}, {"resolutions": sizes}) if sizes and "resolutions" in fields else ({},):
+        try:
+            config = build_model(module.Config, {"name": name, **data}, where="defaults")
+            space = module.build(config, num_classes=num_classes, in_channels=in_channels)
+        except UserError:  # a setting without a default, or a size that the space does not take
+            continue
+        if covers(table, space):
+            return {**defaults, **data}, space
+    return None
+
+
+def _values_to_drop(table: LatencyTable, space: SearchSpace) -> set[tuple[int, int]]:
+    """(column, code) of values that bring missing operators."""
+    codes = space.sample(rng(0, "latency/coverage"), N_ARCHS)
+    is_missing = np.array(
+        [op not in table.rows and not is_classifier(op) for op in enumerate_ops(space)] + [False]
+    )  # the last one: absent
+    missing = is_missing[op_index(space, codes)]  # [n, slots]
+    overall = missing.mean(axis=0)
+    active = space.active(codes)
+    shares: dict[tuple[int, int], float] = {}
+    always: set[tuple[int, int]] = set()
+    for column, allowed in enumerate(space.allowed):
+        for code in allowed if len(allowed) > 1 else ():
+            having = active[:, column] & (codes[:, column] == code)
+            if having.sum() < MIN_ARCHS:
+                continue
+            share = missing[having].mean(axis=0)
+            if ((share == 1) & (overall < 1)).any():
+                always.add((column, code))
+            shares[column, code] = float((share - overall).max())
+    if always or not shares or max(shares.values()) <= 0:
+        return always
+    return {max(shares, key=lambda value: shares[value])}
+
+
+def _words(values: Mapping[str, tuple[Value, ...]]) -> str:
+    """Kept values; choices of one kind that keep the same are named once, with a star."""
+    groups: dict[tuple[str, tuple[Value, ...]], list[str]] = {}
+    for name, kept in values.items():
+        groups.setdefault((name.rpartition(".")[2], kept), []).append(name)
+    return ", ".join(
+        ("resolutions" if kind == "resolution" else names[0] if len(names) == 1 else f"*.{kind}")
+        + f"={_shown(kept)}"
+        for (kind, kept), names in groups.items()
+    )
+
+
+def shown_settings(settings: Mapping[str, Any]) -> str:
+    """Settings as they are given on the command line."""
+    return ", ".join(f"{name}={_shown(value)}" for name, value in settings.items())
+
+
+def _shown(value: Any) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def _image(space: SearchSpace) -> int:
+    """Channels of the images that the space reads."""
+    return next(op.in_channels for op in enumerate_ops(space) if op.kind == "conv")

@@ -1,0 +1,38 @@
+"""Latency tables by name: those that ship with hwnas, and JSON files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwnas.core.errors import UserError, did_you_mean
+from hwnas.core.resources import resource, resource_names
+from hwnas.latency.table import LatencyTable
+
+__all__ = ["latency_table", "shipped_tables"]
+
+_FOLDER = "latency_tables"
+
+
+def shipped_tables() -> tuple[str, ...]:
+    """Names of the tables that ship with hwnas, sorted."""
+    return resource_names(_FOLDER, ".json")
+
+
+def latency_table(name_or_path: str | Path) -> LatencyTable:
+    """A shipped table by name, or one from a `.json` file.
+
+    Raises:
+        UserError: there is none, or it is malformed.
+    """
+    given = str(name_or_path)
+    if given.endswith(".json"):
+        return LatencyTable.load(Path(given))
+    shipped = shipped_tables()
+    if given not in shipped:
+        measure = "measure one: hwnas profile local --space mobilenet_tiny --out table.json"
+        raise UserError(
+            f"no latency table {given!r}",
+            expected=f"a path to a .json file, or one of: {', '.join(shipped) or '(none shipped)'}",
+            fix=did_you_mean(given, shipped, otherwise=measure),
+        )
+    return LatencyTable.load(resource(_FOLDER, f"{given}.json"))

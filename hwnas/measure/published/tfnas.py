@@ -1,0 +1,77 @@
+"""Blocks of TF-NAS (2008.05314) on a Xeon Gold 6130, at the expansions of mobile spaces."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+from hwnas.core.errors import UserError
+from hwnas.core.store import read_json
+from hwnas.interfaces import DeviceSpec
+from hwnas.latency.samples import Timing
+from hwnas.latency.table import LatencyTable, Protocol
+from hwnas.spaces.ops import OpSpec
+
+__all__ = ["convert"]
+
+_BLOCK = re.compile(r"MBInvertedResBlock_(\d+)_(\d+)_(\d+)_(\d+)_k(\d+)_s(\d+)_(relu|swish)")
+MULTIPLES = (2, 3, 4, 6, 8)  # of the input's channels: widths kept, of every number from 1
+
+
+def convert(path: Path) -> LatencyTable:
+    """The table in a copy of TF-NAS's latencies as JSON; nothing but blocks.
+
+    Raises:
+        UserError: the file is not that table.
+    """
+    data = read_json(path)
+    base_ms = data.get("base") if isinstance(data, dict) else None
+    if not isinstance(base_ms, float) or not 0 < base_ms < math.inf:
+        raise UserError("not a table of TF-NAS", expected="`base` in ms", where=path)
+    rows: dict[OpSpec, Timing] = {}
+    for key, values in data.items():
+        if key == "base":
+            continue
+        match = _BLOCK.fullmatch(key)
+        if match is None or not isinstance(values, list):
+            raise UserError("an operator that is not known", found=key[:200], where=path)
+        in_hw, width, se, out, kernel, stride = (int(number) for number in match.groups()[:-1])
+        for mid in (width * multiple for multiple in MULTIPLES if width * multiple <= len(values)):
+            ms = values[mid - 1]
+            if not isinstance(ms, float) or not 0 < ms < math.inf:
+                raise UserError("malformed entry", found=f"{ms!r} at {mid}", where=f"{path}: {key}")
+            op = OpSpec(
+                "mbconv",
+                width,
+                out,
+                in_hw,
+                (in_hw - 1) // stride + 1,
+                mid_channels=mid,
+                kernel=kernel,
+                stride=stride,
+                padding=kernel // 2,
+                se_channels=se,
+                act="relu" if match[7] == "relu" else "swish",
+                skip=stride == 1 and width == out,
+            )
+            rows[op] = Timing(ms, ms, ms, ms, 1)
+    return LatencyTable(
+        device=DeviceSpec("xeon-gold-6130", runtime="torch", provider="CPU", transport="offline"),
+        protocol=Protocol("published-tfnas", "mean of single blocks, fixed overhead removed", 1),
+        source="converted",
+        facts={
+            "source": "github.com/AberHu/TF-NAS, commit 08b31a2e6dc2, latency_pkl/ as JSON",
+            "licence": "MIT (2020 Aber Hu)",
+            "cpu": "Intel Xeon Gold 6130",
+            "runtime_version": "PyTorch 1.1",
+            "base_ms": base_ms,
+            "percentiles": "none in the source: all equal to its one number",
+        },
+        rows=rows,
+        warnings=(
+            f"blocks only: of stem, first block, head and classifier the source has just the sum, "
+            f"{base_ms:.5g} ms (facts.base_ms), so no space is served without measuring those",
+            "the source's numbers of runs and spread are not known",
+        ),
+    )
