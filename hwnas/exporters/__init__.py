@@ -7,10 +7,12 @@ REGISTRY = Registry(
     package="hwnas.exporters",
     infrastructure=frozenset(
         {
+            "base",
             "bundle",
             "engine",
             "float_graph",
             "fold",
+            "formats",
             "manifest",
             "opened",
             "parity",
