@@ -17,7 +17,7 @@ from hwnas.controller.controller import run_search
 from hwnas.core.rng import rng
 from hwnas.interfaces import Constraint, CostMetric, FloatArray
 from hwnas.pipeline.costs import cost_metrics
-from hwnas.pipeline.evaluators import tabular_rescoring
+from hwnas.pipeline.evaluators import TabularRescoring
 from hwnas.predictors import gp
 from hwnas.predictors.open_records import open_records
 from hwnas.predictors.records import Records
@@ -145,7 +145,7 @@ def _one(
             ),
             seed=seed,
             folder=Path(folder),
-            rescoring=tabular_rescoring(
+            rescoring=TabularRescoring(
                 records, space, lambda: gp.build(gp.Config(has_costs=True), space=space, seed=seed)
             ),
         )

@@ -13,7 +13,7 @@ from hwnas.controller.result import SearchResult
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Constraint, FloatArray
 from hwnas.pipeline.costs import cost_metrics
-from hwnas.pipeline.evaluators import TabularEvaluator, tabular_rescoring
+from hwnas.pipeline.evaluators import TabularEvaluator, TabularRescoring
 from hwnas.predictors import ridge
 from hwnas.predictors.records import Records
 from hwnas.searchers import policy_gradient
@@ -59,7 +59,7 @@ def search(folder: Path, seed: int = 0, kill_at: float = np.inf) -> SearchResult
         config=CONFIG,
         seed=seed,
         folder=folder,
-        rescoring=tabular_rescoring(
+        rescoring=TabularRescoring(
             half(), SPACE, lambda: ridge.build(ridge.Config(), space=SPACE, seed=seed)
         ),
         progress=progress,
@@ -129,7 +129,7 @@ def test_constraints_that_no_recorded_arch_meets_are_explained(tmp_path: Path) -
             config=CONFIG,
             seed=0,
             folder=tmp_path,
-            rescoring=tabular_rescoring(
+            rescoring=TabularRescoring(
                 rich, SPACE, lambda: ridge.build(ridge.Config(), space=SPACE, seed=0)
             ),
         )
