@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.controller.config import SearchConfig
 from hwnas.controller.constraints import metric_key
 from hwnas.controller.controller import run_search
+from hwnas.controller.sections import SearchConfig
 from hwnas.core.rng import rng
 from hwnas.interfaces import Constraint, CostMetric, FloatArray
 from hwnas.pipeline.costs import cost_metrics

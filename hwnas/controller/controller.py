@@ -11,11 +11,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from hwnas.controller.archive import Archive, Rows
-from hwnas.controller.config import SearchConfig
 from hwnas.controller.constraints import Limit, price, ratios, reach, resolve
 from hwnas.controller.result import Candidate, SearchResult, candidates
 from hwnas.controller.reward import reward
 from hwnas.controller.scorer import Predict, Rescoring, Scorer
+from hwnas.controller.sections import SearchConfig
 from hwnas.controller.storage import Progressed, SearchFolder
 from hwnas.core.config import settled
 from hwnas.core.progress import Progress, silent

@@ -22,7 +22,7 @@ from hwnas.predictors.records import Records
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import Codes, SearchSpace
-from hwnas.training.config import FinetuneConfig
+from hwnas.training.sections import FinetuneConfig
 
 __all__ = [
     "JournaledEvaluator",
@@ -111,9 +111,9 @@ def alone_evaluator(
     )
 
     def build() -> Evaluator:
-        from hwnas.training.alone import AloneEvaluator
+        from hwnas.training.standalone import StandaloneEvaluator
 
-        return AloneEvaluator(
+        return StandaloneEvaluator(
             project.space,
             project.data,
             recipe,

@@ -12,10 +12,10 @@ import pytest
 
 from hwnas.controller import controller
 from hwnas.controller.archive import FILES
-from hwnas.controller.config import SearchConfig
 from hwnas.controller.controller import Rescoring, run_search
 from hwnas.controller.result import SearchResult
 from hwnas.controller.reward import RewardConfig
+from hwnas.controller.sections import SearchConfig
 from hwnas.core.errors import UserError
 from hwnas.core.records import dump, load
 from hwnas.interfaces import Constraint, Evaluation, FloatArray, Searcher

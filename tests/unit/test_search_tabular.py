@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwnas.controller.config import SearchConfig
 from hwnas.controller.controller import run_search
 from hwnas.controller.result import SearchResult
+from hwnas.controller.sections import SearchConfig
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Constraint, FloatArray
 from hwnas.pipeline.costs import cost_metrics
