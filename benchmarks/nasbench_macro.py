@@ -31,12 +31,12 @@ from hwnas.interfaces import DatasetContext, FloatArray
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.cost import cost
 from hwnas.studies.compare_predictors import Labels, labels_of_file
-from hwnas.training.config import CalibrationConfig, OptimizerConfig, TrainConfig
 from hwnas.training.datasets import cifar10
 from hwnas.training.evaluate import SupernetEvaluator
 from hwnas.training.loop import train_supernet
 from hwnas.training.precision import pick_device
 from hwnas.training.samplers.uniform import Config as Uniform
+from hwnas.training.sections import CalibrationConfig, OptimizerConfig, TrainConfig
 
 BATCH = 128
 N_TRAIN = 45_000

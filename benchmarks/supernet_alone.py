@@ -28,9 +28,9 @@ from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.project import Project, open_project, use_threads
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
-from hwnas.training.alone import AloneEvaluator
-from hwnas.training.config import FinetuneConfig
 from hwnas.training.curves import curve_archs
+from hwnas.training.sections import FinetuneConfig
+from hwnas.training.standalone import StandaloneEvaluator
 
 
 def recipe_of(project: Project) -> FinetuneConfig:
@@ -52,7 +52,7 @@ def alone(project: Project, name: str, arch: Arch, work: Path) -> dict[str, Any]
     """The arch trained alone, or what an earlier call kept of it. CPU seconds are of one call."""
     path = work / f"{name}.json"
     if not path.exists():
-        scorer = AloneEvaluator(
+        scorer = StandaloneEvaluator(
             project.space,
             project.data,
             recipe_of(project),

@@ -44,12 +44,12 @@ from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
 from hwnas.spaces.load import build_space
 from hwnas.spaces.space import SearchSpace
-from hwnas.training.alone import AloneEvaluator
-from hwnas.training.config import CalibrationConfig, FinetuneConfig, OptimizerConfig, TrainConfig
 from hwnas.training.data import batches_from
 from hwnas.training.datasets import digits
 from hwnas.training.evaluate import SupernetEvaluator, evaluate
 from hwnas.training.loop import train_supernet
+from hwnas.training.sections import CalibrationConfig, FinetuneConfig, OptimizerConfig, TrainConfig
+from hwnas.training.standalone import StandaloneEvaluator
 
 TRUTH = Path(__file__).with_name("supernet_study_truth.json")
 N_ARCHS, N_SEEDS, BATCH = 30, 2, 64
@@ -107,7 +107,7 @@ def truth(checkpoints: Path) -> Row:
     found = []
     for arch in study_archs(space):
         scores = [
-            AloneEvaluator(
+            StandaloneEvaluator(
                 space, data, recipe, seed=seed, checkpoints=checkpoints / str(seed)
             ).evaluate(arch)
             for seed in range(N_SEEDS)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hwnas.interfaces import DatasetContext
 from hwnas.spaces import mobilenet_tiny
-from hwnas.training.config import CalibrationConfig, TrainConfig
 from hwnas.training.datasets import digits
 from hwnas.training.samplers import sandwich
+from hwnas.training.sections import CalibrationConfig, TrainConfig
 
 SPACE = mobilenet_tiny.build(
     mobilenet_tiny.Config(resolutions=(8, 10), width_mult=0.25), num_classes=10

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.controller.config import SearchConfig
 from hwnas.controller.controller import run_search
 from hwnas.controller.scorer import Predict
+from hwnas.controller.sections import SearchConfig
 from hwnas.interfaces import Constraint, FloatArray, SearcherContext
 from hwnas.searchers import REGISTRY
 from hwnas.spaces.index import enumerate_ops, op_sum

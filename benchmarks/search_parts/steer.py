@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.controller.config import SearchConfig
 from hwnas.controller.controller import run_search
+from hwnas.controller.sections import SearchConfig
 from hwnas.devices.spec import load_device, load_transport
 from hwnas.interfaces import Constraint, SearcherContext
 from hwnas.latency.config import ProfileConfig

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.controller.config import SearchConfig
 from hwnas.controller.constraints import metric_key
 from hwnas.controller.controller import run_search
+from hwnas.controller.sections import SearchConfig
 from hwnas.core.rng import rng
 from hwnas.interfaces import Constraint, CostMetric, FloatArray, PredictorContext, SearcherContext
 from hwnas.pipeline.costs import cost_metrics
-from hwnas.pipeline.evaluators import tabular_rescoring
+from hwnas.pipeline.evaluators import TabularRescoring
 from hwnas.predictors import gp
 from hwnas.predictors.open_records import open_records
 from hwnas.predictors.records import Records
@@ -145,7 +145,7 @@ def _one(
             ),
             seed=seed,
             folder=Path(folder),
-            rescoring=tabular_rescoring(
+            rescoring=TabularRescoring(
                 records,
                 space,
                 lambda: gp.build(gp.Config(has_costs=True), PredictorContext(space, seed)),

@@ -123,11 +123,12 @@ def estimate(
     Example: `hwnas table estimate amd-epyc-2vcpu-mobilenet_v3 --space mobilenet_v3
     --resolutions 160 --num-classes 10`.
     """
+    from hwnas.core.config import assignments
     from hwnas.latency.shipped import latency_table
     from hwnas.spaces.load import build_space, read_arch
 
     given = [*(settings or ()), *([f"resolutions=[{resolutions}]"] if resolutions else ())]
-    built = build_space(space, given, num_classes=num_classes)
+    built = build_space(space, assignments(given), num_classes=num_classes)
     names = arch or ["smallest", "largest"]
     found = latency_table(table).estimate(built, [read_arch(built, name) for name in names])
     high = [end if end < float("inf") else None for end in found.high.tolist()]

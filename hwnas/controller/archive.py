@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.controller.hashing import CodeIndex
 from hwnas.controller.record_log import append_records, cut_records, read_records
 from hwnas.core.errors import UserError
 from hwnas.core.pareto import non_dominated
@@ -17,13 +16,34 @@ from hwnas.core.records import SCHEMA_VERSION
 from hwnas.interfaces import FloatArray
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["FILES", "Archive", "Describe", "Rows"]
+__all__ = ["FILES", "Archive", "CodeIndex", "Describe", "Rows"]
 
 Rows = NDArray[np.intp]
 Describe = Callable[[Codes], Mapping[str, NDArray[Any]]]
 
 FILES = ("archive.bin", "evaluated.bin")
 EVALUATED = np.dtype([("row", "<i8"), ("supernet", "<f8"), ("score", "<f8")])
+
+
+class CodeIndex:
+    """Numbers distinct rows of codes 0, 1, 2, ... in order of arrival; codes are below 256.
+
+    0.2 us of processor time per arch of mobilenet_v3 (12,800 archs in batches of 128).
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def add(self, codes: Codes) -> tuple[Rows, Rows]:
+        """Number of every row of `codes` [n, d], and which rows were new, ascending."""
+        begin, known = len(self), self._numbers
+        keys = codes.astype(np.uint8).view(f"V{codes.shape[1]}").ravel().tolist()
+        numbers = np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.intp)
+        distinct, first = np.unique(numbers, return_index=True)
+        return numbers, first[distinct >= begin]
 
 
 class Archive:
@@ -37,10 +57,11 @@ class Archive:
 
     def __init__(self, space: SearchSpace, cost_keys: tuple[str, ...]) -> None:
         self.space, self.cost_keys = space, cost_keys
-        self._index = CodeIndex(len(space.choices))
+        self._index = CodeIndex()
         floats = ("predicted", "predicted_std", "supernet", "score", *cost_keys)
         self._columns: dict[str, NDArray[Any]] = {name: np.empty(0) for name in floats}
         self._columns["feasible"] = np.empty(0, dtype=bool)
+        self._columns["codes"] = np.empty((0, len(space.choices)), dtype=np.int16)
         self._n_saved = 0
         self._evaluated: list[int] = []
         self._n_evaluated_saved = 0
@@ -50,7 +71,7 @@ class Archive:
 
     def column(self, name: str) -> NDArray[Any]:
         """One column of all rows, read-only."""
-        view = self._index.codes if name == "codes" else self._columns[name][: len(self)]
+        view = self._columns[name][: len(self)]
         view.flags.writeable = False
         return view
 
@@ -71,7 +92,8 @@ class Archive:
         rows, fresh = self._index.add(codes)
         if len(fresh):
             new = describe(codes[fresh])
-            new = {**new, "supernet": np.full(len(fresh), np.nan), "score": new["predicted"]}
+            unknown = np.full(len(fresh), np.nan)
+            new = {**new, "codes": codes[fresh], "supernet": unknown, "score": new["predicted"]}
             self._reserve(len(self))
             for name, column in self._columns.items():
                 column[begin : len(self)] = new[name]
@@ -82,7 +104,7 @@ class Archive:
         if n > capacity:
             grown = max(n, 2 * capacity, 1024)
             for name, old in self._columns.items():
-                self._columns[name] = np.empty(grown, dtype=old.dtype)
+                self._columns[name] = np.empty((grown, *old.shape[1:]), dtype=old.dtype)
                 self._columns[name][:capacity] = old
 
     def set_supernet(self, rows: Rows, supernet: FloatArray, score: FloatArray) -> None:

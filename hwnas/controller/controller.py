@@ -11,11 +11,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from hwnas.controller.archive import Archive, Rows
-from hwnas.controller.config import SearchConfig
 from hwnas.controller.constraints import Limit, price, ratios, reach, resolve
 from hwnas.controller.result import Candidate, SearchResult, candidates
 from hwnas.controller.reward import reward
-from hwnas.controller.scorer import Predict, Rescoring, Sight
+from hwnas.controller.scorer import Predict, Rescoring, Scorer
+from hwnas.controller.sections import SearchConfig
 from hwnas.controller.storage import Progressed, SearchFolder
 from hwnas.core.config import settled
 from hwnas.core.progress import Progress, silent
@@ -67,7 +67,7 @@ def run_search(
         UserError: the constraints cannot be priced or met, the forecasts are not finite, or
             `folder` holds another search.
     """
-    if predict is None and (rescoring is None or rescoring.refit is None):
+    if predict is None and (rescoring is None or not rescoring.learns):
         raise ValueError("a search without forecasts needs a Rescoring that learns them")
     limits = resolve(config.constraints, metrics, space)
     anchor = reach(space, metrics, limits, seed=seed)
@@ -79,9 +79,9 @@ def run_search(
     else:
         archive, done = stored
         searcher.load_state(done.searcher)
-    sight = Sight(space, predict, metrics, limits, archive, rescoring, seed)
-    sight.rows(anchor)
-    sight.begin(min(config.n_initial, config.n_evaluations))
+    scorer = Scorer(space, predict, metrics, limits, archive, rescoring, seed)
+    scorer.rows(anchor)
+    scorer.begin(min(config.n_initial, config.n_evaluations))
     begin = time.monotonic() - done.seconds
     generation, n_proposals = done.generation, done.n_proposals
     saved, note, noted = time.monotonic(), "", -np.inf
@@ -103,11 +103,11 @@ def run_search(
         codes = searcher.ask(min(config.generation_size, config.n_predictions - n_proposals))
         if not len(codes):
             break
-        rows = sight.rows(codes)
-        _tell(searcher, codes, rows, sight, archive, config, limits)
+        rows = scorer.rows(codes)
+        _tell(searcher, codes, rows, scorer, archive, config, limits)
         generation, n_proposals = generation + 1, n_proposals + len(codes)
         share = config.n_evaluations * (generation // config.evaluate_every) // n_shares
-        evaluated = sight.evaluate_up_to(share, config.exploration, is_late=hurry)
+        evaluated = scorer.evaluate_up_to(share, config.exploration, is_late=hurry)
         if evaluated or time.monotonic() - saved >= SAVE_EVERY_S:
             save()
             saved = time.monotonic()
@@ -116,15 +116,15 @@ def run_search(
         progress(n_proposals, config.n_predictions, note)
 
     save()
-    mode = sight.rows(searcher.mode()) if isinstance(searcher, _HasMode) else None
-    sight.evaluate_up_to(config.n_evaluations, is_late=hurry)
+    mode = scorer.rows(searcher.mode()) if isinstance(searcher, _HasMode) else None
+    scorer.evaluate_up_to(config.n_evaluations, is_late=hurry)
     archive.append_to(store.path)
     progress(config.n_predictions, config.n_predictions, _note(archive))
 
     def report(rows: Rows) -> tuple[Candidate, ...]:
         return candidates(archive, rows, price(metrics, archive.column("codes")[rows]))
 
-    top = report(archive.top(config.top_k, among=sight.eligible()))
+    top = report(archive.top(config.top_k, among=scorer.eligible()))
     return SearchResult(
         name=config.name,
         winner=top[0],
@@ -150,12 +150,12 @@ def _tell(
     searcher: Searcher,
     codes: Codes,
     rows: Rows,
-    sight: Sight,
+    scorer: Scorer,
     archive: Archive,
     config: SearchConfig,
     limits: tuple[Limit, ...],
 ) -> None:
-    z = sight.standardised(rows)
+    z = scorer.standardised(rows)
     over = ratios(limits, {limit.key: archive.column(limit.key)[rows] for limit in limits}, len(z))
     objectives: FloatArray = np.concatenate([-z[:, None], over], axis=1)
     searcher.tell(codes, reward(config.reward, z, over), objectives)

@@ -1,9 +1,9 @@
-"""What a search can find out about archs: their prices, forecasts and evaluations."""
+"""Scores of archs during a search: their prices, forecasts and evaluations."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from hwnas.interfaces import CostMetric, Evaluation, FloatArray
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["Predict", "Rescoring", "Sight"]
+__all__ = ["Predict", "Rescoring", "Scorer"]
 
 MIN_LABELS = 4  # that every predictor can be fitted on
 N_SCALE = 256  # uniform archs whose forecasts set the scale of the reward
@@ -25,30 +25,42 @@ Predict = Callable[[Codes], tuple[FloatArray, FloatArray]]
 """Mean [n] and standard deviation [n] of the forecast scores, higher is better."""
 
 
-@dataclass(frozen=True)
-class Rescoring:
-    """How the most promising archs are scored again, by running them.
+class Rescoring(ABC):
+    """Scores the most promising archs of a search again, by running them.
 
-    `evaluate` journals what it measures before returning it and answers known archs from the
-    journal; it is given `at_once` archs where seconds are limited, else all there are. `label`
-    reads the score off an evaluation, in the unit of the forecasts; `blend` joins forecast mean,
-    forecast deviation and label ([n] each) into the score [n]. `admits`: which archs can be
-    evaluated at all (bool [n]); the others are never evaluated and never win. `refit` learns a new
-    forecast from all labels so far, after every share of the evaluations.
+    A subclass says how archs are evaluated and what their score is. `at_once`: how many archs
+    `evaluate` is given at a time where seconds are limited. `learns`: whether `refit` makes new
+    forecasts from the labels so far; it is called after every share of the evaluations.
     """
 
-    evaluate: Callable[[list[Arch]], list[Evaluation]]
-    label: Callable[[Evaluation], float]
-    blend: Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
-    admits: Callable[[Codes], NDArray[np.bool_]] | None = None
-    refit: Callable[[Codes, FloatArray], Predict] | None = None
     at_once: int = 1
+    learns: bool = False
+
+    @abstractmethod
+    def evaluate(self, archs: list[Arch]) -> list[Evaluation]:
+        """Journals what it measures before returning it; answers known archs from the journal."""
+
+    @abstractmethod
+    def label(self, evaluation: Evaluation) -> float:
+        """The score that an evaluation stands for, in the unit of the forecasts."""
+
+    @abstractmethod
+    def blend(self, mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:
+        """Scores [n] from mean and deviation of the forecasts and the labels, [n] each."""
+
+    def admits(self, codes: Codes) -> NDArray[np.bool_]:
+        """bool [n]: archs that can be evaluated; others are never evaluated and never win."""
+        return np.ones(len(codes), dtype=bool)
+
+    def refit(self, codes: Codes, labels: FloatArray) -> Predict:
+        """Forecasts learned from all labels [n] so far, if `learns`."""
+        raise NotImplementedError(type(self).__name__)
 
 
-class Sight:
-    """Prices, forecasts and evaluates archs; everything found out lands in the archive.
+class Scorer:
+    """Prices, forecasts and evaluates archs; all results go into the archive.
 
-    Scores are told in units of the spread of uniform archs' forecasts, so that rewards of all
+    Scores are in units of the spread of uniform archs' forecasts, so that rewards of all
     generations and searchers compare; those archs are not charged to the budget.
     """
 
@@ -65,8 +77,8 @@ class Sight:
         self._space, self._metrics, self._limits = space, metrics, limits
         self._archive, self._rescoring, self._seed = archive, rescoring, seed
         self._predict = predict
-        if rescoring is not None and rescoring.refit is not None and len(archive.evaluated):
-            self._refit(rescoring.refit, len(archive.evaluated))
+        if rescoring is not None and rescoring.learns and len(archive.evaluated):
+            self._refit(rescoring)
         if self._predict is not None:
             self._set_scale()
 
@@ -78,7 +90,7 @@ class Sight:
         tracked = {key: self._metrics[key] for key in self._archive.cost_keys}
         costs = price(tracked, fresh)
         feasible = np.all(ratios(self._limits, costs, len(fresh)) <= 1, axis=1)
-        if self._rescoring is not None and self._rescoring.admits is not None:
+        if self._rescoring is not None:
             feasible &= self._rescoring.admits(fresh)
         mean, std = self._forecast(fresh)
         return {"predicted": mean, "predicted_std": std, "feasible": feasible, **costs}
@@ -138,8 +150,8 @@ class Sight:
                 break
             self._evaluate(part, rescoring)
             n_done += len(part)
-        if rescoring.refit is not None and n_done:
-            self._refit(rescoring.refit, len(archive.evaluated))
+        if rescoring.learns and n_done:
+            self._refit(rescoring)
             self._set_scale()
         return n_done > 0
 
@@ -151,13 +163,12 @@ class Sight:
         mean, std = (archive.column(name)[rows] for name in ("predicted", "predicted_std"))
         archive.set_supernet(rows, labels, rescoring.blend(mean, std, labels))
 
-    def _refit(self, refit: Callable[[Codes, FloatArray], Predict], n: int) -> None:
-        """Learn from the first n evaluations, and forecast the whole archive anew."""
-        archive, rescoring = self._archive, self._rescoring
-        assert rescoring is not None
-        rows = archive.evaluated[:n]
+    def _refit(self, rescoring: Rescoring) -> None:
+        """Learn from all evaluations, and forecast the whole archive anew."""
+        archive = self._archive
+        rows = archive.evaluated
         labels = archive.column("supernet")[rows]
-        self._predict = refit(archive.column("codes")[rows], labels)
+        self._predict = rescoring.refit(archive.column("codes")[rows], labels)
         mean, std = self._forecast(archive.column("codes"))
         score = mean.copy()
         score[rows] = rescoring.blend(mean[rows], std[rows], labels)

@@ -8,10 +8,12 @@ REGISTRY = Registry[ExporterModule](
     package="hwnas.exporters",
     infrastructure=frozenset(
         {
+            "base",
             "bundle",
             "engine",
             "float_graph",
             "fold",
+            "formats",
             "manifest",
             "opened",
             "parity",

@@ -7,30 +7,31 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, model_validator
+
+from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
 from hwnas.core.resources import resource
-from hwnas.core.store import file_hash, read_json, write_bytes
+from hwnas.core.store import file_hash, read_json
+from hwnas.exporters.base import Format, Source
 from hwnas.exporters.manifest import ModelFile
-from hwnas.exporters.opened import CannotRunHere, Images, OpenModel
-
-if TYPE_CHECKING:
-    import torch
+from hwnas.exporters.opened import CannotRunHere, OpenModel
 
 __all__ = [
+    "EngineConfig",
     "EngineExporter",
     "Precision",
     "check_engine",
-    "describe_engine",
     "engine_name",
-    "open_engine",
     "run_engines",
 ]
 
+Batch = Annotated[int, Field(ge=1)]
 Precision = Literal["fp32", "fp16", "int8"]
 SOURCES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 TOLERANCES = {"fp32": 5e-3, "fp16": 0.03, "int8": 0.3}  # fp32: TF32 and other orders of summation
@@ -57,26 +58,26 @@ def engine_name(runtime: str, precision: Precision, capability: str | None) -> s
     return f"model.{precision}.{runtime}{target}.engine"
 
 
-def describe_engine(
-    runtime: str, precision: Precision, files: Sequence[Path], batches: Sequence[int]
-) -> ModelFile:
-    """The manifest's entry of an engine."""
-    return ModelFile(
-        f"engines/{files[0].name}",
-        runtime,
-        precision,
-        batch=batches[0] if batches[0] == batches[2] else None,
-        parity_tolerance=TOLERANCES[precision],
-        min_agreement=AGREEMENTS[precision],
-    )
+class EngineConfig(StrictModel):
+    """What is built, and for which batches."""
+
+    name: str
+    precision: Precision = Field("fp32", description="of which ONNX file: onnx, fp16 or int8")
+    batches: tuple[Batch, Batch, Batch] = Field((1, 1, 8), description="least, usual, largest")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> EngineConfig:
+        if list(self.batches) != sorted(self.batches):
+            raise ValueError("batches: least, usual, largest, in this order")
+        return self
 
 
 @dataclass(frozen=True)
-class EngineExporter:
-    """Builds an engine of the ONNX file of its precision that lies in the folder already.
+class EngineExporter(Format):
+    """Builds an engine from the ONNX file of its precision, which is in the folder already.
 
-    `batches` are the least, usual and largest batch of a dynamic model. `capability` None: of the
-    GPU here.
+    `batches` are the least, usual and largest batch of a dynamic model. `capability` None: that of
+    the GPU here.
     """
 
     runtime: Literal["tensorrt", "tensorrt_rtx"]
@@ -84,36 +85,48 @@ class EngineExporter:
     batches: tuple[int, int, int]
     capability: str | None = None
 
-    def export(
-        self,
-        model: torch.nn.Module,
-        *,
-        input_shape: Sequence[int],
-        folder: Path,
-        metadata: Mapping[str, str] | None = None,
-        images: Images | None = None,
-    ) -> tuple[Path, ...]:
-        """See `interfaces.Exporter`; writes the engine and what it is of (engine.schema.json).
+    def contents(self, source: Source) -> dict[str, bytes]:
+        """The engine and the facts about it (engine.schema.json).
 
         Raises:
             UserError: the ONNX file is missing, the runtime is missing or refuses it, or there is
                 no GPU and no capability is given.
         """
-        source = Path(folder) / SOURCES[self.precision]
-        if not source.is_file():
+        model = source.folder / SOURCES[self.precision]
+        if not model.is_file():
             raise UserError(
                 f"an engine in {self.precision} is built of its ONNX file, which is missing",
-                where=source,
+                where=model,
                 fix=f"export the format {_format(self.precision)} as well, before {self.runtime}",
             )
         name = engine_name(self.runtime, self.precision, self.capability)
         with tempfile.TemporaryDirectory() as temporary:
-            built = Path(temporary, name)
-            self._build(source, built)
-            files = (Path(folder) / name, Path(folder) / f"{name}.json")
-            for path in reversed(files):  # the engine last: never one without its facts
-                write_bytes(path, Path(temporary, path.name).read_bytes())
-        return files
+            self._build(model, Path(temporary, name))
+            return {file: Path(temporary, file).read_bytes() for file in (name, f"{name}.json")}
+
+    def describe(self, files: Sequence[Path]) -> ModelFile:
+        """The engine, with the tolerance of its precision."""
+        least, _, largest = self.batches
+        return ModelFile(
+            f"engines/{files[0].name}",
+            self.runtime,
+            self.precision,
+            batch=least if least == largest else None,
+            parity_tolerance=TOLERANCES[self.precision],
+            min_agreement=AGREEMENTS[self.precision],
+        )
+
+    def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
+        """Refused: engines run on their GPU only, by the kit's `trt_run.py`; see `run_engines`.
+
+        Raises:
+            UserError: the engine is stale (see `check_engine`).
+            CannotRunHere: always.
+        """
+        check_engine(path)
+        raise CannotRunHere(
+            "an engine runs on its GPU, by the kit", fix="python trt_run.py --check . in the bundle"
+        )
 
     def _build(self, source: Path, out: Path) -> None:
         batch = _static_batch(source)
@@ -157,19 +170,6 @@ def _static_batch(source: Path) -> int | None:
 
     dim = onnx.load(source).graph.input[0].type.tensor_type.shape.dim[0]
     return int(dim.dim_value) if dim.HasField("dim_value") else None
-
-
-def open_engine(path: Path) -> OpenModel:
-    """Engines run on their GPU only, by the kit's `trt_run.py`; see `run_engines`.
-
-    Raises:
-        UserError: the engine is stale (see `check_engine`).
-        CannotRunHere: always.
-    """
-    check_engine(path)
-    raise CannotRunHere(
-        "an engine runs on its GPU, by the kit", fix="python trt_run.py --check . in the bundle"
-    )
 
 
 def run_engines(bundle: Path) -> tuple[bool, str]:

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import Field
 
-from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
-from hwnas.core.store import write_bytes
-from hwnas.exporters.float_graph import OPSET, float_graph
+from hwnas.exporters.base import OnnxConfig, OnnxRuntimeFormat, Source
 from hwnas.exporters.manifest import ModelFile
-from hwnas.exporters.opened import Images, OpenModel
 from hwnas.interfaces import Exporter
 
 if TYPE_CHECKING:
-    import torch
+    import onnx
 
-__all__ = ["Config", "build", "describe", "open_model"]
+__all__ = ["Config", "build"]
 
 FILE_NAME = "model.fp16.onnx"
 MIN_AGREEMENT = 0.995
 TOLERANCE = 0.03  # of the largest logit: 2^-11 per operation, over some fifty layers
 
 
-class Config(StrictModel):
+class Config(OnnxConfig):
     """Settings of the graph that is converted."""
 
     name: Literal["fp16"] = "fp16"
-    opset: Annotated[int, Field(ge=18, le=23, description="ONNX operator set of the target")] = (
-        OPSET
-    )
-    dynamic_batch: bool = Field(True, description="any batch size; otherwise exactly 1")
 
 
 def build(config: Config) -> Exporter:
@@ -44,43 +36,15 @@ def build(config: Config) -> Exporter:
     ONNX Runtime's CPU kernels compute in float32 and round in between, so that on a CPU the file
     is half as large and slower; GPUs and phones run it in half precision.
     """
-    return _Fp16Exporter(config)
-
-
-def describe(config: Config, files: Sequence[Path]) -> ModelFile:
-    """The manifest's entry of what `export` wrote."""
-    return ModelFile(
-        FILE_NAME,
-        "fp16",
-        "fp16",
-        batch=None if config.dynamic_batch else 1,
-        opset=config.opset,
-        parity_tolerance=TOLERANCE,
-        min_agreement=MIN_AGREEMENT,
-    )
-
-
-def open_model(path: Path, *, threads: int = 1) -> OpenModel:
-    """The file in ONNX Runtime."""
-    from hwnas.exporters.opened import onnxruntime_model
-
-    return onnxruntime_model(path, threads=threads)
+    return _Fp16(config)
 
 
 @dataclass(frozen=True)
-class _Fp16Exporter:
+class _Fp16(OnnxRuntimeFormat):
     config: Config
 
-    def export(
-        self,
-        model: torch.nn.Module,
-        *,
-        input_shape: Sequence[int],
-        folder: Path,
-        metadata: Mapping[str, str] | None = None,
-        images: Images | None = None,
-    ) -> tuple[Path, ...]:
-        """See `interfaces.Exporter`.
+    def contents(self, source: Source) -> dict[str, bytes]:
+        """The graph in half precision.
 
         Raises:
             UserError: a weight is beyond the range of half precision.
@@ -89,27 +53,30 @@ class _Fp16Exporter:
 
         from hwnas.builders.precision import to_precision
 
-        proto = float_graph(
-            model,
-            input_shape=input_shape,
-            folder=folder,
-            metadata=metadata,
-            opset=self.config.opset,
-            dynamic_batch=self.config.dynamic_batch,
-        )
-        _check_range(proto)
-        half = to_precision(proto, "fp16", float_io=True)
+        graph = source.graph(opset=self.config.opset, dynamic_batch=self.config.dynamic_batch)
+        _check_range(graph)
+        half = to_precision(graph, "fp16", float_io=True)
         onnx.checker.check_model(half, full_check=True)
-        path = Path(folder) / FILE_NAME
-        write_bytes(path, half.SerializeToString())
-        return (path,)
+        return {FILE_NAME: half.SerializeToString()}
+
+    def describe(self, files: Sequence[Path]) -> ModelFile:
+        """One file, with the tolerance of half precision."""
+        return ModelFile(
+            FILE_NAME,
+            "fp16",
+            "fp16",
+            batch=self.config.batch,
+            opset=self.config.opset,
+            parity_tolerance=TOLERANCE,
+            min_agreement=MIN_AGREEMENT,
+        )
 
 
-def _check_range(proto: object) -> None:
+def _check_range(graph: onnx.ModelProto) -> None:
     from onnx import TensorProto, numpy_helper
 
     limit = float(np.finfo(np.float16).max)
-    for tensor in proto.graph.initializer:  # type: ignore[attr-defined]
+    for tensor in graph.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
             largest = float(np.abs(numpy_helper.to_array(tensor)).max(initial=0.0))
             if not largest <= limit:

@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.core.store import write_bytes
-from hwnas.exporters.float_graph import OPSET, float_graph
+from hwnas.exporters.base import OnnxConfig, OnnxRuntimeFormat, Source
 from hwnas.exporters.manifest import ModelFile
-from hwnas.exporters.opened import Images, OpenModel
 from hwnas.interfaces import Exporter
 
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["Config", "build", "describe", "open_model"]
+__all__ = ["Config", "build"]
 
 FILE_NAME = "model.int8.onnx"
 MIN_AGREEMENT = 0.98
 TOLERANCE = 0.3  # of the largest logit; what decides is the agreement
 
 
-class Config(StrictModel):
+class Config(OnnxConfig):
     """How ranges are found and when a layer stays float."""
 
     name: Literal["int8"] = "int8"
-    opset: Annotated[int, Field(ge=18, le=23, description="ONNX operator set of the target")] = (
-        OPSET
-    )
-    dynamic_batch: bool = Field(True, description="any batch size; otherwise exactly 1")
     n_calibration: Annotated[int, Field(ge=1, description="training images that set ranges")] = 128
     seed: Annotated[int, Field(ge=0, description="which of the images those are")] = 0
     method: Literal["minmax", "percentile", "entropy"] = "minmax"
@@ -57,43 +47,15 @@ def build(config: Config) -> Exporter:
     Activations are unsigned and per tensor, weights signed and per channel. 8 bits need not be
     faster: depthwise layers and gates gain little, so a bundle states what was measured.
     """
-    return _Int8Exporter(config)
-
-
-def describe(config: Config, files: Sequence[Path]) -> ModelFile:
-    """The manifest's entry of what `export` wrote."""
-    return ModelFile(
-        FILE_NAME,
-        "int8",
-        "int8",
-        batch=None if config.dynamic_batch else 1,
-        opset=config.opset,
-        parity_tolerance=TOLERANCE,
-        min_agreement=MIN_AGREEMENT,
-    )
-
-
-def open_model(path: Path, *, threads: int = 1) -> OpenModel:
-    """The file in ONNX Runtime."""
-    from hwnas.exporters.opened import onnxruntime_model
-
-    return onnxruntime_model(path, threads=threads)
+    return _Int8(config)
 
 
 @dataclass(frozen=True)
-class _Int8Exporter:
+class _Int8(OnnxRuntimeFormat):
     config: Config
 
-    def export(
-        self,
-        model: torch.nn.Module,
-        *,
-        input_shape: Sequence[int],
-        folder: Path,
-        metadata: Mapping[str, str] | None = None,
-        images: Images | None = None,
-    ) -> tuple[Path, ...]:
-        """See `interfaces.Exporter`; which layers stayed float is in the metadata under `int8`.
+    def contents(self, source: Source) -> dict[str, bytes]:
+        """The quantised graph; which layers stayed float is in the metadata under `int8`.
 
         Raises:
             UserError: there are no images to calibrate with.
@@ -102,6 +64,7 @@ class _Int8Exporter:
 
         from hwnas.exporters.quantize import quantized
 
+        config, images = self.config, source.images
         if images is None or not len(images):
             raise UserError(
                 "8 bits need images to calibrate with",
@@ -109,19 +72,11 @@ class _Int8Exporter:
                 found="none",
                 fix="give `images` to `export`; `hwnas export RUN` takes them from the data set",
             )
-        config = self.config
-        proto = float_graph(
-            model,
-            input_shape=input_shape,
-            folder=folder,
-            metadata=metadata,
-            opset=config.opset,
-            dynamic_batch=config.dynamic_batch,
-        )
+        graph = source.graph(opset=config.opset, dynamic_batch=config.dynamic_batch)
         order = rng(config.seed, "exporters/int8").permutation(len(images))
         chosen, others = order[: config.n_calibration], order[config.n_calibration :]
         found = quantized(
-            proto,
+            graph,
             images[chosen],
             images[others] if len(others) else images[chosen],
             method=config.method,
@@ -139,9 +94,19 @@ class _Int8Exporter:
             "float_layers": list(found.float_layers),
             "n_layers": found.n_layers,
         }
-        kept = {item.key: item.value for item in proto.metadata_props}
+        kept = {item.key: item.value for item in graph.metadata_props}
         onnx.helper.set_model_props(found.model, {**kept, "int8": json.dumps(facts)})
         onnx.checker.check_model(found.model)
-        path = Path(folder) / FILE_NAME
-        write_bytes(path, found.model.SerializeToString())
-        return (path,)
+        return {FILE_NAME: found.model.SerializeToString()}
+
+    def describe(self, files: Sequence[Path]) -> ModelFile:
+        """One file; the agreement on images decides, logits may differ widely."""
+        return ModelFile(
+            FILE_NAME,
+            "int8",
+            "int8",
+            batch=self.config.batch,
+            opset=self.config.opset,
+            parity_tolerance=TOLERANCE,
+            min_agreement=MIN_AGREEMENT,
+        )

@@ -6,25 +6,22 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from hwnas.core.config import StrictModel
 from hwnas.core.env import require
 from hwnas.core.errors import UserError
-from hwnas.core.store import write_bytes
+from hwnas.exporters.base import Format, Source
 from hwnas.exporters.manifest import ModelFile
 from hwnas.exporters.opened import Images, OpenModel
 from hwnas.interfaces import Exporter
 
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["Config", "build", "describe", "open_model"]
+__all__ = ["Config", "build"]
 
 REQUIRES = ("ncnn", "pnnx")
 EXTRA = "ncnn"
@@ -42,55 +39,13 @@ def build(config: Config) -> Exporter:
 
     ncnn has no batch axis: one image at a time.
     """
-    return _NcnnExporter()
-
-
-def describe(config: Config, files: Sequence[Path]) -> ModelFile:
-    """The manifest's entry of what `export` wrote."""
-    return ModelFile(f"ncnn/{FILES[0]}", "ncnn", "fp32", batch=1)
-
-
-def open_model(path: Path, *, threads: int = 1) -> OpenModel:
-    """The files in ncnn on the CPU, in float32.
-
-    Raises:
-        UserError: they do not load.
-    """
-    ncnn = require("ncnn", extra=EXTRA)
-    net = ncnn.Net()
-    net.opt.use_vulkan_compute = False
-    net.opt.num_threads = threads
-    for half in ("packed", "storage", "arithmetic"):
-        setattr(net.opt, f"use_fp16_{half}", False)
-    path = Path(path)
-    weights = path.with_suffix(".bin")
-    if net.load_param(str(path)) != 0 or net.load_model(str(weights)) != 0:
-        raise UserError("ncnn rejects the files", where=f"{path}, {weights}")
-
-    def run(x: Images) -> Images:
-        rows = []
-        for image in x:
-            with net.create_extractor() as extractor:
-                extractor.input("in0", ncnn.Mat(image).clone())
-                _, out = extractor.extract("out0")
-                rows.append(np.array(out, dtype=np.float32).reshape(-1))
-        return np.stack(rows)
-
-    return OpenModel(run, f"ncnn {ncnn.__version__}", 1)
+    return _Ncnn()
 
 
 @dataclass(frozen=True)
-class _NcnnExporter:
-    def export(
-        self,
-        model: torch.nn.Module,
-        *,
-        input_shape: Sequence[int],
-        folder: Path,
-        metadata: Mapping[str, str] | None = None,
-        images: Images | None = None,
-    ) -> tuple[Path, ...]:
-        """See `interfaces.Exporter`; the format has no room for `metadata`.
+class _Ncnn(Format):
+    def contents(self, source: Source) -> dict[str, bytes]:
+        """Graph and weights; the format has no room for `metadata`.
 
         Raises:
             UserError: pnnx does not convert the network.
@@ -100,12 +55,12 @@ class _NcnnExporter:
         from hwnas.exporters.fold import folded
 
         pnnx = require("pnnx", extra=EXTRA)
-        example = torch.zeros(1, *input_shape)
+        example = torch.zeros(1, *source.input_shape)
         with torch.no_grad(), tempfile.TemporaryDirectory() as temporary:
             script = Path(temporary, "model.pt")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # pnnx reads TorchScript only
-                traced = torch.jit.trace(folded(model).cpu(), example)  # type: ignore[no-untyped-call]
+                traced = torch.jit.trace(folded(source.model).cpu(), example)  # type: ignore[no-untyped-call]
             traced.save(str(script))
             sizes = ",".join(str(n) for n in example.shape)
             done = subprocess.run(
@@ -121,7 +76,36 @@ class _NcnnExporter:
                     found=(done.stderr or done.stdout).strip()[-500:],
                     where=sys.platform,
                 )
-            files = tuple(Path(folder) / name for name in FILES)
-            for path, source in zip(reversed(files), reversed(made), strict=True):
-                write_bytes(path, source.read_bytes())
-        return files
+            return {path.name: path.read_bytes() for path in made}
+
+    def describe(self, files: Sequence[Path]) -> ModelFile:
+        """Graph and weights, in a folder of their own."""
+        return ModelFile(f"ncnn/{FILES[0]}", "ncnn", "fp32", batch=1)
+
+    def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
+        """The files in ncnn on the CPU, in float32.
+
+        Raises:
+            UserError: they do not load.
+        """
+        ncnn = require("ncnn", extra=EXTRA)
+        net = ncnn.Net()
+        net.opt.use_vulkan_compute = False
+        net.opt.num_threads = threads
+        for half in ("packed", "storage", "arithmetic"):
+            setattr(net.opt, f"use_fp16_{half}", False)
+        path = Path(path)
+        weights = path.with_suffix(".bin")
+        if net.load_param(str(path)) != 0 or net.load_model(str(weights)) != 0:
+            raise UserError("ncnn rejects the files", where=f"{path}, {weights}")
+
+        def run(x: Images) -> Images:
+            rows = []
+            for image in x:
+                with net.create_extractor() as extractor:
+                    extractor.input("in0", ncnn.Mat(image).clone())
+                    _, out = extractor.extract("out0")
+                    rows.append(np.array(out, dtype=np.float32).reshape(-1))
+            return np.stack(rows)
+
+        return OpenModel(run, f"ncnn {ncnn.__version__}", 1)

@@ -115,13 +115,15 @@ def torch_logits(model: torch.nn.Module, images: NDArray[np.float32]) -> NDArray
     import torch
 
     was_training = model.training
+    device = next((parameter.device for parameter in model.parameters()), None)
     model.eval()
     try:
         with torch.inference_mode():
-            parts = [model(part) for part in torch.split(torch.from_numpy(images), N_AT_ONCE)]
+            parts = torch.split(torch.from_numpy(images), N_AT_ONCE)
+            logits = torch.cat([model(part.to(device)) for part in parts])
     finally:
         model.train(was_training)
-    found: NDArray[np.float32] = torch.cat(parts).numpy()
+    found: NDArray[np.float32] = logits.cpu().numpy()
     return found
 
 

@@ -5,107 +5,88 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from hwnas import __version__
-from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
-from hwnas.core.store import write_bytes
+from hwnas.exporters.base import BatchConfig, Format, Source
 from hwnas.exporters.manifest import ModelFile
 from hwnas.exporters.opened import Images, OpenModel
 from hwnas.interfaces import Exporter
 
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["Config", "build", "describe", "open_model"]
+__all__ = ["Config", "build"]
 
 FILE_NAME = "model.pt2"
 
 
-class Config(StrictModel):
+class Config(BatchConfig):
     """Settings of the exported program."""
 
     name: Literal["pt2"] = "pt2"
-    dynamic_batch: bool = Field(True, description="any batch size; otherwise exactly 1")
 
 
 def build(config: Config) -> Exporter:
     """An exporter to `model.pt2`, BN folded: `torch.export.load(path).module()` runs it."""
-    return _Pt2Exporter(config)
-
-
-def describe(config: Config, files: Sequence[Path]) -> ModelFile:
-    """The manifest's entry of what `export` wrote."""
-    return ModelFile(FILE_NAME, "pt2", "fp32", batch=None if config.dynamic_batch else 1)
-
-
-def open_model(path: Path, *, threads: int = 1) -> OpenModel:
-    """The program in torch, with `threads` of the process's own.
-
-    Raises:
-        UserError: the file is no exported program, or would have to be unpickled.
-    """
-    import torch
-
-    _refuse_pickles(path)
-    try:
-        program = torch.export.load(path)
-    except Exception as error:  # torch raises whatever its parts do
-        raise UserError("torch rejects the file", found=error, where=path) from error
-    module = program.module()
-    (shape,) = [
-        node.meta["val"].shape
-        for node in program.graph.nodes
-        if node.op == "placeholder" and node.name in program.graph_signature.user_inputs
-    ]
-
-    def run(x: Images) -> Images:
-        with torch.no_grad():
-            found: Images = module(torch.from_numpy(x)).numpy()
-        return found
-
-    batch = shape[0] if isinstance(shape[0], int) else None
-    return OpenModel(run, f"torch {torch.__version__}", batch)
+    return _Pt2(config)
 
 
 @dataclass(frozen=True)
-class _Pt2Exporter:
+class _Pt2(Format):
     config: Config
 
-    def export(
-        self,
-        model: torch.nn.Module,
-        *,
-        input_shape: Sequence[int],
-        folder: Path,
-        metadata: Mapping[str, str] | None = None,
-        images: Images | None = None,
-    ) -> tuple[Path, ...]:
-        """See `interfaces.Exporter`; `metadata` is the archive's extra file `hwnas.json`."""
+    def contents(self, source: Source) -> dict[str, bytes]:
+        """The program; `metadata` is the archive's extra file `hwnas.json`."""
         import torch
 
         from hwnas.exporters.fold import folded
 
         is_dynamic = self.config.dynamic_batch
-        example = torch.zeros(2 if is_dynamic else 1, *input_shape)
+        example = torch.zeros(2 if is_dynamic else 1, *source.input_shape)
         dynamic = ({0: torch.export.Dim("batch")},) if is_dynamic else None
-        net = folded(model).cpu()
+        net = folded(source.model).cpu()
         for parameter in net.parameters():
             parameter.requires_grad_(False)
         with torch.no_grad():
             program = torch.export.export(net, (example,), dynamic_shapes=dynamic)
         stream = io.BytesIO()
-        facts = json.dumps({"hwnas_version": __version__, **(metadata or {})})
+        facts = json.dumps({"hwnas_version": __version__, **source.metadata})
         torch.export.save(program, stream, extra_files={"hwnas.json": facts})
-        path = Path(folder) / FILE_NAME
-        write_bytes(path, stream.getvalue())
-        return (path,)
+        return {FILE_NAME: stream.getvalue()}
+
+    def describe(self, files: Sequence[Path]) -> ModelFile:
+        """One file."""
+        return ModelFile(FILE_NAME, "pt2", "fp32", batch=self.config.batch)
+
+    def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
+        """The program in torch, with `threads` of the process's own.
+
+        Raises:
+            UserError: the file is no exported program, or would have to be unpickled.
+        """
+        import torch
+
+        _refuse_pickles(path)
+        try:
+            program = torch.export.load(path)
+        except Exception as error:  # torch raises whatever its parts do
+            raise UserError("torch rejects the file", found=error, where=path) from error
+        module = program.module()
+        (shape,) = [
+            node.meta["val"].shape
+            for node in program.graph.nodes
+            if node.op == "placeholder" and node.name in program.graph_signature.user_inputs
+        ]
+
+        def run(x: Images) -> Images:
+            with torch.no_grad():
+                found: Images = module(torch.from_numpy(x)).numpy()
+            return found
+
+        batch = shape[0] if isinstance(shape[0], int) else None
+        return OpenModel(run, f"torch {torch.__version__}", batch)
 
 
 def _refuse_pickles(path: Path) -> None:

@@ -1,9 +1,14 @@
-"""Weights and a `model.py` that builds the network without hwnas, from timm or else torch."""
+"""Weights, and `model.py` that builds the network without hwnas: in timm, or in plain torch.
+
+The format is called `timm` in configurations, bundles and on the command line since most networks
+are timm models; which of the two a network is says `form` in its `arch.json`.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +16,8 @@ from typing import TYPE_CHECKING, Literal
 from hwnas import __version__
 from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
-from hwnas.core.store import read_json, write_bytes, write_json, write_text
+from hwnas.core.store import read_json
+from hwnas.exporters.base import Format, Source
 from hwnas.exporters.manifest import ModelFile
 from hwnas.exporters.opened import Images, OpenModel
 from hwnas.interfaces import Exporter
@@ -19,7 +25,7 @@ from hwnas.interfaces import Exporter
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["COMPANIONS", "WEIGHTS", "Config", "build", "describe", "load_network", "open_model"]
+__all__ = ["COMPANIONS", "WEIGHTS", "Config", "build", "load_network"]
 
 WEIGHTS = "weights.safetensors"
 COMPANIONS = ("arch.json", "model.py")  # what the weights are of, and the code that reads it
@@ -45,17 +51,12 @@ class Config(StrictModel):
 def build(config: Config) -> Exporter:
     """An exporter to `arch.json`, `model.py`, `weights.safetensors`.
 
-    `import model, timm; timm.create_model("hwnas_<arch key>", pretrained=True)` is the network. One
-    that timm's blocks cannot say (FBNet's channel shuffle, AttentiveNAS's projected shortcuts, an
-    activation behind the residual add) needs torch alone: `model.create_model()`, and
-    `safetensors.torch.load_file` for its weights.
+    Networks of timm's blocks: `import model, timm; timm.create_model("hwnas_<arch key>",
+    pretrained=True)`. Others (FBNet's channel shuffle, AttentiveNAS's projected shortcuts, an
+    activation behind the residual add) need torch alone: `model.create_model()`, and
+    `safetensors.torch.load_file` for the weights.
     """
-    return _TimmExporter()
-
-
-def describe(config: Config, files: Sequence[Path]) -> ModelFile:
-    """The manifest's entry of what `export` wrote."""
-    return ModelFile(f"timm/{WEIGHTS}", "timm", "fp32")
+    return _WeightsAndCode()
 
 
 def load_network(weights: Path) -> torch.nn.Module:
@@ -79,47 +80,42 @@ def load_network(weights: Path) -> torch.nn.Module:
     return model.eval()
 
 
-def open_model(path: Path, *, threads: int = 1) -> OpenModel:
-    """The network in torch, by its definition, with `threads` of the process's own."""
-    import torch
-
-    model = load_network(path)
-
-    def run(x: Images) -> Images:
-        with torch.inference_mode():
-            found: Images = model(torch.from_numpy(x)).numpy()
-        return found
-
-    return OpenModel(run, f"torch {torch.__version__}")
-
-
 @dataclass(frozen=True)
-class _TimmExporter:
-    def export(
-        self,
-        model: torch.nn.Module,
-        *,
-        input_shape: Sequence[int],
-        folder: Path,
-        metadata: Mapping[str, str] | None = None,
-        images: Images | None = None,
-    ) -> tuple[Path, ...]:
-        """See `interfaces.Exporter`; `metadata` goes into the header of the weights.
+class _WeightsAndCode(Format):
+    def contents(self, source: Source) -> dict[str, bytes]:
+        """Weights with `metadata` in their header, definition, and the code that reads both.
 
         Raises:
-            UserError: `model` does not know its definition.
+            UserError: the network does not know its definition.
         """
         from safetensors.torch import save
 
         from hwnas.nets import plain_net, timm_net
         from hwnas.nets.subnet import definition_of
 
-        definition = definition_of(model)
-        source = inspect.getsource(timm_net if definition["form"] == "timm" else plain_net)
-        ending = ENDINGS[definition["form"]]
-        state = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
-        weights, arch, code = (Path(folder) / name for name in (WEIGHTS, *COMPANIONS))
-        write_bytes(weights, save(state, {"hwnas_version": __version__, **(metadata or {})}))
-        write_json(arch, definition)
-        write_text(code, source + ending)
-        return weights, arch, code
+        definition = definition_of(source.model)
+        code = inspect.getsource(timm_net if definition["form"] == "timm" else plain_net)
+        state = {key: v.cpu().contiguous() for key, v in source.model.state_dict().items()}
+        arch, model = COMPANIONS
+        return {
+            WEIGHTS: save(state, {"hwnas_version": __version__, **source.metadata}),
+            arch: (json.dumps(definition, indent=1, allow_nan=False) + "\n").encode(),
+            model: (code + ENDINGS[definition["form"]]).encode(),
+        }
+
+    def describe(self, files: Sequence[Path]) -> ModelFile:
+        """The weights; definition and code lie beside them."""
+        return ModelFile(f"timm/{WEIGHTS}", "timm", "fp32")
+
+    def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
+        """The network in torch, by its definition, with `threads` of the process's own."""
+        import torch
+
+        model = load_network(path)
+
+        def run(x: Images) -> Images:
+            with torch.inference_mode():
+                found: Images = model(torch.from_numpy(x)).numpy()
+            return found
+
+        return OpenModel(run, f"torch {torch.__version__}")

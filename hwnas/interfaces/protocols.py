@@ -17,6 +17,9 @@ from hwnas.spaces.space import Codes, SearchSpace
 if TYPE_CHECKING:
     import torch
 
+    from hwnas.exporters.manifest import ModelFile
+    from hwnas.exporters.opened import OpenModel
+
 __all__ = [
     "AccuracyPredictor",
     "ArchSampler",
@@ -211,7 +214,7 @@ class Transport(Protocol):
 
 
 class Exporter(Protocol):
-    """Writes one deployable format of a trained subnet."""
+    """Writes, describes and opens one deployable format; `exporters.base.Format` does the rest."""
 
     def export(
         self,
@@ -226,5 +229,18 @@ class Exporter(Protocol):
 
         `metadata` (arch key, preprocessing, ...) is kept inside the file where the format can.
         images: [n, C, H, W], normalised training images, for formats that are calibrated.
+        """
+        ...
+
+    def describe(self, files: Sequence[Path]) -> ModelFile:
+        """The entry in a bundle's manifest of the files that `export` returned."""
+        ...
+
+    def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
+        """The exported model in the runtime that it ships for, on this host's CPU.
+
+        Raises:
+            UserError: the file is damaged or not of this format.
+            CannotRunHere: the runtime or its hardware is not on this host.
         """
         ...

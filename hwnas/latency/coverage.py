@@ -12,8 +12,8 @@ from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.latency.classifiers import is_classifier
 from hwnas.spaces import REGISTRY
+from hwnas.spaces.choice import Value
 from hwnas.spaces.index import enumerate_ops, op_index
-from hwnas.spaces.macro import Value
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import SearchSpace
 

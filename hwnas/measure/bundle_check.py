@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import Progress
-from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.exporters.bundle import read_manifest
 from hwnas.exporters.engine import check_engine, run_engines
+from hwnas.exporters.formats import open_model
 from hwnas.exporters.manifest import InputSpec, Manifest, ModelFile
 from hwnas.exporters.opened import CannotRunHere, OpenModel
 from hwnas.exporters.parity import ParityReport, compare_batches
@@ -115,7 +115,7 @@ def _images(
     references = {model.format: model for model in manifest.models}
     for format in REFERENCES:
         if format in references:
-            torch_model = _open(folder, references[format], threads)
+            torch_model = open_model(format, folder / references[format].path, threads=threads)
             compared = x[:N_COMPARED]
             return _Images(compared, torch_model.logits(compared, 32), (x, labels))
     notes.append(
@@ -150,19 +150,6 @@ def _test_split(
     return x, labels
 
 
-def _open(folder: Path, model: ModelFile, threads: int) -> OpenModel:
-    if model.format not in EXPORTERS.names:
-        raise CannotRunHere("this hwnas does not know the format", found=model.format)
-    missing = EXPORTERS.describe(model.format)
-    if missing.missing:
-        names = ", ".join(missing.missing)
-        raise CannotRunHere(f"{names} is not installed", fix=missing.install)
-    opened: OpenModel = EXPORTERS.load(model.format).open_model(
-        folder / model.path, threads=threads
-    )
-    return opened
-
-
 def _check_model(
     folder: Path,
     manifest: Manifest,
@@ -176,7 +163,7 @@ def _check_model(
     if model.path.endswith(".engine"):
         return _check_engine(folder, model, row, notes)
     try:
-        opened = _open(folder, model, threads)
+        opened = open_model(model.format, folder / model.path, threads=threads)
         report = compare_batches(
             images.expected,
             opened,

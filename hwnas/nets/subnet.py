@@ -26,6 +26,7 @@ __all__ = [
     "build_from_definition",
     "build_subnet",
     "definition_of",
+    "input_shape_of",
     "placed_slots",
     "subnet_definition",
     "timm_names",
@@ -89,6 +90,18 @@ def definition_of(model: nn.Module) -> dict[str, Any]:
             found=type(model).__name__,
         )
     return definition
+
+
+def input_shape_of(model: nn.Module) -> tuple[int, int, int]:
+    """[C, H, W] of the images that `model` was built for, from its definition.
+
+    Raises:
+        UserError: it has no definition, see `definition_of`.
+    """
+    definition = definition_of(model)
+    px, form = int(definition["resolution"]), definition["form"]
+    stem = definition["args"]["in_chans"] if form == "timm" else definition["stem"]["in_channels"]
+    return int(stem), px, px
 
 
 def build_subnet(space: SearchSpace, arch: Arch, *, seed: int | None = 0) -> nn.Module:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from hwnas.controller.config import SearchConfig
+from hwnas.controller.sections import SearchConfig
 from hwnas.core.config import StrictModel, build_model, override, read_yaml, variant
 from hwnas.core.errors import UserError
 from hwnas.core.resources import resource, resource_names
@@ -22,9 +22,9 @@ from hwnas.predictors.readers import REGISTRY as READERS
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.spaces import REGISTRY as SPACES
 from hwnas.spaces.load import space_data
-from hwnas.training.config import FinetuneConfig, LabelConfig, SupernetConfig, TrainConfig
 from hwnas.training.datasets import REGISTRY as DATASETS
 from hwnas.training.samplers import REGISTRY as SAMPLERS
+from hwnas.training.sections import FinetuneConfig, LabelConfig, SupernetConfig, TrainConfig
 
 __all__ = [
     "REGISTRIES",

@@ -22,17 +22,17 @@ from hwnas.predictors.records import Records
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import Codes, SearchSpace
-from hwnas.training.config import FinetuneConfig
+from hwnas.training.sections import FinetuneConfig
 
 __all__ = [
     "JournaledEvaluator",
     "TabularEvaluator",
+    "TabularRescoring",
     "alone_evaluator",
     "evaluator",
     "half_scores",
     "score_all",
     "scores_of",
-    "tabular_rescoring",
 ]
 
 TINY_LOSS = 1e-6  # nats; a loss of 0 has no log
@@ -109,9 +109,9 @@ def alone_evaluator(
     )
 
     def build() -> Evaluator:
-        from hwnas.training.alone import AloneEvaluator
+        from hwnas.training.standalone import StandaloneEvaluator
 
-        return AloneEvaluator(
+        return StandaloneEvaluator(
             project.space,
             project.data,
             recipe,
@@ -218,9 +218,7 @@ class TabularEvaluator:
         return Evaluation(arch, self._scores[key], "trained", "test", n_images=0, seed=0)
 
 
-def tabular_rescoring(
-    records: Records, space: SearchSpace, build: Callable[[], AccuracyPredictor]
-) -> Rescoring:
+class TabularRescoring(Rescoring):
     """Evaluations from records; `build` makes the predictor that learns from those made so far.
 
     Scores are minus the log of the error, whose spread is alike among good and bad archs; an
@@ -230,16 +228,31 @@ def tabular_rescoring(
     0.04 with it (6 seeds).
     """
 
-    def refit(codes: Codes, labels: FloatArray) -> Predict:
-        predictor = build()
+    learns = True
+
+    def __init__(
+        self, records: Records, space: SearchSpace, build: Callable[[], AccuracyPredictor]
+    ) -> None:
+        self._evaluator, self._build = TabularEvaluator(records, space), build
+
+    def evaluate(self, archs: list[Arch]) -> list[Evaluation]:
+        """What the records say of archs that they hold."""
+        return [self._evaluator.evaluate(arch) for arch in archs]
+
+    def label(self, evaluation: Evaluation) -> float:
+        """Minus the log of the error."""
+        return -float(np.log(max(1 - evaluation.top1, TINY_ERROR)))
+
+    def blend(self, mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:
+        """The label alone: records are the truth."""
+        return label
+
+    def admits(self, codes: Codes) -> NDArray[np.bool_]:
+        """bool [n]: archs that the records hold."""
+        return self._evaluator.admits(codes)
+
+    def refit(self, codes: Codes, labels: FloatArray) -> Predict:
+        """A new predictor, fitted on all labels."""
+        predictor = self._build()
         predictor.fit(codes, np.maximum(labels, np.quantile(labels, IRRELEVANT)))
         return predictor.predict
-
-    evaluator = TabularEvaluator(records, space)
-    return Rescoring(
-        evaluate=lambda archs: [evaluator.evaluate(arch) for arch in archs],
-        label=lambda evaluation: -float(np.log(max(1 - evaluation.top1, TINY_ERROR))),
-        blend=lambda mean, std, label: label,
-        admits=evaluator.admits,
-        refit=refit,
-    )

@@ -14,9 +14,9 @@ from hwnas.nets.extract import extract
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
-from hwnas.training.config import CalibrationConfig
 from hwnas.training.data import Batch
 from hwnas.training.images import resize
+from hwnas.training.sections import CalibrationConfig
 
 __all__ = ["Score", "SupernetEvaluator", "evaluate"]
 

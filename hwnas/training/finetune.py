@@ -16,18 +16,18 @@ from hwnas.core.records import dump
 from hwnas.interfaces import DataModule
 from hwnas.nets.bn import recalibrate
 from hwnas.training.checkpoint import Checkpoints
-from hwnas.training.config import FinetuneConfig
 from hwnas.training.data import batches_from, placed
 from hwnas.training.images import resize
 from hwnas.training.losses import soft_cross_entropy
 from hwnas.training.optim import Stepper
 from hwnas.training.precision import Precision
+from hwnas.training.sections import FinetuneConfig
 
-__all__ = ["Teacher", "finetune"]
+__all__ = ["TeacherSubnet", "finetune"]
 
 
 @dataclass(frozen=True)
-class Teacher:
+class TeacherSubnet:
     """An eval-mode network that sees images at `px`, on the device of the one that it teaches."""
 
     model: torch.nn.Module
@@ -40,7 +40,7 @@ def finetune(
     config: FinetuneConfig,
     *,
     px: int,
-    teacher: Teacher | None,
+    teacher: TeacherSubnet | None,
     seed: int,
     checkpoints: Path | None = None,
     progress: Progress = silent,
@@ -103,7 +103,7 @@ def _loss(
     logits: torch.Tensor,
     x: torch.Tensor,
     y: torch.Tensor,
-    teacher: Teacher | None,
+    teacher: TeacherSubnet | None,
     config: FinetuneConfig,
 ) -> torch.Tensor:
     labels = torch.nn.functional.cross_entropy(logits, y, label_smoothing=config.label_smoothing)
@@ -116,7 +116,7 @@ def _loss(
 
 
 def _identity(
-    data: DataModule, config: FinetuneConfig, px: int, teacher: Teacher | None, seed: int
+    data: DataModule, config: FinetuneConfig, px: int, teacher: TeacherSubnet | None, seed: int
 ) -> dict[str, Any]:
     return {
         "config": settled(config),

@@ -20,13 +20,13 @@ from hwnas.interfaces import CostMetric, DataModule, LearningSampler
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.space import SearchSpace
 from hwnas.training.checkpoint import Checkpoints
-from hwnas.training.config import KEEPING, TrainConfig
 from hwnas.training.curves import CollapseWatch, curve_archs
 from hwnas.training.data import batches_from, placed
 from hwnas.training.distributed import ALONE, Ranks
 from hwnas.training.evaluate import SupernetEvaluator
 from hwnas.training.optim import Stepper
 from hwnas.training.precision import CPU, Precision, place
+from hwnas.training.sections import KEEPING, TrainConfig
 from hwnas.training.step import StepLosses, SupernetStep, Trials, supernet_step
 
 __all__ = ["train_supernet"]

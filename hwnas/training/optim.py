@@ -16,7 +16,7 @@ from timm.scheduler import (
 from timm.scheduler.scheduler import Scheduler
 
 from hwnas.core.errors import UserError
-from hwnas.training.config import OptimizerConfig
+from hwnas.training.sections import OptimizerConfig
 
 __all__ = ["Stepper"]
 

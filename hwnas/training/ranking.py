@@ -19,10 +19,10 @@ from hwnas.interfaces import Proxy
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import SearchSpace
-from hwnas.training.config import RankingConfig
 from hwnas.training.losses import ranking_loss
 from hwnas.training.precision import FULL, Precision
 from hwnas.training.sandwich import label_loss
+from hwnas.training.sections import RankingConfig
 
 __all__ = ["Pair", "PairSampler", "pair_weight", "ranking_step"]
 

@@ -14,11 +14,11 @@ import torch
 from hwnas.core.rng import stable_seed
 from hwnas.interfaces import CostMetric, DataInfo, Split
 from hwnas.nets.supernet import Supernet
-from hwnas.training.config import TrainConfig
 from hwnas.training.data import Batch, placed
 from hwnas.training.distributed import ALONE
 from hwnas.training.optim import Stepper
 from hwnas.training.precision import Precision, place, wait_for
+from hwnas.training.sections import TrainConfig
 from hwnas.training.step import supernet_step
 
 __all__ = ["InventedImages", "Rehearsal", "rehearse"]

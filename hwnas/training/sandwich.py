@@ -1,8 +1,9 @@
-"""One sandwich step: gradients of several subnets, the largest teaching the others in place."""
+"""One sandwich step: gradients of several subnets; the largest teaches the others in place."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -13,7 +14,27 @@ from hwnas.training.images import resize
 from hwnas.training.losses import Distill, soft_cross_entropy
 from hwnas.training.precision import FULL, Precision
 
-__all__ = ["label_loss", "sandwich_step", "subnet_logits"]
+__all__ = ["SandwichSettings", "label_loss", "sandwich_step", "subnet_logits"]
+
+
+@dataclass(frozen=True)
+class SandwichSettings:
+    """What stays the same over the steps of a training.
+
+    Label smoothing, dropout and drop-path are those of the largest arch of the space, the only one
+    that is regularised. `in_place`: the first arch teaches the others by the loss `distill`.
+    `teacher_weight` in [0, 1]: with a teacher outside the supernet, whoever learns labels learns
+    (1 - teacher_weight) * labels + teacher_weight * its logits. `precision`: how forward and
+    backward passes compute.
+    """
+
+    label_smoothing: float = 0.0
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    in_place: bool = True
+    distill: Distill = soft_cross_entropy
+    teacher_weight: float = 0.0
+    precision: Precision = FULL
 
 
 def sandwich_step(
@@ -21,41 +42,28 @@ def sandwich_step(
     x: torch.Tensor,
     y: torch.Tensor,
     archs: Sequence[Arch],
+    settings: SandwichSettings = SandwichSettings(),
     *,
     rng: torch.Generator | None = None,
-    label_smoothing: float = 0.0,
-    dropout: float = 0.0,
-    drop_path: float = 0.0,
-    in_place: bool = True,
-    distill: Distill = soft_cross_entropy,
     teacher: torch.Tensor | None = None,
-    teacher_weight: float = 0.0,
     weight: float = 1.0,
-    precision: Precision = FULL,
 ) -> list[float]:
     """Add the gradient of the summed losses of `archs` to the parameters' `.grad`.
 
     With `in_place` the first arch learns the labels and the others its detached logits (BigNAS
-    2003.11142, section 3.1; AttentiveNAS 2011.09011), else all learn the labels. The largest arch
-    of the space is the only one that is regularised. One forward and one backward per arch, so
-    memory holds one graph at a time. The optimiser is the caller's.
+    2003.11142, section 3.1; AttentiveNAS 2011.09011), else all learn the labels. One forward and
+    one backward pass per arch, so that memory holds one graph at a time. The optimiser is the
+    caller's.
 
     Args:
         supernet: in train mode.
         x: normalised images [B, C, base_px, base_px]; each arch sees them at its own resolution.
         y: labels [B].
         archs: with `in_place` the teacher first.
+        settings: see `SandwichSettings`.
         rng: stream of dropout and drop-path.
-        label_smoothing: of the largest arch's targets.
-        dropout: of the largest arch.
-        drop_path: of the largest arch.
-        in_place: whether the first arch teaches the others.
-        distill: loss of the taught.
-        teacher: logits [B, classes] of a network outside the supernet; those who learn labels learn
-            (1 - teacher_weight) * labels + teacher_weight * these.
-        teacher_weight: in [0, 1].
+        teacher: logits [B, classes] of a network outside the supernet.
         weight: of this batch in the gradient, where several make one step.
-        precision: how forward and backward passes compute.
 
     Returns:
         The loss of every arch, in order, in nats; may be NaN or infinite, which is for the caller
@@ -63,6 +71,7 @@ def sandwich_step(
     """
     losses = []
     largest = supernet.space.largest()
+    precision, distill, share = settings.precision, settings.distill, settings.teacher_weight
     taught: torch.Tensor | None = None  # the first arch's logits
     for arch in archs:
         if taught is not None:
@@ -75,15 +84,15 @@ def sandwich_step(
                 arch,
                 precision=precision,
                 rng=rng if strength else None,
-                dropout=strength * dropout,
-                drop_path=strength * drop_path,
+                dropout=strength * settings.dropout,
+                drop_path=strength * settings.drop_path,
             )
             loss = torch.nn.functional.cross_entropy(
-                logits, y, label_smoothing=strength * label_smoothing
+                logits, y, label_smoothing=strength * settings.label_smoothing
             )
             if teacher is not None:
-                loss = (1 - teacher_weight) * loss + teacher_weight * distill(logits, teacher)
-            if in_place:
+                loss = (1 - share) * loss + share * distill(logits, teacher)
+            if settings.in_place:
                 taught = logits.detach()
         precision.backward(loss if weight == 1 else loss * weight)
         losses.append(loss.detach())

@@ -23,15 +23,15 @@ from hwnas.nets.proxies import REGISTRY as PROXIES
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import SearchSpace
-from hwnas.training.config import TrainConfig
 from hwnas.training.data import Batch
 from hwnas.training.distributed import ALONE, Ranks
 from hwnas.training.losses import distillation
 from hwnas.training.precision import FULL, Precision
 from hwnas.training.ranking import PairSampler, pair_weight, ranking_step
 from hwnas.training.samplers import REGISTRY as SAMPLERS
-from hwnas.training.sandwich import label_loss, sandwich_step
-from hwnas.training.teacher import Teacher, load_teacher
+from hwnas.training.sandwich import SandwichSettings, label_loss, sandwich_step
+from hwnas.training.sections import TrainConfig
+from hwnas.training.teacher import PretrainedTeacher, load_teacher
 
 __all__ = ["StepLosses", "SupernetStep", "Trials", "supernet_step"]
 
@@ -54,9 +54,24 @@ class SupernetStep:
     sampler: ArchSampler
     seed: int
     pairs: PairSampler | None = None
-    teacher: Teacher | None = None
+    teacher: PretrainedTeacher | None = None
     precision: Precision = FULL
     ranks: Ranks = ALONE
+
+    @cached_property
+    def _settings(self) -> SandwichSettings:
+        config = self.config
+        return SandwichSettings(
+            label_smoothing=config.label_smoothing,
+            dropout=config.dropout,
+            drop_path=config.drop_path,
+            in_place=self.sampler.in_place,
+            distill=distillation(
+                config.distillation, temperature=config.temperature, clip=config.alpha_clip
+            ),
+            teacher_weight=0.0 if config.teacher is None else config.teacher.weight,
+            precision=self.precision,
+        )
 
     def __call__(self, step: int, x: torch.Tensor, y: torch.Tensor) -> StepLosses:
         """Gradients and losses of step `step`, averaged over parts of the batch and ranks.
@@ -77,18 +92,10 @@ class SupernetStep:
                 some_x,
                 some_y,
                 archs,
+                self._settings,
                 rng=dropout,
-                label_smoothing=config.label_smoothing,
-                dropout=config.dropout,
-                drop_path=config.drop_path,
-                in_place=self.sampler.in_place,
-                distill=distillation(
-                    config.distillation, temperature=config.temperature, clip=config.alpha_clip
-                ),
                 teacher=None if self.teacher is None else self.teacher(some_x),
-                teacher_weight=0.0 if config.teacher is None else config.teacher.weight,
                 weight=1 / n_parts,
-                precision=self.precision,
             )
             if config.ranking is not None:
                 losses += ranking_step(

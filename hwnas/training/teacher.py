@@ -10,15 +10,15 @@ import torch
 from hwnas.core.errors import UserError
 from hwnas.interfaces import DataInfo
 from hwnas.nets.pretrained import read_weights
-from hwnas.training.config import TeacherConfig
 from hwnas.training.images import resize
+from hwnas.training.sections import TeacherConfig
 
-__all__ = ["Teacher", "load_teacher"]
+__all__ = ["PretrainedTeacher", "load_teacher"]
 
 
 @dataclass(frozen=True)
-class Teacher:
-    """An eval-mode network that sees images at `px`, as x * scale + shift per channel.
+class PretrainedTeacher:
+    """A network in eval mode that sees images at `px`, as x * scale + shift per channel.
 
     scale, shift: [C, 1, 1]; they turn the data's normalisation into the network's.
     """
@@ -35,7 +35,7 @@ class Teacher:
         return logits.float()
 
 
-def load_teacher(config: TeacherConfig, info: DataInfo, device: torch.device) -> Teacher:
+def load_teacher(config: TeacherConfig, info: DataInfo, device: torch.device) -> PretrainedTeacher:
     """The teacher that `config` names, with its weights, for the classes of a data set.
 
     Raises:
@@ -68,7 +68,7 @@ def load_teacher(config: TeacherConfig, info: DataInfo, device: torch.device) ->
             torch.tensor(model.pretrained_cfg[key], dtype=torch.float32) for key in ("mean", "std")
         )
         scale, shift = std / own_std, (mean - own_mean) / own_std
-    return Teacher(
+    return PretrainedTeacher(
         model.eval().requires_grad_(False).to(device),
         config.px or info.base_px,
         scale[:, None, None].to(device),

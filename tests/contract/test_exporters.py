@@ -71,11 +71,11 @@ def test_exports_a_subnet_that_agrees_with_torch(
     assert model.training, "leaves the model as it was"
     for key, value in model.state_dict().items():
         assert value.equal(before[key]), key
-    described = module.describe(config, files)
+    described = exporter.describe(files)
     assert described.format == name
     assert Path(described.path).name == files[0].name, "the model comes first"
     try:
-        opened = module.open_model(files[0])
+        opened = exporter.open_model(files[0])
     except CannotRunHere:
         assert name in ELSEWHERE
         return

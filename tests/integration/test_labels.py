@@ -56,7 +56,7 @@ def test_trained_labels_are_of_archs_that_the_supernet_labelled_too(run: Path):
 
 
 def test_more_labels_later_train_only_the_new_archs(copy: Path, monkeypatch):
-    from hwnas.training import alone
+    from hwnas.training import standalone
 
     trained = []
 
@@ -64,8 +64,8 @@ def test_more_labels_later_train_only_the_new_archs(copy: Path, monkeypatch):
         trained.append(settings["checkpoints"].name)
         return finetune(*arguments, **settings)
 
-    finetune = alone.finetune
-    monkeypatch.setattr(alone, "finetune", counted)
+    finetune = standalone.finetune
+    monkeypatch.setattr(standalone, "finetune", counted)
     before = read_labels(copy / "labels/trained.json")
     inherited = (copy / "labels/supernet.json").read_bytes()
     hwnas("label", str(copy), "--source", "trained", "--n", str(N_TRAINED + 2))
@@ -78,7 +78,7 @@ def test_more_labels_later_train_only_the_new_archs(copy: Path, monkeypatch):
 
 
 def test_an_interrupted_arch_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch):
-    from hwnas.training import alone
+    from hwnas.training import standalone
 
     class Killed(Exception):
         pass
@@ -95,8 +95,8 @@ def test_an_interrupted_arch_goes_on_from_its_checkpoint(tmp_path: Path, monkeyp
 
         return finetune(*arguments, progress=show, **settings)
 
-    finetune = alone.finetune
-    monkeypatch.setattr(alone, "finetune", watched)
+    finetune = standalone.finetune
+    monkeypatch.setattr(standalone, "finetune", watched)
     settings = ("--config", str(CONFIG), "--set", "label.trained.recipe.epochs=2")
     command = (*settings, "--source", "trained", "--n", "2")
     kill = True

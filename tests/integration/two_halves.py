@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 from hwnas.interfaces import DatasetContext
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces import mobilenet_tiny
-from hwnas.training.config import CalibrationConfig, OptimizerConfig, TrainConfig
 from hwnas.training.datasets import digits
 from hwnas.training.distributed import Ranks, join
 from hwnas.training.loop import train_supernet
+from hwnas.training.sections import CalibrationConfig, OptimizerConfig, TrainConfig
 
 CASES = {"float32": (torch.float32, 1), "float64": (torch.float64, 6)}
 """Number format and steps. A step multiplies earlier rounding errors, up to a thousandfold."""

@@ -18,7 +18,7 @@ from hwnas.cli.main import app
 from hwnas.core.env import host_facts
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import silent
-from hwnas.exporters import REGISTRY
+from hwnas.exporters import formats
 from hwnas.exporters.bundle import read_manifest, write_bundle
 from hwnas.exporters.manifest import AccuracyFact, ConstraintFact, InputSpec, LatencyFact, Manifest
 from hwnas.exporters.parity import torch_logits
@@ -66,16 +66,16 @@ def parts(data: DataModule, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     labels = torch.cat([y for _, y in batches]).numpy()
     models, companions, described, facts = {}, {}, [], []
     for name in FORMATS:
-        module = REGISTRY.load(name)
-        files = module.build(module.Config()).export(
+        exporter = formats.exporter(name)
+        files = exporter.export(
             model, input_shape=(info.in_channels, PX, PX), folder=folder, images=calibration
         )
-        entry = module.describe(module.Config(), files)
+        entry = exporter.describe(files)
         described.append(entry)
         models[entry.path] = files[0]
         for path in files[1:]:
             companions[str(Path(entry.path).with_name(path.name))] = path
-        top1 = float((module.open_model(files[0]).logits(test).argmax(1) == labels).mean())
+        top1 = float((exporter.open_model(files[0]).logits(test).argmax(1) == labels).mean())
         facts.append(AccuracyFact(entry.path, info.name, "test", len(labels), top1))
     manifest = Manifest(
         name="test",

@@ -12,10 +12,10 @@ import pytest
 
 from hwnas.controller import controller
 from hwnas.controller.archive import FILES
-from hwnas.controller.config import SearchConfig
 from hwnas.controller.controller import Rescoring, run_search
 from hwnas.controller.result import SearchResult
 from hwnas.controller.reward import RewardConfig
+from hwnas.controller.sections import SearchConfig
 from hwnas.core.errors import UserError
 from hwnas.core.records import dump, load
 from hwnas.interfaces import Constraint, Evaluation, FloatArray, Searcher, SearcherContext
@@ -87,12 +87,20 @@ class Oracle:
         return self.journal[arch]
 
 
-def rescoring(oracle: Oracle) -> Rescoring:
-    return Rescoring(
-        evaluate=lambda archs: [oracle.evaluate(arch) for arch in archs],
-        label=lambda evaluation: evaluation.top1,
-        blend=lambda mean, std, label: 0.25 * mean + 0.75 * label,
-    )
+class ByOracle(Rescoring):
+    """Evaluations by an oracle, whose word counts three quarters."""
+
+    def __init__(self, oracle: Oracle) -> None:
+        self._oracle = oracle
+
+    def evaluate(self, archs: list[Arch]) -> list[Evaluation]:
+        return [self._oracle.evaluate(arch) for arch in archs]
+
+    def label(self, evaluation: Evaluation) -> float:
+        return evaluation.top1
+
+    def blend(self, mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:
+        return 0.25 * mean + 0.75 * label
 
 
 def make(kind: str, space: SearchSpace, seed: int = 0) -> Searcher:
@@ -140,7 +148,7 @@ def test_budgets_and_rescoring(kind: str, tmp_path: Path) -> None:
     oracle, seen = Oracle(), []
     result = run_search(
         FULL, make(kind, FULL), predict=predict, metrics=METRICS, config=CONFIG, seed=0,
-        folder=tmp_path, rescoring=rescoring(oracle),
+        folder=tmp_path, rescoring=ByOracle(oracle),
         progress=lambda done, total, note="": seen.append((done, total)),
     )  # fmt: skip
     assert result.n_proposals == CONFIG.n_predictions
@@ -165,7 +173,7 @@ def test_evaluations_are_spread_over_the_search(tmp_path: Path) -> None:
     oracle, spent = Oracle(), []
     run_search(
         FULL, make("evolution", FULL), predict=predict, metrics=METRICS, config=CONFIG, seed=0,
-        folder=tmp_path, rescoring=rescoring(oracle),
+        folder=tmp_path, rescoring=ByOracle(oracle),
         progress=lambda done, total, note="": spent.append(oracle.n_runs),
     )  # fmt: skip
     assert spent == [10 * ((g + 1) // 3) // 7 for g in range(20)] + [10]
@@ -194,7 +202,7 @@ def test_resume_after_any_kill_ends_as_if_there_was_none(
 
         return run_search(
             FULL, make(kind, FULL), predict=predict, metrics=METRICS, config=config, seed=0,
-            folder=folder, rescoring=rescoring(oracle), progress=progress,
+            folder=folder, rescoring=ByOracle(oracle), progress=progress,
         )  # fmt: skip
 
     straight = search(tmp_path / "straight", Oracle())
@@ -293,7 +301,7 @@ def test_a_winner_exists_even_if_no_proposal_is_feasible(kind: str, tmp_path: Pa
     oracle = Oracle()
     result = run_search(
         FULL, make(kind, FULL), predict=predict, metrics=METRICS, config=config, seed=0,
-        folder=tmp_path, rescoring=rescoring(oracle),
+        folder=tmp_path, rescoring=ByOracle(oracle),
     )  # fmt: skip
     assert result.winner.arch == FULL.smallest()
     assert result.winner.supernet == oracle.journal[FULL.smallest()].top1
@@ -333,18 +341,19 @@ def test_seconds_bound_the_search_and_an_exhausted_space_ends_it(tmp_path: Path)
 
 def test_seconds_bound_evaluations_too_but_one_is_made(tmp_path: Path) -> None:
     """10 evaluations of a tenth of a second each; the clock stops them after three."""
+
+    class Slowly(ByOracle):
+        def evaluate(self, archs: list[Arch]) -> list[Evaluation]:
+            time.sleep(0.1 * len(archs))
+            return super().evaluate(archs)
+
     oracle = Oracle()
-
-    def slowly(archs: list[Arch]) -> list[Evaluation]:
-        time.sleep(0.1 * len(archs))
-        return [oracle.evaluate(arch) for arch in archs]
-
     for name, max_seconds, most in (("some", 0.3, 4), ("one", 1e-9, 1)):
         before = oracle.n_runs
         result = run_search(
             FULL, make("evolution", FULL), predict=predict, metrics=METRICS, seed=0,
             config=CONFIG.model_copy(update={"max_seconds": max_seconds, "n_predictions": 64}),
-            folder=tmp_path / name, rescoring=replace(rescoring(oracle), evaluate=slowly),
+            folder=tmp_path / name, rescoring=Slowly(oracle),
         )  # fmt: skip
         assert 1 <= result.n_evaluations <= most
         assert oracle.n_runs - before <= most
@@ -376,3 +385,11 @@ def test_result_holds_no_clock(tmp_path: Path) -> None:
         for name in ("one", "two")
     )  # fmt: skip
     assert one == two != replace(one, name="other")
+
+
+def test_a_search_without_forecasts_needs_evaluations_that_teach_some(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="learns"):
+        run_search(
+            FULL, make("random", FULL), predict=None, metrics=METRICS, config=CONFIG, seed=0,
+            folder=tmp_path, rescoring=ByOracle(Oracle()),
+        )  # fmt: skip

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwnas.controller.archive import Archive
-from hwnas.controller.hashing import CodeIndex
+from hwnas.controller.archive import Archive, CodeIndex
 from hwnas.controller.record_log import append_records, read_records
 from hwnas.core.errors import UserError
 from hwnas.spaces import mobilenet_tiny
@@ -64,7 +63,7 @@ def test_known_archs_are_not_described_again() -> None:
 
 def test_numbers_are_those_of_a_dict() -> None:
     """Small codes, so that batches repeat each other and themselves, through several growths."""
-    random, index = np.random.default_rng(0), CodeIndex(4)
+    random, index = np.random.default_rng(0), CodeIndex()
     known: dict[tuple[int, ...], int] = {}
     for size in random.integers(0, 400, size=100):
         codes = random.integers(0, 12, size=(size, 4)).astype(np.int16)
@@ -76,9 +75,6 @@ def test_numbers_are_those_of_a_dict() -> None:
         assert new.tolist() == expected_new
         assert rows.tolist() == [known[key] for key in keys]
     assert len(index) == len(known) > 8000
-    strangers = np.array([[20, 0, 0, 0], [0, 0, 0, 20]], dtype=np.int16)
-    assert index.find(strangers).tolist() == [-1, -1]
-    np.testing.assert_array_equal(index.find(index.codes), np.arange(len(index)))
 
 
 def test_columns_are_read_only() -> None:

@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from hwnas.controller.config import SearchConfig
 from hwnas.controller.constraints import _descend, metric_key, price, ratios, reach, resolve
+from hwnas.controller.sections import SearchConfig
 from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Constraint, FloatArray

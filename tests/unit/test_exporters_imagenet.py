@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from hwnas.exporters import REGISTRY
+from hwnas.exporters.formats import exporter
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.nets.proxyless_weights import read_proxyless
 from hwnas.nets.subnet import definition_of
@@ -58,14 +59,12 @@ def test_published_accuracy_survives_every_format(
         if REGISTRY.describe(format).missing:
             print(f"{format}: not installed, left out")
             continue
-        module = REGISTRY.load(format)
-        config = module.Config(**({"capability": "8.9"} if format == "tensorrt_rtx" else {}))
-        files = module.build(config).export(
-            model, input_shape=(3, px, px), folder=tmp_path, images=images
-        )
-        precision = module.describe(config, files).precision
+        settings = {"capability": "8.9"} if format == "tensorrt_rtx" else {}
+        one = exporter(format, **settings)
+        files = one.export(model, input_shape=(3, px, px), folder=tmp_path, images=images)
+        precision = one.describe(files).precision
         try:
-            found = module.open_model(files[0]).logits(images, 16).argmax(1)
+            found = one.open_model(files[0]).logits(images, 16).argmax(1)
         except CannotRunHere:
             continue
         lost = hits - int((found == labels).sum())

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwnas.controller.config import SearchConfig
 from hwnas.controller.controller import run_search
 from hwnas.controller.remeasure import Closing, close_on_devices
 from hwnas.controller.result import SearchResult
+from hwnas.controller.sections import SearchConfig
 from hwnas.interfaces import Constraint, CostMetric, FloatArray, SearcherContext
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.samples import Timing

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwnas.controller.config import SearchConfig
 from hwnas.controller.controller import run_search
 from hwnas.controller.result import SearchResult
+from hwnas.controller.sections import SearchConfig
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Constraint, FloatArray, PredictorContext, SearcherContext
 from hwnas.pipeline.costs import cost_metrics
-from hwnas.pipeline.evaluators import TabularEvaluator, tabular_rescoring
+from hwnas.pipeline.evaluators import TabularEvaluator, TabularRescoring
 from hwnas.predictors import ridge
 from hwnas.predictors.records import Records
 from hwnas.searchers import policy_gradient
@@ -59,7 +59,7 @@ def search(folder: Path, seed: int = 0, kill_at: float = np.inf) -> SearchResult
         config=CONFIG,
         seed=seed,
         folder=folder,
-        rescoring=tabular_rescoring(
+        rescoring=TabularRescoring(
             half(), SPACE, lambda: ridge.build(ridge.Config(), PredictorContext(SPACE, seed))
         ),
         progress=progress,
@@ -129,7 +129,7 @@ def test_constraints_that_no_recorded_arch_meets_are_explained(tmp_path: Path) -
             config=CONFIG,
             seed=0,
             folder=tmp_path,
-            rescoring=tabular_rescoring(
+            rescoring=TabularRescoring(
                 rich, SPACE, lambda: ridge.build(ridge.Config(), PredictorContext(SPACE, 0))
             ),
         )

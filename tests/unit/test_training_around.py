@@ -17,15 +17,15 @@ from hwnas.interfaces import SamplerContext
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces import mobile
 from hwnas.spaces.lowering import lower
-from hwnas.training.config import (
-    AverageConfig,
-    RankingConfig,
-    TeacherConfig,
-)
 from hwnas.training.curves import CollapseWatch
 from hwnas.training.loop import train_supernet
 from hwnas.training.precision import Precision, pick_device
 from hwnas.training.samplers import attentive, policy, progressive, sandwich, uniform
+from hwnas.training.sections import (
+    AverageConfig,
+    RankingConfig,
+    TeacherConfig,
+)
 from hwnas.training.step import SupernetStep
 from hwnas.training.teacher import load_teacher
 from hwnas.training.tensorboard import scalars, tensorboard_rows

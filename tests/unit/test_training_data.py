@@ -12,9 +12,9 @@ from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.interfaces import DatasetContext
-from hwnas.training.config import TrainConfig
 from hwnas.training.data import batches_from, stratified_split
 from hwnas.training.datasets import digits
+from hwnas.training.sections import TrainConfig
 
 
 def test_split_is_a_partition_with_every_class_at_its_share():
@@ -114,7 +114,7 @@ def test_a_batch_larger_than_the_data_is_an_error_not_an_endless_loop():
 def test_configs_and_variants_import_no_torch():
     code = """
 import sys
-from hwnas.training.config import FinetuneConfig, LabelConfig, TrainConfig
+from hwnas.training.sections import FinetuneConfig, LabelConfig, TrainConfig
 from hwnas.training import datasets, samplers
 for registry in (datasets.REGISTRY, samplers.REGISTRY):
     for name in registry.names:

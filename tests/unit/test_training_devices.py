@@ -13,17 +13,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hwnas.nets.supernet import Supernet
-from hwnas.training import alone
-from hwnas.training.alone import AloneEvaluator, training_seconds
-from hwnas.training.config import (
+from hwnas.training.evaluate import SupernetEvaluator
+from hwnas.training.finetune import TeacherSubnet, finetune
+from hwnas.training.loop import train_supernet
+from hwnas.training.samplers import attentive, policy, uniform
+from hwnas.training.sections import (
     CalibrationConfig,
     FinetuneConfig,
     RankingConfig,
 )
-from hwnas.training.evaluate import SupernetEvaluator
-from hwnas.training.finetune import Teacher, finetune
-from hwnas.training.loop import train_supernet
-from hwnas.training.samplers import attentive, policy, uniform
+from hwnas.training.standalone import StandaloneEvaluator, training_seconds
 from tests.training import DATA, METRICS, SPACE, recipe
 
 CPU, OTHER = torch.device("cpu"), torch.device("meta")
@@ -96,7 +95,7 @@ def test_subnets_are_scored_and_tuned_where_the_supernet_is(device):
         DATA,
         FinetuneConfig(epochs=1, batch_size=32, calibration=CALIBRATION),
         px=8,
-        teacher=Teacher(teacher, 10),
+        teacher=TeacherSubnet(teacher, 10),
         seed=0,
     )
     assert devices_of(tuned) == {device}
@@ -105,10 +104,10 @@ def test_subnets_are_scored_and_tuned_where_the_supernet_is(device):
 def test_archs_are_trained_alone_where_they_are_told(device, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        alone, "finetune", lambda model, *a, **k: seen.append(devices_of(model)) or
+        standalone, "finetune", lambda model, *a, **k: seen.append(devices_of(model)) or
         finetune(model, *a, **k),
     )  # fmt: skip
     recipe = FinetuneConfig(epochs=1, batch_size=32, distillation=0, calibration=CALIBRATION)
-    scorer = AloneEvaluator(SPACE, DATA, recipe, seed=0, checkpoints=tmp_path, device=device)
+    scorer = StandaloneEvaluator(SPACE, DATA, recipe, seed=0, checkpoints=tmp_path, device=device)
     assert scorer.evaluate(SPACE.smallest()).source == "trained" and seen == [{device}]
     assert training_seconds(SPACE, DATA, recipe, [SPACE.smallest()], device) > 0

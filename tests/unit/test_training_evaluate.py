@@ -11,10 +11,10 @@ from hwnas.nets.bn import recalibrate
 from hwnas.nets.extract import extract
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces import mobilenet_tiny
-from hwnas.training.config import CalibrationConfig
 from hwnas.training.datasets import digits
 from hwnas.training.evaluate import SupernetEvaluator, evaluate
 from hwnas.training.images import resize
+from hwnas.training.sections import CalibrationConfig
 
 SPACE = mobilenet_tiny.build(
     mobilenet_tiny.Config(resolutions=(8, 10), width_mult=0.25), num_classes=10

@@ -9,12 +9,12 @@ from hwnas.nets.bn import recalibrate
 from hwnas.nets.extract import extract
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces import mobilenet_tiny
-from hwnas.training.config import CalibrationConfig, FinetuneConfig, OptimizerConfig
 from hwnas.training.datasets import digits
 from hwnas.training.evaluate import SupernetEvaluator, evaluate
-from hwnas.training.finetune import Teacher, finetune
+from hwnas.training.finetune import TeacherSubnet, finetune
 from hwnas.training.images import resize
 from hwnas.training.losses import soft_cross_entropy
+from hwnas.training.sections import CalibrationConfig, FinetuneConfig, OptimizerConfig
 
 SPACE = mobilenet_tiny.build(
     mobilenet_tiny.Config(resolutions=(8, 10), width_mult=0.25), num_classes=10
@@ -24,7 +24,7 @@ CALIBRATION = CalibrationConfig(batch_size=64)
 CONFIG = FinetuneConfig(epochs=2, batch_size=256, calibration=CALIBRATION)
 SUPERNET = Supernet(SPACE, seed=0)
 MODEL = extract(SUPERNET, SPACE.smallest())
-TEACHER = Teacher(
+TEACHER = TeacherSubnet(
     SupernetEvaluator(SUPERNET, DATA, CALIBRATION, seed=0).network(SPACE.largest()), px=10
 )
 

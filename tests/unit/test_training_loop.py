@@ -11,11 +11,11 @@ from hwnas.core.errors import UserError
 from hwnas.interfaces import DatasetContext
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces import mobilenet_tiny
-from hwnas.training.config import CalibrationConfig, OptimizerConfig, TrainConfig
 from hwnas.training.curves import curve_archs
 from hwnas.training.datasets import digits
 from hwnas.training.loop import train_supernet
 from hwnas.training.samplers import sandwich
+from hwnas.training.sections import CalibrationConfig, OptimizerConfig, TrainConfig
 
 SPACE = mobilenet_tiny.build(
     mobilenet_tiny.Config(resolutions=(8, 10), width_mult=0.25), num_classes=10

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from hwnas.core.errors import UserError
-from hwnas.training.config import OptimizerConfig
 from hwnas.training.losses import soft_cross_entropy
 from hwnas.training.optim import Stepper
+from hwnas.training.sections import OptimizerConfig
 
 
 def net():

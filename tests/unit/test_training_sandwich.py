@@ -8,7 +8,7 @@ import torch
 from hwnas.spaces import mobilenet_tiny
 from hwnas.training.images import resize
 from hwnas.training.losses import distillation
-from hwnas.training.sandwich import sandwich_step
+from hwnas.training.sandwich import SandwichSettings, sandwich_step
 
 SPACE = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(8, 12)), num_classes=5)
 SMALL = SPACE.restrict({"resolution": (8,)}).largest()
@@ -39,7 +39,7 @@ def batch():
 
 def test_losses_are_the_closed_form():
     model, (x, y) = StandIn(), batch()
-    losses = sandwich_step(model, x, y, ARCHS, label_smoothing=0.1)
+    losses = sandwich_step(model, x, y, ARCHS, SandwichSettings(label_smoothing=0.1))
     with torch.no_grad():
         log_p = [model(resize(x, px), arch).log_softmax(1) for px, arch in zip((12, 8, 8), ARCHS)]
     targets = torch.full((6, 5), 0.1 / 5)
@@ -72,14 +72,14 @@ def test_gradients_accumulate():
 def test_one_forward_per_arch_and_noise_on_the_first_alone():
     model, (x, y) = StandIn(), batch()
     rng = torch.Generator()
-    sandwich_step(model, x, y, ARCHS, rng=rng, dropout=0.2, drop_path=0.1)
+    sandwich_step(model, x, y, ARCHS, SandwichSettings(dropout=0.2, drop_path=0.1), rng=rng)
     assert model.calls == [(12, rng, 0.2, 0.1), (8, None, 0.0, 0.0), (8, None, 0.0, 0.0)]
 
 
 def test_temperature_softens_the_students_only():
     model, (x, y) = StandIn(), batch()
     warmer = distillation("soft_cross_entropy", temperature=2.0)
-    warm = sandwich_step(model, x, y, ARCHS, distill=warmer)
+    warm = sandwich_step(model, x, y, ARCHS, SandwichSettings(distill=warmer))
     cold = sandwich_step(model, x, y, ARCHS)
     assert warm[0] == pytest.approx(cold[0])
     with torch.no_grad():

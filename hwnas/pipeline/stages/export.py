@@ -16,9 +16,10 @@ from hwnas.core.errors import CheckFailed
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump
 from hwnas.exporters import REGISTRY as EXPORTERS
-from hwnas.exporters.manifest import InputSpec, ModelFile
+from hwnas.exporters.manifest import InputSpec
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
+from hwnas.interfaces import Exporter
 from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.outcomes import Exported
 from hwnas.pipeline.project import Project, task
@@ -93,20 +94,20 @@ def _export_arch(project: Project, arch: Arch, formats: list[Any]) -> list[Expor
     calibration = _training_images(project, px) if is_calibrated else None
     found = []
     for config in sorted(formats, key=lambda config: config.name != "onnx"):
-        module = EXPORTERS.load(config.name)
-        files = module.build(config).export(
+        exporter: Exporter = EXPORTERS.load(config.name).build(config)
+        files = exporter.export(
             model,
             input_shape=images.shape[1:],
             folder=folder,
             metadata=_card(project, arch),
             images=calibration,
         )
-        described: ModelFile = module.describe(config, files)
+        described = exporter.describe(files)
         report, not_run = None, ""
         try:
             report = compare_batches(
                 expected,
-                module.open_model(files[0], threads=project.config.threads),
+                exporter.open_model(files[0], threads=project.config.threads),
                 images,
                 file=files[0].name,
                 batches=project.config.verify.parity_batches,

@@ -62,7 +62,7 @@ def finetune_all(project: Project, progress: Progress) -> None:
     from hwnas.nets.bn import recalibrate
     from hwnas.nets.extract import extract
     from hwnas.training.checkpoint import weights_bytes
-    from hwnas.training.finetune import Teacher, finetune
+    from hwnas.training.finetune import TeacherSubnet, finetune
     from hwnas.training.images import resize
 
     space, config, data = project.space, project.config.finetune, project.data
@@ -80,7 +80,7 @@ def finetune_all(project: Project, progress: Progress) -> None:
     calibration = data.calibration_batches(
         config.calibration.n_batches, config.calibration.batch_size
     )
-    teacher = Teacher(
+    teacher = TeacherSubnet(
         recalibrate(
             extract(supernet, space.largest()), [resize(x, teacher_px) for x in calibration]
         ),

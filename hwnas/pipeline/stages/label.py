@@ -103,7 +103,7 @@ def label_trained(project: Project, progress: Progress) -> None:
 
 def measured_trained_cost(project: Project) -> str:
     """What stage `label/trained` still takes: images, and minutes from timed training steps."""
-    from hwnas.training.alone import images_seen, training_seconds
+    from hwnas.training.standalone import images_seen, training_seconds
 
     recipe, n_ranks = project.config.label.trained.recipe, project.ranks.size
     known = alone_evaluator(project, recipe, project.files.label_steps, silent)

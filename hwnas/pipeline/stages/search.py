@@ -21,10 +21,10 @@ from hwnas.pipeline.costs import prices
 from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.evaluators import (
     JournaledEvaluator,
+    TabularRescoring,
     evaluator,
     score_all,
     scores_of,
-    tabular_rescoring,
 )
 from hwnas.pipeline.predictor import blend_for, build_predictor, load_predictor
 from hwnas.pipeline.project import Project, task
@@ -174,14 +174,28 @@ def _scoring(project: Project) -> tuple[Predict | None, Rescoring]:
             num_classes=project.space.macro.num_classes,
         )
         records = source.records(chosen.target)
-        return None, tabular_rescoring(records, project.space, lambda: build_predictor(project))
-    scorer = evaluator(project)
-    return load_predictor(project).predict, Rescoring(
-        evaluate=lambda archs: evaluate_together(project, scorer, archs),
-        label=lambda evaluation: float(scores_of([evaluation])[0]),
-        blend=blend_for(project),
-        at_once=project.ranks.size,
-    )
+        return None, TabularRescoring(records, project.space, lambda: build_predictor(project))
+    return load_predictor(project).predict, _SupernetRescoring(project)
+
+
+class _SupernetRescoring(Rescoring):
+    """Evaluations with the supernet's weights by all ranks, blended with the forecast."""
+
+    def __init__(self, project: Project) -> None:
+        self._project, self._evaluator = project, evaluator(project)
+        self._blend, self.at_once = blend_for(project), project.ranks.size
+
+    def evaluate(self, archs: list[Arch]) -> list[Evaluation]:
+        """Journaled evaluations on the validation split."""
+        return evaluate_together(self._project, self._evaluator, archs)
+
+    def label(self, evaluation: Evaluation) -> float:
+        """Minus the log of the validation loss."""
+        return float(scores_of([evaluation])[0])
+
+    def blend(self, mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:
+        """As held-out archs decided."""
+        return self._blend(mean, std, label)
 
 
 def _retime(

@@ -11,7 +11,7 @@ from hwnas.core.store import file_hash, write_bytes
 from hwnas.pipeline.costs import cost_metrics, require_reachable
 from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.project import Project, task
-from hwnas.training.config import KEEPING
+from hwnas.training.sections import KEEPING
 
 __all__ = ["latency_devices", "stage", "train"]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hwnas.core.progress import Progress
-from hwnas.exporters import REGISTRY as EXPORTERS
+from hwnas.exporters.formats import open_model
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
 from hwnas.measure.profile import Timings, time_models
@@ -164,8 +164,8 @@ def _test_top1(project: Project, arch: Arch) -> dict[str, tuple[float, int]]:
     found = {}
     for one in project.files.read_exports()[arch.key]:
         if one.parity is not None:
-            opened = EXPORTERS.load(one.model.format).open_model(
-                folder / one.files[0], threads=project.config.threads
+            opened = open_model(
+                one.model.format, folder / one.files[0], threads=project.config.threads
             )
             top1 = float((opened.logits(x).argmax(axis=1) == labels).mean())
             found[one.model.format] = top1, len(labels)

@@ -1,4 +1,4 @@
-"""Accuracy of archs that are trained alone, from fresh weights: dear, and the truth."""
+"""Stand-alone accuracy: every arch is trained from fresh weights. Expensive ground truth."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import SearchSpace
-from hwnas.training.config import FinetuneConfig
 from hwnas.training.data import placed
 from hwnas.training.evaluate import EVAL_BATCH, evaluate
 from hwnas.training.finetune import finetune
 from hwnas.training.images import resize
 from hwnas.training.precision import CPU, place, wait_for
+from hwnas.training.sections import FinetuneConfig
 
-__all__ = ["AloneEvaluator", "images_seen", "training_seconds"]
+__all__ = ["StandaloneEvaluator", "images_seen", "training_seconds"]
 
 N_WARM_UP, N_TIMED = 1, 3  # steps
 
 
-class AloneEvaluator:
-    """An `Evaluator` that trains every arch it is asked for by one recipe, on the labels alone.
+class StandaloneEvaluator:
+    """An `Evaluator` that trains every arch from fresh weights by one recipe, without a teacher.
 
     Args:
         space: of the archs.
@@ -96,9 +96,10 @@ def training_seconds(
     archs: list[Arch],
     device: torch.device = CPU,
 ) -> float:
-    """Forecast of the time to train archs one after the other, here and now, in fp32.
+    """Estimates the seconds to train archs one after the other on this machine, in fp32.
 
-    From timed steps of the cheapest and the dearest; between them by MACs.
+    A few steps of the cheapest and the most expensive arch (by MACs) are timed; the others are
+    interpolated by MACs.
     """
     macs = cost(space, space.codes(archs), "macs").astype(np.float64)
     ends = int(macs.argmin()), int(macs.argmax())

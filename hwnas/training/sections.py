@@ -217,9 +217,9 @@ class FinetuneConfig(StrictModel):
 
 
 class TrainedLabelConfig(StrictModel):
-    """Labels of archs that are trained alone, from fresh weights: dear, few, and the truth."""
+    """Labels from stand-alone training: expensive, few, and the ground truth."""
 
-    n: Annotated[int, Field(ge=0, description="random archs that are trained alone; 0: none")] = 0
+    n: Annotated[int, Field(ge=0, description="random archs trained stand-alone; 0: none")] = 0
     recipe: FinetuneConfig = Field(
         default=FinetuneConfig(epochs=30, distillation=0.0), description="without a teacher"
     )

@@ -1,0 +1,121 @@
+"""What all formats share: the network that is exported, how files are written, common settings.
+
+A format is one file: a `Config`, and a `Format` that says what its files contain, how a bundle
+describes them and how they are opened.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from hwnas.core.config import StrictModel
+from hwnas.core.store import write_bytes
+from hwnas.exporters.float_graph import OPSET, float_graph
+from hwnas.exporters.manifest import ModelFile
+from hwnas.exporters.opened import Images, OpenModel, onnxruntime_model
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+__all__ = ["BatchConfig", "Format", "OnnxConfig", "OnnxRuntimeFormat", "Source"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trained network and all that a format may use; fields as in `interfaces.Exporter.export`.
+
+    `folder` is where the files will be, and where files of other formats may be already.
+    """
+
+    model: torch.nn.Module
+    input_shape: tuple[int, ...]
+    folder: Path
+    metadata: Mapping[str, str]
+    images: Images | None
+
+    def graph(self, *, opset: int = OPSET, dynamic_batch: bool = True) -> onnx.ModelProto:
+        """The network as an fp32 ONNX graph, see `float_graph`."""
+        return float_graph(
+            self.model,
+            input_shape=self.input_shape,
+            folder=self.folder,
+            metadata=self.metadata,
+            opset=opset,
+            dynamic_batch=dynamic_batch,
+        )
+
+
+class Format(ABC):
+    """An `interfaces.Exporter` that needs three methods; files are written whole or not at all."""
+
+    def export(
+        self,
+        model: torch.nn.Module,
+        *,
+        input_shape: Sequence[int],
+        folder: Path,
+        metadata: Mapping[str, str] | None = None,
+        images: Images | None = None,
+    ) -> tuple[Path, ...]:
+        """See `interfaces.Exporter`.
+
+        Raises:
+            UserError: the format cannot express the network, or a file cannot be written.
+        """
+        folder = Path(folder)
+        source = Source(model, tuple(input_shape), folder, metadata or {}, images)
+        files = {folder / name: content for name, content in self.contents(source).items()}
+        for path, content in reversed(files.items()):  # the model last: never without its facts
+            write_bytes(path, content)
+        return tuple(files)
+
+    @abstractmethod
+    def contents(self, source: Source) -> dict[str, bytes]:
+        """Content of every file by its name, the model first.
+
+        Raises:
+            UserError: the format cannot express the network.
+        """
+
+    @abstractmethod
+    def describe(self, files: Sequence[Path]) -> ModelFile:
+        """See `interfaces.Exporter`."""
+
+    @abstractmethod
+    def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
+        """See `interfaces.Exporter`."""
+
+
+class OnnxRuntimeFormat(Format):
+    """A format that ONNX Runtime runs."""
+
+    def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
+        """The file in ONNX Runtime on the CPU, see `opened.onnxruntime_model`."""
+        return onnxruntime_model(path, threads=threads)
+
+
+class BatchConfig(StrictModel):
+    """Settings of a format with a batch axis."""
+
+    name: str
+    dynamic_batch: bool = Field(True, description="any batch size; otherwise exactly 1")
+
+    @property
+    def batch(self) -> int | None:
+        """The only batch size; None: any."""
+        return None if self.dynamic_batch else 1
+
+
+class OnnxConfig(BatchConfig):
+    """Settings of an ONNX graph."""
+
+    opset: Annotated[int, Field(ge=18, le=23, description="ONNX operator set of the target")] = (
+        OPSET
+    )

@@ -1,0 +1,141 @@
+"""Formats by name: export a network to one, open a file of one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwnas.core.config import build_model
+from hwnas.core.errors import CheckFailed, UserError
+from hwnas.core.rng import rng
+from hwnas.exporters import REGISTRY
+from hwnas.exporters.opened import CannotRunHere, Images, OpenModel
+from hwnas.exporters.parity import compare_batches, torch_logits
+from hwnas.interfaces import Exporter
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["export", "exporter", "open_model"]
+
+log = logging.getLogger(__name__)
+
+N_CHECKED = 16  # images on which file and network are compared
+BATCHES = (1, 2, 8)
+
+
+def exporter(format: str, **settings: Any) -> Exporter:
+    """The exporter of a format, with the settings of its `Config`.
+
+    Raises:
+        UserError: an unknown format or setting, or a package that is not installed.
+    """
+    module = REGISTRY.load(format)
+    data = {"name": format, **settings}
+    found: Exporter = module.build(
+        build_model(module.Config, data, where=f"settings of the format {format}")
+    )
+    return found
+
+
+def export(
+    network: torch.nn.Module,
+    format: str,
+    folder: Path | str,
+    *,
+    images: Images | None = None,
+    metadata: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> tuple[Path, ...]:
+    """Write a trained network in one format and check that the file computes the same.
+
+    Args:
+        network: a subnet in eval mode, BN recalibrated; any other network needs `images`.
+        format: a name of `hwnas list exporters`.
+        folder: where the files go; formats that start from ONNX use the `model.onnx` in it.
+        images: float32 [n, C, H, W], normalised training images: `int8` calibrates on them, and
+            the first 16 are compared. Without them the comparison uses noise.
+        metadata: facts that are kept inside the file where the format can.
+        settings: of the format, such as `dynamic_batch=False`.
+
+    Returns:
+        Paths of the files, the model first.
+
+    Raises:
+        UserError: a setting is wrong, the network is in training mode or has no known input shape,
+            or the format cannot express it.
+        CheckFailed: an fp32 file computes something else. A file of lower precision that differs
+            by more than its format may is logged as a warning.
+    """
+    from hwnas.nets.subnet import input_shape_of
+
+    if network.training:
+        raise UserError(
+            "the network is in training mode",
+            expected="a network in eval mode with BN statistics of its own",
+            found=type(network).__name__,
+            fix="hwnas.nets.bn.recalibrate(network, batches), or network.eval()",
+        )
+    chosen = exporter(format, **settings)
+    shape = input_shape_of(network) if images is None else images.shape[1:]
+    files = chosen.export(
+        network, input_shape=shape, folder=Path(folder), metadata=metadata, images=images
+    )
+    if images is None:
+        noise = rng(0, "exporters/parity").standard_normal((N_CHECKED, *shape))
+        images = noise.astype(np.float32)
+    _check(chosen, files, network, images[:N_CHECKED])
+    return files
+
+
+def open_model(format: str, path: Path, *, threads: int = 1) -> OpenModel:
+    """A file of a format in its runtime on this host.
+
+    Raises:
+        UserError: the file is damaged or not of this format.
+        CannotRunHere: the format is unknown, or its runtime or hardware is not on this host.
+    """
+    if format not in REGISTRY.names:
+        raise CannotRunHere("this hwnas does not know the format", found=format)
+    variant = REGISTRY.describe(format)
+    if variant.missing:
+        names = ", ".join(variant.missing)
+        raise CannotRunHere(f"{names} is not installed", fix=variant.install)
+    return exporter(format).open_model(path, threads=threads)
+
+
+def _check(
+    exporter: Exporter, files: tuple[Path, ...], network: torch.nn.Module, images: Images
+) -> None:
+    """Compare file and network on images; see `export`."""
+    described = exporter.describe(files)
+    try:
+        opened = exporter.open_model(files[0])
+    except CannotRunHere as error:
+        log.warning("%s is not checked: %s", files[0].name, str(error).splitlines()[0])
+        return
+    report = compare_batches(
+        torch_logits(network, images),
+        opened,
+        images,
+        file=files[0].name,
+        batches=[batch for batch in BATCHES if batch <= len(images)],
+        tolerance=described.parity_tolerance,
+        min_agreement=described.min_agreement,
+    )
+    if report.passed:
+        return
+    found = f"{report.worst:.1e} of the largest logit, equal top-1 on {report.agreement:.1%}"
+    if described.precision != "fp32":
+        log.warning("%s differs from the torch network by %s", files[0].name, found)
+        return
+    raise CheckFailed(
+        "the exported file does not compute what its torch network computes",
+        expected=f"at most {report.tolerance:.0e}, equal top-1 on {report.min_agreement:.1%}",
+        found=found,
+        where=files[0],
+    )
