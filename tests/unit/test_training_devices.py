@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hwnas.nets.supernet import Supernet
+from hwnas.training import standalone
 from hwnas.training.evaluate import SupernetEvaluator
 from hwnas.training.finetune import TeacherSubnet, finetune
 from hwnas.training.loop import train_supernet
