@@ -88,15 +88,9 @@ def finetune(
         if store is not None and (step + 1) % steps_per_epoch == 0:
             store.save(step + 1, student, stepper.optimizer, precision.state())
         progress(step + 1, n_steps, f"loss {loss.item():.3f}")
-    return recalibrate(
-        student,
-        [
-            resize(x, px)
-            for x in data.calibration_batches(
-                config.calibration.n_batches, config.calibration.batch_size
-            )
-        ],
-    )
+    calibration = config.calibration
+    images = data.calibration_batches(calibration.n_batches, calibration.batch_size)
+    return recalibrate(student, [resize(x, px) for x in images])
 
 
 def _loss(

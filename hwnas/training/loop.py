@@ -61,7 +61,7 @@ def train_supernet(
         data: its training images; the curves use the first `curve_images` of validation.
         config: the recipe.
         seed: of arch choices, dropout and drop-path.
-        checkpoints: folder of this training alone.
+        checkpoints: folder of this training only.
         on_metrics: gets a JSON-ready row every `curve_every` steps: step, lr, the mean loss per
             slot of the sampler since the last row (and `ranking`, of its pairs), per curve `top1`
             and `val_loss`, and which of them have `collapsed`, if any. After a resume, rows of
@@ -69,8 +69,8 @@ def train_supernet(
         progress: steps done, with the last row's accuracies.
         metrics: prices by metric key (`macs`, `latency_ms@device`) for samplers and priors.
         device: where to train.
-        ranks: the processes that train together: all run the same archs, each on its part of every
-            batch; rank 0 alone writes checkpoints and rows.
+        ranks: processes that train together: all run the same archs, each on its part of every
+            batch; only rank 0 writes checkpoints and rows.
 
     Returns:
         The supernet to use: `supernet`, or its moving average where `config.ema` asks for one.
@@ -83,57 +83,98 @@ def train_supernet(
     run_step = supernet_step(
         supernet, data, config, seed=seed, metrics=metrics, precision=precision, ranks=ranks
     )
-    trials = Trials(run_step, data, config.batch_size)
-    stepper = Stepper(supernet, config.optimizer, n_steps=config.steps, scaler=precision.scaler)
-    ema = None
-    if config.ema is not None:
-        ema = ModelEmaV3(supernet, config.ema.decay, use_warmup=config.ema.warmup)
-    average: Supernet | None = None if ema is None else ema.module.train()
-    used = supernet if average is None else average
-    store = Checkpoints(checkpoints, _identity(data, run_step), config.keep_last)
-    restored = store.restore(supernet, stepper.optimizer, average=average)
-    start, state = 0, _State()
-    if restored is not None:
-        start = restored[0]
-        state = _State.of(restored[1], run_step)
-    curves = SupernetEvaluator(
-        used, data, config.calibration, seed=seed, n_images=config.curve_images
+    training = _Training(run_step, data, checkpoints, on_metrics)
+    ranks.align(training.start, supernet.parameters())
+    progress(training.start, config.steps, training.note)
+    batches = batches_from(
+        data, config.batch_size, training.start, rank=ranks.rank, n_ranks=ranks.size
     )
-    watch = CollapseWatch(curves.chance, curves.n_images, state.peaks)
-    ranks.align(start, supernet.parameters())
-    progress(start, config.steps, state.note)
-    batches = batches_from(data, config.batch_size, start, rank=ranks.rank, n_ranks=ranks.size)
-    for step, (x, y) in enumerate(placed(islice(batches, config.steps - start), device), start):
-        trials.before(step)
-        stepper.start(step)
-        losses = run_step(step, x, y)
-        stepper.finish(
+    left = islice(batches, config.steps - training.start)
+    for step, (x, y) in enumerate(placed(left, device), training.start):
+        training.run(step, x, y)
+        if ranks.leads:
+            progress(step + 1, config.steps, training.note)
+    return training.used
+
+
+class _Training:
+    """A training under way: step, optimiser and moving average, curves and checkpoints.
+
+    Continues from the last checkpoint: `start` is the first step to run. `used` is the network that
+    curves, best weights and the caller get.
+    """
+
+    def __init__(
+        self,
+        run_step: SupernetStep,
+        data: DataModule,
+        checkpoints: Path,
+        on_metrics: Callable[[dict[str, Any]], None],
+    ) -> None:
+        config, supernet = run_step.config, run_step.supernet
+        self._step, self._data, self._on_metrics = run_step, data, on_metrics
+        self._trials = Trials(run_step, data, config.batch_size)
+        self._stepper = Stepper(
+            supernet, config.optimizer, n_steps=config.steps, scaler=run_step.precision.scaler
+        )
+        self._ema: ModelEmaV3 | None = None
+        self._average: Supernet | None = None
+        if config.ema is not None:
+            self._ema = ModelEmaV3(supernet, config.ema.decay, use_warmup=config.ema.warmup)
+            self._average = self._ema.module.train()
+        self.used = supernet if self._average is None else self._average
+        self._store = Checkpoints(checkpoints, _identity(data, run_step), config.keep_last)
+        self.start, self._state = 0, _State()
+        restored = self._store.restore(supernet, self._stepper.optimizer, average=self._average)
+        if restored is not None:
+            self.start, self._state = restored[0], _State.of(restored[1], run_step)
+        self._curves = SupernetEvaluator(
+            self.used, data, config.calibration, seed=run_step.seed, n_images=config.curve_images
+        )
+        self._watch = CollapseWatch(self._curves.chance, self._curves.n_images, self._state.peaks)
+
+    @property
+    def note(self) -> str:
+        """Accuracies of the last row."""
+        return self._state.note
+
+    def run(self, step: int, x: torch.Tensor, y: torch.Tensor) -> None:
+        """One step of the optimiser; rows, best weights and checkpoint where they are due."""
+        config = self._step.config
+        self._trials.before(step)
+        self._stepper.start(step)
+        losses = self._step(step, x, y)
+        self._stepper.finish(
             [*losses.nets, *losses.pairs],
             step=step,
             nets=losses.names,
-            batch=_position(data, config, step),
+            batch=_position(self._data, config, step),
         )
-        if ema is not None:
-            ema.update(supernet, step=step)
+        if self._ema is not None:
+            self._ema.update(self._step.supernet, step=step)
+        if not self._step.ranks.leads:
+            return
         done = step + 1
-        if not ranks.leads:
-            continue
-        state.losses.append(losses)
+        self._state.losses.append(losses)
         if done % config.curve_every == 0 or done == config.steps:
-            row = _row(curves, supernet.space, done, stepper.lr, state.losses)
-            if collapsed := watch.check(done, config.steps, row["top1"]):
-                row["collapsed"] = collapsed
-            on_metrics(row)
-            state.losses, state.note = [], _note(row)
-            mean = float(np.mean(list(row["top1"].values())))
-            if config.keep_best and mean > state.best:
-                state.best = mean
-                store.save_best(used, {"step": str(done), "mean_top1": f"{mean:.4f}"})
+            self._report(done)
         if done % config.checkpoint_every == 0 or done == config.steps:
-            notes = state.plain(run_step)
-            store.save(done, supernet, stepper.optimizer, notes, average=average)
-        progress(done, config.steps, state.note)
-    return used
+            notes = self._state.plain(self._step)
+            model, optimizer = self._step.supernet, self._stepper.optimizer
+            self._store.save(done, model, optimizer, notes, average=self._average)
+
+    def _report(self, done: int) -> None:
+        """A row of metrics, and the best weights if these are."""
+        config, state = self._step.config, self._state
+        row = _row(self._curves, self.used.space, done, self._stepper.lr, state.losses)
+        if collapsed := self._watch.check(done, config.steps, row["top1"]):
+            row["collapsed"] = collapsed
+        self._on_metrics(row)
+        state.losses, state.note = [], _note(row)
+        mean = float(np.mean(list(row["top1"].values())))
+        if config.keep_best and mean > state.best:
+            state.best = mean
+            self._store.save_best(self.used, {"step": str(done), "mean_top1": f"{mean:.4f}"})
 
 
 @dataclass

@@ -66,8 +66,7 @@ def sandwich_step(
         weight: of this batch in the gradient, where several make one step.
 
     Returns:
-        The loss of every arch, in order, in nats; may be NaN or infinite, which is for the caller
-        to check before it steps.
+        The loss of every arch, in order, in nats; the caller checks that they are finite.
     """
     losses = []
     largest = supernet.space.largest()
