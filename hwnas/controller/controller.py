@@ -82,61 +82,96 @@ def run_search(
     scorer = Scorer(space, predict, metrics, limits, archive, rescoring, seed)
     scorer.rows(anchor)
     scorer.begin(min(config.n_initial, config.n_evaluations))
-    begin = time.monotonic() - done.seconds
-    generation, n_proposals = done.generation, done.n_proposals
-    saved, note, noted = time.monotonic(), "", -np.inf
+    search = _Search(searcher, config, metrics, limits, store, archive, scorer, done)
+    search.propose(progress)
+    return search.finish(progress)
 
-    end = np.inf if config.max_seconds is None else begin + config.max_seconds
 
-    def is_late() -> bool:
-        return time.monotonic() >= end
+class _Search:
+    """A search under way, from its last saved state `done` on."""
 
-    hurry = None if config.max_seconds is None else is_late
+    def __init__(
+        self,
+        searcher: Searcher,
+        config: SearchConfig,
+        metrics: Mapping[str, CostMetric],
+        limits: tuple[Limit, ...],
+        store: SearchFolder,
+        archive: Archive,
+        scorer: Scorer,
+        done: Progressed,
+    ) -> None:
+        self._searcher, self._config = searcher, config
+        self._metrics, self._limits = metrics, limits
+        self._store, self._archive, self._scorer = store, archive, scorer
+        self._generation, self._n_proposals = done.generation, done.n_proposals
+        self._begin = time.monotonic() - done.seconds
+        self._hurry = None if config.max_seconds is None else self._is_late
 
-    def save() -> None:
-        sizes, seconds = (len(archive), len(archive.evaluated)), time.monotonic() - begin
-        state = searcher.state()
-        store.save(archive, Progressed(*sizes, generation, n_proposals, seconds, state))
+    def propose(self, progress: Progress) -> None:
+        """Generations until a budget is spent or the searcher has nothing left to propose."""
+        config, archive = self._config, self._archive
+        saved, note, noted = time.monotonic(), "", -np.inf
+        n_shares = -(-config.n_generations // config.evaluate_every)
+        while self._n_proposals < config.n_predictions and not self._is_late():
+            n_left = config.n_predictions - self._n_proposals
+            codes = self._searcher.ask(min(config.generation_size, n_left))
+            if not len(codes):
+                break
+            self._tell(codes, self._scorer.rows(codes))
+            self._generation += 1
+            self._n_proposals += len(codes)
+            share = config.n_evaluations * (self._generation // config.evaluate_every) // n_shares
+            evaluated = self._scorer.evaluate_up_to(share, config.exploration, is_late=self._hurry)
+            if evaluated or time.monotonic() - saved >= SAVE_EVERY_S:
+                self._save()
+                saved = time.monotonic()
+            if time.monotonic() - noted >= NOTE_EVERY_S:
+                note, noted = _note(archive), time.monotonic()
+            progress(self._n_proposals, config.n_predictions, note)
+        self._save()
 
-    n_shares = -(-config.n_generations // config.evaluate_every)
-    while n_proposals < config.n_predictions and not is_late():
-        codes = searcher.ask(min(config.generation_size, config.n_predictions - n_proposals))
-        if not len(codes):
-            break
-        rows = scorer.rows(codes)
-        _tell(searcher, codes, rows, scorer, archive, config, limits)
-        generation, n_proposals = generation + 1, n_proposals + len(codes)
-        share = config.n_evaluations * (generation // config.evaluate_every) // n_shares
-        evaluated = scorer.evaluate_up_to(share, config.exploration, is_late=hurry)
-        if evaluated or time.monotonic() - saved >= SAVE_EVERY_S:
-            save()
-            saved = time.monotonic()
-        if time.monotonic() - noted >= NOTE_EVERY_S:
-            note, noted = _note(archive), time.monotonic()
-        progress(n_proposals, config.n_predictions, note)
+    def finish(self, progress: Progress) -> SearchResult:
+        """Spend what is left of the evaluations, and report the best archs."""
+        config, archive, searcher = self._config, self._archive, self._searcher
+        mode = self._scorer.rows(searcher.mode()) if isinstance(searcher, _HasMode) else None
+        self._scorer.evaluate_up_to(config.n_evaluations, is_late=self._hurry)
+        archive.append_to(self._store.path)
+        progress(config.n_predictions, config.n_predictions, _note(archive))
+        top = self._report(archive.top(config.top_k, among=self._scorer.eligible()))
+        return SearchResult(
+            name=config.name,
+            winner=top[0],
+            top=top,
+            fronts={key: self._report(archive.front(key)) for key in archive.cost_keys},
+            mode=None if mode is None else self._report(mode)[0],
+            limits={limit.key: limit.max for limit in self._limits},
+            n_generations=self._generation,
+            n_proposals=self._n_proposals,
+            n_predictions=len(archive),
+            n_evaluations=len(archive.evaluated),
+        )
 
-    save()
-    mode = scorer.rows(searcher.mode()) if isinstance(searcher, _HasMode) else None
-    scorer.evaluate_up_to(config.n_evaluations, is_late=hurry)
-    archive.append_to(store.path)
-    progress(config.n_predictions, config.n_predictions, _note(archive))
+    def _tell(self, codes: Codes, rows: Rows) -> None:
+        z = self._scorer.standardised(rows)
+        costs = {limit.key: self._archive.column(limit.key)[rows] for limit in self._limits}
+        over = ratios(self._limits, costs, len(z))
+        objectives: FloatArray = np.concatenate([-z[:, None], over], axis=1)
+        self._searcher.tell(codes, reward(self._config.reward, z, over), objectives)
 
-    def report(rows: Rows) -> tuple[Candidate, ...]:
-        return candidates(archive, rows, price(metrics, archive.column("codes")[rows]))
+    def _report(self, rows: Rows) -> tuple[Candidate, ...]:
+        priced = price(self._metrics, self._archive.column("codes")[rows])
+        return candidates(self._archive, rows, priced)
 
-    top = report(archive.top(config.top_k, among=scorer.eligible()))
-    return SearchResult(
-        name=config.name,
-        winner=top[0],
-        top=top,
-        fronts={key: report(archive.front(key)) for key in archive.cost_keys},
-        mode=None if mode is None else report(mode)[0],
-        limits={limit.key: limit.max for limit in limits},
-        n_generations=generation,
-        n_proposals=n_proposals,
-        n_predictions=len(archive),
-        n_evaluations=len(archive.evaluated),
-    )
+    def _save(self) -> None:
+        sizes = len(self._archive), len(self._archive.evaluated)
+        loop, seconds = (self._generation, self._n_proposals), time.monotonic() - self._begin
+        progressed = Progressed(*sizes, *loop, seconds, self._searcher.state())
+        self._store.save(self._archive, progressed)
+
+    def _is_late(self) -> bool:
+        limit = self._config.max_seconds
+        return limit is not None and time.monotonic() - self._begin >= limit
 
 
 def _tracked(metrics: Mapping[str, CostMetric], limits: tuple[Limit, ...]) -> tuple[str, ...]:
@@ -144,21 +179,6 @@ def _tracked(metrics: Mapping[str, CostMetric], limits: tuple[Limit, ...]) -> tu
     constrained = {limit.key for limit in limits}
     kept = [key for key in metrics if key in constrained or key.startswith("latency_ms@")]
     return tuple(kept or [key for key in metrics if key == "macs"])
-
-
-def _tell(
-    searcher: Searcher,
-    codes: Codes,
-    rows: Rows,
-    scorer: Scorer,
-    archive: Archive,
-    config: SearchConfig,
-    limits: tuple[Limit, ...],
-) -> None:
-    z = scorer.standardised(rows)
-    over = ratios(limits, {limit.key: archive.column(limit.key)[rows] for limit in limits}, len(z))
-    objectives: FloatArray = np.concatenate([-z[:, None], over], axis=1)
-    searcher.tell(codes, reward(config.reward, z, over), objectives)
 
 
 def _fingerprint(
