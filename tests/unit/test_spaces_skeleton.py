@@ -126,7 +126,7 @@ def test_it_is_drawn() -> None:
     net = lower(SPACE, SPACE.largest())
     svg = ElementTree.fromstring(draw_network(net))
     assert len(svg.findall(".//rect")) == len(net)
-    assert len([c for c in svg.iter("circle")]) == 2, "one sum per block"
+    assert len(list(svg.iter("circle"))) == 2, "one sum per block"
 
 
 def reference(weights: dict[str, Tensor], depth: int, x: Tensor) -> Tensor:
