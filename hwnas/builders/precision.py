@@ -9,6 +9,7 @@ activation functions left in place for it to fuse. What ships is calibrated by a
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal
 
 import numpy as np
@@ -100,7 +101,10 @@ class _Quantizer:
 
     def run(self) -> None:
         originals = list(self.graph.node)
-        consumers = {name: node for node in originals for name in node.input}
+        readers = Counter(name for node in originals for name in node.input)
+        consumers = {
+            name: node for node in originals for name in node.input if readers[name] == 1
+        }
         read_as_8_bits = {
             name for node in originals if node.op_type in QUANTIZED for name in node.input
         }
