@@ -29,7 +29,7 @@ from hwnas.spaces.lowering import lower
 from hwnas.spaces.network import Network
 from hwnas.spaces.ops import OpSpec, layers
 from hwnas.spaces.space import SearchSpace
-from tests.mobile_spaces import MOBILE_SPACES, some_archs
+from tests.mobile_spaces import MOBILE_SPACES, REGISTERED, some_archs
 
 SPACES = pytest.mark.parametrize("space", MOBILE_SPACES.values(), ids=MOBILE_SPACES)
 BLOCK = {"in_channels": 8, "mid_channels": 24, "padding": 1, "kernel": 3}
@@ -267,6 +267,15 @@ def test_a_whole_network_has_the_node_list_of_the_exporter(name: str, tmp_path: 
     assert [n.op_type for n in built.graph.node] == [n.op_type for n in exported.graph.node]
     assert built.opset_import[0].version == exported.opset_import[0].version
     assert built.ir_version == exported.ir_version
+
+
+@pytest.mark.parametrize("space", REGISTERED.values(), ids=REGISTERED)
+def test_networks_of_every_space_run(space: SearchSpace) -> None:
+    for arch in some_archs(space, 3):
+        model = network(lower(space, arch), batch=2)
+        onnx.checker.check_model(model, full_check=True)
+        logits = run(model, random_input(model, 2))
+        assert logits.shape == (2, space.macro.num_classes) and np.isfinite(logits).all()
 
 
 # --- cells ----------------------------------------------------------------------------------------
