@@ -1,14 +1,17 @@
-"""Mobile spaces at small resolutions, one of every kind, for tests that run over all of them."""
+"""Every space at small resolutions, by what it can do, for tests that run over all of them."""
 
 from __future__ import annotations
 
+from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.spaces import REGISTRY
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.chains import BlockOp, MobileMacro, Stage
+from hwnas.spaces.load import build_space
+from hwnas.spaces.skeleton import Ability
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["MIXED", "MOBILE_SPACES", "STRANGE", "some_archs"]
+__all__ = ["MIXED", "MOBILE_SPACES", "REGISTERED", "STRANGE", "able", "some_archs"]
 
 MIXED = SearchSpace(  # SE, three kernels, expansion 1 beside others, odd maps, gray images
     "mixed",
@@ -95,22 +98,27 @@ STRANGE = SearchSpace(  # what timm cannot say; a stage, and first blocks, that 
 )
 
 
-def _registered(name: str, px: int) -> SearchSpace:
-    module = REGISTRY.load(name)
-    space: SearchSpace = module.build(module.Config(resolutions=(px,)), num_classes=10)
-    return space
+PIXELS = {"mobilenet_tiny": 20, "attentive_nas": 42, "fbnet": 16, "nasbench_macro": 16}
+"""Where a size of its own tests more than 40 px do: small maps, or odd maps before strides."""
 
 
-MOBILE_SPACES = {
-    "mobilenet_tiny": _registered("mobilenet_tiny", 20),
-    "mobilenet_v3": _registered("mobilenet_v3", 40),
-    "attentive_nas": _registered("attentive_nas", 42),  # odd maps before strides
-    "proxyless": _registered("proxyless", 40),
-    "fbnet": _registered("fbnet", 16),
-    "nasbench_macro": _registered("nasbench_macro", 16),
-    "mixed": MIXED,
-    "strange": STRANGE,
-}
+def _registered(name: str) -> SearchSpace:
+    try:
+        return build_space(name, [f"resolutions=[{PIXELS.get(name, 40)}]"], num_classes=10)
+    except UserError:  # a space that knows better which images it takes
+        return build_space(name, num_classes=10)
+
+
+REGISTERED = {name: _registered(name) for name in REGISTRY.names if name != "mobile"}
+"""Every space of hwnas, at small images; of `mobile`, which has no defaults, the two above."""
+
+
+def able(ability: Ability) -> dict[str, SearchSpace]:
+    """The spaces of `REGISTERED` whose skeleton says that it can do this."""
+    return {name: space for name, space in REGISTERED.items() if ability not in space.macro.lacks}
+
+
+MOBILE_SPACES = {**able("static net"), "mixed": MIXED, "strange": STRANGE}
 
 
 def some_archs(space: SearchSpace, n: int) -> list[Arch]:

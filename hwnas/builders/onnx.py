@@ -134,10 +134,10 @@ class _Graph:
 
     def zeros(self, op: OpSpec, name: str) -> str:
         """What `op` reads where nothing feeds it: [batch, C, px, px], made from the image."""
-        axes = self._constant(f"{name}.axes", np.array([1, 2, 3], dtype=np.int64))
-        mean = self._node("ReduceMean", [INPUT, axes], f"{name}.mean", keepdims=1)
+        axes = self._constant(f"{name}.zeros.axes", np.array([1, 2, 3], dtype=np.int64))
+        mean = self._node("ReduceMean", [INPUT, axes], f"{name}.zeros.mean", keepdims=1)
         shape = (1, op.in_channels, op.in_hw, op.in_hw)
-        none = self._constant(f"{name}.none", np.zeros(shape, dtype=np.float32))
+        none = self._constant(f"{name}.zeros.maps", np.zeros(shape, dtype=np.float32))
         return self._node("Mul", [mean, none], f"{name}.zeros")
 
     def _block(self, op: OpSpec, value: str, name: str) -> str:

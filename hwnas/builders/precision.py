@@ -9,6 +9,7 @@ activation functions left in place for it to fuse. What ships is calibrated by a
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal
 
 import numpy as np
@@ -19,14 +20,16 @@ from onnx import TensorProto, helper, numpy_helper
 __all__ = ["to_precision"]
 
 ACTIVATION_SCALE = np.float32(4 / 128)  # of values in about [-4, 4]
-QUANTIZED = ("Conv", "Gemm", "Add", "Mul")  # these read and write 8 bits
+WEIGHTED = ("Conv", "Gemm", "BatchNormalization")  # value, weights, bias
+QUANTIZED = (*WEIGHTED, "Add", "Mul")  # these read and write 8 bits
 FOLLOWING = (
     "AveragePool",
     "ReduceMean",
     "Reshape",
     "Transpose",
 )  # these only where what they read has 8 bits already
-ABSORBED = ("Relu", "Clip")  # behind a convolution: quantisation clips by itself, engines fuse it
+ABSORBED = ("Relu", "Clip")  # behind these: quantisation clips by itself, engines fuse it
+ABSORBING = ("Conv", "BatchNormalization")
 
 
 def to_precision(
@@ -100,7 +103,8 @@ class _Quantizer:
 
     def run(self) -> None:
         originals = list(self.graph.node)
-        consumers = {name: node for node in originals for name in node.input}
+        readers = Counter(name for node in originals for name in node.input)
+        consumers = {name: node for node in originals for name in node.input if readers[name] == 1}
         read_as_8_bits = {
             name for node in originals if node.op_type in QUANTIZED for name in node.input
         }
@@ -110,7 +114,7 @@ class _Quantizer:
                 continue
             output = node.output[0]
             follower = consumers.get(output)
-            if node.op_type == "Conv" and follower is not None and follower.op_type in ABSORBED:
+            if node.op_type in ABSORBING and follower and follower.op_type in ABSORBED:
                 is_fused = self.for_tensorrt
                 if not is_fused:
                     skipped[output] = output = follower.output[0]
@@ -139,8 +143,9 @@ class _Quantizer:
                 self._pair(name)
             return self.dequantized.get(name, name)
         value = self.constants[name]
-        is_bias = node.op_type in ("Conv", "Gemm") and name in node.input[2:]
-        if node.op_type not in ("Conv", "Gemm") or (is_bias and self.for_tensorrt):
+        is_bias = node.op_type in WEIGHTED and name in node.input[2:3]
+        is_other = node.op_type not in WEIGHTED or name in node.input[3:]  # mean and variance
+        if is_other or (is_bias and self.for_tensorrt):
             self.kept[name] = value
             return name
         return self._bias(node, name, value) if is_bias else self._weight(name, value)

@@ -11,18 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from typing import Literal
 from xml.sax.saxutils import escape
 
 from hwnas.spaces.network import Network
-from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.ops import OpSpec, layers
 
 __all__ = ["draw_network"]
 
 GAP, MARGIN, MAP_HEIGHT, TOP = 7, 64, 150, 46
 PAGE_WIDTH, MAX_STRETCH = 1040, 2.0  # short networks are stretched towards the page's width
 KNOWN_KERNELS = (1, 3, 5, 7)
-BOX, COLUMN, LANE = 15, 25, 26  # of graphs: side of a box, distances of columns and of lanes
-SHORT = {"avg_pool": "avg", "identity": "id", "norm": "bn", "pool": "mean", "linear": "fc"}
+BOX, COLUMN, LANE = 20, 29, 28  # of graphs: side of a box, distances of columns and of lanes
+SHORT = {"avg_pool": "avg", "identity": "id", "norm": "bn", "pool": "avg", "linear": "fc"}
 
 Point = tuple[float, float]
 
@@ -72,20 +73,25 @@ def _draw_graph(network: Network) -> str:
         lane = beside.index(i) - (len(beside) - 1) / 2
         return MARGIN + COLUMN * (columns[i] + 0.5), middle + LANE * lane
 
-    lines, boxes = [_line((MARGIN - 8, middle), at(0))], []
+    def side(i: int, direction: Literal[-1, 1]) -> Point:
+        x, y = at(i)
+        return x + direction * BOX / 2, y
+
+    lines, boxes = [_line((MARGIN - 8, middle), side(0, -1))], []
     sums: dict[tuple[int, ...], Point] = {}
     for i, (op, sources) in enumerate(zip(network.ops, network.sources, strict=True)):
         if len(sources) > 1 and sources not in sums:
             x = MARGIN + COLUMN * (max(columns[source] for source in sources) + 1.5)
             sums[sources] = (x, middle)
-            lines += [_line(at(source), (x, middle)) for source in sources]
+            lines += [_line(side(source, 1), (x, middle)) for source in sources]
             boxes.append(f'<circle class="se" cx="{x:.1f}" cy="{middle:.1f}" r="3"/>')
         if sources:
-            lines.append(_line(sums[sources] if len(sources) > 1 else at(sources[0]), at(i)))
+            start = sums[sources] if len(sources) > 1 else side(sources[0], 1)
+            lines.append(_line(start, side(i, -1)))
         x, y = at(i)
         boxes.append(_box(op, x - BOX / 2, y - BOX / 2, BOX, BOX))
         label = SHORT.get(op.kind, f"k{op.kernel}")
-        boxes.append(_text(x, y + BOX / 2 + 9, label, css="muted"))
+        boxes.append(_text(x, y + 3.5, label))
     end = MARGIN + COLUMN * (max(columns) + 1)
     first, last = network.ops[0], network.ops[-1]
     texts = [
@@ -123,9 +129,13 @@ def _spans(ops: Sequence[OpSpec], at: Callable[[int], Point], y: float) -> list[
 
 
 def _line(start: Point, end: Point) -> str:
+    """Along its lane up to the last column, then to the lane where it ends."""
     (x0, y0), (x1, y1) = start, end
-    bend = x0 + COLUMN if x1 - x0 > COLUMN else (x0 + x1) / 2
-    path = f"M{x0:.1f} {y0:.1f}C{bend:.1f} {y0:.1f} {(x0 + x1) / 2:.1f} {y1:.1f} {x1:.1f} {y1:.1f}"
+    turn = max(x0, x1 - COLUMN)
+    half = (turn + x1) / 2
+    path = (
+        f"M{x0:.1f} {y0:.1f}H{turn:.1f}C{half:.1f} {y0:.1f} {half:.1f} {y1:.1f} {x1:.1f} {y1:.1f}"
+    )
     return f'<path class="skip" d="{path}"/>'
 
 
@@ -138,7 +148,7 @@ def _svg(width: float, height: float, parts: Sequence[str]) -> str:
 
 def _box(op: OpSpec, x: float, y: float, width: float, height: float) -> str:
     kernel = op.kernel if op.kernel in KNOWN_KERNELS else KNOWN_KERNELS[-1]
-    css = f"k{kernel}" if op.kind != "pool" else "pool"
+    css = f"k{kernel}" if layers(op) else "pool"
     rect = (
         f'<g><title>{escape(str(op))}</title><rect class="{css}" x="{x:.1f}" y="{y:.1f}" '
         f'width="{width:.1f}" height="{height:.1f}" rx="3"/>'

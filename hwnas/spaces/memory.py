@@ -73,7 +73,7 @@ def peak_values(network: Network) -> int:
     alive = sizes[IMAGE] if IMAGE in last_read else 0
     peak = 0
     for t, step in enumerate(steps):
-        is_free = any(last_read[value] == t for value in step.reads)
+        is_free = not step.reads or any(last_read[value] == t for value in step.reads)
         if step.op is None:
             written = sizes[step.reads[0]]
             peak = max(peak, alive + (0 if is_free else written))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -14,17 +16,20 @@ from torch import nn
 from torch.nn import functional
 
 from hwnas.builders.onnx import INPUT, context, micro, network
-from hwnas.core.errors import UserError
+from hwnas.builders.precision import to_precision
+from hwnas.core.rng import rng
 from hwnas.exporters.onnx import Config, build
 from hwnas.nets.definition import BN_EPS
 from hwnas.nets.subnet import build_subnet, placed_slots, timm_names
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import op_macs
+from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import lower
 from hwnas.spaces.network import Network
 from hwnas.spaces.ops import OpSpec, layers
 from hwnas.spaces.space import SearchSpace
-from tests.mobile_spaces import MOBILE_SPACES, some_archs
+from tests.mobile_spaces import MOBILE_SPACES, REGISTERED, some_archs
 
 SPACES = pytest.mark.parametrize("space", MOBILE_SPACES.values(), ids=MOBILE_SPACES)
 BLOCK = {"in_channels": 8, "mid_channels": 24, "padding": 1, "kernel": 3}
@@ -264,6 +269,122 @@ def test_a_whole_network_has_the_node_list_of_the_exporter(name: str, tmp_path: 
     assert built.ir_version == exported.ir_version
 
 
-def test_an_operator_of_cells_is_refused():
-    with pytest.raises(UserError, match="cells"):
-        network([OpSpec("avg_pool", 8, 8, 6, 6, kernel=3, padding=1)])
+@pytest.mark.parametrize("space", REGISTERED.values(), ids=REGISTERED)
+def test_networks_of_every_space_run(space: SearchSpace) -> None:
+    for arch in some_archs(space, 3):
+        model = network(lower(space, arch), batch=2)
+        onnx.checker.check_model(model, full_check=True)
+        logits = run(model, random_input(model, 2))
+        assert logits.shape == (2, space.macro.num_classes) and np.isfinite(logits).all()
+
+
+# --- cells ----------------------------------------------------------------------------------------
+
+CELLS = build_space("nasbench201", num_classes=10)
+PATHS = ((0, 3), (0, 1, 3), (0, 2, 3), (0, 1, 2, 3))  # through a cell of four nodes
+
+
+def cell_reference(
+    ops: dict[tuple[int, int], str], weights: list[torch.Tensor], x: torch.Tensor
+) -> torch.Tensor:
+    """NAS-Bench-201 (2001.00326, section 2) in torch; edges on no path compute nothing.
+
+    weights: in the order in which the network uses them, BN of convolutions folded.
+    """
+    used = iter(weights)
+    paths = [set(pairwise(path)) for path in PATHS]
+    live = set().union(*(path for path in paths if all(ops[edge] != "none" for edge in path)))
+
+    def conv(value: torch.Tensor, *, bias: bool = True, stride: int = 1) -> torch.Tensor:
+        weight = next(used)
+        shift = next(used) if bias else None
+        return functional.conv2d(value, weight, shift, stride, weight.shape[-1] // 2)
+
+    def apply(name: str, value: torch.Tensor) -> torch.Tensor:
+        if name == "skip_connect":
+            return value
+        if name == "avg_pool_3x3":
+            return functional.avg_pool2d(value, 3, 1, 1, count_include_pad=False)
+        return conv(functional.relu(value))
+
+    x = conv(x)
+    for stage in range(3):
+        if stage:
+            main = conv(functional.relu(x), stride=2)
+            main = conv(functional.relu(main))
+            x = main + conv(functional.avg_pool2d(x, 2), bias=False)
+        for _ in range(5):
+            nodes = [x, *(torch.zeros_like(x) for _ in range(3))]
+            for source, target in ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)):
+                if (source, target) in live:
+                    name = ops[source, target]
+                    nodes[target] = nodes[target] + apply(name, nodes[source])
+            x = nodes[3]
+    scale, shift, mean, var = (next(used) for _ in range(4))
+    x = functional.relu(functional.batch_norm(x, mean, var, scale, shift))
+    return functional.linear(x.mean((2, 3)), next(used), next(used))
+
+
+def floats(model: onnx.ModelProto) -> list[torch.Tensor]:
+    arrays = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+    return [torch.from_numpy(a.copy()) for a in arrays if a.dtype == np.float32]
+
+
+def edges_of(arch: Arch) -> dict[tuple[int, int], str]:
+    names = {name: str(value) for name, value in CELLS.view(arch).items()}
+    return {(int(n[4]), int(n[5])): op for n, op in names.items() if n.startswith("edge")}
+
+
+def joins(arch: Arch) -> bool:
+    ops = edges_of(arch)
+    return any(all(ops[edge] != "none" for edge in pairwise(path)) for path in PATHS)
+
+
+def test_the_network_of_a_cell_computes_what_torch_computes() -> None:
+    drawn = [CELLS.arch(row) for row in CELLS.sample(rng(0, "cells"), 12)]
+    archs = [arch for arch in (CELLS.largest(), *drawn) if joins(arch)]
+    assert len(archs) > 9
+    for arch in archs:
+        model = network(lower(CELLS, arch), batch=2)
+        onnx.checker.check_model(model, full_check=True)
+        x = random_input(model, 2)
+        expected = cell_reference(edges_of(arch), floats(model), torch.from_numpy(x)).numpy()
+        difference = np.abs(run(model, x) - expected).max() / np.abs(expected).max()
+        assert np.ptp(expected) > 0.1 and difference < 1e-4, edges_of(arch)
+
+
+@pytest.mark.parametrize("dead_end", [None, "edge01", "edge23"])
+def test_a_cell_without_a_path_computes_a_constant(dead_end: str | None) -> None:
+    edges = CELLS.choices[1:]
+    chosen = {dead_end: "nor_conv_3x3"}
+    codes = [edge.values.index(chosen.get(edge.name, "none")) for edge in edges]
+    model = network(lower(CELLS, CELLS.arch([0, *codes])), batch=None)
+    onnx.checker.check_model(model, full_check=True)
+    x = np.random.default_rng(0).standard_normal((3, 3, 32, 32), dtype=np.float32)
+    found = run(model, x)
+    assert found.shape == (3, 10) and np.ptp(found) > 0
+    np.testing.assert_array_equal(found, run(model, -x))
+    if dead_end != "edge23":  # there, a convolution of zeros stands before the normalisation
+        weights = floats(model)[-6:]
+        scale, shift, mean, var = (w[None, :, None, None] for w in weights[:4])
+        value = functional.relu((0 - mean) / (var + 1e-5).sqrt() * scale + shift).mean((2, 3))
+        expected = functional.linear(value, *weights[4:])
+        np.testing.assert_allclose(found, expected.expand(3, -1).numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("op", enumerate_ops(CELLS), ids=str)
+def test_operators_of_cells_have_micro_nets(op: OpSpec) -> None:
+    model = micro(op, before=op.in_channels != 3, after=op.kind != "linear")
+    onnx.checker.check_model(model, full_check=True)
+    run(model, random_input(model, 1))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_cells_have_a_form_in_every_precision(precision: Literal["fp16", "int8"]) -> None:
+    arch = CELLS.arch(CELLS.sample(rng(3, "cells"), 1)[0])
+    assert joins(arch)
+    whole = network(lower(CELLS, arch))
+    model = to_precision(whole, precision)
+    onnx.checker.check_model(model, full_check=True)
+    if precision == "int8":
+        assert run(model, random_input(whole, 1)).shape == (1, 10)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import timm
@@ -24,14 +26,15 @@ from hwnas.nets.subnet import (
     subnet_definition,
     timm_names,
 )
-from hwnas.spaces import nasbench201
+from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
 from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.ops import layers
+from hwnas.spaces.skeleton import Ability
 from hwnas.spaces.space import SearchSpace
-from tests.mobile_spaces import MIXED, MOBILE_SPACES, STRANGE, some_archs
+from tests.mobile_spaces import MIXED, MOBILE_SPACES, REGISTERED, STRANGE, some_archs
 
 TINY = MOBILE_SPACES["mobilenet_tiny"]
 SPACES = pytest.mark.parametrize("space", MOBILE_SPACES.values(), ids=MOBILE_SPACES)
@@ -187,10 +190,20 @@ def test_weights_depend_on_the_seed_alone_and_leave_the_global_generator() -> No
     assert not torch.equal(one.conv_stem.weight, other.conv_stem.weight)
 
 
-def test_a_cell_space_has_no_networks_yet() -> None:
-    space = nasbench201.build(nasbench201.Config(), num_classes=10)
-    with pytest.raises(UserError, match="cell space"):
-        build_subnet(space, space.largest())
+@pytest.mark.parametrize("name", REGISTERED)
+def test_what_a_space_can_do_works_and_what_it_lacks_is_refused_with_the_reason(name: str) -> None:
+    space = REGISTERED[name]
+    doors: dict[Ability, Callable[[], object]] = {
+        "supernet": lambda: Supernet(space, seed=0),
+        "static net": lambda: build_subnet(space, space.largest(), seed=None),
+    }
+    assert set(doors) == set(get_args(Ability)) >= set(space.macro.lacks)
+    for ability, build in doors.items():
+        if ability not in space.macro.lacks:
+            assert isinstance(build(), nn.Module)
+            continue
+        with pytest.raises(UserError, match=re.escape(space.macro.lacks[ability])):
+            build()
 
 
 def test_an_arch_of_another_space_is_refused() -> None:

@@ -17,21 +17,13 @@ from hwnas.nets.elastic import ElasticConv2d, global_mean
 from hwnas.nets.extract import extract
 from hwnas.nets.subnet import build_from_definition, placed_slots, subnet_definition, timm_names
 from hwnas.nets.supernet import Supernet
-from hwnas.spaces import (
-    attentive_nas,
-    fbnet,
-    mobilenet_tiny,
-    mobilenet_v3,
-    nasbench201,
-    nasbench_macro,
-    proxyless,
-)
+from hwnas.spaces import fbnet, mobilenet_tiny, nasbench_macro
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.chains import BlockOp, MobileMacro, Stage
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.ops import Layer
 from hwnas.spaces.space import SearchSpace
-from tests.mobile_spaces import MIXED
+from tests.mobile_spaces import MIXED, able
 
 TINY = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(16, 20)), num_classes=10)
 OPS = (
@@ -73,10 +65,7 @@ ODD = SearchSpace(  # alternatives, groups, projected shortcuts, a head behind t
 )
 SPACES = pytest.mark.parametrize("space", [TINY, MIXED, ODD], ids=lambda space: space.name)
 SHIPPED = [
-    *(
-        module.build(module.Config(resolutions=(32,)), num_classes=10)
-        for module in (mobilenet_v3, attentive_nas, proxyless, nasbench_macro, fbnet)
-    ),
+    *able("supernet").values(),
     fbnet.build(fbnet.Config(layout="imagenet", resolutions=(64,)), num_classes=10),
 ]
 
@@ -139,7 +128,7 @@ def test_extracted_subnets_compute_what_the_supernet_computes(
 
 @pytest.mark.parametrize("space", SHIPPED, ids=lambda space: space.id)
 @torch.no_grad()
-def test_subnets_of_every_mobile_space_compute_what_the_supernet_computes(
+def test_subnets_of_every_space_compute_what_the_supernet_computes(
     space: SearchSpace,
 ) -> None:
     supernet = shaken(space).double()  # of four images each, statistics magnify rounding
@@ -360,8 +349,6 @@ def test_refusals_say_what_to_do() -> None:
         supernet(x, arch, torch.Generator(), drop_path=1.0)
     with pytest.raises(UserError, match="another space"):
         extract(supernet, MIXED.largest())
-    with pytest.raises(UserError, match="cell space"):
-        Supernet(nasbench201.build(nasbench201.Config(), num_classes=10), seed=0)
 
 
 def test_the_gradient_of_a_pooled_activation_is_channels_last() -> None:

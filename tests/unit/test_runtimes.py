@@ -245,7 +245,9 @@ def test_tensorrt_rtx_builds_engines_without_a_gpu_and_says_that_there_is_none(
 # --- precision ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["mobilenet_tiny", "mobilenet_v3", "attentive_nas", "fbnet"])
+@pytest.mark.parametrize(
+    "name", ["mobilenet_tiny", "mobilenet_v3", "attentive_nas", "fbnet", "nasbench201"]
+)
 def test_the_int8_graph_is_that_of_the_static_quantizer(name: str, tmp_path: Path):
     """Node for node: kinds, and what every quantisation follows."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -253,8 +255,8 @@ def test_the_int8_graph_is_that_of_the_static_quantizer(name: str, tmp_path: Pat
 
     module = REGISTRY.load(name)
     space = module.build(module.Config(), num_classes=4)
-    shuffling = space.arch(space.sample(rng(0, "x"), 1)[0])
-    arch = shuffling if name == "fbnet" else space.smallest()
+    drawn = space.arch(space.sample(rng(0, "x"), 1)[0])
+    arch = drawn if name in ("fbnet", "nasbench201") else space.smallest()
     model = network(lower(space, arch))
     shape = [size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim]
 

@@ -1,0 +1,108 @@
+"""What handling archs costs against another checkout of hwnas, in rounds that alternate.
+
+    python benchmarks/geometry_speed.py BASE_CHECKOUT --rounds 24
+
+Every round runs both checkouts, in random order, each in a process of its own, and takes the
+processor time of each task, summed over the spaces: building the tables of a space (cold), lowering
+2,000 archs, and sampling, costing (MACs) and indexing 20,000. Prints JSON: the median of the paired
+ratios (this checkout / the other one; below 1 is faster), the 90 % interval of that median by
+bootstrap over rounds, and the processor seconds of both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+SPACES = ("mobilenet_v3", "attentive_nas", "fbnet")
+HERE = Path(__file__).resolve().parent.parent
+TASKS = ("tables", "lower", "archs")
+
+WORK = """
+import json, sys, time
+from hwnas.core.rng import rng
+from hwnas.spaces.cost import cost
+from hwnas.spaces.index import _slot_tables, op_index
+from hwnas.spaces.lowering import lower
+
+try:
+    from hwnas.spaces.load import build_space
+except ImportError:  # where it was before
+    from hwnas.pipeline.spaces import build_space
+
+clock = time.process_time
+seconds = {"tables": 0.0, "lower": 0.0, "archs": 0.0}
+warm = build_space("mobilenet_tiny", num_classes=10)
+op_index(warm, warm.sample(rng(0, "warm"), 10))
+for name in sys.argv[1].split(","):
+    space = build_space(name, num_classes=10)
+    begin = clock()
+    _slot_tables(space)
+    seconds["tables"] += clock() - begin
+    archs = [space.arch(row) for row in space.sample(rng(0, "lower"), 2000)]
+    begin = clock()
+    for arch in archs:
+        lower(space, arch)
+    seconds["lower"] += clock() - begin
+    cost(space, space.sample(rng(0, "warm"), 10), "macs")
+    begin = clock()
+    for i in range(5):
+        codes = space.sample(rng(i, "archs"), 20_000)
+        cost(space, codes, "macs")
+        op_index(space, codes)
+    seconds["archs"] += clock() - begin
+print(json.dumps(seconds))
+"""
+
+
+def run(checkout: Path) -> dict[str, float]:
+    """Processor seconds per task in a fresh process of one checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", WORK, ",".join(SPACES)],
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seconds: dict[str, float] = json.loads(done.stdout)
+    return seconds
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("base", type=Path, help="the other checkout")
+    parser.add_argument("--rounds", type=int, default=24)
+    options = parser.parse_args()
+    checkouts = {"base": options.base.resolve(), "here": HERE}
+    order = random.Random(0)
+    rounds = []
+    for _ in range(options.rounds):
+        names = order.sample(sorted(checkouts), 2)
+        rounds.append({name: run(checkouts[name]) for name in names})
+    draws = np.random.default_rng(0).integers(len(rounds), size=(2000, len(rounds)))
+    report: dict[str, object] = {"spaces": SPACES, "rounds": len(rounds)}
+    for task in TASKS:
+        here, base = (np.array([r[name][task] for r in rounds]) for name in ("here", "base"))
+        ratios = here / base
+        low, high = np.quantile(np.median(ratios[draws], axis=1), [0.05, 0.95])
+        report[task] = {
+            "ratio": round(float(np.median(ratios)), 4),
+            "interval_90": [round(float(low), 4), round(float(high), 4)],
+            "here_s": round(float(np.median(here)), 4),
+            "base_s": round(float(np.median(base)), 4),
+        }
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
