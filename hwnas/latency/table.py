@@ -198,7 +198,7 @@ class LatencyTable:
         )
 
     def _covered(self, key: str) -> set[str]:
-        """Keys of the operators that a correction covers; empty where there is no such correction."""
+        """Keys of the operators that a correction covers; empty where there is none of that key."""
         if key not in self.corrections:
             return set()
         covers = self.corrections[key].covers
