@@ -6,15 +6,19 @@ more than their sum and one overhead, and small networks are noisier than large 
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from hwnas.cli.main import app
 from hwnas.core.errors import UserError
 from hwnas.core.resources import resource, resource_names
 from hwnas.core.rng import rng
@@ -423,3 +427,49 @@ def test_a_wrong_name_comes_with_the_nearest():
     with pytest.raises(UserError, match="did you mean 'pixel1-proxyless'"):
         latency_table("pixel1-proxylss")
     assert "pixel1-proxyless" in shipped_tables()
+
+
+# --- command line ---------------------------------------------------------------------------------
+
+
+def hwnas_json(*arguments: str) -> Any:
+    done = CliRunner().invoke(app, [*arguments, "--format", "json"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_the_command_line_prices_as_python_does():
+    name, settings = "amd-epyc-2vcpu-mobilenet_v3", "resolutions=[160]"
+    space = build_space("mobilenet_v3", [settings], num_classes=10)
+    expected = latency_table(name).estimate(space, [space.smallest(), space.largest()])
+    given = ("--space", "mobilenet_v3", "--resolutions", "160", "--num-classes", "10")
+    shown = hwnas_json("table", "estimate", name, *given)
+    assert [row["arch"] for row in shown["table"]] == ["smallest", "largest"]
+    for key in ("ms", "low", "high"):
+        assert [row[key] for row in shown["table"]] == getattr(expected, key).tolist()
+    assert shown["correction"] == expected.correction and shown["space"] == space.id
+
+
+def test_no_interval_is_none_in_json():
+    shown = hwnas_json("table", "estimate", "pixel1-proxyless", "--space", "proxyless")
+    assert {row["high"] for row in shown["table"]} == {None}
+    assert shown["correction"] is None
+
+
+def test_what_a_table_serves_is_listed_with_correction_and_interval():
+    (served,) = hwnas_json("table", "show", "amd-epyc-2vcpu-mobilenet_v3")["serves"]
+    assert served["space"] == "mobilenet_v3"
+    assert served["settings"] == "resolutions=[128, 160, 192, 224], width_mult=1.0"
+    assert served["correction"] == "mobilenet_v3-5bc92c13"
+    assert served["interval"] == pytest.approx([0.0356158, 0.0356158], abs=1e-6)
+    (pixel1,) = hwnas_json("table", "show", "pixel1-proxyless")["serves"]
+    assert (pixel1["space"], pixel1["correction"]) == ("proxyless", None)
+    assert pixel1["interval"] == [None, None]
+    assert hwnas_json("table", "show", "xeon-gold-6130-tfnas")["serves"] == []
+
+
+@pytest.mark.parametrize("name", ["amd-epyc-2vcpu-mobilenet_v3", "xeon-gold-6130-tfnas"])
+def test_the_same_is_shown_as_a_table(name: str):
+    done = CliRunner().invoke(app, ["table", "show", name])
+    assert done.exit_code == 0 and "serves" in done.stdout
+    assert ("3.6%" in done.stdout) == (name != "xeon-gold-6130-tfnas")
