@@ -80,11 +80,11 @@ def show(table: TableArgument, format: FormatOption = Format.table) -> None:
         row["interval"] = [end if isfinite(end) else None for end in row["interval"]]
     show_table(found, format, serves=served)
     if format is Format.table:
-        emit(
-            list(map(_served_row, served)),
-            format=format,
-            title="serves, with any number of classes",
-        )
+        if served:
+            title = "serves, with any number of classes"
+            emit(list(map(_served_row, served)), format=format, title=title)
+        else:
+            sys.stdout.write("serves no registered space\n")
         for space, correction in sorted(found.corrections.items()):
             nets = correction.validation.nets
             forecast, measured = [n.forecast_ms for n in nets], [n.measured_ms for n in nets]
@@ -95,13 +95,12 @@ def show(table: TableArgument, format: FormatOption = Format.table) -> None:
 
 
 def _served_row(row: dict[str, Any]) -> dict[str, Any]:
-    low, high = row["interval"]
-    width = "unknown" if high is None else f"{low:.1%}"
+    low, high = ("unknown" if end is None else f"{end:.1%}" for end in row["interval"])
     return {
         "space": row["space"],
         "settings": row["settings"],
         "correction": row["correction"] or "none: sums of rows",
-        "90 % interval, +-": width if low == high else f"{width} to {high:.1%}",
+        "90 % interval, +-": low if low == high else f"{low} to {high}",
     }
 
 
@@ -111,7 +110,7 @@ def estimate(
     space: Annotated[str, typer.Option("--space", help="A space (`hwnas space list`).")],
     arch: Annotated[
         list[str] | None,
-        typer.Option("--arch", help="largest, smallest, codes 0,1,.., or a .json file [the two]."),
+        typer.Option("--arch", help="largest, smallest, codes 0,1,.., a .json file [both ends]."),
     ] = None,
     resolutions: ResolutionsOption = None,
     settings: SpaceSettings = None,

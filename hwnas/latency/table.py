@@ -111,10 +111,9 @@ class LatencyTable:
         if space.id in self.corrections:
             return space.id
         needed = {op.key for op in enumerate_ops(space) if not is_classifier(op)}
-        rows = {op.key for op in self.rows}
         found = []
-        for key, correction in self.corrections.items():
-            covered = rows if correction.covers is None else set(correction.covers)
+        for key in self.corrections:
+            covered = self._covered(key)
             if needed <= covered:
                 found.append((not key.startswith(f"{space.name}-"), len(covered), key))
         return min(found)[2] if found else None
@@ -185,22 +184,25 @@ class LatencyTable:
         if found := self.differences(other):
             raise UserError("cannot merge latency tables", expected="equal", found="; ".join(found))
         rows = {**other.rows, **self.rows}
+        keys = {op.key for op in rows}
+        corrections = {}
+        for key, correction in {**other.corrections, **self.corrections}.items():
+            covered = self._covered(key) | other._covered(key)
+            covers = None if covered == keys else tuple(sorted(covered))
+            corrections[key] = replace(correction, covers=covers)
         return replace(
             self,
             rows=rows,
-            corrections={**other._corrections_within(rows), **self._corrections_within(rows)},
+            corrections=corrections,
             warnings=tuple(dict.fromkeys((*self.warnings, *other.warnings))),
         )
 
-    def _corrections_within(self, rows: Mapping[OpSpec, Timing]) -> dict[str, Correction]:
-        """The corrections as parts of a table with these rows: what they cover is written down."""
-        if set(rows) == set(self.rows):
-            return self.corrections
-        keys = tuple(sorted(op.key for op in self.rows))
-        return {
-            key: correction if correction.covers is not None else replace(correction, covers=keys)
-            for key, correction in self.corrections.items()
-        }
+    def _covered(self, key: str) -> set[str]:
+        """Keys of the operators that a correction covers; empty where there is none of that key."""
+        if key not in self.corrections:
+            return set()
+        covers = self.corrections[key].covers
+        return {op.key for op in self.rows} if covers is None else set(covers)
 
 
 @dataclass(frozen=True)

@@ -71,10 +71,16 @@ def test_pooling_and_classifier_add_up_to_the_source(pixel1: LatencyTable):
     assert any("timed together" in warning for warning in pixel1.warnings)
 
 
-def test_another_head_is_missing_not_guessed(pixel1: LatencyTable):
+def test_another_classifier_is_priced_but_nothing_else(pixel1: LatencyTable, space: SearchSpace):
     ten_classes = proxyless.build(proxyless.Config(), num_classes=10)
-    with pytest.raises(UserError, match=r"1 missing.*linear 1280>10"):
-        TableEstimator(pixel1, ten_classes)
+    codes = space.sample(rng(0, "heads"), 20)
+    lost = TableEstimator(pixel1, space).latency_ms(codes)
+    lost -= TableEstimator(pixel1, ten_classes).latency_ms(codes)
+    classifier = pixel1.rows[OpSpec("linear", 1280, 1000, 1, 1)].median_ms
+    assert ((lost > 0.9 * classifier) & (lost < classifier)).all()
+    wider = proxyless.build(proxyless.Config(width_mult=1.3), num_classes=10)
+    with pytest.raises(UserError, match=r"width_mult=1\.0"):
+        TableEstimator(pixel1, wider)
 
 
 ENTRY = "Conv-input:224x224x3-output:112x112x32:\n  count: 3\n  mean: 4.4\n  var: 0.2\n"
