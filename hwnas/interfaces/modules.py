@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hwnas.core.registry import VariantModule
@@ -30,9 +29,6 @@ from hwnas.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
     import torch
-
-    from hwnas.exporters.manifest import ModelFile
-    from hwnas.exporters.opened import OpenModel
 
 __all__ = [
     "DatasetContext",
@@ -180,19 +176,6 @@ class ExporterModule(VariantModule, Protocol):
 
     def build(self, config: Any) -> Exporter:
         """The exporter."""
-        ...
-
-    def describe(self, config: Any, files: Sequence[Path]) -> ModelFile:
-        """The manifest's entry of what `export` wrote; `files` are its result."""
-        ...
-
-    def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
-        """The model file, ready to run.
-
-        Raises:
-            UserError: the file does not load.
-            CannotRunHere: the machine lacks what the format needs.
-        """
         ...
 
 
