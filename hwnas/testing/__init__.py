@@ -19,8 +19,8 @@ everywhere (a data set that needs files). A module may say two things to its sui
 # ruff: noqa: E402 - pytest explains the asserts of modules that are imported after this call
 import pytest
 
-SUITES = "datasets devices exporters predictors proxies readers samplers searchers spaces suite"
-pytest.register_assert_rewrite(*(f"hwnas.testing.{name}" for name in SUITES.split()))
+MODULES = "datasets devices exporters matrix predictors proxies readers samplers searchers spaces"
+pytest.register_assert_rewrite(*(f"hwnas.testing.{name}" for name in f"{MODULES} suite".split()))
 
 from hwnas.testing.datasets import DatasetSuite
 from hwnas.testing.devices import RuntimeSuite, TransportSuite
