@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 
 KIT = Path(__file__).resolve().parent.parent / "export" / "bench.py"
+
+
+def interpreter(runtime: str) -> str:
+    """A python that has the runtime (its path in HWNAS_TEST_OPENVINO, ...); else the test skips."""
+    python = os.environ.get(f"HWNAS_TEST_{runtime.upper()}", sys.executable)
+    found = subprocess.run([python, "-c", f"import numpy, {runtime}"], capture_output=True)
+    if found.returncode:
+        pytest.skip(f"{python} has no {runtime}: name one that has in HWNAS_TEST_{runtime.upper()}")
+    return python
 
 
 def load_kit() -> ModuleType:

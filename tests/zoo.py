@@ -32,8 +32,6 @@ head: {expand: 3, act: swish, feature_widths: [32, 48], feature_bias: true}
 """
 """Every feature of the `mobile` space at once: 16-24 px."""
 
-SMALL_IMAGES = {"mobilenet_v3": (32, 64), "attentive_nas": (32, 64), "proxyless": (32, 64)}
-
 SPACES = (*(name for name in REGISTRY.names if name != "mobile"), *shipped_spaces(), "mixed")
 
 
@@ -49,10 +47,11 @@ def space(name: str, *, small: bool = False) -> SearchSpace:
     if name == "mixed":
         return mobile_space(MIXED)
     settings: dict[str, object] = {}
-    if small and name in SMALL_IMAGES:
-        settings = {"resolutions": list(SMALL_IMAGES[name])}
-    elif small and name in shipped_spaces():
+    if small and name in shipped_spaces():
         settings = {"resolutions": [32]}
+    elif small:
+        quick = getattr(REGISTRY.load(name), "QUICK", {})
+        settings = {key: list(value) for key, value in quick.items()}
     return build_space(name, settings, num_classes=10)
 
 

@@ -11,6 +11,7 @@ __all__ = ["Config", "build"]
 
 REQUIRES = ("tensorrt",)
 EXTRA = "tensorrt"
+EXEMPT = {"runs_here": "engines run on their GPU"}
 
 
 class Config(EngineConfig):

@@ -13,6 +13,8 @@ __all__ = ["Config", "build"]
 
 REQUIRES = ("tensorrt_rtx",)
 EXTRA = "tensorrt-rtx"
+QUICK = {"capability": "8.9"}  # built ahead of time, where there is no GPU
+EXEMPT = {"runs_here": "engines run on their GPU"}
 
 
 class Config(EngineConfig):

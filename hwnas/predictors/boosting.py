@@ -16,6 +16,8 @@ from hwnas.predictors.tabular import Model, TabularPredictor
 
 __all__ = ["Config", "build"]
 
+QUICK = {"n_trees": 20}
+
 FOLDS = 4
 
 

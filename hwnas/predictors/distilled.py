@@ -16,6 +16,8 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Config", "DistilledPredictor", "build"]
 
+QUICK = {"teacher": gcn.QUICK, "n_archs": 512, "epochs": 20}
+
 PREDICT_CHUNK = 4096
 LEARNING_RATE = 3e-3
 BATCH = 512

@@ -17,6 +17,8 @@ from hwnas.predictors.tabular import Model, TabularPredictor
 
 __all__ = ["Config", "build"]
 
+QUICK = {"n_trees": 20}
+
 FLOOR = 1.0  # weight of the mean spread beside an arch's own, as in the network ensembles
 
 

@@ -15,6 +15,8 @@ from hwnas.spaces.space import Codes
 
 __all__ = ["Config", "build"]
 
+QUICK = {"training": {"members": 2, "min_steps": 20, "max_steps": 20}}
+
 
 class Config(StrictModel):
     """Size of every network, and how the ensemble is trained."""

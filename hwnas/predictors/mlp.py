@@ -15,6 +15,8 @@ from hwnas.spaces.space import Codes
 
 __all__ = ["Config", "build"]
 
+QUICK = {"training": {"members": 2, "min_steps": 20, "max_steps": 20}}
+
 
 class Config(StrictModel):
     """OFA (1908.09791, appendix; released code) uses three layers of 400 units."""

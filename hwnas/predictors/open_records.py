@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from hwnas.predictors.records import Records, distinct, record_set
 from hwnas.spaces.load import build_space
 
 __all__ = ["Source", "open_records"]
+
+log = logging.getLogger(__name__)
 
 HEAD_CHARS = 4096
 
@@ -78,6 +81,15 @@ def open_records(
     return Source(path, name, found, table)
 
 
+def _readers() -> Iterator[tuple[str, Reader]]:
+    """All that load; a package's broken reader shall not hide the others."""
+    for name in READERS.names:
+        try:
+            yield name, READERS.load(name).READER
+        except UserError as error:
+            log.warning("%s", error)
+
+
 def _guess(path: Path) -> str:
     """Name of the one reader whose format the file has."""
     try:
@@ -85,7 +97,7 @@ def _guess(path: Path) -> str:
             head = stream.read(HEAD_CHARS)
     except OSError as error:
         raise UserError("cannot read the file", found=error.strerror, where=path) from error
-    names = [name for name in READERS.names if READERS.load(name).READER.matches(head)]
+    names = [name for name, reader in _readers() if reader.matches(head)]
     if len(names) != 1:
         raise UserError(
             "cannot tell the format of the file",

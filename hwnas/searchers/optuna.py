@@ -17,6 +17,10 @@ __all__ = ["Config", "build"]
 
 REQUIRES = ("optuna",)
 EXTRA = "bench"
+EXEMPT = {
+    "beats_random": "what it finds is its makers' to promise",
+    "finds_the_best": "what it finds is its makers' to promise",
+}
 
 
 class Config(StrictModel):

@@ -13,6 +13,8 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Config", "RandomSearch", "build"]
 
+EXEMPT = {"beats_random": "it is the baseline"}
+
 MAX_REDRAWS = 64  # batches drawn per ask before giving up on archs that were not seen yet
 MIN_DRAW = 256  # rows of a redraw: small asks on nearly exhausted spaces still find what is left
 

@@ -12,6 +12,8 @@ from hwnas.spaces.space import SearchSpace
 
 __all__ = ["Config", "build"]
 
+QUICK = {"resolutions": (32, 64)}
+
 Pixels = Annotated[int, Field(ge=32, le=512)]
 
 

@@ -16,6 +16,15 @@ from hwnas.spaces.space import SearchSpace
 
 __all__ = ["BlockOpConfig", "Config", "HeadConfig", "StageConfig", "StemConfig", "build"]
 
+QUICK = {
+    "resolutions": (16, 24),
+    "stem": {"widths": (8, 12)},
+    "stages": (
+        {"widths": (8, 16), "depths": (1, 2), "kernels": (3, 5), "expands": (1, 3), "stride": 2},
+    ),
+    "head": {"expand": 2},
+}
+
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 Width = Annotated[int, Field(ge=1, le=16384)]
 Depth = Annotated[int, Field(ge=1, le=64)]

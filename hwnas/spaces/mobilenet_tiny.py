@@ -12,6 +12,8 @@ from hwnas.spaces.space import SearchSpace
 
 __all__ = ["Config", "build"]
 
+QUICK = {"resolutions": (16, 24)}
+
 Pixels = Annotated[int, Field(ge=8, le=512)]
 
 

@@ -1,35 +1,25 @@
-"""Every transport runs the kit on a plan, resumes, and hands its failures on."""
+"""Every registered transport passes the suite."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hwnas.builders.onnx import context
+from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
-from hwnas.core.progress import silent
-from hwnas.core.store import read_jsonl
 from hwnas.devices import REGISTRY
-from hwnas.devices.spec import load_device, load_transport
 from hwnas.interfaces import Transport
-from hwnas.latency.config import ProfileConfig
-from hwnas.latency.plan import Plan, write_plan
-from hwnas.latency.samples import read_samples
+from hwnas.latency.plan import Plan
+from hwnas.testing import TransportSuite, load_or_skip
+from hwnas.testing.devices import Execute, execute
 from tests.boards import fake_phone, loopback_sshd
-
-CONFIG = ProfileConfig(rounds=4, min_rounds=1, hot_samples=3)
-Execute = Callable[[Transport, Plan], None]
-
-
-def execute(transport: Transport, plan: Plan) -> None:
-    transport.run_bench(plan.path, plan.results, progress=silent)
 
 
 def execute_by_hand(transport: Transport, plan: Plan) -> None:
@@ -48,49 +38,27 @@ def execute_by_hand(transport: Transport, plan: Plan) -> None:
         execute(transport, plan)
 
 
-@pytest.fixture(params=REGISTRY.names)
-def reach(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[dict[str, object], Execute]]:
-    """Settings of a transport, as in a device's YAML, and how its user runs a plan."""
-    if request.param == "ssh":
-        with loopback_sshd(tmp_path / "sshd") as server:
-            yield server.settings, execute
-    elif request.param == "adb":
-        yield fake_phone(tmp_path / "adb", monkeypatch).settings, execute
-    else:
-        yield {"name": request.param}, execute_by_hand if request.param == "offline" else execute
+class TestTransports(TransportSuite):
+    @pytest.fixture(params=REGISTRY.names)
+    def variant(self, request: pytest.FixtureRequest) -> Any:
+        return load_or_skip(REGISTRY, request.param)
 
+    @pytest.fixture
+    def config(
+        self, variant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[Any]:
+        """Settings that reach something: a server on loopback, an imitation of adb."""
+        name = variant.Config.model_fields["name"].default
+        if name == "ssh":
+            with loopback_sshd(tmp_path / "sshd") as server:
+                yield build_model(variant.Config, server.settings, where="test")
+        elif name == "adb":
+            phone = fake_phone(tmp_path / "adb", monkeypatch)
+            yield build_model(variant.Config, phone.settings, where="test")
+        else:
+            yield variant.Config()
 
-def write_device(folder: Path, transport: dict[str, object], **fields: object) -> str:
-    path = folder / "board.yaml"
-    path.write_text(json.dumps({"schema_version": 1, "transport": transport, **fields}))
-    return str(path)
-
-
-def test_a_plan_is_timed_once(reach: tuple[dict[str, object], Execute], tmp_path: Path):
-    settings, run = reach
-    name = write_device(tmp_path, settings)
-    device, transport = load_device(name), load_transport(name)
-    assert device.transport == settings["name"]
-    models = {f"c{hw}": context(8, hw).SerializeToString() for hw in (4, 16)}
-    plan = write_plan(models, device, tmp_path / "plan", CONFIG, seed=0)
-    run(transport, plan)
-    timings = read_samples(plan).timings()
-    assert timings["c16"].n > 4 and timings["c16"].median_ms > 0
-    header = read_jsonl(plan.results)[0]
-    assert header["threads"] == 1 and header["provider"] == "CPUExecutionProvider"
-    before = plan.results.read_bytes()
-    run(transport, plan)
-    assert plan.results.read_bytes() == before
-
-
-def test_a_failure_on_the_device_is_explained(
-    reach: tuple[dict[str, object], Execute], tmp_path: Path
-):
-    settings, run = reach
-    name = write_device(tmp_path, settings, provider="NoSuchProvider")
-    models = {"c4": context(8, 4).SerializeToString()}
-    plan = write_plan(models, load_device(name), tmp_path / "plan", CONFIG, seed=0)
-    with pytest.raises(UserError, match="NoSuchProvider"):
-        run(load_transport(name), plan)
+    @pytest.fixture
+    def run(self, variant: Any) -> Execute:
+        by_hand = variant.Config.model_fields["name"].default == "offline"
+        return execute_by_hand if by_hand else execute

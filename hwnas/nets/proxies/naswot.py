@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "build", "naswot_score"]
 
+QUICK = {"batch_size": 8}
+
 
 class Config(StrictModel):
     """Settings."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "build", "zen_score"]
 
+QUICK = {"repeats": 2, "batch_size": 4}
+
 
 class Config(StrictModel):
     """Settings as PGONAS has them (2206.13329), whose resolution is 224."""

@@ -1,0 +1,49 @@
+"""Contract tests that any package's own variant passes: subclass a suite with one fixture.
+
+    from hwnas.testing import SearcherSuite
+    from my_package import annealing
+
+    class TestAnnealing(SearcherSuite):
+        @pytest.fixture
+        def variant(self):
+            return annealing
+
+The fixture `config` is the variant's default configuration; override it where that cannot be built
+everywhere (a data set that needs files). A module may say two things to its suite, as data:
+
+- `QUICK`: settings, as in YAML, at which tests need not wait or need nothing special. The suites
+  use them wherever the quality of the result does not matter.
+- `EXEMPT`: promises of its suite that it does not make (`Suite.PROMISES`), with the reason.
+"""
+
+# ruff: noqa: E402 - pytest explains the asserts of modules that are imported after this call
+import pytest
+
+MODULES = "datasets devices exporters matrix predictors proxies readers samplers searchers spaces"
+pytest.register_assert_rewrite(*(f"hwnas.testing.{name}" for name in f"{MODULES} suite".split()))
+
+from hwnas.testing.datasets import DatasetSuite
+from hwnas.testing.devices import RuntimeSuite, TransportSuite
+from hwnas.testing.exporters import ExporterSuite
+from hwnas.testing.predictors import PredictorSuite
+from hwnas.testing.proxies import ProxySuite
+from hwnas.testing.readers import ReaderSuite
+from hwnas.testing.samplers import SamplerSuite
+from hwnas.testing.searchers import SearcherSuite
+from hwnas.testing.spaces import SpaceSuite
+from hwnas.testing.suite import Suite, load_or_skip
+
+__all__ = [
+    "DatasetSuite",
+    "ExporterSuite",
+    "PredictorSuite",
+    "ProxySuite",
+    "ReaderSuite",
+    "RuntimeSuite",
+    "SamplerSuite",
+    "SearcherSuite",
+    "SpaceSuite",
+    "Suite",
+    "TransportSuite",
+    "load_or_skip",
+]

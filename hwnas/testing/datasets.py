@@ -1,0 +1,169 @@
+"""What every data set promises: `interfaces.DataModule`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hwnas.core.errors import UserError
+from hwnas.interfaces import DataModule, DatasetContext, DatasetModule, Split
+from hwnas.testing.suite import Suite
+
+__all__ = ["DatasetSuite", "everything"]
+
+BATCH = 64
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+def everything(
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """All images and labels of some batches."""
+    xs, ys = zip(*batches, strict=True)
+    return torch.cat(xs), torch.cat(ys)
+
+
+def _bytes(x: torch.Tensor) -> list[bytes]:
+    return [image.numpy().tobytes() for image in x]
+
+
+@lru_cache(maxsize=4)  # a data set is built once for all tests, and read only
+def _built(variant: Any, settings: str, seed: int, n_workers: int) -> DataModule:
+    config = variant.Config.model_validate_json(settings)
+    data: DataModule = variant.build(config, DatasetContext(seed, n_workers))
+    return data
+
+
+class DatasetSuite(Suite):
+    """Contract of a data set; `config` is one with some 200 images or more in every split.
+
+    Override `config` where the default one needs files: write a small instance, and point at it.
+    """
+
+    CONTRACT = DatasetModule
+
+    def build(self, variant: Any, config: Any, seed: int = 0, n_workers: int = 0) -> DataModule:
+        """The data set."""
+        return _built(variant, config.model_dump_json(), seed, n_workers)
+
+    @pytest.fixture
+    def data(self, variant: Any, config: Any) -> DataModule:
+        """The data set of seed 0."""
+        return self.build(variant, config)
+
+    def test_ends_are_those_of_the_data(self, variant: Any, config: Any, data: DataModule) -> None:
+        """Channels and classes, known before an image is loaded."""
+        assert variant.ends(config) == (data.info.in_channels, data.info.num_classes)
+
+    def test_info_describes_the_batches(self, data: DataModule) -> None:
+        """Shapes, types, numbers of images, and every class in every split."""
+        for split in SPLITS:
+            x, y = everything(data.eval_batches(split, BATCH))
+            px = data.info.base_px
+            assert x.shape == (data.info.n_images[split], data.info.in_channels, px, px)
+            assert x.dtype == torch.float32 and y.dtype == torch.int64
+            assert torch.isfinite(x).all()
+            assert set(y.tolist()) == set(range(data.info.num_classes))
+
+    def test_training_images_are_normalised(self, data: DataModule) -> None:
+        """Mean 0 and variance 1 over the training images."""
+        x, _ = everything(data.eval_batches("train", BATCH))
+        assert x.mean().abs() < 0.05
+        assert abs(float(x.std()) - 1) < 0.05
+
+    def test_splits_are_disjoint_and_stratified(self, data: DataModule) -> None:
+        """No image in two splits; classes in equal shares."""
+        seen, share = {}, {}
+        for split in SPLITS:
+            x, y = everything(data.eval_batches(split, BATCH))
+            seen[split] = set(_bytes(x))
+            share[split] = np.bincount(y.numpy()) / len(y)
+        assert not seen["train"] & seen["val"]
+        assert not seen["train"] & seen["test"]
+        assert not seen["val"] & seen["test"]
+        for split in ("val", "test"):
+            np.testing.assert_allclose(share[split], share["train"], atol=0.01)
+
+    def test_training_batches_are_full_and_fixed_by_seed_and_epoch(
+        self, variant: Any, config: Any, data: DataModule
+    ) -> None:
+        """The last partial batch is dropped; another epoch or seed has another order."""
+        first = list(data.train_batches(0, BATCH))
+        assert len(first) == data.info.n_images["train"] // BATCH
+        assert all(len(x) == len(y) == BATCH for x, y in first)
+        x, y = everything(first)
+        anew: DataModule = variant.build(config, DatasetContext(0))
+        again, labels = everything(anew.train_batches(0, BATCH))
+        assert torch.equal(x, again) and torch.equal(y, labels)
+        assert not torch.equal(y, everything(data.train_batches(1, BATCH))[1])
+        other = self.build(variant, config, seed=1)
+        assert not torch.equal(y, everything(other.train_batches(0, BATCH))[1])
+
+    def test_results_do_not_depend_on_the_number_of_workers(
+        self, variant: Any, config: Any, data: DataModule
+    ) -> None:
+        """Bit for bit."""
+        workers = self.build(variant, config, n_workers=2)
+        for (x, y), (other_x, other_y) in zip(
+            data.train_batches(1, BATCH), workers.train_batches(1, BATCH), strict=True
+        ):
+            assert torch.equal(x, other_x) and torch.equal(y, other_y)
+            assert x.stride() == other_x.stride()  # what a convolution adds up first
+
+    def test_global_generators_are_left_alone(self, data: DataModule) -> None:
+        """Python's, numpy's and torch's."""
+
+        def states() -> list[Any]:
+            numpy = np.random.get_state(legacy=False)
+            return [random.getstate(), str(numpy), torch.get_rng_state().tolist()]
+
+        before = states()
+        next(iter(data.train_batches(0, BATCH)))
+        assert states() == before
+
+    def test_results_do_not_depend_on_the_batch_size(self, data: DataModule) -> None:
+        """Image i of an epoch is what it is."""
+        x, y = everything(data.train_batches(0, 64))
+        small_x, small_y = everything(data.train_batches(0, 32))
+        assert torch.equal(small_y[: len(y)], y)
+        torch.testing.assert_close(small_x[: len(x)], x)
+
+    def test_ranks_together_have_the_whole_batch(self, data: DataModule) -> None:
+        """Part r of n of every batch, in order."""
+        whole = everything(data.train_batches(0, BATCH))
+        parts = [list(data.train_batches(0, BATCH, rank=rank, n_ranks=2)) for rank in (0, 1)]
+        for found, expected in zip(
+            everything(batch for pair in zip(*parts, strict=True) for batch in pair), whole
+        ):
+            torch.testing.assert_close(found, expected)
+
+    def test_seeds_change_the_validation_split(
+        self, variant: Any, config: Any, data: DataModule
+    ) -> None:
+        """Otherwise runs that differ in their seed would share its luck."""
+        x, _ = everything(data.eval_batches("val", BATCH))
+        other, _ = everything(self.build(variant, config, seed=1).eval_batches("val", BATCH))
+        assert x.shape != other.shape or not torch.equal(x, other)
+
+    def test_calibration_images_are_clean_training_images(self, data: DataModule) -> None:
+        """Without augmentation, drawn without replacement."""
+        x, _ = everything(data.eval_batches("train", BATCH))
+        batches = data.calibration_batches(3, 32)
+        assert [len(batch) for batch in batches] == [32] * 3
+        drawn = [image for batch in batches for image in _bytes(batch)]
+        assert set(drawn) <= set(_bytes(x))
+        assert len(set(drawn)) > 90
+
+    def test_too_few_images_for_a_batch_say_so(self, data: DataModule) -> None:
+        """Before anything is computed."""
+        too_many = data.info.n_images["train"] + 1
+        with pytest.raises(UserError, match=str(too_many)):
+            data.train_batches(0, too_many)
+        with pytest.raises(UserError, match="calibration"):
+            data.calibration_batches(1, too_many)

@@ -1,0 +1,97 @@
+"""What every exporter promises: `interfaces.Exporter`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from hwnas.core.errors import UserError
+from hwnas.core.rng import rng
+from hwnas.exporters import onnx as float_onnx
+from hwnas.exporters.opened import CannotRunHere
+from hwnas.exporters.parity import compare_batches, torch_logits
+from hwnas.interfaces import Exporter, ExporterModule
+from hwnas.nets.subnet import build_subnet
+from hwnas.testing.suite import Suite, name_of, run_python, tiny_space
+
+__all__ = ["ExporterSuite"]
+
+SHAPE = (3, 16, 16)
+IMAGES = rng(0, "images").standard_normal((16, *SHAPE)).astype(np.float32)
+
+
+class ExporterSuite(Suite):
+    """Contract of an exporter, on a small untrained network."""
+
+    CONTRACT = ExporterModule
+    PROMISES = frozenset({"runs_here"})
+    """`runs_here`: a format that needs more than this host has (a GPU) may be exempt."""
+
+    @pytest.fixture(scope="class")
+    def model(self) -> nn.Module:
+        """The network, in training mode as training leaves it."""
+        return build_subnet(tiny_space(), tiny_space().smallest()).train()
+
+    @pytest.fixture
+    def folder(self, variant: Any, model: nn.Module, tmp_path: Path) -> Path:
+        """A folder with the ONNX file, which other formats may start from."""
+        folder = tmp_path / "out"
+        folder.mkdir()
+        if name_of(variant) != name_of(float_onnx):
+            exporter = float_onnx.build(float_onnx.Config())
+            exporter.export(model, input_shape=SHAPE, folder=folder)
+        return folder
+
+    def test_exports_a_network_that_agrees_with_torch(
+        self, variant: Any, quick_config: Any, model: nn.Module, folder: Path
+    ) -> None:
+        """Its files and nothing else, the model first; weights and mode of the network stay."""
+        earlier = set(folder.iterdir())
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        exporter: Exporter = variant.build(quick_config)
+        files = exporter.export(model, input_shape=SHAPE, folder=folder, images=IMAGES)
+        assert files and set(files) == set(folder.iterdir()) - earlier
+        assert model.training
+        for key, value in model.state_dict().items():
+            assert value.equal(before[key]), key
+        entry = exporter.describe(files)
+        assert entry.format == name_of(variant)
+        assert Path(entry.path).name == files[0].name
+        try:
+            found = exporter.open_model(files[0])
+        except CannotRunHere:
+            self.promised(variant, "runs_here")
+            raise
+        report = compare_batches(
+            torch_logits(model, IMAGES),
+            found,
+            IMAGES,
+            file=files[0].name,
+            tolerance=entry.parity_tolerance,
+            min_agreement=1.0 if entry.precision == "fp32" else 0.8,  # untrained: many near ties
+        )
+        assert [b.batch for b in report.batches] == ([entry.batch] if entry.batch else [1, 2, 8])
+        assert report.passed, report
+
+    def test_importing_it_and_its_settings_needs_no_torch(self, variant: Any) -> None:
+        """Nor onnx; building it neither."""
+        run_python(
+            f"import sys, importlib; module = importlib.import_module({variant.__name__!r})\n"
+            "module.build(module.Config())\n"
+            "sys.exit('torch' in sys.modules or 'onnx' in sys.modules)"
+        )
+
+    def test_an_unwritable_folder_is_an_error_that_says_so(
+        self, variant: Any, quick_config: Any, model: nn.Module, tmp_path: Path
+    ) -> None:
+        """A `UserError`, whatever the operating system says."""
+        blocked = tmp_path / "file"
+        blocked.write_text("not a folder")
+        with pytest.raises(UserError):
+            variant.build(quick_config).export(
+                model, input_shape=SHAPE, folder=blocked / "below", images=IMAGES
+            )

@@ -1,0 +1,109 @@
+"""Which spaces every builder and every exporter serves: a matrix whose gaps are named.
+
+Rows are spaces, columns builders (models that are timed) and exporters (models that ship). What
+adds a row or a column fills it; what it cannot do yet stands in `GAPS`, or in `Skeleton.lacks`
+where no network of the space can be trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import torch
+
+from hwnas.builders.onnx import INPUT, network
+from hwnas.builders.precision import to_precision
+from hwnas.core.rng import rng
+from hwnas.exporters import REGISTRY as EXPORTERS
+from hwnas.exporters import onnx as float_onnx
+from hwnas.exporters.opened import CannotRunHere
+from hwnas.exporters.parity import compare_batches, torch_logits
+from hwnas.nets.bn import recalibrate
+from hwnas.nets.subnet import build_subnet
+from hwnas.spaces.lowering import lower, resolution
+from hwnas.spaces.network import Network
+from hwnas.spaces.space import SearchSpace
+from hwnas.testing.spaces import lacks_networks
+from hwnas.testing.suite import exemptions, quick
+
+__all__ = ["BUILDERS", "GAPS", "check_builder", "check_exporter", "gap"]
+
+GAPS: Mapping[tuple[str, str], str] = {}
+"""(space, column) -> why the column does not serve the space yet."""
+
+N_IMAGES = 16
+
+
+def _onnx(precision: Literal["fp32", "fp16", "int8"]) -> Callable[[Network], tuple[int, ...]]:
+    def build(net: Network) -> tuple[int, ...]:
+        import onnxruntime
+
+        model = to_precision(network(net), precision)
+        onnx.checker.check_model(model, full_check=True)
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+        (given,) = session.get_inputs()
+        kind = np.float16 if given.type == "tensor(float16)" else np.float32
+        image = rng(0, "image").standard_normal(given.shape).astype(kind)
+        (logits,) = session.run(None, {INPUT: image})
+        # random weights overflow half precision in the widest networks, which times the same
+        assert precision == "fp16" or np.isfinite(logits).all()
+        return tuple(logits.shape)
+
+    return build
+
+
+BUILDERS: Mapping[str, Callable[[Network], tuple[int, ...]]] = {
+    "onnx": _onnx("fp32"),
+    "onnx:fp16": _onnx("fp16"),
+    "onnx:int8": _onnx("int8"),
+}
+"""By column: builds a network, runs it on an image and returns the shape of the logits."""
+
+
+def gap(space: SearchSpace, column: str) -> str:
+    """Why the builder or exporter does not serve the space yet; empty where it does."""
+    unknown = "" if column in BUILDERS else lacks_networks(space)
+    return unknown or GAPS.get((space.name, column), "")
+
+
+def check_builder(space: SearchSpace, column: str) -> None:
+    """The largest and the smallest arch are built, and run."""
+    for arch in (space.largest(), space.smallest()):
+        assert BUILDERS[column](lower(space, arch)) == (1, space.macro.num_classes)
+
+
+def check_exporter(space: SearchSpace, column: str, folder: Path) -> None:
+    """The smallest arch is exported and agrees with torch, where the format runs on this host.
+
+    Raises:
+        CannotRunHere: it does not run here.
+    """
+    arch = space.smallest()
+    shape = space.macro.in_channels, *(resolution(space, arch),) * 2
+    images = rng(0, "images").standard_normal((N_IMAGES, *shape)).astype(np.float32)
+    model = recalibrate(build_subnet(space, arch), [torch.from_numpy(images)])
+    if column != float_onnx.Config().name:
+        exporter = float_onnx.build(float_onnx.Config())
+        exporter.export(model, input_shape=shape, folder=folder)
+    variant = EXPORTERS.load(column)
+    exporter = variant.build(quick(variant))
+    files = exporter.export(model, input_shape=shape, folder=folder, images=images)
+    entry = exporter.describe(files)
+    try:
+        opened = exporter.open_model(files[0])
+    except CannotRunHere:
+        assert exemptions(variant).get("runs_here"), "it does not run here, and does not say so"
+        raise
+    report = compare_batches(
+        torch_logits(model, images),
+        opened,
+        images,
+        file=files[0].name,
+        tolerance=entry.parity_tolerance,
+        min_agreement=1.0 if entry.precision == "fp32" else 0.8,  # untrained: many near ties
+    )
+    assert report.passed, report

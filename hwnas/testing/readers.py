@@ -1,0 +1,101 @@
+"""What every reader of labelled archs promises: `interfaces.Reader`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwnas.core.errors import UserError
+from hwnas.core.plugins import faults
+from hwnas.interfaces import Reader, ReaderModule
+from hwnas.predictors.open_records import HEAD_CHARS
+from hwnas.predictors.readers import REGISTRY
+from hwnas.predictors.records import record_set
+from hwnas.spaces.load import build_space
+from hwnas.spaces.space import SearchSpace
+from hwnas.testing.suite import Suite, run_python
+
+__all__ = ["ReaderSuite"]
+
+
+class ReaderSuite(Suite):
+    """Contract of a reader. Two fixtures: `variant`, and `example`, a small file of the format.
+
+    Override `space` as well where the reader does not say which space the archs are of.
+    """
+
+    CONTRACT = ReaderModule
+
+    @pytest.fixture
+    def example(self) -> Path:
+        """A file with two archs or more."""
+        pytest.fail("give the suite's subclass a fixture `example`: a small file of the format")
+
+    @pytest.fixture
+    def space(self, variant: Any) -> SearchSpace:
+        """The space of the archs."""
+        assert variant.READER.space is not None, "override the fixture `space`"
+        name, num_classes = variant.READER.space
+        return build_space(name, num_classes=num_classes)
+
+    def test_the_module_is_what_its_kind_asks_for(self, variant: Any) -> None:
+        """A summary and a `READER`; a reader has no settings."""
+        assert (variant.__doc__ or "").strip()
+        assert faults(variant, self.CONTRACT, "") == []
+        assert isinstance(variant.READER, Reader)
+
+    def test_importing_it_and_its_settings_needs_no_torch(self, variant: Any) -> None:
+        """Files are read on machines that have none."""
+        run_python(
+            f"import sys, {variant.__name__}\nsys.exit('torch' in sys.modules)",
+        )
+
+    def test_the_format_is_recognised_by_this_reader_alone(
+        self, variant: Any, example: Path
+    ) -> None:
+        """A file is read without `--reader`."""
+        head = example.read_text(encoding="utf-8")[:HEAD_CHARS]
+        assert variant.READER.matches(head)
+        readers = {name: REGISTRY.load(name).READER for name in REGISTRY.names}
+        others = {name: reader for name, reader in readers.items() if reader != variant.READER}
+        assert [name for name, reader in others.items() if reader.matches(head)] == []
+        assert not any(variant.READER.matches(text) for text in ("", "{}", "[]", "a,b\n1,2\n"))
+
+    def test_a_table_holds_archs_of_the_space_and_finite_numbers(
+        self, variant: Any, example: Path, space: SearchSpace
+    ) -> None:
+        """Every column names its rows in ascending order, within the table and the unit."""
+        table = variant.READER.read(example, space)
+        assert table.space == space
+        assert len(table.codes) >= 2 and table.codes.dtype == np.int16
+        assert space.validate(table.codes).all()
+        assert table.columns
+        for column in table.columns.values():
+            assert column.rows.shape == column.values.shape
+            assert (np.diff(column.rows) >= 0).all()
+            assert np.isin(column.rows, np.arange(len(table.codes))).all()
+            assert np.isfinite(column.values).all()
+        again = variant.READER.read(example, space)
+        np.testing.assert_array_equal(again.codes, table.codes)
+
+    def test_scores_are_fractions(self, variant: Any, example: Path, space: SearchSpace) -> None:
+        """The target column, in the reader's unit, becomes one score per arch in [0, 1]."""
+        table = variant.READER.read(example, space)
+        scores = record_set(table, variant.READER, None, where=example).scores
+        assert len(scores) >= 2 and ((scores >= 0) & (scores <= 1)).all()
+        assert scores.max() > 0.01, "percent that were taken for fractions, or nothing learned"
+
+    @pytest.mark.parametrize("damage", ["empty", "half", "binary"])
+    def test_a_damaged_file_is_refused(
+        self, variant: Any, example: Path, space: SearchSpace, tmp_path: Path, damage: str
+    ) -> None:
+        """With a `UserError`, never with what a parser happens to raise."""
+        content = example.read_bytes()
+        broken = {"empty": b"", "half": content[: len(content) // 2], "binary": b"\xff\xfe\x00\x01"}
+        path = tmp_path / example.name
+        path.write_bytes(broken[damage])
+        with pytest.raises(UserError):
+            record_set(variant.READER.read(path, space), variant.READER, None, where=path)

@@ -1,0 +1,265 @@
+"""What every search space promises: closed operators, exact sizes, one geometry for everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+
+from hwnas.core.errors import UserError
+from hwnas.core.rng import rng
+from hwnas.interfaces import SpaceModule
+from hwnas.nets.bn import recalibrate
+from hwnas.nets.extract import extract
+from hwnas.nets.subnet import build_from_definition, definition_of
+from hwnas.nets.supernet import Supernet
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.cost import (
+    AnalyticMetric,
+    Precision,
+    cost,
+    op_macs,
+    op_params,
+    op_weight_bytes,
+)
+from hwnas.spaces.graphs import graph
+from hwnas.spaces.index import enumerate_ops, op_index, op_sum, slot_ops
+from hwnas.spaces.lowering import lower, resolution, slot_names
+from hwnas.spaces.ops import OpSpec, layers
+from hwnas.spaces.space import SearchSpace
+from hwnas.testing.suite import Suite, quick
+
+__all__ = ["SpaceSuite", "lacks_networks", "shaken"]
+
+N_IMAGES = 4
+ANALYTIC: dict[AnalyticMetric, Callable[[OpSpec], int]] = {"macs": op_macs, "params": op_params}
+
+
+def lacks_networks(space: SearchSpace) -> str:
+    """Why the space has no supernet or no static networks, as its skeleton says; empty: it has."""
+    lacks = space.macro.lacks
+    return lacks.get("supernet", "") or lacks.get("static net", "")
+
+
+def shaken(space: SearchSpace) -> Supernet:
+    """A supernet in double precision no parameter of which has a special value (BN scale 1)."""
+    supernet = Supernet(space, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in supernet.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return supernet.double()
+
+
+_shaken = lru_cache(maxsize=1)(shaken)  # several tests of one space
+
+
+def _some_archs(space: SearchSpace, n: int) -> list[Arch]:
+    ends = [space.largest(), space.smallest()]
+    return [*ends, *map(space.arch, space.sample(rng(0, "archs"), n - 2))]
+
+
+def _images(space: SearchSpace, arch: Arch, n: int) -> torch.Tensor:
+    px = resolution(space, arch)
+    generator = torch.Generator().manual_seed(0)
+    shape = n, space.macro.in_channels, px, px
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+class SpaceSuite(Suite):
+    """Contract of a space. Its networks are compared at the settings of `QUICK`.
+
+    Override `space`, and `small_space`, to test an instance with other settings.
+    """
+
+    CONTRACT = SpaceModule
+
+    @pytest.fixture
+    def space(self, variant: Any, config: Any) -> SearchSpace:
+        """The space with 10 classes."""
+        space: SearchSpace = variant.build(config, num_classes=10)
+        return space
+
+    @pytest.fixture
+    def small_space(self, variant: Any, config: Any) -> SearchSpace:
+        """The space at settings whose networks run in milliseconds."""
+        space: SearchSpace = variant.build(quick(variant, config), num_classes=10)
+        return space
+
+    @pytest.fixture
+    def with_networks(self, small_space: SearchSpace) -> SearchSpace:
+        """`small_space`; where its skeleton lacks networks, asking for one gives that reason."""
+        if reason := lacks_networks(small_space):
+            with pytest.raises(UserError) as caught:
+                extract(Supernet(small_space, seed=0), small_space.smallest())
+            assert reason in str(caught.value)
+            pytest.skip(reason)
+        return small_space
+
+    def test_operators_are_closed(self, space: SearchSpace) -> None:
+        """Samples, mutants and children of archs are archs."""
+        codes = space.sample(rng(0, "closed"), 400)
+        assert space.validate(codes).all()
+        assert space.validate(space.mutate(codes, rng(1, "closed"), 0.3)).all()
+        assert space.validate(space.crossover(codes[:200], codes[200:], rng(2, "c"))).all()
+        for row in codes[:20]:
+            assert space.check(space.arch(row)).codes == tuple(row.tolist())
+        assert space.validate(space.codes([space.largest(), space.smallest()])).all()
+
+    def test_encode_and_decode_are_inverse(self, space: SearchSpace) -> None:
+        """One-hot codes of active choices."""
+        codes = space.sample(rng(3, "encode"), 300)
+        encoded = space.encode(codes)
+        assert (space.decode(encoded) == codes).all()
+        assert (encoded.sum(axis=1) == space.active(codes).sum(axis=1)).all()
+
+    def test_the_size_counts_what_sampling_finds_in_a_small_part(self, space: SearchSpace) -> None:
+        """Narrowed to few enough archs that random draws meet them all."""
+        random = rng(4, "narrow")
+        kept = {choice.name: (choice.values[-1],) for choice in space.choices}
+        for column in random.permutation(len(space.choices)):
+            choice = space.choices[column]
+            narrowed = space.restrict(kept | {choice.name: choice.values})
+            if narrowed.size() > 40:
+                break
+            kept[choice.name] = choice.values
+        narrowed = space.restrict(kept)
+        drawn = {narrowed.arch(row) for row in narrowed.sample(random, 4000)}
+        assert len(drawn) == narrowed.size()
+
+    def test_the_index_equals_lower(self, space: SearchSpace) -> None:
+        """Operators by table lookup are those of `lower()`, in order."""
+        ops = enumerate_ops(space)
+        assert len(set(ops)) == len(ops)
+        codes = space.sample(rng(5, "index"), 1000)
+        for row, index in zip(codes, op_index(space, codes), strict=True):
+            assert tuple(ops[i] for i in index if i >= 0) == lower(space, space.arch(row)).ops
+
+    def test_a_restriction_has_its_own_fingerprint_and_fewer_operators(
+        self, space: SearchSpace
+    ) -> None:
+        """The identity of archs stays; what was taken away is refused."""
+        choices = [choice for choice in space.choices if len(choice.values) > 1]
+        if not choices:
+            assert space.size() == 1
+            return
+        narrowed = space.restrict({choice.name: choice.values[:1] for choice in choices})
+        assert narrowed.id == space.id
+        assert narrowed.fingerprint != space.fingerprint
+        assert narrowed.size() == 1
+        assert set(enumerate_ops(narrowed)) == set(lower(space, space.smallest()))
+        with pytest.raises(UserError, match=r"invalid code for"):
+            narrowed.check(space.largest())
+        with pytest.raises(UserError, match="does not allow"):
+            cost(narrowed, space.codes([space.largest()]), "macs")
+
+    def test_costs_of_arrays_are_sums_over_lower(self, space: SearchSpace) -> None:
+        """MACs, parameters, bytes in every precision, and any price per operator."""
+        codes = space.sample(rng(6, "cost"), 40)
+        archs = [lower(space, space.arch(row)) for row in codes]
+        for metric, of_op in ANALYTIC.items():
+            expected = [sum(map(of_op, ops)) for ops in archs]
+            assert cost(space, codes, metric).tolist() == expected
+        for precision in get_args(Precision):
+            expected = [sum(op_weight_bytes(op, precision) for op in ops) for ops in archs]
+            found = cost(space, codes, "weight_bytes", precision=precision)
+            assert found.tolist() == expected
+        prices = rng(7, "prices").random(len(enumerate_ops(space)))
+        index = op_index(space, codes)
+        by_index = np.where(index >= 0, prices[index], 0).sum(axis=1)
+        np.testing.assert_allclose(op_sum(space, codes, prices), by_index, rtol=1e-12)
+
+    def test_slots_have_names_and_know_their_operators(self, space: SearchSpace) -> None:
+        """Every operator of an arch is among those of its slot."""
+        names = slot_names(space)
+        assert len(set(names)) == len(names)
+        per_slot = slot_ops(space)
+        for row in space.sample(rng(8, "slots"), 50):
+            codes = (0, *space.arch(row).codes[1:])  # at the smallest resolution, as `slot_ops`
+            slots = space.macro.lower_slots(codes)
+            assert len(slots) == len(names) == len(per_slot)
+            for op, known in zip(slots, per_slot, strict=True):
+                assert op is None or op in known
+
+    def test_operators_chain(self, space: SearchSpace) -> None:
+        """In a chain, an operator reads what the one before it writes."""
+        if not space.macro.is_chain:
+            pytest.skip("not a chain")
+        for row in space.sample(rng(9, "chain"), 50):
+            arch = space.arch(row)
+            ops = lower(space, arch).ops
+            assert ops[0].in_hw == resolution(space, arch)
+            for before, after in pairwise(ops):
+                assert (before.out_channels, before.out_hw) == (after.in_channels, after.in_hw)
+
+    def test_layers_of_an_operator_chain(self, space: SearchSpace) -> None:
+        """So do the layers within an operator, gates and shortcuts apart."""
+        if not space.macro.is_chain:
+            pytest.skip("not a chain")
+        for op in enumerate_ops(space):
+            main = [
+                layer for layer in layers(op) if not layer.name.startswith(("se.", "conv_short"))
+            ]
+            for before, after in pairwise(main):
+                assert (before.out_channels, before.out_hw) == (after.in_channels, after.in_hw)
+            if main:
+                assert (main[0].in_channels, main[0].in_hw) == (op.in_channels, op.in_hw)
+                assert (main[-1].out_channels, main[-1].out_hw) == (op.out_channels, op.out_hw)
+            for layer in layers(op):
+                assert layer.in_channels % layer.groups == layer.out_channels % layer.groups == 0
+
+    def test_graphs_are_topologically_ordered_and_hold_the_operators(
+        self, space: SearchSpace
+    ) -> None:
+        """Sources come before their readers; a chain's edges join neighbours."""
+        for row in space.sample(rng(11, "graph"), 30):
+            arch = space.arch(row)
+            nodes, edges = graph(space, arch)
+            assert all(source < reader < len(nodes) for source, reader in edges)
+            if space.macro.is_chain:
+                assert nodes == lower(space, arch).ops
+                assert edges == tuple((i, i + 1) for i in range(len(nodes) - 1))
+
+    @torch.no_grad()
+    def test_supernet_extracted_and_static_networks_compute_the_same(
+        self, with_networks: SearchSpace
+    ) -> None:
+        """In double precision, as of four images each, batch statistics magnify rounding."""
+        space, supernet = with_networks, _shaken(with_networks)
+        for arch in _some_archs(space, 4):
+            x = _images(space, arch, N_IMAGES)
+            expected = supernet(x, arch)
+            assert expected.shape == (N_IMAGES, space.macro.num_classes)
+            assert expected.std() > 0.1
+            extracted = extract(supernet, arch)
+            torch.testing.assert_close(extracted(x), expected, rtol=0, atol=1e-9)
+            static = build_from_definition(definition_of(extracted)).double().train()
+            static.load_state_dict(extracted.state_dict())
+            torch.testing.assert_close(static(x), expected, rtol=0, atol=1e-9)
+            n_parameters = sum(p.numel() for p in static.parameters())
+            assert n_parameters == cost(space, space.codes([arch]), "params")[0]
+
+    def test_the_exported_network_computes_the_same(
+        self, with_networks: SearchSpace, tmp_path: Path
+    ) -> None:
+        """The smallest arch with its own BN statistics, in ONNX Runtime."""
+        from hwnas.exporters import onnx as exporter
+        from hwnas.exporters.opened import onnxruntime_model
+
+        space = with_networks
+        arch = space.smallest()
+        x = _images(space, arch, 64).float()  # statistics of fewer would magnify rounding
+        model = recalibrate(extract(_shaken(space), arch).float(), [x])
+        (path, *_) = exporter.build(exporter.Config()).export(
+            model, input_shape=tuple(x.shape[1:]), folder=tmp_path
+        )
+        with torch.no_grad():
+            expected = model(x).numpy()
+        found = onnxruntime_model(path).logits(x.numpy())
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())

@@ -1,0 +1,124 @@
+"""What all contract suites share: the module, its settings, and what it is exempt from."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from types import ModuleType
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from hwnas.core.config import build_model
+from hwnas.core.plugins import faults
+from hwnas.core.registry import Registry
+from hwnas.spaces import mobilenet_tiny
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["Suite", "exemptions", "load_or_skip", "name_of", "quick", "run_python", "tiny_space"]
+
+HEAVY = ("torch", "timm", "torchvision", "onnxruntime", "sklearn")
+
+
+def load_or_skip(registry: Registry[Any], name: str) -> Any:
+    """The variant's module; where a package that it needs is missing, the test is skipped."""
+    variant = registry.describe(name)
+    if variant.missing:
+        pytest.skip(f"{name} needs {', '.join(variant.missing)}: {variant.install}")
+    return registry.load(name)
+
+
+def name_of(variant: ModuleType) -> str:
+    """The name that the variant is chosen by."""
+    return str(variant.Config.model_fields["name"].default)
+
+
+def exemptions(variant: Any) -> Mapping[str, str]:
+    """Promises that the module says it does not make, with the reasons."""
+    found: Mapping[str, str] = getattr(variant, "EXEMPT", {})
+    return found
+
+
+def quick(variant: Any, config: BaseModel | None = None) -> BaseModel:
+    """`config` (by default the default one) with the module's `QUICK` settings on top."""
+    plain = {} if config is None else config.model_dump(mode="json")
+    settings = _merged(plain, getattr(variant, "QUICK", {}))
+    model: type[BaseModel] = variant.Config
+    return build_model(model, settings, where=f"QUICK of {variant.__name__}")
+
+
+def _merged(settings: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(settings)
+    for key, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(found.get(key), dict)
+        found[key] = _merged(found[key], value) if nested else value
+    return found
+
+
+@lru_cache(maxsize=1)
+def tiny_space() -> SearchSpace:
+    """The space that suites of other kinds work on: mobilenet_tiny at 16 and 24 px, 10 classes."""
+    config = mobilenet_tiny.Config(resolutions=(16, 24))
+    return mobilenet_tiny.build(config, num_classes=10)
+
+
+def run_python(code: str) -> None:
+    """Run `code` in a fresh interpreter; fails with what that prints unless it exits with 0."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+class Suite:
+    """Base of the suites. A subclass gives the fixture `variant`: the module under test."""
+
+    CONTRACT: ClassVar[type[Any]]
+    """The Protocol of `hwnas.interfaces` that the module fulfils."""
+
+    PROMISES: ClassVar[frozenset[str]] = frozenset()
+    """What a variant may be exempt from, by an entry of its `EXEMPT`."""
+
+    @pytest.fixture
+    def variant(self) -> Any:
+        """The module under test."""
+        pytest.fail("give the suite's subclass a fixture `variant` that returns the module")
+
+    @pytest.fixture
+    def config(self, variant: Any) -> Any:
+        """Default settings; those of `QUICK` where there are required ones."""
+        try:
+            return variant.Config()
+        except ValidationError:
+            return quick(variant)
+
+    @pytest.fixture
+    def quick_config(self, variant: Any, config: Any) -> Any:
+        """`config` with the module's `QUICK` settings."""
+        return quick(variant, config)
+
+    @staticmethod
+    def promised(variant: Any, promise: str) -> None:
+        """Skip the rest of the test if the variant is exempt from `promise`."""
+        if reason := exemptions(variant).get(promise):
+            pytest.skip(f"{variant.__name__} is exempt from `{promise}`: {reason}")
+
+    def test_the_module_is_what_its_kind_asks_for(self, variant: Any) -> None:
+        """A summary, every member of the Protocol, a strict `Config` that knows its name."""
+        assert (variant.__doc__ or "").strip()
+        assert faults(variant, self.CONTRACT, name_of(variant)) == []
+
+    def test_exemptions_are_of_promises_and_say_why(self, variant: Any) -> None:
+        """A misspelt exemption would exempt from nothing."""
+        assert set(exemptions(variant)) <= self.PROMISES
+        assert all(exemptions(variant).values())
+
+    def test_importing_it_and_its_settings_needs_no_torch(self, variant: Any) -> None:
+        """Configurations are validated on machines, and in moments, that have none of it."""
+        run_python(
+            f"import sys, importlib; module = importlib.import_module({variant.__name__!r})\n"
+            "try:\n    module.Config()\nexcept ValueError:\n    pass\n"
+            f"heavy = sorted({set(HEAVY)!r} & set(sys.modules))\n"
+            "sys.exit(f'imported {heavy}' if heavy else 0)"
+        )

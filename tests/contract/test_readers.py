@@ -1,0 +1,58 @@
+"""Every registered reader passes the suite, on a small file of its format."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwnas.core.records import dump
+from hwnas.interfaces import Evaluation
+from hwnas.predictors.readers import REGISTRY
+from hwnas.spaces.load import build_space
+from hwnas.spaces.space import SearchSpace
+from hwnas.testing import ReaderSuite, load_or_skip
+
+OWN_SPACE = build_space("nasbench_macro", num_classes=10)
+OFA = {"ks": [3] * 20, "e": [4] * 20, "d": [2] * 5, "r": 224, "top1": [75.0]}
+CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|{}~0|none~1|nor_conv_1x1~2|"
+EXAMPLES = {
+    "hwnas": json.dumps(
+        {
+            "schema_version": 1,
+            "labels": [
+                dump(Evaluation(arch, top1, "trained", "val", n_images=9, seed=0), versioned=False)
+                for arch, top1 in ((OWN_SPACE.smallest(), 0.5), (OWN_SPACE.largest(), 0.75))
+            ],
+        }
+    ),
+    "nas_bench_macro": json.dumps(
+        {"00000012": {"test_acc": [90.0, 91.0]}, "00000000": {"test_acc": [45.0]}}
+    ),
+    "nasbench201": "index,arch,cifar10_test_200ep\n"
+    + "".join(
+        f"{i},{CELL.format(op)},{90 + i}.5\n" for i, op in enumerate(("none", "avg_pool_3x3"))
+    ),
+    "ofa_imagenet": json.dumps([OFA, OFA | {"d": [4] * 5, "top1": [77.0]}]),
+}
+
+
+class TestReaders(ReaderSuite):
+    @pytest.fixture(params=REGISTRY.names)
+    def variant(self, request: pytest.FixtureRequest) -> Any:
+        return load_or_skip(REGISTRY, request.param)
+
+    @pytest.fixture
+    def example(self, variant: Any, tmp_path: Path) -> Path:
+        name = variant.__name__.rpartition(".")[2]
+        assert name in EXAMPLES, f"give EXAMPLES a small file of the new format {name}"
+        path = tmp_path / f"{name}.txt"
+        path.write_text(EXAMPLES[name])
+        return path
+
+    @pytest.fixture
+    def space(self, variant: Any) -> SearchSpace:
+        name, num_classes = variant.READER.space or ("nasbench_macro", 10)
+        return build_space(name, num_classes=num_classes)
