@@ -18,6 +18,7 @@ from hwnas.controller.scorer import Predict, Rescoring, Scorer
 from hwnas.controller.sections import SearchConfig
 from hwnas.controller.storage import Progressed, SearchFolder
 from hwnas.core.config import settled
+from hwnas.core.metrics import MetricKey
 from hwnas.core.progress import Progress, silent
 from hwnas.core.store import content_hash
 from hwnas.interfaces import CostMetric, FloatArray, Searcher
@@ -49,7 +50,7 @@ def run_search(
 ) -> SearchResult:
     """Search `space` within the budgets of `config`; continues what `folder` holds.
 
-    Every searcher is driven alike: `metrics` (by `constraints.metric_key`) price its proposals,
+    Every searcher is driven alike: `metrics` (by `MetricKey`) price its proposals,
     `predict` scores them, the reward is told, the archive remembers them. At equal config two
     searchers hence get equal budgets. The archive also holds one arch known to be feasible from
     the start, so that there always is a winner. Only constrained metrics and latencies are priced
@@ -122,7 +123,8 @@ def run_search(
     progress(config.n_predictions, config.n_predictions, _note(archive))
 
     def report(rows: Rows) -> tuple[Candidate, ...]:
-        return candidates(archive, rows, price(metrics, archive.column("codes")[rows]))
+        costs = price(metrics, archive.column("codes")[rows])
+        return candidates(archive, rows, costs, scorer.evaluations(rows))
 
     top = report(archive.top(config.top_k, among=scorer.eligible()))
     return SearchResult(
@@ -142,8 +144,12 @@ def run_search(
 def _tracked(metrics: Mapping[str, CostMetric], limits: tuple[Limit, ...]) -> tuple[str, ...]:
     """Metrics that every arch is priced with: constrained ones and latencies, else MACs."""
     constrained = {limit.key for limit in limits}
-    kept = [key for key in metrics if key in constrained or key.startswith("latency_ms@")]
+    kept = [key for key in metrics if key in constrained or _is_median_latency(key)]
     return tuple(kept or [key for key in metrics if key == "macs"])
+
+
+def _is_median_latency(key: str) -> bool:
+    return MetricKey.parse(key).metric == "latency_ms"
 
 
 def _tell(
@@ -180,7 +186,7 @@ def _note(archive: Archive) -> str:
     feasible = np.flatnonzero(archive.column("feasible"))
     best = float(archive.column("score")[feasible].max()) if len(feasible) else np.nan
     note = f"best {best:.4f} of {len(archive)} archs, {len(archive.evaluated)} evaluated"
-    latencies = [key for key in archive.cost_keys if key.startswith("latency_ms@")]
+    latencies = [key for key in archive.cost_keys if _is_median_latency(key)]
     for key in (latencies or archive.cost_keys)[:NOTED_FRONTS]:
         front = archive.front(key)
         shown = front[np.unique(np.linspace(0, len(front) - 1, NOTED_POINTS).round().astype(int))]
