@@ -37,7 +37,8 @@ from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import LatencyTable
 from hwnas.latency.validation import fit_correction, fit_quality
-from hwnas.measure.profile import profile, time_networks, validation_nets
+from hwnas.measure.networks import validation_nets
+from hwnas.measure.profile import profile, time_networks
 from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.load import build_space
 from hwnas.spaces.space import SearchSpace

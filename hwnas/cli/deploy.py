@@ -126,7 +126,7 @@ def _verify_bundle(
 ) -> None:
     import logging
 
-    from hwnas.core.errors import CheckFailed
+    from hwnas.core.errors import CheckFailed, NotJudged
     from hwnas.core.rundir import RunDir
     from hwnas.exporters.bundle import read_manifest
     from hwnas.measure.bundle_check import verify_bundle
@@ -162,17 +162,29 @@ def _verify_bundle(
                 progress=progress_for("verify"),
             )
     emit(report.models, format=format, title=str(folder), latency=list(report.latency),
-         notes=list(report.notes), failed=list(report.failed))  # fmt: skip
+         notes=list(report.notes), failed=list(report.failed),
+         not_judged=list(report.not_judged))  # fmt: skip
     if report.latency and format is Format.table:
         emit(report.latency, format=format, title="latency")
     for note in report.notes:
         log.info("note: %s", note)
     for problem in report.failed:
         log.info("FAIL %s", problem)
-    if report.failed and not report_only:
+    for problem in report.not_judged:
+        log.info("not judged %s", problem)
+    if report_only:
+        return
+    if report.failed:
         raise CheckFailed(
             "the bundle fell short of its promise",
             found="; ".join(report.failed),
             where=folder,
             fix="export it again, or `--report-only` accepts it",
+        )
+    if report.not_judged:
+        raise NotJudged(
+            "checks of the bundle could not be judged",
+            found="; ".join(report.not_judged),
+            where=folder,
+            fix="repeat the command when the machine is quiet; `--report-only` accepts it",
         )

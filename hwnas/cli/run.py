@@ -82,7 +82,7 @@ def finish(project: Project, format: Format, *, report_only: bool) -> None:
     """Write the report, print the closing table, and hold the run to its promises."""
     import logging
 
-    from hwnas.core.errors import CheckFailed
+    from hwnas.core.errors import CheckFailed, NotJudged
     from hwnas.studies.run_report import write_run_report
 
     log = logging.getLogger("hwnas.cli")
@@ -97,13 +97,22 @@ def finish(project: Project, format: Format, *, report_only: bool) -> None:
         report=str(report),
     )
     for check in results.checks:
-        log.info("%s %s: %s", "ok  " if check.passed else "FAIL", check.name, check.detail)
+        log.info("%-4s %s: %s", check.state, check.name, check.detail)
     log.info("report: %s", report)
-    failed = [f"{check.name}: {check.detail}" for check in results.checks if not check.passed]
-    if failed and not report_only:
+    if report_only:
+        return
+    if failed := results.of(passed=False):
         raise CheckFailed(
             "the run fell short of its promise",
-            found="; ".join(failed),
+            found="; ".join(map(str, failed)),
             where=report,
             fix="see the report; `--report-only` accepts it",
+        )
+    if unknown := results.of(passed=None):
+        raise NotJudged(
+            "checks could not be judged",
+            found="; ".join(map(str, unknown)),
+            where=report,
+            fix="repeat the command when the machine is as quiet as when it was profiled, which"
+            " measures again; or profile it anew; `--report-only` accepts it",
         )

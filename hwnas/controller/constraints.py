@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwnas.core.errors import UserError
+from hwnas.core.metrics import MetricKey
 from hwnas.core.rng import rng
 from hwnas.interfaces import Constraint, CostMetric, FloatArray
 from hwnas.spaces.space import Codes, SearchSpace
@@ -30,7 +31,7 @@ class Limit:
     """A constraint with its bound in the metric's unit; `key` names the metric and its device."""
 
     constraint: Constraint
-    key: str
+    key: MetricKey
     max: float
 
     def __str__(self) -> str:
@@ -39,10 +40,9 @@ class Limit:
         return f"{self.key} <= {self.max:.6g}{of}"
 
 
-def metric_key(constraint: Constraint) -> str:
-    """`latency_ms@phone` for metrics of a device, the bare metric (`macs`) for the others."""
-    on_device = constraint.metric.startswith("latency")
-    return f"{constraint.metric}@{constraint.device}" if on_device else constraint.metric
+def metric_key(constraint: Constraint) -> MetricKey:
+    """What a constraint bounds; its device counts for latencies alone."""
+    return MetricKey.of(constraint.metric, constraint.device)
 
 
 def price(metrics: Mapping[str, CostMetric], codes: Codes) -> dict[str, FloatArray]:
@@ -74,7 +74,7 @@ def resolve(
             raise UserError(
                 f"constraint on {key}, which cannot be priced",
                 expected=f"one of {', '.join(sorted(metrics)) or '(no metric)'}",
-                fix=f"hwnas profile {constraint.device}" if "@" in key else None,
+                fix=f"hwnas profile {constraint.device}" if key.is_latency else None,
             )
         bound = constraint.max
         if bound is None:
@@ -100,7 +100,7 @@ def reach(
     Raises:
         Unreachable: none was found; names the nearest arch, what it costs, and what has to give.
     """
-    used = {limit.key: metrics[limit.key] for limit in limits}
+    used: dict[str, CostMetric] = {limit.key: metrics[limit.key] for limit in limits}
 
     def violation(codes: Codes) -> FloatArray:
         over = ratios(limits, price(used, codes), len(codes))

@@ -18,6 +18,7 @@ from hwnas.controller.scorer import Predict, Rescoring, Scorer
 from hwnas.controller.sections import SearchConfig
 from hwnas.controller.storage import Progressed, SearchFolder
 from hwnas.core.config import settled
+from hwnas.core.metrics import MetricKey
 from hwnas.core.progress import Progress, silent
 from hwnas.core.store import content_hash
 from hwnas.interfaces import CostMetric, FloatArray, Searcher
@@ -49,7 +50,7 @@ def run_search(
 ) -> SearchResult:
     """Search `space` within the budgets of `config`; continues what `folder` holds.
 
-    Every searcher is driven alike: `metrics` (by `constraints.metric_key`) price its proposals,
+    Every searcher is driven alike: `metrics` (by `MetricKey`) price its proposals,
     `predict` scores them, the reward is told, the archive remembers them. At equal config two
     searchers hence get equal budgets. The archive also holds one arch known to be feasible from
     the start, so that there always is a winner. Only constrained metrics and latencies are priced
@@ -154,14 +155,15 @@ class _Search:
 
     def _tell(self, codes: Codes, rows: Rows) -> None:
         z = self._scorer.standardised(rows)
-        costs = {limit.key: self._archive.column(limit.key)[rows] for limit in self._limits}
+        keys = [limit.key for limit in self._limits]
+        costs: dict[str, FloatArray] = {key: self._archive.column(key)[rows] for key in keys}
         over = ratios(self._limits, costs, len(z))
         objectives: FloatArray = np.concatenate([-z[:, None], over], axis=1)
         self._searcher.tell(codes, reward(self._config.reward, z, over), objectives)
 
     def _report(self, rows: Rows) -> tuple[Candidate, ...]:
         priced = price(self._metrics, self._archive.column("codes")[rows])
-        return candidates(self._archive, rows, priced)
+        return candidates(self._archive, rows, priced, self._scorer.evaluations(rows))
 
     def _save(self) -> None:
         sizes = len(self._archive), len(self._archive.evaluated)
@@ -177,8 +179,12 @@ class _Search:
 def _tracked(metrics: Mapping[str, CostMetric], limits: tuple[Limit, ...]) -> tuple[str, ...]:
     """Metrics that every arch is priced with: constrained ones and latencies, else MACs."""
     constrained = {limit.key for limit in limits}
-    kept = [key for key in metrics if key in constrained or key.startswith("latency_ms@")]
+    kept = [key for key in metrics if key in constrained or _is_median_latency(key)]
     return tuple(kept or [key for key in metrics if key == "macs"])
+
+
+def _is_median_latency(key: str) -> bool:
+    return MetricKey.parse(key).metric == "latency_ms"
 
 
 def _fingerprint(
@@ -200,7 +206,7 @@ def _note(archive: Archive) -> str:
     feasible = np.flatnonzero(archive.column("feasible"))
     best = float(archive.column("score")[feasible].max()) if len(feasible) else np.nan
     note = f"best {best:.4f} of {len(archive)} archs, {len(archive.evaluated)} evaluated"
-    latencies = [key for key in archive.cost_keys if key.startswith("latency_ms@")]
+    latencies = [key for key in archive.cost_keys if _is_median_latency(key)]
     for key in (latencies or archive.cost_keys)[:NOTED_FRONTS]:
         front = archive.front(key)
         shown = front[np.unique(np.linspace(0, len(front) - 1, NOTED_POINTS).round().astype(int))]

@@ -1,42 +1,54 @@
-"""Closing on the device: the best archs are re-timed, and the search goes on from what they teach.
+"""Re-measurement: the best archs of a search are timed on the device, and the search goes on.
 
-A forecast is right on average; the archs that a search picks are those whose forecasts flatter
-them. So the best k are timed as whole networks on the real device, their timings refit the table's
-correction (what it still misses of them, in the median, scales all forecasts: they are the archs in
-question), what was timed keeps its own timing, and the search runs again, until its winner is an
-arch whose measured latency meets the limit.
+A search exploits estimation errors (winner's curse): the archs that it picks are faster by estimate
+than in truth. So the best k are timed as whole networks, and the timings correct the estimates:
+
+1. they refit the correction of the table;
+2. the median of what the refitted estimates still miss of the timed archs scales all estimates,
+   since the timed archs are the kind of archs that the search picks;
+3. an arch that was timed keeps its own timing.
+
+The search runs again with the corrected estimates, until its winner was timed within its limits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
 
 from hwnas.controller.constraints import Unreachable
 from hwnas.controller.result import Candidate, SearchResult
+from hwnas.core.metrics import MetricKey
 from hwnas.core.records import STRICT
-from hwnas.interfaces import CostMetric, FloatArray
+from hwnas.interfaces import CostMetric, FloatArray, Metric
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.table import LatencyTable
 from hwnas.latency.validation import refit_correction
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["Closing", "Retimed", "close_on_devices"]
+__all__ = ["Measure", "Measured", "Remeasured", "Remeasurement", "Search", "remeasure"]
 
-Retime = Callable[[str, Codes, int], FloatArray]
-"""Measured ms [n] of archs on a device, in a round; at the speed the table was measured at."""
+Measured = Mapping[Metric, FloatArray]
+"""Milliseconds [n] of n archs: `latency_ms` and `latency_p95_ms`."""
+
+Measure = Callable[[str, Codes, int], Measured]
+"""Times archs on a device, in a round; at the speed that the table was measured at."""
 
 Search = Callable[[Mapping[str, CostMetric], int], SearchResult]
-"""The search of a round, with latencies of every device by name."""
+"""The search of a round, with the latencies of the limited devices by metric key."""
 
 
 @dataclass(frozen=True)
-class Retimed:
-    """One arch that was timed: in which round, and what had been forecast then."""
+class Remeasured:
+    """One arch that was timed: in which round, what had been estimated, and the limits in ms.
+
+    `forecast_ms` estimates the median. A limit that the search did not have is None.
+    """
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -45,12 +57,30 @@ class Retimed:
     arch: Arch
     forecast_ms: float
     measured_ms: float
-    limit_ms: float
+    limit_ms: float | None
+    measured_p95_ms: float | None = None
+    limit_p95_ms: float | None = None
+
+    @property
+    def worst_ratio(self) -> float:
+        """The largest of measured / limit; the arch keeps its limits where it is <= 1."""
+        pairs = (
+            (self.measured_ms, self.limit_ms),
+            (self.measured_p95_ms, self.limit_p95_ms),
+        )
+        return max((ms / limit for ms, limit in pairs if ms and limit), default=0.0)
+
+    def __str__(self) -> str:
+        """The latency that is furthest over its limit."""
+        median = self.limit_ms is not None and self.measured_ms / self.limit_ms == self.worst_ratio
+        ms = self.measured_ms if median else self.measured_p95_ms
+        name = "latency" if median else "p95 latency"
+        return f"{name} {ms:.4g} ms on {self.device}, {self.worst_ratio - 1:.1%} over its limit"
 
 
 @dataclass(frozen=True)
-class Closing:
-    """How a search ended on its devices. `met`: the winner was timed, and within every limit.
+class Remeasurement:
+    """How re-measuring ended. `met`: the winner was timed, and within every limit.
 
     `reason` says in words why not, or how many rounds it took.
     """
@@ -60,114 +90,148 @@ class Closing:
     met: bool
     reason: str
     n_rounds: int
-    retimed: tuple[Retimed, ...]
+    retimed: tuple[Remeasured, ...]
 
 
-def close_on_devices(
+def remeasure(
     space: SearchSpace,
     tables: Mapping[str, LatencyTable],
     search: Search,
-    retime: Retime,
+    measure: Measure,
     *,
-    n_retimed: int,
+    n_archs: int,
     max_rounds: int,
-) -> tuple[SearchResult, Closing]:
-    """Search and re-time in turns, at most `max_rounds` times; `tables` of the limited devices.
+) -> tuple[SearchResult, Remeasurement]:
+    """Search and time the best `n_archs` in turns, at most `max_rounds` times.
 
-    The result's winner is the best arch found by measurement to meet all limits, if there is one;
-    else that of the last search.
+    tables: of the devices that have a latency limit. The result's winner is the best arch that was
+    timed within all limits, if there is one; else that of the last search.
+
+    Raises:
+        Unreachable: no arch meets the constraints even before anything was timed.
     """
-    device_tables = dict(tables)
-    retimed: list[Retimed] = []
+    devices = {name: _Device(space, table) for name, table in tables.items()}
     seen: dict[Arch, Candidate] = {}
     obstacle = ""
     for number in range(max_rounds):
-        estimators = {name: TableEstimator(t, space) for name, t in device_tables.items()}
-        metrics = {
-            name: _corrected(space, estimator, _measured(retimed, name))
-            for name, estimator in estimators.items()
-        }
+        metrics = {key: m for device in devices.values() for key, m in device.metrics().items()}
         try:
             result = search(metrics, number)
         except Unreachable as error:
-            if not retimed:
+            if number == 0:
                 raise
             obstacle = f"with what the timings taught, {str(error).splitlines()[0]}; "
             break
         n_rounds = number + 1
         seen |= {candidate.arch: candidate for candidate in result.top}
-        limits = {name: result.limits[f"latency_ms@{name}"] for name in tables}
-        for name in tables:
-            known = _measured(retimed, name)
-            archs = [c.arch for c in result.top[:n_retimed] if c.arch not in known]
-            if not archs:
-                continue
-            codes = space.codes(archs)
-            forecasts, measured = metrics[name](codes), retime(name, codes, number)
-            for arch, forecast, ms in zip(archs, forecasts, measured, strict=True):
-                one = Retimed(number, name, arch, float(forecast), float(ms), limits[name])
-                retimed.append(one)
-            device_tables[name] = _taught(space, tables[name], _measured(retimed, name))
-        if _meets(result.winner.arch, retimed, limits):
-            reason = f"the winner's measured latency meets its limits, in round {number + 1}"
-            return result, Closing(True, reason, n_rounds, tuple(retimed))
-    proven = [c for c in seen.values() if _meets(c.arch, retimed, limits)]
-    if proven:
-        winner = max(proven, key=lambda candidate: candidate.score)
+        for device in devices.values():
+            device.measure(result, n_archs, measure, number)
+        if all(device.meets(result.winner.arch) for device in devices.values()):
+            reason = f"the winner's measured latency meets its limits, in round {n_rounds}"
+            return result, Remeasurement(True, reason, n_rounds, _rows(devices))
+    kept = [c for c in seen.values() if all(d.meets(c.arch) for d in devices.values())]
+    if kept:
+        winner = max(kept, key=lambda candidate: candidate.score)
         reason = (
-            f"after {n_rounds} rounds the best arch by forecast still missed its limit when"
-            " timed; the winner is the best one whose measured latency meets it"
+            f"after {n_rounds} rounds the best arch by estimate still missed its limit when"
+            " measured; the winner is the best one whose measured latency meets it"
         )
         top = (winner, *(c for c in result.top if c.arch != winner.arch))
         chosen = replace(result, winner=winner, top=top)
-        return chosen, Closing(True, reason, n_rounds, tuple(retimed))
-    reason = f"{obstacle}none of {len(retimed)} timings met its limit: {_closest(retimed)}"
-    return result, Closing(False, reason, n_rounds, tuple(retimed))
+        return chosen, Remeasurement(True, reason, n_rounds, _rows(devices))
+    rows = _rows(devices)
+    reason = f"{obstacle}none of {len(rows)} timings met its limit: {_closest(rows)}"
+    return result, Remeasurement(False, reason, n_rounds, rows)
 
 
-def _measured(retimed: list[Retimed], device: str) -> dict[Arch, float]:
-    return {one.arch: one.measured_ms for one in retimed if one.device == device}
+class _Device:
+    """One device: its table, what was measured, and the estimates that follow from both."""
+
+    def __init__(self, space: SearchSpace, table: LatencyTable) -> None:
+        self._space, self._table = space, table
+        self._name = table.device.name
+        self._timed: dict[Arch, Remeasured] = {}
+
+    def metrics(self) -> dict[str, CostMetric]:
+        """Corrected estimates of both latencies, by metric key."""
+        estimator = TableEstimator(self._taught(), self._space)
+        timed = list(self._timed.values())
+        medians = [row.measured_ms for row in timed]
+        tails = [row.measured_p95_ms or np.nan for row in timed]
+        return {
+            MetricKey("latency_ms", self._name): self._corrected(estimator.latency_ms, medians),
+            MetricKey("latency_p95_ms", self._name): self._corrected(
+                estimator.latency_p95_ms, tails
+            ),
+        }
+
+    def measure(self, result: SearchResult, n: int, measure: Measure, number: int) -> None:
+        """Time those of the best n archs of a search that were not timed yet."""
+        archs = [c.arch for c in result.top[:n] if c.arch not in self._timed]
+        if not archs:
+            return
+        codes = self._space.codes(archs)
+        estimates = self.metrics()[MetricKey("latency_ms", self._name)](codes)
+        measured = measure(self._name, codes, number)
+        for position, arch in enumerate(archs):
+            self._timed[arch] = Remeasured(
+                round=number,
+                device=self._name,
+                arch=arch,
+                forecast_ms=float(estimates[position]),
+                measured_ms=float(measured["latency_ms"][position]),
+                limit_ms=result.limits.get(MetricKey("latency_ms", self._name)),
+                measured_p95_ms=float(measured["latency_p95_ms"][position]),
+                limit_p95_ms=result.limits.get(MetricKey("latency_p95_ms", self._name)),
+            )
+
+    def meets(self, arch: Arch) -> bool:
+        """Whether the arch was timed, and within the limits."""
+        return arch in self._timed and self._timed[arch].worst_ratio <= 1
+
+    def rows(self) -> Iterator[Remeasured]:
+        """Everything that was timed, in order."""
+        yield from self._timed.values()
+
+    def _taught(self) -> LatencyTable:
+        """The table with its correction refitted; one without a correction stays as it is."""
+        space, table = self._space, self._table
+        if space.id not in table.corrections or not self._timed:
+            return table
+        codes = space.codes(list(self._timed))
+        latencies = np.array([row.measured_ms for row in self._timed.values()])
+        correction = table.corrections[space.id]
+        refitted = refit_correction(correction, table.rows, space, codes, latencies)
+        return replace(table, corrections={**table.corrections, space.id: refitted})
+
+    def _corrected(self, estimate: CostMetric, measured: list[float]) -> CostMetric:
+        """Estimates times what they still miss of the timed archs; of these, what was measured."""
+        if not measured:
+            return estimate
+        space = self._space
+        timed = space.codes(list(self._timed))
+        known = dict(zip(space.keys(timed), measured, strict=True))
+
+        @cache
+        def factor() -> float:  # later: a table without a correction has no percentiles
+            return float(np.median(np.array(measured) / estimate(timed)))
+
+        def corrected(codes: Codes) -> FloatArray:
+            found = factor() * estimate(codes)
+            for row, key in enumerate(space.keys(codes)):
+                if key in known:
+                    found[row] = known[key]
+            return found
+
+        return corrected
 
 
-def _corrected(
-    space: SearchSpace, estimator: TableEstimator, measured: dict[Arch, float]
-) -> CostMetric:
-    """Forecasts times what they still miss of the timed archs; of these, what was measured."""
-    if not measured:
-        return estimator.latency_ms
-    codes = space.codes(list(measured))
-    known = dict(zip(space.keys(codes), measured.values(), strict=True))
-    missed = np.array(list(measured.values())) / estimator.latency_ms(codes)
-    factor = float(np.median(missed))
-
-    def latency_ms(codes: Codes) -> FloatArray:
-        found = factor * estimator.latency_ms(codes)
-        for row, key in enumerate(space.keys(codes)):
-            if key in known:
-                found[row] = known[key]
-        return found
-
-    return latency_ms
+def _rows(devices: Mapping[str, _Device]) -> tuple[Remeasured, ...]:
+    rows = [row for device in devices.values() for row in device.rows()]
+    return tuple(sorted(rows, key=lambda row: row.round))
 
 
-def _taught(space: SearchSpace, table: LatencyTable, measured: dict[Arch, float]) -> LatencyTable:
-    """The table with its correction refitted; one without a correction stays as it is."""
-    if space.id not in table.corrections:
-        return table
-    codes, latencies = space.codes(list(measured)), np.array(list(measured.values()))
-    refitted = refit_correction(table.corrections[space.id], table.rows, space, codes, latencies)
-    return replace(table, corrections={**table.corrections, space.id: refitted})
-
-
-def _meets(arch: Arch, retimed: list[Retimed], limits: Mapping[str, float]) -> bool:
-    return all(
-        _measured(retimed, name).get(arch, np.inf) <= limit for name, limit in limits.items()
-    )
-
-
-def _closest(retimed: list[Retimed]) -> str:
-    if not retimed:
+def _closest(rows: tuple[Remeasured, ...]) -> str:
+    if not rows:
         return "nothing was timed"
-    best = min(retimed, key=lambda one: one.measured_ms / one.limit_ms)
-    over = best.measured_ms / best.limit_ms - 1
-    return f"the closest took {best.measured_ms:.4g} ms on {best.device}, {over:.1%} too many"
+    return f"the closest has {min(rows, key=lambda row: row.worst_ratio)}"

@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from hwnas.controller.archive import Archive, Rows
 from hwnas.controller.constraints import Costs
+from hwnas.core.metrics import MetricKey
 from hwnas.core.records import STRICT
+from hwnas.interfaces import Evaluation, Split
 from hwnas.spaces.arch import Arch
 
-__all__ = ["Candidate", "SearchResult", "candidates"]
+__all__ = ["Accuracy", "Candidate", "SearchResult", "candidates"]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What is known of an arch's accuracy, and from where.
+
+    value: a top-1 in [0, 1] on `split` where the arch was evaluated (`source` as in `Evaluation`:
+    `supernet` for inherited weights); else what the predictor says, in the unit of its labels.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    value: float
+    unit: Literal["top1", "predicted score"]
+    source: Literal["supernet", "trained", "predicted", "measured"]
+    split: Split | None = None
+
+    @property
+    def top1(self) -> float | None:
+        """The top-1, where it is one."""
+        return self.value if self.unit == "top1" else None
 
 
 @dataclass(frozen=True)
 class Candidate:
     """One arch of an archive. `score` is the blend where `supernet` is known, else `predicted`.
 
-    `costs` by metric key (`macs`, `latency_ms@local`), in the unit of the metric.
+    `costs` by metric key (`macs`, `latency_ms@local`), in the unit of the metric. `supernet` is the
+    score of the evaluation, `accuracy` what to tell people; results of earlier versions lack it.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -31,6 +56,11 @@ class Candidate:
     supernet: float | None
     feasible: bool
     costs: dict[str, float]
+    accuracy: Accuracy | None = None
+
+    def latency_ms(self, device: str) -> float:
+        """Estimated median latency on a device whose table the search had."""
+        return self.costs[MetricKey("latency_ms", device)]
 
 
 @dataclass(frozen=True)
@@ -56,10 +86,25 @@ class SearchResult:
     n_predictions: int
     n_evaluations: int
 
+    def limit(self, metric: str, device: str) -> float | None:
+        """The limit of a metric (of `device`, if it is a latency); None where there was none."""
+        return self.limits.get(MetricKey.of(metric, device))
 
-def candidates(archive: Archive, rows: Rows, costs: Costs) -> tuple[Candidate, ...]:
-    """Records of some rows of an archive, with their costs [len(rows)] by metric key."""
+
+def candidates(
+    archive: Archive, rows: Rows, costs: Costs, evaluations: Mapping[int, Evaluation]
+) -> tuple[Candidate, ...]:
+    """Records of some rows of an archive, with their costs [len(rows)] by metric key.
+
+    evaluations: by row, of those that were evaluated.
+    """
     column = archive.column
+
+    def accuracy(row: int) -> Accuracy:
+        if (known := evaluations.get(row)) is not None:
+            return Accuracy(known.top1, "top1", known.source, known.split)
+        return Accuracy(float(column("predicted")[row]), "predicted score", "predicted")
+
     return tuple(
         Candidate(
             arch=archive.space.arch(column("codes")[row]),
@@ -69,6 +114,7 @@ def candidates(archive: Archive, rows: Rows, costs: Costs) -> tuple[Candidate, .
             supernet=None if np.isnan(column("supernet")[row]) else float(column("supernet")[row]),
             feasible=bool(column("feasible")[row]),
             costs={key: float(values[position]) for key, values in costs.items()},
+            accuracy=accuracy(int(row)),
         )
         for position, row in enumerate(rows)
     )

@@ -106,6 +106,14 @@ class Scorer:
         feasible = self._archive.column("feasible")
         return feasible if self._rescoring is None else feasible & self._is_evaluated()
 
+    def evaluations(self, rows: Rows) -> dict[int, Evaluation]:
+        """Evaluations of those of the rows that have one, by row; nothing is evaluated anew."""
+        if self._rescoring is None:
+            return {}
+        known = rows[self._is_evaluated()[rows]]
+        archs = [self._space.arch(codes) for codes in self._archive.column("codes")[known]]
+        return dict(zip(known.tolist(), self._rescoring.evaluate(archs), strict=True))
+
     def begin(self, n: int) -> None:
         """Evaluate up to n uniform archs that are feasible, where nothing can be forecast yet.
 

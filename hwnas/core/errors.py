@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-__all__ = ["CheckFailed", "HwnasError", "UserError", "did_you_mean"]
+__all__ = ["CheckFailed", "HwnasError", "NotJudged", "UserError", "did_you_mean"]
 
 
 class HwnasError(Exception):
@@ -40,6 +40,12 @@ class CheckFailed(HwnasError):
     """A check ran and its result fell short of the promise (exit 3)."""
 
     exit_code = 3
+
+
+class NotJudged(HwnasError):
+    """A check could not be judged: the machine is too far from its table's speed (exit 4)."""
+
+    exit_code = 4
 
 
 def did_you_mean(name: str, known: Sequence[str], *, otherwise: str) -> str:

@@ -7,13 +7,23 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Z80", "Z90", "bootstrap_interval", "conformal_quantile", "kendall_tau", "spearman"]
+__all__ = [
+    "Z80",
+    "Z90",
+    "agrees",
+    "bootstrap_interval",
+    "conformal_quantile",
+    "kendall_tau",
+    "spearman",
+]
 
 # Half-widths of a normal's 80 % and 90 % intervals, in standard deviations. Four decimals: more
 # would change the last digits of the tables that ship.
 Z80, Z90 = 1.2816, 1.6449
 
 FloatArray = NDArray[np.float64]
+
+LEAST_CHANCE = 0.01  # a shortfall that chance causes less often than this is a real one
 
 
 def kendall_tau(first: FloatArray, second: FloatArray) -> float:
@@ -61,3 +71,17 @@ def conformal_quantile(residuals: FloatArray, level: float = 0.9) -> float:
     ordered = np.sort(np.abs(np.asarray(residuals, dtype=np.float64)))
     rank = int(np.ceil((len(ordered) + 1) * level))
     return float(ordered[min(rank, len(ordered)) - 1])
+
+
+def agrees(n_equal: int, n: int, least: float) -> bool:
+    """Whether n_equal equal answers of n are compatible with a rate of at least `least` in [0, 1].
+
+    One-sided exact binomial test at 1 %: a promise of 98 % is not broken by one image of 16, but by
+    three. A promise of 100 % is broken by one. The device kit judges by the same rule
+    (`export/bundle_checks.py`).
+    """
+    from scipy.stats import binom
+
+    if n_equal == n or least in (0, 1):
+        return n_equal >= n * least
+    return float(binom.sf(n - n_equal - 1, n, 1 - least)) >= LEAST_CHANCE

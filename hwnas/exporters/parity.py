@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.records import STRICT
+from hwnas.core.stats import agrees
 from hwnas.exporters.opened import OpenModel, onnxruntime_model
 
 if TYPE_CHECKING:
@@ -68,9 +69,13 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every batch size is within the tolerance and agrees on enough images."""
+        """Whether every batch size is within the tolerance and agrees often enough.
+
+        Few images say little of a rate, see `core.stats.agrees`.
+        """
         return bool(self.batches) and all(
-            b.relative <= self.tolerance and b.top1_agreement >= self.min_agreement
+            b.relative <= self.tolerance
+            and agrees(round(b.top1_agreement * b.n_images), b.n_images, self.min_agreement)
             for b in self.batches
         )
 

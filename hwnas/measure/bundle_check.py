@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from hwnas.exporters.manifest import InputSpec, Manifest, ModelFile
 from hwnas.exporters.opened import CannotRunHere, OpenModel
 from hwnas.exporters.parity import ParityReport, compare_batches
 from hwnas.interfaces import DataModule
-from hwnas.measure.bundle_latency import check_latency
-from hwnas.measure.limits import CheckSettings
+from hwnas.measure.bundle_latency import LatencyReport, check_latency
+from hwnas.measure.limits import CheckSettings, VerifyConfig
 
 __all__ = ["BundleReport", "verify_bundle"]
 
@@ -30,12 +31,17 @@ REFERENCES = ("timm", "pt2")  # formats that run in torch, best first
 
 @dataclass(frozen=True)
 class BundleReport:
-    """Rows for people and what fell short; `notes` say what could not be checked, and why."""
+    """Rows for people and what fell short.
+
+    `notes` say what was not checked, and why; `not_judged` what was checked, but on a machine too
+    far from the speed it had when the bundle was made (see `measure.drift`).
+    """
 
     models: tuple[dict[str, Any], ...]
     latency: tuple[dict[str, Any], ...]
     failed: tuple[str, ...]
     notes: tuple[str, ...]
+    not_judged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,8 @@ def verify_bundle(
     """Compare, test and time the models of a bundle on this host.
 
     data: the data set that the network was trained on; without it torch and the formats are
-    compared on the golden inputs, and accuracy stays unchecked. config: how timings are taken.
+    compared on the golden inputs, and accuracy stays unchecked. settings: how timings are taken
+    and what is accepted; without them latency stays unchecked, and the rest is judged by defaults.
 
     Raises:
         UserError: not a sound bundle, or `data` is another data set.
@@ -67,18 +74,32 @@ def verify_bundle(
     manifest = read_manifest(folder)
     notes: list[str] = []
     images = _images(folder, manifest, data, threads, notes)
+    verify = VerifyConfig() if settings is None else settings.verify
+    batches = _batches(verify.parity_batches, len(images.x), notes)
     rows, failed = [], []
     for done, model in enumerate(manifest.models, start=1):
-        row, problems = _check_model(folder, manifest, model, images, threads, notes)
+        row, problems = _check_model(folder, manifest, model, images, batches, threads, notes)
         rows.append(row)
         failed += [f"{model.path}: {problem}" for problem in problems]
         progress(done, len(manifest.models), model.path)
     failed += drops(rows)
-    latency: list[dict[str, Any]] = []
+    latency = LatencyReport()
     if with_latency and settings is not None:
-        latency, slow = check_latency(folder, manifest, settings, notes, progress)
-        failed += slow
-    return BundleReport(tuple(rows), tuple(latency), tuple(failed), tuple(notes))
+        latency = check_latency(folder, manifest, settings, progress)
+    return BundleReport(
+        models=tuple(rows),
+        latency=tuple(latency.rows),
+        failed=(*failed, *latency.failed),
+        notes=(*notes, *latency.notes),
+        not_judged=tuple(latency.not_judged),
+    )
+
+
+def _batches(wanted: Sequence[int], n_images: int, notes: list[str]) -> list[int]:
+    """The batch sizes that there are images for; where there is none, all images at once."""
+    if too_large := [batch for batch in wanted if batch > n_images]:
+        notes.append(f"not compared at batch {too_large}: there are {n_images} images")
+    return [batch for batch in wanted if batch <= n_images] or [n_images]
 
 
 def drops(rows: list[dict[str, Any]]) -> list[str]:
@@ -155,6 +176,7 @@ def _check_model(
     manifest: Manifest,
     model: ModelFile,
     images: _Images,
+    batches: Sequence[int],
     threads: int,
     notes: list[str],
 ) -> tuple[dict[str, Any], list[str]]:
@@ -169,7 +191,7 @@ def _check_model(
             opened,
             images.x,
             file=model.path,
-            batches=[batch for batch in (1, 2, 8) if batch <= len(images.x)],
+            batches=batches,
             tolerance=model.parity_tolerance,
             min_agreement=model.min_agreement,
         )

@@ -1,52 +1,66 @@
-"""A bundle's latency on this host: forecast, measured when exported, here, and the limit."""
+"""A bundle's latency on this host: estimated, measured when exported, measured here, and limits.
+
+A bundle carries no networks of its table, so the machine's pace comes from the bundle's own models:
+for each model, the median of now / then over the *other* models that are timed beside it (a model
+must not excuse itself). A model that is timed alone is compared as it was timed; a note says so.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from hwnas.core.env import host_facts
 from hwnas.core.progress import Progress
 from hwnas.exporters.manifest import LatencyFact, Manifest
 from hwnas.interfaces import Metric
-from hwnas.measure.limits import CheckSettings, timed_limits
+from hwnas.measure.drift import Judgement, judge, pace_text
+from hwnas.measure.limits import CheckSettings, VerifyConfig, timed_limits
 from hwnas.measure.profile import Timings, time_models
 
-__all__ = ["check_latency"]
+__all__ = ["LatencyReport", "check_latency"]
+
+
+@dataclass
+class LatencyReport:
+    """A row per model and device; models that fell short, that cannot be judged, and remarks."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    not_judged: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def check_latency(
-    folder: Path,
-    manifest: Manifest,
-    settings: CheckSettings,
-    notes: list[str],
-    progress: Progress,
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """A row per timed model, and what falls short; only the machine that was promised is timed.
+    folder: Path, manifest: Manifest, settings: CheckSettings, progress: Progress
+) -> LatencyReport:
+    """Time the models of a bundle that were measured on this host, and judge them.
 
-    A model may take what was measured and the accepted error of a forecast, or the upper end of the
-    forecast's interval; the limit of the search is widened by that interval, as in stage `verify`.
+    A model may take what was measured and the accepted error of an estimate, or the upper end of
+    the estimate's interval; the limit of the search is widened by that interval, as in stage
+    `verify`. All at the speed that the machine had when the bundle was made.
     """
+    report = LatencyReport()
     here = host_facts()["cpu"]
-    rows, failed = [], []
     for group in _groups(manifest.latency):
-        first = group[0]
-        can_run = first.device.transport == "local" and first.device.runtime == "onnxruntime"
-        timings = None
-        if can_run and first.host == here:
-            timings = _time_here(folder, group, settings, progress)
-        else:
-            notes.append(
-                f"latency on {first.device.name} ({first.host}) not re-timed on {here}: run"
+        device, host = group[0].device, group[0].host
+        can_run = device.transport == "local" and device.runtime == "onnxruntime"
+        if not (can_run and host == here):
+            report.notes.append(
+                f"latency on {device.name} ({host}) not measured on {here}: run"
                 " `python ort_run.py --check .` there"
             )
+            report.rows += [_row(manifest, fact) for fact in group]
+            continue
+        timings = _time_here(folder, group, settings, progress)
         for fact in group:
-            row, problem = _latency_row(manifest, fact, timings, settings)
-            rows.append(row)
-            failed += [problem] if problem else []
-    return rows, failed
+            judged = judge(timings.models[_id(fact)], fact.forecast_ms, _pace(fact, group, timings))
+            _judge(report, manifest, fact, judged, _slack(settings.verify, timings))
+    return report
 
 
 def _groups(facts: Sequence[LatencyFact]) -> list[list[LatencyFact]]:
@@ -77,29 +91,47 @@ def _id(fact: LatencyFact) -> str:
     return fact.model.replace("/", ".")
 
 
-def _latency_row(
-    manifest: Manifest, fact: LatencyFact, timings: Timings | None, settings: CheckSettings
-) -> tuple[dict[str, Any], str]:
-    limits: dict[Metric, float | None] = {
+def _pace(fact: LatencyFact, group: Sequence[LatencyFact], timings: Timings) -> float | None:
+    """How long the other models take now for 1 ms of then; None where there is none."""
+    ratios = [
+        timings.models[_id(other)].median_ms / other.measured_ms
+        for other in group
+        if other is not fact and other.measured_ms
+    ]
+    return median(ratios) if ratios else None
+
+
+def _slack(verify: VerifyConfig, timings: Timings) -> float:
+    return 1 + max(verify.max_forecast_error, verify.repeat_noise_factor * timings.repeat_mape)
+
+
+def _limits(manifest: Manifest, fact: LatencyFact) -> dict[Metric, float | None]:
+    """Limits of the search; of the model that was searched for, which has an estimate."""
+    return {
         c.metric: c.max
         for c in manifest.constraints
         if c.device == fact.device.name and fact.forecast_ms
     }
-    row: dict[str, Any] = {
+
+
+def _row(manifest: Manifest, fact: LatencyFact) -> dict[str, Any]:
+    return {
         "model": fact.model,
         "device": fact.device.name,
         "forecast_ms": fact.forecast_ms,
         "measured_ms": fact.measured_ms,
         "here_ms": None,
-        "limit_ms": limits.get("latency_ms"),
+        "pace": None,
+        "limit_ms": _limits(manifest, fact).get("latency_ms"),
         "holds": None,
     }
-    if timings is None:
-        return row, ""
-    timing = timings.models[_id(fact)]
-    here_ms = timing.median_ms
-    verify = settings.verify
-    slack = 1 + max(verify.max_forecast_error, verify.repeat_noise_factor * timings.repeat_mape)
+
+
+def _judge(
+    report: LatencyReport, manifest: Manifest, fact: LatencyFact, judged: Judgement, slack: float
+) -> None:
+    """Add one model to the report."""
+    here_ms = judged.median_ms
     promised = [fact.interval_ms[1]] if fact.interval_ms else []
     promised += [fact.measured_ms * slack] if fact.measured_ms else []
     widening = (
@@ -107,12 +139,21 @@ def _latency_row(
     )
     problems = []
     if promised and here_ms > max(promised):
-        problems.append(f"{here_ms:.4f} ms here, promised at most {max(promised):.4f} ms")
-    here: dict[Metric, float | None] = {"latency_ms": here_ms, "latency_p95_ms": timing.p95_ms}
-    for limit in timed_limits(here, limits, widening=widening):
-        if not limit.held:
-            what = "" if limit.metric == "latency_ms" else "in one run of twenty "
-            problems.append(f"{what}{limit.ms:.4f} ms here, limit {limit.limit_ms:.4f} ms")
-    row |= {"here_ms": here_ms, "holds": not problems}
-    text = f"{fact.model} on {fact.device.name}: {'; '.join(problems)}" if problems else ""
-    return row, text
+        problems.append(
+            f"latency {here_ms:.4f} ms exceeds the promise of at most {max(promised):.4f} ms"
+        )
+    limits = timed_limits(judged.measured_ms, _limits(manifest, fact), widening=widening)
+    problems += [str(limit) for limit in limits if not limit.held]
+    holds = judged.verdict(not problems)
+    name = f"{fact.model} on {fact.device.name}"
+    if judged.pace is None:
+        report.notes.append(
+            f"{name}: no other model was timed beside it, so the machine's pace is unknown"
+        )
+    elif holds is None:
+        report.not_judged.append(f"{name}: by the other models, {pace_text(judged.pace)}")
+    if holds is False:
+        report.failed.append(f"{name}: {'; '.join(problems)}")
+    report.rows.append(
+        _row(manifest, fact) | {"here_ms": here_ms, "pace": judged.pace, "holds": holds}
+    )

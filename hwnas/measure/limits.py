@@ -16,7 +16,7 @@ __all__ = ["CheckSettings", "TimedLimit", "VerifyConfig", "timed_limits"]
 
 
 class VerifyConfig(StrictModel):
-    """The promise that is checked on the device."""
+    """The promises that are checked on the device."""
 
     max_forecast_error: Annotated[
         float, Field(gt=0, le=1, description="relative error of the forecast that is accepted")
@@ -24,7 +24,10 @@ class VerifyConfig(StrictModel):
     repeat_noise_factor: Annotated[
         float, Field(ge=0, description="or this multiple of the device's repeat noise")
     ] = 2.0
-    parity_batches: Annotated[tuple[int, ...], Field(min_length=1)] = (1, 2, 8)
+    parity_batches: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...],
+        Field(min_length=1, description="batch sizes at which files are compared with torch"),
+    ] = (1, 2, 8)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,13 @@ class TimedLimit:
     limit_ms: float
     held: bool
 
+    def __str__(self) -> str:
+        name = "p95 latency" if self.metric == "latency_p95_ms" else "latency"
+        relation = "is within" if self.ms <= self.limit_ms else "exceeds"
+        text = f"{name} {self.ms:.4f} ms {relation} the limit of {self.limit_ms:.4f} ms"
+        by_estimate = self.held and self.ms > self.limit_ms
+        return f"{text}, within the estimate's interval above it" if by_estimate else text
+
 
 def timed_limits(
     measured_ms: Mapping[Metric, float | None],
@@ -55,7 +65,7 @@ def timed_limits(
     *,
     widening: float,
 ) -> tuple[TimedLimit, ...]:
-    """Every limit that was timed; each is widened by the forecast's interval, a factor."""
+    """Every limit that was timed; each is widened by the estimate's interval, a factor."""
     return tuple(
         TimedLimit(metric, ms, limit, ms <= limit * widening)
         for metric in TIMED

@@ -9,25 +9,21 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import onnx
 
-from hwnas.builders.onnx import context, micro, network
-from hwnas.builders.precision import to_precision
+from hwnas.builders.onnx import context, micro
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress, silent
 from hwnas.core.records import STRICT
-from hwnas.core.rng import rng
 from hwnas.devices.spec import open_transport
 from hwnas.interfaces import DeviceSpec, FloatArray, Transport
 from hwnas.latency.config import ProfileConfig
 from hwnas.latency.construction import borders, context_id, contexts, op_id, op_rows
 from hwnas.latency.plan import PROTOCOL, write_plan
 from hwnas.latency.samples import STATISTIC, Samples, Timing, read_samples
-from hwnas.latency.table import Fact, LatencyTable, Protocol
+from hwnas.latency.table import Fact, LatencyTable, NetTiming, Protocol
 from hwnas.latency.validation import fit_correction, fit_quality
-from hwnas.spaces.cost import cost
+from hwnas.measure.networks import network_id, network_models, serialized, validation_nets
 from hwnas.spaces.index import enumerate_ops
-from hwnas.spaces.lowering import lower
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = [
@@ -37,12 +33,11 @@ __all__ = [
     "profile",
     "time_models",
     "time_networks",
-    "validation_nets",
 ]
 
 log = logging.getLogger(__name__)
 
-N_ANCHORS = 6  # known networks re-timed beside exported models
+N_ANCHORS = 6  # networks of the table that are timed again, for the machine's pace
 MAX_RETIMING_ROUNDS = 2000
 
 
@@ -71,11 +66,11 @@ def profile(
     for op in ops:
         before, after = (border is not None for border in borders(op))
         model = micro(op, before=before, after=after, batch=device.batch, seed=seed)
-        models[op_id(op)] = _serialized(model, device)
+        models[op_id(op)] = serialized(model, device)
     for border in contexts(ops):
         model = context(*border, batch=device.batch, seed=seed)
-        models[context_id(border)] = _serialized(model, device)
-    models |= _networks(space, nets, device, seed)
+        models[context_id(border)] = serialized(model, device)
+    models |= network_models(space, nets, device, seed=seed)
     samples = _time(models, device, folder, config, seed, progress, transport)
     rows, warnings = op_rows(samples.timings(), ops)
     warnings = (*samples.warnings, *warnings)
@@ -107,7 +102,7 @@ class NetworkTimings:
     def of(samples: Samples, space: SearchSpace, nets: Codes) -> NetworkTimings:
         """Those of `nets` [n, d] among the items of `samples`."""
         position = {name: i for i, name in enumerate(samples.ids)}
-        rows = [position[_net_id(space, row)] for row in nets]
+        rows = [position[network_id(space, row)] for row in nets]
         timings, (even, odd) = samples.timings(), samples.halves()
         return NetworkTimings(
             tuple(timings[samples.ids[i]] for i in rows), (even[rows], odd[rows]), _facts(samples)
@@ -130,7 +125,7 @@ def time_networks(
     Raises:
         UserError: the device cannot be timed, or its kit failed.
     """
-    models = _networks(space, nets, device, seed)
+    models = network_models(space, nets, device, seed=seed)
     samples = _time(models, device, folder, config, seed, progress, transport)
     return NetworkTimings.of(samples, space, nets)
 
@@ -145,45 +140,14 @@ def describe_cost(space: SearchSpace, config: ProfileConfig) -> str:
     )
 
 
-def validation_nets(space: SearchSpace, n: int, *, seed: int) -> Codes:
-    """[<= n, d] distinct networks: largest, smallest, and random ones spread evenly over log MACs.
-
-    Fewer only where the space has fewer.
-    """
-    generator = rng(seed, "profile/validation")
-    ends = space.codes([space.smallest(), space.largest()])
-    pool = np.concatenate(
-        [
-            ends,
-            space.sample(generator, 50 * n),
-            # uniform draws hardly ever come near the ends
-            *(space.mutate(np.repeat(end[None], 25 * n, axis=0), generator, 0.3) for end in ends),
-        ]
-    )
-    pool = pool[np.sort(np.unique(pool, axis=0, return_index=True)[1])]
-    log_macs = np.log(cost(space, pool, "macs"))
-    chosen: dict[str, int] = {}
-    unused = np.ones(len(pool), dtype=bool)
-    targets = np.linspace(log_macs[0], log_macs[1], n)
-    for target in (targets[0], targets[-1], *targets[1:-1]):
-        while unused.any():
-            nearest = int(np.argmin(np.where(unused, np.abs(log_macs - target), np.inf)))
-            unused[nearest] = False
-            key = lower(space, space.arch(pool[nearest])).key
-            if key not in chosen:
-                chosen[key] = nearest
-                break
-    return pool[list(chosen.values())]
-
-
 @dataclass(frozen=True)
 class Timings:
-    """Re-timed models by name.
+    """Whole networks timed beside networks of a table, by name.
 
     `repeat_noise`: by name, how far two halves of the rounds are apart, as a fraction.
-    `repeat_mape`: the same, averaged over all models and anchors. `drift`: how much slower the
-    machine is now than when the table was measured (1.02 = 2 %), from networks of the table timed
-    beside the models; None without a table. A forecast is to be compared with median_ms / drift.
+    `repeat_mape`: the same, averaged over all models and anchors. `pace`: how long the machine
+    takes now for what took 1 when the table was measured (1.02: 2 % slower), from networks of the
+    table; None without a table. `measure.drift.judge` compares a timing with an estimate.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -191,12 +155,12 @@ class Timings:
     models: dict[str, Timing]
     repeat_noise: dict[str, float]
     repeat_mape: float
-    drift: float | None
+    pace: float | None
     facts: dict[str, Fact]
 
 
 def time_models(
-    models: Mapping[str, Path],
+    models: Mapping[str, Path | bytes],
     device: DeviceSpec,
     folder: Path,
     config: ProfileConfig,
@@ -207,31 +171,27 @@ def time_models(
     progress: Progress = silent,
     transport: Transport | None = None,
 ) -> Timings:
-    """Time ONNX files by the protocol and the statistic of the table's own whole networks.
+    """Time ONNX models by the protocol and the statistic of the table's own whole networks.
 
-    The statistic does not depend on what else is in the plan (see `latency.samples`), so a handful
-    of models is comparable with a table. With `table` and `space`, some of the table's validation
-    networks take turns with the models and give the machine's drift since then. What `folder` holds
-    of the same models is not timed again; pass an empty one to measure anew.
+    models: files, or their contents. The statistic does not depend on what else is in the plan
+    (see `latency.samples`), so a handful of models is comparable with a table. With `table` and
+    `space`, some of the table's validation networks take turns with the models and give the
+    machine's pace. What `folder` holds of the same models is not timed again; pass an empty one to
+    measure anew.
 
     Raises:
         UserError: a model is missing, or the kit failed.
     """
-    for name, path in models.items():
-        if not path.is_file():
-            raise UserError(f"no model {name!r} to time", where=path)
-    contents = {name: path.read_bytes() for name, path in models.items()}
+    contents = {name: _content(name, model) for name, model in models.items()}
     anchors: dict[str, float] = {}
-    if table is not None and space is not None and space.id in table.corrections:
-        known = sorted(table.corrections[space.id].validation.nets, key=lambda n: n.measured_ms)
-        spread = np.linspace(0, len(known) - 1, min(N_ANCHORS, len(known)))
-        chosen = [known[int(position)] for position in spread.round()]
+    if table is not None and space is not None:
         whole_space = replace(space, allowed=())  # anchors may have been pruned away since
-        codes = np.array([net.codes for net in chosen], dtype=np.int16)
-        contents |= _networks(whole_space, codes, device, seed)
+        nets = _anchors(table, space)
+        codes = np.array([net.codes for net in nets], dtype=np.int16)
+        contents |= network_models(whole_space, codes, device, seed=seed)
         anchors = {
-            _net_id(whole_space, row): net.measured_ms
-            for row, net in zip(codes, chosen, strict=True)
+            network_id(whole_space, row): net.measured_ms
+            for row, net in zip(codes, nets, strict=True)
         }
     quick = config.model_copy(
         update={
@@ -249,9 +209,26 @@ def time_models(
         models={name: timings[name] for name in models},
         repeat_noise={name: float(noise[name]) for name in models},
         repeat_mape=fit_quality(even, odd).mape,
-        drift=float(np.median(ratios)) if ratios else None,
+        pace=float(np.median(ratios)) if ratios else None,
         facts=_facts(samples),
     )
+
+
+def _anchors(table: LatencyTable, space: SearchSpace) -> list[NetTiming]:
+    """Networks of the table that are timed again, from the fastest to the slowest."""
+    if space.id not in table.corrections:
+        return []
+    known = sorted(table.corrections[space.id].validation.nets, key=lambda n: n.measured_ms)
+    spread = np.linspace(0, len(known) - 1, min(N_ANCHORS, len(known)))
+    return [known[int(position)] for position in spread.round()]
+
+
+def _content(name: str, model: Path | bytes) -> bytes:
+    if isinstance(model, bytes):
+        return model
+    if not model.is_file():
+        raise UserError(f"no model {name!r} to time", where=model)
+    return model.read_bytes()
 
 
 def _time(
@@ -267,28 +244,6 @@ def _time(
     transport = transport if transport is not None else open_transport(device)
     transport.run_bench(plan.path, plan.results, progress=progress)
     return read_samples(plan)
-
-
-def _networks(space: SearchSpace, nets: Codes, device: DeviceSpec, seed: int) -> dict[str, bytes]:
-    """Serialised models by plan id."""
-    batch = device.batch
-    return {
-        _net_id(space, row): _serialized(
-            network(lower(space, space.arch(row)), batch=batch, seed=seed), device
-        )
-        for row in nets
-    }
-
-
-def _serialized(model: onnx.ModelProto, device: DeviceSpec) -> bytes:
-    for_tensorrt = device.runtime.startswith("tensorrt")
-    converted = to_precision(model, device.precision, for_tensorrt=for_tensorrt)
-    content: bytes = converted.SerializeToString()
-    return content
-
-
-def _net_id(space: SearchSpace, codes: Codes) -> str:
-    return f"net-{lower(space, space.arch(codes)).key}"
 
 
 def _facts(samples: Samples) -> dict[str, Fact]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.controller.archive import FILES, Archive
-from hwnas.controller.remeasure import Closing
+from hwnas.controller.remeasure import Remeasurement
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.controller.storage import STATE
 from hwnas.core.records import RecordFile, dump, load
@@ -44,7 +44,7 @@ class SearchFiles:
     def owned(self) -> tuple[Path, ...]:
         """Everything that stage `search` writes into the folder of the main search."""
         parts = (STATE, "fronts", "rounds", "closing", "devices", BASELINE)
-        files = (self.result.path, self.closing.path)
+        files = (self.result.path, self.remeasurement.path)
         return (*(self.folder / name for name in (*FILES, *parts)), *files)
 
     @property
@@ -53,9 +53,9 @@ class SearchFiles:
         return RecordFile(self.folder / "result.json", SearchResult)
 
     @property
-    def closing(self) -> RecordFile[Closing]:
+    def remeasurement(self) -> RecordFile[Remeasurement]:
         """How the re-measurement on the devices ended; absent where nothing was re-measured."""
-        return RecordFile(self.folder / "closing.json", Closing)
+        return RecordFile(self.folder / "closing.json", Remeasurement)
 
     def round(self, number: int) -> Path:
         """Folder of the archive of one round of search and re-measurement."""
@@ -67,8 +67,8 @@ class SearchFiles:
 
     def archive(self, space: SearchSpace) -> Archive:
         """Everything that was priced, predicted and evaluated; of several rounds, the last one."""
-        closing = self.closing.read_if_there()
-        return Archive.load(self.round(closing.n_rounds - 1 if closing else 0), space)
+        found = self.remeasurement.read_if_there()
+        return Archive.load(self.round(found.n_rounds - 1 if found else 0), space)
 
     def write_fronts(self, fronts: Mapping[str, tuple[Candidate, ...]]) -> None:
         """One file per metric."""

@@ -29,9 +29,9 @@ from hwnas.training.sections import FinetuneConfig, LabelConfig, SupernetConfig,
 __all__ = [
     "REGISTRIES",
     "AloneConfig",
-    "ClosingConfig",
     "EvaluatorConfig",
     "ExperimentConfig",
+    "RemeasureConfig",
     "SearchSection",
     "load_config",
     "read_config_data",
@@ -88,14 +88,23 @@ class EvaluatorConfig(StrictModel):
         return self
 
 
-class ClosingConfig(StrictModel):
-    """Re-timing of the best `n_retimed` archs on every device with a latency limit.
+class RemeasureConfig(StrictModel):
+    """Re-measurement (`controller/remeasure.py`) on every device with a latency limit.
 
-    `max_rounds` searches, each with what the timings of the one before taught; 0: no re-timing.
+    The key in the configuration is `search.closing`, as earlier versions named it.
     """
 
-    n_retimed: Annotated[int, Field(ge=1, le=1000)] = 4
-    max_rounds: Annotated[int, Field(ge=0, le=100)] = 0
+    n_retimed: Annotated[
+        int, Field(ge=1, le=1000, description="best archs that are timed in every round")
+    ] = 4
+    max_rounds: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100,
+            description="searches, each with what the timings before it taught; 0: none is timed",
+        ),
+    ] = 0
 
 
 class SearchSection(SearchConfig):
@@ -109,7 +118,7 @@ class SearchSection(SearchConfig):
         default={"name": "policy_gradient"}, validate_default=True
     )
     evaluator: EvaluatorConfig = EvaluatorConfig()
-    closing: ClosingConfig = ClosingConfig()
+    closing: RemeasureConfig = RemeasureConfig()
     per_device: bool = False
 
 

@@ -28,7 +28,9 @@ class Stage:
     `settings` is the JSON-ready part of the configuration it depends on, `needs` the stages whose
     outputs it reads, `owns` the run-relative paths it writes and `outputs` those of them that later
     stages rely on (with * as in a shell). `command` runs it alone; `cost` says in words what it
-    will take. `reads` are files outside the run folder, by the setting that names them.
+    will take. `reads` are files outside the run folder, by the setting that names them. `settled`:
+    whether the outputs answer everything; where a check could not be judged they do not, and the
+    next command runs the stage again.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Stage:
     run: Callable[[], None]
     cost: str
     reads: Mapping[str, Path] = field(default_factory=dict)
+    settled: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def plan_stages(stages: Sequence[Stage], run: RunDir) -> list[Plan]:
         elif inputs_hash is None or record.inputs_hash != inputs_hash:
             status = "stale" if ready or record.state == "done" else "continues"
         else:
-            status = "done" if run.intact(record) else "continues"
+            status = "done" if run.intact(record) and stage.settled() else "continues"
         plans[stage.name] = Plan(stage, status, inputs_hash)
     return list(plans.values())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from hwnas.controller.result import Candidate
 from hwnas.core.records import STRICT, dump
@@ -71,11 +71,12 @@ class Standalone:
 class NetworkResult:
     """One network on one device.
 
-    `repeat_noise`: how far timings of equal networks are apart, as a fraction: the larger of two
-    halves of this re-timing, and of this re-timing and the table's (on the table's own networks).
-    `measured_p95_ms`: what 95 % of the runs stay below. `constraint_met`: what was re-timed is
-    within its limits, or within the forecast's 90 % interval above them; None where the search had
-    no limit for this device.
+    `measured_ms` and `measured_p95_ms` (95 % of the runs stay below) are at the table's speed: what
+    was timed, divided by `pace`, the machine's speed relative to the table (see `measure.drift`);
+    results of earlier versions have no pace and hold what was timed. `repeat_noise`: how far two
+    halves of the timing are apart, as a fraction. `constraint_met`: the measured latency is within
+    its limits, or within the estimate's 90 % interval above them; None where the search had no
+    limit for this device, or where it cannot be judged.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -95,6 +96,7 @@ class NetworkResult:
     constraint_met: bool | None
     measured_p95_ms: float | None = None
     limit_p95_ms: float | None = None
+    pace: float | None = None
 
     @property
     def forecast_error(self) -> float:
@@ -103,7 +105,7 @@ class NetworkResult:
 
     @property
     def timed_limits(self) -> tuple[TimedLimit, ...]:
-        """The latency limits of the search, against the re-timing."""
+        """The latency limits of the search, against the timings."""
         return timed_limits(
             {"latency_ms": self.measured_ms, "latency_p95_ms": self.measured_p95_ms},
             {"latency_ms": self.limit_ms, "latency_p95_ms": self.limit_p95_ms},
@@ -123,18 +125,29 @@ class NetworkResult:
             "limit_ms": None if self.limit_ms is None else round(self.limit_ms, 5),
             "constraint_met": self.constraint_met,
             "device": self.device,
+            "pace": None if self.pace is None else round(self.pace, 4),
         }
 
 
 @dataclass(frozen=True)
 class Check:
-    """One promise and whether it holds."""
+    """One promise and whether it holds; `passed` is None where that cannot be judged."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
     name: str
-    passed: bool
+    passed: bool | None
     detail: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.detail}"
+
+    @property
+    def state(self) -> Literal["ok", "FAIL", "not judged"]:
+        """The state of the check, for people."""
+        if self.passed is None:
+            return "not judged"
+        return "ok" if self.passed else "FAIL"
 
     def summary(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -150,3 +163,7 @@ class Results:
     networks: tuple[NetworkResult, ...]
     checks: tuple[Check, ...]
     predictor: dict[str, Any]
+
+    def of(self, passed: bool | None) -> tuple[Check, ...]:
+        """The checks that passed (True), failed (False), or cannot be judged (None)."""
+        return tuple(check for check in self.checks if check.passed is passed)

@@ -228,16 +228,14 @@ def _truths(project: Project) -> tuple[Truth, ...]:
     )
 
 
-def _closing(project: Project) -> dict[str, str]:
-    """How the search ended on its devices, where it was re-timed."""
-    closings = {
-        device: search_files(project, device).closing.read_if_there()
+def _remeasured(project: Project) -> dict[str, str]:
+    """How re-measuring the best archs ended, where it was done."""
+    found = {
+        device: search_files(project, device).remeasurement.read_if_there()
         for device in winners_by_device(project)
     }
     return {
-        f"closing on {device}": closing.reason
-        for device, closing in closings.items()
-        if closing is not None
+        f"re-measured on {device}": one.reason for device, one in found.items() if one is not None
     }
 
 
@@ -260,7 +258,7 @@ def _facts(project: Project, *, has_search: bool) -> dict[str, str]:
             for c in config.search.constraints
         ),
         "searcher": config.search.searcher.name,
-        **(_closing(project) if has_search else {}),
+        **(_remeasured(project) if has_search else {}),
         "seed": str(config.seed),
         "host": f"{host['cpu']}, {host['n_cpus']} CPUs, {host['system']}",
         "packages": ", ".join(f"{name} {version}" for name, version in host["packages"].items()),

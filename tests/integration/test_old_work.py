@@ -71,8 +71,8 @@ def test_results_of_a_finished_run_are_read(old_run: OldRun) -> None:
         winner = p.files.main_search.result.read().winner
         assert {row.name for row in results.networks} > {"winner", "largest", "random search"}
         assert results.networks[0].arch == winner.arch
-        closing = p.files.main_search.closing.read_if_there()
-        assert closing is not None and closing.retimed
+        remeasured = p.files.main_search.remeasurement.read_if_there()
+        assert remeasured is not None and remeasured.retimed
         assert len(p.files.main_search.archive(p.space)) > 0
         table = p.estimator("local").table
         assert table.corrections[p.space.id].validation.nets

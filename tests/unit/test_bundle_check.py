@@ -16,15 +16,17 @@ from typer.testing import CliRunner
 from hwnas import __version__
 from hwnas.cli.main import app
 from hwnas.core.env import host_facts
-from hwnas.core.errors import CheckFailed, UserError
+from hwnas.core.errors import CheckFailed, NotJudged, UserError
 from hwnas.core.progress import silent
 from hwnas.exporters import formats
 from hwnas.exporters.bundle import read_manifest, write_bundle
 from hwnas.exporters.manifest import AccuracyFact, ConstraintFact, InputSpec, LatencyFact, Manifest
 from hwnas.exporters.parity import torch_logits
 from hwnas.interfaces import DataModule, DatasetContext, DeviceSpec
+from hwnas.latency.config import ProfileConfig
 from hwnas.measure import bundle_latency as retiming
 from hwnas.measure.bundle_check import drops, verify_bundle
+from hwnas.measure.limits import CheckSettings, VerifyConfig
 from hwnas.measure.profile import Timings
 from hwnas.nets.subnet import build_subnet
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data, with_formats
@@ -198,14 +200,23 @@ def test_onnx_cannot_be_left_out() -> None:
 
 def timings_of(**median_ms: float) -> Timings:
     quick = {name: SimpleNamespace(median_ms=ms, p95_ms=1.5 * ms) for name, ms in median_ms.items()}
-    return Timings(quick, {}, repeat_mape=0.01, drift=None, facts={})  # type: ignore[arg-type]
+    return Timings(quick, {}, repeat_mape=0.01, pace=None, facts={})  # type: ignore[arg-type]
 
 
-def test_latency_is_held_to_the_forecast_and_to_the_limit(
-    parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def check_timed(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch, **median_ms: float
+) -> retiming.LatencyReport:
+    """The report on models that take so long on this host."""
     data, where = read_config_data(str(MINI))
     config = load_config(data, {"verify": {"max_forecast_error": 0.05}}, where=where)
+    settings = CheckSettings(config.profile, config.verify, config.seed)
+    monkeypatch.setattr(retiming, "time_models", lambda *_, **__: timings_of(**median_ms))
+    return retiming.check_latency(Path("bundle"), manifest, settings, silent)
+
+
+def test_latency_is_held_to_the_estimate_and_to_the_limit(
+    parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     here = host_facts()["cpu"]
     device = DeviceSpec("local")
     manifest = dataclasses.replace(
@@ -222,23 +233,110 @@ def test_latency_is_held_to_the_forecast_and_to_the_limit(
         ),
     )
 
-    def check(onnx_ms: float, int8_ms: float) -> tuple[list[Any], list[str], list[str]]:
+    def check(onnx_ms: float, int8_ms: float) -> retiming.LatencyReport:
         known = {"model.onnx": onnx_ms, "model.int8.onnx": int8_ms}
-        monkeypatch.setattr(retiming, "time_models", lambda *_, **__: timings_of(**known))
-        notes: list[str] = []
-        rows, failed = retiming.check_latency(tmp_path, manifest, config, notes, silent)
-        return rows, failed, notes
+        return check_timed(manifest, monkeypatch, **known)
 
-    rows, failed, notes = check(1.04, 0.83)
-    assert not failed and [row["holds"] for row in rows] == [True, True, None]
-    assert len(notes) == 1 and "another machine" in notes[0]
-    assert [row["limit_ms"] for row in rows] == [1.1, None, None]
-    rows, failed, _ = check(1.1, 0.9)
-    assert [row["holds"] for row in rows] == [False, False, None]
-    assert "promised at most 1.0500 ms" in failed[0] and "limit" not in failed[0]
-    assert "promised at most 0.8400 ms" in failed[1]
-    assert "limit 1.1000 ms" in check(1.2, 0.8)[1][0] and "twenty" not in check(1.18, 0.8)[1][0]
-    assert "in one run of twenty 1.8000 ms here, limit 1.7000 ms" in check(1.2, 0.8)[1][0]
+    report = check(1.04, 0.8)
+    assert not report.failed and [row["holds"] for row in report.rows] == [True, True, None]
+    assert len(report.notes) == 1 and "another machine" in report.notes[0]
+    assert [row["limit_ms"] for row in report.rows] == [1.1, None, None]
+    # each model is judged at the pace of the other one
+    report = check(1.1, 0.8)
+    assert [row["holds"] for row in report.rows] == [False, True, None]
+    assert [row["pace"] for row in report.rows] == [1.0, 1.1, None]
+    (failed,) = report.failed
+    assert "promise of at most 1.0500 ms" in failed and "limit" not in failed
+    (failed,) = check(1.0, 0.9).failed
+    assert failed.startswith("model.int8.onnx") and "promise of at most 0.8400 ms" in failed
+    (failed,) = check(1.18, 0.8).failed
+    assert "latency 1.1800 ms exceeds the limit of 1.1000 ms" in failed and "p95" not in failed
+    assert "p95 latency 1.8000 ms exceeds the limit of 1.7000 ms" in check(1.2, 0.8).failed[0]
+
+
+def test_a_bundle_is_judged_at_the_pace_of_its_own_models(
+    parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, device = host_facts()["cpu"], DeviceSpec("local")
+    names = ("model.onnx", "model.fp16.onnx", "model.int8.onnx")
+    facts = tuple(LatencyFact(device, name, here, measured_ms=1.0) for name in names)
+    manifest = dataclasses.replace(parts["manifest"], latency=facts, constraints=())
+
+    def check(*ms: float) -> retiming.LatencyReport:
+        return check_timed(manifest, monkeypatch, **dict(zip(names, ms, strict=True)))
+
+    slower = check(1.2, 1.2, 1.2)  # a machine 20 % slower than it was: divided out
+    assert [row["holds"] for row in slower.rows] == [True] * 3 and not slower.not_judged
+    assert [row["here_ms"] for row in slower.rows] == pytest.approx([1.0] * 3)
+    jumped = check(1.65, 1.65, 1.65)  # too far from it: neither passed nor failed
+    assert [row["holds"] for row in jumped.rows] == [None] * 3 and not jumped.failed
+    assert len(jumped.not_judged) == 3 and "1.65 times as long" in jumped.not_judged[0]
+    one = check(1.65, 1.0, 1.0)  # one model does not excuse itself, nor is it excused
+    assert one.rows[0]["holds"] is False and len(one.failed) == 1
+    alone = dataclasses.replace(manifest, latency=facts[:1])
+    report = check_timed(alone, monkeypatch, **{"model.onnx": 1.65})
+    assert report.failed and "the machine's pace is unknown" in report.notes[0]
+
+
+def test_what_cannot_be_judged_exits_4_and_report_only_accepts_it(
+    parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here, device = host_facts()["cpu"], DeviceSpec("local")
+    names = ("model.onnx", "model.fp16.onnx")
+    facts = tuple(LatencyFact(device, name, here, measured_ms=1.0) for name in names)
+    folder = tmp_path / "b"
+    manifest = dataclasses.replace(parts["manifest"], latency=facts)
+    write_bundle(folder, **(parts | {"manifest": manifest}))
+    config = ["--config", str(MINI), "--set", f"data.base_px={PX}"]
+    slow = dict.fromkeys(names, 1.65)
+    monkeypatch.setattr(retiming, "time_models", lambda *_, **__: timings_of(**slow))
+    run = CliRunner().invoke(app, ["verify", str(folder), *config, "--format", "json"])
+    assert isinstance(run.exception, NotJudged) and run.exception.exit_code == 4
+    printed = json.loads(run.stdout)
+    assert len(printed["not_judged"]) == 2 and not printed["failed"]
+    accepted = CliRunner().invoke(app, ["verify", str(folder), *config, "--report-only"])
+    assert accepted.exit_code == 0
+    slow["model.onnx"] = 3.0  # what fails outweighs what cannot be judged
+    slow["model.fp16.onnx"] = 1.0
+    run = CliRunner().invoke(app, ["verify", str(folder), *config])
+    assert isinstance(run.exception, CheckFailed) and run.exception.exit_code == 3
+
+
+def test_the_configured_batch_sizes_are_compared(
+    parts: dict[str, Any], data: DataModule, tmp_path: Path
+) -> None:
+    write_bundle(tmp_path / "b", **parts)
+    verify_config = VerifyConfig(parity_batches=(1, 5, 100_000))
+    report = verify_bundle(
+        tmp_path / "b",
+        data=data,
+        settings=CheckSettings(ProfileConfig(), verify_config, 0),
+        with_latency=False,
+        progress=silent,
+    )
+    assert {row["batches"] for row in report.models} == {"1, 5"}
+    assert any("not compared at batch [100000]" in note for note in report.notes)
+
+
+def test_a_damaged_8_bit_model_is_found_on_few_images(
+    parts: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its logits stay within the tolerance of 8 bits, its classes do not stay torch's."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(parts["models"]["model.int8.onnx"])
+    weights = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    largest = max(weights, key=lambda t: int(np.prod(t.dims)) if len(t.dims) > 1 else 0)
+    array = numpy_helper.to_array(largest)
+    largest.CopyFrom(numpy_helper.from_array(np.roll(array, 1, axis=0), largest.name))
+    damaged = tmp_path / "damaged.onnx"
+    onnx.save(model, damaged)
+    changed = parts | {"models": parts["models"] | {"model.int8.onnx": damaged}}
+    write_bundle(tmp_path / "b", **changed)
+    (failed,) = verify(tmp_path / "b", None).failed
+    assert failed.startswith("model.int8.onnx: differs from torch"), failed
+    print(failed)
 
 
 def test_lost_accuracy_is_counted_against_fp32() -> None:

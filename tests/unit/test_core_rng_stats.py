@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from hwnas.core.rng import rng, stable_seed
-from hwnas.core.stats import Z80, Z90, bootstrap_interval, conformal_quantile, kendall_tau, spearman
+from hwnas.core.stats import (
+    Z80,
+    Z90,
+    agrees,
+    bootstrap_interval,
+    conformal_quantile,
+    kendall_tau,
+    spearman,
+)
+from tests.bundles import kit_module
 
 
 def test_streams_are_equal_for_equal_names_and_differ_otherwise():
@@ -92,3 +101,19 @@ def test_quantiles_of_the_normal_distribution():
 
     assert pytest.approx(norm.ppf(0.9), abs=5e-5) == Z80
     assert pytest.approx(norm.ppf(0.95), abs=5e-5) == Z90
+
+
+def test_few_images_are_judged_as_what_they_say_of_a_rate():
+    """Closed form: of 16 images at 98 %, P(two differ or more) = 4.0 %, P(three) = 0.37 %."""
+    assert agrees(16, 16, 1.0) and not agrees(15, 16, 1.0)
+    assert agrees(15, 16, 0.98) and agrees(14, 16, 0.98) and not agrees(13, 16, 0.98)
+    assert not agrees(494, 512, 1.0) and not agrees(490, 512, 0.98)  # 95.7 %: p = 0.06 %
+
+
+def test_host_and_device_kit_judge_agreement_alike():
+    kit = kit_module("bundle_checks").agrees
+    for n in (1, 8, 16, 360):
+        for least in (0.0, 0.9, 0.98, 0.995, 1.0):
+            assert [agrees(k, n, least) for k in range(n + 1)] == [
+                kit(k, n, least) for k in range(n + 1)
+            ]

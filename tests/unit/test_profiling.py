@@ -19,7 +19,8 @@ from hwnas.latency.config import ProfileConfig
 from hwnas.latency.construction import borders, context_id, contexts, op_id
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.table import LatencyTable
-from hwnas.measure.profile import profile, time_models, time_networks, validation_nets
+from hwnas.measure.networks import validation_nets
+from hwnas.measure.profile import profile, time_models, time_networks
 from hwnas.spaces.cost import cost, op_macs
 from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.lowering import lower, network_key
@@ -206,11 +207,11 @@ def test_retiming_finds_the_machine_slower_than_it_was(space: SearchSpace, tmp_p
         space=pruned,
         transport=slower,
     )
-    assert found.drift == pytest.approx(1.07, rel=0.01)
+    assert found.pace == pytest.approx(1.07, rel=0.01)
     assert found.models["winner"].median_ms == pytest.approx(0.123 * 1.07, rel=0.01)
     assert found.repeat_noise["winner"] < 0.01 and found.repeat_mape < 0.01
     alone = time_models({"winner": model}, DEVICE, tmp_path / "a", quick, transport=slower)
-    assert alone.drift is None
+    assert alone.pace is None
 
 
 def test_missing_models_are_refused(space: SearchSpace, tmp_path: Path):
@@ -233,6 +234,6 @@ def test_this_machine_is_profiled_and_retimed(space: SearchSpace, tmp_path: Path
     model.write_bytes(network(lower(few, arch), batch=None, seed=3).SerializeToString())
     found = time_models({"largest": model}, device, tmp_path / "t", config, table=table, space=few)
     forecast = TableEstimator(table, few).latency_ms(few.codes([arch]))[0]
-    assert found.drift is not None and 0.5 < found.drift < 2
-    at_table_speed = found.models["largest"].median_ms / found.drift  # as `Timings` says
+    assert found.pace is not None and 0.5 < found.pace < 2
+    at_table_speed = found.models["largest"].median_ms / found.pace  # as `Timings` says
     assert forecast == pytest.approx(at_table_speed, rel=0.4)

@@ -16,7 +16,7 @@ from hwnas.core.rundir import RunDir
 from hwnas.interfaces import Evaluation
 from hwnas.pipeline.evaluators import JournaledEvaluator
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages.search import FINISHED, assist, evaluate_together
+from hwnas.pipeline.scoring import FINISHED, assist, evaluate_together
 from hwnas.spaces import mobilenet_tiny
 from hwnas.spaces.arch import Arch
 from hwnas.training.distributed import ALONE, Ranks

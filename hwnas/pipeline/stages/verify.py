@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from hwnas.core.metrics import MetricKey
 from hwnas.core.progress import Progress
 from hwnas.exporters.formats import open_model
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
+from hwnas.measure.drift import can_judge, judge, pace_text
+from hwnas.measure.limits import VerifyConfig
 from hwnas.measure.profile import Timings, time_models
 from hwnas.pipeline.bundle import Winner, bundle_winner
 from hwnas.pipeline.engine import Stage
@@ -20,7 +25,7 @@ from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
 from hwnas.spaces.lowering import resolution
 
-__all__ = ["stage", "verify"]
+__all__ = ["device_checks", "stage", "verify"]
 
 
 def stage(project: Project) -> Stage:
@@ -41,6 +46,7 @@ def stage(project: Project) -> Stage:
         outputs=(files.pattern(files.results.path),),
         run=task(project, name, verify),
         cost=f"{len(role_names(project))} networks re-timed and tested",
+        settled=lambda: not files.results.read().of(None),
     )
 
 
@@ -54,26 +60,42 @@ def verify(project: Project, progress: Progress) -> None:
     for name, device in project.devices.items():
         estimator = project.estimator(name)
         role = winner_role(project, name)
-        timings = time_models(
-            _timed_files(project, archs, role, device),
-            device,
-            project.files.verification / name,
-            project.config.profile,
-            seed=project.config.seed,
-            table=estimator.table,
-            space=project.space,
-            progress=progress,
-            transport=project.transport(name),
-        )
+        timings = _time(project, _timed_files(project, archs, role, device), device, progress)
         found = [
             _result(project, name, archs[name], estimator, timings, accuracy) for name in archs
         ]
         winner = next(row for row in found if row.name == role)
-        checks += _device_checks(project, winner)
+        checks += device_checks(winner, project.config.verify)
         bundle_winner(project, device, _winner(winner, timings, accuracy[winner.arch]))
         rows += found
+    project.files.results.write(Results(tuple(rows), tuple(checks), _predictor(project)))
+
+
+def _time(
+    project: Project, files: dict[str, Path], device: DeviceSpec, progress: Progress
+) -> Timings:
+    """Time the networks; timings that cannot be judged are not kept, to be taken again."""
+    folder = project.files.verification / device.name
+    timings = time_models(
+        files,
+        device,
+        folder,
+        project.config.profile,
+        seed=project.config.seed,
+        table=project.estimator(device.name).table,
+        space=project.space,
+        progress=progress,
+        transport=project.transport(device.name),
+    )
+    if not can_judge(timings.pace):
+        shutil.rmtree(folder)
+    return timings
+
+
+def _predictor(project: Project) -> dict[str, Any]:
+    """What the closing table says of the predictor."""
     report = project.files.predictor_report.read()
-    facts = {
+    return {
         "name": project.config.predictor.name,
         "kendall_tau": report.kendall_tau,
         "kendall_tau_interval": list(report.kendall_tau_interval),
@@ -83,7 +105,6 @@ def verify(project: Project, progress: Progress) -> None:
         "coverage": report.coverage,
         "blend_weight": project.files.blend.read().weight,
     }
-    project.files.results.write(Results(tuple(rows), tuple(checks), facts))
 
 
 def _timed_files(
@@ -107,13 +128,15 @@ def _winner(row: NetworkResult, timings: Timings, accuracy: dict[str, tuple[floa
         arch=row.arch,
         forecast_ms=row.forecast_ms,
         interval_ms=row.interval_ms,
-        met={limit.metric: limit.held for limit in row.timed_limits},
+        met=(
+            {limit.metric: limit.held for limit in row.timed_limits} if can_judge(row.pace) else {}
+        ),
         n_test_images=row.n_test_images,
         top1={format: top1 for format, (top1, _) in accuracy.items()},
         measured_ms={
             "onnx": row.measured_ms,
             **{
-                key.removeprefix(own): timing.median_ms
+                key.removeprefix(own): judge(timing, None, timings.pace).median_ms
                 for key, timing in timings.models.items()
                 if key.startswith(own)
             },
@@ -134,8 +157,7 @@ def _result(
     forecast_ms = float(estimator.latency_ms(codes)[0])
     limits = result_on(project, estimator.device.name).limits
     top1, n_images = accuracy[arch]["onnx"]
-    timing = timings.models[arch.key]
-    since_table = 0.0 if timings.drift is None else abs(timings.drift - 1)
+    judged = judge(timings.models[arch.key], forecast_ms, timings.pace)
     found = NetworkResult(
         name=role,
         device=estimator.device.name,
@@ -146,15 +168,16 @@ def _result(
         params=int(cost(project.space, codes, "params")[0]),
         forecast_ms=forecast_ms,
         interval_ms=(low, high),
-        measured_ms=timing.median_ms,
-        repeat_noise=max(timings.repeat_mape, since_table),
-        limit_ms=limits.get(f"latency_ms@{estimator.device.name}"),
+        measured_ms=judged.median_ms,
+        repeat_noise=timings.repeat_mape,
+        limit_ms=limits.get(MetricKey("latency_ms", estimator.device.name)),
         constraint_met=None,
-        measured_p95_ms=timing.p95_ms,
-        limit_p95_ms=limits.get(f"latency_p95_ms@{estimator.device.name}"),
+        measured_p95_ms=judged.p95_ms,
+        limit_p95_ms=limits.get(MetricKey("latency_p95_ms", estimator.device.name)),
+        pace=timings.pace,
     )
     held = [limit.held for limit in found.timed_limits]
-    return replace(found, constraint_met=all(held) if held else None)
+    return replace(found, constraint_met=judged.verdict(all(held)) if held else None)
 
 
 def _test_top1(project: Project, arch: Arch) -> dict[str, tuple[float, int]]:
@@ -195,26 +218,27 @@ def _format_checks(
     return checks
 
 
-def _device_checks(project: Project, winner: NetworkResult) -> list[Check]:
-    config = project.config.verify
+def device_checks(winner: NetworkResult, config: VerifyConfig) -> list[Check]:
+    """The winner's latency against its estimate and its limits, at the table's speed."""
     accepted = max(config.max_forecast_error, config.repeat_noise_factor * winner.repeat_noise)
     error = winner.forecast_error
+
+    def check(name: str, holds: bool, detail: str) -> Check:
+        if winner.pace is None:
+            return Check(name, holds, detail + "; the machine's pace is unknown")
+        detail += f"; {pace_text(winner.pace)}"
+        return Check(name, holds if can_judge(winner.pace) else None, detail)
+
     checks = [
-        Check(
+        check(
             f"forecast on {winner.device}",
             abs(error) <= accepted,
-            f"forecast {winner.forecast_ms:.4f} ms, re-timed {winner.measured_ms:.4f} ms"
-            f" ({error:+.1%}; accepted {accepted:.1%}, repeat noise {winner.repeat_noise:.1%})",
+            f"estimate {winner.forecast_ms:.4f} ms, measured {winner.measured_ms:.4f} ms at the"
+            f" table's speed ({error:+.1%}; accepted {accepted:.1%}, repeat noise"
+            f" {winner.repeat_noise:.1%})",
         )
     ]
     for limit in winner.timed_limits:
         which = "constraint" if limit.metric == "latency_ms" else "p95 constraint"
-        checks.append(
-            Check(
-                f"{which} on {winner.device}",
-                limit.held,
-                f"re-timed {limit.ms:.4f} ms, limit {limit.limit_ms:.4f} ms"
-                f" ({limit.ms / limit.limit_ms:.1%} of it)",
-            )
-        )
+        checks.append(check(f"{which} on {winner.device}", limit.held, str(limit)))
     return checks

@@ -1,0 +1,65 @@
+"""Names of costs: `macs`, or `latency_ms@phone` for a metric that depends on a device."""
+
+from __future__ import annotations
+
+from hwnas.core.errors import UserError
+
+__all__ = ["MetricKey"]
+
+LATENCIES = ("latency_ms", "latency_p95_ms")
+
+
+class MetricKey(str):
+    """A metric and, for latencies, its device; immutable, hashable and ordered as its text.
+
+    It is a `str`, so mappings by metric key are their own JSON form, and files of earlier versions
+    are read as they are. Take a key apart with `parse`, never by hand.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, metric: str, device: str | None = None) -> MetricKey:
+        """Raises ValueError for a latency without a device, or a device of another metric."""
+        if (metric in LATENCIES) != bool(device) or "@" in metric:
+            raise ValueError(f"not a metric and its device: {metric!r}, {device!r}")
+        return super().__new__(cls, f"{metric}@{device}" if device else metric)
+
+    @classmethod
+    def parse(cls, text: str) -> MetricKey:
+        """Inverse of `str`.
+
+        Raises:
+            UserError: a latency without a device, or a device of another metric.
+        """
+        metric, _, device = text.partition("@")
+        try:
+            return cls(metric, device or None)
+        except ValueError as error:
+            raise UserError(
+                "not a metric",
+                expected="macs, params, ..., or latency_ms@DEVICE, latency_p95_ms@DEVICE",
+                found=repr(text),
+            ) from error
+
+    @classmethod
+    def of(cls, metric: str, device: str) -> MetricKey:
+        """The key of a metric that may depend on a device; the others ignore `device`."""
+        return cls(metric, device if metric in LATENCIES else None)
+
+    @property
+    def metric(self) -> str:
+        """`macs`, `latency_ms`, ..."""
+        return str(self).partition("@")[0]
+
+    @property
+    def device(self) -> str | None:
+        """The device of a latency; None of other metrics."""
+        return str(self).partition("@")[2] or None
+
+    @property
+    def is_latency(self) -> bool:
+        """Whether it is timed on a device."""
+        return self.metric in LATENCIES
+
+    def __getnewargs__(self) -> tuple[str, str | None]:  # type: ignore[override]  # copies
+        return self.metric, self.device

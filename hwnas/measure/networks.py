@@ -1,0 +1,75 @@
+"""Whole networks that are timed: which ones prove a table, and their models."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from hwnas.builders.onnx import network
+from hwnas.builders.precision import to_precision
+from hwnas.core.rng import rng
+from hwnas.interfaces import DeviceSpec
+from hwnas.spaces.cost import cost
+from hwnas.spaces.lowering import lower
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["network_id", "network_models", "serialized", "validation_nets"]
+
+
+def validation_nets(space: SearchSpace, n: int, *, seed: int) -> Codes:
+    """[<= n, d] distinct networks: largest, smallest, and random ones spread evenly over log MACs.
+
+    Fewer only where the space has fewer.
+    """
+    generator = rng(seed, "profile/validation")
+    ends = space.codes([space.smallest(), space.largest()])
+    pool = np.concatenate(
+        [
+            ends,
+            space.sample(generator, 50 * n),
+            # uniform draws hardly ever come near the ends
+            *(space.mutate(np.repeat(end[None], 25 * n, axis=0), generator, 0.3) for end in ends),
+        ]
+    )
+    pool = pool[np.sort(np.unique(pool, axis=0, return_index=True)[1])]
+    log_macs = np.log(cost(space, pool, "macs"))
+    chosen: dict[str, int] = {}
+    unused = np.ones(len(pool), dtype=bool)
+    targets = np.linspace(log_macs[0], log_macs[1], n)
+    for target in (targets[0], targets[-1], *targets[1:-1]):
+        while unused.any():
+            nearest = int(np.argmin(np.where(unused, np.abs(log_macs - target), np.inf)))
+            unused[nearest] = False
+            key = lower(space, space.arch(pool[nearest])).key
+            if key not in chosen:
+                chosen[key] = nearest
+                break
+    return pool[list(chosen.values())]
+
+
+def network_models(
+    space: SearchSpace, nets: Codes, device: DeviceSpec, *, seed: int
+) -> dict[str, bytes]:
+    """ONNX models of networks [n, d] in the device's batch and precision, by `network_id`.
+
+    Weights are random, drawn from `seed`. Archs that lower to the same network share one model.
+    """
+    return {
+        network_id(space, row): serialized(
+            network(lower(space, space.arch(row)), batch=device.batch, seed=seed), device
+        )
+        for row in nets
+    }
+
+
+def serialized(model: onnx.ModelProto, device: DeviceSpec) -> bytes:
+    """The file that the device is given: the model in the device's precision."""
+    for_tensorrt = device.runtime.startswith("tensorrt")
+    converted = to_precision(model, device.precision, for_tensorrt=for_tensorrt)
+    content: bytes = converted.SerializeToString()
+    return content
+
+
+def network_id(space: SearchSpace, codes: Codes) -> str:
+    """Name of the network of one arch [d] in a plan of timings."""
+    return f"net-{lower(space, space.arch(codes)).key}"

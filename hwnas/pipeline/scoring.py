@@ -1,0 +1,78 @@
+"""What a search asks of archs: forecasts, and evaluations that all ranks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hwnas.controller.scorer import Predict, Rescoring
+from hwnas.core.progress import silent
+from hwnas.interfaces import Evaluation, FloatArray
+from hwnas.pipeline.evaluators import (
+    JournaledEvaluator,
+    TabularRescoring,
+    evaluator,
+    score_all,
+    scores_of,
+)
+from hwnas.pipeline.predictor import blend_for, build_predictor, load_predictor
+from hwnas.pipeline.project import Project
+from hwnas.predictors.open_records import open_records
+from hwnas.spaces.arch import Arch
+
+__all__ = ["FINISHED", "assist", "evaluate_together", "scoring"]
+
+EVALUATE, FINISHED = "evaluate", "finished"  # commands of rank 0
+
+
+def scoring(project: Project) -> tuple[Predict | None, Rescoring]:
+    """Forecast and evaluations: predictor and supernet, or records that the predictor learns."""
+    chosen = project.config.search.evaluator
+    if chosen.records is not None:
+        source = open_records(
+            chosen.records,
+            reader=chosen.reader,
+            space=project.config.space.name,
+            settings=project.config.space.model_dump(mode="json", exclude={"name"}),
+            num_classes=project.space.macro.num_classes,
+        )
+        records = source.records(chosen.target)
+        return None, TabularRescoring(records, project.space, lambda: build_predictor(project))
+    return load_predictor(project).predict, _SupernetRescoring(project)
+
+
+class _SupernetRescoring(Rescoring):
+    """Evaluations with the supernet's weights by all ranks, blended with the forecast."""
+
+    def __init__(self, project: Project) -> None:
+        self._project, self._evaluator = project, evaluator(project)
+        self._blend, self.at_once = blend_for(project), project.ranks.size
+
+    def evaluate(self, archs: list[Arch]) -> list[Evaluation]:
+        """Journaled evaluations on the validation split."""
+        return evaluate_together(self._project, self._evaluator, archs)
+
+    def label(self, evaluation: Evaluation) -> float:
+        """Minus the log of the validation loss."""
+        return float(scores_of([evaluation])[0])
+
+    def blend(self, mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:
+        """As held-out archs decided."""
+        return self._blend(mean, std, label)
+
+
+def evaluate_together(
+    project: Project, scorer: JournaledEvaluator, archs: list[Arch]
+) -> list[Evaluation]:
+    """Evaluations of all archs; the unknown ones are shared among the ranks, which `assist`."""
+    if all(map(scorer.is_known, archs)):
+        return [scorer.evaluate(arch) for arch in archs]
+    project.ranks.tell(EVALUATE)
+    return score_all(project, scorer, archs, silent)
+
+
+def assist(project: Project, build: Callable[[], JournaledEvaluator]) -> None:
+    """Other ranks: take part in the evaluations of rank 0's search until it is finished."""
+    scorer = None
+    while project.ranks.hear() == EVALUATE:
+        scorer = scorer or build()
+        score_all(project, scorer, [], silent)
