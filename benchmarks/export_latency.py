@@ -22,7 +22,7 @@ from hwnas.core.rng import rng
 from hwnas.exporters.onnx import Config, build
 from hwnas.exporters.timm import load_network
 from hwnas.interfaces import DeviceSpec
-from hwnas.latency.config import ProfileConfig
+from hwnas.latency.sections import ProfileConfig
 from hwnas.measure.profile import time_models
 from hwnas.nets.subnet import build_subnet, definition_of
 from hwnas.spaces import mobilenet_v3

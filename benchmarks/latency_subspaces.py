@@ -29,7 +29,7 @@ from hwnas.builders.precision import to_precision
 from hwnas.cli.output import progress_for
 from hwnas.devices.spec import load_device
 from hwnas.interfaces import DeviceSpec
-from hwnas.latency.config import ProfileConfig
+from hwnas.latency.sections import ProfileConfig
 from hwnas.measure.profile import profile, time_models, validation_nets
 from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import lower

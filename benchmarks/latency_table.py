@@ -32,9 +32,9 @@ from hwnas.cli.output import progress_for
 from hwnas.core.rng import rng
 from hwnas.core.stats import kendall_tau
 from hwnas.devices.spec import load_device
-from hwnas.latency.config import ProfileConfig
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.samples import Timing
+from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import LatencyTable
 from hwnas.latency.validation import fit_correction, fit_quality
 from hwnas.measure.networks import validation_nets

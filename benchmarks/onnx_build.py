@@ -21,7 +21,7 @@ from hwnas.builders.onnx import network
 from hwnas.core.rng import rng, stable_seed
 from hwnas.devices.spec import load_device
 from hwnas.exporters.onnx import Config, build
-from hwnas.latency.config import ProfileConfig
+from hwnas.latency.sections import ProfileConfig
 from hwnas.measure.profile import time_models
 from hwnas.nets.subnet import build_subnet
 from hwnas.spaces.load import build_space

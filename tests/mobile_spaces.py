@@ -104,7 +104,7 @@ PIXELS = {"mobilenet_tiny": 20, "attentive_nas": 42, "fbnet": 16, "nasbench_macr
 
 def _registered(name: str) -> SearchSpace:
     try:
-        return build_space(name, [f"resolutions=[{PIXELS.get(name, 40)}]"], num_classes=10)
+        return build_space(name, {"resolutions": [PIXELS.get(name, 40)]}, num_classes=10)
     except UserError:  # a space that knows better which images it takes
         return build_space(name, num_classes=10)
 

@@ -13,8 +13,8 @@ from hwnas.controller.controller import run_search
 from hwnas.controller.sections import SearchConfig
 from hwnas.devices.spec import load_device, load_transport
 from hwnas.interfaces import Constraint, SearcherContext
-from hwnas.latency.config import ProfileConfig
 from hwnas.latency.estimator import TableEstimator
+from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.profile import time_networks
 from hwnas.searchers import policy_gradient

@@ -14,7 +14,7 @@ from hwnas.core.errors import UserError
 
 if TYPE_CHECKING:
     from hwnas.interfaces import DeviceSpec, Transport
-    from hwnas.latency.config import ProfileConfig
+    from hwnas.latency.sections import ProfileConfig
     from hwnas.latency.table import LatencyTable
     from hwnas.spaces.space import SearchSpace
 
@@ -167,7 +167,7 @@ def resolve(
     """Space, device, settings of profiling and transport from the options that verbs share."""
     from hwnas.core.config import assignments, build_model, override
     from hwnas.devices.spec import load_device, load_transport
-    from hwnas.latency.config import ProfileConfig
+    from hwnas.latency.sections import ProfileConfig
     from hwnas.spaces.load import build_space
 
     if space is None:

@@ -22,7 +22,7 @@ Rows = NDArray[np.intp]
 Describe = Callable[[Codes], Mapping[str, NDArray[Any]]]
 
 FILES = ("archive.bin", "evaluated.bin")
-EVALUATED = np.dtype([("row", "<i8"), ("supernet", "<f8"), ("score", "<f8")])
+EVALUATED = np.dtype([("row", "<i8"), ("label", "<f8"), ("score", "<f8")])
 
 
 class CodeIndex:
@@ -49,7 +49,7 @@ class CodeIndex:
 class Archive:
     """Archs deduplicated by codes; a row never moves.
 
-    Columns: `codes` [n, d], `predicted` and `predicted_std` (forecast), `supernet` (NaN where not
+    Columns: `codes` [n, d], `predicted` and `predicted_std` (forecast), `label` (NaN where not
     evaluated), `score` (the blend where evaluated, else the forecast), `feasible`, and one cost
     column per metric key. On file it is two logs of records, of rows as they were described and of
     evaluations: saving costs what is new, and prefixes of both are a past state.
@@ -58,7 +58,7 @@ class Archive:
     def __init__(self, space: SearchSpace, cost_keys: tuple[str, ...]) -> None:
         self.space, self.cost_keys = space, cost_keys
         self._index = CodeIndex()
-        floats = ("predicted", "predicted_std", "supernet", "score", *cost_keys)
+        floats = ("predicted", "predicted_std", "label", "score", *cost_keys)
         self._columns: dict[str, NDArray[Any]] = {name: np.empty(0) for name in floats}
         self._columns["feasible"] = np.empty(0, dtype=bool)
         self._columns["codes"] = np.empty((0, len(space.choices)), dtype=np.int16)
@@ -93,7 +93,7 @@ class Archive:
         if len(fresh):
             new = describe(codes[fresh])
             unknown = np.full(len(fresh), np.nan)
-            new = {**new, "codes": codes[fresh], "supernet": unknown, "score": new["predicted"]}
+            new = {**new, "codes": codes[fresh], "label": unknown, "score": new["predicted"]}
             self._reserve(len(self))
             for name, column in self._columns.items():
                 column[begin : len(self)] = new[name]
@@ -107,9 +107,9 @@ class Archive:
                 self._columns[name] = np.empty((grown, *old.shape[1:]), dtype=old.dtype)
                 self._columns[name][:capacity] = old
 
-    def set_supernet(self, rows: Rows, supernet: FloatArray, score: FloatArray) -> None:
+    def set_labels(self, rows: Rows, labels: FloatArray, score: FloatArray) -> None:
         """Note evaluations of some rows, and the blend that becomes their score."""
-        self._columns["supernet"][rows], self._columns["score"][rows] = supernet, score
+        self._columns["label"][rows], self._columns["score"][rows] = labels, score
         self._evaluated += rows.tolist()
 
     def set_forecast(self, mean: FloatArray, std: FloatArray, score: FloatArray) -> None:
@@ -152,7 +152,7 @@ class Archive:
         chosen = self.evaluated[self._n_evaluated_saved :]
         evaluated = np.empty(len(chosen), dtype=EVALUATED)
         evaluated["row"] = chosen
-        for name in ("supernet", "score"):
+        for name in ("label", "score"):
             evaluated[name] = self.column(name)[chosen]
         append_records(folder / FILES[1], self._about(), evaluated)
         self._n_saved, self._n_evaluated_saved = len(self), len(self._evaluated)
@@ -217,7 +217,7 @@ class Archive:
         if len(self) != len(rows):
             raise ValueError("an arch is there twice")
         numbers = evaluated["row"].astype(np.intp)
-        self.set_supernet(numbers, evaluated["supernet"], evaluated["score"])
+        self.set_labels(numbers, evaluated["label"], evaluated["score"])
         self._n_saved, self._n_evaluated_saved = len(self), len(self._evaluated)
 
 

@@ -111,7 +111,7 @@ def candidates(
             score=float(column("score")[row]),
             predicted=float(column("predicted")[row]),
             predicted_std=float(column("predicted_std")[row]),
-            supernet=None if np.isnan(column("supernet")[row]) else float(column("supernet")[row]),
+            supernet=None if np.isnan(column("label")[row]) else float(column("label")[row]),
             feasible=bool(column("feasible")[row]),
             costs={key: float(values[position]) for key, values in costs.items()},
             accuracy=accuracy(int(row)),

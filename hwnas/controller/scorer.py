@@ -169,13 +169,13 @@ class Scorer:
         evaluations = rescoring.evaluate(archs)
         labels = np.array([rescoring.label(evaluation) for evaluation in evaluations])
         mean, std = (archive.column(name)[rows] for name in ("predicted", "predicted_std"))
-        archive.set_supernet(rows, labels, rescoring.blend(mean, std, labels))
+        archive.set_labels(rows, labels, rescoring.blend(mean, std, labels))
 
     def _refit(self, rescoring: Rescoring) -> None:
         """Learn from all evaluations, and forecast the whole archive anew."""
         archive = self._archive
         rows = archive.evaluated
-        labels = archive.column("supernet")[rows]
+        labels = archive.column("label")[rows]
         self._predict = rescoring.refit(archive.column("codes")[rows], labels)
         mean, std = self._forecast(archive.column("codes"))
         score = mean.copy()
@@ -183,7 +183,7 @@ class Scorer:
         archive.set_forecast(mean, std, score)
 
     def _is_evaluated(self) -> NDArray[np.bool_]:
-        return np.asarray(~np.isnan(self._archive.column("supernet")))
+        return np.asarray(~np.isnan(self._archive.column("label")))
 
     # --- forecasts ----------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from hwnas.core.store import write_json
 from hwnas.interfaces import DeviceSpec
-from hwnas.latency.config import ProfileConfig
+from hwnas.latency.sections import ProfileConfig
 
 __all__ = ["PROTOCOL", "Plan", "plan_hash", "write_plan"]
 

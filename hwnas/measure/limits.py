@@ -10,7 +10,7 @@ from pydantic import Field
 
 from hwnas.core.config import StrictModel
 from hwnas.interfaces import Metric
-from hwnas.latency.config import ProfileConfig
+from hwnas.latency.sections import ProfileConfig
 
 __all__ = ["CheckSettings", "TimedLimit", "VerifyConfig", "timed_limits"]
 

@@ -14,8 +14,8 @@ from hwnas.core.progress import Progress, silent
 from hwnas.core.store import write_bytes
 from hwnas.devices.offline import write_kit
 from hwnas.interfaces import DeviceSpec
-from hwnas.latency.config import ProfileConfig
 from hwnas.latency.results import MAX_RESULTS_BYTES
+from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.profile import profile
 from hwnas.spaces.space import SearchSpace

@@ -16,10 +16,10 @@ from hwnas.core.progress import Progress, silent
 from hwnas.core.records import STRICT
 from hwnas.devices.spec import open_transport
 from hwnas.interfaces import DeviceSpec, FloatArray, Transport
-from hwnas.latency.config import ProfileConfig
 from hwnas.latency.construction import borders, context_id, contexts, op_id, op_rows
 from hwnas.latency.plan import PROTOCOL, write_plan
 from hwnas.latency.samples import STATISTIC, Samples, Timing, read_samples
+from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import Fact, LatencyTable, NetTiming, Protocol
 from hwnas.latency.validation import fit_correction, fit_quality
 from hwnas.measure.networks import network_id, network_models, serialized, validation_nets

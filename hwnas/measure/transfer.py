@@ -15,10 +15,10 @@ from hwnas.core.rng import rng
 from hwnas.core.stats import Z80, Z90, kendall_tau
 from hwnas.interfaces import DeviceSpec, Transport
 from hwnas.latency.baselines import forest_on_counts
-from hwnas.latency.config import ProfileConfig
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.plan import PROTOCOL
 from hwnas.latency.samples import STATISTIC, Timing
+from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import Correction, LatencyTable, NetTiming, Protocol, Validation
 from hwnas.latency.transfer import (
     DevicePrior,

@@ -14,7 +14,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.resources import resource, resource_names
 from hwnas.devices import REGISTRY as TRANSPORTS
 from hwnas.exporters import REGISTRY as EXPORTERS
-from hwnas.latency.config import ProfileConfig
+from hwnas.latency.sections import ProfileConfig
 from hwnas.measure.limits import VerifyConfig
 from hwnas.nets.proxies import REGISTRY as PROXIES
 from hwnas.predictors import REGISTRY as PREDICTORS

@@ -17,9 +17,9 @@ from hwnas.core.resources import resource
 from hwnas.core.store import read_jsonl
 from hwnas.devices.runtimes import describe_runtime
 from hwnas.interfaces import DeviceSpec, Transport, TransportModule
-from hwnas.latency.config import ProfileConfig
 from hwnas.latency.plan import Plan, write_plan
 from hwnas.latency.samples import read_samples
+from hwnas.latency.sections import ProfileConfig
 from hwnas.spaces.lowering import lower
 from hwnas.testing.suite import Suite, name_of, tiny_space
 

@@ -16,9 +16,9 @@ import pytest
 from hwnas.builders.onnx import context
 from hwnas.core.store import read_jsonl
 from hwnas.interfaces import DeviceSpec
-from hwnas.latency.config import ProfileConfig
 from hwnas.latency.plan import Plan, write_plan
 from hwnas.latency.samples import read_samples
+from hwnas.latency.sections import ProfileConfig
 from tests.gpu import EVENT_GAP_NS, imitated_cuda
 from tests.kit import KIT
 

@@ -17,9 +17,9 @@ import pytest
 from hwnas.builders.onnx import context
 from hwnas.core.store import read_json, read_jsonl
 from hwnas.interfaces import DeviceSpec
-from hwnas.latency.config import ProfileConfig
 from hwnas.latency.plan import PROTOCOL, Plan, plan_hash, write_plan
 from hwnas.latency.samples import read_samples
+from hwnas.latency.sections import ProfileConfig
 from tests.kit import FACTS, HOST, KIT, FakeMachine, load_kit
 
 kit = load_kit()

@@ -23,7 +23,7 @@ from hwnas.exporters.bundle import read_manifest, write_bundle
 from hwnas.exporters.manifest import AccuracyFact, ConstraintFact, InputSpec, LatencyFact, Manifest
 from hwnas.exporters.parity import torch_logits
 from hwnas.interfaces import DataModule, DatasetContext, DeviceSpec
-from hwnas.latency.config import ProfileConfig
+from hwnas.latency.sections import ProfileConfig
 from hwnas.measure import bundle_latency as retiming
 from hwnas.measure.bundle_check import drops, verify_bundle
 from hwnas.measure.limits import CheckSettings, VerifyConfig

@@ -99,9 +99,9 @@ def test_evaluation_replaces_the_score_and_moves_the_front() -> None:
     fill(archive, batches()[0])
     row = np.array([int(archive.column("macs").argmax())])  # dear and poor
     assert row[0] not in archive.front("macs")
-    archive.set_supernet(row, np.array([0.9]), np.array([99.0]))
+    archive.set_labels(row, np.array([0.9]), np.array([99.0]))
     assert archive.evaluated.tolist() == row.tolist()
-    assert archive.column("supernet")[row] == 0.9
+    assert archive.column("label")[row] == 0.9
     front = archive.front("macs")
     assert front[-1] == row[0]
     assert (np.diff(archive.column("macs")[front]) >= 0).all()
@@ -109,7 +109,7 @@ def test_evaluation_replaces_the_score_and_moves_the_front() -> None:
 
 
 def columns(archive: Archive) -> dict[str, list[object]]:
-    names = ("codes", "predicted", "predicted_std", "supernet", "score", "feasible", "macs")
+    names = ("codes", "predicted", "predicted_std", "label", "score", "feasible", "macs")
     found = {name: np.nan_to_num(archive.column(name), nan=-1.0).tolist() for name in names}
     return found | {"evaluated": archive.evaluated.tolist()}
 
@@ -119,7 +119,7 @@ def test_every_prefix_of_the_files_is_the_archive_at_that_time(tmp_path: Path) -
     for step, codes in enumerate(batches()):
         fill(archive, codes)
         rows = np.array([step, 5 + step])
-        archive.set_supernet(rows, np.array([0.5, 0.6]), np.array([step + 0.5, step + 0.1]))
+        archive.set_labels(rows, np.array([0.5, 0.6]), np.array([step + 0.5, step + 0.1]))
         archive.append_to(tmp_path)
         past.append(columns(archive))
         sizes.append({"n_rows": len(archive), "n_evaluated": len(archive.evaluated)})
@@ -134,9 +134,9 @@ def test_every_prefix_of_the_files_is_the_archive_at_that_time(tmp_path: Path) -
     # Loading a past state cut the files there, and the archive goes on from it.
     for codes in batches()[1:]:
         fill(loaded, codes)
-    loaded.set_supernet(np.array([1, 6]), np.array([0.5, 0.6]), np.array([1.5, 1.1]))
+    loaded.set_labels(np.array([1, 6]), np.array([0.5, 0.6]), np.array([1.5, 1.1]))
     loaded.append_to(tmp_path)
-    loaded.set_supernet(np.array([2, 7]), np.array([0.5, 0.6]), np.array([2.5, 2.1]))
+    loaded.set_labels(np.array([2, 7]), np.array([0.5, 0.6]), np.array([2.5, 2.1]))
     loaded.append_to(tmp_path)
     assert columns(Archive.load(tmp_path, SPACE)) == columns(loaded)
     assert contents(tmp_path) == whole  # whenever it was saved

@@ -18,9 +18,9 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.store import read_jsonl
 from hwnas.devices.spec import load_device, load_transport
-from hwnas.latency.config import ProfileConfig
 from hwnas.latency.plan import Plan, write_plan
 from hwnas.latency.samples import read_samples
+from hwnas.latency.sections import ProfileConfig
 from tests.boards import Phone, Sshd, fake_phone, loopback_sshd
 
 MODELS = {f"c{hw}": context(8, hw).SerializeToString() for hw in (4, 16)}

@@ -57,7 +57,7 @@ def test_a_subnet_becomes_a_file_that_computes_the_same(
 def test_a_subnet_knows_what_it_is_shown(name: str) -> None:
     space = MOBILE_SPACES[name]
     for arch in some_archs(space, 3):
-        stem = lower(space, arch)[0]
+        stem = lower(space, arch).ops[0]
         shape = input_shape_of(build_subnet(space, arch))
         assert shape == (stem.in_channels, stem.in_hw, stem.in_hw)
 

@@ -16,10 +16,10 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.store import read_json
 from hwnas.devices.spec import load_device
-from hwnas.latency.config import ProfileConfig
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.plan import Plan, plan_hash
 from hwnas.latency.samples import read_samples
+from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.shipped import latency_table
 from hwnas.measure import pack as offline
 from hwnas.measure.pack import _Importer, import_results, pack

@@ -15,9 +15,9 @@ from hwnas.core.rng import rng
 from hwnas.core.store import read_jsonl
 from hwnas.devices.spec import load_device
 from hwnas.interfaces import DeviceSpec
-from hwnas.latency.config import ProfileConfig
 from hwnas.latency.construction import borders, context_id, contexts, op_id
 from hwnas.latency.estimator import TableEstimator
+from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.networks import validation_nets
 from hwnas.measure.profile import profile, time_models, time_networks

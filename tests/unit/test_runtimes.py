@@ -23,9 +23,9 @@ from hwnas.core.rng import rng
 from hwnas.core.store import read_json, read_jsonl
 from hwnas.devices.runtimes import describe_runtime, runtime_names
 from hwnas.interfaces import DeviceSpec
-from hwnas.latency.config import ProfileConfig
 from hwnas.latency.plan import Plan, write_plan
 from hwnas.latency.samples import read_samples
+from hwnas.latency.sections import ProfileConfig
 from hwnas.spaces import REGISTRY
 from hwnas.spaces.lowering import lower
 from hwnas.spaces.space import SearchSpace

@@ -14,9 +14,9 @@ import pytest
 
 from hwnas.core.errors import UserError
 from hwnas.interfaces import DeviceSpec
-from hwnas.latency.config import ProfileConfig
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.samples import Timing
+from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import LatencyTable, Protocol
 from hwnas.measure import transfer as transferring
 from hwnas.measure.profile import NetworkTimings
