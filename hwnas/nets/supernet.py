@@ -40,7 +40,7 @@ class Supernet(nn.Module):
     generator but on `seed`, and are the same for a space and its restrictions.
 
     Args:
-        space: a MobileNet space.
+        space: one whose skeleton has shared weights (`Skeleton.lacks`).
         seed: of the initial weights.
         kernel_transform: smaller kernels are learned maps of the larger ones' centres (Once-for-all
             1908.09791, section 3.2) and not plain centres.

@@ -1,14 +1,15 @@
-"""One decision of a search space, checked when it is made."""
+"""The decisions of a search space, checked when they are made."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 from hwnas.core.errors import UserError
 
-__all__ = ["Choice", "Role", "Value"]
+__all__ = ["Choice", "Role", "Value", "check_allowed", "check_choices"]
 
 Role = Literal["resolution", "width", "depth", "kernel", "expand", "op"]
 Value = int | float | str
@@ -47,7 +48,10 @@ class Choice:
         are_names = {isinstance(value, str) for value in self.values}
         if len(are_names) > 1:
             raise self._error(
-                "a choice mixes numbers and names", "only numbers or only names", self.values, None
+                "a choice mixes numbers and names",
+                "only numbers or only names",
+                self.values,
+                "name all",
             )
         numbers = () if True in are_names else self.values
         if any(low > high for low, high in pairwise(numbers)):  # type: ignore[operator]
@@ -59,13 +63,94 @@ class Choice:
                 "a parent and its codes go together",
                 "both `parent` and `parent_codes`, or neither",
                 f"parent {self.parent}, parent_codes {self.parent_codes}",
-                None,
+                "give both; a choice that is always active has neither",
             )
         if len(set(self.parent_codes)) != len(self.parent_codes):
             raise self._error(
-                "a choice has a parent's code twice", "different codes", self.parent_codes, None
+                "a choice has a parent's code twice",
+                "different codes",
+                self.parent_codes,
+                "remove it",
             )
 
-    def _error(self, message: str, expected: str, found: object, fix: str | None) -> UserError:
+    def _error(self, message: str, expected: str, found: object, fix: str) -> UserError:
         where = f"choice {self.name or self.role}"
         return UserError(message, expected=expected, found=found, where=where, fix=fix)
+
+
+def check_choices(choices: Sequence[Choice], resolutions: tuple[int, ...], *, where: str) -> None:
+    """Refuse choices that contradict each other.
+
+    Raises:
+        UserError: the first is not that of the resolution, two have one name, or a parent is not an
+            earlier choice with these codes.
+    """
+    first = choices[0] if choices else None
+    if first is None or first.parent is not None or first.values != resolutions:
+        raise UserError(
+            "the first choice of a space is its resolution",
+            expected=f"a choice without parent, of {resolutions}",
+            found=first or "no choices",
+            where=where,
+            fix="begin `choices()` with Choice('resolution', 'resolution', self.resolutions)",
+        )
+    columns: dict[str, int] = {}
+    for column, choice in enumerate(choices):
+        place = f"choice {choice.name}, column {column} of {where}"
+        if choice.name in columns:
+            raise UserError(
+                "two choices have the same name",
+                expected="a name of its own for every choice",
+                found=f"columns {columns[choice.name]} and {column}",
+                where=place,
+                fix="rename one of them",
+            )
+        columns[choice.name] = column
+        if choice.parent is None:
+            continue
+        if not 0 <= choice.parent < column:
+            raise UserError(
+                "the parent of a choice comes before it",
+                expected=f"a column from 0 to {column - 1}",
+                found=choice.parent,
+                where=place,
+                fix="put the parent first in `choices()`",
+            )
+        n_codes = len(choices[choice.parent].values)
+        if not all(0 <= code < n_codes for code in choice.parent_codes):
+            raise UserError(
+                "a choice hangs on codes that its parent does not have",
+                expected=f"codes from 0 to {n_codes - 1}",
+                found=choice.parent_codes,
+                where=place,
+                fix="name codes, not values, of the parent",
+            )
+
+
+def check_allowed(
+    choices: Sequence[Choice], allowed: Sequence[tuple[int, ...]], *, where: str
+) -> None:
+    """Refuse allowed codes that are not some of each choice's, ascending.
+
+    Raises:
+        UserError: names the choice.
+    """
+    if len(allowed) != len(choices):
+        raise UserError(
+            "`allowed` has one entry per choice",
+            expected=len(choices),
+            found=len(allowed),
+            where=where,
+            fix="use SearchSpace.restrict, which takes values",
+        )
+    for choice, codes in zip(choices, allowed, strict=True):
+        last = len(choice.values) - 1
+        is_ascending = all(low < high for low, high in pairwise(codes))
+        if not codes or not is_ascending or codes[0] < 0 or codes[-1] > last:
+            raise UserError(
+                "the allowed codes of a choice do not fit it",
+                expected=f"some of the codes 0 to {last}, ascending, each once",
+                found=codes,
+                where=f"choice {choice.name} of {where}",
+                fix="use SearchSpace.restrict, which takes values",
+            )

@@ -23,7 +23,7 @@ class Config(StrictModel):
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:
-    """The space of 2001.00326, section 2: 5^6 cells. It has no supernet and is not profiled."""
+    """The space of 2001.00326, section 2: 5^6 cells. It has no supernet yet."""
     return SearchSpace(
         name="nasbench201",
         macro=CellMacro(

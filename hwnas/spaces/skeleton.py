@@ -22,7 +22,10 @@ from hwnas.spaces.ops import OpSpec
 __all__ = ["Ability", "Edges", "Skeleton", "SlotGraph", "chain"]
 
 Ability = Literal["supernet", "static net"]
-"""What not every skeleton has: shared weights, and trainable networks of single archs."""
+"""What not every skeleton has: shared weights, and trainable networks of single archs.
+
+`hwnas.nets` has both for chains of `conv`, `mbconv`, `dsconv`, `pool` and `linear`.
+"""
 
 Edges = NDArray[np.bool_]
 """bool [n, p, p]: `edges[:, i, j]` where slot i reads the output of slot j."""

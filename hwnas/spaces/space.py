@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.records import sparse
 from hwnas.core.store import content_hash
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.choice import Choice, Value
+from hwnas.spaces.choice import Choice, Value, check_allowed, check_choices
 from hwnas.spaces.skeleton import Skeleton
 
 __all__ = ["Codes", "SearchSpace"]
@@ -43,70 +42,13 @@ class SearchSpace:
     allowed: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        self._check_choices()
+        where = f"space {self.name}"
+        check_choices(self.choices, self.macro.resolutions, where=where)
         if self.allowed:
-            self._check_allowed()
+            check_allowed(self.choices, self.allowed, where=where)
         else:
             everything = tuple(tuple(range(len(choice.values))) for choice in self.choices)
             object.__setattr__(self, "allowed", everything)
-
-    def _check_choices(self) -> None:
-        first = self.choices[0] if self.choices else None
-        if first is None or first.parent is not None or first.values != self.macro.resolutions:
-            raise UserError(
-                "the first choice of a space is its resolution",
-                expected=f"a choice without parent, of {self.macro.resolutions}",
-                found=first or "no choices",
-                where=f"space {self.name}",
-            )
-        columns: dict[str, int] = {}
-        for column, choice in enumerate(self.choices):
-            where = f"choice {choice.name}, column {column} of space {self.name}"
-            if choice.name in columns:
-                raise UserError(
-                    "two choices have the same name",
-                    expected="a name of its own for every choice",
-                    found=f"columns {columns[choice.name]} and {column}",
-                    where=where,
-                )
-            columns[choice.name] = column
-            if choice.parent is None:
-                continue
-            if not 0 <= choice.parent < column:
-                raise UserError(
-                    "the parent of a choice comes before it",
-                    expected=f"a column from 0 to {column - 1}",
-                    found=choice.parent,
-                    where=where,
-                )
-            n_codes = len(self.choices[choice.parent].values)
-            if not all(0 <= code < n_codes for code in choice.parent_codes):
-                raise UserError(
-                    "a choice hangs on codes that its parent does not have",
-                    expected=f"codes from 0 to {n_codes - 1}",
-                    found=choice.parent_codes,
-                    where=where,
-                )
-
-    def _check_allowed(self) -> None:
-        if len(self.allowed) != len(self.choices):
-            raise UserError(
-                "`allowed` has one entry per choice",
-                expected=len(self.choices),
-                found=len(self.allowed),
-                where=f"space {self.name}",
-            )
-        for choice, codes in zip(self.choices, self.allowed, strict=True):
-            last = len(choice.values) - 1
-            is_ascending = all(low < high for low, high in pairwise(codes))
-            if not codes or not is_ascending or codes[0] < 0 or codes[-1] > last:
-                raise UserError(
-                    "the allowed codes of a choice do not fit it",
-                    expected=f"some of the codes 0 to {last}, ascending, each once",
-                    found=codes,
-                    where=f"choice {choice.name} of space {self.name}",
-                    fix="use SearchSpace.restrict, which takes values",
-                )
 
     # --- identity -----------------------------------------------------------------------------
 

@@ -5,8 +5,10 @@ The class is the example of docs/search-spaces.md, "A new kind of skeleton".
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -80,6 +82,11 @@ class Branches(Skeleton):
 
 SPACE = SearchSpace("branches", Branches(3, 5, (6, 8)))
 SHALLOW = SPACE.restrict({"depth": (1,)})
+
+
+def test_the_documentation_shows_this_class() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "search-spaces.md"
+    assert inspect.getsource(Branches) in page.read_text(encoding="utf-8")
 
 
 def test_it_has_archs_operators_and_edges() -> None:

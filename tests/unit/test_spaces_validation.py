@@ -59,7 +59,8 @@ def space(*choices: Choice, allowed: tuple[tuple[int, ...], ...] = ()) -> Search
 def test_a_choice_is_checked(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as refused:
         Choice(**{"name": "kernel", "role": "kernel", "values": (3, 5)} | arguments)
-    assert refused.value.expected and refused.value.found is not None and refused.value.where
+    error = refused.value
+    assert error.expected and error.found is not None and error.where and "fix:" in str(error)
 
 
 def test_names_of_operators_come_in_any_order() -> None:
@@ -84,7 +85,8 @@ def test_names_of_operators_come_in_any_order() -> None:
 def test_choices_of_a_space_are_checked(choices: tuple[Choice, ...], message: str) -> None:
     with pytest.raises(UserError, match=message) as refused:
         space(*choices)
-    assert refused.value.expected and refused.value.found is not None and refused.value.where
+    error = refused.value
+    assert error.expected and error.found is not None and error.where and "fix:" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,8 @@ def test_choices_of_a_space_are_checked(choices: tuple[Choice, ...], message: st
 def test_allowed_codes_are_checked(allowed: tuple[tuple[int, ...], ...]) -> None:
     with pytest.raises(UserError, match="allowed") as refused:
         space(RESOLUTION, DEPTH, allowed=allowed)
-    assert refused.value.expected and refused.value.found is not None and refused.value.where
+    error = refused.value
+    assert error.expected and error.found is not None and error.where and "fix:" in str(error)
 
 
 def test_a_sound_space_passes() -> None:
