@@ -132,7 +132,7 @@ class Registry(Generic[M]):
         fix = f"update {place.package}, or uninstall it"
         try:
             module = importlib.import_module(place.module)
-        except Exception as error:  # whatever foreign code raises
+        except (Exception, SystemExit) as error:  # whatever foreign code raises
             raise UserError(
                 f"{subject} does not import",
                 found=f"{type(error).__name__}: {error}",
@@ -177,7 +177,7 @@ class Registry(Generic[M]):
         for place in places:
             problem = ""
             if place.name in self._builtin:
-                problem = f"hwnas has a {self.kind} of this name; rename the entry point"
+                problem = "the name is taken by hwnas itself; rename the entry point"
             elif count[place.name] > 1:
                 rivals = [p.package for p in places if p.name == place.name]
                 problem = f"claimed by {' and '.join(rivals)}; uninstall all but one"

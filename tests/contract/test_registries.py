@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 
 from hwnas.core.errors import UserError
+from hwnas.core.plugins import faults
 from hwnas.core.registry import Registry
 from hwnas.pipeline.config import REGISTRIES
 
@@ -17,17 +17,13 @@ VARIANTS = [(kind, name) for kind, registry in REGISTRIES.items() for name in re
 
 
 @pytest.mark.parametrize(("kind", "name"), VARIANTS)
-def test_a_variant_has_a_summary_a_config_and_a_build(kind: str, name: str):
+def test_a_variant_has_a_summary_and_what_its_kind_asks_for(kind: str, name: str):
     registry = REGISTRIES[kind]
     variant = registry.describe(name)
     assert variant.summary
     if variant.missing:
         pytest.skip(f"{name} needs {', '.join(variant.missing)}: {variant.install}")
-    module = registry.load(name)
-    assert issubclass(module.Config, BaseModel)
-    assert module.Config.model_fields["name"].default == name
-    assert module.Config.model_config["extra"] == "forbid"
-    assert callable(module.build)
+    assert faults(registry.load(name), registry.contract, name) == []
 
 
 @pytest.mark.parametrize("kind", REGISTRIES)

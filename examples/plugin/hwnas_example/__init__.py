@@ -1,0 +1,1 @@
+"""Variants for hwnas: one module each, named in the entry points of pyproject.toml."""

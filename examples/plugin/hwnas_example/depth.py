@@ -1,0 +1,24 @@
+"""Number of operators: deeper networks are better."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from hwnas.core.config import StrictModel
+from hwnas.interfaces import Proxy, ProxyContext
+from hwnas.spaces.index import op_index
+
+__all__ = ["Config", "build"]
+
+
+class Config(StrictModel):
+    """No settings."""
+
+    name: Literal["depth"] = "depth"
+
+
+def build(config: Config, context: ProxyContext) -> Proxy:
+    """Operators of archs of the space; -1 in the index stands for none."""
+    return lambda codes: (op_index(context.space, codes) >= 0).sum(axis=1).astype(np.float64)
