@@ -48,6 +48,7 @@ class TableEstimator:
 
     The correction is the one that `LatencyTable.correction_for` finds. Without any, `latency_ms` is
     the raw sum of rows. A classifier of a size that was not timed is priced from those that were.
+    `row_ms`: the row of every operator of `enumerate_ops(space)`.
 
     Raises:
         UserError: the table lacks operators of the space; says which settings would work.
@@ -60,6 +61,7 @@ class TableEstimator:
         missing = [op for op in ops if op not in rows]
         if missing:
             raise not_covered(table, space, missing)
+        self.row_ms: FloatArray = np.array([rows[op].median_ms for op in ops])
         self.device: DeviceSpec = table.device
         self.table, self.space = table, space
         self.correction_id = table.correction_for(space)

@@ -119,14 +119,12 @@ def networks_to_time(
 def _candidates(known: Sequence[LatencyTable], space: SearchSpace, seed: int) -> _Candidates:
     if not known:
         raise UserError("no table to transfer from", expected="one or more")
-    for table in known:
-        TableEstimator(table, space)  # says which operators are missing
     ends = space.codes([space.smallest(), space.largest()])
     sampled = space.sample(rng(seed, "transfer/candidates"), N_CANDIDATES)
     codes = np.unique(np.concatenate([ends, sampled]), axis=0)
     ops = enumerate_ops(space)
     counts = op_counts(space, codes)
-    rows = np.array([[table.rows[op].median_ms for table in known] for op in ops])
+    rows = np.stack([TableEstimator(table, space).row_ms for table in known], axis=1)
     groups = [table.device.name for table in known]
     return _Candidates(
         codes, device_prior(counts, counts @ rows, groups, kinship(ops), known_rows=rows)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,14 @@ def test_the_choice_knows_nothing_of_the_new_device(
     planned = networks_to_time(known, tiny_space, n=7)
     assert all((asked == planned).all() for asked in device.asked)
     assert len(np.unique(planned, axis=0)) == 7 and tiny_space.validate(planned).all()
+
+
+def test_known_tables_may_be_of_another_number_of_classes(
+    tiny_space: SearchSpace, known: list[LatencyTable]
+):
+    other = replace(tiny_space, macro=replace(tiny_space.macro, num_classes=77))
+    planned = networks_to_time(known, other, n=7)
+    assert len(planned) == 7 and other.validate(planned).all()
 
 
 def test_one_known_device_is_enough(
