@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for PYTHONPATH with the document's files as the package `mine`."""
     folder = tmp_path_factory.mktemp("extending")
     (folder / "mine").mkdir()
-    (folder / "mine" / "__init__.py").write_text("\"\"\"Variants of mine.\"\"\"\n")
+    (folder / "mine" / "__init__.py").write_text('"""Variants of mine."""\n')
     for name, text in OWN.items():
         (folder / "mine" / name).write_text(text)
     info = folder / "mine-1.0.dist-info"
