@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from hwnas.core.config import build_model, parse_yaml
+from hwnas.core.config import build_model
+from hwnas.core.yaml_data import parse_yaml
 from hwnas.spaces import REGISTRY, mobile
 from hwnas.spaces.load import build_space, shipped_spaces
 from hwnas.spaces.space import SearchSpace

@@ -69,8 +69,9 @@ def _run(arguments: list[str]) -> None:
     """Lead, or, started by torchrun beside the one that leads, follow."""
     if distributed.follows():
         from hwnas.pipeline.follow import follow
+        from hwnas.pipeline.graph import stages_of
 
-        follow()
+        follow(stages_of)
         return
     try:
         app(args=arguments, prog_name="hwnas")

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, Field, create_model
 
-from hwnas.core.config import StrictModel, build_model, read_yaml, variant
+from hwnas.core.config import StrictModel, build_model, variant
 from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.resources import resource, resource_names
+from hwnas.core.yaml_data import read_yaml
 from hwnas.devices import REGISTRY
 from hwnas.devices.runtimes import runtime_names
 from hwnas.interfaces import DeviceSpec, Transport

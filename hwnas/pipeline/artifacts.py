@@ -105,9 +105,8 @@ class Artifacts:
     @property
     def report(self) -> Path:
         """The HTML report of the search."""
-        return self.run.path(
-            "report.html" if self.search == "main" else f"report-{self.search}.html"
-        )
+        suffix = "" if self.search == "main" else f"-{self.search}"
+        return self.run.path(f"report{suffix}.html")
 
     def training_round(self, name: str) -> tuple[Path, Path]:
         """Configuration and run folder of a second training round."""

@@ -1,7 +1,8 @@
-"""What a process does that torchrun started to help: it takes part in what rank 0 tells it."""
+"""The other ranks under torchrun: they wait for commands from rank 0, and run its stages."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from hwnas.core.errors import UserError
@@ -9,14 +10,13 @@ from hwnas.core.progress import silent
 from hwnas.core.rundir import RunDir
 from hwnas.pipeline.config import load_config
 from hwnas.pipeline.engine import Stage
-from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.project import Project, stored_config, use_threads
 from hwnas.training.distributed import join
 
 __all__ = ["follow"]
 
 
-def follow() -> None:
+def follow(stages_of: Callable[[Project], list[Stage]]) -> None:
     """Run the stages that rank 0 names, on the projects that it opens, until it ends.
 
     Raises:

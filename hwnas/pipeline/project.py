@@ -14,13 +14,14 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from hwnas.core.config import read_yaml, settled
+from hwnas.core.config import settled
 from hwnas.core.env import host_facts
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.records import SCHEMA_VERSION, dump, sparse
 from hwnas.core.rundir import RunDir
 from hwnas.core.store import explained, read_json, write_json, write_text
+from hwnas.core.yaml_data import read_yaml
 from hwnas.devices.spec import load_device, load_transport
 from hwnas.interfaces import DataModule, DatasetContext, DeviceSpec, Split, Transport
 from hwnas.latency.estimator import TableEstimator

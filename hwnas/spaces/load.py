@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hwnas.core.config import build_model, override, read_yaml
+from hwnas.core.config import build_model, override
 from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.resources import resource, resource_names
 from hwnas.core.store import read_json
+from hwnas.core.yaml_data import read_yaml
 from hwnas.spaces import REGISTRY
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import SearchSpace

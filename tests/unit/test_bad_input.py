@@ -66,7 +66,7 @@ def check(data: dict[str, Any]) -> None:
 @FAST
 @given(st.data())
 def test_no_mutated_config_text_ends_in_a_traceback_or_is_taken_otherwise(data):
-    from hwnas.core.config import parse_yaml
+    from hwnas.core.yaml_data import parse_yaml
 
     text = resource("configs", f"{data.draw(st.sampled_from(SHIPPED))}.yaml").read_text()
     for _ in range(data.draw(st.integers(1, 4))):

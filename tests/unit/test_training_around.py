@@ -11,8 +11,9 @@ import safetensors.torch
 import timm
 import torch
 
-from hwnas.core.config import build_model, parse_yaml
+from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
+from hwnas.core.yaml_data import parse_yaml
 from hwnas.interfaces import SamplerContext
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces import mobile

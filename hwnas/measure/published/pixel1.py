@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hwnas.core.config import read_yaml
 from hwnas.core.errors import UserError
 from hwnas.core.stats import Z80, Z90
+from hwnas.core.yaml_data import read_yaml
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import LatencyTable, Protocol
