@@ -17,12 +17,11 @@ from hwnas.core.config import (
     assignments,
     build_model,
     override,
-    parse_yaml,
-    read_yaml,
     settled,
     variant,
 )
 from hwnas.core.errors import UserError
+from hwnas.core.yaml_data import parse_yaml, read_yaml
 from hwnas.spaces import REGISTRY as SPACES
 
 
