@@ -7,7 +7,7 @@ Profiles a part of `mobilenet_v3` (128 and 192 px, 1000 classes), then times new
 space, and of spaces beside it: one resolution, 10 classes at one resolution, 100 classes. Prints
 JSON, a row per space: `inside` (share of networks in their 90 % interval), `mape` of the estimates,
 `raw_mape` of the sums of rows, `half_width` of the interval, mean, as a fraction. Latencies are
-compared at the table's speed (drift divided out). Ten minutes with the defaults.
+compared at the table's speed (its pace divided out). Ten minutes with the defaults.
 
 `--classifiers` times classifiers alone instead, of 512, 1280 and 1504 inputs: ms by number of
 classes, of the operator in its context less half of the empty context, as rows of tables are.
@@ -30,7 +30,8 @@ from hwnas.cli.output import progress_for
 from hwnas.devices.spec import load_device
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.sections import ProfileConfig
-from hwnas.measure.profile import profile, time_models, validation_nets
+from hwnas.measure.networks import validation_nets
+from hwnas.measure.profile import profile, time_models
 from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import lower
 from hwnas.spaces.ops import OpSpec
@@ -51,7 +52,7 @@ CLASSES = (2, 10, 50, 100, 200, 500, 1000, 2000, 4000)
 
 def space_of(num_classes: int, resolutions: tuple[int, ...]) -> SearchSpace:
     """mobilenet_v3 with two kernels and two expansions, so that profiling takes minutes."""
-    settings = [f"resolutions={list(resolutions)}"]
+    settings = {"resolutions": list(resolutions)}
     space = build_space("mobilenet_v3", settings, num_classes=num_classes)
     kept = {"kernel": (3, 7), "expand": (3, 6)}
     return space.restrict(
@@ -90,7 +91,7 @@ def sub_spaces(
     rows = []
     for space, codes in nets.items():
         names = [f"{space.id}-{i}" for i in range(len(codes))]
-        measured = np.array([timed.models[name].median_ms for name in names]) / (timed.drift or 1)
+        measured = np.array([timed.models[name].median_ms for name in names]) / (timed.pace or 1)
         found = table.estimate(space, codes)
         rows.append(
             {
@@ -103,7 +104,7 @@ def sub_spaces(
                 "half_width": float((found.high / found.ms - 1).mean()),
             }
         )
-    return [*rows, {"drift": timed.drift, "repeat_mape": timed.repeat_mape}]
+    return [*rows, {"pace": timed.pace, "repeat_mape": timed.repeat_mape}]
 
 
 def classifiers(

@@ -369,7 +369,7 @@ def test_where_nothing_works_only_measuring_is_left(table: LatencyTable):
 
 
 def test_a_shipped_table_that_covers_the_space_is_named():
-    space = build_space("proxyless", [], num_classes=10)
+    space = build_space("proxyless", num_classes=10)
     text = message(latency_table("xeon-gold-6130-tfnas"), space)
     assert "take a shipped table that covers the space: pixel1-proxyless" in text
 
@@ -380,7 +380,7 @@ def test_a_shipped_table_that_covers_the_space_is_named():
 def test_the_name_of_the_documents_works():
     """As written in the README: 10 classes and one resolution of a table of 1000 and four."""
     table = latency_table("amd-epyc-2vcpu-mobilenet_v3")
-    space = build_space("mobilenet_v3", ["resolutions=[160]"], num_classes=10)
+    space = build_space("mobilenet_v3", {"resolutions": [160]}, num_classes=10)
     codes = space.sample(rng(0, "readme"), 100)
     found = table.estimate(space, codes)
     assert found.correction == "mobilenet_v3-5bc92c13"
@@ -439,8 +439,8 @@ def hwnas_json(*arguments: str) -> Any:
 
 
 def test_the_command_line_prices_as_python_does():
-    name, settings = "amd-epyc-2vcpu-mobilenet_v3", "resolutions=[160]"
-    space = build_space("mobilenet_v3", [settings], num_classes=10)
+    name = "amd-epyc-2vcpu-mobilenet_v3"
+    space = build_space("mobilenet_v3", {"resolutions": [160]}, num_classes=10)
     expected = latency_table(name).estimate(space, [space.smallest(), space.largest()])
     given = ("--space", "mobilenet_v3", "--resolutions", "160", "--num-classes", "10")
     shown = hwnas_json("table", "estimate", name, *given)
