@@ -13,6 +13,7 @@ from hwnas.cli.output import Format, emit, progress_for
 from hwnas.cli.stages import stage_verb
 from hwnas.core.config import assignments
 from hwnas.core.errors import UserError
+from hwnas.core.metrics import MetricKey
 
 if TYPE_CHECKING:
     from hwnas.pipeline.project import Project
@@ -273,7 +274,7 @@ def lookup(
 def _limit(text: str) -> tuple[str, float]:
     key, _, value = text.partition("=")
     try:
-        return key, float(value)
+        return MetricKey.parse(key), float(value)
     except ValueError as error:
         raise UserError(
             "cannot read the limit", expected="METRIC=VALUE, e.g. macs=5e6", found=text

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from hwnas.controller.constraints import metric_key
 from hwnas.controller.reward import RewardConfig
 from hwnas.core.config import StrictModel
 from hwnas.interfaces import Constraint
@@ -49,9 +50,7 @@ class SearchConfig(StrictModel):
 
     @model_validator(mode="after")
     def _distinct_constraints(self) -> SearchConfig:
-        bounded = [
-            (c.metric, c.device if c.metric.startswith("latency") else "") for c in self.constraints
-        ]
-        if len(set(bounded)) < len(bounded):
+        bounded = {metric_key(constraint) for constraint in self.constraints}
+        if len(bounded) < len(self.constraints):
             raise ValueError("two constraints bound the same metric of the same device")
         return self

@@ -8,6 +8,7 @@ from typing import get_args
 import numpy as np
 
 from hwnas.controller.constraints import metric_key, reach, resolve
+from hwnas.core.metrics import MetricKey
 from hwnas.interfaces import CostMetric, LatencyEstimator
 from hwnas.pipeline.project import Project
 from hwnas.spaces.cost import AnalyticMetric, cost
@@ -26,8 +27,8 @@ def cost_metrics(
 
     metrics: dict[str, CostMetric] = {name: analytic(name) for name in get_args(AnalyticMetric)}
     for device, estimator in estimators.items():
-        metrics[f"latency_ms@{device}"] = estimator.latency_ms
-        metrics[f"latency_p95_ms@{device}"] = estimator.latency_p95_ms
+        metrics[MetricKey("latency_ms", device)] = estimator.latency_ms
+        metrics[MetricKey("latency_p95_ms", device)] = estimator.latency_p95_ms
     return metrics
 
 
@@ -47,7 +48,7 @@ def require_reachable(project: Project) -> None:
     priced = [
         constraint
         for constraint in project.config.search.constraints
-        if not constraint.metric.startswith("latency") or metric_key(constraint) in metrics
+        if not metric_key(constraint).is_latency or metric_key(constraint) in metrics
     ]
     limits = resolve(priced, metrics, project.space)
     reach(project.space, metrics, limits, seed=project.config.seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from hwnas.controller.constraints import metric_key
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Constraint
@@ -71,8 +72,8 @@ def constraints_for(project: Project, device: str | None) -> tuple[Constraint, .
     given = project.config.search.constraints
     if device is None:
         return given
-    general = tuple(c for c in given if not c.metric.startswith("latency"))
-    latencies = [c for c in given if c.metric.startswith("latency")]
+    general = tuple(c for c in given if not metric_key(c).is_latency)
+    latencies = [c for c in given if metric_key(c).is_latency]
     own = tuple(c for c in latencies if c.device == device)
     if own or not latencies:
         return (*general, *own)

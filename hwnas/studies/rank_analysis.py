@@ -16,6 +16,7 @@ from hwnas.analysis.pruning import Pruning, prune_space
 from hwnas.analysis.ranks import MIN_ARCHS, RankReport, rank_report
 from hwnas.analysis.verdict import safe_to_prune, verdict
 from hwnas.core.errors import CheckFailed, UserError
+from hwnas.core.metrics import MetricKey
 from hwnas.core.records import dump
 from hwnas.core.store import write_text
 from hwnas.interfaces import CostMetric, FloatArray
@@ -127,7 +128,11 @@ def analyze_run(
         ranking,
         name,
         repeats if len(truths) > 1 else None,
-        {key: m for key, m in prices(project).items() if key.startswith("latency_ms@")},
+        {
+            key: price
+            for key, price in prices(project).items()
+            if MetricKey.parse(key).metric == "latency_ms"
+        },
     )
     return pair.analysis(project.config.seed), pair
 
@@ -172,7 +177,9 @@ def analyze_records(
         truth.target,
         _repeats(source, truth.target),
         {
-            f"latency_ms@{table.device.name}": TableEstimator(table, truth.space).latency_ms
+            MetricKey("latency_ms", table.device.name): TableEstimator(
+                table, truth.space
+            ).latency_ms
             for table in found
         },
     )

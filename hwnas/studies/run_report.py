@@ -132,7 +132,7 @@ def _front(project: Project) -> Front:
         archive=cloud,
         front=tuple(front),
         winner=points([scorer.evaluate(result.winner.arch)])[0],
-        constraint_ms=result.limits.get(f"latency_ms@{device}"),
+        constraint_ms=result.limit("latency_ms", device),
         baseline=points(evaluated(baseline=True)),
     )
 
@@ -208,8 +208,7 @@ def _winners(project: Project) -> Winners | None:
     return Winners(
         devices=tuple(found),
         latency_ms=tuple(
-            tuple(candidate.costs[f"latency_ms@{device}"] for device in found)
-            for candidate in found.values()
+            tuple(candidate.latency_ms(device) for device in found) for candidate in found.values()
         ),
         macs=tuple(int(candidate.costs["macs"]) for candidate in found.values()),
         differences={name: row for name, row in values.items() if len(set(row)) > 1},

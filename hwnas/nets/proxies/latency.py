@@ -8,6 +8,7 @@ from pydantic import Field
 
 from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
+from hwnas.core.metrics import MetricKey
 from hwnas.interfaces import Proxy, ProxyContext
 
 __all__ = ["Config", "build"]
@@ -26,9 +27,9 @@ def build(config: Config, context: ProxyContext) -> Proxy:
     Raises:
         UserError: the device has no table.
     """
-    key = f"latency_ms@{config.device}"
+    key = MetricKey("latency_ms", config.device)
     if key not in context.metrics:
-        known = [name for name in context.metrics if name.startswith("latency_ms")]
+        known = [name for name in context.metrics if MetricKey.parse(name).metric == "latency_ms"]
         raise UserError(
             f"no latency table of {config.device!r} to rank archs by",
             expected=f"one of {', '.join(known) or '-'}",

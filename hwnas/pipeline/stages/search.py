@@ -65,7 +65,7 @@ def _needs(project: Project) -> tuple[str, ...]:
     section = project.config.search
     if section.evaluator.records is None:
         return (*(f"profile/{device}" for device in project.devices), "train", "predictor")
-    limited = {c.device for c in section.constraints if c.metric.startswith("latency")}
+    limited = {c.device for c in section.constraints if metric_key(c).is_latency}
     return tuple(f"profile/{device}" for device in project.devices if device in limited)
 
 

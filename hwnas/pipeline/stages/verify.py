@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hwnas.core.metrics import MetricKey
 from hwnas.core.progress import Progress
 from hwnas.exporters.formats import open_model
 from hwnas.interfaces import DeviceSpec
@@ -155,7 +154,7 @@ def _result(
     codes = project.space.codes([arch])
     low, high = (float(bound) for bound in estimator.interval_ms(codes)[0])
     forecast_ms = float(estimator.latency_ms(codes)[0])
-    limits = result_on(project, estimator.device.name).limits
+    search = result_on(project, estimator.device.name)
     top1, n_images = accuracy[arch]["onnx"]
     judged = judge(timings.models[arch.key], forecast_ms, timings.pace)
     found = NetworkResult(
@@ -170,10 +169,10 @@ def _result(
         interval_ms=(low, high),
         measured_ms=judged.median_ms,
         repeat_noise=timings.repeat_mape,
-        limit_ms=limits.get(MetricKey("latency_ms", estimator.device.name)),
+        limit_ms=search.limit("latency_ms", estimator.device.name),
         constraint_met=None,
         measured_p95_ms=judged.p95_ms,
-        limit_p95_ms=limits.get(MetricKey("latency_p95_ms", estimator.device.name)),
+        limit_p95_ms=search.limit("latency_p95_ms", estimator.device.name),
         pace=timings.pace,
     )
     held = [limit.held for limit in found.timed_limits]

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
+from hwnas.core.metrics import MetricKey
 from hwnas.core.rng import rng
 from hwnas.interfaces import CostMetric, FloatArray, SamplerContext, Slot
 from hwnas.spaces.arch import Arch
@@ -85,7 +86,7 @@ def metric_named(config: CostConfig, context: SamplerContext) -> CostMetric:
         UserError: it is not known, for lack of a latency table.
     """
     metric, device, metrics = config.metric, config.device, context.metrics
-    key = f"{metric}@{device}" if metric == "latency_ms" else metric
+    key = MetricKey.of(metric, device)
     if key not in metrics:
         raise UserError(
             f"the sampler has no metric {key!r}",
