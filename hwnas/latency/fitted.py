@@ -76,18 +76,7 @@ def fit_table(
         forecast[inside] = counts[inside] @ fitted.ms
     final = fit_rows(ops, counts, measured_ms, strength)
     p95_factor = max(1.0, float(np.quantile(measured_ms / forecast, 0.95)))
-    rows = {
-        op: Timing(
-            median_ms=_rounded(ms),
-            p10_ms=_rounded(max(ms - Z80 * std, 0.0)),
-            p90_ms=_rounded(ms + Z80 * std),
-            p95_ms=_rounded(max(ms * p95_factor, ms)),
-            n=max(1, int(n)),
-        )
-        for op, ms, std, n in zip(
-            ops, final.ms, final.std_ms, (counts > 0).sum(axis=0), strict=True
-        )
-    }
+    rows = _timings(ops, final, (counts > 0).sum(axis=0), p95_factor)
     macs = cost(space, codes, "macs") / 1e6
     raw = counts @ starting_prices(ops, counts, measured_ms)
     stored = np.argsort(measured_ms, kind="stable")[
@@ -116,6 +105,22 @@ def fit_table(
             ),
         ),
     )
+
+
+def _timings(
+    ops: tuple[OpSpec, ...], fitted: FittedRows, n_networks: NDArray[np.intp], p95_factor: float
+) -> dict[OpSpec, Timing]:
+    """Fitted rows in the form of measured ones; percentiles are those of a normal."""
+    return {
+        op: Timing(
+            median_ms=_rounded(ms),
+            p10_ms=_rounded(max(ms - Z80 * std, 0.0)),
+            p90_ms=_rounded(ms + Z80 * std),
+            p95_ms=_rounded(max(ms * p95_factor, ms)),
+            n=max(1, int(n)),
+        )
+        for op, ms, std, n in zip(ops, fitted.ms, fitted.std_ms, n_networks, strict=True)
+    }
 
 
 def fit_rows(
