@@ -4,7 +4,8 @@
 
 Every round runs both checkouts, in random order, each in a process of its own, and takes the
 processor time of each task, summed over the spaces: building the tables of a space (cold), lowering
-2,000 archs, and sampling, costing (MACs) and indexing 20,000. Prints JSON: the median of the paired
+2,000 archs, and sampling, costing (MACs) and indexing 20,000. With `--step` also the sandwich step
+of a `mobilenet_v3` supernet (64 px, batch 4, four archs), whose geometry is looked up. Prints JSON: the median of the paired
 ratios (this checkout / the other one; below 1 is faster), the 90 % interval of that median by
 bootstrap over rounds, and the processor seconds of both.
 """
@@ -23,7 +24,6 @@ import numpy as np
 
 SPACES = ("mobilenet_v3", "attentive_nas", "fbnet")
 HERE = Path(__file__).resolve().parent.parent
-TASKS = ("tables", "lower", "archs")
 
 WORK = """
 import json, sys, time
@@ -61,12 +61,33 @@ for name in sys.argv[1].split(","):
 print(json.dumps(seconds))
 """
 
+STEP = """
+import json, time
+import torch
+from hwnas.core.rng import rng
+from hwnas.nets.supernet import Supernet
+from hwnas.spaces.mobilenet_v3 import Config, build
 
-def run(checkout: Path) -> dict[str, float]:
+torch.set_num_threads(1)
+space = build(Config(resolutions=(64,)), num_classes=100)
+net = Supernet(space, seed=0)
+rows = space.sample(rng(0, "step"), 2)
+archs = [space.largest(), space.smallest(), *map(space.arch, rows)]
+x = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+for step in range(8):
+    if step == 3:
+        begin = time.process_time()
+    for arch in archs:
+        net(x, arch).square().mean().backward()
+print(json.dumps({"step": time.process_time() - begin}))
+"""
+
+
+def run(checkout: Path, script: str) -> dict[str, float]:
     """Processor seconds per task in a fresh process of one checkout."""
     environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", WORK, ",".join(SPACES)],
+        [sys.executable, "-c", script, ",".join(SPACES)],
         cwd=checkout,
         env=environment,
         capture_output=True,
@@ -82,16 +103,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("base", type=Path, help="the other checkout")
     parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--step", action="store_true", help="also a step of the supernet")
     options = parser.parse_args()
     checkouts = {"base": options.base.resolve(), "here": HERE}
     order = random.Random(0)
     rounds = []
     for _ in range(options.rounds):
         names = order.sample(sorted(checkouts), 2)
-        rounds.append({name: run(checkouts[name]) for name in names})
+        seconds = {name: run(checkouts[name], WORK) for name in names}
+        if options.step:
+            for name in names:
+                seconds[name] |= run(checkouts[name], STEP)
+        rounds.append(seconds)
     draws = np.random.default_rng(0).integers(len(rounds), size=(2000, len(rounds)))
     report: dict[str, object] = {"spaces": SPACES, "rounds": len(rounds)}
-    for task in TASKS:
+    for task in rounds[0]["here"]:
         here, base = (np.array([r[name][task] for r in rounds]) for name in ("here", "base"))
         ratios = here / base
         low, high = np.quantile(np.median(ratios[draws], axis=1), [0.05, 0.95])
