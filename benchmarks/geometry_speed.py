@@ -5,9 +5,10 @@
 Every round runs both checkouts, in random order, each in a process of its own, and takes the
 processor time of each task, summed over the spaces: building the tables of a space (cold), lowering
 2,000 archs, and sampling, costing (MACs) and indexing 20,000. With `--step` also the sandwich step
-of a `mobilenet_v3` supernet (64 px, batch 4, four archs), whose geometry is looked up. Prints JSON: the median of the paired
-ratios (this checkout / the other one; below 1 is faster), the 90 % interval of that median by
-bootstrap over rounds, and the processor seconds of both.
+of a `mobilenet_v3` supernet (64 px, batch 4, four archs), whose geometry is looked up.
+
+Prints JSON: the median of the paired ratios (this checkout / the other one; below 1 is faster), the
+90 % interval of that median by bootstrap over rounds, and the processor seconds of both.
 """
 
 from __future__ import annotations
