@@ -65,7 +65,8 @@ def micro(
     """`op` as it sits in a network: a 1x1 convolution before it and another one after it.
 
     The neighbours keep the runtime's internal layout across the op's borders. Leave out the one
-    `before` an op that reads the image, the one `after` an op that writes the logits.
+    `before` an op that reads the image, the one `after` an op that writes the logits. A convolution
+    has its activation behind it, also where networks have it before (`Network.act_first`).
     """
     ops = [op]
     if before:
@@ -126,7 +127,8 @@ class _Graph:
             return self._node("Identity", [value], name)
         if op.kind == "conv" and self.act_first:
             value = self._activation(op.act, value, f"{name}.conv")
-            return self._conv(layers(op)[0], value, f"{name}.conv")
+            value = self._conv(layers(op)[0], value, f"{name}.conv")
+            return self._activation(op.out_act, value, f"{name}.out")
         return self._block(op, value, name)
 
     def sum(self, terms: list[str], name: str) -> str:
