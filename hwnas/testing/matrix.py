@@ -76,7 +76,10 @@ def check_builder(space: SearchSpace, column: str) -> None:
 
 
 def check_exporter(space: SearchSpace, column: str, folder: Path) -> None:
-    """The smallest arch is exported and agrees with torch, where the format runs on this host.
+    """The smallest arch is exported, and runs as torch does, where the format runs on this host.
+
+    Low precision is compared by `ExporterSuite`, on a shallow network: a deep untrained one
+    magnifies rounding. Here its logits are finite and of the right shape.
 
     Raises:
         CannotRunHere: it does not run here.
@@ -92,7 +95,12 @@ def check_exporter(space: SearchSpace, column: str, folder: Path) -> None:
     exporter = variant.build(quick(variant))
     files = exporter.export(model, input_shape=shape, folder=folder, images=images)
     try:
-        check_parity(exporter, files, model, images)
+        if exporter.describe(files).precision == "fp32":
+            check_parity(exporter, files, model, images)
+        else:
+            logits = exporter.open_model(files[0]).logits(images)
+            assert logits.shape == (N_IMAGES, space.macro.num_classes)
+            assert np.isfinite(logits).all()
     except CannotRunHere:
         assert exemptions(variant).get("runs_here"), "it does not run here, and does not say so"
         raise
