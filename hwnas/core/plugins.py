@@ -70,7 +70,7 @@ def _entries(path: tuple[str, ...]) -> dict[str, tuple[Place, ...]]:
             label = f"{name} {distribution.version}"
         except Exception:  # metadata is whatever an interrupted installation left
             continue
-        if name in seen:
+        if not name or name in seen:
             continue
         seen.add(name)
         for point in points:

@@ -117,15 +117,24 @@ class Registry(Generic[M]):
                 found=f"missing {', '.join(variant.missing)}",
                 fix=variant.install,
             )
-        for rival in self.problems:
-            if rival.name == name:
-                log.warning(
-                    "%s %r of %s is ignored: %s", self.kind, name, rival.package, rival.problem
-                )
+        self._warn_of_rivals(name)
         place = self._places[name]
         if place.distribution is None:
             return cast(M, importlib.import_module(place.module))
         return cast(M, self._import_outside(place))
+
+    def _warn_of_rivals(self, name: str) -> None:
+        """Say once that other packages have a variant of a name that hwnas uses itself."""
+        for rival in self.problems:
+            if rival.name == name and rival not in self._warned:
+                self._warned.add(rival)
+                log.warning(
+                    "%s %r of %s is ignored: %s", self.kind, name, rival.package, rival.problem
+                )
+
+    @cached_property
+    def _warned(self) -> set[Variant]:
+        return set()
 
     def _import_outside(self, place: Place) -> ModuleType:
         subject = f"{self.kind} {place.name!r} of {place.distribution}"

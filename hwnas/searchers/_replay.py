@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
+from pydantic import Field
 
+from hwnas.core.config import StrictModel
 from hwnas.interfaces import FloatArray
 from hwnas.spaces.space import Codes
 
-__all__ = ["Optimiser", "Replayed"]
+__all__ = ["EXEMPT", "ForeignConfig", "Optimiser", "Replayed"]
+
+EXEMPT = dict.fromkeys(
+    ("beats_random", "finds_the_best"), "what it finds is for its makers to promise"
+)
+
+
+class ForeignConfig(StrictModel):
+    """`objective`: the reward, or the front of score and constrained costs."""
+
+    objective: Literal["reward", "front"] = "reward"
+    n_constraints: Annotated[int, Field(ge=1, le=16, description="costs of a front")] = 1
 
 
 class Optimiser(Protocol):

@@ -7,32 +7,22 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from hwnas.core.config import StrictModel
 from hwnas.core.rng import stable_seed
 from hwnas.interfaces import FloatArray, SearcherContext
-from hwnas.searchers._replay import Replayed
+from hwnas.searchers._replay import EXEMPT, ForeignConfig, Replayed
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["Config", "build"]
+__all__ = ["EXEMPT", "Config", "build"]
 
 REQUIRES = ("optuna",)
 EXTRA = "bench"
-EXEMPT = {
-    "beats_random": "what it finds is its makers' to promise",
-    "finds_the_best": "what it finds is its makers' to promise",
-}
 
 
-class Config(StrictModel):
-    """`objective`: the reward, or the front of score and constrained costs.
-
-    `population` is NSGA-II's.
-    """
+class Config(ForeignConfig):
+    """Settings; `population` is NSGA-II's."""
 
     name: Literal["optuna"] = "optuna"
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
-    objective: Literal["reward", "front"] = "reward"
-    n_constraints: Annotated[int, Field(ge=1, le=16, description="costs of a front")] = 1
     population: Annotated[int, Field(ge=2, le=10_000)] = 50
 
 

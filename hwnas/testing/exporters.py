@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,38 @@ from torch import nn
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.exporters import onnx as float_onnx
-from hwnas.exporters.opened import CannotRunHere
-from hwnas.exporters.parity import compare_batches, torch_logits
+from hwnas.exporters.opened import CannotRunHere, Images
+from hwnas.exporters.parity import ParityReport, compare_batches, torch_logits
 from hwnas.interfaces import Exporter, ExporterModule
 from hwnas.nets.subnet import build_subnet
 from hwnas.testing.suite import Suite, name_of, run_python, tiny_space
 
-__all__ = ["ExporterSuite"]
+__all__ = ["ExporterSuite", "check_parity"]
 
 SHAPE = (3, 16, 16)
 IMAGES = rng(0, "images").standard_normal((16, *SHAPE)).astype(np.float32)
+
+
+def check_parity(
+    exporter: Exporter, files: Sequence[Path], model: nn.Module, images: Images
+) -> ParityReport:
+    """The exported model computes what `model` computes, in every batch size it is made for.
+
+    Raises:
+        CannotRunHere: the format does not run on this host.
+    """
+    entry = exporter.describe(files)
+    report = compare_batches(
+        torch_logits(model, images),
+        exporter.open_model(files[0]),
+        images,
+        file=files[0].name,
+        tolerance=entry.parity_tolerance,
+        min_agreement=1.0 if entry.precision == "fp32" else 0.8,  # untrained: many near ties
+    )
+    assert [b.batch for b in report.batches] == ([entry.batch] if entry.batch else [1, 2, 8])
+    assert report.passed, report
+    return report
 
 
 class ExporterSuite(Suite):
@@ -62,20 +85,10 @@ class ExporterSuite(Suite):
         assert entry.format == name_of(variant)
         assert Path(entry.path).name == files[0].name
         try:
-            found = exporter.open_model(files[0])
+            check_parity(exporter, files, model, IMAGES)
         except CannotRunHere:
             self.promised(variant, "runs_here")
             raise
-        report = compare_batches(
-            torch_logits(model, IMAGES),
-            found,
-            IMAGES,
-            file=files[0].name,
-            tolerance=entry.parity_tolerance,
-            min_agreement=1.0 if entry.precision == "fp32" else 0.8,  # untrained: many near ties
-        )
-        assert [b.batch for b in report.batches] == ([entry.batch] if entry.batch else [1, 2, 8])
-        assert report.passed, report
 
     def test_importing_it_and_its_settings_needs_no_torch(self, variant: Any) -> None:
         """Nor onnx; building it neither."""

@@ -21,13 +21,12 @@ from hwnas.core.rng import rng
 from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.exporters import onnx as float_onnx
 from hwnas.exporters.opened import CannotRunHere
-from hwnas.exporters.parity import compare_batches, torch_logits
 from hwnas.nets.bn import recalibrate
 from hwnas.nets.subnet import build_subnet
 from hwnas.spaces.lowering import lower, resolution
 from hwnas.spaces.network import Network
 from hwnas.spaces.space import SearchSpace
-from hwnas.testing.spaces import lacks_networks
+from hwnas.testing.exporters import check_parity
 from hwnas.testing.suite import exemptions, quick
 
 __all__ = ["BUILDERS", "GAPS", "check_builder", "check_exporter", "gap"]
@@ -57,17 +56,17 @@ def _onnx(precision: Literal["fp32", "fp16", "int8"]) -> Callable[[Network], tup
 
 
 BUILDERS: Mapping[str, Callable[[Network], tuple[int, ...]]] = {
-    "onnx": _onnx("fp32"),
-    "onnx:fp16": _onnx("fp16"),
-    "onnx:int8": _onnx("int8"),
+    "build onnx": _onnx("fp32"),
+    "build onnx:fp16": _onnx("fp16"),
+    "build onnx:int8": _onnx("int8"),
 }
 """By column: builds a network, runs it on an image and returns the shape of the logits."""
 
 
 def gap(space: SearchSpace, column: str) -> str:
     """Why the builder or exporter does not serve the space yet; empty where it does."""
-    unknown = "" if column in BUILDERS else lacks_networks(space)
-    return unknown or GAPS.get((space.name, column), "")
+    untrained = "" if column in BUILDERS else space.macro.lacks.get("static net", "")
+    return untrained or GAPS.get((space.name, column), "")
 
 
 def check_builder(space: SearchSpace, column: str) -> None:
@@ -77,7 +76,10 @@ def check_builder(space: SearchSpace, column: str) -> None:
 
 
 def check_exporter(space: SearchSpace, column: str, folder: Path) -> None:
-    """The smallest arch is exported and agrees with torch, where the format runs on this host.
+    """The smallest arch is exported, and runs as torch does, where the format runs on this host.
+
+    Low precision is compared by `ExporterSuite`, on a shallow network: a deep untrained one
+    magnifies rounding. Here its logits are finite and of the right shape.
 
     Raises:
         CannotRunHere: it does not run here.
@@ -92,18 +94,13 @@ def check_exporter(space: SearchSpace, column: str, folder: Path) -> None:
     variant = EXPORTERS.load(column)
     exporter = variant.build(quick(variant))
     files = exporter.export(model, input_shape=shape, folder=folder, images=images)
-    entry = exporter.describe(files)
     try:
-        opened = exporter.open_model(files[0])
+        if exporter.describe(files).precision == "fp32":
+            check_parity(exporter, files, model, images)
+        else:
+            logits = exporter.open_model(files[0]).logits(images)
+            assert logits.shape == (N_IMAGES, space.macro.num_classes)
+            assert np.isfinite(logits).all()
     except CannotRunHere:
         assert exemptions(variant).get("runs_here"), "it does not run here, and does not say so"
         raise
-    report = compare_batches(
-        torch_logits(model, images),
-        opened,
-        images,
-        file=files[0].name,
-        tolerance=entry.parity_tolerance,
-        min_agreement=1.0 if entry.precision == "fp32" else 0.8,  # untrained: many near ties
-    )
-    assert report.passed, report

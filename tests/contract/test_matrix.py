@@ -50,7 +50,7 @@ def test_the_matrix_has_a_column_for_every_builder_and_a_place_for_every_gap() -
         if hasattr(importlib.import_module(f"hwnas.builders.{name}"), "network")
     ]
     assert builders
-    assert set(builders) == {column.split(":")[0] for column in BUILDERS}
+    assert set(builders) == {column.removeprefix("build ").split(":")[0] for column in BUILDERS}
     columns = {*BUILDERS, *EXPORTERS.names}
     names = {space(name).name for name in SPACES}
     assert all(row in names and column in columns for row, column in GAPS)

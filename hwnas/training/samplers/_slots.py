@@ -22,6 +22,7 @@ __all__ = [
     "CostConfig",
     "SlotBySlot",
     "cost_range",
+    "metric_and_range",
     "metric_named",
     "single",
     "skewed",
@@ -77,6 +78,18 @@ class CostConfig(StrictModel):
     device: str = Field(default="local", description="of latency_ms: a device with a table")
     n_random: int = Field(default=2, ge=1, le=64, description="archs per step beside the ends")
     ends: bool = Field(default=True, description="largest and smallest as well (sandwich rule)")
+
+
+def metric_and_range(
+    config: CostConfig, context: SamplerContext
+) -> tuple[CostMetric, float, float]:
+    """The price that the settings name, and its range over the space.
+
+    Raises:
+        UserError: as `metric_named`.
+    """
+    metric = metric_named(config, context)
+    return metric, *cost_range(context.space, metric, context.seed)
 
 
 def metric_named(config: CostConfig, context: SamplerContext) -> CostMetric:

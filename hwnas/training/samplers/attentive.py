@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from hwnas.interfaces import ArchSampler, SamplerContext, Slot
-from hwnas.training.samplers._slots import CostConfig, SlotBySlot, cost_range, metric_named
+from hwnas.training.samplers._slots import CostConfig, SlotBySlot, metric_and_range
 
 __all__ = ["Config", "build"]
 
@@ -35,8 +35,7 @@ def build(config: Config, context: SamplerContext) -> ArchSampler:
     Raises:
         UserError: the metric is not known.
     """
-    space, metric = context.space, metric_named(config, context)
-    low, high = cost_range(space, metric, context.seed)
+    space, (metric, low, high) = context.space, metric_and_range(config, context)
 
     def draw(stream: np.random.Generator) -> Slot:
         """Up to k candidates of one bucket, which the first arch drawn names."""

@@ -14,8 +14,7 @@ from hwnas.interfaces import ArchSampler, SamplerContext, Slot
 from hwnas.training.samplers._slots import (
     CostConfig,
     SlotBySlot,
-    cost_range,
-    metric_named,
+    metric_and_range,
     skewed,
 )
 
@@ -36,8 +35,7 @@ def build(config: Config, context: SamplerContext) -> ArchSampler:
     Raises:
         UserError: the metric is not known.
     """
-    space, metric = context.space, metric_named(config, context)
-    low, high = cost_range(space, metric, context.seed)
+    space, (metric, low, high) = context.space, metric_and_range(config, context)
 
     def draw(stream: np.random.Generator) -> Slot:
         """Of archs of all sizes, the one nearest to a cost drawn between least and greatest."""
