@@ -29,11 +29,11 @@ from hwnas.training.sections import FinetuneConfig, LabelConfig, SupernetConfig,
 
 __all__ = [
     "REGISTRIES",
-    "AloneConfig",
     "EvaluatorConfig",
     "ExperimentConfig",
     "RemeasureConfig",
     "SearchSection",
+    "StandaloneConfig",
     "load_config",
     "read_config_data",
     "with_formats",
@@ -55,7 +55,7 @@ REGISTRIES = {
 }
 
 
-class AloneConfig(StrictModel):
+class StandaloneConfig(StrictModel):
     """How many of the best archs are trained alone, by the recipe of `finetune` without teacher."""
 
     n: Annotated[int, Field(ge=0, le=1000, description="0: none")] = 0
@@ -152,7 +152,7 @@ class ExperimentConfig(StrictModel):
     )
     search: SearchSection
     finetune: FinetuneConfig = FinetuneConfig()
-    alone: AloneConfig = AloneConfig()
+    alone: StandaloneConfig = StandaloneConfig()
     export: tuple[variant(EXPORTERS), ...] = Field(  # type: ignore[valid-type]
         default=({"name": "onnx"}, {"name": "timm"}), validate_default=True
     )

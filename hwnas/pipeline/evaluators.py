@@ -28,11 +28,11 @@ __all__ = [
     "JournaledEvaluator",
     "TabularEvaluator",
     "TabularRescoring",
-    "alone_evaluator",
     "evaluator",
     "half_scores",
     "score_all",
     "scores_of",
+    "standalone_evaluator",
 ]
 
 TINY_LOSS = 1e-6  # nats; a loss of 0 has no log
@@ -96,7 +96,7 @@ def evaluator(project: Project) -> JournaledEvaluator:
     return JournaledEvaluator(project.run, context, build)
 
 
-def alone_evaluator(
+def standalone_evaluator(
     project: Project, recipe: FinetuneConfig, checkpoints: Path, progress: Progress
 ) -> JournaledEvaluator:
     """Trains archs alone, from fresh weights, and scores them on the validation split, journaled.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hwnas.controller.result import Candidate
 from hwnas.core.progress import Progress
-from hwnas.pipeline.evaluators import alone_evaluator, evaluator
+from hwnas.pipeline.evaluators import evaluator, standalone_evaluator
 from hwnas.pipeline.outcomes import Standalone
 from hwnas.pipeline.project import Project
 
@@ -31,7 +31,7 @@ def train_standalone(project: Project, progress: Progress) -> None:
     def show(done: int, total: int, note: str = "") -> None:
         progress(n_done * total + done, len(chosen) * total, f"stand-alone, {note}")
 
-    trained = alone_evaluator(project, recipe, project.files.standalone_steps, show)
+    trained = standalone_evaluator(project, recipe, project.files.standalone_steps, show)
     inherited = evaluator(project)
     for candidate in chosen:
         found = Standalone(

@@ -11,7 +11,7 @@ from hwnas.core.config import settled
 from hwnas.core.progress import Progress, silent
 from hwnas.core.rng import rng
 from hwnas.pipeline.engine import Stage
-from hwnas.pipeline.evaluators import alone_evaluator, evaluator, score_all
+from hwnas.pipeline.evaluators import evaluator, score_all, standalone_evaluator
 from hwnas.pipeline.project import Project, task
 from hwnas.spaces.arch import Arch
 
@@ -92,7 +92,7 @@ def label_trained(project: Project, progress: Progress) -> None:
         n_done = done
         log.info("label/trained: %d of %d archs  %s", done, total, note)
 
-    scorer = alone_evaluator(project, config.recipe, steps, one)
+    scorer = standalone_evaluator(project, config.recipe, steps, one)
     if project.ranks.leads:
         log.info("label/trained: %s", measured_trained_cost(project))
     found = score_all(project, scorer, archs, whole)
@@ -106,7 +106,7 @@ def measured_trained_cost(project: Project) -> str:
     from hwnas.training.standalone import images_seen, training_seconds
 
     recipe, n_ranks = project.config.label.trained.recipe, project.ranks.size
-    known = alone_evaluator(project, recipe, project.files.label_steps, silent)
+    known = standalone_evaluator(project, recipe, project.files.label_steps, silent)
     archs = [a for a in _drawn(project, project.config.label.trained.n) if not known.is_known(a)]
     if not archs:
         return "nothing to train, all labels are known"
