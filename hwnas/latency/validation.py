@@ -99,7 +99,7 @@ def fit_correction(
     halves: the networks' latencies [n] from two halves of the rounds.
 
     Raises:
-        UserError: fewer than four networks.
+        UserError: fewer than four networks, or operators that do not explain them.
     """
     if len(codes) < MIN_NETS:
         raise UserError("too few networks for a correction", expected=MIN_NETS, found=len(codes))
@@ -107,6 +107,15 @@ def fit_correction(
     values = features(rows, space, codes)
     form = _form(values, len(codes))
     forecast = _cross_fit(form, values, measured)
+    if forecast.min() <= 0:
+        raise UserError(
+            "operators do not explain the whole networks that were timed beside them",
+            expected="estimates of unseen networks above 0 ms",
+            found=f"{forecast.min():.3g} ms for a network that took "
+            f"{measured[forecast.argmin()]:.3g} ms",
+            where=space.id,
+            fix="time more networks (profile.n_validation) or more rounds; timings are kept",
+        )
     forest = forest_on_counts(op_counts(space, codes), measured, _folds(measured))
     return Correction(
         coefficients=_fit(form, values, measured),

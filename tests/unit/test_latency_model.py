@@ -261,3 +261,13 @@ def test_missing_ops_are_counted_named_and_come_with_the_command(tiny_space: Sea
     assert "5 missing" in text
     assert all(str(op) in text for op in ops[:3]) and str(ops[3]) not in text
     assert "hwnas profile simulated-golden --space mobilenet_tiny" in text
+
+
+def test_operators_that_do_not_explain_whole_networks_are_an_error(tiny_space: SearchSpace):
+    """A convex truth: a line through the larger networks is negative at the smallest one."""
+    codes = tiny_space.sample(rng(0, "odd"), 12)
+    sums = op_counts(tiny_space, codes) @ [true_ms(op) for op in enumerate_ops(tiny_space)]
+    above = sums - sums.min()
+    ms = 1e-6 + (above / above.max()) ** 3
+    with pytest.raises(UserError, match=r"do not explain[\s\S]*n_validation"):
+        fit_correction(rows_of(tiny_space), tiny_space, codes, [exactly(t) for t in ms], (ms, ms))
