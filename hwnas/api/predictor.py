@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hwnas.api.result import Folder, Listing, ProgressFor, Row, Settings, no_progress
 from hwnas.api.stage import bring_up_to_date
@@ -14,6 +14,9 @@ from hwnas.spaces.arch import Arch
 from hwnas.spaces.choice import Value
 from hwnas.spaces.load import read_arch
 from hwnas.spaces.space import SearchSpace
+
+if TYPE_CHECKING:
+    from hwnas.studies.compare_predictors import Labels
 
 __all__ = [
     "predictor_eval",
@@ -76,8 +79,7 @@ def predictor_eval(
 
     Args:
         folder: a run folder, for its own labels; or else
-        records: a file of labelled archs.
-        reader: its format; guessed from the file by default.
+        records: a file of labelled archs, with `reader`, its format (guessed by default), and
         target: the column to predict.
         also: columns with cheaper labels of all archs to learn from.
         proxy: columns to use as features.
@@ -90,11 +92,15 @@ def predictor_eval(
     Raises:
         UserError: not exactly one of `folder` and `records`, or fewer archs than asked for.
     """
-    from hwnas.studies.compare_predictors import compare, labels_of_file, labels_of_run
+    from hwnas.studies.compare_predictors import compare, labels_of_file
 
-    if records is not None and folder is None:
+    if (records is None) == (folder is None):
+        raise UserError("say what to evaluate on", expected="either RUN or --records FILE")
+    if folder is not None:
+        labels = _labels_of_run(Path(folder), progress)
+    else:
         labels = labels_of_file(
-            Path(records),
+            Path(str(records)),
             reader=reader,
             target=target,
             also=also,
@@ -103,16 +109,6 @@ def predictor_eval(
             settings=settings,
             num_classes=num_classes,
         )
-    elif folder is not None and records is None:
-        with open_project(
-            Path(folder),
-            progress_for=progress,
-            command="hwnas predictor eval",
-            read_only=True,
-        ) as project:
-            labels = labels_of_run(project)
-    else:
-        raise UserError("say what to evaluate on", expected="either RUN or --records FILE")
     rows = compare(
         labels,
         predictor,
@@ -122,15 +118,25 @@ def predictor_eval(
         progress=progress("predictor eval"),
     )
     first, *others = rows
+    sources = {labels.target: train_size, **{o.source: len(o.codes) for o in labels.others}}
     facts: dict[str, Any] = {
         **first,
         "baselines": {row["predictor"]: row for row in others},
         "n_fit": train_size,
         "n_test": len(labels.codes) - train_size,
         "n_seeds": seeds,
-        "sources": {labels.target: train_size, **{o.source: len(o.codes) for o in labels.others}},
+        "sources": sources,
     }
     return Listing(rows, facts=facts)
+
+
+def _labels_of_run(folder: Path, progress: ProgressFor) -> Labels:
+    from hwnas.studies.compare_predictors import labels_of_run
+
+    with open_project(
+        folder, progress_for=progress, command="hwnas predictor eval", read_only=True
+    ) as project:
+        return labels_of_run(project)
 
 
 def predictor_predict(folder: Folder, archs: Sequence[Arch | str]) -> Listing:

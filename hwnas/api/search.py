@@ -38,7 +38,8 @@ __all__ = ["Found", "Score", "search", "search_changes", "search_run", "search_s
 Score = Callable[[Codes], ArrayLike]
 """Scores [n] of archs given as codes, int16 [n, d]; higher is better, all finite.
 
-Called once per arch, with many archs at a time. `space.arch(row)` makes an `Arch` of a row.
+Called with many archs at a time: with 256 random ones, which set the scale of rewards, then once
+with every arch that is proposed. `space.arch(row)` makes an `Arch` of a row.
 """
 
 GENERATION = 128
