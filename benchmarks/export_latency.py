@@ -34,7 +34,7 @@ def networks(arguments: argparse.Namespace) -> dict[str, torch.nn.Module]:
     if arguments.bundle is not None:
         return {"winner": load_network(arguments.bundle / "timm" / "weights.safetensors")}
     space = mobilenet_v3.build(mobilenet_v3.Config(resolutions=(arguments.px,)), num_classes=1000)
-    archs = [space.arch(code) for code in space.sample(rng(0, "archs"), arguments.n)]
+    archs = [space.arch(code) for code in space.sample(arguments.n, rng=rng(0, "archs"))]
     assert all(resolution(space, arch) == arguments.px for arch in archs)
     return {arch.key: build_subnet(space, arch).eval() for arch in archs}
 

@@ -40,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         models: dict[str, Path] = {}
-        for i, row in enumerate(space.sample(rng(args.seed, "benchmarks/onnx_build"), args.n)):
+        for i, row in enumerate(space.sample(args.n, rng=rng(args.seed, "benchmarks/onnx_build"))):
             arch = space.arch(row)
             built = models[f"built-{i}"] = folder / f"built-{i}.onnx"
             built.write_bytes(network(lower(space, arch)).SerializeToString())

@@ -130,7 +130,7 @@ def speed(path: Path, n_fit: int = 100, n_archs: int = 200_000) -> Cell:
         begin = time.process_time()
         predictor.fit(labels.codes[order[:n_fit]], labels.scores[order[:n_fit]])
         found[f"{name}_fit_cpu_s"] = time.process_time() - begin
-    archs = space.sample(rng(0, "benchmarks/archs"), n_archs)
+    archs = space.sample(n_archs, rng=rng(0, "benchmarks/archs"))
     for name, predictor, n in (("gcn", teacher, n_archs // 50), ("distilled", student, n_archs)):
         begin = time.process_time()
         predictor.predict(archs[:n])

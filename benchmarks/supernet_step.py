@@ -55,7 +55,7 @@ class Steps:
     ) -> None:
         self.seed, self.precision, self.ranks = seed, precision, ranks
         self.space = build(Config(resolutions=(px,)), num_classes=N_CLASSES)
-        drawn = self.space.sample(rng(seed, "benchmark/archs"), 2)
+        drawn = self.space.sample(2, rng=rng(seed, "benchmark/archs"))
         self.archs = [
             self.space.largest(),
             self.space.smallest(),

@@ -89,7 +89,7 @@ def study_space(*, out_act: str = "none") -> SearchSpace:
 
 def study_archs(space: SearchSpace) -> list[Arch]:
     """The archs of the truth: distinct, drawn uniformly."""
-    drawn = space.sample(rng(0, "study/archs"), 4 * N_ARCHS)
+    drawn = space.sample(4 * N_ARCHS, rng=rng(0, "study/archs"))
     first = np.sort(np.unique(drawn, axis=0, return_index=True)[1])[:N_ARCHS]
     return [space.arch(row) for row in drawn[first]]
 
@@ -214,7 +214,7 @@ def left_behind(supernet: Supernet, data: DataModule, seed: int) -> Callable[[Ar
                 norm.running_mean, norm.running_var = (value.clone() for value in kept[path])
         return model.eval()
 
-    drawn = space.sample(rng(seed, "study/stale"), N_STALE)
+    drawn = space.sample(N_STALE, rng=rng(seed, "study/stale"))
     with torch.inference_mode(False), torch.no_grad():
         for row, (x, _) in zip(drawn, batches_from(data, BATCH, 0)):
             arch = space.arch(row)

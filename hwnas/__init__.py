@@ -1,5 +1,152 @@
-"""hwnas: hardware-aware architecture search for mobile networks, priced by measured latency."""
+"""hwnas: hardware-aware architecture search for mobile networks, priced by measured latency.
+
+Every verb of the command line is a function here, its words joined by `_`: `hwnas table diff A B`
+is `hwnas.table_diff(a, b)`. docs/python.md shows them at work. Names are imported when they are
+used, so that `import hwnas` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hwnas.api.analyze import analyze
+    from hwnas.api.export import export
+    from hwnas.api.finetune import finetune
+    from hwnas.api.label import label
+    from hwnas.api.list import list as list
+    from hwnas.api.open_run import Point, Run, open_run
+    from hwnas.api.predictor import (
+        predictor_eval,
+        predictor_export_lut,
+        predictor_fit,
+        predictor_lookup,
+        predictor_predict,
+    )
+    from hwnas.api.profile import profile, profile_import, profile_pack
+    from hwnas.api.prune import prune
+    from hwnas.api.report import report
+    from hwnas.api.result import Listing
+    from hwnas.api.run import run
+    from hwnas.api.search import Found, Score, search
+    from hwnas.api.space import (
+        space,
+        space_count,
+        space_list,
+        space_sample,
+        space_show,
+        space_validate,
+    )
+    from hwnas.api.status import plan, status
+    from hwnas.api.table import (
+        table_convert,
+        table_diff,
+        table_estimate,
+        table_fit,
+        table_list,
+        table_merge,
+        table_show,
+        table_transfer,
+        table_validate,
+    )
+    from hwnas.api.train import train
+    from hwnas.api.verify import verify
+    from hwnas.core.errors import CheckFailed, HwnasError, NotJudged, UserError
+    from hwnas.latency.estimator import Estimate
+    from hwnas.latency.shipped import latency_table
+    from hwnas.latency.table import LatencyTable
+    from hwnas.nets.supernet import Supernet
+    from hwnas.spaces.arch import Arch
+    from hwnas.spaces.space import SearchSpace
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+__all__ = [  # and `list`, without which `from hwnas import *` leaves the builtin alone
+    "Arch",
+    "CheckFailed",
+    "Estimate",
+    "Found",
+    "HwnasError",
+    "LatencyTable",
+    "Listing",
+    "NotJudged",
+    "Point",
+    "Run",
+    "Score",
+    "SearchSpace",
+    "Supernet",
+    "UserError",
+    "__version__",
+    "analyze",
+    "export",
+    "finetune",
+    "label",
+    "latency_table",
+    "open_run",
+    "plan",
+    "predictor_eval",
+    "predictor_export_lut",
+    "predictor_fit",
+    "predictor_lookup",
+    "predictor_predict",
+    "profile",
+    "profile_import",
+    "profile_pack",
+    "prune",
+    "report",
+    "run",
+    "search",
+    "space",
+    "space_count",
+    "space_list",
+    "space_sample",
+    "space_show",
+    "space_validate",
+    "status",
+    "table_convert",
+    "table_diff",
+    "table_estimate",
+    "table_fit",
+    "table_list",
+    "table_merge",
+    "table_show",
+    "table_transfer",
+    "table_validate",
+    "train",
+    "verify",
+]
+
+_ELSEWHERE = {
+    "Arch": "spaces.arch",
+    "CheckFailed": "core.errors",
+    "Estimate": "latency.estimator",
+    "Found": "api.search",
+    "HwnasError": "core.errors",
+    "LatencyTable": "latency.table",
+    "Listing": "api.result",
+    "NotJudged": "core.errors",
+    "Point": "api.open_run",
+    "Run": "api.open_run",
+    "Score": "api.search",
+    "SearchSpace": "spaces.space",
+    "Supernet": "nets.supernet",
+    "UserError": "core.errors",
+    "latency_table": "latency.shipped",
+    "open_run": "api.open_run",
+    "plan": "api.status",
+}
+"""Modules of the names that are not in the file of their verb, `api/VERB.py`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in (*__all__, "list"):
+        raise AttributeError(f"module 'hwnas' has no attribute {name!r}")
+    module = _ELSEWHERE.get(name, f"api.{name.partition('_')[0]}")
+    value = getattr(import_module(f"hwnas.{module}"), name)
+    globals()[name] = value  # the next use does not come here
+    return value
+
+
+def __dir__() -> Any:
+    return sorted({*globals(), *__all__, "list"})

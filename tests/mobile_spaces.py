@@ -124,4 +124,4 @@ MOBILE_SPACES = {**able("static net"), "mixed": MIXED, "strange": STRANGE}
 def some_archs(space: SearchSpace, n: int) -> list[Arch]:
     """The largest, the smallest, and n - 2 random archs."""
     ends = [space.largest(), space.smallest()]
-    return [*ends, *map(space.arch, space.sample(rng(0, "archs"), n - 2))]
+    return [*ends, *map(space.arch, space.sample(n - 2, rng=rng(0, "archs")))]

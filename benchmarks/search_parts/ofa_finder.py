@@ -26,7 +26,7 @@ def ofa_points(problem: Problem, n: int, seed: int) -> FloatArray:
 
     random.seed(seed)
     np.random.seed(seed)
-    uniform = problem.space.sample(np.random.default_rng(seed), 1000)
+    uniform = problem.space.sample(1000, rng=np.random.default_rng(seed))
     n_limits, population = (5, 50) if n <= 1000 else (10, 50)
     told: list[FloatArray] = []
 

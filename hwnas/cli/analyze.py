@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import hwnas
 from hwnas.cli.options import FormatOption
-from hwnas.cli.output import Format, emit, progress_for
+from hwnas.cli.output import Format
+from hwnas.cli.shared import show
 
 __all__ = ["register"]
 
@@ -54,52 +57,21 @@ def analyze(
     format: FormatOption = Format.table,
 ) -> None:
     """Rank agreement, precision at the top, safety of pruning, bias per choice, and a verdict."""
-    import sys
-
-    from hwnas.core.errors import UserError
-    from hwnas.core.records import dump
-    from hwnas.pipeline.project import open_project
-    from hwnas.studies import rank_analysis as analyzing
-
-    if (folder is None) == (records is None):
-        raise UserError("what to analyze?", expected="a run folder, or --records FILE")
-    if records is not None:
-        found, pair = analyzing.analyze_records(
-            records, ranking or "macs", target=target, tables=table or (), reader=reader
-        )
-    else:
-        assert folder is not None
-        with open_project(
-            folder, progress_for=progress_for, command="hwnas analyze", read_only=True
-        ) as project:
-            found, pair = analyzing.analyze_run(project, ranking or "predictor", truth or ())
-    pruning = None
-    if prune is not None or prune_fraction is not None:
-        pruning = analyzing.prune(found, pair, prune_fraction)
-        if prune is not None:
-            analyzing.write_pruned(prune, pruning)
-    rows = [
-        {
-            "among true top": f"{part.top_fraction:.0%}",
-            "n": part.n,
-            "kendall_tau": part.kendall_tau.value,
-            "low": part.kendall_tau.low,
-            "high": part.kendall_tau.high,
-            "spearman": part.spearman.value,
-            "pearson": part.pearson.value,
-        }
-        for part in found.ranks.correlations
-    ]
-    emit(
-        rows,
-        format=format,
-        title=f"{found.ranking} against {found.truth}",
-        **dump(found, versioned=False),
-        pruning=None if pruning is None else dump(pruning, versioned=False),
+    found = hwnas.analyze(
+        folder,
+        records=records,
+        reader=reader,
+        target=target,
+        ranking=ranking,
+        truth=truth or (),
+        table=table or (),
+        prune=prune,
+        prune_fraction=prune_fraction,
     )
+    show(found, format)
     if format is Format.table:
-        sentences = list(found.verdict)
-        if pruning is not None:
+        sentences = [*found.verdict]
+        if (pruning := found.pruning) is not None:
             sentences.append(
                 f"Pruned: {pruning.size_after:,} of {pruning.size_before:,} archs are left, with "
                 f"{pruning.kept_of_top or 0:.0%} of the true top 10 %; "

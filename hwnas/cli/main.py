@@ -16,7 +16,24 @@ from typing import NoReturn
 
 import typer
 
-from hwnas.cli import analyze, deploy, listing, predictor, profile, prune, run, space, stages, table
+from hwnas.cli import (
+    analyze,
+    export,
+    finetune,
+    label,
+    predictor,
+    profile,
+    prune,
+    report,
+    run,
+    search,
+    space,
+    status,
+    table,
+    train,
+    verify,
+)
+from hwnas.cli import list as list_verb
 from hwnas.cli.output import setup_logging
 from hwnas.core.errors import HwnasError, UserError
 from hwnas.training import distributed
@@ -32,16 +49,25 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-run.register(app)
-profile.register(app)
-table.register(app)
-space.register(app)
-stages.register(app)
-deploy.register(app)
-predictor.register(app)
-analyze.register(app)
-prune.register(app)
-listing.register(app)
+for verb in (
+    run,
+    profile,
+    table,
+    space,
+    train,
+    label,
+    predictor,
+    search,
+    finetune,
+    export,
+    verify,
+    report,
+    status,
+    analyze,
+    prune,
+    list_verb,
+):
+    verb.register(app)
 
 
 @app.callback()

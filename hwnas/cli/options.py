@@ -9,7 +9,16 @@ import typer
 
 from hwnas.cli.output import Format
 
-__all__ = ["DryRunOption", "FormatOption", "RunArgument", "SetOption", "SpaceSettings"]
+__all__ = [
+    "ClassesOption",
+    "ConfigOption",
+    "DryRunOption",
+    "FormatOption",
+    "ReportOnly",
+    "RunArgument",
+    "SetOption",
+    "SpaceSettings",
+]
 
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="Run folder (made by `hwnas run` or `--config`).")
@@ -32,3 +41,7 @@ SpaceSettings = Annotated[
         "--set", metavar="KEY=VALUE", help="A parameter of the space, e.g. resolutions=[16,24]."
     ),
 ]
+ReportOnly = Annotated[
+    bool, typer.Option("--report-only", help="Exit 0 even if a check fell short; say so only.")
+]
+ClassesOption = Annotated[int, typer.Option("--num-classes", min=1, help="Classes of the head.")]

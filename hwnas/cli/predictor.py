@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from hwnas.cli.options import FormatOption, RunArgument, SpaceSettings
-from hwnas.cli.output import Format, emit, progress_for
-from hwnas.cli.stages import stage_verb
+import hwnas
+from hwnas.cli.options import (
+    ConfigOption,
+    DryRunOption,
+    FormatOption,
+    RunArgument,
+    SetOption,
+    SpaceSettings,
+)
+from hwnas.cli.output import Format, progress_for
+from hwnas.cli.shared import show, show_plan
 from hwnas.core.config import assignments
 from hwnas.core.errors import UserError
 from hwnas.core.metrics import MetricKey
-
-if TYPE_CHECKING:
-    from hwnas.pipeline.project import Project
 
 __all__ = ["register"]
 
@@ -30,30 +34,25 @@ def register(parent: typer.Typer) -> None:
     parent.add_typer(app, name="predictor")
 
 
-def _fit_rows(project: Project) -> Sequence[Mapping[str, Any]]:
-    report = project.files.predictor_report.read()
-    low, high = report.kendall_tau_interval
-    return [
-        {
-            "predictor": project.config.predictor.name,
-            "labels": ", ".join(f"{n} {source}" for source, n in report.sources.items()),
-            "n_fit": report.n_fit,
-            "n_held_out": report.n_held_out,
-            "kendall_tau": report.kendall_tau,
-            "tau_low": low,
-            "tau_high": high,
-            "macs_tau": report.macs_tau,
-            "coverage": report.coverage,
-            "blend_weight": project.files.blend.read().weight,
-        }
-    ]
+@app.command("fit")
+def fit(
+    folder: RunArgument,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    format: FormatOption = Format.table,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Fit the predictor on a run's labels.
 
-
-app.command("fit")(
-    stage_verb(
-        "predictor", "hwnas predictor fit", "Fit the predictor on a run's labels.", _fit_rows
+    Example: `hwnas predictor fit runs/quickstart --config quickstart --dry-run`.
+    """
+    changes = assignments(settings or ())
+    if dry_run:
+        show_plan(folder, format, config=config, settings=changes)
+        return
+    show(
+        hwnas.predictor_fit(folder, config=config, settings=changes, progress=progress_for), format
     )
-)
 
 
 @app.command("eval")
@@ -92,46 +91,23 @@ def evaluate(
     format: FormatOption = Format.table,
 ) -> None:
     """Fit on N random labels and rank all others, beside every other predictor and plain costs."""
-    from hwnas.pipeline.project import open_project
-    from hwnas.studies.compare_predictors import compare, labels_of_file, labels_of_run
-
-    if records is not None and folder is None:
-        labels = labels_of_file(
-            records,
-            reader=reader,
-            target=target,
-            also=also or (),
-            proxies=proxy or (),
-            space=space,
-            settings=assignments(settings or ()),
-            num_classes=num_classes,
-        )
-    elif folder is not None and records is None:
-        with open_project(
-            folder, progress_for=progress_for, command="hwnas predictor eval", read_only=True
-        ) as project:
-            labels = labels_of_run(project)
-    else:
-        raise UserError("say what to evaluate on", expected="either RUN or --records FILE")
-    rows = compare(
-        labels,
-        predictor,
-        n_fit=train_size,
-        n_seeds=seeds,
-        has_baselines=baselines,
-        progress=progress_for("predictor eval"),
+    found = hwnas.predictor_eval(
+        folder,
+        records=records,
+        reader=reader,
+        target=target,
+        also=also or (),
+        proxy=proxy or (),
+        space=space,
+        num_classes=num_classes,
+        settings=assignments(settings or ()),
+        predictor=predictor,
+        train_size=train_size,
+        seeds=seeds,
+        baselines=baselines,
+        progress=progress_for,
     )
-    first, *others = rows
-    emit(
-        rows,
-        format=format,
-        **first,
-        baselines={row["predictor"]: row for row in others},
-        n_fit=train_size,
-        n_test=len(labels.codes) - train_size,
-        n_seeds=seeds,
-        sources={labels.target: train_size, **{o.source: len(o.codes) for o in labels.others}},
-    )
+    show(found, format)
 
 
 @app.command("predict")
@@ -143,30 +119,7 @@ def predict(
     format: FormatOption = Format.table,
 ) -> None:
     """Forecast score, its deviation, and every price of some archs."""
-    from hwnas.pipeline.costs import prices
-    from hwnas.pipeline.predictor import load_predictor
-    from hwnas.pipeline.project import open_project
-    from hwnas.spaces.load import read_arch
-
-    with open_project(
-        folder, progress_for=progress_for, command="hwnas predictor predict", read_only=True
-    ) as project:
-        members = [read_arch(project.space, text) for text in archs]
-        codes = project.space.codes(members)
-        mean, std = load_predictor(project).predict(codes)
-        costs = {key: metric(codes) for key, metric in prices(project).items()}
-        emit(
-            [
-                {
-                    "arch": arch.key,
-                    "score": float(mean[row]),
-                    "std": float(std[row]),
-                    **{key: float(cost[row]) for key, cost in costs.items()},
-                }
-                for row, arch in enumerate(members)
-            ],
-            format=format,
-        )
+    show(hwnas.predictor_predict(folder, archs), format)
 
 
 @app.command("export-lut")
@@ -195,36 +148,15 @@ def export_lut(
 
     On a run: `hwnas predictor export-lut runs/quickstart --base largest --free 'stage2.*'`.
     """
-    from hwnas.pipeline.project import open_project
-    from hwnas.spaces.load import read_arch
-    from hwnas.studies.score_table import export
-
-    with open_project(
+    found = hwnas.predictor_export_lut(
         folder,
-        progress_for=progress_for,
-        command="hwnas predictor export-lut",
-        read_only=out is not None,
-    ) as project:
-        path = out or project.files.score_table
-        table = export(
-            project,
-            path,
-            restrict=dict(_restriction(text) for text in restrict or ()),
-            base=None if base is None else read_arch(project.space, base),
-            free=free or (),
-            progress=progress_for("export-lut"),
-        )
-        emit(
-            [
-                {
-                    "table": str(path),
-                    "archs": len(table.means),
-                    "best score": float(table.means.max()),
-                    "source": table.source,
-                }
-            ],
-            format=format,
-        )
+        out=out,
+        restrict=dict(_restriction(text) for text in restrict or ()),
+        base=base,
+        free=free or (),
+        progress=progress_for,
+    )
+    show(found, format)
 
 
 @app.command("lookup")
@@ -246,29 +178,8 @@ def lookup(
 
     On a run with a table: `hwnas predictor lookup runs/quickstart --max macs=1e6`.
     """
-    from hwnas.pipeline.project import open_project
-    from hwnas.studies.score_table import look_up
-
-    with open_project(
-        folder, progress_for=progress_for, command="hwnas predictor lookup", read_only=True
-    ) as project:
-        path = table or project.files.score_table
-        found = look_up(project, path, dict(_limit(text) for text in limits or ()), k=top)
-        emit(
-            [
-                {
-                    "arch": ",".join(map(str, codes)),
-                    "score": float(found.means[row]),
-                    "std": float(found.stds[row]),
-                    **{key: float(cost[row]) for key, cost in found.costs.items()},
-                }
-                for row, codes in enumerate(found.codes.tolist())
-            ],
-            format=format,
-            title=f"{found.n_feasible:,} of {found.n:,} archs keep the limits",
-            n_feasible=found.n_feasible,
-            n=found.n,
-        )
+    bounds = dict(_limit(text) for text in limits or ())
+    show(hwnas.predictor_lookup(folder, table=table, limits=bounds, top=top), format)
 
 
 def _limit(text: str) -> tuple[str, float]:

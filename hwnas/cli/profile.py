@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from hwnas.cli.options import DryRunOption, FormatOption, SpaceSettings
-from hwnas.cli.output import Format, emit, progress_for
-from hwnas.core.errors import UserError
+import hwnas
+from hwnas.cli.options import ClassesOption, DryRunOption, FormatOption, SpaceSettings
+from hwnas.cli.output import Format, progress_for
+from hwnas.cli.shared import show, show_plan, show_table, sizes
+from hwnas.core.config import assignments
 
-if TYPE_CHECKING:
-    from hwnas.interfaces import DeviceSpec, Transport
-    from hwnas.latency.sections import ProfileConfig
-    from hwnas.latency.table import LatencyTable
-    from hwnas.spaces.space import SearchSpace
-
-__all__ = ["register", "resolve", "save_table", "show_table"]
+__all__ = [
+    "DeviceArgument",
+    "ProfileSettings",
+    "ResolutionsOption",
+    "SeedOption",
+    "SpaceOption",
+    "register",
+]
 
 
 class _DeviceByDefault(TyperGroup):
@@ -44,7 +48,6 @@ SpaceOption = Annotated[str | None, typer.Option("--space", help="A space (`hwna
 ResolutionsOption = Annotated[
     str | None, typer.Option("--resolutions", help="Input sizes in px, e.g. 128,160,192.")
 ]
-ClassesOption = Annotated[int, typer.Option("--num-classes", min=1, help="Classes of the head.")]
 ProfileSettings = Annotated[
     list[str] | None,
     typer.Option("--profile", metavar="KEY=VALUE", help="A setting of profiling, e.g. rounds=60."),
@@ -80,29 +83,25 @@ def device(
 
     Example: `hwnas profile local --space mobilenet_tiny --resolutions 16,24 --dry-run`.
     """
-    if run is not None:
-        _profile_for_run(device, run, config, format, dry_run)
+    if dry_run and run is not None:
+        show_plan(run, format, config=config)
         return
-    from hwnas.measure.profile import describe_cost, profile
-
-    built, spec, knobs, transport = resolve(
-        device, space, resolutions, settings, num_classes, profile_settings
-    )
-    target = out or Path(f"{spec.name}.json")
+    asked: dict[str, Any] = {
+        "space": space,
+        "resolutions": sizes(resolutions),
+        "settings": assignments(settings or ()),
+        "num_classes": num_classes,
+        "profile_settings": assignments(profile_settings or ()),
+    }
     if dry_run:
-        cost = describe_cost(built, knobs)
-        emit([{"device": spec.name, "space": built.id, "cost": cost}], format=format)
+        from hwnas.api.profile import profile_plan
+
+        show(profile_plan(device, **asked), format)
         return
-    table = profile(
-        built,
-        spec,
-        target.with_suffix(".samples"),
-        knobs,
-        seed=seed,
-        progress=progress_for(f"profile {spec.name}"),
-        transport=transport,
+    table = hwnas.profile(
+        device, **asked, run=run, config=config, out=out, seed=seed, progress=progress_for
     )
-    save_table(table, target, format)
+    show_table(table, format, path=None if run else out or f"{table.device.name}.json")
 
 
 @app.command("pack")
@@ -120,15 +119,18 @@ def pack(
 
     There: unzip, then `python bench.py plan.json --out results.jsonl`; bring results.jsonl back.
     """
-    import sys
-
-    from hwnas.measure.pack import pack as write_pack
-
-    built, spec, knobs, _ = resolve(
-        device, space, resolutions, settings, num_classes, profile_settings
+    path = hwnas.profile_pack(
+        device,
+        out=out,
+        space=space,
+        resolutions=sizes(resolutions),
+        settings=assignments(settings or ()),
+        num_classes=num_classes,
+        profile_settings=assignments(profile_settings or ()),
+        seed=seed,
+        progress=progress_for,
     )
-    write_pack(built, spec, knobs, out, seed=seed, progress=progress_for("pack"))
-    sys.stdout.write(f"{out}\n")
+    sys.stdout.write(f"{path}\n")
 
 
 @app.command("import")
@@ -147,81 +149,15 @@ def import_(
     format: FormatOption = Format.table,
 ) -> None:
     """Turn results of a packed kit into a table; takes the same options as `pack`."""
-    from hwnas.measure.pack import import_results
-
-    built, spec, knobs, _ = resolve(
-        device, space, resolutions, settings, num_classes, profile_settings
+    table = hwnas.profile_import(
+        device,
+        results,
+        space=space,
+        resolutions=sizes(resolutions),
+        settings=assignments(settings or ()),
+        num_classes=num_classes,
+        profile_settings=assignments(profile_settings or ()),
+        out=out,
+        seed=seed,
     )
-    table = import_results(built, spec, knobs, results, seed=seed)
-    save_table(table, out or Path(f"{spec.name}.json"), format)
-
-
-def resolve(
-    device: str,
-    space: str | None,
-    resolutions: str | None,
-    settings: list[str] | None,
-    num_classes: int,
-    profile_settings: list[str] | None,
-) -> tuple[SearchSpace, DeviceSpec, ProfileConfig, Transport]:
-    """Space, device, settings of profiling and transport from the options that verbs share."""
-    from hwnas.core.config import assignments, build_model, override
-    from hwnas.devices.spec import load_device, load_transport
-    from hwnas.latency.sections import ProfileConfig
-    from hwnas.spaces.load import build_space
-
-    if space is None:
-        raise UserError("which space?", expected="--space NAME, or --run RUN")
-    given = assignments(settings or ())
-    if resolutions is not None:
-        given |= assignments([f"resolutions=[{resolutions}]"])
-    knobs = build_model(
-        ProfileConfig, override({}, assignments(profile_settings or ())), where="--profile"
-    )
-    built = build_space(space, given, num_classes=num_classes)
-    return built, load_device(device), knobs, load_transport(device)
-
-
-def _profile_for_run(
-    device: str, run: Path, config: str | None, format: Format, dry_run: bool
-) -> None:
-    from hwnas.cli.stages import run_stage
-    from hwnas.pipeline.foreign_tables import set_aside_foreign_table
-
-    name = Path(device).stem if Path(device).suffix in (".yaml", ".yml") else device
-    run_stage(
-        run,
-        f"profile/{name}",
-        config=config,
-        changes={},
-        format=format,
-        dry_run=dry_run,
-        show=lambda project: show_table(project.estimator(name).table, format),
-        before=lambda project: set_aside_foreign_table(project, name),
-    )
-
-
-def save_table(table: LatencyTable, path: Path, format: Format) -> None:
-    """Write a table and print what it is worth."""
-    import logging
-
-    table.save(path)
-    show_table(table, format)
-    logging.getLogger("hwnas.cli").info("table: %s", path)
-
-
-def show_table(table: LatencyTable, format: Format, **more: Any) -> None:
-    """Print what a table is of, and how good its estimates are; `more` goes into JSON."""
-    from hwnas.measure.tables import table_summary
-
-    emit(
-        table_summary(table),
-        format=format,
-        title=f"{table.device.name}: {len(table.rows)} operators, {table.source}",
-        device=table.device.name,
-        n_ops=len(table.rows),
-        source=table.source,
-        facts=table.facts,
-        warnings=list(table.warnings),
-        **more,
-    )
+    show_table(table, format, path=out or f"{table.device.name}.json")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import hwnas
 from hwnas.cli.options import FormatOption, RunArgument
-from hwnas.cli.output import Format, emit, progress_for
+from hwnas.cli.output import Format, progress_for
+from hwnas.cli.shared import show
 
 __all__ = ["register"]
 
@@ -26,7 +29,8 @@ def prune(
     truth: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Better labels of the same archs [those trained alone, for --ranking supernet]."
+            help="Better labels of the same archs [those trained stand-alone, for --ranking"
+            " supernet]."
         ),
     ] = None,
     fraction: Annotated[
@@ -48,38 +52,26 @@ def prune(
     The rounds are run folders, RUN/rounds/pruned and RUN/rounds/unpruned, which other verbs go on
     with.
     """
-    import sys
+    if dry_run:
+        from hwnas.api.prune import prune_plan
 
-    from hwnas.core.records import dump
-    from hwnas.pipeline.project import open_project
-    from hwnas.studies import rank_analysis as analyzing
-    from hwnas.studies.pruned_training import train_rounds
-
-    with open_project(
-        folder, progress_for=progress_for, command="hwnas prune", read_only=True
-    ) as project:
-        found, pair = analyzing.analyze_run(project, ranking, truth or ())
-        pruning = analyzing.prune(found, pair, fraction)
-        if dry_run:
-            rows = [dump(value, versioned=False) for value in pruning.dropped]
-            emit(rows, format=format, pruning=dump(pruning, versioned=False))
-            return
-        compared = train_rounds(
-            project, pruning.restrict, steps=steps, is_fresh=fresh, progress_for=progress_for
-        )
-    emit(
-        [dump(one, versioned=False) for one in (compared.pruned, compared.unpruned)],
-        format=format,
-        title=f"pruned by {found.ranking}",
-        gain=compared.gain,
-        gain_interval=compared.gain_interval,
-        n_common=compared.n_common,
-        pruning=dump(pruning, versioned=False),
+        planned = prune_plan(folder, ranking=ranking, truth=truth or (), fraction=fraction)
+        show(planned, format)
+        return
+    found = hwnas.prune(
+        folder,
+        ranking=ranking,
+        truth=truth or (),
+        fraction=fraction,
+        steps=steps,
+        fresh=fresh,
+        progress=progress_for,
     )
+    show(found, format)
     if format is Format.table:
-        low, high = compared.gain_interval
+        compared, (low, high) = found.compared, found.compared.gain_interval
         sys.stdout.write(
-            f"Pruned {pruning.size_before:,} -> {pruning.size_after:,} archs. The same "
+            f"Pruned {found.pruning.size_before:,} -> {found.pruning.size_after:,} archs. The same "
             f"{compared.n_common} archs score {compared.gain:+.4f} top1 [{low:+.4f}, {high:+.4f}] "
             "with the supernet of the pruned space (90 % interval over archs).\n"
         )

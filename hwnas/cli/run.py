@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli.options import DryRunOption, FormatOption, SetOption
-from hwnas.cli.output import Format, emit, progress_for
+import hwnas
+from hwnas.cli.options import DryRunOption, FormatOption, ReportOnly, SetOption
+from hwnas.cli.output import Format, progress_for
+from hwnas.cli.shared import show, show_plan
 from hwnas.core.config import assignments
 
 if TYPE_CHECKING:
-    from hwnas.pipeline.project import Project
+    from hwnas.api.open_run import Run
 
-__all__ = ["emit_plan", "finish", "register"]
-
-ReportOnly = Annotated[
-    bool, typer.Option("--report-only", help="Exit 0 even if a check fell short; say so only.")
-]
+__all__ = ["register", "show_run"]
 
 
 def register(parent: typer.Typer) -> None:
@@ -40,79 +38,26 @@ def run(
 
     Continues whatever the run folder holds. Example: `hwnas run quickstart --dry-run`.
     """
-    from hwnas.pipeline.engine import execute
-    from hwnas.pipeline.graph import stages_of
-    from hwnas.pipeline.project import open_project
+    changes = assignments(settings or ())
+    if dry_run:
+        from hwnas.api.run import run_folder
 
-    with open_project(
-        folder or Path("runs") / Path(config).stem,
-        config=config,
-        changes=assignments(settings or ()),
-        progress_for=progress_for,
-        command=f"hwnas run {config}",
-        read_only=dry_run,
-    ) as project:
-        stages = stages_of(project)
-        if dry_run:
-            emit_plan(project, format)
-            return
-        execute(stages, project.run)
-        finish(project, format, report_only=report_only)
+        show_plan(run_folder(config, folder), format, config=config, settings=changes)
+        return
+    found = hwnas.run(
+        config, folder=folder, settings=changes, report_only=True, progress=progress_for
+    )
+    show_run(found, format, report_only=report_only)
 
 
-def emit_plan(project: Project, format: Format) -> None:
-    """What would run, why, and what it costs."""
-    from hwnas.pipeline.engine import plan_stages
-    from hwnas.pipeline.graph import stages_of
-
-    ledger = project.run.ledger()
-    rows = [
-        {
-            "stage": plan.stage.name,
-            "status": plan.status,
-            "cost": plan.stage.cost,
-            "seconds": ledger[plan.stage.name].seconds if plan.stage.name in ledger else None,
-        }
-        for plan in plan_stages(stages_of(project), project.run)
-    ]
-    emit(rows, format=format, title=str(project.run.root), run=str(project.run.root))
-
-
-def finish(project: Project, format: Format, *, report_only: bool) -> None:
-    """Write the report, print the closing table, and hold the run to its promises."""
+def show_run(run: Run, format: Format, *, report_only: bool) -> None:
+    """Print the closing table and the checks, and hold the run to its promises."""
     import logging
 
-    from hwnas.core.errors import CheckFailed, NotJudged
-    from hwnas.studies.run_report import write_run_report
-
     log = logging.getLogger("hwnas.cli")
-    results = project.files.results.read()
-    report = write_run_report(project)
-    emit(
-        [row.summary() for row in results.networks],
-        format=format,
-        title=f"{project.config.name}, search {project.config.search.name!r}",
-        checks=[check.summary() for check in results.checks],
-        predictor=results.predictor,
-        report=str(report),
-    )
-    for check in results.checks:
+    show(run, format)
+    for check in run.checks:
         log.info("%-4s %s: %s", check.state, check.name, check.detail)
-    log.info("report: %s", report)
-    if report_only:
-        return
-    if failed := results.of(passed=False):
-        raise CheckFailed(
-            "the run fell short of its promise",
-            found="; ".join(map(str, failed)),
-            where=report,
-            fix="see the report; `--report-only` accepts it",
-        )
-    if unknown := results.of(passed=None):
-        raise NotJudged(
-            "checks could not be judged",
-            found="; ".join(map(str, unknown)),
-            where=report,
-            fix="repeat the command when the machine is as quiet as when it was profiled, which"
-            " measures again; or profile it anew; `--report-only` accepts it",
-        )
+    log.info("report: %s", run.to_dict()["report"])
+    if not report_only:
+        run.raise_for_checks()

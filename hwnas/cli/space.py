@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli.options import FormatOption, SpaceSettings
+import hwnas
+from hwnas.cli.options import ClassesOption, FormatOption, SpaceSettings
 from hwnas.cli.output import Format, emit
+from hwnas.cli.shared import show as show_result
 from hwnas.core.config import assignments
 
 __all__ = ["register"]
@@ -17,7 +19,6 @@ app = typer.Typer(help="Look at search spaces.", no_args_is_help=True, rich_mark
 NameArgument = Annotated[
     str, typer.Argument(metavar="SPACE", help="See `hwnas space list`; or a path to a YAML file.")
 ]
-ClassesOption = Annotated[int, typer.Option("--num-classes", min=1, help="Classes of the head.")]
 
 
 def register(parent: typer.Typer) -> None:
@@ -28,12 +29,7 @@ def register(parent: typer.Typer) -> None:
 @app.command("list")
 def list_spaces(format: FormatOption = Format.table) -> None:
     """The registered spaces and those shipped as YAML. Example: `hwnas space list`."""
-    from hwnas.spaces import REGISTRY
-    from hwnas.spaces.load import shipped_spaces
-
-    rows = [{"space": v.name, "summary": v.summary} for v in map(REGISTRY.describe, REGISTRY.names)]
-    rows += [{"space": name, "summary": "YAML, see configs/spaces"} for name in shipped_spaces()]
-    emit(rows, format=format)
+    show_result(hwnas.space_list(), format)
 
 
 @app.command()
@@ -44,44 +40,14 @@ def show(
     format: FormatOption = Format.table,
 ) -> None:
     """Choices, size and cost range. Example: `hwnas space show mobilenet_tiny`."""
-    from itertools import product
-    from typing import get_args
-
-    from hwnas.spaces.cost import AnalyticMetric, Precision, cost
-    from hwnas.spaces.index import enumerate_ops
-    from hwnas.spaces.load import build_space
-
-    space = build_space(name, assignments(settings or ()), num_classes=num_classes)
-    rows = [
-        {
-            "choice": choice.name,
-            "values": " ".join(map(str, choice.values)),
-            "active when": "always"
-            if choice.parent is None
-            else f"{space.choices[choice.parent].name} in "
-            + " ".join(str(space.choices[choice.parent].values[c]) for c in choice.parent_codes),
-        }
-        for choice in space.choices
-    ]
-    ends = space.codes([space.smallest(), space.largest()])
-    costs: dict[str, list[int]] = {
-        "macs": cost(space, ends, "macs").tolist(),
-        "params": cost(space, ends, "params").tolist(),
-    }
-    metrics: tuple[AnalyticMetric, ...] = ("weight_bytes", "peak_memory_bytes")
-    for precision, metric in product(get_args(Precision), metrics):
-        values = cost(space, ends, metric, precision=precision)
-        costs[f"{metric}_{precision}"] = values.tolist()
+    found = hwnas.space_show(name, settings=assignments(settings or ()), num_classes=num_classes)
+    show_result(found, format)
     if format is Format.table:
-        emit(rows, format=format, title=f"{space.id}: {space.size():,} archs")
         ranges = [
-            {"cost": name, "smallest": f"{low:,}", "largest": f"{high:,}"}
-            for name, (low, high) in costs.items()
+            {"cost": cost, "smallest": f"{low:,}", "largest": f"{high:,}"}
+            for cost, (low, high) in found.facts["costs"].items()
         ]
-        emit(ranges, format=format, title=f"{len(enumerate_ops(space)):,} distinct operators")
-        return
-    n_ops = len(enumerate_ops(space))
-    emit(rows, format=format, space=space.id, n_archs=space.size(), n_ops=n_ops, costs=costs)
+        emit(ranges, format=format, title=f"{found.facts['n_ops']:,} distinct operators")
 
 
 @app.command()
@@ -89,10 +55,7 @@ def count(
     name: NameArgument, settings: SpaceSettings = None, format: FormatOption = Format.table
 ) -> None:
     """The exact number of archs. Example: `hwnas space count mobilenet_tiny`."""
-    from hwnas.spaces.load import build_space
-
-    space = build_space(name, assignments(settings or ()), num_classes=10)
-    emit([{"space": space.name, "n_archs": space.size()}], format=format)
+    show_result(hwnas.space_count(name, settings=assignments(settings or ())), format)
 
 
 @app.command()
@@ -105,25 +68,10 @@ def sample(
     format: FormatOption = Format.table,
 ) -> None:
     """Random archs with their costs. Example: `hwnas space sample mobilenet_tiny -n 3`."""
-    from hwnas.core.rng import rng
-    from hwnas.spaces.cost import cost
-    from hwnas.spaces.load import build_space
-
-    space = build_space(name, assignments(settings or ()), num_classes=num_classes)
-    codes = space.sample(rng(seed, "cli/sample"), n)
-    macs, params = cost(space, codes, "macs"), cost(space, codes, "params")
-    emit(
-        [
-            {
-                "codes": ",".join(str(int(code)) for code in row),
-                "macs": int(macs[i]),
-                "params": int(params[i]),
-            }
-            for i, row in enumerate(codes)
-        ],
-        format=format,
-        space=space.id,
+    found = hwnas.space_sample(
+        name, n=n, seed=seed, settings=assignments(settings or ()), num_classes=num_classes
     )
+    show_result(found, format)
 
 
 @app.command()
@@ -140,19 +88,5 @@ def validate(
 
     Example: `hwnas space validate mobilenet_tiny largest`.
     """
-    from hwnas.core.records import dump
-    from hwnas.spaces.cost import op_macs, op_params
-    from hwnas.spaces.load import build_space, read_arch
-    from hwnas.spaces.lowering import lower
-
-    space = build_space(name, assignments(settings or ()), num_classes=num_classes)
-    member = read_arch(space, arch)
-    ops = lower(space, member).ops
-    if format is Format.table:
-        emit(
-            [{"op": str(op), "macs": op_macs(op), "params": op_params(op)} for op in ops],
-            format=format,
-            title=f"{space.id} {member.key}",
-        )
-    else:
-        emit([dump(op, versioned=False) for op in ops], format=format, arch=member.to_json())
+    changes = assignments(settings or ())
+    show_result(hwnas.space_validate(name, arch, settings=changes, num_classes=num_classes), format)

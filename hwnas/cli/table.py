@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from hwnas.cli.options import DryRunOption, FormatOption, SpaceSettings
+import hwnas
+from hwnas.cli.options import ClassesOption, DryRunOption, FormatOption, SpaceSettings
 from hwnas.cli.output import Format, emit, progress_for
 from hwnas.cli.profile import (
-    ClassesOption,
     DeviceArgument,
     ProfileSettings,
     ResolutionsOption,
     SeedOption,
     SpaceOption,
-    resolve,
-    save_table,
-    show_table,
 )
+from hwnas.cli.scatter import scatter
+from hwnas.cli.shared import show as show_result
+from hwnas.cli.shared import show_table, sizes
+from hwnas.core.config import assignments
 
 __all__ = ["register"]
 
@@ -42,45 +45,17 @@ def list_tables(
     format: FormatOption = Format.table,
 ) -> None:
     """Shipped tables, and those of a run folder. Example: `hwnas table list --format json`."""
-    from hwnas.core.resources import resource
-    from hwnas.latency.table import LatencyTable
-
-    folders = [resource("latency_tables"), *([run / "tables"] if run is not None else [])]
-    rows = []
-    for path in (path for folder in folders for path in sorted(folder.glob("*.json"))):
-        table = LatencyTable.load(path)
-        rows.append(
-            {
-                "table": str(path) if run is not None and run in path.parents else path.stem,
-                "device": table.device.name,
-                "runtime": table.device.runtime,
-                "precision": table.device.precision,
-                "n_ops": len(table.rows),
-                "spaces": ", ".join(sorted(table.corrections)),
-                "source": table.source,
-            }
-        )
-    emit(rows, format=format)
+    show_result(hwnas.table_list(run=run), format)
 
 
 @app.command()
 def show(table: TableArgument, format: FormatOption = Format.table) -> None:
     """What a table is of, which spaces it serves, and how good its estimates are."""
-    import logging
-    import sys
-    from math import isfinite
-
-    from hwnas.cli.scatter import scatter
-    from hwnas.latency.shipped import latency_table
-    from hwnas.measure.tables import served_spaces
-
-    found = latency_table(table)
-    served = served_spaces(found)
-    for row in served:
-        row["interval"] = [end if isfinite(end) else None for end in row["interval"]]
-    show_table(found, format, serves=served)
+    found = hwnas.latency_table(table)
+    shown = hwnas.table_show(found)
+    show_result(shown, format)
     if format is Format.table:
-        if served:
+        if served := shown.facts["serves"]:
             title = "serves, with any number of classes"
             emit(list(map(_served_row, served)), format=format, title=title)
         else:
@@ -122,18 +97,15 @@ def estimate(
     Example: `hwnas table estimate amd-epyc-2vcpu-mobilenet_v3 --space mobilenet_v3
     --resolutions 160 --num-classes 10`.
     """
-    from hwnas.core.config import assignments
-    from hwnas.latency.shipped import latency_table
-    from hwnas.spaces.load import build_space, read_arch
-
-    given = [*(settings or ()), *([f"resolutions=[{resolutions}]"] if resolutions else ())]
-    built = build_space(space, assignments(given), num_classes=num_classes)
-    names = arch or ["smallest", "largest"]
-    found = latency_table(table).estimate(built, [read_arch(built, name) for name in names])
-    high = [end if end < float("inf") else None for end in found.high.tolist()]
-    columns = zip(names, found.ms.tolist(), found.low.tolist(), high, strict=True)
-    rows = [{"arch": a, "ms": ms, "low": low, "high": top} for a, ms, low, top in columns]
-    emit(rows, format=format, title=built.id, space=built.id, correction=found.correction)
+    found = hwnas.table_estimate(
+        table,
+        space=space,
+        arch=arch or (),
+        resolutions=sizes(resolutions),
+        settings=assignments(settings or ()),
+        num_classes=num_classes,
+    )
+    show_result(found, format)
 
 
 @app.command()
@@ -151,15 +123,8 @@ def validate(
     format: FormatOption = Format.table,
 ) -> None:
     """Exit 3 if a table's forecasts of unseen networks miss a bound."""
-    from hwnas.core.errors import CheckFailed
-    from hwnas.latency.shipped import latency_table
-    from hwnas.measure.tables import missed_bounds
-
-    found = latency_table(table)
-    show_table(found, format)
-    missed = missed_bounds(found, max_mape=max_mape, max_p95=max_p95, min_tau=min_tau)
-    if missed:
-        raise CheckFailed("forecasts miss the bound", found=missed, where=table)
+    show_table(hwnas.latency_table(table), format)
+    hwnas.table_validate(table, max_mape=max_mape, max_p95=max_p95, min_tau=min_tau)
 
 
 @app.command()
@@ -169,12 +134,7 @@ def fit(
     format: FormatOption = Format.table,
 ) -> None:
     """Rebuild a run's table from its stored samples; nothing is timed anew."""
-    from hwnas.core.progress import silent
-    from hwnas.pipeline.project import open_project
-    from hwnas.pipeline.stages.profile import refit
-
-    with open_project(run, progress_for=progress_for, command="hwnas table fit") as project:
-        show_table(refit(project, device, silent), format)
+    show_table(hwnas.table_fit(run, device=device, progress=progress_for), format)
 
 
 @app.command()
@@ -191,23 +151,13 @@ def convert(
 
     For example ProxylessNAS's Pixel 1 table: `table convert pixel1 pixel_trim.yaml --out FILE`.
     """
-    from hwnas.measure.published.convert import convert as read_published
-
-    save_table(read_published(source, path, device), out, format)
+    show_table(hwnas.table_convert(source, path, out=out, device=device), format, path=out)
 
 
 @app.command()
 def diff(first: TableArgument, second: TableArgument, format: FormatOption = Format.table) -> None:
     """How two tables relate on the operators that both have."""
-    from hwnas.latency.shipped import latency_table
-    from hwnas.measure.tables import compare_tables
-
-    relation = compare_tables(latency_table(first), latency_table(second))
-    if format is Format.json:
-        emit([relation], format=format)
-        return
-    shown = {**relation, "most_changed": "\n".join(relation["most_changed"])}
-    emit([{"of B to A": k, "value": v} for k, v in shown.items()], format=format)
+    show_result(hwnas.table_diff(first, second), format)
 
 
 @app.command()
@@ -220,12 +170,7 @@ def merge(
 
     Refused unless device, precision, batch, threads, runtime version and protocol are equal.
     """
-    from functools import reduce
-
-    from hwnas.latency.shipped import latency_table
-    from hwnas.latency.table import LatencyTable
-
-    save_table(reduce(LatencyTable.merge, map(latency_table, tables)), out, format)
+    show_table(hwnas.table_merge(tables, out=out), format, path=out)
 
 
 @app.command()
@@ -250,27 +195,33 @@ def transfer(
 
     Which networks are timed is chosen by the known tables; `--dry-run` shows them.
     """
-    from hwnas.latency.shipped import latency_table
-    from hwnas.measure.transfer import networks_to_time, transfer_table
-
-    built, spec, knobs, transport = resolve(
-        device, space, resolutions, settings, num_classes, profile_settings
-    )
-    tables = [latency_table(name) for name in known]
     if dry_run:
-        nets = networks_to_time(tables, built, n=n, seed=seed)
-        rows = [{"network": i, "codes": ",".join(map(str, net))} for i, net in enumerate(nets)]
-        emit(rows, format=format)
+        from hwnas.api.table import transfer_plan
+
+        planned = transfer_plan(
+            device,
+            known=known,
+            space=space,
+            resolutions=sizes(resolutions),
+            settings=assignments(settings or ()),
+            num_classes=num_classes,
+            profile_settings=assignments(profile_settings or ()),
+            n=n,
+            seed=seed,
+        )
+        show_result(planned, format)
         return
-    made = transfer_table(
-        tables,
-        built,
-        spec,
-        out.with_suffix(".samples"),
-        knobs,
+    made = hwnas.table_transfer(
+        device,
+        known=known,
+        out=out,
+        space=space,
+        resolutions=sizes(resolutions),
+        settings=assignments(settings or ()),
+        num_classes=num_classes,
+        profile_settings=assignments(profile_settings or ()),
         n=n,
         seed=seed,
-        progress=progress_for(f"time {spec.name}"),
-        transport=transport,
+        progress=progress_for,
     )
-    save_table(made, out, format)
+    show_table(made, format, path=out)

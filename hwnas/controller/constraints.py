@@ -150,7 +150,7 @@ def _lowest(
     smallest = space.codes([space.smallest()])
     if stop(smallest):
         return smallest
-    random = space.sample(rng(seed, "search/reach"), N_RANDOM)
+    random = space.sample(N_RANDOM, rng=rng(seed, "search/reach"))
     starts = np.concatenate([smallest, random[np.argsort(objective(random))[:N_STARTS]]])
     found = []
     for start in starts:

@@ -124,7 +124,7 @@ class Scorer:
         """
         if self._predict is not None:
             return
-        self.rows(self._space.sample(rng(self._seed, "search/initial"), 200 * n))
+        self.rows(self._space.sample(200 * n, rng=rng(self._seed, "search/initial")))
         n_feasible = int(self._archive.column("feasible").sum())
         if n_feasible < MIN_LABELS:
             raise UserError(
@@ -201,5 +201,5 @@ class Scorer:
 
     def _set_scale(self) -> None:
         """Mean and spread of the forecasts of uniform archs: the zero and unit of rewards."""
-        mean, _ = self._forecast(self._space.sample(rng(self._seed, "search/scale"), N_SCALE))
+        mean, _ = self._forecast(self._space.sample(N_SCALE, rng=rng(self._seed, "search/scale")))
         self._center, self._spread = float(mean.mean()), float(mean.std()) or 1.0

@@ -106,7 +106,7 @@ def working_settings(
 
 def _values_to_drop(table: LatencyTable, space: SearchSpace) -> set[tuple[int, int]]:
     """(column, code) of values that bring missing operators."""
-    codes = space.sample(rng(0, "latency/coverage"), N_ARCHS)
+    codes = space.sample(N_ARCHS, rng=rng(0, "latency/coverage"))
     is_missing = np.array(
         [op not in table.rows and not is_classifier(op) for op in enumerate_ops(space)] + [False]
     )  # the last one: absent

@@ -107,7 +107,7 @@ class TableEstimator:
         Raises:
             UserError: archs that are not members of the space.
         """
-        codes = _codes(self.space, archs)
+        codes = self.space.as_codes(archs)
         ms = self.latency_ms(codes)
         if not self.table.corrections:
             return Estimate(ms, np.zeros(len(ms)), np.full(len(ms), np.inf), None)
@@ -154,26 +154,3 @@ class TableEstimator:
             p95_factor=max(correction.p95_factor for correction in known.values()),
             validation=replace(worst.validation, nets=()),
         )
-
-
-def _codes(space: SearchSpace, archs: Codes | Sequence[Arch]) -> Codes:
-    """Codes [n, d] that the space allows."""
-    if not isinstance(archs, np.ndarray):
-        return space.codes([space.check(arch) for arch in archs])
-    if archs.ndim != 2 or archs.shape[1] != len(space.choices) or archs.dtype.kind not in "iu":
-        raise UserError(
-            "not codes of archs",
-            expected=f"integers [n, {len(space.choices)}], or a list of Arch",
-            found=f"{archs.dtype} {list(archs.shape)}",
-            where=space.id,
-        )
-    codes = archs.astype(np.int16)
-    valid = (codes == archs).all(axis=1) & space.validate(space.normalise(codes))
-    if not valid.all():
-        raise UserError(
-            "archs that the space does not allow",
-            expected="rows for which SearchSpace.validate is true",
-            found=f"{(~valid).sum()} of {len(archs)}, the first at row {int(valid.argmin())}",
-            where=space.id,
-        )
-    return codes

@@ -26,7 +26,7 @@ def validation_nets(space: SearchSpace, n: int, *, seed: int) -> Codes:
     pool = np.concatenate(
         [
             ends,
-            space.sample(generator, 50 * n),
+            space.sample(50 * n, rng=generator),
             # uniform draws hardly ever come near the ends
             *(space.mutate(np.repeat(end[None], 25 * n, axis=0), generator, 0.3) for end in ends),
         ]

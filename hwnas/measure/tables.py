@@ -76,7 +76,7 @@ def served_spaces(table: LatencyTable) -> list[dict[str, Any]]:
         if found is None:
             continue
         settings, space = found
-        priced = table.estimate(space, space.sample(rng(0, "tables/served"), N_SAMPLED))
+        priced = table.estimate(space, space.sample(N_SAMPLED, rng=rng(0, "tables/served")))
         half = priced.high / priced.ms - 1
         rows.append(
             {

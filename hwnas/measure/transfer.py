@@ -120,7 +120,7 @@ def _candidates(known: Sequence[LatencyTable], space: SearchSpace, seed: int) ->
     if not known:
         raise UserError("no table to transfer from", expected="one or more")
     ends = space.codes([space.smallest(), space.largest()])
-    sampled = space.sample(rng(seed, "transfer/candidates"), N_CANDIDATES)
+    sampled = space.sample(N_CANDIDATES, rng=rng(seed, "transfer/candidates"))
     codes = np.unique(np.concatenate([ends, sampled]), axis=0)
     ops = enumerate_ops(space)
     counts = op_counts(space, codes)

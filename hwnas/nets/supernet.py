@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,8 +22,10 @@ from hwnas.nets.elastic import (
     global_mean,
 )
 from hwnas.nets.hypernet import HyperNet
+from hwnas.nets.images import resize
 from hwnas.nets.sharing import Node, Site, plan, shared_shapes
 from hwnas.spaces.arch import Arch
+from hwnas.spaces.lowering import resolution
 from hwnas.spaces.ops import Layer, OpSpec
 from hwnas.spaces.space import SearchSpace
 
@@ -91,6 +95,36 @@ class Supernet(nn.Module):
                 parent.add_module(container, nn.Module())
             parent = parent.get_submodule(container)
         parent.add_module(name, module)
+
+    def extract(
+        self,
+        arch: Arch | Sequence[int] | NDArray[np.integer],
+        *,
+        recalibrate_on: Iterable[Tensor | Sequence[Tensor]] | None = None,
+    ) -> nn.Module:
+        """The static network of `arch` with a copy of its weights.
+
+        Args:
+            arch: also a row of codes.
+            recalibrate_on: batches of training images, [B, C, px, px] of any px, or (images,
+                labels). With them the network is in eval mode, with BN statistics of its own;
+                without them it is in training mode, and not fit to be evaluated.
+
+        Raises:
+            UserError: the arch is not a member of the space, or there are no batches.
+        """
+        from hwnas.nets.bn import recalibrate
+        from hwnas.nets.extract import extract
+
+        member = arch
+        if not isinstance(member, Arch):
+            member = self.space.arch(self.space.as_codes(np.asarray([member]))[0])
+        network = extract(self, member)
+        if recalibrate_on is None:
+            return network
+        px = resolution(self.space, member)
+        images = (b if isinstance(b, Tensor) else b[0] for b in recalibrate_on)
+        return recalibrate(network, (resize(batch, px) for batch in images))
 
     def plan(self, arch: Arch) -> tuple[Node, ...]:
         """The operators of `arch`, and the paths of their weights.

@@ -130,7 +130,7 @@ class DistilledPredictor:
         half = self._config.n_archs // 2
         near = codes[stream.integers(len(codes), size=half)]
         near = everything.mutate(near, stream, probability=FAR)
-        return np.concatenate([codes, near, everything.sample(stream, half)])
+        return np.concatenate([codes, near, everything.sample(half, rng=stream)])
 
 
 def _shapes(space: SearchSpace, width: int) -> dict[str, tuple[int, ...]]:

@@ -160,7 +160,7 @@ def _choice_scale(space: SearchSpace) -> tuple[FloatArray, FloatArray]:
 
 
 def _typical(space: SearchSpace) -> Codes:
-    return space.sample(rng(0, "predictor/scale"), SCALE_ARCHS)
+    return space.sample(SCALE_ARCHS, rng=rng(0, "predictor/scale"))
 
 
 def _summary(space: SearchSpace, slots: NDArray[np.int32], edges: Edges) -> FloatArray:

@@ -58,7 +58,9 @@ class Evolution:
         stream = rng(self._seed, "search/evolution", self._generation)
         if len(self._codes) < self._config.population:
             is_front = self._config.survival == "front"
-            return _spread(self._space, stream, n) if is_front else self._space.sample(stream, n)
+            return (
+                _spread(self._space, stream, n) if is_front else self._space.sample(n, rng=stream)
+            )
         mothers, fathers = self._parents(stream, n), self._parents(stream, n)
         mixed = self._space.crossover(mothers, fathers, stream)
         is_mixed = stream.random((n, 1)) < self._config.crossover

@@ -118,7 +118,7 @@ class Exact:
                     rows.append(base.copy())
                     rows[-1][columns] = combination
         stream = rng(self._seed, "search/exact/check", self._context)
-        checks = self._space.sample(stream, self._config.n_checks)
+        checks = self._space.sample(self._config.n_checks, rng=stream)
         checks[:, self._outer] = self._contexts[self._context]
         return self._space.normalise(np.concatenate([np.stack(rows), checks]))
 

@@ -55,7 +55,7 @@ class RandomSearch:
         return np.concatenate(batches)
 
     def _unseen(self, stream: np.random.Generator, n_draws: int, limit: int) -> Codes:
-        codes = self._space.sample(stream, n_draws)
+        codes = self._space.sample(n_draws, rng=stream)
         fresh: list[int] = []
         for row, key in enumerate(self._space.keys(codes)):
             if len(fresh) < limit and key not in self._seen:

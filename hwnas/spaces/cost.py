@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.core.errors import UserError
 from hwnas.spaces.index import enumerate_ops, op_max, op_sum
 from hwnas.spaces.memory import graph_peaks, op_peak_values
 from hwnas.spaces.ops import Layer, OpSpec, layers
@@ -87,7 +88,14 @@ def _table(space: SearchSpace, metric: AnalyticMetric, precision: Precision) -> 
 def cost(
     space: SearchSpace, codes: Codes, metric: AnalyticMetric, *, precision: Precision = "fp32"
 ) -> NDArray[np.int64]:
-    """int64 [n]: one analytic cost of every row of `codes`; `precision` matters to bytes alone."""
+    """int64 [n]: one analytic cost of every row of `codes`; `precision` matters to bytes alone.
+
+    Raises:
+        UserError: no such metric or precision.
+    """
+    for given, known in ((metric, get_args(AnalyticMetric)), (precision, get_args(Precision))):
+        if given not in known:
+            raise UserError("no such cost", expected=f"one of {', '.join(known)}", found=given)
     if metric != "peak_memory_bytes":
         return op_sum(space, codes, _table(space, metric, precision))
     if space.macro.is_chain:  # one value at a time is handed on, hence one operator has the peak

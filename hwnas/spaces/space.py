@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,12 @@ from hwnas.core.errors import UserError
 from hwnas.core.records import sparse
 from hwnas.core.store import content_hash
 from hwnas.spaces.arch import Arch
+from hwnas.spaces.checks import check_member, checked_codes, one_generator
 from hwnas.spaces.choice import Choice, Value, check_allowed, check_choices
 from hwnas.spaces.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from hwnas.spaces.cost import AnalyticMetric, Precision
 
 __all__ = ["Codes", "SearchSpace"]
 
@@ -81,26 +85,7 @@ class SearchSpace:
             UserError: it belongs to another space, or a code is out of range, disallowed, or set
                 where its choice is inactive; names the choice.
         """
-        if arch.space != self.id:
-            raise UserError("arch of another space", expected=self.id, found=arch.space)
-        if len(arch.codes) != len(self.choices):
-            raise UserError(
-                "arch has the wrong number of codes",
-                expected=len(self.choices),
-                found=len(arch.codes),
-                where=self.id,
-            )
-        active = self.active(np.asarray(arch.codes, dtype=np.int64)[None])[0]
-        for code, choice, allowed, is_active in zip(
-            arch.codes, self.choices, self.allowed, active, strict=True
-        ):
-            if code not in (allowed if is_active else (0,)):
-                raise UserError(
-                    f"arch has an invalid code for {choice.name}",
-                    expected=f"one of {allowed}" if is_active else "0 (the choice is inactive)",
-                    found=code,
-                    where=self.id,
-                )
+        check_member(self, arch)
         return arch
 
     def largest(self) -> Arch:
@@ -127,6 +112,16 @@ class SearchSpace:
         return np.asarray([arch.codes for arch in archs], dtype=np.int16).reshape(
             -1, len(self.choices)
         )
+
+    def as_codes(self, archs: NDArray[Any] | Sequence[Arch]) -> Codes:
+        """int16 [n, d]: canonical codes of archs, or of rows of codes that come from outside.
+
+        Raises:
+            UserError: something that is not an arch of the space.
+        """
+        if not isinstance(archs, np.ndarray):
+            return self.codes([self.check(arch) for arch in archs])
+        return self.normalise(checked_codes(self, archs))
 
     def keys(self, codes: Codes) -> list[bytes]:
         """One hashable value per row, equal exactly where the rows are equal."""
@@ -178,9 +173,15 @@ class SearchSpace:
             valid &= np.where(active[:, column], np.isin(chosen, allowed), chosen == 0)
         return valid
 
-    def sample(self, rng: np.random.Generator, n: int) -> Codes:
-        """n archs, every choice uniform and independent (as OFA 1908.09791 samples): [n, d]."""
-        return self.normalise(self._draw(rng, n))
+    def sample(
+        self, n: int, *, seed: int | None = None, rng: np.random.Generator | None = None
+    ) -> Codes:
+        """n archs, every choice uniform and independent (as OFA 1908.09791 samples): [n, d].
+
+        Raises:
+            UserError: not exactly one of `seed` and a generator is given.
+        """
+        return self.normalise(self._draw(one_generator(seed, rng), n))
 
     def mutate(self, codes: Codes, rng: np.random.Generator, probability: float = 0.1) -> Codes:
         """Redraw every choice with `probability`; at least one per row is redrawn."""
@@ -221,6 +222,32 @@ class SearchSpace:
         return np.stack([part.argmax(axis=1) for part in parts], axis=1).astype(np.int16)
 
     # --- the space as a whole -----------------------------------------------------------------
+
+    def cost(
+        self,
+        archs: Codes | Sequence[Arch],
+        metric: AnalyticMetric,
+        *,
+        precision: Precision = "fp32",
+    ) -> NDArray[np.int64]:
+        """int64 [n]: `macs`, `params`, `weight_bytes` or `peak_memory_bytes` of codes or archs.
+
+        Raises:
+            UserError: an unknown metric, or an arch that the space does not allow.
+        """
+        from hwnas.spaces.cost import cost
+
+        return cost(self, self.as_codes(archs), metric, precision=precision)
+
+    def __str__(self) -> str:
+        from hwnas.spaces.drawing import summary
+
+        return summary(self)
+
+    def _repr_html_(self) -> str:
+        from hwnas.spaces.drawing import draw_space
+
+        return draw_space(self)
 
     def size(self) -> int:
         """Exact number of distinct archs (choices form a forest; inactive ones count once)."""

@@ -32,7 +32,13 @@ from hwnas.reporting.html import write_report
 from hwnas.spaces.lowering import lower
 from hwnas.studies.rank_analysis import analyze_run
 
-__all__ = ["write_run_report"]
+__all__ = [
+    "forecast_data",
+    "front_data",
+    "prediction_data",
+    "training_data",
+    "write_run_report",
+]
 
 N_BIASES = 8  # rows of the report's table
 
@@ -52,11 +58,11 @@ def write_run_report(project: Project) -> Path:
         ReportData(
             title=f"{project.config.name}: {name}",
             table=_table(project) if verified else (),
-            front=_front(project) if f"search/{name}" in done else None,
-            forecast=_forecast(project) if f"profile/{_device(project)}" in done else None,
-            prediction=_prediction(project) if "predictor" in done else None,
+            front=front_data(project) if f"search/{name}" in done else None,
+            forecast=forecast_data(project) if f"profile/{_device(project)}" in done else None,
+            prediction=prediction_data(project) if "predictor" in done else None,
             trust=_trust(project) if "predictor" in done else None,
-            training=_training(project),
+            training=training_data(project),
             winner=_drawing(project) if f"finetune/{name}" in done else None,
             winners=_winners(project) if f"search/{name}" in done else None,
             truths=_truths(project) if f"finetune/{name}" in done else (),
@@ -104,7 +110,7 @@ def _table(project: Project) -> tuple[NetRow, ...]:
     )
 
 
-def _front(project: Project) -> Front:
+def front_data(project: Project) -> Front:
     """Evaluated archs by forecast latency and supernet accuracy on the validation split."""
     device = _device(project)
     estimator, scorer = project.estimator(device), evaluator(project)
@@ -141,7 +147,8 @@ def _by_latency(point: Point) -> float:
     return point.latency_ms
 
 
-def _forecast(project: Project) -> Forecast | None:
+def forecast_data(project: Project) -> Forecast | None:
+    """Estimates and timings of the whole networks of the first device's table, if it has some."""
     device = _device(project)
     correction = project.files.read_table(device).corrections.get(project.space.id)
     if correction is None:
@@ -161,7 +168,8 @@ def _forecast(project: Project) -> Forecast | None:
     )
 
 
-def _prediction(project: Project) -> Prediction:
+def prediction_data(project: Project) -> Prediction:
+    """The predictor on held-out subnets."""
     report = project.files.predictor_report.read()
     return Prediction(
         predictor=project.config.predictor.name,
@@ -175,7 +183,8 @@ def _prediction(project: Project) -> Prediction:
     )
 
 
-def _training(project: Project) -> Training | None:
+def training_data(project: Project) -> Training | None:
+    """Curves of the supernet's training; None before the first point."""
     rows = project.run.metrics("train")
     if not rows:
         return None

@@ -45,7 +45,7 @@ class PredictorSuite(Suite):
     def labelled(self) -> Labelled:
         """Archs with an additive score: every value of every choice has its own random worth."""
         stream = rng(0, "test/additive")
-        codes = tiny_space().sample(stream, N_FIT + N_TEST)
+        codes = tiny_space().sample(N_FIT + N_TEST, rng=stream)
         one_hot = tiny_space().encode(codes)
         scores = one_hot @ stream.normal(size=one_hot.shape[1])
         return codes, 0.7 + 0.05 * (scores - scores.mean()) / scores.std()

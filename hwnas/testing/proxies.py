@@ -33,7 +33,7 @@ class ProxySuite(Suite):
     @pytest.fixture
     def codes(self, space: SearchSpace) -> Codes:
         """Four archs."""
-        return space.sample(rng(0, "test"), 4)
+        return space.sample(4, rng=rng(0, "test"))
 
     def _build(
         self, variant: Any, config: Any, space: SearchSpace, images: Any = None, seed: int = 0

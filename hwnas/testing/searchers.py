@@ -33,7 +33,7 @@ def separable(space: SearchSpace, codes: Codes, seed: int = 0) -> FloatArray:
         columns = np.arange(codes.shape[1])
         return np.asarray((weights[columns, codes] * space.active(codes)).sum(axis=1))
 
-    reference = raw(space.sample(np.random.default_rng(1), 2000))
+    reference = raw(space.sample(2000, rng=np.random.default_rng(1)))
     return np.asarray((raw(codes) - reference.mean()) / reference.std())
 
 
@@ -66,7 +66,7 @@ class SearcherSuite(Suite):
         """Archs of the full space are not all archs of the restricted one."""
         space = tiny_space().restrict(kept)
         if kept:
-            assert not space.validate(tiny_space().sample(np.random.default_rng(0), 50)).all()
+            assert not space.validate(tiny_space().sample(50, rng=np.random.default_rng(0))).all()
         for codes in play(_build(variant, config, space), space, [64] * 12):
             assert codes.dtype == np.int16
             assert space.validate(codes).all()

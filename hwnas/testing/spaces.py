@@ -62,7 +62,7 @@ _shaken = lru_cache(maxsize=1)(shaken)  # several tests of one space
 
 def _some_archs(space: SearchSpace, n: int) -> list[Arch]:
     ends = [space.largest(), space.smallest()]
-    return [*ends, *map(space.arch, space.sample(rng(0, "archs"), n - 2))]
+    return [*ends, *map(space.arch, space.sample(n - 2, rng=rng(0, "archs")))]
 
 
 def _images(space: SearchSpace, arch: Arch, n: int) -> torch.Tensor:
@@ -104,7 +104,7 @@ class SpaceSuite(Suite):
 
     def test_operators_are_closed(self, space: SearchSpace) -> None:
         """Samples, mutants and children of archs are archs."""
-        codes = space.sample(rng(0, "closed"), 400)
+        codes = space.sample(400, rng=rng(0, "closed"))
         assert space.validate(codes).all()
         assert space.validate(space.mutate(codes, rng(1, "closed"), 0.3)).all()
         assert space.validate(space.crossover(codes[:200], codes[200:], rng(2, "c"))).all()
@@ -114,7 +114,7 @@ class SpaceSuite(Suite):
 
     def test_encode_and_decode_are_inverse(self, space: SearchSpace) -> None:
         """One-hot codes of active choices."""
-        codes = space.sample(rng(3, "encode"), 300)
+        codes = space.sample(300, rng=rng(3, "encode"))
         encoded = space.encode(codes)
         assert (space.decode(encoded) == codes).all()
         assert (encoded.sum(axis=1) == space.active(codes).sum(axis=1)).all()
@@ -130,14 +130,14 @@ class SpaceSuite(Suite):
                 break
             kept[choice.name] = choice.values
         narrowed = space.restrict(kept)
-        drawn = {narrowed.arch(row) for row in narrowed.sample(random, 4000)}
+        drawn = {narrowed.arch(row) for row in narrowed.sample(4000, rng=random)}
         assert len(drawn) == narrowed.size()
 
     def test_the_index_equals_lower(self, space: SearchSpace) -> None:
         """Operators by table lookup are those of `lower()`, in order."""
         ops = enumerate_ops(space)
         assert len(set(ops)) == len(ops)
-        codes = space.sample(rng(5, "index"), 1000)
+        codes = space.sample(1000, rng=rng(5, "index"))
         for row, index in zip(codes, op_index(space, codes), strict=True):
             assert tuple(ops[i] for i in index if i >= 0) == lower(space, space.arch(row)).ops
 
@@ -161,7 +161,7 @@ class SpaceSuite(Suite):
 
     def test_costs_of_arrays_are_sums_over_lower(self, space: SearchSpace) -> None:
         """MACs, parameters, bytes in every precision, and any price per operator."""
-        codes = space.sample(rng(6, "cost"), 40)
+        codes = space.sample(40, rng=rng(6, "cost"))
         archs = [lower(space, space.arch(row)) for row in codes]
         for metric, of_op in ANALYTIC.items():
             expected = [sum(map(of_op, ops)) for ops in archs]
@@ -180,7 +180,7 @@ class SpaceSuite(Suite):
         names = slot_names(space)
         assert len(set(names)) == len(names)
         per_slot = slot_ops(space)
-        for row in space.sample(rng(8, "slots"), 50):
+        for row in space.sample(50, rng=rng(8, "slots")):
             codes = (0, *space.arch(row).codes[1:])  # at the smallest resolution, as `slot_ops`
             slots = space.macro.lower_slots(codes)
             assert len(slots) == len(names) == len(per_slot)
@@ -191,7 +191,7 @@ class SpaceSuite(Suite):
         """In a chain, an operator reads what the one before it writes."""
         if not space.macro.is_chain:
             pytest.skip("not a chain")
-        for row in space.sample(rng(9, "chain"), 50):
+        for row in space.sample(50, rng=rng(9, "chain")):
             arch = space.arch(row)
             ops = lower(space, arch).ops
             assert ops[0].in_hw == resolution(space, arch)
@@ -218,7 +218,7 @@ class SpaceSuite(Suite):
         self, space: SearchSpace
     ) -> None:
         """Sources come before their readers; a chain's edges join neighbours."""
-        for row in space.sample(rng(11, "graph"), 30):
+        for row in space.sample(30, rng=rng(11, "graph")):
             arch = space.arch(row)
             nodes, edges = graph(space, arch)
             assert all(source < reader < len(nodes) for source, reader in edges)

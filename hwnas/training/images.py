@@ -6,20 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
+from hwnas.nets.images import resize
+
 __all__ = ["normalise", "resize"]
-
-
-def resize(x: torch.Tensor, px: int) -> torch.Tensor:
-    """Square images [B, C, H, H] to [B, C, px, px], bilinear with antialiasing.
-
-    Pixels of that size already are not touched. The result is channels_last, without which
-    depthwise convolutions train several times slower on CPUs.
-    """
-    if x.shape[-2:] != (px, px):
-        x = torch.nn.functional.interpolate(
-            x, size=(px, px), mode="bilinear", align_corners=False, antialias=True
-        )
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def normalise(x: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:

@@ -52,7 +52,7 @@ class PairSampler:
 
     def _pair(self, step: int, slot: int) -> Pair:
         stream = rng(self.seed, "train/pair", step, slot)
-        first, rivals = self.space.sample(stream, 1), self.space.sample(stream, N_RIVALS)
+        first, rivals = self.space.sample(1, rng=stream), self.space.sample(N_RIVALS, rng=stream)
         distance = (rivals != first).sum(axis=1)
         far = np.flatnonzero(distance >= self.config.min_distance)
         if len(far) == 0:  # as far as there is

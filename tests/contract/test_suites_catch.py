@@ -97,7 +97,7 @@ def test_a_sampler_with_a_memory():
 
         def slots(self, step: int) -> list[Slot]:
             Counting.calls += 1
-            row = tiny_space().sample(np.random.default_rng(Counting.calls), 1)[0]
+            row = tiny_space().sample(1, rng=np.random.default_rng(Counting.calls))[0]
             return [Slot((tiny_space().arch(row),))]
 
     wrong = variant(sandwich, build=lambda config, context: Counting())
@@ -109,7 +109,7 @@ def test_a_sampler_with_a_memory():
 
 def test_a_proxy_that_draws_from_the_global_stream():
     wrong = variant(macs, build=lambda config, context: lambda codes: np.random.rand(len(codes)))
-    suite, codes = ProxySuite(), tiny_space().sample(np.random.default_rng(0), 4)
+    suite, codes = ProxySuite(), tiny_space().sample(4, rng=np.random.default_rng(0))
     with FAILS:
         suite.test_scores_are_finite_reproducible_and_of_each_arch_alone(
             wrong, macs.Config(), tiny_space(), codes
@@ -129,7 +129,7 @@ def test_a_predictor_that_predicts_the_mean():
             jitter = np.arange(len(codes)) % 7 * 1e-6
             return np.full(len(codes), self.mean) + jitter, np.full(len(codes), 0.05)
 
-    codes = tiny_space().sample(np.random.default_rng(0), 520)
+    codes = tiny_space().sample(520, rng=np.random.default_rng(0))
     scores = np.random.default_rng(1).normal(0.7, 0.05, 520)
     with FAILS:
         PredictorSuite().test_ranks_an_additive_truth_better_than_macs(Mean, (codes, scores))

@@ -155,7 +155,7 @@ def test_spaces_lower_as_before(name: str) -> None:
     archs = [
         space.largest(),
         space.smallest(),
-        *(space.arch(row) for row in space.sample(rng(0, "golden"), 16)),
+        *(space.arch(row) for row in space.sample(16, rng=rng(0, "golden"))),
     ]
     codes = space.codes(archs)
     assert codes.tolist() == known["codes"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import tarfile
 from itertools import takewhile
 from pathlib import Path
 
@@ -40,6 +42,34 @@ def test_a_smoke_block_runs(name: str, block: str, tmp_path: Path):
         text=True,
     )
     assert done.returncode == 0, f"{name}:\n{block}\n{done.stderr}"
+
+
+def python_blocks(path: Path) -> list[str]:
+    return re.findall(r"^```python run\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in DOCUMENTS if python_blocks(path)], ids=lambda path: path.name
+)
+def test_python_of_a_document_runs_from_top_to_bottom(path: Path, tmp_path: Path):
+    """One process per document. A small finished run stands in for `runs/quickstart`."""
+    with tarfile.open(ROOT / "tests" / "golden" / "runs" / "finished.tar.xz") as archive:
+        archive.extractall(tmp_path / "runs", filter="data")
+    (tmp_path / "runs" / "finished").rename(tmp_path / "runs" / "quickstart")
+    shutil.copy(tmp_path / "runs" / "quickstart" / "config.yaml", tmp_path / "quickstart")
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(python_blocks(path))],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_python_blocks_that_are_not_run_are_none_of_the_python_page():
+    text = (ROOT / "docs" / "python.md").read_text()
+    assert len(python_blocks(ROOT / "docs" / "python.md")) == text.count("```python") >= 10
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -44,7 +44,7 @@ class TestReader(ReaderSuite):
 
     @pytest.fixture
     def example(self, tmp_path, space):
-        archs = space.sample(np.random.default_rng(0), 8)
+        archs = space.sample(8, rng=np.random.default_rng(0))
         lines = ["-".join(map(str, row)) + f",{0.5 + i / 100}" for i, row in enumerate(archs)]
         path = tmp_path / "codes.csv"
         path.write_text("\\n".join(["codes,top1", *lines, ""]))

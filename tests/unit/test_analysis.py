@@ -62,7 +62,7 @@ def test_numbers_equal_their_definitions():
 
 def test_an_injected_bias_is_recovered_in_sign_and_order(tiny_space: SearchSpace):
     stream = rng(2, "bias")
-    codes = tiny_space.sample(stream, 800)
+    codes = tiny_space.sample(800, rng=stream)
     truth = stream.normal(size=800)
     names = [choice.name for choice in tiny_space.choices]
     injected = {("resolution", 1): 0.9, ("stage0.width", 2): -0.6, ("stage1.depth", 0): 0.3}
@@ -84,7 +84,7 @@ def test_an_injected_bias_is_recovered_in_sign_and_order(tiny_space: SearchSpace
 
 def test_a_bias_towards_large_networks_shows(tiny_space: SearchSpace):
     stream = rng(3, "macs")
-    codes = tiny_space.sample(stream, 500)
+    codes = tiny_space.sample(500, rng=stream)
     macs = cost(tiny_space, codes, "macs").astype(float)
     truth = stream.normal(size=500)
     towards = bias_report(tiny_space, codes, truth + macs / macs.std(), truth)
@@ -96,7 +96,7 @@ def test_a_bias_towards_large_networks_shows(tiny_space: SearchSpace):
 def test_a_bias_towards_slow_networks_shows_per_device(tiny_space: SearchSpace):
     """Two devices whose latencies are independent: the score pays for what one of them dislikes."""
     stream = rng(6, "latency")
-    codes = tiny_space.sample(stream, 500)
+    codes = tiny_space.sample(500, rng=stream)
     truth, slow, other = stream.normal(size=500), *stream.uniform(1, 9, size=(2, 500))
     scores = truth - np.log(slow)
     latencies = {"latency_ms@phone": slow, "latency_ms@board": other}
@@ -119,7 +119,7 @@ def test_the_verdict_follows_the_quality_of_the_signal():
 
 def test_reports_survive_json(tiny_space: SearchSpace):
     stream = rng(5, "json")
-    codes, truth = tiny_space.sample(stream, 60), stream.normal(size=60)
+    codes, truth = tiny_space.sample(60, rng=stream), stream.normal(size=60)
     for report in (
         rank_report(truth, truth, seed=0),
         bias_report(tiny_space, codes, truth, truth),

@@ -49,7 +49,7 @@ def test_too_few_repeats_are_refused():
 
 def scored(space: SearchSpace, bad: dict[str, int | float | str]) -> tuple[np.ndarray, np.ndarray]:
     """Random archs, and noise less a heavy fine for every value of `bad`."""
-    codes = space.sample(rng(1, "prune"), 2000)
+    codes = space.sample(2000, rng=rng(1, "prune"))
     scores = rng(4, "noise").normal(size=len(codes))
     active = space.active(codes)
     for column, choice in enumerate(space.choices):
@@ -77,7 +77,7 @@ def test_known_bad_values_are_what_goes(tiny_space: SearchSpace):
 
 
 def test_scores_that_know_nothing_prune_next_to_nothing(tiny_space: SearchSpace):
-    codes = tiny_space.sample(rng(2, "prune"), 2000)
+    codes = tiny_space.sample(2000, rng=rng(2, "prune"))
     noise = rng(3, "noise").normal(size=len(codes))
     pruning = prune_space(tiny_space, codes, noise, pruned_fraction=0.5)
     assert pruning.kept_of_well_scored >= 0.95

@@ -341,7 +341,7 @@ def joins(arch: Arch) -> bool:
 
 
 def test_the_network_of_a_cell_computes_what_torch_computes() -> None:
-    drawn = [CELLS.arch(row) for row in CELLS.sample(rng(0, "cells"), 12)]
+    drawn = [CELLS.arch(row) for row in CELLS.sample(12, rng=rng(0, "cells"))]
     archs = [arch for arch in (CELLS.largest(), *drawn) if joins(arch)]
     assert len(archs) > 9
     for arch in archs:
@@ -381,7 +381,7 @@ def test_operators_of_cells_have_micro_nets(op: OpSpec) -> None:
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_cells_have_a_form_in_every_precision(precision: Literal["fp16", "int8"]) -> None:
-    arch = CELLS.arch(CELLS.sample(rng(3, "cells"), 1)[0])
+    arch = CELLS.arch(CELLS.sample(1, rng=rng(3, "cells"))[0])
     assert joins(arch)
     whole = network(lower(CELLS, arch))
     model = to_precision(whole, precision)

@@ -24,7 +24,7 @@ def records(tmp_path_factory) -> Path:
     """80 cells whose accuracy is a line in their edges' operators, and a poor look at it."""
     space = build_space("nasbench201", num_classes=10)
     stream = rng(0, "test/comparing")
-    codes = np.unique(space.sample(stream, 120), axis=0)
+    codes = np.unique(space.sample(120, rng=stream), axis=0)
     codes = codes[stream.permutation(len(codes))[:80]]
     quality = codes[:, 1:].sum(axis=1) + 0.01 * stream.normal(size=80)
     lines = ["index,arch,cifar10_test_200ep,early"]

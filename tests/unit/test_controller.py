@@ -286,7 +286,7 @@ def test_every_reward_form_finds_a_good_feasible_winner(form: str, tmp_path: Pat
         FULL, make("policy_gradient", FULL), predict=predict, metrics=METRICS, config=config,
         seed=0, folder=tmp_path,
     )  # fmt: skip
-    uniform = FULL.sample(np.random.default_rng(0), 20_000)
+    uniform = FULL.sample(20_000, rng=np.random.default_rng(0))
     feasible = uniform[macs(uniform) <= result.limits["macs"]]
     assert result.winner.feasible
     assert result.winner.score > truth(feasible).max()

@@ -35,7 +35,7 @@ def fill(archive: Archive, codes: Codes) -> np.ndarray:
 
 def batches() -> list[Codes]:
     """Batches with repeats within and among them, past the first reservation of rows."""
-    base = SPACE.sample(np.random.default_rng(0), 3000)
+    base = SPACE.sample(3000, rng=np.random.default_rng(0))
     return [base[:1500], base[1000:2000], np.concatenate([base[2000:], base[2500:]])]
 
 

@@ -81,7 +81,7 @@ class Hidden:
     name = "macs"
 
     def __init__(self) -> None:
-        self.center = SPACE.sample(np.random.default_rng(7), 1)
+        self.center = SPACE.sample(1, rng=np.random.default_rng(7))
 
     def __call__(self, codes: Codes) -> FloatArray:
         return np.asarray(1.0 + (codes != self.center).sum(axis=1))

@@ -174,7 +174,7 @@ def test_no_more_nodes_than_timms_own_export(tmp_path: Path) -> None:
 def test_random_archs_of_every_space_export_and_agree(name: str, n: int, tmp_path: Path) -> None:
     """By default the shortest of some draws: exporting takes seconds that grow with the layers."""
     space = MOBILE_SPACES[name]
-    drawn = [space.arch(code) for code in space.sample(rng(n, "archs"), 32 if n == 3 else n)]
+    drawn = [space.arch(code) for code in space.sample(32 if n == 3 else n, rng=rng(n, "archs"))]
     for arch in sorted(drawn, key=lambda arch: len(lower(space, arch)))[:n]:
         px, channels = resolution(space, arch), space.macro.in_channels
         net = trained(build_subnet(space, arch))

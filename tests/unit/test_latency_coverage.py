@@ -75,7 +75,7 @@ def exactly(ms: float) -> Timing:
 def table_of(space: SearchSpace, *, seed: int = 0, noise: bool = True) -> LatencyTable:
     """The machine's table: rows are exact, the correction is fitted on networks."""
     stream = rng(seed, "coverage")
-    codes = space.sample(stream, N_NETS)
+    codes = space.sample(N_NETS, rng=stream)
     ms = noisy_ms(space, codes, stream) if noise else true_ms(space, codes)
     rows = {op: exactly(op_ms(op)) for op in enumerate_ops(space)}
     correction = fit_correction(rows, space, codes, [exactly(t) for t in ms], (ms, ms))
@@ -113,14 +113,14 @@ def test_a_correction_serves_every_space_that_it_covers(
 ):
     assert space.id != whole.id
     assert table.correction_for(space) == whole.id
-    assert table.estimate(space, space.sample(rng(0, "x"), 5)).correction == whole.id
+    assert table.estimate(space, space.sample(5, rng=rng(0, "x"))).correction == whole.id
 
 
 def test_the_estimate_is_that_of_the_corrected_rows(whole: SearchSpace):
     """Without noise the machine is known exactly, wherever no classifier has to be priced."""
     table = table_of(whole, noise=False)
     space = space_of(24)
-    codes = space.sample(rng(0, "exact"), 50)
+    codes = space.sample(50, rng=rng(0, "exact"))
     found = table.estimate(space, codes)
     np.testing.assert_allclose(found.ms, true_ms(space, codes), rtol=1e-4)
     other = space_of(24, classes=7)
@@ -167,7 +167,7 @@ def test_rows_of_both_without_a_correction_of_both_get_the_width_of_raw_sums():
     """Sums are a tenth and an overhead too low; the interval says how far they were off at most."""
     joint = space_of(16, 32)
     merged = table_of(space_of(16)).merge(table_of(space_of(32)))
-    codes = joint.sample(rng(0, "joint"), 200)
+    codes = joint.sample(200, rng=rng(0, "joint"))
     found = merged.estimate(joint, codes)
     assert found.correction is None
     sums = op_sum(joint, codes, np.array([op_ms(op) for op in enumerate_ops(joint)]))
@@ -182,7 +182,7 @@ def test_rows_of_both_without_a_correction_of_both_get_the_width_of_raw_sums():
 
 def test_a_table_that_saw_no_network_knows_no_interval(whole: SearchSpace, table: LatencyTable):
     never = replace(table, corrections={})
-    found = never.estimate(whole, whole.sample(rng(0, "never"), 5))
+    found = never.estimate(whole, whole.sample(5, rng=rng(0, "never")))
     assert found.correction is None
     assert (found.low == 0).all() and np.isinf(found.high).all() and np.isfinite(found.ms).all()
 
@@ -201,7 +201,7 @@ def test_intervals_of_sub_spaces_cover_nine_in_ten(space: SearchSpace, whole: Se
     for seed in range(8):
         table = table_of(whole, seed=seed)
         stream = rng(seed, "truth")
-        codes = space.sample(stream, 100)
+        codes = space.sample(100, rng=stream)
         wide = space_of(*space.macro.resolutions)  # with the classes that were timed
         lost = true_ms(wide, codes) - true_ms(space, codes)
         of_whole = codes.copy()  # noise is by size, hence by the whole space's ends
@@ -286,7 +286,7 @@ def test_a_restriction_is_priced_as_the_whole_space(
         for name in sorted(names)
     }
     narrow = whole.restrict(kept)
-    codes = narrow.sample(rng(0, "narrow"), 20)
+    codes = narrow.sample(20, rng=rng(0, "narrow"))
     same(table.estimate(narrow, codes), table.estimate(whole, codes))
 
 
@@ -294,7 +294,7 @@ PRICED = dict.fromkeys((100, 7), table_of(space_of(16, 24, 32)))
 
 
 def test_archs_may_come_as_objects(whole: SearchSpace, table: LatencyTable):
-    codes = whole.sample(rng(0, "objects"), 10)
+    codes = whole.sample(10, rng=rng(0, "objects"))
     same(table.estimate(whole, codes), table.estimate(whole, [whole.arch(row) for row in codes]))
     assert len(table.estimate(whole, []).ms) == 0
 
@@ -314,7 +314,7 @@ def test_what_is_no_arch_of_the_space_is_refused(
     bad, word: str, whole: SearchSpace, table: LatencyTable
 ):
     with pytest.raises(UserError, match=word):
-        table.estimate(whole, bad(whole.sample(rng(0, "bad"), 10)))
+        table.estimate(whole, bad(whole.sample(10, rng=rng(0, "bad"))))
 
 
 def test_archs_of_another_space_are_refused(whole: SearchSpace, table: LatencyTable):
@@ -327,7 +327,7 @@ def test_archs_of_another_space_are_refused(whole: SearchSpace, table: LatencyTa
 
 def message(table: LatencyTable, space: SearchSpace) -> str:
     with pytest.raises(UserError) as caught:
-        table.estimate(space, space.sample(rng(0, "message"), 1))
+        table.estimate(space, space.sample(1, rng=rng(0, "message")))
     return str(caught.value)
 
 
@@ -340,7 +340,7 @@ def test_kernels_that_work_are_named_together(whole: SearchSpace, table: Latency
     few = replace(table, rows={op: row for op, row in table.rows.items() if op.kernel != 5})
     assert "restrict the space to *.kernel=[3]" in message(few, whole)
     narrow = whole.restrict(working_values(few, whole) or {})
-    assert few.estimate(narrow, narrow.sample(rng(0, "few"), 5)).ms.min() > 0
+    assert few.estimate(narrow, narrow.sample(5, rng=rng(0, "few"))).ms.min() > 0
 
 
 def test_combinations_that_are_missing_are_narrowed_away(whole: SearchSpace, table: LatencyTable):
@@ -353,7 +353,7 @@ def test_combinations_that_are_missing_are_narrowed_away(whole: SearchSpace, tab
     values = working_values(few, whole)
     assert values
     narrow = whole.restrict(values)
-    assert few.estimate(narrow, narrow.sample(rng(0, "few"), 5)).ms.min() > 0
+    assert few.estimate(narrow, narrow.sample(5, rng=rng(0, "few"))).ms.min() > 0
 
 
 def test_settings_that_work_are_named_where_no_restriction_does(table: LatencyTable):
@@ -381,7 +381,7 @@ def test_the_name_of_the_documents_works():
     """As written in the README: 10 classes and one resolution of a table of 1000 and four."""
     table = latency_table("amd-epyc-2vcpu-mobilenet_v3")
     space = build_space("mobilenet_v3", {"resolutions": [160]}, num_classes=10)
-    codes = space.sample(rng(0, "readme"), 100)
+    codes = space.sample(100, rng=rng(0, "readme"))
     found = table.estimate(space, codes)
     assert found.correction == "mobilenet_v3-5bc92c13"
     assert (found.low < found.ms).all() and (found.ms < found.high).all()

@@ -18,7 +18,7 @@ N = 1000
 
 @pytest.fixture(scope="module")
 def codes(tiny_space: SearchSpace) -> Codes:
-    return tiny_space.sample(rng(0, "fitted"), N)
+    return tiny_space.sample(N, rng=rng(0, "fitted"))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_networks_are_forecast_as_if_rows_were_known(
     assert fit.mape < correction.validation.macs_line.mape / 3
     assert set(rows) == set(enumerate_ops(tiny_space))
     assert correction.n_fit == N and len(correction.validation.nets) == 60
-    fresh = tiny_space.sample(rng(1, "fitted"), 200)
+    fresh = tiny_space.sample(200, rng=rng(1, "fitted"))
     fresh_truth = op_counts(tiny_space, fresh) @ true_rows
     prices = np.array([rows[op].median_ms for op in enumerate_ops(tiny_space)])
     errors = np.abs(op_counts(tiny_space, fresh) @ prices / fresh_truth - 1)
@@ -55,7 +55,7 @@ def test_the_interval_is_that_of_unseen_networks(
     noisy = counts @ true_rows * np.exp(0.05 * rng(0, "noise").standard_normal(N))
     rows, correction = fit_table(tiny_space, codes, counts, noisy)
     prices = np.array([rows[op].median_ms for op in enumerate_ops(tiny_space)])
-    fresh = op_counts(tiny_space, tiny_space.sample(rng(2, "fitted"), 500))
+    fresh = op_counts(tiny_space, tiny_space.sample(500, rng=rng(2, "fitted")))
     truth = fresh @ true_rows * np.exp(0.05 * rng(2, "noise").standard_normal(500))
     covered = np.abs(truth / (fresh @ prices) - 1) <= correction.interval_fraction
     assert 0.85 <= covered.mean() <= 0.95

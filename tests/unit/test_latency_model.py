@@ -65,7 +65,7 @@ def table_of(space: SearchSpace, **changes: object) -> LatencyTable:
 def test_rows_of_a_network_add_up_to_its_ops_and_one_session(tiny_space: SearchSpace):
     """Half of each border's context is taken off either side: what is left over is one session."""
     rows = rows_of(tiny_space)
-    for codes in tiny_space.sample(rng(0, "rows"), 20):
+    for codes in tiny_space.sample(20, rng=rng(0, "rows")):
         ops = lower(tiny_space, tiny_space.arch(codes))
         whole = SESSION_MS + sum(true_ms(op) for op in ops)
         assert sum(rows[op].median_ms for op in ops) == pytest.approx(whole, rel=1e-6)
@@ -113,7 +113,7 @@ def fit(space: SearchSpace, codes: Codes, measured: np.ndarray) -> Correction:
 
 
 def test_a_line_is_recovered_exactly(tiny_space: SearchSpace):
-    codes = tiny_space.sample(rng(0, "line"), 30)
+    codes = tiny_space.sample(30, rng=rng(0, "line"))
     measured = 1.1 * sums(tiny_space, codes) + 0.02
     correction = fit(tiny_space, codes, measured)
     line = {"scale": 1.1, "overhead_ms": 0.02, "root_scale": 0.0}
@@ -133,7 +133,7 @@ def test_beside_every_forecast_is_what_op_counts_alone_give(tiny_space: SearchSp
     """As by a forest that is fitted here: on the other folds' networks, in logarithms."""
     from sklearn.ensemble import RandomForestRegressor
 
-    codes = tiny_space.sample(rng(0, "forest"), 30)
+    codes = tiny_space.sample(30, rng=rng(0, "forest"))
     measured = 1.1 * sums(tiny_space, codes) + 0.02
     forest = fit(tiny_space, codes, measured).validation.forest
     assert forest is not None
@@ -154,7 +154,7 @@ def test_beside_every_forecast_is_what_op_counts_alone_give(tiny_space: SearchSp
 def test_small_operators_may_cost_more_than_their_share(tiny_space: SearchSpace):
     """A price per op that grows as its square root beside its row, and savings common to all."""
     rows = rows_of(tiny_space)
-    codes = tiny_space.sample(rng(0, "root"), 30)
+    codes = tiny_space.sample(30, rng=rng(0, "root"))
     ops = [lower(tiny_space, tiny_space.arch(row)) for row in codes]
     roots = np.array([sum(np.sqrt(rows[op].median_ms) for op in net) for net in ops])
     measured = 1.1 * sums(tiny_space, codes) + 0.3 * roots - 0.05
@@ -167,7 +167,7 @@ def test_small_operators_may_cost_more_than_their_share(tiny_space: SearchSpace)
 
 
 def test_a_forecast_is_never_negative(tiny_space: SearchSpace):
-    codes = tiny_space.sample(rng(0, "positive"), 20)
+    codes = tiny_space.sample(20, rng=rng(0, "positive"))
     correction = replace(
         fit(tiny_space, codes, sums(tiny_space, codes)),
         coefficients={"scale": 1.0, "overhead_ms": -1e6},
@@ -179,7 +179,7 @@ def test_a_forecast_is_never_negative(tiny_space: SearchSpace):
 
 def test_no_operator_is_fitted_to_save_time(tiny_space: SearchSpace):
     """Latency that falls as the sum rises: better a flat forecast than one that rewards work."""
-    codes = tiny_space.sample(rng(0, "negative"), 20)
+    codes = tiny_space.sample(20, rng=rng(0, "negative"))
     line = sums(tiny_space, codes)
     correction = fit(tiny_space, codes, 2 * line.max() - line)
     assert correction.coefficients["scale"] == correction.coefficients["root_scale"] == 0
@@ -187,7 +187,7 @@ def test_no_operator_is_fitted_to_save_time(tiny_space: SearchSpace):
 
 def test_validation_forecasts_have_not_seen_their_network(tiny_space: SearchSpace):
     """One outlier among exact nets: in-sample its forecast would be dragged towards it."""
-    codes = tiny_space.sample(rng(0, "outlier"), 11)
+    codes = tiny_space.sample(11, rng=rng(0, "outlier"))
     exact = sums(tiny_space, codes)
     order = np.argsort(exact)
     measured = exact.copy()
@@ -201,7 +201,7 @@ def test_the_interval_covers_nine_in_ten_new_networks(tiny_space: SearchSpace):
     covered = []
     for draw in range(12):
         stream = rng(draw, "coverage")
-        codes = tiny_space.sample(stream, 60)
+        codes = tiny_space.sample(60, rng=stream)
         measured = 1.05 * sums(tiny_space, codes) * np.exp(0.03 * stream.standard_normal(60))
         correction = fit(tiny_space, codes[:30], measured[:30])
         table = table_of(tiny_space)
@@ -212,7 +212,7 @@ def test_the_interval_covers_nine_in_ten_new_networks(tiny_space: SearchSpace):
 
 
 def test_too_few_networks_are_refused(tiny_space: SearchSpace):
-    codes = tiny_space.sample(rng(0, "few"), 3)
+    codes = tiny_space.sample(3, rng=rng(0, "few"))
     with pytest.raises(UserError, match="too few networks"):
         fit(tiny_space, codes, sums(tiny_space, codes))
 
@@ -221,7 +221,7 @@ def test_too_few_networks_are_refused(tiny_space: SearchSpace):
 
 
 def test_a_forecast_is_the_corrected_sum_of_rows(tiny_space: SearchSpace):
-    codes = tiny_space.sample(rng(0, "forecast"), 50)
+    codes = tiny_space.sample(50, rng=rng(0, "forecast"))
     correction = fit(tiny_space, codes, 1.1 * sums(tiny_space, codes) + 0.02)
     table = replace(table_of(tiny_space), corrections={tiny_space.id: correction})
     estimator = TableEstimator(table, tiny_space)
@@ -233,17 +233,17 @@ def test_a_forecast_is_the_corrected_sum_of_rows(tiny_space: SearchSpace):
 
 
 def test_a_correction_serves_a_pruned_space_too(tiny_space: SearchSpace):
-    codes = tiny_space.sample(rng(0, "pruned"), 30)
+    codes = tiny_space.sample(30, rng=rng(0, "pruned"))
     correction = fit(tiny_space, codes, 1.3 * sums(tiny_space, codes))
     table = replace(table_of(tiny_space), corrections={tiny_space.id: correction})
     pruned = tiny_space.restrict({"stage0.depth": (1, 2), "stem.width": (8,)})
-    few = pruned.sample(rng(1, "pruned"), 10)
+    few = pruned.sample(10, rng=rng(1, "pruned"))
     expected = TableEstimator(table, tiny_space).latency_ms(few)
     np.testing.assert_allclose(TableEstimator(table, pruned).latency_ms(few), expected)
 
 
 def test_without_a_correction_only_the_raw_sum_is_known(tiny_space: SearchSpace):
-    codes = tiny_space.sample(rng(0, "raw"), 5)
+    codes = tiny_space.sample(5, rng=rng(0, "raw"))
     estimator = TableEstimator(table_of(tiny_space), tiny_space)
     np.testing.assert_allclose(estimator.latency_ms(codes), sums(tiny_space, codes), rtol=1e-6)
     for unknown in (estimator.latency_p95_ms, estimator.interval_ms):

@@ -27,7 +27,7 @@ N_KNOWN = 6
 
 @pytest.fixture(scope="module")
 def counts(tiny_space: SearchSpace) -> np.ndarray:
-    return op_counts(tiny_space, tiny_space.sample(rng(0, "transfer"), 300))
+    return op_counts(tiny_space, tiny_space.sample(300, rng=rng(0, "transfer")))
 
 
 @pytest.fixture(scope="module")

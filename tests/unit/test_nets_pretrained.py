@@ -59,7 +59,7 @@ def images(space: SearchSpace, arch: Arch) -> torch.Tensor:
 @torch.no_grad()
 def test_sorting_leaves_the_largest_as_it_is_and_changes_the_others(space: SearchSpace) -> None:
     supernet = shaken(space)
-    largest, other = space.largest(), space.arch(space.sample(rng(0, "other"), 1)[0])
+    largest, other = space.largest(), space.arch(space.sample(1, rng=rng(0, "other"))[0])
     before = [supernet(images(space, arch), arch) for arch in (largest, other)]
     sort_channels(supernet)
     after = [supernet(images(space, arch), arch) for arch in (largest, other)]

@@ -25,7 +25,7 @@ from hwnas.spaces.nasbench_macro import Config, build
 SPACE = mobilenet_tiny.build(
     mobilenet_tiny.Config(resolutions=(8, 12), width_mult=0.25), num_classes=4
 )
-CODES = SPACE.sample(rng(0, "test"), 4)
+CODES = SPACE.sample(4, rng=rng(0, "test"))
 
 
 def test_analytic_proxies_are_the_costs():

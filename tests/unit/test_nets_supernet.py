@@ -74,7 +74,7 @@ def archs(space: SearchSpace, n: int) -> list[Arch]:
     return [
         space.largest(),
         space.smallest(),
-        *map(space.arch, space.sample(rng(0, "archs"), n - 2)),
+        *map(space.arch, space.sample(n - 2, rng=rng(0, "archs"))),
     ]
 
 

@@ -36,7 +36,7 @@ class Oracle:
 
 @pytest.fixture(scope="module")
 def archs(tiny_space):
-    codes = np.unique(tiny_space.sample(rng(0, "test/evaluate"), 200), axis=0)
+    codes = np.unique(tiny_space.sample(200, rng=rng(0, "test/evaluate")), axis=0)
     Oracle.fitted = []
     return codes, np.log(cost(tiny_space, codes, "macs"))
 

@@ -58,7 +58,7 @@ def synthetic_top1(space, codes):
 
 @pytest.fixture(scope="module")
 def labelled(space):
-    codes = space.sample(rng(0, "test/synthetic"), 1100)
+    codes = space.sample(1100, rng=rng(0, "test/synthetic"))
     return codes, synthetic_top1(space, codes)
 
 

@@ -26,7 +26,7 @@ from hwnas.spaces.skeleton import chain
 
 
 def test_batches_hold_the_graph_of_every_arch(tiny_space):
-    codes = tiny_space.sample(rng(0, "test"), 40)
+    codes = tiny_space.sample(40, rng=rng(0, "test"))
     batch = graph_batch(tiny_space, codes)
     ops = enumerate_ops(tiny_space)
     for row, nodes, reads, feeds in zip(codes, batch.nodes, batch.reads, batch.feeds, strict=True):
@@ -84,7 +84,7 @@ def test_operators_that_reach_nothing_are_left_out(cells):
 
 
 def test_live_operators_are_those_on_a_path_found_by_search(cells):
-    codes = cells.sample(rng(0, "test/live"), 300)
+    codes = cells.sample(300, rng=rng(0, "test/live"))
     slots, edges = live_graph(cells, codes)
     for row, found in zip(codes, slots[:, 1:-1] >= 0, strict=True):
         chosen = cells.view(cells.arch(row))
@@ -118,14 +118,14 @@ def test_summary_counts_paths_and_depth(cells):
 
 
 def test_summaries_are_near_standard_over_the_space(tiny_space):
-    summary = graph_batch(tiny_space, tiny_space.sample(rng(1, "test"), 500)).summary
+    summary = graph_batch(tiny_space, tiny_space.sample(500, rng=rng(1, "test"))).summary
     assert summary.shape[1] == 5  # a chain has one path: that number is left out
     np.testing.assert_allclose(summary.mean(axis=0), 0, atol=0.2)
     np.testing.assert_allclose(summary.std(axis=0), 1, atol=0.2)
 
 
 def test_flat_features_have_the_stated_variance(tiny_space):
-    codes = tiny_space.sample(rng(1, "test"), 2000)
+    codes = tiny_space.sample(2000, rng=rng(1, "test"))
     flat = flat_features(tiny_space, graph_batch(tiny_space, codes))
     chosen = choice_features(tiny_space, codes)
     for features in (flat, chosen):
@@ -156,7 +156,7 @@ def test_features_are_standardised_and_tell_operators_apart(tiny_space):
 @pytest.fixture
 def gcn(tiny_space):
     table = torch.from_numpy(space_features(tiny_space))
-    batch = graph_batch(tiny_space, tiny_space.sample(rng(0, "n"), 1))
+    batch = graph_batch(tiny_space, tiny_space.sample(1, rng=rng(0, "n")))
     return GCN(
         table,
         n_nodes=batch.nodes.shape[1],
@@ -192,7 +192,7 @@ def reference(gcn, member, nodes, reads, feeds, summary):
 
 
 def test_gcn_equals_a_plain_computation_per_member_and_graph(gcn, tiny_space):
-    batch = graph_batch(tiny_space, tiny_space.sample(rng(1, "test"), 12))
+    batch = graph_batch(tiny_space, tiny_space.sample(12, rng=rng(1, "test")))
     arrays = (batch.nodes, batch.reads, batch.feeds, batch.summary)
     nodes, *rest = map(torch.from_numpy, arrays)
     with torch.inference_mode():

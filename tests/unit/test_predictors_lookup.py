@@ -42,7 +42,7 @@ def space(tiny_space: SearchSpace) -> SearchSpace:
 
 @pytest.fixture(scope="module")
 def fitted(tiny_space: SearchSpace) -> ridge.TabularPredictor:
-    codes = tiny_space.sample(rng(0, "lookup"), 60)
+    codes = tiny_space.sample(60, rng=rng(0, "lookup"))
     predictor = ridge.build(ridge.Config(), PredictorContext(tiny_space, 0))
     predictor.fit(codes, np.log(cost(tiny_space, codes, "macs")) + codes[:, 1])
     return predictor
@@ -60,7 +60,7 @@ def test_ranks_and_archs_are_one_to_one(name: str, tiny_space: SearchSpace):
     codes = unrank(space, ranks)
     assert space.validate(codes).all()
     np.testing.assert_array_equal(rank(space, codes), ranks)
-    drawn = space.sample(rng(1, "ranks"), 500)
+    drawn = space.sample(500, rng=rng(1, "ranks"))
     np.testing.assert_array_equal(unrank(space, rank(space, drawn)), drawn)
 
 
@@ -71,7 +71,7 @@ def test_all_ranks_are_all_archs(space: SearchSpace):
 
 def test_archs_outside_have_no_rank(space: SearchSpace, tiny_space: SearchSpace):
     with pytest.raises(UserError, match="not in the space"):
-        rank(space, tiny_space.sample(rng(0, "outside"), 50))
+        rank(space, tiny_space.sample(50, rng=rng(0, "outside")))
 
 
 def made(fitted, space: SearchSpace) -> ScoreTable:
@@ -83,7 +83,7 @@ def test_a_table_says_what_its_predictor_says_after_a_round_trip(fitted, space, 
     save_table(path, made(fitted, space))
     table = load_table(path, space)
     assert (table.space, table.source) == (space, "ridge of a test")
-    codes = space.sample(rng(2, "lookup"), 40)
+    codes = space.sample(40, rng=rng(2, "lookup"))
     for found, expected in zip(table.predict(codes), fitted.predict(codes), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
@@ -107,7 +107,7 @@ def test_one_table_answers_any_constraint_as_a_search_of_all_archs_would(fitted,
 
 
 def test_a_segment_is_one_arch_with_some_choices_free(tiny_space: SearchSpace):
-    base = tiny_space.arch(tiny_space.sample(rng(3, "lookup"), 1)[0])
+    base = tiny_space.arch(tiny_space.sample(1, rng=rng(3, "lookup"))[0])
     part = _segment(tiny_space, base, ["stage1.*", "resolution"])
     codes = unrank(part, rng(4, "lookup").integers(part.size(), size=300))
     free = [c.name.startswith("stage1.") or c.name == "resolution" for c in tiny_space.choices]
@@ -150,7 +150,7 @@ def test_the_verbs_write_a_table_and_answer_from_it_alone(tmp_path: Path):
         progress_for=lambda _: silent,
         command="test",
     ) as project:
-        codes = project.space.sample(rng(5, "lookup"), 40)
+        codes = project.space.sample(40, rng=rng(5, "lookup"))
         predictor = build_predictor(project)
         predictor.fit(codes, np.log(cost(project.space, codes, "params")))
         model = project.run.path("predictor", "model.safetensors")

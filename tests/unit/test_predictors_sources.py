@@ -23,7 +23,7 @@ N_FEW = 24
 def archs(tiny_space):
     """Distinct archs; their truth is additive in the choices, and saturates."""
     stream = rng(0, "test/sources")
-    codes = np.unique(tiny_space.sample(stream, 700), axis=0)
+    codes = np.unique(tiny_space.sample(700, rng=stream), axis=0)
     codes = codes[stream.permutation(len(codes))]
     one_hot = tiny_space.encode(codes)
     quality = one_hot @ stream.normal(size=one_hot.shape[1])

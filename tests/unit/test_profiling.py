@@ -70,7 +70,7 @@ def additive_machine(
         known = dict(times)
         pool = np.concatenate(
             [validation_nets(space, n, seed=0) for n in (5, 12, 30)]
-            + [space.sample(rng(5, "extra"), 40)]
+            + [space.sample(40, rng=rng(5, "extra"))]
             + ([] if nets is None else [nets])
         )
         for row in pool:
@@ -90,7 +90,7 @@ def test_an_additive_device_is_forecast_exactly(space: SearchSpace, tmp_path: Pa
     validation = table.corrections[space.id].validation
     assert validation.forecast.mape < 1e-4
     assert validation.raw_sum.mape < 1e-4
-    codes = space.sample(rng(1, "unseen"), 20)
+    codes = space.sample(20, rng=rng(1, "unseen"))
     expected = [
         0.02 + sum(0.01 + op_macs(op) * 1e-7 for op in lower(space, space.arch(c))) for c in codes
     ]
@@ -118,7 +118,7 @@ def test_intervals_hold_on_a_noisy_device(space: SearchSpace, tmp_path: Path):
     seen = {network_key(space, space.arch(c)) for c in validation_nets(space, 30, seed=0)}
     inside = []
     for draw in range(10):
-        pool = space.sample(rng(draw, "unseen"), 400)
+        pool = space.sample(400, rng=rng(draw, "unseen"))
         keys = {network_key(space, space.arch(c)): i for i, c in enumerate(pool)}
         unseen = pool[[i for key, i in keys.items() if key not in seen][:30]]
         transport = additive_machine(

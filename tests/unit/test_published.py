@@ -39,7 +39,7 @@ def pixel1(test_data: Path) -> LatencyTable:
 
 def test_pixel1_serves_every_arch_of_proxyless(pixel1: LatencyTable, space: SearchSpace):
     estimator = TableEstimator(pixel1, space)
-    codes = space.sample(rng(0, "pixel1"), 100)
+    codes = space.sample(100, rng=rng(0, "pixel1"))
     sums = [sum(pixel1.rows[op].median_ms for op in lower(space, space.arch(row))) for row in codes]
     assert estimator.latency_ms(codes) == pytest.approx(np.array(sums))
     assert estimator.latency_ms(codes).min() > 20
@@ -73,7 +73,7 @@ def test_pooling_and_classifier_add_up_to_the_source(pixel1: LatencyTable):
 
 def test_another_classifier_is_priced_but_nothing_else(pixel1: LatencyTable, space: SearchSpace):
     ten_classes = proxyless.build(proxyless.Config(), num_classes=10)
-    codes = space.sample(rng(0, "heads"), 20)
+    codes = space.sample(20, rng=rng(0, "heads"))
     lost = TableEstimator(pixel1, space).latency_ms(codes)
     lost -= TableEstimator(pixel1, ten_classes).latency_ms(codes)
     classifier = pixel1.rows[OpSpec("linear", 1280, 1000, 1, 1)].median_ms

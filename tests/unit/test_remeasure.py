@@ -45,7 +45,7 @@ def sums(codes: Codes, rows: Mapping[OpSpec, Timing]) -> FloatArray:
 def table() -> LatencyTable:
     """Rows in proportion to MACs, and a correction fitted on networks without any error."""
     rows = {op: exactly(1e-3 + op_macs(op) / 1e6) for op in enumerate_ops(SPACE)}
-    nets = SPACE.sample(np.random.default_rng(0), 12)
+    nets = SPACE.sample(12, rng=np.random.default_rng(0))
     truth = sums(nets, rows)
     correction = fit_correction(rows, SPACE, nets, [exactly(ms) for ms in truth], (truth, truth))
     return replace(LatencyTable.load(GOLDEN), rows=rows, corrections={SPACE.id: correction})

@@ -14,7 +14,7 @@ from hwnas.spaces.lowering import lower
 from hwnas.spaces.network import Network
 
 CELLS = build_space("nasbench201", num_classes=10)
-NETS = [lower(CELLS, CELLS.arch(row)) for row in CELLS.sample(rng(0, "draw"), 6)]
+NETS = [lower(CELLS, CELLS.arch(row)) for row in CELLS.sample(6, rng=rng(0, "draw"))]
 
 
 def number(element: ElementTree.Element, *names: str) -> tuple[float, ...]:

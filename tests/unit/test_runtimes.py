@@ -137,7 +137,7 @@ def test_torch_computes_what_onnxruntime_computes():
     for name in ("mobilenet_v3", "attentive_nas", "fbnet", "proxyless"):
         module = REGISTRY.load(name)
         space = module.build(module.Config(), num_classes=4)
-        model = network(lower(space, space.arch(space.sample(rng(0, "x"), 1)[0])))
+        model = network(lower(space, space.arch(space.sample(1, rng=rng(0, "x"))[0])))
         shape = [size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim]
         x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
         session = onnxruntime.InferenceSession(model.SerializeToString())
@@ -218,7 +218,7 @@ def test_the_int8_graph_is_that_of_the_static_quantizer(name: str, tmp_path: Pat
 
     module = REGISTRY.load(name)
     space = module.build(module.Config(), num_classes=4)
-    drawn = space.arch(space.sample(rng(0, "x"), 1)[0])
+    drawn = space.arch(space.sample(1, rng=rng(0, "x"))[0])
     arch = drawn if name in ("fbnet", "nasbench201") else space.smallest()
     model = network(lower(space, arch))
     shape = [size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim]

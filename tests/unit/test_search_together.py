@@ -22,7 +22,7 @@ from hwnas.spaces.arch import Arch
 from hwnas.training.distributed import ALONE, Ranks
 
 SPACE = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(16,)), num_classes=10)
-ARCHS = [SPACE.arch(row) for row in SPACE.sample(np.random.default_rng(0), 12)]
+ARCHS = [SPACE.arch(row) for row in SPACE.sample(12, rng=np.random.default_rng(0))]
 
 
 class Slow:

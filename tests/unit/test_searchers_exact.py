@@ -71,7 +71,7 @@ def test_exact_handles_spaces_far_beyond_enumeration() -> None:
     space = build_space("mobilenet_v3", {"resolutions": [224]}, num_classes=1000)
     found = play(exact.build(exact.Config(), SearcherContext(space, 0)), space, 0)
     points = objectives(space, found)
-    uniform = objectives(space, space.sample(np.random.default_rng(0), 20_000))
+    uniform = objectives(space, space.sample(20_000, rng=np.random.default_rng(0)))
     best = points[points[:, 1] <= 1, 0].min()
     assert best < uniform[uniform[:, 1] <= 1, 0].min() - 3 * uniform[:, 0].std()
 

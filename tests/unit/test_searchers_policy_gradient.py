@@ -170,7 +170,7 @@ def test_every_baseline_learns(
     for _ in range(60):
         codes = policy.ask(64)
         policy.tell(codes, score(codes))
-    reference = score(FULL.sample(np.random.default_rng(1), 100_000))
+    reference = score(FULL.sample(100_000, rng=np.random.default_rng(1)))
     assert score(policy.mode())[0] > reference.max()
 
 

@@ -56,7 +56,7 @@ def test_the_full_space_is_large_enough_and_its_size_is_closed_form(tiny_space: 
 @pytest.mark.parametrize("restricted", [False, True])
 def test_operators_are_closed(tiny_space: SearchSpace, restricted: bool):
     space = small_space(tiny_space) if restricted else tiny_space
-    codes = space.sample(rng(0, "closure"), 500)
+    codes = space.sample(500, rng=rng(0, "closure"))
     assert space.validate(codes).all()
     assert space.validate(space.mutate(codes, rng(1, "closure"), 0.3)).all()
     assert space.validate(space.crossover(codes[:250], codes[250:], rng(2, "closure"))).all()
@@ -67,12 +67,12 @@ def test_operators_are_closed(tiny_space: SearchSpace, restricted: bool):
 
 def test_sampling_reaches_every_arch_of_a_small_space(tiny_space: SearchSpace):
     small = small_space(tiny_space)
-    drawn = {small.arch(row) for row in small.sample(rng(0, "reach"), 2000)}
+    drawn = {small.arch(row) for row in small.sample(2000, rng=rng(0, "reach"))}
     assert drawn == every_arch(small)
 
 
 def test_mutation_changes_archs_and_crossover_mixes_parents(tiny_space: SearchSpace):
-    codes = tiny_space.sample(rng(3, "m"), 400)
+    codes = tiny_space.sample(400, rng=rng(3, "m"))
     assert (tiny_space.mutate(codes, rng(4, "m"), 0.05) != codes).any(axis=1).mean() > 0.3
     first, second = codes[:200], codes[200:]
     child = tiny_space.crossover(first, second, rng(5, "m"))
@@ -94,13 +94,13 @@ def test_one_network_is_one_value(tiny_space: SearchSpace):
 
 
 def test_different_archs_have_different_keys(tiny_space: SearchSpace):
-    archs = {tiny_space.arch(row) for row in tiny_space.sample(rng(6, "keys"), 2000)}
+    archs = {tiny_space.arch(row) for row in tiny_space.sample(2000, rng=rng(6, "keys"))}
     assert len({arch.key for arch in archs}) == len(archs)
     assert len({network_key(tiny_space, arch) for arch in archs}) == len(archs)
 
 
 def test_encode_and_decode_are_inverse(tiny_space: SearchSpace):
-    codes = tiny_space.sample(rng(7, "encode"), 300)
+    codes = tiny_space.sample(300, rng=rng(7, "encode"))
     encoded = tiny_space.encode(codes)
     assert (tiny_space.decode(encoded) == codes).all()
     assert (encoded.sum(axis=1) == tiny_space.active(codes).sum(axis=1)).all()
@@ -134,7 +134,7 @@ def test_archs_of_other_spaces_are_refused(tiny_space: SearchSpace):
 def test_the_index_equals_lower(tiny_space: SearchSpace):
     ops = enumerate_ops(tiny_space)
     assert len(set(ops)) == len(ops)
-    codes = tiny_space.sample(rng(8, "index"), 1000)
+    codes = tiny_space.sample(1000, rng=rng(8, "index"))
     for row, index in zip(codes, op_index(tiny_space, codes), strict=True):
         assert tuple(ops[i] for i in index if i >= 0) == lower(tiny_space, tiny_space.arch(row)).ops
 
@@ -150,7 +150,7 @@ def test_a_restricted_space_enumerates_only_what_it_reaches(tiny_space: SearchSp
 
 
 def test_costs_of_arrays_equal_costs_of_single_archs(tiny_space: SearchSpace):
-    codes = tiny_space.sample(rng(9, "cost"), 50)
+    codes = tiny_space.sample(50, rng=rng(9, "cost"))
     per_op = {
         "macs": op_macs,
         "params": op_params,
@@ -198,7 +198,7 @@ def test_the_graph_of_a_chain_space_is_its_chain(tiny_space: SearchSpace):
 
 
 def test_operators_of_one_arch_chain(tiny_space: SearchSpace):
-    for row in tiny_space.sample(rng(10, "chain"), 50):
+    for row in tiny_space.sample(50, rng=rng(10, "chain")):
         ops = lower(tiny_space, tiny_space.arch(row))
         for before, after in pairwise(ops):
             assert (before.out_channels, before.out_hw) == (after.in_channels, after.in_hw)

@@ -89,7 +89,7 @@ def test_an_invented_space_is_refused_by_name_or_works(data: dict[str, Any]):
         return
     assert_costs_are_those_of_lower(space)
     supernet = Supernet(space, seed=0).double()
-    rows = space.sample(rng(0, "invented"), 2)
+    rows = space.sample(2, rng=rng(0, "invented"))
     for arch in (space.largest(), space.smallest(), *map(space.arch, rows)):
         px = resolution(space, arch)
         x = torch.randn(6, 2, px, px, generator=torch.Generator().manual_seed(0)).double()
@@ -101,7 +101,7 @@ def test_an_invented_space_is_refused_by_name_or_works(data: dict[str, Any]):
 
 
 def assert_costs_are_those_of_lower(space: SearchSpace) -> None:
-    codes = space.mutate(space.sample(rng(1, "invented"), 20), rng(2, "invented"))
+    codes = space.mutate(space.sample(20, rng=rng(1, "invented")), rng(2, "invented"))
     codes = np.concatenate([codes, space.codes([space.largest(), space.smallest()])])
     assert space.validate(codes).all()
     ops = enumerate_ops(space)

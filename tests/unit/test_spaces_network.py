@@ -220,7 +220,7 @@ def onnx_peak(model: onnx.ModelProto) -> int:
 
 
 def test_peak_memory_of_cells_is_that_of_the_graph_that_is_timed() -> None:
-    codes = CELLS.sample(rng(0, "memory"), 40)
+    codes = CELLS.sample(40, rng=rng(0, "memory"))
     found = cost(CELLS, codes, "peak_memory_bytes") // 4
     nets = [lower(CELLS, CELLS.arch(row)) for row in codes]
     joined = [any(step.reads == (0,) for step in net.live().steps()) for net in nets]

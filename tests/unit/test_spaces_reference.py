@@ -68,7 +68,7 @@ def nasbench201_net(edges: dict[tuple[int, int], str]) -> nn.Module:
 
 def test_nasbench201_cells_cost_what_torch_modules_of_them_do():
     cells = space("nasbench201")
-    codes = cells.sample(rng(0, "cells"), 6)
+    codes = cells.sample(6, rng=rng(0, "cells"))
     macs, params = cost(cells, codes, "macs"), cost(cells, codes, "params")
     for row, expected_macs, expected_params in zip(codes, macs, params, strict=True):
         view = cells.view(cells.arch(row))

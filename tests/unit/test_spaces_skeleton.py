@@ -100,7 +100,7 @@ def test_it_has_archs_operators_and_edges() -> None:
 
 
 def test_the_index_equals_lower_and_costs_are_sums_over_it() -> None:
-    codes = SPACE.sample(rng(0, "toy"), 50)
+    codes = SPACE.sample(50, rng=rng(0, "toy"))
     ops = enumerate_ops(SPACE)
     nets = [lower(SPACE, SPACE.arch(row)) for row in codes]
     for index, net in zip(op_index(SPACE, codes), nets, strict=True):

@@ -112,7 +112,7 @@ def test_balanced_spreads_archs_evenly_over_the_metric(setting):
 
     even = shares([arch for step in range(150) for arch in archs_of(sampler.slots(step))])
     assert even.min() > 0.13 and even.max() < 0.28
-    plain = shares([SPACE.arch(row) for row in SPACE.sample(np.random.default_rng(0), 300)])
+    plain = shares([SPACE.arch(row) for row in SPACE.sample(300, rng=np.random.default_rng(0))])
     assert plain.min() < 0.02  # what balancing is for
 
 
@@ -156,4 +156,4 @@ def test_policy_pays_for_cost():
         archs = sampler.trials(step)
         sampler.learn(archs, np.ones(len(archs)))
     cheap = prices(SPACE)["macs"](sampler.policy.mode())
-    assert cheap < np.median(prices(SPACE)["macs"](SPACE.sample(np.random.default_rng(0), 500)))
+    assert cheap < np.median(prices(SPACE)["macs"](SPACE.sample(500, rng=np.random.default_rng(0))))

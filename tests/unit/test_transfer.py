@@ -79,7 +79,7 @@ def test_a_mixture_of_known_devices_is_found(
     assert made.facts["transferred_from"] == "simulated-flat, simulated-macs"
     assert made.facts["n_networks_timed"] == 10 == len(device.asked[-1])
     assert "not timed" in made.warnings[0]
-    fresh = tiny_space.sample(np.random.default_rng(5), 300)
+    fresh = tiny_space.sample(300, rng=np.random.default_rng(5))
     truth = op_counts(tiny_space, fresh) @ device.prices
     estimator = TableEstimator(made, tiny_space)
     errors = np.abs(estimator.latency_ms(fresh) / truth - 1)

@@ -50,7 +50,7 @@ def random_subnet(project: Project, winner: Arch) -> Arch:
     `SAME_LATENCY` of it; if there is none, the one nearest to the winner.
     """
     space, estimator = project.space, project.estimator(project.first_device)
-    drawn = space.sample(rng(project.config.seed, "finetune/random-subnet"), N_DRAWN)
+    drawn = space.sample(N_DRAWN, rng=rng(project.config.seed, "finetune/random-subnet"))
     drawn = drawn[(drawn != space.codes([winner])).any(axis=1)]
     shares = estimator.latency_ms(drawn) / estimator.latency_ms(space.codes([winner]))
     equal = np.flatnonzero((shares <= 1) & (shares >= SAME_LATENCY))

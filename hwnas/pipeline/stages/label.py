@@ -123,9 +123,11 @@ def measured_trained_cost(project: Project) -> str:
 def _drawn(project: Project, n: int) -> list[Arch]:
     """Distinct random archs, at most n; more of them begin with the same ones."""
     space = project.space
-    drawn = space.sample(rng(project.config.seed, "label/archs"), 4 * project.config.label.n_archs)
+    drawn = space.sample(
+        4 * project.config.label.n_archs, rng=rng(project.config.seed, "label/archs")
+    )
     if n > project.config.label.n_archs:
-        more = space.sample(rng(project.config.seed, "label/archs", "more"), 4 * n)
+        more = space.sample(4 * n, rng=rng(project.config.seed, "label/archs", "more"))
         drawn = np.concatenate([drawn, more])
     ends = {space.largest(), space.smallest()}
     first = np.sort(np.unique(drawn, axis=0, return_index=True)[1])

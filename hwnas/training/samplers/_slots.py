@@ -68,7 +68,7 @@ class SlotBySlot:
 
 def uniform_arch(space: SearchSpace) -> Callable[[np.random.Generator], Slot]:
     """A slot of one arch, all choices uniform and independent."""
-    return lambda stream: Slot((space.arch(space.sample(stream, 1)[0]),))
+    return lambda stream: Slot((space.arch(space.sample(1, rng=stream)[0]),))
 
 
 class CostConfig(StrictModel):

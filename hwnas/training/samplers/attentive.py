@@ -39,7 +39,7 @@ def build(config: Config, context: SamplerContext) -> ArchSampler:
 
     def draw(stream: np.random.Generator) -> Slot:
         """Up to k candidates of one bucket, which the first arch drawn names."""
-        codes = space.sample(stream, N_DRAWN)
+        codes = space.sample(N_DRAWN, rng=stream)
         buckets = np.floor((metric(codes) - low) / (high - low or 1) * config.n_buckets)
         alike = np.flatnonzero(buckets == buckets[0])
         archs = dict.fromkeys(space.arch(row) for row in codes[alike])

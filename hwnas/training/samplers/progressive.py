@@ -83,7 +83,7 @@ class _Progressive:
         phase = next((n for n, end in enumerate(self.ends) if step < end), len(self.ends) - 1)
         drawn = [
             self.space.arch(
-                self.spaces[phase].sample(rng(self.seed, "train/arch", step, slot), 1)[0]
+                self.spaces[phase].sample(1, rng=rng(self.seed, "train/arch", step, slot))[0]
             )
             for slot in range(self.n_random[phase])
         ]

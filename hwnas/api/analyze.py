@@ -1,0 +1,107 @@
+"""`hwnas analyze`: when to trust a ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwnas.analysis.pruning import Pruning
+from hwnas.api.result import Folder, no_progress
+from hwnas.core.errors import UserError
+from hwnas.core.records import dump
+from hwnas.pipeline.project import open_project
+from hwnas.studies import rank_analysis
+from hwnas.studies.rank_analysis import Analysis
+
+__all__ = ["RankingCheck", "analyze"]
+
+
+@dataclass(frozen=True)
+class RankingCheck:
+    """A ranking against a truth, and, if asked for, the space that it would leave."""
+
+    analysis: Analysis
+    pruning: Pruning | None
+
+    @property
+    def title(self) -> str:
+        """Headline of the table."""
+        return f"{self.analysis.ranking} against {self.analysis.truth}"
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """What follows, in sentences."""
+        return self.analysis.verdict
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; agreement among the top, by how much of it, is under `"table"`."""
+        rows = [
+            {
+                "among true top": f"{part.top_fraction:.0%}",
+                "n": part.n,
+                "kendall_tau": part.kendall_tau.value,
+                "low": part.kendall_tau.low,
+                "high": part.kendall_tau.high,
+                "spearman": part.spearman.value,
+                "pearson": part.pearson.value,
+            }
+            for part in self.analysis.ranks.correlations
+        ]
+        return {
+            "table": rows,
+            **dump(self.analysis, versioned=False),
+            "pruning": None if self.pruning is None else dump(self.pruning, versioned=False),
+        }
+
+
+def analyze(
+    folder: Folder | None = None,
+    *,
+    records: Folder | None = None,
+    reader: str | None = None,
+    target: str | None = None,
+    ranking: str | None = None,
+    truth: Sequence[Folder] = (),
+    table: Sequence[str] = (),
+    prune: Folder | None = None,
+    prune_fraction: float | None = None,
+) -> RankingCheck:
+    """Rank agreement, precision at the top, safety of pruning, bias per choice, and a verdict.
+
+    Args:
+        folder: a run folder; or else
+        records: a file of labelled archs, with `reader` (its format, guessed by default) and
+        target: the column that is the truth.
+        ranking: `predictor`, `supernet`, `macs`, `params`, or a column of `records`; by default
+            the predictor, of records MACs.
+        truth: files with better labels of the same archs, one per seed; by default those trained
+            stand-alone for the supernet, else the supernet's.
+        table: with `records`: latency tables, for the bias towards slow archs.
+        prune: write the pruned space's `restrict:` section here.
+        prune_fraction: archs to lose, by default the most that is safe.
+
+    Raises:
+        UserError: not exactly one of `folder` and `records`, or too few archs have both.
+        CheckFailed: no pruning by this ranking is safe.
+    """
+    if (folder is None) == (records is None):
+        raise UserError("what to analyze?", expected="a run folder, or --records FILE")
+    if records is not None:
+        found, pair = rank_analysis.analyze_records(
+            Path(records), ranking or "macs", target=target, tables=table, reader=reader
+        )
+    else:
+        assert folder is not None
+        with open_project(
+            Path(folder), progress_for=no_progress, command="hwnas analyze", read_only=True
+        ) as project:
+            files = [Path(path) for path in truth]
+            found, pair = rank_analysis.analyze_run(project, ranking or "predictor", files)
+    if prune is None and prune_fraction is None:
+        return RankingCheck(found, None)
+    pruning = rank_analysis.prune(found, pair, prune_fraction)
+    if prune is not None:
+        rank_analysis.write_pruned(Path(prune), pruning)
+    return RankingCheck(found, pruning)

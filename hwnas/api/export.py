@@ -1,0 +1,109 @@
+"""`hwnas.export`: the networks of a run folder, or any network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
+from hwnas.api.stage import bring_up_to_date
+from hwnas.exporters.formats import export as export_network
+from hwnas.pipeline.config import with_formats
+from hwnas.pipeline.project import Project, open_project
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+__all__ = ["export", "export_changes", "export_run"]
+
+
+@overload
+def export(
+    folder: Folder,
+    /,
+    *,
+    config: str | None = None,
+    formats: Sequence[str] | None = None,
+    settings: Settings = None,
+    progress: ProgressFor = no_progress,
+) -> Listing: ...
+
+
+@overload
+def export(
+    network: torch.nn.Module,
+    /,
+    format: str,
+    folder: Folder,
+    *,
+    images: NDArray[np.float32] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> tuple[Path, ...]: ...
+
+
+def export(what: Any, /, *place: Any, **arguments: Any) -> Any:
+    """Write deployable files: of a run's networks (`export_run`), or of any network.
+
+    `export(network, format, folder)` writes one format and checks that the file computes the same
+    (`exporters.formats.export`, which says what `images`, `metadata` and further settings are).
+
+    Raises:
+        UserError: a setting is wrong, or the format cannot express the network.
+        CheckFailed: a file computes something else.
+    """
+    if isinstance(what, (str, Path)):
+        return export_run(what, *place, **arguments)
+    return export_network(what, *place, **arguments)
+
+
+def export_run(
+    folder: Folder,
+    *,
+    config: str | None = None,
+    formats: Sequence[str] | None = None,
+    settings: Settings = None,
+    progress: ProgressFor = no_progress,
+) -> Listing:
+    """Export the fine-tuned networks of a run and check their parity; `verify` makes the bundle.
+
+    formats: see `hwnas.list("exporters")`; None: as configured.
+    """
+    return bring_up_to_date(
+        folder,
+        "export",
+        config=config,
+        changes=export_changes(folder, config, formats, settings),
+        progress=progress,
+        found=_exports,
+    )
+
+
+def export_changes(
+    folder: Folder, config: str | None, formats: Sequence[str] | None, settings: Settings
+) -> dict[str, Any]:
+    """Settings with which a run exports `formats`; what is configured of a format stays."""
+    changes = dict(settings or {})
+    if formats is None:
+        return changes
+    with open_project(
+        Path(folder),
+        config=config,
+        changes=changes,
+        progress_for=no_progress,
+        command="hwnas export",
+        read_only=True,
+    ) as project:
+        return changes | {"export": with_formats(formats, project.config.export)}
+
+
+def _exports(project: Project) -> Listing:
+    rows: list[Mapping[str, Any]] = [
+        {"arch": key, **one.summary()}
+        for key, formats in project.files.read_exports().items()
+        for one in formats
+    ]
+    return Listing(rows)

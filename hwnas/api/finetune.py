@@ -1,0 +1,30 @@
+"""`hwnas finetune`: train the winner, and what it is compared with."""
+
+from __future__ import annotations
+
+from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
+from hwnas.api.stage import bring_up_to_date
+from hwnas.pipeline.project import Project
+
+__all__ = ["finetune"]
+
+
+def finetune(
+    folder: Folder,
+    *,
+    config: str | None = None,
+    settings: Settings = None,
+    progress: ProgressFor = no_progress,
+) -> Listing:
+    """Fine-tune the winner and the networks it is compared with."""
+    return bring_up_to_date(
+        folder, "finetune", config=config, changes=settings, progress=progress, found=_tuned
+    )
+
+
+def _tuned(project: Project) -> Listing:
+    from hwnas.pipeline.standalone import read_standalone
+    from hwnas.pipeline.winners import networks
+
+    tuned = [{"network": role, "arch": arch.key} for role, arch in networks(project).items()]
+    return Listing([alone.summary() for alone in read_standalone(project)] + tuned)

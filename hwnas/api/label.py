@@ -1,0 +1,101 @@
+"""`hwnas label`: scores of random subnets."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
+from hwnas.api.stage import bring_up_to_date
+from hwnas.core.errors import UserError
+from hwnas.pipeline.project import Project, open_project
+
+__all__ = ["Source", "label", "label_changes", "log_trained_cost"]
+
+Source = Literal["supernet", "trained"]
+STAGES = {"supernet": ("label.n_archs", "label"), "trained": ("label.trained.n", "label/trained")}
+"""By source: the setting that says how many, and the stage."""
+
+
+def label(
+    folder: Folder,
+    *,
+    config: str | None = None,
+    source: Source = "supernet",
+    n: int | None = None,
+    settings: Settings = None,
+    progress: ProgressFor = no_progress,
+) -> Listing:
+    """Score random subnets with the supernet's weights, or train `n` of them stand-alone."""
+    stage, changes = label_changes(source, n, settings)
+    return bring_up_to_date(
+        folder,
+        stage,
+        config=config,
+        changes=changes,
+        progress=progress,
+        before=_require_archs if source == "trained" else None,
+        found=lambda project: _labels(project, source),
+        is_whole_name=True,
+    )
+
+
+def label_changes(source: Source, n: int | None, settings: Settings) -> tuple[str, dict[str, Any]]:
+    """The stage of a source of labels, and the settings with which it makes `n`.
+
+    Raises:
+        UserError: no such source.
+    """
+    known = {
+        "supernet": ("label.n_archs", "label"),
+        "trained": ("label.trained.n", "label/trained"),
+    }
+    if source not in known:
+        raise UserError("no such source of labels", expected="supernet or trained", found=source)
+    key, stage = known[source]
+    return stage, dict(settings or {}) | ({} if n is None else {key: n})
+
+
+def _require_archs(project: Project) -> None:
+    """Refuse to train no arch stand-alone.
+
+    Raises:
+        UserError: says how to ask for some.
+    """
+    if not project.config.label.trained.n:
+        raise UserError(
+            "how many archs are to be trained alone?",
+            expected="--n K, or label.trained.n in the config",
+            where=project.run.root,
+        )
+
+
+def _labels(project: Project, source: Source) -> Listing:
+    known = project.files.read_labels(source)
+    top1 = sorted(evaluation.top1 for evaluation in known)
+    row = {
+        "labels": len(top1),
+        "source": source,
+        "lowest top1": top1[0],
+        "median top1": top1[len(top1) // 2],
+        "highest top1": top1[-1],
+    }
+    return Listing([row])
+
+
+def log_trained_cost(folder: Folder, *, config: str | None, settings: Settings) -> None:
+    """Log what labels of stand-alone trainings would cost, from those made so far."""
+    from hwnas.pipeline.stages.label import measured_trained_cost
+
+    with open_project(
+        Path(folder),
+        config=config,
+        changes=settings,
+        progress_for=no_progress,
+        command="hwnas label",
+        read_only=True,
+    ) as project:
+        _require_archs(project)
+        cost = measured_trained_cost(project)
+    logging.getLogger("hwnas.cli").info("label/trained: %s", cost)

@@ -1,0 +1,294 @@
+"""A run folder to look at: winner, front, closing table, plots and networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwnas.api.result import Folder, Listing, no_progress
+from hwnas.api.status import plan
+from hwnas.controller.result import Candidate, SearchResult
+from hwnas.core.errors import CheckFailed, NotJudged, UserError
+from hwnas.core.records import dump
+from hwnas.interfaces import Evaluation
+from hwnas.latency.table import LatencyTable
+from hwnas.pipeline.evaluators import JournaledEvaluator, evaluator
+from hwnas.pipeline.outcomes import Check, NetworkResult
+from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.winners import load_network, networks, search_files, targets, winners_by_device
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.choice import Value
+from hwnas.spaces.space import SearchSpace
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    import torch
+
+    from hwnas.nets.supernet import Supernet
+
+__all__ = ["Point", "Run", "open_run"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """An arch that a search found.
+
+    choices: values of its active choices by name. score: what the search maximised. accuracy: top-1
+    with the supernet's weights on the validation split, a fraction; None where the arch was only
+    predicted. costs: by metric key (`macs`, `latency_ms@DEVICE`), in the unit of the metric.
+    """
+
+    arch: Arch
+    choices: Mapping[str, Value]
+    score: float
+    accuracy: float | None
+    costs: Mapping[str, float]
+
+    @property
+    def latency_ms(self) -> Mapping[str, float]:
+        """Estimated median latency by device."""
+        head = "latency_ms@"
+        return {key[len(head) :]: ms for key, ms in self.costs.items() if key.startswith(head)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return dump(self, versioned=False)
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """A run folder and one of its searches; made by `open_run` and `run`.
+
+    What a stage has not made yet raises a `UserError` that names the missing file.
+    """
+
+    project: Project
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, search={self.search!r})"
+
+    def __str__(self) -> str:
+        done = [row["stage"] for row in self.status() if row["status"] == "done"]
+        return f"{self.folder}: search {self.search!r}; done: {', '.join(done) or 'nothing'}"
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.project.run.root
+
+    @property
+    def search(self) -> str:
+        """Name of the search that is looked at."""
+        return self.project.config.search.name
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration, JSON-ready."""
+        return self.project.config.model_dump(mode="json")
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space, restricted as the run restricts it."""
+        return self.project.space
+
+    def status(self) -> Listing:
+        """What is done, stale or missing."""
+        return plan(self.folder, settings={"search.name": self.search})
+
+    # --- what was found -----------------------------------------------------------------------
+
+    @cached_property
+    def winner(self) -> Point:
+        """The best arch within the limits, for the first device where each has its own."""
+        return self._point(next(iter(winners_by_device(self.project).values())))
+
+    @cached_property
+    def winners(self) -> dict[str, Point]:
+        """The winner for every device that has its own."""
+        found = winners_by_device(self.project)
+        return {device: self._point(candidate) for device, candidate in found.items()}
+
+    @property
+    def front(self) -> tuple[Point, ...]:
+        """`fronts` of the latency on the first device; of MACs where no latency was priced."""
+        key = f"latency_ms@{self.project.first_device}"
+        return self.fronts[key if key in self.fronts else "macs"]
+
+    @cached_property
+    def fronts(self) -> dict[str, tuple[Point, ...]]:
+        """By metric key, archs that no other beats in both cost and score, cheapest first."""
+        found: dict[str, tuple[Point, ...]] = {}
+        for target in targets(self.project):
+            fronts = self._result(target).fronts
+            own = fronts if target is None else {k: f for k, f in fronts.items() if target in k}
+            found |= {key: tuple(map(self._point, front)) for key, front in own.items()}
+        return found
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Largest cost allowed, by metric key."""
+        return self._result(targets(self.project)[0]).limits
+
+    def labels(self, source: str = "supernet") -> list[Evaluation]:
+        """Scored random subnets; `trained`: those that were trained stand-alone."""
+        return self.project.files.read_labels(source)
+
+    # --- what was proven ----------------------------------------------------------------------
+
+    @cached_property
+    def networks(self) -> tuple[NetworkResult, ...]:
+        """The networks that are compared, on every device; the winner comes first."""
+        return self.project.files.results.read().networks
+
+    @cached_property
+    def checks(self) -> tuple[Check, ...]:
+        """The promises of the run, and whether each holds."""
+        return self.project.files.results.read().checks
+
+    def table(self) -> list[dict[str, Any]]:
+        """The closing table: one row per network and device."""
+        return [network.summary() for network in self.networks]
+
+    def raise_for_checks(self) -> None:
+        """Nothing if all checks passed.
+
+        Raises:
+            CheckFailed: names those that failed.
+            NotJudged: none did, but some could not be judged.
+        """
+        results = self.project.files.results.read()
+        if failed := results.of(passed=False):
+            raise CheckFailed(
+                "the run fell short of its promise",
+                found="; ".join(map(str, failed)),
+                where=self.project.files.report,
+                fix="see the report; `--report-only` accepts it",
+            )
+        if unknown := results.of(passed=None):
+            raise NotJudged(
+                "checks could not be judged",
+                found="; ".join(map(str, unknown)),
+                where=self.project.files.report,
+                fix="repeat the command when the machine is as quiet as when it was profiled, which"
+                " measures again; or profile it anew; `--report-only` accepts it",
+            )
+
+    @property
+    def title(self) -> str:
+        """Headline of the closing table."""
+        return f"{self.project.config.name}, search {self.search!r}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: closing table, checks, predictor and report, as `hwnas run` prints them."""
+        results = self.project.files.results.read()
+        return {
+            "table": self.table(),
+            "checks": [check.summary() for check in results.checks],
+            "predictor": results.predictor,
+            "report": str(self.project.files.report),
+        }
+
+    # --- objects ------------------------------------------------------------------------------
+
+    def latency_table(self, device: str | None = None) -> LatencyTable:
+        """The table of a device [the first one]."""
+        return self.project.files.read_table(device or self.project.first_device)
+
+    def supernet(self) -> Supernet:
+        """The trained supernet."""
+        self._require(self.project.files.supernet, "hwnas train")
+        return self.project.supernet()
+
+    def network(self, role: str = "winner") -> torch.nn.Module:
+        """A fine-tuned network in eval mode: `winner`, `largest`, `smallest`, `random search`...
+
+        Raises:
+            UserError: no such role, or stage `finetune` is not done.
+        """
+        self._require(self.project.files.roles, "hwnas finetune")
+        archs = networks(self.project)
+        if role not in archs:
+            raise UserError("no such network", expected=f"one of {', '.join(archs)}", found=role)
+        return load_network(self.project, archs[role])
+
+    # --- plots --------------------------------------------------------------------------------
+
+    def plot_front(self) -> go.Figure:
+        """Evaluated archs by latency and accuracy, with front, winner and random search."""
+        from hwnas.reporting.figures import front_figure
+        from hwnas.studies.run_report import front_data
+
+        return front_figure(front_data(self.project))
+
+    def plot_latency(self) -> go.Figure:
+        """Estimates of whole networks against their timings, on the first device.
+
+        Raises:
+            UserError: the table was never compared with whole networks of this space.
+        """
+        from hwnas.reporting.figures import forecast_figure
+        from hwnas.studies.run_report import forecast_data
+
+        found = forecast_data(self.project)
+        if found is None:
+            raise UserError("the table has no whole networks of this space", where=self.folder)
+        return forecast_figure(found)
+
+    def plot_predictor(self) -> go.Figure:
+        """Predicted against measured scores of held-out subnets."""
+        from hwnas.reporting.figures import prediction_figure
+        from hwnas.studies.run_report import prediction_data
+
+        return prediction_figure(prediction_data(self.project))
+
+    def _require(self, path: Path, command: str) -> None:
+        if not path.is_file():
+            raise UserError("this is not made yet", where=path, fix=f"{command} {self.folder}")
+
+    def _result(self, target: str | None) -> SearchResult:
+        file = search_files(self.project, target).result
+        self._require(file.path, "hwnas search")
+        return file.read()
+
+    def _point(self, candidate: Candidate) -> Point:
+        return Point(
+            arch=candidate.arch,
+            choices=self.space.view(candidate.arch),
+            score=candidate.score,
+            accuracy=self._top1(candidate),
+            costs=candidate.costs,
+        )
+
+    def _top1(self, candidate: Candidate) -> float | None:
+        """As stored; of earlier versions' results, what the journal says of the arch."""
+        if candidate.accuracy is not None:
+            return candidate.accuracy.top1
+        if self._known is None or not self._known.is_known(candidate.arch):
+            return None
+        return self._known.evaluate(candidate.arch).top1
+
+    @cached_property
+    def _known(self) -> JournaledEvaluator | None:
+        has_supernet = self.project.files.supernet.is_file()
+        return evaluator(self.project) if has_supernet else None
+
+
+def open_run(folder: Folder, *, search: str | None = None) -> Run:
+    """A run folder to look at; nothing in it is changed.
+
+    search: which of its searches [the last one].
+
+    Raises:
+        UserError: not a run folder, or a configuration that cannot be read.
+    """
+    with open_project(
+        Path(folder),
+        changes={"search.name": search} if search else {},
+        progress_for=no_progress,
+        command="hwnas status",
+        read_only=True,
+    ) as project:
+        return Run(project)

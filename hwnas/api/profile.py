@@ -1,0 +1,186 @@
+"""`hwnas profile ...`: measure a device's latency table, here or far away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
+from hwnas.api.space import as_space
+from hwnas.api.stage import bring_up_to_date
+from hwnas.core.config import build_model, override
+from hwnas.core.errors import UserError
+from hwnas.devices.spec import load_device, load_transport
+from hwnas.interfaces import DeviceSpec, Transport
+from hwnas.latency.sections import ProfileConfig
+from hwnas.latency.table import LatencyTable
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["prepare", "profile", "profile_import", "profile_pack", "profile_plan"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is timed, on what, how long, and how to get there."""
+
+    space: SearchSpace
+    device: DeviceSpec
+    settings: ProfileConfig
+    transport: Transport
+
+
+def prepare(
+    device: str,
+    space: SearchSpace | str | None,
+    resolutions: Sequence[int] | None,
+    settings: Settings,
+    num_classes: int,
+    profile_settings: Settings,
+) -> Job:
+    """Space, device, settings of profiling and transport from the arguments that verbs share.
+
+    Raises:
+        UserError: no space, or something of it is unknown.
+    """
+    if space is None:
+        raise UserError("which space?", expected="--space NAME, or --run RUN")
+    return Job(
+        as_space(space, settings=settings, resolutions=resolutions, num_classes=num_classes),
+        load_device(device),
+        build_model(ProfileConfig, override({}, profile_settings or {}), where="--profile"),
+        load_transport(device),
+    )
+
+
+def profile(
+    device: str,
+    space: SearchSpace | str | None = None,
+    *,
+    resolutions: Sequence[int] | None = None,
+    settings: Settings = None,
+    num_classes: int = 1000,
+    profile_settings: Settings = None,
+    run: Folder | None = None,
+    config: str | None = None,
+    out: Folder | None = None,
+    seed: int = 0,
+    progress: ProgressFor = no_progress,
+) -> LatencyTable:
+    """Measure a table; interrupted and repeated, it goes on where it was.
+
+    Args:
+        device: a name (`hwnas.list("devices")`) or a YAML file.
+        space: what the table is to serve; by name with `settings`, `resolutions`, `num_classes`.
+        profile_settings: e.g. `{"rounds": 60}`.
+        run: a run folder to profile for, with its space and settings, in place of all the above.
+        config: with `run`: starts or replaces its configuration.
+        out: table to write, `DEVICE.json` by default; the timings lie beside it.
+        seed: of the networks that are timed whole.
+        progress: shows it.
+
+    Raises:
+        UserError: unknown names or settings, or a device that cannot be reached.
+    """
+    if run is not None:
+        return _profile_for_run(device, Path(run), config, progress)
+    from hwnas.measure.profile import profile as measure
+
+    job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
+    target = Path(out or f"{job.device.name}.json")
+    table = measure(
+        job.space,
+        job.device,
+        target.with_suffix(".samples"),
+        job.settings,
+        seed=seed,
+        progress=progress(f"profile {job.device.name}"),
+        transport=job.transport,
+    )
+    table.save(target)
+    return table
+
+
+def profile_plan(
+    device: str,
+    space: SearchSpace | str | None,
+    *,
+    resolutions: Sequence[int] | None,
+    settings: Settings,
+    num_classes: int,
+    profile_settings: Settings,
+) -> Listing:
+    """What `profile` would cost."""
+    from hwnas.measure.profile import describe_cost
+
+    job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
+    cost = describe_cost(job.space, job.settings)
+    return Listing([{"device": job.device.name, "space": job.space.id, "cost": cost}])
+
+
+def _profile_for_run(
+    device: str, run: Path, config: str | None, progress: ProgressFor
+) -> LatencyTable:
+    from hwnas.pipeline.foreign_tables import set_aside_foreign_table
+
+    name = Path(device).stem if Path(device).suffix in (".yaml", ".yml") else device
+    return bring_up_to_date(
+        run,
+        f"profile/{name}",
+        config=config,
+        progress=progress,
+        before=lambda project: set_aside_foreign_table(project, name),
+        found=lambda project: project.estimator(name).table,
+    )
+
+
+def profile_pack(
+    device: str,
+    *,
+    out: Folder,
+    space: SearchSpace | str | None = None,
+    resolutions: Sequence[int] | None = None,
+    settings: Settings = None,
+    num_classes: int = 1000,
+    profile_settings: Settings = None,
+    seed: int = 0,
+    progress: ProgressFor = no_progress,
+) -> Path:
+    """Pack models and kit into the zip `out`, for a device without hwnas.
+
+    There: unzip, then `python bench.py plan.json --out results.jsonl`; bring results.jsonl back to
+    `profile_import`. Arguments as of `profile`.
+    """
+    from hwnas.measure.pack import pack
+
+    job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
+    pack(job.space, job.device, job.settings, Path(out), seed=seed, progress=progress("pack"))
+    return Path(out)
+
+
+def profile_import(
+    device: str,
+    results: Folder,
+    *,
+    space: SearchSpace | str | None = None,
+    resolutions: Sequence[int] | None = None,
+    settings: Settings = None,
+    num_classes: int = 1000,
+    profile_settings: Settings = None,
+    out: Folder | None = None,
+    seed: int = 0,
+) -> LatencyTable:
+    """Turn results of a packed kit into a table; takes the same arguments as `profile_pack`.
+
+    results: what bench.py wrote on the device, or a zip with it. out: table to write, `DEVICE.json`
+    by default.
+
+    Raises:
+        UserError: results of another plan, or malformed ones.
+    """
+    from hwnas.measure.pack import import_results
+
+    job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
+    table = import_results(job.space, job.device, job.settings, Path(results), seed=seed)
+    table.save(Path(out or f"{job.device.name}.json"))
+    return table

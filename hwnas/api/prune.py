@@ -1,0 +1,97 @@
+"""`hwnas prune`: a second training round in the pruned space, beside one in the whole space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwnas.analysis.pruning import Pruning
+from hwnas.api.result import Folder, Listing, ProgressFor, no_progress
+from hwnas.core.records import dump
+from hwnas.pipeline.project import open_project
+from hwnas.studies import rank_analysis
+from hwnas.studies.pruned_training import Comparison, train_rounds
+
+__all__ = ["PrunedTraining", "prune", "prune_plan"]
+
+
+@dataclass(frozen=True)
+class PrunedTraining:
+    """A second round of training in the pruned space and one in the whole space, compared."""
+
+    ranking: str
+    pruning: Pruning
+    compared: Comparison
+
+    @property
+    def title(self) -> str:
+        """Headline of the table."""
+        return f"pruned by {self.ranking}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; the rounds are under `"table"`."""
+        rounds = (self.compared.pruned, self.compared.unpruned)
+        return {
+            "table": [dump(one, versioned=False) for one in rounds],
+            "gain": self.compared.gain,
+            "gain_interval": list(self.compared.gain_interval),
+            "n_common": self.compared.n_common,
+            "pruning": dump(self.pruning, versioned=False),
+        }
+
+
+def prune(
+    folder: Folder,
+    *,
+    ranking: str = "predictor",
+    truth: Sequence[Folder] = (),
+    fraction: float | None = None,
+    steps: int | None = None,
+    fresh: bool = False,
+    progress: ProgressFor = no_progress,
+) -> PrunedTraining:
+    """Prune the space by a ranking, then train on in it and, at equal cost, in the whole space.
+
+    The rounds are run folders in `rounds/`, which other verbs go on with.
+
+    Args:
+        folder: the run folder.
+        ranking: `predictor`, `supernet`, `macs` or `params`: who says what is bad.
+        truth: files with better labels of the same archs.
+        fraction: archs to lose, by default the most that is safe.
+        steps: of training, for each round; by default as many as the first.
+        fresh: start both from random weights, not from the run's.
+        progress: shows it.
+
+    Raises:
+        UserError: there is no supernet to start from.
+        CheckFailed: no pruning by this ranking is safe.
+    """
+    with open_project(
+        Path(folder), progress_for=progress, command="hwnas prune", read_only=True
+    ) as project:
+        files = [Path(path) for path in truth]
+        found, pair = rank_analysis.analyze_run(project, ranking, files)
+        pruning = rank_analysis.prune(found, pair, fraction)
+        compared = train_rounds(
+            project, pruning.restrict, steps=steps, is_fresh=fresh, progress_for=progress
+        )
+    return PrunedTraining(found.ranking, pruning, compared)
+
+
+def prune_plan(
+    folder: Folder, *, ranking: str, truth: Sequence[Folder], fraction: float | None
+) -> Listing:
+    """What `prune` would drop."""
+    with open_project(
+        Path(folder), progress_for=no_progress, command="hwnas prune", read_only=True
+    ) as project:
+        files = [Path(path) for path in truth]
+        found, pair = rank_analysis.analyze_run(project, ranking, files)
+    pruning = rank_analysis.prune(found, pair, fraction)
+    return Listing(
+        [dump(value, versioned=False) for value in pruning.dropped],
+        facts={"pruning": dump(pruning, versioned=False)},
+    )

@@ -1,0 +1,66 @@
+"""`hwnas run`: the whole pipeline, from a configuration to a proven winner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwnas.api.open_run import Run
+from hwnas.api.result import Folder, ProgressFor, Settings, no_progress
+from hwnas.pipeline.engine import execute
+from hwnas.pipeline.graph import stages_of
+from hwnas.pipeline.project import Project, open_project
+
+__all__ = ["held", "reported", "run", "run_folder"]
+
+
+def run(
+    config: str,
+    *,
+    folder: Folder | None = None,
+    settings: Settings = None,
+    report_only: bool = False,
+    progress: ProgressFor = no_progress,
+) -> Run:
+    """Profile, train, label, predict, search, fine-tune, export, verify and report.
+
+    Args:
+        config: a shipped name (`hwnas.list("configs")`) or a path.
+        folder: the run folder, `runs/CONFIG` by default; whatever it holds already is kept.
+        settings: changes of the configuration.
+        report_only: return even if a check fell short; see `Run.checks`.
+        progress: shows it.
+
+    Raises:
+        UserError: a wrong configuration, or something that a stage cannot do.
+        CheckFailed: the run fell short of its promise.
+        NotJudged: the machine is too far from the table's speed to judge it.
+    """
+    with open_project(
+        run_folder(config, folder),
+        config=config,
+        changes=settings,
+        progress_for=progress,
+        command=f"hwnas run {config}",
+    ) as project:
+        execute(stages_of(project), project.run)
+        return held(reported(project), report_only)
+
+
+def run_folder(config: str, folder: Folder | None) -> Path:
+    """The run folder of a configuration, where none is given."""
+    return Path(folder) if folder is not None else Path("runs") / Path(config).stem
+
+
+def reported(project: Project) -> Run:
+    """The run, with a report of what it holds now."""
+    from hwnas.studies.run_report import write_run_report
+
+    write_run_report(project)
+    return Run(project)
+
+
+def held(found: Run, report_only: bool) -> Run:
+    """The run, if it keeps its promises."""
+    if not report_only:
+        found.raise_for_checks()
+    return found

@@ -1,0 +1,257 @@
+"""`hwnas.search`: the search of a run folder, or one over any space with a score of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, get_args, overload
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hwnas.api.open_run import Point
+from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
+from hwnas.api.stage import bring_up_to_date
+from hwnas.controller.controller import run_search
+from hwnas.controller.result import Candidate
+from hwnas.controller.sections import SearchConfig
+from hwnas.core.config import build_model
+from hwnas.core.errors import UserError
+from hwnas.core.records import dump
+from hwnas.interfaces import Constraint, FloatArray, Metric, SearcherContext
+from hwnas.latency.estimator import TableEstimator
+from hwnas.latency.table import LatencyTable
+from hwnas.pipeline.costs import cost_metrics
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.winners import winners_by_device
+from hwnas.searchers import REGISTRY as SEARCHERS
+from hwnas.spaces.space import Codes, SearchSpace
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+__all__ = ["Found", "Score", "search", "search_changes", "search_run", "search_space"]
+
+Score = Callable[[Codes], ArrayLike]
+"""Scores [n] of archs given as codes, int16 [n, d]; higher is better, all finite.
+
+Called with many archs at a time: with 256 random ones, which set the scale of rewards, then once
+with every arch that is proposed. `space.arch(row)` makes an `Arch` of a row.
+"""
+
+GENERATION = 128
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search with a score of your own found.
+
+    top: the best archs within the limits, the winner first. fronts: by metric key, archs that no
+    other beats in both cost and score, cheapest first. limits: by metric key. n_scored: archs that
+    were scored.
+    """
+
+    winner: Point
+    top: tuple[Point, ...]
+    fronts: Mapping[str, tuple[Point, ...]]
+    limits: Mapping[str, float]
+    n_scored: int
+
+    @property
+    def front(self) -> tuple[Point, ...]:
+        """The front of the first limit, or of the first metric where there is none."""
+        return self.fronts[self._first]
+
+    @property
+    def _first(self) -> str:
+        return next(key for key in (*self.limits, *self.fronts) if key in self.fronts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return dump(self, versioned=False)
+
+    def plot_front(self) -> go.Figure:
+        """Cost and score of the front, with the winner and the limit."""
+        from hwnas.reporting.data import Front
+        from hwnas.reporting.data import Point as Mark
+        from hwnas.reporting.figures import front_figure
+
+        key = self._first
+        marks = [Mark(p.costs[key], p.score, p.arch.key) for p in (self.winner, *self.front)]
+        figure = front_figure(
+            Front(key, "score", (), tuple(marks[1:]), marks[0], self.limits.get(key))
+        )
+        figure.update_yaxes(tickformat="")
+        return figure.update_xaxes(title={"text": key})
+
+
+@overload
+def search(
+    folder: Folder,
+    /,
+    *,
+    config: str | None = None,
+    devices: Sequence[str] | None = None,
+    settings: Settings = None,
+    progress: ProgressFor = no_progress,
+) -> Listing: ...
+
+
+@overload
+def search(
+    space: SearchSpace,
+    /,
+    *,
+    score: Score,
+    limits: Mapping[str, float] | None = None,
+    tables: Sequence[LatencyTable] = (),
+    searcher: str | Mapping[str, Any] = "evolution",
+    budget: int = 12_800,
+    seed: int = 0,
+    folder: Folder | None = None,
+    progress: ProgressFor = no_progress,
+) -> Found: ...
+
+
+def search(where: SearchSpace | Folder, /, **arguments: Any) -> Found | Listing:
+    """Find the best archs under limits: `search_run` of a run folder, `search_space` of a space."""
+    if isinstance(where, SearchSpace):
+        return search_space(where, **arguments)
+    return search_run(where, **arguments)
+
+
+def search_run(
+    folder: Folder,
+    *,
+    config: str | None = None,
+    devices: Sequence[str] | None = None,
+    settings: Settings = None,
+    progress: ProgressFor = no_progress,
+) -> Listing:
+    """Find the best archs of a run under its constraints, random search beside.
+
+    devices: a front and a winner for each, of one search.
+    """
+    return bring_up_to_date(
+        folder,
+        "search",
+        config=config,
+        changes=search_changes(devices, settings),
+        progress=progress,
+        found=_winners,
+    )
+
+
+def search_changes(devices: Sequence[str] | None, settings: Settings) -> dict[str, Any]:
+    """Settings with which a run searches for every one of `devices`."""
+    chosen = {} if devices is None else {"devices": [*devices], "search.per_device": True}
+    return chosen | dict(settings or {})
+
+
+def _winners(project: Project) -> Listing:
+    found = {
+        f"winner on {device}" if project.config.search.per_device else "winner": candidate
+        for device, candidate in winners_by_device(project).items()
+    }
+    found["random search"] = project.files.baseline.result.read().winner
+    return Listing([{"network": role, "score": c.score, **c.costs} for role, c in found.items()])
+
+
+def search_space(
+    space: SearchSpace,
+    *,
+    score: Score,
+    limits: Mapping[str, float] | None = None,
+    tables: Sequence[LatencyTable] = (),
+    searcher: str | Mapping[str, Any] = "evolution",
+    budget: int = 12_800,
+    seed: int = 0,
+    folder: Folder | None = None,
+    progress: ProgressFor = no_progress,
+) -> Found:
+    """The best archs of a space by a score of your own, under limits on cost and latency.
+
+    Args:
+        space: what is searched.
+        score: see `Score`.
+        limits: largest cost by metric key: `macs`, `params`, `weight_bytes`, `peak_memory_bytes`,
+            and `latency_ms@DEVICE` or `latency_p95_ms@DEVICE` of every table's device.
+        tables: latency tables that cover the space.
+        searcher: a name (`hwnas.list("searchers")`), or its settings with `name`.
+        budget: archs that are proposed; repeats count, but are not scored again.
+        seed: of the searcher.
+        folder: keeps the archive, from which an interrupted search goes on.
+        progress: shows it.
+
+    Raises:
+        UserError: a limit that cannot be priced or met, a table that does not cover the space, an
+            unknown searcher, or scores that are not n finite numbers.
+    """
+    estimators = {table.device.name: TableEstimator(table, space) for table in tables}
+    config = SearchConfig(
+        constraints=tuple(_constraint(key, bound) for key, bound in (limits or {}).items()),
+        n_predictions=budget,
+        generation_size=max(2, min(GENERATION, budget)),
+    )
+    with TemporaryDirectory() if folder is None else nullcontext(str(folder)) as place:
+        found = run_search(
+            space,
+            _searcher(searcher, space, seed),
+            predict=lambda codes: _scores(score, codes),
+            metrics=cost_metrics(space, estimators),
+            config=config,
+            seed=seed,
+            folder=Path(place),
+            progress=progress("search"),
+        )
+
+    def point(candidate: Candidate) -> Point:
+        arch, view = candidate.arch, space.view(candidate.arch)
+        return Point(arch, view, candidate.score, None, candidate.costs)
+
+    return Found(
+        winner=point(found.winner),
+        top=tuple(map(point, found.top)),
+        fronts={key: tuple(map(point, front)) for key, front in found.fronts.items()},
+        limits=found.limits,
+        n_scored=found.n_predictions,
+    )
+
+
+def _constraint(key: str, bound: float) -> Constraint:
+    name, _, device = key.partition("@")
+    metric: Metric | None = next((m for m in get_args(Metric) if m == name), None)
+    if metric is None or bool(device) != name.startswith("latency"):
+        raise UserError(
+            "no such limit",
+            expected="macs, params, weight_bytes, peak_memory_bytes, latency_ms@DEVICE or"
+            " latency_p95_ms@DEVICE",
+            found=key,
+            where="limits",
+        )
+    if not bound > 0:
+        raise UserError("a limit is greater than 0", found=bound, where=f"limits[{key!r}]")
+    return Constraint(metric, device=device or "local", max=float(bound))
+
+
+def _searcher(chosen: str | Mapping[str, Any], space: SearchSpace, seed: int) -> Any:
+    data = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
+    module = SEARCHERS.load(str(data.get("name")))
+    config = build_model(module.Config, data, where="searcher")
+    return module.build(config, SearcherContext(space, seed))
+
+
+def _scores(score: Score, codes: Codes) -> tuple[FloatArray, FloatArray]:
+    """Scores as forecasts that are certain."""
+    found = np.asarray(score(codes), dtype=np.float64)
+    if found.shape != (len(codes),) or not np.isfinite(found).all():
+        raise UserError(
+            "the score function returned something else than one finite number per arch",
+            expected=f"shape [{len(codes)}], finite",
+            found=f"shape {list(found.shape)}, {int((~np.isfinite(found)).sum())} not finite",
+            where="score(codes)",
+        )
+    return found, np.zeros(len(codes))

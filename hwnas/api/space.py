@@ -1,0 +1,174 @@
+"""`hwnas space ...`: build search spaces and look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any, get_args
+
+from hwnas.api.result import Listing, Settings
+from hwnas.core.errors import UserError
+from hwnas.core.records import dump
+from hwnas.spaces import REGISTRY
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.choice import Choice
+from hwnas.spaces.cost import AnalyticMetric, Precision, cost, op_macs, op_params
+from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.load import build_space, read_arch, shipped_spaces
+from hwnas.spaces.lowering import lower
+from hwnas.spaces.space import SearchSpace
+
+__all__ = [
+    "as_space",
+    "space",
+    "space_count",
+    "space_list",
+    "space_sample",
+    "space_show",
+    "space_validate",
+]
+
+
+def space(
+    name: str, *, num_classes: int = 1000, in_channels: int = 3, **settings: Any
+) -> SearchSpace:
+    """A registered or shipped search space, or that of a YAML file.
+
+    Args:
+        name: see `hwnas.space_list()`; or a path to a `.yaml` file.
+        num_classes: outputs of the classifier.
+        in_channels: channels of the images.
+        settings: of the space, e.g. `resolutions=(128, 160)`.
+
+    Raises:
+        UserError: unknown space, unreadable file, unknown or wrong settings.
+    """
+    return build_space(name, settings, num_classes=num_classes, in_channels=in_channels)
+
+
+def as_space(
+    given: SearchSpace | str,
+    *,
+    settings: Settings = None,
+    resolutions: Sequence[int] | None = None,
+    num_classes: int = 1000,
+) -> SearchSpace:
+    """A space as public functions take it: built already, or by name with its settings.
+
+    Raises:
+        UserError: as `space`; or settings for a space that is built already.
+    """
+    changes = dict(settings or {})
+    if resolutions is not None:
+        changes["resolutions"] = list(resolutions)
+    if not isinstance(given, SearchSpace):
+        return build_space(given, changes, num_classes=num_classes)
+    if changes:
+        raise UserError(
+            "settings for a space that is built already",
+            expected="the name of a space, or a SearchSpace without settings",
+            found=", ".join(changes),
+            where=given.id,
+            fix=f"hwnas.space({given.name!r}, {next(iter(changes))}=...)",
+        )
+    return given
+
+
+def space_list() -> Listing:
+    """The registered spaces and those shipped as YAML."""
+    rows = [{"space": v.name, "summary": v.summary} for v in map(REGISTRY.describe, REGISTRY.names)]
+    rows += [{"space": name, "summary": "YAML, see configs/spaces"} for name in shipped_spaces()]
+    return Listing(rows)
+
+
+def space_show(
+    name: SearchSpace | str, *, settings: Settings = None, num_classes: int = 1000
+) -> Listing:
+    """Choices, size and cost range: `costs` of the smallest and the largest arch, by metric."""
+    found = as_space(name, settings=settings, num_classes=num_classes)
+    ends = found.codes([found.smallest(), found.largest()])
+    costs: dict[str, list[int]] = {
+        "macs": cost(found, ends, "macs").tolist(),
+        "params": cost(found, ends, "params").tolist(),
+    }
+    metrics: tuple[AnalyticMetric, ...] = ("weight_bytes", "peak_memory_bytes")
+    for precision, metric in product(get_args(Precision), metrics):
+        values = cost(found, ends, metric, precision=precision)
+        costs[f"{metric}_{precision}"] = values.tolist()
+    return Listing(
+        [_choice(found, choice) for choice in found.choices],
+        title=f"{found.id}: {found.size():,} archs",
+        facts={
+            "space": found.id,
+            "n_archs": found.size(),
+            "n_ops": len(enumerate_ops(found)),
+            "costs": costs,
+        },
+    )
+
+
+def _choice(space: SearchSpace, choice: Choice) -> dict[str, str]:
+    condition = "always"
+    if choice.parent is not None:
+        parent = space.choices[choice.parent]
+        values = " ".join(str(parent.values[code]) for code in choice.parent_codes)
+        condition = f"{parent.name} in {values}"
+    return {
+        "choice": choice.name,
+        "values": " ".join(map(str, choice.values)),
+        "active when": condition,
+    }
+
+
+def space_count(name: SearchSpace | str, *, settings: Settings = None) -> Listing:
+    """The exact number of archs."""
+    found = as_space(name, settings=settings)
+    return Listing([{"space": found.name, "n_archs": found.size()}])
+
+
+def space_sample(
+    name: SearchSpace | str,
+    *,
+    n: int = 5,
+    seed: int = 0,
+    settings: Settings = None,
+    num_classes: int = 1000,
+) -> Listing:
+    """Random archs with their costs; the codes are those of `space.sample(n, seed=seed)`."""
+    found = as_space(name, settings=settings, num_classes=num_classes)
+    codes = found.sample(n, seed=seed)
+    columns = zip(
+        codes, found.cost(codes, "macs").tolist(), found.cost(codes, "params").tolist(), strict=True
+    )
+    return Listing(
+        [
+            {"codes": ",".join(map(str, row.tolist())), "macs": int(macs), "params": int(params)}
+            for row, macs, params in columns
+        ],
+        facts={"space": found.id},
+    )
+
+
+def space_validate(
+    name: SearchSpace | str,
+    arch: Arch | str = "largest",
+    *,
+    settings: Settings = None,
+    num_classes: int = 1000,
+) -> Listing:
+    """Check an arch and list its operators.
+
+    arch: also `largest`, `smallest`, comma-separated codes, or a `.json` file.
+
+    Raises:
+        UserError: not an arch of the space.
+    """
+    found = as_space(name, settings=settings, num_classes=num_classes)
+    member = found.check(arch) if isinstance(arch, Arch) else read_arch(found, arch)
+    ops = lower(found, member).ops
+    return Listing(
+        [dump(op, versioned=False) for op in ops],
+        title=f"{found.id} {member.key}",
+        facts={"arch": member.to_json()},
+        shown=[{"op": str(op), "macs": op_macs(op), "params": op_params(op)} for op in ops],
+    )

@@ -1,0 +1,41 @@
+"""`hwnas status`: what is done in a run folder, and what would run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwnas.api.result import Folder, Listing, Settings, no_progress
+from hwnas.pipeline.engine import plan_stages
+from hwnas.pipeline.graph import stages_of
+from hwnas.pipeline.project import open_project
+
+__all__ = ["plan", "status"]
+
+
+def status(folder: Folder, *, settings: Settings = None) -> Listing:
+    """What is done, stale or missing in a run folder, with the cost of each stage."""
+    return plan(folder, settings=settings)
+
+
+def plan(folder: Folder, *, config: str | None = None, settings: Settings = None) -> Listing:
+    """What would run, why, and what it costs, if `folder` had this configuration: `--dry-run`."""
+    with open_project(
+        Path(folder),
+        config=config,
+        changes=settings,
+        progress_for=no_progress,
+        command="hwnas status",
+        read_only=True,
+    ) as project:
+        ledger = project.run.ledger()
+        rows = [
+            {
+                "stage": plan.stage.name,
+                "status": plan.status,
+                "cost": plan.stage.cost,
+                "seconds": ledger[plan.stage.name].seconds if plan.stage.name in ledger else None,
+            }
+            for plan in plan_stages(stages_of(project), project.run)
+        ]
+        root = str(project.run.root)
+        return Listing(rows, title=root, facts={"run": root})

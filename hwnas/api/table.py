@@ -1,0 +1,251 @@
+"""`hwnas table ...`: look at latency tables, check them against bounds, carry them over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from hwnas.api.profile import prepare
+from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
+from hwnas.api.space import as_space
+from hwnas.core.errors import CheckFailed
+from hwnas.latency.shipped import latency_table, shipped_tables
+from hwnas.latency.table import LatencyTable
+from hwnas.measure.tables import compare_tables, missed_bounds, served_spaces, table_summary
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.load import read_arch
+from hwnas.spaces.space import SearchSpace
+
+__all__ = [
+    "describe",
+    "table_convert",
+    "table_diff",
+    "table_estimate",
+    "table_fit",
+    "table_list",
+    "table_merge",
+    "table_show",
+    "table_transfer",
+    "table_validate",
+    "transfer_plan",
+]
+
+Table = LatencyTable | Folder
+"""A table, the name of a shipped one, or a `.json` file."""
+
+
+def as_table(given: Table) -> LatencyTable:
+    """The table that is meant."""
+    return given if isinstance(given, LatencyTable) else latency_table(given)
+
+
+def table_list(*, run: Folder | None = None) -> Listing:
+    """Shipped tables, and those of a run folder."""
+    rows = [_facts(name, latency_table(name)) for name in shipped_tables()]
+    if run is not None:
+        files = sorted((Path(run) / "tables").glob("*.json"))
+        rows += [_facts(str(path), LatencyTable.load(path)) for path in files]
+    return Listing(rows)
+
+
+def _facts(name: str, table: LatencyTable) -> dict[str, Any]:
+    return {
+        "table": name,
+        "device": table.device.name,
+        "runtime": table.device.runtime,
+        "precision": table.device.precision,
+        "n_ops": len(table.rows),
+        "spaces": ", ".join(sorted(table.corrections)),
+        "source": table.source,
+    }
+
+
+def describe(table: LatencyTable) -> Listing:
+    """What a table is of, and how good its estimates are: what is printed of a table just made."""
+    return Listing(
+        table_summary(table),
+        title=f"{table.device.name}: {len(table.rows)} operators, {table.source}",
+        facts={
+            "device": table.device.name,
+            "n_ops": len(table.rows),
+            "source": table.source,
+            "facts": table.facts,
+            "warnings": list(table.warnings),
+        },
+    )
+
+
+def table_show(table: Table) -> Listing:
+    """What a table is of, which spaces it serves, and how good its estimates are."""
+    found = as_table(table)
+    served = served_spaces(found)
+    for row in served:
+        row["interval"] = [end if isfinite(end) else None for end in row["interval"]]
+    shown = describe(found)
+    return Listing(shown.rows, shown.title, {**shown.facts, "serves": served})
+
+
+def table_estimate(
+    table: Table,
+    *,
+    space: SearchSpace | str,
+    arch: Sequence[Arch | str] = (),
+    resolutions: Sequence[int] | None = None,
+    settings: Settings = None,
+    num_classes: int = 1000,
+) -> Listing:
+    """Latency of archs with its 90 % interval; see `LatencyTable.estimate` for arrays.
+
+    arch: also `largest`, `smallest`, comma-separated codes or a `.json` file; none: those two.
+
+    Raises:
+        UserError: the table lacks operators of the space; says which settings would work.
+    """
+    found = as_space(space, settings=settings, resolutions=resolutions, num_classes=num_classes)
+    given = arch or ("smallest", "largest")
+    archs = [a if isinstance(a, Arch) else read_arch(found, a) for a in given]
+    names = [a.key if isinstance(a, Arch) else a for a in given]
+    priced = as_table(table).estimate(found, archs)
+    high = [end if isfinite(end) else None for end in priced.high.tolist()]
+    columns = zip(names, priced.ms.tolist(), priced.low.tolist(), high, strict=True)
+    return Listing(
+        [{"arch": a, "ms": ms, "low": low, "high": top} for a, ms, low, top in columns],
+        title=found.id,
+        facts={"space": found.id, "correction": priced.correction},
+    )
+
+
+def table_validate(
+    table: Table,
+    *,
+    max_mape: float = 0.05,
+    max_p95: float | None = None,
+    min_tau: float | None = None,
+) -> Listing:
+    """How good a table's estimates of unseen networks are, if they keep the bounds.
+
+    max_mape, max_p95: largest mean relative error, and largest that 95 % may stay below.
+    min_tau: least Kendall rank correlation with the timings.
+
+    Raises:
+        CheckFailed: a bound is missed.
+    """
+    found = as_table(table)
+    missed = missed_bounds(found, max_mape=max_mape, max_p95=max_p95, min_tau=min_tau)
+    if missed:
+        where = found.device.name if isinstance(table, LatencyTable) else table
+        raise CheckFailed("forecasts miss the bound", found=missed, where=where)
+    return describe(found)
+
+
+def table_fit(
+    run: Folder, *, device: str = "local", progress: ProgressFor = no_progress
+) -> LatencyTable:
+    """Rebuild a run's table from its stored samples; nothing is timed anew."""
+    from hwnas.core.progress import silent
+    from hwnas.pipeline.project import open_project
+    from hwnas.pipeline.stages.profile import refit
+
+    with open_project(Path(run), progress_for=progress, command="hwnas table fit") as project:
+        return refit(project, device, silent)
+
+
+def table_convert(
+    source: str, path: Folder, *, out: Folder | None = None, device: str | None = None
+) -> LatencyTable:
+    """Make a table of published latencies; rows are fitted where only whole networks were timed.
+
+    Args:
+        source: `pixel1`, `tfnas` or `help`.
+        path: the published file, or the folder of HELP's data.
+        out: also written there.
+        device: column of HELP's data.
+    """
+    from hwnas.measure.published.convert import convert
+
+    return _saved(convert(source, Path(path), device), out)
+
+
+def table_diff(first: Table, second: Table) -> Listing:
+    """How two tables relate on the operators that both have.
+
+    Raises:
+        UserError: they share no operator.
+    """
+    relation = compare_tables(as_table(first), as_table(second))
+    shown = {**relation, "most_changed": "\n".join(relation["most_changed"])}
+    return Listing([relation], shown=[{"of B to A": k, "value": v} for k, v in shown.items()])
+
+
+def table_merge(tables: Sequence[Table], *, out: Folder | None = None) -> LatencyTable:
+    """Rows and corrections of all tables; the first that has one wins. `out`: also written there.
+
+    Raises:
+        UserError: device, precision, batch, threads, runtime version or protocol differ.
+    """
+    return _saved(reduce(LatencyTable.merge, map(as_table, tables)), out)
+
+
+def table_transfer(
+    device: str,
+    *,
+    known: Sequence[Table],
+    out: Folder,
+    space: SearchSpace | str | None = None,
+    resolutions: Sequence[int] | None = None,
+    settings: Settings = None,
+    num_classes: int = 1000,
+    profile_settings: Settings = None,
+    n: int = 10,
+    seed: int = 0,
+    progress: ProgressFor = no_progress,
+) -> LatencyTable:
+    """A table for a new device from tables of others and `n` whole networks timed on it.
+
+    known: tables of other devices; they choose which networks are timed. out: table to write; the
+    timings lie beside it, so that an interrupted call goes on.
+    """
+    from hwnas.measure.transfer import transfer_table
+
+    job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
+    made = transfer_table(
+        [as_table(table) for table in known],
+        job.space,
+        job.device,
+        Path(out).with_suffix(".samples"),
+        job.settings,
+        n=n,
+        seed=seed,
+        progress=progress(f"time {job.device.name}"),
+        transport=job.transport,
+    )
+    return _saved(made, out)
+
+
+def transfer_plan(
+    device: str,
+    *,
+    known: Sequence[Table],
+    space: SearchSpace | str | None,
+    resolutions: Sequence[int] | None,
+    settings: Settings,
+    num_classes: int,
+    profile_settings: Settings,
+    n: int,
+    seed: int,
+) -> Listing:
+    """The networks that `table_transfer` would time."""
+    from hwnas.measure.transfer import networks_to_time
+
+    job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
+    nets = networks_to_time([as_table(table) for table in known], job.space, n=n, seed=seed)
+    return Listing([{"network": i, "codes": ",".join(map(str, net))} for i, net in enumerate(nets)])
+
+
+def _saved(table: LatencyTable, out: Folder | None) -> LatencyTable:
+    if out is not None:
+        table.save(Path(out))
+    return table

@@ -1,0 +1,53 @@
+"""`hwnas train`: train the supernet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
+from hwnas.api.stage import bring_up_to_date
+from hwnas.pipeline.project import Project, open_project
+
+__all__ = ["log_training_cost", "train"]
+
+
+def train(
+    folder: Folder,
+    *,
+    config: str | None = None,
+    settings: Settings = None,
+    progress: ProgressFor = no_progress,
+) -> Listing:
+    """Train the supernet; the last point of its curves."""
+    return bring_up_to_date(
+        folder, "train", config=config, changes=settings, progress=progress, found=_curve_end
+    )
+
+
+def _curve_end(project: Project) -> Listing:
+    return Listing(
+        [
+            {"step": row["step"], **{f"top1 {name}": top1 for name, top1 in row["top1"].items()}}
+            for row in project.run.metrics("train")[-1:]
+        ]
+    )
+
+
+def log_training_cost(
+    folder: Folder, *, config: str | None, settings: Settings, processes: int | None
+) -> None:
+    """Log what `train` would take, from a few real steps on synthetic images.
+
+    processes: that share every batch; by default as many as torchrun started.
+    """
+    from hwnas.studies.training_cost import tell_training_cost
+
+    with open_project(
+        Path(folder),
+        config=config,
+        changes=settings,
+        progress_for=no_progress,
+        command="hwnas train",
+        read_only=True,
+    ) as project:
+        tell_training_cost(project, processes)

@@ -1,0 +1,156 @@
+"""`hwnas verify`: what was exported, or a bundle, against what it promises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwnas.api.open_run import Run
+from hwnas.api.result import Folder, Listing, ProgressFor, Row, Settings, no_progress
+from hwnas.api.run import held, reported
+from hwnas.api.stage import bring_up_to_date
+from hwnas.core.errors import CheckFailed, NotJudged
+from hwnas.core.rundir import RunDir
+from hwnas.pipeline.project import open_project, stored_config
+
+__all__ = ["BundleCheck", "bundle_plan", "is_bundle", "verify"]
+
+
+@dataclass(frozen=True)
+class BundleCheck:
+    """What `verify` found of a bundle.
+
+    models, latency: rows. notes: what was not checked, and why. failed: what fell short.
+    not_judged: what was checked, but on a machine too far from its speed to judge it.
+    """
+
+    folder: Path
+    models: tuple[Row, ...]
+    latency: tuple[Row, ...]
+    notes: tuple[str, ...]
+    failed: tuple[str, ...]
+    not_judged: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Headline of the table of models."""
+        return str(self.folder)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; models are under `"table"`."""
+        return {
+            "table": [dict(row) for row in self.models],
+            "latency": [dict(row) for row in self.latency],
+            "notes": list(self.notes),
+            "failed": list(self.failed),
+            "not_judged": list(self.not_judged),
+        }
+
+    def raise_for_checks(self) -> None:
+        """Nothing if the bundle keeps its promises.
+
+        Raises:
+            CheckFailed: says where it falls short.
+            NotJudged: nothing does, but some checks could not be judged.
+        """
+        if self.failed:
+            raise CheckFailed(
+                "the bundle fell short of its promise",
+                found="; ".join(self.failed),
+                where=self.folder,
+                fix="export it again, or `--report-only` accepts it",
+            )
+        if self.not_judged:
+            raise NotJudged(
+                "checks of the bundle could not be judged",
+                found="; ".join(self.not_judged),
+                where=self.folder,
+                fix="repeat the command when the machine is quiet; `--report-only` accepts it",
+            )
+
+
+def verify(
+    folder: Folder,
+    *,
+    config: str | None = None,
+    settings: Settings = None,
+    report_only: bool = False,
+    latency: bool = True,
+    progress: ProgressFor = no_progress,
+) -> Run | BundleCheck:
+    """Re-time and test what was exported, or check a bundle.
+
+    Args:
+        folder: a run folder, or a bundle. A bundle is checked against torch on the test split of
+            its data set, which the run folder around it tells, or `config`.
+        config: starts or replaces the run folder's configuration.
+        settings: changes of the configuration.
+        report_only: return even if a check fell short.
+        latency: of a bundle: re-time it on this host.
+        progress: shows it.
+
+    Raises:
+        CheckFailed: what was exported falls short.
+        NotJudged: the machine is too far from the table's speed to judge it.
+    """
+    if not is_bundle(folder):
+        return bring_up_to_date(
+            folder,
+            "verify",
+            config=config,
+            changes=settings,
+            progress=progress,
+            found=lambda project: held(reported(project), report_only),
+        )
+    found = _check_bundle(Path(folder), config, settings, latency, progress)
+    if not report_only:
+        found.raise_for_checks()
+    return found
+
+
+def is_bundle(folder: Folder) -> bool:
+    """Whether a folder is a bundle, and not a run folder."""
+    return (Path(folder) / "manifest.json").exists()
+
+
+def bundle_plan(folder: Folder) -> Listing:
+    """What `verify` would check of a bundle."""
+    from hwnas.exporters.bundle import read_manifest
+
+    models = read_manifest(Path(folder)).models
+    return Listing(
+        [{"model": m.path, "format": m.format, "checks": "torch, test split"} for m in models]
+    )
+
+
+def _check_bundle(
+    folder: Path, config: str | None, settings: Settings, latency: bool, progress: ProgressFor
+) -> BundleCheck:
+    from hwnas.measure.bundle_check import verify_bundle
+    from hwnas.measure.limits import CheckSettings
+
+    around = [p for p in folder.resolve().parents if stored_config(RunDir(p)).is_file()]
+    if config is None and not around:
+        found = verify_bundle(folder, data=None, settings=None, progress=progress("verify"))
+    else:
+        with open_project(
+            around[0] if around else folder,
+            config=config,
+            changes=settings,
+            progress_for=progress,
+            command="hwnas verify",
+            read_only=True,
+        ) as project:
+            chosen = project.config
+            found = verify_bundle(
+                folder,
+                data=project.data,
+                settings=CheckSettings(chosen.profile, chosen.verify, chosen.seed),
+                with_latency=latency,
+                threads=chosen.threads,
+                progress=progress("verify"),
+            )
+    return BundleCheck(
+        folder, found.models, found.latency, found.notes, found.failed, found.not_judged
+    )

@@ -1,0 +1,50 @@
+"""`hwnas export`: deployable files of the fine-tuned networks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import hwnas
+from hwnas.cli.options import ConfigOption, DryRunOption, FormatOption, RunArgument, SetOption
+from hwnas.cli.output import Format, progress_for
+from hwnas.cli.shared import names, show, show_plan
+from hwnas.core.config import assignments
+
+__all__ = ["register"]
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    parent.command()(export)
+
+
+def export(
+    folder: RunArgument,
+    config: ConfigOption = None,
+    formats: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated: onnx,fp16,int8,ort,pt2,timm,... [as configured]."),
+    ] = None,
+    settings: SetOption = None,
+    format: FormatOption = Format.table,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Export the fine-tuned networks and check their parity.
+
+    `hwnas list exporters` names the formats. `hwnas verify RUN` then writes the bundle.
+
+    Example: `hwnas export runs/quickstart --config quickstart --formats onnx,int8 --dry-run`.
+    """
+    changes = assignments(settings or ())
+    if dry_run:
+        from hwnas.api.export import export_changes
+
+        planned = export_changes(folder, config, names(formats), changes)
+        show_plan(folder, format, config=config, settings=planned)
+        return
+    found = hwnas.export(
+        folder, config=config, formats=names(formats), settings=changes, progress=progress_for
+    )
+    show(found, format)

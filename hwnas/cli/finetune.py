@@ -1,0 +1,36 @@
+"""`hwnas finetune`: train the winner, and what it is compared with."""
+
+from __future__ import annotations
+
+import typer
+
+import hwnas
+from hwnas.cli.options import ConfigOption, DryRunOption, FormatOption, RunArgument, SetOption
+from hwnas.cli.output import Format, progress_for
+from hwnas.cli.shared import show, show_plan
+from hwnas.core.config import assignments
+
+__all__ = ["register"]
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    parent.command()(finetune)
+
+
+def finetune(
+    folder: RunArgument,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    format: FormatOption = Format.table,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Fine-tune the winner and the networks it is compared with.
+
+    Example: `hwnas finetune runs/quickstart --config quickstart --dry-run`.
+    """
+    changes = assignments(settings or ())
+    if dry_run:
+        show_plan(folder, format, config=config, settings=changes)
+        return
+    show(hwnas.finetune(folder, config=config, settings=changes, progress=progress_for), format)

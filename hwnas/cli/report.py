@@ -1,0 +1,26 @@
+"""`hwnas report`: what a run folder holds so far, in one HTML file."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import hwnas
+from hwnas.cli.options import RunArgument
+
+__all__ = ["register"]
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    parent.command()(report)
+
+
+def report(
+    folder: RunArgument,
+    search: Annotated[str | None, typer.Option(help="Which search [the last one].")] = None,
+) -> None:
+    """Write report.html of what the run folder holds so far."""
+    sys.stdout.write(f"{hwnas.report(folder, search=search)}\n")

@@ -1,0 +1,48 @@
+"""`hwnas search`: the best archs of a run under its constraints."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import hwnas
+from hwnas.cli.options import ConfigOption, DryRunOption, FormatOption, RunArgument, SetOption
+from hwnas.cli.output import Format, progress_for
+from hwnas.cli.shared import names, show, show_plan
+from hwnas.core.config import assignments
+
+__all__ = ["register"]
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    parent.command()(search)
+
+
+def search(
+    folder: RunArgument,
+    config: ConfigOption = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated: a front and a winner for each, of one search."),
+    ] = None,
+    settings: SetOption = None,
+    format: FormatOption = Format.table,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Find the best archs under the constraints, random search beside.
+
+    Example: `hwnas search runs/quickstart --config quickstart --dry-run`.
+    """
+    changes = assignments(settings or ())
+    if dry_run:
+        from hwnas.api.search import search_changes
+
+        planned = search_changes(names(devices), changes)
+        show_plan(folder, format, config=config, settings=planned)
+        return
+    found = hwnas.search(
+        folder, config=config, devices=names(devices), settings=changes, progress=progress_for
+    )
+    show(found, format)

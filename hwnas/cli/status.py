@@ -1,0 +1,25 @@
+"""`hwnas status`: what is done in a run folder."""
+
+from __future__ import annotations
+
+import typer
+
+import hwnas
+from hwnas.cli.options import FormatOption, RunArgument, SetOption
+from hwnas.cli.output import Format
+from hwnas.cli.shared import show
+from hwnas.core.config import assignments
+
+__all__ = ["register"]
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    parent.command()(status)
+
+
+def status(
+    folder: RunArgument, settings: SetOption = None, format: FormatOption = Format.table
+) -> None:
+    """What is done, stale or missing in a run folder."""
+    show(hwnas.status(folder, settings=assignments(settings or ())), format)

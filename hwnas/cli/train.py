@@ -1,0 +1,47 @@
+"""`hwnas train`: train the supernet."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import hwnas
+from hwnas.cli.options import ConfigOption, DryRunOption, FormatOption, RunArgument, SetOption
+from hwnas.cli.output import Format, progress_for
+from hwnas.cli.shared import show, show_plan
+from hwnas.core.config import assignments
+
+__all__ = ["register"]
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    parent.command()(train)
+
+
+def train(
+    folder: RunArgument,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    format: FormatOption = Format.table,
+    dry_run: DryRunOption = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --dry-run: plan for so many [those of torchrun, or 1]."),
+    ] = None,
+) -> None:
+    """Train the supernet.
+
+    A dry run times real steps, on synthetic images, and says what all of them will take.
+
+    Example: `hwnas train runs/quickstart --config quickstart --dry-run`.
+    """
+    changes = assignments(settings or ())
+    if dry_run:
+        from hwnas.api.train import log_training_cost
+
+        show_plan(folder, format, config=config, settings=changes)
+        log_training_cost(folder, config=config, settings=changes, processes=processes)
+        return
+    show(hwnas.train(folder, config=config, settings=changes, progress=progress_for), format)

@@ -1,0 +1,83 @@
+"""`hwnas verify`: what was exported, or a bundle, against what it promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import hwnas
+from hwnas.cli.options import ConfigOption, DryRunOption, FormatOption, ReportOnly, SetOption
+from hwnas.cli.output import Format, emit, progress_for
+from hwnas.cli.run import show_run
+from hwnas.cli.shared import show, show_plan
+from hwnas.core.config import assignments
+
+if TYPE_CHECKING:
+    from hwnas.api.verify import BundleCheck
+
+__all__ = ["register"]
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    parent.command()(verify)
+
+
+def verify(
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN|BUNDLE", help="A run folder, or a bundle.")
+    ],
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    format: FormatOption = Format.table,
+    dry_run: DryRunOption = False,
+    report_only: ReportOnly = False,
+    latency: Annotated[bool, typer.Option(help="Of a bundle: re-time it on this host.")] = True,
+) -> None:
+    """Re-time and test what was exported, or check a bundle; exit 3 if it falls short.
+
+    A bundle is checked against torch on the test split of its data set, which the run folder around
+    it tells, or --config.
+
+    Example: `hwnas verify runs/quickstart --config quickstart --dry-run`.
+    """
+    from hwnas.api.open_run import Run
+    from hwnas.api.verify import bundle_plan, is_bundle
+
+    changes = assignments(settings or ())
+    if dry_run and is_bundle(folder):
+        show(bundle_plan(folder), format)
+    elif dry_run:
+        show_plan(folder, format, config=config, settings=changes)
+    else:
+        found = hwnas.verify(
+            folder,
+            config=config,
+            settings=changes,
+            report_only=True,
+            latency=latency,
+            progress=progress_for,
+        )
+        if isinstance(found, Run):
+            show_run(found, format, report_only=report_only)
+        else:
+            _show_bundle(found, format, report_only=report_only)
+
+
+def _show_bundle(found: BundleCheck, format: Format, *, report_only: bool) -> None:
+    import logging
+
+    log = logging.getLogger("hwnas.cli")
+    show(found, format)
+    if found.latency and format is Format.table:
+        emit(found.latency, format=format, title="latency")
+    for note in found.notes:
+        log.info("note: %s", note)
+    for problem in found.failed:
+        log.info("FAIL %s", problem)
+    for problem in found.not_judged:
+        log.info("not judged %s", problem)
+    if not report_only:
+        found.raise_for_checks()
