@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from hwnas.core.records import STRICT
 from hwnas.interfaces import Evaluation, Split
 from hwnas.spaces.arch import Arch
 
-__all__ = ["Accuracy", "Candidate", "SearchResult", "candidates"]
+__all__ = ["Accuracy", "Candidate", "SearchResult", "candidates", "with_accuracies"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Accuracy:
     def top1(self) -> float | None:
         """The top-1, where it is one."""
         return self.value if self.unit == "top1" else None
+
+    @staticmethod
+    def of(evaluation: Evaluation) -> Accuracy:
+        """The top-1 of an evaluation."""
+        return Accuracy(evaluation.top1, "top1", evaluation.source, evaluation.split)
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ def candidates(
 
     def accuracy(row: int) -> Accuracy:
         if (known := evaluations.get(row)) is not None:
-            return Accuracy(known.top1, "top1", known.source, known.split)
+            return Accuracy.of(known)
         return Accuracy(float(column("predicted")[row]), "predicted score", "predicted")
 
     return tuple(
@@ -118,3 +123,14 @@ def candidates(
         )
         for position, row in enumerate(rows)
     )
+
+
+def with_accuracies(result: SearchResult, evaluations: Mapping[Arch, Evaluation]) -> SearchResult:
+    """The result with the top-1 of every point of its fronts that is in `evaluations`."""
+
+    def told(candidate: Candidate) -> Candidate:
+        known = evaluations.get(candidate.arch)
+        return candidate if known is None else replace(candidate, accuracy=Accuracy.of(known))
+
+    fronts = {key: tuple(map(told, front)) for key, front in result.fronts.items()}
+    return replace(result, fronts=fronts)

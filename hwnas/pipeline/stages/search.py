@@ -12,7 +12,8 @@ import numpy as np
 from hwnas.controller.constraints import metric_key, resolve
 from hwnas.controller.controller import run_search
 from hwnas.controller.remeasure import Measured, remeasure
-from hwnas.controller.result import SearchResult
+from hwnas.controller.result import SearchResult, with_accuracies
+from hwnas.controller.scorer import Rescoring
 from hwnas.core.errors import NotJudged
 from hwnas.core.progress import Progress
 from hwnas.core.store import file_hash
@@ -55,7 +56,7 @@ def stage(project: Project) -> Stage:
         outputs=(files.pattern(main.result.path), files.pattern(files.baseline.result.path)),
         run=task(project, name, search, together=True),
         cost=f"2 x {section.n_predictions} predictions"
-        f" and {section.n_evaluations} subnet evaluations",
+        f" and {section.n_evaluations} subnet evaluations, and those of the fronts",
         reads={} if records is None else {"search.evaluator.records": records},
     )
 
@@ -127,8 +128,22 @@ def _search_one(
         progress(config.n_predictions, config.n_predictions, found.reason)
     else:
         result = run({}, 0)
+    if not is_baseline:
+        result = _evaluate_fronts(project, result, rescoring)
     files.write_fronts(result.fronts)
     files.result.write(result)
+
+
+def _evaluate_fronts(project: Project, result: SearchResult, rescoring: Rescoring) -> SearchResult:
+    """The result with an accuracy for every point of its fronts that can be evaluated.
+
+    These evaluations come after the search and decide nothing, so budgets stay comparable.
+    """
+    points = {point.arch for front in result.fronts.values() for point in front}
+    archs = sorted(points, key=lambda arch: arch.codes)
+    admitted = rescoring.admits(project.space.codes(archs))
+    archs = [arch for arch, is_in in zip(archs, admitted, strict=True) if is_in]
+    return with_accuracies(result, dict(zip(archs, rescoring.evaluate(archs), strict=True)))
 
 
 def _absolute(
