@@ -108,13 +108,12 @@ def table_estimate(
     given = arch or ("smallest", "largest")
     archs = [a if isinstance(a, Arch) else read_arch(found, a) for a in given]
     names = [a.key if isinstance(a, Arch) else a for a in given]
-    priced = as_table(table).estimate(found, archs)
-    high = [end if isfinite(end) else None for end in priced.high.tolist()]
-    columns = zip(names, priced.ms.tolist(), priced.low.tolist(), high, strict=True)
+    priced = as_table(table).estimate(found, archs).to_dict()
+    columns = zip(names, priced["ms"], priced["low"], priced["high"], strict=True)
     return Listing(
         [{"arch": a, "ms": ms, "low": low, "high": top} for a, ms, low, top in columns],
         title=found.id,
-        facts={"space": found.id, "correction": priced.correction},
+        facts={"space": found.id, "correction": priced["correction"]},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,6 +41,12 @@ class Estimate:
     low: FloatArray
     high: FloatArray
     correction: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; None stands for an upper end that is not known."""
+        high = [end if np.isfinite(end) else None for end in self.high.tolist()]
+        ends = {"ms": self.ms.tolist(), "low": self.low.tolist(), "high": high}
+        return ends | {"correction": self.correction}
 
 
 class TableEstimator:

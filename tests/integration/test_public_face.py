@@ -359,6 +359,7 @@ def test_the_first_lines_of_the_public_face_run(
     est, best, sub = names["est"], names["best"], names["sub"]
     assert est.ms.shape == est.low.shape == est.high.shape == (1000,)
     assert (est.low < est.ms).all() and (est.ms < est.high).all()
+    assert json.loads(json.dumps(est.to_dict()))["ms"] == est.ms.tolist()
     assert (tmp_path / "out" / "model.onnx").is_file() and not sub.training
     assert best.winner.latency_ms["amd-epyc-2vcpu"] <= 8.0
     costs = [point.latency_ms["amd-epyc-2vcpu"] for point in best.front]
