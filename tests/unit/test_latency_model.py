@@ -265,7 +265,7 @@ def test_missing_ops_are_counted_named_and_come_with_the_command(tiny_space: Sea
 
 def test_operators_that_do_not_explain_whole_networks_are_an_error(tiny_space: SearchSpace):
     """A convex truth: a line through the larger networks is negative at the smallest one."""
-    codes = tiny_space.sample(rng(0, "odd"), 12)
+    codes = tiny_space.sample(12, rng=rng(0, "odd"))
     sums = op_counts(tiny_space, codes) @ [true_ms(op) for op in enumerate_ops(tiny_space)]
     above = sums - sums.min()
     ms = 1e-6 + (above / above.max()) ** 3
