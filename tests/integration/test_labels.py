@@ -117,7 +117,8 @@ def test_the_cost_is_told_first(copy: Path, caplog):
     rows = {row["stage"]: row for row in plan["table"]}
     assert rows["label/trained"]["cost"] == "20 archs trained stand-alone x 1 epochs"
     assert rows["label/trained"]["status"] == "stale"
-    assert "6 archs to train stand-alone x 1,024 images (1 epochs) = 6,144 images; about" in caplog.text
+    told = "6 archs to train stand-alone x 1,024 images (1 epochs) = 6,144 images; about"
+    assert told in caplog.text
     with pytest.raises(UserError, match="how many archs are to be trained alone"):
         hwnas("label", str(copy), "--source", "trained", "--set", "label.trained.n=0")
 
