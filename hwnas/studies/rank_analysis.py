@@ -177,10 +177,8 @@ def analyze_records(
         truth.target,
         _repeats(source, truth.target),
         {
-            MetricKey("latency_ms", table.device.name): TableEstimator(
-                table, truth.space
-            ).latency_ms
-            for table in found
+            MetricKey("latency_ms", one.device.name): TableEstimator(one, truth.space).latency_ms
+            for one in found
         },
     )
     return pair.analysis(seed), pair
