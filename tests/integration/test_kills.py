@@ -240,6 +240,9 @@ def test_a_signal_stops_cleanly_and_the_way_on_is_shown(
     copy: Path, finished: Path, number: int, code: int, stage: str, folder: str
 ):
     shutil.rmtree(copy / folder)
+    if folder == "search":  # it evaluates anew, and takes as long as it did
+        lines = (copy / "journal.jsonl").read_bytes().splitlines(keepends=True)
+        (copy / "journal.jsonl").write_bytes(b"".join(lines[:N_LABELS]))
     stopped = kill_in(stage, copy, 0.3 * seconds_of(finished)[stage], number)
     assert stopped.process.exitcode == code, stopped.text
     verb = VERBS[stage][0]
