@@ -28,9 +28,10 @@ class Stage:
     `settings` is the JSON-ready part of the configuration it depends on, `needs` the stages whose
     outputs it reads, `owns` the run-relative paths it writes and `outputs` those of them that later
     stages rely on (with * as in a shell). `command` runs it alone; `cost` says in words what it
-    will take. `reads` are files outside the run folder, by the setting that names them. `settled`:
-    whether the outputs answer everything; where a check could not be judged they do not, and the
-    next command runs the stage again.
+    will take. `reads` are files outside the run folder, by the setting that names them. `check` raises
+    a `UserError` if the stage can never work; it takes no time. `settled`: whether the outputs answer
+    everything; where a check could not be judged they do not, and the next command runs the stage
+    again.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Stage:
     run: Callable[[], None]
     cost: str
     reads: Mapping[str, Path] = field(default_factory=dict)
+    check: Callable[[], None] = lambda: None
     settled: Callable[[], bool] = lambda: True
 
 
@@ -80,12 +82,13 @@ def execute(stages: Sequence[Stage], run: RunDir, *, only: Iterable[str] | None 
     """Bring `only` (default: all stages) up to date, in order; the caller holds the run's lock.
 
     Raises:
-        UserError: a stage outside `only` that is needed is not up to date, or a file that one of
-            the stages reads is missing; said before the first stage runs.
+        UserError: a stage outside `only` that is needed is not up to date. Before the first stage
+            runs: one of the stages can never work, or a file that it reads is missing.
     """
     wanted = {stage.name for stage in stages} if only is None else set(only)
     for plan in plan_stages(stages, run):
         if plan.stage.name in wanted and plan.status != "done":
+            plan.stage.check()
             _require_files(plan.stage)
     by_name = {stage.name: stage for stage in stages}
     for name in by_name:

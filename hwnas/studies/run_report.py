@@ -129,7 +129,7 @@ def front_data(project: Project) -> Front:
         return [scorer.evaluate(project.space.arch(row)) for row in codes]
 
     searched = points(evaluated(baseline=False))
-    cloud = (*points(project.files.read_labels()), *searched)
+    cloud = tuple(dict.fromkeys((*points(project.files.read_labels()), *searched)))
     plane = np.array([[p.latency_ms, -p.top1] for p in cloud])
     front = sorted((cloud[i] for i in np.flatnonzero(non_dominated(plane))), key=_by_latency)
     return Front(

@@ -54,7 +54,7 @@ class ExporterSuite(Suite):
     PROMISES = frozenset({"runs_here"})
     """`runs_here`: a format that needs more than this host has (a GPU) may be exempt."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def model(self) -> nn.Module:
         """The network, in training mode as training leaves it."""
         return build_subnet(tiny_space(), tiny_space().smallest()).train()

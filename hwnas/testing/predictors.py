@@ -41,7 +41,7 @@ class PredictorSuite(Suite):
             quick_config, PredictorContext(space or tiny_space(), seed)
         )
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def labelled(self) -> Labelled:
         """Archs with an additive score: every value of every choice has its own random worth."""
         stream = rng(0, "test/additive")

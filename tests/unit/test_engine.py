@@ -223,3 +223,13 @@ def test_a_missing_file_is_found_before_the_first_stage(
     with pytest.raises(UserError, match=f"needs a file[\\s\\S]*/no/such[\\s\\S]*{setting}"):
         execute(stages_of(project), project.run)
     assert project.run.ledger() == {}
+
+
+def test_a_space_without_a_supernet_is_refused_before_the_first_stage(tmp_path: Path):
+    """Found by a newcomer: the whole device was profiled first."""
+    data, where = read_config_data("quickstart")
+    config = load_config(data, {"space": {"name": "nasbench201"}}, where=where)
+    project = Project(RunDir(tmp_path), config, lambda stage: silent)
+    with pytest.raises(UserError, match="space nasbench201 has no supernet"):
+        execute(stages_of(project), project.run)
+    assert project.run.ledger() == {}

@@ -40,6 +40,7 @@ def stage(project: Project) -> Stage:
         outputs=(files.pattern(files.roles), files.pattern(files.finetuned / "*.safetensors")),
         run=task(project, name, finetune_all),
         cost=f"{len(role_names(project))} networks x {config.finetune.epochs} epochs{standalone}",
+        check=lambda: project.space.macro.require("static net", space=project.space.name),
     )
 
 

@@ -38,6 +38,7 @@ def stage(project: Project) -> Stage:
         cost=f"{train_settings.steps} {train_settings.sampler.name} steps"
         f" of {train_settings.batch_size} images",
         reads=_reads(project),
+        check=lambda: project.space.macro.require("supernet", space=project.space.name),
     )
 
 
