@@ -28,10 +28,10 @@ class Stage:
     `settings` is the JSON-ready part of the configuration it depends on, `needs` the stages whose
     outputs it reads, `owns` the run-relative paths it writes and `outputs` those of them that later
     stages rely on (with * as in a shell). `command` runs it alone; `cost` says in words what it
-    will take. `reads` are files outside the run folder, by the setting that names them. `check` raises
-    a `UserError` if the stage can never work; it takes no time. `settled`: whether the outputs answer
-    everything; where a check could not be judged they do not, and the next command runs the stage
-    again.
+    will take. `reads` are files outside the run folder, by the setting that names them. `check`
+    raises a `UserError` if the stage can never work; it takes no time. `settled`: whether the
+    outputs answer everything; where a check could not be judged they do not, and the next command
+    runs the stage again.
     """
 
     name: str

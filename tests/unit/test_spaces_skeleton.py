@@ -6,6 +6,8 @@ The class is the example of docs/search-spaces.md, "A new kind of skeleton".
 from __future__ import annotations
 
 import inspect
+import re
+import runpy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +57,8 @@ class Branches(Skeleton):
         ]
         for b in range(max(self.depths)):
             deep = tuple(code for code, depth in enumerate(self.depths) if depth > b)
-            found.append(Choice(f"block{b}.kernel", "kernel", self.kernels, 1, deep))
+            name = f"block{b}.kernel"
+            found.append(Choice(name, "kernel", self.kernels, parent=1, parent_codes=deep))
         return tuple(found)
 
     def slot_names(self) -> tuple[str, ...]:
@@ -84,9 +87,15 @@ SPACE = SearchSpace("branches", Branches(3, 5, (6, 8)))
 SHALLOW = SPACE.restrict({"depth": (1,)})
 
 
-def test_the_documentation_shows_this_class() -> None:
+def test_the_documentation_shows_this_class_in_a_file_that_runs(tmp_path: Path) -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "search-spaces.md"
-    assert inspect.getsource(Branches) in page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python branches.py\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
+    assert inspect.getsource(Branches) in blocks[0]
+    file = tmp_path / "branches.py"
+    file.write_text(blocks[0], encoding="utf-8")
+    module = runpy.run_path(str(file))
+    space = module["build"](module["Config"](resolutions=(32, 24)), num_classes=7)
+    assert space.id == SearchSpace("branches", Branches(3, 7, (24, 32))).id
 
 
 def test_it_has_archs_operators_and_edges() -> None:
