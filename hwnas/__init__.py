@@ -3,6 +3,13 @@
 Every verb of the command line is a function here, its words joined by `_`: `hwnas table diff A B`
 is `hwnas.table_diff(a, b)`. docs/python.md shows them at work. Names are imported when they are
 used, so that `import hwnas` costs nothing.
+
+Arguments that many verbs share:
+    folder: a run folder; `hwnas.run` and the stages create it.
+    config: starts the folder, or replaces its configuration: a YAML file or one of
+        `hwnas.list("configs")`.
+    settings: changes by key path, `{"train.steps": 50}`.
+    progress: given the name of a stage, a function `(done, total, note)` that shows it.
 """
 
 from __future__ import annotations

@@ -47,6 +47,10 @@ class Point:
     accuracy: float | None
     costs: Mapping[str, float]
 
+    def __str__(self) -> str:
+        costs = ", ".join(f"{key} {value:.4g}" for key, value in self.costs.items())
+        return f"{self.arch.key}: score {self.score:.4g}, {costs}"
+
     @property
     def latency_ms(self) -> Mapping[str, float]:
         """Estimated median latency by device."""

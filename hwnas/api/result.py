@@ -50,6 +50,10 @@ class Listing:
     facts: Row = field(default_factory=dict)
     shown: Sequence[Row] = ()
 
+    def __str__(self) -> str:
+        rows = (", ".join(f"{k}: {v}" for k, v in row.items()) for row in self.shown or self.rows)
+        return "\n".join([*([self.title] if self.title else []), *rows])
+
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
 

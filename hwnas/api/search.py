@@ -60,6 +60,9 @@ class Found:
     limits: Mapping[str, float]
     n_scored: int
 
+    def __str__(self) -> str:
+        return f"winner of {self.n_scored} scored archs: {self.winner}"
+
     @property
     def front(self) -> tuple[Point, ...]:
         """The front of the first limit, or of the first metric where there is none."""
@@ -117,7 +120,25 @@ def search(
 
 
 def search(where: SearchSpace | Folder, /, **arguments: Any) -> Found | Listing:
-    """Find the best archs under limits: `search_run` of a run folder, `search_space` of a space."""
+    """Find the best archs under limits, of a run folder or of a space with a score of your own.
+
+    `search(folder, *, config, devices, settings, progress)` brings stage `search` of a run folder
+    up to date, as `hwnas search` does, and returns the winners as rows.
+
+    `search(space, *, score, limits, tables, searcher, budget, seed, folder, progress)` maximises
+    `score`, a function from codes [n, d] to n numbers, and returns a `Found`:
+
+    - limits: largest cost by metric key: `macs`, `params`, `weight_bytes`, `peak_memory_bytes`,
+      `latency_ms@DEVICE`, `latency_p95_ms@DEVICE`.
+    - tables: latency tables of these devices, which cover the space.
+    - searcher [`evolution`]: a name of `hwnas.list("searchers")`, or its settings with `name`.
+    - budget [12800]: archs that are proposed. seed [0]: of the searcher.
+    - folder: keeps the archive, from which an interrupted search goes on.
+
+    Raises:
+        UserError: a limit that cannot be priced or met, a table that does not cover the space, an
+            unknown searcher, or scores that are not n finite numbers.
+    """
     if isinstance(where, SearchSpace):
         return search_space(where, **arguments)
     return search_run(where, **arguments)
@@ -245,7 +266,7 @@ def _searcher(chosen: str | Mapping[str, Any], space: SearchSpace, seed: int) ->
 
 
 def _scores(score: Score, codes: Codes) -> tuple[FloatArray, FloatArray]:
-    """Scores as forecasts that are certain."""
+    """Scores as predictions without spread."""
     found = np.asarray(score(codes), dtype=np.float64)
     if found.shape != (len(codes),) or not np.isfinite(found).all():
         raise UserError(
