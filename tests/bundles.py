@@ -16,16 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.core.rng import rng
 from hwnas.exporters.bundle import write_bundle
-from hwnas.exporters.manifest import (
-    AccuracyFact,
-    ConstraintFact,
-    InputSpec,
-    LatencyFact,
-    Manifest,
-    ModelFile,
-)
+from hwnas.exporters.manifest import AccuracyFact, ConstraintFact, InputSpec, LatencyFact, Manifest
 from hwnas.exporters.samples import SampleImage
-from hwnas.interfaces import DataInfo, DeviceSpec
+from hwnas.interfaces import DataInfo, DeviceSpec, ModelFile
 from hwnas.spaces.arch import Arch
 from tests.kit import KIT
 

@@ -17,8 +17,8 @@ from pydantic import Field
 from hwnas.core.config import StrictModel
 from hwnas.core.store import write_bytes
 from hwnas.exporters.float_graph import OPSET, float_graph
-from hwnas.exporters.manifest import ModelFile
-from hwnas.exporters.opened import Images, OpenModel, onnxruntime_model
+from hwnas.exporters.opened import onnxruntime_model
+from hwnas.interfaces import Images, ModelFile, OpenModel
 
 if TYPE_CHECKING:
     import onnx

@@ -19,8 +19,8 @@ from hwnas.core.errors import UserError
 from hwnas.core.resources import resource
 from hwnas.core.store import file_hash, read_json
 from hwnas.exporters.base import Format, Source
-from hwnas.exporters.manifest import ModelFile
-from hwnas.exporters.opened import CannotRunHere, OpenModel
+from hwnas.exporters.opened import CannotRunHere
+from hwnas.interfaces import ModelFile, OpenModel
 
 __all__ = [
     "EngineConfig",

@@ -13,9 +13,9 @@ from hwnas.core.config import build_model
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.rng import rng
 from hwnas.exporters import REGISTRY
-from hwnas.exporters.opened import CannotRunHere, Images, OpenModel
+from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
-from hwnas.interfaces import Exporter
+from hwnas.interfaces import Exporter, Images, OpenModel
 
 if TYPE_CHECKING:
     import torch

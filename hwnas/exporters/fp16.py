@@ -11,8 +11,7 @@ import numpy as np
 
 from hwnas.core.errors import UserError
 from hwnas.exporters.base import OnnxConfig, OnnxRuntimeFormat, Source
-from hwnas.exporters.manifest import ModelFile
-from hwnas.interfaces import Exporter
+from hwnas.interfaces import Exporter, ModelFile
 
 if TYPE_CHECKING:
     import onnx

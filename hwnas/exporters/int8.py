@@ -13,8 +13,7 @@ from pydantic import Field
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.exporters.base import OnnxConfig, OnnxRuntimeFormat, Source
-from hwnas.exporters.manifest import ModelFile
-from hwnas.interfaces import Exporter
+from hwnas.interfaces import Exporter, ModelFile
 
 __all__ = ["Config", "build"]
 

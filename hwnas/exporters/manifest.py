@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from hwnas.core.records import STRICT
-from hwnas.interfaces import DataInfo, DeviceSpec, Metric
+from hwnas.interfaces import DataInfo, DeviceSpec, Metric, ModelFile
 from hwnas.spaces.arch import Arch
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "InputSpec",
     "LatencyFact",
     "Manifest",
-    "ModelFile",
     "SampleFile",
 ]
 
@@ -63,27 +62,6 @@ class InputSpec:
         resize_px = (px,) if info.base_px == px else (info.base_px, px)
         shape = (info.in_channels, px, px)
         return InputSpec(shape, info.mean, info.std, resize_px, info.class_names)
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """One deployable file; `batch` None = any batch size.
-
-    `format` is the exporter that wrote it; what can run it shows in the name: ONNX Runtime takes
-    `.onnx` and `.ort`. `parity_tolerance` is the largest difference from the golden logits that its
-    precision may cause, relative to the largest of them; `min_agreement` the share of images of
-    which it must name the same class as torch.
-    """
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    path: str
-    format: str
-    precision: Literal["fp32", "fp16", "int8"]
-    batch: Count | None = None
-    opset: Count | None = None
-    parity_tolerance: Positive = 1e-4
-    min_agreement: Share = 1.0
 
 
 @dataclass(frozen=True)

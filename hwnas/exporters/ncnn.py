@@ -17,9 +17,7 @@ from hwnas.core.config import StrictModel
 from hwnas.core.env import require
 from hwnas.core.errors import UserError
 from hwnas.exporters.base import Format, Source
-from hwnas.exporters.manifest import ModelFile
-from hwnas.exporters.opened import Images, OpenModel
-from hwnas.interfaces import Exporter
+from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel
 
 __all__ = ["Config", "build"]
 

@@ -9,8 +9,7 @@ from typing import Literal
 
 from hwnas.exporters.base import OnnxConfig, OnnxRuntimeFormat, Source
 from hwnas.exporters.float_graph import FILE_NAME
-from hwnas.exporters.manifest import ModelFile
-from hwnas.interfaces import Exporter
+from hwnas.interfaces import Exporter, ModelFile
 
 __all__ = ["Config", "build"]
 

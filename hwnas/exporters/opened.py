@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hwnas.core.errors import UserError
+from hwnas.interfaces import Images, OpenModel
 
-__all__ = ["CannotRunHere", "Images", "OpenModel", "onnxruntime_model"]
-
-Images = NDArray[np.float32]
+__all__ = ["CannotRunHere", "onnxruntime_model"]
 
 
 class CannotRunHere(UserError):
     """The format's runtime or its hardware is not on this host; the file may be sound."""
-
-
-@dataclass(frozen=True)
-class OpenModel:
-    """`run`: images [B, C, H, W] -> logits [B, classes]; `batch` None = any B."""
-
-    run: Callable[[Images], Images]
-    runtime: str
-    batch: int | None = None
-
-    def logits(self, images: Images, batch: int = 64) -> Images:
-        """Logits of all images, `batch` at a time; a fixed batch is filled up with the last one."""
-        batch = self.batch or min(batch, len(images))
-        found = []
-        for start in range(0, len(images), batch):
-            part = images[start : start + batch]
-            missing = batch - len(part) if self.batch else 0
-            filled = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-            found.append(self.run(np.ascontiguousarray(filled))[: len(part)])
-        return np.concatenate(found)
 
 
 def onnxruntime_model(path: Path, *, threads: int = 1) -> OpenModel:

@@ -11,9 +11,7 @@ from typing import Literal
 from hwnas.core.env import require
 from hwnas.core.errors import UserError
 from hwnas.exporters.base import BatchConfig, Format, Source
-from hwnas.exporters.manifest import ModelFile
-from hwnas.exporters.opened import Images, OpenModel
-from hwnas.interfaces import Exporter
+from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel
 
 __all__ = ["Config", "build"]
 

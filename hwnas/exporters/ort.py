@@ -12,8 +12,7 @@ from pydantic import Field
 
 from hwnas.exporters.base import BatchConfig, OnnxRuntimeFormat, Source
 from hwnas.exporters.float_graph import OPSET, quiet
-from hwnas.exporters.manifest import ModelFile
-from hwnas.interfaces import Exporter
+from hwnas.interfaces import Exporter, ModelFile
 
 __all__ = ["Config", "build"]
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.records import STRICT
 from hwnas.core.stats import agrees
-from hwnas.exporters.opened import OpenModel, onnxruntime_model
+from hwnas.exporters.opened import onnxruntime_model
+from hwnas.interfaces import OpenModel
 
 if TYPE_CHECKING:
     import torch

@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 
 from hwnas.exporters.float_graph import quiet
-from hwnas.exporters.opened import Images
+from hwnas.interfaces import Images
 
 __all__ = ["Quantized", "quantized"]
 

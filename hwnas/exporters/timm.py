@@ -18,9 +18,7 @@ from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
 from hwnas.core.store import read_json
 from hwnas.exporters.base import Format, Source
-from hwnas.exporters.manifest import ModelFile
-from hwnas.exporters.opened import Images, OpenModel
-from hwnas.interfaces import Exporter
+from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel
 
 if TYPE_CHECKING:
     import torch

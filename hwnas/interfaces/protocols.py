@@ -10,15 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.progress import Progress
-from hwnas.interfaces.records import DataInfo, DeviceSpec, Evaluation, FloatArray, Slot, Split
+from hwnas.interfaces.records import (
+    DataInfo,
+    DeviceSpec,
+    Evaluation,
+    FloatArray,
+    ModelFile,
+    OpenModel,
+    Slot,
+    Split,
+)
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import Codes, SearchSpace
 
 if TYPE_CHECKING:
     import torch
 
-    from hwnas.exporters.manifest import ModelFile
-    from hwnas.exporters.opened import OpenModel
 
 __all__ = [
     "AccuracyPredictor",

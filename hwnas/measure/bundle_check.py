@@ -15,10 +15,10 @@ from hwnas.core.progress import Progress
 from hwnas.exporters.bundle import read_manifest
 from hwnas.exporters.engine import check_engine, run_engines
 from hwnas.exporters.formats import open_model
-from hwnas.exporters.manifest import InputSpec, Manifest, ModelFile
-from hwnas.exporters.opened import CannotRunHere, OpenModel
+from hwnas.exporters.manifest import InputSpec, Manifest
+from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import ParityReport, compare_batches
-from hwnas.interfaces import DataModule
+from hwnas.interfaces import DataModule, ModelFile, OpenModel
 from hwnas.measure.bundle_latency import LatencyReport, check_latency
 from hwnas.measure.limits import CheckSettings, VerifyConfig
 

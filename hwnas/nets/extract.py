@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from hwnas.nets.subnet import build_subnet, placed_slots, timm_names
-from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
+from hwnas.spaces.ops import Layer, OpSpec
+from hwnas.spaces.space import SearchSpace
 
-__all__ = ["extract", "subnet_tensors"]
+__all__ = ["SharedWeights", "Tensors", "extract", "subnet_tensors"]
+
+
+Tensors = tuple[Tensor, Tensor | None]
+"""Weight and bias of a layer, or scale and shift of a BN."""
+
+
+class SharedWeights(Protocol):
+    """What an arch is cut out of: a `Supernet`."""
+
+    @property
+    def space(self) -> SearchSpace:
+        """Whose archs it has weights for."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All weights."""
+        ...
+
+    def tensors(
+        self, arch: Arch, *, modulated: bool = True
+    ) -> Iterator[tuple[str, OpSpec, Layer, Tensors, Tensors | None]]:
+        """See `Supernet.tensors`."""
+        ...
 
 
 @torch.no_grad()
-def extract(supernet: Supernet, arch: Arch) -> nn.Module:
+def extract(supernet: SharedWeights, arch: Arch) -> nn.Module:
     """`build_subnet` of `arch` with its own copy of the supernet's slices, in training mode.
 
     In training mode it computes what the supernet computes for `arch`. Its running BN statistics
@@ -32,7 +57,7 @@ def extract(supernet: Supernet, arch: Arch) -> nn.Module:
 
 
 def subnet_tensors(
-    supernet: Supernet, arch: Arch, *, modulated: bool = True
+    supernet: SharedWeights, arch: Arch, *, modulated: bool = True
 ) -> Iterator[tuple[str, Tensor]]:
     """Every parameter of `build_subnet` of `arch` by name, as `Supernet.tensors` gives it."""
     places = {slot: place for slot, place, _ in placed_slots(supernet.space, arch)}

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import stable_seed
+from hwnas.nets.bn import recalibrate
 from hwnas.nets.elastic import (
     ACTIVATIONS,
     Elastic,
@@ -21,6 +22,7 @@ from hwnas.nets.elastic import (
     Modulation,
     global_mean,
 )
+from hwnas.nets.extract import Tensors, extract
 from hwnas.nets.hypernet import HyperNet
 from hwnas.nets.images import resize
 from hwnas.nets.sharing import Node, Site, plan, shared_shapes
@@ -30,9 +32,6 @@ from hwnas.spaces.ops import Layer, OpSpec
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["Supernet", "Tensors"]
-
-Tensors = tuple[Tensor, Tensor | None]
-"""Weight and bias of a layer, or scale and shift of a BN."""
 
 
 class Supernet(nn.Module):
@@ -113,9 +112,6 @@ class Supernet(nn.Module):
         Raises:
             UserError: the arch is not a member of the space, or there are no batches.
         """
-        from hwnas.nets.bn import recalibrate
-        from hwnas.nets.extract import extract
-
         member = arch
         if not isinstance(member, Arch):
             member = self.space.arch(self.space.as_codes(np.asarray([member]))[0])

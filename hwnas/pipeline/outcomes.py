@@ -7,9 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from hwnas.controller.result import Candidate
 from hwnas.core.records import STRICT, dump
-from hwnas.exporters.manifest import ModelFile
 from hwnas.exporters.parity import ParityReport
-from hwnas.interfaces import Evaluation
+from hwnas.interfaces import Evaluation, ModelFile
 from hwnas.measure.limits import TimedLimit, timed_limits
 from hwnas.spaces.arch import Arch
 

@@ -13,9 +13,9 @@ from torch import nn
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.exporters import onnx as float_onnx
-from hwnas.exporters.opened import CannotRunHere, Images
+from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import ParityReport, compare_batches, torch_logits
-from hwnas.interfaces import Exporter, ExporterModule
+from hwnas.interfaces import Exporter, ExporterModule, Images
 from hwnas.nets.subnet import build_subnet
 from hwnas.testing.suite import Suite, name_of, run_python, tiny_space
 

@@ -23,16 +23,9 @@ from hwnas.core.resources import resource
 from hwnas.core.rng import rng
 from hwnas.exporters import bundle, manifest
 from hwnas.exporters.bundle import read_manifest
-from hwnas.exporters.manifest import (
-    AccuracyFact,
-    ConstraintFact,
-    InputSpec,
-    LatencyFact,
-    Manifest,
-    ModelFile,
-)
+from hwnas.exporters.manifest import AccuracyFact, ConstraintFact, InputSpec, LatencyFact, Manifest
 from hwnas.exporters.samples import SampleImage, denormalise
-from hwnas.interfaces import DeviceSpec
+from hwnas.interfaces import DeviceSpec, ModelFile
 from hwnas.spaces.arch import Arch
 from tests.bundles import INPUTS, LOGITS, colour_bundle, colour_manifest, kit_module
 

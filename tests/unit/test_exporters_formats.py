@@ -18,8 +18,9 @@ from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.exporters import float_graph, fp16, int8, ort, pt2
 from hwnas.exporters import quantize as quantize_module
-from hwnas.exporters.opened import OpenModel, onnxruntime_model
+from hwnas.exporters.opened import onnxruntime_model
 from hwnas.exporters.quantize import quantized
+from hwnas.interfaces import OpenModel
 from hwnas.nets.subnet import build_subnet
 from hwnas.spaces.lowering import lower
 from hwnas.spaces.space import SearchSpace

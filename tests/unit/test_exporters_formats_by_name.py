@@ -14,8 +14,9 @@ from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.rng import rng
 from hwnas.exporters import REGISTRY, formats
 from hwnas.exporters.formats import export, exporter, open_model
-from hwnas.exporters.opened import CannotRunHere, OpenModel
+from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import torch_logits
+from hwnas.interfaces import OpenModel
 from hwnas.nets.bn import recalibrate
 from hwnas.nets.extract import extract
 from hwnas.nets.subnet import build_subnet, input_shape_of

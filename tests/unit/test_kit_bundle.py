@@ -22,8 +22,9 @@ import pytest
 
 from hwnas.core.records import dump
 from hwnas.core.rng import rng
-from hwnas.exporters.manifest import AccuracyFact, ModelFile
+from hwnas.exporters.manifest import AccuracyFact
 from hwnas.exporters.samples import SampleImage
+from hwnas.interfaces import ModelFile
 from tests.bundles import (
     CLASSES,
     INPUTS,

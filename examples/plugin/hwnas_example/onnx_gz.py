@@ -11,9 +11,8 @@ from typing import Literal
 
 from hwnas.core.errors import UserError
 from hwnas.exporters.base import BatchConfig, Format, Source
-from hwnas.exporters.manifest import ModelFile
-from hwnas.exporters.opened import OpenModel, onnxruntime_model
-from hwnas.interfaces import Exporter
+from hwnas.exporters.opened import onnxruntime_model
+from hwnas.interfaces import Exporter, ModelFile, OpenModel
 
 __all__ = ["Config", "build"]
 
