@@ -6,7 +6,10 @@ from pathlib import Path
 
 from hwnas.core.errors import UserError
 
-__all__ = ["resource", "resource_names"]
+__all__ = ["SHIPPED_TABLES", "resource", "resource_names"]
+
+SHIPPED_TABLES = "latency_tables"
+"""Folder of the latency tables that ship."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _ROOTS = (_PACKAGE / "_data", _PACKAGE.parent)  # an installed wheel; a checkout or editable install

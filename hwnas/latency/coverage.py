@@ -9,6 +9,8 @@ import numpy as np
 
 from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
+from hwnas.core.resources import SHIPPED_TABLES as SHIPPED
+from hwnas.core.resources import resource, resource_names
 from hwnas.core.rng import rng
 from hwnas.latency.classifiers import is_classifier
 from hwnas.spaces import REGISTRY
@@ -37,14 +39,13 @@ def covers(table: LatencyTable, space: SearchSpace) -> bool:
 
 def not_covered(table: LatencyTable, space: SearchSpace, missing: Sequence[OpSpec]) -> UserError:
     """The error for a table that lacks operators: what would work, and who else has them."""
-    from hwnas.latency.shipped import latency_table, shipped_tables  # which need this module
-
     fixes = []
     if (values := working_values(table, space)) is not None:
         fixes.append(f"restrict the space to {_words(values)}")
     elif (found := working_settings(table, space.name, in_channels=_image(space))) is not None:
         fixes.append(f"build the space with {shown_settings(found[0])}")
-    others = [name for name in shipped_tables() if covers(latency_table(name), space)]
+    shipped = {name: resource(SHIPPED, f"{name}.json") for name in resource_names(SHIPPED, ".json")}
+    others = [name for name, path in shipped.items() if covers(table.load(path), space)]
     if others:
         fixes.append(f"take a shipped table that covers the space: {', '.join(others)}")
     fixes.append(f"hwnas profile {table.device.name} --space {space.name} (same settings)")

@@ -5,17 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from hwnas.core.errors import UserError, did_you_mean
-from hwnas.core.resources import resource, resource_names
+from hwnas.core.resources import SHIPPED_TABLES, resource, resource_names
 from hwnas.latency.table import LatencyTable
 
 __all__ = ["latency_table", "shipped_tables"]
 
-_FOLDER = "latency_tables"
-
 
 def shipped_tables() -> tuple[str, ...]:
     """Names of the tables that ship with hwnas, sorted."""
-    return resource_names(_FOLDER, ".json")
+    return resource_names(SHIPPED_TABLES, ".json")
 
 
 def latency_table(name_or_path: str | Path) -> LatencyTable:
@@ -35,4 +33,4 @@ def latency_table(name_or_path: str | Path) -> LatencyTable:
             expected=f"a path to a .json file, or one of: {', '.join(shipped) or '(none shipped)'}",
             fix=did_you_mean(given, shipped, otherwise=measure),
         )
-    return LatencyTable.load(resource(_FOLDER, f"{given}.json"))
+    return LatencyTable.load(resource(SHIPPED_TABLES, f"{given}.json"))

@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hwnas.core.errors import UserError
 
-__all__ = ["Choice", "Role", "Value", "check_allowed", "check_choices"]
+__all__ = ["Choice", "Codes", "Role", "Value", "check_allowed", "check_choices"]
 
 Role = Literal["resolution", "width", "depth", "kernel", "expand", "op"]
 Value = int | float | str
+
+Codes = NDArray[np.int16]
+"""Codes of n archs: int16 [n, d], one column per choice."""
 
 
 @dataclass(frozen=True)

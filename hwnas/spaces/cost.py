@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
+from hwnas.spaces.choice import Codes
 from hwnas.spaces.index import enumerate_ops, op_max, op_sum
 from hwnas.spaces.memory import graph_peaks, op_peak_values
 from hwnas.spaces.ops import Layer, OpSpec, layers
-from hwnas.spaces.space import Codes, SearchSpace
+
+if TYPE_CHECKING:
+    from hwnas.spaces.space import SearchSpace
 
 __all__ = [
     "AnalyticMetric",

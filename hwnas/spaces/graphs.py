@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.spaces.arch import Arch
+from hwnas.spaces.choice import Codes
 from hwnas.spaces.index import op_index
 from hwnas.spaces.network import Edge, edge_list
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.skeleton import Edges, SlotGraph
-from hwnas.spaces.space import Codes, SearchSpace
+
+if TYPE_CHECKING:
+    from hwnas.spaces.space import SearchSpace
 
 __all__ = ["graph", "live_graph", "slot_graph"]
 

@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
+from hwnas.spaces.choice import Codes
 from hwnas.spaces.ops import OpSpec
-from hwnas.spaces.space import Codes, SearchSpace
+
+if TYPE_CHECKING:
+    from hwnas.spaces.space import SearchSpace
 
 __all__ = [
     "enumerate_ops",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from hwnas.core.store import content_hash
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.network import Network, edge_list
-from hwnas.spaces.space import SearchSpace
+
+if TYPE_CHECKING:
+    from hwnas.spaces.space import SearchSpace
 
 __all__ = ["lower", "network_key", "resolution", "slot_names"]
 

@@ -7,14 +7,18 @@ is not read again.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.spaces.choice import Codes
 from hwnas.spaces.index import enumerate_ops, op_index
 from hwnas.spaces.network import IMAGE, Network, edge_list
 from hwnas.spaces.ops import OpSpec, layers
-from hwnas.spaces.space import Codes, SearchSpace
+
+if TYPE_CHECKING:
+    from hwnas.spaces.space import SearchSpace
 
 __all__ = ["graph_peaks", "op_peak_values", "peak_values"]
 

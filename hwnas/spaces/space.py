@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +15,12 @@ from hwnas.core.records import sparse
 from hwnas.core.store import content_hash
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.checks import check_member, checked_codes, one_generator
-from hwnas.spaces.choice import Choice, Value, check_allowed, check_choices
+from hwnas.spaces.choice import Choice, Codes, Value, check_allowed, check_choices
+from hwnas.spaces.cost import AnalyticMetric, Precision, cost
+from hwnas.spaces.drawing import draw_space, summary
 from hwnas.spaces.skeleton import Skeleton
 
-if TYPE_CHECKING:
-    from hwnas.spaces.cost import AnalyticMetric, Precision
-
 __all__ = ["Codes", "SearchSpace"]
-
-Codes = NDArray[np.int16]
-"""Codes of n archs: int16 [n, d], one column per choice."""
 
 
 @dataclass(frozen=True)
@@ -235,18 +231,12 @@ class SearchSpace:
         Raises:
             UserError: an unknown metric, or an arch that the space does not allow.
         """
-        from hwnas.spaces.cost import cost
-
         return cost(self, self.as_codes(archs), metric, precision=precision)
 
     def __str__(self) -> str:
-        from hwnas.spaces.drawing import summary
-
         return summary(self)
 
     def _repr_html_(self) -> str:
-        from hwnas.spaces.drawing import draw_space
-
         return draw_space(self)
 
     def size(self) -> int:
