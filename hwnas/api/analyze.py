@@ -36,7 +36,7 @@ class RankingCheck:
         return self.analysis.verdict
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; agreement among the top, by how much of it, is under `"table"`."""
+        """JSON-ready; rank agreement among the top fractions is under `"table"`."""
         rows = [
             {
                 "among true top": f"{part.top_fraction:.0%}",
@@ -87,7 +87,7 @@ def analyze(
         CheckFailed: no pruning by this ranking is safe.
     """
     if (folder is None) == (records is None):
-        raise UserError("what to analyze?", expected="a run folder, or --records FILE")
+        raise UserError("nothing to analyze", expected="a run folder, or --records FILE")
     if records is not None:
         found, pair = rank_analysis.analyze_records(
             Path(records), ranking or "macs", target=target, tables=table, reader=reader

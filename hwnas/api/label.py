@@ -65,7 +65,7 @@ def _require_archs(project: Project) -> None:
     """
     if not project.config.label.trained.n:
         raise UserError(
-            "how many archs are to be trained alone?",
+            "number of archs to train stand-alone is missing",
             expected="--n K, or label.trained.n in the config",
             where=project.run.root,
         )

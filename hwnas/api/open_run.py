@@ -80,12 +80,12 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """Path of the run folder."""
         return self.project.run.root
 
     @property
     def search(self) -> str:
-        """Name of the search that is looked at."""
+        """Name of the search that this object shows."""
         return self.project.config.search.name
 
     @property
@@ -157,16 +157,16 @@ class Run:
         return [network.summary() for network in self.networks]
 
     def raise_for_checks(self) -> None:
-        """Nothing if all checks passed.
+        """Raise if a check failed or could not be judged.
 
         Raises:
             CheckFailed: names those that failed.
-            NotJudged: none did, but some could not be judged.
+            NotJudged: no check failed, but some could not be judged.
         """
         results = self.project.files.results.read()
         if failed := results.of(passed=False):
             raise CheckFailed(
-                "the run fell short of its promise",
+                "checks of the run failed",
                 found="; ".join(map(str, failed)),
                 where=self.project.files.report,
                 fix="see the report; `--report-only` accepts it",
@@ -250,7 +250,7 @@ class Run:
 
     def _require(self, path: Path, command: str) -> None:
         if not path.is_file():
-            raise UserError("this is not made yet", where=path, fix=f"{command} {self.folder}")
+            raise UserError("file not made yet", where=path, fix=f"{command} {self.folder}")
 
     def _result(self, target: str | None) -> SearchResult:
         file = search_files(self.project, target).result
@@ -281,7 +281,7 @@ class Run:
 
 
 def open_run(folder: Folder, *, search: str | None = None) -> Run:
-    """A run folder to look at; nothing in it is changed.
+    """Open a run folder for reading; nothing in it is changed.
 
     search: which of its searches [the last one].
 

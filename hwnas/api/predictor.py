@@ -1,4 +1,4 @@
-"""`hwnas predictor ...`: fit the accuracy predictor, question it, use it."""
+"""`hwnas predictor ...`: fit, evaluate and use the accuracy predictor."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def predictor_fit(
     settings: Settings = None,
     progress: ProgressFor = no_progress,
 ) -> Listing:
-    """Fit the predictor on a run's labels; how it did on those held out."""
+    """Fit the predictor on a run's labels; returns its report on held-out labels."""
     return bring_up_to_date(
         folder, "predictor", config=config, changes=settings, progress=progress, found=_fit
     )
@@ -96,7 +96,7 @@ def predictor_eval(
     from hwnas.studies.compare_predictors import compare, labels_of_file
 
     if (records is None) == (folder is None):
-        raise UserError("say what to evaluate on", expected="either RUN or --records FILE")
+        raise UserError("nothing to evaluate on", expected="either RUN or --records FILE")
     if folder is not None:
         labels = _labels_of_run(Path(folder), progress)
     else:

@@ -1,4 +1,4 @@
-"""`hwnas profile ...`: measure a device's latency table, here or far away."""
+"""`hwnas profile ...`: measure a device's latency table, locally or remotely."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["prepare", "profile", "profile_import", "profile_pack", "profile_plan
 
 @dataclass(frozen=True)
 class Job:
-    """What is timed, on what, how long, and how to get there."""
+    """A profiling job: space, device, settings of profiling, and transport."""
 
     space: SearchSpace
     device: DeviceSpec
@@ -44,7 +44,7 @@ def prepare(
         UserError: no space, or something of it is unknown.
     """
     if space is None:
-        raise UserError("which space?", expected="--space NAME, or --run RUN")
+        raise UserError("no space is given", expected="--space NAME, or --run RUN")
     return Job(
         as_space(space, settings=settings, resolutions=resolutions, num_classes=num_classes),
         load_device(device),

@@ -32,7 +32,7 @@ def run(
 
     Raises:
         UserError: a wrong configuration, or something that a stage cannot do.
-        CheckFailed: the run fell short of its promise.
+        CheckFailed: a check of the run failed.
         NotJudged: the machine is too far from the table's speed to judge it.
     """
     with open_project(
@@ -60,7 +60,7 @@ def reported(project: Project) -> Run:
 
 
 def held(found: Run, report_only: bool) -> Run:
-    """The run, if it keeps its promises."""
+    """The run, if all its checks passed."""
     if not report_only:
         found.raise_for_checks()
     return found

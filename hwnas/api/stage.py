@@ -27,9 +27,9 @@ def bring_up_to_date(
     before: Callable[[Project], None] | None = None,
     is_whole_name: bool = False,
 ) -> Found:
-    """Bring the stages called `prefix` or `prefix/...` up to date; what they `found`.
+    """Bring the stages named `prefix` or `prefix/...` up to date; returns `found(project)`.
 
-    With `is_whole_name` only the one that is called `prefix`.
+    `before(project)` is called first. With `is_whole_name`, only the stage named `prefix` runs.
 
     Raises:
         UserError: no configuration, the folder is in use, or stages that are needed are not done.

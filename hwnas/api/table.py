@@ -1,4 +1,4 @@
-"""`hwnas table ...`: look at latency tables, check them against bounds, carry them over."""
+"""`hwnas table ...`: show, check, convert and transfer latency tables."""
 
 from __future__ import annotations
 
@@ -124,10 +124,10 @@ def table_validate(
     max_p95: float | None = None,
     min_tau: float | None = None,
 ) -> Listing:
-    """How good a table's estimates of unseen networks are, if they keep the bounds.
+    """Check a table's errors on unseen networks against bounds; returns the errors.
 
-    max_mape, max_p95: largest mean relative error, and largest that 95 % may stay below.
-    min_tau: least Kendall rank correlation with the timings.
+    max_mape: largest mean relative error. max_p95: largest 95th percentile of the relative error.
+    min_tau: smallest Kendall rank correlation with the timings.
 
     Raises:
         CheckFailed: a bound is missed.
@@ -136,7 +136,7 @@ def table_validate(
     missed = missed_bounds(found, max_mape=max_mape, max_p95=max_p95, min_tau=min_tau)
     if missed:
         where = found.device.name if isinstance(table, LatencyTable) else table
-        raise CheckFailed("forecasts miss the bound", found=missed, where=where)
+        raise CheckFailed("estimates miss the bound", found=missed, where=where)
     return describe(found)
 
 

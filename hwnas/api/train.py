@@ -18,7 +18,7 @@ def train(
     settings: Settings = None,
     progress: ProgressFor = no_progress,
 ) -> Listing:
-    """Train the supernet; the last point of its curves."""
+    """Train the supernet; returns the last row of its training curves."""
     return bring_up_to_date(
         folder, "train", config=config, changes=settings, progress=progress, found=_curve_end
     )

@@ -48,15 +48,15 @@ class BundleCheck:
         }
 
     def raise_for_checks(self) -> None:
-        """Nothing if the bundle keeps its promises.
+        """Raise if a check of the bundle failed or could not be judged.
 
         Raises:
             CheckFailed: says where it falls short.
-            NotJudged: nothing does, but some checks could not be judged.
+            NotJudged: no check failed, but some could not be judged.
         """
         if self.failed:
             raise CheckFailed(
-                "the bundle fell short of its promise",
+                "checks of the bundle failed",
                 found="; ".join(self.failed),
                 where=self.folder,
                 fix="export it again, or `--report-only` accepts it",

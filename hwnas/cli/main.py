@@ -92,7 +92,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _run(arguments: list[str]) -> None:
-    """Lead, or, started by torchrun beside the one that leads, follow."""
+    """Run the command; under torchrun, ranks other than 0 follow rank 0."""
     if distributed.follows():
         from hwnas.pipeline.follow import follow
         from hwnas.pipeline.graph import stages_of
@@ -134,7 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if debug:
             raise
         refused = UserError(
-            "the system refused", found=error.strerror or str(error), where=error.filename
+            "the operating system reported an error",
+            found=error.strerror or str(error),
+            where=error.filename,
         )
         sys.stderr.write(f"error: {refused}\n")
         sys.exit(refused.exit_code)

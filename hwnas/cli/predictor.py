@@ -1,4 +1,4 @@
-"""`hwnas predictor`: fit the accuracy predictor, question it, use it."""
+"""`hwnas predictor`: fit, evaluate and use the accuracy predictor."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def predict(
     ],
     format: FormatOption = Format.table,
 ) -> None:
-    """Forecast score, its deviation, and every price of some archs."""
+    """Predicted score, its standard deviation, and every price of some archs."""
     show(hwnas.predictor_predict(folder, archs), format)
 
 
@@ -144,7 +144,7 @@ def export_lut(
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Write the forecast of every arch of a (sub)space to a lookup table.
+    """Write the prediction of every arch of a (sub)space to a lookup table.
 
     On a run: `hwnas predictor export-lut runs/quickstart --base largest --free 'stage2.*'`.
     """
@@ -174,7 +174,7 @@ def lookup(
     top: Annotated[int, typer.Option("--top", min=1, max=10_000)] = 5,
     format: FormatOption = Format.table,
 ) -> None:
-    """The best archs of a lookup table under any limits; nothing is forecast again.
+    """The best archs of a lookup table under any limits; nothing is predicted again.
 
     On a run with a table: `hwnas predictor lookup runs/quickstart --max macs=1e6`.
     """

@@ -1,4 +1,4 @@
-"""`hwnas profile`: measure a device's latency table, here or far away."""
+"""`hwnas profile`: measure a device's latency table, locally or remotely."""
 
 from __future__ import annotations
 

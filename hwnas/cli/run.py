@@ -51,7 +51,7 @@ def run(
 
 
 def show_run(run: Run, format: Format, *, report_only: bool) -> None:
-    """Print the closing table and the checks, and hold the run to its promises."""
+    """Print the closing table and the checks; raise if a check failed."""
     import logging
 
     log = logging.getLogger("hwnas.cli")

@@ -1,4 +1,4 @@
-"""`hwnas table`: look at latency tables, hold them to their promise, carry them over."""
+"""`hwnas table`: show, check, convert and transfer latency tables."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def validate(
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Exit 3 if a table's forecasts of unseen networks miss a bound."""
+    """Exit 3 if a table's estimates of unseen networks miss a bound."""
     show_table(hwnas.latency_table(table), format)
     hwnas.table_validate(table, max_mape=max_mape, max_p95=max_p95, min_tau=min_tau)
 

@@ -51,10 +51,10 @@ def run_search(
     """Search `space` within the budgets of `config`; continues what `folder` holds.
 
     Every searcher is driven alike: `metrics` (by `MetricKey`) price its proposals,
-    `predict` scores them, the reward is told, the archive remembers them. At equal config two
-    searchers hence get equal budgets. The archive also holds one arch known to be feasible from
-    the start, so that there always is a winner. Only constrained metrics and latencies are priced
-    for every arch, the others for those that are reported.
+    `predict` scores them, the searcher gets the rewards, the archive keeps the archs. At equal
+    config two searchers hence get equal budgets. The archive also holds one arch known to be
+    feasible from the start, so that there always is a winner. Only constrained metrics and
+    latencies are priced for every arch, the others for those that are reported.
 
     Without `predict`, `rescoring.refit` learns it: from `config.n_initial` uniform archs at first,
     then from everything evaluated so far.
@@ -89,7 +89,7 @@ def run_search(
 
 
 class _Search:
-    """A search under way, from its last saved state `done` on."""
+    """A search that continues from its last saved state `done`."""
 
     def __init__(
         self,

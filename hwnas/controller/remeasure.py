@@ -166,7 +166,7 @@ class _Device:
         }
 
     def measure(self, result: SearchResult, n: int, measure: Measure, number: int) -> None:
-        """Time those of the best n archs of a search that were not timed yet."""
+        """Time the best n archs of a search, except those timed before."""
         archs = [c.arch for c in result.top[:n] if c.arch not in self._timed]
         if not archs:
             return
@@ -205,7 +205,7 @@ class _Device:
         return replace(table, corrections={**table.corrections, space.id: refitted})
 
     def _corrected(self, estimate: CostMetric, measured: list[float]) -> CostMetric:
-        """Estimates times what they still miss of the timed archs; of these, what was measured."""
+        """Estimates, scaled to the timed archs; timed archs have their measured latency."""
         if not measured:
             return estimate
         space = self._space

@@ -20,7 +20,7 @@ __all__ = ["Accuracy", "Candidate", "SearchResult", "candidates", "with_accuraci
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What is known of an arch's accuracy, and from where.
+    """Accuracy of an arch, and where the value comes from.
 
     value: a top-1 in [0, 1] on `split` where the arch was evaluated (`source` as in `Evaluation`:
     `supernet` for inherited weights); else what the predictor says, in the unit of its labels.
@@ -35,7 +35,7 @@ class Accuracy:
 
     @property
     def top1(self) -> float | None:
-        """The top-1, where it is one."""
+        """The value if it is a top-1, else None."""
         return self.value if self.unit == "top1" else None
 
     @staticmethod
@@ -49,7 +49,7 @@ class Candidate:
     """One arch of an archive. `score` is the blend where `supernet` is known, else `predicted`.
 
     `costs` by metric key (`macs`, `latency_ms@local`), in the unit of the metric. `supernet` is the
-    score of the evaluation, `accuracy` what to tell people; results of earlier versions lack it.
+    score of the evaluation, `accuracy` the top-1 to show; results of earlier versions lack it.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -75,7 +75,8 @@ class SearchResult:
     `top`: the best feasible archs by score, the winner first; evaluated ones only, if the search
     had an evaluator. `fronts`: per metric key, all archs that no other beats in both cost and
     score, cheapest first, feasible or not. `mode`: the most probable arch of a policy.
-    `n_predictions` counts distinct archs priced and forecast, `n_proposals` also repeats.
+    `n_predictions` counts distinct archs that were priced and predicted; `n_proposals` counts
+    repeats as well.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT

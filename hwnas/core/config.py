@@ -42,7 +42,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class StrictModel(BaseModel):
-    """Base of every config section: frozen, no unknown keys, no NaN, no silent type changes."""
+    """Base of every config section: frozen, no unknown keys, no NaN, no type conversion."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
@@ -50,7 +50,7 @@ class StrictModel(BaseModel):
 
     @classmethod
     def removed(cls) -> tuple[str, ...]:
-        """Keys that earlier versions had and that never held a choice; files may still name them.
+        """Keys of earlier versions that could have one value only; files may still name them.
 
         What each of them held stays in the hashes: see `removed_values`.
         """
@@ -139,7 +139,7 @@ def override(data: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         elif isinstance(target, list) and last.isdigit() and int(last) < len(target):
             target[int(last)] = copy.deepcopy(value)
         else:
-            raise UserError("a setting goes through a value that has no keys", where=path)
+            raise UserError("the key path goes through a value that has no keys", where=path)
     return result
 
 
@@ -152,7 +152,7 @@ def _step(target: Any, key: str, path: str) -> Any:
         return target[key]
     if isinstance(target, list) and key.isdigit() and int(key) < len(target):
         return target[int(key)]
-    raise UserError("a setting goes through a value that has no keys", found=key, where=path)
+    raise UserError("the key path goes through a value that has no keys", found=key, where=path)
 
 
 def build_model(model: type[Model], data: dict[str, Any], *, where: object) -> Model:
@@ -184,7 +184,7 @@ def _validate(model: type[Model], data: dict[str, Any]) -> Model:
         expected = section.removed_values()[key]
         if value != expected:
             raise UserError(
-                "this setting is gone",
+                "this setting was removed",
                 expected=f"{expected!r}, the only value that fits the others, or no such key",
                 found=repr(value),
                 where=".".join(keys),

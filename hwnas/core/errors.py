@@ -37,7 +37,7 @@ class UserError(HwnasError):
 
 
 class CheckFailed(HwnasError):
-    """A check ran and its result fell short of the promise (exit 3)."""
+    """A check ran and failed (exit 3)."""
 
     exit_code = 3
 

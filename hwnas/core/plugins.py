@@ -42,7 +42,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a module's source says of it, read without importing it."""
+    """Facts about a module, read from its source without importing it."""
 
     summary: str
     requires: tuple[str, ...]
@@ -121,7 +121,7 @@ def facts_of(module: str) -> Facts:
 
 
 def faults(module: ModuleType, contract: type[Any], name: str) -> list[str]:
-    """What a module lacks of `contract`, a Protocol; empty where it fulfils it.
+    """Members of the Protocol `contract` that a module lacks or has wrong; empty if it conforms.
 
     Every member must be there, functions must take the Protocol's arguments, and `Config` must be a
     model that knows the variant's name and refuses unknown keys.

@@ -124,7 +124,7 @@ class Registry(Generic[M]):
         return cast(M, self._import_outside(place))
 
     def _warn_of_rivals(self, name: str) -> None:
-        """Say once that other packages have a variant of a name that hwnas uses itself."""
+        """Warn once about variants of other packages whose name hwnas uses itself."""
         for rival in self.problems:
             if rival.name == name and rival not in self._warned:
                 self._warned.add(rival)

@@ -106,7 +106,7 @@ class RunDir:
                     expected=f"check {content_hash(row)}",
                     found=check,
                     where=f"{path}:{number}",
-                    fix="remove this line; what it told is measured again",
+                    fix="remove this line; its result is measured again",
                 )
         return [row for row in rows if row.get("kind") == kind]
 
@@ -144,7 +144,7 @@ class RunDir:
         write_json(self.path("stages.json"), {"schema_version": 1, "stages": rows})
 
     def forget(self, name: str) -> None:
-        """Take one stage's line out of the ledger: it never ran."""
+        """Remove one stage from the ledger, as if it had never run."""
         stages = {stage: record for stage, record in self.ledger().items() if stage != name}
         self._write_ledger(stages)
 

@@ -74,7 +74,7 @@ def conformal_quantile(residuals: FloatArray, level: float = 0.9) -> float:
 
 
 def agrees(n_equal: int, n: int, least: float) -> bool:
-    """Whether n_equal equal answers of n are compatible with a rate of at least `least` in [0, 1].
+    """Whether n_equal equal answers out of n agree with a rate of at least `least` in [0, 1].
 
     One-sided exact binomial test at 1 %: a promise of 98 % is not broken by one image of 16, but by
     three. A promise of 100 % is broken by one. The device kit judges by the same rule

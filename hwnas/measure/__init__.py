@@ -1,1 +1,1 @@
-"""What joins tables, builders and devices, and knows no run folder."""
+"""Profiling: joins tables, builders and devices; independent of run folders."""

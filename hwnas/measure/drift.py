@@ -1,8 +1,9 @@
 """One policy for machines whose speed changes: timings are judged at the speed of the table.
 
-The pace is how long the machine takes now for what took 1 when the table was measured. Dividing by
-it is right of small changes; a machine that is off by more than a quarter throttles, is shared, or
-is another one, and its networks need not slow down alike. Then nothing can be judged.
+The pace is the time that the machine takes now, relative to when the table was measured. Timings
+are divided by it. This is right for small changes. A machine that is off by more than a quarter
+throttles, is shared, or is another one, and networks may slow down by different factors: then
+nothing can be judged.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ SLOWEST, FASTEST = 1.25, 0.8
 
 @dataclass(frozen=True)
 class Judgement:
-    """What was timed of a network beside its estimate, all in ms at the table's speed.
+    """Timing and estimate of a network, in ms at the table's speed.
 
     measured_ms: median and 95th percentile over runs. estimate_ms: of the median; None where there
     is none. pace: None where it is unknown, and taken to be 1.

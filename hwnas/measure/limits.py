@@ -44,7 +44,7 @@ TIMED: tuple[Metric, ...] = ("latency_ms", "latency_p95_ms")
 
 @dataclass(frozen=True)
 class TimedLimit:
-    """What was timed of a network and its limit; `held` allows for the widening of the limit."""
+    """A measured latency of a network and its limit; `held` compares with the widened limit."""
 
     metric: Metric
     ms: float
@@ -65,7 +65,7 @@ def timed_limits(
     *,
     widening: float,
 ) -> tuple[TimedLimit, ...]:
-    """Every limit that was timed; each is widened by the estimate's interval, a factor."""
+    """Every latency limit with its timing; `widening` is the factor by which limits are widened."""
     return tuple(
         TimedLimit(metric, ms, limit, ms <= limit * widening)
         for metric in TIMED

@@ -56,7 +56,7 @@ REGISTRIES = {
 
 
 class StandaloneConfig(StrictModel):
-    """How many of the best archs are trained alone, by the recipe of `finetune` without teacher."""
+    """The best n archs are trained stand-alone, by the recipe of `finetune` without teacher."""
 
     n: Annotated[int, Field(ge=0, le=1000, description="0: none")] = 0
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 30

@@ -44,7 +44,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class Standalone:
-    """One arch that was trained stand-alone, and what the search thought of it.
+    """One arch that was trained stand-alone, and its score in the search.
 
     All top-1 accuracies are on the same validation images.
     """
@@ -99,7 +99,7 @@ class NetworkResult:
 
     @property
     def forecast_error(self) -> float:
-        """Relative error of the forecast, signed."""
+        """Signed relative error of the estimate."""
         return self.forecast_ms / self.measured_ms - 1
 
     @property
@@ -155,7 +155,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Results:
-    """What a search comes down to: the closing table and its checks."""
+    """Final results of a search: the closing table and its checks."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 

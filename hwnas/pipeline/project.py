@@ -43,7 +43,7 @@ __all__ = ["Project", "open_project", "stored_config", "task", "use_threads"]
 
 @dataclass(frozen=True)
 class Project:
-    """What every stage is given. Everything built from the configuration is built once.
+    """The argument of every stage. Everything built from the configuration is built once.
 
     `ranks`: this process among those that torchrun started together.
     """
@@ -213,7 +213,7 @@ def open_project(
 
 
 def _require_same_space(project: Project, stored: Path) -> None:
-    """A folder with results of one space is not for another one.
+    """Refuse a run folder that holds results of another space.
 
     Raises:
         UserError: its configuration names another space.

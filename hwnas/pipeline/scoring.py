@@ -1,4 +1,4 @@
-"""What a search asks of archs: forecasts, and evaluations that all ranks share."""
+"""How a search scores archs: predictions, and evaluations that all ranks share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EVALUATE, FINISHED = "evaluate", "finished"  # commands of rank 0
 
 
 def scoring(project: Project) -> tuple[Predict | None, Rescoring]:
-    """Forecast and evaluations: predictor and supernet, or records that the predictor learns."""
+    """Predictions and evaluations: by predictor and supernet, or from records."""
     chosen = project.config.search.evaluator
     if chosen.records is not None:
         source = open_records(
@@ -41,7 +41,7 @@ def scoring(project: Project) -> tuple[Predict | None, Rescoring]:
 
 
 class _SupernetRescoring(Rescoring):
-    """Evaluations with the supernet's weights by all ranks, blended with the forecast."""
+    """Evaluations with the supernet's weights by all ranks, blended with the prediction."""
 
     def __init__(self, project: Project) -> None:
         self._project, self._evaluator = project, evaluator(project)

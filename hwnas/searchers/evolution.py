@@ -1,4 +1,4 @@
-"""Evolution by tournaments, crossover and mutation; the old, unfit or dominated leave."""
+"""Evolution by tournaments, crossover and mutation; removes old, unfit or dominated archs."""
 
 from __future__ import annotations
 

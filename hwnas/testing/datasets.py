@@ -146,7 +146,7 @@ class DatasetSuite(Suite):
     def test_seeds_change_the_validation_split(
         self, variant: Any, config: Any, data: DataModule
     ) -> None:
-        """Otherwise runs that differ in their seed would share its luck."""
+        """Otherwise runs with different seeds would share the luck of one split."""
         x, _ = everything(data.eval_batches("val", BATCH))
         other, _ = everything(self.build(variant, config, seed=1).eval_batches("val", BATCH))
         assert x.shape != other.shape or not torch.equal(x, other)

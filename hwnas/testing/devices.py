@@ -44,7 +44,7 @@ class TransportSuite(Suite):
 
     @pytest.fixture
     def run(self) -> Execute:
-        """How a user has a plan executed."""
+        """Executes a plan as a user would."""
         return execute
 
     def _device(self, variant: Any, **fields: Any) -> DeviceSpec:
@@ -70,7 +70,7 @@ class TransportSuite(Suite):
     def test_a_failure_on_the_device_is_explained(
         self, variant: Any, config: Any, run: Execute, tmp_path: Path
     ) -> None:
-        """What the kit says there reaches the user here."""
+        """The error message of the kit on the device reaches the user."""
         device = self._device(variant, provider="NoSuchProvider")
         models = {"c4": context(8, 4).SerializeToString()}
         plan = write_plan(models, device, tmp_path / "plan", QUICK, seed=0)

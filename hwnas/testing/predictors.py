@@ -25,7 +25,7 @@ Labelled = tuple[Codes, FloatArray]
 
 
 class PredictorSuite(Suite):
-    """Contract of a predictor. Quality is asked of `config`, everything else of `quick_config`."""
+    """Contract of a predictor. Quality is tested at `config`, everything else at `quick_config`."""
 
     CONTRACT = PredictorModule
 
@@ -43,7 +43,7 @@ class PredictorSuite(Suite):
 
     @pytest.fixture
     def labelled(self) -> Labelled:
-        """Archs with an additive score: every value of every choice has its own random worth."""
+        """Archs with an additive score: every value of every choice adds a random term."""
         stream = rng(0, "test/additive")
         codes = tiny_space().sample(N_FIT + N_TEST, rng=stream)
         one_hot = tiny_space().encode(codes)
@@ -71,7 +71,7 @@ class PredictorSuite(Suite):
     def test_equal_seeds_give_equal_predictions(
         self, build_quick: Build, labelled: Labelled
     ) -> None:
-        """Nothing may read the global stream."""
+        """Nothing may read a global random generator."""
         codes, scores = labelled
         results = []
         for global_seed in (1, 2):
@@ -82,7 +82,7 @@ class PredictorSuite(Suite):
         np.testing.assert_array_equal(results[0], results[1])
 
     def test_fit_forgets_earlier_labels(self, build_quick: Build, labelled: Labelled) -> None:
-        """A second fit is as a first one."""
+        """A second fit gives the same as a first one."""
         codes, scores = labelled
         fresh, used = build_quick(), build_quick()
         used.fit(codes[40:80], scores[40:80] + 1)
@@ -106,7 +106,7 @@ class PredictorSuite(Suite):
     def test_predictions_do_not_depend_on_the_batch(
         self, build_quick: Build, labelled: Labelled
     ) -> None:
-        """Of 300 archs at once or in parts; of none, none."""
+        """300 archs at once or in parts give the same; no archs give none."""
         codes, scores = labelled
         predictor = build_quick()
         predictor.fit(codes[:40], scores[:40])

@@ -66,7 +66,7 @@ class SamplerSuite(Suite):
             assert all(tiny_space().check(arch) for arch in archs_of(slots))
 
     def test_archs_depend_on_seed_and_step_alone(self, variant: Any, config: Any) -> None:
-        """Whatever was asked before, and in which order: a resumed run goes on as it was."""
+        """Calls before, in any order, change nothing: a resumed run continues identically."""
         steps = range(90, 95)
         forward = [_build(variant, config).slots(step) for step in steps]
         sampler = _build(variant, config)

@@ -54,7 +54,7 @@ def _build(variant: Any, config: Any, space: SearchSpace, seed: int = 0) -> Sear
 
 
 class SearcherSuite(Suite):
-    """Contract of a searcher. Slow strategies may be exempt from what they find, never from how."""
+    """Contract of a searcher. Slow strategies may be exempt from quality, not from the rest."""
 
     CONTRACT = SearcherModule
     PROMISES = frozenset({"beats_random", "finds_the_best"})

@@ -230,7 +230,7 @@ class SpaceSuite(Suite):
     def test_supernet_extracted_and_static_networks_compute_the_same(
         self, with_networks: SearchSpace
     ) -> None:
-        """In double precision, as of four images each, batch statistics magnify rounding."""
+        """In double precision, because batch statistics of four images magnify rounding errors."""
         space, supernet = with_networks, _shaken(with_networks)
         for arch in _some_archs(space, 4):
             x = _images(space, arch, N_IMAGES)

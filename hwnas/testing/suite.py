@@ -115,7 +115,7 @@ class Suite:
         assert all(exemptions(variant).values())
 
     def test_importing_it_and_its_settings_needs_no_torch(self, variant: Any) -> None:
-        """Configurations are validated on machines, and in moments, that have none of it."""
+        """Configurations are validated without torch: on machines without it, and fast."""
         run_python(
             f"import sys, importlib; module = importlib.import_module({variant.__name__!r})\n"
             "try:\n    module.Config()\nexcept ValueError:\n    pass\n"

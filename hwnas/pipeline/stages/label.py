@@ -1,4 +1,4 @@
-"""Stages `label` and `label/trained`: subnets scored with inherited weights, or trained alone."""
+"""Stages `label` and `label/trained`: subnets with shared weights, or trained stand-alone."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def label(project: Project, progress: Progress) -> None:
 
 
 def label_trained(project: Project, progress: Progress) -> None:
-    """Train random archs alone and score them; all ranks take part, each with archs of its own.
+    """Train random archs stand-alone and score them; each rank trains archs of its own.
 
     A killed one goes on from its checkpoint. The archs are the first random ones of stage `label`.
     """
@@ -102,7 +102,7 @@ def label_trained(project: Project, progress: Progress) -> None:
 
 
 def measured_trained_cost(project: Project) -> str:
-    """What stage `label/trained` still takes: images, and minutes from timed training steps."""
+    """Remaining cost of stage `label/trained`: images, and minutes by timed training steps."""
     from hwnas.training.standalone import images_seen, training_seconds
 
     recipe, n_ranks = project.config.label.trained.recipe, project.ranks.size
@@ -121,7 +121,7 @@ def measured_trained_cost(project: Project) -> str:
 
 
 def _drawn(project: Project, n: int) -> list[Arch]:
-    """Distinct random archs, at most n; more of them begin with the same ones."""
+    """At most n distinct random archs; a larger n appends to the same ones."""
     space = project.space
     drawn = space.sample(
         4 * project.config.label.n_archs, rng=rng(project.config.seed, "label/archs")

@@ -1,4 +1,4 @@
-"""Stage `predictor`: fit on the labels, say how far to trust it, weigh it against the supernet."""
+"""Stage `predictor`: fit on the labels, report on held-out ones, weigh it against the supernet."""
 
 from __future__ import annotations
 

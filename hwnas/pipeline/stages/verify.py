@@ -73,7 +73,7 @@ def verify(project: Project, progress: Progress) -> None:
 def _time(
     project: Project, files: dict[str, Path], device: DeviceSpec, progress: Progress
 ) -> Timings:
-    """Time the networks; timings that cannot be judged are not kept, to be taken again."""
+    """Time the networks; those that cannot be judged are deleted and repeated by the next call."""
     folder = project.files.verification / device.name
     timings = time_models(
         files,
@@ -92,7 +92,7 @@ def _time(
 
 
 def _predictor(project: Project) -> dict[str, Any]:
-    """What the closing table says of the predictor."""
+    """Facts about the predictor for the closing table."""
     report = project.files.predictor_report.read()
     return {
         "name": project.config.predictor.name,
