@@ -86,7 +86,7 @@ def bias_report(
     scores, truth = check_pair(scores, truth)
     if codes.shape != (len(scores), len(space.choices)):
         raise UserError(
-            "codes do not go with these scores",
+            "codes do not match the scores",
             expected=[len(scores), len(space.choices)],
             found=list(codes.shape),
             where=space.id,

@@ -1,4 +1,4 @@
-"""Which values of which choices can go: a smaller space that keeps the well-scored archs.
+"""Prunes values of choices: a smaller space that keeps the well-scored archs.
 
 The pruning of How Does Supernet Help (2010.08219, v1: remove bad choices with the supernet's help)
 in our instantiation: a value is dropped where the archs that pick it are hardly ever well-scored.
@@ -30,7 +30,7 @@ MAX_LOSS = 0.05
 
 @dataclass(frozen=True)
 class DroppedValue:
-    """One value of one choice that goes, in the order of dropping.
+    """One dropped value of one choice, in the order of dropping.
 
     `n_archs` of those still there picked it, `well_scored` of them were among the best 10 %.
     """
@@ -83,7 +83,7 @@ def prune_space(
         raise UserError("a fraction to prune is in (0, 1)", found=pruned_fraction)
     scores, reference = check_pair(scores, scores if truth is None else truth)
     if codes.shape != (len(scores), len(space.choices)):
-        raise UserError("codes do not go with these scores", found=codes.shape, where=space.id)
+        raise UserError("codes do not match the scores", found=codes.shape, where=space.id)
     is_good = scores >= np.quantile(scores, 1 - WELL_SCORED)
     active = space.active(codes)
     alive = np.ones(len(codes), dtype=bool)

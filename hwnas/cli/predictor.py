@@ -67,7 +67,7 @@ def evaluate(
         str | None, typer.Option("--reader", help="Its format; otherwise guessed from the file.")
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--target", metavar="COLUMN", help="What to forecast.")
+        str | None, typer.Option("--target", metavar="COLUMN", help="Column to predict.")
     ] = None,
     also: Annotated[
         list[str] | None,

@@ -112,7 +112,7 @@ def estimate(
 def validate(
     table: TableArgument,
     max_mape: Annotated[
-        float, typer.Option(help="Largest mean error of forecasts of unseen networks.")
+        float, typer.Option(help="Largest mean error of estimates of unseen networks.")
     ] = 0.05,
     max_p95: Annotated[
         float | None, typer.Option(help="Largest error that 95 % of them may stay below.")

@@ -1,1 +1,1 @@
-"""The controller: proposes, prices, forecasts, evaluates, archives; knows no searcher by name."""
+"""The controller: proposes, prices, predicts, evaluates, archives; knows no searcher by name."""

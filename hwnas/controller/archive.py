@@ -49,9 +49,9 @@ class CodeIndex:
 class Archive:
     """Archs deduplicated by codes; a row never moves.
 
-    Columns: `codes` [n, d], `predicted` and `predicted_std` (forecast), `label` (NaN where not
-    evaluated), `score` (the blend where evaluated, else the forecast), `feasible`, and one cost
-    column per metric key. On file it is two logs of records, of rows as they were described and of
+    Columns: `codes` [n, d], `predicted` and `predicted_std`, `label` (NaN where not evaluated),
+    `score` (the blend where evaluated, else the prediction), `feasible`, and one cost column per
+    metric key. On file it is two logs of records, of rows as they were described and of
     evaluations: saving costs what is new, and prefixes of both are a past state.
     """
 
@@ -113,7 +113,7 @@ class Archive:
         self._evaluated += rows.tolist()
 
     def set_forecast(self, mean: FloatArray, std: FloatArray, score: FloatArray) -> None:
-        """Replace forecasts and scores of all rows: [n] each."""
+        """Replace predictions and scores of all rows: [n] each."""
         for name, values in (("predicted", mean), ("predicted_std", std), ("score", score)):
             self._columns[name][: len(self)] = values
 

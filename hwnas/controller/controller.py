@@ -1,4 +1,4 @@
-"""The loop of a search: propose, price, forecast, reward, archive, evaluate the best, resume."""
+"""The loop of a search: propose, price, predict, reward, archive, evaluate the best, resume."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def run_search(
     last, though one is made in any case: there always is a winner.
 
     Raises:
-        UserError: the constraints cannot be priced or met, the forecasts are not finite, or
+        UserError: the constraints cannot be priced or met, the predictions are not finite, or
             `folder` holds another search.
     """
     if predict is None and (rescoring is None or not rescoring.learns):
-        raise ValueError("a search without forecasts needs a Rescoring that learns them")
+        raise ValueError("a search without predictions needs a Rescoring that learns them")
     limits = resolve(config.constraints, metrics, space)
     anchor = reach(space, metrics, limits, seed=seed)
     store = SearchFolder(folder, _fingerprint(space, searcher, metrics, config, limits, seed))

@@ -1,4 +1,4 @@
-"""Scores of archs during a search: their prices, forecasts and evaluations."""
+"""Scores of archs during a search: their prices, predictions and evaluations."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from hwnas.spaces.space import Codes, SearchSpace
 __all__ = ["Predict", "Rescoring", "Scorer"]
 
 MIN_LABELS = 4  # that every predictor can be fitted on
-N_SCALE = 256  # uniform archs whose forecasts set the scale of the reward
+N_SCALE = 256  # uniform archs whose predictions set the scale of the reward
 
 Predict = Callable[[Codes], tuple[FloatArray, FloatArray]]
-"""Mean [n] and standard deviation [n] of the forecast scores, higher is better."""
+"""Mean [n] and standard deviation [n] of the predicted scores, higher is better."""
 
 
 class Rescoring(ABC):
@@ -30,7 +30,7 @@ class Rescoring(ABC):
 
     A subclass says how archs are evaluated and what their score is. `at_once`: how many archs
     `evaluate` is given at a time where seconds are limited. `learns`: whether `refit` makes new
-    forecasts from the labels so far; it is called after every share of the evaluations.
+    predicts from the labels so far; it is called after every share of the evaluations.
     """
 
     at_once: int = 1
@@ -42,11 +42,11 @@ class Rescoring(ABC):
 
     @abstractmethod
     def label(self, evaluation: Evaluation) -> float:
-        """The score that an evaluation stands for, in the unit of the forecasts."""
+        """The score that an evaluation stands for, in the unit of the predictions."""
 
     @abstractmethod
     def blend(self, mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:
-        """Scores [n] from mean and deviation of the forecasts and the labels, [n] each."""
+        """Scores [n] from mean and deviation of the predictions and the labels, [n] each."""
 
     def admits(self, codes: Codes) -> NDArray[np.bool_]:
         """bool [n]: archs that can be evaluated; others are never evaluated and never win."""
@@ -58,9 +58,9 @@ class Rescoring(ABC):
 
 
 class Scorer:
-    """Prices, forecasts and evaluates archs; all results go into the archive.
+    """Prices, predicts and evaluates archs; all results go into the archive.
 
-    Scores are in units of the spread of uniform archs' forecasts, so that rewards of all
+    Scores are in units of the spread of uniform archs' predictions, so that rewards of all
     generations and searchers compare; those archs are not charged to the budget.
     """
 
@@ -83,7 +83,7 @@ class Scorer:
             self._set_scale()
 
     def rows(self, codes: Codes) -> Rows:
-        """Archive rows of `codes`; the unseen ones are priced and forecast first."""
+        """Archive rows of `codes`; the unseen ones are priced and predicted first."""
         return self._archive.record(codes, self._describe)
 
     def _describe(self, fresh: Codes) -> dict[str, NDArray[np.generic]]:
@@ -96,7 +96,7 @@ class Scorer:
         return {"predicted": mean, "predicted_std": std, "feasible": feasible, **costs}
 
     def standardised(self, rows: Rows) -> FloatArray:
-        """Scores [n] of rows, in spreads of uniform archs' forecasts."""
+        """Scores [n] of rows, in spreads of uniform archs' predictions."""
         return np.asarray((self._archive.column("score")[rows] - self._center) / self._spread)
 
     # --- evaluations --------------------------------------------------------------------------
@@ -115,7 +115,7 @@ class Scorer:
         return dict(zip(known.tolist(), self._rescoring.evaluate(archs), strict=True))
 
     def begin(self, n: int) -> None:
-        """Evaluate up to n uniform archs that are feasible, where nothing can be forecast yet.
+        """Evaluate up to n uniform archs that are feasible, where nothing can be predicted yet.
 
         Draws a bounded number; fewer than n where too few of them are feasible.
 
@@ -141,7 +141,7 @@ class Scorer:
     ) -> bool:
         """Evaluate the best feasible archs that are not yet, until n archs of the archive are.
 
-        The best by forecast mean plus `exploration` deviations. Ends early when `is_late`, but not
+        The best by predicted mean plus `exploration` deviations. Ends early when `is_late`, but not
         before the first evaluation of the search. True if some were evaluated.
         """
         archive, rescoring = self._archive, self._rescoring
@@ -172,7 +172,7 @@ class Scorer:
         archive.set_labels(rows, labels, rescoring.blend(mean, std, labels))
 
     def _refit(self, rescoring: Rescoring) -> None:
-        """Learn from all evaluations, and forecast the whole archive anew."""
+        """Learn from all evaluations, and predict the whole archive anew."""
         archive = self._archive
         rows = archive.evaluated
         labels = archive.column("label")[rows]
@@ -200,6 +200,6 @@ class Scorer:
         return mean, std
 
     def _set_scale(self) -> None:
-        """Mean and spread of the forecasts of uniform archs: the zero and unit of rewards."""
+        """Mean and spread of the predictions of uniform archs: the zero and unit of rewards."""
         mean, _ = self._forecast(self._space.sample(N_SCALE, rng=rng(self._seed, "search/scale")))
         self._center, self._spread = float(mean.mean()), float(mean.std()) or 1.0

@@ -20,7 +20,7 @@ Count = Annotated[int, Field(ge=1, le=100_000_000)]
 class SearchConfig(StrictModel):
     """Constraints on the arch, the reward, and budgets on the search.
 
-    `n_predictions` bounds the proposals; each arch is priced and forecast once, repeats are
+    `n_predictions` bounds the proposals; each arch is priced and predicted once, repeats are
     answered from the archive but count. They come in generations of `generation_size`, after each
     of which the searcher learns. `n_evaluations` bounds the archs that the evaluator runs, best
     feasible ones first: a share after every `evaluate_every` generations, the rest at the end.
@@ -34,11 +34,11 @@ class SearchConfig(StrictModel):
     n_evaluations: Annotated[int, Field(ge=1, le=1_000_000)] = 32
     evaluate_every: Annotated[int, Field(ge=1, description="generations")] = 20
     n_initial: Annotated[
-        int, Field(ge=4, description="uniform archs evaluated first, where nothing is forecast")
+        int, Field(ge=4, description="uniform archs evaluated first, where nothing is predicted")
     ] = 20
     exploration: Annotated[
         float,
-        Field(ge=0, le=100, description="forecast deviations added when choosing evaluations"),
+        Field(ge=0, le=100, description="predicted deviations added when choosing evaluations"),
     ] = 0.0
     top_k: Annotated[int, Field(ge=1, le=10_000, description="best archs that are reported")] = 10
     max_seconds: Annotated[float | None, Field(gt=0, description="of all sessions")] = None

@@ -17,7 +17,7 @@ __all__ = ["Config", "build"]
 
 
 class Config(StrictModel):
-    """Nothing to set: the device's spec says it all."""
+    """No settings: the device's spec has all."""
 
     name: Literal["local"] = "local"
 

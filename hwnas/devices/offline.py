@@ -18,7 +18,7 @@ __all__ = ["Config", "build", "write_kit"]
 
 
 class Config(StrictModel):
-    """Nothing to set: everything travels by hand."""
+    """No settings: the user carries the files."""
 
     name: Literal["offline"] = "offline"
 
@@ -31,7 +31,7 @@ def build(config: Config, device: DeviceSpec) -> Transport:
 @dataclass(frozen=True)
 class _Offline:
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
-        """Nothing if the results are there; else a kit beside the plan, and what to do with it.
+        """Return if the results are there; else write a kit beside the plan and raise.
 
         Raises:
             UserError: the results are still to be made.

@@ -207,7 +207,7 @@ def check_engine(
     path = Path(path)
     facts = read_json(path.with_name(f"{path.name}.json"))
     if not isinstance(facts, dict):
-        raise UserError("not the facts of an engine", where=f"{path}.json")
+        raise UserError("not a description of an engine", where=f"{path}.json")
     if not path.is_file():
         raise UserError("the engine is missing", where=path, fix="export it again")
     wanted = [("sha256", facts.get("sha256"), file_hash(path), "the engine was altered")]

@@ -27,7 +27,7 @@ FILES = ("model.ncnn.param", "model.ncnn.bin")
 
 
 class Config(StrictModel):
-    """Nothing to choose."""
+    """No settings."""
 
     name: Literal["ncnn"] = "ncnn"
 

@@ -41,7 +41,7 @@ def create_model() -> nn.Module:
 
 
 class Config(StrictModel):
-    """Nothing to choose."""
+    """No settings."""
 
     name: Literal["timm"] = "timm"
 

@@ -104,7 +104,7 @@ class SamplerModule(VariantModule, Protocol):
 
 @dataclass(frozen=True)
 class ProxyContext:
-    """The space, a seed, prices as in `SamplerContext`, and images for scores that want some.
+    """The space, a seed, prices as in `SamplerContext`, and images.
 
     images: normalised training images [B, C, px, px], or None: use noise.
     """

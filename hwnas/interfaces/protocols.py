@@ -58,7 +58,7 @@ class LatencyEstimator(Protocol):
     device: DeviceSpec
 
     def latency_ms(self, codes: Codes) -> FloatArray:
-        """Median latency forecast: [n]."""
+        """Estimated median latency: [n]."""
         ...
 
     def latency_p95_ms(self, codes: Codes) -> FloatArray:
@@ -66,7 +66,7 @@ class LatencyEstimator(Protocol):
         ...
 
     def interval_ms(self, codes: Codes) -> FloatArray:
-        """90 % interval of the median forecast: [n, 2]."""
+        """90 % interval of the estimated median: [n, 2]."""
         ...
 
 

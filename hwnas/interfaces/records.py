@@ -80,7 +80,7 @@ class Constraint:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is known of one arch's accuracy, and from where.
+    """Accuracy of one arch, and where the value comes from.
 
     `source`: `supernet` (inherited weights, BN recalibrated), `trained` (own training),
     `predicted`, `measured` (a deployed artifact). `val_loss` is cross-entropy in nats.
@@ -154,7 +154,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """What a reader found: codes [m, d], one row per arch as listed, and columns of numbers.
+    """Result of a reader: codes [m, d], one row per arch as listed, and columns of numbers.
 
     A column may lack rows, and may hold several values of one row (repeated measurements).
     """

@@ -1,4 +1,4 @@
-"""Prices classifiers of sizes that a table has not timed, from those that it has.
+"""Estimates classifiers of sizes that a table has not timed from those that it has.
 
 Time of a `linear` operator over its number w of weights, from the nearest classifier timed
 (w0, t0), whose fixed part a is between nothing and the table's cheapest row:
@@ -57,7 +57,7 @@ def price_classifiers(
 
 
 def _distance(op: OpSpec, other: OpSpec) -> tuple[float, bool]:
-    """How many times more weights one has than the other; of equals, the one of equal inputs."""
+    """Ratio of the numbers of weights; ties go to the classifier with as many inputs."""
     ratio = op_macs(op) / op_macs(other)
     return max(ratio, 1 / ratio), op.in_channels != other.in_channels
 

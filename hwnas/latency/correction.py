@@ -1,4 +1,4 @@
-"""What carries sums of rows over to whole networks, and what it was proven on."""
+"""Corrections from sums of rows to whole networks, and their validation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_MS = 1e9  # eleven days; sums of a network's rows stay finite
 
 @dataclass(frozen=True)
 class Fit:
-    """Quality of forecasts against measured networks: relative errors as fractions, rank order."""
+    """Quality of estimates against measured networks: relative errors as fractions, rank order."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -28,7 +28,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class NetTiming:
-    """A whole network beside its forecast by a correction that has not seen it."""
+    """Measured and estimated latency of a network that its correction has not seen."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -43,7 +43,7 @@ class NetTiming:
 
 @dataclass(frozen=True)
 class Validation:
-    """What forecasts of unseen networks are worth, by cross-fitting over `nets`.
+    """Quality of estimates of unseen networks, by cross-fitting over `nets`.
 
     `repeat_*`: the same networks from two halves of the rounds, the best that any forecast could
     look; None where nothing was repeated. `raw_sum`: rows without a correction; of transferred and

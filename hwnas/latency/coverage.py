@@ -1,4 +1,4 @@
-"""What a latency table covers of a space that it does not cover as a whole."""
+"""The part of a space that a latency table covers, where it does not cover all."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def covers(table: LatencyTable, space: SearchSpace) -> bool:
 
 
 def not_covered(table: LatencyTable, space: SearchSpace, missing: Sequence[OpSpec]) -> UserError:
-    """The error for a table that lacks operators: what would work, and who else has them."""
+    """The error for a table that lacks operators; names settings and tables that work."""
     fixes = []
     if (values := working_values(table, space)) is not None:
         fixes.append(f"restrict the space to {_words(values)}")

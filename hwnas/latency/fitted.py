@@ -57,7 +57,7 @@ def fit_table(
 
     The correction leaves sums as they are; its validation is cross-fitted over all n networks, of
     which it keeps `N_STORED`. Repeat noise is unknown, and `p95_factor` is over networks: 95 % of
-    all timings lie below that multiple of their forecast.
+    all timings lie below that multiple of their estimate.
 
     Raises:
         UserError: too few networks, or latencies that are not positive and finite.

@@ -41,7 +41,7 @@ Source = Literal["measured", "fitted", "converted", "transferred", "simulated"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the numbers came about; only tables of one protocol are merged."""
+    """The timing protocol; only tables of one protocol are merged."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -163,7 +163,7 @@ class LatencyTable:
         return LatencyTable(rows=rows, **kept)
 
     def differences(self, other: LatencyTable) -> tuple[str, ...]:
-        """What forbids to merge: device, its settings, protocol, source, processor, runtime."""
+        """What forbids a merge: device, its settings, protocol, source, processor or runtime."""
         found = []
         for name in ("device", "protocol"):
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -233,7 +233,7 @@ def _check_row(row: _Row, path: Path) -> None:
     extents = (op.in_channels, op.out_channels, op.in_hw, op.out_hw, op.kernel, op.stride)
     counts = (op.mid_channels, op.se_channels, op.padding)
     if min(*extents, op.groups) < 1 or min(counts) < 0 or max(*extents, *counts) > MAX_SIZE:
-        raise UserError("an operator of impossible shape", found=op, where=path)
+        raise UserError("operator with an impossible shape", found=op, where=path)
     if max(row.p90_ms, row.p95_ms) >= MAX_MS:
         raise UserError("operator latency out of range", found=op, where=path)
 

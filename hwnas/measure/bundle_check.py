@@ -31,7 +31,7 @@ REFERENCES = ("timm", "pt2")  # formats that run in torch, best first
 
 @dataclass(frozen=True)
 class BundleReport:
-    """Rows for people and what fell short.
+    """Rows of a table, and the checks that failed.
 
     `notes` say what was not checked, and why; `not_judged` what was checked, but on a machine too
     far from the speed it had when the bundle was made (see `measure.drift`).

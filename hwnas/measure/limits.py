@@ -19,7 +19,7 @@ class VerifyConfig(StrictModel):
     """The promises that are checked on the device."""
 
     max_forecast_error: Annotated[
-        float, Field(gt=0, le=1, description="relative error of the forecast that is accepted")
+        float, Field(gt=0, le=1, description="relative error of the estimate that is accepted")
     ] = 0.05
     repeat_noise_factor: Annotated[
         float, Field(ge=0, description="or this multiple of the device's repeat noise")

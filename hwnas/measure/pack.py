@@ -24,12 +24,12 @@ __all__ = ["import_results", "pack"]
 
 
 class _Packed(Exception):
-    """The plan is written; there is nothing to run here."""
+    """Raised once the plan is written: nothing is run here."""
 
 
 @dataclass(frozen=True)
 class _Packer:
-    """A Transport that zips what it should have run."""
+    """A Transport that zips the plan in place of running it."""
 
     archive: Path
 

@@ -131,7 +131,7 @@ def time_networks(
 
 
 def describe_cost(space: SearchSpace, config: ProfileConfig) -> str:
-    """What measuring a table of this space takes, in words."""
+    """Cost of measuring a table of this space, in words."""
     ops = enumerate_ops(space)
     n_items = len(ops) + len(contexts(ops)) + config.n_validation
     return (

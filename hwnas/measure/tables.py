@@ -1,4 +1,4 @@
-"""Work on latency tables as wholes: compare, summarise, check against bounds."""
+"""Compares and summarises latency tables, and checks them against bounds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["compare_tables", "missed_bounds", "served_spaces", "table_summary"]
 
 
 def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
-    """Per space with a correction: how good forecasts are, beside what they are to beat."""
+    """Per space with a correction: the errors of estimates, and of baselines."""
     rows = []
     for space, correction in sorted(table.corrections.items()):
         validation = correction.validation
@@ -93,7 +93,7 @@ def served_spaces(table: LatencyTable) -> list[dict[str, Any]]:
 def missed_bounds(
     table: LatencyTable, *, max_mape: float, max_p95: float | None, min_tau: float | None
 ) -> dict[str, str]:
-    """By space, in words, which of the bounds its forecasts of unseen networks miss.
+    """By space, in words, the bounds that estimates of unseen networks miss.
 
     Raises:
         UserError: the table was never compared with whole networks.

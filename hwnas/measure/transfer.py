@@ -44,7 +44,7 @@ N_CANDIDATES = 600
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Networks to choose from, and what the known devices say of them."""
+    """Candidate networks, and their latencies on the known devices."""
 
     codes: Codes
     prior: DevicePrior

@@ -39,7 +39,7 @@ N_GOLDEN, N_SAMPLES = 16, 8
 
 @dataclass(frozen=True)
 class Winner:
-    """What is known of a winner on a device. `top1` and `measured_ms` are by format.
+    """Facts about a winner on a device. `top1` and `measured_ms` are by format.
 
     met: by latency metric that is limited, whether the re-timed winner keeps its limit.
     """

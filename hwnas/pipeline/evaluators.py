@@ -66,7 +66,7 @@ class JournaledEvaluator:
         return self._known[arch]
 
     def fresh(self, arch: Arch) -> Evaluation:
-        """Evaluate; the journal is neither asked nor told."""
+        """Evaluate without reading or writing the journal."""
         return self._inner.evaluate(arch)
 
     def remember(self, evaluation: Evaluation) -> None:
@@ -99,7 +99,7 @@ def evaluator(project: Project) -> JournaledEvaluator:
 def standalone_evaluator(
     project: Project, recipe: FinetuneConfig, checkpoints: Path, progress: Progress
 ) -> JournaledEvaluator:
-    """Trains archs alone, from fresh weights, and scores them on the validation split, journaled.
+    """Trains archs stand-alone from fresh weights; journals their scores on the validation split.
 
     `checkpoints`: where an interrupted training goes on; `progress`: steps of the one that runs.
     """
@@ -236,7 +236,7 @@ class TabularRescoring(Rescoring):
         self._evaluator, self._build = TabularEvaluator(records, space), build
 
     def evaluate(self, archs: list[Arch]) -> list[Evaluation]:
-        """What the records say of archs that they hold."""
+        """Evaluations of archs that the records hold."""
         return [self._evaluator.evaluate(arch) for arch in archs]
 
     def label(self, evaluation: Evaluation) -> float:

@@ -1,4 +1,4 @@
-"""Run folders that were moved to another machine: old tables are read, but not timed against."""
+"""Run folders moved from another machine: its tables are read, never compared with timings here."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def cross_fitted(
     seed: int,
     n_folds: int = 5,
 ) -> FloatArray:
-    """Mean forecast [n] of every labelled arch by a predictor that did not learn from it."""
+    """Mean prediction [n] of every labelled arch by a predictor that did not learn from it."""
     folds = rng(seed, "predictor/cross_fitted").permutation(len(codes)) % n_folds
     means = np.empty(len(codes))
     for fold in range(min(n_folds, len(codes))):

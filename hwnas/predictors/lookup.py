@@ -1,7 +1,7 @@
-"""Predictions of a whole (sub)space as a lookup table (2004.08423): made once, asked for ever.
+"""Predictions of a whole (sub)space as a lookup table (2004.08423): written once, searched often.
 
-The forecast of an arch costs a read of one number then, whatever the constraint, the device or the
-day; no network, no predictor and no torch are needed any more.
+The prediction of an arch is then a read of one number, under any constraint and for any device;
+no network, no predictor and no torch are needed.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Top:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Mean and std of the forecast score of every arch of `space`, at its rank: float32 [size].
+    """Mean and std of the predicted score of every arch of `space`, at its rank: float32 [size].
 
-    source: what made the forecasts, for people.
+    source: what made the predictions, for people.
     """
 
     space: SearchSpace

@@ -1,4 +1,4 @@
-"""Labels of several sources: many cheap ones shape a forecast, few dear ones correct it."""
+"""Labels of several sources: many cheap ones shape a prediction, few expensive ones correct it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LabelSet:
 
 @dataclass(frozen=True)
 class _Mix:
-    """Scale and weight [k + 1] of the forecasts of k priors and the final; the labels' unit."""
+    """Scale and weight [k + 1] of the predictions of k priors and the final; the labels' unit."""
 
     means: FloatArray
     stds: FloatArray
@@ -53,7 +53,7 @@ class _Mix:
     std: float
 
     def scores(self, parts: FloatArray) -> FloatArray:
-        """[n] in the labels' unit, from forecasts [k + 1, n]."""
+        """[n] in the labels' unit, from predictions [k + 1, n]."""
         standardised = (parts - self.means[:, None]) / self.stds[:, None]
         return self.offset + self.gain * (self.weights @ standardised)
 
@@ -62,8 +62,8 @@ class TransferPredictor:
     """An `AccuracyPredictor` that also learns from labels of other sources.
 
     One predictor per set of other labels is fitted first and averages out their noise. The final
-    one learns the labels given to `fit` with these forecasts among its features. All forecasts are
-    mixed with weights that held-back labels decide: WPNAS's few-shot predictor (2203.02086) on
+    one learns the labels given to `fit` with these predictions among its features. All
+    predictions are mixed with weights fitted on held-out labels: WPNAS's few-shot predictor (2203.02086) on
     supernet scores, or a warm start from another data set.
 
     Args:
@@ -132,7 +132,7 @@ class TransferPredictor:
         return [*priors, ("final", self._final)]
 
     def _prior(self, i: int, codes: Codes) -> FloatArray:
-        """Standardised forecast [n] of other labels number i."""
+        """Standardised prediction [n] of other labels number i."""
         return np.asarray(self._scales[i].standardise(self._priors[i].predict(codes)[0]))
 
     def _prior_forecasts(self, codes: Codes) -> list[FloatArray]:
@@ -140,7 +140,7 @@ class TransferPredictor:
 
 
 def _mix(parts: FloatArray, scores: FloatArray) -> _Mix:
-    """From held-back forecasts [k + 1, n] and true scores [n]."""
+    """From held-out predictions [k + 1, n] and true scores [n]."""
     scales = [Scale.of(part) for part in parts]
     means = np.array([scale.mean for scale in scales])
     stds = np.array([scale.std or 1.0 for scale in scales])

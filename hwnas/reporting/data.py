@@ -68,9 +68,9 @@ class Front:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Whole nets: forecast of the table against their timing.
+    """Whole nets: estimates of the table against their timing.
 
-    `interval_ms` holds the 90 % interval of each forecast; `mape` and `repeat_noise` are fractions.
+    `interval_ms` holds the 90 % interval of each estimate; `mape` and `repeat_noise` are fractions.
     """
 
     device: str

@@ -16,7 +16,7 @@ MARKED = {"size": 8, "color": BLUE, "opacity": 0.75, "line": {"width": 0}}
 
 def front_figure(data: Front) -> go.Figure:
     """Cloud of the archive, its front as a staircase, random search, the winner, the constraint."""
-    figure = _figure("latency forecast [ms]", data.score, height=460)
+    figure = _figure("estimated latency [ms]", data.score, height=460)
     figure.update_yaxes(tickformat=".1%")
     if data.baseline:
         figure.add_trace(_cloud(data.baseline, "random search", VIOLET, "x-thin-open"))
@@ -41,8 +41,8 @@ def front_figure(data: Front) -> go.Figure:
 
 
 def forecast_figure(data: Forecast) -> go.Figure:
-    """Measured over forecast latency with the line of equality and the 90 % band."""
-    figure = _figure("forecast [ms]", "measured [ms]")
+    """Measured over estimated latency with the line of equality and the 90 % band."""
+    figure = _figure("estimate [ms]", "measured [ms]")
     if data.interval_ms:
         order = sorted(range(len(data.forecast_ms)), key=lambda i: data.forecast_ms[i])
         x = [data.forecast_ms[i] for i in order]
@@ -67,7 +67,7 @@ def forecast_figure(data: Forecast) -> go.Figure:
             mode="markers",
             marker=MARKED,
             name="whole nets",
-            hovertemplate="forecast %{x:.3f} ms<br>measured %{y:.3f} ms<extra></extra>",
+            hovertemplate="estimate %{x:.3f} ms<br>measured %{y:.3f} ms<extra></extra>",
         )
     )
     return figure

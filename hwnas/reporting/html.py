@@ -75,7 +75,7 @@ def _highlights(data: ReportData) -> list[tuple[str, str]]:
         found.append((f"{winner.measured_ms:.3g} ms", f"measured latency{_share(data.table)}"))
         if winner.forecast_ms is not None:
             error = winner.forecast_ms / winner.measured_ms - 1
-            found.append((f"{error:+.1%}", "error of its latency forecast"))
+            found.append((f"{error:+.1%}", "error of its latency estimate"))
     if data.prediction:
         found.append((f"{data.prediction.tau:.2f}", "Kendall tau of the predictor"))
     return found

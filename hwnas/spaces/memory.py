@@ -1,6 +1,6 @@
 """Peak activation memory: the largest live set of an execution in layer order at batch 1.
 
-A value lives until it is read last. BN, activations and sums work in place where what they change
+A value is alive until its last read. BN, activations and sums work in place where what they change
 is not read again.
 """
 
@@ -68,7 +68,7 @@ def op_peak_values(op: OpSpec, *, input_is_kept: bool = False, act_first: bool =
 def peak_values(network: Network) -> int:
     """Largest number of activation values alive at once while `network` runs at batch 1.
 
-    Of a chain it is the largest `op_peak_values`.
+    In a chain this is the largest `op_peak_values`.
     """
     steps = tuple(network.live().steps())
     last_read = {value: t for t, step in enumerate(steps) for value in step.reads}

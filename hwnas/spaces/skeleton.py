@@ -1,4 +1,4 @@
-"""Skeletons: what a space fixes, which decisions it leaves open, and what can be done with it.
+"""Skeletons: the fixed part of a space, its choices, and what can be done with its networks.
 
 A new kind of network is one subclass, in a file of its own or in that of its space.
 """

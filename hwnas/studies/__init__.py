@@ -1,1 +1,1 @@
-"""Verbs that look at a run, or train beside it."""
+"""Verbs that analyse a run, or train further in its folder."""

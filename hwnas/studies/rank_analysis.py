@@ -90,7 +90,7 @@ def analyze_run(
     """Compare a ranking of the run with better knowledge of the same archs.
 
     ranking: `predictor`, `supernet`, `macs` or `params`. Without `truths`, the truth is the
-    supernet's labels; for the predictor those it forecasts; for the supernet those of the run's
+    supernet's labels; for the predictor those it predicts; for the supernet those of the run's
     archs that were trained alone. With them, it is the mean of labels files of the same space (for
     example of archs trained alone, with a seed each), of which the archs that all of them and the
     run hold are used.

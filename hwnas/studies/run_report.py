@@ -75,7 +75,7 @@ def write_run_report(project: Project) -> Path:
 
 
 def _trust(project: Project) -> Trust | None:
-    """What the held-back labels say of the predictor; None where they are too few to say it."""
+    """Rank analysis of the predictor on held-out labels; None where they are too few."""
     if len(project.files.predictor_report.read().predicted) < MIN_ARCHS:
         return None
     found, _ = analyze_run(project, "predictor")
@@ -111,7 +111,7 @@ def _table(project: Project) -> tuple[NetRow, ...]:
 
 
 def front_data(project: Project) -> Front:
-    """Evaluated archs by forecast latency and supernet accuracy on the validation split."""
+    """Evaluated archs by estimated latency and supernet accuracy on the validation split."""
     device = _device(project)
     estimator, scorer = project.estimator(device), evaluator(project)
     result = project.files.main_search.result.read()

@@ -1,4 +1,4 @@
-"""Lookup tables of a run's forecasts: written once, asked under any limits."""
+"""Lookup tables of a run's predictions: written once, searched under any limits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def export(
     free: Sequence[str] = (),
     progress: Progress,
 ) -> ScoreTable:
-    """Write the forecasts of the run's predictor for its space, or for the part left.
+    """Write the predictions of the run's predictor for its space, or for a part of it.
 
     restrict: values that stay, by choice. base: an arch whose choices all stay but those whose
     name matches one of the patterns `free`: a segment of the space (2004.08423).

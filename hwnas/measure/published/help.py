@@ -30,11 +30,11 @@ def convert(folder: Path, column: str) -> LatencyTable:
     warnings = [
         "rows are fitted to whole networks, not timed: only their sums over networks of "
         f"{data.space.name} are meaningful",
-        "p95 is over networks: 95 % of all timings lie below that multiple of their forecast",
+        "p95 is over networks: 95 % of all timings lie below that multiple of their estimate",
     ]
     if error.mape > NOISY or column.startswith(PHONES):
         warnings.append(
-            f"noisy source: forecasts miss by {error.mape:.1%} on average and {error.p95:.0%} at "
+            f"noisy source: estimates miss by {error.mape:.1%} on average and {error.p95:.0%} at "
             "the 95th percentile; phones throttle and are stored as whole milliseconds"
         )
     facts: dict[str, Fact] = {
