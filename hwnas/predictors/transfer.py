@@ -63,8 +63,8 @@ class TransferPredictor:
 
     One predictor per set of other labels is fitted first and averages out their noise. The final
     one learns the labels given to `fit` with these predictions among its features. All
-    predictions are mixed with weights fitted on held-out labels: WPNAS's few-shot predictor (2203.02086) on
-    supernet scores, or a warm start from another data set.
+    predictions are mixed with weights fitted on held-out labels: WPNAS's few-shot predictor
+    (2203.02086) on supernet scores, or a warm start from another data set.
 
     Args:
         build: makes the predictors.
