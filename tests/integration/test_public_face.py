@@ -26,6 +26,8 @@ from hwnas.api import export as api_export
 from hwnas.api import search as api_search
 from hwnas.api.list import Kind
 from hwnas.cli.main import app
+from hwnas.pipeline.artifacts import Artifacts
+from hwnas.pipeline.evaluators import evaluator
 from hwnas.spaces.enumeration import unrank
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -384,6 +386,20 @@ def test_a_search_with_ones_own_score_finds_the_best_of_an_enumerable_space() ->
     assert 0 < len(allowed) < len(everything)
     assert found.winner.score == pytest.approx(score(allowed).max())
     assert found.winner.costs["params"] <= 5e5 and found.limits == {"params": 5e5}
+    words = str(found)
+    assert found.winner.arch.key in words and f"params {found.winner.costs['params']:.4g}" in words
+    assert len(words) < 200
+
+
+def test_a_listing_prints_its_title_and_a_line_per_row() -> None:
+    rows = [{"name": "a", "n": 1}, {"name": "b", "n": 2}]
+    assert str(hwnas.Listing(rows, title="two")) == "two\nname: a, n: 1\nname: b, n: 2"
+    assert str(hwnas.Listing(rows, shown=[{"name": "short"}])) == "name: short"
+
+
+def test_shipped_configurations_are_summed_up_in_a_sentence() -> None:
+    summaries = [row["summary"] for row in hwnas.list("configs")]
+    assert summaries and all(summary.endswith((".", "?")) for summary in summaries)
 
 
 def test_a_search_is_repeated_by_its_seed_and_continued_from_its_folder(tmp_path: Path) -> None:
@@ -474,6 +490,17 @@ def test_open_run_reads_what_the_run_found_and_writes_nothing(folder: Path) -> N
     with pytest.raises(hwnas.UserError, match="no such network"):
         run.network("best")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_front_shows_an_arch_once_that_is_a_label_and_was_evaluated_by_the_search(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = hwnas.open_run(folder)
+    again = [evaluator(run.project).evaluate(point.arch) for point in (*run.front, run.winner)]
+    labels = [*run.labels(), *again, *again]
+    monkeypatch.setattr(Artifacts, "read_labels", lambda *_: labels)
+    (staircase,) = [trace for trace in run.plot_front().data if trace.name == "front"]
+    assert len(set(staircase.text)) == len(staircase.text) > 0
 
 
 def test_what_a_run_has_not_made_yet_is_a_user_error(tmp_path: Path) -> None:
