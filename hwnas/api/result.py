@@ -7,9 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from hwnas.core.metrics import MetricKey
 from hwnas.core.progress import Progress, silent
+from hwnas.core.records import dump
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.choice import Value
 
-__all__ = ["Folder", "Listing", "ProgressFor", "Result", "Row", "Settings", "no_progress"]
+__all__ = ["Folder", "Listing", "Point", "ProgressFor", "Result", "Row", "Settings", "no_progress"]
+
+LATENCY = "latency_ms"
 
 Row = Mapping[str, Any]
 Folder = Path | str
@@ -66,3 +72,33 @@ class Listing:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; the rows are under `"table"`."""
         return {"table": [dict(row) for row in self.rows], **self.facts}
+
+
+@dataclass(frozen=True)
+class Point:
+    """An arch that a search found.
+
+    choices: values of its active choices by name. score: what the search maximised. accuracy: top-1
+    with the supernet's weights on the validation split, a fraction; None where the arch was only
+    predicted. costs: by metric key (`macs`, `latency_ms@DEVICE`), in the unit of the metric.
+    """
+
+    arch: Arch
+    choices: Mapping[str, Value]
+    score: float
+    accuracy: float | None
+    costs: Mapping[str, float]
+
+    def __str__(self) -> str:
+        costs = ", ".join(f"{key} {value:.4g}" for key, value in self.costs.items())
+        return f"{self.arch.key}: score {self.score:.4g}, {costs}"
+
+    @property
+    def latency_ms(self) -> Mapping[str, float]:
+        """Estimated median latency by device."""
+        keys = {MetricKey.parse(key): ms for key, ms in self.costs.items()}
+        return {key.device: ms for key, ms in keys.items() if key.device and key.metric == LATENCY}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return dump(self, versioned=False)
