@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
+from hwnas.api.result import Folder, Listing, ProgressFor, Settings, listed, no_progress
 from hwnas.api.stage import bring_up_to_date
 from hwnas.core.errors import UserError
 from hwnas.exporters.formats import export as export_network
@@ -115,7 +115,7 @@ def export_changes(
         command="hwnas export",
         read_only=True,
     ) as project:
-        return changes | {"export": with_formats(formats, project.config.export)}
+        return changes | {"export": with_formats(listed(formats), project.config.export)}
 
 
 def _exports(project: Project) -> Listing:

@@ -13,7 +13,17 @@ from hwnas.core.records import dump
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.choice import Value
 
-__all__ = ["Folder", "Listing", "Point", "ProgressFor", "Result", "Row", "Settings", "no_progress"]
+__all__ = [
+    "Folder",
+    "Listing",
+    "Point",
+    "ProgressFor",
+    "Result",
+    "Row",
+    "Settings",
+    "listed",
+    "no_progress",
+]
 
 LATENCY = "latency_ms"
 
@@ -24,6 +34,11 @@ Settings = Mapping[str, Any] | None
 
 ProgressFor = Callable[[str], Progress]
 """Given the name of a stage, how its progress is shown."""
+
+
+def listed(given: Sequence[str]) -> list[str]:
+    """Names; a single one, which is a sequence of letters too, is meant whole."""
+    return [given] if isinstance(given, str) else [*given]
 
 
 def no_progress(stage: str) -> Progress:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from numpy.typing import ArrayLike
 
-from hwnas.api.result import Folder, Listing, Point, ProgressFor, Settings, no_progress
+from hwnas.api.result import Folder, Listing, Point, ProgressFor, Settings, listed, no_progress
 from hwnas.api.search_arguments import (
     check_arguments,
     constraints_of,
@@ -40,7 +40,8 @@ Score = Callable[[Codes], ArrayLike]
 """Scores [n] of archs given as codes, int16 [n, d]; higher is better, all finite.
 
 Called with many archs at a time: with 256 random ones, which set the scale of rewards, then once
-with every arch that is proposed. `space.arch(row)` makes an `Arch` of a row.
+with every arch that is proposed; a search that goes on from a folder scores 16 archs of it again.
+`space.arch(row)` makes an `Arch` of a row.
 """
 
 GENERATION = 128
@@ -134,11 +135,12 @@ def search(where: SearchSpace | Folder, /, **arguments: Any) -> Found | Listing:
     - tables: latency tables of these devices, which cover the space.
     - searcher [`evolution`]: a name of `hwnas.list("searchers")`, or its settings with `name`.
     - budget [12800]: archs that are proposed. seed [0]: of the searcher.
-    - folder: keeps the archive, from which an interrupted search goes on.
+    - folder: keeps the archive, from which an interrupted search goes on, if `score` scores an
+      arch always alike.
 
     Raises:
         UserError: a limit that cannot be priced or met, a table that does not cover the space, an
-            unknown searcher, or scores that are not n finite numbers.
+            unknown searcher, scores that are not n finite numbers, or a folder of another search.
     """
     if isinstance(where, SearchSpace):
         return search_space(where, **arguments)
@@ -171,7 +173,7 @@ def search_run(
 
 def search_changes(devices: Sequence[str] | None, settings: Settings) -> dict[str, Any]:
     """Settings with which a run searches for every one of `devices`."""
-    chosen = {} if devices is None else {"devices": [*devices], "search.per_device": True}
+    chosen = {} if devices is None else {"devices": listed(devices), "search.per_device": True}
     return chosen | dict(settings or {})
 
 

@@ -14,6 +14,8 @@ import torch
 
 import hwnas
 from hwnas import SearchSpace, Supernet, UserError
+from hwnas.api import export as api_export
+from hwnas.api import search as api_search
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "runs"
 EPYC = "amd-epyc-2vcpu-mobilenet_v3"
@@ -343,3 +345,9 @@ def test_a_format_has_a_name_and_metadata_is_text(supernet: Supernet, tmp_path: 
     (file,) = hwnas.export(network, "onnx", tmp_path, metadata={"step": 3})  # type: ignore[dict-item]
     stored = {item.key: item.value for item in onnx.load(file).metadata_props}
     assert stored["step"] == "3"
+
+
+def test_a_single_name_is_not_taken_for_its_letters(unfinished: Path) -> None:
+    assert api_search.search_changes("local", None)["devices"] == ["local"]
+    one, many = (api_export.export_changes(unfinished, None, f, None) for f in ("timm", ["timm"]))
+    assert one == many
