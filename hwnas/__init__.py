@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hwnas.api.finetune import finetune
     from hwnas.api.label import label
     from hwnas.api.list import list as list
-    from hwnas.api.open_run import Point, Run, open_run
+    from hwnas.api.open_run import Run, open_run
     from hwnas.api.predictor import (
         predictor_eval,
         predictor_export_lut,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from hwnas.api.profile import profile, profile_import, profile_pack
     from hwnas.api.prune import prune
     from hwnas.api.report import report
-    from hwnas.api.result import Listing
+    from hwnas.api.result import Listing, Point
     from hwnas.api.run import run
     from hwnas.api.search import Found, Score, search
     from hwnas.api.space import (
@@ -133,7 +133,7 @@ _ELSEWHERE = {
     "LatencyTable": "latency.table",
     "Listing": "api.result",
     "NotJudged": "core.errors",
-    "Point": "api.open_run",
+    "Point": "api.result",
     "Run": "api.open_run",
     "Score": "api.search",
     "SearchSpace": "spaces.space",

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
+from hwnas.api.result import Folder, Listing, ProgressFor, Settings, listed, no_progress
 from hwnas.api.stage import bring_up_to_date
+from hwnas.core.errors import UserError
 from hwnas.exporters.formats import export as export_network
 from hwnas.pipeline.config import with_formats
 from hwnas.pipeline.project import Project, open_project
@@ -57,7 +58,24 @@ def export(what: Any, /, *place: Any, **arguments: Any) -> Any:
     """
     if isinstance(what, (str, Path)):
         return export_run(what, *place, **arguments)
+    _require_network(what)
     return export_network(what, *place, **arguments)
+
+
+def _require_network(what: object) -> None:
+    """Refuse what is no network.
+
+    Raises:
+        UserError: says what it is.
+    """
+    from torch.nn import Module
+
+    if not isinstance(what, Module):
+        raise UserError(
+            "there is nothing to export",
+            expected="a run folder, or a torch network such as supernet.extract(arch) returns",
+            found=repr(what)[:80],
+        )
 
 
 def export_run(
@@ -97,7 +115,7 @@ def export_changes(
         command="hwnas export",
         read_only=True,
     ) as project:
-        return changes | {"export": with_formats(formats, project.config.export)}
+        return changes | {"export": with_formats(listed(formats), project.config.export)}
 
 
 def _exports(project: Project) -> Listing:

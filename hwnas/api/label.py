@@ -47,13 +47,9 @@ def label_changes(source: Source, n: int | None, settings: Settings) -> tuple[st
     Raises:
         UserError: no such source.
     """
-    known = {
-        "supernet": ("label.n_archs", "label"),
-        "trained": ("label.trained.n", "label/trained"),
-    }
-    if source not in known:
+    if source not in STAGES:
         raise UserError("no such source of labels", expected="supernet or trained", found=source)
-    key, stage = known[source]
+    key, stage = STAGES[source]
     return stage, dict(settings or {}) | ({} if n is None else {key: n})
 
 

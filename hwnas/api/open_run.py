@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwnas.api.result import Folder, Listing, no_progress
+from hwnas.api.result import Folder, Listing, Point, no_progress
 from hwnas.api.status import plan
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.core.errors import CheckFailed, NotJudged, UserError
-from hwnas.core.records import dump
+from hwnas.core.metrics import MetricKey
 from hwnas.interfaces import Evaluation
 from hwnas.latency.table import LatencyTable
+from hwnas.pipeline.engine import maker
 from hwnas.pipeline.evaluators import JournaledEvaluator, evaluator
-from hwnas.pipeline.outcomes import Check, NetworkResult
+from hwnas.pipeline.graph import stages_of
+from hwnas.pipeline.outcomes import Check, NetworkResult, Results
 from hwnas.pipeline.project import Project, open_project
 from hwnas.pipeline.winners import load_network, networks, search_files, targets, winners_by_device
-from hwnas.spaces.arch import Arch
-from hwnas.spaces.choice import Value
 from hwnas.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -29,37 +28,7 @@ if TYPE_CHECKING:
 
     from hwnas.nets.supernet import Supernet
 
-__all__ = ["Point", "Run", "open_run"]
-
-
-@dataclass(frozen=True)
-class Point:
-    """An arch that a search found.
-
-    choices: values of its active choices by name. score: what the search maximised. accuracy: top-1
-    with the supernet's weights on the validation split, a fraction; None where the arch was only
-    predicted. costs: by metric key (`macs`, `latency_ms@DEVICE`), in the unit of the metric.
-    """
-
-    arch: Arch
-    choices: Mapping[str, Value]
-    score: float
-    accuracy: float | None
-    costs: Mapping[str, float]
-
-    def __str__(self) -> str:
-        costs = ", ".join(f"{key} {value:.4g}" for key, value in self.costs.items())
-        return f"{self.arch.key}: score {self.score:.4g}, {costs}"
-
-    @property
-    def latency_ms(self) -> Mapping[str, float]:
-        """Estimated median latency by device."""
-        head = "latency_ms@"
-        return {key[len(head) :]: ms for key, ms in self.costs.items() if key.startswith(head)}
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return dump(self, versioned=False)
+__all__ = ["Run", "open_run"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,18 +76,20 @@ class Run:
     @cached_property
     def winner(self) -> Point:
         """The best arch within the limits, for the first device where each has its own."""
-        return self._point(next(iter(winners_by_device(self.project).values())))
+        return next(iter(self.winners.values()))
 
     @cached_property
     def winners(self) -> dict[str, Point]:
         """The winner for every device that has its own."""
+        for target in targets(self.project):
+            self._require(search_files(self.project, target).result.path)
         found = winners_by_device(self.project)
         return {device: self._point(candidate) for device, candidate in found.items()}
 
     @property
     def front(self) -> tuple[Point, ...]:
         """`fronts` of the latency on the first device; of MACs where no latency was priced."""
-        key = f"latency_ms@{self.project.first_device}"
+        key = MetricKey("latency_ms", self.project.first_device)
         return self.fronts[key if key in self.fronts else "macs"]
 
     @cached_property
@@ -127,8 +98,9 @@ class Run:
         found: dict[str, tuple[Point, ...]] = {}
         for target in targets(self.project):
             fronts = self._result(target).fronts
-            own = fronts if target is None else {k: f for k, f in fronts.items() if target in k}
-            found |= {key: tuple(map(self._point, front)) for key, front in own.items()}
+            for key, front in fronts.items():
+                if target is None or MetricKey.parse(key).device == target:
+                    found[key] = tuple(map(self._point, front))
         return found
 
     @property
@@ -138,6 +110,7 @@ class Run:
 
     def labels(self, source: str = "supernet") -> list[Evaluation]:
         """Scored random subnets; `trained`: those that were trained stand-alone."""
+        self._require(self.project.files.labels(source))
         return self.project.files.read_labels(source)
 
     # --- what was proven ----------------------------------------------------------------------
@@ -145,12 +118,12 @@ class Run:
     @cached_property
     def networks(self) -> tuple[NetworkResult, ...]:
         """The networks that are compared, on every device; the winner comes first."""
-        return self.project.files.results.read().networks
+        return self._results.networks
 
     @cached_property
     def checks(self) -> tuple[Check, ...]:
         """The promises of the run, and whether each holds."""
-        return self.project.files.results.read().checks
+        return self._results.checks
 
     def table(self) -> list[dict[str, Any]]:
         """The closing table: one row per network and device."""
@@ -163,7 +136,7 @@ class Run:
             CheckFailed: names those that failed.
             NotJudged: no check failed, but some could not be judged.
         """
-        results = self.project.files.results.read()
+        results = self._results
         if failed := results.of(passed=False):
             raise CheckFailed(
                 "checks of the run failed",
@@ -187,11 +160,10 @@ class Run:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: closing table, checks, predictor and report, as `hwnas run` prints them."""
-        results = self.project.files.results.read()
         return {
             "table": self.table(),
-            "checks": [check.summary() for check in results.checks],
-            "predictor": results.predictor,
+            "checks": [check.summary() for check in self.checks],
+            "predictor": self._results.predictor,
             "report": str(self.project.files.report),
         }
 
@@ -199,11 +171,12 @@ class Run:
 
     def latency_table(self, device: str | None = None) -> LatencyTable:
         """The table of a device [the first one]."""
-        return self.project.files.read_table(device or self.project.first_device)
+        name = device or self.project.first_device
+        self._require(self.project.files.table(name))
+        return self.project.files.read_table(name)
 
     def supernet(self) -> Supernet:
         """The trained supernet."""
-        self._require(self.project.files.supernet, "hwnas train")
         return self.project.supernet()
 
     def network(self, role: str = "winner") -> torch.nn.Module:
@@ -212,7 +185,7 @@ class Run:
         Raises:
             UserError: no such role, or stage `finetune` is not done.
         """
-        self._require(self.project.files.roles, "hwnas finetune")
+        self._require(self.project.files.roles)
         archs = networks(self.project)
         if role not in archs:
             raise UserError("no such network", expected=f"one of {', '.join(archs)}", found=role)
@@ -225,6 +198,7 @@ class Run:
         from hwnas.reporting.figures import front_figure
         from hwnas.studies.run_report import front_data
 
+        self._require(self.project.files.main_search.result.path)
         return front_figure(front_data(self.project))
 
     def plot_latency(self) -> go.Figure:
@@ -236,6 +210,7 @@ class Run:
         from hwnas.reporting.figures import forecast_figure
         from hwnas.studies.run_report import forecast_data
 
+        self._require(self.project.files.table(self.project.first_device))
         found = forecast_data(self.project)
         if found is None:
             raise UserError("the table has no whole networks of this space", where=self.folder)
@@ -246,15 +221,23 @@ class Run:
         from hwnas.reporting.figures import prediction_figure
         from hwnas.studies.run_report import prediction_data
 
+        self._require(self.project.files.predictor_report.path)
         return prediction_figure(prediction_data(self.project))
 
-    def _require(self, path: Path, command: str) -> None:
+    @property
+    def _results(self) -> Results:
+        self._require(self.project.files.results.path)
+        return self.project.files.results.read()
+
+    def _require(self, path: Path) -> None:
         if not path.is_file():
-            raise UserError("file not made yet", where=path, fix=f"{command} {self.folder}")
+            command = maker(stages_of(self.project), self.project.files.pattern(path))
+            fix = command or f"hwnas status {self.folder}"
+            raise UserError("this is not made yet", expected="a file", where=path, fix=fix)
 
     def _result(self, target: str | None) -> SearchResult:
         file = search_files(self.project, target).result
-        self._require(file.path, "hwnas search")
+        self._require(file.path)
         return file.read()
 
     def _point(self, candidate: Candidate) -> Point:

@@ -7,9 +7,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from hwnas.core.metrics import MetricKey
 from hwnas.core.progress import Progress, silent
+from hwnas.core.records import dump
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.choice import Value
 
-__all__ = ["Folder", "Listing", "ProgressFor", "Result", "Row", "Settings", "no_progress"]
+__all__ = [
+    "Folder",
+    "Listing",
+    "Point",
+    "ProgressFor",
+    "Result",
+    "Row",
+    "Settings",
+    "listed",
+    "no_progress",
+]
+
+LATENCY = "latency_ms"
 
 Row = Mapping[str, Any]
 Folder = Path | str
@@ -18,6 +34,11 @@ Settings = Mapping[str, Any] | None
 
 ProgressFor = Callable[[str], Progress]
 """Given the name of a stage, how its progress is shown."""
+
+
+def listed(given: Sequence[str]) -> list[str]:
+    """Names; a single one, which is a sequence of letters too, is meant whole."""
+    return [given] if isinstance(given, str) else [*given]
 
 
 def no_progress(stage: str) -> Progress:
@@ -66,3 +87,33 @@ class Listing:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; the rows are under `"table"`."""
         return {"table": [dict(row) for row in self.rows], **self.facts}
+
+
+@dataclass(frozen=True)
+class Point:
+    """An arch that a search found.
+
+    choices: values of its active choices by name. score: what the search maximised. accuracy: top-1
+    with the supernet's weights on the validation split, a fraction; None where the arch was only
+    predicted. costs: by metric key (`macs`, `latency_ms@DEVICE`), in the unit of the metric.
+    """
+
+    arch: Arch
+    choices: Mapping[str, Value]
+    score: float
+    accuracy: float | None
+    costs: Mapping[str, float]
+
+    def __str__(self) -> str:
+        costs = ", ".join(f"{key} {value:.4g}" for key, value in self.costs.items())
+        return f"{self.arch.key}: score {self.score:.4g}, {costs}"
+
+    @property
+    def latency_ms(self) -> Mapping[str, float]:
+        """Estimated median latency by device."""
+        keys = {MetricKey.parse(key): ms for key, ms in self.costs.items()}
+        return {key.device: ms for key, ms in keys.items() if key.device and key.metric == LATENCY}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return dump(self, versioned=False)

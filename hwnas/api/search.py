@@ -7,27 +7,28 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, get_args, overload
+from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from hwnas.api.open_run import Point
-from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
+from hwnas.api.result import Folder, Listing, Point, ProgressFor, Settings, listed, no_progress
+from hwnas.api.search_arguments import (
+    check_arguments,
+    constraints_of,
+    estimators_of,
+    scores_of,
+    searcher_of,
+)
 from hwnas.api.stage import bring_up_to_date
+from hwnas.api.table import Table
 from hwnas.controller.controller import run_search
-from hwnas.controller.result import Candidate
+from hwnas.controller.result import Candidate, SearchResult
 from hwnas.controller.sections import SearchConfig
-from hwnas.core.config import build_model
-from hwnas.core.errors import UserError
 from hwnas.core.records import dump
-from hwnas.interfaces import Constraint, FloatArray, Metric, SearcherContext
-from hwnas.latency.estimator import TableEstimator
-from hwnas.latency.table import LatencyTable
 from hwnas.pipeline.costs import cost_metrics
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import winners_by_device
-from hwnas.searchers import REGISTRY as SEARCHERS
+from hwnas.spaces.load import require_space
 from hwnas.spaces.space import Codes, SearchSpace
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ Score = Callable[[Codes], ArrayLike]
 """Scores [n] of archs given as codes, int16 [n, d]; higher is better, all finite.
 
 Called with many archs at a time: with 256 random ones, which set the scale of rewards, then once
-with every arch that is proposed. `space.arch(row)` makes an `Arch` of a row.
+with every arch that is proposed; a search that goes on from a folder scores 16 archs of it again.
+`space.arch(row)` makes an `Arch` of a row.
 """
 
 GENERATION = 128
@@ -110,7 +112,7 @@ def search(
     *,
     score: Score,
     limits: Mapping[str, float] | None = None,
-    tables: Sequence[LatencyTable] = (),
+    tables: Sequence[Table] = (),
     searcher: str | Mapping[str, Any] = "evolution",
     budget: int = 12_800,
     seed: int = 0,
@@ -133,14 +135,17 @@ def search(where: SearchSpace | Folder, /, **arguments: Any) -> Found | Listing:
     - tables: latency tables of these devices, which cover the space.
     - searcher [`evolution`]: a name of `hwnas.list("searchers")`, or its settings with `name`.
     - budget [12800]: archs that are proposed. seed [0]: of the searcher.
-    - folder: keeps the archive, from which an interrupted search goes on.
+    - folder: keeps the archive, from which an interrupted search goes on, if `score` scores an
+      arch always alike.
 
     Raises:
         UserError: a limit that cannot be priced or met, a table that does not cover the space, an
-            unknown searcher, or scores that are not n finite numbers.
+            unknown searcher, scores that are not n finite numbers, or a folder of another search.
     """
     if isinstance(where, SearchSpace):
         return search_space(where, **arguments)
+    if "score" in arguments:
+        require_space(where)
     return search_run(where, **arguments)
 
 
@@ -168,7 +173,7 @@ def search_run(
 
 def search_changes(devices: Sequence[str] | None, settings: Settings) -> dict[str, Any]:
     """Settings with which a run searches for every one of `devices`."""
-    chosen = {} if devices is None else {"devices": [*devices], "search.per_device": True}
+    chosen = {} if devices is None else {"devices": listed(devices), "search.per_device": True}
     return chosen | dict(settings or {})
 
 
@@ -186,7 +191,7 @@ def search_space(
     *,
     score: Score,
     limits: Mapping[str, float] | None = None,
-    tables: Sequence[LatencyTable] = (),
+    tables: Sequence[Table] = (),
     searcher: str | Mapping[str, Any] = "evolution",
     budget: int = 12_800,
     seed: int = 0,
@@ -200,79 +205,48 @@ def search_space(
         score: see `Score`.
         limits: largest cost by metric key: `macs`, `params`, `weight_bytes`, `peak_memory_bytes`,
             and `latency_ms@DEVICE` or `latency_p95_ms@DEVICE` of every table's device.
-        tables: latency tables that cover the space.
+        tables: latency tables that cover the space, one per device; also names and files.
         searcher: a name (`hwnas.list("searchers")`), or its settings with `name`.
         budget: archs that are proposed; repeats count, but are not scored again.
         seed: of the searcher.
-        folder: keeps the archive, from which an interrupted search goes on.
+        folder: keeps the archive, from which an interrupted search goes on, provided that `score`
+            scores an arch always alike.
         progress: shows it.
 
     Raises:
         UserError: a limit that cannot be priced or met, a table that does not cover the space, an
-            unknown searcher, or scores that are not n finite numbers.
+            unknown searcher, scores that are not n finite numbers, or a folder of another search.
     """
-    estimators = {table.device.name: TableEstimator(table, space) for table in tables}
+    check_arguments(score, budget, seed, folder)
+    estimators = estimators_of(space, tables)
     config = SearchConfig(
-        constraints=tuple(_constraint(key, bound) for key, bound in (limits or {}).items()),
-        n_predictions=budget,
-        generation_size=max(2, min(GENERATION, budget)),
+        constraints=constraints_of(limits),
+        n_predictions=int(budget),
+        generation_size=max(2, min(GENERATION, int(budget))),
     )
     with TemporaryDirectory() if folder is None else nullcontext(str(folder)) as place:
         found = run_search(
             space,
-            _searcher(searcher, space, seed),
-            predict=lambda codes: _scores(score, codes),
+            searcher_of(searcher, space, seed),
+            predict=lambda codes: scores_of(score, codes),
             metrics=cost_metrics(space, estimators),
             config=config,
             seed=seed,
             folder=Path(place),
             progress=progress("search"),
         )
+    return _found(space, found)
 
+
+def _found(space: SearchSpace, result: SearchResult) -> Found:
     def point(candidate: Candidate) -> Point:
         arch, view = candidate.arch, space.view(candidate.arch)
         return Point(arch, view, candidate.score, None, candidate.costs)
 
     return Found(
-        winner=point(found.winner),
-        top=tuple(map(point, found.top)),
-        fronts={key: tuple(map(point, front)) for key, front in found.fronts.items()},
-        limits=found.limits,
-        n_scored=found.n_predictions,
+        winner=point(result.winner),
+        top=tuple(map(point, result.top)),
+        fronts={key: tuple(map(point, front)) for key, front in result.fronts.items()},
+        limits=result.limits,
+        n_scored=result.n_predictions,
     )
-
-
-def _constraint(key: str, bound: float) -> Constraint:
-    name, _, device = key.partition("@")
-    metric: Metric | None = next((m for m in get_args(Metric) if m == name), None)
-    if metric is None or bool(device) != name.startswith("latency"):
-        raise UserError(
-            "no such limit",
-            expected="macs, params, weight_bytes, peak_memory_bytes, latency_ms@DEVICE or"
-            " latency_p95_ms@DEVICE",
-            found=key,
-            where="limits",
-        )
-    if not bound > 0:
-        raise UserError("a limit is greater than 0", found=bound, where=f"limits[{key!r}]")
-    return Constraint(metric, device=device or "local", max=float(bound))
-
-
-def _searcher(chosen: str | Mapping[str, Any], space: SearchSpace, seed: int) -> Any:
-    data = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
-    module = SEARCHERS.load(str(data.get("name")))
-    config = build_model(module.Config, data, where="searcher")
-    return module.build(config, SearcherContext(space, seed))
-
-
-def _scores(score: Score, codes: Codes) -> tuple[FloatArray, FloatArray]:
-    """Scores as predictions without spread."""
-    found = np.asarray(score(codes), dtype=np.float64)
-    if found.shape != (len(codes),) or not np.isfinite(found).all():
-        raise UserError(
-            "the score function returned something else than one finite number per arch",
-            expected=f"shape [{len(codes)}], finite",
-            found=f"shape {list(found.shape)}, {int((~np.isfinite(found)).sum())} not finite",
-            where="score(codes)",
-        )
-    return found, np.zeros(len(codes))

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any, get_args
 
 from hwnas.api.result import Listing, Settings
+from hwnas.core.config import override
 from hwnas.core.errors import UserError
 from hwnas.core.records import dump
 from hwnas.spaces import REGISTRY
@@ -58,7 +59,7 @@ def as_space(
     Raises:
         UserError: as `space`; or settings for a space that is built already.
     """
-    changes = dict(settings or {})
+    changes: dict[str, Any] = override({}, settings or {})
     if resolutions is not None:
         changes["resolutions"] = list(resolutions)
     if not isinstance(given, SearchSpace):

@@ -11,10 +11,12 @@ from typing import Any
 from hwnas.api.profile import prepare
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
 from hwnas.api.space import as_space
-from hwnas.core.errors import CheckFailed
+from hwnas.core.errors import CheckFailed, UserError
+from hwnas.core.rundir import RunDir
 from hwnas.latency.shipped import latency_table, shipped_tables
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.tables import compare_tables, missed_bounds, served_spaces, table_summary
+from hwnas.pipeline.artifacts import Artifacts
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.load import read_arch
 from hwnas.spaces.space import SearchSpace
@@ -46,8 +48,12 @@ def table_list(*, run: Folder | None = None) -> Listing:
     """Shipped tables, and those of a run folder."""
     rows = [_facts(name, latency_table(name)) for name in shipped_tables()]
     if run is not None:
-        files = sorted((Path(run) / "tables").glob("*.json"))
-        rows += [_facts(str(path), LatencyTable.load(path)) for path in files]
+        files = Artifacts(RunDir(Path(run)), "main")
+        if not files.config.is_file():
+            raise UserError("this is not a run folder", expected=files.config, found="none")
+        every = files.table("*")
+        paths = sorted(every.parent.glob(every.name))
+        rows += [_facts(str(path), LatencyTable.load(path)) for path in paths]
     return Listing(rows)
 
 
@@ -92,20 +98,21 @@ def table_estimate(
     table: Table,
     *,
     space: SearchSpace | str,
-    arch: Sequence[Arch | str] = (),
+    arch: Sequence[Arch | str] | Arch | str = (),
     resolutions: Sequence[int] | None = None,
     settings: Settings = None,
     num_classes: int = 1000,
 ) -> Listing:
     """Latency of archs with its 90 % interval; see `LatencyTable.estimate` for arrays.
 
-    arch: also `largest`, `smallest`, comma-separated codes or a `.json` file; none: those two.
+    arch: one or several; also `largest`, `smallest`, comma-separated codes or a `.json` file; none:
+    those two.
 
     Raises:
         UserError: the table lacks operators of the space; says which settings would work.
     """
     found = as_space(space, settings=settings, resolutions=resolutions, num_classes=num_classes)
-    given = arch or ("smallest", "largest")
+    given = [arch] if isinstance(arch, (str, Arch)) else arch or ("smallest", "largest")
     archs = [a if isinstance(a, Arch) else read_arch(found, a) for a in given]
     names = [a.key if isinstance(a, Arch) else a for a in given]
     priced = as_table(table).estimate(found, archs).to_dict()
@@ -185,6 +192,8 @@ def table_merge(tables: Sequence[Table], *, out: Folder | None = None) -> Latenc
     Raises:
         UserError: device, precision, batch, threads, runtime version or protocol differ.
     """
+    if not tables:
+        raise UserError("nothing to merge", expected="at least one table", found="none")
     return _saved(reduce(LatencyTable.merge, map(as_table, tables)), out)
 
 

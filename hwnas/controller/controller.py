@@ -66,7 +66,7 @@ def run_search(
 
     Raises:
         UserError: the constraints cannot be priced or met, the predictions are not finite, or
-            `folder` holds another search.
+            `folder` holds another search, or that of another `predict`.
     """
     if predict is None and (rescoring is None or not rescoring.learns):
         raise ValueError("a search without predictions needs a Rescoring that learns them")
@@ -81,6 +81,8 @@ def run_search(
         archive, done = stored
         searcher.load_state(done.searcher)
     scorer = Scorer(space, predict, metrics, limits, archive, rescoring, seed)
+    if stored is not None and len(archive):
+        scorer.check_resumed()
     scorer.rows(anchor)
     scorer.begin(min(config.n_initial, config.n_evaluations))
     search = _Search(searcher, config, metrics, limits, store, archive, scorer, done)

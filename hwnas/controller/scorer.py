@@ -19,6 +19,7 @@ from hwnas.spaces.space import Codes, SearchSpace
 __all__ = ["Predict", "Rescoring", "Scorer"]
 
 MIN_LABELS = 4  # that every predictor can be fitted on
+N_SPOTS = 16  # archs of a resumed archive that are predicted again
 N_SCALE = 256  # uniform archs whose predictions set the scale of the reward
 
 Predict = Callable[[Codes], tuple[FloatArray, FloatArray]]
@@ -85,6 +86,26 @@ class Scorer:
     def rows(self, codes: Codes) -> Rows:
         """Archive rows of `codes`; the unseen ones are priced and predicted first."""
         return self._archive.record(codes, self._describe)
+
+    def check_resumed(self) -> None:
+        """Refuse to go on with an archive whose predictions are of another function.
+
+        Raises:
+            UserError: they differ from what is predicted now.
+        """
+        if self._rescoring is not None and self._rescoring.learns:
+            return
+        rows = np.unique(np.linspace(0, len(self._archive) - 1, N_SPOTS).round().astype(int))
+        now, _ = self._forecast(self._archive.column("codes")[rows])
+        known = self._archive.column("predicted")[rows]
+        if not np.allclose(now, known, rtol=1e-3, atol=1e-3 * self._spread):
+            raise UserError(
+                "this folder holds the search of another score",
+                expected=f"the stored scores, such as {known.max():.6g}",
+                found=f"{now[known.argmax()]:.6g} for the same arch",
+                fix="search with the same function, which scores an arch always alike; or give"
+                " another folder",
+            )
 
     def _describe(self, fresh: Codes) -> dict[str, NDArray[np.generic]]:
         tracked = {key: self._metrics[key] for key in self._archive.cost_keys}

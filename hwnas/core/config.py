@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import (
@@ -123,24 +124,57 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
 def override(data: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of `data` with values set by key path, e.g. `{"train.steps": 50}`, in order.
 
-    Items of lists go by number: `search.constraints.0.max`.
+    Items of lists go by number: `search.constraints.0.max`. Values are what YAML can say; paths and
+    numpy's numbers become text and numbers.
 
     Raises:
-        UserError: a path walks through something that is not a container.
+        UserError: a path walks through something that is not a container, or a value of another
+            type.
     """
     result: dict[str, Any] = copy.deepcopy(data)
-    for path, value in changes.items():
+    for path, given in _checked_changes(changes).items():
+        value = _plain(given, path)
         *parents, last = path.split(".")
         target: Any = result
         for parent in parents:
             target = _step(target, parent, path)
         if isinstance(target, dict):
-            target[last] = copy.deepcopy(value)
+            target[last] = value
         elif isinstance(target, list) and last.isdigit() and int(last) < len(target):
-            target[int(last)] = copy.deepcopy(value)
+            target[int(last)] = value
         else:
             raise UserError("the key path goes through a value that has no keys", where=path)
     return result
+
+
+def _checked_changes(changes: Any) -> Mapping[str, Any]:
+    if not isinstance(changes, Mapping) or not all(isinstance(path, str) for path in changes):
+        raise UserError(
+            "settings are given by key path",
+            expected='a mapping such as {"train.steps": 50}',
+            found=repr(changes)[:80],
+        )
+    return changes
+
+
+def _plain(value: Any, path: str) -> Any:
+    """A copy of a value, of the types that YAML knows."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{path}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, path) for item in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    if callable(item := getattr(value, "item", None)):  # of numpy
+        value = item()
+    if value is not None and not isinstance(value, (bool, int, float, str)):
+        raise UserError(
+            "a setting has a type that no setting has",
+            expected="null, a number, text, a list or a mapping",
+            found=repr(value)[:80],
+            where=path,
+        )
+    return value
 
 
 def _step(target: Any, key: str, path: str) -> Any:

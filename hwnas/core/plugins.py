@@ -117,7 +117,12 @@ def facts_of(module: str) -> Facts:
     except (SyntaxError, ValueError, ImportError) as error:
         raise ValueError(f"{module} cannot be read: {error}") from error
     summary = (ast.get_docstring(tree) or "").split("\n")[0]
-    return Facts(summary, tuple(literals.get("REQUIRES", ())), literals.get("EXTRA"))
+    requires, extra = literals.get("REQUIRES", ()), literals.get("EXTRA")
+    if not isinstance(requires, (tuple, list)) or not all(isinstance(r, str) for r in requires):
+        raise ValueError(f"{module}: REQUIRES is no tuple of names, but {requires!r}")
+    if extra is not None and not isinstance(extra, str):
+        raise ValueError(f"{module}: EXTRA is no name, but {extra!r}")
+    return Facts(summary, tuple(requires), extra)
 
 
 def faults(module: ModuleType, contract: type[Any], name: str) -> list[str]:

@@ -203,8 +203,8 @@ class Registry(Generic[M]):
                 good[place.name] = place
         return good, tuple(bad)
 
-    def _check(self, name: str) -> None:
-        if name in self._places:
+    def _check(self, name: Any) -> None:
+        if isinstance(name, str) and name in self._places:
             return
         for variant in self.problems:
             if variant.name == name:
@@ -218,5 +218,5 @@ class Registry(Generic[M]):
             f"unknown {self.kind} {name!r}",
             expected=f"one of {', '.join(self.names)}",
             found=repr(name),
-            fix=did_you_mean(name, self.names, otherwise=f"see `hwnas list {self.plural}`"),
+            fix=did_you_mean(str(name), self.names, otherwise=f"see `hwnas list {self.plural}`"),
         )

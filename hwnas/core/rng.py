@@ -8,8 +8,11 @@ never shifts anybody's numbers.
 from __future__ import annotations
 
 import hashlib
+from operator import index
 
 import numpy as np
+
+from hwnas.core.errors import UserError
 
 __all__ = ["rng", "stable_seed"]
 
@@ -18,8 +21,15 @@ def stable_seed(seed: int, *names: str | int) -> int:
     """A 63-bit seed from a root seed and a path of names; stable across processes and platforms.
 
     Used for generators that are not numpy's (`torch.Generator().manual_seed(...)`).
+
+    Raises:
+        UserError: the root seed is no integer.
     """
-    path = "\x1f".join(f"{type(name).__name__}:{name}" for name in (int(seed), *names))
+    try:
+        root = int(index(seed))
+    except TypeError as error:
+        raise UserError("seed is no integer", expected="e.g. seed=0", found=repr(seed)) from error
+    path = "\x1f".join(f"{type(name).__name__}:{name}" for name in (root, *names))
     return int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest(), "little") >> 1
 
 

@@ -53,6 +53,17 @@ class RunDir:
         """A path inside the folder."""
         return self.root.joinpath(*parts)
 
+    def made(self, path: Path, verb: str) -> Path:
+        """`path`, if the file is there.
+
+        Raises:
+            UserError: it is not; `hwnas VERB` makes it.
+        """
+        if not path.is_file():
+            fix = f"hwnas {verb} {self.root}"
+            raise UserError("this is not made yet", expected="a file", where=path, fix=fix)
+        return path
+
     def matching(self, pattern: str) -> list[Path]:
         """Files inside the folder that a run-relative pattern names; one that must be there."""
         return sorted(self.root.glob(pattern)) if "*" in pattern else [self.path(pattern)]

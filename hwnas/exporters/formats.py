@@ -67,7 +67,7 @@ def export(
 
     Raises:
         UserError: a setting is wrong, the network is in training mode or has no known input shape,
-            or the format cannot express it.
+            `images` are not for it, or the format cannot express it.
         CheckFailed: an fp32 file computes something else. A file of lower precision that differs
             by more than its format may is logged as a warning.
     """
@@ -81,15 +81,43 @@ def export(
             fix="hwnas.nets.bn.recalibrate(network, batches), or network.eval()",
         )
     chosen = exporter(format, **settings)
-    shape = input_shape_of(network) if images is None else images.shape[1:]
+    if images is None:
+        shape: tuple[int, ...] = input_shape_of(network)
+    else:
+        has_own = hasattr(network, "definition")
+        shape = input_shape_of(network) if has_own else np.shape(images)[1:]
+        _check_images(images, shape)
     files = chosen.export(
-        network, input_shape=shape, folder=Path(folder), metadata=metadata, images=images
+        network,
+        input_shape=shape,
+        folder=Path(folder),
+        metadata={key: str(fact) for key, fact in (metadata or {}).items()},
+        images=images,
     )
     if images is None:
         noise = rng(0, "exporters/parity").standard_normal((N_CHECKED, *shape))
         images = noise.astype(np.float32)
     _check(chosen, files, network, images[:N_CHECKED])
     return files
+
+
+def _check_images(images: object, shape: tuple[int, ...]) -> None:
+    """Refuse what are no images of `shape`.
+
+    Raises:
+        UserError: says what they are instead.
+    """
+    kind = repr(images)[:80]
+    if isinstance(images, np.ndarray):
+        kind = f"{images.dtype} {list(images.shape)}"
+        if images.dtype == np.float32 and images.shape[1:] == shape and len(images):
+            return
+    raise UserError(
+        "images of another form than the network takes",
+        expected=f"a numpy array, float32 [n, {', '.join(map(str, shape))}], n > 0",
+        found=kind,
+        where="images",
+    )
 
 
 def open_model(format: str, path: Path, *, threads: int = 1) -> OpenModel:

@@ -18,6 +18,7 @@ from hwnas.latency.estimator import Estimate, TableEstimator
 from hwnas.latency.samples import Timing
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.load import require_space
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -100,6 +101,7 @@ class LatencyTable:
         Raises:
             UserError: the table lacks operators of the space, or the space does not allow an arch.
         """
+        require_space(space)
         return TableEstimator(self, space).estimate(archs)
 
     def correction_for(self, space: SearchSpace) -> str | None:

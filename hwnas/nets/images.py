@@ -2,9 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-__all__ = ["resize"]
+from hwnas.core.errors import UserError
+
+__all__ = ["images_of", "resize"]
+
+
+def images_of(batch: Any, channels: int) -> torch.Tensor:
+    """The images of a batch that comes from outside: a tensor, or (images, labels).
+
+    Raises:
+        UserError: they are not floats [B, channels, H, H].
+    """
+    images = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    is_tensor = isinstance(images, torch.Tensor)
+    if (
+        not is_tensor
+        or not images.is_floating_point()
+        or images.ndim != 4
+        or images.shape[1] != channels
+        or images.shape[2] != images.shape[3]
+        or not images.numel()
+    ):
+        raise UserError(
+            "a batch to recalibrate on holds no images",
+            expected=f"a float tensor [B, {channels}, H, H], or (images, labels)",
+            found=f"{images.dtype} {list(images.shape)}" if is_tensor else repr(images)[:80],
+            where="recalibrate_on",
+        )
+    found: torch.Tensor = images
+    return found
 
 
 def resize(x: torch.Tensor, px: int) -> torch.Tensor:

@@ -24,9 +24,10 @@ from hwnas.nets.elastic import (
 )
 from hwnas.nets.extract import Tensors, extract
 from hwnas.nets.hypernet import HyperNet
-from hwnas.nets.images import resize
+from hwnas.nets.images import images_of, resize
 from hwnas.nets.sharing import Node, Site, plan, shared_shapes
 from hwnas.spaces.arch import Arch
+from hwnas.spaces.load import require_space
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.ops import Layer, OpSpec
 from hwnas.spaces.space import SearchSpace
@@ -64,6 +65,7 @@ class Supernet(nn.Module):
         weak: bool = False,
     ) -> None:
         super().__init__()
+        require_space(space)
         self.space, self._share_ops = space, share_ops
         weights, norms = shared_shapes(space, share_ops=share_ops)
         for path, shapes in weights.items():
@@ -110,7 +112,8 @@ class Supernet(nn.Module):
                 without them it is in training mode, and not fit to be evaluated.
 
         Raises:
-            UserError: the arch is not a member of the space, or there are no batches.
+            UserError: the arch is not a member of the space, there are no batches, or one holds
+                something else.
         """
         member = arch
         if not isinstance(member, Arch):
@@ -119,7 +122,8 @@ class Supernet(nn.Module):
         if recalibrate_on is None:
             return network
         px = resolution(self.space, member)
-        images = (b if isinstance(b, Tensor) else b[0] for b in recalibrate_on)
+        channels = self.space.macro.in_channels
+        images = (images_of(batch, channels) for batch in recalibrate_on)
         return recalibrate(network, (resize(batch, px) for batch in images))
 
     def plan(self, arch: Arch) -> tuple[Node, ...]:

@@ -156,7 +156,7 @@ class Artifacts:
 
     def read_labels(self, source: str = "supernet") -> list[Evaluation]:
         """What stage `label` (or `label/trained`) wrote."""
-        return read_labels(self.labels(source))
+        return read_labels(self.run.made(self.labels(source), "label"))
 
     def write_labels(self, source: str, evaluations: list[Evaluation]) -> None:
         """Replace the labels of a source."""

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.rundir import RunDir, StageRecord
 from hwnas.core.store import content_hash, remove_partial
 
-__all__ = ["Plan", "Stage", "execute", "plan_stages"]
+__all__ = ["Plan", "Stage", "execute", "maker", "plan_stages"]
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,14 @@ def execute(stages: Sequence[Stage], run: RunDir, *, only: Iterable[str] | None 
             log.info("%s: up to date", name)
             continue
         _run_stage(plan, run)
+
+
+def maker(stages: Sequence[Stage], path: str) -> str | None:
+    """The command that makes a run-relative path; None where no stage does."""
+    for stage in stages:
+        if any(fnmatch(path, own) or path.startswith(f"{own}/") for own in stage.owns):
+            return stage.command
+    return None
 
 
 def _require_files(stage: Stage) -> None:

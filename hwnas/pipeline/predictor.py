@@ -70,7 +70,7 @@ def load_predictor(project: Project) -> AccuracyPredictor:
     from safetensors.numpy import load_file
 
     predictor = build_predictor(project)
-    predictor.load_state(load_file(project.files.predictor))
+    predictor.load_state(load_file(project.run.made(project.files.predictor, "predictor fit")))
     return predictor
 
 

@@ -143,7 +143,7 @@ class Project:
         from hwnas.training.precision import place
 
         supernet = self.new_supernet()
-        supernet.load_state_dict(load_file(self.files.supernet))
+        supernet.load_state_dict(load_file(self.run.made(self.files.supernet, "train")))
         place(supernet, self.accelerator)
         return supernet
 
@@ -200,6 +200,7 @@ def open_project(
     if read_only:
         yield project
         return
+    _ = project.devices, project.space  # settings that cannot be used are not stored
     with run.locked(command):
         project = replace(project, ranks=join())
         use_threads(project.config.threads)

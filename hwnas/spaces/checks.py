@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +16,33 @@ from hwnas.spaces.arch import Arch
 if TYPE_CHECKING:
     from hwnas.spaces.space import SearchSpace
 
-__all__ = ["check_member", "checked_codes", "one_generator"]
+__all__ = [
+    "check_ends",
+    "check_member",
+    "check_restriction",
+    "checked_codes",
+    "checked_count",
+    "one_generator",
+]
+
+
+def check_restriction(values: Any, *, where: str) -> None:
+    """A restriction maps names of choices to lists of values."""
+    is_mapping = isinstance(values, Mapping)
+    if not is_mapping or not all(isinstance(v, (list, tuple)) for v in values.values()):
+        raise UserError(
+            "cannot read the restriction",
+            expected='lists of values by choice, such as {"resolution": [24, 28]}',
+            found=repr(values)[:80],
+            where=where,
+        )
+
+
+def check_ends(in_channels: Any, num_classes: Any, *, where: str) -> None:
+    """Images have channels and networks have classes: integers from 1 on."""
+    for name, n in (("in_channels", in_channels), ("num_classes", num_classes)):
+        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+            raise UserError(f"wrong {name}", expected="an integer >= 1", found=repr(n), where=where)
 
 
 def check_member(space: SearchSpace, arch: Arch) -> None:
@@ -41,13 +69,17 @@ def check_member(space: SearchSpace, arch: Arch) -> None:
             )
 
 
-def checked_codes(space: SearchSpace, rows: NDArray[Any]) -> NDArray[np.int16]:
-    """Integers [n, d] as codes, if the space allows every row."""
+def checked_codes(space: SearchSpace, given: Any) -> NDArray[np.int16]:
+    """Integers [n, d], an array or nested lists, as codes, if the space allows every row."""
+    try:
+        rows = np.asarray(given)
+    except ValueError:  # rows of several lengths
+        rows = np.asarray(None)
     if rows.ndim != 2 or rows.shape[1] != len(space.choices) or rows.dtype.kind not in "iu":
         raise UserError(
             "not codes of archs",
             expected=f"integers [n, {len(space.choices)}], or a list of Arch",
-            found=f"{rows.dtype} {list(rows.shape)}",
+            found=f"{rows.dtype} {list(rows.shape)}" if rows.ndim else repr(given)[:80],
             where=space.id,
         )
     codes = rows.astype(np.int16)
@@ -62,8 +94,12 @@ def checked_codes(space: SearchSpace, rows: NDArray[Any]) -> NDArray[np.int16]:
     return codes
 
 
-def one_generator(seed: int | None, generator: np.random.Generator | None) -> np.random.Generator:
+def one_generator(seed: int | None, generator: Any) -> np.random.Generator:
     """The generator, or that of the seed; exactly one of them is given."""
+    if not isinstance(generator, (np.random.Generator, NoneType)):
+        raise UserError(
+            "rng is no generator", expected="numpy.random.default_rng(0)", found=repr(generator)
+        )
     if generator is None and seed is not None:
         return rng(seed, "cli/sample")  # named when only the command line had seeds
     if generator is None or seed is not None:
@@ -72,4 +108,12 @@ def one_generator(seed: int | None, generator: np.random.Generator | None) -> np
             expected="sample(n, seed=0) or sample(n, rng=generator)",
             found="neither" if generator is None else "both",
         )
-    return generator
+    found: np.random.Generator = generator
+    return found
+
+
+def checked_count(n: Any) -> int:
+    """How many archs are asked for, an integer from 0 on."""
+    if not isinstance(n, (int, np.integer)) or n < 0:
+        raise UserError("cannot sample that many archs", expected="an integer >= 0", found=repr(n))
+    return int(n)

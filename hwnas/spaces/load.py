@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from hwnas.core.config import build_model, override
@@ -15,7 +15,7 @@ from hwnas.spaces import REGISTRY
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["build_space", "read_arch", "shipped_spaces", "space_data"]
+__all__ = ["build_space", "read_arch", "require_space", "shipped_spaces", "space_data"]
 
 _FOLDER = "configs/spaces"
 
@@ -45,7 +45,7 @@ def build_space(
     return module.build(config, num_classes=num_classes, in_channels=in_channels)
 
 
-def space_data(given: str | dict[str, Any]) -> dict[str, Any]:
+def space_data(given: Any) -> dict[str, Any]:
     """The `space:` section that a name, a YAML file, or a section itself stands for.
 
     A section whose `name` is that of a shipped YAML space has that file's keys and its own on top.
@@ -53,6 +53,10 @@ def space_data(given: str | dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: unknown space, unreadable file, a file without `name:`.
     """
+    if not isinstance(given, (str, PurePath, dict)):
+        raise UserError(
+            "which space?", expected="a name, or a path to a .yaml file", found=repr(given)[:80]
+        )
     if isinstance(given, dict):
         name = given.get("name")
         return space_data(name) | {**given, "name": "mobile"} if name in shipped_spaces() else given
@@ -67,17 +71,18 @@ def space_data(given: str | dict[str, Any]) -> dict[str, Any]:
         raise UserError(
             f"unknown space {given!r}",
             expected=f"a path to a .yaml file, or one of {', '.join(names)}",
-            fix=did_you_mean(given, names, otherwise="see `hwnas space list`"),
+            fix=did_you_mean(str(given), names, otherwise="see `hwnas space list`"),
         )
     return {"name": given}
 
 
-def read_arch(space: SearchSpace, text: str) -> Arch:
+def read_arch(space: SearchSpace, text: Any) -> Arch:
     """An arch given as `largest`, `smallest`, a JSON file, or comma-separated codes.
 
     Raises:
         UserError: it is none of these, or not a member of the space.
     """
+    text = str(text)
     if text in ("largest", "smallest"):
         return space.largest() if text == "largest" else space.smallest()
     if text.endswith(".json"):
@@ -91,3 +96,19 @@ def read_arch(space: SearchSpace, text: str) -> Arch:
             found=text,
         ) from error
     return space.check(Arch(space.id, codes))
+
+
+def require_space(given: object) -> None:
+    """Refuse what is no `SearchSpace`, such as the name of one.
+
+    Raises:
+        UserError: says how to build one.
+    """
+    if not isinstance(given, SearchSpace):
+        name = given if isinstance(given, str) else "mobilenet_v3"
+        raise UserError(
+            "not a search space",
+            expected="a SearchSpace",
+            found=repr(given)[:80],
+            fix=f"hwnas.space({name!r})",
+        )

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from hwnas.core.errors import UserError
 from hwnas.core.records import sparse
 from hwnas.core.store import content_hash
+from hwnas.spaces import checks
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.checks import check_member, checked_codes, one_generator
 from hwnas.spaces.choice import Choice, Codes, Value, check_allowed, check_choices
 from hwnas.spaces.cost import AnalyticMetric, Precision, cost
 from hwnas.spaces.drawing import draw_space, summary
@@ -43,6 +43,7 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         where = f"space {self.name}"
+        checks.check_ends(self.macro.in_channels, self.macro.num_classes, where=where)
         check_choices(self.choices, self.macro.resolutions, where=where)
         if self.allowed:
             check_allowed(self.choices, self.allowed, where=where)
@@ -81,7 +82,7 @@ class SearchSpace:
             UserError: it belongs to another space, or a code is out of range, disallowed, or set
                 where its choice is inactive; names the choice.
         """
-        check_member(self, arch)
+        checks.check_member(self, arch)
         return arch
 
     def largest(self) -> Arch:
@@ -115,9 +116,9 @@ class SearchSpace:
         Raises:
             UserError: something that is not an arch of the space.
         """
-        if not isinstance(archs, np.ndarray):
+        if isinstance(archs, (list, tuple)) and all(isinstance(arch, Arch) for arch in archs):
             return self.codes([self.check(arch) for arch in archs])
-        return self.normalise(checked_codes(self, archs))
+        return self.normalise(checks.checked_codes(self, archs))
 
     def keys(self, codes: Codes) -> list[bytes]:
         """One hashable value per row, equal exactly where the rows are equal."""
@@ -175,9 +176,9 @@ class SearchSpace:
         """n archs, every choice uniform and independent (as OFA 1908.09791 samples): [n, d].
 
         Raises:
-            UserError: not exactly one of `seed` and a generator is given.
+            UserError: not exactly one of `seed` and a generator is given, or n is negative.
         """
-        return self.normalise(self._draw(one_generator(seed, rng), n))
+        return self.normalise(self._draw(checks.one_generator(seed, rng), checks.checked_count(n)))
 
     def mutate(self, codes: Codes, rng: np.random.Generator, probability: float = 0.1) -> Codes:
         """Redraw every choice with `probability`; at least one per row is redrawn."""
@@ -266,6 +267,7 @@ class SearchSpace:
         Raises:
             UserError: an unknown choice or value, or nothing left of a choice.
         """
+        checks.check_restriction(values, where=self.id)
         by_name = {choice.name: column for column, choice in enumerate(self.choices)}
         allowed = list(self.allowed)
         for name, wanted in values.items():

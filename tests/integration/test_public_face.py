@@ -11,6 +11,7 @@ import sys
 import tarfile
 import typing
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from typer.core import TyperGroup
 
 import hwnas
 from hwnas.api import export as api_export
+from hwnas.api import open_run as open_run_module
 from hwnas.api import search as api_search
 from hwnas.api.list import Kind
 from hwnas.cli.main import app
@@ -561,3 +563,26 @@ def test_a_space_prints_and_draws_itself(name: str) -> None:
 def test_settings_for_a_space_that_is_built_are_refused() -> None:
     with pytest.raises(hwnas.UserError, match="built already"):
         hwnas.space_show(hwnas.space("mobilenet_tiny"), settings={"resolutions": [16]})
+
+
+def test_the_front_of_a_device_is_never_that_of_another_whose_name_begins_alike(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both searches price both devices; each device's front is that of its own search."""
+    run = hwnas.open_run(folder)
+    stored = run.project.files.main_search.result.read()
+    keys = ("macs", "latency_ms@local", "latency_ms@local_int8")
+    results = {
+        "local": replace(stored, fronts=dict.fromkeys(keys, (stored.winner,))),
+        "local_int8": replace(stored, fronts=dict.fromkeys(keys, (stored.top[-1],))),
+    }
+    assert stored.winner != stored.top[-1]
+    monkeypatch.setattr(hwnas.Run, "_result", lambda self, target: results[target])
+    for order in (("local", "local_int8"), ("local_int8", "local")):
+        monkeypatch.setattr(open_run_module, "targets", lambda project, order=order: order)
+        fronts = hwnas.open_run(folder).fronts
+        assert set(fronts) == {"latency_ms@local", "latency_ms@local_int8"}
+        for device in order:
+            (point,) = fronts[f"latency_ms@{device}"]
+            (expected,) = results[device].fronts["macs"]
+            assert point.arch == expected.arch

@@ -75,6 +75,10 @@ def test_paths_of_a_run_folder_are_spelled_in_artifacts_alone() -> None:
     files = set(re.findall(r'"([a-z]+\.(?:json|yaml|safetensors|html|onnx))"', source))
     assert {"config.yaml", "blend.json", "supernet.safetensors"} <= files
     common = {"report.html", "model.safetensors", "model.onnx"}  # also names inside other folders
+    folders = set(re.findall(r'run\.path\("([a-z]+)"', source))
+    assert {"tables", "checkpoints", "bundles"} <= folders
+    into = re.compile(rf'/ f?"({"|".join(sorted(folders))})["/]')
+    assert into.search('Path(run) / "tables"')
     found = []
     for module in MODULES:
         name = str(module.relative_to(PACKAGE))
@@ -82,9 +86,10 @@ def test_paths_of_a_run_folder_are_spelled_in_artifacts_alone() -> None:
             continue
         text = module.read_text()
         found += [f"{name}: {quoted}" for quoted in files - common if f'"{quoted}"' in text]
-        is_above = name.startswith(("pipeline", "studies", "cli", "measure"))
-        if is_above and re.search(r'run\.path\(\s*f?"', text):
-            found.append(f"{name}: run.path")
+        if name.startswith(("pipeline", "studies", "api", "cli", "measure")):
+            found += [f"{name}: {path.group()}" for path in into.finditer(text)]
+            if re.search(r'run\.path\(\s*f?"', text):
+                found.append(f"{name}: run.path")
     assert not found
 
 

@@ -1,0 +1,116 @@
+"""The arguments of a search with a score of your own, checked: see `hwnas.search`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hwnas.api.result import Folder
+from hwnas.api.table import as_table
+from hwnas.core.config import build_model
+from hwnas.core.errors import UserError
+from hwnas.core.metrics import MetricKey
+from hwnas.core.rng import stable_seed
+from hwnas.interfaces import Constraint, FloatArray, Metric, SearcherContext
+from hwnas.latency.estimator import TableEstimator
+from hwnas.searchers import REGISTRY as SEARCHERS
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["check_arguments", "constraints_of", "estimators_of", "scores_of", "searcher_of"]
+
+
+def check_arguments(score: object, budget: Any, seed: int, folder: Folder | None) -> None:
+    """Refuse arguments that no search can have, before any table is read."""
+    stable_seed(seed)
+    if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
+        raise _refused("folder", "a folder, or a path where one can be made", folder)
+    if not callable(score):
+        raise _refused("score", "a function of codes [n, d] that returns n numbers", score)
+    if not isinstance(budget, (int, np.integer)) or budget < 1:
+        raise _refused("budget", "an integer >= 1", budget)
+
+
+def _refused(argument: str, expected: str, found: object) -> UserError:
+    """The error of a wrong argument of `hwnas.search`."""
+    return UserError(f"wrong {argument}", expected=expected, found=repr(found)[:80], where="search")
+
+
+def estimators_of(space: SearchSpace, tables: Any) -> dict[str, TableEstimator]:
+    """Estimators by device; refuses two tables of one device."""
+    if not isinstance(tables, (list, tuple)):
+        raise _refused("tables", "a list of latency tables", tables)
+    found: dict[str, TableEstimator] = {}
+    for table in map(as_table, tables):
+        if table.device.name in found:
+            raise UserError(
+                f"two tables of {table.device.name}",
+                expected="one table per device",
+                found=len(tables),
+                where="tables",
+                fix="hwnas.table_merge joins tables of one device",
+            )
+        found[table.device.name] = TableEstimator(table, space)
+    return found
+
+
+def constraints_of(limits: Any) -> tuple[Constraint, ...]:
+    """Constraints from largest costs by metric key."""
+    if not isinstance(limits, (Mapping, NoneType)):
+        raise _refused("limits", "a mapping from metric key to largest cost", limits)
+    return tuple(_constraint(key, bound) for key, bound in (limits or {}).items())
+
+
+def _constraint(text: Any, bound: Any) -> Constraint:
+    where = f"limits[{text!r}]"
+    try:
+        key = MetricKey.parse(str(text))
+        metric: Metric = next(m for m in get_args(Metric) if m == key.metric)
+    except (UserError, StopIteration):
+        raise UserError(
+            "no such limit",
+            expected="macs, params, weight_bytes, peak_memory_bytes, latency_ms@DEVICE or"
+            " latency_p95_ms@DEVICE",
+            found=text,
+            where=where,
+        ) from None
+    if not isinstance(bound, (int, float, np.number)) or not 0 < bound < np.inf:
+        raise UserError(
+            "a limit is greater than 0",
+            expected="a finite number > 0",
+            found=repr(bound),
+            where=where,
+        )
+    return Constraint(metric, device=key.device or "local", max=float(bound))
+
+
+def searcher_of(chosen: Any, space: SearchSpace, seed: int) -> Any:
+    """A searcher by name or by its settings."""
+    if not isinstance(chosen, (str, Mapping)):
+        raise _refused("searcher", "a name, or a mapping with `name`", chosen)
+    data = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
+    module = SEARCHERS.load(str(data.get("name")))
+    config = build_model(module.Config, data, where="searcher")
+    return module.build(config, SearcherContext(space, seed))
+
+
+def scores_of(score: Callable[[Codes], ArrayLike], codes: Codes) -> tuple[FloatArray, FloatArray]:
+    """Scores as forecasts that are certain."""
+    given = score(codes.copy())
+    try:
+        found = np.asarray(given).astype(np.float64, casting="same_kind")
+        kind = f"shape {list(found.shape)}, {int((~np.isfinite(found)).sum())} not finite"
+    except (TypeError, ValueError, RuntimeError) as error:  # numpy's, and torch's of gradients
+        found, kind = np.empty(()), f"{type(given).__name__}: {error}"
+    if found.shape != (len(codes),) or not np.isfinite(found).all():
+        raise UserError(
+            "the score function returned something else than one finite number per arch",
+            expected=f"shape [{len(codes)}], finite",
+            found=kind,
+            where="score(codes)",
+        )
+    return found, np.zeros(len(codes))
