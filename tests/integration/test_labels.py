@@ -119,7 +119,7 @@ def test_the_cost_is_told_first(copy: Path, caplog):
     assert rows["label/trained"]["status"] == "stale"
     told = "6 archs to train stand-alone x 1,024 images (1 epochs) = 6,144 images; about"
     assert told in caplog.text
-    with pytest.raises(UserError, match="how many archs are to be trained alone"):
+    with pytest.raises(UserError, match="archs to train stand-alone is missing"):
         hwnas("label", str(copy), "--source", "trained", "--set", "label.trained.n=0")
 
 
