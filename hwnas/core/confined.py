@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Literal
 
 from hwnas.core.errors import UserError
 
@@ -123,16 +123,19 @@ def open_unlinked(path: Path) -> IO[bytes]:
         raise
 
 
-def _opened(path: Path, flags: int, mode: str) -> IO[Any]:
+def _opened(path: Path, flags: int, mode: Literal["rb", "r+b"]) -> IO[bytes]:
     """Never waits: opening a pipe whose other end is closed would."""
-    handle = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    try:
-        _require_regular(path, os.fstat(handle).st_mode)
-        return os.fdopen(handle, mode)
-    except BaseException:
-        with contextlib.suppress(OSError):  # fdopen may have closed it
+
+    def opener(name: str, _: int) -> int:
+        handle = os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        try:
+            _require_regular(path, os.fstat(handle).st_mode)
+        except BaseException:
             os.close(handle)
-        raise
+            raise
+        return handle
+
+    return open(path, mode, opener=opener)
 
 
 def _require_regular(path: Path, mode: int) -> None:

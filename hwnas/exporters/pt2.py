@@ -99,9 +99,9 @@ def _loaded(content: bytes, path: Path) -> OpenModel:
 
     try:
         program = torch.export.load(io.BytesIO(content))
+        module = program.module()
     except Exception as error:  # torch raises whatever its parts do
         raise UserError("torch rejects the file", found=error, where=path) from error
-    module = program.module()
     (shape,) = [
         node.meta["val"].shape
         for node in program.graph.nodes
