@@ -226,10 +226,10 @@ def exclusive_lock(path: Path, *, owner: str) -> Iterator[None]:
             # A record lock: children made by fork (data workers) do not keep it when we are killed.
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
+            holder = stream.read(MAX_OWNER).decode(errors="replace").strip()
             raise UserError(
                 "another process is working on this run folder",
-                found=stream.read(MAX_OWNER).decode(errors="replace").strip()
-                or "an unnamed process",
+                found=holder or "an unnamed process",
                 where=path.parent,
                 fix="wait for it, stop it, or give another folder with --run",
             ) from error

@@ -20,7 +20,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Parse a YAML file of plain data.
 
     Raises:
-        UserError: missing, unreadable, no regular file, too large, too deep, with aliases, or not a mapping.
+        UserError: missing, unreadable, no regular file, too large, too deep, with aliases, or not a
+            mapping.
     """
     path = Path(path)
     try:
