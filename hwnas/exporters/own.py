@@ -40,9 +40,9 @@ def require_own(content: bytes, path: Path) -> None:
     """
     if not _note(content).exists():
         raise CannotRunHere(
-            "it can hold code, and this hwnas did not write it",
+            "it can hold code, and this hwnas did not write it (--trust runs it)",
             where=path,
-            fix="--trust (`trust=True`) runs it, if you trust whoever made it",
+            fix="if you trust whoever made it: `hwnas verify BUNDLE --trust`",
         )
 
 
