@@ -77,6 +77,7 @@ def verify(
     settings: Settings = None,
     report_only: bool = False,
     latency: bool = True,
+    trust: bool = False,
     progress: ProgressFor = no_progress,
 ) -> Run | BundleCheck:
     """Re-time and test what was exported, or check a bundle.
@@ -88,6 +89,8 @@ def verify(
         settings: changes of the configuration.
         report_only: return even if a check fell short.
         latency: of a bundle: re-time it on this host.
+        trust: of a bundle: also run models that can hold code (`.pt2`, engines) and that this hwnas
+            did not write; only for bundles of somebody whom you trust.
         progress: shows it.
 
     Raises:
@@ -103,7 +106,7 @@ def verify(
             progress=progress,
             found=lambda project: held(reported(project), report_only),
         )
-    found = _check_bundle(Path(folder), config, settings, latency, progress)
+    found = _check_bundle(Path(folder), config, settings, latency, trust, progress)
     if not report_only:
         found.raise_for_checks()
     return found
@@ -125,14 +128,21 @@ def bundle_plan(folder: Folder) -> Listing:
 
 
 def _check_bundle(
-    folder: Path, config: str | None, settings: Settings, latency: bool, progress: ProgressFor
+    folder: Path,
+    config: str | None,
+    settings: Settings,
+    latency: bool,
+    trust: bool,
+    progress: ProgressFor,
 ) -> BundleCheck:
     from hwnas.measure.bundle_check import verify_bundle
     from hwnas.measure.limits import CheckSettings
 
     around = [p for p in folder.resolve().parents if stored_config(RunDir(p)).is_file()]
     if config is None and not around:
-        found = verify_bundle(folder, data=None, settings=None, progress=progress("verify"))
+        found = verify_bundle(
+            folder, data=None, settings=None, trust=trust, progress=progress("verify")
+        )
     else:
         with open_project(
             around[0] if around else folder,
@@ -149,6 +159,7 @@ def _check_bundle(
                 settings=CheckSettings(chosen.profile, chosen.verify, chosen.seed),
                 with_latency=latency,
                 threads=chosen.threads,
+                trust=trust,
                 progress=progress("verify"),
             )
     return BundleCheck(

@@ -35,11 +35,16 @@ def verify(
     dry_run: DryRunOption = False,
     report_only: ReportOnly = False,
     latency: Annotated[bool, typer.Option(help="Of a bundle: re-time it on this host.")] = True,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Of a bundle: run models that can hold its maker's code."),
+    ] = False,
 ) -> None:
     """Re-time and test what was exported, or check a bundle; exit 3 if it falls short.
 
     A bundle is checked against torch on the test split of its data set, which the run folder around
-    it tells, or --config.
+    it tells, or --config. Models that can hold code (.pt2, engines) and that this hwnas did not
+    write are run with --trust alone.
 
     Example: `hwnas verify runs/quickstart --config quickstart --dry-run`.
     """
@@ -58,6 +63,7 @@ def verify(
             settings=changes,
             report_only=True,
             latency=latency,
+            trust=trust,
             progress=progress_for,
         )
         if isinstance(found, Run):

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.core.confined import open_unlinked, read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.store import canonical_json, explained
 
 __all__ = ["append_records", "cut_records", "read_records"]
 
 Records = NDArray[np.void]
+MAX_BYTES = 1 << 34
 
 
 def append_records(path: Path, about: dict[str, Any], records: Records) -> None:
@@ -31,7 +33,7 @@ def append_records(path: Path, about: dict[str, Any], records: Records) -> None:
     head = canonical_json(about).encode() + b"\n"
     with explained("append to a file", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "r+b" if path.exists() else "w+b") as stream:
+        with open_unlinked(path) as stream:
             size = stream.seek(0, os.SEEK_END)
             if size < len(head):  # new, or torn within its first line
                 stream.seek(0)
@@ -51,7 +53,7 @@ def read_records(path: Path) -> tuple[dict[str, Any], bytes]:
         UserError: it cannot be read, or its first line is broken.
     """
     try:
-        head, found, body = path.read_bytes().partition(b"\n")
+        head, found, body = read_regular(path, at_most=MAX_BYTES).partition(b"\n")
     except FileNotFoundError:
         return {}, b""
     except OSError as error:
@@ -73,7 +75,7 @@ def cut_records(path: Path, itemsize: int, n: int) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    with explained("cut a file", path), open(path, "r+b") as stream:
+    with explained("cut a file", path), open_unlinked(path) as stream:
         head = len(stream.readline())
         stream.truncate(head + n * itemsize)
         os.fsync(stream.fileno())

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hwnas.core.confined import check_folder, check_name, inside
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT, dump, load
 from hwnas.core.store import (
@@ -50,8 +51,21 @@ class RunDir:
     root: Path
 
     def path(self, *parts: str) -> Path:
-        """A path inside the folder."""
-        return self.root.joinpath(*parts)
+        """A path inside the folder.
+
+        Raises:
+            UserError: it would lead out of it, or through a link in it.
+        """
+        return inside(self.root, *parts)
+
+    def check(self) -> None:
+        """Nothing if the folder holds nothing but folders and regular files.
+
+        Raises:
+            UserError: names a link, pipe or device, through which hwnas would read or write
+                elsewhere, or wait for ever. The folder itself may be reached through a link.
+        """
+        check_folder(self.root)
 
     def made(self, path: Path, verb: str) -> Path:
         """`path`, if the file is there.
@@ -134,7 +148,11 @@ class RunDir:
     # --- ledger -------------------------------------------------------------------------------
 
     def ledger(self) -> dict[str, StageRecord]:
-        """What is recorded of every stage."""
+        """What is recorded of every stage.
+
+        Raises:
+            UserError: not a ledger, or one with a name that leads out of the folder.
+        """
         path = self.path("stages.json")
         if not path.exists():
             return {}
@@ -142,8 +160,7 @@ class RunDir:
         if not isinstance(data, dict) or not isinstance(data.get("stages"), dict):
             raise UserError("not a stage ledger", where=path, fix="restore it, or use a new folder")
         return {
-            name: load(StageRecord, record, where=f"{path}:{name}", versioned=False)
-            for name, record in data["stages"].items()
+            name: _record(record, where=f"{path}:{name}") for name, record in data["stages"].items()
         }
 
     def record(self, name: str, record: StageRecord) -> None:
@@ -190,3 +207,11 @@ class RunDir:
             destination.parent.mkdir(parents=True, exist_ok=True)
             path.replace(destination)
         return target
+
+
+def _record(data: Any, *, where: str) -> StageRecord:
+    """A line of the ledger, of which no name leads out of the run folder."""
+    record = load(StageRecord, data, where=where, versioned=False)
+    for name in (record.inputs_hash, *record.outputs):  # both become parts of paths
+        check_name(name, where=where)
+    return record

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hwnas.core.confined import open_regular, open_unlinked, read_regular
 from hwnas.core.errors import UserError
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 MAX_JSON_BYTES = 256 * 1024 * 1024  # a file from outside that is larger is refused, not parsed
+MAX_JSONL_BYTES = 2 * 1024 * 1024 * 1024
+MAX_OWNER = 1000  # bytes shown of who holds a lock
 PARTIAL = ".tmp"  # suffix of a file that is being written
 
 
@@ -104,13 +107,12 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file. NaN, Infinity and files over 256 MiB are refused.
 
     Raises:
-        UserError: the file is missing, unreadable, too large, or not JSON.
+        UserError: the file is missing, unreadable, too large, no regular file, or not JSON.
     """
     path = Path(path)
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise UserError("JSON file is too large", expected="at most 256 MiB", where=path)
-        return json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        content = read_regular(path, at_most=MAX_JSON_BYTES)
+        return json.loads(content, parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise UserError("file not found", where=path) from error
     except OSError as error:
@@ -127,13 +129,13 @@ def append_jsonl(path: Path, row: dict[str, Any]) -> None:
     """Append one JSON line and fsync it; a torn last line left by a kill is repaired first.
 
     Raises:
-        UserError: it cannot be written; at worst a torn line is left.
+        UserError: it cannot be written, or is a link; at worst a torn line is left.
     """
     path = Path(path)
     line = json.dumps(row, allow_nan=False).encode() + b"\n"
     with explained("append to a file", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab+") as stream:
+        with open_unlinked(path) as stream:
             _drop_torn_tail(stream)
             stream.write(line)
             stream.flush()
@@ -165,7 +167,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """
     path = Path(path)
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = read_regular(path, at_most=MAX_JSONL_BYTES).split(b"\n")
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -202,7 +204,7 @@ def content_hash(value: Any, *, digits: int = 16) -> str:
 def file_hash(path: Path) -> str:
     """sha256 of a file's bytes, in hex."""
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
+    with open_regular(Path(path)) as stream:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
@@ -213,25 +215,25 @@ def exclusive_lock(path: Path, *, owner: str) -> Iterator[None]:
     """Hold an advisory lock on `path`; the kernel drops it when the process ends, however it ends.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or `path` is a link.
     """
     path = Path(path)
     with contextlib.ExitStack() as stack:
         with explained("lock the run folder", path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            stream = stack.enter_context(open(path, "a+"))
+            stream = stack.enter_context(open_unlinked(path))
         try:
             # A record lock: children made by fork (data workers) do not keep it when we are killed.
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
-            stream.seek(0)
+            holder = stream.read(MAX_OWNER).decode(errors="replace").strip()
             raise UserError(
                 "another process is working on this run folder",
-                found=stream.read().strip() or "an unnamed process",
+                found=holder or "an unnamed process",
                 where=path.parent,
                 fix="wait for it, stop it, or give another folder with --run",
             ) from error
         stream.truncate(0)
-        stream.write(f"{owner}, pid {os.getpid()}\n")
+        stream.write(f"{owner}, pid {os.getpid()}\n".encode())
         stream.flush()
         yield

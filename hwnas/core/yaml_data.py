@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
 
 __all__ = ["parse_yaml", "read_yaml"]
@@ -19,15 +20,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Parse a YAML file of plain data.
 
     Raises:
-        UserError: missing, unreadable, too large, too deep, with aliases, or not a mapping.
+        UserError: missing, unreadable, no regular file, too large, too deep, with aliases, or not a
+            mapping.
     """
     path = Path(path)
     try:
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise UserError("config file is too large", expected="at most 4 MiB", where=path)
-        return parse_yaml(path.read_text(encoding="utf-8"), where=path)
+        text = read_regular(path, at_most=MAX_YAML_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("cannot read config file", found=str(error), where=path) from error
+    return parse_yaml(text, where=path)
 
 
 class _Loader(yaml.SafeLoader):

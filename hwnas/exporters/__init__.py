@@ -16,6 +16,7 @@ REGISTRY = Registry[ExporterModule](
             "formats",
             "manifest",
             "opened",
+            "own",
             "parity",
             "quantize",
             "samples",

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.core.confined import check_folder
 from hwnas.core.errors import UserError
 from hwnas.core.folders import recover_folder, replace_folder
 from hwnas.core.records import dump, load
@@ -113,13 +114,14 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a bundle whose files are all there and unchanged.
 
     Raises:
-        UserError: a newer or broken manifest, a name that leads out of the bundle, a link, or a
-            file that is missing, altered, or not listed.
+        UserError: a newer or broken manifest, a name that leads out of the bundle, a link, pipe
+            or device in it, or a file that is missing, altered, or not listed.
     """
     folder = Path(folder)
     path = folder / MANIFEST_NAME
     if path.is_symlink() or not path.is_file():
         raise UserError("not a bundle", expected=f"a file {MANIFEST_NAME}", where=folder)
+    check_folder(folder)
     manifest = load(Manifest, read_json(path), where=path, newest=MANIFEST_VERSION)
     listed = [file.path for file in manifest.files]
     if len(set(listed)) != len(listed):
@@ -211,9 +213,6 @@ def _check_name(name: str, where: object) -> None:
 def _check_file(folder: Path, file: BundleFile) -> None:
     _check_name(file.path, folder / MANIFEST_NAME)
     path = folder / file.path
-    below = [path, *path.parents][: file.path.count("/") + 1]
-    if any(part.is_symlink() for part in below):
-        raise UserError("a bundle must not contain links", where=path)
     if not path.is_file():
         raise UserError("a file of the bundle is missing", where=path, fix="export it again")
     if path.stat().st_size != file.size_bytes or file_hash(path) != file.sha256:

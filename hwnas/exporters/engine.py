@@ -15,11 +15,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from hwnas.core.config import StrictModel
+from hwnas.core.confined import inside, read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.resources import resource
-from hwnas.core.store import file_hash, read_json
+from hwnas.core.store import explained, file_hash, read_json
 from hwnas.exporters.base import Format, Source
 from hwnas.exporters.opened import CannotRunHere
+from hwnas.exporters.own import remember, require_own
 from hwnas.interfaces import ModelFile, OpenModel
 
 __all__ = [
@@ -28,9 +30,10 @@ __all__ = [
     "Precision",
     "check_engine",
     "engine_name",
-    "run_engines",
+    "run_engine",
 ]
 
+MAX_BYTES = 1 << 32  # of an engine
 Batch = Annotated[int, Field(ge=1)]
 Precision = Literal["fp32", "fp16", "int8"]
 SOURCES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
@@ -102,6 +105,7 @@ class EngineExporter(Format):
         name = engine_name(self.runtime, self.precision, self.capability)
         with tempfile.TemporaryDirectory() as temporary:
             self._build(model, Path(temporary, name))
+            remember(Path(temporary, name).read_bytes())
             return {file: Path(temporary, file).read_bytes() for file in (name, f"{name}.json")}
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
@@ -117,7 +121,7 @@ class EngineExporter(Format):
         )
 
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
-        """Refused: engines run on their GPU only, by the kit's `trt_run.py`; see `run_engines`.
+        """Refused: engines run on their GPU only, by the kit's `trt_run.py`; see `run_engine`.
 
         Raises:
             UserError: the engine is stale (see `check_engine`).
@@ -172,20 +176,26 @@ def _static_batch(source: Path) -> int | None:
     return int(dim.dim_value) if dim.HasField("dim_value") else None
 
 
-def run_engines(bundle: Path) -> tuple[bool, str]:
-    """Whether all engines of a bundle pass the kit's checks on this GPU, and what it printed.
+def run_engine(bundle: Path, name: str, *, trust: bool = False) -> tuple[bool, str]:
+    """Whether an engine of a bundle passes the checks on this GPU, and what the kit printed.
 
-    Golden outputs, samples and latency are compared; a stale engine is refused.
+    Golden outputs, samples and latency are compared, by this host's own kit: the scripts in the
+    bundle are whoever's made it. trust: run an engine that this hwnas did not build.
 
     Raises:
-        CannotRunHere: there is no NVIDIA GPU.
+        CannotRunHere: there is no NVIDIA GPU, or the engine is not trusted.
     """
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError as error:
         raise CannotRunHere("no NVIDIA GPU here, engines are not run", found=error) from error
+    engine = inside(bundle, name)
+    if not trust:
+        with explained("read an engine", engine):
+            require_own(read_regular(engine, at_most=MAX_BYTES), engine)
+    kit = resource("export", "trt_run.py")
     done = subprocess.run(
-        [sys.executable, str(bundle / "trt_run.py"), "--check", str(bundle)],
+        [sys.executable, str(kit), "--check", str(bundle.resolve()), f"--engine={name}"],
         capture_output=True,
         text=True,
     )

@@ -120,12 +120,16 @@ def _check_images(images: object, shape: tuple[int, ...]) -> None:
     )
 
 
-def open_model(format: str, path: Path, *, threads: int = 1) -> OpenModel:
+def open_model(format: str, path: Path, *, threads: int = 1, trust: bool = False) -> OpenModel:
     """A file of a format in its runtime on this host.
+
+    trust: also open a file that can hold code and that this hwnas did not write (see `own`). A
+    module of a format with such files has a function `open_trusted`.
 
     Raises:
         UserError: the file is damaged or not of this format.
-        CannotRunHere: the format is unknown, or its runtime or hardware is not on this host.
+        CannotRunHere: the format is unknown, its runtime or hardware is not on this host, or the
+            file can hold code and is not trusted.
     """
     if format not in REGISTRY.names:
         raise CannotRunHere("this hwnas does not know the format", found=format)
@@ -133,6 +137,10 @@ def open_model(format: str, path: Path, *, threads: int = 1) -> OpenModel:
     if variant.missing:
         names = ", ".join(variant.missing)
         raise CannotRunHere(f"{names} is not installed", fix=variant.install)
+    open_trusted = getattr(REGISTRY.load(format), "open_trusted", None)
+    if trust and open_trusted is not None:
+        trusted: OpenModel = open_trusted(path, threads=threads)
+        return trusted
     return exporter(format).open_model(path, threads=threads)
 
 

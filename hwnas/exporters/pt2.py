@@ -1,23 +1,30 @@
-"""torch `.pt2`: the exported program, for torch itself, ExecuTorch, AOTInductor."""
+"""torch `.pt2`: the exported program, for torch itself, ExecuTorch, AOTInductor.
+
+`torch.export.load` runs what an archive brings (pickles, compiled parts, expressions), so that only
+files that this hwnas wrote are opened unasked, see `exporters.own`.
+"""
 
 from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from hwnas import __version__
+from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
+from hwnas.core.store import explained
 from hwnas.exporters.base import BatchConfig, Format, Source
+from hwnas.exporters.own import remember, require_own
 from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel
 
-__all__ = ["Config", "build"]
+__all__ = ["Config", "build", "open_trusted"]
 
 FILE_NAME = "model.pt2"
+MAX_BYTES = 1 << 31
 
 
 class Config(BatchConfig):
@@ -52,63 +59,59 @@ class _Pt2(Format):
         stream = io.BytesIO()
         facts = json.dumps({"hwnas_version": __version__, **source.metadata})
         torch.export.save(program, stream, extra_files={"hwnas.json": facts})
-        return {FILE_NAME: stream.getvalue()}
+        content = stream.getvalue()
+        remember(content)
+        return {FILE_NAME: content}
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
         """One file."""
         return ModelFile(FILE_NAME, "pt2", "fp32", batch=self.config.batch)
 
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
-        """The program in torch, with `threads` of the process's own.
+        """A program that this hwnas wrote, in torch, with `threads` of the process's own.
 
         Raises:
-            UserError: the file is no exported program, or would have to be unpickled.
+            CannotRunHere: somebody else may have written it: `open_trusted` opens it.
+            UserError: the file is no exported program.
         """
-        import torch
-
-        _refuse_pickles(path)
-        try:
-            program = torch.export.load(path)
-        except Exception as error:  # torch raises whatever its parts do
-            raise UserError("torch rejects the file", found=error, where=path) from error
-        module = program.module()
-        (shape,) = [
-            node.meta["val"].shape
-            for node in program.graph.nodes
-            if node.op == "placeholder" and node.name in program.graph_signature.user_inputs
-        ]
-
-        def run(x: Images) -> Images:
-            with torch.no_grad():
-                found: Images = module(torch.from_numpy(x)).numpy()
-            return found
-
-        batch = shape[0] if isinstance(shape[0], int) else None
-        return OpenModel(run, f"torch {torch.__version__}", batch)
+        content = _read(path)
+        require_own(content, path)
+        return _loaded(content, path)
 
 
-def _refuse_pickles(path: Path) -> None:
-    """torch.export.load unpickles what an archive says is pickled, and code with it; ours is not.
+def open_trusted(path: Path, *, threads: int = 1) -> OpenModel:
+    """A program of whoever made it; runs the code that it brings.
 
     Raises:
-        UserError: not an archive, or one with pickled or compiled parts.
+        UserError: the file is no exported program.
     """
+    return _loaded(_read(path), path)
+
+
+def _read(path: Path) -> bytes:
+    """Read once: what is checked is what is loaded."""
+    with explained("read a model", path):
+        return read_regular(path, at_most=MAX_BYTES)
+
+
+def _loaded(content: bytes, path: Path) -> OpenModel:
     import torch
 
     try:
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                content = archive.read(name) if name.endswith((".json", ".pt")) else b""
-                if name.endswith("_config.json") and b'"use_pickle": true' in content:
-                    raise ValueError(f"{name} names pickled parts")
-                if "custom_obj" in name or "/aotinductor/" in name:
-                    raise ValueError(f"{name} holds code")
-                if name.endswith(".pt"):
-                    torch.load(io.BytesIO(content), weights_only=True)
-    except Exception as error:  # torch.load's failures have no common class
-        raise UserError(
-            "not an exported program that is safe to load",
-            expected="a .pt2 file written by `hwnas export`",
-            found=error,
-            where=path,
-        ) from error
+        program = torch.export.load(io.BytesIO(content))
+        module = program.module()
+    except Exception as error:  # torch raises whatever its parts do
+        raise UserError("torch rejects the file", found=error, where=path) from error
+    (shape,) = [
+        node.meta["val"].shape
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in program.graph_signature.user_inputs
+    ]
+
+    def run(x: Images) -> Images:
+        with torch.no_grad():
+            found: Images = module(torch.from_numpy(x)).numpy()
+        return found
+
+    batch = shape[0] if isinstance(shape[0], int) else None
+    return OpenModel(run, f"torch {torch.__version__}", batch)

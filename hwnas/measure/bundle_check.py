@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.core.confined import inside
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import Progress
 from hwnas.exporters.bundle import read_manifest
-from hwnas.exporters.engine import check_engine, run_engines
+from hwnas.exporters.engine import check_engine, run_engine
 from hwnas.exporters.formats import open_model
 from hwnas.exporters.manifest import InputSpec, Manifest
 from hwnas.exporters.opened import CannotRunHere
@@ -53,6 +55,18 @@ class _Images:
     test: tuple[NDArray[np.float32], NDArray[np.int64]] | None
 
 
+@dataclass(frozen=True)
+class _Host:
+    """How models are run here; `trust`: those as well that can hold code of a stranger."""
+
+    threads: int
+    trust: bool
+
+    def open(self, folder: Path, model: ModelFile) -> OpenModel:
+        path = inside(folder, model.path)
+        return open_model(model.format, path, threads=self.threads, trust=self.trust)
+
+
 def verify_bundle(
     folder: Path,
     *,
@@ -60,6 +74,7 @@ def verify_bundle(
     settings: CheckSettings | None,
     with_latency: bool = True,
     threads: int = 1,
+    trust: bool = False,
     progress: Progress,
 ) -> BundleReport:
     """Compare, test and time the models of a bundle on this host.
@@ -67,18 +82,21 @@ def verify_bundle(
     data: the data set that the network was trained on; without it torch and the formats are
     compared on the golden inputs, and accuracy stays unchecked. settings: how timings are taken
     and what is accepted; without them latency stays unchecked, and the rest is judged by defaults.
+    trust: also run models that can hold code (`.pt2`, engines) and that this hwnas did not write;
+    without it they are left out, and a note says so.
 
     Raises:
         UserError: not a sound bundle, or `data` is another data set.
     """
     manifest = read_manifest(folder)
     notes: list[str] = []
-    images = _images(folder, manifest, data, threads, notes)
+    host = _Host(threads, trust)
+    images = _images(folder, manifest, data, host, notes)
     verify = VerifyConfig() if settings is None else settings.verify
     batches = _batches(verify.parity_batches, len(images.x), notes)
     rows, failed = [], []
     for done, model in enumerate(manifest.models, start=1):
-        row, problems = _check_model(folder, manifest, model, images, batches, threads, notes)
+        row, problems = _check_model(folder, manifest, model, images, batches, host, notes)
         rows.append(row)
         failed += [f"{model.path}: {problem}" for problem in problems]
         progress(done, len(manifest.models), model.path)
@@ -121,7 +139,7 @@ def _images(
     folder: Path,
     manifest: Manifest,
     data: DataModule | None,
-    threads: int,
+    host: _Host,
     notes: list[str],
 ) -> _Images:
     golden = np.load(folder / manifest.golden.input, allow_pickle=False)
@@ -135,12 +153,13 @@ def _images(
     x, labels = _test_split(manifest, data, folder)
     references = {model.format: model for model in manifest.models}
     for format in REFERENCES:
-        if format in references:
-            torch_model = open_model(format, folder / references[format].path, threads=threads)
-            compared = x[:N_COMPARED]
-            return _Images(compared, torch_model.logits(compared, 32), (x, labels))
+        with contextlib.suppress(CannotRunHere):
+            if format in references:
+                compared = x[:N_COMPARED]
+                logits = host.open(folder, references[format]).logits(compared, 32)
+                return _Images(compared, logits, (x, labels))
     notes.append(
-        f"no torch network in the bundle (formats timm, pt2): compared on the {len(golden)}"
+        f"no torch network that is run here (formats timm, pt2): compared on the {len(golden)}"
         " golden inputs"
     )
     return _Images(golden, logits, (x, labels))
@@ -177,15 +196,15 @@ def _check_model(
     model: ModelFile,
     images: _Images,
     batches: Sequence[int],
-    threads: int,
+    host: _Host,
     notes: list[str],
 ) -> tuple[dict[str, Any], list[str]]:
     """A row, and what falls short."""
     row: dict[str, Any] = {"model": model.path, "precision": model.precision}
     if model.path.endswith(".engine"):
-        return _check_engine(folder, model, row, notes)
+        return _check_engine(folder, model, host, row, notes)
     try:
-        opened = open_model(model.format, folder / model.path, threads=threads)
+        opened = host.open(folder, model)
         report = compare_batches(
             images.expected,
             opened,
@@ -214,15 +233,15 @@ def _check_model(
 
 
 def _check_engine(
-    folder: Path, model: ModelFile, row: dict[str, Any], notes: list[str]
+    folder: Path, model: ModelFile, host: _Host, row: dict[str, Any], notes: list[str]
 ) -> tuple[dict[str, Any], list[str]]:
     """Whether it is of the model in the bundle; by the kit on its GPU, where there is one."""
     try:
         facts = check_engine(folder / model.path)
-        source = folder / str(facts["model"])
+        source = inside(folder, str(facts["model"]))
         check_engine(folder / model.path, source=source)
         row |= {"runtime": f"{facts['runtime']} {facts['runtime_version']}, {facts['capability']}"}
-        passed, text = run_engines(folder)
+        passed, text = run_engine(folder, model.path, trust=host.trust)
     except CannotRunHere as error:
         notes.append(f"{model.path}: {str(error).splitlines()[0]}")
         return row | {"passed": None}, []

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
+from hwnas.core.confined import open_regular
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress, silent
 from hwnas.core.store import write_bytes
@@ -57,7 +58,7 @@ def _read_results(path: Path) -> bytes:
         raise UserError("no results to import", where=path)
     try:
         if not zipfile.is_zipfile(path):
-            with open(path, "rb") as stream:
+            with open_regular(path) as stream:
                 return _bounded(stream, path)
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith(".jsonl")]

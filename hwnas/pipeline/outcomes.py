@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from hwnas.controller.result import Candidate
+from hwnas.core.confined import check_name
 from hwnas.core.records import STRICT, dump
 from hwnas.exporters.parity import ParityReport
 from hwnas.interfaces import Evaluation, ModelFile
@@ -28,6 +29,10 @@ class Exported:
     files: tuple[str, ...]
     parity: ParityReport | None
     not_run: str = ""
+
+    def __post_init__(self) -> None:
+        for name in self.files:
+            check_name(name, where="exports of a network")
 
     def summary(self) -> dict[str, Any]:
         """The row of a table."""

@@ -178,9 +178,11 @@ def open_project(
     also takes no lock. Under torchrun the other processes learn of the project (`following`).
 
     Raises:
-        UserError: no configuration, an invalid one, or the folder is in use.
+        UserError: no configuration, an invalid one, the folder is in use, or it holds links, pipes
+            or devices.
     """
     run = RunDir(root)
+    run.check()
     stored = stored_config(run)
     with explained("look into the run folder", root):
         is_run = stored.exists()
@@ -206,11 +208,17 @@ def open_project(
         use_threads(project.config.threads)
         plain = project.config.model_dump(mode="json")
         text = yaml.safe_dump(plain, sort_keys=False)
-        if not stored.exists() or stored.read_text() != text:
+        if not stored.exists() or _holds_other(stored, text):
             write_text(stored, text)
         _remember_host(run)
         project.ranks.tell({"root": str(root.resolve()), "config": plain})
         yield project
+
+
+def _holds_other(path: Path, text: str) -> bool:
+    """Whether a file, of whatever size, does not hold this text."""
+    content = text.encode()
+    return path.stat().st_size != len(content) or path.read_bytes() != content
 
 
 def _require_same_space(project: Project, stored: Path) -> None:

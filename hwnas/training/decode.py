@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from hwnas.core.confined import open_unlinked
 from hwnas.core.errors import UserError
 from hwnas.core.store import content_hash, read_json, write_json
 
@@ -73,7 +74,7 @@ def decode(images: Encoded, px: int, *, n_threads: int = 1) -> tuple[Pixels, Bro
     shape = (len(images.names), px, px, 3)
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
-        with open(base.with_suffix(".part"), "ab+") as part:
+        with open_unlinked(base.with_suffix(".part")) as part:
             fcntl.lockf(part, fcntl.LOCK_EX)  # whoever else decodes the same is waited for
             cached = _cached(base, shape)
             if cached is None:

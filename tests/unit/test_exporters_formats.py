@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ from torch import nn
 from hwnas.builders.onnx import network
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.exporters import float_graph, fp16, int8, ort, pt2
+from hwnas.exporters import float_graph, fp16, int8, ort
 from hwnas.exporters import quantize as quantize_module
 from hwnas.exporters.opened import onnxruntime_model
 from hwnas.exporters.quantize import quantized
@@ -198,26 +196,6 @@ def test_ort_is_what_onnxruntime_mobile_reads(net: nn.Module, tmp_path: Path) ->
 def network_bytes(net: nn.Module, folder: Path) -> bytes:
     graph = float_graph.float_graph(net, input_shape=SHAPE, folder=folder)
     return bytes(graph.SerializeToString())
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("model/data/weights/model_weights_config.json", b'{"a": {"use_pickle": true}}'),
-        ("model/data/constants/custom_obj_0", b""),
-        ("model/data/sample_inputs/model.pt", b"\x80\x02cos\nsystem\nU\x04trueR."),
-        (None, b""),
-    ],
-)
-def test_pt2_with_pickles_is_never_loaded(name: str | None, content: bytes, tmp_path: Path) -> None:
-    stream = io.BytesIO()
-    if name is not None:
-        with zipfile.ZipFile(stream, "w") as archive:
-            archive.writestr(name, content)
-    path = tmp_path / "model.pt2"
-    path.write_bytes(stream.getvalue())
-    with pytest.raises(UserError, match="safe to load"):
-        pt2.build(pt2.Config()).open_model(path)
 
 
 def test_a_fixed_batch_is_filled_up() -> None:

@@ -1,0 +1,163 @@
+"""Folders that may be a stranger's: paths stay inside, and only regular files are opened.
+
+A run folder, a bundle or a kit's results may have been made elsewhere. Names that stand in their
+files lead to nothing outside of the folder, links are not followed, and a pipe or a device in the
+place of a file is refused instead of read. The folder itself may be reached through a link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import IO, Literal
+
+from hwnas.core.errors import UserError
+
+__all__ = [
+    "check_folder",
+    "check_name",
+    "inside",
+    "open_regular",
+    "open_unlinked",
+    "read_regular",
+]
+
+
+def check_name(name: str, *, where: object) -> str:
+    """A relative path as records store it, `a/b.json`; anything that leads elsewhere is refused.
+
+    Raises:
+        UserError: absolute, with a part that is empty, `.` or `..`, a backslash or a control
+            character.
+    """
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or any(c == "\\" or c < " " for c in name):
+        raise UserError(
+            "a name leads out of its folder",
+            expected="a relative path inside the folder",
+            found=repr(name),
+            where=where,
+        )
+    return name
+
+
+def inside(root: Path, *parts: str) -> Path:
+    """The path of `parts` (each may hold `/`) below `root`, none of which is a link.
+
+    Raises:
+        UserError: the path leads out of `root`, or through a link.
+    """
+    path = root
+    for name in "/".join(check_name(part, where=root) for part in parts).split("/"):
+        path = path / name if name else path
+        if path is not root and path.is_symlink():
+            raise _link(path)
+    return path
+
+
+def check_folder(root: Path) -> None:
+    """Nothing if all that a folder holds, at any depth, are folders and regular files.
+
+    Entries that vanish meanwhile, and folders that may not be read, are passed over.
+
+    Raises:
+        UserError: names the first link, pipe, socket or device.
+    """
+    folders = [root]
+    passed_over = FileNotFoundError, PermissionError, NotADirectoryError
+    while folders:
+        with contextlib.suppress(*passed_over), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    raise _link(Path(entry.path))
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif not entry.is_file(follow_symlinks=False):
+                    with contextlib.suppress(*passed_over):
+                        _require_regular(Path(entry.path), os.lstat(entry.path).st_mode)
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """A regular file for reading; a link is followed.
+
+    Raises:
+        UserError: a pipe, a socket or a device.
+        OSError: it cannot be read.
+    """
+    _require_regular(path, os.stat(path).st_mode)
+    return _opened(path, os.O_RDONLY, "rb")
+
+
+def read_regular(path: Path, *, at_most: int) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        UserError: a pipe, a socket, a device, or a file of more than `at_most` bytes.
+        OSError: it cannot be read.
+    """
+    with open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        data = stream.read(at_most + 1) if size <= at_most else b""
+    if max(size, len(data)) > at_most:
+        raise UserError(
+            "file is too large", expected=f"at most {at_most:,} bytes", found=size, where=path
+        )
+    return data
+
+
+def open_unlinked(path: Path) -> IO[bytes]:
+    """A regular file for reading and writing, made if it is not there; the position is its start.
+
+    Raises:
+        UserError: a link, a pipe, a socket or a device.
+        OSError: it cannot be opened.
+    """
+    try:
+        return _opened(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, "r+b")
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK) and path.is_symlink():
+            raise _link(path) from error
+        raise
+
+
+def _opened(path: Path, flags: int, mode: Literal["rb", "r+b"]) -> IO[bytes]:
+    """Never waits: opening a pipe whose other end is closed would."""
+
+    def opener(name: str, _: int) -> int:
+        handle = os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        try:
+            _require_regular(path, os.fstat(handle).st_mode)
+        except BaseException:
+            os.close(handle)
+            raise
+        return handle
+
+    return open(path, mode, opener=opener)
+
+
+def _require_regular(path: Path, mode: int) -> None:
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    raise UserError(
+        "neither a file nor a folder",
+        expected="a regular file",
+        found=kinds.get(stat.S_IFMT(mode), "a device"),
+        where=path,
+        fix="remove it",
+    )
+
+
+def _link(path: Path) -> UserError:
+    return UserError(
+        "links are not followed here",
+        expected="a file or a folder",
+        found="a link",
+        where=path,
+        fix="put in its place what it leads to; the whole folder may be reached through a link",
+    )

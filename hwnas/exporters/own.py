@@ -1,0 +1,51 @@
+"""Formats whose files run code of whoever made them, and which of these files are our own.
+
+torch's exported programs and TensorRT's engines cannot be opened without trusting their maker: no
+filter of the bytes suffices, and a ledger beside them may be a stranger's, too. So the exporters
+note the sha256 of what they write in the user's cache ($HWNAS_CACHE, default ~/.cache/hwnas), which
+no foreign folder reaches. Such a file is opened without being asked; any other on request alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+from hwnas.exporters.opened import CannotRunHere
+
+__all__ = ["remember", "require_own"]
+
+log = logging.getLogger(__name__)
+
+
+def remember(content: bytes) -> None:
+    """Note that this hwnas made a file of this content; where that fails, a warning says so."""
+    note = _note(content)
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.touch()
+    except OSError as error:
+        log.warning(
+            "cannot note what was exported, so it will not be run: %s; fix: set HWNAS_CACHE", error
+        )
+
+
+def require_own(content: bytes, path: Path) -> None:
+    """Nothing if this user's hwnas made the content of `path`.
+
+    Raises:
+        CannotRunHere: somebody else may have.
+    """
+    if not _note(content).exists():
+        raise CannotRunHere(
+            "it can hold code, and this hwnas did not write it (--trust runs it)",
+            where=path,
+            fix="if you trust whoever made it: `hwnas verify BUNDLE --trust`",
+        )
+
+
+def _note(content: bytes) -> Path:
+    cache = Path(os.environ.get("HWNAS_CACHE", "~/.cache/hwnas")).expanduser()
+    return cache / "exported" / hashlib.sha256(content).hexdigest()
