@@ -38,24 +38,31 @@ try:
 except ImportError:  # where it was before
     from hwnas.pipeline.spaces import build_space
 
+def draw(space, n, stream):
+    try:
+        return space.sample(n, rng=stream)
+    except TypeError:  # as it was called before
+        return space.sample(stream, n)
+
+
 clock = time.process_time
 seconds = {"tables": 0.0, "lower": 0.0, "archs": 0.0}
 warm = build_space("mobilenet_tiny", num_classes=10)
-op_index(warm, warm.sample(10, rng=rng(0, "warm")))
+op_index(warm, draw(warm, 10, rng(0, "warm")))
 for name in sys.argv[1].split(","):
     space = build_space(name, num_classes=10)
     begin = clock()
     _slot_tables(space)
     seconds["tables"] += clock() - begin
-    archs = [space.arch(row) for row in space.sample(2000, rng=rng(0, "lower"))]
+    archs = [space.arch(row) for row in draw(space, 2000, rng(0, "lower"))]
     begin = clock()
     for arch in archs:
         lower(space, arch)
     seconds["lower"] += clock() - begin
-    cost(space, space.sample(10, rng=rng(0, "warm")), "macs")
+    cost(space, draw(space, 10, rng(0, "warm")), "macs")
     begin = clock()
     for i in range(5):
-        codes = space.sample(20_000, rng=rng(i, "archs"))
+        codes = draw(space, 20_000, rng(i, "archs"))
         cost(space, codes, "macs")
         op_index(space, codes)
     seconds["archs"] += clock() - begin
@@ -69,10 +76,17 @@ from hwnas.core.rng import rng
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.mobilenet_v3 import Config, build
 
+def draw(space, n, stream):
+    try:
+        return space.sample(n, rng=stream)
+    except TypeError:  # as it was called before
+        return space.sample(stream, n)
+
+
 torch.set_num_threads(1)
 space = build(Config(resolutions=(64,)), num_classes=100)
 net = Supernet(space, seed=0)
-rows = space.sample(2, rng=rng(0, "step"))
+rows = draw(space, 2, rng(0, "step"))
 archs = [space.largest(), space.smallest(), *map(space.arch, rows)]
 x = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 for step in range(8):
@@ -110,7 +124,7 @@ def main() -> None:
     order = random.Random(0)
     rounds = []
     for _ in range(options.rounds):
-        names = order.sample(2, rng=sorted(checkouts))
+        names = order.sample(sorted(checkouts), 2)
         seconds = {name: run(checkouts[name], WORK) for name in names}
         if options.step:
             for name in names:
