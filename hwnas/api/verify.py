@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from hwnas.api.open_run import Run
 from hwnas.api.result import Folder, Listing, ProgressFor, Row, Settings, no_progress
 from hwnas.api.run import held, reported
 from hwnas.api.stage import bring_up_to_date
-from hwnas.core.errors import CheckFailed, NotJudged
+from hwnas.core.errors import CheckFailed, NotJudged, UserError
 from hwnas.core.rundir import RunDir
 from hwnas.pipeline.project import open_project, stored_config
 
@@ -127,6 +128,12 @@ def bundle_plan(folder: Folder) -> Listing:
     )
 
 
+def _is_run_folder(folder: Path) -> bool:
+    with contextlib.suppress(UserError):  # a link: not a run folder that would be opened
+        return stored_config(RunDir(folder)).is_file()
+    return False
+
+
 def _check_bundle(
     folder: Path,
     config: str | None,
@@ -138,7 +145,7 @@ def _check_bundle(
     from hwnas.measure.bundle_check import verify_bundle
     from hwnas.measure.limits import CheckSettings
 
-    around = [p for p in folder.resolve().parents if stored_config(RunDir(p)).is_file()]
+    around = [p for p in folder.resolve().parents if config is None and _is_run_folder(p)]
     if config is None and not around:
         found = verify_bundle(
             folder, data=None, settings=None, trust=trust, progress=progress("verify")

@@ -314,3 +314,10 @@ def test_links_and_pipes_in_a_bundle_are_refused_at_once(kind: str, tmp_path: Pa
         os.mkfifo(folder / "unlisted.json")
     with pytest.raises(UserError, match=r"unlisted\.json"):
         read_manifest(folder)
+
+
+@pytest.mark.usefixtures("_sources")
+def test_what_lies_around_a_bundle_that_is_in_no_run_folder_does_not_hinder(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("not a configuration of hwnas")
+    (tmp_path / "config.yaml").symlink_to(tmp_path / "elsewhere")
+    assert hwnas.verify(tmp_path / "plain").to_dict()["table"][0]["passed"]
