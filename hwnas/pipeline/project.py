@@ -182,9 +182,9 @@ def open_project(
             or devices.
     """
     run = RunDir(root)
-    run.check()
-    stored = stored_config(run)
     with explained("look into the run folder", root):
+        run.check()
+        stored = stored_config(run)
         is_run = stored.exists()
     if config is not None:
         data, where = read_config_data(config)
