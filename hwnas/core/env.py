@@ -1,4 +1,4 @@
-"""Facts of the host that numbers depend on, and the one way to reach an optional package."""
+"""What hwnas asks the host for: facts that numbers depend on, optional packages, the cache."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ from typing import Any
 
 from hwnas.core.errors import UserError
 
-__all__ = ["host_facts", "require"]
+__all__ = ["cache_folder", "host_facts", "require"]
 
 _PACKAGES = ("hwnas", "torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime")
+
+
+def cache_folder() -> Path:
+    """The user's cache: $HWNAS_CACHE, by default ~/.cache/hwnas."""
+    return Path(os.environ.get("HWNAS_CACHE", "~/.cache/hwnas")).expanduser()
 
 
 def require(module: str, *, extra: str) -> ModuleType:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from pathlib import Path
 
+from hwnas.core.env import cache_folder
 from hwnas.exporters.opened import CannotRunHere
 
 __all__ = ["remember", "require_own"]
@@ -47,5 +47,4 @@ def require_own(content: bytes, path: Path) -> None:
 
 
 def _note(content: bytes) -> Path:
-    cache = Path(os.environ.get("HWNAS_CACHE", "~/.cache/hwnas")).expanduser()
-    return cache / "exported" / hashlib.sha256(content).hexdigest()
+    return cache_folder() / "exported" / hashlib.sha256(content).hexdigest()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from hwnas.core.confined import open_unlinked
+from hwnas.core.env import cache_folder
 from hwnas.core.errors import UserError
 from hwnas.core.store import content_hash, read_json, write_json
 
@@ -70,7 +71,7 @@ def decode(images: Encoded, px: int, *, n_threads: int = 1) -> tuple[Pixels, Bro
     not decode again; where that cannot be written, pixels are decoded into memory.
     """
     name = content_hash([VERSION, px, images.key])
-    base = Path(os.environ.get("HWNAS_CACHE", "~/.cache/hwnas")).expanduser() / "decoded" / name
+    base = cache_folder() / "decoded" / name
     shape = (len(images.names), px, px, 3)
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
