@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from hwnas.api.result import Listing
 from hwnas.core.errors import UserError
 from hwnas.core.registry import Variant
-from hwnas.core.resources import resource, resource_names
+from hwnas.core.resources import resource_files
 
 __all__ = ["Kind", "list"]
 
@@ -37,10 +37,10 @@ def list(kind: Kind) -> Listing:
     if kind not in get_args(Kind):
         raise UserError("no such kind", expected=f"one of {', '.join(get_args(Kind))}", found=kind)
     if kind in ("devices", "configs"):
-        parts = ("configs", "devices") if kind == "devices" else ("configs",)
+        folder = "configs/devices" if kind == "devices" else "configs"
         rows = [
-            {"name": name, "summary": _header(resource(*parts, f"{name}.yaml").read_text())}
-            for name in resource_names("/".join(parts), ".yaml")
+            {"name": name, "summary": _header(path.read_text())}
+            for name, path in resource_files(folder, ".yaml").items()
         ]
     else:
         rows = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hwnas.core.errors import UserError
 
-__all__ = ["SHIPPED_TABLES", "resource", "resource_names"]
+__all__ = ["SHIPPED_TABLES", "resource", "resource_files", "resource_names"]
 
 SHIPPED_TABLES = "latency_tables"
 """Folder of the latency tables that ship."""
@@ -35,4 +35,9 @@ def resource(*parts: str) -> Path:
 
 def resource_names(folder: str, suffix: str) -> tuple[str, ...]:
     """Sorted stems of the files with `suffix` in a shipped folder."""
-    return tuple(sorted(path.stem for path in resource(folder).glob(f"*{suffix}")))
+    return tuple(resource_files(folder, suffix))
+
+
+def resource_files(folder: str, suffix: str) -> dict[str, Path]:
+    """The files with `suffix` in a shipped folder, by stem, sorted."""
+    return dict(sorted((path.stem, path) for path in resource(folder).glob(f"*{suffix}")))

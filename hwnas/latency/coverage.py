@@ -9,8 +9,7 @@ import numpy as np
 
 from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
-from hwnas.core.resources import SHIPPED_TABLES as SHIPPED
-from hwnas.core.resources import resource, resource_names
+from hwnas.core.resources import SHIPPED_TABLES, resource_files
 from hwnas.core.rng import rng
 from hwnas.latency.classifiers import is_classifier
 from hwnas.spaces import REGISTRY
@@ -44,7 +43,7 @@ def not_covered(table: LatencyTable, space: SearchSpace, missing: Sequence[OpSpe
         fixes.append(f"restrict the space to {_words(values)}")
     elif (found := working_settings(table, space.name, in_channels=_image(space))) is not None:
         fixes.append(f"build the space with {shown_settings(found[0])}")
-    shipped = {name: resource(SHIPPED, f"{name}.json") for name in resource_names(SHIPPED, ".json")}
+    shipped = resource_files(SHIPPED_TABLES, ".json")
     others = [name for name, path in shipped.items() if covers(table.load(path), space)]
     if others:
         fixes.append(f"take a shipped table that covers the space: {', '.join(others)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hwnas.core.errors import UserError, did_you_mean
-from hwnas.core.resources import SHIPPED_TABLES, resource, resource_names
+from hwnas.core.resources import SHIPPED_TABLES, resource_files, resource_names
 from hwnas.latency.table import LatencyTable
 
 __all__ = ["latency_table", "shipped_tables"]
@@ -25,12 +25,12 @@ def latency_table(name_or_path: str | Path) -> LatencyTable:
     given = str(name_or_path)
     if given.endswith(".json"):
         return LatencyTable.load(Path(given))
-    shipped = shipped_tables()
+    shipped = resource_files(SHIPPED_TABLES, ".json")
     if given not in shipped:
         measure = "measure one: hwnas profile local --space mobilenet_tiny --out table.json"
         raise UserError(
             f"no latency table {given!r}",
             expected=f"a path to a .json file, or one of: {', '.join(shipped) or '(none shipped)'}",
-            fix=did_you_mean(given, shipped, otherwise=measure),
+            fix=did_you_mean(given, tuple(shipped), otherwise=measure),
         )
-    return LatencyTable.load(resource(SHIPPED_TABLES, f"{given}.json"))
+    return LatencyTable.load(shipped[given])
