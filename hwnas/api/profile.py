@@ -130,7 +130,7 @@ def _profile_for_run(
         config=config,
         progress=progress,
         before=lambda project: set_aside_foreign_table(project, name),
-        found=lambda project: project.estimator(name).table,
+        found=lambda project: project.files.read_table(name),
     )
 
 

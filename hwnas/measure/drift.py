@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hwnas.interfaces import Metric
 from hwnas.latency.samples import Timing
 
-__all__ = ["Judgement", "can_judge", "judge", "pace_text"]
+__all__ = ["Judgement", "can_judge", "judge", "pace_text", "verdict"]
 
 SLOWEST, FASTEST = 1.25, 0.8
 """Paces between which a timing can be judged."""
@@ -48,7 +48,7 @@ class Judgement:
 
     def verdict(self, holds: bool) -> bool | None:
         """The state of a check that `holds` by these values; None: it cannot be judged."""
-        return holds if can_judge(self.pace) else None
+        return verdict(holds, self.pace)
 
 
 def judge(measured: Timing, estimate_ms: float | None, pace: float | None) -> Judgement:
@@ -64,6 +64,11 @@ def judge(measured: Timing, estimate_ms: float | None, pace: float | None) -> Ju
 def can_judge(pace: float | None) -> bool:
     """Whether the machine is close enough to the table's speed; an unknown pace counts as 1."""
     return pace is None or FASTEST <= pace <= SLOWEST
+
+
+def verdict(holds: bool, pace: float | None) -> bool | None:
+    """The state of a check that `holds` at this pace; None: it cannot be judged."""
+    return holds if can_judge(pace) else None
 
 
 def pace_text(pace: float) -> str:

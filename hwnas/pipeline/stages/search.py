@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,13 +19,13 @@ from hwnas.core.store import file_hash
 from hwnas.interfaces import Constraint, CostMetric, SearcherContext
 from hwnas.measure.drift import can_judge, judge, pace_text
 from hwnas.measure.networks import network_id, network_models
-from hwnas.measure.profile import time_models
 from hwnas.pipeline.artifacts import SearchFiles
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.project import Project, task
 from hwnas.pipeline.scoring import FINISHED, assist, scoring
+from hwnas.pipeline.timing import time_beside_table
 from hwnas.pipeline.winners import constraints_for, search_files, targets
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.searchers.random import Config as RandomConfig
@@ -118,7 +117,7 @@ def _search_one(
     if section.closing.max_rounds and limited and not is_baseline:
         result, found = remeasure(
             project.space,
-            {name: project.estimator(name).table for name in limited},
+            {name: project.files.read_table(name) for name in limited},
             run,
             lambda name, codes, number: _measure(project, files, name, codes, number),
             n_archs=section.closing.n_retimed,
@@ -167,20 +166,11 @@ def _measure(
     Raises:
         NotJudged: the machine is too far from that speed; the next call measures again.
     """
-    spec, estimator = project.devices[device], project.estimator(device)
-    folder = files.timings(device, number)
-    timings = time_models(
-        network_models(project.space, codes, spec, seed=project.config.seed),
-        spec,
-        folder,
-        project.config.profile,
-        table=estimator.table,
-        space=project.space,
-        seed=project.config.seed,
-        transport=project.transport(device),
-    )
+    spec, seed = project.devices[device], project.config.seed
+    models = network_models(project.space, codes, spec, seed=seed)
+    table, folder = project.files.read_table(device), files.timings(device, number)
+    timings = time_beside_table(project, device, models, table, folder)
     if timings.pace is not None and not can_judge(timings.pace):
-        shutil.rmtree(folder)
         raise NotJudged(
             f"the best archs cannot be re-measured on {device}",
             found=pace_text(timings.pace),
@@ -189,8 +179,7 @@ def _measure(
             f" hwnas profile {device}",
         )
     judged = [
-        judge(timings.models[network_id(project.space, row)], float(estimate), timings.pace)
-        for row, estimate in zip(codes, estimator.latency_ms(codes), strict=True)
+        judge(timings.models[network_id(project.space, row)], None, timings.pace) for row in codes
     ]
     return {
         "latency_ms": np.array([one.median_ms for one in judged]),

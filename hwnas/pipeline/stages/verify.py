@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,15 @@ from hwnas.exporters.formats import open_model
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
-from hwnas.measure.drift import can_judge, judge, pace_text
+from hwnas.measure.drift import can_judge, judge, pace_text, verdict
 from hwnas.measure.limits import VerifyConfig
-from hwnas.measure.profile import Timings, time_models
+from hwnas.measure.profile import Timings
 from hwnas.pipeline.bundle import Winner, bundle_winner
 from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.foreign_tables import require_own_table
 from hwnas.pipeline.outcomes import Check, NetworkResult, Results
 from hwnas.pipeline.project import Project, task
+from hwnas.pipeline.timing import time_beside_table
 from hwnas.pipeline.winners import networks, result_on, role_names, winner_role
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
@@ -63,7 +63,14 @@ def verify(project: Project, progress: Progress) -> None:
     for name, device in project.devices.items():
         estimator = project.estimator(name)
         role = winner_role(project, name)
-        timings = _time(project, _timed_files(project, archs, role, device), device, progress)
+        timings = time_beside_table(
+            project,
+            name,
+            _timed_files(project, archs, role, device),
+            estimator.table,
+            project.files.verification / name,
+            progress=progress,
+        )
         found = [
             _result(project, name, archs[name], estimator, timings, accuracy) for name in archs
         ]
@@ -72,27 +79,6 @@ def verify(project: Project, progress: Progress) -> None:
         bundle_winner(project, device, _winner(winner, timings, accuracy[winner.arch]))
         rows += found
     project.files.results.write(Results(tuple(rows), tuple(checks), _predictor(project)))
-
-
-def _time(
-    project: Project, files: dict[str, Path], device: DeviceSpec, progress: Progress
-) -> Timings:
-    """Time the networks; those that cannot be judged are deleted and repeated by the next call."""
-    folder = project.files.verification / device.name
-    timings = time_models(
-        files,
-        device,
-        folder,
-        project.config.profile,
-        seed=project.config.seed,
-        table=project.estimator(device.name).table,
-        space=project.space,
-        progress=progress,
-        transport=project.transport(device.name),
-    )
-    if not can_judge(timings.pace):
-        shutil.rmtree(folder)
-    return timings
 
 
 def _predictor(project: Project) -> dict[str, Any]:
@@ -235,7 +221,7 @@ def device_checks(winner: NetworkResult, config: VerifyConfig) -> list[Check]:
         if winner.pace is None:
             return Check(name, holds, detail + "; the machine's pace is unknown")
         detail += f"; {pace_text(winner.pace)}"
-        return Check(name, holds if can_judge(winner.pace) else None, detail)
+        return Check(name, verdict(holds, winner.pace), detail)
 
     checks = [
         check(

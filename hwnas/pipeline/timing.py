@@ -1,0 +1,44 @@
+"""Whole networks timed on a device of the project, beside networks of the device's table."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from hwnas.core.progress import Progress, silent
+from hwnas.latency.table import LatencyTable
+from hwnas.measure.drift import can_judge
+from hwnas.measure.profile import Timings, time_models
+from hwnas.pipeline.project import Project
+
+__all__ = ["time_beside_table"]
+
+
+def time_beside_table(
+    project: Project,
+    device: str,
+    models: Mapping[str, Path | bytes],
+    table: LatencyTable,
+    folder: Path,
+    *,
+    progress: Progress = silent,
+) -> Timings:
+    """Timings of ONNX models by name, with the machine's pace; `folder` resumes them.
+
+    Timings at a pace that cannot be judged are deleted from `folder`: the next call measures again.
+    """
+    timings = time_models(
+        models,
+        project.devices[device],
+        folder,
+        project.config.profile,
+        table=table,
+        space=project.space,
+        seed=project.config.seed,
+        progress=progress,
+        transport=project.transport(device),
+    )
+    if not can_judge(timings.pace):
+        shutil.rmtree(folder)
+    return timings
