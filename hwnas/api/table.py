@@ -48,7 +48,7 @@ def table_list(*, run: Folder | None = None) -> Listing:
     """Shipped tables, and those of a run folder."""
     rows = [_facts(name, latency_table(name)) for name in shipped_tables()]
     if run is not None:
-        files = Artifacts(RunDir(Path(run)), "main")
+        files = Artifacts(RunDir(Path(run)))
         if not files.config.is_file():
             raise UserError("this is not a run folder", expected=files.config, found="none")
         every = files.table("*")
@@ -151,12 +151,11 @@ def table_fit(
     run: Folder, *, device: str = "local", progress: ProgressFor = no_progress
 ) -> LatencyTable:
     """Rebuild a run's table from its stored samples; nothing is timed anew."""
-    from hwnas.core.progress import silent
     from hwnas.pipeline.project import open_project
     from hwnas.pipeline.stages.profile import refit
 
     with open_project(Path(run), progress_for=progress, command="hwnas table fit") as project:
-        return refit(project, device, silent)
+        return refit(project, device)
 
 
 def table_convert(

@@ -84,7 +84,7 @@ class Artifacts:
     """The files of a run folder; `search` is the name of the search that is meant."""
 
     run: RunDir
-    search: str
+    search: str = "main"
 
     def pattern(self, path: Path) -> str:
         """A path as the ledger names it: relative to the run folder; may hold wildcards."""

@@ -246,11 +246,11 @@ def _require_same_space(project: Project, stored: Path) -> None:
 
 def stored_config(run: RunDir) -> Path:
     """The configuration that a run folder was last used with."""
-    return Artifacts(run, "").config
+    return Artifacts(run).config
 
 
 def _remember_host(run: RunDir) -> None:
-    path = Artifacts(run, "").environment
+    path = Artifacts(run).environment
     facts = {"schema_version": 1, **host_facts()}
     if not path.exists() or read_json(path) != facts:
         write_json(path, facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hwnas.core.errors import UserError
-from hwnas.core.progress import Progress
+from hwnas.core.progress import Progress, silent
 from hwnas.core.records import dump
 from hwnas.interfaces import Transport
 from hwnas.latency.table import LatencyTable
@@ -43,7 +43,7 @@ def measure(project: Project, device: str, progress: Progress) -> None:
     _profile(project, device, project.transport(device), progress)
 
 
-def refit(project: Project, device: str, progress: Progress) -> LatencyTable:
+def refit(project: Project, device: str) -> LatencyTable:
     """Rebuild the table from the samples that the run folder holds; nothing is timed.
 
     Raises:
@@ -56,7 +56,7 @@ def refit(project: Project, device: str, progress: Progress) -> LatencyTable:
             where=folder,
             fix=f"hwnas profile {device} --run {project.run.root}",
         )
-    return _profile(project, device, _Nothing(), progress)
+    return _profile(project, device, _Nothing(), silent)
 
 
 def _profile(
