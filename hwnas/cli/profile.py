@@ -21,6 +21,7 @@ __all__ = [
     "ResolutionsOption",
     "SeedOption",
     "SpaceOption",
+    "job",
     "register",
 ]
 
@@ -55,6 +56,23 @@ ProfileSettings = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", min=0)]
 
 
+def job(
+    space: str | None,
+    resolutions: str | None,
+    settings: list[str] | None,
+    num_classes: int,
+    profile_settings: list[str] | None,
+) -> dict[str, Any]:
+    """Arguments of public functions that profile, from the options that their verbs share."""
+    return {
+        "space": space,
+        "resolutions": sizes(resolutions),
+        "settings": assignments(settings or ()),
+        "num_classes": num_classes,
+        "profile_settings": assignments(profile_settings or ()),
+    }
+
+
 def register(parent: typer.Typer) -> None:
     """Add the verb to the command line."""
     parent.add_typer(app, name="profile")
@@ -86,13 +104,7 @@ def device(
     if dry_run and run is not None:
         show_plan(run, format, config=config)
         return
-    asked: dict[str, Any] = {
-        "space": space,
-        "resolutions": sizes(resolutions),
-        "settings": assignments(settings or ()),
-        "num_classes": num_classes,
-        "profile_settings": assignments(profile_settings or ()),
-    }
+    asked = job(space, resolutions, settings, num_classes, profile_settings)
     if dry_run:
         from hwnas.api.profile import profile_plan
 
@@ -122,11 +134,7 @@ def pack(
     path = hwnas.profile_pack(
         device,
         out=out,
-        space=space,
-        resolutions=sizes(resolutions),
-        settings=assignments(settings or ()),
-        num_classes=num_classes,
-        profile_settings=assignments(profile_settings or ()),
+        **job(space, resolutions, settings, num_classes, profile_settings),
         seed=seed,
         progress=progress_for,
     )
@@ -152,11 +160,7 @@ def import_(
     table = hwnas.profile_import(
         device,
         results,
-        space=space,
-        resolutions=sizes(resolutions),
-        settings=assignments(settings or ()),
-        num_classes=num_classes,
-        profile_settings=assignments(profile_settings or ()),
+        **job(space, resolutions, settings, num_classes, profile_settings),
         out=out,
         seed=seed,
     )

@@ -18,6 +18,7 @@ from hwnas.cli.profile import (
     ResolutionsOption,
     SeedOption,
     SpaceOption,
+    job,
 )
 from hwnas.cli.scatter import scatter
 from hwnas.cli.shared import show as show_result
@@ -195,17 +196,14 @@ def transfer(
 
     Which networks are timed is chosen by the known tables; `--dry-run` shows them.
     """
+    asked = job(space, resolutions, settings, num_classes, profile_settings)
     if dry_run:
         from hwnas.api.table import transfer_plan
 
         planned = transfer_plan(
             device,
             known=known,
-            space=space,
-            resolutions=sizes(resolutions),
-            settings=assignments(settings or ()),
-            num_classes=num_classes,
-            profile_settings=assignments(profile_settings or ()),
+            **asked,
             n=n,
             seed=seed,
         )
@@ -215,11 +213,7 @@ def transfer(
         device,
         known=known,
         out=out,
-        space=space,
-        resolutions=sizes(resolutions),
-        settings=assignments(settings or ()),
-        num_classes=num_classes,
-        profile_settings=assignments(profile_settings or ()),
+        **asked,
         n=n,
         seed=seed,
         progress=progress_for,
