@@ -232,8 +232,7 @@ class Run:
     def _require(self, path: Path) -> None:
         if not path.is_file():
             command = maker(stages_of(self.project), self.project.files.pattern(path))
-            fix = command or f"hwnas status {self.folder}"
-            raise UserError("this is not made yet", expected="a file", where=path, fix=fix)
+            raise self.project.run.not_made(path, command or f"hwnas status {self.folder}")
 
     def _result(self, target: str | None) -> SearchResult:
         file = search_files(self.project, target).result

@@ -10,7 +10,7 @@ from typing import Any
 from hwnas.analysis.pruning import Pruning
 from hwnas.api.result import Folder, Listing, ProgressFor, no_progress
 from hwnas.core.records import dump
-from hwnas.pipeline.project import open_project
+from hwnas.pipeline.project import Project, open_project
 from hwnas.studies import rank_analysis
 from hwnas.studies.pruned_training import Comparison, train_rounds
 
@@ -72,9 +72,7 @@ def prune(
     with open_project(
         Path(folder), progress_for=progress, command="hwnas prune", read_only=True
     ) as project:
-        files = [Path(path) for path in truth]
-        found, pair = rank_analysis.analyze_run(project, ranking, files)
-        pruning = rank_analysis.prune(found, pair, fraction)
+        found, pruning = _pruning(project, ranking, truth, fraction)
         compared = train_rounds(
             project, pruning.restrict, steps=steps, is_fresh=fresh, progress_for=progress
         )
@@ -88,10 +86,16 @@ def prune_plan(
     with open_project(
         Path(folder), progress_for=no_progress, command="hwnas prune", read_only=True
     ) as project:
-        files = [Path(path) for path in truth]
-        found, pair = rank_analysis.analyze_run(project, ranking, files)
-    pruning = rank_analysis.prune(found, pair, fraction)
+        _, pruning = _pruning(project, ranking, truth, fraction)
     return Listing(
         [dump(value, versioned=False) for value in pruning.dropped],
         facts={"pruning": dump(pruning, versioned=False)},
     )
+
+
+def _pruning(
+    project: Project, ranking: str, truth: Sequence[Folder], fraction: float | None
+) -> tuple[rank_analysis.Analysis, Pruning]:
+    """The ranking against its truth, and the space that it leaves."""
+    found, pair = rank_analysis.analyze_run(project, ranking, [Path(path) for path in truth])
+    return found, rank_analysis.prune(found, pair, fraction)

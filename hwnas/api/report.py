@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hwnas.api.result import Folder, no_progress
-from hwnas.pipeline.project import open_project
+from hwnas.api.open_run import open_run
+from hwnas.api.result import Folder
 
 __all__ = ["report"]
 
@@ -17,11 +17,4 @@ def report(folder: Folder, *, search: str | None = None) -> Path:
     """
     from hwnas.studies.run_report import write_run_report
 
-    with open_project(
-        Path(folder),
-        changes={"search.name": search} if search else {},
-        progress_for=no_progress,
-        command="hwnas report",
-        read_only=True,
-    ) as project:
-        return write_run_report(project)
+    return write_run_report(open_run(folder, search=search).project)

@@ -74,9 +74,12 @@ class RunDir:
             UserError: it is not; `hwnas VERB` makes it.
         """
         if not path.is_file():
-            fix = f"hwnas {verb} {self.root}"
-            raise UserError("this is not made yet", expected="a file", where=path, fix=fix)
+            raise self.not_made(path, f"hwnas {verb} {self.root}")
         return path
+
+    def not_made(self, path: Path, command: str) -> UserError:
+        """The error for a file that a command is yet to make."""
+        return UserError("this is not made yet", expected="a file", where=path, fix=command)
 
     def matching(self, pattern: str) -> list[Path]:
         """Files inside the folder that a run-relative pattern names; one that must be there."""
