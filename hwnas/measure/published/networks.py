@@ -135,13 +135,14 @@ def _nasbench201(arrays: Arrays) -> tuple[SearchSpace, Codes]:
 
 
 def _live(space: SearchSpace, codes: Codes) -> Codes:
-    """Codes with `none` for every operator of a cell that lies on no path through it."""
+    """Codes with `none` in place of the operators of a cell that lie on no path through it."""
+    if space.macro.is_chain:
+        return codes
+    columns = [c for c, choice in enumerate(space.choices) if choice.role == "op"]
+    none = space.choices[columns[0]].values.index("none")
+    is_dead = live_graph(space, codes)[0][:, 1:-1] < 0
     live: Codes = codes.copy()
-    if space.name == "nasbench201":
-        columns = [c for c, choice in enumerate(space.choices) if choice.role == "op"]
-        none = space.choices[columns[0]].values.index("none")
-        is_dead = live_graph(space, codes)[0][:, 1:-1] < 0
-        live[:, columns] = np.where(is_dead, none, codes[:, columns])
+    live[:, columns] = np.where(is_dead, none, codes[:, columns])
     return live
 
 
