@@ -60,34 +60,16 @@ def forecast_figure(data: Forecast) -> go.Figure:
             )
         )
     _add_diagonal(figure, data.forecast_ms, data.measured_ms, "forecast = measured")
-    figure.add_trace(
-        go.Scatter(
-            x=data.forecast_ms,
-            y=data.measured_ms,
-            mode="markers",
-            marker=MARKED,
-            name="whole nets",
-            hovertemplate="estimate %{x:.3f} ms<br>measured %{y:.3f} ms<extra></extra>",
-        )
-    )
-    return figure
+    hover = "estimate %{x:.3f} ms<br>measured %{y:.3f} ms<extra></extra>"
+    return _add_points(figure, data.forecast_ms, data.measured_ms, "whole nets", hover)
 
 
 def prediction_figure(data: Prediction) -> go.Figure:
     """Measured over predicted score of subnets the predictor never saw."""
     figure = _figure(f"predicted {data.score}", f"measured {data.score}")
     _add_diagonal(figure, data.predicted, data.measured, "predicted = measured")
-    figure.add_trace(
-        go.Scatter(
-            x=data.predicted,
-            y=data.measured,
-            mode="markers",
-            marker=MARKED,
-            name="held-back subnets",
-            hovertemplate="predicted %{x:.4g}<br>measured %{y:.4g}<extra></extra>",
-        )
-    )
-    return figure
+    hover = "predicted %{x:.4g}<br>measured %{y:.4g}<extra></extra>"
+    return _add_points(figure, data.predicted, data.measured, "held-back subnets", hover)
 
 
 def top1_figure(data: Training) -> go.Figure:
@@ -155,6 +137,15 @@ def _add_diagonal(
     return figure.add_trace(
         go.Scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip", name=name)
     )
+
+
+def _add_points(
+    figure: go.Figure, x: Sequence[float], y: Sequence[float], name: str, hover: str
+) -> go.Figure:
+    figure.add_trace(
+        go.Scatter(x=x, y=y, mode="markers", marker=MARKED, name=name, hovertemplate=hover)
+    )
+    return figure
 
 
 def _add_curves(figure: go.Figure, curves: Sequence[Curve], template: str) -> go.Figure:
