@@ -1,8 +1,8 @@
 """hwnas: hardware-aware architecture search for mobile networks, priced by measured latency.
 
-Every verb of the command line is a function here, its words joined by `_`: `hwnas table diff A B`
-is `hwnas.table_diff(a, b)`. docs/python.md shows them at work. Names are imported when they are
-used, so that `import hwnas` costs nothing.
+Every command is a function here, named by the command's words with `_` between them:
+`hwnas table diff A B` is `hwnas.table_diff(a, b)`. docs/python.md shows them at work. Names are
+imported when they are used, so that `import hwnas` costs nothing.
 
 Arguments that many verbs share:
     folder: a run folder; `hwnas.run` and the stages create it.

@@ -80,7 +80,7 @@ class Run:
 
     @cached_property
     def winners(self) -> dict[str, Point]:
-        """The winner for every device that has its own."""
+        """Winners by device; one, that of the first device, where all devices share it."""
         for target in targets(self.project):
             self._require(search_files(self.project, target).result.path)
         found = winners_by_device(self.project)

@@ -132,9 +132,10 @@ def search(where: SearchSpace | Folder, /, **arguments: Any) -> Found | Listing:
 
     - limits: largest cost by metric key: `macs`, `params`, `weight_bytes`, `peak_memory_bytes`,
       `latency_ms@DEVICE`, `latency_p95_ms@DEVICE`.
-    - tables: latency tables of these devices, which cover the space.
+    - tables: latency tables (also names and files) that cover the space, one per device.
     - searcher [`evolution`]: a name of `hwnas.list("searchers")`, or its settings with `name`.
-    - budget [12800]: archs that are proposed. seed [0]: of the searcher.
+    - budget [12800]: archs that are proposed; repeats count, but are not scored again.
+    - seed [0]: of the searcher.
     - folder: keeps the archive, from which an interrupted search goes on, if `score` scores an
       arch always alike.
 
@@ -172,7 +173,7 @@ def search_run(
 
 
 def search_changes(devices: Sequence[str] | None, settings: Settings) -> dict[str, Any]:
-    """Settings with which a run searches for every one of `devices`."""
+    """Settings of a search with a winner for each of `devices`."""
     chosen = {} if devices is None else {"devices": listed(devices), "search.per_device": True}
     return chosen | dict(settings or {})
 
@@ -198,24 +199,10 @@ def search_space(
     folder: Folder | None = None,
     progress: ProgressFor = no_progress,
 ) -> Found:
-    """The best archs of a space by a score of your own, under limits on cost and latency.
-
-    Args:
-        space: what is searched.
-        score: see `Score`.
-        limits: largest cost by metric key: `macs`, `params`, `weight_bytes`, `peak_memory_bytes`,
-            and `latency_ms@DEVICE` or `latency_p95_ms@DEVICE` of every table's device.
-        tables: latency tables that cover the space, one per device; also names and files.
-        searcher: a name (`hwnas.list("searchers")`), or its settings with `name`.
-        budget: archs that are proposed; repeats count, but are not scored again.
-        seed: of the searcher.
-        folder: keeps the archive, from which an interrupted search goes on, provided that `score`
-            scores an arch always alike.
-        progress: shows it.
+    """The best archs of a space by a score of your own, under limits; arguments as of `search`.
 
     Raises:
-        UserError: a limit that cannot be priced or met, a table that does not cover the space, an
-            unknown searcher, scores that are not n finite numbers, or a folder of another search.
+        UserError: as `search`.
     """
     check_arguments(score, budget, seed, folder)
     estimators = estimators_of(space, tables)

@@ -243,6 +243,7 @@ class _Graph:
         if act == "swish":
             gate = self._node("Sigmoid", [value], f"{path}.sigmoid")
             return self._node("Mul", [value, gate], path)
+        # unreachable for the activations of `ops.Act`; a new one must be added here as well
         raise NotImplementedError(f"no ONNX form of the activation {act!r}")
 
     def _weights(self, path: str, layer: Layer, shape: tuple[int, ...]) -> list[str]:

@@ -31,7 +31,7 @@ class Rescoring(ABC):
 
     A subclass says how archs are evaluated and what their score is. `at_once`: how many archs
     `evaluate` is given at a time where seconds are limited. `learns`: whether `refit` makes new
-    predicts from the labels so far; it is called after every share of the evaluations.
+    predictions from the labels so far; it is called after every share of the evaluations.
     """
 
     at_once: int = 1
@@ -54,8 +54,8 @@ class Rescoring(ABC):
         return np.ones(len(codes), dtype=bool)
 
     def refit(self, codes: Codes, labels: FloatArray) -> Predict:
-        """Forecasts learned from all labels [n] so far, if `learns`."""
-        raise NotImplementedError(type(self).__name__)
+        """Predictions learned from all labels [n] so far, if `learns`."""
+        raise NotImplementedError(type(self).__name__)  # only called if a subclass `learns`
 
 
 class Scorer:

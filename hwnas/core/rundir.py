@@ -63,7 +63,7 @@ class RunDir:
 
         Raises:
             UserError: names a link, pipe or device, through which hwnas would read or write
-                elsewhere, or wait for ever. The folder itself may be reached through a link.
+                elsewhere, or hang. The folder itself may be reached through a link.
         """
         check_folder(self.root)
 
