@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import ast
 import builtins
-import inspect
 import json
 import subprocess
 import sys
-import tarfile
-import typing
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,33 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
-from click import Command
-from typer.core import TyperGroup
 
 import hwnas
-from hwnas.api import export as api_export
 from hwnas.api import open_run as open_run_module
 from hwnas.api import search as api_search
-from hwnas.api.list import Kind
-from hwnas.cli.main import app
 from hwnas.pipeline.artifacts import Artifacts
 from hwnas.pipeline.evaluators import evaluator
 from hwnas.spaces.enumeration import unrank
 
 ROOT = Path(__file__).resolve().parents[2]
-RUNS = ROOT / "tests" / "golden" / "runs" / "finished.tar.xz"
 EPYC = "amd-epyc-2vcpu-mobilenet_v3"
 INT8 = "amd-epyc-2vcpu-int8-mobilenet_v3"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run folder."""
-    parent = tmp_path_factory.mktemp("runs")
-    with tarfile.open(RUNS) as archive:
-        archive.extractall(parent, filter="data")
-    return parent / "finished"
 
 
 def fresh(code: str) -> str:
@@ -112,222 +92,6 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_star_import_leaves_builtins_alone() -> None:
     assert not set(hwnas.__all__) & set(dir(builtins))
-
-
-# --- the command line and Python do not drift -----------------------------------------------------
-
-CLI_ONLY = {"format", "dry_run"}
-PYTHON_ONLY = {"progress"}
-EXCEPTIONS = {
-    "train": {"processes"},  # of a dry run
-    "space": {"in_channels"},
-}
-FUNCTIONS = {"search": api_search.search_run, "export": api_export.export_run}
-OPTIONAL_IN_PYTHON = {("table_convert", "out"), ("table_merge", "out")}
-
-
-def commands() -> Iterator[tuple[str, Command]]:
-    """(name of the public function, command) of every verb."""
-
-    def walk(words: list[str], command: Command) -> Iterator[tuple[str, Command]]:
-        if isinstance(command, TyperGroup):
-            for name, inner in command.commands.items():
-                yield from walk([*words, name], inner)
-        else:
-            name = "_".join(words).replace("-", "_")
-            yield ("profile" if name == "profile_device" else name), command
-
-    yield from walk([], typer.main.get_command(app))
-
-
-COMMANDS = dict(commands())
-
-
-def function(name: str) -> Callable[..., Any]:
-    return FUNCTIONS.get(name) or getattr(hwnas, name)
-
-
-def test_every_verb_has_its_function_and_every_function_its_verb() -> None:
-    verbs = set(COMMANDS)
-    public = {n for n in (*hwnas.__all__, "list") if inspect.isfunction(getattr(hwnas, n))}
-    assert verbs - public == set()
-    assert public - verbs == {"latency_table", "open_run", "plan", "space"}
-    assert len(verbs) > 30
-
-
-@pytest.mark.parametrize(
-    ("name", "command"), list(commands()), ids=[name for name, _ in commands()]
-)
-def test_arguments_and_defaults_are_those_of_the_command(name: str, command: Command) -> None:
-    ours = inspect.signature(function(name)).parameters
-    theirs = {p.name: p for p in command.params if p.name not in ("help", *CLI_ONLY)}
-    exceptions = EXCEPTIONS.get(name, set())
-    assert set(theirs) - exceptions == set(ours) - PYTHON_ONLY
-    first = [p.name for p in command.params if p.param_type_name == "argument"]
-    assert first == list(ours)[: len(first)]
-    for option, parameter in ours.items():
-        if option in PYTHON_ONLY:
-            continue
-        is_required = parameter.default is inspect.Parameter.empty
-        if (name, option) not in OPTIONAL_IN_PYTHON:
-            assert theirs[option].required == is_required, option
-        if not is_required:
-            assert (theirs[option].default or None) == (parameter.default or None), option
-        if option not in first and name != "profile":
-            assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, option
-
-
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="no typing.get_overloads")
-@pytest.mark.parametrize(
-    ("public", "forms"),
-    [
-        (hwnas.search, (api_search.search_run, api_search.search_space)),
-        (hwnas.export, (api_export.export_run, api_export.export_network)),
-    ],
-)
-def test_overloads_are_the_functions_behind_them(public: Any, forms: Any) -> None:
-    def facts(form: Callable[..., Any]) -> list[tuple[str, Any]]:
-        parameters = list(inspect.signature(form).parameters.values())
-        return [(p.name, p.default) for p in parameters[1:]]
-
-    overloads = typing.get_overloads(public)  # type: ignore[attr-defined,unused-ignore]
-    assert [facts(form) for form in overloads] == [facts(form) for form in forms]
-
-
-def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What the command line writes to stdout; errors pass."""
-    capsys.readouterr()
-    app(args=list(arguments), standalone_mode=False)
-    return capsys.readouterr().out
-
-
-KINDS = typing.get_args(Kind)
-SAME: list[tuple[list[str], Callable[[], Any]]] = [
-    *((["list", kind], lambda kind=kind: hwnas.list(kind)) for kind in KINDS),  # type: ignore[misc]
-    (["space", "list"], hwnas.space_list),
-    (["space", "show", "nasbench201"], lambda: hwnas.space_show("nasbench201")),
-    (
-        ["space", "show", "mobilenet_tiny", "--set", "resolutions=[16, 24]", "--num-classes", "7"],
-        lambda: hwnas.space_show(
-            hwnas.space("mobilenet_tiny", resolutions=(16, 24), num_classes=7)
-        ),
-    ),
-    (["space", "count", "mobilenet_tiny"], lambda: hwnas.space_count("mobilenet_tiny")),
-    (
-        ["space", "sample", "mobilenet_tiny", "-n", "4", "--seed", "3"],
-        lambda: hwnas.space_sample("mobilenet_tiny", n=4, seed=3),
-    ),
-    (
-        ["space", "validate", "mobilenet_tiny", "smallest"],
-        lambda: hwnas.space_validate("mobilenet_tiny", "smallest"),
-    ),
-    (["table", "list"], hwnas.table_list),
-    (["table", "show", EPYC], lambda: hwnas.table_show(EPYC)),
-    (["table", "validate", EPYC], lambda: hwnas.table_validate(EPYC)),
-    (["table", "diff", EPYC, INT8], lambda: hwnas.table_diff(EPYC, INT8)),
-    (
-        ["table", "estimate", EPYC, "--space", "mobilenet_v3", "--resolutions", "160"],
-        lambda: hwnas.table_estimate(EPYC, space="mobilenet_v3", resolutions=[160]),
-    ),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("arguments", "call"), SAME, ids=[" ".join(a) for a, _ in SAME])
-def test_json_is_to_dict(
-    arguments: list[str], call: Callable[[], Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    shown = json.loads(printed(capsys, *arguments, "--format", "json"))
-    found = call()
-    assert shown["table"]
-    assert shown == json.loads(json.dumps(found.to_dict()))
-
-
-@pytest.mark.parametrize(
-    "verb", ["train", "label", "predictor fit", "search", "finetune", "export", "status"]
-)
-def test_json_of_a_verb_of_a_run_is_to_dict(
-    verb: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shown = json.loads(printed(capsys, *verb.split(), str(folder), "--format", "json"))
-    found = getattr(hwnas, verb.replace(" ", "_"))(folder)
-    assert shown["table"] and shown == json.loads(json.dumps(found.to_dict()))
-
-
-def test_run_and_predictions_are_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = str(folder / "config.yaml")
-    shown = printed(
-        capsys, "run", config, "--run", str(folder), "--report-only", "--format", "json"
-    )
-    found = hwnas.run(config, folder=folder, report_only=True)
-    assert json.loads(shown) == json.loads(json.dumps(found.to_dict()))
-    asked = ["analyze", str(folder), "--ranking", "macs", "--format", "json"]
-    ranked = hwnas.analyze(folder, ranking="macs").to_dict()
-    assert json.loads(printed(capsys, *asked)) == json.loads(json.dumps(ranked))
-    assert printed(capsys, "report", str(folder)) == f"{hwnas.report(folder)}\n"
-    shown = printed(capsys, "predictor", "predict", str(folder), "largest", "--format", "json")
-    assert json.loads(shown) == hwnas.predictor_predict(folder, ["largest"]).to_dict()
-
-
-def test_a_plan_is_the_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    there = str(tmp_path / "none")
-    shown = printed(
-        capsys, "run", "quickstart", "--run", there, "--set", "train.steps=7", "--dry-run",
-        "--format", "json",
-    )  # fmt: skip
-    planned = hwnas.plan(there, config="quickstart", settings={"train.steps": 7})
-    assert json.loads(shown) == planned.to_dict()
-
-
-OF_A_RUN = ["train", "label", "search", "finetune", "export", "verify", "report", "status", "prune"]
-WRONG: list[tuple[list[str], Callable[[], Any]]] = [
-    *(([verb, "/none"], lambda verb=verb: getattr(hwnas, verb)("/none")) for verb in OF_A_RUN),  # type: ignore[misc]
-    (["space", "show", "mobilenet_tny"], lambda: hwnas.space_show("mobilenet_tny")),
-    (
-        ["space", "show", "mobilenet_tiny", "--set", "resolution=16"],
-        lambda: hwnas.space("mobilenet_tiny", resolution=16),
-    ),
-    (
-        ["space", "validate", "mobilenet_tiny", "1,2"],
-        lambda: hwnas.space_validate("mobilenet_tiny", "1,2"),
-    ),
-    (["table", "show", "no-such-table"], lambda: hwnas.latency_table("no-such-table")),
-    (
-        ["table", "estimate", EPYC, "--space", "mobilenet_tiny"],
-        lambda: hwnas.latency_table(EPYC).estimate(hwnas.space("mobilenet_tiny"), []),
-    ),
-    (
-        ["table", "validate", EPYC, "--max-mape", "0.0001"],
-        lambda: hwnas.table_validate(EPYC, max_mape=0.0001),
-    ),
-    (["profile", "local"], lambda: hwnas.profile("local")),
-    (
-        ["profile", "no-such-device", "--space", "mobilenet_tiny"],
-        lambda: hwnas.profile("no-such-device", "mobilenet_tiny"),
-    ),
-    (
-        ["profile", "local", "--space", "mobilenet_tiny", "--profile", "round=3"],
-        lambda: hwnas.profile("local", "mobilenet_tiny", profile_settings={"round": 3}),
-    ),
-    (["analyze"], hwnas.analyze),
-    (["predictor", "eval"], hwnas.predictor_eval),
-    (
-        ["run", "quickstart", "--run", "/none", "--set", "train.stpes=3"],
-        lambda: hwnas.run("quickstart", folder="/none", settings={"train.stpes": 3}),
-    ),
-    (["run", "quickstrat"], lambda: hwnas.run("quickstrat")),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("arguments", "call"), WRONG, ids=[" ".join(a) for a, _ in WRONG])
-def test_errors_are_of_one_class_and_text(
-    arguments: list[str], call: Callable[[], Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(hwnas.HwnasError) as there:
-        printed(capsys, *arguments)
-    with pytest.raises(hwnas.HwnasError) as here:
-        call()
-    assert type(here.value) is type(there.value)
-    assert str(here.value) == str(there.value)
 
 
 # --- what the functions do ------------------------------------------------------------------------
