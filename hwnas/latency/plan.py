@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from hwnas.core.store import write_json
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.sections import ProfileConfig
 
-__all__ = ["PROTOCOL", "Plan", "plan_hash", "write_plan"]
+__all__ = ["PROTOCOL", "Plan", "TimedFile", "plan_hash", "write_plan"]
 
 PROTOCOL = "interleaved-3"  # of export/bench_protocol.py; samples of another one are refused
 STOPPING_RULES = ("rounds", "min_rounds", "time_budget_s", "target_error")
@@ -29,8 +31,27 @@ class Plan:
     ids: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class TimedFile:
+    """A model as it ships: its content, and the ending of its name, by which runtimes know it."""
+
+    content: bytes
+    suffix: str
+
+    @staticmethod
+    def of(files: Sequence[Path]) -> TimedFile:
+        """A model's files, the model first; several are one .zip, the same for the same contents."""
+        if len(files) == 1:
+            return TimedFile(files[0].read_bytes(), files[0].suffix)
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            for path in files:
+                archive.writestr(zipfile.ZipInfo(path.name), path.read_bytes())
+        return TimedFile(packed.getvalue(), ".zip")
+
+
 def write_plan(
-    models: Mapping[str, bytes],
+    models: Mapping[str, bytes | TimedFile],
     device: DeviceSpec,
     folder: Path,
     config: ProfileConfig,
@@ -38,14 +59,15 @@ def write_plan(
     seed: int,
     reference: str | None = None,
 ) -> Plan:
-    """Write serialised ONNX models by id, and `plan.json`, into `folder`. Deterministic.
+    """Write models by id, and `plan.json`, into `folder`. Deterministic.
 
-    The models are of the device's batch and precision. `reference`: id of the model that tells how
+    models: serialised ONNX, or files of the device's runtime; of its batch and precision. `reference`: id of the model that tells how
     the machine's pace changes; the last one if None, which in our plans is a whole network.
     """
     items = []
-    for name, model in models.items():
-        path = folder / "models" / f"{name}.onnx"
+    for name, given in models.items():
+        timed = given if isinstance(given, TimedFile) else TimedFile(given, ".onnx")
+        model, path = timed.content, folder / "models" / f"{name}{timed.suffix}"
         if not path.exists() or path.read_bytes() != model:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(model)  # no fsync, 4 ms each: the kit checks every sha256

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from hwnas.core.records import STRICT
 from hwnas.devices.spec import open_transport
 from hwnas.interfaces import DeviceSpec, FloatArray, Transport
 from hwnas.latency.construction import borders, context_id, contexts, op_id, op_rows
-from hwnas.latency.plan import PROTOCOL, write_plan
+from hwnas.latency.plan import PROTOCOL, TimedFile, write_plan
 from hwnas.latency.samples import STATISTIC, Samples, Timing, read_samples
 from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import Fact, LatencyTable, NetTiming, Protocol
@@ -28,6 +28,7 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = [
     "NetworkTimings",
+    "Timed",
     "Timings",
     "describe_cost",
     "profile",
@@ -140,6 +141,10 @@ def describe_cost(space: SearchSpace, config: ProfileConfig) -> str:
     )
 
 
+Timed = Path | Sequence[Path] | bytes
+"""A model that is timed: its file, its files with the model first, or serialised ONNX."""
+
+
 @dataclass(frozen=True)
 class Timings:
     """Whole networks timed beside networks of a table, by name.
@@ -160,7 +165,7 @@ class Timings:
 
 
 def time_models(
-    models: Mapping[str, Path | bytes],
+    models: Mapping[str, Timed],
     device: DeviceSpec,
     folder: Path,
     config: ProfileConfig,
@@ -171,9 +176,9 @@ def time_models(
     progress: Progress = silent,
     transport: Transport | None = None,
 ) -> Timings:
-    """Time ONNX models by the protocol and the statistic of the table's own whole networks.
+    """Time models by the protocol and the statistic of the table's own whole networks.
 
-    models: files, or their contents. The statistic does not depend on what else is in the plan
+    models: files that the device's runtime runs, or ONNX models. The statistic does not depend on what else is in the plan
     (see `latency.samples`), so a handful of models is comparable with a table. With `table` and
     `space`, some of the table's validation networks take turns with the models and give the
     machine's pace. What `folder` holds of the same models is not timed again; pass an empty one to
@@ -223,16 +228,18 @@ def _anchors(table: LatencyTable, space: SearchSpace) -> list[NetTiming]:
     return [known[int(position)] for position in spread.round()]
 
 
-def _content(name: str, model: Path | bytes) -> bytes:
+def _content(name: str, model: Timed) -> bytes | TimedFile:
     if isinstance(model, bytes):
         return model
-    if not model.is_file():
-        raise UserError(f"no model {name!r} to time", where=model)
-    return model.read_bytes()
+    files = [model] if isinstance(model, Path) else model
+    for path in files:
+        if not path.is_file():
+            raise UserError(f"no model {name!r} to time", where=path)
+    return TimedFile.of(files)
 
 
 def _time(
-    models: Mapping[str, bytes],
+    models: Mapping[str, bytes | TimedFile],
     device: DeviceSpec,
     folder: Path,
     config: ProfileConfig,

@@ -23,6 +23,7 @@ from hwnas.core.rundir import RunDir
 from hwnas.core.store import explained, read_json, write_json, write_text
 from hwnas.core.yaml_data import read_yaml
 from hwnas.devices.spec import load_device, load_transport
+from hwnas.exporters.artifact import PlannedFormat, planned_formats
 from hwnas.interfaces import DataModule, DatasetContext, DeviceSpec, Split, Transport
 from hwnas.latency.estimator import TableEstimator
 from hwnas.pipeline.artifacts import Artifacts
@@ -109,6 +110,15 @@ class Project:
         """Device specs by name, in the order of the configuration."""
         specs = [load_device(name) for name in self.config.devices]
         return {spec.name: spec for spec in specs}
+
+    @cached_property
+    def formats(self) -> tuple[PlannedFormat, ...]:
+        """What is exported: the configured formats, and those that the devices run besides.
+
+        Raises:
+            UserError: a device runs nothing that can be exported.
+        """
+        return planned_formats(self.config.export, self.devices.values())
 
     def transport(self, device: str) -> Transport:
         """How the kit gets to a device; connects when it is used."""
@@ -202,7 +212,7 @@ def open_project(
     if read_only:
         yield project
         return
-    _ = project.devices, project.space  # settings that cannot be used are not stored
+    _ = project.formats, project.space  # settings that cannot be used are not stored
     with run.locked(command):
         project = replace(project, ranks=join())
         use_threads(project.config.threads)

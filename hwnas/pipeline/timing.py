@@ -9,7 +9,7 @@ from pathlib import Path
 from hwnas.core.progress import Progress, silent
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.drift import can_judge
-from hwnas.measure.profile import Timings, time_models
+from hwnas.measure.profile import Timed, Timings, time_models
 from hwnas.pipeline.project import Project
 
 __all__ = ["time_beside_table"]
@@ -18,13 +18,13 @@ __all__ = ["time_beside_table"]
 def time_beside_table(
     project: Project,
     device: str,
-    models: Mapping[str, Path | bytes],
+    models: Mapping[str, Timed],
     table: LatencyTable,
     folder: Path,
     *,
     progress: Progress = silent,
 ) -> Timings:
-    """Timings of ONNX models by name, with the machine's pace; `folder` resumes them.
+    """Timings of models by name, with the machine's pace; `folder` resumes them.
 
     Timings at a pace that cannot be judged are deleted from `folder`: the next call measures again.
     """

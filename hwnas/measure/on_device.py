@@ -1,0 +1,59 @@
+"""A model file on a device of this machine, in the runtime and the provider of the device."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.core.errors import UserError
+from hwnas.core.records import dump
+from hwnas.core.resources import resource
+from hwnas.exporters.opened import CannotRunHere
+from hwnas.interfaces import DeviceSpec, Images
+
+__all__ = ["DeviceRun", "run_on_device"]
+
+
+@dataclass(frozen=True)
+class DeviceRun:
+    """Logits [n, classes], and the precision that the file holds; None where it is not told."""
+
+    logits: Images
+    precision: str | None
+
+
+def run_on_device(device: DeviceSpec, model: Path, images: Images) -> DeviceRun:
+    """Run images [n, C, H, W] through a model by the device kit, in the device's batch size.
+
+    Raises:
+        CannotRunHere: the device is not on this machine.
+        UserError: its runtime fails.
+    """
+    if device.transport != "local":
+        raise CannotRunHere(f"the device {device.name!r} is reached over {device.transport}")
+    with tempfile.TemporaryDirectory() as temporary:
+        given, found = (str(Path(temporary, name)) for name in ("x.npy", "y.npy"))
+        np.save(given, images, allow_pickle=False)
+        kit = resource("export", "device_run.py")
+        spec = json.dumps(dump(device, versioned=False))
+        done = subprocess.run(
+            [sys.executable, str(kit), "--logits", spec, str(model), given, found],
+            env={**os.environ, "OMP_NUM_THREADS": str(device.threads)},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
+            raise UserError(
+                f"the model does not run on the device {device.name!r}",
+                found=" | ".join((done.stdout + done.stderr).strip().splitlines()[-3:]),
+                where=model,
+            )
+        logits: Images = np.load(found, allow_pickle=False)
+    return DeviceRun(logits, json.loads(done.stdout.splitlines()[-1])["precision"])
