@@ -35,9 +35,8 @@ def lowest(kinds):
 def onnx_kinds(data):
     """Precisions of the parts of an ONNX model: int8 where values are quantised."""
     kinds = set()
-    for part, inside in (
-        pair for f, graph in fields(memoryview(data)) if f == GRAPH for pair in fields(graph)
-    ):
+    graphs = [graph for field, graph in fields(memoryview(data)) if field == GRAPH]
+    for part, inside in (pair for graph in graphs for pair in fields(graph)):
         values = list(fields(inside)) if part in (NODE, INITIALIZER) else ()
         if part == NODE and (OP_TYPE, b"DequantizeLinear") in values:
             kinds.add("int8")
@@ -78,9 +77,8 @@ def openvino_kinds(path):
     """Precisions of the layers of an OpenVINO graph: int8 where values are quantised."""
     layers = list(tree.parse(path).getroot().iterfind(".//layer"))
     kinds = {"int8" for layer in layers if layer.get("type") == "FakeQuantize"}
-    types = [
-        d.get("element_type") for y in layers if y.get("type") == "Const" for d in y.iter("data")
-    ]
+    constants = [layer for layer in layers if layer.get("type") == "Const"]
+    types = {data.get("element_type") for layer in constants for data in layer.iter("data")}
     kinds |= {"fp16" if kind == "f16" else "fp32" for kind in types}
     if not types:
         raise ValueError("no weights")

@@ -1,8 +1,8 @@
 """One device, one precision, one file: which format, settings and file name a device gets.
 
 `artifact_of` is the only function that picks them. The modules of the formats declare what runs
-where (`RUNS_ON`); what a project exports is `planned_formats`: the formats of its configuration, and
-those that its devices run and that the configuration leaves out.
+where (`RUNS_ON`). What a project exports is `planned_formats`: the formats of its configuration,
+and those that its devices run and that the configuration leaves out.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def duplicates(configured: Sequence[BaseModel]) -> str:
             if format_of(one) == format_of(other) and not is_variant:
                 file = one.file if isinstance(one, FormatConfig) else f"of {format_of(one)}"
                 return (
-                    f"names {format_of(one)} twice with the same settings, as {earlier} and {later};"
-                    f" both would be the file {file}: remove one, or change a setting of it"
+                    f"names {format_of(one)} twice with the same settings, at {earlier} and"
+                    f" {later}; both would be the file {file}: remove one, or change a setting"
                 )
     return ""
 

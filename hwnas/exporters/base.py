@@ -143,7 +143,7 @@ class FormatConfig(StrictModel):
 class BatchConfig(FormatConfig):
     """Settings of a format with a batch axis."""
 
-    LABELS = {"dynamic_batch": "batch1"}
+    LABELS: ClassVar[Mapping[str, str]] = {"dynamic_batch": "batch1"}
 
     dynamic_batch: bool = Field(True, description="any batch size; otherwise exactly 1")
 

@@ -22,6 +22,7 @@ __all__ = ["RUNS_ON", "Config", "build"]
 REQUIRES = ("openvino",)
 EXTRA = "openvino"
 STEMS = {"fp32": "model", "fp16": "model.fp16", "int8": "model.int8"}
+FILES = tuple(f"{stem}.{ending}" for stem in STEMS.values() for ending in ("xml", "bin"))
 TOLERANCES = {"fp32": 1e-4, "fp16": 0.03, "int8": 0.3}  # as of the ONNX formats
 AGREEMENTS = {"fp32": 1.0, "fp16": 0.995, "int8": 0.98}
 RUNS_ON = (

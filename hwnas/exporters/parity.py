@@ -46,7 +46,7 @@ class BatchParity:
     top1_agreement: float
 
     def agrees(self, least: float) -> bool:
-        """Whether it speaks for agreeing on a share of at least `least`, see `core.stats.agrees`."""
+        """Whether classes agree on a share of at least `least`, see `core.stats.agrees`."""
         return agrees(round(self.top1_agreement * self.n_images), self.n_images, least)
 
 

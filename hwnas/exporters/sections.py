@@ -13,8 +13,8 @@ PRECISIONS_OF_ONNX = {"fp32": "onnx", "fp16": "fp16", "int8": "int8"}
 def format_section(given: Any) -> Any:
     """The section `{name: ..., ...}` of a format; what is neither a name nor one stays as it is.
 
-    `NAME:PRECISION` is the format NAME with its setting `precision`. `onnx:int8` and `onnx:fp16` are
-    the formats `int8` and `fp16`.
+    `NAME:PRECISION` is the format NAME with its setting `precision`. `onnx:int8` and `onnx:fp16`
+    are the formats `int8` and `fp16`.
     """
     if isinstance(given, str):
         name, colon, precision = given.strip().partition(":")

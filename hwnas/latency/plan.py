@@ -40,7 +40,7 @@ class TimedFile:
 
     @staticmethod
     def of(files: Sequence[Path]) -> TimedFile:
-        """A model's files, the model first; several are one .zip, the same for the same contents."""
+        """A model's files, the model first; several become one .zip, always the same bytes."""
         if len(files) == 1:
             return TimedFile(files[0].read_bytes(), files[0].suffix)
         packed = io.BytesIO()
@@ -61,8 +61,9 @@ def write_plan(
 ) -> Plan:
     """Write models by id, and `plan.json`, into `folder`. Deterministic.
 
-    models: serialised ONNX, or files of the device's runtime; of its batch and precision. `reference`: id of the model that tells how
-    the machine's pace changes; the last one if None, which in our plans is a whole network.
+    models: serialised ONNX, or files of the device's runtime; of its batch and precision.
+    `reference`: id of the model that tells how the machine's pace changes; the last one if None,
+    which in our plans is a whole network.
     """
     items = []
     for name, given in models.items():

@@ -178,11 +178,11 @@ def time_models(
 ) -> Timings:
     """Time models by the protocol and the statistic of the table's own whole networks.
 
-    models: files that the device's runtime runs, or ONNX models. The statistic does not depend on what else is in the plan
-    (see `latency.samples`), so a handful of models is comparable with a table. With `table` and
-    `space`, some of the table's validation networks take turns with the models and give the
-    machine's pace. What `folder` holds of the same models is not timed again; pass an empty one to
-    measure anew.
+    models: files that the device's runtime runs, or ONNX models. The statistic does not depend on
+    what else is in the plan (see `latency.samples`), so a handful of models is comparable with a
+    table. With `table` and `space`, some of the table's validation networks take turns with the
+    models and give the machine's pace. What `folder` holds of the same models is not timed again;
+    pass an empty one to measure anew.
 
     Raises:
         UserError: a model is missing, or the kit failed.

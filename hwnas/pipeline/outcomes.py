@@ -109,6 +109,12 @@ class NetworkResult:
     fp32_top1: float | None = None
 
     @property
+    def _fp32_top1(self) -> float | None:
+        """Beside the accuracy of a file in lower precision."""
+        is_other = self.precision != "fp32" and self.fp32_top1 is not None
+        return round(self.fp32_top1 or 0.0, 4) if is_other else None
+
+    @property
     def forecast_error(self) -> float:
         """Signed relative error of the estimate."""
         return self.forecast_ms / self.measured_ms - 1
@@ -136,7 +142,7 @@ class NetworkResult:
             "constraint_met": self.constraint_met,
             "device": self.device,
             "file": self.file,
-            "fp32_top1": None if self.fp32_top1 is None else round(self.fp32_top1, 4),
+            "fp32_top1": self._fp32_top1,
             "pace": None if self.pace is None else round(self.pace, 4),
         }
 

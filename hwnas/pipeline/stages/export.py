@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.core.config import settled
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump
@@ -39,7 +38,6 @@ def stage(project: Project) -> Stage:
     """Exports every fine-tuned network."""
     files, search = project.files, project.config.search.name
     name, plain = f"export/{search}", project.settled
-    added = [settled(one.config) for one in project.formats if not one.configured]
     return Stage(
         name=name,
         command=f"hwnas export {project.run.root}",
@@ -49,7 +47,6 @@ def stage(project: Project) -> Stage:
             plain["data"],
             plain["export"],
             plain["verify"]["parity_batches"],
-            *([added] if added else []),
         ],
         owns=(files.pattern(files.exported),),
         outputs=(files.pattern(files.exports), files.pattern(files.exported / "*" / "*")),
@@ -83,9 +80,20 @@ def _require_packages(project: Project) -> None:
 
 
 def _is_complete(project: Project) -> bool:
-    """Whether every device's file is there; runs verified by earlier versions stay as they are."""
+    """Whether every device's file is there.
+
+    What earlier versions verified stays as it is, unless a check failed: for every device they
+    exported, and timed, the ONNX file.
+    """
+    if artifacts_are_there(project):
+        return True
     record = project.run.ledger().get(f"verify/{project.config.search.name}")
-    return (record is not None and record.state == "done") or artifacts_are_there(project)
+    if record is None or record.state != "done":
+        return False
+    results = project.files.results.read_if_there()
+    if results is None or results.of(False):
+        return False
+    return {row.device for row in results.networks} >= set(project.devices)
 
 
 def export(project: Project, progress: Progress) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -184,7 +184,8 @@ def _format_checks(
     winners = {archs[role]: role for role in reversed(winner_roles(project))}
     for arch, role in reversed(winners.items()):
         top1 = accuracies[arch].here
-        for position, one in enumerate(project.files.read_exports()[arch.key]):
+        exports = project.files.read_exports()[arch.key]
+        for position, one in enumerate(exports):
             report = one.parity
             if report is None or one.model.format == "timm":  # which is the torch network itself
                 continue
@@ -192,7 +193,7 @@ def _format_checks(
             known = f"{top1[one.model.path]:.2%}" if one.model.path in top1 else "not measured"
             checks.append(
                 Check(
-                    f"{_name(one) if position else 'parity'} of the {role}",
+                    f"{_name(one, exports) if position else 'parity'} of the {role}",
                     report.passed,
                     f"torch and {report.runtime} differ by {report.worst:.1e} of the largest logit"
                     f" (batch {sizes}), agree on {report.agreement:.2%} of images; test top-1"
@@ -202,9 +203,10 @@ def _format_checks(
     return checks
 
 
-def _name(one: Exported) -> str:
+def _name(one: Exported, exports: Sequence[Exported]) -> str:
     """The format of a file, or its name where it is one of several variants."""
-    return one.model.format if one.model.path.count(".") < 3 else one.files[0]
+    formats = [other.model.format for other in exports]
+    return one.files[0] if formats.count(one.model.format) > 1 else one.model.format
 
 
 def device_checks(winner: NetworkResult, config: VerifyConfig) -> list[Check]:
