@@ -98,7 +98,9 @@ class Execution:
     def __call__(self, x):
         """The first output, float32, for the one input x: [n, ...]."""
         self.bind(len(x))
-        ((_, address, _, kind),) = self.inputs
+        ((_, address, shape, kind),) = self.inputs
+        if x.shape != tuple(shape):
+            raise ValueError(f"inputs {list(x.shape)} for an engine that takes {list(shape)}")
         self._cuda.write(address, x.astype(kind))
         self.enqueue()
         _, address, shape, kind = self.outputs[0]

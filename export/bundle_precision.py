@@ -1,6 +1,10 @@
-"""The precision of a model file by what it holds, whatever it is called. Standard library only."""
+"""The precision of a model file by what it holds, whatever it is called. Standard library only.
+
+`python bundle_precision.py MODEL ...` prints them as a JSON list.
+"""
 
 import json
+import sys
 import xml.etree.ElementTree as tree
 from pathlib import Path
 
@@ -83,3 +87,7 @@ def openvino_kinds(path):
     if not types:
         raise ValueError("no weights")
     return kinds
+
+
+if __name__ == "__main__":
+    print(json.dumps([precision_of(name) for name in sys.argv[1:]]))

@@ -24,6 +24,10 @@ from bundle_files import BundleError, inside
 from bundle_precision import precision_of
 
 
+class ModelError(BundleError):
+    """The runtime refuses the model, or its inputs."""
+
+
 class Predictor:
     """A model file on a device; call it with inputs [n, C, H, W], any n, to get logits."""
 
@@ -31,13 +35,13 @@ class Predictor:
         keys = ("runtime", "provider", "threads", "batch", "precision")
         try:
             runner = bench.open_runner({key: device[key] for key in keys})
-            self._predict = runner.open(path)
         except KitError as error:
             raise BundleError(str(error)) from error
+        self._name, self._batch = f"{path.name}: {device['runtime']}", device["batch"]
+        try:
+            self._predict = runner.open(path)
         except Exception as error:  # runtimes raise dozens of unrelated classes
-            text = f"{path.name}: {device['runtime']} cannot load it: {error}"
-            raise BundleError(text) from error
-        self._batch = device["batch"]
+            raise ModelError(f"{self._name} cannot load it: {error}") from error
 
     def __call__(self, x):
         """The last batch is filled up with its last input."""
@@ -46,7 +50,10 @@ class Predictor:
 
     def _run(self, x):
         filled = np.concatenate([x, np.repeat(x[-1:], self._batch - len(x), axis=0)])
-        logits = self._predict(np.ascontiguousarray(filled, dtype=np.float32))
+        try:
+            logits = self._predict(np.ascontiguousarray(filled, dtype=np.float32))
+        except Exception as error:  # as above
+            raise ModelError(f"{self._name} cannot run it: {error}") from error
         return np.asarray(logits, dtype=np.float32)[: len(x)]
 
 
@@ -76,8 +83,14 @@ def check(folder, manifest, path=None, data=None, with_latency=True):
     held = precision_of(file)
     detail = f"{held or 'unknown'} in the file, {model['precision']} in the manifest"
     passed = None if held is None else held == model["precision"] == device["precision"]
-    found = [finding(model, "precision", passed, f"{detail}, {device['precision']} device")]
-    found += check_outputs(folder, manifest, model, Predictor(file, device), data)
+    detail += f", {device['precision']} device"
+    found = [finding(model, "precision", passed, detail)]
+    if passed is False:
+        return found  # it is the wrong file, whatever it computes
+    try:
+        found += check_outputs(folder, manifest, model, Predictor(file, device), data)
+    except ModelError as error:
+        return [*found, finding(model, "run", False, str(error))]
     if with_latency:
         facts = [fact for fact in manifest["latency"] if fact["model"] == model["path"]]
         found += check_latencies(folder, facts, {model["path"]: model})

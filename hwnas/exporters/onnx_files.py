@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["find_onnx", "graph_precision", "static_batch"]
+__all__ = ["find_onnx", "static_batch"]
 
 FILES = {"onnx": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 
@@ -50,13 +50,3 @@ def static_batch(model: onnx.ModelProto) -> int | None:
     """The batch size that a graph is made for; None: any."""
     dim = model.graph.input[0].type.tensor_type.shape.dim[0]
     return int(dim.dim_value) if dim.HasField("dim_value") else None
-
-
-def graph_precision(model: onnx.ModelProto) -> Literal["fp32", "fp16", "int8"]:
-    """The lowest precision that a graph computes in, whatever its file is called."""
-    from onnx import TensorProto
-
-    if any(node.op_type == "DequantizeLinear" for node in model.graph.node):
-        return "int8"
-    kinds = {tensor.data_type for tensor in model.graph.initializer}
-    return "fp16" if TensorProto.FLOAT16 in kinds else "fp32"

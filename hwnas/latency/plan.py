@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,14 @@ class TimedFile:
     suffix: str
 
     @staticmethod
-    def of(files: Sequence[Path]) -> TimedFile:
-        """A model's files, the model first; several become one .zip, always the same bytes."""
-        if len(files) == 1:
-            return TimedFile(files[0].read_bytes(), files[0].suffix)
+    def of(path: Path) -> TimedFile:
+        """A model's file; an .xml and its .bin become one .zip, always the same bytes."""
+        if path.suffix != ".xml":
+            return TimedFile(path.read_bytes(), path.suffix)
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as archive:
-            for path in files:
-                archive.writestr(zipfile.ZipInfo(path.name), path.read_bytes())
+            for part in (path, path.with_suffix(".bin")):
+                archive.writestr(zipfile.ZipInfo(part.name), part.read_bytes())
         return TimedFile(packed.getvalue(), ".zip")
 
 

@@ -23,6 +23,7 @@ from hwnas.exporters.parity import ParityReport, compare_batches
 from hwnas.interfaces import DataModule, ModelFile, OpenModel
 from hwnas.measure.bundle_latency import LatencyReport, check_latency
 from hwnas.measure.limits import CheckSettings, VerifyConfig
+from hwnas.measure.on_device import held_precisions
 
 __all__ = ["BundleReport", "verify_bundle"]
 
@@ -100,10 +101,10 @@ def verify_bundle(
         rows.append(row)
         failed += [f"{model.path}: {problem}" for problem in problems]
         progress(done, len(manifest.models), model.path)
-    failed += drops(rows)
+    failed += drops(rows) + _wrong_precisions(folder, manifest, rows)
     latency = LatencyReport()
     if with_latency and settings is not None:
-        latency = check_latency(folder, manifest, settings, progress)
+        latency = check_latency(folder, manifest, settings, progress, trust=trust)
     return BundleReport(
         models=tuple(rows),
         latency=tuple(latency.rows),
@@ -132,6 +133,17 @@ def drops(rows: list[dict[str, Any]]) -> list[str]:
         if lost > most:
             row["passed"] = False
             problems.append(f"{row['model']}: lost {lost:.2%} of test top-1, at most {most:.1%}")
+    return problems
+
+
+def _wrong_precisions(folder: Path, manifest: Manifest, rows: list[dict[str, Any]]) -> list[str]:
+    """Models that hold another precision than the manifest says, which therefore do not pass."""
+    held = held_precisions([inside(folder, model.path) for model in manifest.models])
+    problems = []
+    for model, found, row in zip(manifest.models, held, rows, strict=True):
+        if found not in (None, model.precision):
+            row["passed"] = False
+            problems.append(f"{model.path}: the file holds {found}, not {model.precision}")
     return problems
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hwnas.core.resources import resource
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.interfaces import DeviceSpec, Images
 
-__all__ = ["DeviceRun", "run_on_device"]
+__all__ = ["DeviceRun", "held_precisions", "run_on_device"]
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,16 @@ def run_on_device(device: DeviceSpec, model: Path, images: Images) -> DeviceRun:
             )
         logits: Images = np.load(found, allow_pickle=False)
     return DeviceRun(logits, json.loads(done.stdout.splitlines()[-1])["precision"])
+
+
+def held_precisions(models: Sequence[Path]) -> list[str | None]:
+    """The precision that every file holds, by the kit's reading of it; None where it is not told.
+
+    A file that cannot be read holds `unreadable`.
+    """
+    kit = resource("export", "bundle_precision.py")
+    done = subprocess.run(
+        [sys.executable, str(kit), *map(str, models)], capture_output=True, text=True, check=True
+    )
+    found: list[str | None] = json.loads(done.stdout)
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,7 +28,6 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = [
     "NetworkTimings",
-    "Timed",
     "Timings",
     "describe_cost",
     "profile",
@@ -141,10 +140,6 @@ def describe_cost(space: SearchSpace, config: ProfileConfig) -> str:
     )
 
 
-Timed = Path | Sequence[Path] | bytes
-"""A model that is timed: its file, its files with the model first, or serialised ONNX."""
-
-
 @dataclass(frozen=True)
 class Timings:
     """Whole networks timed beside networks of a table, by name.
@@ -165,7 +160,7 @@ class Timings:
 
 
 def time_models(
-    models: Mapping[str, Timed],
+    models: Mapping[str, Path | bytes],
     device: DeviceSpec,
     folder: Path,
     config: ProfileConfig,
@@ -228,14 +223,12 @@ def _anchors(table: LatencyTable, space: SearchSpace) -> list[NetTiming]:
     return [known[int(position)] for position in spread.round()]
 
 
-def _content(name: str, model: Timed) -> bytes | TimedFile:
+def _content(name: str, model: Path | bytes) -> bytes | TimedFile:
     if isinstance(model, bytes):
         return model
-    files = [model] if isinstance(model, Path) else model
-    for path in files:
-        if not path.is_file():
-            raise UserError(f"no model {name!r} to time", where=path)
-    return TimedFile.of(files)
+    if not model.is_file():
+        raise UserError(f"no model {name!r} to time", where=model)
+    return TimedFile.of(model)
 
 
 def _time(

@@ -13,7 +13,7 @@ from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare, torch_logits
 from hwnas.interfaces import DeviceSpec, Images
 from hwnas.measure.on_device import run_on_device
-from hwnas.pipeline.exports import exported_artifact, files_of
+from hwnas.pipeline.exports import exported_artifact, file_of
 from hwnas.pipeline.outcomes import Check, Exported
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import load_network
@@ -55,7 +55,7 @@ def test_accuracies(project: Project, arch: Arch) -> Accuracies:
     for one in project.files.read_exports()[arch.key]:
         if one.parity is not None:
             try:
-                path = files_of(project, arch, one)[0]
+                path = file_of(project, arch, one)
                 opened = open_model(one.model.format, path, threads=project.config.threads)
             except CannotRunHere as error:
                 log.warning("%s: test accuracy not measured: %s", one.files[0], error)
@@ -65,7 +65,7 @@ def test_accuracies(project: Project, arch: Arch) -> Accuracies:
     for name, device in project.devices.items():
         if device.transport == "local" and not _is_host(device):
             one = exported_artifact(project, arch, device)
-            found = run_on_device(device, files_of(project, arch, one)[0], x)
+            found = run_on_device(device, file_of(project, arch, one), x)
             on_devices[name] = {one.model.path: top1(found.logits)}
     return Accuracies(len(labels), here, on_devices)
 
@@ -87,7 +87,7 @@ def artifact_check(
     if device.transport != "local" or (_is_host(device) and device.precision == "fp32"):
         return []
     x, _ = project.images("test", resolution(project.space, arch), N_COMPARED)
-    found = run_on_device(device, files_of(project, arch, one)[0], x)
+    found = run_on_device(device, file_of(project, arch, one), x)
     report = compare(torch_logits(load_network(project, arch), x), found.logits, device.batch)
     tolerance, least = one.model.parity_tolerance, one.model.min_agreement
     holds = report.relative <= tolerance and report.agrees(least)

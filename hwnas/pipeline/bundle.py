@@ -157,7 +157,9 @@ def _notes(folder: Path, exported: Sequence[Exported]) -> dict[str, str]:
         if one.model.format == "int8":
             properties = onnx.load(folder / one.files[0]).metadata_props
             variant = one.files[0].removeprefix("model.").removesuffix(".onnx")
-            found[variant] = next(item.value for item in properties if item.key == "int8")
+            for item in properties:
+                if item.key == "int8":
+                    found[variant] = item.value
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from hwnas.core.errors import UserError
@@ -16,7 +15,7 @@ from hwnas.spaces.arch import Arch
 __all__ = [
     "artifacts_are_there",
     "exported_artifact",
-    "files_of",
+    "file_of",
     "formats_for",
     "in_bundle",
     "winning_archs",
@@ -72,7 +71,6 @@ def in_bundle(project: Project, arch: Arch, device: DeviceSpec) -> list[Exported
     return [artifact, *others]
 
 
-def files_of(project: Project, arch: Arch, one: Exported) -> Sequence[Path]:
-    """Paths of an exported network's files, the model first."""
-    folder = project.files.exported_network(arch)
-    return [folder / name for name in one.files]
+def file_of(project: Project, arch: Arch, one: Exported) -> Path:
+    """Where the model is in the run folder."""
+    return project.files.exported_network(arch) / one.files[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 from hwnas.core.progress import Progress, silent
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.drift import can_judge
-from hwnas.measure.profile import Timed, Timings, time_models
+from hwnas.measure.profile import Timings, time_models
 from hwnas.pipeline.project import Project
 
 __all__ = ["time_beside_table"]
@@ -18,7 +18,7 @@ __all__ = ["time_beside_table"]
 def time_beside_table(
     project: Project,
     device: str,
-    models: Mapping[str, Timed],
+    models: Mapping[str, Path | bytes],
     table: LatencyTable,
     folder: Path,
     *,

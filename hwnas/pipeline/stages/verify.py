@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hwnas.core.progress import Progress
@@ -11,11 +12,12 @@ from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
 from hwnas.measure.drift import can_judge, judge, pace_text, verdict
 from hwnas.measure.limits import VerifyConfig
-from hwnas.measure.profile import Timed, Timings
+from hwnas.measure.on_device import held_precisions
+from hwnas.measure.profile import Timings
 from hwnas.pipeline.accuracy import Accuracies, artifact_check, test_accuracies
 from hwnas.pipeline.bundle import Winner, bundle_winner
 from hwnas.pipeline.engine import Stage
-from hwnas.pipeline.exports import exported_artifact, files_of
+from hwnas.pipeline.exports import exported_artifact, file_of
 from hwnas.pipeline.foreign_tables import require_own_table
 from hwnas.pipeline.outcomes import Check, Exported, NetworkResult, Results
 from hwnas.pipeline.project import Project, task
@@ -97,10 +99,10 @@ def _predictor(project: Project) -> dict[str, Any]:
 
 def _timed_files(
     project: Project, archs: dict[str, Arch], winner: str, device: DeviceSpec
-) -> dict[str, Timed]:
+) -> dict[str, Path]:
     """What the device runs of every network; beside it, the winner's other ONNX files."""
-    files: dict[str, Timed] = {
-        arch.key: files_of(project, arch, exported_artifact(project, arch, device))
+    files = {
+        arch.key: file_of(project, arch, exported_artifact(project, arch, device))
         for arch in dict.fromkeys(archs.values())
     }
     if device.runtime == "onnxruntime":
@@ -109,7 +111,7 @@ def _timed_files(
         for one in project.files.read_exports()[arch.key]:
             fits = one.model.batch in (None, device.batch) and one.files[0].endswith(".onnx")
             if fits and one != artifact:
-                files[f"{arch.key}.{one.files[0]}"] = files_of(project, arch, one)
+                files[f"{arch.key}.{one.files[0]}"] = file_of(project, arch, one)
     return files
 
 
@@ -185,19 +187,23 @@ def _format_checks(
     for arch, role in reversed(winners.items()):
         top1 = accuracies[arch].here
         exports = project.files.read_exports()[arch.key]
+        held = held_precisions([file_of(project, arch, one) for one in exports])
         for position, one in enumerate(exports):
             report = one.parity
             if report is None or one.model.format == "timm":  # which is the torch network itself
                 continue
+            holds = held[position]
+            is_other = holds not in (None, one.model.precision)
+            wrong = f"holds {holds}, not {one.model.precision}; " if is_other else ""
             sizes = ", ".join(str(batch.batch) for batch in report.batches)
             known = f"{top1[one.model.path]:.2%}" if one.model.path in top1 else "not measured"
             checks.append(
                 Check(
                     f"{_name(one, exports) if position else 'parity'} of the {role}",
-                    report.passed,
-                    f"torch and {report.runtime} differ by {report.worst:.1e} of the largest logit"
-                    f" (batch {sizes}), agree on {report.agreement:.2%} of images; test top-1"
-                    f" {known}",
+                    report.passed and not is_other,
+                    f"{wrong}torch and {report.runtime} differ by {report.worst:.1e} of the"
+                    f" largest logit (batch {sizes}), agree on {report.agreement:.2%} of images;"
+                    f" test top-1 {known}",
                 )
             )
     return checks
