@@ -249,12 +249,25 @@ class OpenModel:
     batch: int | None = None
 
     def logits(self, images: Images, batch: int = 64) -> Images:
-        """Logits of all images, `batch` at a time; a fixed batch is filled up with the last one."""
+        """Logits of all images, `batch` at a time; a fixed batch is filled up with the last one.
+
+        Raises:
+            UserError: the runtime does not run the model on such images.
+        """
         batch = self.batch or min(batch, len(images))
         found = []
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
             missing = batch - len(part) if self.batch else 0
             filled = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-            found.append(self.run(np.ascontiguousarray(filled))[: len(part)])
+            try:
+                found.append(self.run(np.ascontiguousarray(filled))[: len(part)])
+            except UserError:
+                raise
+            except Exception as error:  # runtimes raise dozens of unrelated classes
+                raise UserError(
+                    f"{self.runtime} does not run the model on images {list(images.shape[1:])}",
+                    found=error,
+                    fix="is it the file of another network?",
+                ) from error
         return np.concatenate(found)
