@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from hwnas.core.registry import VariantModule
 from hwnas.interfaces.protocols import (
@@ -23,7 +23,7 @@ from hwnas.interfaces.protocols import (
     Searcher,
     Transport,
 )
-from hwnas.interfaces.records import DeviceSpec, Reader
+from hwnas.interfaces.records import DataIdentity, DeviceSpec, Reader
 from hwnas.spaces import SpaceModule
 from hwnas.spaces.space import SearchSpace
 
@@ -35,6 +35,7 @@ __all__ = [
     "DatasetContext",
     "DatasetModule",
     "ExporterModule",
+    "IdentifiedDataset",
     "PredictorContext",
     "PredictorModule",
     "ProxyContext",
@@ -73,6 +74,23 @@ class DatasetModule(VariantModule, Protocol):
 
         Raises:
             UserError: files are missing or damaged, or are not what `config` says.
+        """
+        ...
+
+
+@runtime_checkable
+class IdentifiedDataset(Protocol):
+    """A data set that knows its identity without decoding images.
+
+    Optional: the identity of other data sets is taken from all their images, which is slow.
+    """
+
+    def identity(self, config: Any) -> DataIdentity:
+        """What the files are now; see `training.file_hashes`. Torch-free.
+
+        Raises:
+            DataAbsent: the files are not here.
+            UserError: they are damaged or inconsistent.
         """
         ...
 

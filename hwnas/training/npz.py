@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.core.errors import UserError
+from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.store import file_hash
 from hwnas.training.decode import Encoded
+from hwnas.training.identity import check_class_names
 
 __all__ = ["JpegArchive", "read_archive", "read_class_names"]
 
@@ -91,7 +92,7 @@ def read_archive(path: Path) -> JpegArchive:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
-        raise UserError(
+        raise DataAbsent(
             "no such data file",
             expected=FORMAT,
             where=path,
@@ -120,4 +121,5 @@ def _class_names(names: NDArray[Any], path: Path) -> tuple[str, ...]:
             found=f"{names.dtype}{list(names.shape)}",
             where=path,
         )
+    check_class_names(names.tolist(), where=path)
     return tuple(names.tolist())

@@ -89,8 +89,11 @@ def photo_data(
     *,
     seed: int,
     n_workers: int = 0,
+    digests: Mapping[str, str],
 ) -> PhotoData:
     """A data set of photos; mean and std are those of (at most 10,000) training images.
+
+    digests: see `DataInfo`.
 
     Raises:
         UserError: fewer than two classes, a class without training images, an empty split.
@@ -114,6 +117,7 @@ def photo_data(
         std=tuple(std.tolist()),
         base_px=parts["train"].pixels.shape[1],
         n_images={split: len(part) for split, part in parts.items()},
+        digests=dict(digests),
     )
     return PhotoData(info, parts, augment, seed, n_workers)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,11 +13,13 @@ from pydantic import Field, model_validator
 
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import rng
-from hwnas.interfaces import DataInfo, DataModule, DatasetContext, Split
+from hwnas.interfaces import DataIdentity, DataInfo, DataModule, DatasetContext, Split
+from hwnas.training.identity import identity_of_files
 
-__all__ = ["Config", "Warp", "build", "ends"]
+__all__ = ["Config", "Warp", "build", "ends", "identity"]
 
 CHANNELS, CLASSES = 3, 10
+FILE = "datasets/data/digits.csv.gz"  # of scikit-learn
 
 
 class Warp(StrictModel):
@@ -58,6 +62,19 @@ def ends(config: Config) -> tuple[int, int]:
     return CHANNELS, CLASSES
 
 
+def identity(config: Config) -> DataIdentity:
+    """The content of the file that scikit-learn ships, from which all splits are drawn.
+
+    Raises:
+        DataAbsent: scikit-learn does not have it.
+    """
+    found = importlib.util.find_spec("sklearn")  # without importing it
+    folder = Path("sklearn" if found is None or found.origin is None else found.origin).parent
+    parts = dict.fromkeys(("train", "val", "test"), "train")
+    names = [str(label) for label in range(CLASSES)]
+    return identity_of_files(folder, {"train": [FILE]}, parts, names)
+
+
 def build(config: Config, context: DatasetContext) -> DataModule:
     """The data set with splits and augmentation drawn from the seed; too small to need workers."""
     import torch
@@ -88,6 +105,7 @@ def build(config: Config, context: DatasetContext) -> DataModule:
         std=(std,) * CHANNELS,
         base_px=config.base_px,
         n_images={split: len(y) for split, (_, y) in parts.items()},
+        digests=identity(config).digests,
     )
     warper = Warper(**config.augment.model_dump())
     return MemoryData(info, parts, warper, context.seed, config.noise_std)
