@@ -95,7 +95,11 @@ def analyze(
     else:
         assert folder is not None
         with open_project(
-            Path(folder), progress_for=no_progress, command="hwnas analyze", read_only=True
+            Path(folder),
+            progress_for=no_progress,
+            command="hwnas analyze",
+            read_only=True,
+            as_recorded=True,
         ) as project:
             files = [Path(path) for path in truth]
             found, pair = rank_analysis.analyze_run(project, ranking or "predictor", files)

@@ -276,5 +276,6 @@ def open_run(folder: Folder, *, search: str | None = None) -> Run:
         progress_for=no_progress,
         command="hwnas status",
         read_only=True,
+        as_recorded=True,
     ) as project:
         return Run(project)

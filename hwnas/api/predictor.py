@@ -135,7 +135,11 @@ def _labels_of_run(folder: Path, progress: ProgressFor) -> Labels:
     from hwnas.studies.compare_predictors import labels_of_run
 
     with open_project(
-        folder, progress_for=progress, command="hwnas predictor eval", read_only=True
+        folder,
+        progress_for=progress,
+        command="hwnas predictor eval",
+        read_only=True,
+        as_recorded=True,
     ) as project:
         return labels_of_run(project)
 
@@ -153,6 +157,7 @@ def predictor_predict(folder: Folder, archs: Sequence[Arch | str]) -> Listing:
         progress_for=no_progress,
         command="hwnas predictor predict",
         read_only=True,
+        as_recorded=True,
     ) as project:
         members = [_member(project.space, arch) for arch in archs]
         codes = project.space.codes(members)
@@ -239,6 +244,7 @@ def predictor_lookup(
         progress_for=no_progress,
         command="hwnas predictor lookup",
         read_only=True,
+        as_recorded=True,
     ) as project:
         path = Path(table) if table is not None else project.files.score_table
         found = look_up(project, path, limits or {}, k=top)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hwnas.api.result import Folder, Listing, Settings, no_progress
-from hwnas.pipeline.engine import plan_stages
+from hwnas.pipeline.engine import data_changes, plan_stages
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.project import open_project
 
@@ -13,7 +13,10 @@ __all__ = ["plan", "status"]
 
 
 def status(folder: Folder, *, settings: Settings = None) -> Listing:
-    """What is done, stale or missing in a run folder, with the cost of each stage."""
+    """What is done, stale or missing in a run folder, with the cost of each stage.
+
+    The fact `notes` says how the data changed since stages read them, or that they are not here.
+    """
     return plan(folder, settings=settings)
 
 
@@ -28,6 +31,10 @@ def plan(folder: Folder, *, config: str | None = None, settings: Settings = None
         read_only=True,
     ) as project:
         ledger = project.run.ledger()
+        plans = plan_stages(stages_of(project), project.run)
+        notes = data_changes(plans)
+        if absent := project.source.absent:
+            notes.append(f"the data are not here, and not compared: {absent}")
         rows = [
             {
                 "stage": plan.stage.name,
@@ -35,7 +42,7 @@ def plan(folder: Folder, *, config: str | None = None, settings: Settings = None
                 "cost": plan.stage.cost,
                 "seconds": ledger[plan.stage.name].seconds if plan.stage.name in ledger else None,
             }
-            for plan in plan_stages(stages_of(project), project.run)
+            for plan in plans
         ]
         root = str(project.run.root)
-        return Listing(rows, title=root, facts={"run": root})
+        return Listing(rows, title=root, facts={"run": root, "notes": notes})

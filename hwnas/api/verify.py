@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,17 +158,21 @@ def _check_bundle(
             progress_for=progress,
             command="hwnas verify",
             read_only=True,
+            as_recorded=bool(around),
         ) as project:
-            chosen = project.config
+            chosen, absent = project.config, project.source.absent
             found = verify_bundle(
                 folder,
-                data=project.data,
+                data=None if absent else project.data,
                 settings=CheckSettings(chosen.profile, chosen.verify, chosen.seed),
                 with_latency=latency,
                 threads=chosen.threads,
                 trust=trust,
                 progress=progress("verify"),
             )
+            if absent:
+                notes = (f"the data are not here: {absent}", *found.notes)
+                found = replace(found, notes=notes)
     return BundleCheck(
         folder, found.models, found.latency, found.notes, found.failed, found.not_judged
     )

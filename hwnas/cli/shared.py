@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from hwnas.cli.output import Format, emit
 
 if TYPE_CHECKING:
-    from hwnas.api.result import Result
+    from hwnas.api.result import Listing, Result
     from hwnas.latency.table import LatencyTable
 
-__all__ = ["names", "show", "show_plan", "show_table", "sizes"]
+__all__ = ["names", "show", "show_plan", "show_status", "show_table", "sizes"]
 
 
 def show(result: Result, format: Format) -> None:
@@ -28,7 +28,16 @@ def show_plan(
     """What a verb with `--dry-run` would run in a run folder."""
     import hwnas
 
-    show(hwnas.plan(folder, config=config, settings=settings), format)
+    show_status(hwnas.plan(folder, config=config, settings=settings), format)
+
+
+def show_status(found: Listing, format: Format) -> None:
+    """Print the status of stages, and what there is to say of the data."""
+    import logging
+
+    show(found, format)
+    for note in found.facts["notes"]:
+        logging.getLogger("hwnas.cli").warning("note: %s", note)
 
 
 def show_table(table: LatencyTable, format: Format, *, path: Any = None) -> None:

@@ -2,7 +2,8 @@
 
 config.yaml       resolved configuration, as last used      env.json      host and versions
 stages.json       ledger: hash and outputs of every stage   journal.jsonl every evaluation
-metrics.jsonl     training curves                           checkpoints/  tables/  labels/
+metrics.jsonl     training curves                           data.json     which data were read
+data/  checkpoints/  tables/  labels/
 predictor/        search/<name>/                            bundles/<name>/<device>/
 report.html       superseded/  what a changed setting made stale; nothing is deleted
 """
@@ -34,7 +35,11 @@ __all__ = ["RunDir", "StageRecord"]
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One line of the ledger. `outputs`: run-relative path to sha256 of every file promised."""
+    """One line of the ledger. `outputs`: run-relative path to sha256 of every file promised.
+
+    `data`: digest of the data that the stage read; None if it reads none, or was recorded by a
+    version that did not look.
+    """
 
     __pydantic_config__ = STRICT
 
@@ -42,6 +47,7 @@ class StageRecord:
     state: Literal["started", "done"]
     outputs: dict[str, str]
     seconds: float
+    data: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 from hwnas.core.config import settled
-from hwnas.core.env import host_facts
+from hwnas.core.env import host_facts, use_threads
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.records import SCHEMA_VERSION, dump, sparse
@@ -23,14 +23,14 @@ from hwnas.core.rundir import RunDir
 from hwnas.core.store import explained, read_json, write_json, write_text
 from hwnas.core.yaml_data import read_yaml
 from hwnas.devices.spec import load_device, load_transport
-from hwnas.interfaces import DataModule, DatasetContext, DeviceSpec, Split, Transport
+from hwnas.interfaces import DataModule, DeviceSpec, Split, Transport
 from hwnas.latency.estimator import TableEstimator
 from hwnas.pipeline.artifacts import Artifacts
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
+from hwnas.pipeline.data_source import DataSource
 from hwnas.spaces import REGISTRY as SPACES
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import SearchSpace
-from hwnas.training.datasets import REGISTRY as DATASETS
 from hwnas.training.distributed import ALONE, Ranks, join
 
 if TYPE_CHECKING:
@@ -38,20 +38,23 @@ if TYPE_CHECKING:
 
     from hwnas.nets.supernet import Supernet
 
-__all__ = ["Project", "open_project", "stored_config", "task", "use_threads"]
+__all__ = ["Project", "open_project", "stored_config"]
 
 
 @dataclass(frozen=True)
 class Project:
     """The argument of every stage. Everything built from the configuration is built once.
 
-    `ranks`: this process among those that torchrun started together.
+    ranks: this process among those that torchrun started together. beside, as_recorded: see
+    `DataSource`.
     """
 
     run: RunDir
     config: ExperimentConfig
     progress_for: Callable[[str], Progress]
     ranks: Ranks = ALONE
+    beside: tuple[Path, ...] = ()
+    as_recorded: bool = False
 
     @cached_property
     def files(self) -> Artifacts:
@@ -69,10 +72,15 @@ class Project:
         return [self.space.name, sparse(self.space.macro), self.space.allowed]
 
     @cached_property
+    def source(self) -> DataSource:
+        """Where the data come from, what they are, and what the run remembers of them."""
+        files = self.files
+        return DataSource(self.config, files.data, files.data_files, self.beside, self.as_recorded)
+
+    @property
     def data(self) -> DataModule:
         """The data set with its splits."""
-        module = DATASETS.load(self.config.data.name)
-        return module.build(self.config.data, DatasetContext(self.config.seed, self.config.workers))
+        return self.source.data
 
     @cached_property
     def accelerator(self) -> torch.device:
@@ -88,7 +96,7 @@ class Project:
     @cached_property
     def space(self) -> SearchSpace:
         """The search space, with the first and last layer that the data set needs, restricted."""
-        in_channels, num_classes = DATASETS.load(self.config.data.name).ends(self.config.data)
+        in_channels, num_classes = self.source.ends
         module = SPACES.load(self.config.space.name)
         space = module.build(self.config.space, num_classes=num_classes, in_channels=in_channels)
         return space.restrict(self.config.restrict)
@@ -98,7 +106,7 @@ class Project:
         facts: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "space": self.space.id,
-            "data": dump(self.data.info, versioned=False),
+            "data": dump(self.source.info, versioned=False),
         }
         if arch is not None:
             facts["arch"] = dump(arch, versioned=False)
@@ -170,12 +178,14 @@ def open_project(
     progress_for: Callable[[str], Progress],
     command: str,
     read_only: bool = False,
+    as_recorded: bool = False,
 ) -> Iterator[Project]:
     """A project in `root`, locked while in use.
 
     `config` (a shipped name or a path) replaces the folder's configuration, `changes` set
     single keys by path; the result is stored as the folder's config.yaml unless `read_only`, which
-    also takes no lock. Under torchrun the other processes learn of the project (`following`).
+    also takes no lock. `as_recorded`: facts of the data are those of the run, for verbs that only
+    look at it. Under torchrun the other processes learn of the project (`pipeline.follow`).
 
     Raises:
         UserError: no configuration, an invalid one, the folder is in use, or it holds links, pipes
@@ -197,7 +207,14 @@ def open_project(
             where=root,
             fix=f"hwnas run quickstart --run {root}, or add --config NAME",
         )
-    project = Project(run, load_config(data, changes, where=where), progress_for)
+    beside = (where.parent, root, root.absolute().parent)
+    project = Project(
+        run,
+        load_config(data, changes, where=where),
+        progress_for,
+        beside=beside,
+        as_recorded=as_recorded,
+    )
     _require_same_space(project, stored)
     if read_only:
         yield project
@@ -254,33 +271,3 @@ def _remember_host(run: RunDir) -> None:
     facts = {"schema_version": 1, **host_facts()}
     if not path.exists() or read_json(path) != facts:
         write_json(path, facts)
-
-
-def use_threads(n: int) -> None:
-    """Let torch use n threads when it is imported, and at once if it already is."""
-    import os
-    import sys
-
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(n)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(n)
-
-
-def task(
-    project: Project,
-    stage: str,
-    work: Callable[[Project, Progress], None],
-    *,
-    together: bool = False,
-) -> Callable[[], None]:
-    """What a stage runs: `work` with the project's threads; `together`: on all ranks."""
-
-    def go() -> None:
-        import torch
-
-        torch.set_num_threads(project.config.threads)
-        if together:
-            project.ranks.tell({"stage": stage})
-        work(project, project.progress_for(stage))
-
-    return go

@@ -20,6 +20,9 @@ __all__ = ["Checkpoints", "weights_bytes"]
 
 log = logging.getLogger(__name__)
 
+_ELSEWHERE = {"data.name", "data.n_images.test", "data.digests.test"}
+"""Keys of an identity that weights do not depend on: the data's folder, and the test images."""
+
 _META = ("step", "notes", "identity", "optimizer_scalars", "sha256")
 
 
@@ -118,9 +121,10 @@ class Checkpoints:
     def _check_identity(self, found: dict[str, Any], where: Path) -> None:
         before, now = _flatten(found), _flatten(self.identity)
         absent = "(absent)"
+        unknown = {key for key in now.keys() - before.keys() if key.startswith("data.digests.")}
         changes = [
             f"{key}: {before.get(key, absent)!r} -> {now.get(key, absent)!r}"
-            for key in sorted(before.keys() | now.keys())
+            for key in sorted((before.keys() | now.keys()) - _ELSEWHERE - unknown)
             if before.get(key, absent) != now.get(key, absent)
         ]
         if changes:

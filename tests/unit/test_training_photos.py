@@ -145,7 +145,7 @@ def test_relative_roots_are_below_the_data_folder(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert data_root("pets") == tmp_path / "pets" and data_root("/x/pets") == Path("/x/pets")
     monkeypatch.setenv("HWNAS_DATA", str(tmp_path / "data"))
-    assert data_root("pets") == tmp_path / "data" / "pets" and data_root("/x/pets") == Path("/x/pets")
+    assert data_root("pets") == tmp_path / "data/pets" and data_root("/x/pets") == Path("/x/pets")
 
 
 # --- archives -------------------------------------------------------------------------------------

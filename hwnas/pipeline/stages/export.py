@@ -20,9 +20,11 @@ from hwnas.exporters.manifest import InputSpec
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
 from hwnas.interfaces import Exporter
+from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.outcomes import Exported
-from hwnas.pipeline.project import Project, task
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.task import task
 from hwnas.pipeline.winners import load_network, networks, role_names, winner_role
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
@@ -43,7 +45,7 @@ def stage(project: Project) -> Stage:
         needs=(f"finetune/{search}",),
         settings=[
             project.config.seed,
-            plain["data"],
+            project.source.settings,
             plain["export"],
             plain["verify"]["parity_batches"],
         ],
@@ -51,6 +53,7 @@ def stage(project: Project) -> Stage:
         outputs=(files.pattern(files.exports), files.pattern(files.exported / "*" / "*")),
         run=task(project, name, export),
         cost=f"{len(role_names(project))} networks",
+        data=project.source.input(LEARNING),
     )
 
 
@@ -69,7 +72,7 @@ def export(project: Project, progress: Progress) -> None:
         found[arch.key] = _export_arch(project, arch, formats)
         worst = max(e.parity.worst for e in found[arch.key][:1] if e.parity is not None)
         progress(done, len(archs), f"{arch.key} parity {worst:.1e}")
-    project.files.write_exports(found)
+    project.files.write_exports(found, data=project.source.digest)
     failed = {
         f"{key}/{one.files[0]}": one.parity.worst
         for key, rows in found.items()
@@ -126,7 +129,7 @@ def _training_images(project: Project, px: int) -> NDArray[np.float32]:
 
     from hwnas.training.images import resize
 
-    n = min(N_TRAIN_IMAGES, project.data.info.n_images["train"])
+    n = min(N_TRAIN_IMAGES, project.source.info.n_images["train"])
     size = min(CALIBRATION_BATCH, n)
     batches = project.data.calibration_batches(n // size, size)
     x: NDArray[np.float32] = torch.cat([resize(b, px) for b in batches]).contiguous().numpy()
@@ -135,7 +138,7 @@ def _training_images(project: Project, px: int) -> NDArray[np.float32]:
 
 def _card(project: Project, arch: Arch) -> dict[str, str]:
     """What a model file says of itself: what it is, how images become its input, its classes."""
-    info, px = project.data.info, resolution(project.space, arch)
+    info, px = project.source.info, resolution(project.space, arch)
     spec = dump(InputSpec.of(info, px), versioned=False)
     card = (
         f"Image classifier found by hwnas ({project.config.name}): {info.num_classes} classes of"

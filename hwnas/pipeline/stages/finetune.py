@@ -7,9 +7,11 @@ import numpy as np
 from hwnas.core.progress import Progress
 from hwnas.core.rng import rng
 from hwnas.core.store import write_bytes
+from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
-from hwnas.pipeline.project import Project, task
+from hwnas.pipeline.project import Project
 from hwnas.pipeline.standalone import train_standalone
+from hwnas.pipeline.task import task
 from hwnas.pipeline.winners import result_on, role_names, winner_role
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
@@ -32,7 +34,7 @@ def stage(project: Project) -> Stage:
         settings=[
             config.seed,
             project.space_settings,
-            project.settled["data"],
+            project.source.settings,
             project.settled["finetune"],
             project.settled["alone"],
         ],
@@ -40,6 +42,7 @@ def stage(project: Project) -> Stage:
         outputs=(files.pattern(files.roles), files.pattern(files.finetuned / "*.safetensors")),
         run=task(project, name, finetune_all),
         cost=f"{len(role_names(project))} networks x {config.finetune.epochs} epochs{standalone}",
+        data=project.source.input(LEARNING),
         check=lambda: project.space.macro.require("static net", space=project.space.name),
     )
 

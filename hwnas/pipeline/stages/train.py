@@ -9,8 +9,10 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.store import file_hash, write_bytes
 from hwnas.pipeline.costs import cost_metrics, require_reachable
+from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
-from hwnas.pipeline.project import Project, task
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.task import task
 from hwnas.training.sections import KEEPING
 
 __all__ = ["latency_devices", "stage", "train"]
@@ -27,7 +29,7 @@ def stage(project: Project) -> Stage:
         settings=[
             project.config.seed,
             project.space_settings,
-            plain["data"],
+            project.source.settings,
             plain["supernet"],
             _hash_of_reads(project),
             {key: value for key, value in plain["train"].items() if key not in KEEPING},
@@ -38,6 +40,7 @@ def stage(project: Project) -> Stage:
         cost=f"{train_settings.steps} {train_settings.sampler.name} steps"
         f" of {train_settings.batch_size} images",
         reads=_reads(project),
+        data=project.source.input(LEARNING),
         check=lambda: project.space.macro.require("supernet", space=project.space.name),
     )
 

@@ -19,12 +19,14 @@ from hwnas.pipeline.bundle import Winner, bundle_winner
 from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.foreign_tables import require_own_table
 from hwnas.pipeline.outcomes import Check, NetworkResult, Results
-from hwnas.pipeline.project import Project, task
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.task import task
 from hwnas.pipeline.timing import time_beside_table
 from hwnas.pipeline.winners import networks, result_on, role_names, winner_role
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
 from hwnas.spaces.lowering import resolution
+from hwnas.training.identity import SPLITS
 
 __all__ = ["device_checks", "stage", "verify"]
 
@@ -41,7 +43,7 @@ def stage(project: Project) -> Stage:
         needs=(*(f"profile/{device}" for device in project.devices), f"export/{search}"),
         settings=[
             project.config.seed,
-            plain["data"],
+            project.source.settings,
             plain["search"]["constraints"],
             plain["verify"],
         ],
@@ -49,6 +51,7 @@ def stage(project: Project) -> Stage:
         outputs=(files.pattern(files.results.path),),
         run=task(project, name, verify),
         cost=f"{len(role_names(project))} networks re-timed and tested",
+        data=project.source.input(SPLITS),
         settled=lambda: not files.results.read().of(None),
     )
 
