@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -163,7 +164,7 @@ class DataIdentity:
     files: dict[str, dict[str, str]]
     parts: dict[str, str]
 
-    @property
+    @cached_property
     def digests(self) -> dict[str, str]:
         """By split, a hash of its files and of the class names."""
         hashes = {

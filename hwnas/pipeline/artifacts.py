@@ -8,15 +8,18 @@ the metrics belong to `core/rundir.py`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from hwnas.core.records import RecordFile, dump, load
 from hwnas.core.rundir import RunDir
 from hwnas.core.store import read_json, write_json
-from hwnas.interfaces import DataIdentity, Evaluation
+from hwnas.interfaces import DataIdentity, DataInfo, Evaluation
 from hwnas.latency.table import LatencyTable
 from hwnas.pipeline.outcomes import DataRecord, Exported, Results, Standalone
 from hwnas.pipeline.search_files import BASELINE, SearchFiles
@@ -73,6 +76,19 @@ class Artifacts:
     def data_files(self, digest: str) -> RecordFile[DataIdentity]:
         """The files of one data set that stages read, with their content hashes."""
         return RecordFile(self.run.path("data", f"{digest}.json"), DataIdentity)
+
+    def data_of_weights(self) -> DataInfo | None:
+        """Facts of the data as the supernet's weights hold them; None where there are no weights.
+
+        Run folders of earlier versions have no other record of their data.
+        """
+        if not self.supernet.is_file():
+            return None
+        with safe_open(self.supernet, framework="numpy") as weights:
+            facts = json.loads((weights.metadata() or {}).get("hwnas", "{}"))
+        found = facts.get("data") if isinstance(facts, dict) else None
+        where = self.supernet
+        return None if found is None else load(DataInfo, found, where=where, versioned=False)
 
     # --- tables -------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ class DataSource:
     """The data set that a configuration names.
 
     record_file: where the run remembers which data its stages read; listing: where it keeps what
-    those of a digest were made of.
+    those of a digest were made of. weights: what trained weights say of their data.
     beside: folders that a relative `data.root` is looked for in, after $HWNAS_DATA (or the working
     directory) and the folder where the run found its data last. as_recorded: what the run knows
     comes before what the files say now, as in verbs that only look at a run.
@@ -50,6 +50,7 @@ class DataSource:
     config: ExperimentConfig
     record_file: RecordFile[DataRecord]
     listing: Callable[[str], RecordFile[DataIdentity]]
+    weights: Callable[[], DataInfo | None] = lambda: None
     beside: tuple[Path, ...] = ()
     as_recorded: bool = False
 
@@ -78,6 +79,11 @@ class DataSource:
                 return section.model_copy(update={"root": str(place.absolute())})
         return section
 
+    @property
+    def known(self) -> DataInfo | None:
+        """Facts of the data that the run read last; None before a stage read data."""
+        return self.record.latest.info if self.record else self.weights()
+
     # --- what the files are now -------------------------------------------------------------------
 
     @property
@@ -87,7 +93,7 @@ class DataSource:
         Raises:
             DataAbsent: the data are not here, and the run does not know.
         """
-        known = self.record.latest.info if self.record else None
+        known = self.known
         if known is not None and self.as_recorded:
             return known.in_channels, known.num_classes
         try:
@@ -125,10 +131,9 @@ class DataSource:
     @cached_property
     def info(self) -> DataInfo:
         """Facts of the data set; those that the run knows where it is only looked at."""
-        if self.as_recorded and self.record:
-            return self.record.latest.info
-        identity = self._identity
-        return replace(self.data.info, digests=identity.digests)
+        if (self.as_recorded or self.absent) and (known := self.known):
+            return known
+        return replace(self.data.info, digests=self._identity.digests)
 
     @cached_property
     def _identity(self) -> DataIdentity:
@@ -266,6 +271,6 @@ class DataSource:
         info, identity = self.info, self._identity
         facts: dict[str, Any] = {f"n_images {split}": info.n_images[split] for split in SPLITS}
         facts["class_names"] = list(info.class_names)
-        for split, digest in identity.digests.items():
-            facts[f"content of {split}"] = digest
+        digests = {identity.parts[split]: digest for split, digest in identity.digests.items()}
+        facts["content"] = [f"{part} {digest[:8]}" for part, digest in digests.items()]
         return facts

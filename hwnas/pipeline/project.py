@@ -75,7 +75,14 @@ class Project:
     def source(self) -> DataSource:
         """Where the data come from, what they are, and what the run remembers of them."""
         files = self.files
-        return DataSource(self.config, files.data, files.data_files, self.beside, self.as_recorded)
+        return DataSource(
+            self.config,
+            files.data,
+            files.data_files,
+            files.data_of_weights,
+            self.beside,
+            self.as_recorded,
+        )
 
     @property
     def data(self) -> DataModule:

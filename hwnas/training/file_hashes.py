@@ -27,6 +27,7 @@ SETTLED_NS = 2_000_000_000
 """A file that changed this short before it was hashed may change again within the same tick of the
 file system's clock (FAT: 2 s), so that its hash is not remembered."""
 
+UNREADABLE = "unreadable"
 N_THREADS = 8  # files are read side by side: discs and servers answer better
 
 _Seen = tuple[int, int, int, int, int]
@@ -51,8 +52,10 @@ def spelled(name: str) -> str:
 def file_hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """Content hash of every file, by its name relative to `folder`.
 
+    The hash of a file that cannot be read says so.
+
     Raises:
-        OSError: a file cannot be read.
+        FileNotFoundError: a file is not there.
         HwnasError: a file changed while it was read.
     """
     cache = _cache_of(folder)
@@ -69,7 +72,11 @@ def file_hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
         with ThreadPoolExecutor(N_THREADS) as pool:
             hashes = pool.map(lambda name: _hash(folder / name, seen[name]), missing)
             found |= zip(missing, hashes, strict=True)
-        settled = [name for name in names if max(seen[name][3:]) < begin - SETTLED_NS]
+        settled = [
+            name
+            for name in names
+            if max(seen[name][3:]) < begin - SETTLED_NS and not found[name].startswith(UNREADABLE)
+        ]
         _remember(cache, {name: (*seen[name], found[name]) for name in settled})
     return {name: found[name] for name in names}
 
@@ -85,10 +92,13 @@ def changed_meanwhile(path: Path) -> HwnasError:
 
 def _hash(path: Path, before: _Seen) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    with open_regular(path) as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-        after = _seen(os.fstat(stream.fileno()))
+    try:
+        with open_regular(path) as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+            after = _seen(os.fstat(stream.fileno()))
+    except OSError as error:
+        return f"{UNREADABLE}: {error.strerror}"
     if after != before:
         raise changed_meanwhile(path)
     return digest.hexdigest()

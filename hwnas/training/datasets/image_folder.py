@@ -209,7 +209,11 @@ def _listed(folder: Path, names: tuple[str, ...]) -> _Folder:
         )
     files = tuple(file.relative_to(folder).as_posix() for files in by_class for file in files)
     labels = tuple(label for label, files in enumerate(by_class) for _ in files)
-    return _Folder(folder, names, files, labels, file_hashes(folder, files))
+    try:
+        hashes = file_hashes(folder, files)
+    except FileNotFoundError as error:
+        raise changed_meanwhile(Path(error.filename)) from error
+    return _Folder(folder, names, files, labels, hashes)
 
 
 def _read(stored: _Folder, config: Config, *, n_threads: int) -> Photos:
