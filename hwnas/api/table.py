@@ -48,7 +48,9 @@ def table_list(*, run: Folder | None = None) -> Listing:
     """Shipped tables, and those of a run folder."""
     rows = [_facts(name, latency_table(name)) for name in shipped_tables()]
     if run is not None:
-        files = Artifacts(RunDir(Path(run)))
+        found = RunDir(Path(run))
+        found.check()
+        files = Artifacts(found)
         if not files.config.is_file():
             raise UserError("this is not a run folder", expected=files.config, found="none")
         every = files.table("*")

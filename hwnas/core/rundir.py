@@ -14,6 +14,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,14 @@ from hwnas.core.store import (
     write_json,
 )
 
-__all__ = ["RunDir", "StageRecord"]
+__all__ = ["OWNED", "RunDir", "StageRecord"]
+
+OWNED = (
+    *("config.yaml", "env.json", "stages.json", "journal.jsonl", "metrics.jsonl", ".lock"),
+    *("bundles", "checkpoints", "labels", "predictor", "rounds", "search", "superseded"),
+    *("tables", "tensorboard", "report*.html"),
+)
+"""Name patterns of all that hwnas has directly in a run folder; what else is there stays alone."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +73,14 @@ class RunDir:
         return inside(self.root, *parts)
 
     def check(self) -> None:
-        """Nothing if the folder holds nothing but folders and regular files.
+        """Check that what hwnas owns in the folder are folders and regular files.
 
         Raises:
             UserError: names a link, pipe or device, through which hwnas would read or write
-                elsewhere, or hang. The folder itself may be reached through a link.
+                elsewhere, or hang. The folder itself may be reached through a link; what others
+                have in it (.git, .venv, photos) is not looked at.
         """
-        check_folder(self.root)
+        check_folder(self.root, OWNED)
 
     def made(self, path: Path, verb: str) -> Path:
         """`path`, if the file is there.
@@ -223,4 +232,12 @@ def _record(data: Any, *, where: str) -> StageRecord:
     record = load(StageRecord, data, where=where, versioned=False)
     for name in (record.inputs_hash, *record.outputs):  # both become parts of paths
         check_name(name, where=where)
+    for name in record.outputs:
+        if not any(fnmatchcase(name.partition("/")[0], pattern) for pattern in OWNED):
+            raise UserError(
+                "a stage's output is no file of hwnas",
+                expected=f"a name below one of {', '.join(OWNED)}",
+                found=repr(name),
+                where=where,
+            )
     return record

@@ -172,6 +172,8 @@ def call(
     """
     try:
         with contextlib.ExitStack() as stack:
+            if into is not None:
+                into.unlink(missing_ok=True)  # it may have other names (hard links)
             stdout = subprocess.PIPE if into is None else stack.enter_context(open(into, "wb"))
             done = subprocess.run(
                 command,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hwnas.core.confined import holds
 from hwnas.core.store import write_json
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.sections import ProfileConfig
@@ -46,8 +47,9 @@ def write_plan(
     items = []
     for name, model in models.items():
         path = folder / "models" / f"{name}.onnx"
-        if not path.exists() or path.read_bytes() != model:
+        if not holds(path, model):
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)  # it may have other names (hard links)
             path.write_bytes(model)  # no fsync, 4 ms each: the kit checks every sha256
         digest = hashlib.sha256(model).hexdigest()
         items.append({"id": name, "file": f"models/{path.name}", "sha256": digest})

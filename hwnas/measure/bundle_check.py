@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.core.arrays import read_npy
 from hwnas.core.confined import inside
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import Progress
@@ -135,6 +136,13 @@ def drops(rows: list[dict[str, Any]]) -> list[str]:
     return problems
 
 
+def _golden(path: Path) -> NDArray[Any]:
+    try:
+        return read_npy(path)
+    except (OSError, ValueError) as error:
+        raise UserError("cannot read golden data", found=error, where=path) from error
+
+
 def _images(
     folder: Path,
     manifest: Manifest,
@@ -142,8 +150,8 @@ def _images(
     host: _Host,
     notes: list[str],
 ) -> _Images:
-    golden = np.load(folder / manifest.golden.input, allow_pickle=False)
-    logits = np.load(folder / manifest.golden.output, allow_pickle=False)
+    golden = _golden(folder / manifest.golden.input)
+    logits = _golden(folder / manifest.golden.output)
     if data is None:
         notes.append(
             f"no data set: compared on the {len(golden)} golden inputs, accuracy not checked"

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hwnas.builders.onnx import context, micro
+from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress, silent
 from hwnas.core.records import STRICT
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 N_ANCHORS = 6  # networks of the table that are timed again, for the machine's pace
 MAX_RETIMING_ROUNDS = 2000
+MAX_MODEL_BYTES = 1 << 31  # that ONNX files can have
 
 
 def profile(
@@ -228,7 +230,7 @@ def _content(name: str, model: Path | bytes) -> bytes:
         return model
     if not model.is_file():
         raise UserError(f"no model {name!r} to time", where=model)
-    return model.read_bytes()
+    return read_regular(model, at_most=MAX_MODEL_BYTES)
 
 
 def _time(

@@ -30,6 +30,7 @@ def follow(stages_of: Callable[[Project], list[Stage]]) -> None:
             stages[word["stage"]].run()
             continue
         run = RunDir(Path(word["root"]))
+        run.check()
         if not stored_config(run).is_file():
             raise UserError(
                 "the run folder is not on this machine",

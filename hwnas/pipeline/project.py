@@ -15,6 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 from hwnas.core.config import settled
+from hwnas.core.confined import holds
 from hwnas.core.env import host_facts, use_threads
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
@@ -232,17 +233,11 @@ def open_project(
         use_threads(project.config.threads)
         plain = project.config.model_dump(mode="json")
         text = yaml.safe_dump(plain, sort_keys=False)
-        if not stored.exists() or _holds_other(stored, text):
+        if not holds(stored, text.encode()):
             write_text(stored, text)
         _remember_host(run)
         project.ranks.tell({"root": str(root.resolve()), "config": plain})
         yield project
-
-
-def _holds_other(path: Path, text: str) -> bool:
-    """Whether a file, of whatever size, does not hold this text."""
-    content = text.encode()
-    return path.stat().st_size != len(content) or path.read_bytes() != content
 
 
 def _require_same_space(project: Project, stored: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from hwnas.core.config import LATER, StrictModel
+from hwnas.core.confined import read_regular
 from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.rng import rng
 from hwnas.core.store import content_hash
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Config", "build", "ends", "identity"]
 
 CHANNELS = 3
+MAX_IMAGE_BYTES = 1 << 30
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
@@ -223,7 +225,7 @@ def _read(stored: _Folder, config: Config, *, n_threads: int) -> Photos:
 
     def opened(i: int) -> io.BytesIO:
         path = stored.folder / stored.files[i]
-        data = path.read_bytes()
+        data = read_regular(path, at_most=MAX_IMAGE_BYTES)
         if bytes_hash(data) != stored.hashes[stored.files[i]]:
             raise changed_meanwhile(path)
         return io.BytesIO(data)
