@@ -115,7 +115,9 @@ def verify(
 
 def is_bundle(folder: Folder) -> bool:
     """Whether a folder is a bundle, and not a run folder."""
-    return (Path(folder) / "manifest.json").exists()
+    with contextlib.suppress(OSError):  # a name that no folder can have
+        return (Path(folder) / "manifest.json").exists()
+    return False
 
 
 def bundle_plan(folder: Folder) -> Listing:

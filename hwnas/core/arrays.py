@@ -88,6 +88,7 @@ def _one_kind_of_error() -> Iterator[None]:
     except (
         EOFError,
         NotImplementedError,
+        OSError,
         OverflowError,
         RuntimeError,
         SyntaxError,

@@ -70,14 +70,19 @@ def check_folder(root: Path, only: Sequence[str] = ("*",)) -> None:
     """Check that a folder holds folders and regular files alone, at any depth.
 
     Entries that vanish meanwhile, and folders that may not be read, are passed over. `only`: name
-    patterns of the entries directly in `root` that are looked at, in lower case.
+    patterns of the entries directly in `root` that are looked at; upper and lower case are equal.
 
     Raises:
+        OSError: the name of the folder is one that no folder can have.
         UserError: names the first link, pipe, socket or device.
     """
+    passed_over = FileNotFoundError, PermissionError, NotADirectoryError
+    try:
+        _stat(root)
+    except passed_over:
+        return
     folders = [root]
     listed = [pattern.lower() for pattern in only]
-    passed_over = FileNotFoundError, PermissionError, NotADirectoryError
     while folders:
         folder = folders.pop()
         with contextlib.suppress(*passed_over), os.scandir(folder) as entries:
@@ -100,7 +105,7 @@ def regular(path: Path, *, at_most: int | None = None) -> Path:
         UserError: a pipe, a socket, a device, or a file of more than `at_most` bytes.
         OSError: there is no such file, or it is a folder.
     """
-    found = os.stat(path)
+    found = _stat(path)
     _require_regular(path, found.st_mode)
     if at_most is not None and found.st_size > at_most:
         raise _too_large(path, at_most, found.st_size)
@@ -114,7 +119,7 @@ def open_regular(path: Path) -> IO[bytes]:
         UserError: a pipe, a socket or a device.
         OSError: it cannot be read.
     """
-    _require_regular(path, os.stat(path).st_mode)
+    _require_regular(path, _stat(path).st_mode)
     return _opened(path, os.O_RDONLY, "rb")
 
 
@@ -225,6 +230,13 @@ def _opened(path: Path, flags: int, mode: Literal["rb", "r+b"]) -> IO[bytes]:
         return handle
 
     return open(path, mode, opener=opener)
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except ValueError as error:  # a zero byte in the name
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), repr(str(path))) from error
 
 
 def _require_regular(path: Path, mode: int) -> None:

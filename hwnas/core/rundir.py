@@ -25,6 +25,7 @@ from hwnas.core.store import (
     append_jsonl,
     content_hash,
     exclusive_lock,
+    explained,
     file_hash,
     read_json,
     read_jsonl,
@@ -80,7 +81,8 @@ class RunDir:
                 elsewhere, or hang. The folder itself may be reached through a link; what others
                 have in it (.git, .venv, photos) is not looked at.
         """
-        check_folder(self.root, OWNED)
+        with explained("look into the run folder", self.root):
+            check_folder(self.root, OWNED)
 
     def made(self, path: Path, verb: str) -> Path:
         """`path`, if the file is there.
@@ -105,7 +107,7 @@ class RunDir:
         """Hold the folder's lock; a second process is refused with a UserError."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
             raise UserError(
                 "cannot create the run folder",
                 found=str(error),

@@ -76,8 +76,6 @@ def open_records(
             where=path,
             fix="give --space NAME and --num-classes N (and --set), as in the run's config",
         )
-    if not path.is_file():
-        raise UserError("file not found", where=path)
     table = found.read(path, build_space(space_name, settings, num_classes=classes))
     return Source(path, name, found, table)
 
