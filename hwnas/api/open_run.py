@@ -19,6 +19,7 @@ from hwnas.pipeline.evaluators import JournaledEvaluator, evaluator
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.outcomes import Check, NetworkResult, Results
 from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.stored import require_search
 from hwnas.pipeline.winners import load_network, networks, search_files, targets, winners_by_device
 from hwnas.spaces.space import SearchSpace
 
@@ -268,7 +269,7 @@ def open_run(folder: Folder, *, search: str | None = None) -> Run:
     search: which of its searches [the last one].
 
     Raises:
-        UserError: not a run folder, or a configuration that cannot be read.
+        UserError: not a run folder, a configuration that cannot be read, or no such search.
     """
     with open_project(
         Path(folder),
@@ -278,4 +279,6 @@ def open_run(folder: Folder, *, search: str | None = None) -> Run:
         read_only=True,
         as_recorded=True,
     ) as project:
+        if search is not None:
+            require_search(project.run, search)
         return Run(project)

@@ -121,7 +121,7 @@ def profile_plan(
 def _profile_for_run(
     device: str, run: Path, config: str | None, progress: ProgressFor
 ) -> LatencyTable:
-    from hwnas.pipeline.foreign_tables import set_aside_foreign_table
+    from hwnas.pipeline.foreign_tables import foreign_tables
 
     name = Path(device).stem if Path(device).suffix in (".yaml", ".yml") else device
     return bring_up_to_date(
@@ -129,7 +129,7 @@ def _profile_for_run(
         f"profile/{name}",
         config=config,
         progress=progress,
-        before=lambda project: set_aside_foreign_table(project, name),
+        anew=lambda project: foreign_tables(project, name),
         found=lambda project: project.files.read_table(name),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 from hwnas.api.open_run import Run
 from hwnas.api.result import Folder, Listing, ProgressFor, Row, Settings, no_progress
 from hwnas.api.run import held, reported
-from hwnas.api.stage import bring_up_to_date
+from hwnas.api.stage import bring_up_to_date, of_search
 from hwnas.core.errors import CheckFailed, NotJudged, UserError
 from hwnas.core.rundir import RunDir
 from hwnas.pipeline.project import open_project, stored_config
@@ -75,6 +75,7 @@ def verify(
     folder: Folder,
     *,
     config: str | None = None,
+    search: str | None = None,
     settings: Settings = None,
     report_only: bool = False,
     latency: bool = True,
@@ -87,6 +88,7 @@ def verify(
         folder: a run folder, or a bundle. A bundle is checked against torch on the test split of
             its data set, which the run folder around it tells, or `config`.
         config: starts or replaces the run folder's configuration.
+        search: of a run folder: which search [the last one].
         settings: changes of the configuration.
         report_only: return even if a check fell short.
         latency: of a bundle: re-time it on this host.
@@ -103,9 +105,13 @@ def verify(
             folder,
             "verify",
             config=config,
-            changes=settings,
+            changes=of_search(search, settings),
             progress=progress,
             found=lambda project: held(reported(project), report_only),
+        )
+    if search is not None:
+        raise UserError(
+            "a bundle is of one search", expected="no --search", found=search, where=folder
         )
     found = _check_bundle(Path(folder), config, settings, latency, trust, progress)
     if not report_only:

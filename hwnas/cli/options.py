@@ -16,6 +16,7 @@ __all__ = [
     "FormatOption",
     "ReportOnly",
     "RunArgument",
+    "SearchOption",
     "SetOption",
     "SpaceSettings",
 ]
@@ -30,6 +31,9 @@ ConfigOption = Annotated[
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a config key; may be repeated."),
+]
+SearchOption = Annotated[
+    str | None, typer.Option("--search", metavar="NAME", help="Which search [the last one].")
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How the result is printed.")]
 DryRunOption = Annotated[

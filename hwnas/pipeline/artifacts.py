@@ -17,12 +17,11 @@ from typing import Any
 from safetensors import safe_open
 
 from hwnas.core.records import RecordFile, dump, load
-from hwnas.core.rundir import RunDir
 from hwnas.core.store import read_json, write_json
 from hwnas.interfaces import DataIdentity, DataInfo, Evaluation
 from hwnas.latency.table import LatencyTable
 from hwnas.pipeline.outcomes import DataRecord, Exported, Results, Standalone
-from hwnas.pipeline.search_files import BASELINE, SearchFiles
+from hwnas.pipeline.search_files import BASELINE, SearchFiles, SettingsFiles
 from hwnas.predictors.blend import Blend
 from hwnas.predictors.evaluate import PredictorReport
 from hwnas.predictors.readers.hwnas import read_labels
@@ -34,10 +33,9 @@ VERSION = {"schema_version": 1}
 
 
 @dataclass(frozen=True)
-class Artifacts:
+class Artifacts(SettingsFiles):
     """The files of a run folder; `search` is the name of the search that is meant."""
 
-    run: RunDir
     search: str = "main"
 
     def pattern(self, path: Path) -> str:
@@ -45,16 +43,6 @@ class Artifacts:
         return str(path.relative_to(self.run.root))
 
     # --- the folder itself --------------------------------------------------------------------
-
-    @property
-    def config(self) -> Path:
-        """The configuration, as last used."""
-        return self.run.path("config.yaml")
-
-    @property
-    def environment(self) -> Path:
-        """Host and versions."""
-        return self.run.path("env.json")
 
     @property
     def report(self) -> Path:
@@ -71,7 +59,7 @@ class Artifacts:
     @property
     def data(self) -> RecordFile[DataRecord]:
         """Which data the stages read."""
-        return RecordFile(self.run.path("data.json"), DataRecord)
+        return RecordFile(self.data_file, DataRecord)
 
     def data_files(self, digest: str) -> RecordFile[DataIdentity]:
         """The files of one data set that stages read, with their content hashes."""

@@ -222,6 +222,7 @@ class DataSource:
                 first=digest(seen[0].info.digests) if seen else None,
                 change=change,
                 require=self._require,
+                remember=lambda: None if self.absent else self.remember(),
             )
 
         return now

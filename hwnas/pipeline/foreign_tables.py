@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 from hwnas.core.env import host_facts
 from hwnas.core.errors import UserError
 from hwnas.pipeline.project import Project
 
-__all__ = ["require_own_table", "set_aside_foreign_table"]
-
-log = logging.getLogger(__name__)
+__all__ = ["foreign_tables", "require_own_table"]
 
 
 def require_own_table(project: Project, device: str) -> None:
@@ -30,19 +26,11 @@ def require_own_table(project: Project, device: str) -> None:
         )
 
 
-def set_aside_foreign_table(project: Project, device: str) -> None:
-    """Move a table that another machine measured to superseded/, so that `profile` starts anew."""
+def foreign_tables(project: Project, device: str) -> dict[str, str]:
+    """By stage, why `profile` starts anew: a table that another machine measured, if it is one."""
     if device not in project.devices or (cpu := _foreign_cpu(project, device)) is None:
-        return
-    stage, run = f"profile/{device}", project.run
-    record = run.ledger().get(stage)
-    where = run.supersede(
-        stage,
-        record.inputs_hash if record is not None else "unrecorded",
-        [project.files.table(device), project.files.samples(device)],
-    )
-    run.forget(stage)
-    log.warning("%s: the table of another machine (%s) was moved to %s", stage, cpu, where)
+        return {}
+    return {f"profile/{device}": f"the table of another machine ({cpu}) was moved to"}
 
 
 def _foreign_cpu(project: Project, device: str) -> str | None:

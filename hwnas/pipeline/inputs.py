@@ -19,12 +19,14 @@ class DataInput:
     digest: None where they are not here. first: that of the data which the run saw first; stages
     that earlier versions recorded are taken to have read those. change: in words, how the data
     differ from those of another digest. require: raises a `UserError` if they are not here.
+    remember: lets the run know that its results are of these data.
     """
 
     digest: str | None
     first: str | None
     change: Callable[[str], str]
     require: Callable[[], None]
+    remember: Callable[[], None]
 
     def before(self, record: StageRecord) -> str | None:
         """Digest of the data that a recorded stage read; None: not known."""

@@ -1,4 +1,4 @@
-"""The folder of one search: where its files lie, and how they are read and written."""
+"""The folder of one search, and the files of settings: where they lie, how they are read."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from hwnas.controller.remeasure import Remeasurement
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.controller.storage import STATE
 from hwnas.core.records import RecordFile, dump
+from hwnas.core.rundir import RunDir
 from hwnas.core.store import write_json
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["BASELINE", "SearchFiles"]
+__all__ = ["BASELINE", "SearchFiles", "SettingsFiles"]
 
 BASELINE = "random"  # folder of the baseline inside the search's folder
 VERSION = {"schema_version": 1}
@@ -63,3 +64,29 @@ class SearchFiles:
             write_json(
                 self.folder / "fronts" / f"{key.replace('@', '-')}.json", VERSION | {"front": rows}
             )
+
+
+@dataclass(frozen=True)
+class SettingsFiles:
+    """Files of a run folder that say with what it is used."""
+
+    run: RunDir
+
+    @property
+    def config(self) -> Path:
+        """The configuration, as last used."""
+        return self.run.path("config.yaml")
+
+    @property
+    def environment(self) -> Path:
+        """Host and versions."""
+        return self.run.path("env.json")
+
+    @property
+    def data_file(self) -> Path:
+        """Which data the stages read."""
+        return self.run.path("data.json")
+
+    def of_search(self, name: str) -> Path:
+        """The sections of the configuration that belong to one search alone."""
+        return self.run.path("search", name, "config.yaml")

@@ -63,9 +63,7 @@ def linked(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("name", APPENDS)
-def test_what_is_appended_arrives_under_no_other_name(
-    name: str, linked: tuple[Path, Path]
-) -> None:
+def test_what_is_appended_arrives_under_no_other_name(name: str, linked: tuple[Path, Path]) -> None:
     path, other = linked
     before = path.read_bytes()
     if name == "append_jsonl":

@@ -60,6 +60,7 @@ def stage(project: Project) -> Stage:
         f" and {section.n_evaluations} subnet evaluations, and those of the fronts",
         reads={} if records is None else {"search.evaluator.records": records},
         data=project.source.input(LEARNING) if records is None else None,
+        is_provisional=True,
     )
 
 
