@@ -90,9 +90,10 @@ class Results:
             handle = os.open(path, FLAGS, 0o666)
         except OSError as error:
             raise KitError(f"cannot write {path}: {error.strerror}; give another --out") from error
-        self._stream = open(handle, "ab+")  # noqa: SIM115 - lives as long as the process
         if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
             raise KitError(f"{path} is not a regular file; give another --out")
+        self._stream = open(handle, "ab+")  # noqa: SIM115 - lives as long as the process
         self._lock(path)
         if not os.path.samestat(os.stat(path), os.fstat(handle)):
             raise KitError(f"{path} is being written by another process")

@@ -34,6 +34,9 @@ __all__ = [
 ]
 
 
+SPARE = 1 << 20
+
+
 def check_name(name: str, *, where: object) -> str:
     """A relative path as records store it, `a/b.json`; anything that leads elsewhere is refused.
 
@@ -132,7 +135,8 @@ def read_regular(path: Path, *, at_most: int) -> bytes:
     """
     with open_regular(path) as stream:
         size = os.fstat(stream.fileno()).st_size
-        data = stream.read(at_most + 1) if size <= at_most else b""
+        # Python allocates what is asked for: the size, and a little that may come meanwhile.
+        data = stream.read(min(at_most, size + SPARE) + 1) if size <= at_most else b""
     if max(size, len(data)) > at_most:
         raise _too_large(path, at_most, size)
     return data

@@ -49,7 +49,7 @@ LEDGER = "stages.json"
 OWNED = (
     *("config.yaml", "env.json", "stages.json", "journal.jsonl", "metrics.jsonl", ".lock"),
     *("bundles", "checkpoints", "labels", "predictor", "rounds", "search", "superseded"),
-    *("tables", "tensorboard", "report*.html", "data.json", "history", "commit.json"),
+    *("data", "data.json", "tables", "tensorboard", "report*.html", "history", "commit.json"),
 )
 """Name patterns of all that hwnas has directly in a run folder; what else is there stays alone."""
 

@@ -226,7 +226,8 @@ def exclusive_lock(path: Path, *, owner: str) -> Iterator[None]:
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = stack.enter_context(_locked(path))
             if unshare(path, stream):
-                stream = stack.enter_context(_locked(path))
+                with stream:
+                    stream = stack.enter_context(_locked(path))
         stream.truncate(0)
         stream.write(f"{owner}, pid {os.getpid()}\n".encode())
         stream.flush()
