@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from hwnas.api.options import refuse_both
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, listed, no_progress
 from hwnas.api.stage import bring_up_to_date, of_search
 from hwnas.core.errors import UserError
@@ -106,7 +107,12 @@ def export_run(
 def export_changes(
     folder: Folder, config: str | None, formats: Sequence[str] | None, settings: Settings
 ) -> dict[str, Any]:
-    """Settings with which a run exports `formats`; what is configured of a format stays."""
+    """Settings with which a run exports `formats`; what is configured of a format stays.
+
+    Raises:
+        UserError: the settings say otherwise.
+    """
+    refuse_both("--formats", formats, "export", settings)
     changes = dict(settings or {})
     if formats is None:
         return changes

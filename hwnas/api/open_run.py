@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwnas.api.result import Folder, Listing, Point, no_progress
-from hwnas.api.status import plan
+from hwnas.api.status import status
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.core.errors import CheckFailed, NotJudged, UserError
 from hwnas.core.metrics import MetricKey
@@ -70,7 +70,7 @@ class Run:
 
     def status(self) -> Listing:
         """What is done, stale or missing."""
-        return plan(self.folder, settings={"search.name": self.search})
+        return status(self.folder, settings={"search.name": self.search})
 
     # --- what was found -----------------------------------------------------------------------
 

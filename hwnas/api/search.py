@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from numpy.typing import ArrayLike
 
+from hwnas.api.options import refuse_both
 from hwnas.api.result import Folder, Listing, Point, ProgressFor, Settings, listed, no_progress
 from hwnas.api.search_arguments import (
     check_arguments,
@@ -178,7 +179,13 @@ def search_run(
 def search_changes(
     devices: Sequence[str] | None, settings: Settings, name: str | None = None
 ) -> dict[str, Any]:
-    """Settings of the search `name` with a winner for each of `devices`."""
+    """Settings of the search `name` with a winner for each of `devices`.
+
+    Raises:
+        UserError: the settings say otherwise.
+    """
+    for key in ("devices", "search.per_device"):
+        refuse_both("--devices", devices, key, settings)
     chosen = {} if devices is None else {"devices": listed(devices), "search.per_device": True}
     return of_search(name, chosen | dict(settings or {}))
 

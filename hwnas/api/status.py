@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hwnas.api.result import Folder, Listing, Settings, no_progress
+from hwnas.api.stage import stage_names
 from hwnas.pipeline.artifacts import Artifacts
-from hwnas.pipeline.engine import Plan, data_changes, plan_stages
+from hwnas.pipeline.checks import folder_is_writable, out_of_reach
+from hwnas.pipeline.data_checks import unchecked
+from hwnas.pipeline.engine import Plan, check_stages, data_changes, plan_stages
 from hwnas.pipeline.graph import stages_of, stages_of_all_searches
 from hwnas.pipeline.project import Project, open_project
 
@@ -36,8 +40,25 @@ def status(folder: Folder, *, settings: Settings = None) -> Listing:
         return _listing(project, plans, rows, {"searches": searches})
 
 
-def plan(folder: Folder, *, config: str | None = None, settings: Settings = None) -> Listing:
-    """What would run, why, and what it costs, if `folder` had this configuration: `--dry-run`."""
+def plan(
+    folder: Folder,
+    *,
+    config: str | None = None,
+    settings: Settings = None,
+    only: str | None = None,
+) -> Listing:
+    """What would run, why, and what it costs, if `folder` had this configuration: `--dry-run`.
+
+    Checks all that can be checked before the first stage runs: settings, files, devices, limits,
+    and whether the images suffice. Nothing is written but the cache of decoded images. The fact
+    `checked` has the names of the stages, `unchecked` what a dry run leaves to the run.
+
+    only: a stage (`train`), or the first part of the names of some (`search`), that is to be run
+        and therefore checked [all].
+
+    Raises:
+        UserError: what the command itself would be refused for.
+    """
     with open_project(
         Path(folder),
         config=config,
@@ -45,9 +66,16 @@ def plan(folder: Folder, *, config: str | None = None, settings: Settings = None
         progress_for=no_progress,
         command="hwnas status",
         read_only=True,
-    ) as project:
-        plans = plan_stages(stages_of(project), project.run)
-        return _listing(project, plans, _rows(project, plans), {})
+    ) as opened:
+        project = replace(opened, is_plan=True)
+        folder_is_writable(project.run.root)
+        stages = stages_of(project)
+        plans = plan_stages(stages, project.run)
+        wanted = [stage.name for stage in stages] if only is None else stage_names(stages, only)
+        checked = check_stages(plans, wanted, is_plan=True)
+        left = (*unchecked(project), *out_of_reach(project)) if checked else ()
+        facts = {"checked": checked, "unchecked": [*left]}
+        return _listing(project, plans, _rows(project, plans), facts)
 
 
 def _listing(

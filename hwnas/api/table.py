@@ -8,6 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from hwnas.api.options import require_place
 from hwnas.api.profile import prepare
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
 from hwnas.api.space import as_space
@@ -103,7 +104,7 @@ def table_estimate(
     arch: Sequence[Arch | str] | Arch | str = (),
     resolutions: Sequence[int] | None = None,
     settings: Settings = None,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
 ) -> Listing:
     """Latency of archs with its 90 % interval; see `LatencyTable.estimate` for arrays.
 
@@ -173,6 +174,7 @@ def table_convert(
     """
     from hwnas.measure.published.convert import convert
 
+    require_place(out)
     return _saved(convert(source, Path(path), device), out)
 
 
@@ -206,7 +208,7 @@ def table_transfer(
     space: SearchSpace | str | None = None,
     resolutions: Sequence[int] | None = None,
     settings: Settings = None,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     profile_settings: Settings = None,
     n: int = 10,
     seed: int = 0,
@@ -219,6 +221,7 @@ def table_transfer(
     """
     from hwnas.measure.transfer import transfer_table
 
+    require_place(out)
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
     made = transfer_table(
         [as_table(table) for table in known],
@@ -241,7 +244,7 @@ def transfer_plan(
     space: SearchSpace | str | None,
     resolutions: Sequence[int] | None,
     settings: Settings,
-    num_classes: int,
+    num_classes: int | None,
     profile_settings: Settings,
     n: int,
     seed: int,

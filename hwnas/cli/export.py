@@ -51,7 +51,7 @@ def export(
         from hwnas.api.stage import of_search
 
         planned = export_changes(folder, config, names(formats), of_search(search, changes))
-        show_plan(folder, format, config=config, settings=planned)
+        show_plan(folder, format, config=config, settings=planned, only="export")
         return
     found = hwnas.export(
         folder,

@@ -41,7 +41,8 @@ def finetune(
     if dry_run:
         from hwnas.api.stage import of_search
 
-        show_plan(folder, format, config=config, settings=of_search(search, changes))
+        planned = of_search(search, changes)
+        show_plan(folder, format, config=config, settings=planned, only="finetune")
         return
     found = hwnas.finetune(
         folder, config=config, search=search, settings=changes, progress=progress_for

@@ -37,7 +37,10 @@ SearchOption = Annotated[
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="How the result is printed.")]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print what would run and what it costs; do nothing.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Check it all, print what would run and what it costs; do nothing."
+    ),
 ]
 SpaceSettings = Annotated[
     list[str] | None,
@@ -48,4 +51,6 @@ SpaceSettings = Annotated[
 ReportOnly = Annotated[
     bool, typer.Option("--report-only", help="Exit 0 even if a check fell short; say so only.")
 ]
-ClassesOption = Annotated[int, typer.Option("--num-classes", min=1, help="Classes of the head.")]
+ClassesOption = Annotated[
+    int | None, typer.Option("--num-classes", min=1, help="Classes of the head [1000].")
+]

@@ -44,7 +44,7 @@ def search(
         from hwnas.api.search import search_changes
 
         planned = search_changes(names(devices), changes, name)
-        show_plan(folder, format, config=config, settings=planned)
+        show_plan(folder, format, config=config, settings=planned, only="search")
         return
     found = hwnas.search(
         folder,

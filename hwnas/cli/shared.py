@@ -23,12 +23,24 @@ def show(result: Result, format: Format) -> None:
 
 
 def show_plan(
-    folder: Any, format: Format, *, config: str | None = None, settings: Any = None
+    folder: Any,
+    format: Format,
+    *,
+    config: str | None = None,
+    settings: Any = None,
+    only: str | None = None,
 ) -> None:
-    """What a verb with `--dry-run` would run in a run folder."""
+    """What a verb with `--dry-run` would run in a run folder, checked; `only`: as of `plan`."""
+    import logging
+
     import hwnas
 
-    show_status(hwnas.plan(folder, config=config, settings=settings), format)
+    found = hwnas.plan(folder, config=config, settings=settings, only=only)
+    show_status(found, format)
+    log = logging.getLogger("hwnas.cli")
+    log.info("checked: %s", ", ".join(found.facts["checked"]) or "nothing is left to do")
+    for text in found.facts["unchecked"]:
+        log.info("not checked: %s", text)
 
 
 def show_status(found: Listing, format: Format) -> None:

@@ -58,13 +58,15 @@ def verify(
     """
     from hwnas.api.open_run import Run
     from hwnas.api.stage import of_search
-    from hwnas.api.verify import bundle_plan, is_bundle
+    from hwnas.api.verify import bundle_plan, is_bundle, refuse_of_bundles
 
     changes = assignments(settings or ())
     if dry_run and is_bundle(folder):
-        show(bundle_plan(folder), format)
+        show(bundle_plan(folder, config=config, settings=changes), format)
     elif dry_run:
-        show_plan(folder, format, config=config, settings=of_search(search, changes))
+        refuse_of_bundles(latency, trust)
+        planned = of_search(search, changes)
+        show_plan(folder, format, config=config, settings=planned, only="verify")
     else:
         found = hwnas.verify(
             folder,

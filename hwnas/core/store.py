@@ -26,6 +26,7 @@ __all__ = [
     "read_json",
     "read_jsonl",
     "remove_partial",
+    "why_unwritable",
     "write_bytes",
     "write_json",
     "write_text",
@@ -55,6 +56,13 @@ def explained(doing: str, path: Path) -> Iterator[None]:
             where=error.filename or path,
             fix=f"{fix}, then give the same command again; what was written before is kept",
         ) from error
+
+
+def why_unwritable(there: Path) -> str | None:
+    """Why no file can be made in something that exists; None where one can."""
+    if not there.is_dir():
+        return f"{there} is not a folder"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"{there}: no permission to write"
 
 
 def write_bytes(path: Path, data: bytes) -> None:

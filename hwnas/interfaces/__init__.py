@@ -11,10 +11,12 @@ Latencies are milliseconds, accuracies fractions in [0, 1], sizes bytes.
 """
 
 from hwnas.interfaces.modules import (
+    DataPlan,
     DatasetContext,
     DatasetModule,
     ExporterModule,
     IdentifiedDataset,
+    PlannedDataset,
     PredictorContext,
     PredictorModule,
     ProxyContext,
@@ -38,6 +40,7 @@ from hwnas.interfaces.protocols import (
     LatencyEstimator,
     LearningSampler,
     Proxy,
+    ReachedTransport,
     Searcher,
     Transport,
 )
@@ -68,6 +71,7 @@ __all__ = [
     "DataIdentity",
     "DataInfo",
     "DataModule",
+    "DataPlan",
     "DatasetContext",
     "DatasetModule",
     "DeviceSpec",
@@ -83,11 +87,13 @@ __all__ = [
     "Metric",
     "ModelFile",
     "OpenModel",
+    "PlannedDataset",
     "PredictorContext",
     "PredictorModule",
     "Proxy",
     "ProxyContext",
     "ProxyModule",
+    "ReachedTransport",
     "Reader",
     "ReaderModule",
     "SamplerContext",

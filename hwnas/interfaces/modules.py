@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "DataPlan",
     "DatasetContext",
     "DatasetModule",
     "ExporterModule",
     "IdentifiedDataset",
+    "PlannedDataset",
     "PredictorContext",
     "PredictorModule",
     "ProxyContext",
@@ -91,6 +93,37 @@ class IdentifiedDataset(Protocol):
         Raises:
             DataAbsent: the files are not here.
             UserError: they are damaged or inconsistent.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """What is known of a data set before any image is decoded.
+
+    n_images: per split. base_px: as in `DataInfo`. n_files: image files that are yet to be decoded,
+    any of which may turn out broken. awaited: why the files may still be missing, where the
+    configuration says that they will come; empty where they have to be there.
+    """
+
+    n_images: Mapping[str, int] = field(default_factory=dict)
+    base_px: int = 0
+    n_files: int = 0
+    awaited: str = ""
+
+
+@runtime_checkable
+class PlannedDataset(Protocol):
+    """A data set that can be planned with before it is loaded.
+
+    Optional: a dry run loads other data sets, to check what the configuration asks of them.
+    """
+
+    def plan(self, config: Any) -> DataPlan | None:
+        """What is known without decoding an image; None: too little. Torch-free.
+
+        Raises:
+            UserError: files are missing, or are not what `config` says.
         """
         ...
 

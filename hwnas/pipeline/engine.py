@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from hwnas.core.errors import UserError
@@ -18,7 +18,15 @@ from hwnas.core.store import remove_partial
 from hwnas.core.versions import Transition
 from hwnas.pipeline.plan import UP_TO_DATE, Plan, Stage, data_changes, maker, plan_stages
 
-__all__ = ["Plan", "Stage", "data_changes", "execute", "maker", "plan_stages"]
+__all__ = [
+    "Plan",
+    "Stage",
+    "check_stages",
+    "data_changes",
+    "execute",
+    "maker",
+    "plan_stages",
+]
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +63,7 @@ def execute(
     for plan in plans:
         if plan.stage.name in wanted and plan.status not in UP_TO_DATE:
             _require_needs(plan, plans, run, made=made)
-            _require_files(plan.stage)
-            plan.stage.check()
-            if plan.stage.data is not None:
-                plan.stage.data().require()
+    check_stages(plans, wanted)
     provisional = _begin(plans, wanted, run, anew or {})
     try:
         for name in [stage.name for stage in stages if stage.name in wanted]:
@@ -76,6 +81,27 @@ def execute(
             with contextlib.suppress(UserError):  # what stopped the stage matters more
                 take_back(run, *provisional)
         raise
+
+
+def check_stages(
+    plans: Iterable[Plan], wanted: Container[str], *, is_plan: bool = False
+) -> list[str]:
+    """Names of the wanted stages that are not up to date, all of them checked.
+
+    is_plan: for a dry run, which does not insist on data that are not here yet (`check_data` does).
+
+    Raises:
+        UserError: one of them can never work, or a file or the data that it reads are missing.
+    """
+    todo = [p.stage for p in plans if p.stage.name in wanted and p.status not in UP_TO_DATE]
+    for stage in todo:
+        _require_files(stage)
+        stage.check()
+    for stage in todo:
+        if stage.data is not None and not is_plan:
+            stage.data().require()
+        stage.check_data()
+    return [stage.name for stage in todo]
 
 
 def _begin(

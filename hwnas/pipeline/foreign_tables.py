@@ -1,12 +1,34 @@
-"""Run folders moved from another machine: its tables are read, never compared with timings here."""
+"""Which latency tables of a run folder count: of these settings, and of this machine.
+
+Those of another machine are read, but never compared with timings here.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 from hwnas.core.env import host_facts
 from hwnas.core.errors import UserError
+from hwnas.core.records import dump
+from hwnas.pipeline.plan import is_done
 from hwnas.pipeline.project import Project
 
-__all__ = ["foreign_tables", "require_own_table"]
+__all__ = ["foreign_tables", "is_profiled", "require_own_table", "table_settings"]
+
+
+def table_settings(project: Project, device: str) -> list[Any]:
+    """What the table of a device depends on."""
+    return [
+        project.config.seed,
+        project.space_settings,
+        dump(project.devices[device]),
+        project.settled["profile"],
+    ]
+
+
+def is_profiled(project: Project, device: str) -> bool:
+    """Whether the table that is there stays, as it is of the present settings."""
+    return is_done(project.run, f"profile/{device}", table_settings(project, device))
 
 
 def require_own_table(project: Project, device: str) -> None:

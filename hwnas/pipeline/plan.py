@@ -12,7 +12,7 @@ from hwnas.core.rundir import RunDir, StageRecord
 from hwnas.core.versions import Version, find_version
 from hwnas.pipeline.inputs import DataInput, inputs_hash
 
-__all__ = ["UP_TO_DATE", "Plan", "Stage", "data_changes", "maker", "plan_stages"]
+__all__ = ["UP_TO_DATE", "Plan", "Stage", "data_changes", "is_done", "maker", "plan_stages"]
 
 Status = Literal["done", "continues", "returns", "stale", "new"]
 UP_TO_DATE = ("done", "returns")
@@ -26,9 +26,10 @@ class Stage:
     outputs it reads, `owns` the run-relative paths it writes and `outputs` those of them that later
     stages rely on (with * as in a shell). `command` runs it alone; `cost` says in words what it
     will take. `reads` are files outside the run folder, by the setting that names them. `check`
-    raises a `UserError` if the stage can never work; it takes no time. `settled`: whether the
-    outputs answer everything; where a check could not be judged they do not, and the next command
-    runs the stage again. `is_provisional`: new settings count only when it is finished with them;
+    raises a `UserError` if the stage can never work, within seconds; `check_data` does so for what
+    only the data set tells, which it loads. `settled`: whether the outputs answer everything; where
+    a check could not be judged they do not, and the next command runs the stage again.
+    `is_provisional`: new settings count only when it is finished with them;
     until then what was finished before stays. `data`: the data that it reads, as they are when it
     is asked.
     """
@@ -43,6 +44,7 @@ class Stage:
     cost: str
     reads: Mapping[str, Path] = field(default_factory=dict)
     check: Callable[[], None] = lambda: None
+    check_data: Callable[[], None] = lambda: None
     settled: Callable[[], bool] = lambda: True
     is_provisional: bool = False
     data: Callable[[], DataInput] | None = None
@@ -123,6 +125,14 @@ def _plan(
     digest = data.digest if data is not None else None
     inputs = _hash(stage, ledger, digest) if ready else None
     return Plan(stage, status, inputs, digest, change, back)
+
+
+def is_done(run: RunDir, name: str, settings: Any) -> bool:
+    """Whether a stage that reads neither data nor other stages is up to date with the settings."""
+    record = run.ledger().get(name)
+    if record is None or record.inputs_hash != inputs_hash(settings, {}, None):
+        return False
+    return run.intact(record)
 
 
 def data_changes(plans: Iterable[Plan]) -> list[str]:

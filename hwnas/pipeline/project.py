@@ -21,7 +21,7 @@ from hwnas.core.progress import Progress
 from hwnas.core.records import SCHEMA_VERSION, dump, sparse
 from hwnas.core.rundir import RunDir
 from hwnas.core.store import explained
-from hwnas.devices.spec import load_device, load_transport
+from hwnas.devices.spec import load_devices, load_transport
 from hwnas.interfaces import DataModule, DeviceSpec, Split, Transport
 from hwnas.latency.estimator import TableEstimator
 from hwnas.pipeline.artifacts import Artifacts
@@ -52,7 +52,7 @@ class Project:
     """The argument of every stage. Everything built from the configuration is built once.
 
     ranks: this process among those that torchrun started together. beside, as_recorded: see
-    `DataSource`.
+    `DataSource`. is_plan: a dry run, which neither downloads data nor waits for promised ones.
     """
 
     run: RunDir
@@ -61,6 +61,7 @@ class Project:
     ranks: Ranks = ALONE
     beside: tuple[Path, ...] = ()
     as_recorded: bool = False
+    is_plan: bool = False
 
     @cached_property
     def files(self) -> Artifacts:
@@ -132,8 +133,7 @@ class Project:
     @cached_property
     def devices(self) -> dict[str, DeviceSpec]:
         """Device specs by name, in the order of the configuration."""
-        specs = [load_device(name) for name in self.config.devices]
-        return {spec.name: spec for spec in specs}
+        return load_devices(self.config.devices)
 
     def transport(self, device: str) -> Transport:
         """How the kit gets to a device; connects when it is used."""

@@ -20,6 +20,7 @@ from hwnas.exporters.manifest import InputSpec
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
 from hwnas.interfaces import Exporter
+from hwnas.pipeline.data_checks import enough_images
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.outcomes import Exported
@@ -54,6 +55,7 @@ def stage(project: Project) -> Stage:
         run=task(project, name, export),
         cost=f"{len(role_names(project))} networks",
         data=project.source.input(LEARNING),
+        check_data=lambda: enough_images(project, {}),
     )
 
 

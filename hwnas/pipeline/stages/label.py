@@ -10,6 +10,8 @@ import numpy as np
 from hwnas.core.config import settled
 from hwnas.core.progress import Progress, silent
 from hwnas.core.rng import rng
+from hwnas.pipeline.checks import optimizer_exists
+from hwnas.pipeline.data_checks import calibration_needs, enough_images, recipe_fits
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.evaluators import evaluator, score_all, standalone_evaluator
@@ -41,6 +43,9 @@ def stage(project: Project) -> Stage:
         run=task(project, "label", label, together=True),
         cost=f"{project.config.label.n_archs} subnets evaluated",
         data=project.source.input(LEARNING),
+        check_data=lambda: enough_images(
+            project, calibration_needs(project.config.label.calibration, "label")
+        ),
     )
 
 
@@ -65,6 +70,10 @@ def trained_stage(project: Project) -> Stage:
         cost=f"{section.trained.n} archs trained stand-alone x"
         f" {section.trained.recipe.epochs} epochs",
         data=project.source.input(LEARNING),
+        check=lambda: optimizer_exists(
+            section.trained.recipe.optimizer, "label.trained.recipe.optimizer"
+        ),
+        check_data=lambda: recipe_fits(project, section.trained.recipe, "label.trained.recipe"),
     )
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from hwnas.core.config import settled
 from hwnas.core.progress import Progress
 from hwnas.core.store import write_bytes
+from hwnas.pipeline.checks import can_learn
+from hwnas.pipeline.data_checks import validation_can_be_halved
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.evaluators import evaluator, half_scores, scores_of
@@ -42,6 +44,8 @@ def stage(project: Project) -> Stage:
         run=task(project, "predictor", fit),
         cost=f"{config.predictor.name} on {config.label.n_archs} labels",
         data=project.source.input(LEARNING),
+        check=lambda: can_learn(project),
+        check_data=lambda: validation_can_be_halved(project),
     )
 
 

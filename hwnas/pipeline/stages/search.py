@@ -20,6 +20,7 @@ from hwnas.interfaces import Constraint, CostMetric, SearcherContext
 from hwnas.measure.drift import can_judge, judge, pace_text
 from hwnas.measure.networks import network_id, network_models
 from hwnas.pipeline.artifacts import SearchFiles
+from hwnas.pipeline.checks import can_search
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
@@ -33,7 +34,7 @@ from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.searchers.random import Config as RandomConfig
 from hwnas.spaces.space import Codes
 
-__all__ = ["search", "stage"]
+__all__ = ["check", "search", "stage"]
 
 
 def stage(project: Project) -> Stage:
@@ -61,6 +62,7 @@ def stage(project: Project) -> Stage:
         reads={} if records is None else {"search.evaluator.records": records},
         data=project.source.input(LEARNING) if records is None else None,
         is_provisional=True,
+        check=lambda: check(project),
     )
 
 
@@ -71,6 +73,17 @@ def _needs(project: Project) -> tuple[str, ...]:
         return (*(f"profile/{device}" for device in project.devices), "train", "predictor")
     limited = {c.device for c in section.constraints if metric_key(c).is_latency}
     return tuple(f"profile/{device}" for device in project.devices if device in limited)
+
+
+def check(project: Project) -> None:
+    """Refuse a search that must fail: see `checks.can_search`; and records that cannot be used.
+
+    Raises:
+        UserError: says why.
+    """
+    can_search(project)
+    if project.config.search.evaluator.records is not None:
+        scoring(project)
 
 
 def search(project: Project, progress: Progress) -> None:

@@ -17,7 +17,7 @@ from hwnas.measure.limits import VerifyConfig
 from hwnas.measure.profile import Timings
 from hwnas.pipeline.bundle import Winner, bundle_winner
 from hwnas.pipeline.engine import Stage
-from hwnas.pipeline.foreign_tables import require_own_table
+from hwnas.pipeline.foreign_tables import is_profiled, require_own_table
 from hwnas.pipeline.outcomes import Check, NetworkResult, Results
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.task import task
@@ -28,7 +28,7 @@ from hwnas.spaces.cost import cost
 from hwnas.spaces.lowering import resolution
 from hwnas.training.identity import SPLITS
 
-__all__ = ["device_checks", "stage", "verify"]
+__all__ = ["check", "device_checks", "stage", "verify"]
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,20 @@ def stage(project: Project) -> Stage:
         run=task(project, name, verify),
         cost=f"{len(role_names(project))} networks re-timed and tested",
         data=project.source.input(SPLITS),
+        check=lambda: check(project),
         settled=lambda: not files.results.read().of(None),
     )
+
+
+def check(project: Project) -> None:
+    """Refuse tables of another machine that would stay as they are.
+
+    Raises:
+        UserError: see `foreign_tables.require_own_table`.
+    """
+    for name in project.devices:
+        if is_profiled(project, name):
+            require_own_table(project, name)
 
 
 def verify(project: Project, progress: Progress) -> None:

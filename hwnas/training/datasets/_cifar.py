@@ -12,14 +12,14 @@ from pydantic import Field
 from hwnas.core.config import StrictModel
 from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.rng import rng
-from hwnas.interfaces import DataIdentity, DataModule, DatasetContext, Split
+from hwnas.interfaces import DataIdentity, DataModule, DataPlan, DatasetContext, Split
 from hwnas.training.identity import CUT_FROM_TRAIN, identity_of_files
 from hwnas.training.photo_config import AugmentConfig, data_root, relative_to
 
 if TYPE_CHECKING:
     from hwnas.training.photos import Photos
 
-__all__ = ["CifarConfig", "build", "ends", "identity"]
+__all__ = ["CifarConfig", "build", "ends", "identity", "plan"]
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,15 @@ def identity(config: CifarConfig) -> DataIdentity:
     stored = ARCHIVES if (folder / ARCHIVES["train"][0]).exists() else BATCHES[config.name]
     names = [str(label) for label in range(config.N_CLASSES)]
     return identity_of_files(folder, stored, CUT_FROM_TRAIN, names)
+
+
+def plan(config: CifarConfig) -> DataPlan | None:
+    """That the files will be downloaded, where they will."""
+    folder = data_root(config.root)
+    known = (ARCHIVES["train"][0], BATCHES[config.name]["test"][0])
+    if any((folder / name).exists() for name in known) or not config.download:
+        return None
+    return DataPlan(awaited=f"{config.name} is downloaded into {folder} when the run starts")
 
 
 def build(config: CifarConfig, context: DatasetContext) -> DataModule:

@@ -13,13 +13,22 @@ from pydantic import Field, model_validator
 
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import rng
-from hwnas.interfaces import DataIdentity, DataInfo, DataModule, DatasetContext, Split
+from hwnas.interfaces import (
+    DataIdentity,
+    DataInfo,
+    DataModule,
+    DataPlan,
+    DatasetContext,
+    Split,
+)
 from hwnas.training.identity import identity_of_files
+from hwnas.training.splits import split_sizes
 
-__all__ = ["Config", "Warp", "build", "ends", "identity"]
+__all__ = ["Config", "Warp", "build", "ends", "identity", "plan"]
 
 CHANNELS, CLASSES = 3, 10
 FILE = "datasets/data/digits.csv.gz"  # of scikit-learn
+COUNTS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)  # images by class
 
 
 class Warp(StrictModel):
@@ -75,6 +84,17 @@ def identity(config: Config) -> DataIdentity:
     return identity_of_files(folder, {"train": [FILE]}, parts, names)
 
 
+def plan(config: Config) -> DataPlan:
+    """The sizes of the splits, without scikit-learn."""
+    train, val, test = split_sizes(COUNTS, _fractions(config))
+    return DataPlan({"train": train, "val": val, "test": test}, config.base_px)
+
+
+def _fractions(config: Config) -> tuple[float, float]:
+    """Shares of training and validation images."""
+    return 1 - config.val_fraction - config.test_fraction, config.val_fraction
+
+
 def build(config: Config, context: DatasetContext) -> DataModule:
     """The data set with splits and augmentation drawn from the seed; too small to need workers."""
     import torch
@@ -89,8 +109,7 @@ def build(config: Config, context: DatasetContext) -> DataModule:
     images = torch.nn.functional.interpolate(
         images, size=(config.base_px, config.base_px), mode="bicubic", align_corners=False
     ).clamp_(0, 1)
-    fractions = (1 - config.val_fraction - config.test_fraction, config.val_fraction)
-    train, val, test = stratified_split(labels, fractions, rng(context.seed, "data/split"))
+    train, val, test = stratified_split(labels, _fractions(config), rng(context.seed, "data/split"))
     rows: dict[Split, NDArray[np.int64]] = {"train": train, "val": val, "test": test}
     parts = {
         split: (images[index].expand(-1, CHANNELS, -1, -1), torch.from_numpy(labels[index]))

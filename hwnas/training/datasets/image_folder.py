@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,7 +16,7 @@ from hwnas.core.confined import read_regular
 from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.rng import rng
 from hwnas.core.store import content_hash
-from hwnas.interfaces import DataIdentity, DataModule, DatasetContext, Split
+from hwnas.interfaces import DataIdentity, DataModule, DataPlan, DatasetContext, Split
 from hwnas.training.file_hashes import (
     bytes_hash,
     changed_meanwhile,
@@ -26,11 +26,12 @@ from hwnas.training.file_hashes import (
 )
 from hwnas.training.identity import SPLITS, check_class_names
 from hwnas.training.photo_config import AugmentConfig, data_root, relative_to
+from hwnas.training.splits import split_sizes
 
 if TYPE_CHECKING:
     from hwnas.training.photos import Photos
 
-__all__ = ["Config", "build", "ends", "identity"]
+__all__ = ["Config", "build", "ends", "identity", "plan"]
 
 CHANNELS = 3
 MAX_IMAGE_BYTES = 1 << 30
@@ -80,6 +81,33 @@ def identity(config: Config) -> DataIdentity:
     return _identity(_stored(config))
 
 
+def plan(config: Config) -> DataPlan:
+    """The sizes of the splits if all images decode.
+
+    Raises:
+        UserError: there are no class folders, and `num_classes` does not promise them.
+    """
+    root = data_root(config.root)
+    if config.num_classes is not None and not root.is_dir():
+        return DataPlan(awaited=f"there are no images at {root} yet (data.num_classes is given)")
+    folders = {split: _class_folders(at) for split, at in _split_folders(config.root).items()}
+    counts = {
+        split: [len(_images(classes[name])) if name in classes else 0 for name in folders["train"]]
+        for split, classes in folders.items()
+    }
+    n_images: dict[str, int] = {split: sum(found) for split, found in counts.items()}
+    cut = _shares_to_cut(config, folders)
+    *pieces, rest = split_sizes(counts["train"], [*cut.values()])
+    n_images |= {**dict(zip(cut, pieces, strict=True)), "train": rest}
+    return DataPlan(n_images, config.base_px, n_files=sum(map(sum, counts.values())))
+
+
+def _shares_to_cut(config: Config, folders: Iterable[Split]) -> dict[Split, float]:
+    """Shares of the training images, for the splits without a folder of their own."""
+    shares: dict[Split, float] = {"val": config.val_fraction, "test": config.test_fraction}
+    return {split: share for split, share in shares.items() if split not in folders}
+
+
 def build(config: Config, context: DatasetContext) -> DataModule:
     """The data set with splits and augmentation drawn from the seed.
 
@@ -106,10 +134,8 @@ def build(config: Config, context: DatasetContext) -> DataModule:
         for split, folder in stored.items()
     }
     whole = found["train"]
-    shares: dict[Split, float] = {"val": config.val_fraction, "test": config.test_fraction}
-    cut = [split for split in shares if split not in found]
-    fractions = [shares[split] for split in cut]
-    *pieces, rest = stratified_split(whole.labels, fractions, rng(context.seed, "data/split"))
+    cut = _shares_to_cut(config, stored)
+    *pieces, rest = stratified_split(whole.labels, [*cut.values()], rng(context.seed, "data/split"))
     parts = found | {split: whole.take(rows) for split, rows in zip(cut, pieces, strict=True)}
     parts["train"] = whole.take(rest)
     return photo_data(
