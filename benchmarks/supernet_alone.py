@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.cli.output import progress_for
-from hwnas.core.env import host_facts
+from hwnas.core.env import host_facts, use_threads
 from hwnas.core.store import read_json, write_json
 from hwnas.interfaces import Evaluation
 from hwnas.pipeline.evaluators import evaluator
-from hwnas.pipeline.project import Project, open_project, use_threads
+from hwnas.pipeline.project import Project, open_project
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
 from hwnas.training.curves import curve_archs

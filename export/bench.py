@@ -55,6 +55,8 @@ PLAN_KEYS = {
 def load_plan(path):
     """The plan in a JSON file, checked: keys, types, and every model's path and sha256."""
     folder = Path(path).resolve().parent
+    if not Path(path).is_file():
+        raise KitError(f"no plan at {path}")
     try:
         plan = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -16,12 +16,16 @@ import itertools
 import json
 import os
 import random
+import shutil
+import stat
 import statistics
 import time
+from pathlib import Path
 
 SCHEMA_VERSION = 1
 PROTOCOL = "interleaved-3"  # change it whenever samples stop being comparable with older ones
 STOPPING_RULES = ("rounds", "min_rounds", "time_budget_s", "target_error")  # may change on resuming
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 FLUSH_S = 1.0
 LOCK_PATIENCE_S = 5.0  # an interrupted kit may still be writing its last line
 REFERENCE_EVERY = 32  # turns
@@ -52,8 +56,8 @@ class Results:
     """
 
     def __init__(self, path):
-        self._stream = open(path, "ab+")  # noqa: SIM115 - lives as long as the process
-        self._lock()
+        self._path = Path(path)
+        self._open(self._path)
         self._stream.seek(0)
         whole, newline, _torn = self._stream.read().rpartition(b"\n")
         self._stream.truncate(len(whole) + len(newline))
@@ -69,15 +73,39 @@ class Results:
         except (ValueError, TypeError, LookupError, RecursionError) as error:
             raise KitError(f"{path} is damaged before its last line: {error!r}") from error
 
-    def _lock(self):
+    def _open(self, path):
+        """Open and lock a regular file; one that has other names (hard links) is copied first."""
+        self._open_locked(path)
+        if os.fstat(self._stream.fileno()).st_nlink > 1:
+            copy = path.with_name(f".{path.name}.copy")
+            copy.unlink(missing_ok=True)
+            self._stream.seek(0)
+            with open(copy, "xb") as target:
+                shutil.copyfileobj(self._stream, target)
+            os.replace(copy, path)
+            self._open_locked(path)
+
+    def _open_locked(self, path):
+        try:
+            handle = os.open(path, FLAGS, 0o666)
+        except OSError as error:
+            raise KitError(f"cannot write {path}: {error.strerror}; give another --out") from error
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise KitError(f"{path} is not a regular file; give another --out")
+        self._stream = open(handle, "ab+")  # noqa: SIM115 - lives as long as the process
+        self._lock(path)
+        if not os.path.samestat(os.stat(path), os.fstat(handle)):
+            raise KitError(f"{path} is being written by another process")
+
+    def _lock(self, path):
         deadline = time.monotonic() + LOCK_PATIENCE_S
         while True:
             try:
                 return fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 if time.monotonic() >= deadline:
-                    name = self._stream.name
-                    raise KitError(f"{name} is being written by another process") from error
+                    raise KitError(f"{path} is being written by another process") from error
             time.sleep(0.1)
 
     def open_for(self, plan, facts, host):
@@ -89,7 +117,7 @@ class Results:
         for key, value in mine.items():
             if self.header.get(key) != value:
                 raise KitError(
-                    f"{self._stream.name} holds results of another {key}: "
+                    f"{self._path} holds results of another {key}: "
                     f"{self.header.get(key)!r}, now {value!r}; give another --out, or delete it"
                 )
 

@@ -18,6 +18,8 @@ def read_image(path):
     """Pixels of an image file, [H, W, C]: uint8, or floats in [0, 1] (of a .npy)."""
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():
+            raise BundleError(f"{path}: not a file")
         return decode(path.read_bytes(), path.name)
     except OSError as error:
         raise BundleError(f"{path}: cannot read: {error}") from error
@@ -147,7 +149,7 @@ def labelled_images(path, names):
     path = Path(path)
     if path.is_dir():
         read, labels = images_of_folder(path, names)
-    elif path.suffix == ".npz":
+    elif path.suffix == ".npz" and path.is_file():
         read, labels = images_of_archive(path, names)
     else:
         raise BundleError(f"{path}: expected a folder with one folder per class, or a .npz")
@@ -166,7 +168,7 @@ def images_of_folder(path, names):
             f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
         )
     files = [file for sub in folders for file in sorted(sub.rglob("*"))]
-    files = [file for file in files if file.suffix.lower() in SUFFIXES]
+    files = [file for file in files if file.suffix.lower() in SUFFIXES and file.is_file()]
     labels = [names.index(file.relative_to(path).parts[0]) for file in files]
     return lambda index: read_image(files[index]), np.array(labels, dtype=int)
 

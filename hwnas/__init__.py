@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         table_validate,
     )
     from hwnas.api.train import train
+    from hwnas.api.undo import undo
     from hwnas.api.verify import verify
     from hwnas.core.errors import CheckFailed, HwnasError, NotJudged, UserError
     from hwnas.latency.estimator import Estimate
@@ -121,6 +122,7 @@ __all__ = [  # and `list`, without which `from hwnas import *` leaves the builti
     "table_transfer",
     "table_validate",
     "train",
+    "undo",
     "verify",
 ]
 

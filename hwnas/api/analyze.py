@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.analysis.pruning import Pruning
+from hwnas.api.options import refuse_unused, require_place
 from hwnas.api.result import Folder, no_progress
 from hwnas.core.errors import UserError
 from hwnas.core.records import dump
@@ -56,6 +57,7 @@ class RankingCheck:
         }
 
 
+# long: every argument is documented; the body is short
 def analyze(
     folder: Folder | None = None,
     *,
@@ -86,16 +88,31 @@ def analyze(
         UserError: not exactly one of `folder` and `records`, or too few archs have both.
         CheckFailed: no pruning by this ranking is safe.
     """
+    require_place(prune)
     if (folder is None) == (records is None):
         raise UserError("nothing to analyze", expected="a run folder, or --records FILE")
     if records is not None:
+        refuse_unused(
+            {"--truth": truth},
+            to="--records, whose --target is the truth",
+            fix="leave it out; --target COLUMN names another truth",
+        )
         found, pair = rank_analysis.analyze_records(
             Path(records), ranking or "macs", target=target, tables=table, reader=reader
         )
     else:
         assert folder is not None
+        refuse_unused(
+            {"--reader": reader, "--target": target, "--table": table},
+            to="a run folder, only to --records",
+            fix="leave it out; --truth FILE names a better truth, tables are the run's own",
+        )
         with open_project(
-            Path(folder), progress_for=no_progress, command="hwnas analyze", read_only=True
+            Path(folder),
+            progress_for=no_progress,
+            command="hwnas analyze",
+            read_only=True,
+            as_recorded=True,
         ) as project:
             files = [Path(path) for path in truth]
             found, pair = rank_analysis.analyze_run(project, ranking or "predictor", files)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from hwnas.api.options import refuse_both
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, listed, no_progress
-from hwnas.api.stage import bring_up_to_date
+from hwnas.api.stage import bring_up_to_date, of_search
 from hwnas.core.errors import UserError
 from hwnas.exporters.formats import export as export_network
 from hwnas.pipeline.config import with_formats
@@ -27,6 +28,7 @@ def export(
     /,
     *,
     config: str | None = None,
+    search: str | None = None,
     formats: Sequence[str] | None = None,
     settings: Settings = None,
     progress: ProgressFor = no_progress,
@@ -82,19 +84,21 @@ def export_run(
     folder: Folder,
     *,
     config: str | None = None,
+    search: str | None = None,
     formats: Sequence[str] | None = None,
     settings: Settings = None,
     progress: ProgressFor = no_progress,
 ) -> Listing:
     """Export the fine-tuned networks of a run and check their parity; `verify` makes the bundle.
 
-    formats: see `hwnas.list("exporters")`; None: as configured.
+    search: of which search [the last one]. formats: see `hwnas.list("exporters")`; None: as
+    configured.
     """
     return bring_up_to_date(
         folder,
         "export",
         config=config,
-        changes=export_changes(folder, config, formats, settings),
+        changes=export_changes(folder, config, formats, of_search(search, settings)),
         progress=progress,
         found=_exports,
     )
@@ -103,7 +107,12 @@ def export_run(
 def export_changes(
     folder: Folder, config: str | None, formats: Sequence[str] | None, settings: Settings
 ) -> dict[str, Any]:
-    """Settings with which a run exports `formats`; what is configured of a format stays."""
+    """Settings with which a run exports `formats`; what is configured of a format stays.
+
+    Raises:
+        UserError: the settings say otherwise.
+    """
+    refuse_both("--formats", formats, "export", settings)
     changes = dict(settings or {})
     if formats is None:
         return changes

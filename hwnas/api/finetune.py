@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
-from hwnas.api.stage import bring_up_to_date
+from hwnas.api.stage import bring_up_to_date, of_search
 from hwnas.pipeline.project import Project
 
 __all__ = ["finetune"]
@@ -13,12 +13,21 @@ def finetune(
     folder: Folder,
     *,
     config: str | None = None,
+    search: str | None = None,
     settings: Settings = None,
     progress: ProgressFor = no_progress,
 ) -> Listing:
-    """Fine-tune the winner and the networks it is compared with."""
+    """Fine-tune the winner and the networks it is compared with.
+
+    search: of which search [the last one].
+    """
     return bring_up_to_date(
-        folder, "finetune", config=config, changes=settings, progress=progress, found=_tuned
+        folder,
+        "finetune",
+        config=config,
+        changes=of_search(search, settings),
+        progress=progress,
+        found=_tuned,
     )
 
 

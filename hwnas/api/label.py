@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
+from hwnas.api.options import refuse_both
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
 from hwnas.api.stage import bring_up_to_date
 from hwnas.core.errors import UserError
@@ -37,7 +38,6 @@ def label(
         progress=progress,
         before=_require_archs if source == "trained" else None,
         found=lambda project: _labels(project, source),
-        is_whole_name=True,
     )
 
 
@@ -45,11 +45,12 @@ def label_changes(source: Source, n: int | None, settings: Settings) -> tuple[st
     """The stage of a source of labels, and the settings with which it makes `n`.
 
     Raises:
-        UserError: no such source.
+        UserError: no such source, or two numbers of archs.
     """
     if source not in STAGES:
         raise UserError("no such source of labels", expected="supernet or trained", found=source)
     key, stage = STAGES[source]
+    refuse_both("--n", n, key, settings)
     return stage, dict(settings or {}) | ({} if n is None else {key: n})
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwnas.api.result import Folder, Listing, Point, no_progress
-from hwnas.api.status import plan
+from hwnas.api.status import status
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.core.errors import CheckFailed, NotJudged, UserError
 from hwnas.core.metrics import MetricKey
@@ -19,6 +19,7 @@ from hwnas.pipeline.evaluators import JournaledEvaluator, evaluator
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.outcomes import Check, NetworkResult, Results
 from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.stored import require_search
 from hwnas.pipeline.winners import load_network, networks, search_files, targets, winners_by_device
 from hwnas.spaces.space import SearchSpace
 
@@ -69,7 +70,7 @@ class Run:
 
     def status(self) -> Listing:
         """What is done, stale or missing."""
-        return plan(self.folder, settings={"search.name": self.search})
+        return status(self.folder, settings={"search.name": self.search})
 
     # --- what was found -----------------------------------------------------------------------
 
@@ -268,7 +269,7 @@ def open_run(folder: Folder, *, search: str | None = None) -> Run:
     search: which of its searches [the last one].
 
     Raises:
-        UserError: not a run folder, or a configuration that cannot be read.
+        UserError: not a run folder, a configuration that cannot be read, or no such search.
     """
     with open_project(
         Path(folder),
@@ -276,5 +277,8 @@ def open_run(folder: Folder, *, search: str | None = None) -> Run:
         progress_for=no_progress,
         command="hwnas status",
         read_only=True,
+        as_recorded=True,
     ) as project:
+        if search is not None:
+            require_search(project.run, search)
         return Run(project)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwnas.api.options import refuse_unused, require_place
 from hwnas.api.result import Folder, Listing, ProgressFor, Row, Settings, no_progress
 from hwnas.api.stage import bring_up_to_date
 from hwnas.core.errors import UserError
@@ -98,6 +99,19 @@ def predictor_eval(
     if (records is None) == (folder is None):
         raise UserError("nothing to evaluate on", expected="either RUN or --records FILE")
     if folder is not None:
+        refuse_unused(
+            {
+                "--reader": reader,
+                "--target": target,
+                "--also": also,
+                "--proxy": proxy,
+                "--space": space,
+                "--num-classes": num_classes,
+                "--set": settings,
+            },
+            to="the labels of a run folder, only to --records",
+            fix="leave it out, or give --records FILE in place of the run folder",
+        )
         labels = _labels_of_run(Path(folder), progress)
     else:
         labels = labels_of_file(
@@ -135,7 +149,11 @@ def _labels_of_run(folder: Path, progress: ProgressFor) -> Labels:
     from hwnas.studies.compare_predictors import labels_of_run
 
     with open_project(
-        folder, progress_for=progress, command="hwnas predictor eval", read_only=True
+        folder,
+        progress_for=progress,
+        command="hwnas predictor eval",
+        read_only=True,
+        as_recorded=True,
     ) as project:
         return labels_of_run(project)
 
@@ -153,6 +171,7 @@ def predictor_predict(folder: Folder, archs: Sequence[Arch | str]) -> Listing:
         progress_for=no_progress,
         command="hwnas predictor predict",
         read_only=True,
+        as_recorded=True,
     ) as project:
         members = [_member(project.space, arch) for arch in archs]
         codes = project.space.codes(members)
@@ -196,6 +215,7 @@ def predictor_export_lut(
     """
     from hwnas.studies.score_table import export
 
+    require_place(out)
     with open_project(
         Path(folder),
         progress_for=progress,
@@ -239,6 +259,7 @@ def predictor_lookup(
         progress_for=no_progress,
         command="hwnas predictor lookup",
         read_only=True,
+        as_recorded=True,
     ) as project:
         path = Path(table) if table is not None else project.files.score_table
         found = look_up(project, path, limits or {}, k=top)

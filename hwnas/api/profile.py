@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hwnas.api.options import require_place
+from hwnas.api.profile_run import profile_for_run, refuse_config, run_changes
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
 from hwnas.api.space import as_space
-from hwnas.api.stage import bring_up_to_date
 from hwnas.core.config import build_model, override
 from hwnas.core.errors import UserError
 from hwnas.devices.spec import load_device, load_transport
@@ -35,7 +36,7 @@ def prepare(
     space: SearchSpace | str | None,
     resolutions: Sequence[int] | None,
     settings: Settings,
-    num_classes: int,
+    num_classes: int | None,
     profile_settings: Settings,
 ) -> Job:
     """Space, device, settings of profiling and transport from the arguments that verbs share.
@@ -53,18 +54,19 @@ def prepare(
     )
 
 
+# long: every argument is documented; the body is short
 def profile(
     device: str,
     space: SearchSpace | str | None = None,
     *,
     resolutions: Sequence[int] | None = None,
     settings: Settings = None,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     profile_settings: Settings = None,
     run: Folder | None = None,
     config: str | None = None,
     out: Folder | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     progress: ProgressFor = no_progress,
 ) -> LatencyTable:
     """Measure a table; interrupted and repeated, it goes on where it was.
@@ -73,19 +75,35 @@ def profile(
         device: a name (`hwnas.list("devices")`) or a YAML file.
         space: what the table is to serve; by name with `settings`, `resolutions`, `num_classes`.
         profile_settings: e.g. `{"rounds": 60}`.
-        run: a run folder to profile for, with its space and settings, in place of all the above.
+        run: a run folder to profile for. Its configuration has space, classes and seed; `settings`
+            changes it, and `profile_settings` its section `profile`.
         config: with `run`: starts or replaces its configuration.
         out: table to write, `DEVICE.json` by default; the timings lie beside it.
-        seed: of the networks that are timed whole.
+        seed: of the networks that are timed whole, 0 by default.
         progress: shows it.
 
     Raises:
-        UserError: unknown names or settings, or a device that cannot be reached.
+        UserError: unknown names or settings, arguments that do not apply, or a device that cannot
+            be reached.
     """
     if run is not None:
-        return _profile_for_run(device, Path(run), config, progress)
+        changes = run_changes(
+            device,
+            run,
+            config,
+            space=space,
+            resolutions=resolutions,
+            settings=settings,
+            num_classes=num_classes,
+            profile_settings=profile_settings,
+            out=out,
+            seed=seed,
+        )
+        return profile_for_run(device, Path(run), config, changes, progress)
     from hwnas.measure.profile import profile as measure
 
+    refuse_config(config)
+    require_place(out)
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
     target = Path(out or f"{job.device.name}.json")
     table = measure(
@@ -93,7 +111,7 @@ def profile(
         job.device,
         target.with_suffix(".samples"),
         job.settings,
-        seed=seed,
+        seed=seed or 0,
         progress=progress(f"profile {job.device.name}"),
         transport=job.transport,
     )
@@ -107,7 +125,7 @@ def profile_plan(
     *,
     resolutions: Sequence[int] | None,
     settings: Settings,
-    num_classes: int,
+    num_classes: int | None,
     profile_settings: Settings,
 ) -> Listing:
     """What `profile` would cost."""
@@ -118,22 +136,6 @@ def profile_plan(
     return Listing([{"device": job.device.name, "space": job.space.id, "cost": cost}])
 
 
-def _profile_for_run(
-    device: str, run: Path, config: str | None, progress: ProgressFor
-) -> LatencyTable:
-    from hwnas.pipeline.foreign_tables import set_aside_foreign_table
-
-    name = Path(device).stem if Path(device).suffix in (".yaml", ".yml") else device
-    return bring_up_to_date(
-        run,
-        f"profile/{name}",
-        config=config,
-        progress=progress,
-        before=lambda project: set_aside_foreign_table(project, name),
-        found=lambda project: project.files.read_table(name),
-    )
-
-
 def profile_pack(
     device: str,
     *,
@@ -141,7 +143,7 @@ def profile_pack(
     space: SearchSpace | str | None = None,
     resolutions: Sequence[int] | None = None,
     settings: Settings = None,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     profile_settings: Settings = None,
     seed: int = 0,
     progress: ProgressFor = no_progress,
@@ -153,6 +155,7 @@ def profile_pack(
     """
     from hwnas.measure.pack import pack
 
+    require_place(out)
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
     pack(job.space, job.device, job.settings, Path(out), seed=seed, progress=progress("pack"))
     return Path(out)
@@ -165,7 +168,7 @@ def profile_import(
     space: SearchSpace | str | None = None,
     resolutions: Sequence[int] | None = None,
     settings: Settings = None,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     profile_settings: Settings = None,
     out: Folder | None = None,
     seed: int = 0,
@@ -180,6 +183,7 @@ def profile_import(
     """
     from hwnas.measure.pack import import_results
 
+    require_place(out)
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
     table = import_results(job.space, job.device, job.settings, Path(results), seed=seed)
     table.save(Path(out or f"{job.device.name}.json"))

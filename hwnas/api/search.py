@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from numpy.typing import ArrayLike
 
+from hwnas.api.options import refuse_both
 from hwnas.api.result import Folder, Listing, Point, ProgressFor, Settings, listed, no_progress
 from hwnas.api.search_arguments import (
     check_arguments,
@@ -19,7 +20,7 @@ from hwnas.api.search_arguments import (
     scores_of,
     searcher_of,
 )
-from hwnas.api.stage import bring_up_to_date
+from hwnas.api.stage import bring_up_to_date, of_search
 from hwnas.api.table import Table
 from hwnas.controller.controller import run_search
 from hwnas.controller.result import Candidate, SearchResult
@@ -99,6 +100,7 @@ def search(
     /,
     *,
     config: str | None = None,
+    name: str | None = None,
     devices: Sequence[str] | None = None,
     settings: Settings = None,
     progress: ProgressFor = no_progress,
@@ -124,8 +126,8 @@ def search(
 def search(where: SearchSpace | Folder, /, **arguments: Any) -> Found | Listing:
     """Find the best archs under limits, of a run folder or of a space with a score of your own.
 
-    `search(folder, *, config, devices, settings, progress)` brings stage `search` of a run folder
-    up to date, as `hwnas search` does, and returns the winners as rows.
+    `search(folder, *, config, name, devices, settings, progress)` brings stage `search` of a run
+    folder up to date, as `hwnas search` does, and returns the winners as rows.
 
     `search(space, *, score, limits, tables, searcher, budget, seed, folder, progress)` maximises
     `score`, a function from codes [n, d] to n numbers, and returns a `Found`:
@@ -154,28 +156,38 @@ def search_run(
     folder: Folder,
     *,
     config: str | None = None,
+    name: str | None = None,
     devices: Sequence[str] | None = None,
     settings: Settings = None,
     progress: ProgressFor = no_progress,
 ) -> Listing:
     """Find the best archs of a run under its constraints, random search beside.
 
-    devices: a front and a winner for each, of one search.
+    name: which search, or a new one beside it [the last one]. devices: a front and a winner for
+    each, of one search.
     """
     return bring_up_to_date(
         folder,
         "search",
         config=config,
-        changes=search_changes(devices, settings),
+        changes=search_changes(devices, settings, name),
         progress=progress,
         found=_winners,
     )
 
 
-def search_changes(devices: Sequence[str] | None, settings: Settings) -> dict[str, Any]:
-    """Settings of a search with a winner for each of `devices`."""
+def search_changes(
+    devices: Sequence[str] | None, settings: Settings, name: str | None = None
+) -> dict[str, Any]:
+    """Settings of the search `name` with a winner for each of `devices`.
+
+    Raises:
+        UserError: the settings say otherwise.
+    """
+    for key in ("devices", "search.per_device"):
+        refuse_both("--devices", devices, key, settings)
     chosen = {} if devices is None else {"devices": listed(devices), "search.per_device": True}
-    return chosen | dict(settings or {})
+    return of_search(name, chosen | dict(settings or {}))
 
 
 def _winners(project: Project) -> Listing:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any, get_args
 
+from hwnas.api.options import refuse_both
 from hwnas.api.result import Listing, Settings
 from hwnas.core.config import override
 from hwnas.core.errors import UserError
@@ -20,6 +21,7 @@ from hwnas.spaces.lowering import lower
 from hwnas.spaces.space import SearchSpace
 
 __all__ = [
+    "NUM_CLASSES",
     "as_space",
     "space",
     "space_count",
@@ -29,9 +31,12 @@ __all__ = [
     "space_validate",
 ]
 
+NUM_CLASSES = 1000
+"""Of a space by name, where no number is given."""
+
 
 def space(
-    name: str, *, num_classes: int = 1000, in_channels: int = 3, **settings: Any
+    name: str, *, num_classes: int = NUM_CLASSES, in_channels: int = 3, **settings: Any
 ) -> SearchSpace:
     """A registered or shipped search space, or that of a YAML file.
 
@@ -52,18 +57,24 @@ def as_space(
     *,
     settings: Settings = None,
     resolutions: Sequence[int] | None = None,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
 ) -> SearchSpace:
     """A space as public functions take it: built already, or by name with its settings.
+
+    num_classes: of a space by name, `NUM_CLASSES` by default.
 
     Raises:
         UserError: as `space`; or settings for a space that is built already.
     """
+    refuse_both("--resolutions", resolutions, "resolutions", settings)
     changes: dict[str, Any] = override({}, settings or {})
     if resolutions is not None:
         changes["resolutions"] = list(resolutions)
     if not isinstance(given, SearchSpace):
-        return build_space(given, changes, num_classes=num_classes)
+        classes = NUM_CLASSES if num_classes is None else num_classes
+        return build_space(given, changes, num_classes=classes)
+    if num_classes is not None:
+        changes["num_classes"] = num_classes
     if changes:
         raise UserError(
             "settings for a space that is built already",
@@ -83,7 +94,7 @@ def space_list() -> Listing:
 
 
 def space_show(
-    name: SearchSpace | str, *, settings: Settings = None, num_classes: int = 1000
+    name: SearchSpace | str, *, settings: Settings = None, num_classes: int | None = None
 ) -> Listing:
     """Choices, size and cost range: `costs` of the smallest and the largest arch, by metric."""
     found = as_space(name, settings=settings, num_classes=num_classes)
@@ -133,7 +144,7 @@ def space_sample(
     n: int = 5,
     seed: int = 0,
     settings: Settings = None,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
 ) -> Listing:
     """Random archs with their costs; the codes are those of `space.sample(n, seed=seed)`."""
     found = as_space(name, settings=settings, num_classes=num_classes)
@@ -155,7 +166,7 @@ def space_validate(
     arch: Arch | str = "largest",
     *,
     settings: Settings = None,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
 ) -> Listing:
     """Check an arch and list its operators.
 

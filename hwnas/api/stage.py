@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from hwnas.api.options import refuse_both
 from hwnas.api.result import Folder, ProgressFor, Settings
-from hwnas.pipeline.engine import execute
+from hwnas.core.errors import UserError
+from hwnas.pipeline.engine import Stage, execute
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.project import Project, open_project
 
-__all__ = ["bring_up_to_date"]
+__all__ = ["bring_up_to_date", "of_search", "stage_names"]
 
 Found = TypeVar("Found")
 
@@ -25,11 +27,11 @@ def bring_up_to_date(
     progress: ProgressFor,
     found: Callable[[Project], Found],
     before: Callable[[Project], None] | None = None,
-    is_whole_name: bool = False,
+    anew: Callable[[Project], Mapping[str, str]] | None = None,
 ) -> Found:
-    """Bring the stages named `prefix` or `prefix/...` up to date; returns `found(project)`.
+    """Bring the stages that `prefix` means (`stage_names`) up to date; returns `found(project)`.
 
-    `before(project)` is called first. With `is_whole_name`, only the stage named `prefix` runs.
+    `before(project)` is called first; `anew`: see `execute`.
 
     Raises:
         UserError: no configuration, the folder is in use, or stages that are needed are not done.
@@ -44,7 +46,33 @@ def bring_up_to_date(
         if before is not None:
             before(project)
         stages = stages_of(project)
-        names = [stage.name for stage in stages]
-        only = [prefix] if is_whole_name else [n for n in names if f"{n}/".startswith(f"{prefix}/")]
-        execute(stages, project.run, only=only)
+        again = {} if anew is None else anew(project)
+        execute(stages, project.run, only=stage_names(stages, prefix), anew=again)
         return found(project)
+
+
+def stage_names(stages: Sequence[Stage], prefix: str) -> list[str]:
+    """The stage named `prefix`; where there is none, those named `prefix/...`.
+
+    Raises:
+        UserError: there are none of these either.
+    """
+    names = [stage.name for stage in stages]
+    found = [n for n in names if n == prefix] or [n for n in names if n.startswith(f"{prefix}/")]
+    if not found:
+        raise UserError(
+            f"this run has no stage {prefix!r}",
+            expected=f"one of {', '.join(names)}",
+            fix="`devices` and label.trained.n decide which stages profile/ and label/ there are",
+        )
+    return found
+
+
+def of_search(name: str | None, settings: Settings) -> dict[str, Any]:
+    """Settings of a command for one of the run's searches; None: for the last one.
+
+    Raises:
+        UserError: the settings say otherwise.
+    """
+    refuse_both("the name of a search", name, "search.name", settings)
+    return ({} if name is None else {"search.name": name}) | dict(settings or {})

@@ -2,23 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hwnas.api.result import Folder, Listing, Settings, no_progress
-from hwnas.pipeline.engine import plan_stages
-from hwnas.pipeline.graph import stages_of
-from hwnas.pipeline.project import open_project
+from hwnas.api.stage import stage_names
+from hwnas.pipeline.artifacts import Artifacts
+from hwnas.pipeline.checks import folder_is_writable, out_of_reach
+from hwnas.pipeline.data_checks import unchecked
+from hwnas.pipeline.engine import Plan, check_stages, data_changes, plan_stages
+from hwnas.pipeline.graph import stages_of, stages_of_all_searches
+from hwnas.pipeline.project import Project, open_project
 
 __all__ = ["plan", "status"]
 
 
 def status(folder: Folder, *, settings: Settings = None) -> Listing:
-    """What is done, stale or missing in a run folder, with the cost of each stage."""
-    return plan(folder, settings=settings)
+    """What is done, stale or missing in a run folder, of all its searches, and their winners.
+
+    The rows are stages, with the cost of what is left to do. The fact `searches` has a row for each
+    search: its state, and the winner's score and costs. The fact `notes` says how the data changed
+    since stages read them, or that they are not here.
+    """
+    with open_project(
+        Path(folder),
+        changes=settings,
+        progress_for=no_progress,
+        command="hwnas status",
+        read_only=True,
+    ) as project:
+        plans = plan_stages(stages_of_all_searches(project), project.run)
+        searches = [_search(project, plan) for plan in plans if plan.kind == "search"]
+        winners = {f"search/{row['search']}": row["winner"] for row in searches}
+        rows = [row | {"winner": winners.get(row["stage"])} for row in _rows(project, plans)]
+        return _listing(project, plans, rows, {"searches": searches})
 
 
-def plan(folder: Folder, *, config: str | None = None, settings: Settings = None) -> Listing:
-    """What would run, why, and what it costs, if `folder` had this configuration: `--dry-run`."""
+def plan(
+    folder: Folder,
+    *,
+    config: str | None = None,
+    settings: Settings = None,
+    only: str | None = None,
+) -> Listing:
+    """What would run, why, and what it costs, if `folder` had this configuration: `--dry-run`.
+
+    Checks all that can be checked before the first stage runs: settings, files, devices, limits,
+    and whether the images suffice. Nothing is written but the cache of decoded images. The fact
+    `checked` has the names of the stages, `unchecked` what a dry run leaves to the run.
+
+    only: a stage (`train`), or the first part of the names of some (`search`), that is to be run
+        and therefore checked [all].
+
+    Raises:
+        UserError: what the command itself would be refused for.
+    """
     with open_project(
         Path(folder),
         config=config,
@@ -26,16 +66,47 @@ def plan(folder: Folder, *, config: str | None = None, settings: Settings = None
         progress_for=no_progress,
         command="hwnas status",
         read_only=True,
-    ) as project:
-        ledger = project.run.ledger()
-        rows = [
-            {
-                "stage": plan.stage.name,
-                "status": plan.status,
-                "cost": plan.stage.cost,
-                "seconds": ledger[plan.stage.name].seconds if plan.stage.name in ledger else None,
-            }
-            for plan in plan_stages(stages_of(project), project.run)
-        ]
-        root = str(project.run.root)
-        return Listing(rows, title=root, facts={"run": root})
+    ) as opened:
+        project = replace(opened, is_plan=True)
+        folder_is_writable(project.run.root)
+        stages = stages_of(project)
+        plans = plan_stages(stages, project.run)
+        wanted = [stage.name for stage in stages] if only is None else stage_names(stages, only)
+        checked = check_stages(plans, wanted, is_plan=True)
+        left = (*unchecked(project), *out_of_reach(project)) if checked else ()
+        facts = {"checked": checked, "unchecked": [*left]}
+        return _listing(project, plans, _rows(project, plans), facts)
+
+
+def _listing(
+    project: Project, plans: Sequence[Plan], rows: Sequence[dict[str, Any]], facts: dict[str, Any]
+) -> Listing:
+    notes = data_changes(plans)
+    if absent := project.source.absent:
+        notes.append(f"the data are not here, and not compared: {absent}")
+    root = str(project.run.root)
+    return Listing(rows, title=root, facts={"run": root, "notes": notes, **facts})
+
+
+def _rows(project: Project, plans: Sequence[Plan]) -> list[dict[str, Any]]:
+    ledger = project.run.ledger()
+    return [
+        {
+            "stage": plan.stage.name,
+            "status": plan.status,
+            "cost": plan.cost,
+            "seconds": ledger[plan.stage.name].seconds if plan.stage.name in ledger else None,
+        }
+        for plan in plans
+    ]
+
+
+def _search(project: Project, plan: Plan) -> dict[str, Any]:
+    """State and winner of one search; no winner where there is none yet."""
+    name = plan.stage.name.partition("/")[2]
+    row = {"search": name, "status": plan.status, "is_last": name == project.config.search.name}
+    result = Artifacts(project.run, name).main_search.result.read_if_there()
+    if result is None:
+        return row | {"winner": None, "score": None, "costs": None}
+    winner = result.winner
+    return row | {"winner": winner.arch.key, "score": winner.score, "costs": winner.costs}

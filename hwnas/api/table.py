@@ -8,6 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from hwnas.api.options import require_place
 from hwnas.api.profile import prepare
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
 from hwnas.api.space import as_space
@@ -48,7 +49,9 @@ def table_list(*, run: Folder | None = None) -> Listing:
     """Shipped tables, and those of a run folder."""
     rows = [_facts(name, latency_table(name)) for name in shipped_tables()]
     if run is not None:
-        files = Artifacts(RunDir(Path(run)))
+        found = RunDir(Path(run))
+        found.check()
+        files = Artifacts(found)
         if not files.config.is_file():
             raise UserError("this is not a run folder", expected=files.config, found="none")
         every = files.table("*")
@@ -101,7 +104,7 @@ def table_estimate(
     arch: Sequence[Arch | str] | Arch | str = (),
     resolutions: Sequence[int] | None = None,
     settings: Settings = None,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
 ) -> Listing:
     """Latency of archs with its 90 % interval; see `LatencyTable.estimate` for arrays.
 
@@ -171,6 +174,7 @@ def table_convert(
     """
     from hwnas.measure.published.convert import convert
 
+    require_place(out)
     return _saved(convert(source, Path(path), device), out)
 
 
@@ -204,7 +208,7 @@ def table_transfer(
     space: SearchSpace | str | None = None,
     resolutions: Sequence[int] | None = None,
     settings: Settings = None,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     profile_settings: Settings = None,
     n: int = 10,
     seed: int = 0,
@@ -217,6 +221,7 @@ def table_transfer(
     """
     from hwnas.measure.transfer import transfer_table
 
+    require_place(out)
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
     made = transfer_table(
         [as_table(table) for table in known],
@@ -239,7 +244,7 @@ def transfer_plan(
     space: SearchSpace | str | None,
     resolutions: Sequence[int] | None,
     settings: Settings,
-    num_classes: int,
+    num_classes: int | None,
     profile_settings: Settings,
     n: int,
     seed: int,

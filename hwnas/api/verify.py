@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hwnas.api.open_run import Run
+from hwnas.api.options import refuse_unused
 from hwnas.api.result import Folder, Listing, ProgressFor, Row, Settings, no_progress
 from hwnas.api.run import held, reported
-from hwnas.api.stage import bring_up_to_date
+from hwnas.api.stage import bring_up_to_date, of_search
 from hwnas.core.errors import CheckFailed, NotJudged, UserError
 from hwnas.core.rundir import RunDir
 from hwnas.pipeline.project import open_project, stored_config
 
-__all__ = ["BundleCheck", "bundle_plan", "is_bundle", "verify"]
+__all__ = ["BundleCheck", "bundle_plan", "is_bundle", "refuse_of_bundles", "verify"]
+
+READ_OF_SETTINGS = ("data", "profile", "seed", "threads", "verify", "workers")
+"""Sections of the configuration that a check of a bundle depends on."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ def verify(
     folder: Folder,
     *,
     config: str | None = None,
+    search: str | None = None,
     settings: Settings = None,
     report_only: bool = False,
     latency: bool = True,
@@ -87,6 +92,7 @@ def verify(
         folder: a run folder, or a bundle. A bundle is checked against torch on the test split of
             its data set, which the run folder around it tells, or `config`.
         config: starts or replaces the run folder's configuration.
+        search: of a run folder: which search [the last one].
         settings: changes of the configuration.
         report_only: return even if a check fell short.
         latency: of a bundle: re-time it on this host.
@@ -99,13 +105,18 @@ def verify(
         NotJudged: the machine is too far from the table's speed to judge it.
     """
     if not is_bundle(folder):
+        refuse_of_bundles(latency, trust)
         return bring_up_to_date(
             folder,
             "verify",
             config=config,
-            changes=settings,
+            changes=of_search(search, settings),
             progress=progress,
             found=lambda project: held(reported(project), report_only),
+        )
+    if search is not None:
+        raise UserError(
+            "a bundle is of one search", expected="no --search", found=search, where=folder
         )
     found = _check_bundle(Path(folder), config, settings, latency, trust, progress)
     if not report_only:
@@ -115,14 +126,43 @@ def verify(
 
 def is_bundle(folder: Folder) -> bool:
     """Whether a folder is a bundle, and not a run folder."""
-    return (Path(folder) / "manifest.json").exists()
+    with contextlib.suppress(OSError):  # a name that no folder can have
+        return (Path(folder) / "manifest.json").exists()
+    return False
 
 
-def bundle_plan(folder: Folder) -> Listing:
-    """What `verify` would check of a bundle."""
+def refuse_of_bundles(latency: bool, trust: bool) -> None:
+    """Refuse what applies to bundles alone.
+
+    Raises:
+        UserError: names the option.
+    """
+    refuse_unused(
+        {"--no-latency": not latency, "--trust": trust},
+        to="a run folder, only to a bundle",
+        fix="leave it out, or give a folder in RUN/bundles/",
+    )
+
+
+def bundle_plan(folder: Folder, *, config: str | None = None, settings: Settings = None) -> Listing:
+    """What `verify` would check of a bundle.
+
+    Raises:
+        UserError: not a bundle, or settings that it would not be checked with.
+    """
     from hwnas.exporters.bundle import read_manifest
 
     models = read_manifest(Path(folder)).models
+    if (source := _source_of_settings(Path(folder), config, settings)) is not None:
+        with open_project(
+            source,
+            config=config,
+            changes=settings,
+            progress_for=no_progress,
+            command="hwnas verify",
+            read_only=True,
+        ):
+            pass
     return Listing(
         [{"model": m.path, "format": m.format, "checks": "torch, test split"} for m in models]
     )
@@ -132,6 +172,29 @@ def _is_run_folder(folder: Path) -> bool:
     with contextlib.suppress(UserError):  # a link: not a run folder that would be opened
         return stored_config(RunDir(folder)).is_file()
     return False
+
+
+def _source_of_settings(folder: Path, config: str | None, settings: Settings) -> Path | None:
+    """The folder whose configuration, or `config`, a bundle is checked with; None: there is none.
+
+    Raises:
+        UserError: settings that nothing would read.
+    """
+    around = [p for p in folder.resolve().parents if config is None and _is_run_folder(p)]
+    unread = {k: v for k, v in (settings or {}).items() if k.split(".")[0] not in READ_OF_SETTINGS}
+    if config is None and not around:
+        refuse_unused(
+            {"--set": settings},
+            to="a bundle outside of its run folder, which is checked by defaults",
+            fix="add --config NAME, the configuration that it was made with",
+        )
+        return None
+    refuse_unused(
+        {"--set": unread},
+        to="a bundle",
+        fix=f"leave it out; a check reads {', '.join(READ_OF_SETTINGS)}",
+    )
+    return around[0] if around else folder
 
 
 def _check_bundle(
@@ -145,30 +208,34 @@ def _check_bundle(
     from hwnas.measure.bundle_check import verify_bundle
     from hwnas.measure.limits import CheckSettings
 
-    around = [p for p in folder.resolve().parents if config is None and _is_run_folder(p)]
-    if config is None and not around:
+    source = _source_of_settings(folder, config, settings)
+    if source is None:
         found = verify_bundle(
             folder, data=None, settings=None, trust=trust, progress=progress("verify")
         )
     else:
         with open_project(
-            around[0] if around else folder,
+            source,
             config=config,
             changes=settings,
             progress_for=progress,
             command="hwnas verify",
             read_only=True,
+            as_recorded=config is None,
         ) as project:
-            chosen = project.config
+            chosen, absent = project.config, project.source.absent
             found = verify_bundle(
                 folder,
-                data=project.data,
+                data=None if absent else project.data,
                 settings=CheckSettings(chosen.profile, chosen.verify, chosen.seed),
                 with_latency=latency,
                 threads=chosen.threads,
                 trust=trust,
                 progress=progress("verify"),
             )
+            if absent:
+                notes = (f"the data are not here: {absent}", *found.notes)
+                found = replace(found, notes=notes)
     return BundleCheck(
         folder, found.models, found.latency, found.notes, found.failed, found.not_judged
     )

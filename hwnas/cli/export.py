@@ -7,7 +7,14 @@ from typing import Annotated
 import typer
 
 import hwnas
-from hwnas.cli.options import ConfigOption, DryRunOption, FormatOption, RunArgument, SetOption
+from hwnas.cli.options import (
+    ConfigOption,
+    DryRunOption,
+    FormatOption,
+    RunArgument,
+    SearchOption,
+    SetOption,
+)
 from hwnas.cli.output import Format, progress_for
 from hwnas.cli.shared import names, show, show_plan
 from hwnas.core.config import assignments
@@ -23,6 +30,7 @@ def register(parent: typer.Typer) -> None:
 def export(
     folder: RunArgument,
     config: ConfigOption = None,
+    search: SearchOption = None,
     formats: Annotated[
         str | None,
         typer.Option(help="Comma-separated: onnx,fp16,int8,ort,pt2,timm,... [as configured]."),
@@ -40,11 +48,17 @@ def export(
     changes = assignments(settings or ())
     if dry_run:
         from hwnas.api.export import export_changes
+        from hwnas.api.stage import of_search
 
-        planned = export_changes(folder, config, names(formats), changes)
-        show_plan(folder, format, config=config, settings=planned)
+        planned = export_changes(folder, config, names(formats), of_search(search, changes))
+        show_plan(folder, format, config=config, settings=planned, only="export")
         return
     found = hwnas.export(
-        folder, config=config, formats=names(formats), settings=changes, progress=progress_for
+        folder,
+        config=config,
+        search=search,
+        formats=names(formats),
+        settings=changes,
+        progress=progress_for,
     )
     show(found, format)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import typer
 
 import hwnas
-from hwnas.cli.options import ConfigOption, DryRunOption, FormatOption, RunArgument, SetOption
+from hwnas.cli.options import (
+    ConfigOption,
+    DryRunOption,
+    FormatOption,
+    RunArgument,
+    SearchOption,
+    SetOption,
+)
 from hwnas.cli.output import Format, progress_for
 from hwnas.cli.shared import show, show_plan
 from hwnas.core.config import assignments
@@ -21,6 +28,7 @@ def register(parent: typer.Typer) -> None:
 def finetune(
     folder: RunArgument,
     config: ConfigOption = None,
+    search: SearchOption = None,
     settings: SetOption = None,
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,
@@ -31,6 +39,12 @@ def finetune(
     """
     changes = assignments(settings or ())
     if dry_run:
-        show_plan(folder, format, config=config, settings=changes)
+        from hwnas.api.stage import of_search
+
+        planned = of_search(search, changes)
+        show_plan(folder, format, config=config, settings=planned, only="finetune")
         return
-    show(hwnas.finetune(folder, config=config, settings=changes, progress=progress_for), format)
+    found = hwnas.finetune(
+        folder, config=config, search=search, settings=changes, progress=progress_for
+    )
+    show(found, format)

@@ -40,8 +40,8 @@ def label(
     if dry_run:
         from hwnas.api.label import label_changes, log_trained_cost
 
-        _, planned = label_changes(source, n, changes)
-        show_plan(folder, format, config=config, settings=planned)
+        stage, planned = label_changes(source, n, changes)
+        show_plan(folder, format, config=config, settings=planned, only=stage)
         if source == "trained":
             log_trained_cost(folder, config=config, settings=planned)
         return

@@ -31,6 +31,7 @@ from hwnas.cli import (
     status,
     table,
     train,
+    undo,
     verify,
 )
 from hwnas.cli import list as list_verb
@@ -63,6 +64,7 @@ for verb in (
     verify,
     report,
     status,
+    undo,
     analyze,
     prune,
     list_verb,

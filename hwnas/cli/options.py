@@ -16,6 +16,7 @@ __all__ = [
     "FormatOption",
     "ReportOnly",
     "RunArgument",
+    "SearchOption",
     "SetOption",
     "SpaceSettings",
 ]
@@ -31,9 +32,15 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a config key; may be repeated."),
 ]
+SearchOption = Annotated[
+    str | None, typer.Option("--search", metavar="NAME", help="Which search [the last one].")
+]
 FormatOption = Annotated[Format, typer.Option("--format", help="How the result is printed.")]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print what would run and what it costs; do nothing.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Check it all, print what would run and what it costs; do nothing."
+    ),
 ]
 SpaceSettings = Annotated[
     list[str] | None,
@@ -44,4 +51,6 @@ SpaceSettings = Annotated[
 ReportOnly = Annotated[
     bool, typer.Option("--report-only", help="Exit 0 even if a check fell short; say so only.")
 ]
-ClassesOption = Annotated[int, typer.Option("--num-classes", min=1, help="Classes of the head.")]
+ClassesOption = Annotated[
+    int | None, typer.Option("--num-classes", min=1, help="Classes of the head [1000].")
+]

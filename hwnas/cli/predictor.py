@@ -48,7 +48,7 @@ def fit(
     """
     changes = assignments(settings or ())
     if dry_run:
-        show_plan(folder, format, config=config, settings=changes)
+        show_plan(folder, format, config=config, settings=changes, only="predictor")
         return
     show(
         hwnas.predictor_fit(folder, config=config, settings=changes, progress=progress_for), format

@@ -60,7 +60,7 @@ def job(
     space: str | None,
     resolutions: str | None,
     settings: list[str] | None,
-    num_classes: int,
+    num_classes: int | None,
     profile_settings: list[str] | None,
 ) -> dict[str, Any]:
     """Arguments of public functions that profile, from the options that their verbs share."""
@@ -83,17 +83,25 @@ def device(
     device: DeviceArgument,
     space: SpaceOption = None,
     resolutions: ResolutionsOption = None,
-    settings: SpaceSettings = None,
-    num_classes: ClassesOption = 1000,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A parameter of the space; with --run, a key of the run's config.",
+        ),
+    ] = None,
+    num_classes: ClassesOption = None,
     profile_settings: ProfileSettings = None,
     run: Annotated[
-        Path | None, typer.Option("--run", help="Profile for a run folder, with its settings.")
+        Path | None,
+        typer.Option("--run", help="Profile for a run folder; takes --set and --profile beside."),
     ] = None,
     config: Annotated[
         str | None, typer.Option("--config", help="With --run: start or replace its config.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Table to write [DEVICE.json].")] = None,
-    seed: SeedOption = 0,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="[0]")] = None,
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -101,13 +109,19 @@ def device(
 
     Example: `hwnas profile local --space mobilenet_tiny --resolutions 16,24 --dry-run`.
     """
-    if dry_run and run is not None:
-        show_plan(run, format, config=config)
-        return
     asked = job(space, resolutions, settings, num_classes, profile_settings)
+    if dry_run and run is not None:
+        from hwnas.api.profile_run import device_name, run_changes
+
+        planned = run_changes(device, run, config, **asked, out=out, seed=seed)
+        only = f"profile/{device_name(device)}"
+        show_plan(run, format, config=config, settings=planned, only=only)
+        return
     if dry_run:
         from hwnas.api.profile import profile_plan
+        from hwnas.api.profile_run import refuse_config
 
+        refuse_config(config)
         show(profile_plan(device, **asked), format)
         return
     table = hwnas.profile(
@@ -123,7 +137,7 @@ def pack(
     space: SpaceOption = None,
     resolutions: ResolutionsOption = None,
     settings: SpaceSettings = None,
-    num_classes: ClassesOption = 1000,
+    num_classes: ClassesOption = None,
     profile_settings: ProfileSettings = None,
     seed: SeedOption = 0,
 ) -> None:
@@ -150,7 +164,7 @@ def import_(
     space: SpaceOption = None,
     resolutions: ResolutionsOption = None,
     settings: SpaceSettings = None,
-    num_classes: ClassesOption = 1000,
+    num_classes: ClassesOption = None,
     profile_settings: ProfileSettings = None,
     out: Annotated[Path | None, typer.Option("--out", help="Table to write [DEVICE.json].")] = None,
     seed: SeedOption = 0,

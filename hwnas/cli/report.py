@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
 import typer
 
 import hwnas
-from hwnas.cli.options import RunArgument
+from hwnas.cli.options import RunArgument, SearchOption
 
 __all__ = ["register"]
 
@@ -20,7 +19,7 @@ def register(parent: typer.Typer) -> None:
 
 def report(
     folder: RunArgument,
-    search: Annotated[str | None, typer.Option(help="Which search [the last one].")] = None,
+    search: SearchOption = None,
 ) -> None:
     """Write report.html of what the run folder holds so far."""
     sys.stdout.write(f"{hwnas.report(folder, search=search)}\n")

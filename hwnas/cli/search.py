@@ -23,6 +23,10 @@ def register(parent: typer.Typer) -> None:
 def search(
     folder: RunArgument,
     config: ConfigOption = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Which search, or a new one beside it [the last one]."),
+    ] = None,
     devices: Annotated[
         str | None,
         typer.Option(help="Comma-separated: a front and a winner for each, of one search."),
@@ -39,10 +43,15 @@ def search(
     if dry_run:
         from hwnas.api.search import search_changes
 
-        planned = search_changes(names(devices), changes)
-        show_plan(folder, format, config=config, settings=planned)
+        planned = search_changes(names(devices), changes, name)
+        show_plan(folder, format, config=config, settings=planned, only="search")
         return
     found = hwnas.search(
-        folder, config=config, devices=names(devices), settings=changes, progress=progress_for
+        folder,
+        config=config,
+        name=name,
+        devices=names(devices),
+        settings=changes,
+        progress=progress_for,
     )
     show(found, format)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from hwnas.cli.output import Format, emit
 
 if TYPE_CHECKING:
-    from hwnas.api.result import Result
+    from hwnas.api.result import Listing, Result
     from hwnas.latency.table import LatencyTable
 
-__all__ = ["names", "show", "show_plan", "show_table", "sizes"]
+__all__ = ["names", "show", "show_plan", "show_status", "show_table", "sizes"]
 
 
 def show(result: Result, format: Format) -> None:
@@ -23,12 +23,33 @@ def show(result: Result, format: Format) -> None:
 
 
 def show_plan(
-    folder: Any, format: Format, *, config: str | None = None, settings: Any = None
+    folder: Any,
+    format: Format,
+    *,
+    config: str | None = None,
+    settings: Any = None,
+    only: str | None = None,
 ) -> None:
-    """What a verb with `--dry-run` would run in a run folder."""
+    """What a verb with `--dry-run` would run in a run folder, checked; `only`: as of `plan`."""
+    import logging
+
     import hwnas
 
-    show(hwnas.plan(folder, config=config, settings=settings), format)
+    found = hwnas.plan(folder, config=config, settings=settings, only=only)
+    show_status(found, format)
+    log = logging.getLogger("hwnas.cli")
+    log.info("checked: %s", ", ".join(found.facts["checked"]) or "nothing is left to do")
+    for text in found.facts["unchecked"]:
+        log.info("not checked: %s", text)
+
+
+def show_status(found: Listing, format: Format) -> None:
+    """Print the status of stages, and what there is to say of the data."""
+    import logging
+
+    show(found, format)
+    for note in found.facts["notes"]:
+        logging.getLogger("hwnas.cli").warning("note: %s", note)
 
 
 def show_table(table: LatencyTable, format: Format, *, path: Any = None) -> None:

@@ -36,7 +36,7 @@ def list_spaces(format: FormatOption = Format.table) -> None:
 def show(
     name: NameArgument,
     settings: SpaceSettings = None,
-    num_classes: ClassesOption = 1000,
+    num_classes: ClassesOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Choices, size and cost range. Example: `hwnas space show mobilenet_tiny`."""
@@ -64,7 +64,7 @@ def sample(
     n: Annotated[int, typer.Option("-n", "--number", min=1, max=1_000_000)] = 5,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     settings: SpaceSettings = None,
-    num_classes: ClassesOption = 1000,
+    num_classes: ClassesOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Random archs with their costs. Example: `hwnas space sample mobilenet_tiny -n 3`."""
@@ -81,7 +81,7 @@ def validate(
         str, typer.Argument(help="largest, smallest, codes 0,1,.., or a .json file.")
     ] = "largest",
     settings: SpaceSettings = None,
-    num_classes: ClassesOption = 1000,
+    num_classes: ClassesOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Check an arch and print its operators.

@@ -7,7 +7,7 @@ import typer
 import hwnas
 from hwnas.cli.options import FormatOption, RunArgument, SetOption
 from hwnas.cli.output import Format
-from hwnas.cli.shared import show
+from hwnas.cli.shared import show_status
 from hwnas.core.config import assignments
 
 __all__ = ["register"]
@@ -22,4 +22,4 @@ def status(
     folder: RunArgument, settings: SetOption = None, format: FormatOption = Format.table
 ) -> None:
     """What is done, stale or missing in a run folder."""
-    show(hwnas.status(folder, settings=assignments(settings or ())), format)
+    show_status(hwnas.status(folder, settings=assignments(settings or ())), format)

@@ -90,7 +90,7 @@ def estimate(
     ] = None,
     resolutions: ResolutionsOption = None,
     settings: SpaceSettings = None,
-    num_classes: ClassesOption = 1000,
+    num_classes: ClassesOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Latency of archs with its 90 % interval; the space may be another than the one profiled.
@@ -185,7 +185,7 @@ def transfer(
     space: SpaceOption = None,
     resolutions: ResolutionsOption = None,
     settings: SpaceSettings = None,
-    num_classes: ClassesOption = 1000,
+    num_classes: ClassesOption = None,
     profile_settings: ProfileSettings = None,
     n: Annotated[int, typer.Option("--n", min=5, help="Whole networks to time.")] = 10,
     seed: SeedOption = 0,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import hwnas
+from hwnas.api.options import refuse_unused
 from hwnas.cli.options import ConfigOption, DryRunOption, FormatOption, RunArgument, SetOption
 from hwnas.cli.output import Format, progress_for
 from hwnas.cli.shared import show, show_plan
@@ -38,10 +39,16 @@ def train(
     Example: `hwnas train runs/quickstart --config quickstart --dry-run`.
     """
     changes = assignments(settings or ())
+    if not dry_run:
+        refuse_unused(
+            {"--processes": processes},
+            to="a training, only to its dry run",
+            fix="add --dry-run; a training is shared by starting it with torchrun",
+        )
     if dry_run:
         from hwnas.api.train import log_training_cost
 
-        show_plan(folder, format, config=config, settings=changes)
+        show_plan(folder, format, config=config, settings=changes, only="train")
         log_training_cost(folder, config=config, settings=changes, processes=processes)
         return
     show(hwnas.train(folder, config=config, settings=changes, progress=progress_for), format)

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import hwnas
-from hwnas.cli.options import ConfigOption, DryRunOption, FormatOption, ReportOnly, SetOption
+from hwnas.cli.options import (
+    ConfigOption,
+    DryRunOption,
+    FormatOption,
+    ReportOnly,
+    SearchOption,
+    SetOption,
+)
 from hwnas.cli.output import Format, emit, progress_for
 from hwnas.cli.run import show_run
 from hwnas.cli.shared import show, show_plan
@@ -30,6 +37,7 @@ def verify(
         Path, typer.Argument(metavar="RUN|BUNDLE", help="A run folder, or a bundle.")
     ],
     config: ConfigOption = None,
+    search: SearchOption = None,
     settings: SetOption = None,
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,
@@ -49,17 +57,21 @@ def verify(
     Example: `hwnas verify runs/quickstart --config quickstart --dry-run`.
     """
     from hwnas.api.open_run import Run
-    from hwnas.api.verify import bundle_plan, is_bundle
+    from hwnas.api.stage import of_search
+    from hwnas.api.verify import bundle_plan, is_bundle, refuse_of_bundles
 
     changes = assignments(settings or ())
     if dry_run and is_bundle(folder):
-        show(bundle_plan(folder), format)
+        show(bundle_plan(folder, config=config, settings=changes), format)
     elif dry_run:
-        show_plan(folder, format, config=config, settings=changes)
+        refuse_of_bundles(latency, trust)
+        planned = of_search(search, changes)
+        show_plan(folder, format, config=config, settings=planned, only="verify")
     else:
         found = hwnas.verify(
             folder,
             config=config,
+            search=search,
             settings=changes,
             report_only=True,
             latency=latency,

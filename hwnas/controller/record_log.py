@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.core.confined import open_unlinked, read_regular
+from hwnas.core.confined import open_private, read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.store import canonical_json, explained
 
@@ -33,7 +33,7 @@ def append_records(path: Path, about: dict[str, Any], records: Records) -> None:
     head = canonical_json(about).encode() + b"\n"
     with explained("append to a file", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open_unlinked(path) as stream:
+        with open_private(path) as stream:
             size = stream.seek(0, os.SEEK_END)
             if size < len(head):  # new, or torn within its first line
                 stream.seek(0)
@@ -75,7 +75,7 @@ def cut_records(path: Path, itemsize: int, n: int) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    with explained("cut a file", path), open_unlinked(path) as stream:
+    with explained("cut a file", path), open_private(path) as stream:
         head = len(stream.readline())
         stream.truncate(head + n * itemsize)
         os.fsync(stream.fileno())

@@ -10,7 +10,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
+import tempfile
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Literal
 
@@ -19,11 +23,18 @@ from hwnas.core.errors import UserError
 __all__ = [
     "check_folder",
     "check_name",
+    "holds",
     "inside",
+    "open_private",
     "open_regular",
     "open_unlinked",
     "read_regular",
+    "regular",
+    "unshare",
 ]
+
+
+SPARE = 1 << 20
 
 
 def check_name(name: str, *, where: object) -> str:
@@ -58,19 +69,29 @@ def inside(root: Path, *parts: str) -> Path:
     return path
 
 
-def check_folder(root: Path) -> None:
-    """Nothing if all that a folder holds, at any depth, are folders and regular files.
+def check_folder(root: Path, only: Sequence[str] = ("*",)) -> None:
+    """Check that a folder holds folders and regular files alone, at any depth.
 
-    Entries that vanish meanwhile, and folders that may not be read, are passed over.
+    Entries that vanish meanwhile, and folders that may not be read, are passed over. `only`: name
+    patterns of the entries directly in `root` that are looked at; upper and lower case are equal.
 
     Raises:
+        OSError: the name of the folder is one that no folder can have.
         UserError: names the first link, pipe, socket or device.
     """
-    folders = [root]
     passed_over = FileNotFoundError, PermissionError, NotADirectoryError
+    try:
+        _stat(root)
+    except passed_over:
+        return
+    folders = [root]
+    listed = [pattern.lower() for pattern in only]
     while folders:
-        with contextlib.suppress(*passed_over), os.scandir(folders.pop()) as entries:
+        folder = folders.pop()
+        with contextlib.suppress(*passed_over), os.scandir(folder) as entries:
             for entry in entries:
+                if folder is root and not any(fnmatchcase(entry.name.lower(), p) for p in listed):
+                    continue
                 if entry.is_symlink():
                     raise _link(Path(entry.path))
                 if entry.is_dir(follow_symlinks=False):
@@ -80,6 +101,20 @@ def check_folder(root: Path) -> None:
                         _require_regular(Path(entry.path), os.lstat(entry.path).st_mode)
 
 
+def regular(path: Path, *, at_most: int | None = None) -> Path:
+    """`path`, a regular file that libraries may open by its name; a link is followed.
+
+    Raises:
+        UserError: a pipe, a socket, a device, or a file of more than `at_most` bytes.
+        OSError: there is no such file, or it is a folder.
+    """
+    found = _stat(path)
+    _require_regular(path, found.st_mode)
+    if at_most is not None and found.st_size > at_most:
+        raise _too_large(path, at_most, found.st_size)
+    return path
+
+
 def open_regular(path: Path) -> IO[bytes]:
     """A regular file for reading; a link is followed.
 
@@ -87,7 +122,7 @@ def open_regular(path: Path) -> IO[bytes]:
         UserError: a pipe, a socket or a device.
         OSError: it cannot be read.
     """
-    _require_regular(path, os.stat(path).st_mode)
+    _require_regular(path, _stat(path).st_mode)
     return _opened(path, os.O_RDONLY, "rb")
 
 
@@ -100,16 +135,32 @@ def read_regular(path: Path, *, at_most: int) -> bytes:
     """
     with open_regular(path) as stream:
         size = os.fstat(stream.fileno()).st_size
-        data = stream.read(at_most + 1) if size <= at_most else b""
+        # Python allocates what is asked for: the size, and a little that may come meanwhile.
+        data = stream.read(min(at_most, size + SPARE) + 1) if size <= at_most else b""
     if max(size, len(data)) > at_most:
-        raise UserError(
-            "file is too large", expected=f"at most {at_most:,} bytes", found=size, where=path
-        )
+        raise _too_large(path, at_most, size)
     return data
+
+
+def holds(path: Path, content: bytes) -> bool:
+    """Whether a regular file, of whatever size, holds exactly `content`; False if there is none.
+
+    Raises:
+        UserError: a pipe, a socket or a device.
+        OSError: it cannot be read.
+    """
+    try:
+        same_size = regular(path).stat().st_size == len(content)
+    except FileNotFoundError:
+        return False
+    return same_size and read_regular(path, at_most=len(content)) == content
 
 
 def open_unlinked(path: Path) -> IO[bytes]:
     """A regular file for reading and writing, made if it is not there; the position is its start.
+
+    For locks: they must be held before a file that has other names (hard links) is replaced.
+    To write, take `open_private`.
 
     Raises:
         UserError: a link, a pipe, a socket or a device.
@@ -121,6 +172,53 @@ def open_unlinked(path: Path) -> IO[bytes]:
         if error.errno in (errno.ELOOP, errno.EMLINK) and path.is_symlink():
             raise _link(path) from error
         raise
+
+
+def open_private(path: Path) -> IO[bytes]:
+    """`open_unlinked` for writing in place: what is written arrives under no other name.
+
+    Raises:
+        UserError: a link, a pipe, a socket or a device.
+        OSError: it cannot be opened, or not be copied where it has other names.
+    """
+    stream = open_unlinked(path)
+    try:
+        if not unshare(path, stream):
+            return stream
+    except BaseException:
+        stream.close()
+        raise
+    stream.close()
+    return open_unlinked(path)
+
+
+def unshare(path: Path, stream: IO[bytes]) -> bool:
+    """Replace `path`, opened as `stream`, by a private copy if the file has other names.
+
+    Copies by `cp -l` or `rsync --link-dest` share their files with the original: what is appended
+    to one must not arrive in the other. Returns whether `path` was replaced (atomically); `stream`
+    is still the old file.
+
+    Raises:
+        OSError: it cannot be written; `path` is as it was.
+    """
+    found = os.fstat(stream.fileno())
+    if found.st_nlink <= 1:
+        return False
+    handle, copy = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as target:
+            stream.seek(0)
+            shutil.copyfileobj(stream, target, 1 << 20)
+            os.fchmod(target.fileno(), stat.S_IMODE(found.st_mode))
+            target.flush()
+            os.fsync(target.fileno())
+        os.replace(copy, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(copy)
+        raise
+    return True
 
 
 def _opened(path: Path, flags: int, mode: Literal["rb", "r+b"]) -> IO[bytes]:
@@ -138,6 +236,13 @@ def _opened(path: Path, flags: int, mode: Literal["rb", "r+b"]) -> IO[bytes]:
     return open(path, mode, opener=opener)
 
 
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except ValueError as error:  # a zero byte in the name
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), repr(str(path))) from error
+
+
 def _require_regular(path: Path, mode: int) -> None:
     if stat.S_ISREG(mode):
         return
@@ -150,6 +255,12 @@ def _require_regular(path: Path, mode: int) -> None:
         found=kinds.get(stat.S_IFMT(mode), "a device"),
         where=path,
         fix="remove it",
+    )
+
+
+def _too_large(path: Path, at_most: int, size: int) -> UserError:
+    return UserError(
+        "file is too large", expected=f"at most {at_most:,} bytes", found=f"{size:,}", where=path
     )
 
 

@@ -7,13 +7,14 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from hwnas.core.errors import UserError
 
-__all__ = ["cache_folder", "host_facts", "require"]
+__all__ = ["cache_folder", "host_facts", "require", "use_threads"]
 
 _PACKAGES = ("hwnas", "torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime")
 
@@ -70,3 +71,10 @@ def _cpu_model() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine() or "unknown"
+
+
+def use_threads(n: int) -> None:
+    """Let torch use n threads when it is imported, and at once if it already is."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(n)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(n)

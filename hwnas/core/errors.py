@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-__all__ = ["CheckFailed", "HwnasError", "NotJudged", "UserError", "did_you_mean"]
+__all__ = ["CheckFailed", "DataAbsent", "HwnasError", "NotJudged", "UserError", "did_you_mean"]
 
 
 class HwnasError(Exception):
@@ -34,6 +34,10 @@ class HwnasError(Exception):
 
 class UserError(HwnasError):
     """Something the user can fix: a key, a missing file, an impossible constraint (exit 1)."""
+
+
+class DataAbsent(UserError):
+    """The files of the data set are not here; whoever only looks at a run does without them."""
 
 
 class CheckFailed(HwnasError):

@@ -2,17 +2,21 @@
 
 config.yaml       resolved configuration, as last used      env.json      host and versions
 stages.json       ledger: hash and outputs of every stage   journal.jsonl every evaluation
-metrics.jsonl     training curves                           checkpoints/  tables/  labels/
+metrics.jsonl     training curves                           data.json     which data were read
+data/  checkpoints/  tables/  labels/
 predictor/        search/<name>/                            bundles/<name>/<device>/
-report.html       superseded/  what a changed setting made stale; nothing is deleted
+report.html       history/     configurations of before (`core/history.py`)
+superseded/       what a changed setting made stale (`core/versions.py`); nothing is deleted
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,18 +27,42 @@ from hwnas.core.store import (
     append_jsonl,
     content_hash,
     exclusive_lock,
+    explained,
     file_hash,
     read_json,
     read_jsonl,
-    write_json,
+    write_text,
 )
 
-__all__ = ["RunDir", "StageRecord"]
+__all__ = [
+    "LEDGER",
+    "OWNED",
+    "NewSettings",
+    "RunDir",
+    "StageRecord",
+    "ledger_text",
+    "safe_record",
+]
+
+LEDGER = "stages.json"
+
+OWNED = (
+    *("config.yaml", "env.json", "stages.json", "journal.jsonl", "metrics.jsonl", ".lock"),
+    *("bundles", "checkpoints", "labels", "predictor", "rounds", "search", "superseded"),
+    *("data", "data.json", "tables", "tensorboard", "report*.html", "history", "commit.json"),
+)
+"""Name patterns of all that hwnas has directly in a run folder; what else is there stays alone."""
 
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One line of the ledger. `outputs`: run-relative path to sha256 of every file promised."""
+    """One line of the ledger. `outputs`: run-relative path to sha256 of every file promised.
+
+    `data`: digest of the data that the stage read; None if it reads none, or was recorded by a
+    version that did not look. owns: the paths that the stage writes; empty in ledgers of earlier
+    versions. undo: number of the change of settings that counts only if the stage is finished; 0:
+    it counts in any case.
+    """
 
     __pydantic_config__ = STRICT
 
@@ -42,13 +70,36 @@ class StageRecord:
     state: Literal["started", "done"]
     outputs: dict[str, str]
     seconds: float
+    data: str | None = None
+    owns: tuple[str, ...] = ()
+    undo: int = 0
+
+
+@dataclass(frozen=True)
+class NewSettings:
+    """The configuration of a command, which is stored once all its checks have passed.
+
+    texts: content of files by run-relative path. before: what an undo puts in their place (None
+    removes a file); None where the settings did not change. command: as the history names it.
+    options: of the command, as text. stored: is called when everything is stored.
+    """
+
+    texts: Mapping[str, str] = field(default_factory=dict)
+    before: Mapping[str, str | None] | None = None
+    command: str = ""
+    options: str = ""
+    stored: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """Paths and ledger of one run folder. All writes are atomic; one process at a time."""
+    """Paths and ledger of one run folder. All writes are atomic; one process at a time.
+
+    `settings`: what the command that opened the folder has yet to store in it.
+    """
 
     root: Path
+    settings: NewSettings = NewSettings()
 
     def path(self, *parts: str) -> Path:
         """A path inside the folder.
@@ -59,13 +110,15 @@ class RunDir:
         return inside(self.root, *parts)
 
     def check(self) -> None:
-        """Nothing if the folder holds nothing but folders and regular files.
+        """Check that what hwnas owns in the folder are folders and regular files.
 
         Raises:
             UserError: names a link, pipe or device, through which hwnas would read or write
-                elsewhere, or hang. The folder itself may be reached through a link.
+                elsewhere, or hang. The folder itself may be reached through a link; what others
+                have in it (.git, .venv, photos) is not looked at.
         """
-        check_folder(self.root)
+        with explained("look into the run folder", self.root):
+            check_folder(self.root, OWNED)
 
     def made(self, path: Path, verb: str) -> Path:
         """`path`, if the file is there.
@@ -87,10 +140,14 @@ class RunDir:
 
     @contextlib.contextmanager
     def locked(self, owner: str) -> Iterator[None]:
-        """Hold the folder's lock; a second process is refused with a UserError."""
+        """Hold the folder's lock; a second process is refused with a UserError.
+
+        A folder that is made for it and in which nothing is written is removed again.
+        """
+        is_new = not self.root.exists()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
             raise UserError(
                 "cannot create the run folder",
                 found=str(error),
@@ -104,7 +161,12 @@ class RunDir:
                 fix="change who owns it, or give another folder with --run",
             )
         with exclusive_lock(self.path(".lock"), owner=owner):
-            yield
+            try:
+                yield
+            finally:
+                if is_new and [path.name for path in self.root.iterdir()] == [".lock"]:
+                    self.path(".lock").unlink()
+                    self.root.rmdir()
 
     @property
     def journal_file(self) -> Path:
@@ -139,14 +201,32 @@ class RunDir:
         return [row for row in rows if row.get("kind") == kind]
 
     def metric(self, stage: str, row: dict[str, Any]) -> None:
-        """Append a line of training metrics."""
-        append_jsonl(self.path("metrics.jsonl"), {"stage": stage, **row})
+        """Append a line of training metrics, of the stage as the ledger has it now."""
+        row = {"stage": stage, "inputs": self._inputs_of(stage), **row}
+        append_jsonl(self.path("metrics.jsonl"), row)
 
     def metrics(self, stage: str, key: str = "step") -> list[dict[str, Any]]:
-        """Metric rows of a stage sorted by `key`; a step repeated after a resume counts once."""
-        rows = (row for row in read_jsonl(self.path("metrics.jsonl")) if row.get("stage") == stage)
-        latest = {row[key]: row for row in rows if key in row}
+        """Metric rows of a stage sorted by `key`; a step repeated after a resume counts once.
+
+        Rows that were written with other settings are left out. Rows of earlier versions do not say
+        with which; they count up to the first row that does.
+        """
+        inputs = self._inputs_of(stage)
+        rows = [row for row in read_jsonl(self.path("metrics.jsonl")) if row.get("stage") == stage]
+        rows = [row for row in rows if key in row]
+        own = {row[key]: row for row in rows if row.get("inputs", "") == inputs}
+        first = min(own, default=None)
+        old = {
+            row[key]: row
+            for row in rows
+            if "inputs" not in row and (first is None or row[key] < first)
+        }
+        latest = old | own
         return [latest[value] for value in sorted(latest)]
+
+    def _inputs_of(self, stage: str) -> str | None:
+        record = self.ledger().get(stage)
+        return None if record is None else record.inputs_hash
 
     # --- ledger -------------------------------------------------------------------------------
 
@@ -156,65 +236,63 @@ class RunDir:
         Raises:
             UserError: not a ledger, or one with a name that leads out of the folder.
         """
-        path = self.path("stages.json")
+        path = self.path(LEDGER)
         if not path.exists():
             return {}
         data = read_json(path)
         if not isinstance(data, dict) or not isinstance(data.get("stages"), dict):
             raise UserError("not a stage ledger", where=path, fix="restore it, or use a new folder")
         return {
-            name: _record(record, where=f"{path}:{name}") for name, record in data["stages"].items()
+            name: safe_record(load(StageRecord, record, where=where, versioned=False), where=where)
+            for name, record in data["stages"].items()
+            for where in [f"{path}:{name}"]
         }
 
     def record(self, name: str, record: StageRecord) -> None:
         """Write one stage's line of the ledger."""
-        self._write_ledger({**self.ledger(), name: record})
-
-    def _write_ledger(self, stages: dict[str, StageRecord]) -> None:
-        rows = {stage: dump(stages[stage], versioned=False) for stage in stages}
-        write_json(self.path("stages.json"), {"schema_version": 1, "stages": rows})
-
-    def forget(self, name: str) -> None:
-        """Remove one stage from the ledger, as if it had never run."""
-        stages = {stage: record for stage, record in self.ledger().items() if stage != name}
-        self._write_ledger(stages)
+        write_text(self.path(LEDGER), ledger_text({**self.ledger(), name: record}))
 
     def hash_outputs(self, paths: list[Path]) -> dict[str, str]:
         """sha256 of files by run-relative path."""
         return {str(path.relative_to(self.root)): file_hash(path) for path in sorted(paths)}
 
-    def intact(self, record: StageRecord) -> bool:
-        """Whether every promised output is there with its recorded content."""
+    def intact(self, record: StageRecord, within: str = "") -> bool:
+        """Whether every promised output is there with its recorded content.
+
+        within: the folder of files that were set aside.
+        """
+        paths = {self.path(*filter(None, [within, name])): name for name in record.outputs}
         return record.state == "done" and all(
-            self.path(name).is_file() and file_hash(self.path(name)) == digest
-            for name, digest in record.outputs.items()
+            path.is_file() and file_hash(path) == record.outputs[name]
+            for path, name in paths.items()
         )
 
-    def damaged(self, record: StageRecord) -> list[Path]:
+    def damaged(self, record: StageRecord) -> list[str]:
         """Promised outputs that are there, but with another content."""
-        paths = {self.path(name): digest for name, digest in record.outputs.items()}
-        return [path for path in paths if path.is_file() and file_hash(path) != paths[path]]
-
-    def supersede(self, stage: str, inputs_hash: str, owned: list[Path]) -> Path | None:
-        """Move a stale stage's files to superseded/<stage>-<hash>/; returns where, None if none."""
-        existing = [path for path in owned if path.exists()]
-        if not existing:
-            return None
-        base = self.path("superseded", f"{stage.replace('/', '-')}-{inputs_hash}")
-        target, n = base, 1
-        while target.exists():
-            n += 1
-            target = base.with_name(f"{base.name}-{n}")
-        for path in existing:
-            destination = target / path.relative_to(self.root)
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(destination)
-        return target
+        there = [name for name in record.outputs if self.path(name).is_file()]
+        return [name for name in there if file_hash(self.path(name)) != record.outputs[name]]
 
 
-def _record(data: Any, *, where: str) -> StageRecord:
-    """A line of the ledger, of which no name leads out of the run folder."""
-    record = load(StageRecord, data, where=where, versioned=False)
-    for name in (record.inputs_hash, *record.outputs):  # both become parts of paths
+def ledger_text(stages: Mapping[str, StageRecord]) -> str:
+    """The content of the ledger's file."""
+    rows = {stage: dump(record, versioned=False) for stage, record in stages.items()}
+    return json.dumps({"schema_version": 1, "stages": rows}, indent=1) + "\n"
+
+
+def safe_record(record: StageRecord, *, where: str) -> StageRecord:
+    """The record, of which no name leads out of the run folder.
+
+    Raises:
+        UserError: one does.
+    """
+    for name in (record.inputs_hash, *record.outputs, *record.owns):  # all become parts of paths
         check_name(name, where=where)
+    for name in (*record.outputs, *record.owns):
+        if not any(fnmatchcase(name.partition("/")[0], pattern) for pattern in OWNED):
+            raise UserError(
+                "a stage's file is none of hwnas",
+                expected=f"a name below one of {', '.join(OWNED)}",
+                found=repr(name),
+                where=where,
+            )
     return record

@@ -11,9 +11,9 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from hwnas.core.confined import open_regular, open_unlinked, read_regular
+from hwnas.core.confined import open_private, open_regular, open_unlinked, read_regular, unshare
 from hwnas.core.errors import UserError
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "read_json",
     "read_jsonl",
     "remove_partial",
+    "why_unwritable",
     "write_bytes",
     "write_json",
     "write_text",
@@ -55,6 +56,13 @@ def explained(doing: str, path: Path) -> Iterator[None]:
             where=error.filename or path,
             fix=f"{fix}, then give the same command again; what was written before is kept",
         ) from error
+
+
+def why_unwritable(there: Path) -> str | None:
+    """Why no file can be made in something that exists; None where one can."""
+    if not there.is_dir():
+        return f"{there} is not a folder"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"{there}: no permission to write"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -135,7 +143,7 @@ def append_jsonl(path: Path, row: dict[str, Any]) -> None:
     line = json.dumps(row, allow_nan=False).encode() + b"\n"
     with explained("append to a file", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open_unlinked(path) as stream:
+        with open_private(path) as stream:
             _drop_torn_tail(stream)
             stream.write(line)
             stream.flush()
@@ -214,6 +222,9 @@ def file_hash(path: Path) -> str:
 def exclusive_lock(path: Path, *, owner: str) -> Iterator[None]:
     """Hold an advisory lock on `path`; the kernel drops it when the process ends, however it ends.
 
+    Where `path` has other names (hard links), the file is locked, replaced by a private copy, and
+    the copy locked as well.
+
     Raises:
         UserError: another process holds it, or `path` is a link.
     """
@@ -221,19 +232,30 @@ def exclusive_lock(path: Path, *, owner: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with explained("lock the run folder", path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            stream = stack.enter_context(open_unlinked(path))
-        try:
-            # A record lock: children made by fork (data workers) do not keep it when we are killed.
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            holder = stream.read(MAX_OWNER).decode(errors="replace").strip()
-            raise UserError(
-                "another process is working on this run folder",
-                found=holder or "an unnamed process",
-                where=path.parent,
-                fix="wait for it, stop it, or give another folder with --run",
-            ) from error
+            stream = stack.enter_context(_locked(path))
+            if unshare(path, stream):
+                with stream:
+                    stream = stack.enter_context(_locked(path))
         stream.truncate(0)
         stream.write(f"{owner}, pid {os.getpid()}\n".encode())
         stream.flush()
         yield
+
+
+def _locked(path: Path) -> IO[bytes]:
+    stream = open_unlinked(path)
+    try:
+        # A record lock: children made by fork (data workers) do not keep it when we are killed.
+        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.stat(path), os.fstat(stream.fileno())):
+            raise BlockingIOError  # replaced between opening and locking
+    except (BlockingIOError, PermissionError) as error:
+        with stream:
+            holder = stream.read(MAX_OWNER).decode(errors="replace").strip()
+        raise UserError(
+            "another process is working on this run folder",
+            found=holder or "an unnamed process",
+            where=path.parent,
+            fix="wait for it, stop it, or give another folder with --run",
+        ) from error
+    return stream

@@ -56,6 +56,7 @@ def write_kit(plan: Path, archive: Path, *, progress: Progress = silent) -> None
     members += [(path, path.name) for path in kit_files()]
     archive.parent.mkdir(parents=True, exist_ok=True)
     temporary = archive.with_name(f".{archive.name}.tmp")
+    temporary.unlink(missing_ok=True)  # it may have other names (hard links)
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as stream:
             for done, (path, name) in enumerate(members, start=1):

@@ -109,6 +109,10 @@ class RemoteKit:
             raise
         self._fetch(results, there)
 
+    def check(self) -> None:
+        """See `ReachedTransport.check`."""
+        self._run("echo here")
+
     def _install(self, plan: Path, results: Path, there: str) -> None:
         """Have models, kit and our samples on the device, and nothing of us running there."""
         names = [plan.name, *(str(item["file"]) for item in read_json(plan)["items"])]
@@ -172,6 +176,8 @@ def call(
     """
     try:
         with contextlib.ExitStack() as stack:
+            if into is not None:
+                into.unlink(missing_ok=True)  # it may have other names (hard links)
             stdout = subprocess.PIPE if into is None else stack.enter_context(open(into, "wb"))
             done = subprocess.run(
                 command,

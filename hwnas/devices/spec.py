@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -17,7 +18,7 @@ from hwnas.devices import REGISTRY
 from hwnas.devices.runtimes import runtime_names
 from hwnas.interfaces import DeviceSpec, Transport
 
-__all__ = ["device_names", "load_device", "load_transport", "open_transport"]
+__all__ = ["device_names", "load_device", "load_devices", "load_transport", "open_transport"]
 
 _FOLDER = "configs/devices"
 _POSITIVE = Annotated[int, Field(ge=1, le=65536)]
@@ -35,6 +36,27 @@ def load_device(name_or_path: str) -> DeviceSpec:
         UserError: no such device, an unfit file name, or an invalid file (every problem at once).
     """
     return _read(name_or_path)[0]
+
+
+def load_devices(names_or_paths: Sequence[str]) -> dict[str, DeviceSpec]:
+    """Devices by name, in the order given.
+
+    Raises:
+        UserError: as `load_device`; or two have one name.
+    """
+    found: dict[str, DeviceSpec] = {}
+    for given in names_or_paths:
+        device = load_device(given)
+        if device.name in found:
+            raise UserError(
+                f"two devices are called {device.name!r}",
+                expected="distinct names; the stem of a device's file is its name",
+                found=", ".join(names_or_paths),
+                where="devices",
+                fix="rename one of the files, or give the device once",
+            )
+        found[device.name] = device
+    return found
 
 
 def load_transport(name_or_path: str) -> Transport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,7 +34,10 @@ N_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class BatchParity:
-    """Differences of logits at one batch size; `relative` = max difference / max |torch logit|."""
+    """Differences of logits at one batch size; `relative` = max difference / max |torch logit|.
+
+    n_images: distinct ones; repeated ones count once.
+    """
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -95,12 +98,12 @@ def check_parity(
 ) -> ParityReport:
     """Run real inputs through `model` (in eval mode, on the CPU) and through a deployed file.
 
-    images: [n, C, H, W], normalised; per batch size the last, partial batch is left out. A file
-    with a static batch is checked at that batch size only. `opened` is the file in its runtime;
-    without it the file is opened by ONNX Runtime.
+    images: [n, C, H, W], normalised; per batch size the last, partial batch is left out, and fewer
+    images than a batch holds are repeated. A file with a static batch is checked at that batch size
+    only. `opened` is the file in its runtime; without it the file is opened by ONNX Runtime.
 
     Raises:
-        UserError: the file does not load, or there are fewer images than the largest batch.
+        UserError: the file does not load, or there are no images.
         CheckFailed: outputs are not finite, so there is nothing to compare.
     """
     import torch
@@ -147,19 +150,22 @@ def compare_batches(
 ) -> ParityReport:
     """A deployed model's logits against torch's `expected` [n, classes], at every batch size.
 
+    Where there are fewer images than a batch holds, they are repeated to fill it.
+
     Raises:
-        UserError: there are fewer images than the largest batch.
+        UserError: there are no images.
         CheckFailed: outputs are not finite, or of another shape.
     """
     if opened.batch is not None:
         batches = (opened.batch,)
-    if len(images) < max(batches):
-        raise UserError("too few images", expected=f">= {max(batches)}", found=len(images))
+    if not len(images):
+        raise UserError("nothing to compare a file with torch on", expected="images", found="none")
     results = []
     for batch in batches:
-        n = len(images) // batch * batch
-        found = opened.logits(images[:n], batch)
-        results.append(compare(expected[:n], found, batch))
+        n = max(1, len(images) // batch) * batch
+        rows: Any = slice(n) if n <= len(images) else np.arange(n) % len(images)
+        compared = compare(expected[rows], opened.logits(images[rows], batch), batch)
+        results.append(replace(compared, n_images=min(n, len(images))))
     return ParityReport(file, opened.runtime, tolerance, min_agreement, tuple(results))
 
 

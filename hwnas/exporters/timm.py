@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hwnas import __version__
 from hwnas.core.config import StrictModel
+from hwnas.core.confined import regular
 from hwnas.core.errors import UserError
 from hwnas.core.store import read_json
 from hwnas.exporters.base import Format, Source
@@ -70,7 +71,7 @@ def load_network(weights: Path) -> torch.nn.Module:
     path = Path(weights)
     try:
         model = build_from_definition(read_json(path.with_name(COMPANIONS[0])), seed=None)
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(load_file(regular(path)))
     except UserError:
         raise
     except Exception as error:  # whatever a damaged definition or file leads to

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from hwnas.core.registry import VariantModule
 from hwnas.interfaces.protocols import (
@@ -23,7 +23,7 @@ from hwnas.interfaces.protocols import (
     Searcher,
     Transport,
 )
-from hwnas.interfaces.records import DeviceSpec, Reader
+from hwnas.interfaces.records import DataIdentity, DeviceSpec, Reader
 from hwnas.spaces import SpaceModule
 from hwnas.spaces.space import SearchSpace
 
@@ -32,9 +32,12 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "DataPlan",
     "DatasetContext",
     "DatasetModule",
     "ExporterModule",
+    "IdentifiedDataset",
+    "PlannedDataset",
     "PredictorContext",
     "PredictorModule",
     "ProxyContext",
@@ -73,6 +76,54 @@ class DatasetModule(VariantModule, Protocol):
 
         Raises:
             UserError: files are missing or damaged, or are not what `config` says.
+        """
+        ...
+
+
+@runtime_checkable
+class IdentifiedDataset(Protocol):
+    """A data set that knows its identity without decoding images.
+
+    Optional: the identity of other data sets is taken from all their images, which is slow.
+    """
+
+    def identity(self, config: Any) -> DataIdentity:
+        """What the files are now; see `training.file_hashes`. Torch-free.
+
+        Raises:
+            DataAbsent: the files are not here.
+            UserError: they are damaged or inconsistent.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """What is known of a data set before any image is decoded.
+
+    n_images: per split. base_px: as in `DataInfo`. n_files: image files that are yet to be decoded,
+    any of which may turn out broken. awaited: why the files may still be missing, where the
+    configuration says that they will come; empty where they have to be there.
+    """
+
+    n_images: Mapping[str, int] = field(default_factory=dict)
+    base_px: int = 0
+    n_files: int = 0
+    awaited: str = ""
+
+
+@runtime_checkable
+class PlannedDataset(Protocol):
+    """A data set that can be planned with before it is loaded.
+
+    Optional: a dry run loads other data sets, to check what the configuration asks of them.
+    """
+
+    def plan(self, config: Any) -> DataPlan | None:
+        """What is known without decoding an image; None: too little. Torch-free.
+
+        Raises:
+            UserError: files are missing, or are not what `config` says.
         """
         ...
 

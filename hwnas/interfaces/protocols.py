@@ -37,6 +37,7 @@ __all__ = [
     "LatencyEstimator",
     "LearningSampler",
     "Proxy",
+    "ReachedTransport",
     "Searcher",
     "Transport",
 ]
@@ -216,6 +217,19 @@ class Transport(Protocol):
         """Execute `export/bench.py` on a plan folder's plan.json; appends to `results` (jsonl).
 
         Resumes: what `results` holds already is not timed again.
+        """
+        ...
+
+
+@runtime_checkable
+class ReachedTransport(Protocol):
+    """A Transport to a device that may be out of reach. Optional: others are not checked."""
+
+    def check(self) -> None:
+        """Whether the device answers, before anything is prepared for it.
+
+        Raises:
+            UserError: it does not.
         """
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,12 +14,14 @@ from pydantic import Field
 
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT
+from hwnas.core.store import content_hash
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = [
     "Column",
     "Constraint",
+    "DataIdentity",
     "DataInfo",
     "DeviceSpec",
     "Evaluation",
@@ -122,7 +125,8 @@ class Slot:
 class DataInfo:
     """What every artifact must know of the data set; `mean`, `std` per channel of [0, 1] pixels.
 
-    `base_px` is the size of the images that a DataModule yields; archs see them resized.
+    `base_px` is the size of the images that a DataModule yields; archs see them resized. `digests`
+    are `DataIdentity.digests`; empty where they are not known.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -133,6 +137,7 @@ class DataInfo:
     std: tuple[float, ...]
     base_px: int
     n_images: dict[str, int]  # per split
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -143,6 +148,31 @@ class DataInfo:
     def in_channels(self) -> int:
         """Number of image channels."""
         return len(self.mean)
+
+
+@dataclass(frozen=True)
+class DataIdentity:
+    """What a data set is made of: equal identities mean equal images and labels.
+
+    files: by stored part of the data set, the content hash of every file by its name in the part.
+    parts: by split, the part that its images come from; several splits may be drawn from one part.
+    A name begins with the class where files are sorted by class: `ant/001.jpg`.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    class_names: tuple[str, ...]
+    files: dict[str, dict[str, str]]
+    parts: dict[str, str]
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """By split, a hash of its files and of the class names."""
+        hashes = {
+            part: content_hash([self.class_names, self.files[part]], digits=32)
+            for part in set(self.parts.values())
+        }
+        return {split: hashes[part] for split, part in self.parts.items()}
 
 
 @dataclass(frozen=True)

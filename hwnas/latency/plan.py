@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hwnas.core.confined import holds, read_regular
 from hwnas.core.store import write_json
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.sections import ProfileConfig
@@ -18,6 +19,7 @@ from hwnas.latency.sections import ProfileConfig
 __all__ = ["PROTOCOL", "Plan", "TimedFile", "plan_hash", "write_plan"]
 
 PROTOCOL = "interleaved-3"  # of export/bench_protocol.py; samples of another one are refused
+MAX_MODEL_BYTES = 1 << 31  # that ONNX files can have
 STOPPING_RULES = ("rounds", "min_rounds", "time_budget_s", "target_error")
 
 
@@ -42,11 +44,12 @@ class TimedFile:
     def of(path: Path) -> TimedFile:
         """A model's file; an .xml and its .bin become one .zip, always the same bytes."""
         if path.suffix != ".xml":
-            return TimedFile(path.read_bytes(), path.suffix)
+            return TimedFile(read_regular(path, at_most=MAX_MODEL_BYTES), path.suffix)
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as archive:
             for part in (path, path.with_suffix(".bin")):
-                archive.writestr(zipfile.ZipInfo(part.name), part.read_bytes())
+                content = read_regular(part, at_most=MAX_MODEL_BYTES)
+                archive.writestr(zipfile.ZipInfo(part.name), content)
         return TimedFile(packed.getvalue(), ".zip")
 
 
@@ -69,8 +72,9 @@ def write_plan(
     for name, given in models.items():
         timed = given if isinstance(given, TimedFile) else TimedFile(given, ".onnx")
         model, path = timed.content, folder / "models" / f"{name}{timed.suffix}"
-        if not path.exists() or path.read_bytes() != model:
+        if not holds(path, model):
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)  # it may have other names (hard links)
             path.write_bytes(model)  # no fsync, 4 ms each: the kit checks every sha256
         digest = hashlib.sha256(model).hexdigest()
         items.append({"id": name, "file": f"models/{path.name}", "sha256": digest})

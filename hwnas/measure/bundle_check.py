@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.core.arrays import read_npy
 from hwnas.core.confined import inside
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import Progress
@@ -23,7 +24,7 @@ from hwnas.exporters.parity import ParityReport, compare_batches
 from hwnas.interfaces import DataModule, ModelFile, OpenModel
 from hwnas.measure.bundle_latency import LatencyReport, check_latency
 from hwnas.measure.limits import CheckSettings, VerifyConfig
-from hwnas.measure.on_device import held_precisions
+from hwnas.measure.on_device import wrong_precisions
 
 __all__ = ["BundleReport", "verify_bundle"]
 
@@ -101,7 +102,7 @@ def verify_bundle(
         rows.append(row)
         failed += [f"{model.path}: {problem}" for problem in problems]
         progress(done, len(manifest.models), model.path)
-    failed += drops(rows) + _wrong_precisions(folder, manifest, rows)
+    failed += drops(rows) + wrong_precisions(folder, manifest, rows)
     latency = LatencyReport()
     if with_latency and settings is not None:
         latency = check_latency(folder, manifest, settings, progress, trust=trust)
@@ -136,15 +137,11 @@ def drops(rows: list[dict[str, Any]]) -> list[str]:
     return problems
 
 
-def _wrong_precisions(folder: Path, manifest: Manifest, rows: list[dict[str, Any]]) -> list[str]:
-    """Models that hold another precision than the manifest says, which therefore do not pass."""
-    held = held_precisions([inside(folder, model.path) for model in manifest.models])
-    problems = []
-    for model, found, row in zip(manifest.models, held, rows, strict=True):
-        if found not in (None, model.precision):
-            row["passed"] = False
-            problems.append(f"{model.path}: the file holds {found}, not {model.precision}")
-    return problems
+def _golden(path: Path) -> NDArray[Any]:
+    try:
+        return read_npy(path)
+    except (OSError, ValueError) as error:
+        raise UserError("cannot read golden data", found=error, where=path) from error
 
 
 def _images(
@@ -154,8 +151,8 @@ def _images(
     host: _Host,
     notes: list[str],
 ) -> _Images:
-    golden = np.load(folder / manifest.golden.input, allow_pickle=False)
-    logits = np.load(folder / manifest.golden.output, allow_pickle=False)
+    golden = _golden(folder / manifest.golden.input)
+    logits = _golden(folder / manifest.golden.output)
     if data is None:
         notes.append(
             f"no data set: compared on the {len(golden)} golden inputs, accuracy not checked"

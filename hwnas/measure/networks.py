@@ -35,7 +35,7 @@ def validation_nets(space: SearchSpace, n: int, *, seed: int) -> Codes:
     log_macs = np.log(cost(space, pool, "macs"))
     chosen: dict[str, int] = {}
     unused = np.ones(len(pool), dtype=bool)
-    targets = np.linspace(log_macs[0], log_macs[1], n)
+    targets = np.linspace(log_macs[0], log_macs[min(1, len(pool) - 1)], n)
     for target in (targets[0], targets[-1], *targets[1:-1]):
         while unused.any():
             nearest = int(np.argmin(np.where(unused, np.abs(log_macs - target), np.inf)))

@@ -10,16 +10,19 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from hwnas.core.confined import inside
 from hwnas.core.errors import UserError
 from hwnas.core.records import dump
 from hwnas.core.resources import resource
+from hwnas.exporters.manifest import Manifest
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.interfaces import DeviceSpec, Images
 
-__all__ = ["DeviceRun", "held_precisions", "run_on_device"]
+__all__ = ["DeviceRun", "held_precisions", "run_on_device", "wrong_precisions"]
 
 
 @dataclass(frozen=True)
@@ -71,3 +74,14 @@ def held_precisions(models: Sequence[Path]) -> list[str | None]:
     )
     found: list[str | None] = json.loads(done.stdout)
     return found
+
+
+def wrong_precisions(folder: Path, manifest: Manifest, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Models of a bundle that hold another precision than it says; their `rows` do not pass."""
+    held = held_precisions([inside(folder, model.path) for model in manifest.models])
+    problems = []
+    for model, found, row in zip(manifest.models, held, rows, strict=True):
+        if found not in (None, model.precision):
+            row["passed"] = False
+            problems.append(f"{model.path}: the file holds {found}, not {model.precision}")
+    return problems

@@ -54,11 +54,10 @@ def _read_results(path: Path) -> bytes:
 
     Nothing is unpacked: a zip's names lead nowhere, and its sizes are believed only once counted.
     """
-    if not path.is_file():
-        raise UserError("no results to import", where=path)
     try:
-        if not zipfile.is_zipfile(path):
-            with open_regular(path) as stream:
+        with open_regular(path) as stream:
+            if not zipfile.is_zipfile(stream):
+                stream.seek(0)
                 return _bounded(stream, path)
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith(".jsonl")]
@@ -70,6 +69,8 @@ def _read_results(path: Path) -> bytes:
                 )
             with archive.open(names[0]) as stream:
                 return _bounded(stream, path)
+    except FileNotFoundError as error:
+        raise UserError("no results to import", where=path) from error
     except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError("cannot read the results", found=error, where=path) from error
 
@@ -120,5 +121,6 @@ def import_results(
     Raises:
         UserError: the results are of another plan, incomplete or malformed.
     """
+    _read_results(results)  # what cannot be read is an error before models are made
     with TemporaryDirectory() as folder:
         return profile(space, device, Path(folder), config, seed=seed, transport=_Importer(results))

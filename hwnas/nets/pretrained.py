@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from hwnas.core.arrays import read_npz
+from hwnas.core.confined import regular
 from hwnas.core.errors import UserError
 from hwnas.nets.extract import subnet_tensors
 from hwnas.nets.sorting import sort_channels
@@ -51,7 +51,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         UserError: there is no such file, or it is not what its name says.
     """
     readers: dict[str, Callable[[Path], dict[str, Tensor]]] = {
-        ".safetensors": safetensors.torch.load_file,
+        ".safetensors": lambda file: safetensors.torch.load_file(regular(file)),
         ".npz": _read_npz,
     }
     if path.suffix not in readers:
@@ -65,16 +65,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         )
     try:
         return readers[path.suffix](path)
-    except (OSError, EOFError, ValueError, safetensors.SafetensorError) as error:
+    except (OSError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise UserError("cannot read the weights", found=str(error), where=path) from error
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (AttributeError, TypeError, zipfile.BadZipFile) as error:  # another kind of file
-        raise ValueError(str(error)) from error
+    return {name: torch.from_numpy(array) for name, array in read_npz(path).items()}
 
 
 def _check_views(supernet: Supernet, slices: Mapping[str, Tensor]) -> None:

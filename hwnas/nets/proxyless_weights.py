@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from hwnas.core.arrays import read_npz
 from hwnas.core.errors import UserError
 from hwnas.core.store import content_hash, read_json
 from hwnas.nets.definition import define, places, timm_names
@@ -59,9 +60,8 @@ def read_proxyless(description: Path, weights: Path) -> nn.Module:
     name = f"proxyless_{content_hash([op.key for _, op in slots])}"
     model = build_from_definition(define(slots, name=name, bn_eps=bn_eps), seed=None)
     try:
-        with np.load(weights, allow_pickle=False) as arrays:
-            model.load_state_dict(_renamed(slots, arrays))
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        model.load_state_dict(_renamed(slots, read_npz(weights)))
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             "weights do not fit the layer list", found=error, where=f"{weights}, {description}"
         ) from error

@@ -2,88 +2,40 @@
 
 Stages never import each other: what one stage leaves for the next is read here. A file that holds
 one of hwnas's records is a `RecordFile`; files in other formats (weights, archives, journals of the
-device kit) are paths. The ledger, the journal and the metrics belong to `core/rundir.py`.
+device kit) are paths. The folder of one search is in `search_files.py`; the ledger, the journal and
+the metrics belong to `core/rundir.py`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hwnas.controller.archive import FILES, Archive
-from hwnas.controller.remeasure import Remeasurement
-from hwnas.controller.result import Candidate, SearchResult
-from hwnas.controller.storage import STATE
+from safetensors import safe_open
+
 from hwnas.core.records import RecordFile, dump, load
-from hwnas.core.rundir import RunDir
 from hwnas.core.store import read_json, write_json
-from hwnas.interfaces import Evaluation
+from hwnas.interfaces import DataIdentity, DataInfo, Evaluation
 from hwnas.latency.table import LatencyTable
-from hwnas.pipeline.outcomes import Exported, Results, Standalone
+from hwnas.pipeline.outcomes import DataRecord, Exported, Results, Standalone
+from hwnas.pipeline.search_files import BASELINE, SearchFiles, SettingsFiles
 from hwnas.predictors.blend import Blend
 from hwnas.predictors.evaluate import PredictorReport
 from hwnas.predictors.readers.hwnas import read_labels
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.space import SearchSpace
 
 __all__ = ["Artifacts", "SearchFiles"]
 
-BASELINE = "random"  # folder of the baseline inside the search's folder
 VERSION = {"schema_version": 1}
 
 
 @dataclass(frozen=True)
-class SearchFiles:
-    """The folder of one search: of its main target, of another device, or of the baseline."""
-
-    folder: Path
-
-    @property
-    def owned(self) -> tuple[Path, ...]:
-        """Everything that stage `search` writes into the folder of the main search."""
-        parts = (STATE, "fronts", "rounds", "closing", "devices", BASELINE)
-        files = (self.result.path, self.remeasurement.path)
-        return (*(self.folder / name for name in (*FILES, *parts)), *files)
-
-    @property
-    def result(self) -> RecordFile[SearchResult]:
-        """Winner, best archs and fronts."""
-        return RecordFile(self.folder / "result.json", SearchResult)
-
-    @property
-    def remeasurement(self) -> RecordFile[Remeasurement]:
-        """How the re-measurement on the devices ended; absent where nothing was re-measured."""
-        return RecordFile(self.folder / "closing.json", Remeasurement)
-
-    def round(self, number: int) -> Path:
-        """Folder of the archive of one round of search and re-measurement."""
-        return self.folder if number == 0 else self.folder / "rounds" / str(number)
-
-    def timings(self, device: str, number: int) -> Path:
-        """Folder in which the kit journals the timings of a round."""
-        return self.folder / "closing" / f"{number}-{device}"
-
-    def archive(self, space: SearchSpace) -> Archive:
-        """Everything that was priced, predicted and evaluated; of several rounds, the last one."""
-        found = self.remeasurement.read_if_there()
-        return Archive.load(self.round(found.n_rounds - 1 if found else 0), space)
-
-    def write_fronts(self, fronts: Mapping[str, tuple[Candidate, ...]]) -> None:
-        """One file per metric."""
-        for key, front in fronts.items():
-            rows = [dump(candidate, versioned=False) for candidate in front]
-            write_json(
-                self.folder / "fronts" / f"{key.replace('@', '-')}.json", VERSION | {"front": rows}
-            )
-
-
-@dataclass(frozen=True)
-class Artifacts:
+class Artifacts(SettingsFiles):
     """The files of a run folder; `search` is the name of the search that is meant."""
 
-    run: RunDir
     search: str = "main"
 
     def pattern(self, path: Path) -> str:
@@ -91,16 +43,6 @@ class Artifacts:
         return str(path.relative_to(self.run.root))
 
     # --- the folder itself --------------------------------------------------------------------
-
-    @property
-    def config(self) -> Path:
-        """The configuration, as last used."""
-        return self.run.path("config.yaml")
-
-    @property
-    def environment(self) -> Path:
-        """Host and versions."""
-        return self.run.path("env.json")
 
     @property
     def report(self) -> Path:
@@ -111,6 +53,30 @@ class Artifacts:
     def training_round(self, name: str) -> tuple[Path, Path]:
         """Configuration and run folder of a second training round."""
         return self.run.path("rounds", f"{name}.yaml"), self.run.path("rounds", name)
+
+    # --- data ---------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> RecordFile[DataRecord]:
+        """Which data the stages read."""
+        return RecordFile(self.data_file, DataRecord)
+
+    def data_files(self, digest: str) -> RecordFile[DataIdentity]:
+        """The files of one data set that stages read, with their content hashes."""
+        return RecordFile(self.run.path("data", f"{digest}.json"), DataIdentity)
+
+    def data_of_weights(self) -> DataInfo | None:
+        """Facts of the data as the supernet's weights hold them; None where there are no weights.
+
+        Run folders of earlier versions have no other record of their data.
+        """
+        if not self.supernet.is_file():
+            return None
+        with safe_open(self.supernet, framework="numpy") as weights:
+            facts = json.loads((weights.metadata() or {}).get("hwnas", "{}"))
+        found = facts.get("data") if isinstance(facts, dict) else None
+        where = self.supernet
+        return None if found is None else load(DataInfo, found, where=where, versioned=False)
 
     # --- tables -------------------------------------------------------------------------------
 
@@ -158,10 +124,10 @@ class Artifacts:
         """What stage `label` (or `label/trained`) wrote."""
         return read_labels(self.run.made(self.labels(source), "label"))
 
-    def write_labels(self, source: str, evaluations: list[Evaluation]) -> None:
-        """Replace the labels of a source."""
+    def write_labels(self, source: str, evaluations: list[Evaluation], *, data: str) -> None:
+        """Replace the labels of a source. `data`: digest of the images that were scored."""
         rows = [dump(evaluation, versioned=False) for evaluation in evaluations]
-        write_json(self.labels(source), VERSION | {"labels": rows})
+        write_json(self.labels(source), VERSION | {"data": data, "labels": rows})
 
     # --- predictor ----------------------------------------------------------------------------
 
@@ -269,12 +235,12 @@ class Artifacts:
             for key, rows in read_json(self.exports)["exports"].items()
         }
 
-    def write_exports(self, found: Mapping[str, list[Exported]]) -> None:
-        """Replace what is known of the exported formats."""
+    def write_exports(self, found: Mapping[str, list[Exported]], *, data: str) -> None:
+        """Replace what is known of the exported formats. `data`: digest of what they learned."""
         rows: dict[str, Any] = {
             key: [dump(one, versioned=False) for one in formats] for key, formats in found.items()
         }
-        write_json(self.exports, VERSION | {"exports": rows})
+        write_json(self.exports, VERSION | {"data": data, "exports": rows})
 
     @property
     def verification(self) -> Path:

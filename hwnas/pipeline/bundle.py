@@ -70,14 +70,14 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
         hwnas_version=__version__,
         arch=arch,
         arch_view=project.space.view(arch),
-        input=InputSpec.of(project.data.info, px),
+        input=InputSpec.of(project.source.info, px),
         models=tuple(one.model for one in exported),
         runtimes=dict(host["packages"]),
         latency=tuple(_latency(device, host["cpu"], winner, exported)),
         accuracy=tuple(
             AccuracyFact(
                 one.model.path,
-                project.data.info.name,
+                project.source.info.name,
                 "test",
                 winner.n_test_images,
                 winner.top1[one.model.path],
@@ -88,6 +88,7 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
         constraints=tuple(_constraints(project, device.name, winner)),
         provenance={
             "seed": str(project.config.seed),
+            "data": project.source.digest,
             "config": content_hash(project.config.model_dump(mode="json")),
             "table": file_hash(project.files.table(device.name)),
             **_notes(folder, exported),
@@ -169,7 +170,7 @@ def _samples(project: Project, model: object, px: int) -> list[SampleImage]:
 
     from hwnas.training.images import normalise, resize
 
-    info = project.data.info
+    info = project.source.info
     x, labels = next(iter(project.data.eval_batches("test", N_SAMPLES)))
     pixels = denormalise(x.contiguous().numpy(), info.mean, info.std)
     stored = torch.from_numpy(pixels.astype(np.float32) / 255).movedim(3, 1)

@@ -10,7 +10,9 @@ import numpy as np
 from hwnas.controller.constraints import metric_key, reach, resolve
 from hwnas.core.metrics import MetricKey
 from hwnas.interfaces import CostMetric, LatencyEstimator
+from hwnas.pipeline.foreign_tables import is_profiled
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.winners import constraints_for, targets
 from hwnas.spaces.cost import AnalyticMetric, cost
 from hwnas.spaces.space import SearchSpace
 
@@ -39,16 +41,18 @@ def prices(project: Project) -> dict[str, CostMetric]:
 
 
 def require_reachable(project: Project) -> None:
-    """Refuse constraints that no arch of the space meets, as far as the tables there are can tell.
+    """Refuse constraints that no arch meets, as far as tables of the present settings can tell.
 
     Raises:
         UserError: names the nearest reachable arch and its costs.
     """
-    metrics = prices(project)
-    priced = [
-        constraint
-        for constraint in project.config.search.constraints
-        if not metric_key(constraint).is_latency or metric_key(constraint) in metrics
-    ]
-    limits = resolve(priced, metrics, project.space)
-    reach(project.space, metrics, limits, seed=project.config.seed)
+    estimators = {
+        name: project.estimator(name) for name in project.devices if is_profiled(project, name)
+    }
+    metrics = cost_metrics(project.space, estimators)
+    for device in targets(project):
+        priced = [
+            limit for limit in constraints_for(project, device) if metric_key(limit) in metrics
+        ]
+        limits = resolve(priced, metrics, project.space)
+        reach(project.space, metrics, limits, seed=project.config.seed)

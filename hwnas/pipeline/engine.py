@@ -1,122 +1,191 @@
-"""The stage graph: what runs, in which order, and what a change makes stale."""
+"""Runs stages: what is checked first, what a change makes stale, and what comes back.
+
+Which files of the run folder belong to which settings is in `core/versions.py`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatch
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from hwnas.core.errors import UserError
+from hwnas.core.history import store, take_back
 from hwnas.core.rundir import RunDir, StageRecord
-from hwnas.core.store import content_hash, remove_partial
+from hwnas.core.store import remove_partial
+from hwnas.core.versions import Transition
+from hwnas.pipeline.plan import UP_TO_DATE, Plan, Stage, data_changes, maker, plan_stages
 
-__all__ = ["Plan", "Stage", "execute", "maker", "plan_stages"]
+__all__ = [
+    "Plan",
+    "Stage",
+    "check_stages",
+    "data_changes",
+    "execute",
+    "maker",
+    "plan_stages",
+]
 
 log = logging.getLogger(__name__)
 
-Status = Literal["done", "continues", "stale", "new"]
+CHANGED = "settings or inputs changed; old files moved to"
+ALTERED = "altered outputs moved to"
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One step of the pipeline.
-
-    `settings` is the JSON-ready part of the configuration it depends on, `needs` the stages whose
-    outputs it reads, `owns` the run-relative paths it writes and `outputs` those of them that later
-    stages rely on (with * as in a shell). `command` runs it alone; `cost` says in words what it
-    will take. `reads` are files outside the run folder, by the setting that names them. `check`
-    raises a `UserError` if the stage can never work; it takes no time. `settled`: whether the
-    outputs answer everything; where a check could not be judged they do not, and the next command
-    runs the stage again.
-    """
-
-    name: str
-    command: str
-    needs: tuple[str, ...]
-    settings: Any
-    owns: tuple[str, ...]
-    outputs: tuple[str, ...]
-    run: Callable[[], None]
-    cost: str
-    reads: Mapping[str, Path] = field(default_factory=dict)
-    check: Callable[[], None] = lambda: None
-    settled: Callable[[], bool] = lambda: True
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Status of one stage against the ledger. `inputs_hash` is None while an input is missing."""
-
-    stage: Stage
-    status: Status
-    inputs_hash: str | None
-
-
-def plan_stages(stages: Sequence[Stage], run: RunDir) -> list[Plan]:
-    """Status of every stage, in order.
-
-    `done`: nothing to do. `continues`: it was interrupted and resumes. `stale`: settings or inputs
-    changed, its files will be moved aside. `new`: never ran.
-    """
-    ledger = run.ledger()
-    plans: dict[str, Plan] = {}
-    for stage in stages:
-        record = ledger.get(stage.name)
-        ready = all(plans[need].status == "done" for need in stage.needs)
-        inputs_hash = _inputs_hash(stage, ledger) if ready else None
-        if record is None:
-            status: Status = "new"
-        elif inputs_hash is None or record.inputs_hash != inputs_hash:
-            status = "stale" if ready or record.state == "done" else "continues"
-        else:
-            status = "done" if run.intact(record) and stage.settled() else "continues"
-        plans[stage.name] = Plan(stage, status, inputs_hash)
-    return list(plans.values())
-
-
-def execute(stages: Sequence[Stage], run: RunDir, *, only: Iterable[str] | None = None) -> None:
+def execute(
+    stages: Sequence[Stage],
+    run: RunDir,
+    *,
+    only: Iterable[str] | None = None,
+    anew: Mapping[str, str] | None = None,
+) -> None:
     """Bring `only` (default: all stages) up to date, in order; the caller holds the run's lock.
 
+    Everything that can be checked is checked first. Then the configuration is stored and the files
+    of changed stages are moved, as one change.
+
+    anew: stages that are made again whatever they are, with the reason.
+
     Raises:
-        UserError: a stage outside `only` that is needed is not up to date. Before the first stage
-            runs: one of the stages can never work, or a file that it reads is missing.
+        UserError: a stage outside `only` that is needed is not up to date. Before anything is
+            changed: one of the stages can never work, or a file that it reads is missing.
     """
     wanted = {stage.name for stage in stages} if only is None else set(only)
-    for plan in plan_stages(stages, run):
-        if plan.stage.name in wanted and plan.status != "done":
-            plan.stage.check()
-            _require_files(plan.stage)
-    by_name = {stage.name: stage for stage in stages}
-    for name in by_name:
-        if name not in wanted:
-            continue
-        plans = {plan.stage.name: plan for plan in plan_stages(stages, run)}
-        plan = plans[name]
-        missing = [plans[need] for need in plan.stage.needs if plans[need].status != "done"]
-        if missing:
-            raise UserError(
-                f"stage {name!r} needs stages that are not up to date",
-                found=", ".join(f"{need.stage.name} ({need.status})" for need in missing),
-                where=run.root,
-                fix=" && ".join(need.stage.command for need in missing),
+    plans = [
+        replace(plan, status="stale") if plan.stage.name in (anew or {}) else plan
+        for plan in plan_stages(stages, run)
+    ]
+    for line in data_changes(plans):
+        log.warning("%s", line)
+    made = wanted | {plan.stage.name for plan in plans if plan.status == "returns"}
+    for plan in plans:
+        if plan.stage.name in wanted and plan.status not in UP_TO_DATE:
+            _require_needs(plan, plans, run, made=made)
+    check_stages(plans, wanted)
+    provisional = _begin(plans, wanted, run, anew or {})
+    try:
+        for name in [stage.name for stage in stages if stage.name in wanted]:
+            plans = plan_stages(stages, run)
+            plan = next(plan for plan in plans if plan.stage.name == name)
+            _require_needs(plan, plans, run)
+            if plan.status == "done":
+                log.info("%s: up to date", name)
+            else:
+                _run_stage(plan, run)
+            if provisional is not None and name == provisional[0]:
+                provisional = None
+    except BaseException:
+        if provisional is not None:
+            with contextlib.suppress(UserError):  # what stopped the stage matters more
+                take_back(run, *provisional)
+        raise
+
+
+def check_stages(
+    plans: Iterable[Plan], wanted: Container[str], *, is_plan: bool = False
+) -> list[str]:
+    """Names of the wanted stages that are not up to date, all of them checked.
+
+    is_plan: for a dry run, which does not insist on data that are not here yet (`check_data` does).
+
+    Raises:
+        UserError: one of them can never work, or a file or the data that it reads are missing.
+    """
+    todo = [p.stage for p in plans if p.stage.name in wanted and p.status not in UP_TO_DATE]
+    for stage in todo:
+        _require_files(stage)
+        stage.check()
+    for stage in todo:
+        if stage.data is not None and not is_plan:
+            stage.data().require()
+        stage.check_data()
+    return [stage.name for stage in todo]
+
+
+def _begin(
+    plans: Sequence[Plan], wanted: set[str], run: RunDir, anew: Mapping[str, str]
+) -> tuple[str, int] | None:
+    """Store the settings and move files of stages whose inputs are known, as one change.
+
+    Returns:
+        The provisional stage that has to be finished for the change to count, and the change.
+    """
+    transition, before = Transition(run), run.ledger()
+    needed, moved, returned = _needed(plans, wanted), {}, []
+    for plan in plans:
+        name, owns = plan.stage.name, plan.stage.owns
+        if name in anew:
+            moved[name] = transition.set_aside(name, owns, label="replaced")
+        elif plan.back is not None and name in needed:
+            moved[name] = transition.bring_back(name, plan.back, owns)
+            returned.append(plan)
+        elif name in wanted and plan.status == "stale" and plan.inputs_hash is not None:
+            moved[name] = transition.set_aside(name, owns)
+    number, undecided = store(transition, run), None
+    for plan in plans if number else ():
+        name = plan.stage.name
+        if name in wanted and plan.inputs_hash is not None and _is_at_stake(plan, before):
+            seconds = 0.0 if plan.back is None else plan.back.record.seconds
+            transition.ledger[name] = StageRecord(
+                plan.inputs_hash, "started", {}, seconds, plan.data, plan.stage.owns, number
             )
-        if plan.status == "done":
-            log.info("%s: up to date", name)
-            continue
-        _run_stage(plan, run)
+            undecided = name, number
+    transition.commit()
+    _remember_data(returned)
+    for name, where in moved.items():
+        if where is not None:
+            log.warning("%s: %s %s", name, anew.get(name, CHANGED), where)
+    run.settings.stored()
+    return undecided
 
 
-def maker(stages: Sequence[Stage], path: str) -> str | None:
-    """The command that makes a run-relative path; None where no stage does."""
-    for stage in stages:
-        if any(fnmatch(path, own) or path.startswith(f"{own}/") for own in stage.owns):
-            return stage.command
-    return None
+def _remember_data(returned: Iterable[Plan]) -> None:
+    """Let the run know which data its results are of, where stages came back that read them."""
+    for plan in returned:
+        if plan.stage.data is not None:
+            plan.stage.data().remember()
+
+
+def _is_at_stake(plan: Plan, ledger: Mapping[str, StageRecord]) -> bool:
+    """Whether a finished stage of the kind would make way for a provisional one that may fail."""
+    finished = {name.partition("/")[0] for name, r in ledger.items() if r.state == "done"}
+    return plan.stage.is_provisional and plan.status not in UP_TO_DATE and plan.kind in finished
+
+
+def _needed(plans: Sequence[Plan], wanted: set[str]) -> set[str]:
+    """Names of the wanted stages and of all that they need."""
+    needed = set(wanted)
+    for plan in reversed(plans):
+        if plan.stage.name in needed:
+            needed.update(plan.stage.needs)
+    return needed
+
+
+def _require_needs(
+    plan: Plan, plans: Sequence[Plan], run: RunDir, *, made: Iterable[str] = ()
+) -> None:
+    by_name = {plan.stage.name: plan for plan in plans}
+    missing = [
+        by_name[need]
+        for need in plan.stage.needs
+        if by_name[need].status != "done" and need not in made
+    ]
+    if missing:
+        commands = " && ".join(need.stage.command for need in missing)
+        options = run.settings.options
+        raise UserError(
+            f"stage {plan.stage.name!r} needs stages that are not up to date",
+            found="; ".join(
+                [
+                    ", ".join(f"{need.stage.name} ({need.status})" for need in missing),
+                    *data_changes(missing),
+                ]
+            ),
+            where=run.root,
+            fix=commands + (f", each with {options}" if options else ""),
+        )
 
 
 def _require_files(stage: Stage) -> None:
@@ -134,34 +203,52 @@ def _require_files(stage: Stage) -> None:
 def _run_stage(plan: Plan, run: RunDir) -> None:
     stage, inputs_hash = plan.stage, plan.inputs_hash
     assert inputs_hash is not None  # all needs are done
-    record = run.ledger().get(stage.name)
-    if record is not None and record.inputs_hash != inputs_hash:
-        moved = run.supersede(stage.name, record.inputs_hash, [run.path(p) for p in stage.owns])
-        if moved is not None:
-            log.warning("%s: settings or inputs changed; old files moved to %s", stage.name, moved)
-        record = None
-    elif record is not None and (damaged := run.damaged(record)):
-        moved = run.supersede(stage.name, "damaged", damaged)
-        log.warning("%s: altered outputs moved to %s; they are made again", stage.name, moved)
+    record = _make_way(plan, run)
+    if plan.status == "returns" and stage.settled():
+        log.info("%s: made before, moved back from superseded/", stage.name)
+        return
     for name in stage.owns:
         remove_partial(run.path(name))
-    earlier_s = record.seconds if record is not None else 0.0
-    log.info("%s: %s", stage.name, "continues" if plan.status == "continues" else "starts")
-    run.record(stage.name, StageRecord(inputs_hash, "started", {}, earlier_s))
+    earlier_s, undo = (record.seconds, record.undo) if record is not None else (0.0, 0)
+    is_first = plan.status != "continues" or bool(undo and not earlier_s)
+    log.info("%s: %s", stage.name, "starts" if is_first else "continues")
+    started = StageRecord(inputs_hash, "started", {}, earlier_s, plan.data, stage.owns, undo)
+    run.record(stage.name, started)
     begin = time.monotonic()
     try:
         stage.run()
     except BaseException:
         spent = earlier_s + time.monotonic() - begin
         with contextlib.suppress(UserError):  # a full disk; what stopped the stage matters more
-            run.record(stage.name, StageRecord(inputs_hash, "started", {}, round(spent, 2)))
+            run.record(stage.name, replace(started, seconds=round(spent, 2)))
         raise
     spent = earlier_s + time.monotonic() - begin
     outputs = run.hash_outputs([path for name in stage.outputs for path in run.matching(name)])
-    run.record(stage.name, StageRecord(inputs_hash, "done", outputs, round(spent, 2)))
+    done = StageRecord(inputs_hash, "done", outputs, round(spent, 2), plan.data, stage.owns)
+    run.record(stage.name, done)
     log.info("%s: done in %.1f s", stage.name, spent)
 
 
-def _inputs_hash(stage: Stage, ledger: dict[str, StageRecord]) -> str:
-    inputs = {need: ledger[need].outputs for need in stage.needs}
-    return content_hash([stage.settings, inputs])
+def _make_way(plan: Plan, run: RunDir) -> StageRecord | None:
+    """Move aside what was made with other settings, and damaged files; what the stage goes on from.
+
+    What lies in superseded/ of these settings takes its place.
+    """
+    stage, transition = plan.stage, Transition(run)
+    record = transition.ledger.get(stage.name)
+    why, moved = CHANGED, None
+    if plan.back is not None:
+        moved = transition.bring_back(stage.name, plan.back, stage.owns)
+    elif record is not None and plan.status == "stale":
+        moved = transition.set_aside(stage.name, stage.owns)
+    elif record is not None and (damaged := run.damaged(record)):
+        why = ALTERED
+        moved = transition.set_aside(stage.name, damaged, label="damaged")
+        transition.ledger[stage.name] = record
+    record = transition.ledger.get(stage.name)
+    transition.commit()
+    if plan.back is not None:
+        _remember_data([plan])
+    if moved is not None:
+        log.warning("%s: %s %s", stage.name, why, moved)
+    return record

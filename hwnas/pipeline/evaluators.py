@@ -82,7 +82,7 @@ def evaluator(project: Project) -> JournaledEvaluator:
     context = content_hash(
         [
             file_hash(project.files.supernet),
-            config.data.model_dump(mode="json"),
+            project.source.context,
             calibration.model_dump(mode="json"),
             config.seed,
         ]
@@ -104,9 +104,7 @@ def standalone_evaluator(
     `checkpoints`: where an interrupted training goes on; `progress`: steps of the one that runs.
     """
     config = project.config
-    context = content_hash(
-        ["alone", settled(recipe), config.data.model_dump(mode="json"), config.seed]
-    )
+    context = content_hash(["alone", settled(recipe), project.source.context, config.seed])
 
     def build() -> Evaluator:
         from hwnas.training.standalone import StandaloneEvaluator

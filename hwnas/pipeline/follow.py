@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from hwnas.core.env import use_threads
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.rundir import RunDir
 from hwnas.pipeline.config import load_config
 from hwnas.pipeline.engine import Stage
-from hwnas.pipeline.project import Project, stored_config, use_threads
+from hwnas.pipeline.project import Project, stored_config
 from hwnas.training.distributed import join
 
 __all__ = ["follow"]
@@ -29,6 +30,7 @@ def follow(stages_of: Callable[[Project], list[Stage]]) -> None:
             stages[word["stage"]].run()
             continue
         run = RunDir(Path(word["root"]))
+        run.check()
         if not stored_config(run).is_file():
             raise UserError(
                 "the run folder is not on this machine",
@@ -38,5 +40,7 @@ def follow(stages_of: Callable[[Project], list[Stage]]) -> None:
             )
         config = load_config(word["config"], where=stored_config(run))
         use_threads(config.threads)
-        project = Project(run, config, lambda stage: silent, ranks)
+        project = Project(
+            run, config, lambda stage: silent, ranks, beside=(run.root, run.root.absolute().parent)
+        )
         stages = {stage.name: stage for stage in stages_of(project)}

@@ -1,16 +1,34 @@
-"""Run folders moved from another machine: its tables are read, never compared with timings here."""
+"""Which latency tables of a run folder count: of these settings, and of this machine.
+
+Those of another machine are read, but never compared with timings here.
+"""
 
 from __future__ import annotations
 
-import logging
+from typing import Any
 
 from hwnas.core.env import host_facts
 from hwnas.core.errors import UserError
+from hwnas.core.records import dump
+from hwnas.pipeline.plan import is_done
 from hwnas.pipeline.project import Project
 
-__all__ = ["require_own_table", "set_aside_foreign_table"]
+__all__ = ["foreign_tables", "is_profiled", "require_own_table", "table_settings"]
 
-log = logging.getLogger(__name__)
+
+def table_settings(project: Project, device: str) -> list[Any]:
+    """What the table of a device depends on."""
+    return [
+        project.config.seed,
+        project.space_settings,
+        dump(project.devices[device]),
+        project.settled["profile"],
+    ]
+
+
+def is_profiled(project: Project, device: str) -> bool:
+    """Whether the table that is there stays, as it is of the present settings."""
+    return is_done(project.run, f"profile/{device}", table_settings(project, device))
 
 
 def require_own_table(project: Project, device: str) -> None:
@@ -30,19 +48,11 @@ def require_own_table(project: Project, device: str) -> None:
         )
 
 
-def set_aside_foreign_table(project: Project, device: str) -> None:
-    """Move a table that another machine measured to superseded/, so that `profile` starts anew."""
+def foreign_tables(project: Project, device: str) -> dict[str, str]:
+    """By stage, why `profile` starts anew: a table that another machine measured, if it is one."""
     if device not in project.devices or (cpu := _foreign_cpu(project, device)) is None:
-        return
-    stage, run = f"profile/{device}", project.run
-    record = run.ledger().get(stage)
-    where = run.supersede(
-        stage,
-        record.inputs_hash if record is not None else "unrecorded",
-        [project.files.table(device), project.files.samples(device)],
-    )
-    run.forget(stage)
-    log.warning("%s: the table of another machine (%s) was moved to %s", stage, cpu, where)
+        return {}
+    return {f"profile/{device}": f"the table of another machine ({cpu}) was moved to"}
 
 
 def _foreign_cpu(project: Project, device: str) -> str | None:

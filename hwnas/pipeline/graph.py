@@ -14,8 +14,9 @@ from hwnas.pipeline.stages import (
     train,
     verify,
 )
+from hwnas.pipeline.stored import search_names
 
-__all__ = ["stages_of"]
+__all__ = ["stages_of", "stages_of_all_searches"]
 
 
 def stages_of(project: Project) -> list[Stage]:
@@ -31,3 +32,14 @@ def stages_of(project: Project) -> list[Stage]:
         export.stage(project),
         verify.stage(project),
     ]
+
+
+def stages_of_all_searches(project: Project) -> list[Stage]:
+    """The project's stages, then those of the other searches that its run folder holds."""
+    stages = {stage.name: stage for stage in stages_of(project)}
+    for name in search_names(project.run):
+        if name != project.config.search.name:
+            found = stages_of(project.of_search(name))
+            stages = {**{stage.name: stage for stage in found}, **stages}
+    order = {"profile": 0, "train": 1, "label": 2, "predictor": 3}
+    return sorted(stages.values(), key=lambda stage: order.get(stage.name.partition("/")[0], 4))

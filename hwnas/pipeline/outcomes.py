@@ -9,11 +9,57 @@ from hwnas.controller.result import Candidate
 from hwnas.core.confined import check_name
 from hwnas.core.records import STRICT, dump
 from hwnas.exporters.parity import ParityReport
-from hwnas.interfaces import Evaluation, ModelFile
+from hwnas.interfaces import DataInfo, Evaluation, ModelFile
 from hwnas.measure.limits import TimedLimit, timed_limits
 from hwnas.spaces.arch import Arch
 
-__all__ = ["Check", "Exported", "NetworkResult", "Results", "Standalone"]
+__all__ = [
+    "Check",
+    "DataRecord",
+    "Exported",
+    "NetworkResult",
+    "Results",
+    "SeenData",
+    "Standalone",
+]
+
+
+@dataclass(frozen=True)
+class SeenData:
+    """Data that a stage of the run read.
+
+    digest: names the file that lists them. root: the setting `data.root` when they were seen first.
+    folder: where they lay last, absolute.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    digest: str
+    root: str | None
+    info: DataInfo
+    folder: str | None
+
+    def __post_init__(self) -> None:
+        check_name(self.digest, where="data of a run")
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """All data that stages of the run read, oldest first; `last` is the index of the latest."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    seen: tuple[SeenData, ...]
+    last: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.last < len(self.seen):
+            raise ValueError("last: no such entry of `seen`")
+
+    @property
+    def latest(self) -> SeenData:
+        """The data that a stage read last."""
+        return self.seen[self.last]
 
 
 @dataclass(frozen=True)

@@ -11,27 +11,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from hwnas.core.config import settled
-from hwnas.core.env import host_facts
+from hwnas.core.env import use_threads
 from hwnas.core.errors import UserError
+from hwnas.core.history import needs_settling, settle
 from hwnas.core.progress import Progress
 from hwnas.core.records import SCHEMA_VERSION, dump, sparse
 from hwnas.core.rundir import RunDir
-from hwnas.core.store import explained, read_json, write_json, write_text
-from hwnas.core.yaml_data import read_yaml
-from hwnas.devices.spec import load_device, load_transport
+from hwnas.core.store import explained
+from hwnas.devices.spec import load_devices, load_transport
 from hwnas.exporters.artifact import PlannedFormat, planned_formats
-from hwnas.interfaces import DataModule, DatasetContext, DeviceSpec, Split, Transport
+from hwnas.interfaces import DataModule, DeviceSpec, Split, Transport
 from hwnas.latency.estimator import TableEstimator
 from hwnas.pipeline.artifacts import Artifacts
-from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
+from hwnas.pipeline.config import ExperimentConfig, load_config
+from hwnas.pipeline.data_source import DataSource
+from hwnas.pipeline.stored import (
+    config_data,
+    config_of_search,
+    new_settings,
+    require_same_space,
+    stored_config,
+)
 from hwnas.spaces import REGISTRY as SPACES
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import SearchSpace
-from hwnas.training.datasets import REGISTRY as DATASETS
 from hwnas.training.distributed import ALONE, Ranks, join
 
 if TYPE_CHECKING:
@@ -39,25 +45,33 @@ if TYPE_CHECKING:
 
     from hwnas.nets.supernet import Supernet
 
-__all__ = ["Project", "open_project", "stored_config", "task", "use_threads"]
+__all__ = ["Project", "open_project", "stored_config"]
 
 
 @dataclass(frozen=True)
 class Project:
     """The argument of every stage. Everything built from the configuration is built once.
 
-    `ranks`: this process among those that torchrun started together.
+    ranks: this process among those that torchrun started together. beside, as_recorded: see
+    `DataSource`. is_plan: a dry run, which neither downloads data nor waits for promised ones.
     """
 
     run: RunDir
     config: ExperimentConfig
     progress_for: Callable[[str], Progress]
     ranks: Ranks = ALONE
+    beside: tuple[Path, ...] = ()
+    as_recorded: bool = False
+    is_plan: bool = False
 
     @cached_property
     def files(self) -> Artifacts:
         """The files of the run folder and of the configured search."""
         return Artifacts(self.run, self.config.search.name)
+
+    def of_search(self, name: str) -> Project:
+        """The same run folder with the configuration of another search."""
+        return replace(self, config=config_of_search(self.run, self.config, name))
 
     @cached_property
     def settled(self) -> dict[str, Any]:
@@ -70,10 +84,22 @@ class Project:
         return [self.space.name, sparse(self.space.macro), self.space.allowed]
 
     @cached_property
+    def source(self) -> DataSource:
+        """Where the data come from, what they are, and what the run remembers of them."""
+        files = self.files
+        return DataSource(
+            self.config,
+            files.data,
+            files.data_files,
+            files.data_of_weights,
+            self.beside,
+            self.as_recorded,
+        )
+
+    @property
     def data(self) -> DataModule:
         """The data set with its splits."""
-        module = DATASETS.load(self.config.data.name)
-        return module.build(self.config.data, DatasetContext(self.config.seed, self.config.workers))
+        return self.source.data
 
     @cached_property
     def accelerator(self) -> torch.device:
@@ -89,7 +115,7 @@ class Project:
     @cached_property
     def space(self) -> SearchSpace:
         """The search space, with the first and last layer that the data set needs, restricted."""
-        in_channels, num_classes = DATASETS.load(self.config.data.name).ends(self.config.data)
+        in_channels, num_classes = self.source.ends
         module = SPACES.load(self.config.space.name)
         space = module.build(self.config.space, num_classes=num_classes, in_channels=in_channels)
         return space.restrict(self.config.restrict)
@@ -99,7 +125,7 @@ class Project:
         facts: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "space": self.space.id,
-            "data": dump(self.data.info, versioned=False),
+            "data": dump(self.source.info, versioned=False),
         }
         if arch is not None:
             facts["arch"] = dump(arch, versioned=False)
@@ -108,8 +134,7 @@ class Project:
     @cached_property
     def devices(self) -> dict[str, DeviceSpec]:
         """Device specs by name, in the order of the configuration."""
-        specs = [load_device(name) for name in self.config.devices]
-        return {spec.name: spec for spec in specs}
+        return load_devices(self.config.devices)
 
     @cached_property
     def formats(self) -> tuple[PlannedFormat, ...]:
@@ -180,12 +205,15 @@ def open_project(
     progress_for: Callable[[str], Progress],
     command: str,
     read_only: bool = False,
+    as_recorded: bool = False,
 ) -> Iterator[Project]:
     """A project in `root`, locked while in use.
 
     `config` (a shipped name or a path) replaces the folder's configuration, `changes` set
-    single keys by path; the result is stored as the folder's config.yaml unless `read_only`, which
-    also takes no lock. Under torchrun the other processes learn of the project (`following`).
+    single keys by path. The result is stored by `engine.execute`, when all checks have passed;
+    under torchrun the other processes learn of it then (`pipeline.follow`). `read_only`: nothing is
+    stored, and no lock taken. `as_recorded`: facts of the data are those of the run, for verbs that
+    only look at it.
 
     Raises:
         UserError: no configuration, an invalid one, the folder is in use, or it holds links, pipes
@@ -194,103 +222,44 @@ def open_project(
     run = RunDir(root)
     with explained("look into the run folder", root):
         run.check()
-        stored = stored_config(run)
-        is_run = stored.exists()
-    if config is not None:
-        data, where = read_config_data(config)
-    elif is_run:
-        data, where = read_yaml(stored), stored
-    else:
-        raise UserError(
-            "this is not a run folder",
-            expected="a folder with a config.yaml",
-            where=root,
-            fix=f"hwnas run quickstart --run {root}, or add --config NAME",
-        )
-    project = Project(run, load_config(data, changes, where=where), progress_for)
-    _require_same_space(project, stored)
+        stored_config(run).exists()
+    _end_unfinished(run)
+    given = config, changes
+
+    def opened() -> Project:
+        data, where = config_data(run, *given)
+        beside = (where.parent, root, root.absolute().parent)
+        loaded = load_config(data, changes, where=where)
+        require_same_space(run, loaded)
+        return Project(run, loaded, progress_for, beside=beside, as_recorded=as_recorded)
+
+    project = opened()
     if read_only:
         yield project
         return
     _ = project.formats, project.space  # settings that cannot be used are not stored
     with run.locked(command):
-        project = replace(project, ranks=join())
+        settle(run)
+        project = replace(opened(), ranks=join())
         use_threads(project.config.threads)
-        plain = project.config.model_dump(mode="json")
-        text = yaml.safe_dump(plain, sort_keys=False)
-        if not stored.exists() or _holds_other(stored, text):
-            write_text(stored, text)
-        _remember_host(run)
-        project.ranks.tell({"root": str(root.resolve()), "config": plain})
-        yield project
+        plain, ranks = project.config.model_dump(mode="json"), project.ranks
+        settings = new_settings(
+            run,
+            project.config,
+            command=command,
+            given=given,
+            stored=lambda: ranks.tell({"root": str(root.resolve()), "config": plain}),
+        )
+        yield replace(project, run=replace(run, settings=settings))
 
 
-def _holds_other(path: Path, text: str) -> bool:
-    """Whether a file, of whatever size, does not hold this text."""
-    content = text.encode()
-    return path.stat().st_size != len(content) or path.read_bytes() != content
-
-
-def _require_same_space(project: Project, stored: Path) -> None:
-    """Refuse a run folder that holds results of another space.
-
-    Raises:
-        UserError: its configuration names another space.
-    """
-    try:
-        earlier = load_config(read_yaml(stored), where=stored)
-    except UserError:  # absent or broken: about to be replaced
+def _end_unfinished(run: RunDir) -> None:
+    """End what a killed process left unfinished, if none is at work here and it can be done."""
+    if not needs_settling(run):
         return
-    if earlier.space == project.config.space or not project.run.ledger():
-        return
-    before, now = (c.space.model_dump(mode="json") for c in (earlier, project.config))
-    changed = [key for key in before | now if before.get(key) != now.get(key)]
-    raise UserError(
-        "this run folder is of another space",
-        expected=", ".join(f"{key}: {before.get(key)}" for key in changed),
-        found=", ".join(f"{key}: {now.get(key)}" for key in changed),
-        where=project.run.root,
-        fix="give another folder with --run, or set the space back",
-    )
-
-
-def stored_config(run: RunDir) -> Path:
-    """The configuration that a run folder was last used with."""
-    return Artifacts(run).config
-
-
-def _remember_host(run: RunDir) -> None:
-    path = Artifacts(run).environment
-    facts = {"schema_version": 1, **host_facts()}
-    if not path.exists() or read_json(path) != facts:
-        write_json(path, facts)
-
-
-def use_threads(n: int) -> None:
-    """Let torch use n threads when it is imported, and at once if it already is."""
-    import os
-    import sys
-
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(n)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(n)
-
-
-def task(
-    project: Project,
-    stage: str,
-    work: Callable[[Project, Progress], None],
-    *,
-    together: bool = False,
-) -> Callable[[], None]:
-    """What a stage runs: `work` with the project's threads; `together`: on all ranks."""
-
-    def go() -> None:
-        import torch
-
-        torch.set_num_threads(project.config.threads)
-        if together:
-            project.ranks.tell({"stage": stage})
-        work(project, project.progress_for(stage))
-
-    return go
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(run.locked("hwnas"))
+        except UserError:
+            return
+        settle(run)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.core.confined import regular
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.store import write_bytes
@@ -178,11 +179,11 @@ _MAKE = "make one with `hwnas predictor export-lut RUN`"
 def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise UserError("file not found", where=path, fix=_MAKE)
     try:
-        with safe_open(path, framework="numpy") as file:
+        with safe_open(regular(path), framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return arrays, file.metadata() or {}
+    except FileNotFoundError as error:
+        raise UserError("file not found", where=path, fix=_MAKE) from error
     except (SafetensorError, OSError) as error:
         raise UserError("not a lookup table of scores", found=str(error), where=path) from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hwnas.core.confined import open_regular
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Reader, Table
 from hwnas.predictors.proxies import ListedProxy
@@ -75,8 +76,6 @@ def open_records(
             where=path,
             fix="give --space NAME and --num-classes N (and --set), as in the run's config",
         )
-    if not path.is_file():
-        raise UserError("file not found", where=path)
     table = found.read(path, build_space(space_name, settings, num_classes=classes))
     return Source(path, name, found, table)
 
@@ -93,8 +92,8 @@ def _readers() -> Iterator[tuple[str, Reader]]:
 def _guess(path: Path) -> str:
     """Name of the one reader whose format the file has."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            head = stream.read(HEAD_CHARS)
+        with open_regular(path) as stream:
+            head = stream.read(HEAD_CHARS).decode("utf-8", errors="replace")
     except OSError as error:
         raise UserError("cannot read the file", found=error.strerror, where=path) from error
     names = [name for name, reader in _readers() if reader.matches(head)]

@@ -248,7 +248,7 @@ def _remeasured(project: Project) -> dict[str, str]:
 
 
 def _facts(project: Project, *, has_search: bool) -> dict[str, str]:
-    config, info = project.config, project.data.info
+    config, info = project.config, project.source.info
     host = read_json(project.files.environment)
     seconds = {name: record.seconds for name, record in project.run.ledger().items()}
     return {

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from hwnas.core.errors import UserError
-from hwnas.interfaces import DataModule, DatasetContext, DatasetModule, Split
+from hwnas.interfaces import DataModule, DatasetContext, DatasetModule, IdentifiedDataset
 from hwnas.testing.suite import Suite
+from hwnas.training.identity import SPLITS, identity_of_arrays
 
 __all__ = ["DatasetSuite", "everything"]
 
 BATCH = 64
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def everything(
@@ -60,6 +60,19 @@ class DatasetSuite(Suite):
     def test_ends_are_those_of_the_data(self, variant: Any, config: Any, data: DataModule) -> None:
         """Channels and classes, known before an image is loaded."""
         assert variant.ends(config) == (data.info.in_channels, data.info.num_classes)
+
+    def test_identity_is_that_of_the_data(
+        self, variant: Any, config: Any, data: DataModule
+    ) -> None:
+        """Always the same, whole, and known to the data themselves where it comes from files."""
+        if isinstance(variant, IdentifiedDataset):
+            found = variant.identity(config)
+            assert data.info.digests == found.digests == variant.identity(config).digests
+        else:
+            found = identity_of_arrays(data)
+        assert found.digests.keys() == set(SPLITS)
+        assert len(found.class_names) == data.info.num_classes
+        assert all(found.files[part] for part in found.parts.values())
 
     def test_info_describes_the_batches(self, data: DataModule) -> None:
         """Shapes, types, numbers of images, and every class in every split."""

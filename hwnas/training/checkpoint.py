@@ -12,6 +12,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.records import SCHEMA_VERSION
 from hwnas.core.store import read_json, write_bytes, write_json
@@ -19,6 +20,10 @@ from hwnas.core.store import read_json, write_bytes, write_json
 __all__ = ["Checkpoints", "weights_bytes"]
 
 log = logging.getLogger(__name__)
+
+MAX_BYTES = 1 << 36
+_ELSEWHERE = {"data.name", "data.n_images.test", "data.digests.test"}
+"""Keys of an identity that weights do not depend on: the data's folder, and the test images."""
 
 _META = ("step", "notes", "identity", "optimizer_scalars", "sha256")
 
@@ -98,7 +103,7 @@ class Checkpoints:
             try:
                 meta = read_json(path)
                 step, notes, identity, scalars, sha256 = (meta[key] for key in _META)
-                data = path.with_suffix(".safetensors").read_bytes()
+                data = read_regular(path.with_suffix(".safetensors"), at_most=MAX_BYTES)
                 if hashlib.sha256(data).hexdigest() != sha256:
                     raise UserError("its sha256 does not match", found=f"{len(data)} bytes")
             except (UserError, OSError, KeyError, TypeError) as error:
@@ -118,9 +123,10 @@ class Checkpoints:
     def _check_identity(self, found: dict[str, Any], where: Path) -> None:
         before, now = _flatten(found), _flatten(self.identity)
         absent = "(absent)"
+        unknown = {key for key in now.keys() - before.keys() if key.startswith("data.digests.")}
         changes = [
             f"{key}: {before.get(key, absent)!r} -> {now.get(key, absent)!r}"
-            for key in sorted(before.keys() | now.keys())
+            for key in sorted((before.keys() | now.keys()) - _ELSEWHERE - unknown)
             if before.get(key, absent) != now.get(key, absent)
         ]
         if changes:

@@ -15,6 +15,7 @@ from hwnas.core.rng import rng
 from hwnas.interfaces import DataInfo, DataModule, Split
 from hwnas.training.augment import Warper
 from hwnas.training.images import normalise
+from hwnas.training.splits import cuts
 
 __all__ = [
     "Batch",
@@ -40,8 +41,7 @@ def stratified_split(
     parts: list[list[NDArray[np.int64]]] = [[] for _ in (*fractions, 1)]
     for label in np.unique(labels):
         rows = random.permutation(np.flatnonzero(labels == label))
-        cuts = np.rint(np.cumsum(fractions) * len(rows)).astype(int)
-        for part, piece in zip(parts, np.split(rows, cuts), strict=True):
+        for part, piece in zip(parts, np.split(rows, cuts(len(rows), fractions)), strict=True):
             part.append(piece)
     return [random.permutation(np.concatenate(part)) for part in parts]
 

@@ -106,6 +106,19 @@ class Ranks:
         for n in [n for n in elsewhere if self.store.check([f"{name}/{n}"])]:
             keep(elsewhere.pop(n), json.loads(self.store.get(f"{name}/{n}")))
 
+    def gather(self, value: Any) -> list[Any]:
+        """Rank 0: the JSON-ready values of all ranks, which call it together; others: nothing."""
+        name = f"values/{next(self._groups)}"
+        if not self.leads:
+            self.store.set(f"{name}/{self.rank}", json.dumps(value))
+            return []
+        found = [json.loads(json.dumps(value))]
+        for rank in range(1, self.size):
+            while not self.store.check([f"{name}/{rank}"]):
+                time.sleep(POLL_S)
+            found.append(json.loads(self.store.get(f"{name}/{rank}")))
+        return found
+
     @contextlib.contextmanager
     def group(self) -> Iterator[None]:
         """Within, `align` and `average` work; all ranks enter it together.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.core.errors import UserError
+from hwnas.core.arrays import read_npz
+from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.store import file_hash
 from hwnas.training.decode import Encoded
+from hwnas.training.identity import check_class_names
 
 __all__ = ["JpegArchive", "read_archive", "read_class_names"]
-
-MAX_BYTES = 8 * 1024**3  # of all arrays, unpacked
 
 FORMAT = "arrays jpeg uint8 [bytes], offset int64 [n + 1], label [n], class_names str [classes]"
 
@@ -40,7 +38,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     Raises:
         UserError: the file is missing or of another format.
     """
-    with _opened(path) as arrays:
+    with _opened(path, ("class_names",)) as arrays:
         return _class_names(arrays["class_names"], path)
 
 
@@ -50,7 +48,7 @@ def read_archive(path: Path) -> JpegArchive:
     Raises:
         UserError: the file is missing, damaged, of another format, or a label has no class.
     """
-    with _opened(path) as arrays:
+    with _opened(path, ("jpeg", "offset", "label", "class_names", "name")) as arrays:
         jpeg, offset, label = arrays["jpeg"], arrays["offset"], arrays["label"]
         class_names = _class_names(arrays["class_names"], path)
         names = arrays["name"] if "name" in arrays else np.arange(len(label)).astype(str)
@@ -79,7 +77,7 @@ def read_archive(path: Path) -> JpegArchive:
             found=f"{label.min()} .. {label.max()}",
             where=path,
         )
-    view = memoryview(jpeg)
+    view = memoryview(jpeg.data)
 
     def open_image(i: int) -> io.BytesIO:
         return io.BytesIO(view[int(offset[i]) : int(offset[i + 1])])
@@ -89,24 +87,17 @@ def read_archive(path: Path) -> JpegArchive:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, names: tuple[str, ...]) -> Iterator[dict[str, NDArray[Any]]]:
     if not path.is_file():
-        raise UserError(
+        raise DataAbsent(
             "no such data file",
             expected=FORMAT,
             where=path,
             fix="put it there, or set data.root or the environment variable HWNAS_DATA",
         )
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(info.file_size for info in archive.infolist())
-        if size > MAX_BYTES:
-            raise UserError(
-                "data file is too large", expected=f"<= {MAX_BYTES} bytes", found=size, where=path
-            )
-        with np.load(path, allow_pickle=False) as arrays:
-            yield arrays
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        yield read_npz(path, names=names)
+    except (OSError, ValueError, KeyError) as error:
         found = f"{type(error).__name__}: {error}"
         raise UserError(
             "not an archive of JPEG files", expected=FORMAT, found=found, where=path
@@ -120,4 +111,5 @@ def _class_names(names: NDArray[Any], path: Path) -> tuple[str, ...]:
             found=f"{names.dtype}{list(names.shape)}",
             where=path,
         )
+    check_class_names(names.tolist(), where=path)
     return tuple(names.tolist())

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from hwnas.core.config import StrictModel
 
-__all__ = ["AugmentConfig", "data_root"]
+__all__ = ["AugmentConfig", "data_root", "relative_to"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -46,8 +46,17 @@ class AugmentConfig(StrictModel):
 
 
 def data_root(root: str) -> Path:
-    """`root` itself if absolute, else below $HWNAS_DATA, or below the working directory.
+    """`root` itself if absolute, else below $HWNAS_DATA, or below the working directory; absolute.
 
     With a relative `root` a run folder means the same data on every machine.
     """
-    return Path(os.environ.get("HWNAS_DATA", ".")) / Path(root).expanduser()
+    return Path(os.environ.get("HWNAS_DATA", "."), Path(root).expanduser()).absolute()
+
+
+def relative_to(root: str) -> str:
+    """What a relative `root` is relative to, in words."""
+    if Path(root).expanduser().is_absolute():
+        return f"{root} is an absolute path"
+    base = data_root(".")
+    why = "HWNAS_DATA" if "HWNAS_DATA" in os.environ else "the working directory: no HWNAS_DATA"
+    return f"{root!r} is relative to {base}, {why}"

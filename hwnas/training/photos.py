@@ -89,11 +89,15 @@ def photo_data(
     *,
     seed: int,
     n_workers: int = 0,
+    digests: Mapping[str, str],
 ) -> PhotoData:
     """A data set of photos; mean and std are those of (at most 10,000) training images.
 
+    digests: see `DataInfo`.
+
     Raises:
-        UserError: fewer than two classes, a class without training images, an empty split.
+        UserError: fewer than two classes, a class without training images, an empty split, or an
+            unknown policy of augmentation.
     """
     counts = np.bincount(parts["train"].labels, minlength=len(class_names))
     empty = [name for name, count in zip(class_names, counts) if count == 0]
@@ -105,7 +109,13 @@ def photo_data(
         )
     for split in parts:
         if not len(parts[split]):
-            raise UserError(f"data set {name!r} has no {split} images", found=counts.tolist())
+            raise UserError(
+                f"data set {name!r} has no {split} images",
+                expected="at least one image in each of train, val and test",
+                found=", ".join(f"{len(part)} {other}" for other, part in parts.items()),
+                where="data",
+                fix=f"add images to every class, or raise the share that is set apart for {split}",
+            )
     mean, std = _mean_std(parts["train"])
     info = DataInfo(
         name=name,
@@ -114,7 +124,9 @@ def photo_data(
         std=tuple(std.tolist()),
         base_px=parts["train"].pixels.shape[1],
         n_images={split: len(part) for split, part in parts.items()},
+        digests=dict(digests),
     )
+    photo_transform(augment, info)  # refuses policies that timm does not know
     return PhotoData(info, parts, augment, seed, n_workers)
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,22 @@ from safetensors.torch import load_file
 
 from hwnas.training.distributed import ALONE
 from tests.integration import two_halves
+from tests.photos import class_folders
 
 CONFIG = Path(__file__).parent / "distributed.yaml"
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = "checkpoints/supernet.safetensors"
 
 
-def torchrun(*arguments: str, restarts: int = 0) -> subprocess.Popen[str]:
+def torchrun(
+    *arguments: str, restarts: int = 0, paths: Sequence[str] = ()
+) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += [f"--max-restarts={restarts}", "--monitor-interval=0.1", "-m", *arguments]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": os.pathsep.join([*paths, str(ROOT)]),
+    }
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
 
@@ -113,6 +120,25 @@ def test_a_killed_rank_is_restarted_and_training_continues(together: Path, tmp_p
     assert "train: continues" in err  # the second attempt
     assert not (run / "superseded").exists()
     assert (run / WEIGHTS).read_bytes() == (together / WEIGHTS).read_bytes()
+
+
+def test_ranks_whose_photos_differ_stop_before_the_first_step(tmp_path: Path):
+    """Case 22: the second machine has an incomplete copy."""
+    for machine, n in (("0", 20), ("1", 18)):
+        class_folders(tmp_path / machine / "photos", ["ant", "bee"], n, px=16)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\nif 'RANK' in os.environ:\n"
+        f"    os.environ['HWNAS_DATA'] = {str(tmp_path)!r} + '/' + os.environ['RANK']\n"
+    )
+    config = Path(__file__).parent / "photos.yaml"
+    process = torchrun(
+        "hwnas", "train", str(tmp_path / "run"), "--config", str(config), paths=[str(tmp_path)]
+    )
+    _, err = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "rank 1 on" in err and "sees other data: n_images train" in err
+    assert err.count("error: the processes do not see the same data") == 2  # both say so
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
 
 
 def pid_of_rank(rank: int, agent: int) -> int:

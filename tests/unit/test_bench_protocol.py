@@ -245,6 +245,56 @@ def test_a_killed_process_loses_a_line_at_most_and_goes_on(tmp_path: Path):
     read_samples(plan)  # which refuses a turn that occurs twice
 
 
+def test_samples_arrive_under_no_other_name_of_their_file(tmp_path: Path):
+    """A copy of the run folder by `cp -l` or `rsync --link-dest` stays as it is."""
+    kit = load_kit()
+    path, backup = tmp_path / "r.jsonl", tmp_path / "backup.jsonl"
+    first = kit.Results(path)
+    first.open_for(plan_of({"a": 1.0}), FACTS, HOST)
+    first.add(0, 0, [5, 4], [])
+    first.flush(1.0)
+    del first
+    os.link(path, backup)
+    before = backup.read_bytes()
+    second = kit.Results(path)
+    assert second.has(0, 0)
+    second.add(1, 0, [5, 4], [])
+    second.flush(1.0)
+    assert backup.read_bytes() == before
+    assert path.read_bytes().startswith(before)
+    assert len(path.read_bytes().splitlines()) == len(before.splitlines()) + 1
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["backup.jsonl", "r.jsonl"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "device", "folder"])
+def test_a_kit_writes_into_a_regular_file_alone(kind: str, tmp_path: Path):
+    kit = load_kit()
+    path, victim = tmp_path / "r.jsonl", tmp_path / "victim"
+    victim.write_text("precious")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to(victim)
+    else:
+        path = Path("/dev/zero")
+    with pytest.raises(kit.KitError, match="give another --out"):
+        kit.Results(path)
+    assert victim.read_text() == "precious"
+
+
+def test_a_kit_does_not_wait_for_a_plan_that_is_a_pipe(tmp_path: Path):
+    os.mkfifo(tmp_path / "plan.json")
+    done = subprocess.run(
+        [sys.executable, KIT, tmp_path / "plan.json", "--out", tmp_path / "r.jsonl"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1 and "no plan at" in done.stderr
+
+
 def test_a_kit_waits_for_one_that_is_about_to_end(tmp_path: Path):
     plan = real_plan(tmp_path, rounds=2)
     holder = kit.Results(plan.results)

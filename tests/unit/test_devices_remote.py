@@ -136,6 +136,9 @@ def test_a_board_out_of_reach_is_explained(server: Sshd, tmp_path: Path):
         with pytest.raises(UserError, match=word) as caught:
             load_transport(name).run_bench(plan.path, plan.results, progress=silent)
         assert "cannot reach the device" in str(caught.value)
+        with pytest.raises(UserError, match=word):
+            load_transport(name).check()
+    load_transport(device_file(tmp_path, server.settings)).check()
 
 
 @pytest.mark.parametrize(

@@ -32,12 +32,12 @@ class Pipeline:
     def _stage(self, name: str, needs: tuple[str, ...]) -> Stage:
         def work() -> None:
             self.ran.append(name)
-            folder = self.run.path(name)
-            folder.mkdir(exist_ok=True)
+            folder = self.run.path("tables", name)
+            folder.mkdir(exist_ok=True, parents=True)
             (folder / "partial").write_text("half")
             if self.fail_in == name:
                 raise KeyboardInterrupt
-            inputs = [self.run.path(need, "out").read_text() for need in needs]
+            inputs = [self.run.path("tables", need, "out").read_text() for need in needs]
             (folder / "out").write_text(f"{name} {self.settings[name]} {inputs}")
 
         return Stage(
@@ -45,8 +45,8 @@ class Pipeline:
             command=f"hwnas {name}",
             needs=needs,
             settings=self.settings[name],
-            owns=(name,),
-            outputs=(f"{name}/out",),
+            owns=(f"tables/{name}",),
+            outputs=(f"tables/{name}/out",),
             run=work,
             cost="nothing",
         )
@@ -77,16 +77,16 @@ def test_a_change_invalidates_its_stage_and_those_after_it(pipeline: Pipeline):
     pipeline.settings["train"] = 2
     assert pipeline.status() == {"measure": "done", "train": "stale", "search": "stale"}
     assert pipeline.execute() == ["train", "search"]
-    assert "train 2" in pipeline.run.path("search", "out").read_text()
+    assert "train 2" in pipeline.run.path("tables", "search", "out").read_text()
 
 
 def test_what_a_change_made_stale_is_moved_aside_not_lost(pipeline: Pipeline):
     pipeline.execute()
-    old = pipeline.run.path("train", "out").read_text()
+    old = pipeline.run.path("tables", "train", "out").read_text()
     for setting in (2, 3):
         pipeline.settings["train"] = setting
         pipeline.execute()
-    kept = sorted(p.read_text() for p in pipeline.run.path("superseded").rglob("train/out"))
+    kept = sorted(p.read_text() for p in pipeline.run.path("superseded").rglob("tables/train/out"))
     assert kept == [old, old.replace("train 1", "train 2")]
 
 
@@ -94,10 +94,10 @@ def test_settings_that_change_no_output_stop_there(pipeline: Pipeline):
     pipeline.execute()
     pipeline.settings["train"] = True  # equal text, other settings
     pipeline.execute()
-    text = pipeline.run.path("train", "out").read_text()
+    text = pipeline.run.path("tables", "train", "out").read_text()
     pipeline.settings["train"] = "True"
     assert pipeline.execute() == ["train"]
-    assert pipeline.run.path("train", "out").read_text() == text
+    assert pipeline.run.path("tables", "train", "out").read_text() == text
     assert pipeline.status()["search"] == "done"
 
 
@@ -106,7 +106,7 @@ def test_an_interrupted_stage_continues_with_its_partial_files(pipeline: Pipelin
     with pytest.raises(KeyboardInterrupt):
         pipeline.execute()
     assert pipeline.status() == {"measure": "done", "train": "continues", "search": "new"}
-    assert pipeline.run.path("train", "partial").exists()
+    assert pipeline.run.path("tables", "train", "partial").exists()
     pipeline.fail_in = None
     assert pipeline.execute() == ["train", "search"]
     assert not pipeline.run.path("superseded").exists()
@@ -123,10 +123,10 @@ def test_a_changed_setting_sets_the_partial_files_of_an_interrupted_stage_aside(
 
 def test_a_lost_or_altered_output_is_made_again(pipeline: Pipeline):
     pipeline.execute()
-    pipeline.run.path("measure", "out").write_text("tampered")
+    pipeline.run.path("tables", "measure", "out").write_text("tampered")
     assert pipeline.status()["measure"] == "continues"
     assert pipeline.execute() == ["measure"]  # same content as before: search stays valid
-    pipeline.run.path("train", "out").unlink()
+    pipeline.run.path("tables", "train", "out").unlink()
     assert pipeline.execute() == ["train"]
 
 
@@ -145,7 +145,7 @@ def test_stages_alone_give_the_same_as_all_at_once(pipeline: Pipeline, tmp_path:
     for name in ("train", "measure", "search"):
         other.execute(only=[name])
     for name in ("train", "measure", "search"):
-        one, two = (p.run.path(name, "out").read_text() for p in (pipeline, other))
+        one, two = (p.run.path("tables", name, "out").read_text() for p in (pipeline, other))
         assert one == two
         assert pipeline.run.ledger()[name].inputs_hash == other.run.ledger()[name].inputs_hash
 
@@ -191,11 +191,11 @@ def test_a_missing_file_is_said_before_anything_runs(pipeline: Pipeline, tmp_pat
 
 def test_what_a_killed_writer_left_is_no_output(pipeline: Pipeline):
     """Found by the kill campaign: a half-written file beside the outputs was counted as one."""
-    stages = [replace(stage, outputs=(f"{stage.name}/*",)) for stage in pipeline.stages()]
+    stages = [replace(stage, outputs=(f"tables/{stage.name}/*",)) for stage in pipeline.stages()]
     pipeline.fail_in = "train"
     with pytest.raises(KeyboardInterrupt):
         execute(stages, pipeline.run)
-    leftover = pipeline.run.path("train", ".out.x1y2z3.tmp")
+    leftover = pipeline.run.path("tables", "train", ".out.x1y2z3.tmp")
     leftover.write_bytes(b"ha")
     pipeline.fail_in = None
     execute(stages, pipeline.run)

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,16 @@ def test_files_of_more_than_the_bound_are_not_read(tmp_path: Path) -> None:
     for read in (read_json, read_jsonl, read_yaml, _read_results):
         with pytest.raises(UserError, match="too large"):
             read(path)
+
+
+def test_a_bound_is_not_what_is_allocated(tmp_path: Path) -> None:
+    path = tmp_path / "small"
+    path.write_bytes(b"abc")
+    tracemalloc.start()
+    assert read_regular(path, at_most=1 << 34) == b"abc"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 24
 
 
 def test_exports_of_a_run_name_files_of_its_own_folder(folder: Path, victim: Path) -> None:

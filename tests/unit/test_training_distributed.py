@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 
@@ -11,6 +12,7 @@ from torch.distributed import HashStore
 
 from hwnas.core.errors import UserError
 from hwnas.interfaces import DataModule, DatasetContext
+from hwnas.training.agreement import agree
 from hwnas.training.data import batches_from, part_of_batch
 from hwnas.training.datasets import digits
 from hwnas.training.distributed import ALONE, END, Ranks, agreed_name, follows, join
@@ -62,6 +64,50 @@ def test_processes_that_are_started_again_agree_on_another_name(n: int):
         assert len(found) == n and len(set(found.values())) == 1
         names.append(found[0])
     assert len(set(names)) == 3
+
+
+def test_ranks_with_other_data_all_stop_and_say_what_differs():
+    """Case 22: an incomplete copy; classes of other names; none at all."""
+    whole = {"n_images train": 56, "class_names": ["ant", "bee"]}
+    one = ranks(4)
+    said = [whole, whole, {"n_images train": 50, "class_names": ["bee", "zebra"]}, None]
+    errors: list[str | None] = [None] * 4
+
+    def take_part(rank: int) -> None:
+        def facts() -> dict[str, object]:
+            if said[rank] is None:
+                raise UserError("no such folder of images")
+            return said[rank]
+
+        try:
+            agree(one[rank], facts, subject="data")
+        except UserError as error:
+            errors[rank] = str(error)
+
+    in_threads(*[lambda rank=rank: take_part(rank) for rank in (3, 1, 2, 0)])
+    for error in errors[:3]:
+        assert error is not None
+        assert f"rank 2 on {socket.gethostname()} sees other data: n_images train 50, here" in error
+        assert "here 56; class_names zebra, here ant" in error and "rank 1 on" not in error
+        assert "sees other data: no such folder of images" in error
+    assert errors[3] == "no such folder of images"
+
+
+def test_ranks_with_the_same_data_go_on():
+    one = ranks(3)
+    heard: list[object] = []
+
+    def take_part(rank: int) -> None:
+        agree(one[rank], lambda: {"n_images train": 56}, subject="data")
+        heard.append("next" if one[rank].leads else one[rank].hear())
+
+    def lead() -> None:
+        take_part(0)
+        one[0].tell("next")
+
+    in_threads(lead, lambda: take_part(1), lambda: take_part(2))
+    assert heard == ["next"] * 3
+    agree(ALONE, lambda: 1 / 0, subject="data")  # type: ignore[arg-type, return-value]  # unasked
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

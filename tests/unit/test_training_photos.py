@@ -141,9 +141,11 @@ def test_fewer_images_than_a_batch_say_so(tmp_path: Path):
 
 
 def test_relative_roots_are_below_the_data_folder(tmp_path: Path, monkeypatch):
-    assert data_root("pets") == Path("pets") and data_root("/x/pets") == Path("/x/pets")
-    monkeypatch.setenv("HWNAS_DATA", str(tmp_path))
+    monkeypatch.delenv("HWNAS_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
     assert data_root("pets") == tmp_path / "pets" and data_root("/x/pets") == Path("/x/pets")
+    monkeypatch.setenv("HWNAS_DATA", str(tmp_path / "data"))
+    assert data_root("pets") == tmp_path / "data/pets" and data_root("/x/pets") == Path("/x/pets")
 
 
 # --- archives -------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.core.arrays import read_npz
 from hwnas.core.errors import UserError
 from hwnas.interfaces import FloatArray
 from hwnas.spaces import fbnet, mobilenet_v3, nasbench201
@@ -24,6 +25,7 @@ from hwnas.spaces.space import Codes, SearchSpace
 __all__ = ["Measurements", "batch_of", "group_of", "read_measurements"]
 
 BATCHES = (1, 32, 64, 256)
+MAX_BYTES = 1024**3
 MAX_NETWORKS = 1_000_000
 IMAGENET_CLASSES, CIFAR100_CLASSES = 1000, 100
 
@@ -73,8 +75,7 @@ def read_measurements(folder: Path) -> Measurements:
     """
     path = Path(folder) / "latency.npz"
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays: Arrays = {name: stored[name] for name in stored.files}
+        arrays: Arrays = read_npz(path, at_most=MAX_BYTES)
         columns = tuple(str(name) for name in arrays["devices"])
         latency_ms = arrays["latency_ms"].astype(np.float64)
         reader = next(read for keys, read in _READERS if keys <= set(arrays))
@@ -89,7 +90,7 @@ def read_measurements(folder: Path) -> Measurements:
         raise UserError("measurements of no known space", where=path) from error
     except UserError:
         raise
-    except Exception as error:  # numpy and zipfile raise many kinds on a damaged file
+    except Exception as error:  # a damaged file leads to many kinds
         raise UserError("malformed measurements", found=repr(error), where=path) from error
     if not (np.isfinite(latency_ms).all() and (latency_ms > 0).all()):
         raise UserError("latencies are positive and finite", where=path)

@@ -20,10 +20,13 @@ from hwnas.exporters.artifact import PlannedFormat
 from hwnas.exporters.manifest import InputSpec
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
+from hwnas.pipeline.data_checks import enough_images
+from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.exports import artifacts_are_there, formats_for, winning_archs
 from hwnas.pipeline.outcomes import Exported
-from hwnas.pipeline.project import Project, task
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.task import task
 from hwnas.pipeline.winners import load_network, networks, role_names
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
@@ -44,7 +47,7 @@ def stage(project: Project) -> Stage:
         needs=(f"finetune/{search}",),
         settings=[
             project.config.seed,
-            plain["data"],
+            project.source.settings,
             plain["export"],
             plain["verify"]["parity_batches"],
         ],
@@ -54,6 +57,8 @@ def stage(project: Project) -> Stage:
         cost=f"{len(role_names(project))} networks",
         check=lambda: _require_packages(project),
         settled=lambda: _is_complete(project),
+        data=project.source.input(LEARNING),
+        check_data=lambda: enough_images(project, {}),
     )
 
 
@@ -110,7 +115,7 @@ def export(project: Project, progress: Progress) -> None:
         found[arch.key] = _export_arch(project, arch, formats)
         worst = max(e.parity.worst for e in found[arch.key][:1] if e.parity is not None)
         progress(done, len(archs), f"{arch.key} parity {worst:.1e}")
-    project.files.write_exports(found)
+    project.files.write_exports(found, data=project.source.digest)
     failed = {
         f"{key}/{one.files[0]}": one.parity.worst
         for key, rows in found.items()
@@ -167,7 +172,7 @@ def _training_images(project: Project, px: int) -> NDArray[np.float32]:
 
     from hwnas.training.images import resize
 
-    n = min(N_TRAIN_IMAGES, project.data.info.n_images["train"])
+    n = min(N_TRAIN_IMAGES, project.source.info.n_images["train"])
     size = min(CALIBRATION_BATCH, n)
     batches = project.data.calibration_batches(n // size, size)
     x: NDArray[np.float32] = torch.cat([resize(b, px) for b in batches]).contiguous().numpy()
@@ -176,7 +181,7 @@ def _training_images(project: Project, px: int) -> NDArray[np.float32]:
 
 def _card(project: Project, arch: Arch) -> dict[str, str]:
     """What a model file says of itself: what it is, how images become its input, its classes."""
-    info, px = project.data.info, resolution(project.space, arch)
+    info, px = project.source.info, resolution(project.space, arch)
     spec = dump(InputSpec.of(info, px), versioned=False)
     card = (
         f"Image classifier found by hwnas ({project.config.name}): {info.num_classes} classes of"

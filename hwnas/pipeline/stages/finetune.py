@@ -7,14 +7,18 @@ import numpy as np
 from hwnas.core.progress import Progress
 from hwnas.core.rng import rng
 from hwnas.core.store import write_bytes
+from hwnas.pipeline.checks import optimizer_exists
+from hwnas.pipeline.data_checks import recipe_fits
+from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
-from hwnas.pipeline.project import Project, task
+from hwnas.pipeline.project import Project
 from hwnas.pipeline.standalone import train_standalone
+from hwnas.pipeline.task import task
 from hwnas.pipeline.winners import result_on, role_names, winner_role
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
-__all__ = ["finetune_all", "random_subnet", "stage"]
+__all__ = ["check", "finetune_all", "random_subnet", "stage"]
 
 N_DRAWN = 4096
 SAME_LATENCY = 0.97
@@ -32,7 +36,7 @@ def stage(project: Project) -> Stage:
         settings=[
             config.seed,
             project.space_settings,
-            project.settled["data"],
+            project.source.settings,
             project.settled["finetune"],
             project.settled["alone"],
         ],
@@ -40,8 +44,20 @@ def stage(project: Project) -> Stage:
         outputs=(files.pattern(files.roles), files.pattern(files.finetuned / "*.safetensors")),
         run=task(project, name, finetune_all),
         cost=f"{len(role_names(project))} networks x {config.finetune.epochs} epochs{standalone}",
-        check=lambda: project.space.macro.require("static net", space=project.space.name),
+        data=project.source.input(LEARNING),
+        check=lambda: check(project),
+        check_data=lambda: recipe_fits(project, config.finetune, "finetune"),
     )
+
+
+def check(project: Project) -> None:
+    """Refuse a space without static networks, or an optimiser that does not exist.
+
+    Raises:
+        UserError: says which.
+    """
+    project.space.macro.require("static net", space=project.space.name)
+    optimizer_exists(project.config.finetune.optimizer, "finetune.optimizer")
 
 
 def random_subnet(project: Project, winner: Arch) -> Arch:

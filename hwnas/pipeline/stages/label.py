@@ -10,9 +10,13 @@ import numpy as np
 from hwnas.core.config import settled
 from hwnas.core.progress import Progress, silent
 from hwnas.core.rng import rng
+from hwnas.pipeline.checks import optimizer_exists
+from hwnas.pipeline.data_checks import calibration_needs, enough_images, recipe_fits
+from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.evaluators import evaluator, score_all, standalone_evaluator
-from hwnas.pipeline.project import Project, task
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.task import task
 from hwnas.spaces.arch import Arch
 
 __all__ = ["label", "label_trained", "measured_trained_cost", "stage", "trained_stage"]
@@ -31,13 +35,17 @@ def stage(project: Project) -> Stage:
         settings=[
             project.config.seed,
             project.space_settings,
-            project.settled["data"],
+            project.source.settings,
             {key: value for key, value in section.items() if key != "trained"},
         ],
         owns=(labels,),
         outputs=(labels,),
         run=task(project, "label", label, together=True),
         cost=f"{project.config.label.n_archs} subnets evaluated",
+        data=project.source.input(LEARNING),
+        check_data=lambda: enough_images(
+            project, calibration_needs(project.config.label.calibration, "label")
+        ),
     )
 
 
@@ -52,7 +60,7 @@ def trained_stage(project: Project) -> Stage:
         settings=[
             project.config.seed,
             project.space_settings,
-            project.settled["data"],
+            project.source.settings,
             section.n_archs,
             settled(section).get("trained"),
         ],
@@ -61,6 +69,11 @@ def trained_stage(project: Project) -> Stage:
         run=task(project, "label/trained", label_trained, together=True),
         cost=f"{section.trained.n} archs trained stand-alone x"
         f" {section.trained.recipe.epochs} epochs",
+        data=project.source.input(LEARNING),
+        check=lambda: optimizer_exists(
+            section.trained.recipe.optimizer, "label.trained.recipe.optimizer"
+        ),
+        check_data=lambda: recipe_fits(project, section.trained.recipe, "label.trained.recipe"),
     )
 
 
@@ -71,7 +84,7 @@ def label(project: Project, progress: Progress) -> None:
     archs = list(dict.fromkeys(archs))[: project.config.label.n_archs]
     found = score_all(project, evaluator(project), archs, progress)
     if project.ranks.leads:
-        project.files.write_labels("supernet", found)
+        project.files.write_labels("supernet", found, data=project.source.digest)
 
 
 def label_trained(project: Project, progress: Progress) -> None:
@@ -97,7 +110,7 @@ def label_trained(project: Project, progress: Progress) -> None:
         log.info("label/trained: %s", measured_trained_cost(project))
     found = score_all(project, scorer, archs, whole)
     if project.ranks.leads:
-        project.files.write_labels("trained", found)
+        project.files.write_labels("trained", found, data=project.source.digest)
         shutil.rmtree(steps, ignore_errors=True)  # the journal has what they were for
 
 

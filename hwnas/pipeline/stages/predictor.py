@@ -10,10 +10,14 @@ import numpy as np
 from hwnas.core.config import settled
 from hwnas.core.progress import Progress
 from hwnas.core.store import write_bytes
+from hwnas.pipeline.checks import can_learn
+from hwnas.pipeline.data_checks import validation_can_be_halved
+from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.evaluators import evaluator, half_scores, scores_of
 from hwnas.pipeline.predictor import also_learned, build_predictor, held_out, learns_truth
-from hwnas.pipeline.project import Project, task
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.task import task
 from hwnas.predictors.blend import fit_blend
 from hwnas.predictors.evaluate import cross_validated_report, held_out_report
 
@@ -31,7 +35,7 @@ def stage(project: Project) -> Stage:
         settings=[
             config.seed,
             project.space_settings,
-            project.settled["data"],
+            project.source.settings,
             settled(config.label),
             project.settled["predictor"],
         ],
@@ -39,6 +43,9 @@ def stage(project: Project) -> Stage:
         outputs=tuple(map(files.pattern, outputs)),
         run=task(project, "predictor", fit),
         cost=f"{config.predictor.name} on {config.label.n_archs} labels",
+        data=project.source.input(LEARNING),
+        check=lambda: can_learn(project),
+        check_data=lambda: validation_can_be_halved(project),
     )
 
 

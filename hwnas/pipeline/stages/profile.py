@@ -6,11 +6,12 @@ from pathlib import Path
 
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress, silent
-from hwnas.core.records import dump
 from hwnas.interfaces import Transport
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.profile import describe_cost, profile
+from hwnas.pipeline.checks import device_runs
 from hwnas.pipeline.engine import Stage
+from hwnas.pipeline.foreign_tables import table_settings
 from hwnas.pipeline.project import Project
 
 __all__ = ["refit", "stage"]
@@ -25,16 +26,12 @@ def stage(project: Project, device: str) -> Stage:
         name=name,
         command=f"hwnas profile {device} --run {project.run.root}",
         needs=(),
-        settings=[
-            config.seed,
-            project.space_settings,
-            dump(project.devices[device]),
-            project.settled["profile"],
-        ],
+        settings=table_settings(project, device),
         owns=(table, files.pattern(files.samples(device))),
         outputs=(table,),
         run=lambda: measure(project, device, project.progress_for(name)),
         cost=describe_cost(project.space, config.profile),
+        check=lambda: device_runs(project, device),
     )
 
 

@@ -20,18 +20,21 @@ from hwnas.interfaces import Constraint, CostMetric, SearcherContext
 from hwnas.measure.drift import can_judge, judge, pace_text
 from hwnas.measure.networks import network_id, network_models
 from hwnas.pipeline.artifacts import SearchFiles
+from hwnas.pipeline.checks import can_search
 from hwnas.pipeline.costs import prices
+from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.evaluators import evaluator
-from hwnas.pipeline.project import Project, task
+from hwnas.pipeline.project import Project
 from hwnas.pipeline.scoring import FINISHED, assist, scoring
+from hwnas.pipeline.task import task
 from hwnas.pipeline.timing import time_beside_table
 from hwnas.pipeline.winners import constraints_for, search_files, targets
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.searchers.random import Config as RandomConfig
 from hwnas.spaces.space import Codes
 
-__all__ = ["search", "stage"]
+__all__ = ["check", "search", "stage"]
 
 
 def stage(project: Project) -> Stage:
@@ -46,17 +49,20 @@ def stage(project: Project) -> Stage:
         settings=[
             project.config.seed,
             project.space_settings,
-            project.settled["data"],
+            project.source.settings,
             project.settled["label"]["calibration"],
             project.settled["search"],
             file_hash(records) if records is not None and records.is_file() else None,
         ],
         owns=tuple(map(files.pattern, main.owned)),
         outputs=(files.pattern(main.result.path), files.pattern(files.baseline.result.path)),
-        run=task(project, name, search, together=True),
+        run=task(project, name, search, together=True, reads_data=records is None),
         cost=f"2 x {section.n_predictions} predictions"
         f" and {section.n_evaluations} subnet evaluations, and those of the fronts",
         reads={} if records is None else {"search.evaluator.records": records},
+        data=project.source.input(LEARNING) if records is None else None,
+        is_provisional=True,
+        check=lambda: check(project),
     )
 
 
@@ -67,6 +73,17 @@ def _needs(project: Project) -> tuple[str, ...]:
         return (*(f"profile/{device}" for device in project.devices), "train", "predictor")
     limited = {c.device for c in section.constraints if metric_key(c).is_latency}
     return tuple(f"profile/{device}" for device in project.devices if device in limited)
+
+
+def check(project: Project) -> None:
+    """Refuse a search that must fail: see `checks.can_search`; and records that cannot be used.
+
+    Raises:
+        UserError: says why.
+    """
+    can_search(project)
+    if project.config.search.evaluator.records is not None:
+        scoring(project)
 
 
 def search(project: Project, progress: Progress) -> None:

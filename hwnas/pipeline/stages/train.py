@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.store import file_hash, write_bytes
+from hwnas.pipeline.checks import can_train
 from hwnas.pipeline.costs import cost_metrics, require_reachable
+from hwnas.pipeline.data_checks import known_data, recipe_fits
+from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
-from hwnas.pipeline.project import Project, task
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.task import task
 from hwnas.training.sections import KEEPING
 
-__all__ = ["latency_devices", "stage", "train"]
+if TYPE_CHECKING:
+    from hwnas.nets.supernet import Supernet
+
+__all__ = ["check", "check_data", "latency_devices", "stage", "train"]
 
 
 def stage(project: Project) -> Stage:
@@ -27,7 +34,7 @@ def stage(project: Project) -> Stage:
         settings=[
             project.config.seed,
             project.space_settings,
-            plain["data"],
+            project.source.settings,
             plain["supernet"],
             _hash_of_reads(project),
             {key: value for key, value in plain["train"].items() if key not in KEEPING},
@@ -38,13 +45,42 @@ def stage(project: Project) -> Stage:
         cost=f"{train_settings.steps} {train_settings.sampler.name} steps"
         f" of {train_settings.batch_size} images",
         reads=_reads(project),
-        check=lambda: project.space.macro.require("supernet", space=project.space.name),
+        data=project.source.input(LEARNING),
+        check=lambda: check(project),
+        check_data=lambda: check_data(project),
     )
+
+
+def check(project: Project) -> None:
+    """Refuse what stops the training at its start, other than images; see `Stage.check`.
+
+    Raises:
+        UserError: see `checks.can_train`; or the weights to start from do not fit.
+    """
+    can_train(project)
+    latency_devices(project)
+    if project.config.supernet.init is not None:
+        _supernet(project)
+
+
+def check_data(project: Project) -> None:
+    """Refuse a recipe that the data set is too small for, or a teacher of another one.
+
+    Raises:
+        UserError: see `checks.recipe_fits` and `training.teacher.load_teacher`.
+    """
+    config = project.config.train
+    recipe_fits(project, config, "train")
+    if config.teacher is not None and not known_data(project).awaited:
+        import torch
+
+        from hwnas.training.teacher import load_teacher
+
+        load_teacher(config.teacher, project.data.info, torch.device("cpu"))
 
 
 def train(project: Project, progress: Progress) -> None:
     """Train the supernet; resumes from its last checkpoint. All ranks take part, rank 0 writes."""
-    from hwnas.nets.pretrained import start_from
     from hwnas.training.checkpoint import weights_bytes
     from hwnas.training.loop import train_supernet
     from hwnas.training.tensorboard import tensorboard_rows
@@ -61,9 +97,7 @@ def train(project: Project, progress: Progress) -> None:
 
     if project.ranks.leads:
         require_reachable(project)
-    supernet = project.new_supernet()
-    if config.supernet.init is not None:
-        start_from(supernet, Path(config.supernet.init))
+    supernet = _supernet(project)
     with project.ranks.group():
         used = train_supernet(
             supernet,
@@ -81,6 +115,16 @@ def train(project: Project, progress: Progress) -> None:
         )
     if project.ranks.leads:
         write_bytes(project.files.supernet, weights_bytes(used, project.metadata()))
+
+
+def _supernet(project: Project) -> Supernet:
+    """The supernet with the weights that its training starts from."""
+    from hwnas.nets.pretrained import start_from
+
+    supernet, init = project.new_supernet(), project.config.supernet.init
+    if init is not None:
+        start_from(supernet, Path(init))
+    return supernet
 
 
 def latency_devices(project: Project) -> tuple[str, ...]:

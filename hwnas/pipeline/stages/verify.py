@@ -18,15 +18,17 @@ from hwnas.pipeline.accuracy import Accuracies, artifact_check, test_accuracies
 from hwnas.pipeline.bundle import Winner, bundle_winner
 from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.exports import exported_artifact, file_of
-from hwnas.pipeline.foreign_tables import require_own_table
+from hwnas.pipeline.foreign_tables import is_profiled, require_own_table
 from hwnas.pipeline.outcomes import Check, Exported, NetworkResult, Results
-from hwnas.pipeline.project import Project, task
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.task import task
 from hwnas.pipeline.timing import time_beside_table
 from hwnas.pipeline.winners import networks, result_on, role_names, winner_role, winner_roles
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
+from hwnas.training.identity import SPLITS
 
-__all__ = ["device_checks", "stage", "verify"]
+__all__ = ["check", "device_checks", "stage", "verify"]
 
 
 def stage(project: Project) -> Stage:
@@ -39,7 +41,7 @@ def stage(project: Project) -> Stage:
         needs=(*(f"profile/{device}" for device in project.devices), f"export/{search}"),
         settings=[
             project.config.seed,
-            plain["data"],
+            project.source.settings,
             plain["search"]["constraints"],
             plain["verify"],
         ],
@@ -47,8 +49,21 @@ def stage(project: Project) -> Stage:
         outputs=(files.pattern(files.results.path),),
         run=task(project, name, verify),
         cost=f"{len(role_names(project))} networks re-timed and tested",
+        data=project.source.input(SPLITS),
+        check=lambda: check(project),
         settled=lambda: not files.results.read().of(None),
     )
+
+
+def check(project: Project) -> None:
+    """Refuse tables of another machine that would stay as they are.
+
+    Raises:
+        UserError: see `foreign_tables.require_own_table`.
+    """
+    for name in project.devices:
+        if is_profiled(project, name):
+            require_own_table(project, name)
 
 
 def verify(project: Project, progress: Progress) -> None:

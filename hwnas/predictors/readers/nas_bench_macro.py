@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
+from hwnas.core.store import MAX_JSON_BYTES
 from hwnas.interfaces import Reader, Table
 from hwnas.predictors.records import number, table_of
 from hwnas.spaces.space import SearchSpace
@@ -53,7 +55,9 @@ def _read(path: Path, space: SearchSpace) -> Table:
 def _pairs(path: Path) -> list[tuple[str, Any]]:
     """Objects as lists of pairs: an arch that is listed twice has the values of both entries."""
     try:
-        pairs = json.loads(path.read_bytes(), object_pairs_hook=list)
+        pairs = json.loads(read_regular(path, at_most=MAX_JSON_BYTES), object_pairs_hook=list)
+    except OSError as error:
+        raise UserError("cannot read a file", found=error.strerror, where=path) from error
     except (ValueError, RecursionError) as error:
         raise UserError("not valid JSON", found=str(error), where=path) from error
     if not _is_object(pairs):

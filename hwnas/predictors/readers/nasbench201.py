@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from pathlib import Path
 
+from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Reader, Table
 from hwnas.predictors.records import number, table_of
@@ -14,6 +16,7 @@ from hwnas.spaces.space import SearchSpace
 
 __all__ = ["READER"]
 
+MAX_BYTES = 256 * 1024 * 1024
 INDEX = "index"  # the benchmark's own number of a cell
 
 
@@ -25,9 +28,9 @@ def _matches(head: str) -> bool:
 def _read(path: Path, space: SearchSpace) -> Table:
     """A cell is `|op~0|+|op~0|op~1|+|...|`: per node its inputs (2001.00326, its released API)."""
     try:
-        with open(path, newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-    except (csv.Error, UnicodeDecodeError) as error:
+        text = read_regular(path, at_most=MAX_BYTES).decode("utf-8")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise UserError("not a CSV file", found=str(error), where=path) from error
     views, columns = [], dict[str, list[list[float]]]()
     for line, row in enumerate(rows, start=2):

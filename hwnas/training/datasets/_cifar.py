@@ -10,19 +10,30 @@ import numpy as np
 from pydantic import Field
 
 from hwnas.core.config import StrictModel
-from hwnas.core.errors import UserError
+from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.rng import rng
-from hwnas.interfaces import DataModule, DatasetContext, Split
-from hwnas.training.photo_config import AugmentConfig, data_root
+from hwnas.interfaces import DataIdentity, DataModule, DataPlan, DatasetContext, Split
+from hwnas.training.identity import CUT_FROM_TRAIN, identity_of_files
+from hwnas.training.photo_config import AugmentConfig, data_root, relative_to
 
 if TYPE_CHECKING:
     from hwnas.training.photos import Photos
 
-__all__ = ["CifarConfig", "build", "ends"]
+__all__ = ["CifarConfig", "build", "ends", "identity", "plan"]
 
 log = logging.getLogger(__name__)
 
 CHANNELS, PX = 3, 32
+
+ARCHIVES = {"train": ["train.npz"], "test": ["val.npz"]}
+BATCHES = {
+    "cifar10": {
+        "train": [f"cifar-10-batches-py/data_batch_{n}" for n in range(1, 6)],
+        "test": ["cifar-10-batches-py/test_batch"],
+    },
+    "cifar100": {"train": ["cifar-100-python/train"], "test": ["cifar-100-python/test"]},
+}
+"""The official files by split; their classes are fixed."""
 
 
 class CifarConfig(StrictModel):
@@ -44,6 +55,27 @@ def ends(config: CifarConfig) -> tuple[int, int]:
     return CHANNELS, config.N_CLASSES
 
 
+def identity(config: CifarConfig) -> DataIdentity:
+    """The content of the archives, or of the official files.
+
+    Raises:
+        DataAbsent: they are not here.
+    """
+    folder = data_root(config.root)
+    stored = ARCHIVES if (folder / ARCHIVES["train"][0]).exists() else BATCHES[config.name]
+    names = [str(label) for label in range(config.N_CLASSES)]
+    return identity_of_files(folder, stored, CUT_FROM_TRAIN, names)
+
+
+def plan(config: CifarConfig) -> DataPlan | None:
+    """That the files will be downloaded, where they will."""
+    folder = data_root(config.root)
+    known = (ARCHIVES["train"][0], BATCHES[config.name]["test"][0])
+    if any((folder / name).exists() for name in known) or not config.download:
+        return None
+    return DataPlan(awaited=f"{config.name} is downloaded into {folder} when the run starts")
+
+
 def build(config: CifarConfig, context: DatasetContext) -> DataModule:
     """The data set in `root`: official test images as test, a stratified `n_val` of train as val.
 
@@ -62,7 +94,7 @@ def build(config: CifarConfig, context: DatasetContext) -> DataModule:
         n_threads = max(1, context.n_workers)
         names, official = photos_of_archives(paths, PX, skip_broken=False, n_threads=n_threads)
     else:
-        names, official = _from_batches(config.name, folder, download=config.download)
+        names, official = _from_batches(config, folder)
     if len(names) != config.N_CLASSES:
         raise UserError(
             f"these are not the classes of {config.name}",
@@ -77,16 +109,22 @@ def build(config: CifarConfig, context: DatasetContext) -> DataModule:
     kept, val = stratified_split(train.labels, (1 - n_val / n,), rng(context.seed, "data/split"))
     parts: dict[Split, Photos] = {"train": train.take(kept), "val": train.take(val), "test": test}
     return photo_data(
-        config.name, names, parts, config.augment, seed=context.seed, n_workers=context.n_workers
+        config.name,
+        names,
+        parts,
+        config.augment,
+        seed=context.seed,
+        n_workers=context.n_workers,
+        digests=identity(config).digests,
     )
 
 
-def _from_batches(
-    name: Literal["cifar10", "cifar100"], folder: Path, *, download: bool
-) -> tuple[tuple[str, ...], list[Photos]]:
+def _from_batches(config: CifarConfig, folder: Path) -> tuple[tuple[str, ...], list[Photos]]:
     from torchvision import datasets
 
     from hwnas.training.photos import Photos
+
+    name, download = config.name, config.download
 
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     absent = not (folder / kind.base_folder).is_dir()
@@ -95,12 +133,13 @@ def _from_batches(
     try:
         splits = [kind(str(folder), train=train, download=download and absent) for train in (1, 0)]
     except (RuntimeError, OSError, ValueError) as error:
-        raise UserError(
+        raise (DataAbsent if absent else UserError)(
             f"{name} is not there" if absent else f"{name} is damaged",
             expected=f"{kind.base_folder}/ with the official Python batches, or train.npz, val.npz",
             found=f"{type(error).__name__}: {error}",
             where=folder,
-            fix=f"unpack {kind.url} there, or set data.root or the environment variable HWNAS_DATA",
+            fix=f"unpack {kind.url} there, or set data.root or the environment variable HWNAS_DATA;"
+            f" {relative_to(config.root)}",
         ) from error
     labels = [np.asarray(split.targets, dtype=np.int64) for split in splits]
     pairs = zip(splits, labels, strict=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,11 +13,22 @@ from pydantic import Field, model_validator
 
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import rng
-from hwnas.interfaces import DataInfo, DataModule, DatasetContext, Split
+from hwnas.interfaces import (
+    DataIdentity,
+    DataInfo,
+    DataModule,
+    DataPlan,
+    DatasetContext,
+    Split,
+)
+from hwnas.training.identity import identity_of_files
+from hwnas.training.splits import split_sizes
 
-__all__ = ["Config", "Warp", "build", "ends"]
+__all__ = ["Config", "Warp", "build", "ends", "identity", "plan"]
 
 CHANNELS, CLASSES = 3, 10
+FILE = "datasets/data/digits.csv.gz"  # of scikit-learn
+COUNTS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)  # images by class
 
 
 class Warp(StrictModel):
@@ -58,6 +71,30 @@ def ends(config: Config) -> tuple[int, int]:
     return CHANNELS, CLASSES
 
 
+def identity(config: Config) -> DataIdentity:
+    """The content of the file that scikit-learn ships, from which all splits are drawn.
+
+    Raises:
+        DataAbsent: scikit-learn does not have it.
+    """
+    found = importlib.util.find_spec("sklearn")  # without importing it
+    folder = Path("sklearn" if found is None or found.origin is None else found.origin).parent
+    parts = dict.fromkeys(("train", "val", "test"), "train")
+    names = [str(label) for label in range(CLASSES)]
+    return identity_of_files(folder, {"train": [FILE]}, parts, names)
+
+
+def plan(config: Config) -> DataPlan:
+    """The sizes of the splits, without scikit-learn."""
+    train, val, test = split_sizes(COUNTS, _fractions(config))
+    return DataPlan({"train": train, "val": val, "test": test}, config.base_px)
+
+
+def _fractions(config: Config) -> tuple[float, float]:
+    """Shares of training and validation images."""
+    return 1 - config.val_fraction - config.test_fraction, config.val_fraction
+
+
 def build(config: Config, context: DatasetContext) -> DataModule:
     """The data set with splits and augmentation drawn from the seed; too small to need workers."""
     import torch
@@ -72,8 +109,7 @@ def build(config: Config, context: DatasetContext) -> DataModule:
     images = torch.nn.functional.interpolate(
         images, size=(config.base_px, config.base_px), mode="bicubic", align_corners=False
     ).clamp_(0, 1)
-    fractions = (1 - config.val_fraction - config.test_fraction, config.val_fraction)
-    train, val, test = stratified_split(labels, fractions, rng(context.seed, "data/split"))
+    train, val, test = stratified_split(labels, _fractions(config), rng(context.seed, "data/split"))
     rows: dict[Split, NDArray[np.int64]] = {"train": train, "val": val, "test": test}
     parts = {
         split: (images[index].expand(-1, CHANNELS, -1, -1), torch.from_numpy(labels[index]))
@@ -88,6 +124,7 @@ def build(config: Config, context: DatasetContext) -> DataModule:
         std=(std,) * CHANNELS,
         base_px=config.base_px,
         n_images={split: len(y) for split, (_, y) in parts.items()},
+        digests=identity(config).digests,
     )
     warper = Warper(**config.augment.model_dump())
     return MemoryData(info, parts, warper, context.seed, config.noise_std)

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from hwnas.core.config import LATER, StrictModel
-from hwnas.core.errors import UserError
+from hwnas.core.confined import read_regular
+from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.rng import rng
 from hwnas.core.store import content_hash
-from hwnas.interfaces import DataModule, DatasetContext, Split
-from hwnas.training.photo_config import AugmentConfig, data_root
+from hwnas.interfaces import DataIdentity, DataModule, DataPlan, DatasetContext, Split
+from hwnas.training.file_hashes import (
+    bytes_hash,
+    changed_meanwhile,
+    file_hashes,
+    one_form,
+    spelled,
+)
+from hwnas.training.identity import SPLITS, check_class_names
+from hwnas.training.photo_config import AugmentConfig, data_root, relative_to
+from hwnas.training.splits import split_sizes
 
 if TYPE_CHECKING:
     from hwnas.training.photos import Photos
 
-__all__ = ["Config", "build", "ends"]
+__all__ = ["Config", "build", "ends", "identity", "plan"]
 
 CHANNELS = 3
+MAX_IMAGE_BYTES = 1 << 30
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
@@ -54,7 +68,44 @@ def ends(config: Config) -> tuple[int, int]:
     """Image channels and number of classes, known without loading an image."""
     if config.num_classes is not None:
         return CHANNELS, config.num_classes
-    return CHANNELS, len(_class_names(_split_folders(data_root(config.root))["train"]))
+    return CHANNELS, len(_class_folders(_split_folders(config.root)["train"]))
+
+
+def identity(config: Config) -> DataIdentity:
+    """Class folders and the content of every image, split by split.
+
+    Raises:
+        DataAbsent: no such folder.
+        UserError: no class folders, empty ones, unequal ones between splits.
+    """
+    return _identity(_stored(config))
+
+
+def plan(config: Config) -> DataPlan:
+    """The sizes of the splits if all images decode.
+
+    Raises:
+        UserError: there are no class folders, and `num_classes` does not promise them.
+    """
+    root = data_root(config.root)
+    if config.num_classes is not None and not root.is_dir():
+        return DataPlan(awaited=f"there are no images at {root} yet (data.num_classes is given)")
+    folders = {split: _class_folders(at) for split, at in _split_folders(config.root).items()}
+    counts = {
+        split: [len(_images(classes[name])) if name in classes else 0 for name in folders["train"]]
+        for split, classes in folders.items()
+    }
+    n_images: dict[str, int] = {split: sum(found) for split, found in counts.items()}
+    cut = _shares_to_cut(config, folders)
+    *pieces, rest = split_sizes(counts["train"], [*cut.values()])
+    n_images |= {**dict(zip(cut, pieces, strict=True)), "train": rest}
+    return DataPlan(n_images, config.base_px, n_files=sum(map(sum, counts.values())))
+
+
+def _shares_to_cut(config: Config, folders: Iterable[Split]) -> dict[Split, float]:
+    """Shares of the training images, for the splits without a folder of their own."""
+    shares: dict[Split, float] = {"val": config.val_fraction, "test": config.test_fraction}
+    return {split: share for split, share in shares.items() if split not in folders}
 
 
 def build(config: Config, context: DatasetContext) -> DataModule:
@@ -63,74 +114,111 @@ def build(config: Config, context: DatasetContext) -> DataModule:
     Raises:
         UserError: no class folders, empty ones, unequal ones between splits, another number of them
             than `num_classes`; broken images.
+        HwnasError: an image changed while it was read.
     """
     from hwnas.training.data import stratified_split
     from hwnas.training.photos import photo_data
 
-    root = data_root(config.root)
-    folders = _split_folders(root)
-    names = _class_names(folders["train"])
+    stored = _stored(config)
+    names = stored["train"].names
     if config.num_classes not in (None, len(names)):
         raise UserError(
             "another number of classes than promised",
             expected=f"data.num_classes = {config.num_classes} folders of classes",
             found=len(names),
-            where=folders["train"],
+            where=stored["train"].folder,
             fix="correct data.num_classes, or data.root",
         )
     found: dict[Split, Photos] = {
-        split: _read(folder, names, config, n_threads=max(1, context.n_workers))
-        for split, folder in folders.items()
+        split: _read(folder, config, n_threads=max(1, context.n_workers))
+        for split, folder in stored.items()
     }
     whole = found["train"]
-    shares: dict[Split, float] = {"val": config.val_fraction, "test": config.test_fraction}
-    cut = [split for split in shares if split not in found]
-    fractions = [shares[split] for split in cut]
-    *pieces, rest = stratified_split(whole.labels, fractions, rng(context.seed, "data/split"))
+    cut = _shares_to_cut(config, stored)
+    *pieces, rest = stratified_split(whole.labels, [*cut.values()], rng(context.seed, "data/split"))
     parts = found | {split: whole.take(rows) for split, rows in zip(cut, pieces, strict=True)}
     parts["train"] = whole.take(rest)
     return photo_data(
-        root.name, names, parts, config.augment, seed=context.seed, n_workers=context.n_workers
+        data_root(config.root).name,
+        names,
+        parts,
+        config.augment,
+        seed=context.seed,
+        n_workers=context.n_workers,
+        digests=_identity(stored).digests,
     )
 
 
-def _split_folders(root: Path) -> dict[Split, Path]:
+@dataclass(frozen=True)
+class _Folder:
+    """One folder of class folders.
+
+    names: of the classes. files: relative to `folder`, class by class. labels: of the files.
+    hashes: of their contents.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    files: tuple[str, ...]
+    labels: tuple[int, ...]
+    hashes: Mapping[str, str]
+
+
+def _stored(config: Config) -> dict[Split, _Folder]:
+    """What lies in the folders of splits; the classes are those of the training images."""
+    folders = _split_folders(config.root)
+    names = tuple(_class_folders(folders["train"]))
+    return {split: _listed(folder, names) for split, folder in folders.items()}
+
+
+def _identity(stored: Mapping[Split, _Folder]) -> DataIdentity:
+    files: dict[str, dict[str, str]] = {}
+    for split, folder in stored.items():
+        files[split] = {}
+        for file, label in zip(folder.files, folder.labels, strict=True):
+            name = f"{folder.names[label]}/{spelled(one_form(file.partition('/')[2]))}"
+            while name in files[split]:  # two names that differ only in their Unicode form
+                name += "'"
+            files[split][name] = folder.hashes[file]
+    parts: dict[str, str] = {split: split if split in stored else "train" for split in SPLITS}
+    return DataIdentity(stored["train"].names, files, parts)
+
+
+def _split_folders(root: str) -> dict[Split, Path]:
     """The folders of class folders: train/ and its siblings, or `root` alone."""
-    if not root.is_dir():
-        raise UserError(
+    folder = data_root(root)
+    if not folder.is_dir():
+        raise DataAbsent(
             "no such folder of images",
             expected="root/CLASS/*.jpg, or root/train/CLASS/*.jpg",
-            where=root,
-            fix="set data.root or the environment variable HWNAS_DATA",
+            where=folder,
+            fix=f"set data.root or the environment variable HWNAS_DATA; {relative_to(root)}",
         )
-    if not (root / "train").is_dir():
-        return {"train": root}
-    splits: tuple[Split, ...] = get_args(Split)
-    return {split: root / split for split in splits if (root / split).is_dir()}
+    if not (folder / "train").is_dir():
+        return {"train": folder}
+    return {split: folder / split for split in SPLITS if (folder / split).is_dir()}
 
 
-def _class_names(folder: Path) -> tuple[str, ...]:
-    """Names of the class folders, sorted."""
-    entries = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    names = tuple(name for name in entries if not name.startswith("."))
-    if len(names) < 2:
+def _class_folders(folder: Path) -> dict[str, Path]:
+    """Class folders by name (in Unicode's composed form), sorted."""
+    entries = [entry for entry in folder.iterdir() if entry.is_dir()]
+    found = sorted((one_form(e.name), e) for e in entries if not e.name.startswith("."))
+    check_class_names([entry.name for _, entry in found], where=folder)
+    if len(found) < 2:
         raise UserError(
             "a classifier needs two classes or more",
             expected="one folder per class",
-            found=f"{len(names)} folders: {', '.join(names)}",
+            found=f"{len(found)} folders: {', '.join(name for name, _ in found)}",
             where=folder,
             fix="sort the images into one folder per class",
         )
-    return names
+    return dict(found)
 
 
-def _read(folder: Path, names: tuple[str, ...], config: Config, *, n_threads: int) -> Photos:
-    """All photos of one split, decoded."""
-    from hwnas.training.decode import Encoded, decode, good_rows
-    from hwnas.training.photos import Photos
-
-    strangers = sorted(set(_class_names(folder)) - set(names))
-    if strangers:
+def _listed(folder: Path, names: tuple[str, ...]) -> _Folder:
+    """The images of one split, class by class."""
+    classes = _class_folders(folder)
+    if strangers := [name for name in classes if name not in names]:
         raise UserError(
             "more classes than the training images have",
             expected=f"{len(names)} classes: {', '.join(names)}",
@@ -138,10 +226,8 @@ def _read(folder: Path, names: tuple[str, ...], config: Config, *, n_threads: in
             where=folder,
             fix="add training images of these classes, or remove their folders",
         )
-    files = [(label, file) for label, name in enumerate(names) for file in _images(folder / name)]
-    labels = np.array([label for label, _ in files], dtype=np.int64)
-    empty = [name for label, name in enumerate(names) if label not in labels]
-    if empty:
+    by_class = [_images(classes[name]) if name in classes else [] for name in names]
+    if empty := [name for name, files in zip(names, by_class, strict=True) if not files]:
         raise UserError(
             "class folders without images",
             expected=f"files of {', '.join(sorted(SUFFIXES))}",
@@ -149,18 +235,40 @@ def _read(folder: Path, names: tuple[str, ...], config: Config, *, n_threads: in
             where=folder,
             fix="add images, or remove the folders",
         )
-    stats = [(file.relative_to(folder).as_posix(), file.stat()) for _, file in files]
-    key = content_hash([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
-    images = Encoded([name for name, _ in stats], lambda i: files[i][1].open("rb"), key)
+    files = tuple(file.relative_to(folder).as_posix() for files in by_class for file in files)
+    labels = tuple(label for label, files in enumerate(by_class) for _ in files)
+    try:
+        hashes = file_hashes(folder, files)
+    except FileNotFoundError as error:
+        raise changed_meanwhile(Path(error.filename)) from error
+    return _Folder(folder, names, files, labels, hashes)
+
+
+def _read(stored: _Folder, config: Config, *, n_threads: int) -> Photos:
+    """All photos of one split, decoded."""
+    from hwnas.training.decode import Encoded, decode, good_rows
+    from hwnas.training.photos import Photos
+
+    def opened(i: int) -> io.BytesIO:
+        path = stored.folder / stored.files[i]
+        data = read_regular(path, at_most=MAX_IMAGE_BYTES)
+        if bytes_hash(data) != stored.hashes[stored.files[i]]:
+            raise changed_meanwhile(path)
+        return io.BytesIO(data)
+
+    labels = np.array(stored.labels, dtype=np.int64)
+    key = content_hash([stored.hashes[file] for file in stored.files])
+    images = Encoded([spelled(file) for file in stored.files], opened, key)
     pixels, broken = decode(images, config.base_px, n_threads=n_threads)
-    rows = good_rows(images, broken, skip=config.skip_broken, where=folder)
+    rows = good_rows(images, broken, skip=config.skip_broken, where=stored.folder)
     return Photos(pixels, rows, labels[rows])
 
 
 def _images(folder: Path) -> list[Path]:
     """Image files at any depth below a class folder, sorted."""
-    return sorted(
+    found = [
         file
         for file in folder.rglob("*")
         if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-    )
+    ]
+    return sorted(found, key=lambda file: ([one_form(part) for part in file.parts], file))

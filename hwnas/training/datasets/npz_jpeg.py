@@ -8,10 +8,11 @@ from pydantic import Field
 
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import rng
-from hwnas.interfaces import DataModule, DatasetContext, Split
+from hwnas.interfaces import DataIdentity, DataModule, DatasetContext, Split
+from hwnas.training.identity import CUT_FROM_TRAIN, identity_of_files
 from hwnas.training.photo_config import AugmentConfig, data_root
 
-__all__ = ["Config", "build", "ends"]
+__all__ = ["Config", "build", "ends", "identity"]
 
 CHANNELS = 3
 
@@ -42,6 +43,21 @@ def ends(config: Config) -> tuple[int, int]:
     return CHANNELS, len(read_class_names(data_root(config.root) / config.train_file))
 
 
+def identity(config: Config) -> DataIdentity:
+    """Names of the classes and the content of both archives.
+
+    Raises:
+        DataAbsent: an archive is not here.
+        UserError: the first one is damaged.
+    """
+    from hwnas.training.npz import read_class_names
+
+    folder = data_root(config.root)
+    names = read_class_names(folder / config.train_file)
+    stored = {"train": [config.train_file], "test": [config.test_file]}
+    return identity_of_files(folder, stored, CUT_FROM_TRAIN, names)
+
+
 def build(config: Config, context: DatasetContext) -> DataModule:
     """The data set with its validation split and augmentation drawn from the seed.
 
@@ -51,7 +67,7 @@ def build(config: Config, context: DatasetContext) -> DataModule:
     from hwnas.training.data import stratified_split
     from hwnas.training.photos import Photos, photo_data, photos_of_archives
 
-    folder = data_root(config.root)
+    folder, digests = data_root(config.root), identity(config).digests
     names, (whole, test) = photos_of_archives(
         [folder / name for name in (config.train_file, config.test_file)],
         config.base_px,
@@ -64,5 +80,11 @@ def build(config: Config, context: DatasetContext) -> DataModule:
     train, val = (whole.take(rows) for rows in kept)
     parts: dict[Split, Photos] = {"train": train, "val": val, "test": test}
     return photo_data(
-        folder.name, names, parts, config.augment, seed=context.seed, n_workers=context.n_workers
+        folder.name,
+        names,
+        parts,
+        config.augment,
+        seed=context.seed,
+        n_workers=context.n_workers,
+        digests=digests,
     )

@@ -1,0 +1,125 @@
+"""`hwnas profile DEVICE --run RUN`: a latency table for a run folder, by its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hwnas.api.options import refuse_both, refuse_unused
+from hwnas.api.result import Folder, ProgressFor, Settings, no_progress
+from hwnas.api.stage import bring_up_to_date
+from hwnas.core.errors import UserError
+from hwnas.devices.spec import load_device
+from hwnas.latency.table import LatencyTable
+from hwnas.pipeline.project import Project, open_project
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["device_name", "profile_for_run", "refuse_config", "run_changes"]
+
+
+def refuse_config(config: str | None) -> None:
+    """Refuse a configuration where no run folder is given.
+
+    Raises:
+        UserError: there is one.
+    """
+    refuse_unused(
+        {"--config": config},
+        to="a table without a run folder",
+        fix="add --run RUN; or leave it out, and give --space and --profile",
+    )
+
+
+def run_changes(
+    device: str,
+    run: Folder,
+    config: str | None,
+    *,
+    space: SearchSpace | str | None,
+    resolutions: Sequence[int] | None,
+    settings: Settings,
+    num_classes: int | None,
+    profile_settings: Settings,
+    out: Folder | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    """Settings with which a run folder profiles a device.
+
+    Raises:
+        UserError: arguments that the run's configuration has, or a device that is not the run's.
+    """
+    refuse_unused(
+        {
+            "--space": space,
+            "--resolutions": resolutions,
+            "--num-classes": num_classes,
+            "--out": out,
+            "--seed": seed,
+        },
+        to="a run folder, whose configuration says it",
+        fix="leave it out; --set KEY=VALUE changes the configuration, e.g. space.resolutions=[16]"
+        f" or seed=1, and the table is {Path(run) / 'tables' / 'DEVICE.json'}",
+    )
+    changes = dict(settings or {})
+    for key, value in (profile_settings or {}).items():
+        refuse_both(f"--profile {key}", value, f"profile.{key}", settings)
+        changes[f"profile.{key}"] = value
+    with open_project(
+        Path(run),
+        config=config,
+        changes=changes,
+        progress_for=no_progress,
+        command="hwnas profile",
+        read_only=True,
+    ) as project:
+        _require_device(project, device)
+    return changes
+
+
+def _require_device(project: Project, device: str) -> None:
+    """Refuse a device that the run does not have, or another one of the same name.
+
+    Raises:
+        UserError: says what the run has.
+    """
+    name, known = device_name(device), ", ".join(project.devices)
+    if name not in project.devices:
+        raise UserError(
+            f"{name!r} is not a device of this run",
+            expected=f"one of {known}",
+            found=device,
+            where=project.run.root,
+            fix=f"--set 'devices=[{known}, {device}]'",
+        )
+    if (found := load_device(device)) != (own := project.devices[name]):
+        raise UserError(
+            f"another device is called {name!r} in this run",
+            expected=str(own),
+            found=str(found),
+            where=device,
+            fix="give the file that `devices` of the run names, or another file name",
+        )
+
+
+def device_name(device: str) -> str:
+    """Name of a device that is given by name or by its file."""
+    return Path(device).stem if Path(device).suffix in (".yaml", ".yml") else device
+
+
+def profile_for_run(
+    device: str, run: Path, config: str | None, changes: dict[str, Any], progress: ProgressFor
+) -> LatencyTable:
+    """Bring stage `profile/DEVICE` of a run folder up to date; a table of another machine goes."""
+    from hwnas.pipeline.foreign_tables import foreign_tables
+
+    name = device_name(device)
+    return bring_up_to_date(
+        run,
+        f"profile/{name}",
+        config=config,
+        changes=changes,
+        progress=progress,
+        anew=lambda project: foreign_tables(project, name),
+        found=lambda project: project.files.read_table(name),
+    )

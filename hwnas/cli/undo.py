@@ -1,0 +1,25 @@
+"""`hwnas undo`: take back the last change of a run folder's settings."""
+
+from __future__ import annotations
+
+import typer
+
+import hwnas
+from hwnas.cli.options import FormatOption, RunArgument
+from hwnas.cli.output import Format
+from hwnas.cli.shared import show
+
+__all__ = ["register"]
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    parent.command()(undo)
+
+
+def undo(folder: RunArgument, format: FormatOption = Format.table) -> None:
+    """Restore settings and finished stages of before the last change of settings.
+
+    Given again, it takes back the change before. To redo, give the settings again.
+    """
+    show(hwnas.undo(folder), format)

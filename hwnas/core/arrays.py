@@ -1,0 +1,100 @@
+"""Numpy's files from elsewhere: nothing is unpickled, and no array is larger than its file."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.confined import open_regular
+from hwnas.core.errors import UserError
+
+__all__ = ["MAX_ARRAY_BYTES", "read_npy", "read_npz"]
+
+MAX_ARRAY_BYTES = 8 * 1024**3  # of all arrays of a file, unpacked
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def read_npz(
+    path: Path, *, names: Collection[str] | None = None, at_most: int = MAX_ARRAY_BYTES
+) -> dict[str, NDArray[Any]]:
+    """The arrays of a .npz file by name; `names`: only these, where they are there.
+
+    Raises:
+        UserError: a pipe or a device, or arrays of more than `at_most` bytes together.
+        OSError: it cannot be read.
+        ValueError: damaged, or not an archive of plain arrays.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    with open_regular(path) as file, _one_kind_of_error(), zipfile.ZipFile(file) as archive:
+        members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        size = sum(info.file_size for info in members)
+        if size > at_most:
+            raise UserError(
+                "arrays are too large",
+                expected=f"at most {at_most:,} bytes",
+                found=f"{size:,}",
+                where=path,
+            )
+        for info in members:
+            name = info.filename.removesuffix(".npy")
+            if names is None or name in names:
+                with archive.open(info) as stream:
+                    arrays[name] = _read(stream, info.file_size)
+    return arrays
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """The array of a .npy file.
+
+    Raises:
+        UserError: a pipe or a device.
+        OSError: it cannot be read.
+        ValueError: damaged, or not a plain array.
+    """
+    with open_regular(path) as stream, _one_kind_of_error():
+        return _read(stream, path.stat().st_size)
+
+
+def _read(stream: IO[bytes], size: int) -> NDArray[Any]:
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"an array file of version {version}")
+    shape, _, dtype = _HEADERS[version](stream)
+    n_bytes = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or min(shape, default=0) < 0 or n_bytes != size - stream.tell():
+        raise ValueError(f"{dtype} {list(shape)} in a file of {size} bytes")
+    stream.seek(0)
+    array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
+
+
+@contextmanager
+def _one_kind_of_error() -> Iterator[None]:
+    """ValueError for all that numpy and zipfile raise on damaged files."""
+    try:
+        yield
+    except (
+        EOFError,
+        NotImplementedError,
+        OSError,
+        OverflowError,
+        RuntimeError,
+        SyntaxError,
+        TypeError,
+        struct.error,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error

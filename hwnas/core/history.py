@@ -1,0 +1,187 @@
+"""Changes of settings, and how they are undone: configuration and stages as they were before.
+
+`history/NNNN.json` says what a change replaced. An undo restores it and renames the entry to
+`undone-NNNN.json`, which holds what was undone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+
+from hwnas.core.commit import finish, is_unfinished
+from hwnas.core.confined import holds, read_regular
+from hwnas.core.errors import UserError
+from hwnas.core.records import STRICT, dump, load
+from hwnas.core.rundir import OWNED, RunDir, StageRecord, safe_record
+from hwnas.core.store import read_json
+from hwnas.core.versions import Transition, find_version
+
+__all__ = [
+    "Entry",
+    "last_entry",
+    "needs_settling",
+    "settle",
+    "store",
+    "take_back",
+    "text_of",
+    "undo",
+]
+
+log = logging.getLogger(__name__)
+
+HISTORY, UNDONE = "history", "undone-"
+MAX_TEXT = 4 * 1024 * 1024  # bytes of a configuration
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a change of settings replaced.
+
+    command: that made it. at: when, UTC. texts: content of configuration files by run-relative
+    path, None where there was none. stages: the ledger.
+    """
+
+    __pydantic_config__ = STRICT
+
+    command: str
+    at: str
+    texts: dict[str, str | None]
+    stages: dict[str, StageRecord] = field(default_factory=dict)
+
+
+def last_entry(run: RunDir) -> tuple[int, Entry] | None:
+    """The change that `undo` takes back, with its number; None: there is none."""
+    numbers = [int(path.stem) for path in _files(run) if path.stem.isdigit()]
+    return (max(numbers), _entry(run, max(numbers))) if numbers else None
+
+
+def store(transition: Transition, run: RunDir) -> int:
+    """Let `transition` store the command's settings; the number of the change, 0 if it is none."""
+    settings = run.settings
+    texts = {
+        name: text
+        for name, text in settings.texts.items()
+        if not holds(run.path(name), text.encode())
+    }
+    transition.write(dict(texts))
+    if settings.before is None or not texts.keys() & settings.before.keys():
+        return 0
+    numbers = [int(path.stem.removeprefix(UNDONE)) for path in _files(run)]
+    number = max(numbers, default=0) + 1
+    entry = Entry(settings.command, _now(), dict(settings.before), run.ledger())
+    transition.write({_name(number): _json(entry)})
+    return number
+
+
+def undo(run: RunDir, *, keep: bool = True) -> Entry:
+    """Restore what the last change of settings replaced; the caller holds the lock.
+
+    A stage whose inputs changed since is set aside, and what it was before is brought back.
+    keep: what is undone is kept in history/.
+
+    Raises:
+        UserError: no change is left.
+    """
+    if (found := last_entry(run)) is None:
+        raise UserError(
+            "there is nothing to undo",
+            expected="a change of settings since the run folder was made",
+            where=run.root,
+            fix=f"hwnas status {run.root}",
+        )
+    number, entry = found
+    transition = Transition(run)
+    for stage in sorted({*transition.ledger, *entry.stages}):
+        now, before = transition.ledger.get(stage), entry.stages.get(stage)
+        if now is not None and before is not None and _is_same(now, before):
+            continue
+        back = None if before is None else find_version(run, stage, partial(_is_same, before))
+        owns = () if now is None else now.owns or tuple(now.outputs)
+        if back is not None:
+            transition.bring_back(stage, back, owns)
+        elif before is None:
+            transition.set_aside(stage, owns)
+    if keep:
+        undone = {name: text_of(run.path(name)) for name in entry.texts}
+        text = _json(Entry(entry.command, _now(), undone, run.ledger()))
+        transition.write({f"{HISTORY}/{UNDONE}{number:04d}.json": text})
+    transition.write({**entry.texts, _name(number): None})
+    transition.commit()
+    return entry
+
+
+def needs_settling(run: RunDir) -> bool:
+    """Whether a process was killed, or is at work, amid a change that is not finished."""
+    return is_unfinished(run.root) or bool(_undecided(run.ledger()))
+
+
+def settle(run: RunDir) -> None:
+    """End what a killed process left unfinished; the caller holds the lock.
+
+    A commit is finished. A change of settings that counts only if its stage is finished is undone.
+    """
+    finish(run.root, OWNED)
+    if undecided := _undecided(run.ledger()):
+        take_back(run, *undecided)
+
+
+def take_back(run: RunDir, stage: str, number: int) -> None:
+    """Undo change `number`, whose stage was not finished; the stage goes on if it is repeated."""
+    found = last_entry(run)
+    if found is not None and found[0] == number:
+        undo(run, keep=False)
+        log.warning("%s was not finished: the run folder is as it was before", stage)
+    else:  # its entry was removed by hand
+        transition = Transition(run)
+        transition.ledger[stage] = replace(transition.ledger[stage], undo=0)
+        transition.commit()
+
+
+def _is_same(one: StageRecord, other: StageRecord) -> bool:
+    return one.inputs_hash == other.inputs_hash
+
+
+def _undecided(ledger: Mapping[str, StageRecord]) -> tuple[str, int] | None:
+    for stage, record in ledger.items():
+        if record.state == "started" and record.undo:
+            return stage, record.undo
+    return None
+
+
+def _files(run: RunDir) -> list[Path]:
+    paths = run.path(HISTORY).glob("*.json")
+    return [path for path in paths if path.stem.removeprefix(UNDONE).isdigit()]
+
+
+def text_of(path: Path) -> str | None:
+    """A file's text; None where there is none that could be restored."""
+    with contextlib.suppress(OSError, UnicodeDecodeError, UserError):
+        return read_regular(path, at_most=MAX_TEXT).decode()
+    return None
+
+
+def _name(number: int) -> str:
+    return f"{HISTORY}/{number:04d}.json"
+
+
+def _entry(run: RunDir, number: int) -> Entry:
+    path = run.path(_name(number))
+    entry = load(Entry, read_json(path), where=path)
+    for record in entry.stages.values():
+        safe_record(record, where=str(path))
+    return entry
+
+
+def _json(entry: Entry) -> str:
+    return json.dumps(dump(entry), indent=1) + "\n"
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

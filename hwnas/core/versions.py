@@ -1,0 +1,129 @@
+"""What stages made with other settings: set aside in superseded/, and brought back from there.
+
+`superseded/<stage>-<hash>/` holds a stage's files under their old paths, and `stage.json`, the line
+that the ledger had of it. Folders without one (of earlier versions, or of damaged files) stay.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from hwnas.core.commit import Commit, commit
+from hwnas.core.errors import UserError
+from hwnas.core.records import STRICT, dump, load
+from hwnas.core.rundir import LEDGER, RunDir, StageRecord, ledger_text, safe_record
+from hwnas.core.store import read_json
+
+__all__ = ["Transition", "Version", "find_version"]
+
+log = logging.getLogger(__name__)
+
+SUPERSEDED = "superseded"
+FACTS = "stage.json"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A stage's files in superseded/ and the ledger's line of them; `folder` is run-relative."""
+
+    folder: str
+    record: StageRecord
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """Content of `stage.json`."""
+
+    __pydantic_config__ = STRICT
+
+    stage: str
+    record: StageRecord
+
+
+def find_version(run: RunDir, stage: str, fits: Callable[[StageRecord], bool]) -> Version | None:
+    """What lies in superseded/ of a stage and `fits`: finished and intact, or half-finished.
+
+    None: nothing does, or its files are not what the ledger said of them.
+    """
+    found = None
+    for path in sorted(run.path(SUPERSEDED).glob(f"*/{FACTS}")):
+        try:
+            facts = load(_Facts, read_json(path), where=path)
+            record = safe_record(facts.record, where=str(path))
+            if facts.stage != stage or not fits(record):
+                continue
+            folder = f"{SUPERSEDED}/{path.parent.name}"
+            if record.state == "done" and run.intact(record, folder):
+                return Version(folder, record)
+        except UserError as error:
+            log.debug("not used again: %s", error)
+            continue
+        if record.state == "started":
+            found = Version(folder, record)
+    return found
+
+
+class Transition:
+    """Changes of the ledger and of stages' files, prepared in memory and committed as one."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.ledger = run.ledger()
+        self._run = run
+        self._moves: list[tuple[str, str]] = []
+        self._texts: dict[str, str | None] = {}
+
+    def set_aside(self, stage: str, owns: Iterable[str], *, label: str | None = None) -> str | None:
+        """Move what lies at `owns` to superseded/ and forget the stage; where, None if no file is.
+
+        With `label` in place of the inputs' hash the files are not found again.
+        """
+        record = self.ledger.pop(stage, None)
+        names = [name for name in owns if self._run.path(name).exists()]
+        if not names:
+            return None
+        if record is None:
+            label = label or "unrecorded"
+        folder = self._free(f"{stage.replace('/', '-')}-{label or record.inputs_hash}")  # type: ignore[union-attr]
+        self._moves += [(name, f"{folder}/{name}") for name in names]
+        if label is None and record is not None:
+            facts = _Facts(stage, replace(record, owns=tuple(owns), undo=0))
+            self._texts[f"{folder}/{FACTS}"] = json.dumps(dump(facts), indent=1) + "\n"
+        return folder
+
+    def bring_back(self, stage: str, version: Version, owns: Iterable[str]) -> str | None:
+        """Put a version in the place of what lies at `owns`, which is set aside: where, if any."""
+        names = dict.fromkeys([*owns, *version.record.owns])
+        moved = self.set_aside(stage, names)
+        inside = [name for name in names if self._run.path(version.folder, name).exists()]
+        self._moves += [(f"{version.folder}/{name}", name) for name in inside]
+        self._texts[f"{version.folder}/{FACTS}"] = None
+        self.ledger[stage] = version.record
+        return moved
+
+    def write(self, texts: dict[str, str | None]) -> None:
+        """Replace files by run-relative path; None removes one."""
+        self._texts.update(texts)
+
+    def commit(self) -> None:
+        """Do all of it, or, if killed before it begins, nothing.
+
+        Raises:
+            UserError: the system refuses; what is left is done by the next command.
+        """
+        texts = dict(self._texts)
+        if self.ledger != self._run.ledger():
+            texts[LEDGER] = ledger_text(self.ledger)
+        commit(self._run.root, Commit(tuple(self._moves), texts))
+
+    def _free(self, name: str) -> str:
+        """A folder in superseded/ that is not there yet."""
+        taken = {target for _, target in self._moves}
+        base = folder = f"{SUPERSEDED}/{name}"
+        n = 1
+        while self._run.path(folder).exists() or any(t.startswith(f"{folder}/") for t in taken):
+            n += 1
+            folder = f"{base}-{n}"
+        return folder

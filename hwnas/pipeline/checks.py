@@ -1,0 +1,231 @@
+"""What makes a stage impossible, found before the first stage runs: one function per concern.
+
+Stages call these in `Stage.check`. What takes images to tell is in `data_checks.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hwnas.core.env import require
+from hwnas.core.errors import UserError, did_you_mean
+from hwnas.core.store import why_unwritable
+from hwnas.devices.runtimes import describe_runtime
+from hwnas.interfaces import ReachedTransport, SearcherContext
+from hwnas.latency.validation import MIN_NETS
+from hwnas.measure.networks import validation_nets
+from hwnas.pipeline.costs import require_reachable
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.winners import constraints_for, targets
+from hwnas.predictors.blend import MIN_HELD_BACK
+from hwnas.predictors.evaluate import held_out_rows
+from hwnas.predictors.labels import MIN_LABELS
+from hwnas.searchers import REGISTRY as SEARCHERS
+from hwnas.training.sections import OptimizerConfig
+
+__all__ = [
+    "can_learn",
+    "can_search",
+    "can_train",
+    "device_runs",
+    "folder_is_writable",
+    "limits_can_be_met",
+    "optimizer_exists",
+    "out_of_reach",
+]
+
+MANY_ARCHS = 1000  # among so many, enough are different networks
+COMMON_OPTIMIZERS = ("adamw", "sgd")  # known without importing timm
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def can_train(project: Project) -> None:
+    """Refuse what stops supernet training at its start, other than images.
+
+    Raises:
+        UserError: the space shares no weights, there is no CUDA, a package is missing, or a batch
+            does not divide among the processes.
+    """
+    config = project.config
+    project.space.macro.require("supernet", space=project.space.name)
+    if config.accelerator == "cuda":
+        _ = project.accelerator
+    if config.train.tensorboard:
+        require("tensorboard", extra="tensorboard")
+    optimizer_exists(config.train.optimizer, "train.optimizer")
+    if (n_ranks := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        from hwnas.training.data import part_of_batch
+
+        part_of_batch(config.train.batch_size, 0, n_ranks)
+
+
+def optimizer_exists(config: OptimizerConfig, setting: str) -> None:
+    """Refuse an optimiser that timm does not know, or that refuses its settings.
+
+    Raises:
+        UserError: says which.
+    """
+    if config.name in COMMON_OPTIMIZERS:
+        return
+    import torch
+
+    from hwnas.training.optim import Stepper
+
+    try:
+        Stepper(torch.nn.Linear(2, 2), config, n_steps=2)
+    except UserError as error:
+        raise UserError(
+            "cannot make the optimiser",
+            expected=error.expected,
+            found=error.found,
+            where=f"{setting}.name",
+            fix='python -c "import timm; print(timm.optim.list_optimizers())"',
+        ) from error
+
+
+# --- predictor and search -------------------------------------------------------------------------
+
+
+def can_learn(project: Project) -> None:
+    """Refuse fewer labels than the predictor can be fitted on and judged by.
+
+    Raises:
+        UserError: says how many it takes.
+    """
+    config = project.config
+    n = min(config.label.n_archs, project.space.size())
+    if _is_enough(n, config.seed):
+        return
+    least = next(k for k in range(n, 1000) if _is_enough(k, config.seed))
+    raise UserError(
+        "too few labelled archs to fit a predictor and to hold some of them out",
+        expected=f"at least {least}",
+        found=n if n == config.label.n_archs else f"{n}, as the space has no more archs",
+        where="label.n_archs",
+        fix=f"label.n_archs={least}",
+    )
+
+
+def _is_enough(n: int, seed: int) -> bool:
+    fit, held = held_out_rows(n, seed=seed)
+    return len(fit) >= MIN_LABELS and len(held) >= MIN_HELD_BACK
+
+
+def can_search(project: Project) -> None:
+    """Refuse a search that must fail: its limits, or what its searcher cannot do.
+
+    Raises:
+        UserError: says which.
+    """
+    limits_can_be_met(project)
+    section = project.config.search
+    module = SEARCHERS.load(section.searcher.name)
+    module.build(section.searcher, SearcherContext(project.space, project.config.seed))
+    most = getattr(module, "MAX_CONSTRAINTS", None)
+    for device in targets(project):
+        n = len(constraints_for(project, device))
+        if most is not None and n > most:
+            raise UserError(
+                f"searcher {section.searcher.name!r} takes at most {most} constraint",
+                expected=f"<= {most}",
+                found=n,
+                where="search.constraints",
+                fix="drop the others, or search with `evolution` or `policy_gradient`",
+            )
+
+
+def limits_can_be_met(project: Project) -> None:
+    """Refuse limits on unknown devices, and those that no arch meets as far as can be told now.
+
+    Raises:
+        UserError: names the limit.
+    """
+    for number, limit in enumerate(project.config.search.constraints):
+        known = [*project.devices]
+        if limit.metric in ("latency_ms", "latency_p95_ms") and limit.device not in known:
+            raise UserError(
+                f"a limit on the latency of {limit.device!r}, which is not a device of this run",
+                expected=f"one of {', '.join(known)}",
+                found=limit.device,
+                where=f"search.constraints.{number}.device",
+                fix=did_you_mean(
+                    limit.device,
+                    known,
+                    otherwise=f"name one of `devices`, or add {limit.device} to them",
+                ),
+            )
+    require_reachable(project)
+
+
+# --- machine --------------------------------------------------------------------------------------
+
+
+def device_runs(project: Project, device: str) -> None:
+    """Refuse a device that cannot be timed, or a space with too little to time.
+
+    A dry run does not connect to devices that are elsewhere.
+
+    Raises:
+        UserError: its runtime is not installed on this machine, it does not answer, or the space
+            has too few networks for a table to be proven on.
+    """
+    _enough_networks(project)
+    spec = project.devices[device]
+    if spec.transport != "local":
+        if not project.is_plan and isinstance(to := project.transport(device), ReachedTransport):
+            to.check()
+        return
+    if not (lacks := describe_runtime(spec.runtime)).missing:
+        return
+    raise UserError(
+        f"device {device!r} is timed with {spec.runtime}, which is not installed",
+        expected=", ".join(lacks.missing),
+        found="not installed",
+        where="devices",
+        fix=lacks.install or "install it, or take the device out",
+    )
+
+
+def _enough_networks(project: Project) -> None:
+    space = project.space
+    if space.size() > MANY_ARCHS:
+        return
+    config = project.config
+    n = len(validation_nets(space, config.profile.n_validation, seed=config.seed))
+    if n < MIN_NETS:
+        raise UserError(
+            "the space has too few networks to prove a latency table on",
+            expected=f"at least {MIN_NETS} different networks",
+            found=f"{n} of {space.size()} archs",
+            where="space",
+            fix="allow more choices in `space` or `restrict`",
+        )
+
+
+def out_of_reach(project: Project) -> tuple[str, ...]:
+    """Devices that a dry run does not ask whether they answer, in sentences."""
+    return tuple(
+        f"whether device {name!r} answers"
+        for name in project.devices
+        if isinstance(project.transport(name), ReachedTransport)
+    )
+
+
+def folder_is_writable(root: Path) -> None:
+    """Refuse a run folder that cannot be made or written into; nothing is created.
+
+    Raises:
+        UserError: names the folder at fault.
+    """
+    there = next(path for path in (root, *root.absolute().parents) if path.exists())
+    if (problem := why_unwritable(there)) is not None:
+        raise UserError(
+            "cannot write into the run folder",
+            expected="a folder, or a path where one can be made",
+            found=problem,
+            where=root,
+            fix="change who owns it, or give another folder with --run",
+        )

@@ -1,0 +1,159 @@
+"""What the data set makes impossible, found before the first stage runs; see `Stage.check_data`.
+
+In a dry run nothing is downloaded and no large data set is decoded: `known_data`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hwnas.core.errors import UserError
+from hwnas.interfaces import DataPlan, PlannedDataset
+from hwnas.pipeline.project import Project
+from hwnas.training.sections import CalibrationConfig, FinetuneConfig, TrainConfig
+
+__all__ = [
+    "calibration_needs",
+    "enough_images",
+    "known_data",
+    "recipe_fits",
+    "unchecked",
+    "validation_can_be_halved",
+]
+
+MOST_DECODED = 100_000
+"""Image files that a dry run decodes, at most; a run needs the decoded images anyway."""
+
+MIN_VALIDATION = 2  # images: the predictor is weighed on two halves of them
+
+
+def known_data(project: Project) -> DataPlan:
+    """Sizes of the data set, which is loaded; in a dry run only if that costs little.
+
+    Raises:
+        UserError: the data cannot be loaded, a split is empty, or the images are smaller than the
+            resolutions of the space.
+    """
+    planned = _planned(project)
+    if planned is not None and not planned.awaited:
+        _sizes_fit(project, planned)  # at once, and not after all images are decoded
+    if planned is not None and project.is_plan and not _is_loaded(planned):
+        return planned
+    info = project.data.info
+    found = DataPlan(info.n_images, info.base_px)
+    _sizes_fit(project, found)
+    return found
+
+
+def unchecked(project: Project) -> tuple[str, ...]:
+    """What a dry run leaves to the run, in sentences."""
+    planned = _planned(project)
+    if planned is None or _is_loaded(planned):
+        return ()
+    if planned.awaited:
+        return (f"the images: {planned.awaited}",)
+    return (f"whether all of {planned.n_files:,} images decode",) * bool(planned.n_files)
+
+
+def _planned(project: Project) -> DataPlan | None:
+    """What is known of the data set without loading it; None: nothing."""
+    module = project.source.module
+    return module.plan(project.source.section) if isinstance(module, PlannedDataset) else None
+
+
+def _is_loaded(planned: DataPlan) -> bool:
+    """Whether a dry run loads the data set, to see that its images decode."""
+    return not planned.awaited and 0 < planned.n_files <= MOST_DECODED
+
+
+def _sizes_fit(project: Project, data: DataPlan) -> None:
+    _no_split_is_empty(project, data)
+    _images_are_large_enough(project, data)
+
+
+def _no_split_is_empty(project: Project, data: DataPlan) -> None:
+    for split, n in data.n_images.items():
+        if n == 0:
+            setting = f"data.{split}_fraction"
+            can_cut = hasattr(project.config.data, f"{split}_fraction")
+            raise UserError(
+                f"data set {project.config.data.name!r} has no {split} images",
+                expected="at least one image in each of train, val and test",
+                found=", ".join(f"{n} {name}" for name, n in data.n_images.items()),
+                where=setting if can_cut else "data",
+                fix="add images" + f", or raise {setting}" * can_cut,
+            )
+
+
+def _images_are_large_enough(project: Project, data: DataPlan) -> None:
+    resolution = project.space.choices[0]
+    allowed = [int(resolution.values[code]) for code in project.space.allowed[0]]
+    if max(allowed) <= data.base_px:
+        return
+    can_grow = hasattr(project.config.data, "base_px")
+    grow = f"data.base_px={max(allowed)}, or " if can_grow else ""
+    raise UserError(
+        "archs would see images that are larger than the data set's",
+        expected=f"resolutions up to {data.base_px} px, the size of the images"
+        + " (data.base_px)" * can_grow,
+        found=", ".join(f"{px} px" for px in allowed),
+        where="space.resolutions",
+        fix=f"{grow}space.resolutions without those above {data.base_px}",
+    )
+
+
+def enough_images(project: Project, needs: Mapping[str, int]) -> None:
+    """Refuse settings that ask for more training images than there are; `needs`: by setting.
+
+    Raises:
+        UserError: names the setting; or as `known_data`.
+    """
+    data = known_data(project)
+    if data.awaited:
+        return
+    for setting, n in needs.items():
+        if n > (found := data.n_images["train"]):
+            raise UserError(
+                f"{setting} is larger than the training split",
+                expected=f"at most {found:,} images, which data set"
+                f" {project.config.data.name!r} has for training",
+                found=n,
+                where=setting,
+                fix=f"lower {setting}, or add images",
+            )
+
+
+def validation_can_be_halved(project: Project) -> None:
+    """Refuse a validation split of which no halves can be made.
+
+    Raises:
+        UserError: it has one image; or as `known_data`.
+    """
+    data = known_data(project)
+    if not data.awaited and data.n_images["val"] < MIN_VALIDATION:
+        raise UserError(
+            "too few validation images to weigh supernet against predictor",
+            expected=f"at least {MIN_VALIDATION}",
+            found=data.n_images["val"],
+            where="data",
+            fix="add images, or raise the share of the validation images",
+        )
+
+
+def recipe_fits(project: Project, recipe: TrainConfig | FinetuneConfig, setting: str) -> None:
+    """Refuse a recipe that asks for more training images than there are.
+
+    Raises:
+        UserError: as `enough_images`.
+    """
+    trains = isinstance(recipe, TrainConfig) or recipe.epochs > 0
+    needs = {f"{setting}.batch_size": recipe.batch_size} if trains else {}
+    enough_images(project, needs | calibration_needs(recipe.calibration, setting))
+
+
+def calibration_needs(calibration: CalibrationConfig, setting: str) -> dict[str, int]:
+    """Training images that BN statistics are computed from, by the setting that says how many."""
+    name = f"{setting}.calibration.batch_size"
+    if calibration.n_batches > 1:
+        name = f"{setting}.calibration: n_batches * batch_size"
+    return {name: calibration.n_batches * calibration.batch_size}

@@ -1,0 +1,277 @@
+"""The data of a project: where they lie, what they are now, and what the run remembers of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hwnas.core.config import settled
+from hwnas.core.errors import DataAbsent, UserError
+from hwnas.core.records import RecordFile
+from hwnas.core.store import content_hash
+from hwnas.interfaces import (
+    DataIdentity,
+    DataInfo,
+    DataModule,
+    DatasetContext,
+    DatasetModule,
+    IdentifiedDataset,
+)
+from hwnas.pipeline.config import ExperimentConfig
+from hwnas.pipeline.inputs import DataInput
+from hwnas.pipeline.outcomes import DataRecord, SeenData
+from hwnas.training.datasets import REGISTRY as DATASETS
+from hwnas.training.identity import SPLITS, describe_change, identity_of_arrays
+from hwnas.training.photo_config import data_root
+
+__all__ = ["LEARNING", "DataSource"]
+
+log = logging.getLogger(__name__)
+
+LEARNING = ("train", "val")
+"""Splits that every stage reads but the last one, which looks at the test images."""
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """The data set that a configuration names.
+
+    record_file: where the run remembers which data its stages read; listing: where it keeps what
+    those of a digest were made of. weights: what trained weights say of their data.
+    beside: folders that a relative `data.root` is looked for in, after $HWNAS_DATA (or the working
+    directory) and the folder where the run found its data last. as_recorded: what the run knows
+    comes before what the files say now, as in verbs that only look at a run.
+    """
+
+    config: ExperimentConfig
+    record_file: RecordFile[DataRecord]
+    listing: Callable[[str], RecordFile[DataIdentity]]
+    weights: Callable[[], DataInfo | None] = lambda: None
+    beside: tuple[Path, ...] = ()
+    as_recorded: bool = False
+
+    @property
+    def module(self) -> DatasetModule:
+        """The data set's module."""
+        return DATASETS.load(self.config.data.name)
+
+    @property
+    def record(self) -> DataRecord | None:
+        """What the run remembers; None before a stage read data."""
+        return self.record_file.read_if_there()
+
+    @cached_property
+    def section(self) -> Any:
+        """The configuration's section `data`, its `root` absolute where it was found elsewhere."""
+        section = self.config.data
+        root = getattr(section, "root", None)
+        if not isinstance(root, str) or data_root(root).exists():
+            return section
+        last = self.record.latest.folder if self.record else None
+        places = [Path(last)] if last else []
+        for place in [*places, *(folder / root for folder in self.beside)]:
+            if place.exists():
+                log.info("data: found in %s", place.absolute())
+                return section.model_copy(update={"root": str(place.absolute())})
+        return section
+
+    @property
+    def known(self) -> DataInfo | None:
+        """Facts of the data that the run read last; None before a stage read data."""
+        return self.record.latest.info if self.record else self.weights()
+
+    # --- what the files are now -------------------------------------------------------------------
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Image channels and number of classes.
+
+        Raises:
+            DataAbsent: the data are not here, and the run does not know.
+        """
+        known = self.known
+        if known is not None and self.as_recorded:
+            return known.in_channels, known.num_classes
+        try:
+            return self.module.ends(self.section)
+        except DataAbsent:
+            if known is None:
+                raise
+            return known.in_channels, known.num_classes
+
+    @cached_property
+    def data(self) -> DataModule:
+        """The data set with its splits.
+
+        Raises:
+            UserError: for `as_recorded`, it is not the one that the run was made with.
+        """
+        built = self._built
+        if self.as_recorded and self.record:
+            now, then = self.identity(), self.record.latest
+            if now is not None and now.digests != then.info.digests:
+                raise UserError(
+                    "the data are not those of this run",
+                    expected=f"the data that it read last: {then.info.name}",
+                    found="; ".join(self._change(then, now)),
+                    where=self.folder,
+                    fix="set the data back, or `hwnas run` makes anew what depends on them",
+                )
+        return built
+
+    @cached_property
+    def _built(self) -> DataModule:
+        context = DatasetContext(self.config.seed, self.config.workers)
+        return self.module.build(self.section, context)
+
+    @cached_property
+    def info(self) -> DataInfo:
+        """Facts of the data set; those that the run knows where it is only looked at."""
+        if (self.as_recorded or self.absent) and (known := self.known):
+            return known
+        return replace(self.data.info, digests=self._identity.digests)
+
+    @cached_property
+    def _identity(self) -> DataIdentity:
+        if isinstance(self.module, IdentifiedDataset):
+            return self.module.identity(self.section)
+        return identity_of_arrays(self._built)
+
+    @property
+    def absent(self) -> str:
+        """Why the data are not compared with what the run remembers; empty where they are."""
+        try:
+            _ = self._identity
+        except DataAbsent as error:
+            return f"{str(error).splitlines()[0]}: {error.where}"
+        except UserError as error:
+            if isinstance(self.module, IdentifiedDataset):
+                raise
+            return str(error).splitlines()[0]
+        return ""
+
+    @property
+    def digest(self) -> str:
+        """A hash of all data that are read now, which artifacts hold."""
+        return content_hash(self.info.digests, digits=32)
+
+    def identity(self) -> DataIdentity | None:
+        """What the files are now; None where they are not here."""
+        return None if self.absent else self._identity
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the data lie; None where the data set has no `root`."""
+        root = getattr(self.section, "root", None)
+        return data_root(root) if isinstance(root, str) else None
+
+    # --- what the run remembers -------------------------------------------------------------------
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Section `data` as hashes of stages see it: equal data elsewhere are the same data."""
+        return self._at_first_root(settled(self.config)["data"])
+
+    @cached_property
+    def context(self) -> Any:
+        """What hashes of journaled evaluations hold of the data; as ever for the run's first."""
+        plain = self._at_first_root(self.config.data.model_dump(mode="json"))
+        now, record = self._now_or_last, self.record
+        if now is None or record is None:
+            return plain
+        first, now = ({s: d[s] for s in LEARNING} for d in (record.seen[0].info.digests, now))
+        return plain if now == first else [plain, now]
+
+    @property
+    def _now_or_last(self) -> dict[str, str] | None:
+        if not self.as_recorded and (now := self.identity()) is not None:
+            return now.digests
+        return self.record.latest.info.digests if self.record else None
+
+    def _at_first_root(self, plain: dict[str, Any]) -> dict[str, Any]:
+        """A dumped section, its `root` the one under which the run saw these very data first."""
+        record = self.record
+        if record is None or all(seen.root == plain.get("root") for seen in record.seen):
+            return plain
+        now = self._now_or_last
+        roots = [seen.root for seen in record.seen if seen.info.digests == now]
+        return plain | {"root": roots[0]} if roots and "root" in plain else plain
+
+    def input(self, splits: Sequence[str]) -> Callable[[], DataInput]:
+        """What a stage that reads these splits depends on, when it is asked."""
+
+        def digest(digests: dict[str, str]) -> str:
+            return content_hash({split: digests[split] for split in splits}, digits=32)
+
+        def now() -> DataInput:
+            identity, record = self.identity(), self.record
+            seen = () if record is None else record.seen
+            known = {digest(one.info.digests): one for one in seen}
+
+            def change(old: str) -> str:
+                if identity is None or old not in known:
+                    return "their content is another"
+                return "; ".join(self._change(known[old], identity))
+
+            return DataInput(
+                digest=None if identity is None else digest(identity.digests),
+                first=digest(seen[0].info.digests) if seen else None,
+                change=change,
+                require=self._require,
+                remember=lambda: None if self.absent else self.remember(),
+            )
+
+        return now
+
+    def _require(self) -> None:
+        """Make sure that the data are here; a data set that downloads itself does so now."""
+        if self.absent:
+            _ = self._built, self._identity
+
+    def remember(self) -> None:
+        """Note in the run folder what is read now, before a stage works with it.
+
+        Raises:
+            UserError: the data changed since the stage was planned.
+        """
+        info, identity = self.info, self._identity
+        found = self.data.info.digests
+        if found and found != identity.digests:
+            raise UserError(
+                "the data changed while the command was running",
+                where=self.folder,
+                fix="repeat the command when nothing writes into the folder",
+            )
+        root = self.config.data.model_dump(mode="json").get("root")
+        digest = content_hash(identity.digests, digits=32)
+        seen = [] if self.record is None else [*self.record.seen]
+        folder = None if self.folder is None else str(self.folder)
+        if digest not in [one.digest for one in seen]:
+            seen.append(SeenData(digest, root if isinstance(root, str) else None, info, folder))
+        last = [one.digest for one in seen].index(digest)
+        seen[last] = replace(seen[last], folder=folder)
+        record = DataRecord(tuple(seen), last)
+        if record == self.record:
+            return
+        self.listing(digest).write(identity)
+        self.record_file.write(record)
+
+    def _change(self, old: SeenData, new: DataIdentity) -> list[str]:
+        """In words, a line each."""
+        file = self.listing(old.digest)
+        if not file.path.is_file():
+            return ["their content is another"]
+        return describe_change(file.read(), new) or ["their content is another"]
+
+    def facts(self) -> dict[str, Any]:
+        """What all ranks must agree on before they work together."""
+        info, identity = self.info, self._identity
+        facts: dict[str, Any] = {f"n_images {split}": info.n_images[split] for split in SPLITS}
+        facts["class_names"] = list(info.class_names)
+        digests = {identity.parts[split]: digest for split, digest in identity.digests.items()}
+        facts["content"] = [f"{part} {digest[:8]}" for part, digest in digests.items()]
+        return facts

@@ -1,0 +1,46 @@
+"""What a stage's result depends on: settings, outputs of other stages, and the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hwnas.core.rundir import StageRecord
+from hwnas.core.store import content_hash
+
+__all__ = ["DataInput", "inputs_hash"]
+
+
+@dataclass(frozen=True)
+class DataInput:
+    """The data that a stage reads, as they are now.
+
+    digest: None where they are not here. first: that of the data which the run saw first; stages
+    that earlier versions recorded are taken to have read those. change: in words, how the data
+    differ from those of another digest. require: raises a `UserError` if they are not here.
+    remember: lets the run know that its results are of these data.
+    """
+
+    digest: str | None
+    first: str | None
+    change: Callable[[str], str]
+    require: Callable[[], None]
+    remember: Callable[[], None]
+
+    def before(self, record: StageRecord) -> str | None:
+        """Digest of the data that a recorded stage read; None: not known."""
+        return record.data or self.first
+
+    def changed(self, record: StageRecord) -> bool:
+        """Whether a recorded stage read other data; False where that is not known."""
+        before = self.before(record)
+        return self.digest is not None and before is not None and before != self.digest
+
+
+def inputs_hash(settings: Any, outputs: Mapping[str, Any], data: str | None) -> str:
+    """Hash of everything that a stage depends on. `data`: None as in records of earlier versions.
+
+    outputs: hashes of the files of the stages that it needs, by stage.
+    """
+    return content_hash([settings, dict(outputs), *([] if data is None else [data])])

@@ -1,0 +1,158 @@
+"""The stage graph: stages, and their status against what the run folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Literal
+
+from hwnas.core.rundir import RunDir, StageRecord
+from hwnas.core.versions import Version, find_version
+from hwnas.pipeline.inputs import DataInput, inputs_hash
+
+__all__ = ["UP_TO_DATE", "Plan", "Stage", "data_changes", "is_done", "maker", "plan_stages"]
+
+Status = Literal["done", "continues", "returns", "stale", "new"]
+UP_TO_DATE = ("done", "returns")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline.
+
+    `settings` is the JSON-ready part of the configuration it depends on, `needs` the stages whose
+    outputs it reads, `owns` the run-relative paths it writes and `outputs` those of them that later
+    stages rely on (with * as in a shell). `command` runs it alone; `cost` says in words what it
+    will take. `reads` are files outside the run folder, by the setting that names them. `check`
+    raises a `UserError` if the stage can never work, within seconds; `check_data` does so for what
+    only the data set tells, which it loads. `settled`: whether the outputs answer everything; where
+    a check could not be judged they do not, and the next command runs the stage again.
+    `is_provisional`: new settings count only when it is finished with them;
+    until then what was finished before stays. `data`: the data that it reads, as they are when it
+    is asked.
+    """
+
+    name: str
+    command: str
+    needs: tuple[str, ...]
+    settings: Any
+    owns: tuple[str, ...]
+    outputs: tuple[str, ...]
+    run: Callable[[], None]
+    cost: str
+    reads: Mapping[str, Path] = field(default_factory=dict)
+    check: Callable[[], None] = lambda: None
+    check_data: Callable[[], None] = lambda: None
+    settled: Callable[[], bool] = lambda: True
+    is_provisional: bool = False
+    data: Callable[[], DataInput] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Status of one stage against the ledger. `inputs_hash` is None while an input is missing.
+
+    data: digest of the data that the stage would read. change: how the data changed since it ran.
+    back: files of the stage with these inputs, which are moved back from superseded/.
+    """
+
+    stage: Stage
+    status: Status
+    inputs_hash: str | None
+    data: str | None = None
+    change: str = ""
+    back: Version | None = None
+
+    @property
+    def kind(self) -> str:
+        """The first part of the stage's name: `profile`, `search`."""
+        return self.stage.name.partition("/")[0]
+
+    @property
+    def cost(self) -> str:
+        """What is left to do, in words."""
+        return self.stage.cost if self.status != "returns" else "none: made before, moved back"
+
+
+def plan_stages(stages: Sequence[Stage], run: RunDir) -> list[Plan]:
+    """Status of every stage, in order.
+
+    `done`: nothing to do. `continues`: it was interrupted and resumes. `returns`: it was finished
+    with these settings before others were tried; its files are moved back. `stale`: settings or
+    inputs changed, its files will be moved aside. `new`: never ran.
+    """
+    ledger = run.ledger()
+    plans: dict[str, Plan] = {}
+    for stage in stages:
+        ready = all(plans[need].status in UP_TO_DATE for need in stage.needs)
+        data = stage.data() if stage.data is not None else None
+        plan = plans[stage.name] = _plan(stage, run, ledger, ready=ready, data=data)
+        if plan.back is not None:
+            ledger[stage.name] = plan.back.record
+    return list(plans.values())
+
+
+def _plan(
+    stage: Stage,
+    run: RunDir,
+    ledger: Mapping[str, StageRecord],
+    *,
+    ready: bool,
+    data: DataInput | None,
+) -> Plan:
+    """Status of one stage; `ready`: all that it needs is there or comes back."""
+    record, back, change = ledger.get(stage.name), None, ""
+
+    def fits(record: StageRecord) -> bool:
+        if not ready or (data is not None and data.changed(record)):
+            return False
+        return record.inputs_hash == _hash(stage, ledger, record.data)
+
+    if record is not None and data is not None and data.changed(record):
+        change = data.change(str(data.before(record)))
+    if ready and (record is None or not fits(record)):
+        back = find_version(run, stage.name, fits)
+    if back is not None:
+        status: Status = "returns" if back.record.state == "done" else "continues"
+    elif record is None:
+        status = "new"
+    elif fits(record):
+        status = "done" if run.intact(record) and stage.settled() else "continues"
+    else:
+        status = "stale" if ready or change or record.state == "done" else "continues"
+    digest = data.digest if data is not None else None
+    inputs = _hash(stage, ledger, digest) if ready else None
+    return Plan(stage, status, inputs, digest, change, back)
+
+
+def is_done(run: RunDir, name: str, settings: Any) -> bool:
+    """Whether a stage that reads neither data nor other stages is up to date with the settings."""
+    record = run.ledger().get(name)
+    if record is None or record.inputs_hash != inputs_hash(settings, {}, None):
+        return False
+    return run.intact(record)
+
+
+def data_changes(plans: Iterable[Plan]) -> list[str]:
+    """How the data changed since stages read them, in words, a line for each change."""
+    names: dict[str, list[str]] = {}
+    for plan in plans:
+        if plan.change:
+            names.setdefault(plan.change, []).append(f"`{plan.stage.name}`")
+    return [
+        f"the data changed since {', '.join(stages)}: {change}" for change, stages in names.items()
+    ]
+
+
+def maker(stages: Sequence[Stage], path: str) -> str | None:
+    """The command that makes a run-relative path; None where no stage does."""
+    for stage in stages:
+        if any(fnmatch(path, own) or path.startswith(f"{own}/") for own in stage.owns):
+            return stage.command
+    return None
+
+
+def _hash(stage: Stage, ledger: Mapping[str, StageRecord], data: str | None) -> str:
+    return inputs_hash(stage.settings, {need: ledger[need].outputs for need in stage.needs}, data)

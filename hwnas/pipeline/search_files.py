@@ -1,0 +1,92 @@
+"""The folder of one search, and the files of settings: where they lie, how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwnas.controller.archive import FILES, Archive
+from hwnas.controller.remeasure import Remeasurement
+from hwnas.controller.result import Candidate, SearchResult
+from hwnas.controller.storage import STATE
+from hwnas.core.records import RecordFile, dump
+from hwnas.core.rundir import RunDir
+from hwnas.core.store import write_json
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["BASELINE", "SearchFiles", "SettingsFiles"]
+
+BASELINE = "random"  # folder of the baseline inside the search's folder
+VERSION = {"schema_version": 1}
+
+
+@dataclass(frozen=True)
+class SearchFiles:
+    """The folder of one search: of its main target, of another device, or of the baseline."""
+
+    folder: Path
+
+    @property
+    def owned(self) -> tuple[Path, ...]:
+        """Everything that stage `search` writes into the folder of the main search."""
+        parts = (STATE, "fronts", "rounds", "closing", "devices", BASELINE)
+        files = (self.result.path, self.remeasurement.path)
+        return (*(self.folder / name for name in (*FILES, *parts)), *files)
+
+    @property
+    def result(self) -> RecordFile[SearchResult]:
+        """Winner, best archs and fronts."""
+        return RecordFile(self.folder / "result.json", SearchResult)
+
+    @property
+    def remeasurement(self) -> RecordFile[Remeasurement]:
+        """How the re-measurement on the devices ended; absent where nothing was re-measured."""
+        return RecordFile(self.folder / "closing.json", Remeasurement)
+
+    def round(self, number: int) -> Path:
+        """Folder of the archive of one round of search and re-measurement."""
+        return self.folder if number == 0 else self.folder / "rounds" / str(number)
+
+    def timings(self, device: str, number: int) -> Path:
+        """Folder in which the kit journals the timings of a round."""
+        return self.folder / "closing" / f"{number}-{device}"
+
+    def archive(self, space: SearchSpace) -> Archive:
+        """Everything that was priced, predicted and evaluated; of several rounds, the last one."""
+        found = self.remeasurement.read_if_there()
+        return Archive.load(self.round(found.n_rounds - 1 if found else 0), space)
+
+    def write_fronts(self, fronts: Mapping[str, tuple[Candidate, ...]]) -> None:
+        """One file per metric."""
+        for key, front in fronts.items():
+            rows = [dump(candidate, versioned=False) for candidate in front]
+            write_json(
+                self.folder / "fronts" / f"{key.replace('@', '-')}.json", VERSION | {"front": rows}
+            )
+
+
+@dataclass(frozen=True)
+class SettingsFiles:
+    """Files of a run folder that say with what it is used."""
+
+    run: RunDir
+
+    @property
+    def config(self) -> Path:
+        """The configuration, as last used."""
+        return self.run.path("config.yaml")
+
+    @property
+    def environment(self) -> Path:
+        """Host and versions."""
+        return self.run.path("env.json")
+
+    @property
+    def data_file(self) -> Path:
+        """Which data the stages read."""
+        return self.run.path("data.json")
+
+    def of_search(self, name: str) -> Path:
+        """The sections of the configuration that belong to one search alone."""
+        return self.run.path("search", name, "config.yaml")

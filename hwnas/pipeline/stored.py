@@ -1,0 +1,205 @@
+"""The configuration of a run folder: as last used, of every search, and as a command changes it.
+
+`config.yaml` is the whole configuration, as last used. `search/<name>/config.yaml` holds the
+sections that belong to one search alone, so that each keeps its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from hwnas.controller.sections import NAME
+from hwnas.core.config import settled
+from hwnas.core.env import host_facts
+from hwnas.core.errors import UserError
+from hwnas.core.history import text_of
+from hwnas.core.rundir import NewSettings, RunDir
+from hwnas.core.yaml_data import read_yaml
+from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
+from hwnas.pipeline.search_files import SettingsFiles
+
+__all__ = [
+    "config_data",
+    "config_of_search",
+    "earlier_config",
+    "new_settings",
+    "require_same_space",
+    "require_search",
+    "search_names",
+    "stored_config",
+]
+
+OWN = ("devices", "search", "finetune", "alone", "export", "verify")
+"""Sections that every search has for itself; the others belong to the run folder."""
+
+
+def stored_config(run: RunDir) -> Path:
+    """The configuration that a run folder was last used with."""
+    return SettingsFiles(run).config
+
+
+def search_names(run: RunDir) -> tuple[str, ...]:
+    """The searches that the ledger knows."""
+    stages = [stage.partition("/") for stage in run.ledger()]
+    return tuple(name for kind, _, name in stages if kind == "search" and re.fullmatch(NAME, name))
+
+
+def require_search(run: RunDir, name: str) -> None:
+    """Refuse the name of a search that the run folder does not know.
+
+    Raises:
+        UserError: names those that it knows.
+    """
+    known = dict.fromkeys([*search_names(run), _name(read_yaml(stored_config(run)))])
+    if name not in known:
+        raise UserError(
+            "the run folder has no such search",
+            expected=f"one of {', '.join(map(str, known))}",
+            found=name,
+            where=run.root,
+            fix=f"hwnas search {run.root} --name {name}",
+        )
+
+
+def config_data(
+    run: RunDir, config: str | None, changes: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], Path]:
+    """Plain data that a command's `changes` are applied to, and where it is from.
+
+    `config`, or what is stored; where `changes` name a search, with this search's own sections.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    if config is not None:
+        return read_config_data(config)
+    path = stored_config(run)
+    if not path.exists():
+        raise UserError(
+            "this is not a run folder",
+            expected="a folder with a config.yaml",
+            where=run.root,
+            fix=f"hwnas run quickstart --run {run.root}, or add --config NAME",
+        )
+    data, name = read_yaml(path), (changes or {}).get("search.name")
+    is_other = isinstance(name, str) and re.fullmatch(NAME, name) and name != _name(data)
+    return (data | _own_sections(run, str(name)) if is_other else data), path
+
+
+def config_of_search(run: RunDir, config: ExperimentConfig, name: str) -> ExperimentConfig:
+    """The configuration of another search of the run folder."""
+    plain = config.model_dump(mode="json")
+    where = SettingsFiles(run).of_search(name)
+    return load_config(plain | _own_sections(run, name), {"search.name": name}, where=where)
+
+
+def _name(data: Mapping[str, Any]) -> Any:
+    section = data.get("search")
+    return section.get("name", "main") if isinstance(section, dict) else None
+
+
+def _own_sections(run: RunDir, name: str) -> dict[str, Any]:
+    path = SettingsFiles(run).of_search(name)
+    found = read_yaml(path) if path.is_file() else {}
+    return {key: found[key] for key in OWN if key in found}
+
+
+def earlier_config(run: RunDir) -> ExperimentConfig | None:
+    """The stored configuration; None where there is none that can be read."""
+    path = stored_config(run)
+    try:
+        return load_config(read_yaml(path), where=path)
+    except UserError:  # absent or broken: about to be replaced
+        return None
+
+
+def require_same_space(run: RunDir, config: ExperimentConfig) -> None:
+    """Refuse a run folder that holds results of another space.
+
+    Raises:
+        UserError: its configuration names another space.
+    """
+    earlier = earlier_config(run)
+    if earlier is None or earlier.space == config.space or not run.ledger():
+        return
+    before, now = (c.space.model_dump(mode="json") for c in (earlier, config))
+    changed = [key for key in before | now if before.get(key) != now.get(key)]
+    raise UserError(
+        "this run folder is of another space",
+        expected=", ".join(f"{key}: {before.get(key)}" for key in changed),
+        found=", ".join(f"{key}: {now.get(key)}" for key in changed),
+        where=run.root,
+        fix="give another folder with --run, or set the space back",
+    )
+
+
+def new_settings(
+    run: RunDir,
+    config: ExperimentConfig,
+    *,
+    command: str,
+    given: tuple[str | None, Mapping[str, Any] | None],
+    stored: Callable[[], None],
+) -> NewSettings:
+    """What a command stores once its checks have passed, and what an undo of it restores.
+
+    given: the command's `config` and `changes`. stored: see `NewSettings`.
+    """
+    files, earlier, name = SettingsFiles(run), earlier_config(run), config.search.name
+    plain = config.model_dump(mode="json")
+    texts = {files.config: _yaml(plain), files.of_search(name): _own(plain)}
+    texts[files.environment] = _host()
+    before: dict[Path, str | None] | None = None
+    if earlier is not None:
+        last = earlier.search.name
+        own = _own_sections(run, last)
+        if last != name and last in search_names(run):
+            texts[files.of_search(last)] = _own(earlier.model_dump(mode="json"))
+        # the search was made with its own sections, whatever was edited by hand since
+        made_with = earlier.model_dump(mode="json") | own
+        if settled(load_config(made_with, where=files.of_search(last))) != settled(config):
+            before = {path: text_of(path) for path in (*texts, files.data_file)}
+            del before[files.environment]
+            if own and made_with != earlier.model_dump(mode="json"):
+                before[files.config] = _yaml(made_with)
+    return NewSettings(
+        _by_name(run, texts),
+        None if before is None else _by_name(run, before),
+        command,
+        _options(*given),
+        stored,
+    )
+
+
+Text = TypeVar("Text", str, "str | None")
+
+
+def _by_name(run: RunDir, texts: Mapping[Path, Text]) -> dict[str, Text]:
+    return {str(path.relative_to(run.root)): text for path, text in texts.items()}
+
+
+def _yaml(plain: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(plain, sort_keys=False)
+
+
+def _own(plain: Mapping[str, Any]) -> str:
+    return _yaml({key: plain[key] for key in OWN})
+
+
+def _host() -> str:
+    return json.dumps({"schema_version": 1, **host_facts()}, indent=1) + "\n"
+
+
+def _options(config: str | None, changes: Mapping[str, Any] | None) -> str:
+    words = [] if config is None else ["--config", config]
+    for key, value in (changes or {}).items():
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        words += ["--set", f"{key}={text}"]
+    return shlex.join(words)

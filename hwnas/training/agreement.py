@@ -1,0 +1,70 @@
+"""Before processes work together: they see the same data, or all of them say how it differs."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hwnas.core.errors import HwnasError, UserError
+from hwnas.training.distributed import Ranks
+
+__all__ = ["agree"]
+
+
+def agree(ranks: Ranks, facts: Callable[[], Mapping[str, Any]], *, subject: str) -> None:
+    """Make sure that all ranks, which call it together, have the same JSON-ready `facts()`.
+
+    subject: what the facts are of, for the error.
+
+    Raises:
+        UserError: on all ranks, if they differ on one; names it, its machine and the facts.
+        HwnasError: of `facts`.
+    """
+    if ranks.size == 1:
+        return
+    said: dict[str, Any] = {"host": socket.gethostname()}
+    failure: HwnasError | None = None
+    try:
+        said["facts"] = dict(facts())
+    except HwnasError as error:  # the others are told, so that nobody waits
+        failure = error
+        said["error"] = str(error).splitlines()[0]
+    answers = ranks.gather(said)
+    differences = [
+        f"rank {rank} on {answer['host']} sees other {subject}: {difference}"
+        for rank, answer in enumerate(answers)
+        if (difference := _difference(answers[0], answer))
+    ]
+    ranks.tell(differences)
+    if failure is not None:
+        raise failure
+    if not ranks.leads:
+        differences = ranks.hear() or []
+    if differences:
+        raise UserError(
+            f"the processes do not see the same {subject}",
+            expected=f"the {subject} of rank 0",
+            found="; ".join(differences),
+            where=f"rank {ranks.rank} of {ranks.size}",
+            fix=f"copy the {subject} of rank 0's machine to the others, e.g. rsync -a --delete",
+        )
+
+
+def _difference(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What a rank says that rank 0 does not, or why it cannot say; empty if all is the same."""
+    if "error" in other:
+        return str(other["error"])
+    here, there = first.get("facts", {}), other["facts"]
+    return "; ".join(
+        f"{key} {_short(there.get(key), value)}, here {_short(value, there.get(key))}"
+        for key, value in here.items()
+        if there.get(key) != value
+    )
+
+
+def _short(value: Any, other: Any) -> Any:
+    """Of lists that differ, the items that the other one lacks."""
+    if isinstance(value, list) and isinstance(other, list):
+        return ", ".join(str(item) for item in value if item not in other) or "in another order"
+    return value

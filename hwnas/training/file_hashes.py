@@ -1,0 +1,130 @@
+"""Content hashes of files; those of files that did not change are remembered in the user's cache.
+
+A file counts as unchanged while its device, inode, size, modification time and change time stay
+the same under the same path. The change time is the kernel's: `touch`, `cp -p`, `rsync -a` and
+`unzip` do not set it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+import unicodedata
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from hwnas.core.confined import open_regular
+from hwnas.core.env import cache_folder
+from hwnas.core.errors import HwnasError, UserError
+from hwnas.core.store import content_hash, read_json, write_json
+
+__all__ = ["bytes_hash", "changed_meanwhile", "file_hashes", "one_form", "spelled"]
+
+SETTLED_NS = 2_000_000_000
+"""A file that changed this short before it was hashed may change again within the same tick of the
+file system's clock (FAT: 2 s), so that its hash is not remembered."""
+
+UNREADABLE = "unreadable"
+N_THREADS = 8  # files are read side by side: discs and servers answer better
+
+_Seen = tuple[int, int, int, int, int]
+"""Device, inode, size, modification time and change time."""
+
+
+def bytes_hash(data: bytes) -> str:
+    """Hash of a file's content: 128 bits in hex."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def one_form(name: str) -> str:
+    """A file name in Unicode's composed form: macOS decomposes accents, others keep them (NFC)."""
+    return unicodedata.normalize("NFC", name)
+
+
+def spelled(name: str) -> str:
+    r"""A file name as text: bytes that are not UTF-8 are shown as escapes, `fourmi\\xe9`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def file_hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Content hash of every file, by its name relative to `folder`.
+
+    The hash of a file that cannot be read says so.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        HwnasError: a file changed while it was read.
+    """
+    cache = _cache_of(folder)
+    remembered = _remembered(cache)
+    seen = {name: _seen(os.stat(folder / name)) for name in names}
+    found = {
+        name: remembered[name][1]
+        for name in names
+        if name in remembered and remembered[name][0] == seen[name]
+    }
+    missing = [name for name in names if name not in found]
+    if missing:
+        begin = time.time_ns()
+        with ThreadPoolExecutor(N_THREADS) as pool:
+            hashes = pool.map(lambda name: _hash(folder / name, seen[name]), missing)
+            found |= zip(missing, hashes, strict=True)
+        settled = [
+            name
+            for name in names
+            if max(seen[name][3:]) < begin - SETTLED_NS and not found[name].startswith(UNREADABLE)
+        ]
+        _remember(cache, {name: (*seen[name], found[name]) for name in settled})
+    return {name: found[name] for name in names}
+
+
+def changed_meanwhile(path: Path) -> HwnasError:
+    """The error for a file that changes while it is read."""
+    return HwnasError(
+        "a file of the data set changed while it was read",
+        where=path,
+        fix="repeat the command when nothing writes into the folder",
+    )
+
+
+def _hash(path: Path, before: _Seen) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with open_regular(path) as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+            after = _seen(os.fstat(stream.fileno()))
+    except OSError as error:
+        return f"{UNREADABLE}: {error.strerror}"
+    if after != before:
+        raise changed_meanwhile(path)
+    return digest.hexdigest()
+
+
+def _seen(stat: os.stat_result) -> _Seen:
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def _cache_of(folder: Path) -> Path:
+    return cache_folder() / "hashes" / f"{content_hash(os.path.abspath(folder))}.json"
+
+
+def _remembered(cache: Path) -> dict[str, tuple[_Seen, str]]:
+    """By name; nothing where the cache is absent or damaged."""
+    try:
+        rows = read_json(cache)["files"]
+        return {
+            name: ((int(dev), int(ino), int(size), int(mtime), int(ctime)), str(digest))
+            for name, (dev, ino, size, mtime, ctime, digest) in rows.items()
+        }
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _remember(cache: Path, rows: Mapping[str, Sequence[int | str]]) -> None:
+    if rows:
+        with contextlib.suppress(UserError, OSError):  # no cache: files are hashed every time
+            write_json(cache, {"schema_version": 1, "files": dict(rows)}, indent=None)

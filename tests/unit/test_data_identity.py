@@ -1,0 +1,357 @@
+"""What a data set is made of: cheap to look at, never mistaken, and changes are told in words."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwnas.core.errors import DataAbsent, HwnasError, UserError
+from hwnas.interfaces import DataIdentity, DatasetContext
+from hwnas.training import file_hashes as hashing
+from hwnas.training.datasets import REGISTRY, image_folder
+from hwnas.training.file_hashes import bytes_hash, file_hashes
+from hwnas.training.identity import describe_change, identity_of_arrays
+from hwnas.training.photos import PhotoData
+from tests.photos import class_folders, photo, small_config
+
+CAFE, CAFE_OF_A_MAC = "caf\u00e9", unicodedata.normalize("NFD", "caf\u00e9")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HWNAS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def config(root: Path, **more: Any) -> image_folder.Config:
+    return image_folder.Config(root=str(root), base_px=16, **more)
+
+
+def identity(root: Path) -> DataIdentity:
+    return image_folder.identity(config(root))
+
+
+def built(root: Path) -> PhotoData:
+    data = image_folder.build(config(root), DatasetContext(0))
+    assert isinstance(data, PhotoData)
+    return data
+
+
+def pixels(data: PhotoData, split: str) -> np.ndarray:
+    part = data.parts[split]  # type: ignore[index]
+    return np.asarray(part.pixels[part.rows])
+
+
+# --- hashes of files ------------------------------------------------------------------------------
+
+
+def refuse(*_: object) -> str:
+    raise AssertionError("hashed again")
+
+
+def test_the_second_look_reads_no_file(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(hashing, "SETTLED_NS", -(10**12))  # as if the files were old
+    (tmp_path / "a").write_bytes(b"one")
+    first = file_hashes(tmp_path, ["a"])
+    assert first == {"a": bytes_hash(b"one")}
+    monkeypatch.setattr(hashing, "_hash", refuse)
+    assert file_hashes(tmp_path, ["a"]) == first
+    assert file_hashes(tmp_path / ".." / tmp_path.name, ["a"]) == first
+
+
+def test_hashes_of_files_that_changed_just_now_are_not_remembered(tmp_path: Path, monkeypatch):
+    """Within one tick of the clock a second change leaves size and times as they are."""
+    (tmp_path / "a").write_bytes(b"one")
+    file_hashes(tmp_path, ["a"])
+    monkeypatch.setattr(hashing, "_hash", refuse)
+    with pytest.raises(AssertionError, match="again"):
+        file_hashes(tmp_path, ["a"])
+
+
+@pytest.mark.parametrize("how", ["in place", "another file"])
+def test_other_content_of_equal_size_and_time_is_noticed(tmp_path: Path, how: str, monkeypatch):
+    monkeypatch.setattr(hashing, "SETTLED_NS", -(10**12))
+    file = tmp_path / "a"
+    file.write_bytes(b"one")
+    os.utime(file, ns=(10**18, 10**18))
+    file_hashes(tmp_path, ["a"])
+    target = file if how == "in place" else tmp_path / "b"
+    target.write_bytes(b"two")
+    os.utime(target, ns=(10**18, 10**18))
+    os.replace(target, file)
+    assert file_hashes(tmp_path, ["a"]) == {"a": bytes_hash(b"two")}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"files": {"a": [1]}}', b'{"files": 3}', b"\0"])
+def test_a_damaged_cache_of_hashes_is_made_again(
+    tmp_path: Path, cache: Path, content: bytes, monkeypatch
+):
+    monkeypatch.setattr(hashing, "SETTLED_NS", -(10**12))
+    (tmp_path / "a").write_bytes(b"one")
+    first = file_hashes(tmp_path, ["a"])
+    (kept,) = (cache / "hashes").iterdir()
+    kept.write_bytes(content)
+    assert file_hashes(tmp_path, ["a"]) == first
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path):
+    root = class_folders(tmp_path / "photos", ["ant", "bee"], 8)
+    stored = image_folder._stored(config(root))["train"]
+    photo(3, 3, 40).save(root / "ant" / "000.png")
+    with pytest.raises(HwnasError, match="changed while it was read"):
+        image_folder._read(stored, config(root), n_threads=1)
+    data = built(root)  # nothing wrong was cached
+    np.testing.assert_array_equal(
+        data.parts["train"].pixels[0], image_folder_pixels(root / "ant" / "000.png")
+    )
+
+
+def image_folder_pixels(file: Path) -> np.ndarray:
+    from hwnas.training.decode import square_rgb
+
+    with file.open("rb") as stream:
+        return square_rgb(stream, 16)
+
+
+def test_a_photo_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch):
+    """Tests may run as root, who may read everything."""
+    root = class_folders(tmp_path / "photos", ["ant", "bee"], 8)
+    bad = root / "ant" / "003.png"
+
+    def refused(real: Any) -> Any:
+        def read(path: Path) -> Any:
+            if path == bad:
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path)
+
+        return read
+
+    monkeypatch.setattr(hashing, "open_regular", refused(hashing.open_regular))
+    monkeypatch.setattr(Path, "read_bytes", refused(Path.read_bytes))
+    with pytest.raises(UserError, match=r"ant/003\.png: PermissionError"):
+        built(root)
+    skipping = image_folder.build(config(root, skip_broken=True), DatasetContext(0))
+    assert sum(skipping.info.n_images.values()) == 15
+    monkeypatch.undo()
+    assert describe_change(identity(root), identity(root)) == []
+
+
+# --- pixels ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "ppm", "tif", "png"])
+def test_pixels_of_equal_names_sizes_and_times_are_not_mistaken(tmp_path: Path, suffix: str):
+    """Case 06: splits of one data set, and two data sets whose classes are exchanged."""
+    for split, first in (("train", 0), ("val", 100), ("test", 200)):
+        for label, name in enumerate(["ant", "bee"]):
+            folder = tmp_path / "whole" / split / name
+            folder.mkdir(parents=True)
+            for i in range(8):
+                photo(label, first + i).save(folder / f"x{i}.{suffix}")
+    for name, source in (("ant", "bee"), ("bee", "ant")):
+        shutil.copytree(tmp_path / "whole/train" / source, tmp_path / "other" / name)
+    for file in tmp_path.rglob(f"*.{suffix}"):
+        os.utime(file, ns=(10**18, 10**18))
+    data = built(tmp_path / "whole")
+    found = {split: pixels(data, split) for split in ("val", "test")}
+    assert not np.array_equal(found["val"], found["test"])
+    whole, other = data.parts["train"].pixels, built(tmp_path / "other").parts["train"].pixels
+    np.testing.assert_array_equal(whole[:8], other[8:])
+    np.testing.assert_array_equal(whole[8:], other[:8])
+
+
+# --- what is the same data ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", REGISTRY.names)
+def test_every_data_set_has_an_identity_that_its_facts_hold(name: str, tmp_path: Path):
+    settings = small_config(name, tmp_path)
+    module: Any = REGISTRY.load(name)
+    found = module.identity(settings)
+    assert found == module.identity(settings)
+    data = module.build(settings, DatasetContext(0))
+    assert data.info.digests == found.digests and set(found.digests) == {"train", "val", "test"}
+    assert len(found.class_names) == data.info.num_classes
+
+
+@pytest.mark.parametrize("name", ["npz_jpeg", "cifar10", "image_folder"])
+def test_without_files_the_data_are_absent(name: str, tmp_path: Path):
+    module: Any = REGISTRY.load(name)
+    with pytest.raises(DataAbsent) as caught:
+        module.identity(module.Config(root=str(tmp_path / "nowhere")))
+    assert Path(str(caught.value.where)).is_absolute()
+
+
+def test_a_copy_elsewhere_is_the_same_data(tmp_path: Path):
+    root = class_folders(tmp_path / "photos", ["ant", "bee"], 4)
+    before = identity(root)
+    shutil.copytree(root, tmp_path / "copy")
+    os.utime(root / "ant/000.png")
+    os.rename(root, tmp_path / "renamed")
+    assert identity(tmp_path / "copy") == identity(tmp_path / "renamed") == before
+
+
+def test_arrays_of_data_sets_that_do_not_know_their_files_are_hashed(tmp_path: Path):
+    data = built(class_folders(tmp_path / "a", ["ant", "bee"], 12))
+    found = identity_of_arrays(data)
+    assert found == identity_of_arrays(built(tmp_path / "a"))
+    assert {split: len(files) for split, files in found.files.items()} == data.info.n_images
+    photo(5, 5, 40).save(tmp_path / "a" / "ant" / "000.png")
+    changed = describe_change(found, identity_of_arrays(built(tmp_path / "a")))
+    assert changed  # mean and std of all images move with one
+
+
+# --- changes --------------------------------------------------------------------------------------
+
+
+def told(before: DataIdentity, root: Path) -> list[str]:
+    found = describe_change(before, identity(root))
+    assert bool(found) == (before.digests != identity(root).digests)
+    return found
+
+
+def test_changes_of_photos_are_told(tmp_path: Path):
+    root = class_folders(tmp_path / "p", ["ant", "bee", "cat"], 5)
+    before = identity(root)
+    assert told(before, root) == []
+    class_folders(root, ["ant", "bee"], 10, first=100)
+    for name in ("ant", "bee"):
+        for i in range(5):  # as they were; 005 .. 009 are new
+            photo(["ant", "bee"].index(name), i, 40).save(root / name / f"{i:03d}.png")
+    (root / "cat/000.png").unlink()
+    photo(9, 9, 40).save(root / "cat/001.png")
+    assert told(before, root) == [
+        "10 files added (first: train/ant/005.png)",
+        "1 file removed (first: train/cat/000.png)",
+        "1 file changed (first: train/cat/001.png)",
+    ]
+
+
+def test_moves_and_new_names_are_told(tmp_path: Path):
+    root = tmp_path / "p"
+    for split, first in (("train", 0), ("val", 50), ("test", 80)):
+        class_folders(root / split, ["ant", "bee"], 4, first=first)
+    before = identity(root)
+    os.rename(root / "val/ant/000.png", root / "train/ant/900.png")
+    os.rename(root / "train/bee/000.png", root / "train/ant/901.png")
+    os.rename(root / "test/bee/000.png", root / "test/bee/zzz.png")
+    assert told(before, root) == [
+        "1 file moved from class 'bee' to 'ant'",
+        "1 file moved from val to train",
+        "1 file renamed",
+    ]
+
+
+def test_changes_of_classes_are_told(tmp_path: Path):
+    root = class_folders(tmp_path / "p", ["ant", "bee", "cat"], 3)
+    before = identity(root)
+    os.rename(root / "ant", root / "wasp")
+    assert told(before, root) == ["class 'ant' is now 'wasp'"]
+    class_folders(root, ["dog", "eel"], 3, px=41)
+    shutil.rmtree(root / "cat")
+    assert told(before, root) == [
+        "4 classes, were 3",
+        "class 'ant' is now 'wasp'",
+        "class 'dog' is new",
+        "class 'eel' is new",
+        "class 'cat' is gone",
+        "6 files added (first: train/dog/000.png)",
+        "3 files removed (first: train/cat/000.png)",
+    ]
+
+
+def test_classes_whose_names_are_exchanged_are_told(tmp_path: Path):
+    root = class_folders(tmp_path / "p", ["ant", "bee"], 3)
+    before = identity(root)
+    os.rename(root / "ant", root / "x")
+    os.rename(root / "bee", root / "ant")
+    os.rename(root / "x", root / "bee")
+    assert told(before, root) == ["6 files changed (first: train/ant/000.png)"]
+
+
+def test_photos_that_come_change_every_split_that_is_drawn_anew(tmp_path: Path):
+    root = class_folders(tmp_path / "p", ["ant", "bee"], 20)
+    before, old = identity(root), built(root)
+    class_folders(root, ["ant", "bee"], 30)
+    learned = {image.tobytes() for image in pixels(old, "train")}
+    assert learned & {image.tobytes() for image in pixels(built(root), "test")}  # they leak
+    now = identity(root)
+    assert all(now.digests[split] != before.digests[split] for split in now.digests)
+
+
+def test_splits_with_folders_of_their_own_change_one_by_one(tmp_path: Path):
+    root = tmp_path / "p"
+    for split, first in (("train", 0), ("val", 50), ("test", 80)):
+        class_folders(root / split, ["ant", "bee"], 4, first=first)
+    before = identity(root)
+    photo(0, 300, 40).save(root / "test/ant/004.png")
+    now = identity(root)
+    assert {s for s in now.digests if now.digests[s] != before.digests[s]} == {"test"}
+
+
+# --- names of classes -----------------------------------------------------------------------------
+
+
+def test_a_class_that_is_not_utf8_is_refused_before_anything_is_read(tmp_path: Path):
+    root = class_folders(tmp_path / "p", ["ant", "bee"], 2)
+    os.rename(os.fsencode(root / "ant"), os.fsencode(root) + b"/fourmi\xe9")
+    with pytest.raises(UserError) as caught:
+        image_folder.ends(config(root))
+    text = str(caught.value)
+    assert r"fourmi\xe9" in text and "convmv -f latin1 -t utf8" in text and str(root) in text
+    text.encode()  # can be printed
+
+
+def test_names_are_compared_in_one_unicode_form(tmp_path: Path):
+    class_folders(tmp_path / "mac/train", [CAFE_OF_A_MAC, "bee"], 20)
+    class_folders(tmp_path / "mac/test", [CAFE, "bee"], 4, first=90)
+    class_folders(tmp_path / "linux/train", [CAFE, "bee"], 20)
+    class_folders(tmp_path / "linux/test", [CAFE_OF_A_MAC, "bee"], 4, first=90)
+    data = built(tmp_path / "mac")
+    assert data.info.class_names == ("bee", CAFE)
+    assert identity(tmp_path / "mac") == identity(tmp_path / "linux")
+
+
+def test_two_folders_of_one_name_in_two_unicode_forms_are_refused(tmp_path: Path):
+    root = class_folders(tmp_path / "p", [CAFE, CAFE_OF_A_MAC, "bee"], 2)
+    if len(list(root.iterdir())) < 3:
+        pytest.skip("this file system knows one form only")
+    with pytest.raises(UserError, match="differ only in their Unicode form"):
+        image_folder.ends(config(root))
+
+
+def test_names_of_photos_may_be_anything(tmp_path: Path):
+    root = class_folders(tmp_path / "p", ["ant", "bee"], 8)
+    for i, name in enumerate([b"caf\xe9.png", CAFE.encode(), CAFE_OF_A_MAC.encode()]):
+        image = root / "ant" / f"new{i}.png"
+        photo(0, 200 + i, 40).save(image)
+        os.rename(image, os.fsencode(root / "ant") + b"/" + name.removesuffix(b".png") + b".png")
+    found = identity(root)
+    assert len(found.files["train"]) == 19
+    assert "ant/caf\\xe9.png" in found.files["train"]
+    assert sum(built(root).info.n_images.values()) == 19
+
+
+def test_archives_with_names_that_cannot_be_stored_are_refused(tmp_path: Path):
+    from hwnas.training.npz import read_class_names
+
+    for names in (["\udce9", "b"], [CAFE, CAFE_OF_A_MAC]):
+        np.savez(tmp_path / "a.npz", class_names=np.array(names))
+        with pytest.raises(UserError, match=r"UTF-8|Unicode"):
+            read_class_names(tmp_path / "a.npz")
+
+
+def test_a_relative_root_says_what_it_is_relative_to(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HWNAS_DATA", raising=False)
+    with pytest.raises(DataAbsent, match=f"where: {tmp_path}/pets\n.*relative to {tmp_path}, the"):
+        image_folder.ends(image_folder.Config(root="pets"))
+    monkeypatch.setenv("HWNAS_DATA", "sets")
+    with pytest.raises(DataAbsent, match=f"relative to {tmp_path}/sets, HWNAS_DATA"):
+        image_folder.ends(image_folder.Config(root="pets"))

@@ -1,0 +1,52 @@
+"""Parity with fewer images than a batch holds: they are repeated, and counted once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwnas.core.errors import UserError
+from hwnas.exporters.parity import compare_batches
+
+IMAGES = np.random.default_rng(0).standard_normal((6, 3, 4, 4)).astype(np.float32)
+
+
+def linear(images: Any) -> Any:
+    """Logits [n, 2] of a network that torch would be."""
+    return np.stack([images.mean((1, 2, 3)), -images.mean((1, 2, 3))], axis=1)
+
+
+@dataclass
+class Opened:
+    """A file that computes the same, but for one row of a full batch of eight."""
+
+    wrong_row: int | None = None
+    batch: int | None = None
+    runtime: str = "imitation"
+
+    def logits(self, images: Any, batch: int = 32) -> Any:
+        assert len(images) % batch == 0
+        found = linear(images)
+        if self.wrong_row is not None and batch == 8:
+            found[self.wrong_row] += 1
+        return found
+
+
+def test_few_images_are_repeated_to_fill_a_batch() -> None:
+    report = compare_batches(linear(IMAGES), Opened(), IMAGES, file="x", batches=(1, 4, 8))
+    assert report.passed
+    assert [(b.batch, b.n_images) for b in report.batches] == [(1, 6), (4, 4), (8, 6)]
+
+
+@pytest.mark.parametrize("row", [0, 7])
+def test_every_row_of_a_batch_of_repeated_images_is_compared(row: int) -> None:
+    report = compare_batches(linear(IMAGES), Opened(row), IMAGES, file="x", batches=(1, 8))
+    assert [b.relative > 0.1 for b in report.batches] == [False, True] and not report.passed
+
+
+def test_without_images_there_is_nothing_to_compare() -> None:
+    with pytest.raises(UserError, match=r"(?s)nothing to compare.*expected.*found"):
+        compare_batches(linear(IMAGES[:0]), Opened(), IMAGES[:0], file="x")
