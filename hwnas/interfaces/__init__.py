@@ -57,11 +57,11 @@ from hwnas.interfaces.records import (
     ModelFile,
     OpenModel,
     Reader,
-    RunsOn,
     Slot,
     Split,
     Table,
 )
+from hwnas.interfaces.runs_on import RunsOn
 
 __all__ = [
     "AccuracyPredictor",
