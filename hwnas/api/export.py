@@ -91,8 +91,8 @@ def export_run(
 ) -> Listing:
     """Export the fine-tuned networks of a run and check their parity; `verify` makes the bundle.
 
-    search: of which search [the last one]. formats: see `hwnas.list("exporters")`; None: as
-    configured.
+    search: of which search [the last one]. formats: see `hwnas.list("exporters")`, with a precision
+    as in `onnx:int8`; None: as configured. What the devices run is exported in any case.
     """
     return bring_up_to_date(
         folder,

@@ -33,7 +33,7 @@ def export(
     search: SearchOption = None,
     formats: Annotated[
         str | None,
-        typer.Option(help="Comma-separated: onnx,fp16,int8,ort,pt2,timm,... [as configured]."),
+        typer.Option(help="Comma-separated: onnx,onnx:int8,ort,timm,... [as configured]."),
     ] = None,
     settings: SetOption = None,
     format: FormatOption = Format.table,

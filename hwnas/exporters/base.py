@@ -122,8 +122,11 @@ class FormatConfig(StrictModel):
 
     @property
     def file(self) -> str:
-        """Path in a bundle of the model that is written, where no other variant lies beside it."""
-        raise NotImplementedError
+        """Path in a bundle of the model that is written, where no other variant lies beside it.
+
+        A format that runs on devices (`RUNS_ON`) says it; by default all variants are one file.
+        """
+        return self.name
 
     @property
     def sources(self) -> tuple[dict[str, Any], ...]:

@@ -259,6 +259,18 @@ def test_a_damaged_file_has_no_precision(n: int, tmp_path: Path) -> None:
     assert precision_of(tmp_path / "model.pt2") is None
 
 
+def test_a_format_of_another_package_needs_no_name_for_its_file() -> None:
+    from hwnas.exporters.artifact import duplicates
+    from hwnas.exporters.base import BatchConfig
+
+    whole, one = BatchConfig(name="theirs"), BatchConfig(name="theirs", dynamic_batch=False)
+    assert not duplicates([whole, one]) and duplicates([whole, one, one])
+    formats = planned_formats([config_of(["onnx"]).export[0], whole, one], [device()])
+    assert [(p.name, p.label) for p in formats] == [
+        ("onnx", ""), ("theirs", ""), ("theirs", "batch1")
+    ]  # fmt: skip
+
+
 def test_pairs_are_declared_once(tmp_path: Path) -> None:
     """Rows of one format that fit the same device: the first counts, and no row is dead."""
     for name in REGISTRY.names:
