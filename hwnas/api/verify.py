@@ -14,7 +14,7 @@ from hwnas.api.run import held, reported
 from hwnas.api.stage import bring_up_to_date, of_search
 from hwnas.core.errors import CheckFailed, NotJudged, UserError
 from hwnas.core.rundir import RunDir
-from hwnas.pipeline.project import open_project, stored_config
+from hwnas.pipeline.project import Project, open_project, stored_config
 
 __all__ = ["BundleCheck", "bundle_plan", "is_bundle", "refuse_of_bundles", "verify"]
 
@@ -197,6 +197,26 @@ def _source_of_settings(folder: Path, config: str | None, settings: Settings) ->
     return around[0] if around else folder
 
 
+def _require_data_of(bundle: Path, project: Project) -> None:
+    """Refuse to test a bundle on images that may be those that its network learned.
+
+    Raises:
+        UserError: the run read other data since the bundle was made.
+    """
+    from hwnas.exporters.bundle import read_manifest
+
+    promised = read_manifest(bundle).provenance.get("data")
+    if promised is not None and promised != project.source.digest:
+        raise UserError(
+            "the bundle was made with other data",
+            expected=promised,
+            found=project.source.digest,
+            where=bundle,
+            fix="set the data back, or take the run's bundle of today; `--config` compares with"
+            " whatever data a configuration names",
+        )
+
+
 def _check_bundle(
     folder: Path,
     config: str | None,
@@ -224,6 +244,8 @@ def _check_bundle(
             as_recorded=config is None,
         ) as project:
             chosen, absent = project.config, project.source.absent
+            if not absent and config is None:
+                _require_data_of(folder, project)
             found = verify_bundle(
                 folder,
                 data=None if absent else project.data,

@@ -12,6 +12,7 @@ from hwnas.exporters.parity import ParityReport
 from hwnas.interfaces import DataInfo, Evaluation, ModelFile
 from hwnas.measure.limits import TimedLimit, timed_limits
 from hwnas.spaces.arch import Arch
+from hwnas.training.identity import SPLITS
 
 __all__ = [
     "Check",
@@ -41,6 +42,8 @@ class SeenData:
 
     def __post_init__(self) -> None:
         check_name(self.digest, where="data of a run")
+        if not self.info.digests.keys() >= set(SPLITS):
+            raise ValueError("info.digests: a split is missing")
 
 
 @dataclass(frozen=True)

@@ -256,6 +256,32 @@ def test_without_the_data_a_run_is_looked_at(home: Path):
     assert not Path("run/superseded").exists()
 
 
+def test_a_disc_that_is_not_mounted_leaves_an_empty_folder(home: Path):
+    os.rename("photos", "away")
+    os.mkdir("photos")
+    assert statuses() == DONE
+    assert "no class folders" in notes()[0]
+    with pytest.raises(DataAbsent):
+        hwnas.label("run", settings={"label.n_archs": 9})
+
+
+@pytest.mark.parametrize(
+    "damage", [{"seen": []}, {"last": 3}, {"seen": [{"digest": "../../x"}]}, {"extra": 1}]
+)
+def test_a_damaged_memory_of_the_data_is_an_error_that_names_the_file(home: Path, damage: dict):
+    record = json.loads(Path("run/data.json").read_text())
+    Path("run/data.json").write_text(json.dumps(record | damage))
+    with pytest.raises(UserError, match=r"run/data\.json"):
+        statuses()
+
+
+def test_without_the_list_of_old_files_a_change_is_still_noticed(home: Path):
+    shutil.rmtree("run/data")
+    delete()
+    assert statuses() == STALE
+    assert notes() == ["the data changed since `train`, `label`: their content is another"]
+
+
 def test_more_classes_are_told_and_a_run_is_still_looked_at_with_its_own(home: Path):
     for split in ("train", "test"):
         class_folders(Path("photos", split), ["ant", "bee", "cat"], 30, px=16)
@@ -330,6 +356,13 @@ def test_a_whole_run_whose_photos_change(home: Path, monkeypatch: pytest.MonkeyP
         assert json.loads((bundle / "manifest.json").read_text())["provenance"]["data"] == (
             p.source.digest
         )
+    manifest = (bundle / "manifest.json").read_text()
+    with project() as p:
+        of_other_data = manifest.replace(p.source.digest, 32 * "0")
+    (bundle / "manifest.json").write_text(of_other_data)
+    with pytest.raises(UserError, match="the bundle was made with other data"):
+        hwnas.verify(bundle, latency=False)
+    (bundle / "manifest.json").write_text(manifest)
     rename()
     assert {r["stage"] for r in hwnas.status("run") if r["status"] == "done"} == {"profile/local"}
     (note,) = notes()

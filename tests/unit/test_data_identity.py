@@ -266,6 +266,12 @@ def test_changes_of_classes_are_told(tmp_path: Path):
     ]
 
 
+def test_names_of_a_strangers_files_do_not_steer_the_terminal():
+    one = DataIdentity(("a", "b"), {"train": {"a/\x1b[2J.png": "1"}}, {"train": "train"})
+    two = DataIdentity(("a", "b"), {"train": {}}, {"train": "train"})
+    assert describe_change(one, two) == [r"1 file removed (first: train/a/\x1b[2J.png)"]
+
+
 def test_classes_whose_names_are_exchanged_are_told(tmp_path: Path):
     root = class_folders(tmp_path / "p", ["ant", "bee"], 3)
     before = identity(root)

@@ -204,6 +204,10 @@ def _class_folders(folder: Path) -> dict[str, Path]:
     entries = [entry for entry in folder.iterdir() if entry.is_dir()]
     found = sorted((one_form(e.name), e) for e in entries if not e.name.startswith("."))
     check_class_names([entry.name for _, entry in found], where=folder)
+    if not found:  # a disc that is not mounted leaves an empty folder
+        raise DataAbsent(
+            "no class folders", expected="a folder of images for each class", where=folder
+        )
     if len(found) < 2:
         raise UserError(
             "a classifier needs two classes or more",
