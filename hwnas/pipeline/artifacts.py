@@ -63,7 +63,7 @@ class Artifacts(SettingsFiles):
 
     def data_files(self, digest: str) -> RecordFile[DataIdentity]:
         """The files of one data set that stages read, with their content hashes."""
-        return RecordFile(self.run.path("data", f"{digest}.json"), DataIdentity)
+        return RecordFile(self.run.path("identities", f"{digest}.json"), DataIdentity)
 
     def data_of_weights(self) -> DataInfo | None:
         """Facts of the data as the supernet's weights hold them; None where there are no weights.

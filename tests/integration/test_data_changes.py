@@ -276,7 +276,7 @@ def test_a_damaged_memory_of_the_data_is_an_error_that_names_the_file(home: Path
 
 
 def test_without_the_list_of_old_files_a_change_is_still_noticed(home: Path):
-    shutil.rmtree("run/data")
+    shutil.rmtree("run/identities")
     delete()
     assert statuses() == STALE
     assert notes() == ["the data changed since `train`, `label`: their content is another"]
@@ -300,7 +300,7 @@ def forget_data() -> None:
     for record in ledger["stages"].values():
         record.pop("data")
     ledger["stages"]["train"]["inputs_hash"] = "?"
-    shutil.rmtree("run/data")
+    shutil.rmtree("run/identities")
     Path("run/data.json").unlink()
     with project() as p:
         from hwnas.pipeline.inputs import inputs_hash
