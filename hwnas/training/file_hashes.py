@@ -99,8 +99,8 @@ def _hash(path: Path, before: _Seen) -> str:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
             after = _seen(os.fstat(stream.fileno()))
-    except OSError as error:
-        return f"{UNREADABLE}: {error.strerror}"
+    except (OSError, UserError) as error:  # UserError: it became a pipe
+        return f"{UNREADABLE}: {str(error).splitlines()[0]}"
     if after != before:
         raise ChangedMeanwhile(path)
     return digest.hexdigest()
