@@ -57,6 +57,7 @@ def file_hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
     Raises:
         FileNotFoundError: a file is not there.
         ChangedMeanwhile: a file changed while it was read.
+        UserError: a pipe or a device is in the place of a file.
     """
     cache = _cache_of(folder)
     remembered = _remembered(cache)
@@ -99,8 +100,8 @@ def _hash(path: Path, before: _Seen) -> str:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
             after = _seen(os.fstat(stream.fileno()))
-    except (OSError, UserError) as error:  # UserError: it became a pipe
-        return f"{UNREADABLE}: {str(error).splitlines()[0]}"
+    except OSError as error:
+        return f"{UNREADABLE}: {error.strerror}"
     if after != before:
         raise ChangedMeanwhile(path)
     return digest.hexdigest()
