@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 import hwnas
 from hwnas.core.errors import DataAbsent, UserError
-from hwnas.core.progress import silent
+from hwnas.core.progress import Progress, silent
 from hwnas.pipeline.engine import execute, plan_stages
 from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.graph import stages_of
@@ -164,6 +164,41 @@ def test_training_again_keeps_the_old_results_and_remembers_both(home: Path, cap
         "the data changed since `label`: 4 files added (first: train/ant/030.png);"
         " 1 file removed (first: train/bee/004.png)",
     ]
+
+
+def nothing_runs(stage: str) -> Progress:
+    raise AssertionError(f"{stage} runs")
+
+
+def test_photos_that_are_put_back_bring_their_results_back(home: Path):
+    with project() as p:
+        first = p.source.info.digests
+    kept = Path("photos/train/bee/004.png").read_bytes()
+    delete()
+    hwnas.train("run")
+    with project(as_recorded=True) as p:
+        assert p.source.info.digests != first
+    Path("photos/train/bee/004.png").write_bytes(kept)
+    assert statuses() == {"train": "returns", "label": "done"}
+    hwnas.train("run", progress=nothing_runs)
+    assert statuses() == DONE and notes() == []
+    with project(as_recorded=True) as p:  # the run knows which data its results are of
+        assert p.source.info.digests == first
+        assert p.data.info.n_images == p.source.info.n_images
+
+
+def test_undo_of_another_folder_of_photos_restores_what_the_run_knows(home: Path):
+    class_folders(home / "other/train", ["ant", "bee", "cat"], 30, px=16)
+    class_folders(home / "other/test", ["ant", "bee", "cat"], 6, first=50, px=16)
+    hwnas.train("run", settings={"data.root": "other"})
+    with project(as_recorded=True) as p:
+        assert p.space.macro.num_classes == 3
+    hwnas.undo("run")
+    with project(as_recorded=True) as p:
+        assert p.space.macro.num_classes == 2
+    assert statuses() == DONE and notes() == []
+    hwnas.train("run", settings={"data.root": "other"}, progress=nothing_runs)
+    assert statuses() == {"train": "done", "label": "stale"}
 
 
 def test_an_interrupted_training_never_goes_on_with_other_data(home: Path):
