@@ -16,7 +16,14 @@ from hwnas.core.errors import CheckFailed, NotJudged, UserError
 from hwnas.core.rundir import RunDir
 from hwnas.pipeline.project import Project, open_project, stored_config
 
-__all__ = ["BundleCheck", "bundle_plan", "is_bundle", "refuse_of_bundles", "verify"]
+__all__ = [
+    "BundleCheck",
+    "bundle_plan",
+    "is_bundle",
+    "refuse_of_bundles",
+    "refuse_of_runs",
+    "verify",
+]
 
 READ_OF_SETTINGS = ("data", "profile", "seed", "threads", "verify", "workers")
 """Sections of the configuration that a check of a bundle depends on."""
@@ -114,10 +121,7 @@ def verify(
             progress=progress,
             found=lambda project: held(reported(project), report_only),
         )
-    if search is not None:
-        raise UserError(
-            "a bundle is of one search", expected="no --search", found=search, where=folder
-        )
+    refuse_of_runs(search)
     found = _check_bundle(Path(folder), config, settings, latency, trust, progress)
     if not report_only:
         found.raise_for_checks()
@@ -142,6 +146,15 @@ def refuse_of_bundles(latency: bool, trust: bool) -> None:
         to="a run folder, only to a bundle",
         fix="leave it out, or give a folder in RUN/bundles/",
     )
+
+
+def refuse_of_runs(search: str | None) -> None:
+    """Refuse what applies to run folders alone.
+
+    Raises:
+        UserError: names the option.
+    """
+    refuse_unused({"--search": search}, to="a bundle, which is of one search", fix="leave it out")
 
 
 def bundle_plan(folder: Folder, *, config: str | None = None, settings: Settings = None) -> Listing:
