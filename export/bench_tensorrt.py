@@ -31,6 +31,20 @@ class EngineRunner:
 
     def load(self, path):
         """A function that runs the model once, on random inputs, and returns its nanoseconds."""
+        execution = self._execution(path)
+        execution.bind(self._batch)
+        for _, address, shape, kind in execution.inputs:
+            self._cuda.write(address, self._random.standard_normal(shape).astype(kind))
+        return lambda: self._cuda.timed(execution.enqueue)
+
+    def open(self, path):
+        """A function of inputs [batch, C, H, W] to the model's first output, both float32."""
+        return self._execution(path)
+
+    def _execution(self, path):
+        """An engine as it is; an ONNX model as an engine, built once and kept beside it."""
+        if path.suffix == ".engine":
+            return Execution(self.trt, self._logger, path, self._cuda)
         stamp = re.sub(r"[^A-Za-z0-9.]+", "-", f"{self.version}-{self.accelerator}")
         cached = path.with_name(f"{path.name}.{self.trt.__name__}-{stamp}.engine")
         if not cached.exists():
@@ -38,11 +52,7 @@ class EngineRunner:
             batches = [self._batch] * 3
             temporary.write_bytes(build_engine(self.trt, self._logger, path, batches))
             os.replace(temporary, cached)
-        execution = Execution(self.trt, self._logger, cached, self._cuda)
-        execution.bind(self._batch)
-        for _, address, shape, kind in execution.inputs:
-            self._cuda.write(address, self._random.standard_normal(shape).astype(kind))
-        return lambda: self._cuda.timed(execution.enqueue)
+        return Execution(self.trt, self._logger, cached, self._cuda)
 
 
 class Execution:
@@ -88,7 +98,9 @@ class Execution:
     def __call__(self, x):
         """The first output, float32, for the one input x: [n, ...]."""
         self.bind(len(x))
-        ((_, address, _, kind),) = self.inputs
+        ((_, address, shape, kind),) = self.inputs
+        if x.shape != tuple(shape):
+            raise ValueError(f"inputs {list(x.shape)} for an engine that takes {list(shape)}")
         self._cuda.write(address, x.astype(kind))
         self.enqueue()
         _, address, shape, kind = self.outputs[0]

@@ -191,6 +191,8 @@ def measure_ms(paths, spec):
         folder, items = Path(name), []
         for index, path in enumerate(paths):
             shutil.copyfile(path, folder / f"{index}{path.suffix}")
+            if path.suffix == ".xml":  # OpenVINO's weights
+                shutil.copyfile(path.with_suffix(".bin"), folder / f"{index}.bin")
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             items.append({"id": str(index), "file": f"{index}{path.suffix}", "sha256": digest})
         plan = {**TIMING, **spec, "reference": "0", "items": items}

@@ -35,6 +35,27 @@ class Runner:
 
     def load(self, path):
         """A function without arguments that runs the model once, on random inputs."""
+        session = self._session(path)
+        feed = {value.name: self._array(value) for value in session.get_inputs()}
+        names = [value.name for value in session.get_outputs()]
+
+        def once():
+            session.run(names, feed)
+
+        return once
+
+    def open(self, path):
+        """A function of inputs [batch, C, H, W] to the model's first output, both float32."""
+        session = self._session(path)
+        (value,) = session.get_inputs()
+
+        def predict(x):
+            found = session.run(None, {value.name: x.astype(KINDS[value.type])})[0]
+            return numpy.asarray(found, dtype=numpy.float32)
+
+        return predict
+
+    def _session(self, path):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
@@ -45,13 +66,7 @@ class Runner:
         session = onnxruntime.InferenceSession(str(path), options, providers=[self.provider])
         if self.provider not in session.get_providers():
             raise RuntimeError(f"{self.provider} failed to start (see the log above)")
-        feed = {value.name: self._array(value) for value in session.get_inputs()}
-        names = [value.name for value in session.get_outputs()]
-
-        def once():
-            session.run(names, feed)
-
-        return once
+        return session
 
     def _array(self, value):
         """Random values of an input's type and shape: normal, or uniform over an integer type."""

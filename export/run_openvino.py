@@ -1,5 +1,7 @@
 """OpenVINO, any of its devices by name (CPU, GPU, NPU)."""
 
+import zipfile
+
 import numpy
 import openvino
 
@@ -41,15 +43,7 @@ class Runner:
 
     def load(self, path):
         """A function without arguments that runs the model once, on random inputs."""
-        model = self._core.read_model(str(path))
-        for value in model.inputs:
-            shape = value.partial_shape
-            if shape[0].is_dynamic:
-                shape[0] = self.batch
-                model.reshape({value: shape})
-            elif shape[0].get_length() != self.batch:
-                raise ValueError(f"the model's batch is {shape[0]}, the plan's {self.batch}")
-        compiled = self._core.compile_model(model, self.provider, self._settings)
+        compiled = self._compiled(path)
         request = compiled.create_infer_request()
         for value in compiled.inputs:
             tensor = request.get_tensor(value)
@@ -65,3 +59,27 @@ class Runner:
             request.infer(share_outputs=True)
 
         return once
+
+    def open(self, path):
+        """A function of inputs [batch, C, H, W] to the model's first output, both float32."""
+        compiled = self._compiled(path)
+        return lambda x: numpy.array(compiled(x)[0], dtype=numpy.float32)
+
+    def _compiled(self, path):
+        model = self._read(path)
+        for value in model.inputs:
+            shape = value.partial_shape
+            if shape[0].is_dynamic:
+                shape[0] = self.batch
+                model.reshape({value: shape})
+            elif shape[0].get_length() != self.batch:
+                raise ValueError(f"the model's batch is {shape[0]}, the plan's {self.batch}")
+        return self._core.compile_model(model, self.provider, self._settings)
+
+    def _read(self, path):
+        """An ONNX file, an .xml with its .bin beside it, or both in one .zip, as in a plan."""
+        if path.suffix != ".zip":
+            return self._core.read_model(str(path))
+        with zipfile.ZipFile(path) as archive:
+            parts = {name.rpartition(".")[2]: archive.read(name) for name in archive.namelist()}
+        return self._core.read_model(parts["xml"], parts["bin"])

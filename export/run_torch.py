@@ -40,6 +40,19 @@ class Runner:
         feed = {value.name: self._input(value) for value in graph.input}
         return on_cpu(model, feed) if self.is_on_cpu else on_gpu(model, feed, self._device)
 
+    def open(self, path):
+        """A function of inputs [batch, C, H, W] to the model's first output, both float32."""
+        graph = onnx.load(str(path)).graph
+        model = translate(graph, self._device)
+        (value,) = graph.input
+        kind = self._input(value).dtype
+
+        def predict(x):
+            given = torch.from_numpy(numpy.ascontiguousarray(x)).to(self._device, kind)
+            return model({value.name: given})[0].to("cpu", torch.float32).numpy()
+
+        return predict
+
     def _input(self, value):
         kind = value.type.tensor_type
         batch, *shape = [size.dim_value or size.dim_param for size in kind.shape.dim]
@@ -155,6 +168,11 @@ def _clip(attributes, fixed):
     return lambda x: functional.hardtanh(x, *fixed)
 
 
+def _cast(attributes, fixed):
+    kinds = {onnx.TensorProto.FLOAT: torch.float32, onnx.TensorProto.FLOAT16: torch.float16}
+    return lambda x: x.to(kinds[attributes["to"]])
+
+
 def _always(function):
     return lambda attributes, fixed: function
 
@@ -162,6 +180,7 @@ def _always(function):
 FORMS = {
     "Add": _always(torch.add),
     "AveragePool": _average,
+    "Cast": _cast,
     "Clip": _clip,
     "Conv": _conv,
     "Gemm": _gemm,

@@ -173,7 +173,7 @@ def check_latencies(manifest, model, facts, predict, cuda):
     promises = [
         fact
         for fact in manifest["latency"]
-        if fact["model"] == facts["model"]
+        if fact["model"] in (facts["model"], model["path"])
         and fact["device"]["runtime"] == facts["runtime"]
         and facts["batches"][0] <= fact["device"]["batch"] <= facts["batches"][2]
     ]

@@ -75,6 +75,8 @@ def settled(section: BaseModel) -> dict[str, Any]:
             del plain[name]
         elif isinstance(value, BaseModel):
             plain[name] = settled(value)
+        elif isinstance(value, tuple) and any(isinstance(item, BaseModel) for item in value):
+            plain[name] = [settled(item) for item in value]
     if isinstance(section, StrictModel):
         plain |= section.removed_values()
     return plain

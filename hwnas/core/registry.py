@@ -110,6 +110,15 @@ class Registry(Generic[M]):
             UserError: as `describe`; an optional package is missing; or the module of another
                 package does not import, or is not what the contract asks for.
         """
+        self.require(name)
+        return self.declaration(name)
+
+    def require(self, name: str) -> None:
+        """Refuse a variant that lacks an optional package.
+
+        Raises:
+            UserError: as `describe`; or a package is missing.
+        """
         variant = self.describe(name)
         if variant.missing:
             raise UserError(
@@ -117,6 +126,14 @@ class Registry(Generic[M]):
                 found=f"missing {', '.join(variant.missing)}",
                 fix=variant.install,
             )
+
+    def declaration(self, name: str) -> M:
+        """As `load`, for what the module declares: optional packages may be missing.
+
+        Raises:
+            UserError: as `load`, but for the missing package.
+        """
+        self._check(name)
         self._warn_of_rivals(name)
         place = self._places[name]
         if place.distribution is None:

@@ -8,18 +8,22 @@ REGISTRY = Registry[ExporterModule](
     package="hwnas.exporters",
     infrastructure=frozenset(
         {
+            "artifact",
             "base",
             "bundle",
             "engine",
             "float_graph",
             "fold",
             "formats",
+            "labels",
             "manifest",
+            "onnx_files",
             "opened",
             "own",
             "parity",
             "quantize",
             "samples",
+            "sections",
         }
     ),
     contract=ExporterModule,

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -24,7 +24,18 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-__all__ = ["BatchConfig", "Format", "OnnxConfig", "OnnxRuntimeFormat", "Source"]
+__all__ = [
+    "STATIC_BATCH",
+    "BatchConfig",
+    "Format",
+    "FormatConfig",
+    "OnnxConfig",
+    "OnnxRuntimeFormat",
+    "Source",
+]
+
+STATIC_BATCH = ("CoreML", "QNN")
+"""Providers of ONNX Runtime that run graphs of a fixed batch only."""
 
 
 @dataclass(frozen=True)
@@ -101,16 +112,49 @@ class OnnxRuntimeFormat(Format):
         return onnxruntime_model(path, threads=threads)
 
 
-class BatchConfig(StrictModel):
-    """Settings of a format with a batch axis."""
+class FormatConfig(StrictModel):
+    """Settings of a format of which variants may lie side by side; see `exporters.artifact`."""
+
+    LABELS: ClassVar[Mapping[str, str]] = {}
+    """What the name of a file says of a setting that has not its default."""
 
     name: str
+
+    @property
+    def file(self) -> str:
+        """Path in a bundle of the model that is written, where no other variant lies beside it."""
+        raise NotImplementedError
+
+    @property
+    def sources(self) -> tuple[dict[str, Any], ...]:
+        """Sections of the formats whose files this one is made from."""
+        return ()
+
+    def takes(self, batch: int) -> bool:
+        """Whether the file is made for this batch size."""
+        return True
+
+    @classmethod
+    def for_batch(cls, batch: int) -> dict[str, Any]:
+        """Settings that make the file for this batch size."""
+        return {}
+
+
+class BatchConfig(FormatConfig):
+    """Settings of a format with a batch axis."""
+
+    LABELS: ClassVar[Mapping[str, str]] = {"dynamic_batch": "batch1"}
+
     dynamic_batch: bool = Field(True, description="any batch size; otherwise exactly 1")
 
     @property
     def batch(self) -> int | None:
         """The only batch size; None: any."""
         return None if self.dynamic_batch else 1
+
+    def takes(self, batch: int) -> bool:
+        """Any, or 1."""
+        return self.batch in (None, batch)
 
 
 class OnnxConfig(BatchConfig):

@@ -14,15 +14,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from hwnas.core.config import StrictModel
+from hwnas.core.config import LATER
 from hwnas.core.confined import inside, read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.resources import resource
 from hwnas.core.store import explained, file_hash, read_json
-from hwnas.exporters.base import Format, Source
+from hwnas.exporters.base import Format, FormatConfig, Source
+from hwnas.exporters.onnx_files import find_onnx, static_batch
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.own import remember, require_own
-from hwnas.interfaces import ModelFile, OpenModel
+from hwnas.interfaces import ModelFile, OpenModel, RunsOn
 
 __all__ = [
     "EngineConfig",
@@ -31,12 +32,17 @@ __all__ = [
     "check_engine",
     "engine_name",
     "run_engine",
+    "runs_on",
 ]
 
 MAX_BYTES = 1 << 32  # of an engine
 Batch = Annotated[int, Field(ge=1)]
 Precision = Literal["fp32", "fp16", "int8"]
-SOURCES = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
+SOURCES: dict[str, dict[str, Any]] = {
+    "fp32": {"name": "onnx"},
+    "fp16": {"name": "fp16"},
+    "int8": {"name": "int8", "symmetric": True},  # the only one that TensorRT takes
+}
 TOLERANCES = {"fp32": 5e-3, "fp16": 0.03, "int8": 0.3}  # fp32: TF32 and other orders of summation
 AGREEMENTS = {"fp32": 0.995, "fp16": 0.995, "int8": 0.98}
 _BUILD = """
@@ -49,7 +55,8 @@ spec = json.loads(text)
 try:
     trt = trt_build.open_runtime(spec["runtime"])
     paths = Path(spec["source"]), Path(spec["out"])
-    trt_build.build(trt, *paths, spec["model"], spec["batches"], spec["capability"])
+    settings = spec["batches"], spec["capability"], spec["with_tf32"]
+    trt_build.build(trt, *paths, spec["model"], *settings)
 except trt_build.BundleError as error:
     sys.exit(f"error: {error}")
 """
@@ -61,18 +68,53 @@ def engine_name(runtime: str, precision: Precision, capability: str | None) -> s
     return f"model.{precision}.{runtime}{target}.engine"
 
 
-class EngineConfig(StrictModel):
+def runs_on(runtime: str, **settings: Any) -> tuple[RunsOn, ...]:
+    """What the module of an engine declares: GPUs of this machine, in every precision.
+
+    Tables are measured with TF32, as TensorRT multiplies unless told otherwise.
+    """
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    return tuple(
+        RunsOn(runtime, p, {"precision": p, "tf32": True, **settings}, transport="local")
+        for p in precisions
+    )
+
+
+class EngineConfig(FormatConfig):
     """What is built, and for which batches."""
 
-    name: str
     precision: Precision = Field("fp32", description="of which ONNX file: onnx, fp16 or int8")
     batches: tuple[Batch, Batch, Batch] = Field((1, 1, 8), description="least, usual, largest")
+    tf32: Annotated[bool, LATER] = Field(
+        False, description="let float32 be multiplied in 19 bits; engines of a device always do"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> EngineConfig:
         if list(self.batches) != sorted(self.batches):
             raise ValueError("batches: least, usual, largest, in this order")
         return self
+
+    @property
+    def file(self) -> str:
+        """See `FormatConfig`."""
+        capability: str | None = getattr(self, "capability", None)
+        return f"engines/{engine_name(self.name, self.precision, capability)}"
+
+    @property
+    def sources(self) -> tuple[dict[str, Any], ...]:
+        """The ONNX file of the precision, for the largest batch."""
+        section = SOURCES[self.precision]
+        return (section if self.batches[2] == 1 else {**section, "dynamic_batch": True},)
+
+    def takes(self, batch: int) -> bool:
+        """Engines are tuned for one size."""
+        return self.batches[1] == batch
+
+    @classmethod
+    def for_batch(cls, batch: int) -> dict[str, Any]:
+        """This size and no other, as engines are timed for tables."""
+        return {"batches": [batch, batch, batch]}
 
 
 @dataclass(frozen=True)
@@ -87,6 +129,7 @@ class EngineExporter(Format):
     precision: Precision
     batches: tuple[int, int, int]
     capability: str | None = None
+    tf32: bool = False
 
     def contents(self, source: Source) -> dict[str, bytes]:
         """The engine and the facts about it (engine.schema.json).
@@ -95,12 +138,18 @@ class EngineExporter(Format):
             UserError: the ONNX file is missing, the runtime is missing or refuses it, or there is
                 no GPU and no capability is given.
         """
-        model = source.folder / SOURCES[self.precision]
-        if not model.is_file():
+        section = SOURCES[self.precision]
+        model = find_onnx(
+            source.folder,
+            section["name"],
+            symmetric=section.get("symmetric", False),
+            largest_batch=self.batches[2],
+        )
+        if model is None:
             raise UserError(
                 f"an engine in {self.precision} is built of its ONNX file, which is missing",
-                where=model,
-                fix=f"export the format {_format(self.precision)} as well, before {self.runtime}",
+                where=source.folder,
+                fix=f"export the format {section['name']} as well, before {self.runtime}",
             )
         name = engine_name(self.runtime, self.precision, self.capability)
         with tempfile.TemporaryDirectory() as temporary:
@@ -133,7 +182,9 @@ class EngineExporter(Format):
         )
 
     def _build(self, source: Path, out: Path) -> None:
-        batch = _static_batch(source)
+        import onnx
+
+        batch = static_batch(onnx.load(source))
         spec = {
             "runtime": self.runtime,
             "source": str(source),
@@ -141,6 +192,7 @@ class EngineExporter(Format):
             "model": {"path": source.name, "precision": self.precision, "batch": batch},
             "batches": list(self.batches),
             "capability": self.capability,
+            "with_tf32": self.tf32,
         }
         kit = resource("export", "trt_build.py").parent
         done = subprocess.run(
@@ -163,17 +215,6 @@ class EngineExporter(Format):
         if self.precision == "int8":
             return "TensorRT takes symmetric int8 only: {name: int8, symmetric: true}"
         return "see the message"
-
-
-def _format(precision: Precision) -> str:
-    return {"fp32": "onnx"}.get(precision, precision)
-
-
-def _static_batch(source: Path) -> int | None:
-    import onnx
-
-    dim = onnx.load(source).graph.input[0].type.tensor_type.shape.dim[0]
-    return int(dim.dim_value) if dim.HasField("dim_value") else None
 
 
 def run_engine(bundle: Path, name: str, *, trust: bool = False) -> tuple[bool, str]:

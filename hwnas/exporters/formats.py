@@ -15,6 +15,7 @@ from hwnas.core.rng import rng
 from hwnas.exporters import REGISTRY
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
+from hwnas.exporters.sections import format_section
 from hwnas.interfaces import Exporter, Images, OpenModel
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ BATCHES = (1, 2, 8)
 
 
 def exporter(format: str, **settings: Any) -> Exporter:
-    """The exporter of a format, with the settings of its `Config`.
+    """The exporter of a format, with the settings of its `Config`; `onnx:int8` names one, too.
 
     Raises:
         UserError: an unknown format or setting, or a package that is not installed.
     """
-    module = REGISTRY.load(format)
-    data = {"name": format, **settings}
+    data = {**format_section(format), **settings}
+    module = REGISTRY.load(data["name"])
     found: Exporter = module.build(
         build_model(module.Config, data, where=f"settings of the format {format}")
     )

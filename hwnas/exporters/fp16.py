@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from hwnas.core.errors import UserError
-from hwnas.exporters.base import OnnxConfig, OnnxRuntimeFormat, Source
-from hwnas.interfaces import Exporter, ModelFile
+from hwnas.exporters.base import STATIC_BATCH, OnnxConfig, OnnxRuntimeFormat, Source
+from hwnas.interfaces import Exporter, ModelFile, RunsOn
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Config", "build"]
+__all__ = ["RUNS_ON", "Config", "build"]
+
+RUNS_ON = (
+    RunsOn("onnxruntime", "fp16", {"dynamic_batch": False}, providers=STATIC_BATCH),
+    RunsOn("onnxruntime", "fp16"),
+    RunsOn("torch", "fp16"),
+    RunsOn("tensorrt", "fp16", transport="remote"),
+    RunsOn("tensorrt_rtx", "fp16", transport="remote"),
+)
 
 FILE_NAME = "model.fp16.onnx"
 MIN_AGREEMENT = 0.995
@@ -27,6 +35,11 @@ class Config(OnnxConfig):
     """Settings of the graph that is converted."""
 
     name: Literal["fp16"] = "fp16"
+
+    @property
+    def file(self) -> str:
+        """See `FormatConfig`."""
+        return FILE_NAME
 
 
 def build(config: Config) -> Exporter:

@@ -12,10 +12,20 @@ from pydantic import Field
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.exporters.base import OnnxConfig, OnnxRuntimeFormat, Source
-from hwnas.interfaces import Exporter, ModelFile
+from hwnas.exporters.base import STATIC_BATCH, OnnxConfig, OnnxRuntimeFormat, Source
+from hwnas.interfaces import Exporter, ModelFile, RunsOn
 
-__all__ = ["Config", "build"]
+__all__ = ["RUNS_ON", "Config", "build"]
+
+RUNS_ON = (
+    RunsOn("onnxruntime", "int8", {"symmetric": True}, providers=("Tensorrt", "NvTensorRT")),
+    RunsOn(
+        "onnxruntime", "int8", {"symmetric": False, "dynamic_batch": False}, providers=STATIC_BATCH
+    ),
+    RunsOn("onnxruntime", "int8", {"symmetric": False}),
+    RunsOn("tensorrt", "int8", {"symmetric": True}, transport="remote"),
+    RunsOn("tensorrt_rtx", "int8", {"symmetric": True}, transport="remote"),
+)
 
 FILE_NAME = "model.int8.onnx"
 MIN_AGREEMENT = 0.98
@@ -38,6 +48,11 @@ class Config(OnnxConfig):
     max_float_layers: Annotated[
         float, Field(ge=0, le=1, description="share of the layers that may stay float")
     ] = 0.5
+
+    @property
+    def file(self) -> str:
+        """See `FormatConfig`."""
+        return FILE_NAME
 
 
 def build(config: Config) -> Exporter:

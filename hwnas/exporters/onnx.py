@@ -7,17 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hwnas.exporters.base import OnnxConfig, OnnxRuntimeFormat, Source
+from hwnas.exporters.base import STATIC_BATCH, OnnxConfig, OnnxRuntimeFormat, Source
 from hwnas.exporters.float_graph import FILE_NAME
-from hwnas.interfaces import Exporter, ModelFile
+from hwnas.interfaces import Exporter, ModelFile, RunsOn
 
-__all__ = ["Config", "build"]
+__all__ = ["RUNS_ON", "Config", "build"]
+
+RUNS_ON = (
+    RunsOn("onnxruntime", "fp32", {"dynamic_batch": False}, providers=STATIC_BATCH),
+    RunsOn("onnxruntime", "fp32"),
+    RunsOn("torch", "fp32"),
+    RunsOn("tensorrt", "fp32", transport="remote"),
+    RunsOn("tensorrt_rtx", "fp32", transport="remote"),
+)
 
 
 class Config(OnnxConfig):
     """Settings of the exported graph."""
 
     name: Literal["onnx"] = "onnx"
+
+    @property
+    def file(self) -> str:
+        """See `FormatConfig`."""
+        return FILE_NAME
 
 
 def build(config: Config) -> Exporter:

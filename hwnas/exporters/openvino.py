@@ -6,28 +6,57 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from hwnas.core.config import LATER
 from hwnas.core.env import require
 from hwnas.core.errors import UserError
 from hwnas.exporters.base import BatchConfig, Format, Source
-from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel
+from hwnas.exporters.onnx_files import find_onnx
+from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel, RunsOn
 
-__all__ = ["Config", "build"]
+__all__ = ["RUNS_ON", "Config", "build"]
 
 REQUIRES = ("openvino",)
 EXTRA = "openvino"
-FILES = ("model.xml", "model.bin")
+STEMS = {"fp32": "model", "fp16": "model.fp16", "int8": "model.int8"}
+FILES = tuple(f"{stem}.{ending}" for stem in STEMS.values() for ending in ("xml", "bin"))
+TOLERANCES = {"fp32": 1e-4, "fp16": 0.03, "int8": 0.3}  # as of the ONNX formats
+AGREEMENTS = {"fp32": 1.0, "fp16": 0.995, "int8": 0.98}
+RUNS_ON = (
+    RunsOn("openvino", "fp32", {"precision": "fp32"}),
+    RunsOn("openvino", "fp16", {"precision": "fp16"}),
+    RunsOn("openvino", "int8", {"precision": "int8"}),
+)
 
 
 class Config(BatchConfig):
     """Settings of the converted graph."""
 
     name: Literal["openvino"] = "openvino"
+    precision: Annotated[Literal["fp32", "fp16", "int8"], LATER] = Field(
+        "fp32", description="fp16: of the weights; int8: converted from the format int8"
+    )
+
+    @property
+    def file(self) -> str:
+        """See `FormatConfig`."""
+        return f"openvino/{STEMS[self.precision]}.xml"
+
+    @property
+    def sources(self) -> tuple[dict[str, Any], ...]:
+        """int8 is calibrated once, for all formats."""
+        is_int8 = self.precision == "int8"
+        return ({"name": "int8", "symmetric": False},) if is_int8 else ()
 
 
 def build(config: Config) -> Exporter:
-    """An exporter to `model.xml` and `model.bin`, weights in float32."""
+    """An exporter to `model.xml` and `model.bin`, `model.int8.xml` and `.bin`, ...
+
+    Files in fp16 hold weights in half precision; the device computes in what it is asked for.
+    """
     return _OpenVino(config)
 
 
@@ -36,21 +65,49 @@ class _OpenVino(Format):
     config: Config
 
     def contents(self, source: Source) -> dict[str, bytes]:
-        """Graph and weights; `metadata` is in the runtime info of the .xml."""
+        """Graph and weights; `metadata` is in the runtime info of the .xml.
+
+        Raises:
+            UserError: int8 is asked for, and the folder has no file of the format `int8`.
+        """
         openvino = require("openvino", extra=EXTRA)
-        graph = source.graph(dynamic_batch=self.config.dynamic_batch)
+        precision = self.config.precision
+        names = [f"{STEMS[precision]}.{ending}" for ending in ("xml", "bin")]
         with tempfile.TemporaryDirectory() as temporary:
-            float_onnx = Path(temporary, "float.onnx")
-            float_onnx.write_bytes(graph.SerializeToString())
-            converted = openvino.convert_model(str(float_onnx))
+            converted = openvino.convert_model(str(self._onnx(source, Path(temporary))))
             for key, value in source.metadata.items():
                 converted.set_rt_info(value, ["hwnas", key])
-            openvino.save_model(converted, Path(temporary, FILES[0]), compress_to_fp16=False)
-            return {name: Path(temporary, name).read_bytes() for name in FILES}
+            is_half = precision == "fp16"
+            openvino.save_model(converted, Path(temporary, names[0]), compress_to_fp16=is_half)
+            return {name: Path(temporary, name).read_bytes() for name in names}
+
+    def _onnx(self, source: Source, temporary: Path) -> Path:
+        """The ONNX file that is converted."""
+        if self.config.precision != "int8":
+            graph = source.graph(dynamic_batch=self.config.dynamic_batch)
+            path = temporary / "float.onnx"
+            path.write_bytes(graph.SerializeToString())
+            return path
+        found = find_onnx(source.folder, "int8")
+        if found is None:
+            raise UserError(
+                "OpenVINO in int8 is made from the format int8, which is missing",
+                where=source.folder,
+                fix="export the format int8 as well, before openvino",
+            )
+        return found
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
         """Graph and weights, in a folder of their own."""
-        return ModelFile(f"openvino/{FILES[0]}", "openvino", "fp32", batch=self.config.batch)
+        precision = self.config.precision
+        return ModelFile(
+            self.config.file,
+            "openvino",
+            precision,
+            batch=self.config.batch,
+            parity_tolerance=TOLERANCES[precision],
+            min_agreement=AGREEMENTS[precision],
+        )
 
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
         """The file in OpenVINO on the CPU, in float32.

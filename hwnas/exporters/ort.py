@@ -28,6 +28,11 @@ class Config(BatchConfig):
         "any", description="any: no layouts of one processor; amd64: blocked layouts of x86"
     )
 
+    @property
+    def file(self) -> str:
+        """See `FormatConfig`."""
+        return FILE_NAME
+
 
 def build(config: Config) -> Exporter:
     """An exporter to `model.ort` and the list of operators that a reduced build of ONNX Runtime

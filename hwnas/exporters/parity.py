@@ -48,6 +48,10 @@ class BatchParity:
     relative: float
     top1_agreement: float
 
+    def agrees(self, least: float) -> bool:
+        """Whether classes agree on a share of at least `least`, see `core.stats.agrees`."""
+        return agrees(round(self.top1_agreement * self.n_images), self.n_images, least)
+
 
 @dataclass(frozen=True)
 class ParityReport:
@@ -78,9 +82,7 @@ class ParityReport:
         Few images say little of a rate, see `core.stats.agrees`.
         """
         return bool(self.batches) and all(
-            b.relative <= self.tolerance
-            and agrees(round(b.top1_agreement * b.n_images), b.n_images, self.min_agreement)
-            for b in self.batches
+            b.relative <= self.tolerance and b.agrees(self.min_agreement) for b in self.batches
         )
 
 

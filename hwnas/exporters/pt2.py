@@ -32,6 +32,11 @@ class Config(BatchConfig):
 
     name: Literal["pt2"] = "pt2"
 
+    @property
+    def file(self) -> str:
+        """See `FormatConfig`."""
+        return FILE_NAME
+
 
 def build(config: Config) -> Exporter:
     """An exporter to `model.pt2`, BN folded: `torch.export.load(path).module()` runs it."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from hwnas.exporters.engine import EngineConfig, EngineExporter
+from hwnas.exporters.engine import EngineConfig, EngineExporter, runs_on
 from hwnas.interfaces import Exporter
 
-__all__ = ["Config", "build"]
+__all__ = ["RUNS_ON", "Config", "build"]
 
 REQUIRES = ("tensorrt",)
 EXTRA = "tensorrt"
+RUNS_ON = runs_on("tensorrt")
 EXEMPT = {"runs_here": "engines run on their GPU"}
 
 
@@ -22,4 +23,4 @@ class Config(EngineConfig):
 
 def build(config: Config) -> Exporter:
     """An exporter to an engine and the facts by which the kit refuses it elsewhere."""
-    return EngineExporter("tensorrt", config.precision, config.batches)
+    return EngineExporter("tensorrt", config.precision, config.batches, tf32=config.tf32)

@@ -6,14 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hwnas.exporters.engine import EngineConfig, EngineExporter
+from hwnas.exporters.engine import EngineConfig, EngineExporter, runs_on
 from hwnas.interfaces import Exporter
 
-__all__ = ["Config", "build"]
+__all__ = ["RUNS_ON", "Config", "build"]
 
 REQUIRES = ("tensorrt_rtx",)
 EXTRA = "tensorrt-rtx"
 QUICK = {"capability": "8.9"}  # built ahead of time, where there is no GPU
+RUNS_ON = runs_on("tensorrt_rtx", capability=None)
 EXEMPT = {"runs_here": "engines run on their GPU"}
 
 
@@ -28,4 +29,6 @@ class Config(EngineConfig):
 
 def build(config: Config) -> Exporter:
     """An exporter to an engine and the facts by which the kit refuses it elsewhere."""
-    return EngineExporter("tensorrt_rtx", config.precision, config.batches, config.capability)
+    return EngineExporter(
+        "tensorrt_rtx", config.precision, config.batches, config.capability, config.tf32
+    )

@@ -224,7 +224,12 @@ class TransportModule(VariantModule, Protocol):
 
 
 class ExporterModule(VariantModule, Protocol):
-    """A deployable format."""
+    """A deployable format.
+
+    A format that the runtime of a device runs says so in `RUNS_ON`, a tuple of `RunsOn`: it is then
+    what is exported, timed and tested for these devices (`hwnas.exporters.artifact`). Its `Config`
+    is a `hwnas.exporters.base.FormatConfig`.
+    """
 
     def build(self, config: Any) -> Exporter:
         """The exporter; `hwnas.exporters.base.Format` leaves three methods to write."""

@@ -31,6 +31,7 @@ __all__ = [
     "ModelFile",
     "OpenModel",
     "Reader",
+    "RunsOn",
     "Slot",
     "Split",
     "Table",
@@ -242,6 +243,34 @@ class ModelFile:
 
 
 @dataclass(frozen=True)
+class RunsOn:
+    """Devices whose runtime runs a format, and the settings with which the format is theirs.
+
+    providers: beginnings of their names, in any case; none: all providers. `transport`: where an
+    engine is built by hwnas beside its GPU, or on the device by the kit. Of several rows of one
+    format the first that fits a device counts.
+    """
+
+    runtime: str
+    precision: Literal["fp32", "fp16", "int8"]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    providers: tuple[str, ...] = ()
+    transport: Literal["any", "local", "remote"] = "any"
+
+    def fits(self, device: DeviceSpec) -> bool:
+        """Whether the device is one of them."""
+        is_local = device.transport == "local"
+        return (
+            (self.runtime, self.precision) == (device.runtime, device.precision)
+            and self.transport in ("any", "local" if is_local else "remote")
+            and (
+                not self.providers
+                or device.provider.lower().startswith(tuple(p.lower() for p in self.providers))
+            )
+        )
+
+
+@dataclass(frozen=True)
 class OpenModel:
     """`run`: images [B, C, H, W] -> logits [B, classes]; `batch` None = any B."""
 
@@ -250,12 +279,25 @@ class OpenModel:
     batch: int | None = None
 
     def logits(self, images: Images, batch: int = 64) -> Images:
-        """Logits of all images, `batch` at a time; a fixed batch is filled up with the last one."""
+        """Logits of all images, `batch` at a time; a fixed batch is filled up with the last one.
+
+        Raises:
+            UserError: the runtime does not run the model on such images.
+        """
         batch = self.batch or min(batch, len(images))
         found = []
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
             missing = batch - len(part) if self.batch else 0
             filled = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-            found.append(self.run(np.ascontiguousarray(filled))[: len(part)])
+            try:
+                found.append(self.run(np.ascontiguousarray(filled))[: len(part)])
+            except UserError:
+                raise
+            except Exception as error:  # runtimes raise dozens of unrelated classes
+                raise UserError(
+                    f"{self.runtime} does not run the model on images {list(images.shape[1:])}",
+                    found=error,
+                    fix="is it the file of another network?",
+                ) from error
         return np.concatenate(found)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hwnas.core.confined import holds
+from hwnas.core.confined import holds, read_regular
 from hwnas.core.store import write_json
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.sections import ProfileConfig
 
-__all__ = ["PROTOCOL", "Plan", "plan_hash", "write_plan"]
+__all__ = ["PROTOCOL", "Plan", "TimedFile", "plan_hash", "write_plan"]
 
 PROTOCOL = "interleaved-3"  # of export/bench_protocol.py; samples of another one are refused
+MAX_MODEL_BYTES = 1 << 31  # that ONNX files can have
 STOPPING_RULES = ("rounds", "min_rounds", "time_budget_s", "target_error")
 
 
@@ -30,8 +33,28 @@ class Plan:
     ids: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class TimedFile:
+    """A model as it ships: its content, and the ending of its name, by which runtimes know it."""
+
+    content: bytes
+    suffix: str
+
+    @staticmethod
+    def of(path: Path) -> TimedFile:
+        """A model's file; an .xml and its .bin become one .zip, always the same bytes."""
+        if path.suffix != ".xml":
+            return TimedFile(read_regular(path, at_most=MAX_MODEL_BYTES), path.suffix)
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            for part in (path, path.with_suffix(".bin")):
+                content = read_regular(part, at_most=MAX_MODEL_BYTES)
+                archive.writestr(zipfile.ZipInfo(part.name), content)
+        return TimedFile(packed.getvalue(), ".zip")
+
+
 def write_plan(
-    models: Mapping[str, bytes],
+    models: Mapping[str, bytes | TimedFile],
     device: DeviceSpec,
     folder: Path,
     config: ProfileConfig,
@@ -39,14 +62,16 @@ def write_plan(
     seed: int,
     reference: str | None = None,
 ) -> Plan:
-    """Write serialised ONNX models by id, and `plan.json`, into `folder`. Deterministic.
+    """Write models by id, and `plan.json`, into `folder`. Deterministic.
 
-    The models are of the device's batch and precision. `reference`: id of the model that tells how
-    the machine's pace changes; the last one if None, which in our plans is a whole network.
+    models: serialised ONNX, or files of the device's runtime; of its batch and precision.
+    `reference`: id of the model that tells how the machine's pace changes; the last one if None,
+    which in our plans is a whole network.
     """
     items = []
-    for name, model in models.items():
-        path = folder / "models" / f"{name}.onnx"
+    for name, given in models.items():
+        timed = given if isinstance(given, TimedFile) else TimedFile(given, ".onnx")
+        model, path = timed.content, folder / "models" / f"{name}{timed.suffix}"
         if not holds(path, model):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)  # it may have other names (hard links)

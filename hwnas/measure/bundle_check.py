@@ -24,6 +24,7 @@ from hwnas.exporters.parity import ParityReport, compare_batches
 from hwnas.interfaces import DataModule, ModelFile, OpenModel
 from hwnas.measure.bundle_latency import LatencyReport, check_latency
 from hwnas.measure.limits import CheckSettings, VerifyConfig
+from hwnas.measure.on_device import wrong_precisions
 
 __all__ = ["BundleReport", "verify_bundle"]
 
@@ -101,10 +102,10 @@ def verify_bundle(
         rows.append(row)
         failed += [f"{model.path}: {problem}" for problem in problems]
         progress(done, len(manifest.models), model.path)
-    failed += drops(rows)
+    failed += drops(rows) + wrong_precisions(folder, manifest, rows)
     latency = LatencyReport()
     if with_latency and settings is not None:
-        latency = check_latency(folder, manifest, settings, progress)
+        latency = check_latency(folder, manifest, settings, progress, trust=trust)
     return BundleReport(
         models=tuple(rows),
         latency=tuple(latency.rows),

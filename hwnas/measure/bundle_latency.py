@@ -14,10 +14,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from hwnas.core.confined import inside, read_regular
 from hwnas.core.env import host_facts
 from hwnas.core.progress import Progress
+from hwnas.core.store import explained
+from hwnas.devices.kit import KitFailed
+from hwnas.devices.runtimes import describe_runtime, runtime_names
+from hwnas.exporters.engine import MAX_BYTES
 from hwnas.exporters.manifest import LatencyFact, Manifest
-from hwnas.interfaces import Metric
+from hwnas.exporters.opened import CannotRunHere
+from hwnas.exporters.own import require_own
+from hwnas.interfaces import DeviceSpec, Metric
 from hwnas.measure.drift import Judgement, judge, pace_text
 from hwnas.measure.limits import CheckSettings, VerifyConfig, timed_limits
 from hwnas.measure.profile import Timings, time_models
@@ -36,31 +43,65 @@ class LatencyReport:
 
 
 def check_latency(
-    folder: Path, manifest: Manifest, settings: CheckSettings, progress: Progress
+    folder: Path,
+    manifest: Manifest,
+    settings: CheckSettings,
+    progress: Progress,
+    *,
+    trust: bool = False,
 ) -> LatencyReport:
     """Time the models of a bundle that were measured on this host, and judge them.
 
     A model may take what was measured and the accepted error of an estimate, or the upper end of
     the estimate's interval; the limit of the search is widened by that interval, as in stage
-    `verify`. All at the speed that the machine had when the bundle was made.
+    `verify`. All at the speed that the machine had when the bundle was made. trust: also run
+    engines that this hwnas did not build.
     """
     report = LatencyReport()
     here = host_facts()["cpu"]
     for group in _groups(manifest.latency):
         device, host = group[0].device, group[0].host
-        can_run = device.transport == "local" and device.runtime == "onnxruntime"
-        if not (can_run and host == here):
+        try:
+            if device.transport != "local" or host != here:
+                raise CannotRunHere(f"this is {here}")
+            _require_runtime(device)
+            for fact in group:
+                _require_trust(inside(folder, fact.model), trust)
+            timings = _time_here(folder, group, settings, progress)
+        except (CannotRunHere, KitFailed) as error:
             report.notes.append(
-                f"latency on {device.name} ({host}) not measured on {here}: run"
-                " `python ort_run.py --check .` there"
+                f"latency on {device.name} ({host}) not measured here: "
+                f"{str(error).splitlines()[0]}; run `python device_run.py --check .` there"
             )
             report.rows += [_row(manifest, fact) for fact in group]
             continue
-        timings = _time_here(folder, group, settings, progress)
         for fact in group:
             judged = judge(timings.models[_id(fact)], fact.forecast_ms, _pace(fact, group, timings))
             _judge(report, manifest, fact, judged, _slack(settings.verify, timings))
     return report
+
+
+def _require_runtime(device: DeviceSpec) -> None:
+    """Refuse a device whose runtime is not installed here.
+
+    Raises:
+        CannotRunHere: says what is missing.
+    """
+    known = device.runtime in runtime_names()
+    missing = describe_runtime(device.runtime).missing if known else (device.runtime,)
+    if missing:
+        raise CannotRunHere(f"{', '.join(missing)} is not installed")
+
+
+def _require_trust(model: Path, trust: bool) -> None:
+    """Refuse an engine that somebody else may have built: running it runs its maker's code.
+
+    Raises:
+        CannotRunHere: it is not trusted.
+    """
+    if model.suffix == ".engine" and not trust:
+        with explained("read an engine", model):
+            require_own(read_regular(model, at_most=MAX_BYTES), model)
 
 
 def _groups(facts: Sequence[LatencyFact]) -> list[list[LatencyFact]]:
@@ -78,7 +119,7 @@ def _time_here(
 ) -> Timings:
     with tempfile.TemporaryDirectory() as temporary:
         return time_models(
-            {_id(fact): folder / fact.model for fact in group},
+            {_id(fact): inside(folder, fact.model) for fact in group},
             group[0].device,
             Path(temporary),
             settings.profile,

@@ -11,14 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hwnas.builders.onnx import context, micro
-from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress, silent
 from hwnas.core.records import STRICT
 from hwnas.devices.spec import open_transport
 from hwnas.interfaces import DeviceSpec, FloatArray, Transport
 from hwnas.latency.construction import borders, context_id, contexts, op_id, op_rows
-from hwnas.latency.plan import PROTOCOL, write_plan
+from hwnas.latency.plan import PROTOCOL, TimedFile, write_plan
 from hwnas.latency.samples import STATISTIC, Samples, Timing, read_samples
 from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import Fact, LatencyTable, NetTiming, Protocol
@@ -40,7 +39,6 @@ log = logging.getLogger(__name__)
 
 N_ANCHORS = 6  # networks of the table that are timed again, for the machine's pace
 MAX_RETIMING_ROUNDS = 2000
-MAX_MODEL_BYTES = 1 << 31  # that ONNX files can have
 
 
 def profile(
@@ -173,13 +171,13 @@ def time_models(
     progress: Progress = silent,
     transport: Transport | None = None,
 ) -> Timings:
-    """Time ONNX models by the protocol and the statistic of the table's own whole networks.
+    """Time models by the protocol and the statistic of the table's own whole networks.
 
-    models: files, or their contents. The statistic does not depend on what else is in the plan
-    (see `latency.samples`), so a handful of models is comparable with a table. With `table` and
-    `space`, some of the table's validation networks take turns with the models and give the
-    machine's pace. What `folder` holds of the same models is not timed again; pass an empty one to
-    measure anew.
+    models: files that the device's runtime runs, or ONNX models. The statistic does not depend on
+    what else is in the plan (see `latency.samples`), so a handful of models is comparable with a
+    table. With `table` and `space`, some of the table's validation networks take turns with the
+    models and give the machine's pace. What `folder` holds of the same models is not timed again;
+    pass an empty one to measure anew.
 
     Raises:
         UserError: a model is missing, or the kit failed.
@@ -225,16 +223,16 @@ def _anchors(table: LatencyTable, space: SearchSpace) -> list[NetTiming]:
     return [known[int(position)] for position in spread.round()]
 
 
-def _content(name: str, model: Path | bytes) -> bytes:
+def _content(name: str, model: Path | bytes) -> bytes | TimedFile:
     if isinstance(model, bytes):
         return model
     if not model.is_file():
         raise UserError(f"no model {name!r} to time", where=model)
-    return read_regular(model, at_most=MAX_MODEL_BYTES)
+    return TimedFile.of(model)
 
 
 def _time(
-    models: Mapping[str, bytes],
+    models: Mapping[str, bytes | TimedFile],
     device: DeviceSpec,
     folder: Path,
     config: ProfileConfig,

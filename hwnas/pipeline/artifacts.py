@@ -223,10 +223,6 @@ class Artifacts(SettingsFiles):
         """Folder of the files of one network."""
         return self.exported / arch.key
 
-    def onnx(self, arch: Arch) -> Path:
-        """The exported ONNX file of a network, which is timed and tested."""
-        return self.exported_network(arch) / "model.onnx"
-
     @property
     def exports(self) -> Path:
         """What stage `export` wrote."""

@@ -26,6 +26,7 @@ from hwnas.exporters.manifest import (
 from hwnas.exporters.samples import SampleImage, denormalise
 from hwnas.interfaces import DeviceSpec, Metric
 from hwnas.pipeline.costs import cost_metrics
+from hwnas.pipeline.exports import in_bundle
 from hwnas.pipeline.outcomes import Exported
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import constraints_on, load_network, result_on
@@ -39,7 +40,7 @@ N_GOLDEN, N_SAMPLES = 16, 8
 
 @dataclass(frozen=True)
 class Winner:
-    """Facts about a winner on a device. `top1` and `measured_ms` are by format.
+    """Facts about a winner on a device. `top1` and `measured_ms` are by a file's path in a bundle.
 
     met: by latency metric that is limited, whether the re-timed winner keeps its limit.
     """
@@ -62,7 +63,7 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
     model = load_network(project, arch)
     with torch.inference_mode():
         logits = model(torch.from_numpy(x)).numpy()
-    exported, folder = project.files.read_exports()[arch.key], project.files.exported_network(arch)
+    exported, folder = in_bundle(project, arch, device), project.files.exported_network(arch)
     host = host_facts()
     manifest = Manifest(
         name=f"{project.config.name}-{project.config.search.name}",
@@ -79,10 +80,10 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
                 project.source.info.name,
                 "test",
                 winner.n_test_images,
-                winner.top1[one.model.format],
+                winner.top1[one.model.path],
             )
             for one in exported
-            if one.model.format in winner.top1
+            if one.model.path in winner.top1
         ),
         constraints=tuple(_constraints(project, device.name, winner)),
         provenance={
@@ -126,18 +127,18 @@ def _constraints(project: Project, device: str, winner: Winner) -> Iterator[Cons
 def _latency(
     device: DeviceSpec, host: str, winner: Winner, exported: Sequence[Exported]
 ) -> list[LatencyFact]:
-    """Forecast and timing of the file that was searched for; timings of the others."""
+    """Forecast and timing of the file that the device runs, the first; timings of the others."""
     facts = []
-    for one in exported:
-        if one.model.format not in winner.measured_ms:
+    for position, one in enumerate(exported):
+        if one.model.path not in winner.measured_ms:
             continue
         fact = LatencyFact(
             replace(device, precision=one.model.precision),
             one.model.path,
             host,
-            measured_ms=winner.measured_ms[one.model.format],
+            measured_ms=winner.measured_ms[one.model.path],
         )
-        if one.model.format == "onnx":
+        if position == 0:
             fact = replace(
                 fact,
                 device=device,
@@ -149,14 +150,17 @@ def _latency(
 
 
 def _notes(folder: Path, exported: Sequence[Exported]) -> dict[str, str]:
-    """How the 8-bit file was calibrated and which layers stayed float."""
+    """How the 8-bit files were calibrated and which layers stayed float."""
     import onnx
 
     found: dict[str, str] = {}
     for one in exported:
         if one.model.format == "int8":
             properties = onnx.load(folder / one.files[0]).metadata_props
-            found |= {item.key: item.value for item in properties if item.key == "int8"}
+            variant = one.files[0].removeprefix("model.").removesuffix(".onnx")
+            for item in properties:
+                if item.key == "int8":
+                    found[variant] = item.value
     return found
 
 

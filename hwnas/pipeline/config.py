@@ -15,6 +15,8 @@ from hwnas.core.resources import resource, resource_names
 from hwnas.core.yaml_data import read_yaml
 from hwnas.devices import REGISTRY as TRANSPORTS
 from hwnas.exporters import REGISTRY as EXPORTERS
+from hwnas.exporters.artifact import duplicates
+from hwnas.exporters.sections import format_section
 from hwnas.latency.sections import ProfileConfig
 from hwnas.measure.limits import VerifyConfig
 from hwnas.nets.proxies import REGISTRY as PROXIES
@@ -158,11 +160,19 @@ class ExperimentConfig(StrictModel):
     )
     verify: VerifyConfig = VerifyConfig()
 
+    @field_validator("export", mode="before")
+    @classmethod
+    def _sections(cls, export: Any) -> Any:
+        is_list = isinstance(export, (list, tuple))
+        return tuple(map(format_section, export)) if is_list else export
+
     @field_validator("export")
     @classmethod
     def _has_onnx(cls, export: tuple[Any, ...]) -> tuple[Any, ...]:
         if not any(config.name == "onnx" for config in export):
-            raise ValueError("has no onnx, which is timed, tested, and what other formats are of")
+            raise ValueError("has no onnx, which other formats are made from and compared with")
+        if problem := duplicates(export):
+            raise ValueError(problem)
         return export
 
 
@@ -204,8 +214,13 @@ def load_config(
 def with_formats(names: Iterable[str], configured: tuple[Any, ...]) -> list[dict[str, Any]]:
     """The `export:` section for some formats; settings that are configured of a format are kept.
 
-    ONNX is always among them: it is what is timed, and what the others are made of.
+    ONNX is always among them: the others are made from it, and compared with it. `NAME:PRECISION`
+    chooses the variant of a format, see `format_section`.
     """
-    sections = {config.name: config.model_dump(mode="json") for config in configured}
-    chosen = dict.fromkeys(["onnx", *(name.strip() for name in names if name.strip())])
-    return [sections.get(name, {"name": name}) for name in chosen]
+    known = [config.model_dump(mode="json") for config in configured]
+    chosen: list[dict[str, Any]] = []
+    for name in ("onnx", *(name for name in names if name.strip())):
+        wanted = format_section(name)
+        matching = [one for one in known if wanted.items() <= one.items()] or [wanted]
+        chosen += [one for one in matching if one not in chosen]
+    return chosen

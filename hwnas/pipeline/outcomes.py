@@ -130,6 +130,9 @@ class NetworkResult:
     halves of the timing are apart, as a fraction. `constraint_met`: the measured latency is within
     its limits, or within the estimate's 90 % interval above them; None where the search had no
     limit for this device, or where it cannot be judged.
+    `file`, of `precision`, is what the device runs (its path in a bundle), which was timed and
+    whose accuracy `test_top1` is; `fp32_top1` is that of the float32 file. Where the file runs
+    nowhere here, and in results of earlier versions, both are the float32 file's.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -150,6 +153,15 @@ class NetworkResult:
     measured_p95_ms: float | None = None
     limit_p95_ms: float | None = None
     pace: float | None = None
+    file: str = "model.onnx"
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    fp32_top1: float | None = None
+
+    @property
+    def _fp32_top1(self) -> float | None:
+        """Beside the accuracy of a file in lower precision."""
+        is_other = self.precision != "fp32" and self.fp32_top1 is not None
+        return round(self.fp32_top1 or 0.0, 4) if is_other else None
 
     @property
     def forecast_error(self) -> float:
@@ -178,6 +190,8 @@ class NetworkResult:
             "limit_ms": None if self.limit_ms is None else round(self.limit_ms, 5),
             "constraint_met": self.constraint_met,
             "device": self.device,
+            "file": self.file,
+            "fp32_top1": self._fp32_top1,
             "pace": None if self.pace is None else round(self.pace, 4),
         }
 

@@ -22,6 +22,7 @@ from hwnas.core.records import SCHEMA_VERSION, dump, sparse
 from hwnas.core.rundir import RunDir
 from hwnas.core.store import explained
 from hwnas.devices.spec import load_devices, load_transport
+from hwnas.exporters.artifact import PlannedFormat, planned_formats
 from hwnas.interfaces import DataModule, DeviceSpec, Split, Transport
 from hwnas.latency.estimator import TableEstimator
 from hwnas.pipeline.artifacts import Artifacts
@@ -135,6 +136,15 @@ class Project:
         """Device specs by name, in the order of the configuration."""
         return load_devices(self.config.devices)
 
+    @cached_property
+    def formats(self) -> tuple[PlannedFormat, ...]:
+        """What is exported: the configured formats, and those that the devices run besides.
+
+        Raises:
+            UserError: a device runs nothing that can be exported.
+        """
+        return planned_formats(self.config.export, self.devices.values())
+
     def transport(self, device: str) -> Transport:
         """How the kit gets to a device; connects when it is used."""
         names = dict(zip(self.devices, self.config.devices, strict=True))
@@ -227,7 +237,7 @@ def open_project(
     if read_only:
         yield project
         return
-    _ = project.devices, project.space  # settings that cannot be used are not stored
+    _ = project.formats, project.space  # settings that cannot be used are not stored
     with run.locked(command):
         settle(run)
         project = replace(opened(), ranks=join())

@@ -24,7 +24,7 @@ def time_beside_table(
     *,
     progress: Progress = silent,
 ) -> Timings:
-    """Timings of ONNX models by name, with the machine's pace; `folder` resumes them.
+    """Timings of models by name, with the machine's pace; `folder` resumes them.
 
     Timings at a pace that cannot be judged are deleted from `folder`: the next call measures again.
     """

@@ -26,6 +26,7 @@ __all__ = [
     "search_files",
     "targets",
     "winner_role",
+    "winner_roles",
     "winners_by_device",
 ]
 
@@ -98,10 +99,14 @@ def winner_role(project: Project, device: str) -> str:
     return f"winner on {device}" if is_own else "winner"
 
 
+def winner_roles(project: Project) -> tuple[str, ...]:
+    """The roles of the winners, the first device's first."""
+    return tuple(dict.fromkeys(winner_role(project, device) for device in project.devices))
+
+
 def role_names(project: Project) -> tuple[str, ...]:
     """Every network that is fine-tuned, exported and compared."""
-    winners = dict.fromkeys(winner_role(project, device) for device in project.devices)
-    return (*winners, "largest", "smallest", "random search", "random subnet")
+    return (*winner_roles(project), "largest", "smallest", "random search", "random subnet")
 
 
 def networks(project: Project) -> dict[str, Arch]:

@@ -1,32 +1,33 @@
 """Stage `export`: deployable files of every fine-tuned network, proven to be the same network.
 
-The winners get every configured format; the networks that they are compared with get the ONNX file
-that is timed and tested.
+The winners get every format. The networks that they are compared with get the ONNX file that others
+are made from, and what each device runs, which is timed and tested there.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.core.errors import CheckFailed
+from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump
 from hwnas.exporters import REGISTRY as EXPORTERS
+from hwnas.exporters.artifact import PlannedFormat
 from hwnas.exporters.manifest import InputSpec
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
-from hwnas.interfaces import Exporter
 from hwnas.pipeline.data_checks import enough_images
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
+from hwnas.pipeline.exports import artifacts_are_there, formats_for, winning_archs
 from hwnas.pipeline.outcomes import Exported
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.task import task
-from hwnas.pipeline.winners import load_network, networks, role_names, winner_role
+from hwnas.pipeline.winners import load_network, networks, role_names
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
@@ -54,9 +55,50 @@ def stage(project: Project) -> Stage:
         outputs=(files.pattern(files.exports), files.pattern(files.exported / "*" / "*")),
         run=task(project, name, export),
         cost=f"{len(role_names(project))} networks",
+        check=lambda: _require_packages(project),
+        settled=lambda: _is_complete(project),
         data=project.source.input(LEARNING),
         check_data=lambda: enough_images(project, {}),
     )
+
+
+def _require_packages(project: Project) -> None:
+    """Refuse devices for which nothing can be exported on this machine.
+
+    Raises:
+        UserError: names the devices, the format and the package that it needs.
+    """
+    for one in project.formats:
+        try:
+            EXPORTERS.require(one.name)
+        except UserError as error:
+            if not one.devices:
+                raise
+            devices = ", ".join(sorted(one.devices))
+            raise UserError(
+                f"nothing can be exported for the device {devices} on this machine",
+                expected=f"the format {one.name}, which it runs",
+                found=error.found,
+                where="devices",
+                fix=error.fix,
+            ) from error
+
+
+def _is_complete(project: Project) -> bool:
+    """Whether every device's file is there.
+
+    What earlier versions verified stays as it is, unless a check failed: for every device they
+    exported, and timed, the ONNX file.
+    """
+    if artifacts_are_there(project):
+        return True
+    record = project.run.ledger().get(f"verify/{project.config.search.name}")
+    if record is None or record.state != "done":
+        return False
+    results = project.files.results.read_if_there()
+    if results is None or results.of(False):
+        return False
+    return {row.device for row in results.networks} >= set(project.devices)
 
 
 def export(project: Project, progress: Progress) -> None:
@@ -65,12 +107,11 @@ def export(project: Project, progress: Progress) -> None:
     Raises:
         CheckFailed: an fp32 file computes something else.
     """
-    roles = networks(project)
-    winners = {roles[winner_role(project, device)] for device in project.devices}
-    archs = list(dict.fromkeys(roles.values()))
+    winners = winning_archs(project)
+    archs = list(dict.fromkeys(networks(project).values()))
     found: dict[str, list[Exported]] = {}
     for done, arch in enumerate(archs, start=1):
-        formats = [c for c in project.config.export if arch in winners or c.name == "onnx"]
+        formats = formats_for(project, is_winner=arch in winners)
         found[arch.key] = _export_arch(project, arch, formats)
         worst = max(e.parity.worst for e in found[arch.key][:1] if e.parity is not None)
         progress(done, len(archs), f"{arch.key} parity {worst:.1e}")
@@ -90,16 +131,16 @@ def export(project: Project, progress: Progress) -> None:
         )
 
 
-def _export_arch(project: Project, arch: Arch, formats: list[Any]) -> list[Exported]:
+def _export_arch(project: Project, arch: Arch, formats: Sequence[PlannedFormat]) -> list[Exported]:
     model, px = load_network(project, arch), resolution(project.space, arch)
     folder = project.files.exported_network(arch)
     images, _ = project.images("val", px, N_PARITY_IMAGES)
     expected = torch_logits(model, images)
-    is_calibrated = any(config.name not in ("onnx", "timm") for config in formats)
+    is_calibrated = any(one.name not in ("onnx", "timm") for one in formats)
     calibration = _training_images(project, px) if is_calibrated else None
     found = []
-    for config in sorted(formats, key=lambda config: config.name != "onnx"):
-        exporter: Exporter = EXPORTERS.load(config.name).build(config)
+    for one in formats:
+        exporter = one.exporter()
         files = exporter.export(
             model,
             input_shape=images.shape[1:],

@@ -1,36 +1,34 @@
-"""Stage `verify`: the exported networks on the device, against what the search promised."""
+"""Stage `verify`: the file that each device runs, against what the search promised of it."""
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hwnas.core.progress import Progress
-from hwnas.exporters.formats import open_model
-from hwnas.exporters.opened import CannotRunHere
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
 from hwnas.measure.drift import can_judge, judge, pace_text, verdict
 from hwnas.measure.limits import VerifyConfig
+from hwnas.measure.on_device import held_precisions
 from hwnas.measure.profile import Timings
+from hwnas.pipeline.accuracy import Accuracies, artifact_check, test_accuracies
 from hwnas.pipeline.bundle import Winner, bundle_winner
 from hwnas.pipeline.engine import Stage
+from hwnas.pipeline.exports import exported_artifact, file_of
 from hwnas.pipeline.foreign_tables import is_profiled, require_own_table
-from hwnas.pipeline.outcomes import Check, NetworkResult, Results
+from hwnas.pipeline.outcomes import Check, Exported, NetworkResult, Results
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.task import task
 from hwnas.pipeline.timing import time_beside_table
-from hwnas.pipeline.winners import networks, result_on, role_names, winner_role
+from hwnas.pipeline.winners import networks, result_on, role_names, winner_role, winner_roles
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
-from hwnas.spaces.lowering import resolution
 from hwnas.training.identity import SPLITS
 
 __all__ = ["check", "device_checks", "stage", "verify"]
-
-log = logging.getLogger(__name__)
 
 
 def stage(project: Project) -> Stage:
@@ -73,8 +71,9 @@ def verify(project: Project, progress: Progress) -> None:
     for name in project.devices:
         require_own_table(project, name)
     archs = networks(project)
-    accuracy = {arch: _test_top1(project, arch) for arch in set(archs.values())}
-    rows, checks = [], _format_checks(project, archs["winner"], accuracy[archs["winner"]])
+    accuracies = {arch: test_accuracies(project, arch) for arch in set(archs.values())}
+    rows: list[NetworkResult] = []
+    checks = _format_checks(project, archs, accuracies)
     for name, device in project.devices.items():
         estimator = project.estimator(name)
         role = winner_role(project, name)
@@ -87,11 +86,13 @@ def verify(project: Project, progress: Progress) -> None:
             progress=progress,
         )
         found = [
-            _result(project, name, archs[name], estimator, timings, accuracy) for name in archs
+            _result(project, name, archs[name], estimator, timings, accuracies[archs[name]])
+            for name in archs
         ]
         winner = next(row for row in found if row.name == role)
+        checks += artifact_check(project, device, winner.arch, accuracies[winner.arch])
         checks += device_checks(winner, project.config.verify)
-        bundle_winner(project, device, _winner(winner, timings, accuracy[winner.arch]))
+        bundle_winner(project, device, _winner(winner, timings, accuracies[winner.arch]))
         rows += found
     project.files.results.write(Results(tuple(rows), tuple(checks), _predictor(project)))
 
@@ -114,19 +115,22 @@ def _predictor(project: Project) -> dict[str, Any]:
 def _timed_files(
     project: Project, archs: dict[str, Arch], winner: str, device: DeviceSpec
 ) -> dict[str, Path]:
-    """The ONNX file of every network; beside it, the winner's files of other precisions."""
-    files = {arch.key: project.files.onnx(arch) for arch in dict.fromkeys(archs.values())}
+    """What the device runs of every network; beside it, the winner's other ONNX files."""
+    files = {
+        arch.key: file_of(project, arch, exported_artifact(project, arch, device))
+        for arch in dict.fromkeys(archs.values())
+    }
     if device.runtime == "onnxruntime":
         arch = archs[winner]
+        artifact = exported_artifact(project, arch, device)
         for one in project.files.read_exports()[arch.key]:
             fits = one.model.batch in (None, device.batch) and one.files[0].endswith(".onnx")
-            if fits and one.model.format != "onnx":
-                name = f"{arch.key}.{one.model.format}"
-                files[name] = project.files.exported_network(arch) / one.files[0]
+            if fits and one != artifact:
+                files[f"{arch.key}.{one.files[0]}"] = file_of(project, arch, one)
     return files
 
 
-def _winner(row: NetworkResult, timings: Timings, accuracy: dict[str, tuple[float, int]]) -> Winner:
+def _winner(row: NetworkResult, timings: Timings, accuracies: Accuracies) -> Winner:
     own = f"{row.arch.key}."
     return Winner(
         arch=row.arch,
@@ -136,9 +140,9 @@ def _winner(row: NetworkResult, timings: Timings, accuracy: dict[str, tuple[floa
             {limit.metric: limit.held for limit in row.timed_limits} if can_judge(row.pace) else {}
         ),
         n_test_images=row.n_test_images,
-        top1={format: top1 for format, (top1, _) in accuracy.items()},
+        top1=accuracies.on(row.device),
         measured_ms={
-            "onnx": row.measured_ms,
+            row.file: row.measured_ms,
             **{
                 key.removeprefix(own): judge(timing, None, timings.pace).median_ms
                 for key, timing in timings.models.items()
@@ -154,77 +158,76 @@ def _result(
     arch: Arch,
     estimator: TableEstimator,
     timings: Timings,
-    accuracy: dict[Arch, dict[str, tuple[float, int]]],
+    accuracies: Accuracies,
 ) -> NetworkResult:
-    codes = project.space.codes([arch])
+    codes, device = project.space.codes([arch]), estimator.device.name
     low, high = (float(bound) for bound in estimator.interval_ms(codes)[0])
     forecast_ms = float(estimator.latency_ms(codes)[0])
-    search = result_on(project, estimator.device.name)
-    top1, n_images = accuracy[arch]["onnx"]
+    search = result_on(project, device)
+    artifact = exported_artifact(project, arch, project.devices[device])
+    float_path = project.files.read_exports()[arch.key][0].model.path
+    top1 = accuracies.on(device)
     judged = judge(timings.models[arch.key], forecast_ms, timings.pace)
     found = NetworkResult(
         name=role,
-        device=estimator.device.name,
+        device=device,
         arch=arch,
-        test_top1=top1,
-        n_test_images=n_images,
+        test_top1=top1.get(artifact.model.path, top1[float_path]),
+        n_test_images=accuracies.n_images,
         macs=int(cost(project.space, codes, "macs")[0]),
         params=int(cost(project.space, codes, "params")[0]),
         forecast_ms=forecast_ms,
         interval_ms=(low, high),
         measured_ms=judged.median_ms,
         repeat_noise=timings.repeat_mape,
-        limit_ms=search.limit("latency_ms", estimator.device.name),
+        limit_ms=search.limit("latency_ms", device),
         constraint_met=None,
         measured_p95_ms=judged.p95_ms,
-        limit_p95_ms=search.limit("latency_p95_ms", estimator.device.name),
+        limit_p95_ms=search.limit("latency_p95_ms", device),
         pace=timings.pace,
+        file=artifact.model.path,
+        precision=artifact.model.precision,
+        fp32_top1=accuracies.here[float_path],
     )
     held = [limit.held for limit in found.timed_limits]
     return replace(found, constraint_met=judged.verdict(all(held)) if held else None)
 
 
-def _test_top1(project: Project, arch: Arch) -> dict[str, tuple[float, int]]:
-    """By format that runs here: top-1 on the test split in its runtime, and of how many images."""
-    x, labels = project.images("test", resolution(project.space, arch))
-    folder = project.files.exported_network(arch)
-    found = {}
-    for one in project.files.read_exports()[arch.key]:
-        if one.parity is not None:
-            try:
-                opened = open_model(
-                    one.model.format, folder / one.files[0], threads=project.config.threads
-                )
-            except CannotRunHere as error:
-                log.warning("%s: test accuracy not measured: %s", one.files[0], error)
-                continue
-            top1 = float((opened.logits(x).argmax(axis=1) == labels).mean())
-            found[one.model.format] = top1, len(labels)
-    return found
-
-
 def _format_checks(
-    project: Project, arch: Arch, accuracy: dict[str, tuple[float, int]]
+    project: Project, archs: Mapping[str, Arch], accuracies: Mapping[Arch, Accuracies]
 ) -> list[Check]:
-    """Parity of every exported format of the winner."""
+    """Parity of every exported format of the winners."""
     checks = []
-    for one in project.files.read_exports()[arch.key]:
-        report, format = one.parity, one.model.format
-        name = "parity of the winner" if format == "onnx" else f"{format} of the winner"
-        if report is None or format == "timm":  # which is the torch network itself
-            continue
-        sizes = ", ".join(str(batch.batch) for batch in report.batches)
-        top1 = f"{accuracy[format][0]:.2%}" if format in accuracy else "not measured"
-        checks.append(
-            Check(
-                name,
-                report.passed,
-                f"torch and {report.runtime} differ by {report.worst:.1e} of the largest logit"
-                f" (batch {sizes}), agree on {report.agreement:.2%} of images; test top-1"
-                f" {top1}",
+    winners = {archs[role]: role for role in reversed(winner_roles(project))}
+    for arch, role in reversed(winners.items()):
+        top1 = accuracies[arch].here
+        exports = project.files.read_exports()[arch.key]
+        held = held_precisions([file_of(project, arch, one) for one in exports])
+        for position, one in enumerate(exports):
+            report = one.parity
+            if report is None or one.model.format == "timm":  # which is the torch network itself
+                continue
+            holds = held[position]
+            is_other = holds not in (None, one.model.precision)
+            wrong = f"holds {holds}, not {one.model.precision}; " if is_other else ""
+            sizes = ", ".join(str(batch.batch) for batch in report.batches)
+            known = f"{top1[one.model.path]:.2%}" if one.model.path in top1 else "not measured"
+            checks.append(
+                Check(
+                    f"{_name(one, exports) if position else 'parity'} of the {role}",
+                    report.passed and not is_other,
+                    f"{wrong}torch and {report.runtime} differ by {report.worst:.1e} of the"
+                    f" largest logit (batch {sizes}), agree on {report.agreement:.2%} of images;"
+                    f" test top-1 {known}",
+                )
             )
-        )
     return checks
+
+
+def _name(one: Exported, exports: Sequence[Exported]) -> str:
+    """The format of a file, or its name where it is one of several variants."""
+    formats = [other.model.format for other in exports]
+    return one.files[0] if formats.count(one.model.format) > 1 else one.model.format
 
 
 def device_checks(winner: NetworkResult, config: VerifyConfig) -> list[Check]:

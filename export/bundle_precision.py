@@ -1,0 +1,93 @@
+"""The precision of a model file by what it holds, whatever it is called. Standard library only.
+
+`python bundle_precision.py MODEL ...` prints them as a JSON list.
+"""
+
+import json
+import sys
+import xml.etree.ElementTree as tree
+from pathlib import Path
+
+FLOAT16 = 10  # of ONNX's TensorProto.DataType
+GRAPH, NODE, INITIALIZER = 7, 1, 5  # fields of ONNX's ModelProto, GraphProto
+OP_TYPE, DATA_TYPE = 4, 2  # of NodeProto, TensorProto
+
+
+def precision_of(path):
+    """fp32, fp16 or int8: the lowest that it computes in; None: a format that is not read."""
+    path = Path(path)
+    try:
+        if path.suffix == ".onnx":
+            return lowest(onnx_kinds(path.read_bytes()))
+        if path.suffix == ".xml":
+            return lowest(openvino_kinds(path))
+        if path.suffix == ".engine":
+            facts = path.with_name(f"{path.name}.json")
+            return str(json.loads(facts.read_text(encoding="utf-8"))["precision"])
+    except (OSError, ValueError, KeyError, IndexError, TypeError, tree.ParseError):
+        return "unreadable"
+    return None
+
+
+def lowest(kinds):
+    """The lowest precision among those of a graph's parts."""
+    if "int8" in kinds:
+        return "int8"
+    return "fp16" if "fp16" in kinds else "fp32"
+
+
+def onnx_kinds(data):
+    """Precisions of the parts of an ONNX model: int8 where values are quantised."""
+    kinds = set()
+    graphs = [graph for field, graph in fields(memoryview(data)) if field == GRAPH]
+    for part, inside in (pair for graph in graphs for pair in fields(graph)):
+        values = list(fields(inside)) if part in (NODE, INITIALIZER) else ()
+        if part == NODE and (OP_TYPE, b"DequantizeLinear") in values:
+            kinds.add("int8")
+        elif part == INITIALIZER:
+            kinds.add("fp16" if (DATA_TYPE, FLOAT16) in values else "fp32")
+    if not kinds:
+        raise ValueError("no weights")
+    return kinds
+
+
+def fields(data):
+    """(number, value) of every field of a protobuf message; values are numbers or bytes."""
+    at = 0
+    while at < len(data):
+        key, at = varint(data, at)
+        kind = key & 7
+        if kind == 0:
+            value, at = varint(data, at)
+        else:
+            size, at = varint(data, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
+            if at + size > len(data):
+                raise ValueError("cut off")
+            value, at = data[at : at + size], at + size
+        yield key >> 3, value
+
+
+def varint(data, at):
+    """(number, position behind it)."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value, at, shift = value | (byte & 127) << shift, at + 1, shift + 7
+        if byte < 128:
+            return value, at
+
+
+def openvino_kinds(path):
+    """Precisions of the layers of an OpenVINO graph: int8 where values are quantised."""
+    layers = list(tree.parse(path).getroot().iterfind(".//layer"))
+    kinds = {"int8" for layer in layers if layer.get("type") == "FakeQuantize"}
+    constants = [layer for layer in layers if layer.get("type") == "Const"]
+    types = {data.get("element_type") for layer in constants for data in layer.iter("data")}
+    kinds |= {"fp16" if kind == "f16" else "fp32" for kind in types}
+    if not types:
+        raise ValueError("no weights")
+    return kinds
+
+
+if __name__ == "__main__":
+    print(json.dumps([precision_of(name) for name in sys.argv[1:]]))

@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""Check what a bundle's device runs, on this device, in whatever runtime that is.
+
+    python device_run.py --check .                  checksums, precision, golden outputs, latency
+    python device_run.py --check . --data PHOTOS    and accuracy: photos in a folder per class
+    python device_run.py photo.ppm ...              class of a .npy or .ppm (others need Pillow)
+
+A bundle is made for one device, whose runtime, provider and precision are in the manifest, and the
+first of its models is the file that this device runs. Needs numpy and that runtime. Exit status: 0
+all is well, 1 something to fix, 3 a check ran and fell short.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import bench
+import bundle_cli
+import numpy as np
+from bench_protocol import KitError
+from bundle_checks import check_latencies, check_outputs, finding
+from bundle_files import BundleError, inside
+from bundle_precision import precision_of
+
+
+class ModelError(BundleError):
+    """The runtime refuses the model, or its inputs."""
+
+
+class Predictor:
+    """A model file on a device; call it with inputs [n, C, H, W], any n, to get logits."""
+
+    def __init__(self, path, device):
+        keys = ("runtime", "provider", "threads", "batch", "precision")
+        try:
+            runner = bench.open_runner({key: device[key] for key in keys})
+        except KitError as error:
+            raise BundleError(str(error)) from error
+        self._name, self._batch = f"{path.name}: {device['runtime']}", device["batch"]
+        try:
+            self._predict = runner.open(path)
+        except Exception as error:  # runtimes raise dozens of unrelated classes
+            raise ModelError(f"{self._name} cannot load it: {error}") from error
+
+    def __call__(self, x):
+        """The last batch is filled up with its last input."""
+        parts = [x[start : start + self._batch] for start in range(0, len(x), self._batch)]
+        return np.concatenate([self._run(part) for part in parts])
+
+    def _run(self, x):
+        filled = np.concatenate([x, np.repeat(x[-1:], self._batch - len(x), axis=0)])
+        try:
+            logits = self._predict(np.ascontiguousarray(filled, dtype=np.float32))
+        except Exception as error:  # as above
+            raise ModelError(f"{self._name} cannot run it: {error}") from error
+        return np.asarray(logits, dtype=np.float32)[: len(x)]
+
+
+def artifact_of(manifest, path=None):
+    """(model, device) of a bundle: the first model, or the one called `path`, and its device."""
+    models = {model["path"]: model for model in manifest["models"]}
+    name = path or next(iter(models))
+    if name not in models:
+        raise BundleError(f"no model {name} in the bundle; it holds {', '.join(models)}")
+    facts = [fact for fact in manifest["latency"] if fact["model"] == name]
+    if not facts:
+        raise BundleError(f"{name}: the manifest names no device that runs it")
+    return models[name], facts[0]["device"]
+
+
+def open_predictor(folder, manifest, path=None):
+    """What the bundle's device runs, or the model called `path`."""
+    model, device = artifact_of(manifest, path)
+    return Predictor(inside(Path(folder), model["path"]), device)
+
+
+def check(folder, manifest, path=None, data=None, with_latency=True):
+    """Findings on what the bundle's device runs, or on one model."""
+    folder = Path(folder)
+    model, device = artifact_of(manifest, path)
+    file = inside(folder, model["path"])
+    held = precision_of(file)
+    detail = f"{held or 'unknown'} in the file, {model['precision']} in the manifest"
+    passed = None if held is None else held == model["precision"] == device["precision"]
+    detail += f", {device['precision']} device"
+    found = [finding(model, "precision", passed, detail)]
+    if passed is False:
+        return found  # it is the wrong file, whatever it computes
+    try:
+        found += check_outputs(folder, manifest, model, Predictor(file, device), data)
+    except ModelError as error:
+        return [*found, finding(model, "run", False, str(error))]
+    if with_latency:
+        facts = [fact for fact in manifest["latency"] if fact["model"] == model["path"]]
+        found += check_latencies(folder, facts, {model["path"]: model})
+    return found
+
+
+def logits(arguments):
+    """`--logits DEVICE MODEL X.npy Y.npy`: logits of all inputs; prints the model's precision."""
+    device, model, given, out = arguments
+    try:
+        predict = Predictor(Path(model), json.loads(device))
+        with open(out, "wb") as stream:
+            np.save(stream, predict(np.load(given, allow_pickle=False)))
+        print(json.dumps({"precision": precision_of(model)}))
+    except (BundleError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def main():
+    """Entry point."""
+    if sys.argv[1:2] == ["--logits"]:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--logits", nargs=4)
+        return logits(parser.parse_args().logits)
+    return bundle_cli.main(__doc__, check, open_predictor, "model")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""One device, one precision, one file: which format, settings and file name a device gets.
+
+`artifact_of` is the only function that picks them. The modules of the formats declare what runs
+where (`RUNS_ON`). What a project exports is `planned_formats`: the formats of its configuration,
+and those that its devices run and that the configuration leaves out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import BaseModel
+
+from hwnas.core.config import build_model
+from hwnas.core.errors import UserError
+from hwnas.exporters import REGISTRY
+from hwnas.exporters.base import Format, FormatConfig
+from hwnas.exporters.labels import Labelled, labels, with_label
+from hwnas.interfaces import DeviceSpec, Exporter, RunsOn
+
+__all__ = ["PlannedFormat", "artifact_of", "duplicates", "format_of", "planned_formats"]
+
+
+@dataclass(frozen=True)
+class PlannedFormat:
+    """A file that is exported of networks.
+
+    label: in its name, where another variant of the format has the plain name. configured: whether
+    the configuration lists it; otherwise it is there for devices only. devices: names of those
+    whose artifact it is, or is made from.
+    """
+
+    config: BaseModel
+    label: str = ""
+    configured: bool = True
+    devices: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def name(self) -> str:
+        """Name of the format."""
+        return format_of(self.config)
+
+    @property
+    def path(self) -> str:
+        """The model's path in a bundle."""
+        assert isinstance(self.config, FormatConfig)
+        folder, slash, name = self.config.file.rpartition("/")
+        return f"{folder}{slash}{with_label(name, self.label, name)}"
+
+    def exporter(self) -> Exporter:
+        """Writes, describes and opens it.
+
+        Raises:
+            UserError: a package that the format needs is not installed.
+        """
+        built: Exporter = REGISTRY.load(self.name).build(self.config)
+        if not self.label:
+            return built
+        assert isinstance(built, Format)
+        return Labelled(built, self.label)
+
+    def belongs_to(self, device: str) -> bool:
+        """Whether the bundle of the device holds it."""
+        return self.configured or device in self.devices
+
+
+def format_of(config: BaseModel) -> str:
+    """Name of the format of a section."""
+    return str(getattr(config, "name"))  # noqa: B009 - every section of a variant has one
+
+
+def artifact_of(formats: Iterable[PlannedFormat], device: DeviceSpec) -> PlannedFormat:
+    """What a device runs: the first of the formats whose file its runtime runs in its precision.
+
+    Raises:
+        UserError: none of them is.
+    """
+    for one in formats:
+        if _serves(one.config, device):
+            return one
+    raise UserError(
+        f"no file for the device {device.name!r}",
+        expected=f"a format for {_words(device)}",
+        found=", ".join(one.name for one in formats),
+        fix="leave `export` to hwnas, which adds the formats of the devices",
+    )
+
+
+def planned_formats(
+    configured: Sequence[BaseModel], devices: Iterable[DeviceSpec]
+) -> tuple[PlannedFormat, ...]:
+    """Every format that is exported, sources before what is made from them.
+
+    Raises:
+        UserError: a device runs no format.
+    """
+    plan = [PlannedFormat(config) for config in configured]
+    for one in configured:
+        for section in _sources(one):
+            _find_or_add(plan, section)
+    for device in devices:
+        index = next((i for i, one in enumerate(plan) if _serves(one.config, device)), None)
+        if index is None:
+            plan.append(PlannedFormat(_default_for(device), configured=False))
+            index = len(plan) - 1
+        used = [index, *(_find_or_add(plan, s) for s in _sources(plan[index].config))]
+        for i in used:
+            plan[i] = replace(plan[i], devices=plan[i].devices | {device.name})
+    return tuple(sorted(_labelled(plan), key=_order))
+
+
+def _order(one: PlannedFormat) -> tuple[bool, bool]:
+    return one.name != "onnx", bool(_sources(one.config))
+
+
+def duplicates(configured: Sequence[BaseModel]) -> str:
+    """Which of the formats would be one file, in words; empty where there are none."""
+    for later, one in enumerate(configured):
+        for earlier, other in enumerate(configured[:later]):
+            is_variant = isinstance(one, FormatConfig) and one != other
+            if format_of(one) == format_of(other) and not is_variant:
+                file = one.file if isinstance(one, FormatConfig) else f"of {format_of(one)}"
+                return (
+                    f"names {format_of(one)} twice with the same settings, at {earlier} and"
+                    f" {later}; both would be the file {file}: remove one, or change a setting"
+                )
+    return ""
+
+
+def _serves(config: BaseModel, device: DeviceSpec) -> bool:
+    """Whether the file with these settings is what the device runs."""
+    row = _row(format_of(config), device)
+    return (
+        row is not None
+        and isinstance(config, FormatConfig)
+        and config.takes(device.batch)
+        and all(getattr(config, key) == value for key, value in row.settings.items())
+    )
+
+
+def _row(name: str, device: DeviceSpec) -> RunsOn | None:
+    """What the module of a format declares of a device; None: the device does not run it."""
+    declared: Sequence[RunsOn] = ()
+    with contextlib.suppress(UserError):  # a damaged module of another package
+        declared = getattr(REGISTRY.declaration(name), "RUNS_ON", ())
+    return next((row for row in declared if row.fits(device)), None)
+
+
+def _default_for(device: DeviceSpec) -> FormatConfig:
+    """The format that a device runs, with settings for it.
+
+    Raises:
+        UserError: no format is for such a device.
+    """
+    for name in REGISTRY.names:
+        if row := _row(name, device):
+            model = REGISTRY.declaration(name).Config
+            assert issubclass(model, FormatConfig)
+            section = {**row.settings, **model.for_batch(device.batch)}
+            config = _build(model, {"name": name, **section})
+            if config.takes(device.batch):
+                return config
+    raise UserError(
+        f"nothing that hwnas exports runs on the device {device.name!r}",
+        expected=f"one of {_known(device)}",
+        found=_words(device),
+        where=f"device {device.name}",
+        fix="change runtime, precision or batch in the device's file",
+    )
+
+
+def _build(model: type[FormatConfig], section: Mapping[str, Any]) -> FormatConfig:
+    return build_model(model, dict(section), where=f"the format {section['name']}")
+
+
+def _sources(config: BaseModel) -> tuple[dict[str, Any], ...]:
+    return config.sources if isinstance(config, FormatConfig) else ()
+
+
+def _find_or_add(plan: list[PlannedFormat], section: Mapping[str, Any]) -> int:
+    """The position of a format with at least the settings of `section`."""
+    for index, one in enumerate(plan):
+        if all(getattr(one.config, key, None) == value for key, value in section.items()):
+            return index
+    model = REGISTRY.declaration(section["name"]).Config
+    assert issubclass(model, FormatConfig)
+    plan.append(PlannedFormat(_build(model, section), configured=False))
+    return len(plan) - 1
+
+
+def _labelled(plan: Sequence[PlannedFormat]) -> Iterator[PlannedFormat]:
+    """The same, with labels where two files would have one name."""
+    for one in plan:
+        if not isinstance(one.config, FormatConfig):
+            yield one
+            continue
+        rivals = [
+            other.config
+            for other in plan
+            if isinstance(other.config, FormatConfig) and other.config.file == one.config.file
+        ]
+        yield replace(one, label=labels(rivals)[rivals.index(one.config)])
+
+
+def _words(device: DeviceSpec) -> str:
+    where = "here" if device.transport == "local" else f"over {device.transport}"
+    return (
+        f"runtime {device.runtime} ({device.provider}), {device.precision}, batch {device.batch},"
+        f" {where}"
+    )
+
+
+def _known(device: DeviceSpec) -> str:
+    """The precisions of the device's runtime, or all runtimes."""
+    rows = [
+        row
+        for name in REGISTRY.names
+        for row in getattr(REGISTRY.declaration(name), "RUNS_ON", ())
+        if row.runtime == device.runtime
+    ]
+    precisions = {row.precision for row in rows}
+    return f"runtime {device.runtime} in {', '.join(sorted(precisions)) or 'no precision'}"

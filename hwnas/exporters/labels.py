@@ -1,0 +1,89 @@
+"""Names of files where variants of one format lie side by side, as `model.int8.symmetric.onnx`.
+
+The variant with the fewest settings that differ from their defaults keeps the plain name. The names
+of the others say their settings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from hwnas.exporters.base import Format, FormatConfig, Source
+from hwnas.interfaces import ModelFile, OpenModel
+
+__all__ = ["Labelled", "labels", "with_label"]
+
+
+def labels(variants: Sequence[FormatConfig]) -> tuple[str, ...]:
+    """A label for each of several unequal variants of one file; the plain one's is empty."""
+    changed = [_changed(config) for config in variants]
+    shared = {key for key in changed[0] if all(c.get(key) == changed[0][key] for c in changed)}
+    plain = min(range(len(variants)), key=lambda i: len(changed[i]))
+    return tuple(
+        "" if i == plain else _text(config, {k: v for k, v in c.items() if k not in shared})
+        for i, (config, c) in enumerate(zip(variants, changed, strict=True))
+    )
+
+
+def _changed(config: BaseModel) -> dict[str, Any]:
+    """Settings that have not their default."""
+    fields = type(config).model_fields
+    return {
+        key: value
+        for key, field in fields.items()
+        if (value := getattr(config, key)) != field.default
+    }
+
+
+def _text(config: FormatConfig, settings: Mapping[str, Any]) -> str:
+    parts = []
+    for key, value in settings.items():
+        if value is True or key in config.LABELS:
+            parts.append(config.LABELS.get(key, key))
+        elif isinstance(value, str):
+            parts.append(value)
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            parts.append(key + "-".join(str(v).lower() for v in values))
+    return ".".join(re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in parts)
+
+
+def with_label(path: str, label: str, model: str) -> str:
+    """The name of a file that belongs to `model`, with the label before the model's ending."""
+    stem = model.rpartition(".")[0]
+    if not label:
+        return path
+    if path.startswith(f"{stem}."):
+        return f"{stem}.{label}{path.removeprefix(stem)}"
+    first, dot, ending = path.rpartition(".")
+    return f"{first}.{label}{dot}{ending}"
+
+
+@dataclass(frozen=True)
+class Labelled(Format):
+    """A format whose files carry a label."""
+
+    format: Format
+    label: str
+
+    def contents(self, source: Source) -> dict[str, bytes]:
+        """Those of the format, by their labelled names."""
+        found = self.format.contents(source)
+        model = next(iter(found))
+        return {with_label(name, self.label, model): content for name, content in found.items()}
+
+    def describe(self, files: Sequence[Path]) -> ModelFile:
+        """As the format does, with the labelled name."""
+        plain = [file.with_name(file.name.replace(f".{self.label}.", ".", 1)) for file in files]
+        found = self.format.describe(plain)
+        return replace(found, path=str(Path(found.path).with_name(files[0].name)))
+
+    def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
+        """As the format does."""
+        return self.format.open_model(path, threads=threads)

@@ -1,0 +1,52 @@
+"""ONNX files in a folder of exported networks: which is which, by what they hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["find_onnx", "static_batch"]
+
+FILES = {"onnx": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
+
+
+def find_onnx(
+    folder: Path, format: str, *, symmetric: bool = False, largest_batch: int = 1
+) -> Path | None:
+    """The file of the format `onnx`, `fp16` or `int8`; of several, the first that fits.
+
+    symmetric: of the int8 files, the one with signed activations, if one says that of itself.
+    largest_batch: a fixed batch of 1 does not fit a larger one.
+    """
+    import onnx
+
+    plain = FILES[format]
+    stem = plain.removesuffix(".onnx")
+    labelled = sorted(
+        path for path in folder.glob(f"{stem}.*.onnx") if not _is_of_another(path.name, stem)
+    )
+    found = [path for path in (folder / plain, *labelled) if path.is_file()]
+    for path in found if len(found) > 1 else ():
+        model = onnx.load(path)
+        facts = {item.key: item.value for item in model.metadata_props}
+        is_symmetric = bool(json.loads(facts.get("int8", "{}")).get("symmetric", False))
+        batch = static_batch(model)
+        if is_symmetric == symmetric and (batch is None or batch >= largest_batch):
+            return path
+    return found[0] if found else None
+
+
+def _is_of_another(name: str, stem: str) -> bool:
+    """Whether the file belongs to a format whose own stem is longer: model.int8.onnx, of model."""
+    longer = [f.removesuffix(".onnx") for f in FILES.values() if len(f) > len(f"{stem}.onnx")]
+    return any(name.startswith(f"{other}.") for other in longer)
+
+
+def static_batch(model: onnx.ModelProto) -> int | None:
+    """The batch size that a graph is made for; None: any."""
+    dim = model.graph.input[0].type.tensor_type.shape.dim[0]
+    return int(dim.dim_value) if dim.HasField("dim_value") else None

@@ -1,0 +1,87 @@
+"""A model file on a device of this machine, in the runtime and the provider of the device."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas.core.confined import inside
+from hwnas.core.errors import UserError
+from hwnas.core.records import dump
+from hwnas.core.resources import resource
+from hwnas.exporters.manifest import Manifest
+from hwnas.exporters.opened import CannotRunHere
+from hwnas.interfaces import DeviceSpec, Images
+
+__all__ = ["DeviceRun", "held_precisions", "run_on_device", "wrong_precisions"]
+
+
+@dataclass(frozen=True)
+class DeviceRun:
+    """Logits [n, classes], and the precision that the file holds; None where it is not told."""
+
+    logits: Images
+    precision: str | None
+
+
+def run_on_device(device: DeviceSpec, model: Path, images: Images) -> DeviceRun:
+    """Run images [n, C, H, W] through a model by the device kit, in the device's batch size.
+
+    Raises:
+        CannotRunHere: the device is not on this machine.
+        UserError: its runtime fails.
+    """
+    if device.transport != "local":
+        raise CannotRunHere(f"the device {device.name!r} is reached over {device.transport}")
+    with tempfile.TemporaryDirectory() as temporary:
+        given, found = (str(Path(temporary, name)) for name in ("x.npy", "y.npy"))
+        np.save(given, images, allow_pickle=False)
+        kit = resource("export", "device_run.py")
+        spec = json.dumps(dump(device, versioned=False))
+        done = subprocess.run(
+            [sys.executable, str(kit), "--logits", spec, str(model), given, found],
+            env={**os.environ, "OMP_NUM_THREADS": str(device.threads)},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
+            raise UserError(
+                f"the model does not run on the device {device.name!r}",
+                found=" | ".join((done.stdout + done.stderr).strip().splitlines()[-3:]),
+                where=model,
+            )
+        logits: Images = np.load(found, allow_pickle=False)
+    return DeviceRun(logits, json.loads(done.stdout.splitlines()[-1])["precision"])
+
+
+def held_precisions(models: Sequence[Path]) -> list[str | None]:
+    """The precision that every file holds, by the kit's reading of it; None where it is not told.
+
+    A file that cannot be read holds `unreadable`.
+    """
+    kit = resource("export", "bundle_precision.py")
+    done = subprocess.run(
+        [sys.executable, str(kit), *map(str, models)], capture_output=True, text=True, check=True
+    )
+    found: list[str | None] = json.loads(done.stdout)
+    return found
+
+
+def wrong_precisions(folder: Path, manifest: Manifest, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Models of a bundle that hold another precision than it says; their `rows` do not pass."""
+    held = held_precisions([inside(folder, model.path) for model in manifest.models])
+    problems = []
+    for model, found, row in zip(manifest.models, held, rows, strict=True):
+        if found not in (None, model.precision):
+            row["passed"] = False
+            problems.append(f"{model.path}: the file holds {found}, not {model.precision}")
+    return problems

@@ -1,0 +1,107 @@
+"""Test accuracy of the exported files of a network, each where it runs: here, or on its device."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hwnas.exporters.formats import open_model
+from hwnas.exporters.opened import CannotRunHere
+from hwnas.exporters.parity import compare, torch_logits
+from hwnas.interfaces import DeviceSpec, Images
+from hwnas.measure.on_device import run_on_device
+from hwnas.pipeline.exports import exported_artifact, file_of
+from hwnas.pipeline.outcomes import Check, Exported
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.winners import load_network
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.lowering import resolution
+
+__all__ = ["Accuracies", "artifact_check", "test_accuracies"]
+
+log = logging.getLogger(__name__)
+
+N_COMPARED = 64  # test images on which a device's file is compared with torch
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """Top-1 in [0, 1] on the test split, of n images, by the path of the file in a bundle.
+
+    here: files that run on this host, in the runtime of their format. on_devices: by device, of the
+    file that it runs, where that is measured on the device itself.
+    """
+
+    n_images: int
+    here: Mapping[str, float] = field(default_factory=dict)
+    on_devices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def on(self, device: str) -> dict[str, float]:
+        """By path; that of the device's own file as the device runs it."""
+        return {**self.here, **self.on_devices.get(device, {})}
+
+
+def test_accuracies(project: Project, arch: Arch) -> Accuracies:
+    """Accuracies of every exported file of a network, on every device that is on this machine."""
+    x, labels = project.images("test", resolution(project.space, arch))
+
+    def top1(logits: Images) -> float:
+        return float((logits.argmax(axis=1) == labels).mean())
+
+    here = {}
+    for one in project.files.read_exports()[arch.key]:
+        if one.parity is not None:
+            try:
+                path = file_of(project, arch, one)
+                opened = open_model(one.model.format, path, threads=project.config.threads)
+            except CannotRunHere as error:
+                log.warning("%s: test accuracy not measured: %s", one.files[0], error)
+                continue
+            here[one.model.path] = top1(opened.logits(x))
+    on_devices = {}
+    for name, device in project.devices.items():
+        if device.transport == "local" and not _is_host(device):
+            one = exported_artifact(project, arch, device)
+            found = run_on_device(device, file_of(project, arch, one), x)
+            on_devices[name] = {one.model.path: top1(found.logits)}
+    return Accuracies(len(labels), here, on_devices)
+
+
+def _is_host(device: DeviceSpec) -> bool:
+    """Whether the device is what files are opened with anyway: ONNX Runtime on the processor."""
+    return (device.runtime, device.provider) == ("onnxruntime", "CPUExecutionProvider")
+
+
+def artifact_check(
+    project: Project, device: DeviceSpec, arch: Arch, accuracies: Accuracies
+) -> list[Check]:
+    """Whether a winner's file is what its device is to run: precision, and torch's outputs.
+
+    Nothing is added for a device of this machine in float32 on ONNX Runtime, whose file every other
+    one is compared with.
+    """
+    one = exported_artifact(project, arch, device)
+    if device.transport != "local" or (_is_host(device) and device.precision == "fp32"):
+        return []
+    x, _ = project.images("test", resolution(project.space, arch), N_COMPARED)
+    found = run_on_device(device, file_of(project, arch, one), x)
+    report = compare(torch_logits(load_network(project, arch), x), found.logits, device.batch)
+    tolerance, least = one.model.parity_tolerance, one.model.min_agreement
+    holds = report.relative <= tolerance and report.agrees(least)
+    detail = (
+        f"{one.model.path} holds {found.precision or 'an unknown precision'}, the device runs"
+        f" {device.precision}; torch and {device.runtime} {device.provider} differ by"
+        f" {report.relative:.1e} of the largest logit (accepted {tolerance:.0e}), agree on"
+        f" {report.top1_agreement:.2%} of {len(x)} images; test top-1"
+        f" {_percent(accuracies.on(device.name), one)}"
+    )
+    is_right = found.precision in (None, device.precision)
+    return [Check(f"file of {device.name}", bool(holds and is_right), detail)]
+
+
+def _percent(accuracies: Mapping[str, float], one: Exported) -> str:
+    top1 = accuracies.get(one.model.path, np.nan)
+    return "not measured" if np.isnan(top1) else f"{top1:.2%}"

@@ -1,0 +1,76 @@
+"""The exported files of a project: which networks get which, and the one that a device runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwnas.core.errors import UserError
+from hwnas.exporters.artifact import PlannedFormat, artifact_of
+from hwnas.interfaces import DeviceSpec
+from hwnas.pipeline.outcomes import Exported
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.winners import networks, winner_role
+from hwnas.spaces.arch import Arch
+
+__all__ = [
+    "artifacts_are_there",
+    "exported_artifact",
+    "file_of",
+    "formats_for",
+    "in_bundle",
+    "winning_archs",
+]
+
+
+def winning_archs(project: Project) -> set[Arch]:
+    """The winners of all devices."""
+    roles = networks(project)
+    return {roles[winner_role(project, device)] for device in project.devices}
+
+
+def formats_for(project: Project, *, is_winner: bool) -> tuple[PlannedFormat, ...]:
+    """What a network is exported to."""
+    float_onnx, *others = project.formats
+    return float_onnx, *(one for one in others if is_winner or one.devices)
+
+
+def exported_artifact(project: Project, arch: Arch, device: DeviceSpec) -> Exported:
+    """The exported file of a network that a device runs.
+
+    Raises:
+        UserError: it was not exported, by an earlier version.
+    """
+    path = artifact_of(project.formats, device).path
+    for one in project.files.read_exports()[arch.key]:
+        if one.model.path == path:
+            return one
+    raise UserError(
+        f"the network {arch.key} was not exported for the device {device.name!r}",
+        expected=path,
+        where=project.files.exported_network(arch),
+        fix=f"hwnas export {project.run.root}",
+    )
+
+
+def artifacts_are_there(project: Project) -> bool:
+    """Whether every network was exported for every device."""
+    exports = project.files.read_exports()
+    paths = {artifact_of(project.formats, device).path for device in project.devices.values()}
+    return all(paths <= {one.model.path for one in exports[key]} for key in exports)
+
+
+def in_bundle(project: Project, arch: Arch, device: DeviceSpec) -> list[Exported]:
+    """The files of a winner that the bundle of a device holds; the one that it runs comes first."""
+    artifact = exported_artifact(project, arch, device)
+    unwanted = {one.path for one in project.formats if not one.belongs_to(device.name)}
+    others = [
+        one
+        for one in project.files.read_exports()[arch.key]
+        if one != artifact and one.model.path not in unwanted
+    ]
+    return [artifact, *others]
+
+
+def file_of(project: Project, arch: Arch, one: Exported) -> Path:
+    """Where the model is in the run folder."""
+    return project.files.exported_network(arch) / one.files[0]
