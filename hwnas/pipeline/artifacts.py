@@ -59,11 +59,11 @@ class Artifacts(SettingsFiles):
     @property
     def outside(self) -> RecordFile[OutsideFiles]:
         """Files outside the run folder that its settings name."""
-        return RecordFile(self.run.path("outside.json"), OutsideFiles)
+        return RecordFile(self.run.path("outside", "files.json"), OutsideFiles)
 
     def device_copy(self, device: str) -> Path:
         """A copy of the definition of a device."""
-        return self.run.path("devices", f"{device}.yaml")
+        return self.run.path("outside", "devices", f"{device}.yaml")
 
     # --- data ---------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """Files outside the run folder that its settings name, and what the run folder keeps of them.
 
-Definitions of devices are copied (`devices/NAME.yaml`); of weights and records of archs, where they
-lie and the hash of their content are noted (`outside.json`). So a run folder can be looked at when
-they are gone, or from another folder or machine, and a relative path keeps its meaning.
+Definitions of devices are copied (`outside/devices/NAME.yaml`); of weights and records of archs,
+where they lie and the hash of their content are noted (`outside/files.json`). So a run folder can
+be looked at when they are gone, or from another folder or machine, and a relative path keeps its
+meaning.
 """
 
 from __future__ import annotations

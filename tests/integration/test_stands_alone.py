@@ -56,7 +56,7 @@ def home(
     monkeypatch.delenv("HWNAS_DATA", raising=False)
     home = tmp_path / "home"
     shutil.copytree(made, home)
-    for name in ("outside.json", "data.json"):
+    for name in ("outside/files.json", "data.json"):
         file = home / "run" / name
         file.write_text(file.read_text().replace(str(made), str(home)))
     (tmp_path / "elsewhere").mkdir()
@@ -217,8 +217,7 @@ def test_a_run_without_copies_works_as_before(
 ) -> None:
     """Of earlier versions: paths count from the working directory; the next command keeps them."""
     run = home / "run"
-    shutil.rmtree(run / "devices")
-    (run / "outside.json").unlink()
+    shutil.rmtree(run / "outside")
     monkeypatch.chdir(home)
     assert set(statuses(run).values()) == {"done"}
     hwnas.label(run)
