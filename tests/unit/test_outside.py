@@ -14,6 +14,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.store import file_hash, read_json
 from hwnas.pipeline import scoring
+from hwnas.pipeline.engine import execute
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.project import Project, open_project
 from hwnas.pipeline.stages import train
@@ -42,8 +43,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (home / name).write_text(f"content of {name}")
     monkeypatch.chdir(home)
     changes = SETTINGS | {"devices": ["boards/a.yaml", "local"]}
-    with project(home / "run", config=str(MINI), changes=changes, read_only=False):
-        pass
+    with project(home / "run", config=str(MINI), changes=changes, read_only=False) as p:
+        execute(stages_of(p), p.run, only=())
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     return home
@@ -62,7 +63,8 @@ def settings_of(p: Project) -> dict[str, Any]:
 
 
 def test_what_is_kept(home: Path) -> None:
-    files = {file.pop("setting"): file for file in read_json(home / "run/outside/files.json")["files"]}
+    kept = read_json(home / "run/outside/files.json")["files"]
+    files = {file.pop("setting"): file for file in kept}
     for setting, name in FILES.items():
         digest = file_hash(home / name)
         assert files[setting] == {"given": name, "path": str(home / name), "sha256": digest}
