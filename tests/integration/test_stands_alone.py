@@ -16,6 +16,9 @@ from typer.testing import CliRunner
 import hwnas
 from hwnas.cli.main import app
 from hwnas.core.errors import UserError
+from hwnas.core.progress import silent
+from hwnas.pipeline.project import open_project
+from hwnas.training.checkpoint import weights_bytes
 from tests.photos import class_folders
 
 CONFIG = Path(__file__).parent / "photos.yaml"
@@ -34,9 +37,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = Path.cwd()
     os.chdir(home)
     try:
-        hwnas.train("first", config="ours.yaml")
-        shutil.copyfile("first/checkpoints/supernet.safetensors", "start.safetensors")
-        shutil.rmtree("first")
+        with open_project(
+            Path("run"),
+            config="ours.yaml",
+            progress_for=lambda s: silent,
+            command="test",
+            read_only=True,
+        ) as project:
+            start = weights_bytes(project.new_supernet(), project.metadata())
+        Path("start.safetensors").write_bytes(start)
         settings: dict[str, Any] = {
             "devices": ["boards/mine.yaml"],
             "supernet.init": "start.safetensors",
@@ -107,7 +116,10 @@ VERBS: dict[str, Callable[[Path], list[str]]] = {
     "status": lambda run: ["status", str(run)],
     "report": lambda run: ["report", str(run), "--out", "report.html"],
     "predict": lambda run: ["predictor", "predict", str(run), "largest"],
-    "eval": lambda run: ["predictor", "eval", str(run), "--train-size", "4", "--seeds", "1"],
+    "eval": lambda run: (
+        ["predictor", "eval", str(run), "--train-size", "4", "--seeds", "1"]
+        + ["--predictor", "ridge", "--no-baselines"]
+    ),
     "export-lut": lambda run: (
         ["predictor", "export-lut", str(run), "--out", "lut.safetensors"]
         + ["--base", "largest", "--free", "stage1.*"]
