@@ -1,47 +1,38 @@
 """What a bundle promises, checked on this device with whatever runtime runs its models.
 
 `predict` is a function of inputs [n, C, H, W] to logits [n, classes], float32. A finding is a dict:
-`model`, `check`, `passed` (None: nothing was promised, or it cannot be checked here), `detail`.
+`model`, `check`, `passed` (None: nothing was promised, or it cannot be checked here), `judged`
+(False: a promise that this machine is too slow or too fast to judge), `detail`.
 """
 
-import hashlib
-import json
-import shutil
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
 import numpy as np
-from bundle_files import BundleError, read_golden
+from bundle_files import read_golden
 from bundle_images import labelled_images, preprocess, read_samples
 
 BATCH = 32  # images at once
 LEAST_CHANCE = 0.01  # a shortfall that chance brings about less often than this is one
-MARGIN = 1.05  # a latency may exceed the re-timed one by this factor
-TIMING = {
-    "schema_version": 1,
-    "seed": 0,
-    "rounds": 15,
-    "min_rounds": 5,
-    "target_error": 0.0,
-    "warmup_runs": 5,
-    "hot_samples": 20,
-    "turn_budget_s": 0.5,
-}
 
 
-def finding(model, check, passed, detail):
+def finding(model, check, passed, detail, judged=True):
     """See the module."""
-    return {"model": model["path"], "check": check, "passed": passed, "detail": detail}
+    return {
+        "model": model["path"],
+        "check": check,
+        "passed": passed,
+        "judged": judged,
+        "detail": detail,
+    }
 
 
 def show(found):
-    """One line per finding; returns whether nothing fell short."""
+    """One line per finding; returns the exit status: 0, 3 or 4 (see ort_run.py)."""
     words = {True: "ok", False: "FALLS SHORT", None: "--"}
     for line in found:
-        print(f"{line['model']}: {line['check']}: {words[line['passed']]}: {line['detail']}")
-    return all(line["passed"] is not False for line in found)
+        word = words[line["passed"]] if line["judged"] else "NOT JUDGED"
+        print(f"{line['model']}: {line['check']}: {word}: {line['detail']}")
+    if any(line["passed"] is False for line in found):
+        return 3
+    return 0 if all(line["judged"] for line in found) else 4
 
 
 # --- what a model computes ------------------------------------------------------------------------
@@ -141,72 +132,3 @@ def chance_of_fewer(right, n, promised_right, promised_n):
 def log_factorials(n):
     """log i! for i = 0..n."""
     return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
-
-
-# --- latency --------------------------------------------------------------------------------------
-
-
-def check_latencies(folder, facts, models):
-    """Findings on promised latencies of one runtime: all models of a spec are timed in turn."""
-    found = []
-    specs = {json.dumps(spec_of(fact), sort_keys=True): spec_of(fact) for fact in facts}
-    for spec in specs.values():
-        alike = [fact for fact in facts if spec_of(fact) == spec]
-        paths = sorted({fact["model"] for fact in alike})
-        try:
-            here_ms = dict(zip(paths, measure_ms([folder / path for path in paths], spec)))
-        except BundleError as error:
-            found += [finding(models[path], "latency", None, str(error)) for path in paths]
-            continue
-        found += [latency_finding(models[f["model"]], f, here_ms[f["model"]]) for f in alike]
-    return found
-
-
-def latency_finding(model, fact, here_ms):
-    """A latency of this device against what was forecast and measured."""
-    device = fact["device"]
-    bounds = [fact["interval_ms"][1]] if fact["interval_ms"] else []
-    bounds += [fact["measured_ms"] * MARGIN] if fact["measured_ms"] else []
-    promised = ", ".join(
-        f"{label} {fact[key]:.3f} ms"
-        for label, key in (("forecast", "forecast_ms"), ("measured", "measured_ms"))
-        if fact[key]
-    )
-    detail = (
-        f"{here_ms:.3f} ms here; {promised or 'nothing promised'} on {device['name']} "
-        f"({fact['host']}, batch {device['batch']}, {device['threads']} thread(s))"
-    )
-    return finding(model, "latency", here_ms <= max(bounds) if bounds else None, detail)
-
-
-def spec_of(fact):
-    """What a timing depends on besides the model."""
-    keys = ("runtime", "provider", "precision", "threads", "batch")
-    return {key: fact["device"][key] for key in keys}
-
-
-def measure_ms(paths, spec):
-    """Per model the median over rounds of each round's fastest hot run, by bench.py beside us."""
-    with tempfile.TemporaryDirectory() as name:
-        folder, items = Path(name), []
-        for index, path in enumerate(paths):
-            shutil.copyfile(path, folder / f"{index}{path.suffix}")
-            if path.suffix == ".xml":  # OpenVINO's weights
-                shutil.copyfile(path.with_suffix(".bin"), folder / f"{index}.bin")
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            items.append({"id": str(index), "file": f"{index}{path.suffix}", "sha256": digest})
-        plan = {**TIMING, **spec, "reference": "0", "items": items}
-        plan["time_budget_s"] = 5.0 * len(items)
-        (folder / "plan.json").write_text(json.dumps(plan))
-        bench = Path(__file__).resolve().with_name("bench.py")
-        command = [sys.executable, bench, folder / "plan.json", "--out", folder / "results.jsonl"]
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-        if done.returncode != 0:
-            said = [line for line in done.stderr.splitlines() if line[:1] != "{"]
-            raise BundleError(f"not timed: {' '.join(said)[-300:]}")
-        lines = [json.loads(line) for line in (folder / "results.jsonl").open()][1:]
-    best_ns = [[] for _ in paths]
-    for line in lines:
-        for _, index, _, *hot_ns in line.get("turns", ()):
-            best_ns[max(index, 0)].append(min(hot_ns))  # below 0: extra turns of the reference
-    return [float(np.median(times)) / 1e6 for times in best_ns]

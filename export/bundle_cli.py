@@ -42,7 +42,7 @@ def main(doc, check, open_predictor, choice, arguments=None):
             found = check(folder, manifest, options.chosen, options.data, not options.no_latency)
             if options.json:
                 options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-            return 0 if show(found) else 3
+            return show(found)
         predict = open_predictor(folder, manifest, options.chosen)
         for image in options.images:
             x = preprocess(read_image(image), manifest["input"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-SCHEMA_VERSION = 2  # newest that is read; 1 knew no samples and no min_agreement
+SCHEMA_VERSION = 3  # newest that is read; 1 knew no samples and no min_agreement
 HERE = Path(__file__).resolve().parent
 KINDS = {
     "object": dict,
@@ -66,6 +66,7 @@ def read_manifest(path):
     manifest.setdefault("samples", [])
     for model in manifest["models"]:
         model.setdefault("min_agreement", 1.0)
+        model.setdefault("least_runtime", None)
     return manifest
 
 

@@ -6,8 +6,8 @@
     python device_run.py photo.ppm ...              class of a .npy or .ppm (others need Pillow)
 
 A bundle is made for one device, whose runtime, provider and precision are in the manifest, and the
-first of its models is the file that this device runs. Needs numpy and that runtime. Exit status: 0
-all is well, 1 something to fix, 3 a check ran and fell short.
+first of its models is the file that this device runs. Needs numpy and that runtime. Exit status as
+of ort_run.py.
 """
 
 import argparse
@@ -15,12 +15,17 @@ import json
 import sys
 from pathlib import Path
 
+try:
+    import numpy as np
+except ImportError as error:
+    sys.exit(f"error: {error}; fix: python -m pip install numpy")
+
 import bench
 import bundle_cli
-import numpy as np
 from bench_protocol import KitError
-from bundle_checks import check_latencies, check_outputs, finding
+from bundle_checks import check_outputs, finding
 from bundle_files import BundleError, inside
+from bundle_latency import check_latencies
 from bundle_precision import precision_of
 
 
@@ -92,8 +97,7 @@ def check(folder, manifest, path=None, data=None, with_latency=True):
     except ModelError as error:
         return [*found, finding(model, "run", False, str(error))]
     if with_latency:
-        facts = [fact for fact in manifest["latency"] if fact["model"] == model["path"]]
-        found += check_latencies(folder, facts, {model["path"]: model})
+        found += check_latencies(folder, manifest, {model["path"]: model}, device["runtime"])
     return found
 
 

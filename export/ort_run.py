@@ -5,21 +5,24 @@
     python ort_run.py --check . --data PHOTOS       and accuracy: photos in a folder per class
     python ort_run.py photo.ppm ...                 class of a .npy or .ppm (others need Pillow)
 
-Exit status: 0 all is well, 1 something to fix, 3 a check ran and fell short.
+Exit status: 0 all is well, 1 something to fix, 3 a check ran and fell short, 4 none did, but a
+latency cannot be judged: this machine is too far from the speed that the promises are of.
 """
 
+import re
 import sys
 from pathlib import Path
 
-import bundle_cli
-import numpy as np
-from bundle_checks import check_latencies, check_outputs, finding
-from bundle_files import BundleError
-
 try:
+    import numpy as np
     import onnxruntime
 except ImportError as error:
     sys.exit(f"error: {error}; fix: python -m pip install numpy onnxruntime")
+
+import bundle_cli
+from bundle_checks import check_outputs, finding
+from bundle_files import BundleError
+from bundle_latency import check_latencies
 
 SUFFIXES = (".onnx", ".ort")  # what ONNX Runtime runs
 KINDS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -40,6 +43,7 @@ class Predictor:
         except Exception as error:  # ONNX Runtime has no public base class of its errors
             raise BundleError(
                 f"{model['path']}: onnxruntime {onnxruntime.__version__} cannot load it: {error}"
+                + needed_runtime(model)
             ) from error
         self.batch = model["batch"]
 
@@ -53,6 +57,19 @@ class Predictor:
         filled = np.concatenate([x, np.repeat(x[-1:], size - len(x), axis=0)])
         logits = self._session.run(None, {self._name: filled.astype(self._kind)})[0]
         return np.asarray(logits, dtype=np.float32)[: len(x)]
+
+
+def needed_runtime(model):
+    """What to install, where this ONNX Runtime is older than what the model is known to run in."""
+    least = model["least_runtime"]
+    if least is None or version(onnxruntime.__version__) >= version(least):
+        return ""
+    return f"; fix: it needs onnxruntime {least}: python -m pip install 'onnxruntime>={least}'"
+
+
+def version(text):
+    """Its leading numbers, to compare with."""
+    return [int(part) for part in re.match(r"[0-9]+(\.[0-9]+)*", text).group().split(".")]
 
 
 def choose(manifest, path=None):
@@ -84,9 +101,7 @@ def check(folder, manifest, path=None, data=None, with_latency=True):
             loaded[name] = model
             found += check_outputs(folder, manifest, model, predict, data)
     if with_latency:
-        facts = [fact for fact in manifest["latency"] if fact["model"] in loaded]
-        facts = [fact for fact in facts if fact["device"]["runtime"] == "onnxruntime"]
-        found += check_latencies(Path(folder), facts, loaded)
+        found += check_latencies(Path(folder), manifest, loaded, "onnxruntime")
     for model in manifest["models"] if path is None else ():
         if model["path"] not in models:
             detail = f"{model['format']} is not checked by onnxruntime"

@@ -20,9 +20,12 @@ import sys
 import time
 from pathlib import Path
 
-import bench_cuda
-import bench_tensorrt
-from bundle_files import BundleError, inside, read_bundle, sha256
+try:
+    import bench_cuda
+    import bench_tensorrt
+    from bundle_files import BundleError, inside, read_bundle, sha256
+except ImportError as error:  # they need numpy
+    sys.exit(f"error: {error}; fix: python -m pip install numpy")
 
 SCHEMA_VERSION = 1
 INSTALL = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx-cu13"}

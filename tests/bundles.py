@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from hwnas.builders.onnx import with_least_ir
 from hwnas.core.rng import rng
 from hwnas.exporters.bundle import write_bundle
 from hwnas.exporters.manifest import AccuracyFact, ConstraintFact, InputSpec, LatencyFact, Manifest
@@ -61,7 +62,8 @@ def colour_net(precision: str = "fp32", batch: int | str = "batch") -> onnx.Mode
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 3])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    opsets = [helper.make_opsetid("", 18)]
+    model = with_least_ir(helper.make_model(graph, opset_imports=opsets))
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -105,7 +107,6 @@ def colour_manifest(
                 "cpu",
                 promised_ms,
                 (promised_ms / 2, promised_ms),
-                promised_ms,
             )
             for precision, name in names.items()
         ),

@@ -22,7 +22,10 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError as error:
+    sys.exit(f"error: {error}; fix: python -m pip install numpy onnxruntime")
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 SOCKET_TIMEOUT_S = 10  # a client that sends nothing for so long is dropped

@@ -221,6 +221,7 @@ def predictor_export_lut(
         progress_for=progress,
         command="hwnas predictor export-lut",
         read_only=out is not None,
+        as_recorded=out is not None,
     ) as project:
         path = Path(out) if out is not None else project.files.score_table
         table = export(

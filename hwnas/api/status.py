@@ -23,8 +23,8 @@ def status(folder: Folder, *, settings: Settings = None) -> Listing:
     """What is done, stale or missing in a run folder, of all its searches, and their winners.
 
     The rows are stages, with the cost of what is left to do. The fact `searches` has a row for each
-    search: its state, and the winner's score and costs. The fact `notes` says how the data changed
-    since stages read them, or that they are not here.
+    search: its state, and the winner's score and costs. The fact `notes` says how data and
+    devices changed since stages used them, or that they are not here.
     """
     with open_project(
         Path(folder),
@@ -81,7 +81,7 @@ def plan(
 def _listing(
     project: Project, plans: Sequence[Plan], rows: Sequence[dict[str, Any]], facts: dict[str, Any]
 ) -> Listing:
-    notes = data_changes(plans)
+    notes = [*project.outside.notes, *data_changes(plans)]
     if absent := project.source.absent:
         notes.append(f"the data are not here, and not compared: {absent}")
     root = str(project.run.root)

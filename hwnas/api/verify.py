@@ -14,9 +14,16 @@ from hwnas.api.run import held, reported
 from hwnas.api.stage import bring_up_to_date, of_search
 from hwnas.core.errors import CheckFailed, NotJudged, UserError
 from hwnas.core.rundir import RunDir
-from hwnas.pipeline.project import open_project, stored_config
+from hwnas.pipeline.project import Project, open_project, stored_config
 
-__all__ = ["BundleCheck", "bundle_plan", "is_bundle", "refuse_of_bundles", "verify"]
+__all__ = [
+    "BundleCheck",
+    "bundle_plan",
+    "is_bundle",
+    "refuse_of_bundles",
+    "refuse_of_runs",
+    "verify",
+]
 
 READ_OF_SETTINGS = ("data", "profile", "seed", "threads", "verify", "workers")
 """Sections of the configuration that a check of a bundle depends on."""
@@ -114,10 +121,7 @@ def verify(
             progress=progress,
             found=lambda project: held(reported(project), report_only),
         )
-    if search is not None:
-        raise UserError(
-            "a bundle is of one search", expected="no --search", found=search, where=folder
-        )
+    refuse_of_runs(search)
     found = _check_bundle(Path(folder), config, settings, latency, trust, progress)
     if not report_only:
         found.raise_for_checks()
@@ -142,6 +146,15 @@ def refuse_of_bundles(latency: bool, trust: bool) -> None:
         to="a run folder, only to a bundle",
         fix="leave it out, or give a folder in RUN/bundles/",
     )
+
+
+def refuse_of_runs(search: str | None) -> None:
+    """Refuse what applies to run folders alone.
+
+    Raises:
+        UserError: names the option.
+    """
+    refuse_unused({"--search": search}, to="a bundle, which is of one search", fix="leave it out")
 
 
 def bundle_plan(folder: Folder, *, config: str | None = None, settings: Settings = None) -> Listing:
@@ -197,6 +210,26 @@ def _source_of_settings(folder: Path, config: str | None, settings: Settings) ->
     return around[0] if around else folder
 
 
+def _require_data_of(bundle: Path, project: Project) -> None:
+    """Refuse to test a bundle on images that may be those that its network learned.
+
+    Raises:
+        UserError: the run read other data since the bundle was made.
+    """
+    from hwnas.exporters.bundle import read_manifest
+
+    promised = read_manifest(bundle).provenance.get("data")
+    if promised is not None and promised != project.source.digest:
+        raise UserError(
+            "the bundle was made with other data",
+            expected=promised,
+            found=project.source.digest,
+            where=bundle,
+            fix="set the data back, or take the run's bundle of today; `--config` compares with"
+            " whatever data a configuration names",
+        )
+
+
 def _check_bundle(
     folder: Path,
     config: str | None,
@@ -224,6 +257,8 @@ def _check_bundle(
             as_recorded=config is None,
         ) as project:
             chosen, absent = project.config, project.source.absent
+            if not absent and config is None:
+                _require_data_of(folder, project)
             found = verify_bundle(
                 folder,
                 data=None if absent else project.data,

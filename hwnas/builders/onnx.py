@@ -18,10 +18,9 @@ from hwnas.core.rng import rng
 from hwnas.spaces.network import IMAGE, Network
 from hwnas.spaces.ops import Layer, OpSpec, layers
 
-__all__ = ["INPUT", "IR_VERSION", "OPSET", "OUTPUT", "context", "micro", "network"]
+__all__ = ["INPUT", "OPSET", "OUTPUT", "context", "micro", "network", "with_least_ir"]
 
-OPSET = 18  # what the exporter writes; onnxruntime >= 1.14 loads it
-IR_VERSION = 10  # likewise; onnxruntime >= 1.19
+OPSET = 18  # what the exporter writes
 INPUT, OUTPUT = "input", "logits"
 BATCH_AXIS = "batch"
 BN_EPS = 1e-5
@@ -82,6 +81,17 @@ def context(channels: int, hw: int, *, batch: int = 1, seed: int = 0) -> onnx.Mo
     return micro(before, before=False, batch=batch, seed=seed)
 
 
+def with_least_ir(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` itself, with the lowest IR version that its operator sets allow.
+
+    Libraries that write ONNX stamp their own IR version, which the runtimes of older boards refuse
+    although they have all the operators.
+    """
+    opsets = list(model.opset_import)
+    model.ir_version = helper.find_min_ir_version_for(opsets, ignore_unknown=True)
+    return model
+
+
 @dataclass
 class _Graph:
     """Nodes and initializers under construction; every `add*` returns its output's name."""
@@ -104,12 +114,9 @@ class _Graph:
             [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, output_shape)],
             list(self.initializers.values()),
         )
-        return helper.make_model(
-            graph,
-            producer_name="hwnas",
-            ir_version=IR_VERSION,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-        )
+        opsets = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, producer_name="hwnas", opset_imports=opsets)
+        return with_least_ir(model)
 
     def add(self, op: OpSpec, value: str, name: str, *, feeds_linear: bool) -> str:
         if op.kind == "pool":

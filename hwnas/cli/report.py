@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -20,6 +22,7 @@ def register(parent: typer.Typer) -> None:
 def report(
     folder: RunArgument,
     search: SearchOption = None,
+    out: Annotated[Path | None, typer.Option(help="File [report.html in the run folder].")] = None,
 ) -> None:
     """Write report.html of what the run folder holds so far."""
-    sys.stdout.write(f"{hwnas.report(folder, search=search)}\n")
+    sys.stdout.write(f"{hwnas.report(folder, search=search, out=out)}\n")

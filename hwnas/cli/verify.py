@@ -58,10 +58,11 @@ def verify(
     """
     from hwnas.api.open_run import Run
     from hwnas.api.stage import of_search
-    from hwnas.api.verify import bundle_plan, is_bundle, refuse_of_bundles
+    from hwnas.api.verify import bundle_plan, is_bundle, refuse_of_bundles, refuse_of_runs
 
     changes = assignments(settings or ())
     if dry_run and is_bundle(folder):
+        refuse_of_runs(search)
         show(bundle_plan(folder, config=config, settings=changes), format)
     elif dry_run:
         refuse_of_bundles(latency, trust)

@@ -3,7 +3,7 @@
 config.yaml       resolved configuration, as last used      env.json      host and versions
 stages.json       ledger: hash and outputs of every stage   journal.jsonl every evaluation
 metrics.jsonl     training curves                           data.json     which data were read
-data/  checkpoints/  tables/  labels/
+identities/  checkpoints/  tables/  labels/                 outside/      files that settings name
 predictor/        search/<name>/                            bundles/<name>/<device>/
 report.html       history/     configurations of before (`core/history.py`)
 superseded/       what a changed setting made stale (`core/versions.py`); nothing is deleted
@@ -49,7 +49,8 @@ LEDGER = "stages.json"
 OWNED = (
     *("config.yaml", "env.json", "stages.json", "journal.jsonl", "metrics.jsonl", ".lock"),
     *("bundles", "checkpoints", "labels", "predictor", "rounds", "search", "superseded"),
-    *("data", "data.json", "tables", "tensorboard", "report*.html", "history", "commit.json"),
+    *("tables", "tensorboard", "report*.html", "history", "commit.json"),
+    *("data.json", "identities", "outside"),
 )
 """Name patterns of all that hwnas has directly in a run folder; what else is there stays alone."""
 

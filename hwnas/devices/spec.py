@@ -18,8 +18,18 @@ from hwnas.devices import REGISTRY
 from hwnas.devices.runtimes import runtime_names
 from hwnas.interfaces import DeviceSpec, Transport
 
-__all__ = ["device_names", "load_device", "load_devices", "load_transport", "open_transport"]
+__all__ = [
+    "DEVICE_NAME",
+    "device_file",
+    "device_names",
+    "device_settings",
+    "load_device",
+    "load_devices",
+    "load_transport",
+    "open_transport",
+]
 
+DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _FOLDER = "configs/devices"
 _POSITIVE = Annotated[int, Field(ge=1, le=65536)]
 
@@ -69,6 +79,17 @@ def load_transport(name_or_path: str) -> Transport:
     return _build(device, settings)
 
 
+def device_settings(name_or_path: str | Path) -> dict[str, Any]:
+    """Everything that a device's file says, defaults included: spec and transport, flat.
+
+    Raises:
+        UserError: as `load_device`.
+    """
+    device, settings = _read(str(name_or_path))
+    plain = {f"transport.{key}": value for key, value in settings.model_dump().items()}
+    return {f.name: getattr(device, f.name) for f in fields(device)} | plain
+
+
 def open_transport(device: DeviceSpec) -> Transport:
     """The transport of a spec by itself, which says nothing of how to reach the device.
 
@@ -85,7 +106,7 @@ def _build(device: DeviceSpec, settings: BaseModel) -> Transport:
 
 def _read(name_or_path: str) -> tuple[DeviceSpec, BaseModel]:
     """Spec, and settings of the transport."""
-    path = _locate(name_or_path)
+    path = device_file(name_or_path)
     given = build_model(_model(), read_yaml(path), where=path)
     values = {f.name: getattr(given, f.name) for f in fields(DeviceSpec) if f.name != "name"}
     settings = values["transport"]
@@ -102,7 +123,12 @@ def _read(name_or_path: str) -> tuple[DeviceSpec, BaseModel]:
     return device, settings
 
 
-def _locate(name_or_path: str) -> Path:
+def device_file(name_or_path: str) -> Path:
+    """The file of a shipped device by name, or the path itself.
+
+    Raises:
+        UserError: no such device, or a file name that is no device's.
+    """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         names = device_names()
@@ -113,7 +139,7 @@ def _locate(name_or_path: str) -> Path:
                 fix=did_you_mean(name_or_path, names, otherwise="see `hwnas list devices`"),
             )
         path = resource(_FOLDER, f"{name_or_path}.yaml")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", path.stem):
+    if not DEVICE_NAME.fullmatch(path.stem):
         raise UserError(
             "a device's file name is its name", expected="letters, digits, _ . -", found=path.name
         )

@@ -37,6 +37,10 @@ __all__ = [
 STATIC_BATCH = ("CoreML", "QNN")
 """Providers of ONNX Runtime that run graphs of a fixed batch only."""
 
+LEAST_ONNXRUNTIME = {18: "1.15", 19: "1.16", 20: "1.17", 21: "1.18", 22: "1.21", 23: "1.24"}
+"""By opset, the oldest ONNX Runtime that ran an fp32, an fp16 and an int8 network; 1.15 is the
+oldest that was tried."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -166,3 +170,8 @@ class OnnxConfig(BatchConfig):
     opset: Annotated[int, Field(ge=18, le=23, description="ONNX operator set of the target")] = (
         OPSET
     )
+
+    @property
+    def least_runtime(self) -> str:
+        """The oldest ONNX Runtime that runs the graph."""
+        return LEAST_ONNXRUNTIME[self.opset]

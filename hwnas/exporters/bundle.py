@@ -39,6 +39,7 @@ KIT = (
     "bundle_cli.py",
     "bundle_files.py",
     "bundle_images.py",
+    "bundle_latency.py",
     "bundle_precision.py",
     "device_run.py",
     "engine.schema.json",

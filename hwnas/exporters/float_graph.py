@@ -42,6 +42,8 @@ def float_graph(
     """
     import onnx
 
+    from hwnas.builders.onnx import with_least_ir
+
     settings = [list(input_shape), opset, dynamic_batch]
     properties = {
         "hwnas_version": __version__,
@@ -53,10 +55,11 @@ def float_graph(
         with contextlib.suppress(Exception):  # not a model: it is about to be replaced
             stored = onnx.load(path)
             if {item.key: item.value for item in stored.metadata_props} == properties:
-                return stored
+                return with_least_ir(stored)
     proto = _exported(model, input_shape, opset, dynamic_batch)
     _strip(proto)
     onnx.helper.set_model_props(proto, properties)
+    with_least_ir(proto)
     onnx.checker.check_model(proto, full_check=True)
     return proto
 

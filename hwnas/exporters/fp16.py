@@ -81,6 +81,7 @@ class _Fp16(OnnxRuntimeFormat):
             opset=self.config.opset,
             parity_tolerance=TOLERANCE,
             min_agreement=MIN_AGREEMENT,
+            least_runtime=self.config.least_runtime,
         )
 
 

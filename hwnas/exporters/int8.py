@@ -76,6 +76,7 @@ class _Int8(OnnxRuntimeFormat):
         """
         import onnx
 
+        from hwnas.builders.onnx import with_least_ir
         from hwnas.exporters.quantize import quantized
 
         config, images = self.config, source.images
@@ -110,8 +111,9 @@ class _Int8(OnnxRuntimeFormat):
         }
         kept = {item.key: item.value for item in graph.metadata_props}
         onnx.helper.set_model_props(found.model, {**kept, "int8": json.dumps(facts)})
-        onnx.checker.check_model(found.model)
-        return {FILE_NAME: found.model.SerializeToString()}
+        model = with_least_ir(found.model)
+        onnx.checker.check_model(model)
+        return {FILE_NAME: model.SerializeToString()}
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
         """One file; the agreement on images decides, logits may differ widely."""
@@ -123,4 +125,5 @@ class _Int8(OnnxRuntimeFormat):
             opset=self.config.opset,
             parity_tolerance=TOLERANCE,
             min_agreement=MIN_AGREEMENT,
+            least_runtime=self.config.least_runtime,
         )

@@ -23,8 +23,9 @@ __all__ = [
     "SampleFile",
 ]
 
-MANIFEST_VERSION = 2
-"""2: sample images, and the least top-1 agreement of a model. Manifests of 1 stay loadable."""
+MANIFEST_VERSION = 3
+"""2: sample images, and the least top-1 agreement of a model. 3: the least runtime of a model.
+Earlier manifests stay loadable."""
 
 Count = Annotated[int, Field(ge=1)]
 Milliseconds = Annotated[float, Field(gt=0)]

@@ -50,4 +50,11 @@ class _Onnx(OnnxRuntimeFormat):
     def describe(self, files: Sequence[Path]) -> ModelFile:
         """One file."""
         config = self.config
-        return ModelFile(FILE_NAME, "onnx", "fp32", batch=config.batch, opset=config.opset)
+        return ModelFile(
+            FILE_NAME,
+            "onnx",
+            "fp32",
+            batch=config.batch,
+            opset=config.opset,
+            least_runtime=config.least_runtime,
+        )

@@ -17,6 +17,7 @@ from hwnas.interfaces import Exporter, ModelFile
 __all__ = ["Config", "build"]
 
 FILE_NAME = "model.ort"
+LEAST_ONNXRUNTIME = "1.16"  # the first that reads version 6 of the format
 OPERATORS = "model.required_operators.config"
 
 
@@ -66,4 +67,11 @@ class _Ort(OnnxRuntimeFormat):
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
         """The graph; the list of operators is of no use to a device."""
-        return ModelFile(FILE_NAME, "ort", "fp32", batch=self.config.batch, opset=OPSET)
+        return ModelFile(
+            FILE_NAME,
+            "ort",
+            "fp32",
+            batch=self.config.batch,
+            opset=OPSET,
+            least_runtime=LEAST_ONNXRUNTIME,
+        )

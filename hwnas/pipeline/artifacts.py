@@ -20,7 +20,7 @@ from hwnas.core.records import RecordFile, dump, load
 from hwnas.core.store import read_json, write_json
 from hwnas.interfaces import DataIdentity, DataInfo, Evaluation
 from hwnas.latency.table import LatencyTable
-from hwnas.pipeline.outcomes import DataRecord, Exported, Results, Standalone
+from hwnas.pipeline.outcomes import DataRecord, Exported, OutsideFiles, Results, Standalone
 from hwnas.pipeline.search_files import BASELINE, SearchFiles, SettingsFiles
 from hwnas.predictors.blend import Blend
 from hwnas.predictors.evaluate import PredictorReport
@@ -54,6 +54,17 @@ class Artifacts(SettingsFiles):
         """Configuration and run folder of a second training round."""
         return self.run.path("rounds", f"{name}.yaml"), self.run.path("rounds", name)
 
+    # --- what is outside ----------------------------------------------------------------------
+
+    @property
+    def outside(self) -> RecordFile[OutsideFiles]:
+        """Files outside the run folder that its settings name."""
+        return RecordFile(self.run.path("outside", "files.json"), OutsideFiles)
+
+    def device_copy(self, device: str) -> Path:
+        """A copy of the definition of a device."""
+        return self.run.path("outside", "devices", f"{device}.yaml")
+
     # --- data ---------------------------------------------------------------------------------
 
     @property
@@ -63,7 +74,7 @@ class Artifacts(SettingsFiles):
 
     def data_files(self, digest: str) -> RecordFile[DataIdentity]:
         """The files of one data set that stages read, with their content hashes."""
-        return RecordFile(self.run.path("data", f"{digest}.json"), DataIdentity)
+        return RecordFile(self.run.path("identities", f"{digest}.json"), DataIdentity)
 
     def data_of_weights(self) -> DataInfo | None:
         """Facts of the data as the supernet's weights hold them; None where there are no weights.

@@ -12,16 +12,43 @@ from hwnas.exporters.parity import ParityReport
 from hwnas.interfaces import DataInfo, Evaluation, ModelFile
 from hwnas.measure.limits import TimedLimit, timed_limits
 from hwnas.spaces.arch import Arch
+from hwnas.training.identity import SPLITS
 
 __all__ = [
     "Check",
     "DataRecord",
     "Exported",
     "NetworkResult",
+    "OutsideFile",
+    "OutsideFiles",
     "Results",
     "SeenData",
     "Standalone",
 ]
+
+
+@dataclass(frozen=True)
+class OutsideFile:
+    """A file outside the run folder: as a setting names it, where it lay (absolute), its hash.
+
+    setting: `supernet.init`, or `devices/NAME` of the definition of a device.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    setting: str
+    given: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class OutsideFiles:
+    """Files outside the run folder, one of each setting and name given in it."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    files: tuple[OutsideFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,6 +68,8 @@ class SeenData:
 
     def __post_init__(self) -> None:
         check_name(self.digest, where="data of a run")
+        if not self.info.digests.keys() >= set(SPLITS):
+            raise ValueError("info.digests: a split is missing")
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,8 @@ class Stage:
     raises a `UserError` if the stage can never work, within seconds; `check_data` does so for what
     only the data set tells, which it loads. `settled`: whether the outputs answer everything; where
     a check could not be judged they do not, and the next command runs the stage again.
-    `is_provisional`: new settings count only when it is finished with them;
-    until then what was finished before stays. `data`: the data that it reads, as they are when it
-    is asked.
+    `is_provisional`: new settings count only when it is finished with them; until then what was
+    finished before stays. `data`: the data that it reads, as they are when it is asked.
     """
 
     name: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +20,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.history import needs_settling, settle
 from hwnas.core.progress import Progress
 from hwnas.core.records import SCHEMA_VERSION, dump, sparse
-from hwnas.core.rundir import RunDir
+from hwnas.core.rundir import NewSettings, RunDir
 from hwnas.core.store import explained
 from hwnas.devices.spec import load_devices, load_transport
 from hwnas.exporters.artifact import PlannedFormat, planned_formats
@@ -28,6 +29,7 @@ from hwnas.latency.estimator import TableEstimator
 from hwnas.pipeline.artifacts import Artifacts
 from hwnas.pipeline.config import ExperimentConfig, load_config
 from hwnas.pipeline.data_source import DataSource
+from hwnas.pipeline.outside import Outside
 from hwnas.pipeline.stored import (
     config_data,
     config_of_search,
@@ -47,13 +49,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Project", "open_project", "stored_config"]
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Project:
     """The argument of every stage. Everything built from the configuration is built once.
 
     ranks: this process among those that torchrun started together. beside, as_recorded: see
-    `DataSource`. is_plan: a dry run, which neither downloads data nor waits for promised ones.
+    `DataSource` and `Outside`, also for `changed` and `read_only`. is_plan: a dry run, which neither
+    downloads data nor waits for promised ones.
     """
 
     run: RunDir
@@ -63,6 +68,8 @@ class Project:
     beside: tuple[Path, ...] = ()
     as_recorded: bool = False
     is_plan: bool = False
+    changed: tuple[str, ...] | None = ()
+    read_only: bool = False
 
     @cached_property
     def files(self) -> Artifacts:
@@ -102,6 +109,19 @@ class Project:
         return self.source.data
 
     @cached_property
+    def outside(self) -> Outside:
+        """Files outside the run folder that the configuration names, and the run's copies."""
+        return Outside(
+            self.config,
+            self.files.outside,
+            self.files.device_copy,
+            self.beside,
+            self.changed,
+            self.as_recorded,
+            self.read_only and not self.is_plan,
+        )
+
+    @cached_property
     def accelerator(self) -> torch.device:
         """Where networks are trained and scored.
 
@@ -134,7 +154,7 @@ class Project:
     @cached_property
     def devices(self) -> dict[str, DeviceSpec]:
         """Device specs by name, in the order of the configuration."""
-        return load_devices(self.config.devices)
+        return load_devices([str(path) for path in self.outside.devices])
 
     @cached_property
     def formats(self) -> tuple[PlannedFormat, ...]:
@@ -147,8 +167,8 @@ class Project:
 
     def transport(self, device: str) -> Transport:
         """How the kit gets to a device; connects when it is used."""
-        names = dict(zip(self.devices, self.config.devices, strict=True))
-        return load_transport(names[device])
+        paths = dict(zip(self.devices, self.outside.devices, strict=True))
+        return load_transport(str(paths[device]))
 
     @property
     def first_device(self) -> str:
@@ -231,7 +251,15 @@ def open_project(
         beside = (where.parent, root, root.absolute().parent)
         loaded = load_config(data, changes, where=where)
         require_same_space(run, loaded)
-        return Project(run, loaded, progress_for, beside=beside, as_recorded=as_recorded)
+        return Project(
+            run,
+            loaded,
+            progress_for,
+            beside=beside,
+            as_recorded=as_recorded,
+            changed=None if config is not None else tuple(changes or ()),
+            read_only=read_only,
+        )
 
     project = opened()
     if read_only:
@@ -242,15 +270,24 @@ def open_project(
         settle(run)
         project = replace(opened(), ranks=join())
         use_threads(project.config.threads)
-        plain, ranks = project.config.model_dump(mode="json"), project.ranks
-        settings = new_settings(
-            run,
-            project.config,
-            command=command,
-            given=given,
-            stored=lambda: ranks.tell({"root": str(root.resolve()), "config": plain}),
-        )
-        yield replace(project, run=replace(run, settings=settings))
+        for note in project.outside.notes:
+            log.warning("%s", note)
+        yield replace(project, run=replace(run, settings=_to_store(project, command, given)))
+
+
+def _to_store(
+    project: Project, command: str, given: tuple[str | None, Mapping[str, Any] | None]
+) -> NewSettings:
+    """What a command with these settings stores once its checks have passed."""
+    run, ranks, plain = project.run, project.ranks, project.config.model_dump(mode="json")
+    return new_settings(
+        run,
+        project.config,
+        command=command,
+        given=given,
+        outside=project.outside.texts(),
+        stored=lambda: ranks.tell({"root": str(run.root.resolve()), "config": plain}),
+    )
 
 
 def _end_unfinished(run: RunDir) -> None:

@@ -29,7 +29,7 @@ def scoring(project: Project) -> tuple[Predict | None, Rescoring]:
     chosen = project.config.search.evaluator
     if chosen.records is not None:
         source = open_records(
-            chosen.records,
+            project.outside.path("search.evaluator.records"),
             reader=chosen.reader,
             space=project.config.space.name,
             settings=project.config.space.model_dump(mode="json", exclude={"name"}),

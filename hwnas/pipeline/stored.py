@@ -146,11 +146,13 @@ def new_settings(
     *,
     command: str,
     given: tuple[str | None, Mapping[str, Any] | None],
+    outside: Mapping[Path, str],
     stored: Callable[[], None],
 ) -> NewSettings:
     """What a command stores once its checks have passed, and what an undo of it restores.
 
-    given: the command's `config` and `changes`. stored: see `NewSettings`.
+    given: the command's `config` and `changes`. outside: what is kept of files that are not in the
+    run folder; an undo leaves it. stored: see `NewSettings`.
     """
     files, earlier, name = SettingsFiles(run), earlier_config(run), config.search.name
     plain = config.model_dump(mode="json")
@@ -170,7 +172,7 @@ def new_settings(
             if own and made_with != earlier.model_dump(mode="json"):
                 before[files.config] = _yaml(made_with)
     return NewSettings(
-        _by_name(run, texts),
+        _by_name(run, {**texts, **outside}),
         None if before is None else _by_name(run, before),
         command,
         _options(*given),

@@ -43,13 +43,13 @@ __all__ = [
 N_BIASES = 8  # rows of the report's table
 
 
-def write_run_report(project: Project) -> Path:
-    """Write `report.html` (`report-<search>.html` for searches not called main); returns its path.
+def write_run_report(project: Project, path: Path | None = None) -> Path:
+    """Write the report to a file [the run folder's own]; returns its path.
 
     Sections of stages that are not done are left out.
     """
     name = project.config.search.name
-    path = project.files.report
+    path = project.files.report if path is None else path
     done = {stage for stage, record in project.run.ledger().items() if record.state == "done"}
     verified = f"verify/{name}" in done
     results = project.files.results.read() if verified else None

@@ -17,8 +17,9 @@ from PIL import Image, ImageOps
 
 from hwnas.core.confined import open_unlinked
 from hwnas.core.env import cache_folder
-from hwnas.core.errors import HwnasError, UserError
+from hwnas.core.errors import UserError
 from hwnas.core.store import content_hash, read_json, write_json
+from hwnas.training.file_hashes import ChangedMeanwhile
 
 __all__ = ["Encoded", "decode", "good_rows", "square_rgb"]
 
@@ -36,7 +37,7 @@ Broken = list[tuple[int, str]]
 class Encoded:
     """n image files. `open(i)` gives one for reading; `key` is a hash of their contents in order.
 
-    `open` raises an `HwnasError` if the file is not the one that `key` was made of.
+    `open` raises `ChangedMeanwhile` if the file is not the one that `key` was made of.
     """
 
     names: Sequence[str]
@@ -153,7 +154,7 @@ def _fill(pixels: Pixels, images: Encoded, n_threads: int) -> Broken:
         try:
             with images.open(i) as stream:
                 pixels[i] = square_rgb(stream, px)
-        except HwnasError:
+        except ChangedMeanwhile:
             raise
         except Exception as error:  # Pillow's decoders raise whatever they stumble over
             return i, f"{type(error).__name__}: {error}"

@@ -21,7 +21,7 @@ from hwnas.core.env import cache_folder
 from hwnas.core.errors import HwnasError, UserError
 from hwnas.core.store import content_hash, read_json, write_json
 
-__all__ = ["bytes_hash", "changed_meanwhile", "file_hashes", "one_form", "spelled"]
+__all__ = ["ChangedMeanwhile", "bytes_hash", "file_hashes", "one_form", "spelled"]
 
 SETTLED_NS = 2_000_000_000
 """A file that changed this short before it was hashed may change again within the same tick of the
@@ -56,11 +56,12 @@ def file_hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: a file is not there.
-        HwnasError: a file changed while it was read.
+        ChangedMeanwhile: a file changed while it was read.
+        UserError: a pipe or a device is in the place of a file.
     """
     cache = _cache_of(folder)
     remembered = _remembered(cache)
-    seen = {name: _seen(os.stat(folder / name)) for name in names}
+    seen = {name: _seen(os.stat(os.path.join(folder, name))) for name in names}
     found = {
         name: remembered[name][1]
         for name in names
@@ -81,13 +82,15 @@ def file_hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
     return {name: found[name] for name in names}
 
 
-def changed_meanwhile(path: Path) -> HwnasError:
-    """The error for a file that changes while it is read."""
-    return HwnasError(
-        "a file of the data set changed while it was read",
-        where=path,
-        fix="repeat the command when nothing writes into the folder",
-    )
+class ChangedMeanwhile(HwnasError):
+    """A file of the data set changed while it was read."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            "a file of the data set changed while it was read",
+            where=path,
+            fix="repeat the command when nothing writes into the folder",
+        )
 
 
 def _hash(path: Path, before: _Seen) -> str:
@@ -100,7 +103,7 @@ def _hash(path: Path, before: _Seen) -> str:
     except OSError as error:
         return f"{UNREADABLE}: {error.strerror}"
     if after != before:
-        raise changed_meanwhile(path)
+        raise ChangedMeanwhile(path)
     return digest.hexdigest()
 
 

@@ -133,13 +133,13 @@ def _files_changed(old: dict[_File, str], new: dict[_File, str]) -> list[str]:
     lines = [f"{_count(n)} {move}" for move, n in sorted(moves.items())]
     for files, verb in ((added, "added"), (removed, "removed"), (changed, "changed")):
         if files:
-            lines.append(f"{_count(len(files))} {verb} (first: {'/'.join(min(files))})")
+            lines.append(f"{_count(len(files))} {verb} (first: {_shown('/'.join(min(files)))})")
     return lines
 
 
 def _move(old: _File, new: _File) -> str:
     if old[0] != new[0]:
-        return f"moved from {old[0]} to {new[0]}"
+        return _shown(f"moved from {old[0]} to {new[0]}")
     before, now = (name.split("/")[0] for name in (old[1], new[1]))
     if before != now and "/" in old[1] and "/" in new[1]:
         return f"moved from class {before!r} to {now!r}"
@@ -184,6 +184,11 @@ def _with_class(name: str, renamed: dict[str, str]) -> str:
 
 def _named(kind: str, names: Sequence[str], verb: str) -> list[str]:
     return [f"{kind} {name!r} {verb}" for name in names]
+
+
+def _shown(name: str) -> str:
+    """A name that a terminal shows and does not obey; run folders may be a stranger's."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def _count(n: int) -> str:

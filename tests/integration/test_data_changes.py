@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 import hwnas
 from hwnas.core.errors import DataAbsent, UserError
-from hwnas.core.progress import silent
+from hwnas.core.progress import Progress, silent
 from hwnas.pipeline.engine import execute, plan_stages
 from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.graph import stages_of
@@ -166,6 +166,41 @@ def test_training_again_keeps_the_old_results_and_remembers_both(home: Path, cap
     ]
 
 
+def nothing_runs(stage: str) -> Progress:
+    raise AssertionError(f"{stage} runs")
+
+
+def test_photos_that_are_put_back_bring_their_results_back(home: Path):
+    with project() as p:
+        first = p.source.info.digests
+    kept = Path("photos/train/bee/004.png").read_bytes()
+    delete()
+    hwnas.train("run")
+    with project(as_recorded=True) as p:
+        assert p.source.info.digests != first
+    Path("photos/train/bee/004.png").write_bytes(kept)
+    assert statuses() == {"train": "returns", "label": "done"}
+    hwnas.train("run", progress=nothing_runs)
+    assert statuses() == DONE and notes() == []
+    with project(as_recorded=True) as p:  # the run knows which data its results are of
+        assert p.source.info.digests == first
+        assert p.data.info.n_images == p.source.info.n_images
+
+
+def test_undo_of_another_folder_of_photos_restores_what_the_run_knows(home: Path):
+    class_folders(home / "other/train", ["ant", "bee", "cat"], 30, px=16)
+    class_folders(home / "other/test", ["ant", "bee", "cat"], 6, first=50, px=16)
+    hwnas.train("run", settings={"data.root": "other"})
+    with project(as_recorded=True) as p:
+        assert p.space.macro.num_classes == 3
+    hwnas.undo("run")
+    with project(as_recorded=True) as p:
+        assert p.space.macro.num_classes == 2
+    assert statuses() == DONE and notes() == []
+    hwnas.train("run", settings={"data.root": "other"}, progress=nothing_runs)
+    assert statuses() == {"train": "done", "label": "stale"}
+
+
 def test_an_interrupted_training_never_goes_on_with_other_data(home: Path):
     ledger = json.loads(Path("run/stages.json").read_text())
     ledger["stages"]["train"] |= {"state": "started", "outputs": {}}
@@ -256,6 +291,32 @@ def test_without_the_data_a_run_is_looked_at(home: Path):
     assert not Path("run/superseded").exists()
 
 
+def test_a_disc_that_is_not_mounted_leaves_an_empty_folder(home: Path):
+    os.rename("photos", "away")
+    os.mkdir("photos")
+    assert statuses() == DONE
+    assert "no class folders" in notes()[0]
+    with pytest.raises(DataAbsent):
+        hwnas.label("run", settings={"label.n_archs": 9})
+
+
+@pytest.mark.parametrize(
+    "damage", [{"seen": []}, {"last": 3}, {"seen": [{"digest": "../../x"}]}, {"extra": 1}]
+)
+def test_a_damaged_memory_of_the_data_is_an_error_that_names_the_file(home: Path, damage: dict):
+    record = json.loads(Path("run/data.json").read_text())
+    Path("run/data.json").write_text(json.dumps(record | damage))
+    with pytest.raises(UserError, match=r"run/data\.json"):
+        statuses()
+
+
+def test_without_the_list_of_old_files_a_change_is_still_noticed(home: Path):
+    shutil.rmtree("run/identities")
+    delete()
+    assert statuses() == STALE
+    assert notes() == ["the data changed since `train`, `label`: their content is another"]
+
+
 def test_more_classes_are_told_and_a_run_is_still_looked_at_with_its_own(home: Path):
     for split in ("train", "test"):
         class_folders(Path("photos", split), ["ant", "bee", "cat"], 30, px=16)
@@ -274,7 +335,7 @@ def forget_data() -> None:
     for record in ledger["stages"].values():
         record.pop("data")
     ledger["stages"]["train"]["inputs_hash"] = "?"
-    shutil.rmtree("run/data")
+    shutil.rmtree("run/identities")
     Path("run/data.json").unlink()
     with project() as p:
         from hwnas.pipeline.inputs import inputs_hash
@@ -330,6 +391,13 @@ def test_a_whole_run_whose_photos_change(home: Path, monkeypatch: pytest.MonkeyP
         assert json.loads((bundle / "manifest.json").read_text())["provenance"]["data"] == (
             p.source.digest
         )
+    manifest = (bundle / "manifest.json").read_text()
+    with project() as p:
+        of_other_data = manifest.replace(p.source.digest, 32 * "0")
+    (bundle / "manifest.json").write_text(of_other_data)
+    with pytest.raises(UserError, match="the bundle was made with other data"):
+        hwnas.verify(bundle, latency=False)
+    (bundle / "manifest.json").write_text(manifest)
     rename()
     assert {r["stage"] for r in hwnas.status("run") if r["status"] == "done"} == {"profile/local"}
     (note,) = notes()

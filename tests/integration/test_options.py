@@ -36,6 +36,7 @@ SAMPLES: dict[str, list[str]] = {
     "formats": ["--formats", "int8"],
     "devices": ["--devices", "local_int8"],
     "search": ["--search", "other"],
+    "name": ["--name", "other"],
     "latency": ["--no-latency"],
     "trust": ["--trust"],
     "records": ["--records", "file.csv"],
@@ -243,6 +244,18 @@ REFUSED: dict[str, tuple[str, Callable[[Path, Path], Any]]] = {
             run, devices=["local"], settings={"search.per_device": False}
         ),
     ),
+    "search --name twice": (
+        "search.name",
+        lambda run, bundle: hwnas.search(run, name="a", settings={"search.name": "b"}),
+    ),
+    "finetune --search twice": (
+        "the name of a search",
+        lambda run, bundle: hwnas.finetune(run, search="a", settings={"search": {"name": "b"}}),
+    ),
+    "verify BUNDLE --search": (
+        "--search",
+        lambda run, bundle: hwnas.verify(bundle, search="main"),
+    ),
     "export --formats twice": (
         "--formats",
         lambda run, bundle: hwnas.export(run, formats=["int8"], settings={"export": ["onnx"]}),
@@ -290,8 +303,8 @@ REFUSED: dict[str, tuple[str, Callable[[Path, Path], Any]]] = {
         "num_classes",
         lambda run, bundle: hwnas.space_show(hwnas.space(SPACE), num_classes=7),
     ),
-    "report --search of none": ("'other'", lambda run, bundle: hwnas.report(run, search="other")),
-    "open_run of no search": ("'mian'", lambda run, bundle: hwnas.open_run(run, search="mian")),
+    "report --search of none": ("other", lambda run, bundle: hwnas.report(run, search="other")),
+    "open_run of no search": ("mian", lambda run, bundle: hwnas.open_run(run, search="mian")),
 }
 
 

@@ -65,7 +65,7 @@ def refused(settings: dict[str, Any], *words: str, folder: str = "run") -> UserE
     assert str(planned.value) == str(ran.value)
     for word in words:
         assert word in str(ran.value), str(ran.value)
-    for stage in ("tables", "checkpoints", "labels", "search", "superseded"):
+    for stage in ("config.yaml", "tables", "checkpoints", "labels", "search", "superseded"):
         assert not Path(folder, stage).exists(), stage
     return ran.value
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwnas.core.errors import DataAbsent, HwnasError, UserError
+from hwnas.core.errors import DataAbsent, UserError
 from hwnas.interfaces import DataIdentity, DatasetContext
 from hwnas.training import file_hashes as hashing
 from hwnas.training.datasets import REGISTRY, image_folder
-from hwnas.training.file_hashes import bytes_hash, file_hashes
+from hwnas.training.file_hashes import ChangedMeanwhile, bytes_hash, file_hashes
 from hwnas.training.identity import describe_change, identity_of_arrays
 from hwnas.training.photos import PhotoData
 from tests.photos import class_folders, photo, small_config
@@ -104,7 +104,7 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path):
     root = class_folders(tmp_path / "photos", ["ant", "bee"], 8)
     stored = image_folder._stored(config(root))["train"]
     photo(3, 3, 40).save(root / "ant" / "000.png")
-    with pytest.raises(HwnasError, match="changed while it was read"):
+    with pytest.raises(ChangedMeanwhile, match="changed while it was read"):
         image_folder._read(stored, config(root), n_threads=1)
     data = built(root)  # nothing wrong was cached
     np.testing.assert_array_equal(
@@ -125,15 +125,15 @@ def test_a_photo_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch):
     bad = root / "ant" / "003.png"
 
     def refused(real: Any) -> Any:
-        def read(path: Path) -> Any:
+        def read(path: Path, **more: int) -> Any:
             if path == bad:
                 raise PermissionError(13, "Permission denied", str(path))
-            return real(path)
+            return real(path, **more)
 
         return read
 
     monkeypatch.setattr(hashing, "open_regular", refused(hashing.open_regular))
-    monkeypatch.setattr(Path, "read_bytes", refused(Path.read_bytes))
+    monkeypatch.setattr(image_folder, "read_regular", refused(image_folder.read_regular))
     with pytest.raises(UserError, match=r"ant/003\.png: PermissionError"):
         built(root)
     skipping = image_folder.build(config(root, skip_broken=True), DatasetContext(0))
@@ -264,6 +264,12 @@ def test_changes_of_classes_are_told(tmp_path: Path):
         "6 files added (first: train/dog/000.png)",
         "3 files removed (first: train/cat/000.png)",
     ]
+
+
+def test_names_of_a_strangers_files_do_not_steer_the_terminal():
+    one = DataIdentity(("a", "b"), {"train": {"a/\x1b[2J.png": "1"}}, {"train": "train"})
+    two = DataIdentity(("a", "b"), {"train": {}}, {"train": "train"})
+    assert describe_change(one, two) == [r"1 file removed (first: train/a/\x1b[2J.png)"]
 
 
 def test_classes_whose_names_are_exchanged_are_told(tmp_path: Path):

@@ -24,7 +24,9 @@ from hwnas.core.records import dump
 from hwnas.core.rng import rng
 from hwnas.exporters.manifest import AccuracyFact
 from hwnas.exporters.samples import SampleImage
-from hwnas.interfaces import ModelFile
+from hwnas.interfaces import DeviceSpec, ModelFile
+from hwnas.latency.plan import write_plan
+from hwnas.latency.sections import ProfileConfig
 from tests.bundles import (
     CLASSES,
     INPUTS,
@@ -130,13 +132,38 @@ def test_the_kit_runs_in_an_environment_of_its_own(folder: Path, tmp_path: Path)
     assert done.stdout.startswith("samples/01-green.ppm: green ")
 
 
-def test_without_its_runtime_the_kit_names_the_line_that_installs_it(folder: Path):
+SCRIPTS = {
+    "ort_run.py": ("--check", "."),
+    "device_run.py": ("--check", "."),
+    "trt_run.py": ("--check", "."),
+    "trt_build.py": (),
+    "bench.py": ("plan.json", "--out", "results.jsonl"),
+}
+
+
+@pytest.mark.parametrize(
+    ("absent", "script"),
+    [("onnxruntime", "ort_run.py"), *(("numpy", script) for script in SCRIPTS)],
+)
+def test_without_what_it_needs_the_kit_names_the_line_that_installs_it(
+    absent: str, script: str, folder: Path, tmp_path: Path
+):
+    config = ProfileConfig(time_budget_s=1)
+    write_plan({"a": b"model"}, DeviceSpec("local"), tmp_path, config, seed=0)
     code = (
-        "import runpy, sys; sys.modules['onnxruntime'] = None; sys.path.insert(0, sys.argv[1]);"
-        "sys.argv = [sys.argv[1] + '/ort_run.py', '--check']; runpy.run_path(sys.argv[0])"
+        f"import runpy, sys; sys.modules[{absent!r}] = None; sys.path.insert(0, {str(folder)!r});"
+        f"sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
-    assert done.returncode == 1 and "pip install numpy onnxruntime" in done.stderr
+    command = [sys.executable, "-c", code, str(folder / script), *SCRIPTS[script]]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    needed = "numpy onnxruntime" if script in ("ort_run.py", "bench.py") else "numpy"
+    assert f"fix: python -m pip install {needed}\n" in done.stderr
+
+
+def test_every_script_that_can_be_started_is_among_those(folder: Path):
+    started = {path.name for path in folder.glob("*.py") if path.read_text().startswith("#!")}
+    assert started == set(SCRIPTS)
 
 
 # --- checks ---------------------------------------------------------------------------------------
@@ -178,7 +205,7 @@ def test_check_tells_wrong_outputs_wrong_classes_and_a_broken_promise(tmp_path: 
     found = findings(tmp_path / "winner")
     assert {check: line["passed"] for (_, check), line in found.items()} == dict.fromkeys(
         ("golden outputs", "samples", "latency"), False
-    )
+    ) | {"latency limit": True}
     assert (
         "0 of 6 classified as by torch, 2 rightly (torch 2)"
         in found["models/fp32.onnx", "samples"]["detail"]

@@ -15,7 +15,6 @@ from hwnas.controller.result import SearchResult, with_accuracies
 from hwnas.controller.scorer import Rescoring
 from hwnas.core.errors import NotJudged
 from hwnas.core.progress import Progress
-from hwnas.core.store import file_hash
 from hwnas.interfaces import Constraint, CostMetric, SearcherContext
 from hwnas.measure.drift import can_judge, judge, pace_text
 from hwnas.measure.networks import network_id, network_models
@@ -36,12 +35,14 @@ from hwnas.spaces.space import Codes
 
 __all__ = ["check", "search", "stage"]
 
+RECORDS = "search.evaluator.records"
+
 
 def stage(project: Project) -> Stage:
     """Searches on every target, with random search beside."""
     files, section = project.files, project.config.search
+    has_records = section.evaluator.records is not None
     name, main = f"search/{section.name}", files.main_search
-    records = section.evaluator.records
     return Stage(
         name=name,
         command=f"hwnas search {project.run.root}",
@@ -52,15 +53,15 @@ def stage(project: Project) -> Stage:
             project.source.settings,
             project.settled["label"]["calibration"],
             project.settled["search"],
-            file_hash(records) if records is not None and records.is_file() else None,
+            project.outside.sha256(RECORDS),
         ],
         owns=tuple(map(files.pattern, main.owned)),
         outputs=(files.pattern(main.result.path), files.pattern(files.baseline.result.path)),
-        run=task(project, name, search, together=True, reads_data=records is None),
+        run=task(project, name, search, together=True, reads_data=not has_records),
         cost=f"2 x {section.n_predictions} predictions"
         f" and {section.n_evaluations} subnet evaluations, and those of the fronts",
-        reads={} if records is None else {"search.evaluator.records": records},
-        data=project.source.input(LEARNING) if records is None else None,
+        reads=project.outside.paths(RECORDS),
+        data=None if has_records else project.source.input(LEARNING),
         is_provisional=True,
         check=lambda: check(project),
     )

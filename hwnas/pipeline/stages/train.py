@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
-from hwnas.core.store import file_hash, write_bytes
+from hwnas.core.store import write_bytes
 from hwnas.pipeline.checks import can_train
 from hwnas.pipeline.costs import cost_metrics, require_reachable
 from hwnas.pipeline.data_checks import known_data, recipe_fits
@@ -15,12 +14,14 @@ from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.task import task
-from hwnas.training.sections import KEEPING
+from hwnas.training.sections import KEEPING, TrainConfig
 
 if TYPE_CHECKING:
     from hwnas.nets.supernet import Supernet
 
 __all__ = ["check", "check_data", "latency_devices", "stage", "train"]
+
+TEACHER = "train.teacher.weights"
 
 
 def stage(project: Project) -> Stage:
@@ -36,7 +37,7 @@ def stage(project: Project) -> Stage:
             project.space_settings,
             project.source.settings,
             plain["supernet"],
-            _hash_of_reads(project),
+            _hashes(project),
             {key: value for key, value in plain["train"].items() if key not in KEEPING},
         ],
         owns=(files.pattern(files.supernet.parent),),
@@ -44,7 +45,7 @@ def stage(project: Project) -> Stage:
         run=task(project, "train", train, together=True),
         cost=f"{train_settings.steps} {train_settings.sampler.name} steps"
         f" of {train_settings.batch_size} images",
-        reads=_reads(project),
+        reads=project.outside.paths("supernet.init", TEACHER),
         data=project.source.input(LEARNING),
         check=lambda: check(project),
         check_data=lambda: check_data(project),
@@ -69,7 +70,7 @@ def check_data(project: Project) -> None:
     Raises:
         UserError: see `checks.recipe_fits` and `training.teacher.load_teacher`.
     """
-    config = project.config.train
+    config = _train_settings(project)
     recipe_fits(project, config, "train")
     if config.teacher is not None and not known_data(project).awaited:
         import torch
@@ -102,7 +103,7 @@ def train(project: Project, progress: Progress) -> None:
         used = train_supernet(
             supernet,
             project.data,
-            config.train,
+            _train_settings(project),
             seed=config.seed,
             checkpoints=project.files.training_steps,
             on_metrics=keep,
@@ -121,9 +122,9 @@ def _supernet(project: Project) -> Supernet:
     """The supernet with the weights that its training starts from."""
     from hwnas.nets.pretrained import start_from
 
-    supernet, init = project.new_supernet(), project.config.supernet.init
-    if init is not None:
-        start_from(supernet, Path(init))
+    supernet = project.new_supernet()
+    if project.config.supernet.init is not None:
+        start_from(supernet, project.outside.path("supernet.init"))
     return supernet
 
 
@@ -149,22 +150,18 @@ def latency_devices(project: Project) -> tuple[str, ...]:
     return tuple(dict.fromkeys(needed))
 
 
-def _reads(project: Project) -> dict[str, Path]:
-    """Weights that training starts from, and the teacher's, by the setting that names them."""
-    init, teacher = project.config.supernet.init, project.config.train.teacher
-    found = {} if init is None else {"supernet.init": Path(init)}
-    return found if teacher is None else {**found, "train.teacher.weights": teacher.weights}
-
-
-def _hash_of_reads(project: Project) -> str | list[str | None] | None:
+def _hashes(project: Project) -> str | list[str | None] | None:
     """Hash of the weights that training starts from, and of the teacher's if there is one."""
-    paths = _reads(project)
-
-    def of(setting: str) -> str | None:
-        path = paths.get(setting)
-        return file_hash(path) if path is not None and path.is_file() else None
-
-    start = of("supernet.init")
+    start = project.outside.sha256("supernet.init")
     if project.config.train.teacher is None:
         return start
-    return [start, of("train.teacher.weights")]
+    return [start, project.outside.sha256(TEACHER)]
+
+
+def _train_settings(project: Project) -> TrainConfig:
+    """Section `train`, the teacher's weights where they lie."""
+    section = project.config.train
+    if section.teacher is None:
+        return section
+    teacher = section.teacher.model_copy(update={"weights": project.outside.path(TEACHER)})
+    return section.model_copy(update={"teacher": teacher})

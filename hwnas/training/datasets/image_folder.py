@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +20,8 @@ from hwnas.core.rng import rng
 from hwnas.core.store import content_hash
 from hwnas.interfaces import DataIdentity, DataModule, DataPlan, DatasetContext, Split
 from hwnas.training.file_hashes import (
+    ChangedMeanwhile,
     bytes_hash,
-    changed_meanwhile,
     file_hashes,
     one_form,
     spelled,
@@ -114,7 +116,7 @@ def build(config: Config, context: DatasetContext) -> DataModule:
     Raises:
         UserError: no class folders, empty ones, unequal ones between splits, another number of them
             than `num_classes`; broken images.
-        HwnasError: an image changed while it was read.
+        ChangedMeanwhile: an image changed while it was read.
     """
     from hwnas.training.data import stratified_split
     from hwnas.training.photos import photo_data
@@ -204,6 +206,10 @@ def _class_folders(folder: Path) -> dict[str, Path]:
     entries = [entry for entry in folder.iterdir() if entry.is_dir()]
     found = sorted((one_form(e.name), e) for e in entries if not e.name.startswith("."))
     check_class_names([entry.name for _, entry in found], where=folder)
+    if not found:  # a disc that is not mounted leaves an empty folder
+        raise DataAbsent(
+            "no class folders", expected="a folder of images for each class", where=folder
+        )
     if len(found) < 2:
         raise UserError(
             "a classifier needs two classes or more",
@@ -226,7 +232,9 @@ def _listed(folder: Path, names: tuple[str, ...]) -> _Folder:
             where=folder,
             fix="add training images of these classes, or remove their folders",
         )
-    by_class = [_images(classes[name]) if name in classes else [] for name in names]
+    by_class = [
+        _images(str(classes[name]), classes[name].name) if name in classes else [] for name in names
+    ]
     if empty := [name for name, files in zip(names, by_class, strict=True) if not files]:
         raise UserError(
             "class folders without images",
@@ -235,12 +243,12 @@ def _listed(folder: Path, names: tuple[str, ...]) -> _Folder:
             where=folder,
             fix="add images, or remove the folders",
         )
-    files = tuple(file.relative_to(folder).as_posix() for files in by_class for file in files)
+    files = tuple(file for files in by_class for file in files)
     labels = tuple(label for label, files in enumerate(by_class) for _ in files)
     try:
         hashes = file_hashes(folder, files)
     except FileNotFoundError as error:
-        raise changed_meanwhile(Path(error.filename)) from error
+        raise ChangedMeanwhile(Path(error.filename)) from error
     return _Folder(folder, names, files, labels, hashes)
 
 
@@ -253,7 +261,7 @@ def _read(stored: _Folder, config: Config, *, n_threads: int) -> Photos:
         path = stored.folder / stored.files[i]
         data = read_regular(path, at_most=MAX_IMAGE_BYTES)
         if bytes_hash(data) != stored.hashes[stored.files[i]]:
-            raise changed_meanwhile(path)
+            raise ChangedMeanwhile(path)
         return io.BytesIO(data)
 
     labels = np.array(stored.labels, dtype=np.int64)
@@ -264,11 +272,18 @@ def _read(stored: _Folder, config: Config, *, n_threads: int) -> Photos:
     return Photos(pixels, rows, labels[rows])
 
 
-def _images(folder: Path) -> list[Path]:
-    """Image files at any depth below a class folder, sorted."""
-    found = [
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-    ]
-    return sorted(found, key=lambda file: ([one_form(part) for part in file.parts], file))
+def _images(folder: str, within: str) -> list[str]:
+    """Image files at any depth below a class folder, as `within` and their names in it, sorted."""
+    found = []
+    with contextlib.suppress(PermissionError), os.scandir(folder) as entries:
+        for entry in entries:
+            name = f"{within}/{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                found += _images(entry.path, name)
+            elif _is_image(entry.name) and entry.is_file():
+                found.append(name)
+    return sorted(found, key=lambda name: (one_form(name).split("/"), name))
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")

@@ -1,0 +1,199 @@
+"""Files outside the run folder that its settings name, and what the run folder keeps of them.
+
+Definitions of devices are copied (`outside/devices/NAME.yaml`); of weights and records of archs,
+where they lie and the hash of their content are noted (`outside/files.json`). So a run folder can
+be looked at when they are gone, or from another folder or machine, and a relative path keeps its
+meaning.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from hwnas.core.errors import UserError
+from hwnas.core.records import RecordFile, dump
+from hwnas.core.store import file_hash
+from hwnas.devices.spec import DEVICE_NAME, device_file, device_settings
+from hwnas.pipeline.config import ExperimentConfig
+from hwnas.pipeline.outcomes import OutsideFile, OutsideFiles
+
+__all__ = ["Outside", "named_files"]
+
+
+def named_files(config: ExperimentConfig) -> dict[str, str]:
+    """Files of weights and records by the setting that names them."""
+    teacher, records = config.train.teacher, config.search.evaluator.records
+    found = {
+        "supernet.init": config.supernet.init,
+        "train.teacher.weights": None if teacher is None else str(teacher.weights),
+        "search.evaluator.records": None if records is None else str(records),
+    }
+    return {setting: given for setting, given in found.items() if given is not None}
+
+
+@dataclass(frozen=True)
+class Outside:
+    """The files that a configuration names.
+
+    record_file: what the run keeps; copy_of: where it keeps the definition of a device.
+    beside: folders that a relative path is looked for in at last. changed: settings that this
+    command names, which count from the working directory; None: all. as_recorded: the run's copies
+    of devices count. read_only: a file that cannot be read is told, and is no error.
+    """
+
+    config: ExperimentConfig
+    record_file: RecordFile[OutsideFiles]
+    copy_of: Callable[[str], Path]
+    beside: tuple[Path, ...] = ()
+    changed: tuple[str, ...] | None = None
+    as_recorded: bool = False
+    read_only: bool = False
+    _hashes: dict[Path, str] = field(default_factory=dict, compare=False)
+
+    @cached_property
+    def _files(self) -> dict[tuple[str, str], OutsideFile]:
+        """What the run knows, by setting and given name."""
+        record = self.record_file.read_if_there() or OutsideFiles()
+        return {(file.setting, file.given): file for file in record.files}
+
+    # --- files that a setting names ---------------------------------------------------------------
+
+    def path(self, setting: str) -> Path:
+        """Where the file of a setting lies, absolute; where it should lie if it is gone."""
+        return self._find(setting, named_files(self.config)[setting])
+
+    def paths(self, *settings: str) -> dict[str, Path]:
+        """`path` by setting, for those that name a file."""
+        named = named_files(self.config)
+        return {setting: self.path(setting) for setting in settings if setting in named}
+
+    def sha256(self, setting: str) -> str | None:
+        """Hash of a file's content: as it is now, or as the run knows it if the file is gone.
+
+        None where the setting names no file, or one that was never there.
+        """
+        given = named_files(self.config).get(setting)
+        if given is None:
+            return None
+        path, known = self._find(setting, given), self._files.get((setting, given))
+        if path.is_file():
+            return self._hash(path)
+        return None if known is None else known.sha256
+
+    def _find(self, setting: str, given: str) -> Path:
+        here, known = Path(given), self._files.get((setting, given))
+        places = [here]
+        if known is not None:
+            places.insert(1 if self._is_named_now(setting) else 0, Path(known.path))
+        places += [folder / given for folder in self.beside]
+        return next((place for place in places if place.is_file()), places[0]).absolute()
+
+    def _is_named_now(self, setting: str) -> bool:
+        if self.changed is None:
+            return True
+        section = setting.partition("/")[0]
+        return any(f"{section}.".startswith(f"{path}.") for path in self.changed) or any(
+            path.startswith(f"{section}.") for path in self.changed
+        )
+
+    def _hash(self, path: Path) -> str:
+        if path not in self._hashes:
+            self._hashes[path] = file_hash(path)
+        return self._hashes[path]
+
+    # --- devices ----------------------------------------------------------------------------------
+
+    @cached_property
+    def _devices(self) -> tuple[tuple[Path, str], ...]:
+        return tuple(map(self._device, self.config.devices))
+
+    @property
+    def devices(self) -> tuple[Path, ...]:
+        """The definition of every configured device: its file, or the run's copy of it.
+
+        Raises:
+            UserError: no such device, its file is gone and the run has no copy, or it is invalid.
+        """
+        return tuple(path for path, _ in self._devices)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What became of devices since the run last used them."""
+        return tuple(note for _, note in self._devices if note)
+
+    def _device(self, given: str) -> tuple[Path, str]:
+        """The definition that counts, and a note if it is not what the run last used."""
+        name = _name(given)
+        copy = self.copy_of(name) if DEVICE_NAME.fullmatch(name) else None
+        if copy is None or not copy.is_file():
+            return device_file(str(self._source(given) or given)), ""
+        if self.as_recorded:
+            return copy, ""
+        source = self._source(given)
+        if source is None:
+            fix = "if it was moved: --set 'devices=[PATH]'"
+            return copy, f"device {name}: its file is gone: {given}; the run's copy is used; {fix}"
+        try:
+            before, now = device_settings(copy), device_settings(source)
+        except UserError as error:
+            if not self.read_only:
+                raise
+            return copy, f"device {name}: the run's copy is used: {error}"
+        changes = [
+            f"{key} {before.get(key)!r} -> {now.get(key)!r}"
+            for key in before | now
+            if before.get(key) != now.get(key)
+        ]
+        if not changes:
+            return source, ""
+        changed = f"changed since the run last used it: {', '.join(changes)}"
+        return source, f"device {name}: {source} {changed}; what was measured before is stale"
+
+    def _source(self, given: str) -> Path | None:
+        """The file that a device is named by; None where there is none."""
+        if _is_path(given):
+            path = self._find(f"devices/{_name(given)}", given)
+            return path if path.is_file() else None
+        try:
+            return device_file(given)
+        except UserError:  # shipped by another version
+            return None
+
+    # --- what the run keeps -----------------------------------------------------------------------
+
+    def texts(self) -> dict[Path, str]:
+        """Files of the run folder that keep what this configuration names, with their content.
+
+        What is gone stays as it is known.
+        """
+        files, found = dict(self._files), {}
+
+        def note(setting: str, given: str, path: Path) -> None:
+            fact = OutsideFile(setting, given, str(path), self._hash(path))
+            files[setting, given] = fact
+
+        for given, path in zip(self.config.devices, self.devices, strict=True):
+            copy = self.copy_of(name := _name(given))
+            if path != copy:
+                found[copy] = path.read_text(encoding="utf-8")
+                if _is_path(given):
+                    note(f"devices/{name}", given, path)
+        for setting, given in named_files(self.config).items():
+            if (path := self.path(setting)).is_file():
+                note(setting, given, path)
+        if files:
+            record = dump(OutsideFiles(tuple(files.values())))
+            found[self.record_file.path] = json.dumps(record, indent=1) + "\n"
+        return found
+
+
+def _is_path(given: str) -> bool:
+    return given.endswith((".yaml", ".yml"))
+
+
+def _name(given: str) -> str:
+    return Path(given).stem if _is_path(given) else given

@@ -1,0 +1,170 @@
+"""Files outside the run folder: where they are looked for, and what the run keeps of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hwnas.core.errors import UserError
+from hwnas.core.progress import silent
+from hwnas.core.store import file_hash, read_json
+from hwnas.pipeline import scoring
+from hwnas.pipeline.engine import execute
+from hwnas.pipeline.graph import stages_of
+from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.stages import train
+
+MINI = Path(__file__).resolve().parents[1] / "integration" / "mini.yaml"
+SETTINGS = {
+    "supernet.init": "start.safetensors",
+    "train.teacher": {"model": "resnet18", "weights": "teacher.npz"},
+    "search.evaluator.records": "records.json",
+}
+FILES = {
+    "supernet.init": "start.safetensors",
+    "train.teacher.weights": "teacher.npz",
+    "search.evaluator.records": "records.json",
+}
+DEVICE = "schema_version: 1\n"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with files that a run in it names by relative paths; the test stands elsewhere."""
+    home = tmp_path / "home"
+    (home / "boards").mkdir(parents=True)
+    (home / "boards/a.yaml").write_text(DEVICE)
+    for name in FILES.values():
+        (home / name).write_text(f"content of {name}")
+    monkeypatch.chdir(home)
+    changes = SETTINGS | {"devices": ["boards/a.yaml", "local"]}
+    with project(home / "run", config=str(MINI), changes=changes, read_only=False) as p:
+        execute(stages_of(p), p.run, only=())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return home
+
+
+@contextmanager
+def project(run: Path, *, read_only: bool = True, **options: Any) -> Iterator[Project]:
+    with open_project(
+        run, progress_for=lambda s: silent, command="test", read_only=read_only, **options
+    ) as found:
+        yield found
+
+
+def settings_of(p: Project) -> dict[str, Any]:
+    return {stage.name: stage.settings for stage in stages_of(p)}
+
+
+def test_what_is_kept(home: Path) -> None:
+    kept = read_json(home / "run/outside/files.json")["files"]
+    files = {file.pop("setting"): file for file in kept}
+    for setting, name in FILES.items():
+        digest = file_hash(home / name)
+        assert files[setting] == {"given": name, "path": str(home / name), "sha256": digest}
+    assert files["devices/a"]["path"] == str(home / "boards/a.yaml")
+    assert (home / "run/outside/devices/a.yaml").read_text() == DEVICE
+    assert "devices/local" not in files, "ships with hwnas"
+    assert (home / "run/outside/devices/local.yaml").is_file()
+
+
+def test_files_are_found_from_elsewhere_by_all_that_read_them(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with project(home / "run") as p:
+        by_name = {stage.name: stage for stage in stages_of(p)}
+        reads = {**by_name["train"].reads, **by_name["search/main"].reads}
+        assert reads == {setting: home / name for setting, name in FILES.items()}
+        teacher = train._train_settings(p).teacher
+        assert teacher is not None and teacher.weights == home / "teacher.npz"
+        asked = []
+        monkeypatch.setattr(scoring, "open_records", lambda path, **_: asked.append(path))
+        with pytest.raises(AttributeError):
+            scoring.scoring(p)
+        assert asked == [home / "records.json"]
+
+
+@pytest.mark.parametrize("name", FILES.values())
+def test_settings_of_stages_stay_when_a_file_is_gone_and_change_with_its_content(
+    name: str, home: Path
+) -> None:
+    with project(home / "run") as p:
+        before = settings_of(p)
+    content = (home / name).read_text()
+    (home / name).unlink()
+    with project(home / "run") as p:
+        assert settings_of(p) == before
+    (home / name).write_text("another")
+    with project(home / "run") as p:
+        assert settings_of(p) != before
+    (home / name).write_text(content)
+    with project(home / "run") as p:
+        assert settings_of(p) == before
+
+
+def test_a_file_of_this_name_here_counts_only_if_this_command_names_it(home: Path) -> None:
+    here = Path("start.safetensors")
+    here.write_text("another")
+    run, init = home / "run", "supernet.init"
+    with project(run) as p:
+        assert p.outside.path(init) == home / here
+    with project(run, changes={"train.steps": 3}) as p:
+        assert p.outside.path(init) == home / here
+    for changes in ({init: str(here)}, {"supernet": {"init": str(here)}}):
+        with project(run, changes=changes) as p:
+            assert p.outside.path(init) == here.absolute()
+    here.unlink()
+    with project(run, changes={init: str(here)}) as p:
+        assert p.outside.path(init) == home / here, "where else"
+
+
+def test_another_name_is_another_file(home: Path) -> None:
+    with project(home / "run", changes={"supernet.init": "other.safetensors"}) as p:
+        assert p.outside.sha256("supernet.init") is None
+        assert p.outside.path("supernet.init") == Path("other.safetensors").absolute()
+    with project(home / "run", changes={"supernet.init": None}) as p:
+        assert p.outside.sha256("supernet.init") is None
+        assert p.outside.paths("supernet.init") == {}
+
+
+def test_a_run_that_moved_with_its_files_finds_them(home: Path) -> None:
+    moved = home.with_name("moved")
+    home.rename(moved)
+    with project(moved / "run") as p:
+        assert p.outside.path("supernet.init") == moved / "start.safetensors"
+        assert p.outside.devices[0] == moved / "boards/a.yaml" and not p.outside.notes
+
+
+@pytest.mark.parametrize("as_recorded", [False, True])
+def test_a_shipped_device_of_another_version_is_kept(
+    as_recorded: bool, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = home / "run/outside/devices/local.yaml"
+    with project(home / "run", as_recorded=as_recorded) as p:
+        shipped = p.devices["local"]
+    copy.rename(copy.with_name("vanished.yaml"))
+    config = home / "run/config.yaml"
+    config.write_text(config.read_text().replace("- local", "- vanished"))
+    with project(home / "run", as_recorded=as_recorded) as p:
+        assert p.devices["vanished"].runtime == shipped.runtime
+        assert p.transport("vanished")
+        assert as_recorded or "its file is gone: vanished" in p.outside.notes[0]
+    shutil.rmtree(home / "run/outside/devices")
+    with (
+        project(home / "run", as_recorded=as_recorded) as p,
+        pytest.raises(UserError, match="no device 'vanished'"),
+    ):
+        _ = p.devices
+
+
+def test_names_of_devices_lead_nowhere(home: Path) -> None:
+    config = home / "run/config.yaml"
+    config.write_text(config.read_text().replace("- local", "- ../../boards/a"))
+    with project(home / "run") as p, pytest.raises(UserError, match="no device"):
+        _ = p.devices
