@@ -25,7 +25,8 @@ from hwnas.core.env import host_facts, use_threads
 from hwnas.core.store import read_json, write_json
 from hwnas.interfaces import Evaluation
 from hwnas.pipeline.evaluators import evaluator
-from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.project import Project
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
 from hwnas.training.curves import curve_archs

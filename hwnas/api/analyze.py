@@ -12,7 +12,7 @@ from hwnas.api.options import refuse_unused, require_place
 from hwnas.api.result import Folder, no_progress
 from hwnas.core.errors import UserError
 from hwnas.core.records import dump
-from hwnas.pipeline.project import open_project
+from hwnas.pipeline.opening import open_project
 from hwnas.studies import rank_analysis
 from hwnas.studies.rank_analysis import Analysis
 

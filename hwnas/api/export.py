@@ -12,7 +12,8 @@ from hwnas.api.stage import bring_up_to_date, of_search
 from hwnas.core.errors import UserError
 from hwnas.exporters.formats import export as export_network
 from hwnas.pipeline.config import with_formats
-from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.project import Project
 
 if TYPE_CHECKING:
     import numpy as np

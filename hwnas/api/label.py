@@ -10,7 +10,8 @@ from hwnas.api.options import refuse_both
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
 from hwnas.api.stage import bring_up_to_date
 from hwnas.core.errors import UserError
-from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.project import Project
 
 __all__ = ["Source", "label", "label_changes", "log_trained_cost"]
 

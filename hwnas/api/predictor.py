@@ -10,7 +10,8 @@ from hwnas.api.options import refuse_unused, require_place
 from hwnas.api.result import Folder, Listing, ProgressFor, Row, Settings, no_progress
 from hwnas.api.stage import bring_up_to_date
 from hwnas.core.errors import UserError
-from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.project import Project
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.choice import Value
 from hwnas.spaces.load import read_arch

@@ -12,7 +12,8 @@ from hwnas.api.stage import bring_up_to_date
 from hwnas.core.errors import UserError
 from hwnas.devices.spec import load_device
 from hwnas.latency.table import LatencyTable
-from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.project import Project
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["device_name", "profile_for_run", "refuse_config", "run_changes"]

@@ -10,7 +10,8 @@ from typing import Any
 from hwnas.analysis.pruning import Pruning
 from hwnas.api.result import Folder, Listing, ProgressFor, no_progress
 from hwnas.core.records import dump
-from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.project import Project
 from hwnas.studies import rank_analysis
 from hwnas.studies.pruned_training import Comparison, train_rounds
 

@@ -8,7 +8,8 @@ from hwnas.api.open_run import Run
 from hwnas.api.result import Folder, ProgressFor, Settings, no_progress
 from hwnas.pipeline.engine import execute
 from hwnas.pipeline.graph import stages_of
-from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.project import Project
 
 __all__ = ["held", "reported", "run", "run_folder"]
 

@@ -11,7 +11,8 @@ from hwnas.api.result import Folder, ProgressFor, Settings
 from hwnas.core.errors import UserError
 from hwnas.pipeline.engine import Stage, execute
 from hwnas.pipeline.graph import stages_of
-from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.project import Project
 
 __all__ = ["bring_up_to_date", "of_search", "stage_names"]
 

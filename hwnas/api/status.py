@@ -14,7 +14,8 @@ from hwnas.pipeline.checks import folder_is_writable, out_of_reach
 from hwnas.pipeline.data_checks import unchecked
 from hwnas.pipeline.engine import Plan, check_stages, data_changes, plan_stages
 from hwnas.pipeline.graph import stages_of, stages_of_all_searches
-from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.project import Project
 
 __all__ = ["plan", "status"]
 

@@ -154,7 +154,7 @@ def table_fit(
     run: Folder, *, device: str = "local", progress: ProgressFor = no_progress
 ) -> LatencyTable:
     """Rebuild a run's table from its stored samples; nothing is timed anew."""
-    from hwnas.pipeline.project import open_project
+    from hwnas.pipeline.opening import open_project
     from hwnas.pipeline.stages.profile import refit
 
     with open_project(Path(run), progress_for=progress, command="hwnas table fit") as project:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
 from hwnas.api.stage import bring_up_to_date
-from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.project import Project
 
 __all__ = ["log_training_cost", "train"]
 

@@ -14,7 +14,9 @@ from hwnas.api.run import held, reported
 from hwnas.api.stage import bring_up_to_date, of_search
 from hwnas.core.errors import CheckFailed, NotJudged, UserError
 from hwnas.core.rundir import RunDir
-from hwnas.pipeline.project import Project, open_project, stored_config
+from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.stored import stored_config
 
 __all__ = [
     "BundleCheck",

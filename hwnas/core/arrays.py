@@ -73,7 +73,7 @@ def _read(stream: IO[bytes], size: int) -> NDArray[Any]:
         raise ValueError(f"an array file of version {version}")
     shape, _, dtype = _HEADERS[version](stream)
     n_bytes = math.prod(shape) * dtype.itemsize
-    if dtype.hasobject or min(shape, default=0) < 0 or n_bytes != size - stream.tell():
+    if min(shape, default=0) < 0 or n_bytes != size - stream.tell():
         raise ValueError(f"{dtype} {list(shape)} in a file of {size} bytes")
     stream.seek(0)
     array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)

@@ -5,11 +5,13 @@
                                          '-----> graph -> AccuracyPredictor        (prediction)
     Searcher proposes codes, the controller prices and scores them, the Archive keeps them.
 
-`records` holds data, `protocols` what objects promise, `modules` what the file of a variant holds.
+`records` and `models` hold data, `protocols` what objects promise, `modules` what the file of a
+variant holds.
 Batches of archs travel as codes, int16 [n, d] (`SearchSpace.codes`); single ones as `Arch`.
 Latencies are milliseconds, accuracies fractions in [0, 1], sizes bytes.
 """
 
+from hwnas.interfaces.models import Images, ModelFile, OpenModel, RunsOn
 from hwnas.interfaces.modules import (
     DataPlan,
     DatasetContext,
@@ -52,16 +54,12 @@ from hwnas.interfaces.records import (
     DeviceSpec,
     Evaluation,
     FloatArray,
-    Images,
     Metric,
-    ModelFile,
-    OpenModel,
     Reader,
     Slot,
     Split,
     Table,
 )
-from hwnas.interfaces.runs_on import RunsOn
 
 __all__ = [
     "AccuracyPredictor",

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.progress import Progress
+from hwnas.interfaces.models import ModelFile, OpenModel
 from hwnas.interfaces.records import (
     DataInfo,
     DeviceSpec,
     Evaluation,
     FloatArray,
-    ModelFile,
-    OpenModel,
     Slot,
     Split,
 )

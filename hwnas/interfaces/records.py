@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT
@@ -26,10 +25,7 @@ __all__ = [
     "DeviceSpec",
     "Evaluation",
     "FloatArray",
-    "Images",
     "Metric",
-    "ModelFile",
-    "OpenModel",
     "Reader",
     "Slot",
     "Split",
@@ -212,67 +208,3 @@ class Reader:
     space: tuple[str, int] | None
     matches: Callable[[str], bool]
     read: Callable[[Path, SearchSpace], Table]
-
-
-# --- deployed models ------------------------------------------------------------------------------
-
-Images = NDArray[np.float32]
-"""Normalised images [n, C, H, W], or logits [n, classes]."""
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """One deployable file; `batch` None = any batch size.
-
-    `format` is the exporter that wrote it; what can run it shows in the name: ONNX Runtime takes
-    `.onnx` and `.ort`. `parity_tolerance` is the largest difference from the golden logits that its
-    precision may cause, relative to the largest of them; `min_agreement` the share of images of
-    which it must name the same class as torch. `least_runtime` is the oldest release of its runtime
-    that is known to run it, as in `1.15`; None: not known.
-    """
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    path: str
-    format: str
-    precision: Literal["fp32", "fp16", "int8"]
-    batch: Annotated[int, Field(ge=1)] | None = None
-    opset: Annotated[int, Field(ge=1)] | None = None
-    parity_tolerance: Annotated[float, Field(gt=0)] = 1e-4
-    min_agreement: Annotated[float, Field(ge=0, le=1)] = 1.0
-    least_runtime: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=20)] | None = (
-        None
-    )
-
-
-@dataclass(frozen=True)
-class OpenModel:
-    """`run`: images [B, C, H, W] -> logits [B, classes]; `batch` None = any B."""
-
-    run: Callable[[Images], Images]
-    runtime: str
-    batch: int | None = None
-
-    def logits(self, images: Images, batch: int = 64) -> Images:
-        """Logits of all images, `batch` at a time; a fixed batch is filled up with the last one.
-
-        Raises:
-            UserError: the runtime does not run the model on such images.
-        """
-        batch = self.batch or min(batch, len(images))
-        found = []
-        for start in range(0, len(images), batch):
-            part = images[start : start + batch]
-            missing = batch - len(part) if self.batch else 0
-            filled = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-            try:
-                found.append(self.run(np.ascontiguousarray(filled))[: len(part)])
-            except UserError:
-                raise
-            except Exception as error:  # runtimes raise dozens of unrelated classes
-                raise UserError(
-                    f"{self.runtime} does not run the model on images {list(images.shape[1:])}",
-                    found=error,
-                    fix="is it the file of another network?",
-                ) from error
-        return np.concatenate(found)

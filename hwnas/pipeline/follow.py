@@ -11,7 +11,8 @@ from hwnas.core.progress import silent
 from hwnas.core.rundir import RunDir
 from hwnas.pipeline.config import load_config
 from hwnas.pipeline.engine import Stage
-from hwnas.pipeline.project import Project, stored_config
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.stored import stored_config
 from hwnas.training.distributed import join
 
 __all__ = ["follow"]

@@ -22,7 +22,8 @@ from hwnas.interfaces import Evaluation
 from hwnas.pipeline.engine import execute
 from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.graph import stages_of
-from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.project import Project
 from hwnas.spaces.choice import Value
 
 __all__ = ["Comparison", "Round", "train_rounds"]

@@ -26,7 +26,7 @@ from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.exporters.bundle import read_manifest
 from hwnas.exporters.manifest import Manifest
 from hwnas.measure.bundle_check import verify_bundle
-from hwnas.pipeline import foreign_tables, project, winners
+from hwnas.pipeline import foreign_tables, opening, project, winners
 from hwnas.pipeline.engine import execute
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.outcomes import Results
@@ -76,7 +76,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyP
 
 
 def opened(run: Path, config: str | None = None, **changes: Any) -> Any:
-    return project.open_project(
+    return opening.open_project(
         run,
         config=config,
         changes=changes,

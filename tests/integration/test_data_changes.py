@@ -18,7 +18,8 @@ from hwnas.core.progress import Progress, silent
 from hwnas.pipeline.engine import execute, plan_stages
 from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.graph import stages_of
-from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.project import Project
 from tests.photos import class_folders, photo
 
 CONFIG = Path(__file__).parent / "photos.yaml"

@@ -27,7 +27,8 @@ from hwnas.measure.limits import CheckSettings
 from hwnas.pipeline.config import load_config, read_config_data
 from hwnas.pipeline.engine import execute, plan_stages
 from hwnas.pipeline.graph import stages_of
-from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.project import Project
 from hwnas.spaces.cost import cost
 from hwnas.spaces.graphs import graph
 from hwnas.spaces.index import enumerate_ops

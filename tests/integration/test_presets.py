@@ -13,7 +13,8 @@ from hwnas.pipeline import project as project_module
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
 from hwnas.pipeline.engine import execute
 from hwnas.pipeline.graph import stages_of
-from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.project import Project
 from hwnas.studies.rank_analysis import analyze_run
 from tests.kit import SizeTransport
 

@@ -19,7 +19,7 @@ from hwnas.cli.main import app
 from hwnas.core.env import host_facts
 from hwnas.core.errors import NotJudged
 from hwnas.core.progress import silent
-from hwnas.pipeline import foreign_tables, project
+from hwnas.pipeline import foreign_tables, opening, project
 from hwnas.pipeline.artifacts import Artifacts
 from hwnas.pipeline.engine import execute
 from hwnas.pipeline.graph import stages_of
@@ -61,7 +61,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HWNAS_DATA", str(folder))
         patch.setattr(project, "load_transport", lambda name: device)
-        with project.open_project(
+        with opening.open_project(
             folder / "run",
             config=str(CONFIG),
             changes={"workers": 0, "data.root": str(folder / "pets")},
@@ -91,7 +91,7 @@ def hwnas(*arguments: str | Path) -> Result:
 
 
 def files(run: Path) -> Artifacts:
-    with project.open_project(
+    with opening.open_project(
         run, progress_for=lambda stage: silent, command="test", read_only=True
     ) as opened:
         return opened.files

@@ -17,7 +17,7 @@ import hwnas
 from hwnas.cli.main import app
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
-from hwnas.pipeline.project import open_project
+from hwnas.pipeline.opening import open_project
 from hwnas.training.checkpoint import weights_bytes
 from tests.photos import class_folders
 

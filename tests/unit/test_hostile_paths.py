@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import hwnas
 from hwnas.core.errors import UserError
 from hwnas.exporters.timm import load_network
 from hwnas.interfaces import DatasetContext
+from hwnas.nets import subnet
 from hwnas.nets.pretrained import read_weights
 from hwnas.nets.proxyless_weights import read_proxyless
 from hwnas.predictors.open_records import open_records
@@ -25,7 +27,7 @@ from hwnas.training.datasets import image_folder, npz_jpeg
 RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs"
 TABLE = "amd-epyc-2vcpu-mobilenet_v3"
 TINY: dict[str, Any] = {"space": "mobilenet_tiny", "num_classes": 10}
-HANGS_S = 60  # all of these take milliseconds
+HANGS_S = 20  # all of these take milliseconds
 MEMORY = 4 << 30  # more than what is mapped already
 
 Entry = Callable[[Path], object]
@@ -126,7 +128,6 @@ def readers(run: Path) -> dict[str, tuple[str, Entry]]:
         "supernet.init": ("x.safetensors", read_weights),
         "supernet.init, npz": ("x.npz", read_weights),
         "proxyless, description": ("x.json", lambda p: read_proxyless(p, p)),
-        "timm.load_network": ("weights.safetensors", load_network),
         "data.root, npz_jpeg": (
             "train.npz",
             lambda p: npz_jpeg.ends(npz_jpeg.Config(root=str(p.parent))),
@@ -311,5 +312,18 @@ def test_an_image_that_became_a_pipe_after_it_was_listed_is_broken(
         (tmp_path / "train" / name).mkdir(parents=True)
         placed(tmp_path / "train" / name, "x.jpg", kind)
     monkeypatch.setattr(image_folder, "_images", lambda folder, within: [f"{within}/x.jpg"])
-    with pytest.raises(UserError, match="regular file"):
+    with pytest.raises(UserError, match="regular file"):  # by what hashes the files
         image_folder.build(image_folder.Config(root=str(tmp_path)), DatasetContext(seed=0))
+    monkeypatch.setattr(image_folder, "file_hashes", lambda folder, names: dict.fromkeys(names, ""))
+    with pytest.raises(UserError, match="regular file"):  # by what reads them
+        image_folder.build(image_folder.Config(root=str(tmp_path)), DatasetContext(seed=0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_beside_a_definition_are_a_regular_file(
+    kind: str, tmp_path: Path, limits: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subnet, "build_from_definition", lambda *_, **__: torch.nn.Linear(1, 1))
+    (tmp_path / "arch.json").write_text("{}")
+    with pytest.raises(UserError, match=r"weights do not fit|neither a file"):
+        load_network(placed(tmp_path, "weights.safetensors", kind))

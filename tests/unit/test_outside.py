@@ -16,7 +16,8 @@ from hwnas.core.store import file_hash, read_json
 from hwnas.pipeline import scoring
 from hwnas.pipeline.engine import execute
 from hwnas.pipeline.graph import stages_of
-from hwnas.pipeline.project import Project, open_project
+from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.project import Project
 from hwnas.pipeline.stages import train
 
 MINI = Path(__file__).resolve().parents[1] / "integration" / "mini.yaml"

@@ -16,8 +16,8 @@ from hwnas.core.progress import silent
 from hwnas.core.rng import rng
 from hwnas.interfaces import PredictorContext
 from hwnas.pipeline.costs import cost_metrics
+from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.predictor import build_predictor
-from hwnas.pipeline.project import open_project
 from hwnas.predictors import ridge
 from hwnas.predictors.lookup import ScoreTable, load_table, save_table, table_of_space
 from hwnas.spaces.cost import cost

@@ -94,7 +94,10 @@ def plan(config: Config) -> DataPlan:
         return DataPlan(awaited=f"there are no images at {root} yet (data.num_classes is given)")
     folders = {split: _class_folders(at) for split, at in _split_folders(config.root).items()}
     counts = {
-        split: [len(_images(classes[name])) if name in classes else 0 for name in folders["train"]]
+        split: [
+            len(_images(str(classes[name]), name)) if name in classes else 0
+            for name in folders["train"]
+        ]
         for split, classes in folders.items()
     }
     n_images: dict[str, int] = {split: sum(found) for split, found in counts.items()}

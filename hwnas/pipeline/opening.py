@@ -1,0 +1,111 @@
+"""Opening a run folder as a project: which settings count, and what is stored of them when."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hwnas.core.env import use_threads
+from hwnas.core.errors import UserError
+from hwnas.core.history import needs_settling, settle
+from hwnas.core.progress import Progress
+from hwnas.core.rundir import NewSettings, RunDir
+from hwnas.core.store import explained
+from hwnas.pipeline.config import load_config
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.stored import config_data, new_settings, require_same_space, stored_config
+from hwnas.training.distributed import join
+
+__all__ = ["open_project"]
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def open_project(
+    root: Path,
+    *,
+    config: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    progress_for: Callable[[str], Progress],
+    command: str,
+    read_only: bool = False,
+    as_recorded: bool = False,
+) -> Iterator[Project]:
+    """A project in `root`, locked while in use.
+
+    `config` (a shipped name or a path) replaces the folder's configuration, `changes` set
+    single keys by path. The result is stored by `engine.execute`, when all checks have passed;
+    under torchrun the other processes learn of it then (`pipeline.follow`). `read_only`: nothing is
+    stored, and no lock taken. `as_recorded`: facts of the data are those of the run, for verbs that
+    only look at it.
+
+    Raises:
+        UserError: no configuration, an invalid one, the folder is in use, or it holds links, pipes
+            or devices.
+    """
+    run = RunDir(root)
+    with explained("look into the run folder", root):
+        run.check()
+        stored_config(run).exists()
+    _end_unfinished(run)
+    given = config, changes
+
+    def opened() -> Project:
+        data, where = config_data(run, *given)
+        beside = (where.parent, root, root.absolute().parent)
+        loaded = load_config(data, changes, where=where)
+        require_same_space(run, loaded)
+        return Project(
+            run,
+            loaded,
+            progress_for,
+            beside=beside,
+            as_recorded=as_recorded,
+            changed=None if config is not None else tuple(changes or ()),
+            read_only=read_only,
+        )
+
+    project = opened()
+    if read_only:
+        yield project
+        return
+    _ = project.formats, project.space  # settings that cannot be used are not stored
+    with run.locked(command):
+        settle(run)
+        project = replace(opened(), ranks=join())
+        use_threads(project.config.threads)
+        for note in project.outside.notes:
+            log.warning("%s", note)
+        yield replace(project, run=replace(run, settings=_to_store(project, command, given)))
+
+
+def _to_store(
+    project: Project, command: str, given: tuple[str | None, Mapping[str, Any] | None]
+) -> NewSettings:
+    """What a command with these settings stores once its checks have passed."""
+    run, ranks, plain = project.run, project.ranks, project.config.model_dump(mode="json")
+    return new_settings(
+        run,
+        project.config,
+        command=command,
+        given=given,
+        outside=project.outside.texts(),
+        stored=lambda: ranks.tell({"root": str(run.root.resolve()), "config": plain}),
+    )
+
+
+def _end_unfinished(run: RunDir) -> None:
+    """End what a killed process left unfinished, if none is at work here and it can be done."""
+    if not needs_settling(run):
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(run.locked("hwnas"))
+        except UserError:
+            return
+        settle(run)
