@@ -18,7 +18,7 @@ from hwnas.builders.tflite_graph import Graph
 from hwnas.builders.tflite_precision import to_precision
 from hwnas.spaces.network import Network
 
-__all__ = ["converted", "network", "timed"]
+__all__ = ["Precision", "converted", "network", "timed"]
 
 Precision = Literal["fp32", "fp16", "int8"]
 

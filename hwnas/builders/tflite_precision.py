@@ -1,9 +1,9 @@
 """Graphs of LiteRT in the precision that a device runs: fp32 to fp16 weights, or to 8 bits.
 
-8 bits are mixed by rule. Operators with weights, sums and what only moves values work in 8 bits;
-what XNNPACK has no 8-bit kernel for stays in float between DEQUANTIZE and QUANTIZE, as does a
-product or a mean of something that is in float already. Weights are signed and per channel,
-activations signed with a zero point, biases 32 bits (TensorFlow's 8-bit specification).
+8 bits are mixed by rule: what XNNPACK has no 8-bit kernel for stays in float, between DEQUANTIZE
+and QUANTIZE, for else the graph falls into pieces. The rule looks at single operators, so that a
+network has the operators of its micro-nets. Weights are signed and per channel, activations signed
+with a zero point, biases 32 bits (TensorFlow's 8-bit specification).
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ KEEPING = ("RESHAPE", "TRANSPOSE", "PAD")
 """These have the scale of what they read."""
 CLAMPING = ("RELU", "RELU6")
 """On their own these have no 8-bit kernel: to quantise again, to a range from 0, is the same."""
-IN_8_BITS = (*WEIGHTED, "ADD")
-FOLLOWING = (*KEEPING, *CLAMPING, "MUL", "MEAN", "LOGISTIC")
-"""These work in 8 bits only where everything that they read does already."""
+IN_8_BITS = (*WEIGHTED, *KEEPING, *CLAMPING, "ADD", "MUL", "MEAN", "LOGISTIC")
+"""Not HARD_SWISH, nor AVERAGE_POOL_2D."""
 
 
 def to_precision(
@@ -54,7 +53,7 @@ def to_precision(
 
 
 def quantizable(graph: Graph) -> list[str]:
-    """Outputs of the operators that work in 8 bits whatever they read, in order."""
+    """Outputs of the operators that the rule puts into 8 bits, in order."""
     return [op.output for op in graph.ops if op.kind in IN_8_BITS]
 
 
@@ -90,22 +89,12 @@ class _Quantizer:
     def run(self) -> Graph:
         self.made.add(self.float.tensors[INPUT])
         for op in self.float.ops:
-            if self._works_in_8_bits(op):
+            if op.kind in IN_8_BITS and op.output not in self.in_float:
                 self._quantized(op)
             else:
                 self._kept(op)
         self.made.output = self._as_float(self.float.output)
         return self.made
-
-    def _works_in_8_bits(self, op: Op) -> bool:
-        if op.output in self.in_float:
-            return False
-        if op.kind in FOLLOWING:
-            return all("int8" in self.forms[name] for name in self._values(op))
-        return op.kind in IN_8_BITS
-
-    def _values(self, op: Op) -> list[str]:
-        return [name for name in op.inputs if not self.float.is_constant(name)]
 
     def _kept(self, op: Op) -> None:
         for name in op.inputs:
