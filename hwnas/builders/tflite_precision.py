@@ -191,7 +191,7 @@ class _Quantizer:
         assert data is not None
         if tensor.dtype != "float32":
             return self.made.add(tensor)
-        scale = np.array([max(float(np.abs(data).max()), 1e-6) / 127], np.float32)
+        scale = np.array([(float(np.abs(data).max()) or 1.0) / 127], np.float32)
         whole = np.round(data / scale[0]).astype(np.int8)
         scheme = Quantization(scale)
         return self.made.add(Tensor(f"{name}.int8", whole.shape, whole, "int8", scheme))
