@@ -28,6 +28,13 @@ def open_interpreter(path, threads, batch=None):
     return interpreter
 
 
+def channels_last(x, shape):
+    """Inputs [n, C, H, W] as a model of input shape [n, H, W, C] takes them."""
+    if tuple(x.transpose(0, 2, 3, 1).shape) != tuple(shape):
+        raise ValueError(f"inputs {list(x.shape)} for a model that takes {list(shape)} (NHWC)")
+    return numpy.ascontiguousarray(x.transpose(0, 2, 3, 1), dtype=numpy.float32)
+
+
 def fell_out(interpreter):
     """Operators that XNNPACK does not take, so that slower kernels run them; None: cannot tell."""
     if not hasattr(interpreter, "_get_ops_details"):
@@ -68,6 +75,20 @@ class Runner:
         """A function without arguments that runs the model once, on random inputs."""
         return self._on_cpu(path) if self.is_on_cpu else self._accelerated(path)
 
+    def open(self, path):
+        """A function of inputs [batch, C, H, W] to the model's first output, both float32."""
+        if not self.is_on_cpu:
+            return self._opened_accelerated(path)
+        interpreter = open_interpreter(path, self.threads, self.batch)
+        (given,), made = interpreter.get_input_details(), interpreter.get_output_details()[0]
+
+        def predict(x):
+            interpreter.set_tensor(given["index"], channels_last(x, given["shape"]))
+            interpreter.invoke()
+            return numpy.asarray(interpreter.get_tensor(made["index"]), dtype=numpy.float32)
+
+        return predict
+
     def _on_cpu(self, path):
         interpreter = open_interpreter(path, self.threads, self.batch)
         for tensor in interpreter.get_input_details():
@@ -79,21 +100,7 @@ class Runner:
         return interpreter.invoke
 
     def _accelerated(self, path):
-        """Whole models only: what the accelerator does not take is an error, not the processor."""
-        from ai_edge_litert.compiled_model import CompiledModel
-        from ai_edge_litert.hardware_accelerator import HardwareAccelerator
-        from ai_edge_litert.options import Options
-
-        wanted = HardwareAccelerator[ACCELERATORS[self.provider]]
-        model = CompiledModel.from_file(str(path), options=Options(hardware_accelerators=wanted))
-        given, made = model.create_input_buffers(0), model.create_output_buffers(0)
-        interpreter = open_interpreter(path, 1)
-        sizes = [
-            tensors[0]["shape"]
-            for tensors in (interpreter.get_input_details(), interpreter.get_output_details())
-        ]
-        if sizes[0][0] != self.batch:
-            raise ValueError(f"the model's batch is {sizes[0][0]}, the plan's {self.batch}")
+        model, given, made, sizes = self._compiled(path)
         given[0].write(self._array(numpy.float32, sizes[0]))
         n_made = int(numpy.prod(sizes[1]))
 
@@ -102,6 +109,32 @@ class Runner:
             made[0].read(n_made, numpy.float32)
 
         return once
+
+    def _opened_accelerated(self, path):
+        model, given, made, sizes = self._compiled(path)
+        n_made = int(numpy.prod(sizes[1]))
+
+        def predict(x):
+            given[0].write(channels_last(x, sizes[0]))
+            model.run_by_index(0, given, made)
+            return numpy.array(made[0].read(n_made, numpy.float32)).reshape(sizes[1])
+
+        return predict
+
+    def _compiled(self, path):
+        """Whole models only: what the accelerator does not take is an error, not the processor."""
+        from ai_edge_litert.compiled_model import CompiledModel
+        from ai_edge_litert.hardware_accelerator import HardwareAccelerator
+        from ai_edge_litert.options import Options
+
+        wanted = HardwareAccelerator[ACCELERATORS[self.provider]]
+        model = CompiledModel.from_file(str(path), options=Options(hardware_accelerators=wanted))
+        interpreter = open_interpreter(path, 1)
+        details = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+        sizes = [tensor["shape"] for tensor in details]
+        if sizes[0][0] != self.batch:
+            raise ValueError(f"the model's batch is {sizes[0][0]}, the plan's {self.batch}")
+        return model, model.create_input_buffers(0), model.create_output_buffers(0), sizes
 
     def _array(self, kind, shape):
         """Random values of an input's type and shape: normal, or uniform over an integer type."""

@@ -12,7 +12,7 @@ from hwnas.builders.tflite_graph import INPUT, Graph, package, package_version
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Images, OpenModel
 
-__all__ = ["Interpreted", "litert_model", "value_ranges"]
+__all__ = ["Interpreted", "litert_model", "metadata", "value_ranges"]
 
 BATCH = 16
 
@@ -104,6 +104,25 @@ def litert_model(path: Path, *, threads: int = 1) -> OpenModel:
         return model(x)[0]
 
     return OpenModel(run, f"litert {package_version()}", model.batch)
+
+
+def metadata(content: bytes, *, where: object) -> dict[str, str]:
+    """What a `.tflite` file says of itself, by name.
+
+    Raises:
+        UserError: LiteRT is not installed or too old, or this is no such file.
+    """
+    schema = package("schema_py_generated")
+    found: dict[str, str] = {}
+    try:
+        model = schema.Model.GetRootAs(content, 0)
+        for i in range(model.MetadataLength()):
+            item = model.Metadata(i)
+            text = model.Buffers(item.Buffer()).DataAsNumpy()
+            found[item.Name().decode()] = bytes(text).decode()
+    except Exception as error:  # of a damaged file, whatever its offsets lead to
+        raise UserError("not a .tflite file", found=error, where=where) from error
+    return found
 
 
 def value_ranges(graph: Graph, images: Images) -> dict[str, tuple[float, float]]:
