@@ -17,15 +17,20 @@ from hwnas.core.rng import rng
 from hwnas.exporters.base import BatchConfig, Format, Source
 from hwnas.exporters.interpreter import Interpreted, litert_model, value_ranges
 from hwnas.exporters.mixed import mixed
-from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel
+from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel, RunsOn
 
 if TYPE_CHECKING:
     from hwnas.builders.tflite_graph import Graph
 
-__all__ = ["Config", "build"]
+__all__ = ["RUNS_ON", "Config", "build"]
 
 REQUIRES = ("ai_edge_litert",)
 EXTRA = "litert"
+RUNS_ON = (
+    RunsOn("litert", "fp32", {"precision": "fp32"}),
+    RunsOn("litert", "fp16", {"precision": "fp16"}),
+    RunsOn("litert", "int8", {"precision": "int8"}),
+)
 FILES = {"fp32": "model.tflite", "fp16": "model.fp16.tflite", "int8": "model.int8.tflite"}
 PROMISES = {"fp32": (1e-4, 1.0), "fp16": (0.03, 0.995), "int8": (0.3, 0.98)}
 """By precision: the largest difference, relative to the largest logit; the least agreement."""
@@ -48,6 +53,11 @@ class Config(BatchConfig):
     max_float_layers: Annotated[
         float, Field(ge=0, le=1, description="share of the layers that may stay float")
     ] = 0.5
+
+    @property
+    def file(self) -> str:
+        """See `FormatConfig`."""
+        return FILES[self.precision]
 
 
 def build(config: Config) -> Exporter:
