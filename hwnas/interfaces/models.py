@@ -27,8 +27,8 @@ class ModelFile:
     `format` is the exporter that wrote it; what can run it shows in the name: ONNX Runtime takes
     `.onnx` and `.ort`. `parity_tolerance` is the largest difference from the golden logits that its
     precision may cause, relative to the largest of them; `min_agreement` the share of images of
-    which it must name the same class as torch. `layout`: of the images that the file takes. `least_runtime` is the oldest release of its runtime
-    that is known to run it, as in `1.15`; None: not known.
+    which it must name the same class as torch. `least_runtime` is the oldest release of its runtime
+    that is known to run it, as in `1.15`; None: not known. `layout`: of the images that it takes.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -40,10 +40,10 @@ class ModelFile:
     opset: Annotated[int, Field(ge=1)] | None = None
     parity_tolerance: Annotated[float, Field(gt=0)] = 1e-4
     min_agreement: Annotated[float, Field(ge=0, le=1)] = 1.0
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
     least_runtime: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=20)] | None = (
         None
     )
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,18 @@ def test_layers_that_suffer_stay_float(
     found = facts(path)["int8"]
     assert found["agreement_all_int8"] < 0.9 <= found["agreement"]
     assert found["float_layers"] == spoiled
+
+
+def test_the_program_in_the_how_to_runs(net: nn.Module, folder: Path, tmp_path: Path) -> None:
+    settings = {"precision": "int8", "target_agreement": 0.01}
+    (path,) = export(net, "litert", folder, images=IMAGES, **settings)
+    deploy = Path(__file__).resolve().parents[2] / "docs" / "deploy.md"
+    blocks = re.findall(r"^```python\n(.*?)^```", deploy.read_text(), re.MULTILINE | re.DOTALL)
+    (code,) = (block for block in blocks if "ai_edge_litert" in block)
+    values = {"x": np.ascontiguousarray(IMAGES.transpose(0, 2, 3, 1))}
+    exec(code.replace("model.int8.tflite", str(path)), values)
+    expected = open_model("litert", path).logits(IMAGES)
+    np.testing.assert_allclose(values["logits"], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_fixed_batch_is_one(net: nn.Module, tmp_path: Path) -> None:
