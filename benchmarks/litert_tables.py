@@ -33,7 +33,6 @@ from hwnas.spaces.load import build_space
 from hwnas.spaces.space import SearchSpace
 
 DEVICES = ("local", "local_litert", "local_litert_int8")
-N_SLICES = 8
 N_BOOTSTRAP = 2000
 MAX_ROUNDS = 10_000  # the time budget decides
 
@@ -41,11 +40,11 @@ MAX_ROUNDS = 10_000  # the time budget decides
 def tables(space: SearchSpace, args: argparse.Namespace) -> dict[str, LatencyTable]:
     """The three tables, timed by turns."""
     found: dict[str, LatencyTable] = {}
-    for part in range(1, N_SLICES + 1):
+    for part in range(1, args.slices + 1):
         for name in args.devices.split(","):
             config = ProfileConfig(
                 n_validation=args.n_validate,
-                time_budget_s=args.time_budget * part / N_SLICES,
+                time_budget_s=args.time_budget * part / args.slices,
                 rounds=MAX_ROUNDS,
                 target_error=0.0,
             )
@@ -55,7 +54,7 @@ def tables(space: SearchSpace, args: argparse.Namespace) -> dict[str, LatencyTab
                 args.work / name,
                 config,
                 seed=args.seed,
-                progress=progress_for(f"{name}, slice {part} of {N_SLICES}"),
+                progress=progress_for(f"{name}, slice {part} of {args.slices}"),
             )
     return found
 
@@ -116,6 +115,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n-validate", type=int, default=150)
     parser.add_argument("--time-budget", type=float, default=440.0, help="s of timing per device")
+    parser.add_argument("--slices", type=int, default=8, help="turns that the devices take")
     parser.add_argument("--work", type=Path, required=True, help="folder to resume in")
     parser.add_argument("--format", choices=["json"], default="json")
     args = parser.parse_args()

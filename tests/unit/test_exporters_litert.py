@@ -20,8 +20,9 @@ from hwnas.exporters.formats import export, exporter, open_model
 from hwnas.exporters.parity import torch_logits
 from hwnas.nets.bn import recalibrate
 from hwnas.nets.subnet import build_subnet
+from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import SearchSpace
-from tests.mobile_spaces import MIXED
+from tests.mobile_spaces import MIXED, MOBILE_SPACES, some_archs
 
 pytest.importorskip("ai_edge_litert", reason="pip install 'hwnas[litert]'")
 from hwnas.exporters.interpreter import Interpreted, litert_model, metadata
@@ -39,6 +40,29 @@ def net() -> nn.Module:
 def folder(net: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With the ONNX file that the others start from."""
     return export(net, "onnx", tmp_path_factory.mktemp("litert"), images=IMAGES)[0].parent
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", MOBILE_SPACES)
+def test_random_networks_of_every_space_compute_what_torch_computes(
+    name: str, tmp_path: Path
+) -> None:
+    """BN recalibrated; in batches of 1 and 4, of an open file and of one of batch 1."""
+    space = MOBILE_SPACES[name]
+    for number, arch in enumerate(some_archs(space, 4)[2:]):
+        px, channels = resolution(space, arch), space.macro.in_channels
+        images = rng(number, "parity").standard_normal((16, channels, px, px)).astype(np.float32)
+        net = recalibrate(build_subnet(space, arch, seed=number), [torch.from_numpy(images)])
+        folder = tmp_path / str(number)
+        expected = torch_logits(net, images)
+        export(net, "onnx", folder, images=images)
+        for dynamic in (True, False):
+            (path,) = export(net, "litert", folder, images=images, dynamic_batch=dynamic)
+            opened = open_model("litert", path)
+            for batch in (1, 4):
+                difference = np.abs(opened.logits(images, batch) - expected).max()
+                assert difference <= 1e-4 * np.abs(expected).max(), (arch, batch)
+            assert facts(path)["not_delegated"] == []
 
 
 def facts(path: Path) -> dict[str, Any]:
