@@ -31,8 +31,6 @@ from hwnas.measure.profile import Timings, time_models
 
 __all__ = ["LatencyReport", "check_latency"]
 
-RUNTIMES = ("litert", "onnxruntime")  # that time files as they are in a bundle
-
 
 @dataclass
 class LatencyReport:
@@ -64,6 +62,7 @@ def check_latency(
     for group in _groups(manifest.latency):
         device, host = group[0].device, group[0].host
 <<<<<<< HEAD
+<<<<<<< HEAD
         try:
             if device.transport != "local" or host != here:
                 raise CannotRunHere(f"this is {here}")
@@ -74,6 +73,9 @@ def check_latency(
         except (CannotRunHere, KitFailed) as error:
 =======
         can_run = device.transport == "local" and device.runtime in RUNTIMES
+=======
+        can_run = device.transport == "local" and device.runtime == "onnxruntime"
+>>>>>>> 9d85ed2 (LiteRT: bundles are checked by the kit of their device, and served)
         if not (can_run and host == here):
 >>>>>>> c4837e5 (bundles say the layout of a model's images; LiteRT files in them are timed by verify)
             report.notes.append(

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from hwnas.builders import tflite_precision
+from hwnas.builders.onnx import context
+from hwnas.builders.tflite import timed
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.exporters.formats import export, exporter, open_model
@@ -22,6 +24,7 @@ from hwnas.nets.bn import recalibrate
 from hwnas.nets.subnet import build_subnet
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import SearchSpace
+from tests.bundles import kit_module
 from tests.mobile_spaces import MIXED, MOBILE_SPACES, some_archs
 
 pytest.importorskip("ai_edge_litert", reason="pip install 'hwnas[litert]'")
@@ -206,3 +209,31 @@ def test_a_file_of_another_network_is_refused(
 def test_metadata_of_what_is_no_model(content: bytes) -> None:
     with pytest.raises(UserError, match=r"not a \.tflite file"):
         metadata(content, where="test")
+
+
+# --- what the kit reads of the files --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_kit_reads_the_precision_from_the_file(
+    precision: str, net: nn.Module, folder: Path, tmp_path: Path
+) -> None:
+    settings = {"precision": precision, "target_agreement": 0.01}
+    (path,) = export(net, "litert", folder, images=IMAGES, **settings)
+    renamed = path.rename(tmp_path / "other.tflite")
+    assert kit_module("bundle_precision").precision_of(renamed) == precision
+
+
+def test_the_kit_survives_damaged_files(tmp_path: Path) -> None:
+    """Any byte of a small model may be wrong: a precision or `unreadable`, never a traceback."""
+    content = timed(context(8, 4))
+    kit, path = kit_module("bundle_precision"), tmp_path / "m.tflite"
+    random = rng(0, "damage")
+    for _ in range(300):
+        data = bytearray(content[: random.integers(1, len(content) + 1)])
+        for position in random.integers(0, len(data), 8):
+            data[position] = random.integers(256)
+        path.write_bytes(bytes(data))
+        assert kit.precision_of(path) in ("fp32", "fp16", "int8", "unreadable")
+    path.write_bytes(b"")
+    assert kit.precision_of(path) == "unreadable"
