@@ -31,7 +31,8 @@ def open_interpreter(path, threads, batch=None):
 def channels_last(x, shape):
     """Inputs [n, C, H, W] as a model of input shape [n, H, W, C] takes them."""
     if tuple(x.transpose(0, 2, 3, 1).shape) != tuple(shape):
-        raise ValueError(f"inputs {list(x.shape)} for a model that takes {[int(s) for s in shape]} (NHWC)")
+        sizes = [int(side) for side in shape]
+        raise ValueError(f"inputs {list(x.shape)} for a model that takes {sizes} (NHWC)")
     return numpy.ascontiguousarray(x.transpose(0, 2, 3, 1), dtype=numpy.float32)
 
 
