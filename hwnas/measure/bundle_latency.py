@@ -61,8 +61,6 @@ def check_latency(
     here = host_facts()["cpu"]
     for group in _groups(manifest.latency):
         device, host = group[0].device, group[0].host
-<<<<<<< HEAD
-<<<<<<< HEAD
         try:
             if device.transport != "local" or host != here:
                 raise CannotRunHere(f"this is {here}")
@@ -71,13 +69,6 @@ def check_latency(
                 _require_trust(inside(folder, fact.model), trust)
             timings = _time_here(folder, group, settings, progress)
         except (CannotRunHere, KitFailed) as error:
-=======
-        can_run = device.transport == "local" and device.runtime in RUNTIMES
-=======
-        can_run = device.transport == "local" and device.runtime == "onnxruntime"
->>>>>>> 9d85ed2 (LiteRT: bundles are checked by the kit of their device, and served)
-        if not (can_run and host == here):
->>>>>>> c4837e5 (bundles say the layout of a model's images; LiteRT files in them are timed by verify)
             report.notes.append(
                 f"latency on {device.name} ({host}) not measured here: "
                 f"{str(error).splitlines()[0]}; run `python device_run.py --check .` there"

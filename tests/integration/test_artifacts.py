@@ -52,6 +52,10 @@ DEVICES = {  # name: (settings, the file that it runs, a file in another precisi
         "engines/model.fp32.tensorrt.engine",
     ),
 }
+if not EXPORTERS.describe("litert").missing:
+    LITERT = {"runtime": "litert", "provider": "cpu"}
+    DEVICES["lite"] = (LITERT, "model.tflite", "model.int8.tflite")
+    DEVICES["lite8"] = ({**LITERT, "precision": "int8"}, "model.int8.tflite", "model.tflite")
 EXPORT = ["onnx", "timm", {"name": "tensorrt", "precision": "fp32", "batches": [1, 1, 1]},
           {"name": "openvino", "precision": "fp16"}]  # fmt: skip
 
