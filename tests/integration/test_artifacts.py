@@ -231,7 +231,7 @@ def test_a_file_in_another_precision_is_noticed(run: Path, device: str, tmp_path
     """Its checksum fits: it was the wrong file when the bundle was written."""
     folder = bundle(run, device, tmp_path)
     _, path, other = DEVICES[device]
-    sources = [run / "bundles" / "main" / name for name in ("local", "int8")]
+    sources = [run / "bundles" / "main" / name for name in DEVICES]
     (source,) = [s for s in sources if (s / other).exists()][:1]
     pairs = zip(with_companions(path), with_companions(other), strict=True)
     swap(folder, {name: (source / wrong).read_bytes() for name, wrong in pairs})
