@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from hwnas.builders.tflite_graph import INPUT, Graph, package, package_version
+from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
+from hwnas.core.store import explained
 from hwnas.interfaces import Images, OpenModel
 
 __all__ = ["Interpreted", "litert_model", "metadata", "value_ranges"]
 
 BATCH = 16
+MAX_BYTES = 1 << 31  # offsets of flatbuffers
 
 
 class Interpreted:
@@ -94,10 +97,8 @@ def litert_model(path: Path, *, threads: int = 1) -> OpenModel:
         UserError: the file does not load, or LiteRT is too old.
     """
     path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError("cannot read the model", found=error, where=path) from error
+    with explained("read the model", path):
+        content = read_regular(path, at_most=MAX_BYTES)
     model = Interpreted(content, where=path, threads=threads)
 
     def run(x: Images) -> Images:

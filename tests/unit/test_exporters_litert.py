@@ -205,6 +205,12 @@ def test_a_file_of_another_network_is_refused(
         open_model("litert", path)
 
 
+def test_a_missing_file_or_a_folder_is_said(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.tflite", tmp_path):
+        with pytest.raises(UserError, match="read the model"):
+            litert_model(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"no model", b"\xff" * 64])
 def test_metadata_of_what_is_no_model(content: bytes) -> None:
     with pytest.raises(UserError, match=r"not a \.tflite file"):
