@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 from hwnas.core.env import require
 from hwnas.core.errors import UserError
 
-__all__ = ["INPUT", "OUTPUT", "Graph", "Op", "Quantization", "Tensor", "package", "package_version"]
+__all__ = [
+    "INPUT",
+    "OLDEST",
+    "OUTPUT",
+    "Graph",
+    "Op",
+    "Quantization",
+    "Tensor",
+    "package",
+    "package_version",
+]
 
 EXTRA = "litert"
 OLDEST = (2, 3)  # of the package: versions of its operators, and of its schema

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from hwnas import __version__
+from hwnas.builders.tflite_graph import OLDEST
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.exporters.base import BatchConfig, Format, Source
@@ -146,6 +147,7 @@ class _LiteRt(Format):
             batch=self.config.batch,
             parity_tolerance=tolerance,
             min_agreement=agreement,
+            least_runtime=".".join(map(str, OLDEST)),
             layout="NHWC",
         )
 
