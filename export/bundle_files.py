@@ -67,6 +67,7 @@ def read_manifest(path):
     for model in manifest["models"]:
         model.setdefault("min_agreement", 1.0)
         model.setdefault("least_runtime", None)
+        model.setdefault("layout", "NCHW")
     return manifest
 
 
