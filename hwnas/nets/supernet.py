@@ -74,7 +74,7 @@ class Supernet(nn.Module):
             else:
                 self._attach(path, ElasticConv2d(shapes, kernel_transform=kernel_transform))
         for path, shapes in norms.items():
-            self._attach(path, ElasticBatchNorm2d(shapes))
+            self._attach(path, ElasticBatchNorm2d(shapes, eps=space.macro.bn_eps))
         if weak:
             bare = {path: shapes for path, shapes in weights.items() if not shapes[0].has_bn}
             channels = {

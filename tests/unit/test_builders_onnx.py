@@ -15,11 +15,10 @@ from onnx import numpy_helper
 from torch import nn
 from torch.nn import functional
 
-from hwnas.builders.onnx import INPUT, context, micro, network
+from hwnas.builders.onnx import BN_EPS, INPUT, context, micro, network
 from hwnas.builders.precision import to_precision
 from hwnas.core.rng import rng
 from hwnas.exporters.onnx import Config, build
-from hwnas.nets.definition import BN_EPS
 from hwnas.nets.subnet import build_subnet, placed_slots, timm_names
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import op_macs
