@@ -26,8 +26,8 @@ __all__ = ["import_weights", "read_weights", "start_from"]
 _NOT_LEARNED = ("running_mean", "running_var", "num_batches_tracked")  # BN's, of static networks
 
 
-def start_from(supernet: Supernet, path: Path) -> Origin | None:
-    """Replace the weights of `supernet` by those in the file `path`; returns where they come from.
+def start_from(supernet: Supernet, path: Path) -> None:
+    """Replace the weights of `supernet` by those in the file `path`, and its `origin`.
 
     It holds the `state_dict` of a supernet of the same space and options, a published supernet
     (`hwnas.pretrained_list()`), or the largest subnet, e.g. trained alone. The latter's channels
@@ -38,29 +38,30 @@ def start_from(supernet: Supernet, path: Path) -> Origin | None:
     Raises:
         UserError: the file cannot be read, or is of another space; names the first tensor at fault.
     """
-    weights, origin = read_weights(path), read_origin(path)
+    weights = read_weights(path)
     state = supernet.state_dict()
     if has_published_names(weights):
         found = fit(weights, supernet)
         if found.misfits:
             raise _other_network(path, weights, found, supernet.space)
         _copy(_with_centres(found.found, state), state, path)
-        return origin_of(path, nearest(weights)[0])
+        supernet.origin = _origin(path, nearest(weights)[0])
+        return
+    supernet.origin = read_origin(path)
     if any(name in state for name in weights):
         _copy(_with_centres(weights, state), state, path)
-        return origin
+        return
     with torch.no_grad():
         largest = dict(subnet_tensors(supernet, supernet.space.largest(), modulated=False))
         _check_views(supernet, largest)
         _copy(weights, largest, path)
     sort_channels(supernet)
-    return origin
 
 
 def import_weights(
     path: Path, *, num_classes: int | None = None, licence: str | None = None
-) -> tuple[Supernet, Origin]:
-    """The supernet of a published file of weights, and where they come from.
+) -> Supernet:
+    """The supernet of a published file of weights; its `origin` says where they come from.
 
     Args:
         path: see `hwnas.pretrained_list()`.
@@ -84,10 +85,11 @@ def import_weights(
     is_other = num_classes is not None and num_classes != classes
     kept = {n: t for n, t in state.items() if is_other and n.startswith("classifier.")}
     _copy({**found.found, **kept}, state, path)
-    return supernet, origin_of(path, network, licence)
+    supernet.origin = _origin(path, network, licence)
+    return supernet
 
 
-def origin_of(path: Path, network: Network, licence: str | None = None) -> Origin:
+def _origin(path: Path, network: Network, licence: str | None = None) -> Origin:
     """What is kept of the file `path`, which has weights of a published network."""
     return Origin(
         network=network.name,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,24 @@ from typing import Any, ClassVar
 
 from safetensors import SafetensorError, safe_open
 
+from hwnas.core.confined import regular
 from hwnas.core.errors import UserError
-from hwnas.core.records import STRICT, load
+from hwnas.core.records import STRICT, dump, load
 
-__all__ = ["NETWORKS", "Network", "Origin", "Published", "read_origin"]
+__all__ = [
+    "NETWORKS",
+    "Network",
+    "Origin",
+    "Published",
+    "origin_metadata",
+    "origin_of",
+    "read_origin",
+    "warn_of_licence",
+]
 
+log = logging.getLogger(__name__)
+
+_KEY = "origin"  # in the metadata of files
 _OFA = "https://github.com/mit-han-lab/once-for-all"
 _OFA_FILES = "https://raw.githubusercontent.com/han-cai/files/master/ofa"
 _ATTENTIVE = "https://github.com/facebookresearch/AttentiveNAS"
@@ -157,11 +171,38 @@ def read_origin(path: Path) -> Origin | None:
         UserError: it says it in a form that cannot be read.
     """
     metadata: Mapping[str, str] = {}
-    with contextlib.suppress(OSError, SafetensorError), safe_open(path, framework="np") as file:
+    with (
+        contextlib.suppress(OSError, SafetensorError),
+        safe_open(regular(path), framework="np") as file,
+    ):
         metadata = file.metadata() or {}
+    if _KEY not in metadata:
+        return None
     try:
-        facts = json.loads(metadata.get("hwnas", "{}"))
-        found = facts.get("origin")
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise UserError("cannot read what weights say of themselves", where=path) from error
-    return None if found is None else load(Origin, found, where=path, versioned=False)
+        found = json.loads(metadata[_KEY])
+    except (ValueError, RecursionError) as error:
+        raise UserError("cannot read where weights come from", where=path) from error
+    return load(Origin, found, where=path, versioned=False)
+
+
+def origin_of(network: object) -> Origin | None:
+    """Where the weights come from that a network started from; None: it was trained here."""
+    found = getattr(network, "origin", None)
+    return found if isinstance(found, Origin) else None
+
+
+def origin_metadata(network: object) -> dict[str, str]:
+    """What files of a network say of its origin; nothing if it was trained here."""
+    origin = origin_of(network)
+    if origin is None:
+        return {}
+    return {_KEY: json.dumps(dump(origin, versioned=False)), "licence_of_weights": origin.licence}
+
+
+def warn_of_licence(network: object) -> None:
+    """Say whose weights a network that is exported started from, and on which terms."""
+    origin = origin_of(network)
+    if origin is None:
+        return
+    level = logging.INFO if origin.is_free else logging.WARNING
+    log.log(level, "the weights started from %s, which holds for what is made of them", origin)

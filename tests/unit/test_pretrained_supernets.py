@@ -155,7 +155,8 @@ def test_every_spelling_of_the_names_is_read(name: str, spelling: str, tmp_path:
     path = tmp_path / "weights.pth.tar"
     torch.save({"state_dict": spelled(ofa_names(space), spelling), "epoch": 3}, path)
     supernet = Supernet(space, seed=0)
-    origin = start_from(supernet, path)
+    start_from(supernet, path)
+    origin = supernet.origin
     expected = Supernet(space, seed=5).state_dict()
     assert all(torch.equal(value, expected[n]) for n, value in supernet.state_dict().items())
     assert origin is not None and origin.licence == "MIT" and origin.network.startswith("OFA")
@@ -267,7 +268,8 @@ def test_subnets_of_attentive_nas_have_the_logits_of_plain_convolutions(
     torch.save({"state_dict": {f"module.{n}": t for n, t in weights.items()}, "epoch": 1}, path)
     space = build_space("attentive_nas", {"resolutions": [32, 64]}, num_classes=1000)
     supernet = Supernet(space, seed=3, kernel_transform=kernel_transform)
-    origin = start_from(supernet, path)
+    start_from(supernet, path)
+    origin = supernet.origin
     assert origin is not None and origin.licence == "CC-BY-NC-4.0" and not origin.is_free
     supernet = supernet.double()
     doubled = {name: value.double() for name, value in weights.items()}
@@ -285,7 +287,9 @@ def test_subnets_of_attentive_nas_have_the_logits_of_plain_convolutions(
 def test_an_imported_file_is_a_start_of_its_own_space(tmp_path: Path) -> None:
     space = space_called("ofa_proxyless 1.3", 64)
     torch.save(ofa_names(space), tmp_path / "p.pth")
-    supernet, origin = import_weights(tmp_path / "p.pth")
+    supernet = import_weights(tmp_path / "p.pth")
+    origin = supernet.origin
+    assert origin is not None
     assert supernet.space.macro.stages == space.macro.stages
     assert origin.network == "OFA ProxylessNAS w1.3" and origin.file == "p.pth"
     save_file(supernet.state_dict(), tmp_path / "w.safetensors")

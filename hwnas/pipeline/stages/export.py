@@ -7,7 +7,7 @@ that is timed and tested.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from hwnas.exporters.manifest import InputSpec
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
 from hwnas.interfaces import Exporter
+from hwnas.nets.pretrained_list import origin_metadata, origin_of, warn_of_licence
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.outcomes import Exported
@@ -28,6 +29,9 @@ from hwnas.pipeline.task import task
 from hwnas.pipeline.winners import load_network, networks, role_names, winner_role
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["export", "stage"]
 
@@ -64,6 +68,7 @@ def export(project: Project, progress: Progress) -> None:
         CheckFailed: an fp32 file computes something else.
     """
     roles = networks(project)
+    warn_of_licence(load_network(project, roles[winner_role(project, project.first_device)]))
     winners = {roles[winner_role(project, device)] for device in project.devices}
     archs = list(dict.fromkeys(roles.values()))
     found: dict[str, list[Exported]] = {}
@@ -102,7 +107,7 @@ def _export_arch(project: Project, arch: Arch, formats: list[Any]) -> list[Expor
             model,
             input_shape=images.shape[1:],
             folder=folder,
-            metadata=_card(project, arch),
+            metadata=_card(project, arch, model),
             images=calibration,
         )
         described = exporter.describe(files)
@@ -136,7 +141,7 @@ def _training_images(project: Project, px: int) -> NDArray[np.float32]:
     return x
 
 
-def _card(project: Project, arch: Arch) -> dict[str, str]:
+def _card(project: Project, arch: Arch, model: torch.nn.Module) -> dict[str, str]:
     """What a model file says of itself: what it is, how images become its input, its classes."""
     info, px = project.source.info, resolution(project.space, arch)
     spec = dump(InputSpec.of(info, px), versioned=False)
@@ -145,7 +150,11 @@ def _card(project: Project, arch: Arch) -> dict[str, str]:
         f" {info.name}, input {info.in_channels} x {px} x {px}, space {project.space.name}."
         " Logits; softmax gives probabilities."
     )
-    return project.metadata(arch) | {
+    if origin := origin_of(model):
+        card += f" Its weights started from {origin}."
+    return {
+        **project.metadata(arch),
+        **origin_metadata(model),
         "model_card": card,
         "preprocessing": json.dumps(spec),
         "class_names": json.dumps(list(info.class_names)),
