@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hwnas.core.confined import open_regular
+from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
 
 __all__ = ["read_torch"]
 
+MAX_BYTES = 8 << 30
 _NESTED = ("state_dict", "model")
+_FOREIGN = re.compile(r"GLOBAL:? ([\w.]+)")  # in what torch says of it
 
 
 def read_torch(path: Path) -> dict[str, Tensor]:
@@ -25,13 +29,11 @@ def read_torch(path: Path) -> dict[str, Tensor]:
             has run), is damaged, or has no state dict.
         OSError: it cannot be read.
     """
-    with open_regular(path) as stream:
-        try:
-            found = torch.load(stream, map_location="cpu", weights_only=True)
-        except OSError:
-            raise
-        except Exception as error:  # damaged pickles raise nearly everything
-            raise _refused(path, error) from error
+    data = read_regular(path, at_most=MAX_BYTES)
+    try:
+        found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged pickles raise nearly everything
+        raise _refused(path, error) from error
     for key in _NESTED:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
@@ -53,12 +55,11 @@ def _is_entry(name: Any, value: Any) -> bool:
 
 def _refused(path: Path, error: Exception) -> UserError:
     text = str(error)
-    if "Unsupported global" in text or "Unsupported operand" in text:
-        named = text.partition("Unsupported ")[2].split(" was ")[0].split("\n")[0]
+    if foreign := _FOREIGN.search(text):
         return UserError(
             "the file holds more than tensors, and reading that could run code: nothing was run",
             expected="tensors, numbers, texts and containers of these",
-            found=named or type(error).__name__,
+            found=foreign[1],
             where=path,
             fix="if you trust its maker, run these two lines where they may do anything, and use"
             f" what they write:\n{_conversion(path)}",

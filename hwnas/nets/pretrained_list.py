@@ -153,7 +153,7 @@ NETWORKS = (
         space="attentive_nas",
         settings={},
         licence="CC-BY-NC-4.0",
-        home=_ATTENTIVE,
+        home=f"{_ATTENTIVE}, {_ALPHA}",
         files=(
             Published("attentive_nas_pretrained.pth.tar", _ATTENTIVE, 23_934_704, 96.2),
             Published("alphanet_pretrained.pth.tar", _ALPHA, 23_934_704, 96.2),
