@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from torch import nn
 from torch.nn import functional
 
-from hwnas.builders.onnx import BN_EPS, INPUT, context, micro, network
+from hwnas.builders.onnx import INPUT, context, micro, network
 from hwnas.builders.precision import to_precision
 from hwnas.core.rng import rng
 from hwnas.exporters.onnx import Config, build
@@ -218,7 +218,7 @@ def loaded(model: nn.Module, arch: Arch, space: SearchSpace, graph: onnx.GraphPr
             if bn or layer.has_bias:
                 state[f"{bn or name}.bias"] = weights.pop(f"{position}.{layer.name}.bias")
             if bn:
-                state[f"{bn}.running_var"] -= BN_EPS
+                state[f"{bn}.running_var"] -= space.macro.bn_eps
     assert not [name for name, value in weights.items() if value.is_floating_point() and value.ndim]
     model.load_state_dict(state)
     return model.eval()

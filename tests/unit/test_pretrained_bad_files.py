@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 import hwnas
 from hwnas.core.errors import UserError
 from hwnas.nets.pretrained import import_weights, read_weights, start_from
+from hwnas.nets.pretrained_list import Origin
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.load import build_space
+from hwnas.training.checkpoint import weights_bytes
 from tests.published_layouts import attentive_weights
 
 ALPHANET = "alphanet_pretrained.pth.tar"
@@ -93,7 +95,7 @@ def test_what_is_no_state_dict_is_refused(content: object, tmp_path: Path) -> No
 
 def test_a_pipe_in_the_place_of_weights_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "w.pth")
-    with pytest.raises(UserError, match="w.pth"):
+    with pytest.raises(UserError, match=r"w\.pth"):
         read_weights(tmp_path / "w.pth")
 
 
@@ -155,13 +157,15 @@ def test_a_head_of_other_classes_needs_num_classes(tmp_path: Path) -> None:
 def test_the_licence_travels_and_is_warned_of_at_export(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path, out = tmp_path / ALPHANET, tmp_path / "w.safetensors"
-    torch.save(attentive_weights(num_classes=10), path)
-    hwnas.pretrained_import(path, out=out)
-    space = build_space("attentive_nas", {"resolutions": [32]}, num_classes=10)
+    space = build_space("mobilenet_tiny", {"resolutions": [16]}, num_classes=10)
+    origin = Origin("AlphaNet", "CC-BY-NC-4.0", "https://there", ALPHANET, "0" * 64)
+    given, path = Supernet(space, seed=1), tmp_path / "w.safetensors"
+    given.origin = origin
+    path.write_bytes(weights_bytes(given, {}))
     supernet = Supernet(space, seed=0)
-    start_from(supernet, out)
-    net = supernet.extract(space.smallest(), recalibrate_on=[torch.randn(8, 3, 32, 32)])
+    start_from(supernet, path)
+    assert supernet.origin == origin
+    net = supernet.extract(space.smallest(), recalibrate_on=[torch.randn(8, 3, 16, 16)])
     hwnas.export(net, "onnx", tmp_path)
     (warning,) = [r.message for r in caplog.records if r.levelname == "WARNING"]
     assert "CC-BY-NC-4.0" in warning and "AlphaNet" in warning

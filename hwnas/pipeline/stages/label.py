@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import logging
 import shutil
+from pathlib import Path
 
 import numpy as np
 
 from hwnas.core.config import settled
 from hwnas.core.progress import Progress, silent
 from hwnas.core.rng import rng
+from hwnas.core.store import file_hash
+from hwnas.interfaces import Evaluation
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
-from hwnas.pipeline.evaluators import evaluator, score_all, standalone_evaluator
+from hwnas.pipeline.evaluators import (
+    TabularEvaluator,
+    evaluator,
+    score_all,
+    standalone_evaluator,
+)
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.scoring import read_records
 from hwnas.pipeline.task import task
 from hwnas.spaces.arch import Arch
 
@@ -23,24 +32,29 @@ log = logging.getLogger(__name__)
 
 
 def stage(project: Project) -> Stage:
-    """Scores subnets with the supernet's weights."""
-    labels = project.files.pattern(project.files.labels())
+    """Scores subnets with the supernet's weights, or reads their scores from a file."""
+    labels, records = project.files.pattern(project.files.labels()), project.config.label.records
     section = settled(project.config.label)
+    recorded = [] if records is None else [file_hash(records) if records.is_file() else None]
     return Stage(
         name="label",
         command=f"hwnas label {project.run.root}",
-        needs=("train",),
+        needs=("train",) if records is None else (),
         settings=[
             project.config.seed,
             project.space_settings,
             project.source.settings,
             {key: value for key, value in section.items() if key != "trained"},
+            *recorded,
         ],
         owns=(labels,),
         outputs=(labels,),
-        run=task(project, "label", label, together=True),
-        cost=f"{project.config.label.n_archs} subnets evaluated",
-        data=project.source.input(LEARNING),
+        run=task(project, "label", label, together=True, reads_data=records is None),
+        cost=f"{project.config.label.n_archs} subnets evaluated"
+        if records is None
+        else f"at most {project.config.label.n_archs} labels read",
+        reads={} if records is None else {"label.records": records},
+        data=project.source.input(LEARNING) if records is None else None,
     )
 
 
@@ -71,11 +85,30 @@ def trained_stage(project: Project) -> Stage:
 def label(project: Project, progress: Progress) -> None:
     """Score largest, smallest and random archs with the supernet; all ranks take part."""
     space = project.space
+    if project.config.label.records is not None:
+        if project.ranks.leads:
+            path = project.config.label.records
+            project.files.write_labels("supernet", _recorded(project, path), data=file_hash(path))
+        return
     archs = [space.largest(), space.smallest(), *_drawn(project, project.config.label.n_archs)]
     archs = list(dict.fromkeys(archs))[: project.config.label.n_archs]
     found = score_all(project, evaluator(project), archs, progress)
     if project.ranks.leads:
         project.files.write_labels("supernet", found, data=project.source.digest)
+
+
+def _recorded(project: Project, path: Path) -> list[Evaluation]:
+    """Labels from a file, a seeded draw where it has more than asked for.
+
+    Raises:
+        UserError: the file cannot be read, or its archs are of another space.
+    """
+    section = project.config.label
+    records = read_records(project, path, section.reader, section.target)
+    known = TabularEvaluator(records, project.space)
+    order = rng(project.config.seed, "label/records").permutation(len(records.codes))
+    rows = np.sort(order[: section.n_archs])
+    return [known.evaluate(project.space.arch(row)) for row in records.codes[rows]]
 
 
 def label_trained(project: Project, progress: Progress) -> None:

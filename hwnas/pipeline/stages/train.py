@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
@@ -14,6 +14,9 @@ from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.task import task
 from hwnas.training.sections import KEEPING
+
+if TYPE_CHECKING:
+    from hwnas.nets.supernet import Supernet
 
 __all__ = ["latency_devices", "stage", "train"]
 
@@ -41,19 +44,50 @@ def stage(project: Project) -> Stage:
         f" of {train_settings.batch_size} images",
         reads=_reads(project),
         data=project.source.input(LEARNING),
-        check=lambda: project.space.macro.require("supernet", space=project.space.name),
+        check=lambda: _check(project),
     )
+
+
+def _check(project: Project) -> None:
+    """Refuse a supernet that cannot be trained, or that would stay random.
+
+    Raises:
+        UserError: the space has no supernet, or no steps and nothing to start from.
+    """
+    project.space.macro.require("supernet", space=project.space.name)
+    if not project.config.train.steps and project.config.supernet.init is None:
+        raise UserError(
+            "without training the supernet needs weights to start from",
+            expected="train.steps of 1 or more, or supernet.init",
+            found="train.steps: 0",
+            where="supernet.init",
+            fix="see `hwnas pretrained list`",
+        )
 
 
 def train(project: Project, progress: Progress) -> None:
     """Train the supernet; resumes from its last checkpoint. All ranks take part, rank 0 writes."""
     from hwnas.nets.pretrained import start_from
     from hwnas.training.checkpoint import weights_bytes
+
+    config = project.config
+    if project.ranks.leads:
+        require_reachable(project)
+    used = project.new_supernet()
+    if config.supernet.init is not None:
+        start_from(used, Path(config.supernet.init))
+    if config.train.steps:
+        used = _trained(project, used, progress)
+    if project.ranks.leads:
+        write_bytes(project.files.supernet, weights_bytes(used, project.metadata()))
+
+
+def _trained(project: Project, supernet: Supernet, progress: Progress) -> Supernet:
+    """The supernet, or its moving average, after the configured steps."""
     from hwnas.training.loop import train_supernet
     from hwnas.training.tensorboard import tensorboard_rows
 
-    config = project.config
-    show = None
+    config, show = project.config, None
     if config.train.tensorboard and project.ranks.leads:
         show = tensorboard_rows(project.files.tensorboard)
 
@@ -62,13 +96,8 @@ def train(project: Project, progress: Progress) -> None:
         if show is not None:
             show(row)
 
-    if project.ranks.leads:
-        require_reachable(project)
-    supernet = project.new_supernet()
-    if config.supernet.init is not None:
-        start_from(supernet, Path(config.supernet.init))
     with project.ranks.group():
-        used = train_supernet(
+        return train_supernet(
             supernet,
             project.data,
             config.train,
@@ -82,8 +111,6 @@ def train(project: Project, progress: Progress) -> None:
             device=project.accelerator,
             ranks=project.ranks,
         )
-    if project.ranks.leads:
-        write_bytes(project.files.supernet, weights_bytes(used, project.metadata()))
 
 
 def latency_devices(project: Project) -> tuple[str, ...]:
