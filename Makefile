@@ -15,6 +15,7 @@ test: $(STAMP) lint
 	$(BIN)/python -m pytest -m "not full" -n 2 --dist loadfile
 
 test-full: $(STAMP) lint
+	-$(BIN)/python -m pip install --quiet --no-deps "ofa==0.1.0.post202307202001"
 	$(BIN)/python -m pytest
 
 lint: $(STAMP)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         predictor_lookup,
         predictor_predict,
     )
+    from hwnas.api.pretrained import pretrained_import, pretrained_list
     from hwnas.api.profile import profile, profile_import, profile_pack
     from hwnas.api.prune import prune
     from hwnas.api.report import report
@@ -98,6 +99,8 @@ __all__ = [  # and `list`, without which `from hwnas import *` leaves the builti
     "predictor_fit",
     "predictor_lookup",
     "predictor_predict",
+    "pretrained_import",
+    "pretrained_list",
     "profile",
     "profile_import",
     "profile_pack",

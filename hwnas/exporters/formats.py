@@ -17,6 +17,7 @@ from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
 from hwnas.exporters.sections import format_section
 from hwnas.interfaces import Exporter, Images, OpenModel
+from hwnas.nets.pretrained_list import origin_metadata, warn_of_licence
 
 if TYPE_CHECKING:
     import torch
@@ -88,11 +89,12 @@ def export(
         has_own = hasattr(network, "definition")
         shape = input_shape_of(network) if has_own else np.shape(images)[1:]
         _check_images(images, shape)
+    warn_of_licence(network)
     files = chosen.export(
         network,
         input_shape=shape,
         folder=Path(folder),
-        metadata={key: str(fact) for key, fact in (metadata or {}).items()},
+        metadata=origin_metadata(network) | {k: str(fact) for k, fact in (metadata or {}).items()},
         images=images,
     )
     if images is None:

@@ -9,9 +9,8 @@ from typing import Any
 
 from hwnas.spaces.ops import Act, Layer, OpSpec
 
-__all__ = ["BN_EPS", "define", "places", "timm_names"]
+__all__ = ["define", "places", "timm_names"]
 
-BN_EPS = 1e-5
 _BLOCK_TYPES = {"conv": "cn", "mbconv": "ir", "dsconv": "ds"}
 _BN_AFTER = {  # timm's names inside one block
     "conv": {"conv": "bn1"},

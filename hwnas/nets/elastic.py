@@ -105,8 +105,9 @@ class ElasticBatchNorm2d(nn.Module):
     Running statistics would mix those of many archs, so there are none.
     """
 
-    def __init__(self, shapes: Sequence[Layer]) -> None:
+    def __init__(self, shapes: Sequence[Layer], *, eps: float = 1e-5) -> None:
         super().__init__()
+        self._eps = eps
         channels = max(shape.out_channels for shape in shapes)
         self.weight = nn.Parameter(torch.empty(channels))
         self.bias = nn.Parameter(torch.empty(channels))
@@ -126,7 +127,8 @@ class ElasticBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor, layer: Layer, modulation: Modulation | None = None) -> Tensor:
         """Batch normalisation of [B, out, px, px] in training mode."""
-        return F.batch_norm(x, None, None, *self.sliced(layer, modulation), training=True)
+        weight, bias = self.sliced(layer, modulation)
+        return F.batch_norm(x, None, None, weight, bias, training=True, eps=self._eps)
 
 
 class ElasticLinear(nn.Module):

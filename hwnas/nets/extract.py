@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from hwnas.nets.pretrained_list import origin_of
 from hwnas.nets.subnet import build_subnet, placed_slots, timm_names
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.ops import Layer, OpSpec
@@ -50,6 +51,7 @@ def extract(supernet: SharedWeights, arch: Arch) -> nn.Module:
     like = next(supernet.parameters())
     if (like.device.type, like.dtype) != ("cpu", torch.float32):
         model = model.to(like)
+    model.origin = origin_of(supernet)  # type: ignore[assignment]
     own = dict(model.named_parameters())
     for name, tensor in subnet_tensors(supernet, arch):
         own[name].copy_(tensor)

@@ -16,7 +16,7 @@ from torch import nn
 from hwnas.core.errors import UserError
 from hwnas.nets import plain_net, timm_net
 from hwnas.nets.assembly import assemble, with_fast_layers
-from hwnas.nets.definition import BN_EPS, define, places, timm_names
+from hwnas.nets.definition import define, places, timm_names
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import SearchSpace
@@ -53,9 +53,15 @@ def placed_slots(space: SearchSpace, arch: Arch) -> list[tuple[str, str, OpSpec]
     return [(slot, place, op) for (slot, op), place in zip(slots, found, strict=True)]
 
 
-def subnet_definition(space: SearchSpace, arch: Arch, *, bn_eps: float = BN_EPS) -> dict[str, Any]:
-    """JSON-ready description of `arch`, of which `build_from_definition` makes the network."""
-    return define(list(active_slots(space, arch)), name=f"hwnas_{arch.key}", bn_eps=bn_eps)
+def subnet_definition(
+    space: SearchSpace, arch: Arch, *, bn_eps: float | None = None
+) -> dict[str, Any]:
+    """JSON-ready description of `arch`, of which `build_from_definition` makes the network.
+
+    bn_eps: by default that of the space.
+    """
+    eps = space.macro.bn_eps if bn_eps is None else bn_eps
+    return define(list(active_slots(space, arch)), name=f"hwnas_{arch.key}", bn_eps=eps)
 
 
 def build_from_definition(definition: dict[str, Any], *, seed: int | None = 0) -> nn.Module:

@@ -25,6 +25,7 @@ from hwnas.nets.elastic import (
 from hwnas.nets.extract import Tensors, extract
 from hwnas.nets.hypernet import HyperNet
 from hwnas.nets.images import images_of, resize
+from hwnas.nets.pretrained_list import Origin
 from hwnas.nets.sharing import Node, Site, plan, shared_shapes
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.load import require_space
@@ -40,7 +41,8 @@ class Supernet(nn.Module):
 
     There is no active subnet and no running BN statistics: the arch is an argument of every call,
     BN always uses the statistics of the batch, and eval mode is refused. To evaluate an arch,
-    `recalibrate(extract(supernet, arch), batches)`. Weights do not depend on torch's global
+    `recalibrate(extract(supernet, arch), batches)`. `origin` tells of weights that others trained
+    (`hwnas.nets.pretrained`). Weights do not depend on torch's global
     generator but on `seed`, and are the same for a space and its restrictions.
 
     Args:
@@ -66,6 +68,7 @@ class Supernet(nn.Module):
     ) -> None:
         super().__init__()
         require_space(space)
+        self.origin: Origin | None = None
         self.space, self._share_ops = space, share_ops
         weights, norms = shared_shapes(space, share_ops=share_ops)
         for path, shapes in weights.items():
@@ -74,7 +77,7 @@ class Supernet(nn.Module):
             else:
                 self._attach(path, ElasticConv2d(shapes, kernel_transform=kernel_transform))
         for path, shapes in norms.items():
-            self._attach(path, ElasticBatchNorm2d(shapes))
+            self._attach(path, ElasticBatchNorm2d(shapes, eps=space.macro.bn_eps))
         if weak:
             bare = {path: shapes for path, shapes in weights.items() if not shapes[0].has_bn}
             channels = {

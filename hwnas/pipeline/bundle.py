@@ -25,6 +25,7 @@ from hwnas.exporters.manifest import (
 )
 from hwnas.exporters.samples import SampleImage, denormalise
 from hwnas.interfaces import DeviceSpec, Metric
+from hwnas.nets.pretrained_list import origin_of
 from hwnas.pipeline.costs import cost_metrics
 from hwnas.pipeline.exports import in_bundle
 from hwnas.pipeline.outcomes import Exported
@@ -61,6 +62,7 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
     arch, px = winner.arch, resolution(project.space, winner.arch)
     x, _ = project.images("val", px, N_GOLDEN)
     model = load_network(project, arch)
+    origin = origin_of(model)
     with torch.inference_mode():
         logits = model(torch.from_numpy(x)).numpy()
     exported, folder = in_bundle(project, arch, device), project.files.exported_network(arch)
@@ -92,6 +94,7 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
             "config": content_hash(project.config.model_dump(mode="json")),
             "table": file_hash(project.files.table(device.name)),
             **_notes(folder, exported),
+            **({"weights": f"started from {origin}"} if origin else {}),
         },
     )
     write_bundle(

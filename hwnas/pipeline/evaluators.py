@@ -176,9 +176,16 @@ def scores_of(evaluations: list[Evaluation]) -> FloatArray:
     Loss ranks subnets better than accuracy on small validation sets (papers.md, section 6: tau
     0.84 against 0.78 on the same subnets), and its log is closer to symmetric: ridge regression on
     120 labels of digits reaches a held-back tau of 0.60 on it and 0.42 on top1 (3 seeds).
+    Of recorded accuracies, which come without a loss, it is minus the log of the error.
     """
-    losses = [np.nan if e.val_loss is None else e.val_loss for e in evaluations]
+    losses = [_loss(evaluation) for evaluation in evaluations]
     return -np.log(np.maximum(np.array(losses, dtype=np.float64), TINY_LOSS))
+
+
+def _loss(evaluation: Evaluation) -> float:
+    if evaluation.val_loss is not None:
+        return evaluation.val_loss
+    return np.nan if evaluation.n_images else 1 - evaluation.top1
 
 
 TINY_ERROR = 1e-6  # an error of 0 has no log

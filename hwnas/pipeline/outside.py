@@ -26,10 +26,12 @@ __all__ = ["Outside", "named_files"]
 
 def named_files(config: ExperimentConfig) -> dict[str, str]:
     """Files of weights and records by the setting that names them."""
-    teacher, records = config.train.teacher, config.search.evaluator.records
+    teacher, labels = config.train.teacher, config.label.records
+    records = config.search.evaluator.records
     found = {
         "supernet.init": config.supernet.init,
         "train.teacher.weights": None if teacher is None else str(teacher.weights),
+        "label.records": None if labels is None else str(labels),
         "search.evaluator.records": None if records is None else str(records),
     }
     return {setting: given for setting, given in found.items() if given is not None}

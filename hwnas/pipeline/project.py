@@ -183,10 +183,12 @@ class Project:
         """The trained supernet, on `accelerator`."""
         from safetensors.torch import load_file
 
+        from hwnas.nets.pretrained_list import read_origin
         from hwnas.training.precision import place
 
-        supernet = self.new_supernet()
-        supernet.load_state_dict(load_file(self.run.made(self.files.supernet, "train")))
+        supernet, path = self.new_supernet(), self.run.made(self.files.supernet, "train")
+        supernet.load_state_dict(load_file(path))
+        supernet.origin = read_origin(path)
         place(supernet, self.accelerator)
         return supernet
 

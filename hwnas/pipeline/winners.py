@@ -119,8 +119,10 @@ def load_network(project: Project, arch: Arch) -> torch.nn.Module:
     """A fine-tuned network in eval mode."""
     from safetensors.torch import load_file
 
+    from hwnas.nets.pretrained_list import read_origin
     from hwnas.nets.subnet import build_subnet
 
-    model = build_subnet(project.space, arch)
-    model.load_state_dict(load_file(project.files.network(arch)))
+    model, path = build_subnet(project.space, arch), project.files.network(arch)
+    model.load_state_dict(load_file(path))
+    model.origin = read_origin(path)  # type: ignore[assignment]
     return model.eval()

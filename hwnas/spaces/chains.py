@@ -131,6 +131,7 @@ class MobileMacro(Skeleton):
     head_expand: int = 0
     feature_widths: tuple[int, ...] = ()
     feature_bias: bool = False
+    bn_eps: float = 1e-5
 
     lacks: ClassVar[Mapping[Ability, str]] = {}
 

@@ -84,6 +84,9 @@ class Skeleton(ABC):
     num_classes: int
     resolutions: tuple[int, ...]
 
+    bn_eps: float = 1e-5
+    """What BN adds to variances; those of published weights are fixed."""
+
     absent_passes: ClassVar[bool] = True
     """Whether a slot without an operator hands on what it reads; else nothing is read from it."""
 

@@ -16,6 +16,7 @@ from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.records import SCHEMA_VERSION
 from hwnas.core.store import read_json, write_bytes, write_json
+from hwnas.nets.pretrained_list import origin_metadata
 
 __all__ = ["Checkpoints", "weights_bytes"]
 
@@ -139,8 +140,8 @@ class Checkpoints:
 
 
 def weights_bytes(model: torch.nn.Module, metadata: Mapping[str, str]) -> bytes:
-    """The weights as a .safetensors file, wherever the model is."""
-    return _bytes_of(model.state_dict(), metadata)
+    """The weights as a .safetensors file, wherever the model is; says also where they started."""
+    return _bytes_of(model.state_dict(), {**origin_metadata(model), **metadata})
 
 
 def _bytes_of(

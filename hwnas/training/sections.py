@@ -92,8 +92,9 @@ class SupernetConfig(StrictModel):
     )
     init: str | None = Field(
         default=None,
-        description="path of a .safetensors or .npz to start from: a supernet of the same space,"
-        " or a trained largest subnet, whose channels are then sorted by importance",
+        description="path of weights to start from: a supernet of the same space, also a published"
+        " one (`hwnas pretrained list`), or a trained largest subnet, whose channels are then"
+        " sorted by importance",
     )
 
 
@@ -144,8 +145,10 @@ class TrainConfig(StrictModel):
     result is that of the undivided batch.
     """
 
-    steps: Count = Field(
-        default=280, description="optimiser steps; each runs every arch of the sampler"
+    steps: Annotated[int, Field(ge=0)] = Field(
+        default=280,
+        description="optimiser steps; each runs every arch of the sampler; 0: the weights stay as"
+        " `supernet.init` has them",
     )
     batch_size: Annotated[int, Field(ge=2)] = 32
     accumulation: Annotated[Count, LATER] = Field(
@@ -226,11 +229,27 @@ class TrainedLabelConfig(StrictModel):
 
 
 class LabelConfig(StrictModel):
-    """Scores of sampled subnets, which the accuracy predictor learns from."""
+    """Scores of sampled subnets, which the accuracy predictor learns from.
+
+    With `records` the scores come from a file and no subnet is evaluated.
+    """
 
     n_archs: Count = Field(default=250, description="archs that get a label")
+    records: Annotated[Path | None, LATER, Field(description="file of labelled archs")] = None
+    reader: Annotated[str | None, LATER, Field(description="its format, if it cannot be told")] = (
+        None
+    )
+    target: Annotated[str | None, LATER, Field(description="column of the scores")] = None
     calibration: CalibrationConfig = CalibrationConfig()
     trained: Annotated[TrainedLabelConfig, LATER] = TrainedLabelConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> LabelConfig:
+        if self.records is None and (self.reader or self.target):
+            raise ValueError("`reader` and `target` say how `records` are read, and there are none")
+        if self.records is not None and self.trained.n:
+            raise ValueError("labels come from `records` or from archs `trained` here, not both")
+        return self
 
     @classmethod
     def removed(cls) -> tuple[str, ...]:

@@ -33,7 +33,11 @@ EXCEPTIONS = {
     "space": {"in_channels"},
 }
 FUNCTIONS = {"search": api_search.search_run, "export": api_export.export_run}
-OPTIONAL_IN_PYTHON = {("table_convert", "out"), ("table_merge", "out")}
+OPTIONAL_IN_PYTHON = {
+    ("table_convert", "out"),
+    ("table_merge", "out"),
+    ("pretrained_import", "out"),
+}
 
 
 def commands() -> Iterator[tuple[str, Command]]:
@@ -122,6 +126,7 @@ SAME: list[tuple[list[str], Callable[[], Any]]] = [
             hwnas.space("mobilenet_tiny", resolutions=(16, 24), num_classes=7)
         ),
     ),
+    (["pretrained", "list"], hwnas.pretrained_list),
     (["space", "count", "mobilenet_tiny"], lambda: hwnas.space_count("mobilenet_tiny")),
     (
         ["space", "sample", "mobilenet_tiny", "-n", "4", "--seed", "3"],
@@ -199,6 +204,10 @@ WRONG: list[tuple[list[str], Callable[[], Any]]] = [
     (
         ["space", "validate", "mobilenet_tiny", "1,2"],
         lambda: hwnas.space_validate("mobilenet_tiny", "1,2"),
+    ),
+    (
+        ["pretrained", "import", "/none", "--out", "/none.safetensors"],
+        lambda: hwnas.pretrained_import("/none", out="/none.safetensors"),
     ),
     (["table", "show", "no-such-table"], lambda: hwnas.latency_table("no-such-table")),
     (

@@ -19,7 +19,6 @@ from hwnas.builders.onnx import INPUT, context, micro, network
 from hwnas.builders.precision import to_precision
 from hwnas.core.rng import rng
 from hwnas.exporters.onnx import Config, build
-from hwnas.nets.definition import BN_EPS
 from hwnas.nets.subnet import build_subnet, placed_slots, timm_names
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import op_macs
@@ -219,7 +218,7 @@ def loaded(model: nn.Module, arch: Arch, space: SearchSpace, graph: onnx.GraphPr
             if bn or layer.has_bias:
                 state[f"{bn or name}.bias"] = weights.pop(f"{position}.{layer.name}.bias")
             if bn:
-                state[f"{bn}.running_var"] -= BN_EPS
+                state[f"{bn}.running_var"] -= space.macro.bn_eps
     assert not [name for name, value in weights.items() if value.is_floating_point() and value.ndim]
     model.load_state_dict(state)
     return model.eval()

@@ -160,6 +160,7 @@ def test_sizes_are_exact():
 
 SIZES = {
     "mobilenet_v3": 25 * sum((3 * 3) ** depth for depth in (2, 3, 4)) ** 5,
+    "ofa_proxyless": 25 * sum((3 * 3) ** depth for depth in (2, 3, 4)) ** 5 * 9,
     "proxyless": 6**6 * 7**15,
     "fbnet": 9**22,
     "nasbench_macro": 3**8,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from hwnas.exporters.artifact import PlannedFormat
 from hwnas.exporters.manifest import InputSpec
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
+from hwnas.nets.pretrained_list import origin_metadata, origin_of, warn_of_licence
 from hwnas.pipeline.data_checks import enough_images
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
@@ -30,6 +32,9 @@ from hwnas.pipeline.task import task
 from hwnas.pipeline.winners import load_network, networks, role_names
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["export", "stage"]
 
@@ -109,6 +114,7 @@ def export(project: Project, progress: Progress) -> None:
     """
     winners = winning_archs(project)
     archs = list(dict.fromkeys(networks(project).values()))
+    warn_of_licence(load_network(project, archs[0]))
     found: dict[str, list[Exported]] = {}
     for done, arch in enumerate(archs, start=1):
         formats = formats_for(project, is_winner=arch in winners)
@@ -145,7 +151,7 @@ def _export_arch(project: Project, arch: Arch, formats: Sequence[PlannedFormat])
             model,
             input_shape=images.shape[1:],
             folder=folder,
-            metadata=_card(project, arch),
+            metadata=_card(project, arch, model),
             images=calibration,
         )
         described = exporter.describe(files)
@@ -179,7 +185,7 @@ def _training_images(project: Project, px: int) -> NDArray[np.float32]:
     return x
 
 
-def _card(project: Project, arch: Arch) -> dict[str, str]:
+def _card(project: Project, arch: Arch, model: torch.nn.Module) -> dict[str, str]:
     """What a model file says of itself: what it is, how images become its input, its classes."""
     info, px = project.source.info, resolution(project.space, arch)
     spec = dump(InputSpec.of(info, px), versioned=False)
@@ -188,7 +194,11 @@ def _card(project: Project, arch: Arch) -> dict[str, str]:
         f" {info.name}, input {info.in_channels} x {px} x {px}, space {project.space.name}."
         " Logits; softmax gives probabilities."
     )
-    return project.metadata(arch) | {
+    if origin := origin_of(model):
+        card += f" Its weights started from {origin}."
+    return {
+        **project.metadata(arch),
+        **origin_metadata(model),
         "model_card": card,
         "preprocessing": json.dumps(spec),
         "class_names": json.dumps(list(info.class_names)),

@@ -10,12 +10,19 @@ import numpy as np
 from hwnas.core.config import settled
 from hwnas.core.progress import Progress, silent
 from hwnas.core.rng import rng
+from hwnas.interfaces import Evaluation
 from hwnas.pipeline.checks import optimizer_exists
 from hwnas.pipeline.data_checks import calibration_needs, enough_images, recipe_fits
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
-from hwnas.pipeline.evaluators import evaluator, score_all, standalone_evaluator
+from hwnas.pipeline.evaluators import (
+    TabularEvaluator,
+    evaluator,
+    score_all,
+    standalone_evaluator,
+)
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.scoring import read_records
 from hwnas.pipeline.task import task
 from hwnas.spaces.arch import Arch
 
@@ -23,30 +30,47 @@ __all__ = ["label", "label_trained", "measured_trained_cost", "stage", "trained_
 
 log = logging.getLogger(__name__)
 
+RECORDS = "label.records"
+
 
 def stage(project: Project) -> Stage:
-    """Scores subnets with the supernet's weights."""
-    labels = project.files.pattern(project.files.labels())
-    section = settled(project.config.label)
+    """Scores subnets with the supernet's weights, or reads their scores from a file."""
+    labels, n_archs = project.files.pattern(project.files.labels()), project.config.label.n_archs
+    section, has_records = settled(project.config.label), project.config.label.records is not None
     return Stage(
         name="label",
         command=f"hwnas label {project.run.root}",
-        needs=("train",),
+        needs=() if has_records else ("train",),
         settings=[
             project.config.seed,
             project.space_settings,
             project.source.settings,
             {key: value for key, value in section.items() if key != "trained"},
+            *([project.outside.sha256(RECORDS)] if has_records else []),
         ],
         owns=(labels,),
         outputs=(labels,),
-        run=task(project, "label", label, together=True),
-        cost=f"{project.config.label.n_archs} subnets evaluated",
-        data=project.source.input(LEARNING),
-        check_data=lambda: enough_images(
-            project, calibration_needs(project.config.label.calibration, "label")
-        ),
+        run=task(project, "label", label, together=True, reads_data=not has_records),
+        cost=f"at most {n_archs} labels read" if has_records else f"{n_archs} subnets evaluated",
+        reads=project.outside.paths(RECORDS),
+        data=None if has_records else project.source.input(LEARNING),
+        check=lambda: _check(project),
+        check_data=lambda: _check_data(project),
     )
+
+
+def _check(project: Project) -> None:
+    """Refuse records that cannot be read, or are of another space."""
+    section = project.config.label
+    if section.records is not None:
+        read_records(project, project.outside.path(RECORDS), section.reader, section.target)
+
+
+def _check_data(project: Project) -> None:
+    """Refuse to calibrate on more images than there are."""
+    section = project.config.label
+    if section.records is None:
+        enough_images(project, calibration_needs(section.calibration, "label"))
 
 
 def trained_stage(project: Project) -> Stage:
@@ -80,11 +104,31 @@ def trained_stage(project: Project) -> Stage:
 def label(project: Project, progress: Progress) -> None:
     """Score largest, smallest and random archs with the supernet; all ranks take part."""
     space = project.space
+    if project.config.label.records is not None:
+        if project.ranks.leads:
+            digest = project.outside.sha256(RECORDS)
+            project.files.write_labels("supernet", _recorded(project), data=digest or "")
+        return
     archs = [space.largest(), space.smallest(), *_drawn(project, project.config.label.n_archs)]
     archs = list(dict.fromkeys(archs))[: project.config.label.n_archs]
     found = score_all(project, evaluator(project), archs, progress)
     if project.ranks.leads:
         project.files.write_labels("supernet", found, data=project.source.digest)
+
+
+def _recorded(project: Project) -> list[Evaluation]:
+    """Labels from a file, a seeded draw where it has more than asked for.
+
+    Raises:
+        UserError: the file cannot be read, or its archs are of another space.
+    """
+    section = project.config.label
+    path = project.outside.path(RECORDS)
+    records = read_records(project, path, section.reader, section.target)
+    known = TabularEvaluator(records, project.space)
+    order = rng(project.config.seed, "label/records").permutation(len(records.codes))
+    rows = np.sort(order[: section.n_archs])
+    return [known.evaluate(project.space.arch(row)) for row in records.codes[rows]]
 
 
 def label_trained(project: Project, progress: Progress) -> None:

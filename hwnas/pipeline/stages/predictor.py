@@ -23,6 +23,10 @@ from hwnas.predictors.evaluate import cross_validated_report, held_out_report
 
 __all__ = ["fit", "stage"]
 
+N_BLENDED = 16
+"""Held-out archs of recorded accuracy that the supernet scores, to weigh it against the predictor.
+"""
+
 
 def stage(project: Project) -> Stage:
     """Learns from the labels of the supernet, and from stand-alone ones where there are some."""
@@ -57,6 +61,7 @@ def fit(project: Project, progress: Progress) -> None:
     """
     from safetensors.numpy import save
 
+    config = project.config
     evaluations, held = held_out(project)
     codes, scores = project.space.codes([e.arch for e in evaluations]), scores_of(evaluations)
     make_report = cross_validated_report if learns_truth(project) else held_out_report
@@ -72,12 +77,15 @@ def fit(project: Project, progress: Progress) -> None:
     note = f"tau {report.kendall_tau:.3f} on held-out subnets, MACs {report.macs_tau:.3f}"
     progress(1, 3, note)
     archs = [evaluations[row].arch for row in held]
-    if learns_truth(project):
+    predicted = np.asarray(report.predicted)
+    if config.label.records is not None:  # more evaluations than that would take most of the run
+        archs, held, predicted = archs[:N_BLENDED], held[:N_BLENDED], predicted[:N_BLENDED]
+    if learns_truth(project) or config.label.records is not None:
         inherited = evaluator(project)
         seen, truth = scores_of([inherited.evaluate(arch) for arch in archs]), scores[held]
     else:
         seen, truth = half_scores(project, archs)
-    fitted = fit_blend(seen, np.asarray(report.predicted), truth)
+    fitted = fit_blend(seen, predicted, truth)
     progress(2, 3, f"{note}, weight in the blend {fitted.weight:.2f}")
     predictor = build_predictor(project)
     predictor.fit(codes, scores)

@@ -56,9 +56,18 @@ def check(project: Project) -> None:
     """Refuse what stops the training at its start, other than images; see `Stage.check`.
 
     Raises:
-        UserError: see `checks.can_train`; or the weights to start from do not fit.
+        UserError: see `checks.can_train`; no steps and nothing to start from; or the weights to
+            start from do not fit.
     """
     can_train(project)
+    if not project.config.train.steps and project.config.supernet.init is None:
+        raise UserError(
+            "without training the supernet needs weights to start from",
+            expected="train.steps of 1 or more, or supernet.init",
+            found="train.steps: 0",
+            where="supernet.init",
+            fix="see `hwnas pretrained list`",
+        )
     latency_devices(project)
     if project.config.supernet.init is not None:
         _supernet(project)
@@ -71,6 +80,8 @@ def check_data(project: Project) -> None:
         UserError: see `checks.recipe_fits` and `training.teacher.load_teacher`.
     """
     config = _train_settings(project)
+    if not config.steps:
+        return
     recipe_fits(project, config, "train")
     if config.teacher is not None and not known_data(project).awaited:
         import torch
@@ -83,11 +94,23 @@ def check_data(project: Project) -> None:
 def train(project: Project, progress: Progress) -> None:
     """Train the supernet; resumes from its last checkpoint. All ranks take part, rank 0 writes."""
     from hwnas.training.checkpoint import weights_bytes
+
+    config = project.config
+    if project.ranks.leads:
+        require_reachable(project)
+    used = _supernet(project)
+    if config.train.steps:
+        used = _trained(project, used, progress)
+    if project.ranks.leads:
+        write_bytes(project.files.supernet, weights_bytes(used, project.metadata()))
+
+
+def _trained(project: Project, supernet: Supernet, progress: Progress) -> Supernet:
+    """The supernet, or its moving average, after the configured steps."""
     from hwnas.training.loop import train_supernet
     from hwnas.training.tensorboard import tensorboard_rows
 
-    config = project.config
-    show = None
+    config, show = project.config, None
     if config.train.tensorboard and project.ranks.leads:
         show = tensorboard_rows(project.files.tensorboard)
 
@@ -96,11 +119,8 @@ def train(project: Project, progress: Progress) -> None:
         if show is not None:
             show(row)
 
-    if project.ranks.leads:
-        require_reachable(project)
-    supernet = _supernet(project)
     with project.ranks.group():
-        used = train_supernet(
+        return train_supernet(
             supernet,
             project.data,
             _train_settings(project),
@@ -114,8 +134,6 @@ def train(project: Project, progress: Progress) -> None:
             device=project.accelerator,
             ranks=project.ranks,
         )
-    if project.ranks.leads:
-        write_bytes(project.files.supernet, weights_bytes(used, project.metadata()))
 
 
 def _supernet(project: Project) -> Supernet:

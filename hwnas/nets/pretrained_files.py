@@ -1,0 +1,83 @@
+"""Files of `torch.save`: their tensors, by an unpickler that knows tensors and containers alone."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hwnas.core.confined import read_regular
+from hwnas.core.errors import UserError
+
+__all__ = ["read_torch"]
+
+MAX_BYTES = 8 << 30
+_NESTED = ("state_dict", "model")
+_FOREIGN = re.compile(r"GLOBAL:? ([\w.]+)")  # in what torch says of it
+
+
+def read_torch(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file of `torch.save`, or under its key `state_dict` or `model`.
+
+    Raises:
+        UserError: it holds more than tensors, numbers, texts and containers of these (nothing of it
+            has run), is damaged, or has no state dict.
+        OSError: it cannot be read.
+    """
+    data = read_regular(path, at_most=MAX_BYTES)
+    try:
+        found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged pickles raise nearly everything
+        raise _refused(path, error) from error
+    for key in _NESTED:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+            break
+    if not isinstance(found, Mapping) or not found or not all(_is_entry(*i) for i in found.items()):
+        raise UserError(
+            "the file has no state dict",
+            expected="tensors by name, or these under `state_dict`",
+            found=type(found).__name__,
+            where=path,
+        )
+    return {name: tensor.detach() for name, tensor in found.items()}
+
+
+def _is_entry(name: Any, value: Any) -> bool:
+    is_dense = isinstance(value, Tensor) and value.layout == torch.strided
+    return isinstance(name, str) and is_dense and value.device.type == "cpu"
+
+
+def _refused(path: Path, error: Exception) -> UserError:
+    text = str(error)
+    if foreign := _FOREIGN.search(text):
+        return UserError(
+            "the file holds more than tensors, and reading that could run code: nothing was run",
+            expected="tensors, numbers, texts and containers of these",
+            found=foreign[1],
+            where=path,
+            fix="if you trust its maker, run these two lines where they may do anything, and use"
+            f" what they write:\n{_conversion(path)}",
+        )
+    return UserError(
+        "cannot read the weights: the file is damaged, or none of torch.save",
+        found=(text or type(error).__name__).split("\n")[0][:120],
+        where=path,
+        fix="compare its size with the published one, and get it again",
+    )
+
+
+def _conversion(path: Path) -> str:
+    """Two lines of Python that write the tensors of a file as safetensors."""
+    written = path.with_name(path.name.split(".pt")[0] + ".safetensors")
+    return (
+        "import torch, safetensors.torch; "
+        f"found = torch.load({str(path)!r}, 'cpu', weights_only=False)\n"
+        "safetensors.torch.save_file({k: v.clone().contiguous() for k, v in "
+        f"found.get('state_dict', found).items()}}, {str(written)!r})"
+    )
