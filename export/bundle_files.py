@@ -46,7 +46,7 @@ def read_manifest(path):
         if path.is_symlink():
             raise BundleError(f"{path}: a link")
         if not path.is_file():
-            raise BundleError(f"{path}: no such file")
+            raise BundleError(f"{path.parent}: not a bundle: no manifest.json")
         manifest = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path.parent}: not a bundle: manifest.json: {error}") from error
@@ -67,6 +67,7 @@ def read_manifest(path):
     for model in manifest["models"]:
         model.setdefault("min_agreement", 1.0)
         model.setdefault("least_runtime", None)
+        model.setdefault("layout", "NCHW")
     return manifest
 
 

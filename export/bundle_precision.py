@@ -8,6 +8,8 @@ import sys
 import xml.etree.ElementTree as tree
 from pathlib import Path
 
+from bundle_tflite import tflite_kinds
+
 FLOAT16 = 10  # of ONNX's TensorProto.DataType
 GRAPH, NODE, INITIALIZER = 7, 1, 5  # fields of ONNX's ModelProto, GraphProto
 OP_TYPE, DATA_TYPE = 4, 2  # of NodeProto, TensorProto
@@ -19,6 +21,8 @@ def precision_of(path):
     try:
         if path.suffix == ".onnx":
             return lowest(onnx_kinds(path.read_bytes()))
+        if path.suffix == ".tflite":
+            return lowest(tflite_kinds(path.read_bytes()))
         if path.suffix == ".xml":
             return lowest(openvino_kinds(path))
         if path.suffix == ".engine":

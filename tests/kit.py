@@ -15,15 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hwnas.devices.runtimes import runtime_packages
+
 KIT = Path(__file__).resolve().parent.parent / "export" / "bench.py"
 
 
 def interpreter(runtime: str) -> str:
     """A python that has the runtime (its path in HWNAS_TEST_OPENVINO, ...); else the test skips."""
     python = os.environ.get(f"HWNAS_TEST_{runtime.upper()}", sys.executable)
-    found = subprocess.run([python, "-c", f"import numpy, {runtime}"], capture_output=True)
+    needed = ", ".join(runtime_packages(runtime))
+    found = subprocess.run([python, "-c", f"import {needed}"], capture_output=True)
     if found.returncode:
-        pytest.skip(f"{python} has no {runtime}: name one that has in HWNAS_TEST_{runtime.upper()}")
+        pytest.skip(f"{python} lacks {needed}: name one that has in HWNAS_TEST_{runtime.upper()}")
     return python
 
 

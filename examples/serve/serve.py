@@ -2,6 +2,7 @@
 """Serve a bundle over HTTP: an image in, its class out. Needs python3, numpy and onnxruntime.
 
     python serve.py --bundle BUNDLE --port 8000
+    python serve.py --bundle BUNDLE --model model.int8.tflite           # and ai-edge-litert
     curl --data-binary @photo.ppm http://127.0.0.1:8000/classify        # others need Pillow
     curl http://127.0.0.1:8000/health
 
@@ -54,8 +55,15 @@ class Classifier:
             bundle_cli.ranked,
         )
         self.manifest = bundle_files.read_bundle(bundle)
-        self.model = ort_run.choose(self.manifest, model)[0]
-        self._predict = ort_run.Predictor(bundle, self.model, threads=threads)
+        if model is not None and model.endswith(".tflite"):
+            import device_run
+
+            self.model, device = device_run.artifact_of(self.manifest, model)
+            path = bundle_files.inside(Path(bundle), model)
+            self._predict = device_run.Predictor(path, {**device, "threads": threads})
+        else:
+            self.model = ort_run.choose(self.manifest, model)[0]
+            self._predict = ort_run.Predictor(bundle, self.model, threads=threads)
         golden = bundle_checks.check_golden(bundle, self.manifest, self.model, self._predict)
         if not golden["passed"]:
             raise bundle_files.BundleError(f"golden outputs: {golden['detail']}")
@@ -208,7 +216,7 @@ def main():
     parser.add_argument("--max-batch", type=int, default=8)
     parser.add_argument("--max-wait-ms", type=float, default=5.0)
     parser.add_argument("--max-queue", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=1, help="of ONNX Runtime")
+    parser.add_argument("--threads", type=int, default=1, help="of the runtime")
     options = parser.parse_args()
     if not (options.bundle / "ort_run.py").is_file():
         print(f"error: {options.bundle} is no bundle: it has no ort_run.py", file=sys.stderr)

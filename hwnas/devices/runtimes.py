@@ -10,7 +10,7 @@ from pathlib import Path
 from hwnas.core.registry import Variant
 from hwnas.core.resources import resource
 
-__all__ = ["describe_runtime", "runtime_names"]
+__all__ = ["describe_runtime", "runtime_names", "runtime_packages"]
 
 
 def runtime_names() -> tuple[str, ...]:
@@ -20,21 +20,27 @@ def runtime_names() -> tuple[str, ...]:
 
 def describe_runtime(name: str) -> Variant:
     """What it is, and what this machine lacks for it (a device needs it where the device is)."""
-    tree = ast.parse(resource("export", f"run_{name}.py").read_text(encoding="utf-8"))
-    kit = {path.stem for path in Path(resource("export")).glob("*.py")}
-    needed: set[str] = set()
+    tree = _parsed(name)
     install = None
     for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "INSTALL":
+            install = str(ast.literal_eval(node.value))
+    missing = tuple(p for p in runtime_packages(name) if importlib.util.find_spec(p) is None)
+    summary = (ast.get_docstring(tree) or "").split("\n")[0]
+    return Variant(name, summary, missing, install if missing else None)
+
+
+def runtime_packages(name: str) -> tuple[str, ...]:
+    """What the file of a runtime imports, beside the standard library and the kit; sorted."""
+    kit = {path.stem for path in Path(resource("export")).glob("*.py")}
+    needed: set[str] = set()
+    for node in _parsed(name).body:
         if isinstance(node, ast.Import):
             needed |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             needed.add(node.module.split(".")[0])
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "INSTALL":
-            install = str(ast.literal_eval(node.value))
-    missing = tuple(
-        package
-        for package in sorted(needed - set(sys.stdlib_module_names) - kit)
-        if importlib.util.find_spec(package) is None
-    )
-    summary = (ast.get_docstring(tree) or "").split("\n")[0]
-    return Variant(name, summary, missing, install if missing else None)
+    return tuple(sorted(needed - set(sys.stdlib_module_names) - kit))
+
+
+def _parsed(name: str) -> ast.Module:
+    return ast.parse(resource("export", f"run_{name}.py").read_text(encoding="utf-8"))

@@ -24,8 +24,8 @@ __all__ = [
 ]
 
 MANIFEST_VERSION = 3
-"""2: sample images, and the least top-1 agreement of a model. 3: the least runtime of a model.
-Earlier manifests stay loadable."""
+"""2: sample images, and the least top-1 agreement of a model. 3: the least runtime of a model,
+and the layout of its images. Earlier manifests stay loadable."""
 
 Count = Annotated[int, Field(ge=1)]
 Milliseconds = Annotated[float, Field(gt=0)]

@@ -1,16 +1,9 @@
-"""Static 8-bit quantisation of an fp32 graph by ONNX Runtime, with layers that stay float.
-
-Ranges are found once. If the whole graph in 8 bits names too many other classes than the float
-graph, every layer is quantised alone and judged by the error it brings to the logits; the worst
-1, 2, 4, ... layers then stay float until the classes agree.
-"""
+"""Static 8-bit quantisation of an fp32 graph by ONNX Runtime, with layers that stay float."""
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +12,13 @@ import onnx
 from numpy.typing import NDArray
 
 from hwnas.exporters.float_graph import quiet
+from hwnas.exporters.mixed import Mixed, mixed
 from hwnas.interfaces import Images
 
-__all__ = ["Quantized", "quantized"]
-
-log = logging.getLogger(__name__)
+__all__ = ["quantized"]
 
 BATCH = 16
-N_JUDGED = 64  # images that judge single layers
 REMOVABLE = ("Clip", "Relu")
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """The graph in 8 bits and what became of its layers (convolutions and linear ones)."""
-
-    model: onnx.ModelProto
-    float_layers: tuple[str, ...]
-    n_layers: int
-    agreement: float
-    agreement_all_int8: float
 
 
 def quantized(
@@ -50,7 +30,7 @@ def quantized(
     symmetric: bool = False,
     target_agreement: float,
     max_float_layers: float,
-) -> Quantized:
+) -> Mixed[onnx.ModelProto]:
     """`proto` in 8 bits with ranges of `calibration` [n, C, H, W] and top-1 checked on `judged`.
 
     symmetric: signed activations with the zero point 0, and biases that stay float.
@@ -58,33 +38,15 @@ def quantized(
     graph = onnx.shape_inference.infer_shapes(proto)
     quantize = _Quantizer(graph, _ranges(graph, calibration, method), symmetric)
     layers = [node.name for node in graph.graph.node if node.op_type in ("Conv", "Gemm")]
-    expected = _logits(proto, judged)
-
-    def agreement(model: onnx.ModelProto) -> float:
-        return float((_logits(model, judged).argmax(1) == expected.argmax(1)).mean())
-
-    model = quantize()
-    first = best = agreement(model)
-    kept: tuple[str, ...] = ()
-    most = int(max_float_layers * len(layers))
-    if best < target_agreement and most:
-        log.info("int8: top-1 agreement %.1f %%; looking for layers to keep float", 100 * best)
-        some, reference = judged[:N_JUDGED], expected[:N_JUDGED]
-        errors = [
-            float(np.square(_logits(quantize(only=[name]), some) - reference).mean())
-            for name in layers
-        ]
-        worst = [layers[i] for i in np.argsort(errors)[::-1]]
-        n = 1
-        while best < target_agreement:
-            tried = quantize(but=worst[:n])
-            if (found := agreement(tried)) > best:
-                model, best, kept = tried, found, tuple(worst[:n])
-            if n == most:
-                break
-            n = min(2 * n, most)
-        log.info("int8: %d of %d layers stay float: %.1f %%", len(kept), len(layers), 100 * best)
-    return Quantized(model, kept, len(layers), best, first)
+    return mixed(
+        quantize,
+        _logits,
+        layers,
+        judged,
+        _logits(proto, judged),
+        target_agreement=target_agreement,
+        max_float_layers=max_float_layers,
+    )
 
 
 class _Quantizer:

@@ -28,7 +28,7 @@ class ModelFile:
     `.onnx` and `.ort`. `parity_tolerance` is the largest difference from the golden logits that its
     precision may cause, relative to the largest of them; `min_agreement` the share of images of
     which it must name the same class as torch. `least_runtime` is the oldest release of its runtime
-    that is known to run it, as in `1.15`; None: not known.
+    that is known to run it, as in `1.15`; None: not known. `layout`: of the images that it takes.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -43,6 +43,7 @@ class ModelFile:
     least_runtime: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=20)] | None = (
         None
     )
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
 
 
 @dataclass(frozen=True)

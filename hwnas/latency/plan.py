@@ -20,6 +20,7 @@ __all__ = ["PROTOCOL", "Plan", "TimedFile", "plan_hash", "write_plan"]
 
 PROTOCOL = "interleaved-3"  # of export/bench_protocol.py; samples of another one are refused
 MAX_MODEL_BYTES = 1 << 31  # that ONNX files can have
+SUFFIXES = {"litert": ".tflite"}  # by runtime; else .onnx
 STOPPING_RULES = ("rounds", "min_rounds", "time_budget_s", "target_error")
 
 
@@ -64,13 +65,14 @@ def write_plan(
 ) -> Plan:
     """Write models by id, and `plan.json`, into `folder`. Deterministic.
 
-    models: serialised ONNX, or files of the device's runtime; of its batch and precision.
-    `reference`: id of the model that tells how the machine's pace changes; the last one if None,
-    which in our plans is a whole network.
+    models: serialised in the format of the device's runtime, or files; of the device's batch and
+    precision. `reference`: id of the model that tells how the machine's pace changes; the last one
+    if None, which in our plans is a whole network.
     """
     items = []
+    suffix = SUFFIXES.get(device.runtime, ".onnx")
     for name, given in models.items():
-        timed = given if isinstance(given, TimedFile) else TimedFile(given, ".onnx")
+        timed = given if isinstance(given, TimedFile) else TimedFile(given, suffix)
         model, path = timed.content, folder / "models" / f"{name}{timed.suffix}"
         if not holds(path, model):
             path.parent.mkdir(parents=True, exist_ok=True)

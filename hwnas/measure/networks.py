@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
+from hwnas.builders import tflite
 from hwnas.builders.onnx import network
 from hwnas.builders.precision import to_precision
 from hwnas.core.rng import rng
@@ -50,7 +51,7 @@ def validation_nets(space: SearchSpace, n: int, *, seed: int) -> Codes:
 def network_models(
     space: SearchSpace, nets: Codes, device: DeviceSpec, *, seed: int
 ) -> dict[str, bytes]:
-    """ONNX models of networks [n, d] in the device's batch and precision, by `network_id`.
+    """Models of networks [n, d] for the device's runtime, batch and precision, by `network_id`.
 
     Weights are random, drawn from `seed`. Archs that lower to the same network share one model.
     """
@@ -63,7 +64,9 @@ def network_models(
 
 
 def serialized(model: onnx.ModelProto, device: DeviceSpec) -> bytes:
-    """The file that the device is given: the model in the device's precision."""
+    """The file that the device is given: the model in its runtime's format and its precision."""
+    if device.runtime == "litert":
+        return tflite.timed(model, device.precision)
     for_tensorrt = device.runtime.startswith("tensorrt")
     converted = to_precision(model, device.precision, for_tensorrt=for_tensorrt)
     content: bytes = converted.SerializeToString()

@@ -15,11 +15,12 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.resources import resource
 from hwnas.core.store import read_jsonl
-from hwnas.devices.runtimes import describe_runtime
+from hwnas.devices.runtimes import describe_runtime, runtime_packages
 from hwnas.interfaces import DeviceSpec, Transport, TransportModule
 from hwnas.latency.plan import Plan, write_plan
 from hwnas.latency.samples import read_samples
 from hwnas.latency.sections import ProfileConfig
+from hwnas.measure.networks import serialized
 from hwnas.spaces.lowering import lower
 from hwnas.testing.suite import Suite, name_of, tiny_space
 
@@ -104,8 +105,8 @@ class RuntimeSuite:
         net = network(lower(tiny_space(), tiny_space().smallest()))
         models = {"context": context(8, 8), "net": net}
         config = ProfileConfig(rounds=3, min_rounds=2, hot_samples=2, target_error=0.0)
-        written = {name: model.SerializeToString() for name, model in models.items()}
         device = DeviceSpec("d", runtime=runtime, provider=provider)
+        written = {name: serialized(model, device) for name, model in models.items()}
         return write_plan(written, device, folder, config, seed=0)
 
     def test_it_is_described_without_being_imported(self, variant: str) -> None:
@@ -137,8 +138,9 @@ class RuntimeSuite:
         install = describe_runtime(variant).install or ""
         plan = self._plan(variant, provider, tmp_path)
         kit = resource("export", "bench.py")
+        hidden = dict.fromkeys(set(runtime_packages(variant)) - {"numpy"})
         hide = (
-            f"import sys, runpy; sys.modules[{variant!r}] = None; sys.argv[1:] = "
+            f"import sys, runpy; sys.modules.update({hidden!r}); sys.argv[1:] = "
             f"[{str(plan.path)!r}, '--out', {str(plan.results)!r}]; sys.path.insert(0, "
             f"{str(kit.parent)!r}); runpy.run_path({str(kit)!r}, run_name='__main__')"
         )

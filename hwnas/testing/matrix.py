@@ -13,13 +13,16 @@ from typing import Literal
 
 import numpy as np
 import onnx
+import pytest
 import torch
 
+from hwnas.builders import tflite
 from hwnas.builders.onnx import INPUT, network
 from hwnas.builders.precision import to_precision
 from hwnas.core.rng import rng
 from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.exporters import onnx as float_onnx
+from hwnas.exporters.interpreter import Interpreted
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.nets.bn import recalibrate
 from hwnas.nets.subnet import build_subnet
@@ -55,10 +58,28 @@ def _onnx(precision: Literal["fp32", "fp16", "int8"]) -> Callable[[Network], tup
     return build
 
 
+def _tflite(precision: Literal["fp32", "fp16", "int8"]) -> Callable[[Network], tuple[int, ...]]:
+    def build(net: Network) -> tuple[int, ...]:
+        if missing := EXPORTERS.describe("litert").missing:
+            pytest.skip(f"{', '.join(missing)} is not installed")
+        model = Interpreted(tflite.network(net, precision=precision), where=precision)
+        assert model.fell_out() == [], "XNNPACK takes the whole graph"
+        first = net.live().ops[0]
+        shape = 1, first.in_channels, first.in_hw, first.in_hw
+        (logits,) = model(rng(0, "image").standard_normal(shape).astype(np.float32))
+        assert np.isfinite(logits).all()
+        return tuple(logits.shape)
+
+    return build
+
+
 BUILDERS: Mapping[str, Callable[[Network], tuple[int, ...]]] = {
     "build onnx": _onnx("fp32"),
     "build onnx:fp16": _onnx("fp16"),
     "build onnx:int8": _onnx("int8"),
+    "build tflite": _tflite("fp32"),
+    "build tflite:fp16": _tflite("fp16"),
+    "build tflite:int8": _tflite("int8"),
 }
 """By column: builds a network, runs it on an image and returns the shape of the logits."""
 

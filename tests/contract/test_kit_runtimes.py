@@ -8,7 +8,12 @@ from hwnas.devices.runtimes import runtime_names
 from hwnas.testing import RuntimeSuite
 from tests.kit import interpreter
 
-PROVIDERS = {"onnxruntime": "CPUExecutionProvider", "openvino": "CPU", "torch": "cpu"}
+PROVIDERS = {
+    "litert": "cpu",
+    "onnxruntime": "CPUExecutionProvider",
+    "openvino": "CPU",
+    "torch": "cpu",
+}
 
 
 class TestRuntimes(RuntimeSuite):

@@ -52,6 +52,10 @@ DEVICES = {  # name: (settings, the file that it runs, a file in another precisi
         "engines/model.fp32.tensorrt.engine",
     ),
 }
+if not EXPORTERS.describe("litert").missing:
+    LITERT = {"runtime": "litert", "provider": "cpu"}
+    DEVICES["lite"] = (LITERT, "model.tflite", "model.int8.tflite")
+    DEVICES["lite8"] = ({**LITERT, "precision": "int8"}, "model.int8.tflite", "model.tflite")
 EXPORT = ["onnx", "timm", {"name": "tensorrt", "precision": "fp32", "batches": [1, 1, 1]},
           {"name": "openvino", "precision": "fp16"}]  # fmt: skip
 
@@ -227,7 +231,7 @@ def test_a_file_in_another_precision_is_noticed(run: Path, device: str, tmp_path
     """Its checksum fits: it was the wrong file when the bundle was written."""
     folder = bundle(run, device, tmp_path)
     _, path, other = DEVICES[device]
-    sources = [run / "bundles" / "main" / name for name in ("local", "int8")]
+    sources = [run / "bundles" / "main" / name for name in DEVICES]
     (source,) = [s for s in sources if (s / other).exists()][:1]
     pairs = zip(with_companions(path), with_companions(other), strict=True)
     swap(folder, {name: (source / wrong).read_bytes() for name, wrong in pairs})

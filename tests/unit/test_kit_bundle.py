@@ -482,14 +482,14 @@ DEPLOY = (Path(__file__).resolve().parents[2] / "docs" / "deploy.md").read_text(
 
 
 def test_the_how_tos_name_the_files_of_a_bundle(folder: Path):
-    from hwnas.exporters import fp16, int8, ncnn, openvino, ort, pt2, timm
+    from hwnas.exporters import fp16, int8, litert, ncnn, openvino, ort, pt2, timm
     from hwnas.exporters import onnx as onnx_exporter
 
     formats = (onnx_exporter, fp16, int8, ort, pt2)
     known = {module.FILE_NAME for module in formats}
     known |= {f"timm/{name}" for name in (timm.WEIGHTS, *timm.COMPANIONS)}
     known |= {f"openvino/{name}" for name in openvino.FILES}
-    known |= {f"ncnn/{name}" for name in ncnn.FILES}
+    known |= {f"ncnn/{name}" for name in ncnn.FILES} | set(litert.FILES.values())
     known |= {"model.int8.symmetric.onnx", "model.batch1.onnx"}  # beside another variant
     known |= {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     table = DEPLOY.partition("| file | what it is |")[2].partition("\n\n")[0]
@@ -515,7 +515,7 @@ def test_settings_in_the_how_tos_are_valid():
 
 
 def test_the_program_in_the_how_to_runs_in_a_bundle(folder: Path, tmp_path: Path):
-    (code,) = re.findall(r"^```python\n(.*?)^```", DEPLOY, re.MULTILINE | re.DOTALL)
+    code, _ = re.findall(r"^```python\n(.*?)^```", DEPLOY, re.MULTILINE | re.DOTALL)
     code = code.replace("model.onnx", "models/fp32.onnx").replace(
         "photo.ppm", "samples/02-blue.ppm"
     )

@@ -94,10 +94,7 @@ def plan(config: Config) -> DataPlan:
         return DataPlan(awaited=f"there are no images at {root} yet (data.num_classes is given)")
     folders = {split: _class_folders(at) for split, at in _split_folders(config.root).items()}
     counts = {
-        split: [
-            len(_images(str(classes[name]), name)) if name in classes else 0
-            for name in folders["train"]
-        ]
+        split: [len(_images(classes[name])) if name in classes else 0 for name in folders["train"]]
         for split, classes in folders.items()
     }
     n_images: dict[str, int] = {split: sum(found) for split, found in counts.items()}
@@ -235,9 +232,7 @@ def _listed(folder: Path, names: tuple[str, ...]) -> _Folder:
             where=folder,
             fix="add training images of these classes, or remove their folders",
         )
-    by_class = [
-        _images(str(classes[name]), classes[name].name) if name in classes else [] for name in names
-    ]
+    by_class = [_images(classes[name]) if name in classes else [] for name in names]
     if empty := [name for name, files in zip(names, by_class, strict=True) if not files]:
         raise UserError(
             "class folders without images",
@@ -275,17 +270,22 @@ def _read(stored: _Folder, config: Config, *, n_threads: int) -> Photos:
     return Photos(pixels, rows, labels[rows])
 
 
-def _images(folder: str, within: str) -> list[str]:
-    """Image files at any depth below a class folder, as `within` and their names in it, sorted."""
+def _images(folder: Path) -> list[str]:
+    """Image files at any depth below a class folder, as `CLASS/name`, sorted."""
+    found = _scanned(str(folder), folder.name)
+    return sorted(found, key=lambda name: (one_form(name).split("/"), name))
+
+
+def _scanned(folder: str, within: str) -> list[str]:
     found = []
     with contextlib.suppress(PermissionError), os.scandir(folder) as entries:
         for entry in entries:
             name = f"{within}/{entry.name}"
             if entry.is_dir(follow_symlinks=False):
-                found += _images(entry.path, name)
+                found += _scanned(entry.path, name)
             elif _is_image(entry.name) and entry.is_file():
                 found.append(name)
-    return sorted(found, key=lambda name: (one_form(name).split("/"), name))
+    return found
 
 
 def _is_image(name: str) -> bool:

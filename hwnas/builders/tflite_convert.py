@@ -1,0 +1,255 @@
+"""Every kind of ONNX node of hwnas's graphs as operators of LiteRT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+
+from hwnas.builders.tflite_graph import Graph
+from hwnas.builders.tflite_nodes import CHANNELS_LAST, Nodes, attributes, padding_name, unknown
+
+__all__ = ["Converter"]
+
+FUSING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MUL")
+"""These apply a ReLU themselves."""
+
+
+class Converter(Nodes):
+    """Takes a model node by node."""
+
+    def run(self) -> Graph:
+        """The whole model.
+
+        Raises:
+            UserError: an operator has no counterpart; names it.
+        """
+        convert: Mapping[str, Callable[[onnx.NodeProto], object]] = {
+            "Conv": self._conv,
+            "Gemm": self._gemm,
+            "Add": lambda node: self._binary("ADD", node),
+            "Mul": lambda node: self._binary("MUL", node),
+            "Relu": lambda node: self._activation(node, "RELU"),
+            "Clip": self._clip,
+            "HardSwish": lambda node: self.emit("HARD_SWISH", node),
+            "Sigmoid": lambda node: self.emit("LOGISTIC", node),
+            "HardSigmoid": self._hard_sigmoid,
+            "ReduceMean": self._mean,
+            "AveragePool": self._average_pool,
+            "BatchNormalization": self._norm,
+            "Reshape": self._reshape,
+            "Transpose": self._transpose,
+            "Identity": lambda node: self.rename(node.output[0], self.value(node, 0)),
+        }
+        for node in self.nodes:
+            if node.op_type not in convert:
+                raise unknown(node, f"the operator {node.op_type}")
+            convert[node.op_type](node)
+        self.graph.output = self.alias.get(self.output, self.output)
+        return self.graph
+
+    # --- weights ----------------------------------------------------------------------------------
+
+    def _conv(self, node: onnx.NodeProto) -> None:
+        facts = attributes(node)
+        weight = self.constant(node, 1)
+        n_out, per_group, kernel = weight.shape[0], weight.shape[1], weight.shape[2]
+        groups, strides = facts.get("group", 1), facts.get("strides", [1, 1])
+        read = self.value(node, 0)
+        batch, height, width, channels = self.shape(read)
+        pads = facts.get("pads", [0] * 4)
+        if len({*weight.shape[2:]}) > 1 or len({*pads}) > 1 or len({*strides}) > 1:
+            raise unknown(node, "a convolution with unequal sides")
+        if facts.get("dilations", [1, 1]) != [1, 1] or facts.get("auto_pad", b"") not in (
+            b"",
+            b"NOTSET",
+        ):
+            raise unknown(node, "a dilated convolution")
+        stride, pad = strides[0], pads[0]
+        padding = padding_name((height, width), kernel, stride, pad)
+        if not padding:
+            read, padding = self._pad(node, read, pad), "VALID"
+        is_depthwise = per_group == 1 and groups == channels
+        kind = "DEPTHWISE_CONV_2D" if is_depthwise else "CONV_2D"
+        order = (1, 2, 3, 0) if is_depthwise else (0, 2, 3, 1)
+        bias = self.constant(node, 2) if len(node.input) > 2 else np.zeros(n_out, np.float32)
+        options: dict[str, Any] = {"padding": padding, "strideW": stride, "strideH": stride}
+        if is_depthwise:
+            options["depthMultiplier"] = n_out // channels
+        self.emit(
+            kind,
+            node,
+            self.graph.constant(node.input[1], np.ascontiguousarray(weight.transpose(order))),
+            self.graph.constant(f"{node.output[0]}.bias", bias),
+            shape=(
+                batch,
+                *((size + 2 * pad - kernel) // stride + 1 for size in (height, width)),
+                n_out,
+            ),
+            read=read,
+            dilationWFactor=1,
+            dilationHFactor=1,
+            **options,
+        )
+
+    def _pad(self, node: onnx.NodeProto, read: str, pad: int) -> str:
+        batch, height, width, channels = self.shape(read)
+        sides = np.array([[0, 0], [pad, pad], [pad, pad], [0, 0]], dtype=np.int32)
+        return self.emit(
+            "PAD",
+            node,
+            self.graph.constant(f"pad.{pad}", sides),
+            shape=(batch, height + 2 * pad, width + 2 * pad, channels),
+            read=read,
+            name=f"{node.output[0]}.padded",
+        )
+
+    def _norm(self, node: onnx.NodeProto) -> None:
+        """BN that no convolution has taken in: a depthwise 1x1 convolution."""
+        scale, bias, mean, var = (self.constant(node, i) for i in range(1, 5))
+        factor = scale / np.sqrt(var + np.float32(attributes(node).get("epsilon", 1e-5)))
+        weight = factor.astype(np.float32).reshape(1, 1, 1, -1)
+        self.emit(
+            "DEPTHWISE_CONV_2D",
+            node,
+            self.graph.constant(f"{node.output[0]}.weight", weight),
+            self.graph.constant(f"{node.output[0]}.bias", (bias - mean * factor).astype("f4")),
+            padding="VALID",
+            strideW=1,
+            strideH=1,
+            depthMultiplier=1,
+            dilationWFactor=1,
+            dilationHFactor=1,
+        )
+
+    def _gemm(self, node: onnx.NodeProto) -> None:
+        facts = attributes(node)
+        weight = self.constant(node, 1)
+        weight = weight if facts.get("transB") else weight.T
+        if facts.get("transA") or (facts.get("alpha", 1.0), facts.get("beta", 1.0)) != (1.0, 1.0):
+            raise unknown(node, "a scaled or transposed Gemm")
+        n_out = len(weight)
+        bias = self.constant(node, 2) if len(node.input) > 2 else np.zeros(n_out, np.float32)
+        self.emit(
+            "FULLY_CONNECTED",
+            node,
+            self.graph.constant(node.input[1], np.ascontiguousarray(weight)),
+            self.graph.constant(f"{node.output[0]}.bias", bias),
+            shape=(self.shape(self.value(node, 0))[0], n_out),
+        )
+
+    # --- no weights -------------------------------------------------------------------------------
+
+    def _binary(self, kind: str, node: onnx.NodeProto) -> None:
+        names = []
+        for position, given in enumerate(node.input):
+            if given in self.constants:
+                value = np.asarray(self.constants[given], dtype=np.float32)
+                if value.ndim not in (0, 4):
+                    raise unknown(node, f"{node.op_type} with a constant of {value.ndim} axes")
+                value = value.transpose(CHANNELS_LAST[4]) if value.ndim else value
+                names.append(self.graph.constant(given, np.ascontiguousarray(value)))
+            else:
+                names.append(self.value(node, position))
+        names.sort(key=self.graph.is_constant)  # the constant comes second
+        shape = np.broadcast_shapes(*(self.shape(name) for name in names))
+        self.emit(kind, node, names[1], shape=shape, read=names[0])
+
+    def _clip(self, node: onnx.NodeProto) -> None:
+        bounds = [float(self.constant(node, position)) for position in (1, 2)]
+        if bounds != [0.0, 6.0]:
+            raise unknown(node, f"Clip to {bounds}")
+        self._activation(node, "RELU6")
+
+    def _activation(self, node: onnx.NodeProto, kind: str) -> None:
+        """Have the operator before it apply the activation, where nothing else reads its output."""
+        read = self.value(node, 0)
+        if self.is_fusible(read, FUSING):
+            self.fuse(kind)
+            self.rename(node.output[0], read)
+        else:
+            self.emit(kind, node)
+
+    def _hard_sigmoid(self, node: onnx.NodeProto) -> None:
+        """ReLU6(x + 3) / 6; the 3 goes into a bias where there is one."""
+        facts = attributes(node)
+        if abs(facts.get("alpha", 0.2) - 1 / 6) > 1e-6 or facts.get("beta", 0.5) != 0.5:
+            raise unknown(node, "HardSigmoid of another slope")
+        read = self.value(node, 0)
+        if self.is_fusible(read, ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")):
+            bias = self.graph.tensors[self.graph.ops[-1].inputs[2]]
+            assert bias.data is not None
+            self.graph.constant(bias.name, bias.data + np.float32(3))
+            self.fuse("RELU6")
+        else:
+            three = self.graph.constant("three", np.array(3, dtype=np.float32))
+            name = f"{node.output[0]}.shifted"
+            read = self.emit("ADD", node, three, name=name)
+            self.fuse("RELU6")
+        sixth = self.graph.constant("sixth", np.array(1 / 6, dtype=np.float32))
+        self.emit("MUL", node, sixth, read=read)
+
+    def _mean(self, node: onnx.NodeProto) -> None:
+        facts = attributes(node)
+        axes = sorted(self.constant(node, 1).tolist()) if len(node.input) > 1 else None
+        shape = self.shape(self.value(node, 0))
+        if axes not in ([2, 3], [-2, -1], [1, 2, 3]) or len(shape) != 4:
+            raise unknown(node, f"ReduceMean over {axes}")
+        is_full = len(axes) == 3
+        keeps = bool(facts.get("keepdims", 1))
+        where = np.array([1, 2, 3] if is_full else [1, 2], dtype=np.int32)
+        rest = (1, 1, 1 if is_full else shape[3]) if keeps else (() if is_full else shape[3:])
+        name = self.graph.constant("axes.all" if is_full else "axes", where)
+        self.emit("MEAN", node, name, shape=(shape[0], *rest), keepDims=keeps)
+
+    def _average_pool(self, node: onnx.NodeProto) -> None:
+        facts = attributes(node)
+        (kernel, *_), (stride, *_) = facts["kernel_shape"], facts.get("strides", [1, 1])
+        pad = facts.get("pads", [0] * 4)[0]
+        batch, *size, channels = self.shape(self.value(node, 0))
+        if facts.get("ceil_mode") and not pad and stride == kernel:
+            padding, sides = "SAME", [-(-side // stride) for side in size]
+        else:
+            padding = padding_name(size, kernel, stride, pad)
+            sides = [(side + 2 * pad - kernel) // stride + 1 for side in size]
+        if not padding or (pad and facts.get("count_include_pad")):
+            raise unknown(node, f"AveragePool of {facts}")
+        self.emit(
+            "AVERAGE_POOL_2D",
+            node,
+            shape=(batch, *sides, channels),
+            padding=padding,
+            strideW=stride,
+            strideH=stride,
+            filterWidth=kernel,
+            filterHeight=kernel,
+        )
+
+    def _reshape(self, node: onnx.NodeProto) -> None:
+        """Maps of 1 px to vectors; channels to [groups, channels of each] and back."""
+        given = self.constant(node, 1).tolist()
+        shape = self.shape(self.value(node, 0))
+        ranks = len(shape), len(given)
+        if ranks == (4, 2) and shape[1:3] == (1, 1):
+            made: tuple[int, ...] = (shape[0], shape[3])
+        elif ranks == (4, 5) and given[1] * given[2] == shape[3]:
+            made = (*shape[:3], given[1], given[2])
+        elif ranks == (5, 4):
+            made = (*shape[:3], shape[3] * shape[4])
+        else:
+            raise unknown(node, f"Reshape of {shape} to {given}")
+        target = np.array([-1, *made[1:]], dtype=np.int32)
+        name = self.graph.constant(f"{node.output[0]}.shape", target)
+        self.emit("RESHAPE", node, name, shape=made, newShape=target.tolist())
+
+    def _transpose(self, node: onnx.NodeProto) -> None:
+        perm = attributes(node)["perm"]
+        if len(perm) not in CHANNELS_LAST:
+            raise unknown(node, f"Transpose of {len(perm)} axes")
+        order = CHANNELS_LAST[len(perm)]
+        moved = np.array([order.index(perm[axis]) for axis in order], dtype=np.int32)
+        shape = self.shape(self.value(node, 0))
+        name = self.graph.constant(f"{node.output[0]}.order", moved)
+        self.emit("TRANSPOSE", node, name, shape=tuple(shape[axis] for axis in moved))

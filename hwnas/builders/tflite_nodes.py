@@ -1,0 +1,125 @@
+"""ONNX nodes and the operators of LiteRT made of them: what every conversion of a node needs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from hwnas.builders.tflite_graph import INPUT, Graph, Op, Tensor
+from hwnas.core.errors import UserError
+
+__all__ = ["CHANNELS_LAST", "Nodes", "attributes", "padding_name", "unknown"]
+
+CHANNELS_LAST = {2: [0, 1], 4: [0, 2, 3, 1], 5: [0, 3, 4, 1, 2]}  # 5: channels as [groups, each]
+
+
+class Nodes:
+    """The nodes of a model, and the graph that grows from them; names of values stay."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.nodes = list(model.graph.node)
+        self.constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+        self.n_readers = Counter(name for node in self.nodes for name in node.input)
+        self.alias: dict[str, str] = {}
+        self.graph = Graph()
+        (given,) = model.graph.input
+        dims = given.type.tensor_type.shape.dim
+        self.graph.is_open = not dims[0].HasField("dim_value")
+        batch = 1 if self.graph.is_open else dims[0].dim_value
+        _, channels, height, width = (dim.dim_value for dim in dims)
+        self.alias[given.name] = INPUT
+        self.graph.add(Tensor(INPUT, (batch, height, width, channels)))
+        self.output = model.graph.output[0].name
+        self.n_readers[self.output] += 1
+
+    def value(self, node: onnx.NodeProto, position: int) -> str:
+        """The value of the graph that a node reads."""
+        name = str(node.input[position])
+        return self.alias.get(name, name)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a value, channels last."""
+        return self.graph.tensors[name].shape
+
+    def rename(self, name: str, value: str) -> None:
+        """Have readers of the node's output `name` read `value`."""
+        self.n_readers[value] += self.n_readers[name] - 1
+        self.alias[name] = value
+
+    def constant(self, node: onnx.NodeProto, position: int) -> NDArray[Any]:
+        """What a node reads, where that is known beforehand.
+
+        Raises:
+            UserError: it is computed.
+        """
+        name = node.input[position]
+        if name not in self.constants:
+            raise unknown(node, f"the operator {node.op_type} with computed weights")
+        found: NDArray[Any] = self.constants[name]
+        return found
+
+    def emit(
+        self,
+        kind: str,
+        node: onnx.NodeProto,
+        *more: str,
+        shape: tuple[int, ...] | None = None,
+        read: str = "",
+        name: str = "",
+        **options: Any,
+    ) -> str:
+        """Add an operator that reads `read` (default: the node's first input) and `more`."""
+        read = read or self.value(node, 0)
+        output = name or node.output[0]
+        self.graph.add(Tensor(output, self.shape(read) if shape is None else shape))
+        self.graph.ops.append(Op(kind, (read, *more), output, options))
+        return output
+
+    def is_fusible(self, read: str, kinds: tuple[str, ...]) -> bool:
+        """Whether the newest operator writes `read`, only for the node at hand."""
+        before = self.graph.ops[-1] if self.graph.ops else None
+        return (
+            before is not None
+            and before.output == read
+            and before.kind in kinds
+            and before.fused == "NONE"
+            and self.n_readers[read] == 1
+        )
+
+    def fuse(self, kind: str) -> None:
+        """Have the newest operator apply an activation."""
+        before = self.graph.ops[-1]
+        options = {**before.options, "fusedActivationFunction": kind}
+        self.graph.ops[-1] = Op(before.kind, before.inputs, before.output, options)
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """Those that the node has."""
+    return {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+
+
+def padding_name(size: Sequence[int], kernel: int, stride: int, pad: int) -> str:
+    """TensorFlow's name of `pad` pixels on every side; empty where it has none."""
+    if not pad:
+        return "VALID"
+    for side in size:
+        n_out = -(-side // stride)
+        missing = max((n_out - 1) * stride + kernel - side, 0)
+        if missing // 2 != pad or (side + 2 * pad - kernel) // stride + 1 != n_out:
+            return ""
+    return "SAME"
+
+
+def unknown(node: onnx.NodeProto, what: str) -> UserError:
+    """The error that a node is nothing for LiteRT."""
+    return UserError(
+        f"LiteRT has no kernel, or hwnas no form, for {what}",
+        expected="the operators of hwnas's own networks",
+        where=node.name or node.output[0],
+        fix="export this network as `onnx`",
+    )

@@ -1,0 +1,197 @@
+"""Graphs of LiteRT in the precision that a device runs: fp32 to fp16 weights, or to 8 bits.
+
+8 bits are mixed by rule: what XNNPACK has no 8-bit kernel for stays in float, between DEQUANTIZE
+and QUANTIZE, for else the graph falls into pieces. The rule looks at single operators, so that a
+network has the operators of its micro-nets. Weights are signed and per channel, activations signed
+with a zero point, biases 32 bits (TensorFlow's 8-bit specification).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.builders.tflite_graph import INPUT, Graph, Op, Quantization, Tensor
+
+__all__ = ["WEIGHTED", "Ranges", "quantizable", "to_precision"]
+
+Ranges = Mapping[str, tuple[float, float]]
+"""Per value of a graph, the least and the largest number that it takes."""
+
+MADE_UP = (-4.0, 4.0)
+WEIGHTED = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
+"""Axis of the output channels of the weights."""
+KEEPING = ("RESHAPE", "TRANSPOSE", "PAD")
+"""These have the scale of what they read."""
+CLAMPING = ("RELU", "RELU6")
+"""On their own these have no 8-bit kernel: to quantise again, to a range from 0, is the same."""
+IN_8_BITS = (*WEIGHTED, *KEEPING, *CLAMPING, "ADD", "MUL", "MEAN", "LOGISTIC")
+"""Not HARD_SWISH, nor AVERAGE_POOL_2D."""
+
+
+def to_precision(
+    graph: Graph,
+    precision: Literal["fp32", "fp16", "int8"],
+    *,
+    ranges: Ranges | None = None,
+    in_float: Collection[str] = (),
+) -> Graph:
+    """A float graph in another precision; itself for fp32. Images and logits stay fp32.
+
+    ranges: for 8 bits, of every value; None: made up, which times the same. in_float: outputs of
+    operators that stay float beside those that the rule leaves so.
+    """
+    if precision == "fp32":
+        return graph
+    if precision == "fp16":
+        return _to_fp16(graph)
+    return _Quantizer(graph, ranges, in_float).run()
+
+
+def quantizable(graph: Graph) -> list[str]:
+    """Outputs of the operators that the rule puts into 8 bits, in order."""
+    return [op.output for op in graph.ops if op.kind in IN_8_BITS]
+
+
+def _to_fp16(graph: Graph) -> Graph:
+    """Weights in half precision, widened when the file is loaded."""
+    made = graph.copy()
+    made.ops = []
+    halved: dict[str, str] = {}
+    for op in graph.ops:
+        inputs = list(op.inputs)
+        for i, name in enumerate(inputs[1:] if op.kind in WEIGHTED else (), start=1):
+            if name not in halved:
+                tensor = graph.tensors[name]
+                assert tensor.data is not None
+                half = made.constant(f"{name}.fp16", tensor.data.astype(np.float16))
+                halved[name] = made.add(Tensor(f"{name}.fp32", tensor.shape))
+                made.ops.append(Op("DEQUANTIZE", (half,), halved[name]))
+            inputs[i] = halved[name]
+        made.ops.append(replace(op, inputs=tuple(inputs)))
+    return made
+
+
+class _Quantizer:
+    """Rewrites a copy of a graph; a value in 8 bits is called after the value in float."""
+
+    def __init__(self, graph: Graph, ranges: Ranges | None, in_float: Collection[str]) -> None:
+        self.float, self.ranges, self.in_float = graph, ranges, in_float
+        self.made = Graph(tensors={}, is_open=graph.is_open)
+        self.forms: dict[str, set[str]] = {INPUT: {"float"}}  # of each value, what is there
+        clamping = (op for op in graph.ops if op.kind in CLAMPING or op.fused != "NONE")
+        self.clamped = {op.output for op in clamping}
+
+    def run(self) -> Graph:
+        self.made.add(self.float.tensors[INPUT])
+        for op in self.float.ops:
+            if op.kind in IN_8_BITS and op.output not in self.in_float:
+                self._quantized(op)
+            else:
+                self._kept(op)
+        self.made.output = self._as_float(self.float.output)
+        return self.made
+
+    def _kept(self, op: Op) -> None:
+        for name in op.inputs:
+            if self.float.is_constant(name):
+                self.made.add(self.float.tensors[name])
+        inputs = tuple(
+            name if self.float.is_constant(name) else self._as_float(name) for name in op.inputs
+        )
+        self.made.add(self.float.tensors[op.output])
+        self.made.ops.append(replace(op, inputs=inputs))
+        self.forms[op.output] = {"float"}
+
+    def _quantized(self, op: Op) -> None:
+        inputs = []
+        for position, name in enumerate(op.inputs):
+            if not self.float.is_constant(name):
+                inputs.append(self._as_8_bits(name))
+            elif op.kind in WEIGHTED:
+                is_bias = position == 2
+                inputs.append(self._bias(op) if is_bias else self._weight(op, name))
+            else:
+                inputs.append(self._other(name))
+        if op.kind in KEEPING:
+            scheme = self.made.tensors[inputs[0]].quantization
+        elif op.kind == "LOGISTIC":
+            scheme = Quantization(np.array([1 / 256], np.float32), -128)
+        else:
+            scheme = self._scheme(op.output)
+        self._eight(op.output, scheme)
+        made = replace(op, inputs=tuple(inputs), output=f"{op.output}.int8")
+        self.made.ops.append(replace(made, kind="QUANTIZE") if op.kind in CLAMPING else made)
+        self.forms[op.output] = {"int8"}
+
+    def _as_float(self, name: str) -> str:
+        if "float" not in self.forms[name]:
+            self.made.add(self.float.tensors[name])
+            self.made.ops.append(Op("DEQUANTIZE", (f"{name}.int8",), name))
+            self.forms[name].add("float")
+        return name
+
+    def _as_8_bits(self, name: str) -> str:
+        if "int8" not in self.forms[name]:
+            self._eight(name, self._scheme(name))
+            self.made.ops.append(Op("QUANTIZE", (name,), f"{name}.int8"))
+            self.forms[name].add("int8")
+        return f"{name}.int8"
+
+    def _eight(self, name: str, scheme: Quantization | None) -> None:
+        shape = self.float.tensors[name].shape
+        self.made.add(Tensor(f"{name}.int8", shape, dtype="int8", quantization=scheme))
+
+    def _scheme(self, name: str) -> Quantization:
+        """Scale and zero point of the range of a value; 0 is a whole number."""
+        low, high = MADE_UP if self.ranges is None else self.ranges[name]
+        low, high = 0.0 if name in self.clamped else min(low, 0.0), max(high, 0.0)
+        scale = max(high - low, 1e-6) / 255
+        zero_point = int(np.clip(round(-128 - low / scale), -128, 127))
+        return Quantization(np.array([scale], np.float32), zero_point)
+
+    def _weight(self, op: Op, name: str) -> str:
+        weight, axis = self.float.tensors[name].data, WEIGHTED[op.kind]
+        assert weight is not None
+        rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+        bias = np.abs(self._float_bias(op)) / self._input_scale(op)
+        scale = np.maximum(np.abs(rows).max(axis=1) / 127, bias / 2**30)  # a bias has 32 bits
+        scale = np.maximum(scale, 1e-9).astype(np.float32)
+        spread = scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
+        whole = np.clip(np.round(weight / spread), -127, 127).astype(np.int8)
+        scheme = Quantization(scale, 0, axis)
+        return self.made.add(Tensor(f"{name}.int8", whole.shape, whole, "int8", scheme))
+
+    def _bias(self, op: Op) -> str:
+        weight = self.made.tensors[f"{op.inputs[1]}.int8"].quantization
+        assert weight is not None
+        scale = (weight.scale * self._input_scale(op)).astype(np.float32)
+        whole = np.round(self._float_bias(op) / scale).astype(np.int32)
+        name = f"{op.inputs[2]}.int32"
+        return self.made.add(Tensor(name, whole.shape, whole, "int32", Quantization(scale)))
+
+    def _float_bias(self, op: Op) -> NDArray[np.float64]:
+        data = self.float.tensors[op.inputs[2]].data
+        assert data is not None
+        return np.asarray(data, dtype=np.float64)
+
+    def _input_scale(self, op: Op) -> float:
+        scheme = self.made.tensors[f"{op.inputs[0]}.int8"].quantization
+        assert scheme is not None
+        return float(scheme.scale[0])
+
+    def _other(self, name: str) -> str:
+        """A constant that is no weight: a summand or factor in 8 bits, or whole numbers."""
+        tensor = self.float.tensors[name]
+        data = tensor.data
+        assert data is not None
+        if tensor.dtype != "float32":
+            return self.made.add(tensor)
+        scale = np.array([(float(np.abs(data).max()) or 1.0) / 127], np.float32)
+        whole = np.round(data / scale[0]).astype(np.int8)
+        scheme = Quantization(scale)
+        return self.made.add(Tensor(f"{name}.int8", whole.shape, whole, "int8", scheme))

@@ -1,0 +1,144 @@
+"""`.tflite` files in LiteRT's interpreter, with XNNPACK, as phones run them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas.builders.tflite_graph import INPUT, Graph, package, package_version
+from hwnas.core.confined import read_regular
+from hwnas.core.errors import UserError
+from hwnas.core.store import explained
+from hwnas.interfaces import Images, OpenModel
+
+__all__ = ["Interpreted", "litert_model", "metadata", "value_ranges"]
+
+BATCH = 16
+MAX_BYTES = 1 << 31  # offsets of flatbuffers
+
+
+class Interpreted:
+    """A `.tflite` file; call it with images [B, C, H, W], get the file's outputs.
+
+    `batch`: the only B that it takes; None: any.
+    """
+
+    def __init__(self, content: bytes, *, where: object, threads: int = 1) -> None:
+        """Open a file.
+
+        Raises:
+            UserError: LiteRT is not installed, too old, or rejects the file.
+        """
+        interpreter = package("interpreter").Interpreter
+        self._where = where
+        try:
+            self._model: Any = interpreter(model_content=content, num_threads=threads)
+            self._model.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                "LiteRT rejects the file",
+                found=error,
+                where=where,
+                fix="export it again; a file of a newer LiteRT needs a newer ai-edge-litert",
+            ) from error
+        (given,) = self._model.get_input_details()
+        self._given, self._size = given["index"], [int(side) for side in given["shape"]]
+        self.batch = None if given["shape_signature"][0] == -1 else self._size[0]
+
+    def __call__(self, x: Images) -> list[Images]:
+        """The outputs, in the order of the file."""
+        _, height, width, channels = self._size
+        if x.shape[1:] != (channels, height, width):
+            raise UserError(
+                "the file takes images of another size: is it of another network?",
+                expected=f"[n, {channels}, {height}, {width}]",
+                found=list(x.shape),
+                where=self._where,
+            )
+        if len(x) != self._size[0]:
+            if self.batch is not None:
+                raise UserError("a fixed batch", expected=self.batch, found=len(x))
+            self._size[0] = len(x)
+            self._model.resize_tensor_input(self._given, self._size)
+            self._model.allocate_tensors()
+        self._model.set_tensor(self._given, np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
+        self._model.invoke()
+        return [self._model.get_tensor(t["index"]) for t in self._model.get_output_details()]
+
+    def fell_out(self) -> list[str] | None:
+        """Operators that XNNPACK does not take, so that slower kernels run; None: cannot tell."""
+        if not hasattr(self._model, "_get_ops_details"):
+            return None
+        writer: dict[int, Mapping[str, Any]] = {}
+        for op in self._model._get_ops_details():  # delegates come behind what they replace
+            writer |= {int(tensor): op for tensor in op["outputs"]}
+        found: dict[int, str] = {}
+        waiting = [int(tensor["index"]) for tensor in self._model.get_output_details()]
+        seen: set[int] = set()
+        while waiting:
+            tensor = waiting.pop()
+            if tensor in seen or tensor not in writer:
+                continue
+            seen.add(tensor)
+            op = writer[tensor]
+            if op["op_name"] != "DELEGATE":
+                found[op["index"]] = str(op["op_name"])
+            waiting += [int(source) for source in op["inputs"] if source >= 0]
+        return sorted(found.values())
+
+
+def litert_model(path: Path, *, threads: int = 1) -> OpenModel:
+    """A `.tflite` file on the CPU; it is given NCHW, as every other format.
+
+    Raises:
+        UserError: the file does not load, or LiteRT is too old.
+    """
+    path = Path(path)
+    with explained("read the model", path):
+        content = read_regular(path, at_most=MAX_BYTES)
+    model = Interpreted(content, where=path, threads=threads)
+
+    def run(x: Images) -> Images:
+        return model(x)[0]
+
+    return OpenModel(run, f"litert {package_version()}", model.batch)
+
+
+def metadata(content: bytes, *, where: object) -> dict[str, str]:
+    """What a `.tflite` file says of itself, by name.
+
+    Raises:
+        UserError: LiteRT is not installed or too old, or this is no such file.
+    """
+    schema = package("schema_py_generated")
+    found: dict[str, str] = {}
+    try:
+        model = schema.Model.GetRootAs(content, 0)
+        for i in range(model.MetadataLength()):
+            item = model.Metadata(i)
+            text = model.Buffers(item.Buffer()).DataAsNumpy()
+            found[item.Name().decode()] = bytes(text).decode()
+    except Exception as error:  # of a damaged file, whatever its offsets lead to
+        raise UserError("not a .tflite file", found=error, where=where) from error
+    return found
+
+
+def value_ranges(graph: Graph, images: Images) -> dict[str, tuple[float, float]]:
+    """Least and largest number that every value of a float graph takes on images [n, C, H, W].
+
+    These are the extremes of all images, not a moving average of extremes per batch, which clips.
+    """
+    names = [op.output for op in graph.ops]
+    watched = graph.copy()
+    watched.is_open = True
+    model = Interpreted(watched.serialized(outputs=names), where="calibration")
+    found = {INPUT: (float(images.min()), float(images.max()))}
+    for start in range(0, len(images), BATCH):
+        outputs = model(images[start : start + BATCH])[1:]
+        for name, value in zip(names, outputs, strict=True):
+            low, high = found.get(name, (np.inf, -np.inf))
+            found[name] = min(low, float(value.min())), max(high, float(value.max()))
+    return found
