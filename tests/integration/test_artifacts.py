@@ -307,7 +307,13 @@ def test_a_package_that_a_device_needs_is_asked_for_before_anything_runs(
     present = plugins.locate
     missing = lambda name: None if name == "openvino" else present(name)  # noqa: E731
     device = str(run.parent / "ov.yaml")
-    changes = {"devices": [device], "workers": 0, "data.root": str(run.parent / "pets")}
+    limit = {"metric": "latency_ms", "device": "ov", "max_fraction_of_largest": 0.5}
+    changes = {
+        "devices": [device],
+        "search.constraints": [limit],
+        "workers": 0,
+        "data.root": str(run.parent / "pets"),
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plugins, "locate", missing)
         with (

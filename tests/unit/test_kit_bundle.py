@@ -511,7 +511,7 @@ def test_settings_in_the_how_tos_are_valid():
     assert len(found) >= 5
     for text in found:
         for settings in map(format_section, yaml.safe_load(text)):
-            REGISTRY.load(settings["name"]).Config.model_validate(settings)
+            REGISTRY.declaration(settings["name"]).Config.model_validate(settings)
 
 
 def test_the_program_in_the_how_to_runs_in_a_bundle(folder: Path, tmp_path: Path):
