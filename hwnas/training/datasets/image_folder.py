@@ -92,10 +92,11 @@ def plan(config: Config) -> DataPlan:
     root = data_root(config.root)
     if config.num_classes is not None and not root.is_dir():
         return DataPlan(awaited=f"there are no images at {root} yet (data.num_classes is given)")
-    folders = {split: _class_folders(at) for split, at in _split_folders(config.root).items()}
+    folders = _split_folders(config.root)
+    names = tuple(_class_folders(folders["train"]))
     counts = {
-        split: [len(_images(classes[name])) if name in classes else 0 for name in folders["train"]]
-        for split, classes in folders.items()
+        split: [len(files) for files in _by_class(folder, names)]
+        for split, folder in folders.items()
     }
     n_images: dict[str, int] = {split: sum(found) for split, found in counts.items()}
     cut = _shares_to_cut(config, folders)
@@ -221,8 +222,12 @@ def _class_folders(folder: Path) -> dict[str, Path]:
     return dict(found)
 
 
-def _listed(folder: Path, names: tuple[str, ...]) -> _Folder:
-    """The images of one split, class by class."""
+def _by_class(folder: Path, names: tuple[str, ...]) -> list[list[str]]:
+    """The images of one split, relative to `folder`, for each of the classes.
+
+    Raises:
+        UserError: classes that are not among `names`, or that have no images.
+    """
     classes = _class_folders(folder)
     if strangers := [name for name in classes if name not in names]:
         raise UserError(
@@ -241,6 +246,12 @@ def _listed(folder: Path, names: tuple[str, ...]) -> _Folder:
             where=folder,
             fix="add images, or remove the folders",
         )
+    return by_class
+
+
+def _listed(folder: Path, names: tuple[str, ...]) -> _Folder:
+    """The images of one split, class by class, with their hashes."""
+    by_class = _by_class(folder, names)
     files = tuple(file for files in by_class for file in files)
     labels = tuple(label for label, files in enumerate(by_class) for _ in files)
     try:
