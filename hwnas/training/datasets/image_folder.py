@@ -94,10 +94,7 @@ def plan(config: Config) -> DataPlan:
         return DataPlan(awaited=f"there are no images at {root} yet (data.num_classes is given)")
     folders = _split_folders(config.root)
     names = tuple(_class_folders(folders["train"]))
-    counts = {
-        split: [len(files) for files in _by_class(folder, names)]
-        for split, folder in folders.items()
-    }
+    counts = {split: list(map(len, _by_class(at, names))) for split, at in folders.items()}
     n_images: dict[str, int] = {split: sum(found) for split, found in counts.items()}
     cut = _shares_to_cut(config, folders)
     *pieces, rest = split_sizes(counts["train"], [*cut.values()])
