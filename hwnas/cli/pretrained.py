@@ -49,7 +49,7 @@ def import_file(
 ) -> None:
     """Read a published supernet and write it for the setting `supernet.init`.
 
-    Example: `hwnas pretrained import ofa_mbv3_d234_e346_k357_w1.0 --out w1.0.safetensors`.
+    With its file: `hwnas pretrained import ofa_mbv3_d234_e346_k357_w1.0 --out w1.0.safetensors`.
     """
     found = hwnas.pretrained_import(file, out=out, num_classes=num_classes, licence=licence)
     show(found, format)

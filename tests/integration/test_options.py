@@ -68,10 +68,12 @@ SAMPLES: dict[str, list[str]] = {
     "arch": ["--arch", "largest"],
     "known": ["--from", "another"],
     "n": ["--n", "7"],
+    "licence": ["--licence", "MIT"],
 }
 SPECIAL = {("space_sample", "n"): ["--number", "7"]}
 REQUIRED: dict[str, list[str]] = {
     "profile_pack": ["--out", "a.zip"],
+    "pretrained_import": ["--out", "a.safetensors"],
     "table_convert": ["--out", "a.json"],
     "table_merge": ["--out", "a.json"],
     "table_transfer": ["--from", "known", "--out", "a.json"],
@@ -141,17 +143,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 def words(name: str) -> list[str]:
     """A verb with the arguments and options that it cannot do without."""
     verb = "profile_device" if name == "profile" else name
-    parts = (
-        verb.split("_", 1)
-        if verb.startswith(("profile", "predictor", "table", "space"))
-        else [verb]
-    )
     arguments = [
         {"kind": "spaces", "tables": "one two"}.get(str(p.name), "quickstart").split()
         for p in COMMANDS[name].params
         if p.param_type_name == "argument"
     ]
-    given = [part.replace("_", "-") for part in parts]
+    given = [part.replace("_", "-") for part in verb.split("_", 1)]  # group and verb
     return [*given, *(word for some in arguments for word in some), *REQUIRED.get(name, [])]
 
 
