@@ -36,7 +36,8 @@ def exporter(format: str, **settings: Any) -> Exporter:
     Raises:
         UserError: an unknown format or setting, or a package that is not installed.
     """
-    data = {**format_section(format), **settings}
+    section = format_section(format)
+    data = {**(section if isinstance(section, dict) else {"name": section}), **settings}
     module = REGISTRY.load(data["name"])
     found: Exporter = module.build(
         build_model(module.Config, data, where=f"settings of the format {format}")
