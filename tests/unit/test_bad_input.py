@@ -227,7 +227,7 @@ def test_an_altered_line_is_named_with_the_way_out(tmp_path: Path, written: byte
 def test_no_mutated_ledger_ends_in_a_traceback(tmp_path: Path):
     run = RunDir(tmp_path)
     for name in ("train", "label"):
-        run.record(name, StageRecord("abc", "done", {"x/y": "0" * 64}, 1.5))
+        run.record(name, StageRecord("abc", "done", {"labels/y": "0" * 64}, 1.5))
     original = run.path("stages.json").read_bytes()
     random = np.random.default_rng(0)
     accepted = 0

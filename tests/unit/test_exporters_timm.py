@@ -62,7 +62,8 @@ WITH_TORCH = FOLDERS.replace("FORBIDDEN", 'sys.modules["timm"] = None').replace(
         (
             "timm",
             WITH_TIMM,
-            {"mobilenet_tiny", "mobilenet_v3", "proxyless", "fbnet", "nasbench_macro", "mixed"},
+            {*("mobilenet_tiny", "mobilenet_v3", "proxyless", "ofa_proxyless", "fbnet", "mixed")}
+            | {"nasbench_macro"},
         ),
         ("torch", WITH_TORCH, {"attentive_nas", "fbnet", "strange"}),
     ],

@@ -125,6 +125,7 @@ def readers(run: Path) -> dict[str, tuple[str, Entry]]:
             lambda p: hwnas.search(str(p), score=lambda archs: [0.0 for _ in archs]),
         ),
         # what settings name, and other readers
+        "pretrained_import.file": ("x.pth", hwnas.pretrained_import),
         "supernet.init": ("x.safetensors", read_weights),
         "supernet.init, npz": ("x.npz", read_weights),
         "proxyless, description": ("x.json", lambda p: read_proxyless(p, p)),

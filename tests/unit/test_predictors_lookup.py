@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import save
 from typer.testing import CliRunner
 
@@ -150,6 +151,8 @@ def test_the_verbs_write_a_table_and_answer_from_it_alone(tmp_path: Path):
         progress_for=lambda _: silent,
         command="test",
     ) as project:
+        plain = project.config.model_dump(mode="json")
+        project.run.path("config.yaml").write_text(yaml.safe_dump(plain))
         codes = project.space.sample(40, rng=rng(5, "lookup"))
         predictor = build_predictor(project)
         predictor.fit(codes, np.log(cost(project.space, codes, "params")))
