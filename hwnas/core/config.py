@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     SerializeAsAny,
     ValidationError,
+    field_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -48,6 +49,13 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
     )
+
+    @field_validator("schema_version", mode="before", check_fields=False)
+    @classmethod
+    def _no_truth_value(cls, value: object) -> object:
+        if isinstance(value, bool):  # equals 1 in Python
+            raise ValueError("is a number, not true or false")
+        return value
 
     @classmethod
     def removed(cls) -> tuple[str, ...]:
