@@ -19,7 +19,6 @@ from pydantic import (
     ConfigDict,
     SerializeAsAny,
     ValidationError,
-    field_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -29,6 +28,7 @@ from hwnas.core.yaml_data import parse_yaml
 
 __all__ = [
     "LATER",
+    "NUMBER",
     "StrictModel",
     "assignments",
     "build_model",
@@ -43,19 +43,22 @@ LATER = "added later"
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def _refuse_truth_value(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+NUMBER = BeforeValidator(_refuse_truth_value)
+"""Mark of `Literal` fields of numbers, to which `true` would be 1."""
+
+
 class StrictModel(BaseModel):
     """Base of every config section: frozen, no unknown keys, no NaN, no type conversion."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
     )
-
-    @field_validator("schema_version", mode="before", check_fields=False)
-    @classmethod
-    def _no_truth_value(cls, value: object) -> object:
-        if isinstance(value, bool):  # equals 1 in Python
-            raise ValueError("is a number, not true or false")
-        return value
 
     @classmethod
     def removed(cls) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, Field, create_model
 
-from hwnas.core.config import StrictModel, build_model, variant
+from hwnas.core.config import NUMBER, StrictModel, build_model, variant
 from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.resources import resource, resource_names
 from hwnas.core.yaml_data import read_yaml
@@ -155,7 +155,7 @@ def _model() -> type[BaseModel]:
         for f in fields(DeviceSpec)
         if f.name not in ("name", "transport")
     }
-    given["schema_version"] = (Literal[1], ...)
+    given["schema_version"] = (Annotated[Literal[1], NUMBER], ...)
     given["transport"] = (variant(REGISTRY), Field("local", validate_default=True))
     model: type[BaseModel] = create_model("Device", __base__=StrictModel, **given)
     return model

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from hwnas.controller.sections import SearchConfig
-from hwnas.core.config import StrictModel, build_model, override, variant
+from hwnas.core.config import NUMBER, StrictModel, build_model, override, variant
 from hwnas.core.errors import UserError
 from hwnas.core.resources import resource, resource_names
 from hwnas.core.yaml_data import read_yaml
@@ -128,7 +128,7 @@ class SearchSection(SearchConfig):
 class ExperimentConfig(StrictModel):
     """One project: data, space, devices, and the settings of every stage."""
 
-    schema_version: Literal[1]
+    schema_version: Annotated[Literal[1], NUMBER]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Annotated[int, Field(ge=1, le=1024, description="torch threads on the host")] = 1

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hwnas.core.config import StrictModel
+from hwnas.core.config import NUMBER, StrictModel
 from hwnas.core.errors import UserError
 from hwnas.spaces.chains import BlockOp, MobileMacro, Stage
 from hwnas.spaces.index import slot_alternatives
@@ -28,7 +28,7 @@ QUICK = {
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 Width = Annotated[int, Field(ge=1, le=16384)]
 Depth = Annotated[int, Field(ge=1, le=64)]
-Kernel = Annotated[Literal[1, 3, 5, 7, 9, 11], Field()]
+Kernel = Annotated[Literal[1, 3, 5, 7, 9, 11], NUMBER]
 Expand = Annotated[float, Field(ge=1, le=32)]
 SomeWidths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=64)]
 
@@ -38,7 +38,7 @@ class StemConfig(StrictModel):
 
     widths: SomeWidths
     kernel: Kernel = 3
-    stride: Literal[1, 2] = 2
+    stride: Annotated[Literal[1, 2], NUMBER] = 2
     act: Act = "relu6"
 
 
@@ -75,7 +75,7 @@ class StageConfig(StrictModel):
     ops: tuple[BlockOpConfig, ...] = ()
     first_ops: tuple[BlockOpConfig, ...] = ()
     per_stage: bool = False
-    stride: Literal[1, 2] = 1
+    stride: Annotated[Literal[1, 2], NUMBER] = 1
     act: Act = "relu6"
     out_act: Annotated[Act, Field(description="behind the residual add (PGONAS 2206.13329)")] = (
         "none"
