@@ -17,7 +17,7 @@ from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
 from hwnas.exporters.sections import format_section
 from hwnas.interfaces import Exporter, Images, OpenModel
-from hwnas.nets.pretrained_list import origin_metadata, warn_of_licence
+from hwnas.nets.pretrained_list import origin_metadata, origin_of, warn_of_licence
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,7 @@ def export(
         has_own = hasattr(network, "definition")
         shape = input_shape_of(network) if has_own else np.shape(images)[1:]
         _check_images(images, shape)
-    warn_of_licence(network)
+    warn_of_licence(origin_of(network))
     files = chosen.export(
         network,
         input_shape=shape,

@@ -93,60 +93,49 @@ class Origin:
 
 
 _STAGES = ("D4_E6_K7", "D4_E6_K357", "D34_E6_K357", "D234_E6_K357", "D234_E46_K357")
+
+
+def _ofa(
+    name: str, space: str, width: float, file: str, n_params: int, size_mb: float, *more: Published
+) -> Network:
+    """A supernet of Once-for-All: the file that its training ended with, and `more`."""
+    last = Published(file, f"{_OFA_FILES}/ofa_nets/{file}", n_params, size_mb)
+    return Network(name, space, {"width_mult": width}, "MIT", _OFA, (last, *more))
+
+
 NETWORKS = (
-    Network(
-        name="OFA MobileNetV3 w1.0",
-        space="mobilenet_v3",
-        settings={"width_mult": 1.0},
-        licence="MIT",
-        home=_OFA,
-        files=(
+    _ofa(
+        "OFA MobileNetV3 w1.0",
+        "mobilenet_v3",
+        1.0,
+        "ofa_mbv3_d234_e346_k357_w1.0",
+        7_678_880,
+        30.9,
+        *(
             Published(
-                "ofa_mbv3_d234_e346_k357_w1.0",
-                f"{_OFA_FILES}/ofa_nets/ofa_mbv3_d234_e346_k357_w1.0",
-                7_678_880,
+                f"ofa_{stage}",
+                f"{_OFA_FILES}/ofa_checkpoints/ofa_{stage}",
+                7_664_760 if stage.endswith("K7") else 7_678_880,
                 30.9,
-            ),
-            *(
-                Published(
-                    f"ofa_{stage}",
-                    f"{_OFA_FILES}/ofa_checkpoints/ofa_{stage}",
-                    7_664_760 if stage.endswith("K7") else 7_678_880,
-                    30.9,
-                )
-                for stage in _STAGES
-            ),
+            )
+            for stage in _STAGES
         ),
     ),
-    Network(
-        name="OFA MobileNetV3 w1.2",
-        space="mobilenet_v3",
-        settings={"width_mult": 1.2},
-        licence="MIT",
-        home=_OFA,
-        files=(
-            Published(
-                "ofa_mbv3_d234_e346_k357_w1.2",
-                f"{_OFA_FILES}/ofa_nets/ofa_mbv3_d234_e346_k357_w1.2",
-                10_715_752,
-                43.1,
-            ),
-        ),
+    _ofa(
+        "OFA MobileNetV3 w1.2",
+        "mobilenet_v3",
+        1.2,
+        "ofa_mbv3_d234_e346_k357_w1.2",
+        10_715_752,
+        43.1,
     ),
-    Network(
-        name="OFA ProxylessNAS w1.3",
-        space="ofa_proxyless",
-        settings={"width_mult": 1.3},
-        licence="MIT",
-        home=_OFA,
-        files=(
-            Published(
-                "ofa_proxyless_d234_e346_k357_w1.3",
-                f"{_OFA_FILES}/ofa_nets/ofa_proxyless_d234_e346_k357_w1.3",
-                7_956_882,
-                32.1,
-            ),
-        ),
+    _ofa(
+        "OFA ProxylessNAS w1.3",
+        "ofa_proxyless",
+        1.3,
+        "ofa_proxyless_d234_e346_k357_w1.3",
+        7_956_882,
+        32.1,
     ),
     Network(
         name="AttentiveNAS or AlphaNet",
@@ -199,9 +188,8 @@ def origin_metadata(network: object) -> dict[str, str]:
     return {_KEY: json.dumps(dump(origin, versioned=False)), "licence_of_weights": origin.licence}
 
 
-def warn_of_licence(network: object) -> None:
-    """Say whose weights a network that is exported started from, and on which terms."""
-    origin = origin_of(network)
+def warn_of_licence(origin: Origin | None) -> None:
+    """Log whose weights an exported network started from, and their licence."""
     if origin is None:
         return
     level = logging.INFO if origin.is_free else logging.WARNING

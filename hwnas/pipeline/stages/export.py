@@ -21,7 +21,12 @@ from hwnas.exporters.artifact import PlannedFormat
 from hwnas.exporters.manifest import InputSpec
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
-from hwnas.nets.pretrained_list import origin_metadata, origin_of, warn_of_licence
+from hwnas.nets.pretrained_list import (
+    origin_metadata,
+    origin_of,
+    read_origin,
+    warn_of_licence,
+)
 from hwnas.pipeline.data_checks import enough_images
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.engine import Stage
@@ -114,7 +119,7 @@ def export(project: Project, progress: Progress) -> None:
     """
     winners = winning_archs(project)
     archs = list(dict.fromkeys(networks(project).values()))
-    warn_of_licence(load_network(project, archs[0]))
+    warn_of_licence(read_origin(project.files.network(archs[0])))
     found: dict[str, list[Exported]] = {}
     for done, arch in enumerate(archs, start=1):
         formats = formats_for(project, is_winner=arch in winners)
@@ -144,6 +149,7 @@ def _export_arch(project: Project, arch: Arch, formats: Sequence[PlannedFormat])
     expected = torch_logits(model, images)
     is_calibrated = any(one.name not in ("onnx", "timm") for one in formats)
     calibration = _training_images(project, px) if is_calibrated else None
+    metadata = _card(project, arch, model)
     found = []
     for one in formats:
         exporter = one.exporter()
@@ -151,7 +157,7 @@ def _export_arch(project: Project, arch: Arch, formats: Sequence[PlannedFormat])
             model,
             input_shape=images.shape[1:],
             folder=folder,
-            metadata=_card(project, arch, model),
+            metadata=metadata,
             images=calibration,
         )
         described = exporter.describe(files)
