@@ -24,6 +24,8 @@ from hwnas.interfaces import DeviceSpec, Images
 
 __all__ = ["DeviceRun", "held_precisions", "run_on_device", "wrong_precisions"]
 
+UNREADABLE = "unreadable"  # as export/bundle_precision.py says it
+
 
 @dataclass(frozen=True)
 class DeviceRun:
@@ -66,7 +68,7 @@ def run_on_device(device: DeviceSpec, model: Path, images: Images) -> DeviceRun:
 def held_precisions(models: Sequence[Path]) -> list[str | None]:
     """The precision that every file holds, by the kit's reading of it; None where it is not told.
 
-    A file that cannot be read holds `unreadable`.
+    A file that cannot be read holds `UNREADABLE`.
     """
     kit = resource("export", "bundle_precision.py")
     done = subprocess.run(
@@ -77,11 +79,15 @@ def held_precisions(models: Sequence[Path]) -> list[str | None]:
 
 
 def wrong_precisions(folder: Path, manifest: Manifest, rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Models of a bundle that hold another precision than it says; their `rows` do not pass."""
+    """Models of a bundle that hold another precision than it says; their `rows` do not pass.
+
+    A file that another check has refused, and that cannot be read, is not named again.
+    """
     held = held_precisions([inside(folder, model.path) for model in manifest.models])
     problems = []
     for model, found, row in zip(manifest.models, held, rows, strict=True):
-        if found not in (None, model.precision):
+        is_refused = found == UNREADABLE and row["passed"] is False
+        if found not in (None, model.precision) and not is_refused:
             row["passed"] = False
             problems.append(f"{model.path}: the file holds {found}, not {model.precision}")
     return problems
