@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -25,14 +25,31 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "PROMISES",
     "STATIC_BATCH",
     "BatchConfig",
     "Format",
     "FormatConfig",
     "OnnxConfig",
     "OnnxRuntimeFormat",
+    "Promise",
     "Source",
 ]
+
+
+class Promise(NamedTuple):
+    """How close a file must be to torch: see `ModelFile`, which has both of a file."""
+
+    parity_tolerance: float
+    min_agreement: float
+
+
+PROMISES = {
+    "fp32": Promise(1e-4, 1.0),
+    "fp16": Promise(0.03, 0.995),  # 2^-11 per operation, over some fifty layers
+    "int8": Promise(0.3, 0.98),  # what decides is the agreement
+}
+"""By precision, of files that compute in the precision they say."""
 
 STATIC_BATCH = ("CoreML", "QNN")
 """Providers of ONNX Runtime that run graphs of a fixed batch only."""

@@ -19,7 +19,7 @@ from hwnas.core.confined import inside, read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.resources import resource
 from hwnas.core.store import explained, file_hash, read_json
-from hwnas.exporters.base import Format, FormatConfig, Source
+from hwnas.exporters.base import PROMISES, Format, FormatConfig, Promise, Source
 from hwnas.exporters.onnx_files import find_onnx, static_batch
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.own import remember, require_own
@@ -43,8 +43,7 @@ SOURCES: dict[str, dict[str, Any]] = {
     "fp16": {"name": "fp16"},
     "int8": {"name": "int8", "symmetric": True},  # the only one that TensorRT takes
 }
-TOLERANCES = {"fp32": 5e-3, "fp16": 0.03, "int8": 0.3}  # fp32: TF32 and other orders of summation
-AGREEMENTS = {"fp32": 0.995, "fp16": 0.995, "int8": 0.98}
+ENGINE_PROMISES = PROMISES | {"fp32": Promise(5e-3, 0.995)}  # TF32, other orders of summation
 _BUILD = """
 import json, sys
 from pathlib import Path
@@ -165,8 +164,7 @@ class EngineExporter(Format):
             self.runtime,
             self.precision,
             batch=least if least == largest else None,
-            parity_tolerance=TOLERANCES[self.precision],
-            min_agreement=AGREEMENTS[self.precision],
+            **ENGINE_PROMISES[self.precision]._asdict(),
         )
 
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:

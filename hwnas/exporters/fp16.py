@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from hwnas.core.errors import UserError
-from hwnas.exporters.base import STATIC_BATCH, OnnxConfig, OnnxRuntimeFormat, Source
+from hwnas.exporters.base import PROMISES, STATIC_BATCH, OnnxConfig, OnnxRuntimeFormat, Source
 from hwnas.interfaces import Exporter, ModelFile, RunsOn
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ RUNS_ON = (
 )
 
 FILE_NAME = "model.fp16.onnx"
-MIN_AGREEMENT = 0.995
-TOLERANCE = 0.03  # of the largest logit: 2^-11 per operation, over some fifty layers
 
 
 class Config(OnnxConfig):
@@ -79,8 +77,7 @@ class _Fp16(OnnxRuntimeFormat):
             "fp16",
             batch=self.config.batch,
             opset=self.config.opset,
-            parity_tolerance=TOLERANCE,
-            min_agreement=MIN_AGREEMENT,
+            **PROMISES["fp16"]._asdict(),
             least_runtime=self.config.least_runtime,
         )
 

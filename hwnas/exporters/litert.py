@@ -7,17 +7,22 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from hwnas import __version__
 from hwnas.builders.tflite_graph import OLDEST
-from hwnas.core.errors import UserError
-from hwnas.core.rng import rng
-from hwnas.exporters.base import BatchConfig, Format, Source
+from hwnas.exporters.base import PROMISES, BatchConfig, Format, Source
 from hwnas.exporters.interpreter import Interpreted, litert_model, value_ranges
-from hwnas.exporters.mixed import mixed
+from hwnas.exporters.mixed import (
+    MaxFloatLayers,
+    NCalibration,
+    Seed,
+    TargetAgreement,
+    calibration,
+    mixed,
+)
 from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel, RunsOn
 
 if TYPE_CHECKING:
@@ -33,8 +38,6 @@ RUNS_ON = (
     RunsOn("litert", "int8", {"precision": "int8"}),
 )
 FILES = {"fp32": "model.tflite", "fp16": "model.fp16.tflite", "int8": "model.int8.tflite"}
-PROMISES = {"fp32": (1e-4, 1.0), "fp16": (0.03, 0.995), "int8": (0.3, 0.98)}
-"""By precision: the largest difference, relative to the largest logit; the least agreement."""
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +49,10 @@ class Config(BatchConfig):
     precision: Literal["fp32", "fp16", "int8"] = Field(
         "fp32", description="fp16: weights; int8: weights and activations"
     )
-    n_calibration: Annotated[int, Field(ge=1, description="training images that set ranges")] = 128
-    seed: Annotated[int, Field(ge=0, description="which of the images those are")] = 0
-    target_agreement: Annotated[
-        float, Field(gt=0, le=1, description="top-1 agreement below which layers stay float")
-    ] = 0.99
-    max_float_layers: Annotated[
-        float, Field(ge=0, le=1, description="share of the layers that may stay float")
-    ] = 0.5
+    n_calibration: NCalibration = 128
+    seed: Seed = 0
+    target_agreement: TargetAgreement = 0.99
+    max_float_layers: MaxFloatLayers = 0.5
 
     @property
     def file(self) -> str:
@@ -87,7 +86,7 @@ class _LiteRt(Format):
         graph = converted(source.graph(dynamic_batch=self.config.dynamic_batch))
         facts: dict[str, Any] = {"precision": precision}
         if precision == "int8":
-            graph, facts["int8"] = self._quantized(graph, _images(source))
+            graph, facts["int8"] = self._quantized(graph, source)
         else:
             graph = to_precision(graph, precision)
         facts["not_delegated"] = missed = Interpreted(graph.serialized(), where=name).fell_out()
@@ -100,84 +99,53 @@ class _LiteRt(Format):
         }
         return {name: graph.serialized(metadata)}
 
-    def _quantized(self, graph: Graph, images: Images) -> tuple[Graph, dict[str, Any]]:
+    def _quantized(self, graph: Graph, source: Source) -> tuple[Graph, dict[str, Any]]:
         """The graph in 8 bits, and how it was found."""
         from hwnas.builders.tflite_precision import WEIGHTED, quantizable, to_precision
 
         config = self.config
-        order = rng(config.seed, "exporters/litert").permutation(len(images))
-        chosen, others = order[: config.n_calibration], order[config.n_calibration :]
-        ranges = value_ranges(graph, images[chosen])
+        images = calibration(source, config.n_calibration, config.seed, "exporters/litert")
+        ranges = value_ranges(graph, images.ranges)
         in_8_bits = quantizable(graph)
 
         def quantize(only: Sequence[str] = (), but: Sequence[str] = ()) -> Graph:
             in_float = set(in_8_bits) - set(only) if only else set(but)
             return to_precision(graph, "int8", ranges=ranges, in_float=in_float)
 
-        judged = images[others if len(others) else chosen]
         found = mixed(
             quantize,
             _logits,
             [op.output for op in graph.ops if op.kind in WEIGHTED],
-            judged,
-            _logits(graph, judged),
+            images.judged,
+            _logits(graph, images.judged),
             target_agreement=config.target_agreement,
             max_float_layers=config.max_float_layers,
         )
         kinds = {op.kind for op in found.model.ops if _is_float(found.model, op.output)}
         return found.model, {
-            "n_calibration": len(chosen),
+            "n_calibration": len(images.ranges),
             "seed": config.seed,
             "method": "minmax",
-            "agreement_all_int8": round(found.agreement_all_int8, 4),
-            "agreement": round(found.agreement, 4),
-            "float_layers": list(found.float_layers),
+            **found.facts,
             "float_operators": sorted(kinds - {"DEQUANTIZE"}),
-            "n_layers": found.n_layers,
         }
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
         """One file."""
         precision = self.config.precision
-        tolerance, agreement = PROMISES[precision]
         return ModelFile(
             FILES[precision],
             "litert",
             precision,
             batch=self.config.batch,
-            parity_tolerance=tolerance,
-            min_agreement=agreement,
             least_runtime=".".join(map(str, OLDEST)),
             layout="NHWC",
+            **PROMISES[precision]._asdict(),
         )
 
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
         """The file in LiteRT on the CPU, see `interpreter.litert_model`."""
         return litert_model(path, threads=threads)
-
-
-def _images(source: Source) -> Images:
-    """What 8 bits are calibrated with.
-
-    Raises:
-        UserError: there are no images, or they are of another size.
-    """
-    images = source.images
-    if images is None or not len(images):
-        raise UserError(
-            "8 bits need images to calibrate with",
-            expected="training images",
-            found="none",
-            fix="give `images` to `export`; `hwnas export RUN` takes them from the data set",
-        )
-    if images.shape[1:] != tuple(source.input_shape):
-        raise UserError(
-            "images to calibrate with are of another size than the network takes",
-            expected=f"[n, {', '.join(map(str, source.input_shape))}]",
-            found=list(images.shape),
-            where="images",
-        )
-    return images
 
 
 def _logits(graph: Graph, images: Images) -> Images:

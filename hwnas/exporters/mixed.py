@@ -10,13 +10,37 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 import numpy as np
+from pydantic import Field
 
+from hwnas.core.errors import UserError
+from hwnas.core.rng import rng
+from hwnas.exporters.base import Source
 from hwnas.interfaces import Images
 
-__all__ = ["Mixed", "Quantize", "mixed"]
+__all__ = [
+    "Calibration",
+    "MaxFloatLayers",
+    "Mixed",
+    "NCalibration",
+    "Quantize",
+    "Seed",
+    "TargetAgreement",
+    "calibration",
+    "mixed",
+]
+
+NCalibration = Annotated[int, Field(ge=1, description="training images that set ranges")]
+Seed = Annotated[int, Field(ge=0, description="which of the images those are")]
+TargetAgreement = Annotated[
+    float, Field(gt=0, le=1, description="top-1 agreement below which layers stay float")
+]
+MaxFloatLayers = Annotated[
+    float, Field(ge=0, le=1, description="share of the layers that may stay float")
+]
+"""Settings of every format in 8 bits."""
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +61,16 @@ class Mixed(Generic[Model]):
     n_layers: int
     agreement: float
     agreement_all_int8: float
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """JSON-ready: what a file says of itself."""
+        return {
+            "agreement_all_int8": round(self.agreement_all_int8, 4),
+            "agreement": round(self.agreement, 4),
+            "float_layers": list(self.float_layers),
+            "n_layers": self.n_layers,
+        }
 
 
 class Quantize(Protocol[Made]):
@@ -88,3 +122,39 @@ def mixed(
             n = min(2 * n, most)
         log.info("int8: %d of %d layers stay float: %.1f %%", len(kept), len(layers), 100 * best)
     return Mixed(model, kept, len(layers), best, first)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Images [n, C, H, W]: `ranges` set the ranges of 8 bits, by `judged` the result is judged."""
+
+    ranges: Images
+    judged: Images
+
+
+def calibration(source: Source, n: int, seed: int, stream: str) -> Calibration:
+    """A seeded draw of n of the training images to set ranges, the others to judge.
+
+    Where there are no others, the same images judge.
+
+    Raises:
+        UserError: there are no images, or they are of another size than the network takes.
+    """
+    images = source.images
+    if images is None or not len(images):
+        raise UserError(
+            "8 bits need images to calibrate with",
+            expected="training images",
+            found="none",
+            fix="give `images` to `export`; `hwnas export RUN` takes them from the data set",
+        )
+    if images.shape[1:] != tuple(source.input_shape):
+        raise UserError(
+            "images to calibrate with are of another size than the network takes",
+            expected=f"[n, {', '.join(map(str, source.input_shape))}]",
+            found=list(images.shape),
+            where="images",
+        )
+    order = rng(seed, stream).permutation(len(images))
+    chosen, others = order[:n], order[n:]
+    return Calibration(images[chosen], images[others if len(others) else chosen])

@@ -13,7 +13,7 @@ from pydantic import Field
 from hwnas.core.config import LATER
 from hwnas.core.env import require
 from hwnas.core.errors import UserError
-from hwnas.exporters.base import BatchConfig, Format, Source
+from hwnas.exporters.base import PROMISES, BatchConfig, Format, Source
 from hwnas.exporters.onnx_files import find_onnx
 from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel, RunsOn
 
@@ -23,8 +23,6 @@ REQUIRES = ("openvino",)
 EXTRA = "openvino"
 STEMS = {"fp32": "model", "fp16": "model.fp16", "int8": "model.int8"}
 FILES = tuple(f"{stem}.{ending}" for stem in STEMS.values() for ending in ("xml", "bin"))
-TOLERANCES = {"fp32": 1e-4, "fp16": 0.03, "int8": 0.3}  # as of the ONNX formats
-AGREEMENTS = {"fp32": 1.0, "fp16": 0.995, "int8": 0.98}
 RUNS_ON = (
     RunsOn("openvino", "fp32", {"precision": "fp32"}),
     RunsOn("openvino", "fp16", {"precision": "fp16"}),
@@ -105,8 +103,7 @@ class _OpenVino(Format):
             "openvino",
             precision,
             batch=self.config.batch,
-            parity_tolerance=TOLERANCES[precision],
-            min_agreement=AGREEMENTS[precision],
+            **PROMISES[precision]._asdict(),
         )
 
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:

@@ -16,6 +16,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.exporters import float_graph, fp16, int8, ort
 from hwnas.exporters import quantize as quantize_module
+from hwnas.exporters.base import PROMISES
 from hwnas.exporters.opened import onnxruntime_model
 from hwnas.exporters.quantize import quantized
 from hwnas.interfaces import OpenModel
@@ -83,7 +84,11 @@ def test_fp16_computes_in_half_between_float_images_and_logits(
     source = tmp_path / "float.onnx"
     source.write_bytes(whole.SerializeToString())
     expected, found = (onnxruntime_model(p).logits(IMAGES) for p in (source, path))
-    assert 0 < np.abs(expected - found).max() < fp16.TOLERANCE * np.abs(expected).max()
+    assert (
+        0
+        < np.abs(expected - found).max()
+        < PROMISES["fp16"].parity_tolerance * np.abs(expected).max()
+    )
 
 
 def test_fp16_refuses_weights_beyond_its_range(
