@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 
-from hwnas.core.confined import inside
-from hwnas.core.errors import UserError
+from hwnas.core.confined import inside, require_below
 from hwnas.core.records import STRICT, dump, load
 from hwnas.core.store import explained, read_json, write_json, write_text
 
@@ -70,13 +68,7 @@ def finish(root: Path, owned: Sequence[str]) -> None:
     path = inside(root, FILE)
     change = load(Commit, read_json(path), where=path)
     for name in _names(change):
-        if not any(fnmatchcase(name.partition("/")[0], pattern) for pattern in owned):
-            raise UserError(
-                "a change of the folder reaches files of others",
-                expected=f"a name below one of {', '.join(owned)}",
-                found=repr(name),
-                where=path,
-            )
+        require_below(owned, name, "a change of the folder reaches files of others", where=path)
     _apply(root, change)
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "open_unlinked",
     "read_regular",
     "regular",
+    "require_below",
     "unshare",
 ]
 
@@ -53,6 +54,21 @@ def check_name(name: str, *, where: object) -> str:
             where=where,
         )
     return name
+
+
+def require_below(patterns: Sequence[str], name: str, problem: str, *, where: object) -> None:
+    """Refuse a relative path whose first part matches none of some name patterns.
+
+    Raises:
+        UserError: says `problem`.
+    """
+    if not any(fnmatchcase(name.partition("/")[0], pattern) for pattern in patterns):
+        raise UserError(
+            problem,
+            expected=f"a name below one of {', '.join(patterns)}",
+            found=repr(name),
+            where=where,
+        )
 
 
 def inside(root: Path, *parts: str) -> Path:

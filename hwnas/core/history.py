@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from hwnas.core.confined import holds, read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT, dump, load
 from hwnas.core.rundir import OWNED, RunDir, StageRecord, safe_record
-from hwnas.core.store import read_json
+from hwnas.core.store import json_text, read_json
 from hwnas.core.versions import Transition, find_version
 
 __all__ = [
@@ -76,7 +75,7 @@ def store(transition: Transition, run: RunDir) -> int:
     numbers = [int(path.stem.removeprefix(UNDONE)) for path in _files(run)]
     number = max(numbers, default=0) + 1
     entry = Entry(settings.command, _now(), dict(settings.before), run.ledger())
-    transition.write({_name(number): _json(entry)})
+    transition.write({_name(number): json_text(dump(entry))})
     return number
 
 
@@ -110,7 +109,7 @@ def undo(run: RunDir, *, keep: bool = True) -> Entry:
             transition.set_aside(stage, owns)
     if keep:
         undone = {name: text_of(run.path(name)) for name in entry.texts}
-        text = _json(Entry(entry.command, _now(), undone, run.ledger()))
+        text = json_text(dump(Entry(entry.command, _now(), undone, run.ledger())))
         transition.write({f"{HISTORY}/{UNDONE}{number:04d}.json": text})
     transition.write({**entry.texts, _name(number): None})
     transition.commit()
@@ -177,10 +176,6 @@ def _entry(run: RunDir, number: int) -> Entry:
     for record in entry.stages.values():
         safe_record(record, where=str(path))
     return entry
-
-
-def _json(entry: Entry) -> str:
-    return json.dumps(dump(entry), indent=1) + "\n"
 
 
 def _now() -> str:

@@ -12,15 +12,13 @@ superseded/       what a changed setting made stale (`core/versions.py`); nothin
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from hwnas.core.confined import check_folder, check_name, inside
+from hwnas.core.confined import check_folder, check_name, inside, require_below
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT, dump, load
 from hwnas.core.store import (
@@ -29,6 +27,7 @@ from hwnas.core.store import (
     exclusive_lock,
     explained,
     file_hash,
+    json_text,
     read_json,
     read_jsonl,
     write_text,
@@ -277,7 +276,7 @@ class RunDir:
 def ledger_text(stages: Mapping[str, StageRecord]) -> str:
     """The content of the ledger's file."""
     rows = {stage: dump(record, versioned=False) for stage, record in stages.items()}
-    return json.dumps({"schema_version": 1, "stages": rows}, indent=1) + "\n"
+    return json_text({"schema_version": 1, "stages": rows})
 
 
 def safe_record(record: StageRecord, *, where: str) -> StageRecord:
@@ -289,11 +288,5 @@ def safe_record(record: StageRecord, *, where: str) -> StageRecord:
     for name in (record.inputs_hash, *record.outputs, *record.owns):  # all become parts of paths
         check_name(name, where=where)
     for name in (*record.outputs, *record.owns):
-        if not any(fnmatchcase(name.partition("/")[0], pattern) for pattern in OWNED):
-            raise UserError(
-                "a stage's file is none of hwnas",
-                expected=f"a name below one of {', '.join(OWNED)}",
-                found=repr(name),
-                where=where,
-            )
+        require_below(OWNED, name, "a stage's file is none of hwnas", where=where)
     return record

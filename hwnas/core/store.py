@@ -23,6 +23,7 @@ __all__ = [
     "exclusive_lock",
     "explained",
     "file_hash",
+    "json_text",
     "read_json",
     "read_jsonl",
     "remove_partial",
@@ -106,9 +107,14 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def json_text(value: Any, *, indent: int | None = 1) -> str:
+    """Text of a JSON file. Key order is the caller's (`schema_version` first); NaN is refused."""
+    return json.dumps(value, indent=indent, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
-    """Write JSON atomically. Key order is the caller's (`schema_version` first); NaN is refused."""
-    write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
+    """Write `json_text` atomically."""
+    write_text(path, json_text(value, indent=indent))
 
 
 def read_json(path: Path) -> Any:

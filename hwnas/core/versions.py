@@ -6,7 +6,6 @@ that the ledger had of it. Folders without one (of earlier versions, or of damag
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from hwnas.core.commit import Commit, commit
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT, dump, load
 from hwnas.core.rundir import LEDGER, RunDir, StageRecord, ledger_text, safe_record
-from hwnas.core.store import read_json
+from hwnas.core.store import json_text, read_json
 
 __all__ = ["Transition", "Version", "find_version"]
 
@@ -84,13 +83,12 @@ class Transition:
         names = [name for name in owns if self._run.path(name).exists()]
         if not names:
             return None
-        if record is None:
-            label = label or "unrecorded"
-        folder = self._free(f"{stage.replace('/', '-')}-{label or record.inputs_hash}")  # type: ignore[union-attr]
+        suffix = label or ("unrecorded" if record is None else record.inputs_hash)
+        folder = self._free(f"{stage.replace('/', '-')}-{suffix}")
         self._moves += [(name, f"{folder}/{name}") for name in names]
         if label is None and record is not None:
             facts = _Facts(stage, replace(record, owns=tuple(owns), undo=0))
-            self._texts[f"{folder}/{FACTS}"] = json.dumps(dump(facts), indent=1) + "\n"
+            self._texts[f"{folder}/{FACTS}"] = json_text(dump(facts))
         return folder
 
     def bring_back(self, stage: str, version: Version, owns: Iterable[str]) -> str | None:

@@ -8,7 +8,6 @@ meaning.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from hwnas.core.errors import UserError
 from hwnas.core.records import RecordFile, dump
-from hwnas.core.store import file_hash
+from hwnas.core.store import file_hash, json_text
 from hwnas.devices.spec import DEVICE_NAME, device_file, device_settings
 from hwnas.pipeline.config import ExperimentConfig
 from hwnas.pipeline.outcomes import OutsideFile, OutsideFiles
@@ -189,7 +188,7 @@ class Outside:
                 note(setting, given, path)
         if files:
             record = dump(OutsideFiles(tuple(files.values())))
-            found[self.record_file.path] = json.dumps(record, indent=1) + "\n"
+            found[self.record_file.path] = json_text(record)
         return found
 
 

@@ -21,6 +21,7 @@ from hwnas.core.env import host_facts
 from hwnas.core.errors import UserError
 from hwnas.core.history import text_of
 from hwnas.core.rundir import NewSettings, RunDir
+from hwnas.core.store import json_text
 from hwnas.core.yaml_data import read_yaml
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
 from hwnas.pipeline.search_files import SettingsFiles
@@ -196,7 +197,7 @@ def _own(plain: Mapping[str, Any]) -> str:
 
 
 def _host() -> str:
-    return json.dumps({"schema_version": 1, **host_facts()}, indent=1) + "\n"
+    return json_text({"schema_version": 1, **host_facts()})
 
 
 def _options(config: str | None, changes: Mapping[str, Any] | None) -> str:
