@@ -14,11 +14,11 @@ from hwnas.core.errors import CheckFailed, NotJudged, UserError
 from hwnas.core.metrics import MetricKey
 from hwnas.interfaces import Evaluation
 from hwnas.latency.table import LatencyTable
-from hwnas.pipeline.engine import maker
 from hwnas.pipeline.evaluators import JournaledEvaluator, evaluator
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.outcomes import Check, NetworkResult, Results
+from hwnas.pipeline.plan import maker
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.stored import require_search
 from hwnas.pipeline.winners import load_network, networks, search_files, targets, winners_by_device

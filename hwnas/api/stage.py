@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 from hwnas.api.options import refuse_both
 from hwnas.api.result import Folder, ProgressFor, Settings
 from hwnas.core.errors import UserError
-from hwnas.pipeline.engine import Stage, execute
+from hwnas.pipeline.engine import execute
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 
 __all__ = ["bring_up_to_date", "of_search", "stage_names"]

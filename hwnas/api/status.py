@@ -12,9 +12,10 @@ from hwnas.api.stage import stage_names
 from hwnas.pipeline.artifacts import Artifacts
 from hwnas.pipeline.checks import folder_is_writable, out_of_reach
 from hwnas.pipeline.data_checks import unchecked
-from hwnas.pipeline.engine import Plan, check_stages, data_changes, plan_stages
+from hwnas.pipeline.engine import check_stages
 from hwnas.pipeline.graph import stages_of, stages_of_all_searches
 from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.plan import Plan, data_changes, plan_stages
 from hwnas.pipeline.project import Project
 
 __all__ = ["plan", "status"]

@@ -16,17 +16,9 @@ from hwnas.core.history import store, take_back
 from hwnas.core.rundir import RunDir, StageRecord
 from hwnas.core.store import remove_partial
 from hwnas.core.versions import Transition
-from hwnas.pipeline.plan import UP_TO_DATE, Plan, Stage, data_changes, maker, plan_stages
+from hwnas.pipeline.plan import UP_TO_DATE, Plan, Stage, data_changes, plan_stages
 
-__all__ = [
-    "Plan",
-    "Stage",
-    "check_stages",
-    "data_changes",
-    "execute",
-    "maker",
-    "plan_stages",
-]
+__all__ = ["check_stages", "execute"]
 
 log = logging.getLogger(__name__)
 

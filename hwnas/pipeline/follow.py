@@ -10,7 +10,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.rundir import RunDir
 from hwnas.pipeline.config import load_config
-from hwnas.pipeline.engine import Stage
+from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.stored import stored_config
 from hwnas.training.distributed import join

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwnas.pipeline.engine import Stage
+from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.stages import (
     export,

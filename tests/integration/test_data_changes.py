@@ -15,10 +15,11 @@ from safetensors import safe_open
 import hwnas
 from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.progress import Progress, silent
-from hwnas.pipeline.engine import execute, plan_stages
+from hwnas.pipeline.engine import execute
 from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.plan import plan_stages
 from hwnas.pipeline.project import Project
 from tests.photos import class_folders, photo
 

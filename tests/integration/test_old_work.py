@@ -25,9 +25,10 @@ from hwnas.latency.table import LatencyTable
 from hwnas.measure.bundle_check import verify_bundle
 from hwnas.measure.limits import CheckSettings
 from hwnas.pipeline.config import load_config, read_config_data
-from hwnas.pipeline.engine import execute, plan_stages
+from hwnas.pipeline.engine import execute
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.plan import plan_stages
 from hwnas.pipeline.project import Project
 from hwnas.spaces.cost import cost
 from hwnas.spaces.graphs import graph

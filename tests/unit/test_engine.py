@@ -11,8 +11,9 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.rundir import RunDir
 from hwnas.pipeline.config import load_config, read_config_data
-from hwnas.pipeline.engine import Stage, execute, plan_stages
+from hwnas.pipeline.engine import execute
 from hwnas.pipeline.graph import stages_of
+from hwnas.pipeline.plan import Stage, plan_stages
 from hwnas.pipeline.project import Project
 
 

@@ -14,7 +14,8 @@ from hwnas.core import history
 from hwnas.core.commit import FILE, Commit, commit, finish
 from hwnas.core.errors import UserError
 from hwnas.core.rundir import OWNED, NewSettings, RunDir
-from hwnas.pipeline.engine import Stage, execute, plan_stages
+from hwnas.pipeline.engine import execute
+from hwnas.pipeline.plan import Stage, plan_stages
 from tests.kill_points import kill_points, tree
 
 NEEDS = {"measure": (), "train": (), "search/main": ("measure", "train")}

@@ -29,9 +29,9 @@ from hwnas.nets.pretrained_list import (
 )
 from hwnas.pipeline.data_checks import enough_images
 from hwnas.pipeline.data_source import LEARNING
-from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.exports import artifacts_are_there, formats_for, winning_archs
 from hwnas.pipeline.outcomes import Exported
+from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.task import task
 from hwnas.pipeline.winners import load_network, networks, role_names

@@ -10,7 +10,7 @@ from hwnas.core.store import write_bytes
 from hwnas.pipeline.checks import optimizer_exists
 from hwnas.pipeline.data_checks import recipe_fits
 from hwnas.pipeline.data_source import LEARNING
-from hwnas.pipeline.engine import Stage
+from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.standalone import train_standalone
 from hwnas.pipeline.task import task

@@ -14,13 +14,13 @@ from hwnas.interfaces import Evaluation
 from hwnas.pipeline.checks import optimizer_exists
 from hwnas.pipeline.data_checks import calibration_needs, enough_images, recipe_fits
 from hwnas.pipeline.data_source import LEARNING
-from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.evaluators import (
     TabularEvaluator,
     evaluator,
     score_all,
     standalone_evaluator,
 )
+from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.scoring import read_records
 from hwnas.pipeline.task import task

@@ -13,8 +13,8 @@ from hwnas.core.store import write_bytes
 from hwnas.pipeline.checks import can_learn
 from hwnas.pipeline.data_checks import validation_can_be_halved
 from hwnas.pipeline.data_source import LEARNING
-from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.evaluators import evaluator, half_scores, scores_of
+from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.predictor import also_learned, build_predictor, held_out, learns_truth
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.task import task

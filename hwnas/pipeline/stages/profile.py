@@ -10,8 +10,8 @@ from hwnas.interfaces import Transport
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.profile import describe_cost, profile
 from hwnas.pipeline.checks import device_runs
-from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.foreign_tables import table_settings
+from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 
 __all__ = ["refit", "stage"]

@@ -22,8 +22,8 @@ from hwnas.pipeline.artifacts import SearchFiles
 from hwnas.pipeline.checks import can_search
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.data_source import LEARNING
-from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.evaluators import evaluator
+from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.scoring import FINISHED, assist, scoring
 from hwnas.pipeline.task import task

@@ -11,7 +11,7 @@ from hwnas.pipeline.checks import can_train
 from hwnas.pipeline.costs import cost_metrics, require_reachable
 from hwnas.pipeline.data_checks import known_data, recipe_fits
 from hwnas.pipeline.data_source import LEARNING
-from hwnas.pipeline.engine import Stage
+from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.task import task
 from hwnas.training.sections import KEEPING, TrainConfig

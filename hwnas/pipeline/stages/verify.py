@@ -16,10 +16,10 @@ from hwnas.measure.on_device import held_precisions
 from hwnas.measure.profile import Timings
 from hwnas.pipeline.accuracy import Accuracies, artifact_check, test_accuracies
 from hwnas.pipeline.bundle import Winner, bundle_winner
-from hwnas.pipeline.engine import Stage
 from hwnas.pipeline.exports import exported_artifact, file_of
 from hwnas.pipeline.foreign_tables import is_profiled, require_own_table
 from hwnas.pipeline.outcomes import Check, Exported, NetworkResult, Results
+from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.task import task
 from hwnas.pipeline.timing import time_beside_table

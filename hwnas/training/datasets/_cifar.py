@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 CHANNELS, PX = 3, 32
 
-ARCHIVES = {"train": ["train.npz"], "test": ["val.npz"]}
+TRAIN, TEST = "train.npz", "val.npz"
+ARCHIVES = {"train": [TRAIN], "test": [TEST]}
 BATCHES = {
     "cifar10": {
         "train": [f"cifar-10-batches-py/data_batch_{n}" for n in range(1, 6)],
@@ -62,7 +63,7 @@ def identity(config: CifarConfig) -> DataIdentity:
         DataAbsent: they are not here.
     """
     folder = data_root(config.root)
-    stored = ARCHIVES if (folder / ARCHIVES["train"][0]).exists() else BATCHES[config.name]
+    stored = ARCHIVES if (folder / TRAIN).exists() else BATCHES[config.name]
     names = [str(label) for label in range(config.N_CLASSES)]
     return identity_of_files(folder, stored, CUT_FROM_TRAIN, names)
 
@@ -70,7 +71,7 @@ def identity(config: CifarConfig) -> DataIdentity:
 def plan(config: CifarConfig) -> DataPlan | None:
     """That the files will be downloaded, where they will."""
     folder = data_root(config.root)
-    known = (ARCHIVES["train"][0], BATCHES[config.name]["test"][0])
+    known = (TRAIN, BATCHES[config.name]["test"][0])
     if any((folder / name).exists() for name in known) or not config.download:
         return None
     return DataPlan(awaited=f"{config.name} is downloaded into {folder} when the run starts")
@@ -89,8 +90,8 @@ def build(config: CifarConfig, context: DatasetContext) -> DataModule:
     from hwnas.training.photos import photo_data, photos_of_archives
 
     folder = data_root(config.root)
-    if (folder / "train.npz").exists():
-        paths = [folder / "train.npz", folder / "val.npz"]
+    if (folder / TRAIN).exists():
+        paths = [folder / TRAIN, folder / TEST]
         n_threads = max(1, context.n_workers)
         names, official = photos_of_archives(paths, PX, skip_broken=False, n_threads=n_threads)
     else:
