@@ -29,7 +29,7 @@ UNREADABLE = "unreadable"  # as export/bundle_precision.py says it
 
 @dataclass(frozen=True)
 class DeviceRun:
-    """Logits [n, classes], and the precision that the file holds; None where it is not told."""
+    """Logits [n, classes], and the precision that the file holds; None where it is not known."""
 
     logits: Images
     precision: str | None
@@ -66,7 +66,7 @@ def run_on_device(device: DeviceSpec, model: Path, images: Images) -> DeviceRun:
 
 
 def held_precisions(models: Sequence[Path]) -> list[str | None]:
-    """The precision that every file holds, by the kit's reading of it; None where it is not told.
+    """The precision that every file holds, by the kit's reading of it; None where it is not known.
 
     A file that cannot be read holds `UNREADABLE`.
     """

@@ -138,7 +138,7 @@ def can_search(project: Project) -> None:
 
 
 def limits_can_be_met(project: Project) -> None:
-    """Refuse limits on unknown devices, and those that no arch meets as far as can be told now.
+    """Refuse limits on unknown devices, and those that no arch meets as far as is known now.
 
     Raises:
         UserError: names the limit.

@@ -43,7 +43,7 @@ class Outside:
     record_file: what the run keeps; copy_of: where it keeps the definition of a device.
     beside: folders that a relative path is looked for in at last. changed: settings that this
     command names, which count from the working directory; None: all. as_recorded: the run's copies
-    of devices count. read_only: a file that cannot be read is told, and is no error.
+    of devices count. read_only: a file that cannot be read is noted, and is no error.
     """
 
     config: ExperimentConfig

@@ -27,7 +27,7 @@ def agree(ranks: Ranks, facts: Callable[[], Mapping[str, Any]], *, subject: str)
     failure: HwnasError | None = None
     try:
         said["facts"] = dict(facts())
-    except HwnasError as error:  # the others are told, so that nobody waits
+    except HwnasError as error:  # sent to the other ranks, so that none waits
         failure = error
         said["error"] = str(error).splitlines()[0]
     answers = ranks.gather(said)

@@ -1,4 +1,4 @@
-"""The data are part of every result: what changed is told, and old and new are never mixed."""
+"""The data are part of every result: changes are reported, and old and new data are never mixed."""
 
 from __future__ import annotations
 

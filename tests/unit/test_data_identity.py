@@ -1,4 +1,4 @@
-"""What a data set is made of: cheap to look at, never mistaken, and changes are told in words."""
+"""What a data set is made of: cheap to look at, never mistaken; changes are described in words."""
 
 from __future__ import annotations
 
