@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: quickstart test test-full lint bench clean
+.PHONY: quickstart test test-full lint docs bench clean
 
 quickstart: $(STAMP)
 	$(BIN)/hwnas run quickstart --run $(RUN)
@@ -23,6 +23,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(STAMP)
+	$(BIN)/python docs/make_configuration.py
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/supernet_step.py

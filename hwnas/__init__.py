@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hwnas.api.analyze import analyze
+    from hwnas.api.config import config_explain, config_schema, config_show
     from hwnas.api.export import export
     from hwnas.api.finetune import finetune
     from hwnas.api.label import label
@@ -88,6 +89,9 @@ __all__ = [  # and `list`, without which `from hwnas import *` leaves the builti
     "UserError",
     "__version__",
     "analyze",
+    "config_explain",
+    "config_schema",
+    "config_show",
     "export",
     "finetune",
     "label",

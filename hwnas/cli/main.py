@@ -12,12 +12,15 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
+import hwnas
 from hwnas.cli import (
     analyze,
+    config,
     export,
     finetune,
     label,
@@ -42,43 +45,70 @@ from hwnas.training import distributed
 
 __all__ = ["app", "main"]
 
+GROUPS = {
+    "From images and a device to a proven network": (
+        run,
+        profile,
+        train,
+        label,
+        search,
+        finetune,
+        export,
+        verify,
+        report,
+    ),
+    "In a run folder": (status, undo, analyze, prune, predictor),
+    "What there is": (list_verb, config, space, table, pretrained),
+}
+"""Headings of `hwnas --help`, and the verbs below each."""
+
+
+class _Grouped(TyperGroup):
+    """Lists verbs under the headings of `GROUPS`."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        width = max(map(len, self.commands))
+        for heading, verbs in GROUPS.items():
+            names = [verb.__name__.rpartition(".")[2] for verb in verbs]
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [
+                        (f"{name:{width}}", self.commands[name].get_short_help_str(limit=90))
+                        for name in names
+                    ]
+                )
+
+
 app = typer.Typer(
     name="hwnas",
-    help="Hardware-aware neural architecture search, priced by measured latency.",
+    cls=_Grouped,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-for verb in (
-    run,
-    profile,
-    table,
-    space,
-    pretrained,
-    train,
-    label,
-    predictor,
-    search,
-    finetune,
-    export,
-    verify,
-    report,
-    status,
-    undo,
-    analyze,
-    prune,
-    list_verb,
-):
-    verb.register(app)
+for verbs in GROUPS.values():
+    for verb in verbs:
+        verb.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hwnas {hwnas.__version__}")
+        raise typer.Exit
 
 
 @app.callback()
-def _root() -> None:
-    """Measure the device, train one supernet, search with measured latency, export and prove it.
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and exit.")
+    ] = False,
+) -> None:
+    """Hardware-aware neural architecture search, priced by measured latency.
 
-    `--debug` anywhere shows tracebacks and debug logs.
+    Measure the device, train one supernet, search with measured latency, export and prove it.
+    `hwnas run quickstart` does it all in minutes; `hwnas VERB --help` has examples; `--debug`
+    anywhere shows tracebacks and debug logs.
     """
 
 

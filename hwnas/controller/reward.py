@@ -44,8 +44,11 @@ class RewardConfig(StrictModel):
     """
 
     form: Literal["hard", "additive", "exponent", "log_barrier"] = "exponent"
+    """How score and cost become one reward; see docs/search.md."""
     weight: Annotated[float, Field(ge=0, le=1e6)] = 0.1
+    """Price of cost everywhere, in spreads of the score per unit of cost / limit."""
     excess_weight: Annotated[float, Field(ge=0, le=1e6)] = 10.0
+    """Price of what is above a limit, in the same unit."""
 
 
 def reward(config: RewardConfig, z: FloatArray, ratios: FloatArray) -> FloatArray:

@@ -28,10 +28,14 @@ class SearchConfig(StrictModel):
 
     name: Annotated[str, Field(pattern=NAME, description="folder of the results")] = "main"
     constraints: tuple[Constraint, ...] = ()
+    """Limits, each `{device, metric, max}` or `{device, metric, max_fraction_of_largest}`."""
     reward: RewardConfig = RewardConfig()
     n_predictions: Count = 12_800
+    """Proposals, each priced and predicted once; random search beside it gets as many."""
     generation_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128
+    """Proposals between two updates of the searcher."""
     n_evaluations: Annotated[int, Field(ge=1, le=1_000_000)] = 32
+    """Archs that the evaluator runs, the best feasible ones first."""
     evaluate_every: Annotated[int, Field(ge=1, description="generations")] = 20
     n_initial: Annotated[
         int, Field(ge=4, description="uniform archs evaluated first, where nothing is predicted")

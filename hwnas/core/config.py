@@ -10,19 +10,22 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    GetJsonSchemaHandler,
     SerializeAsAny,
     ValidationError,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError
 
-from hwnas.core.errors import UserError, did_you_mean
+from hwnas.core.errors import UserError
+from hwnas.core.problems import explain
 from hwnas.core.registry import Registry
 from hwnas.core.yaml_data import parse_yaml
 
@@ -57,7 +60,12 @@ class StrictModel(BaseModel):
     """Base of every config section: frozen, no unknown keys, no NaN, no type conversion."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
     )
 
     @classmethod
@@ -111,7 +119,22 @@ def variant(registry: Registry[Any]) -> Any:
             raise PydanticCustomError("variant", "{text}", {"text": str(error)}) from error
         return _validate(config, value)
 
-    return Annotated[SerializeAsAny[BaseModel], BeforeValidator(choose), registry]
+    return Annotated[SerializeAsAny[BaseModel], BeforeValidator(choose), registry, _OneOf(registry)]
+
+
+@dataclass(frozen=True)
+class _OneOf:
+    """The JSON Schema of a section that picks a variant: any of theirs, or a name."""
+
+    registry: Registry[Any]
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        names = self.registry.names
+        configs = [self.registry.declaration(name).Config for name in names]
+        sections = [handler(config.__pydantic_core_schema__) for config in configs]
+        return {"anyOf": [{"type": "string", "examples": list(names)}, *sections]}
 
 
 def _names(registry: Registry[Any]) -> dict[str, Any]:
@@ -211,7 +234,7 @@ def build_model(model: type[Model], data: dict[str, Any], *, where: object) -> M
     try:
         return _validate(model, data)
     except ValidationError as error:
-        lines = [_explain(problem, model, data) for problem in error.errors()]
+        lines = [explain(problem, model, data) for problem in error.errors()]
         raise UserError(
             f"{len(lines)} problem{'s' * (len(lines) > 1)} in the config",
             found="".join(f"\n    {line}" for line in lines),
@@ -257,41 +280,3 @@ def _take_removed(
             value = _take_removed(inner, value, (*path, key), removed)
         kept[key] = value
     return kept
-
-
-def _explain(problem: Any, model: type[BaseModel], data: Any) -> str:
-    path = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(model, problem["loc"][:-1], data)
-        listed = f"known: {', '.join(known)}" if known else ""
-        hint = did_you_mean(str(problem["loc"][-1]), known, otherwise=listed)
-        return f"{path}: unknown key" + (f"; {hint}" if hint else "")
-    found = "" if problem["type"] in ("variant", "missing") else f", found {problem['input']!r:.80}"
-    return f"{path or '(root)'}: {problem['msg']}{found}"
-
-
-def _known_keys(model: type[BaseModel], path: tuple[Any, ...], data: Any) -> list[str]:
-    """Keys of the section at `path`; the variant of a section is looked up in `data`."""
-    current: Any = model
-    for part in path:
-        if isinstance(part, int):  # an item of a list, all of one type
-            current = next(iter(get_args(current)), None)
-            data = data[part] if isinstance(data, list) and part < len(data) else None
-            continue
-        if not (isinstance(current, type) and issubclass(current, BaseModel)):
-            return []
-        field = current.model_fields.get(str(part))
-        data = data.get(part) if isinstance(data, dict) else None
-        if field is None:
-            return []
-        registry = next((item for item in field.metadata if isinstance(item, Registry)), None)
-        name = data.get("name") if isinstance(data, dict) else None
-        if registry is not None and name in registry.names:
-            current = registry.load(name).Config
-        elif type(None) in get_args(field.annotation):  # an optional section
-            current = get_args(field.annotation)[0]
-        else:
-            current = field.annotation
-    if isinstance(current, type) and issubclass(current, BaseModel):
-        return sorted(current.model_fields)
-    return []

@@ -42,6 +42,7 @@ class Config(OnnxConfig):
     n_calibration: NCalibration = 128
     seed: Seed = 0
     method: Literal["minmax", "percentile", "entropy"] = "minmax"
+    """How the ranges of activations follow from the calibration images."""
     symmetric: bool = Field(
         False, description="signed activations around 0, float biases: what TensorRT and NPUs take"
     )

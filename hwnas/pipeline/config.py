@@ -62,6 +62,7 @@ class StandaloneConfig(StrictModel):
 
     n: Annotated[int, Field(ge=0, le=1000, description="0: none")] = 0
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
+    """Passes over the training images."""
 
 
 class EvaluatorConfig(StrictModel):
@@ -120,17 +121,22 @@ class SearchSection(SearchConfig):
     searcher: variant(SEARCHERS) = Field(  # type: ignore[valid-type]
         default={"name": "policy_gradient"}, validate_default=True
     )
+    """What proposes archs; see `hwnas list searchers`."""
     evaluator: EvaluatorConfig = EvaluatorConfig()
     closing: RemeasureConfig = RemeasureConfig()
     per_device: bool = False
+    """A front and a winner for every device, under the limits of its own latency."""
 
 
 class ExperimentConfig(StrictModel):
     """One project: data, space, devices, and the settings of every stage."""
 
     schema_version: Annotated[Literal[1], NUMBER]
+    """Version of this file's form."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    """Of the project; its default run folder is `runs/NAME`."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of everything random: weights, splits, samples, searches."""
     threads: Annotated[int, Field(ge=1, le=1024, description="torch threads on the host")] = 1
     workers: Annotated[
         int, Field(ge=0, le=256, description="processes that prepare training images; 0: none")
@@ -140,11 +146,14 @@ class ExperimentConfig(StrictModel):
         description="where networks are trained and scored; auto: on CUDA if there is some",
     )
     space: variant(SPACES)  # type: ignore[valid-type]
+    """Search space: a section, a shipped space or a YAML file; see `hwnas space list`."""
     restrict: dict[str, tuple[int | float | str, ...]] = Field(
         default={}, description="values that stay, by choice, as `hwnas analyze --prune` writes"
     )
     data: variant(DATASETS)  # type: ignore[valid-type]
+    """Images; see `hwnas list datasets`."""
     devices: Annotated[tuple[str, ...], Field(min_length=1)] = ("local",)
+    """Names or files (`hwnas list devices`); the first is the one that is deployed to."""
     profile: ProfileConfig = ProfileConfig()
     supernet: SupernetConfig = SupernetConfig()
     train: TrainConfig = TrainConfig()
@@ -152,12 +161,14 @@ class ExperimentConfig(StrictModel):
     predictor: variant(PREDICTORS) = Field(  # type: ignore[valid-type]
         default={"name": "gcn"}, validate_default=True
     )
+    """Predictor of accuracy; see `hwnas list predictors`."""
     search: SearchSection
     finetune: FinetuneConfig = FinetuneConfig()
     alone: StandaloneConfig = StandaloneConfig()
     export: tuple[variant(EXPORTERS), ...] = Field(  # type: ignore[valid-type]
         default=({"name": "onnx"}, {"name": "timm"}), validate_default=True
     )
+    """Formats; ONNX is always among them. See `hwnas list exporters`."""
     verify: VerifyConfig = VerifyConfig()
 
     @field_validator("export", mode="before")

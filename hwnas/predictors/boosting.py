@@ -26,9 +26,13 @@ class Config(StrictModel):
 
     name: Literal["boosting"] = "boosting"
     has_costs: bool = True
+    """Add log MACs and log parameters to the one-hot choices."""
     n_trees: Annotated[int, Field(ge=10, le=10_000)] = 100
+    """Trees, one after the other."""
     depth: Annotated[int, Field(ge=1, le=16)] = 3
+    """Of a tree."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of a tree's prediction that is added."""
 
 
 def build(config: Config, context: PredictorContext) -> AccuracyPredictor:

@@ -31,6 +31,7 @@ class Config(StrictModel):
 
     name: Literal["distilled"] = "distilled"
     teacher: gcn.Config = gcn.Config()
+    """The GCN that is imitated."""
     n_archs: Annotated[int, Field(ge=64, le=10_000_000)] = 16_384
     """Archs that the teacher scores: half drawn from the space, half near labelled archs."""
     width: Annotated[int, Field(ge=4, le=4096)] = 256

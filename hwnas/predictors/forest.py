@@ -27,7 +27,9 @@ class Config(StrictModel):
 
     name: Literal["forest"] = "forest"
     has_costs: bool = True
+    """Add log MACs and log parameters to the one-hot choices."""
     n_trees: Annotated[int, Field(ge=10, le=10_000)] = 200
+    """Trees of the forest."""
 
 
 def build(config: Config, context: PredictorContext) -> AccuracyPredictor:

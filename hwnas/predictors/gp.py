@@ -20,6 +20,7 @@ class Config(StrictModel):
 
     name: Literal["gp"] = "gp"
     has_costs: bool = False
+    """Add log MACs and log parameters to the one-hot choices."""
 
 
 def build(config: Config, context: PredictorContext) -> AccuracyPredictor:

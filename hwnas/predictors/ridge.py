@@ -20,6 +20,7 @@ class Config(StrictModel):
 
     name: Literal["ridge"] = "ridge"
     has_costs: bool = True
+    """Add log MACs and log parameters to the one-hot choices."""
 
 
 def build(config: Config, context: PredictorContext) -> AccuracyPredictor:

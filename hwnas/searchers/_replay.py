@@ -19,9 +19,10 @@ EXEMPT = dict.fromkeys(
 
 
 class ForeignConfig(StrictModel):
-    """`objective`: the reward, or the front of score and constrained costs."""
+    """What a foreign optimiser minimises."""
 
     objective: Literal["reward", "front"] = "reward"
+    """The reward, or the front of score and constrained costs."""
     n_constraints: Annotated[int, Field(ge=1, le=16, description="costs of a front")] = 1
 
 

@@ -32,7 +32,9 @@ class Config(StrictModel):
 
     name: Literal["evolution"] = "evolution"
     survival: Literal["elitist", "aging", "front"] = "elitist"
+    """Who survives a generation: the best, the youngest, or the least dominated."""
     population: Annotated[int, Field(ge=2, le=100_000)] = 64
+    """Archs that survive a generation."""
     tournament: Annotated[int, Field(ge=1, le=1000, description="contestants per parent")] = 4
     mutation: Annotated[Probability, Field(description="of each choice of a child")] = 0.1
     crossover: Annotated[Probability, Field(description="of a child having two parents")] = 0.5

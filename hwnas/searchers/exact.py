@@ -35,6 +35,7 @@ class Config(StrictModel):
 
     name: Literal["exact"] = "exact"
     max_contexts: Annotated[int, Field(ge=1, le=100_000)] = 1024
+    """Combinations of resolution and widths that are searched one by one, at most."""
     n_checks: Annotated[int, Field(ge=1, description="archs per context that test the sums")] = 8
 
 

@@ -23,7 +23,9 @@ class Config(ForeignConfig):
 
     name: Literal["optuna"] = "optuna"
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    """Optuna's."""
     population: Annotated[int, Field(ge=2, le=10_000)] = 50
+    """Of NSGA-II."""
 
 
 def build(config: Config, context: SearcherContext) -> Replayed:

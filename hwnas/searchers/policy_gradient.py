@@ -46,11 +46,13 @@ class Config(StrictModel):
 
     name: Literal["policy_gradient"] = "policy_gradient"
     baseline: Baseline = "self_critical"
+    """Subtracted from rewards: that of the policy's mode, a moving average or the others' mean."""
     learning_rate: Annotated[float, Field(gt=0, le=10, description="Adam step on logits")] = 0.1
     entropy: Annotated[float, Field(ge=0, le=100, description="weight of the entropy bonus")] = 0.05
     entropy_half_life: Annotated[float, Field(gt=0, description="generations")] = 30.0
     warm_start: Annotated[tuple[int, ...] | None, Field(description="codes of an arch")] = None
     warm_probability: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Of each choice of `warm_start` at first."""
     ema_decay: Annotated[float, Field(ge=0, lt=1, description="used by baseline `ema`")] = 0.9
 
 

@@ -31,8 +31,11 @@ class Config(StrictModel):
 
     name: Literal["segments"] = "segments"
     keep: Annotated[int, Field(ge=1, le=1000)] = 6
+    """Super-cells that stay (2004.08423: 6)."""
     candidates: Annotated[int, Field(ge=2, le=1_000_000)] = 64
+    """Combinations of the choices of a segment, at most."""
     completions: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Random archs that each combination is seen in."""
 
 
 def build(config: Config, context: SearcherContext) -> Segments:

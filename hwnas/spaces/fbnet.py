@@ -33,7 +33,9 @@ class Config(StrictModel):
 
     name: Literal["fbnet"] = "fbnet"
     layout: Literal["cifar", "imagenet"] = "cifar"
+    """Strides and head for small images (32 px) or for ImageNet."""
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] | None = None
+    """In px; None: the layout's own."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:

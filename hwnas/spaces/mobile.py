@@ -37,9 +37,13 @@ class StemConfig(StrictModel):
     """The convolution that reads the image; `widths` in channels."""
 
     widths: SomeWidths
+    """Channels."""
     kernel: Kernel = 3
+    """Height and width in px."""
     stride: Annotated[Literal[1, 2], NUMBER] = 2
+    """1 keeps the size of the map, 2 halves it."""
     act: Act = "relu6"
+    """Activation."""
 
 
 class BlockOpConfig(StrictModel):
@@ -49,10 +53,15 @@ class BlockOpConfig(StrictModel):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,39}$")]
+    """What the choice calls it."""
     kind: Literal["mbconv", "dsconv", "skip"] = "mbconv"
+    """Inverted residual, depthwise separable, or left out."""
     kernel: Kernel = 3
+    """Of the depthwise convolution, in px."""
     expand: Expand = 1
+    """Depthwise channels / input channels of an `mbconv`."""
     groups: Annotated[int, Field(ge=1, le=64)] = 1
+    """Of the 1x1 convolutions of an `mbconv`."""
 
     @model_validator(mode="after")
     def _has_what_its_kind_has(self) -> BlockOpConfig:
@@ -69,22 +78,31 @@ class StageConfig(StrictModel):
     """
 
     widths: SomeWidths
+    """Output channels."""
     depths: Annotated[tuple[Depth, ...], Field(min_length=1, max_length=16)] = (1,)
+    """Numbers of blocks."""
     kernels: tuple[Kernel, ...] = ()
+    """Of the depthwise convolutions, in px."""
     expands: tuple[Expand, ...] = ()
+    """Depthwise channels / input channels."""
     ops: tuple[BlockOpConfig, ...] = ()
     first_ops: tuple[BlockOpConfig, ...] = ()
     per_stage: bool = False
+    """All blocks choose kernel and expansion alike."""
     stride: Annotated[Literal[1, 2], NUMBER] = 1
+    """Of the first block."""
     act: Act = "relu6"
+    """Activation inside of a block."""
     out_act: Annotated[Act, Field(description="behind the residual add (PGONAS 2206.13329)")] = (
         "none"
     )
     skip_act: Act = "none"
+    """Activation of the convolution that stands for a `skip` that changes the shape."""
     se_ratio: Annotated[
         float, Field(ge=0, le=1, description="SE bottleneck as a share of the depthwise width")
     ] = 0.0
     project_shortcut: bool = False
+    """Blocks that change the shape keep a shortcut: average pooling and a 1x1 convolution."""
 
     @model_validator(mode="after")
     def _chooses_one_way(self) -> StageConfig:
@@ -108,10 +126,15 @@ class HeadConfig(StrictModel):
     """
 
     width: Annotated[int, Field(ge=0, le=16384)] = 0
+    """Channels of the 1x1 convolution before the pooling."""
     expand: Annotated[int, Field(ge=0, le=32)] = 0
+    """The same as a multiple of the last width."""
     act: Act = "relu6"
+    """Activation."""
     feature_widths: Annotated[tuple[Width, ...], Field(max_length=64)] = ()
+    """Channels of a further 1x1 convolution behind the pooling, as in MobileNetV3."""
     feature_bias: bool = False
+    """Whether that one has a bias."""
 
     @model_validator(mode="after")
     def _has_one_width(self) -> HeadConfig:
@@ -125,6 +148,7 @@ class Config(StrictModel):
 
     name: Literal["mobile"] = "mobile"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1, max_length=64)]
+    """In px."""
     stem: StemConfig
     stages: Annotated[tuple[StageConfig, ...], Field(min_length=1, max_length=32)]
     head: HeadConfig

@@ -22,7 +22,9 @@ class Config(StrictModel):
 
     name: Literal["ofa_proxyless"] = "ofa_proxyless"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = tuple(range(128, 225, 4))
+    """In px."""
     width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.3
+    """Factor of every channel count."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:

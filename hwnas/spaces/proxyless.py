@@ -33,8 +33,11 @@ class Config(StrictModel):
 
     name: Literal["proxyless"] = "proxyless"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (224,)
+    """In px."""
     width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.0
+    """Factor of every channel count."""
     widths: Annotated[tuple[Width, ...], Field(min_length=9, max_length=9)] | None = None
+    """Channels of stem, first block, stages and head, in place of the paper's."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:

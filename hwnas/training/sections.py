@@ -75,6 +75,7 @@ class CalibrationConfig(StrictModel):
     """Training images, not augmented, that BN statistics are computed from."""
 
     n_batches: Count = 1
+    """Batches of images."""
     batch_size: Annotated[int, Field(ge=2)] = Field(default=128, description="images per batch")
 
 
@@ -151,6 +152,7 @@ class TrainConfig(StrictModel):
         " `supernet.init` has them",
     )
     batch_size: Annotated[int, Field(ge=2)] = 32
+    """Images per step."""
     accumulation: Annotated[Count, LATER] = Field(
         default=1, description="parts of a batch that run one after the other"
     )
@@ -211,8 +213,10 @@ class FinetuneConfig(StrictModel):
         default=6, description="passes over the training images"
     )
     batch_size: Annotated[int, Field(ge=2)] = 64
+    """Images per step."""
     optimizer: OptimizerConfig = OptimizerConfig(lr=2e-3)
     label_smoothing: Fraction = 0.1
+    """Of the labels' share of the loss."""
     distillation: float = Field(default=0.5, ge=0, le=1, description="w, the weight of the teacher")
     temperature: float = Field(default=1.0, gt=0, description="of the distillation's softmaxes")
     precision: MixedPrecision = "fp32"

@@ -127,6 +127,11 @@ SAME: list[tuple[list[str], Callable[[], Any]]] = [
         ),
     ),
     (["pretrained", "list"], hwnas.pretrained_list),
+    (["config", "explain", "search.searcher"], lambda: hwnas.config_explain("search.searcher")),
+    (
+        ["config", "show", "quickstart", "--set", "train.steps=7"],
+        lambda: hwnas.config_show("quickstart", settings={"train.steps": 7}),
+    ),
     (["space", "count", "mobilenet_tiny"], lambda: hwnas.space_count("mobilenet_tiny")),
     (
         ["space", "sample", "mobilenet_tiny", "-n", "4", "--seed", "3"],
@@ -234,6 +239,8 @@ WRONG: list[tuple[list[str], Callable[[], Any]]] = [
         lambda: hwnas.run("quickstart", folder="/none", settings={"train.stpes": 3}),
     ),
     (["run", "quickstrat"], lambda: hwnas.run("quickstrat")),
+    (["config", "explain", "search.sercher"], lambda: hwnas.config_explain("search.sercher")),
+    (["config", "show", "quickstrat"], lambda: hwnas.config_show("quickstrat")),
 ]  # fmt: skip
 
 

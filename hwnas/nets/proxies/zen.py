@@ -23,6 +23,7 @@ class Config(StrictModel):
     name: Literal["zen"] = "zen"
     repeats: int = Field(default=32, ge=1, le=1024, description="draws of weights and images")
     batch_size: int = Field(default=16, ge=2, le=1024)
+    """Random images per draw."""
     gamma: float = Field(default=0.01, gt=0, description="size of the change")
     px: int | None = Field(
         default=None, ge=8, le=1024, description="one resolution for all; each arch's own"

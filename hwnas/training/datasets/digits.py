@@ -34,7 +34,7 @@ COUNTS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)  # images by class
 class Warp(StrictModel):
     """Largest random distortions of a training image; each is drawn uniformly, all 0 = none."""
 
-    rotate_degrees: float = Field(default=10.0, ge=0, le=180)
+    rotate_degrees: float = Field(default=10.0, ge=0, le=180, description="in either direction")
     scale: float = Field(default=0.1, ge=0, lt=1, description="per axis, 0.1 = 0.9 .. 1.1")
     shear: float = Field(default=0.1, ge=0, le=1, description="horizontal, per height")
     shift: float = Field(default=0.06, ge=0, le=1, description="per axis, as a share of the image")
@@ -48,8 +48,11 @@ class Config(StrictModel):
 
     name: Literal["digits"] = "digits"
     base_px: int = Field(default=24, ge=8, le=512)
+    """Height and width that the 8x8 images are upsampled to."""
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """Of all images."""
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """Of all images."""
     noise_std: float = Field(
         default=0.0,
         ge=0,

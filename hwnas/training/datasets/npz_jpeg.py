@@ -27,7 +27,9 @@ class Config(StrictModel):
     name: Literal["npz_jpeg"] = "npz_jpeg"
     root: str = Field(default="tiny_imagenet50", description="folder, relative to $HWNAS_DATA")
     train_file: str = "train.npz"
+    """Archive of the images that are trained and validated on."""
     test_file: str = "val.npz"
+    """Archive of the test images, looked at once, at the very end."""
     val_fraction: float = Field(default=0.1, gt=0, lt=0.9, description="of the training images")
     base_px: Annotated[int, Field(ge=8, le=1024)] = Field(
         default=64, description="the centre square of every photo is kept at this size"

@@ -31,6 +31,7 @@ class Config(CostConfig):
     every: int = Field(default=5, ge=1, description="steps between updates of the policy")
     n_trials: int = Field(default=8, ge=2, le=1024, description="archs scored for an update")
     baseline: Baseline = "self_critical"
+    """What is subtracted from rewards, as for searcher `policy_gradient`."""
     learning_rate: float = Field(default=0.05, gt=0, le=10, description="Adam step on logits")
     entropy: float = Field(default=0.05, ge=0, le=100, description="weight of the entropy bonus")
     cost_weight: float = Field(default=0.0, ge=0, description="of the cost in the reward")

@@ -1,0 +1,59 @@
+"""`hwnas config`: what the settings are, and what a file makes of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+import hwnas
+from hwnas.cli.options import FormatOption, SetOption
+from hwnas.cli.output import Format
+from hwnas.cli.shared import show as show_result
+from hwnas.core.config import assignments
+
+__all__ = ["register"]
+
+app = typer.Typer(help="What settings there are.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    parent.add_typer(app, name="config")
+
+
+@app.command()
+def show(
+    config: Annotated[
+        str, typer.Argument(help="A YAML file, a name of `hwnas list configs`, or a run folder.")
+    ],
+    settings: SetOption = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Every setting, and whether it is the file's or a default.
+
+    Example: `hwnas config show quickstart --set train.steps=50`.
+    """
+    show_result(hwnas.config_show(config, settings=assignments(settings or ())), format)
+
+
+@app.command()
+def explain(
+    key: Annotated[
+        str | None, typer.Argument(help="Path of a setting or a section [all of them].")
+    ] = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Type, default, allowed values and meaning. Example: `hwnas config explain search.reward`."""
+    show_result(hwnas.config_explain(key), format)
+
+
+@app.command()
+def schema() -> None:
+    """The JSON Schema of a configuration, for editors.
+
+    Example: `hwnas config schema > hwnas.schema.json`, and as the first line of the YAML file
+    `# yaml-language-server: $schema=hwnas.schema.json`.
+    """
+    typer.echo(json.dumps(hwnas.config_schema(), indent=1))

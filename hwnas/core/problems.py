@@ -1,0 +1,51 @@
+"""What pydantic found wrong with a configuration, one line each."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from hwnas.core.errors import did_you_mean
+from hwnas.core.registry import Registry
+
+__all__ = ["explain"]
+
+
+def explain(problem: Any, model: type[BaseModel], data: Any) -> str:
+    """One line: the key path, what is wrong there, and the nearest name of an unknown key."""
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(model, problem["loc"][:-1], data)
+        listed = f"known: {', '.join(known)}" if known else ""
+        hint = did_you_mean(str(problem["loc"][-1]), known, otherwise=listed)
+        return f"{path}: unknown key" + (f"; {hint}" if hint else "")
+    found = "" if problem["type"] in ("variant", "missing") else f", found {problem['input']!r:.80}"
+    return f"{path or '(root)'}: {problem['msg']}{found}"
+
+
+def _known_keys(model: type[BaseModel], path: tuple[Any, ...], data: Any) -> list[str]:
+    """Keys of the section at `path`; the variant of a section is looked up in `data`."""
+    current: Any = model
+    for part in path:
+        if isinstance(part, int):  # an item of a list, all of one type
+            current = next(iter(get_args(current)), None)
+            data = data[part] if isinstance(data, list) and part < len(data) else None
+            continue
+        if not (isinstance(current, type) and issubclass(current, BaseModel)):
+            return []
+        field = current.model_fields.get(str(part))
+        data = data.get(part) if isinstance(data, dict) else None
+        if field is None:
+            return []
+        registry = next((item for item in field.metadata if isinstance(item, Registry)), None)
+        name = data.get("name") if isinstance(data, dict) else None
+        if registry is not None and name in registry.names:
+            current = registry.load(name).Config
+        elif type(None) in get_args(field.annotation):  # an optional section
+            current = get_args(field.annotation)[0]
+        else:
+            current = field.annotation
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return sorted(current.model_fields)
+    return []
