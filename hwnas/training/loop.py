@@ -24,6 +24,7 @@ from hwnas.training.curves import CollapseWatch, curve_archs
 from hwnas.training.data import batches_from, placed
 from hwnas.training.distributed import ALONE, Ranks
 from hwnas.training.evaluate import SupernetEvaluator
+from hwnas.training.head import fit_head
 from hwnas.training.optim import Stepper
 from hwnas.training.precision import CPU, Precision, place
 from hwnas.training.sections import KEEPING, TrainConfig
@@ -84,7 +85,7 @@ def train_supernet(
         supernet, data, config, seed=seed, metrics=metrics, precision=precision, ranks=ranks
     )
     training = _Training(run_step, data, checkpoints, on_metrics)
-    ranks.align(training.start, supernet.parameters())
+    training.begin(progress)
     progress(training.start, config.steps, training.note)
     batches = batches_from(
         data, config.batch_size, training.start, rank=ranks.rank, n_ranks=ranks.size
@@ -114,9 +115,8 @@ class _Training:
         config, supernet = run_step.config, run_step.supernet
         self._step, self._data, self._on_metrics = run_step, data, on_metrics
         self._trials = Trials(run_step, data, config.batch_size)
-        self._stepper = Stepper(
-            supernet, config.optimizer, n_steps=config.steps, scaler=run_step.precision.scaler
-        )
+        n_steps, scaler = max(1, config.steps), run_step.precision.scaler
+        self._stepper = Stepper(supernet, config.optimizer, n_steps=n_steps, scaler=scaler)
         self._ema: ModelEmaV3 | None = None
         self._average: Supernet | None = None
         if config.ema is not None:
@@ -137,6 +137,15 @@ class _Training:
     def note(self) -> str:
         """Accuracies of the last row."""
         return self._state.note
+
+    def begin(self, progress: Progress) -> None:
+        """Train a new classifier, unless training continues; ranks get the weights of rank 0."""
+        step, is_new = self._step, self.start == 0 and self._step.config.head_epochs > 0
+        if is_new and step.ranks.leads:
+            fit_head(step.supernet, self._data, step.config, seed=step.seed, progress=progress)
+        step.ranks.align(self.start, step.supernet.parameters())
+        if is_new and self._ema is not None:
+            self._ema.set(step.supernet)
 
     def run(self, step: int, x: torch.Tensor, y: torch.Tensor) -> None:
         """One step of the optimiser; rows, best weights and checkpoint where they are due."""

@@ -16,6 +16,7 @@ from timm.scheduler import (
 from timm.scheduler.scheduler import Scheduler
 
 from hwnas.core.errors import UserError
+from hwnas.training.layer_decay import parameter_groups
 from hwnas.training.sections import OptimizerConfig
 
 __all__ = ["Stepper"]
@@ -38,7 +39,11 @@ class Stepper:
     ) -> None:
         try:
             self.optimizer = create_optimizer_v2(
-                model,
+                model
+                if config.layer_decay == 1
+                else parameter_groups(
+                    model, decay=config.layer_decay, weight_decay=config.weight_decay
+                ),
                 opt=config.name,
                 lr=config.lr,
                 weight_decay=config.weight_decay,
@@ -59,8 +64,9 @@ class Stepper:
 
     @property
     def lr(self) -> float:
-        """Learning rate of the last step."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        """Learning rate of the last step, of the classifier where stages have their own."""
+        group = self.optimizer.param_groups[0]
+        return float(group["lr"] / group.get("lr_scale", 1.0))
 
     def start(self, step: int) -> None:
         """Set the learning rate of `step` and forget the gradients."""

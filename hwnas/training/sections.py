@@ -62,6 +62,13 @@ class OptimizerConfig(StrictModel):
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="where the optimiser has one")
     weight_decay: float = Field(default=1e-2, ge=0, description="not on biases and BN parameters")
+    layer_decay: Annotated[float, LATER] = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="factor of the learning rate from one stage to the one before it, from the"
+        " classifier to the stem; below 1 pretrained weights near the image change less",
+    )
     warmup: Fraction = Field(
         default=0.05, description="share of the steps that ramp up from lr / 100"
     )
@@ -153,6 +160,19 @@ class TrainConfig(StrictModel):
     )
     batch_size: Annotated[int, Field(ge=2)] = 32
     """Images per step."""
+    head_epochs: Annotated[int, LATER] = Field(
+        default=0,
+        ge=0,
+        description="epochs before the first step in which the classifier alone learns, from"
+        " features that the largest arch computes once; for `supernet.init` of other classes",
+    )
+    elastic_warmup: Annotated[float, LATER] = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the steps over which choices open, from their largest values down;"
+        " the largest arch is trained first, the smallest last",
+    )
     accumulation: Annotated[Count, LATER] = Field(
         default=1, description="parts of a batch that run one after the other"
     )

@@ -25,6 +25,7 @@ from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import SearchSpace
 from hwnas.training.data import Batch
 from hwnas.training.distributed import ALONE, Ranks
+from hwnas.training.elastic_warmup import opened
 from hwnas.training.losses import distillation
 from hwnas.training.precision import FULL, Precision
 from hwnas.training.ranking import PairSampler, pair_weight, ranking_step
@@ -80,7 +81,7 @@ class SupernetStep:
         """
         config, n_parts = self.config, self.config.accumulation
         parts = list(zip(x.chunk(n_parts), y.chunk(n_parts), strict=True))
-        archs = [self._pick(slot, *parts[0]) for slot in self.sampler.slots(step)]
+        archs = [self._pick(slot, *parts[0]) for slot in self._slots(step)]
         pairs = [] if self.pairs is None else self.pairs.pairs(step)
         dropout = torch.Generator().manual_seed(
             stable_seed(self.seed, "train/dropout", step, *self.ranks.path)
@@ -116,6 +117,11 @@ class SupernetStep:
             [f"arch {arch.key}" for arch in archs]
             + [f"ranking pair {worse.key} < {better.key}" for worse, better in pairs],
         )
+
+    def _slots(self, step: int) -> list[Slot]:
+        """What the sampler wants to train, as far as the choices are open."""
+        slots, warmup = self.sampler.slots(step), self.config.elastic_warmup * self.config.steps
+        return opened(slots, self.supernet.space, step / warmup) if warmup else list(slots)
 
     def _pick(self, slot: Slot, x: torch.Tensor, y: torch.Tensor) -> Arch:
         """The candidate that the (first part of the) batch of all ranks picks."""

@@ -17,8 +17,15 @@ from hwnas.training.distributed import Ranks, join
 from hwnas.training.loop import train_supernet
 from hwnas.training.sections import CalibrationConfig, OptimizerConfig, TrainConfig
 
-CASES = {"float32": (torch.float32, 1), "float64": (torch.float64, 6)}
-"""Number format and steps. A step multiplies earlier rounding errors, up to a thousandfold."""
+CASES: dict[str, tuple[torch.dtype, int, dict]] = {
+    "float32": (torch.float32, 1, {}),
+    "float64": (torch.float64, 6, {}),
+    "new head": (torch.float64, 4, {"head_epochs": 2, "elastic_warmup": 0.5}),
+}
+"""Number format, steps, and changes of the recipe.
+
+A step multiplies earlier rounding errors, up to a thousandfold.
+"""
 
 
 class Digits:
@@ -42,7 +49,7 @@ class Digits:
 
 def train(folder: Path, case: str, *, accumulation: int, ranks: Ranks) -> list[dict]:
     """Train; rank 0 saves `weights.safetensors`. Returns the rows that this rank was given."""
-    dtype, steps = CASES[case]
+    dtype, steps, changes = CASES[case]
     space = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(8, 12)), num_classes=10)
     supernet, rows = Supernet(space, seed=0).to(dtype), []
     config = TrainConfig(
@@ -53,6 +60,7 @@ def train(folder: Path, case: str, *, accumulation: int, ranks: Ranks) -> list[d
         curve_every=steps,
         curve_images=64,
         calibration=CalibrationConfig(batch_size=64),
+        **changes,
     )
     with ranks.group():
         train_supernet(

@@ -6,6 +6,10 @@ import pytest
 import torch
 
 from hwnas.core.errors import UserError
+from hwnas.nets.extract import extract, subnet_tensors
+from hwnas.nets.supernet import Supernet
+from hwnas.spaces import mobilenet_tiny, mobilenet_v3
+from hwnas.training.layer_decay import parameter_groups
 from hwnas.training.losses import soft_cross_entropy
 from hwnas.training.optim import Stepper
 from hwnas.training.sections import OptimizerConfig
@@ -147,3 +151,76 @@ def test_a_gradient_that_overflows_in_fp16_is_dropped_and_lowers_the_scale():
         stepper.start(2)
         scaler.scale(model(torch.randn(2, 3, 4, 4)).sum()).backward()
         stepper.finish([math.nan], step=2, nets=["net"])
+
+
+SPACE = mobilenet_v3.build(mobilenet_v3.Config(resolutions=(32,)), num_classes=4)
+SUPERNET = Supernet(SPACE, seed=0)
+
+
+def rates(model, decay):
+    """(lr_scale, weight_decay) of every parameter by name."""
+    groups = parameter_groups(model, decay=decay, weight_decay=0.1)
+    found = {
+        id(p): (group["lr_scale"], group["weight_decay"])
+        for group in groups
+        for p in group["params"]
+    }
+    return {name: found[id(p)] for name, p in model.named_parameters()}
+
+
+def test_rates_decay_from_the_classifier_to_the_stem():
+    """Stem, 6 stages of blocks, head, feature, classifier: 10 stages."""
+    found = rates(SUPERNET, 0.5)
+    expected = {
+        "classifier.linear.weight": 0,
+        "feature.conv.weight": 1,
+        "head.conv.weight": 2,
+        "stage5.block3.conv_dw.weight": 3,
+        "stage5.block0.conv_pw_bn.weight": 3,
+        "stage0.block0.conv_dw.weight": 8,
+        "stem.conv.weight": 9,
+    }
+    for name, n in expected.items():
+        assert found[name][0] == pytest.approx(0.5**n), name
+    assert found["stem.conv.weight"][1] == 0.1
+    assert found["stem.conv_bn.weight"][1] == found["classifier.linear.bias"][1] == 0
+
+
+@pytest.mark.parametrize("name", ["smallest", "largest"])
+def test_a_subnet_has_the_rates_of_the_supernet(name):
+    arch = getattr(SPACE, name)()
+    supernet, subnet = rates(SUPERNET, 0.7), rates(extract(SUPERNET, arch), 0.7)
+    owners = {p.untyped_storage().data_ptr(): name for name, p in SUPERNET.named_parameters()}
+    tensors = subnet_tensors(SUPERNET, arch, modulated=False)
+    shared = {name: owners.get(t.untyped_storage().data_ptr()) for name, t in tensors}
+    assert shared.keys() == subnet.keys()
+    for name, owner in shared.items():
+        if owner is not None:  # a small kernel is a learned map, a tensor of its own
+            assert subnet[name] == supernet[owner], name
+
+
+def test_a_hypernetwork_learns_at_the_full_rate():
+    tiny = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(8,)), num_classes=3)
+    found = rates(Supernet(tiny, seed=0, weak=True), 0.5)
+    of_hypernet = {rate for name, (rate, _) in found.items() if name.startswith("hypernet.")}
+    assert of_hypernet == {1.0} and found["classifier.linear.weight"][0] == 1.0
+
+
+def test_layer_decay_scales_the_steps_of_every_stage():
+    """Plain gradient descent: the update is lr * decay**n times the gradient, on any schedule."""
+    model = torch.nn.Sequential()
+    for name in ("conv_stem", "head", "classifier"):
+        model.add_module(name, torch.nn.Linear(2, 2))
+    before = [p.detach().clone() for p in model.parameters()]
+    stepper = Stepper(model, config(layer_decay=0.5, schedule="poly"), n_steps=4)
+    stepper.start(2)
+    assert stepper.lr == pytest.approx(0.1 * 0.5**0.5)  # that of the classifier
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    stepper.finish([1.0], step=2, nets=["net"])
+    steps = [
+        float((old - new.detach()).mean())
+        for old, new in zip(before, model.parameters(), strict=True)
+    ]
+    expected = [stepper.lr * scale for scale in (0.25, 0.25, 0.5, 0.5, 1, 1)]
+    assert steps == pytest.approx(expected)

@@ -84,7 +84,7 @@ def check_data(project: Project) -> None:
     """
     warn_of_normalisation(project)
     config = _train_settings(project)
-    if not config.steps:
+    if not config.steps and not config.head_epochs:
         return
     recipe_fits(project, config, "train")
     if config.teacher is not None and not known_data(project).awaited:
@@ -103,7 +103,7 @@ def train(project: Project, progress: Progress) -> None:
     if project.ranks.leads:
         require_reachable(project)
     used = _supernet(project)
-    if config.train.steps:
+    if config.train.steps or config.train.head_epochs:
         used = _trained(project, used, progress)
     if project.ranks.leads:
         write_bytes(project.files.supernet, weights_bytes(used, project.metadata()))

@@ -1,0 +1,51 @@
+"""Layer-wise learning rates: the nearer to the image, the smaller the steps (ULMFiT 1801.06146)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+
+__all__ = ["parameter_groups", "stage_of"]
+
+_SAME_STAGE = {"bn1": "conv_stem", "bn2": "conv_head"}  # of static networks
+_TOPMOST = "hypernet"  # serves all layers alike, and is no layer itself
+
+
+def parameter_groups(
+    model: torch.nn.Module, *, decay: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Groups of an optimiser, one stage after the other, whose `lr_scale` timm's schedules follow.
+
+    The last stage, the classifier, has scale 1, each one before it `decay` times that of the next:
+    stem, stages of blocks, head (and the convolution behind the pooling) and classifier count. A
+    supernet and the networks that are cut out of it have the same stages. As without groups, there
+    is no weight decay on biases and BN parameters.
+    """
+    stages: list[str] = []
+    found: dict[tuple[str, bool], list[torch.nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        stage = stage_of(name)
+        if stage not in stages and stage != _TOPMOST:
+            stages.append(stage)
+        found[stage, parameter.ndim > 1 and not name.endswith(".bias")].append(parameter)
+    scales = {stage: decay**n for n, stage in enumerate(reversed(stages))}
+    return [
+        {
+            "params": parameters,
+            "lr_scale": scales.get(stage, 1.0),
+            "weight_decay": weight_decay * decays,
+        }
+        for (stage, decays), parameters in found.items()
+    ]
+
+
+def stage_of(name: str) -> str:
+    """The stage of a parameter, by its name in a supernet or in a static network."""
+    first, _, rest = name.partition(".")
+    if first == "blocks":
+        return f"blocks.{rest.partition('.')[0]}"
+    return _SAME_STAGE.get(first, first)
