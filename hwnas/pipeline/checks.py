@@ -6,15 +6,18 @@ Stages call these in `Stage.check`. What takes images to tell is in `data_checks
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from hwnas.core.env import require
 from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.store import why_unwritable
 from hwnas.devices.runtimes import describe_runtime
-from hwnas.interfaces import ReachedTransport, SearcherContext
+from hwnas.interfaces import ReachedTransport, SearcherContext, TryingTransport
 from hwnas.latency.validation import MIN_NETS
 from hwnas.measure.networks import validation_nets
+from hwnas.measure.try_device import try_device
 from hwnas.pipeline.costs import require_reachable
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import constraints_for, targets
@@ -25,6 +28,8 @@ from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.training.sections import OptimizerConfig
 
 __all__ = [
+    "asked",
+    "can_be_profiled",
     "can_learn",
     "can_search",
     "can_train",
@@ -36,6 +41,7 @@ __all__ = [
 ]
 
 MANY_ARCHS = 1000  # among so many, enough are different networks
+PLAIN = ("CPUExecutionProvider", "CPU", "cpu")  # providers that are there with their runtime
 COMMON_OPTIMIZERS = ("adamw", "sgd")  # known without importing timm
 
 
@@ -164,32 +170,43 @@ def limits_can_be_met(project: Project) -> None:
 
 
 def device_runs(project: Project, device: str) -> None:
-    """Refuse a device that cannot be timed, or a space with too little to time.
+    """Refuse a device that cannot run a small network now.
 
     A dry run does not connect to devices that are elsewhere.
 
     Raises:
-        UserError: its runtime is not installed on this machine, it does not answer, or the space
-            has too few networks for a table to be proven on.
+        UserError: its runtime is not installed or does not run our models, or it does not answer.
     """
-    _enough_networks(project)
     spec = project.devices[device]
-    if spec.transport != "local":
-        if not project.is_plan and isinstance(to := project.transport(device), ReachedTransport):
-            to.check()
+    is_here = spec.transport == "local"
+    if is_here and (lacks := describe_runtime(spec.runtime)).missing:
+        raise UserError(
+            f"device {device!r} is timed with {spec.runtime}, which is not installed",
+            expected=", ".join(lacks.missing),
+            found="not installed",
+            where="devices",
+            fix=lacks.install or "install it, or take the device out",
+        )
+    if spec.provider in PLAIN if is_here else project.is_plan:
         return
-    if not (lacks := describe_runtime(spec.runtime)).missing:
-        return
-    raise UserError(
-        f"device {device!r} is timed with {spec.runtime}, which is not installed",
-        expected=", ".join(lacks.missing),
-        found="not installed",
-        where="devices",
-        fix=lacks.install or "install it, or take the device out",
-    )
+    transport = project.transport(device)
+    if isinstance(transport, ReachedTransport):
+        transport.check()
+    if isinstance(transport, TryingTransport):
+        try_device(project.space, spec, transport, seed=project.config.seed)
 
 
-def _enough_networks(project: Project) -> None:
+def asked(project: Project, devices: Iterable[str]) -> dict[str, Callable[[], None]]:
+    """`device_runs` of some devices, for `Stage.asks`."""
+    return {f"device {name}": partial(device_runs, project, name) for name in devices}
+
+
+def can_be_profiled(project: Project) -> None:
+    """Refuse a space with too little to time.
+
+    Raises:
+        UserError: it has too few networks for a table to be proven on.
+    """
     space = project.space
     if space.size() > MANY_ARCHS:
         return

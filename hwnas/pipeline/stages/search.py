@@ -19,7 +19,7 @@ from hwnas.interfaces import Constraint, CostMetric, SearcherContext
 from hwnas.measure.drift import can_judge, judge, pace_text
 from hwnas.measure.networks import network_id, network_models
 from hwnas.pipeline.artifacts import SearchFiles
-from hwnas.pipeline.checks import can_search
+from hwnas.pipeline.checks import asked, can_search
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.evaluators import evaluator
@@ -64,6 +64,7 @@ def stage(project: Project) -> Stage:
         data=None if has_records else project.source.input(LEARNING),
         is_provisional=True,
         check=lambda: check(project),
+        asks=asked(project, _limited(project) if section.closing.max_rounds else ()),
     )
 
 
@@ -72,8 +73,13 @@ def _needs(project: Project) -> tuple[str, ...]:
     section = project.config.search
     if section.evaluator.records is None:
         return (*(f"profile/{device}" for device in project.devices), "train", "predictor")
-    limited = {c.device for c in section.constraints if metric_key(c).is_latency}
-    return tuple(f"profile/{device}" for device in project.devices if device in limited)
+    return tuple(f"profile/{device}" for device in _limited(project))
+
+
+def _limited(project: Project) -> list[str]:
+    """The devices that have a limit on latency."""
+    limited = {c.device for c in project.config.search.constraints if metric_key(c).is_latency}
+    return [device for device in project.devices if device in limited]
 
 
 def check(project: Project) -> None:
