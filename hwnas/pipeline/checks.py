@@ -11,31 +11,26 @@ from functools import partial
 from pathlib import Path
 
 from hwnas.core.env import require
-from hwnas.core.errors import UserError, did_you_mean
+from hwnas.core.errors import UserError
 from hwnas.core.store import why_unwritable
 from hwnas.devices.runtimes import describe_runtime
-from hwnas.interfaces import ReachedTransport, SearcherContext, TryingTransport
+from hwnas.interfaces import ReachedTransport, TryingTransport
 from hwnas.latency.validation import MIN_NETS
 from hwnas.measure.networks import validation_nets
 from hwnas.measure.try_device import try_device
-from hwnas.pipeline.costs import require_reachable
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.winners import constraints_for, targets
 from hwnas.predictors.blend import MIN_HELD_BACK
 from hwnas.predictors.evaluate import held_out_rows
 from hwnas.predictors.labels import MIN_LABELS
-from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.training.sections import OptimizerConfig
 
 __all__ = [
     "asked",
     "can_be_profiled",
     "can_learn",
-    "can_search",
     "can_train",
     "device_runs",
     "folder_is_writable",
-    "limits_can_be_met",
     "optimizer_exists",
     "out_of_reach",
 ]
@@ -92,7 +87,7 @@ def optimizer_exists(config: OptimizerConfig, setting: str) -> None:
         ) from error
 
 
-# --- predictor and search -------------------------------------------------------------------------
+# --- predictor ------------------------------------------------------------------------------------
 
 
 def can_learn(project: Project) -> None:
@@ -118,52 +113,6 @@ def can_learn(project: Project) -> None:
 def _is_enough(n: int, seed: int) -> bool:
     fit, held = held_out_rows(n, seed=seed)
     return len(fit) >= MIN_LABELS and len(held) >= MIN_HELD_BACK
-
-
-def can_search(project: Project) -> None:
-    """Refuse a search that must fail: its limits, or what its searcher cannot do.
-
-    Raises:
-        UserError: says which.
-    """
-    limits_can_be_met(project)
-    section = project.config.search
-    module = SEARCHERS.load(section.searcher.name)
-    module.build(section.searcher, SearcherContext(project.space, project.config.seed))
-    most = getattr(module, "MAX_CONSTRAINTS", None)
-    for device in targets(project):
-        n = len(constraints_for(project, device))
-        if most is not None and n > most:
-            raise UserError(
-                f"searcher {section.searcher.name!r} takes at most {most} constraint",
-                expected=f"<= {most}",
-                found=n,
-                where="search.constraints",
-                fix="drop the others, or search with `evolution` or `policy_gradient`",
-            )
-
-
-def limits_can_be_met(project: Project) -> None:
-    """Refuse limits on unknown devices, and those that no arch meets as far as is known now.
-
-    Raises:
-        UserError: names the limit.
-    """
-    for number, limit in enumerate(project.config.search.constraints):
-        known = [*project.devices]
-        if limit.metric in ("latency_ms", "latency_p95_ms") and limit.device not in known:
-            raise UserError(
-                f"a limit on the latency of {limit.device!r}, which is not a device of this run",
-                expected=f"one of {', '.join(known)}",
-                found=limit.device,
-                where=f"search.constraints.{number}.device",
-                fix=did_you_mean(
-                    limit.device,
-                    known,
-                    otherwise=f"name one of `devices`, or add {limit.device} to them",
-                ),
-            )
-    require_reachable(project)
 
 
 # --- machine --------------------------------------------------------------------------------------

@@ -187,6 +187,25 @@ SLIPS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         },
         ("exact", "at most 1", "search.constraints"),
     ),
+    "a score that is no sum for a searcher of sums": (
+        {
+            "search.searcher": "exact",
+            "search.constraints": [{"metric": "macs", "max_fraction_of_largest": 0.5}],
+        },
+        ("exact", "sum over blocks", "'ridge'", "predictor.has_costs=false"),
+    ),
+    "a predictor that is no sum": (
+        {"search.searcher": "exact", "predictor": "forest"},
+        ("exact", "sum over blocks", "'forest'", "predictor.name=ridge"),
+    ),
+    "a cost that is no sum": (
+        {
+            "search.searcher": "exact",
+            "predictor.has_costs": False,
+            "search.constraints": [{"metric": "peak_memory_bytes", "max_fraction_of_largest": 0.9}],
+        },
+        ("exact", "sums over blocks", "fix"),
+    ),
     "a space too large to enumerate": (
         {
             "search.searcher": "exhaustive",
@@ -202,6 +221,15 @@ SLIPS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 def test_a_slip_is_refused_before_anything_runs(slip: str, there: Path) -> None:
     settings, words = SLIPS[slip]
     refused(settings, *words)
+
+
+def test_a_score_and_a_cost_that_are_sums_are_fine(there: Path) -> None:
+    settings = {
+        "search.searcher": "exact",
+        "predictor.has_costs": False,
+        "search.constraints": [{"metric": "macs", "max_fraction_of_largest": 0.5}],
+    }
+    assert hwnas.plan("run", config="config.yaml", settings=settings).facts["unchecked"] == []
 
 
 def test_the_configuration_without_a_slip_is_checked_and_fine(there: Path) -> None:

@@ -19,13 +19,14 @@ from hwnas.interfaces import Constraint, CostMetric, SearcherContext
 from hwnas.measure.drift import can_judge, judge, pace_text
 from hwnas.measure.networks import network_id, network_models
 from hwnas.pipeline.artifacts import SearchFiles
-from hwnas.pipeline.checks import asked, can_search
+from hwnas.pipeline.checks import asked
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.scoring import FINISHED, assist, scoring
+from hwnas.pipeline.search_checks import can_search
 from hwnas.pipeline.task import task
 from hwnas.pipeline.timing import time_beside_table
 from hwnas.pipeline.winners import constraints_for, search_files, targets
@@ -83,7 +84,7 @@ def _limited(project: Project) -> list[str]:
 
 
 def check(project: Project) -> None:
-    """Refuse a search that must fail: see `checks.can_search`; and records that cannot be used.
+    """Refuse a search that must fail: see `search_checks.can_search`; and records that cannot be used.
 
     Raises:
         UserError: says why.
