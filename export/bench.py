@@ -2,6 +2,7 @@
 """Times models on this machine by the one protocol of hwnas (see bench_protocol.py).
 
     python bench.py plan.json --out results.jsonl
+    python bench.py plan.json --try                   whether its models run here; nothing is timed
     python bench.py --runtimes                        what this machine can time with
 
 Needs python >= 3.8, numpy and the plan's runtime, nothing else of hwnas. Results are appended and
@@ -158,10 +159,34 @@ class StderrProgress:
         print(json.dumps(line), file=sys.stderr, flush=True)
 
 
+def loader(plan, plan_path, runner):
+    """A function that loads an item of the plan into the runner."""
+    folder = plan_path.resolve().parent
+
+    def load(item):
+        try:
+            return runner.load(folder / item["file"])
+        except Exception as error:  # as in open_runner
+            raise KitError(f"{plan['runtime']} cannot load {item['file']}: {error}") from error
+
+    return load
+
+
+def try_out(plan_path):
+    """Load and run every model of a plan file once."""
+    plan = load_plan(plan_path)
+    load = loader(plan, plan_path, open_runner(plan))
+    for item in plan["items"]:
+        once = load(item)
+        try:
+            once()
+        except Exception as error:  # as in open_runner
+            raise KitError(f"{plan['runtime']} cannot run {item['file']}: {error}") from error
+
+
 def bench(plan_path, out):
     """Time a plan file into a results file."""
     plan = load_plan(plan_path)
-    folder = plan_path.resolve().parent
     runner = open_runner(plan)
     if runner.is_on_cpu:
         pin(plan["threads"])
@@ -174,13 +199,7 @@ def bench(plan_path, out):
     }
     results = Results(out)
     results.open_for(plan, facts, host_facts(runner.accelerator))
-
-    def load(item):
-        try:
-            return runner.load(folder / item["file"])
-        except Exception as error:  # as in open_runner
-            raise KitError(f"{plan['runtime']} cannot load {item['file']}: {error}") from error
-
+    load = loader(plan, plan_path, runner)
     run(plan, load, ProcessClock(works_alone), results, StderrProgress())
     for warning in warnings(results):
         print(f"bench.py: warning: {warning}", file=sys.stderr)
@@ -192,12 +211,15 @@ def main(arguments=None):
     parser.add_argument("plan", type=Path, nargs="?", help="plan.json, with its models beside it")
     parser.add_argument("--out", type=Path, help="results.jsonl; resumed if present")
     parser.add_argument("--runtimes", action="store_true", help="list what it can time with")
+    parser.add_argument("--try", action="store_true", dest="tries", help="run each model once")
     options = parser.parse_args(arguments)
-    if not options.runtimes and not (options.plan and options.out):
-        parser.error("give plan.json and --out results.jsonl, or --runtimes")
+    if not options.runtimes and not (options.plan and (options.out or options.tries)):
+        parser.error("give plan.json and --out results.jsonl or --try, or --runtimes")
     try:
         if options.runtimes:
             print_runtimes()
+        elif options.tries:
+            try_out(options.plan)
         else:
             bench(options.plan, options.out)
     except KitError as error:

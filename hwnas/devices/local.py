@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from hwnas.core.config import StrictModel
-from hwnas.core.progress import Progress
+from hwnas.core.progress import Progress, silent
 from hwnas.core.resources import resource
 from hwnas.devices.kit import run_kit
 from hwnas.interfaces import DeviceSpec, Transport
@@ -33,10 +33,16 @@ class _Local:
 
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
         """See `Transport.run_bench`."""
-        kit = resource("export", "bench.py")
+        self._run_kit([str(plan), "--out", str(results)], progress, where=plan)
+
+    def try_out(self, plan: Path) -> None:
+        """See `TryingTransport.try_out`."""
+        self._run_kit([str(plan), "--try"], silent, where=self.device.name)
+
+    def _run_kit(self, arguments: list[str], progress: Progress, *, where: object) -> None:
         run_kit(
-            [sys.executable, str(kit), str(plan), "--out", str(results)],
+            [sys.executable, str(resource("export", "bench.py")), *arguments],
             environment={"OMP_NUM_THREADS": str(self.device.threads)},
             progress=progress,
-            where=plan,
+            where=where,
         )

@@ -20,9 +20,10 @@ from tempfile import TemporaryDirectory
 from typing import IO, Protocol
 
 from hwnas.core.errors import UserError
-from hwnas.core.progress import Progress
+from hwnas.core.progress import Progress, silent
 from hwnas.core.store import read_json
 from hwnas.devices.kit import KitFailed, kit_files, run_kit
+from hwnas.devices.runtimes import install_line
 from hwnas.interfaces import DeviceSpec
 
 __all__ = ["Reach", "RemoteKit", "call"]
@@ -80,41 +81,67 @@ class RemoteKit:
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
         """See `Transport.run_bench`."""
         there = f"{self.folder}/{results.stem}"
-        self._install(plan, results, there)
-        prepare = f"{self.before} && " if self.before else ""
-        script = (
-            f"cd {shlex.quote(there)} && echo $$ > pid && {prepare}"
-            f"exec env OMP_NUM_THREADS={self.device.threads} PYTHONUNBUFFERED=1 "
-            f"{self.python} bench.py plan.json --out {RESULTS}"
-        )
-        where = f"{self.reach.where}:{there}"
+        n_there = self._install(plan, there)
+        if results.is_file() and results.stat().st_size > n_there:  # it has been wiped
+            self.reach.push(results, f"{there}/{RESULTS}")
         try:
-            command = self.reach.command(script)
-            run_kit(command, environment={}, progress=progress, where=where)
+            self._run_kit(there, f"plan.json --out {RESULTS}", progress)
         except KeyboardInterrupt:
             with contextlib.suppress(UserError):
                 self._run(f"cd {shlex.quote(there)}\n{STOP}")
                 self._fetch(results, there)
             raise
-        except KitFailed as error:
+        except UserError as error:
             with contextlib.suppress(UserError):
                 self._fetch(results, there)
-            if error.status == LOST or not self._answers():
+            if isinstance(error, KitFailed) and (error.status == LOST or not self._answers()):
                 raise UserError(
                     "lost the connection to the device",
                     found=error.found,
-                    where=where,
+                    where=error.where,
                     fix="the samples are kept; the same command goes on",
                 ) from error
             raise
         self._fetch(results, there)
 
+    def try_out(self, plan: Path) -> None:
+        """See `TryingTransport.try_out`."""
+        there = f"{self.folder}/try"
+        self._install(plan, there)
+        self._run_kit(there, "plan.json --try", silent)
+
+    def _run_kit(self, there: str, arguments: str, progress: Progress) -> None:
+        """Run the device's bench.py to its end; what it needs and lacks is explained."""
+        prepare = f"{self.before} && " if self.before else ""
+        script = (
+            f"cd {shlex.quote(there)} && echo $$ > pid && {prepare}"
+            f"exec env OMP_NUM_THREADS={self.device.threads} PYTHONUNBUFFERED=1 "
+            f"{self.python} bench.py {arguments}"
+        )
+        where = f"{self.reach.where}:{there}"
+        try:
+            run_kit(self.reach.command(script), environment={}, progress=progress, where=where)
+        except KitFailed as error:
+            install = install_line(self.device.runtime)
+            if install in str(error.found):
+                raise UserError(
+                    f"the device lacks what {self.device.runtime} needs",
+                    found=error.found,
+                    where=where,
+                    fix=f"there: {prepare}{self.python}{install.removeprefix('python')}",
+                ) from error
+            raise
+
     def check(self) -> None:
         """See `ReachedTransport.check`."""
         self._run("echo here")
 
-    def _install(self, plan: Path, results: Path, there: str) -> None:
-        """Have models, kit and our samples on the device, and nothing of us running there."""
+    def _install(self, plan: Path, there: str) -> int:
+        """Have models and kit on the device, and nothing of us running there.
+
+        Returns:
+            How many bytes of samples it holds.
+        """
         names = [plan.name, *(str(item["file"]) for item in read_json(plan)["items"])]
         members = [(plan.parent / name, name) for name in names]
         members += [(path, path.name) for path in kit_files()]
@@ -143,8 +170,7 @@ class RemoteKit:
             prepare = f"{self.before} && " if self.before else ""
             extract = f"{self.python} -m tarfile -e kit.tar . && rm kit.tar && echo yes > {mark}"
             self._run(f"cd {quoted} && {prepare}{extract}")
-        if results.is_file() and results.stat().st_size > int(found[1]):  # it has been wiped
-            self.reach.push(results, f"{there}/{RESULTS}")
+        return int(found[1])
 
     def _fetch(self, results: Path, there: str) -> None:
         """Replace our results by the device's, which only ever grow."""

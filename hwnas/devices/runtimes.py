@@ -10,7 +10,7 @@ from pathlib import Path
 from hwnas.core.registry import Variant
 from hwnas.core.resources import resource
 
-__all__ = ["describe_runtime", "runtime_names", "runtime_packages"]
+__all__ = ["describe_runtime", "install_line", "runtime_names", "runtime_packages"]
 
 
 def runtime_names() -> tuple[str, ...]:
@@ -20,14 +20,17 @@ def runtime_names() -> tuple[str, ...]:
 
 def describe_runtime(name: str) -> Variant:
     """What it is, and what this machine lacks for it (a device needs it where the device is)."""
-    tree = _parsed(name)
-    install = None
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "INSTALL":
-            install = str(ast.literal_eval(node.value))
     missing = tuple(p for p in runtime_packages(name) if importlib.util.find_spec(p) is None)
-    summary = (ast.get_docstring(tree) or "").split("\n")[0]
-    return Variant(name, summary, missing, install if missing else None)
+    summary = (ast.get_docstring(_parsed(name)) or "").split("\n")[0]
+    return Variant(name, summary, missing, install_line(name) if missing else None)
+
+
+def install_line(name: str) -> str:
+    """The command that installs what a runtime needs, for the interpreter `python`."""
+    for node in _parsed(name).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "INSTALL":
+            return str(ast.literal_eval(node.value))
+    raise ValueError(f"run_{name}.py has no INSTALL")  # a file of the kit; tests look at each
 
 
 def runtime_packages(name: str) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ from hwnas.interfaces.protocols import (
     ReachedTransport,
     Searcher,
     Transport,
+    TryingTransport,
 )
 from hwnas.interfaces.records import (
     Column,
@@ -107,5 +108,6 @@ __all__ = [
     "Table",
     "Transport",
     "TransportModule",
+    "TryingTransport",
     "VariantModule",
 ]

@@ -39,6 +39,7 @@ __all__ = [
     "ReachedTransport",
     "Searcher",
     "Transport",
+    "TryingTransport",
 ]
 
 # --- pricing --------------------------------------------------------------------------------------
@@ -229,6 +230,20 @@ class ReachedTransport(Protocol):
 
         Raises:
             UserError: it does not.
+        """
+        ...
+
+
+@runtime_checkable
+class TryingTransport(Protocol):
+    """A Transport that can try a plan before it is timed. Optional: others show it in timing."""
+
+    def try_out(self, plan: Path) -> None:
+        """Load and run every model of a plan once by `export/bench.py`; no samples are kept.
+
+        Raises:
+            UserError: the device lacks a package, or does not answer.
+            KitFailed: a model does not run there.
         """
         ...
 

@@ -6,36 +6,37 @@ Stages call these in `Stage.check`. What takes images to tell is in `data_checks
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from hwnas.core.env import require
-from hwnas.core.errors import UserError, did_you_mean
+from hwnas.core.errors import UserError
 from hwnas.core.store import why_unwritable
 from hwnas.devices.runtimes import describe_runtime
-from hwnas.interfaces import ReachedTransport, SearcherContext
+from hwnas.interfaces import ReachedTransport, TryingTransport
 from hwnas.latency.validation import MIN_NETS
 from hwnas.measure.networks import validation_nets
-from hwnas.pipeline.costs import require_reachable
+from hwnas.measure.try_device import try_device
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.winners import constraints_for, targets
 from hwnas.predictors.blend import MIN_HELD_BACK
 from hwnas.predictors.evaluate import held_out_rows
 from hwnas.predictors.labels import MIN_LABELS
-from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.training.sections import OptimizerConfig
 
 __all__ = [
+    "asked",
+    "can_be_profiled",
     "can_learn",
-    "can_search",
     "can_train",
     "device_runs",
     "folder_is_writable",
-    "limits_can_be_met",
     "optimizer_exists",
     "out_of_reach",
 ]
 
 MANY_ARCHS = 1000  # among so many, enough are different networks
+PLAIN = ("CPUExecutionProvider", "CPU", "cpu")  # providers that are there with their runtime
 COMMON_OPTIMIZERS = ("adamw", "sgd")  # known without importing timm
 
 
@@ -86,7 +87,7 @@ def optimizer_exists(config: OptimizerConfig, setting: str) -> None:
         ) from error
 
 
-# --- predictor and search -------------------------------------------------------------------------
+# --- predictor ------------------------------------------------------------------------------------
 
 
 def can_learn(project: Project) -> None:
@@ -114,82 +115,47 @@ def _is_enough(n: int, seed: int) -> bool:
     return len(fit) >= MIN_LABELS and len(held) >= MIN_HELD_BACK
 
 
-def can_search(project: Project) -> None:
-    """Refuse a search that must fail: its limits, or what its searcher cannot do.
-
-    Raises:
-        UserError: says which.
-    """
-    limits_can_be_met(project)
-    section = project.config.search
-    module = SEARCHERS.load(section.searcher.name)
-    module.build(section.searcher, SearcherContext(project.space, project.config.seed))
-    most = getattr(module, "MAX_CONSTRAINTS", None)
-    for device in targets(project):
-        n = len(constraints_for(project, device))
-        if most is not None and n > most:
-            raise UserError(
-                f"searcher {section.searcher.name!r} takes at most {most} constraint",
-                expected=f"<= {most}",
-                found=n,
-                where="search.constraints",
-                fix="drop the others, or search with `evolution` or `policy_gradient`",
-            )
-
-
-def limits_can_be_met(project: Project) -> None:
-    """Refuse limits on unknown devices, and those that no arch meets as far as is known now.
-
-    Raises:
-        UserError: names the limit.
-    """
-    for number, limit in enumerate(project.config.search.constraints):
-        known = [*project.devices]
-        if limit.metric in ("latency_ms", "latency_p95_ms") and limit.device not in known:
-            raise UserError(
-                f"a limit on the latency of {limit.device!r}, which is not a device of this run",
-                expected=f"one of {', '.join(known)}",
-                found=limit.device,
-                where=f"search.constraints.{number}.device",
-                fix=did_you_mean(
-                    limit.device,
-                    known,
-                    otherwise=f"name one of `devices`, or add {limit.device} to them",
-                ),
-            )
-    require_reachable(project)
-
-
 # --- machine --------------------------------------------------------------------------------------
 
 
 def device_runs(project: Project, device: str) -> None:
-    """Refuse a device that cannot be timed, or a space with too little to time.
+    """Refuse a device that cannot run a small network now.
 
     A dry run does not connect to devices that are elsewhere.
 
     Raises:
-        UserError: its runtime is not installed on this machine, it does not answer, or the space
-            has too few networks for a table to be proven on.
+        UserError: its runtime is not installed or does not run our models, or it does not answer.
     """
-    _enough_networks(project)
     spec = project.devices[device]
-    if spec.transport != "local":
-        if not project.is_plan and isinstance(to := project.transport(device), ReachedTransport):
-            to.check()
+    is_here = spec.transport == "local"
+    if is_here and (lacks := describe_runtime(spec.runtime)).missing:
+        raise UserError(
+            f"device {device!r} is timed with {spec.runtime}, which is not installed",
+            expected=", ".join(lacks.missing),
+            found="not installed",
+            where="devices",
+            fix=lacks.install or "install it, or take the device out",
+        )
+    if spec.provider in PLAIN if is_here else project.is_plan:
         return
-    if not (lacks := describe_runtime(spec.runtime)).missing:
-        return
-    raise UserError(
-        f"device {device!r} is timed with {spec.runtime}, which is not installed",
-        expected=", ".join(lacks.missing),
-        found="not installed",
-        where="devices",
-        fix=lacks.install or "install it, or take the device out",
-    )
+    transport = project.transport(device)
+    if isinstance(transport, ReachedTransport):
+        transport.check()
+    if isinstance(transport, TryingTransport):
+        try_device(project.space, spec, transport, seed=project.config.seed)
 
 
-def _enough_networks(project: Project) -> None:
+def asked(project: Project, devices: Iterable[str]) -> dict[str, Callable[[], None]]:
+    """`device_runs` of some devices, for `Stage.asks`."""
+    return {f"device {name}": partial(device_runs, project, name) for name in devices}
+
+
+def can_be_profiled(project: Project) -> None:
+    """Refuse a space with too little to time.
+
+    Raises:
+        UserError: it has too few networks for a table to be proven on.
+    """
     space = project.space
     if space.size() > MANY_ARCHS:
         return

@@ -16,7 +16,7 @@ from hwnas.pipeline.winners import constraints_for, targets
 from hwnas.spaces.cost import AnalyticMetric, cost
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["cost_metrics", "prices", "require_reachable"]
+__all__ = ["cost_metrics", "known_metrics", "prices", "require_reachable"]
 
 
 def cost_metrics(
@@ -40,16 +40,21 @@ def prices(project: Project) -> dict[str, CostMetric]:
     return cost_metrics(project.space, {name: project.estimator(name) for name in profiled})
 
 
+def known_metrics(project: Project) -> dict[str, CostMetric]:
+    """Metrics that archs can be priced with before anything is profiled, by metric key."""
+    estimators = {
+        name: project.estimator(name) for name in project.devices if is_profiled(project, name)
+    }
+    return cost_metrics(project.space, estimators)
+
+
 def require_reachable(project: Project) -> None:
     """Refuse constraints that no arch meets, as far as tables of the present settings can tell.
 
     Raises:
         UserError: names the nearest reachable arch and its costs.
     """
-    estimators = {
-        name: project.estimator(name) for name in project.devices if is_profiled(project, name)
-    }
-    metrics = cost_metrics(project.space, estimators)
+    metrics = known_metrics(project)
     for device in targets(project):
         priced = [
             limit for limit in constraints_for(project, device) if metric_key(limit) in metrics

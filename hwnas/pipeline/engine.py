@@ -89,6 +89,8 @@ def check_stages(
     for stage in todo:
         _require_files(stage)
         stage.check()
+    for ask in {subject: ask for stage in todo for subject, ask in stage.asks.items()}.values():
+        ask()
     for stage in todo:
         if stage.data is not None and not is_plan:
             stage.data().require()

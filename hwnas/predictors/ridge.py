@@ -10,7 +10,7 @@ from hwnas.core.config import StrictModel
 from hwnas.interfaces import AccuracyPredictor, FloatArray, PredictorContext
 from hwnas.predictors.tabular import Model, TabularPredictor
 
-__all__ = ["Config", "build"]
+__all__ = ["Config", "build", "is_sum"]
 
 PENALTIES = tuple(float(penalty) for penalty in np.logspace(-3, 3, 25))
 
@@ -21,6 +21,11 @@ class Config(StrictModel):
     name: Literal["ridge"] = "ridge"
     has_costs: bool = True
     """Add log MACs and log parameters to the one-hot choices."""
+
+
+def is_sum(config: Config) -> bool:
+    """Whether scores are sums over blocks, as the searcher `exact` needs; costs are in a log."""
+    return not config.has_costs
 
 
 def build(config: Config, context: PredictorContext) -> AccuracyPredictor:

@@ -28,6 +28,7 @@ EXEMPT = {"beats_random": "it answers after its last probe; tests/unit has its o
 TOLERANCE = 1e-6  # of the spread of the told values
 CONTEXT_ROLES = ("resolution", "width")  # these multiply with everything else
 MAX_CONSTRAINTS = 1
+NEEDS_SUMS = True
 
 
 class Config(StrictModel):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from hwnas.core.registry import Variant
 from hwnas.interfaces import DatasetContext, PlannedDataset
 from hwnas.pipeline import checks, data_checks
 from hwnas.training.datasets import REGISTRY as DATASETS
+from tests.boards import fake_phone
 from tests.photos import class_folders, small_config
 
 CONFIG = {
@@ -184,6 +187,25 @@ SLIPS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         },
         ("exact", "at most 1", "search.constraints"),
     ),
+    "a score that is no sum for a searcher of sums": (
+        {
+            "search.searcher": "exact",
+            "search.constraints": [{"metric": "macs", "max_fraction_of_largest": 0.5}],
+        },
+        ("exact", "sum over blocks", "'ridge'", "predictor.has_costs=false"),
+    ),
+    "a predictor that is no sum": (
+        {"search.searcher": "exact", "predictor": "forest"},
+        ("exact", "sum over blocks", "'forest'", "predictor.name=ridge"),
+    ),
+    "a cost that is no sum": (
+        {
+            "search.searcher": "exact",
+            "predictor.has_costs": False,
+            "search.constraints": [{"metric": "peak_memory_bytes", "max_fraction_of_largest": 0.9}],
+        },
+        ("exact", "sums over blocks", "fix"),
+    ),
     "a space too large to enumerate": (
         {
             "search.searcher": "exhaustive",
@@ -199,6 +221,15 @@ SLIPS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 def test_a_slip_is_refused_before_anything_runs(slip: str, there: Path) -> None:
     settings, words = SLIPS[slip]
     refused(settings, *words)
+
+
+def test_a_score_and_a_cost_that_are_sums_are_fine(there: Path) -> None:
+    settings = {
+        "search.searcher": "exact",
+        "predictor.has_costs": False,
+        "search.constraints": [{"metric": "macs", "max_fraction_of_largest": 0.5}],
+    }
+    assert hwnas.plan("run", config="config.yaml", settings=settings).facts["unchecked"] == []
 
 
 def test_the_configuration_without_a_slip_is_checked_and_fine(there: Path) -> None:
@@ -258,6 +289,25 @@ def test_a_board_that_does_not_answer_is_missed_before_this_machine_is_profiled(
     assert not Path("run", "tables").exists()
     found = hwnas.plan("run", config="config.yaml", settings=settings)
     assert "whether device 'board' answers" in found.facts["unchecked"]
+
+
+def test_packages_that_a_phone_lacks_are_missed_once_before_anything_runs(
+    there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Profile, search and verify need the phone: it is asked a single time."""
+    phone = fake_phone(tmp_path, monkeypatch)
+    bare = phone.settings | {"python": f"{sys.executable} -S"}
+    (there / "phone.yaml").write_text(json.dumps({"schema_version": 1, "transport": bare}))
+    settings = {"devices": ["local", "phone.yaml"]}
+    with pytest.raises(UserError, match=r"(?s)lacks.*numpy.*there: .*-S -m pip install numpy"):
+        hwnas.run("config.yaml", folder="run", settings=settings)
+    assert not Path("run").exists()
+    assert sum("--try" in call[-1] for call in phone.calls()) == 1
+
+
+def test_a_provider_that_this_machine_lacks_is_refused(there: Path) -> None:
+    (there / "gpu.yaml").write_text("schema_version: 1\nprovider: TpuExecutionProvider\n")
+    refused({"devices": ["local", "gpu.yaml"]}, "'gpu'", "no TpuExecutionProvider", "fix")
 
 
 def test_a_space_of_too_few_networks_is_refused_before_they_are_timed(there: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,10 +18,14 @@ from hwnas.builders.onnx import context
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.store import read_jsonl
+from hwnas.devices.runtimes import install_line
 from hwnas.devices.spec import load_device, load_transport
+from hwnas.interfaces import TryingTransport
 from hwnas.latency.plan import Plan, write_plan
 from hwnas.latency.samples import read_samples
 from hwnas.latency.sections import ProfileConfig
+from hwnas.measure.try_device import try_device
+from hwnas.spaces.space import SearchSpace
 from tests.boards import Phone, Sshd, fake_phone, loopback_sshd
 
 MODELS = {f"c{hw}": context(8, hw).SerializeToString() for hw in (4, 16)}
@@ -210,3 +215,73 @@ def test_an_unplugged_phone_is_a_lost_connection(phone: Phone, tmp_path: Path):
     again = plan_for(name, tmp_path, time_budget_s=spent_s + 0.3, rounds=1_000_000)
     transport.run_bench(again.path, again.results, progress=silent)
     assert plan.results.read_text().splitlines()[1 : 1 + len(kept)] == kept
+
+
+# --- before anything is timed ---------------------------------------------------------------------
+
+
+def refusal(phone: Phone, folder: Path, space: SearchSpace, **changes: object) -> UserError:
+    """What a phone is refused for when it is tried; no samples are left."""
+    device = {key: changes.pop(key) for key in ("provider", "runtime") if key in changes}
+    path = folder / "board.yaml"
+    path.write_text(
+        json.dumps({"schema_version": 1, "transport": phone.settings | changes} | device)
+    )
+    transport = load_transport(str(path))
+    assert isinstance(transport, TryingTransport)
+    with pytest.raises(UserError) as caught:
+        try_device(space, load_device(str(path)), transport, seed=0)
+    assert not list(phone.folder.rglob("results*"))
+    return caught.value
+
+
+def test_a_board_without_numpy_is_told_the_line_to_run_there(
+    phone: Phone, tmp_path: Path, tiny_space: SearchSpace
+):
+    bare = f"{sys.executable} -S"  # an interpreter without what is installed beside it
+    for runtime in ("onnxruntime", "litert"):
+        error = refusal(
+            phone, tmp_path, tiny_space, python=bare, before="export X=1", runtime=runtime
+        )
+        line = install_line(runtime).removeprefix("python")
+        assert error.fix == f"there: export X=1 && {bare}{line}"
+        assert "No module named 'numpy'" in str(error) and "FAKE123" in str(error)
+
+
+def test_a_board_without_the_provider_or_with_an_old_runtime_is_refused(
+    phone: Phone, tmp_path: Path, tiny_space: SearchSpace
+):
+    error = refusal(phone, tmp_path, tiny_space, provider="TpuExecutionProvider")
+    assert "no TpuExecutionProvider" in str(error)
+    old = tmp_path / "old" / "onnxruntime.py"
+    old.parent.mkdir()
+    old.write_text(OLD_RUNTIME)
+    error = refusal(
+        phone, tmp_path, tiny_space, before=f"PYTHONPATH={old.parent}; export PYTHONPATH"
+    )
+    assert "Unsupported model IR version" in str(error) and "upgrade" in str(error.fix)
+
+
+OLD_RUNTIME = """
+__version__ = "1.2.0"
+get_available_providers = lambda: ["CPUExecutionProvider"]
+set_default_logger_severity = lambda level: None
+class SessionOptions:
+    add_session_config_entry = add_free_dimension_override_by_name = lambda *words: None
+class ExecutionMode: ORT_SEQUENTIAL = 0
+class GraphOptimizationLevel: ORT_ENABLE_ALL = 99
+def InferenceSession(path, options, providers):
+    raise RuntimeError("Unsupported model IR version: 8, max supported IR version: 6")
+"""
+
+
+def test_a_board_that_is_whole_is_tried_again_and_again(
+    phone: Phone, tmp_path: Path, tiny_space: SearchSpace
+):
+    name = device_file(tmp_path, phone.settings)
+    transport = load_transport(name)
+    assert isinstance(transport, TryingTransport)
+    for _ in range(2):
+        try_device(tiny_space, load_device(name), transport, seed=0)
+    assert [call[2] for call in phone.calls()].count("push") == 1
+    assert not list(phone.folder.rglob("results*"))

@@ -9,7 +9,7 @@ from hwnas.core.progress import Progress, silent
 from hwnas.interfaces import Transport
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.profile import describe_cost, profile
-from hwnas.pipeline.checks import device_runs
+from hwnas.pipeline.checks import asked, can_be_profiled
 from hwnas.pipeline.foreign_tables import table_settings
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
@@ -31,7 +31,8 @@ def stage(project: Project, device: str) -> Stage:
         outputs=(table,),
         run=lambda: measure(project, device, project.progress_for(name)),
         cost=describe_cost(project.space, config.profile),
-        check=lambda: device_runs(project, device),
+        check=lambda: can_be_profiled(project),
+        asks=asked(project, [device]),
     )
 
 

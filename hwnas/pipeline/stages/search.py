@@ -19,13 +19,14 @@ from hwnas.interfaces import Constraint, CostMetric, SearcherContext
 from hwnas.measure.drift import can_judge, judge, pace_text
 from hwnas.measure.networks import network_id, network_models
 from hwnas.pipeline.artifacts import SearchFiles
-from hwnas.pipeline.checks import can_search
+from hwnas.pipeline.checks import asked
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.scoring import FINISHED, assist, scoring
+from hwnas.pipeline.search_checks import can_search
 from hwnas.pipeline.task import task
 from hwnas.pipeline.timing import time_beside_table
 from hwnas.pipeline.winners import constraints_for, search_files, targets
@@ -64,6 +65,7 @@ def stage(project: Project) -> Stage:
         data=None if has_records else project.source.input(LEARNING),
         is_provisional=True,
         check=lambda: check(project),
+        asks=asked(project, _limited(project) if section.closing.max_rounds else ()),
     )
 
 
@@ -72,12 +74,17 @@ def _needs(project: Project) -> tuple[str, ...]:
     section = project.config.search
     if section.evaluator.records is None:
         return (*(f"profile/{device}" for device in project.devices), "train", "predictor")
-    limited = {c.device for c in section.constraints if metric_key(c).is_latency}
-    return tuple(f"profile/{device}" for device in project.devices if device in limited)
+    return tuple(f"profile/{device}" for device in _limited(project))
+
+
+def _limited(project: Project) -> list[str]:
+    """The devices that have a limit on latency."""
+    limited = {c.device for c in project.config.search.constraints if metric_key(c).is_latency}
+    return [device for device in project.devices if device in limited]
 
 
 def check(project: Project) -> None:
-    """Refuse a search that must fail: see `checks.can_search`; and records that cannot be used.
+    """Refuse a search that must fail: see `search_checks.can_search`; and records that cannot be used.
 
     Raises:
         UserError: says why.

@@ -16,6 +16,7 @@ from hwnas.measure.on_device import held_precisions
 from hwnas.measure.profile import Timings
 from hwnas.pipeline.accuracy import Accuracies, artifact_check, test_accuracies
 from hwnas.pipeline.bundle import Winner, bundle_winner
+from hwnas.pipeline.checks import asked
 from hwnas.pipeline.exports import exported_artifact, file_of
 from hwnas.pipeline.foreign_tables import is_profiled, require_own_table
 from hwnas.pipeline.outcomes import Check, Exported, NetworkResult, Results
@@ -51,6 +52,7 @@ def stage(project: Project) -> Stage:
         cost=f"{len(role_names(project))} networks re-timed and tested",
         data=project.source.input(SPLITS),
         check=lambda: check(project),
+        asks=asked(project, project.devices),
         settled=lambda: not files.results.read().of(None),
     )
 

@@ -1,0 +1,43 @@
+"""One small network, run once where a device is: whether it can be timed at all, before it is."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from hwnas.core.errors import UserError
+from hwnas.devices.kit import KitFailed
+from hwnas.interfaces import DeviceSpec, TryingTransport
+from hwnas.latency.plan import write_plan
+from hwnas.latency.sections import ProfileConfig
+from hwnas.measure.networks import network_models
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["try_device"]
+
+
+def try_device(
+    space: SearchSpace, device: DeviceSpec, transport: TryingTransport, *, seed: int
+) -> None:
+    """Run the smallest network of a space on a device by its own kit.
+
+    This finds missing packages, a runtime that is too old for our models, a provider that it lacks,
+    and a folder on the device that is full or cannot be written, within seconds.
+
+    Raises:
+        UserError: the device does not answer, or cannot run the network; says what to do there.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        models = network_models(space, space.codes([space.smallest()]), device, seed=seed)
+        plan = write_plan(models, device, Path(name), ProfileConfig(), seed=seed)
+        try:
+            transport.try_out(plan.path)
+        except KitFailed as error:
+            raise UserError(
+                f"device {device.name!r} cannot run a small network with {device.runtime}",
+                expected=f"a {device.runtime} that has the provider {device.provider} and reads"
+                f" models in {device.precision}",
+                found=error.found,
+                where=error.where,
+                fix="upgrade it where the device is, or correct the device's file",
+            ) from error

@@ -1,0 +1,95 @@
+"""What makes a search impossible, found before the first stage runs; see `checks.py`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwnas.controller.constraints import metric_key
+from hwnas.core.errors import UserError, did_you_mean
+from hwnas.interfaces import Searcher, SearcherContext
+from hwnas.pipeline.costs import known_metrics, require_reachable
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.winners import constraints_for, targets
+from hwnas.predictors import REGISTRY as PREDICTORS
+from hwnas.searchers import REGISTRY as SEARCHERS
+
+__all__ = ["can_search", "limits_can_be_met"]
+
+MOST_PROBES = 100_000
+
+
+def can_search(project: Project) -> None:
+    """Refuse a search that must fail: its limits, or what its searcher cannot do.
+
+    Raises:
+        UserError: says which.
+    """
+    limits_can_be_met(project)
+    section = project.config.search
+    module = SEARCHERS.load(section.searcher.name)
+    searcher = module.build(section.searcher, SearcherContext(project.space, project.config.seed))
+    most = getattr(module, "MAX_CONSTRAINTS", None)
+    for device in targets(project):
+        n = len(constraints_for(project, device))
+        if most is not None and n > most:
+            raise UserError(
+                f"searcher {section.searcher.name!r} takes at most {most} constraint",
+                expected=f"<= {most}",
+                found=n,
+                where="search.constraints",
+                fix="drop the others, or search with `evolution` or `policy_gradient`",
+            )
+    if getattr(module, "NEEDS_SUMS", False):
+        _scores_are_sums(project)
+        _costs_are_sums(project, searcher)
+
+
+def limits_can_be_met(project: Project) -> None:
+    """Refuse limits on unknown devices, and those that no arch meets as far as is known now.
+
+    Raises:
+        UserError: names the limit.
+    """
+    for number, limit in enumerate(project.config.search.constraints):
+        known = [*project.devices]
+        if limit.metric in ("latency_ms", "latency_p95_ms") and limit.device not in known:
+            raise UserError(
+                f"a limit on the latency of {limit.device!r}, which is not a device of this run",
+                expected=f"one of {', '.join(known)}",
+                found=limit.device,
+                where=f"search.constraints.{number}.device",
+                fix=did_you_mean(
+                    limit.device,
+                    known,
+                    otherwise=f"name one of `devices`, or add {limit.device} to them",
+                ),
+            )
+    require_reachable(project)
+
+
+def _scores_are_sums(project: Project) -> None:
+    """Refuse a predictor whose scores are no sums over blocks, as far as it says so."""
+    config = project.config.predictor
+    is_sum = getattr(PREDICTORS.load(config.name), "is_sum", None)
+    if is_sum is None or not is_sum(config):
+        raise UserError(
+            f"searcher {project.config.search.searcher.name!r} needs a score that is a sum over"
+            " blocks",
+            expected="a linear predictor: {name: ridge, has_costs: false}",
+            found=config.model_dump(mode="json", exclude_defaults=True) | {"name": config.name},
+            where="predictor",
+            fix="predictor.name=ridge and predictor.has_costs=false, or search with `evolution`"
+            " or `policy_gradient`",
+        )
+
+
+def _costs_are_sums(project: Project, searcher: Searcher) -> None:
+    """Let the searcher learn the cost of its first archs, as far as it is known, and no score."""
+    metrics = known_metrics(project)
+    limits = constraints_for(project, targets(project)[0])
+    if not limits or metric_key(limits[0]) not in metrics:
+        return
+    codes = searcher.ask(MOST_PROBES)
+    cost = metrics[metric_key(limits[0])](codes)
+    nothing = np.zeros(len(codes))
+    searcher.tell(codes, nothing, np.stack([nothing, cost / cost.max()], axis=1))
