@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 from numpy.typing import NDArray
@@ -13,9 +13,30 @@ from onnx import numpy_helper
 from hwnas.builders.tflite_graph import INPUT, Graph, Op, Tensor
 from hwnas.core.errors import UserError
 
-__all__ = ["CHANNELS_LAST", "Nodes", "attributes", "padding_name", "unknown"]
+__all__ = [
+    "CHANNELS_LAST",
+    "MOST_TAPS",
+    "Nodes",
+    "Window",
+    "attributes",
+    "padding_name",
+    "row_parts",
+    "unknown",
+]
 
 CHANNELS_LAST = {2: [0, 1], 4: [0, 2, 3, 1], 5: [0, 3, 4, 1, 2]}  # 5: channels as [groups, each]
+
+MOST_TAPS = 25
+"""XNNPACK has depthwise kernels of up to 3, 4, 9 and 25 taps. A larger window runs as a grouped
+convolution of one channel per group: 10 (fp32) to 50 (int8) times the time per tap."""
+
+
+class Window(NamedTuple):
+    """A convolution but for its weights; `multiplier` None: it is not depthwise."""
+
+    shape: tuple[int, ...]
+    stride: int
+    multiplier: int | None
 
 
 class Nodes:
@@ -113,6 +134,23 @@ def padding_name(size: Sequence[int], kernel: int, stride: int, pad: int) -> str
         if missing // 2 != pad or (side + 2 * pad - kernel) // stride + 1 != n_out:
             return ""
     return "SAME"
+
+
+def row_parts(kernel: int) -> list[range]:
+    """The rows of a depthwise window [k, k] in parts of at most `MOST_TAPS` taps.
+
+    The rows in the middle, then pairs equally far from it. Each part is evenly spaced, thus a
+    dilated window, and symmetric, so that it is padded alike above and below. One part where all
+    fit, and where there are no such parts: k is even, or above 12.
+    """
+    middle, n_rows = kernel // 2, MOST_TAPS // kernel
+    if n_rows >= kernel or n_rows < 2 or kernel % 2 == 0:
+        return [range(kernel)]
+    reach = (n_rows - 1) // 2
+    parts = [range(middle - reach, middle + reach + 1)]
+    return parts + [
+        range(middle - far, middle + far + 1, 2 * far) for far in range(reach + 1, middle + 1)
+    ]
 
 
 def unknown(node: onnx.NodeProto, what: str) -> UserError:

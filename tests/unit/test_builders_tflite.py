@@ -82,7 +82,35 @@ def test_padding_is_torchs_at_every_size(kernel: int, stride: int) -> None:
             graph = converted(model)
             assert difference(model, graph, random_input(model, 1)) < 1e-5
             paddings |= {op.kind for op in graph.ops} & {"PAD"}
-    assert bool(paddings) == (stride == 2 and kernel > 1), "PAD only where SAME is not the same"
+    is_other = (stride == 2 and kernel > 1) or kernel == 7  # whose depthwise windows come in parts
+    assert bool(paddings) == is_other, "PAD only where SAME is not the same"
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7, 9, 11])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_no_depthwise_window_has_more_taps_than_xnnpack_has_kernels_for(
+    kernel: int, stride: int
+) -> None:
+    """Larger ones are sums of some rows at a time; in any batch, whole in one delegate."""
+    hw = 12
+    op = OpSpec(
+        "dsconv", 4, 4, hw, (hw - 1) // stride + 1, 4, kernel, stride, kernel // 2, act="relu6"
+    )
+    model = network(Network((op,)), batch=None)
+    graph = converted(model)
+    windows = [op for op in graph.ops if op.kind == "DEPTHWISE_CONV_2D"]
+    shapes = [graph.tensors[op.inputs[1]].shape for op in windows]
+    assert max(rows * columns for _, rows, columns, _ in shapes) <= 25
+    assert sum(rows for _, rows, _, _ in shapes) == kernel
+    assert len(windows) == {3: 1, 5: 1, 7: 3, 9: 5, 11: 6}[kernel]
+    found = opened(graph)
+    x = random_input(model, 3)
+    expected = run(model, x)
+    assert np.abs(channels_first(found(x)[0]) - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert found.fell_out() == []
+    eight = opened(in_8_bits(model, x))
+    assert np.abs(channels_first(eight(x)[0]) - expected).max() < 0.06 * np.ptp(expected)
+    assert eight.fell_out() == []
 
 
 @pytest.mark.parametrize("name", REGISTERED)
