@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     import torch
 
+    from hwnas.nets.pyramid import FeaturePyramid
     from hwnas.nets.supernet import Supernet
 
 __all__ = ["Run", "open_run"]
@@ -192,6 +194,18 @@ class Run:
         if role not in archs:
             raise UserError("no such network", expected=f"one of {', '.join(archs)}", found=role)
         return load_network(self.project, archs[role])
+
+    def features(
+        self, role: str = "winner", strides: Sequence[int] | None = None
+    ) -> FeaturePyramid:
+        """Feature maps of a fine-tuned network, for detection and segmentation heads.
+
+        Raises:
+            UserError: as `network` and `nets.features.features_only`, whose result this is.
+        """
+        from hwnas.nets.features import features_only
+
+        return features_only(self.network(role), strides)
 
     # --- plots --------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-__all__ = ["FILE_NAME", "INPUT_NAME", "OPSET", "OUTPUT_NAME", "float_graph", "quiet"]
+__all__ = ["FILE_NAME", "INPUT_NAME", "OPSET", "OUTPUT_NAME", "exported", "float_graph", "quiet"]
 
 FILE_NAME = "model.onnx"
 INPUT_NAME, OUTPUT_NAME = "input", "logits"
@@ -56,16 +56,39 @@ def float_graph(
             stored = onnx.load(path)
             if {item.key: item.value for item in stored.metadata_props} == properties:
                 return with_least_ir(stored)
-    proto = _exported(model, input_shape, opset, dynamic_batch)
+    return exported(
+        model, input_shape, properties=properties, opset=opset, dynamic_batch=dynamic_batch
+    )
+
+
+def exported(
+    model: torch.nn.Module,
+    input_shape: Sequence[int],
+    *,
+    properties: Mapping[str, str],
+    opset: int = OPSET,
+    dynamic_batch: bool = True,
+    outputs: Sequence[str] = (OUTPUT_NAME,),
+) -> onnx.ModelProto:
+    """The graph of a module that gives as many tensors as there are names of `outputs`."""
+    import onnx
+
+    from hwnas.builders.onnx import with_least_ir
+
+    proto = _translated(model, input_shape, opset, dynamic_batch, outputs)
     _strip(proto)
-    onnx.helper.set_model_props(proto, properties)
+    onnx.helper.set_model_props(proto, dict(properties))
     with_least_ir(proto)
     onnx.checker.check_model(proto, full_check=True)
     return proto
 
 
-def _exported(
-    model: torch.nn.Module, input_shape: Sequence[int], opset: int, dynamic_batch: bool
+def _translated(
+    model: torch.nn.Module,
+    input_shape: Sequence[int],
+    opset: int,
+    dynamic_batch: bool,
+    outputs: Sequence[str],
 ) -> onnx.ModelProto:
     import torch
 
@@ -79,7 +102,7 @@ def _exported(
             (example,),
             dynamo=True,
             input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
+            output_names=list(outputs),
             dynamic_shapes=(batch,) if dynamic_batch else None,
             opset_version=opset,
             verbose=False,

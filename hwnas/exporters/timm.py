@@ -34,9 +34,15 @@ register(Path(__file__).with_name("arch.json"))
 """,
     "torch": '''
 
-def create_model() -> nn.Module:
-    """The network, its weights random: `load_state_dict(load_file("weights.safetensors"))`."""
-    return load(Path(__file__).with_name("arch.json"))
+def create_model(
+    features_only: bool = False, out_indices: Sequence[int] | None = None
+) -> nn.Module:
+    """The network, its weights random: `load_state_dict(load_file("weights.safetensors"))`.
+
+    With `features_only` a `FeaturePyramid`, which takes the same file with `strict=False`.
+    """
+    network = load(Path(__file__).with_name("arch.json"))
+    return FeaturePyramid(network, out_indices) if features_only else network
 ''',
 }
 
@@ -51,9 +57,9 @@ def build(config: Config) -> Exporter:
     """An exporter to `arch.json`, `model.py`, `weights.safetensors`.
 
     Networks of timm's blocks: `import model, timm; timm.create_model("hwnas_<arch key>",
-    pretrained=True)`. Others (FBNet's channel shuffle, AttentiveNAS's projected shortcuts, an
-    activation behind the residual add) need torch alone: `model.create_model()`, and
-    `safetensors.torch.load_file` for the weights.
+    pretrained=True)`, also with `features_only=True`. Others (FBNet's channel shuffle,
+    AttentiveNAS's projected shortcuts, an activation behind the residual add) need torch alone:
+    `model.create_model()`, and `safetensors.torch.load_file` for the weights.
     """
     return _WeightsAndCode()
 
@@ -89,11 +95,12 @@ class _WeightsAndCode(Format):
         """
         from safetensors.torch import save
 
-        from hwnas.nets import plain_net, timm_net
+        from hwnas.nets import plain_net, pyramid, timm_net
         from hwnas.nets.subnet import definition_of
 
         definition = definition_of(source.model)
-        code = inspect.getsource(timm_net if definition["form"] == "timm" else plain_net)
+        modules = {"timm": (timm_net,), "torch": (plain_net, pyramid)}[definition["form"]]
+        code = "\n\n".join(map(inspect.getsource, modules))
         state = {key: v.cpu().contiguous() for key, v in source.model.state_dict().items()}
         arch, model = COMPANIONS
         return {

@@ -8,6 +8,7 @@ from typing import Any
 from timm.layers import BatchNormAct2d, create_act_layer, get_act_layer
 from timm.models import EfficientNet, MobileNetV3, load_checkpoint, register_model
 from timm.models._efficientnet_blocks import SqueezeExcite
+from timm.models._features import FeatureGetterNet
 
 
 def build(definition: dict[str, Any], **changed: Any) -> Any:
@@ -20,6 +21,8 @@ def build(definition: dict[str, Any], **changed: Any) -> Any:
         round_chs_fn=int,
     )
     model.conv_stem.stride = (definition["stem_stride"],) * 2
+    for level in model.feature_info:  # timm takes every stem to halve the image
+        level["reduction"] = level["reduction"] * definition["stem_stride"] // 2
     model.set_submodule(definition["act_at"], create_act_layer(definition["head_act"], True))
     return model
 
@@ -28,10 +31,12 @@ def register(path: Path) -> None:
     """Make the network of the definition at `path` known to `timm.create_model` by its name."""
     definition = json.loads(path.read_text())
 
-    def entry(pretrained: bool = False, **given: Any) -> Any:
+    def entry(pretrained: bool = False, features_only: bool = False, **given: Any) -> Any:
         model = build(definition, **{k: v for k, v in given.items() if k in definition["args"]})
         if pretrained:
             load_checkpoint(model, path.with_name("weights.safetensors"))
+        if features_only:
+            return FeatureGetterNet(model, given.get("out_indices", len(model.feature_info)))
         return model
 
     entry.__name__ = definition["name"]

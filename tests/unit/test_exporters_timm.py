@@ -17,6 +17,7 @@ from torch import nn
 from hwnas.core.errors import UserError
 from hwnas.exporters.timm import COMPANIONS, WEIGHTS, Config, build
 from hwnas.nets.bn import recalibrate
+from hwnas.nets.features import features_only
 from hwnas.nets.subnet import build_subnet, definition_of
 from hwnas.spaces.lowering import resolution
 from tests.mobile_spaces import MOBILE_SPACES, some_archs
@@ -35,24 +36,30 @@ def load(folder):
     spec.loader.exec_module(model)
     name = json.loads((folder / "arch.json").read_text())["name"]
     CREATE
-    return net.eval()
+    return net.eval(), features.eval()
 
 for folder in map(pathlib.Path, sys.argv[1:]):
-    net = load(folder)
+    net, features = load(folder)
+    images = torch.from_numpy(numpy.load(folder / "images.npy"))
     with torch.no_grad():
-        logits = net(torch.from_numpy(numpy.load(folder / "images.npy"))).numpy()
-    numpy.save(folder / "logits.npy", logits)
+        numpy.save(folder / "logits.npy", net(images).numpy())
+        numpy.savez(folder / "maps.npz", *(found.numpy() for found in features(images)))
 """
 WITH_TIMM = FOLDERS.replace("FORBIDDEN", "import timm").replace(
     "CREATE",
     """net = timm.create_model(name, pretrained=True)
     assert timm.create_model(name, num_classes=3).classifier.out_features == 3
-    assert type(net).__module__.startswith("timm.")""",
+    assert type(net).__module__.startswith("timm.")
+    features = timm.create_model(name, pretrained=True, features_only=True, out_indices=(1, -1))
+    assert features.feature_info.channels()""",
 )
 WITH_TORCH = FOLDERS.replace("FORBIDDEN", 'sys.modules["timm"] = None').replace(
     "CREATE",
     """net = model.create_model()
-    net.load_state_dict(load_file(folder / "weights.safetensors"))""",
+    net.load_state_dict(load_file(folder / "weights.safetensors"))
+    features = model.create_model(features_only=True, out_indices=(1, -1))
+    left = features.load_state_dict(load_file(folder / "weights.safetensors"), strict=False)
+    assert not left.missing_keys""",
 )
 
 
@@ -85,14 +92,18 @@ def test_the_artifacts_of_every_space_give_the_logits_without_hwnas(
             assert [file.name for file in files] == [WEIGHTS, *COMPANIONS]
             np.save(folder / "images.npy", images.numpy())
             with torch.no_grad():
-                expected[folder] = net(images).numpy()
+                expected[folder] = net(images).numpy(), features_only(net)(images)
     assert {folder.name[:-1] for folder in expected} == names
     command = [sys.executable, "-c", code, *map(str, expected)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for folder, logits in expected.items():
+    for folder, (logits, maps) in expected.items():
         assert np.ptp(logits) > 0.1
         np.testing.assert_allclose(np.load(folder / "logits.npy"), logits, rtol=1e-4, atol=1e-5)
+        found = np.load(folder / "maps.npz")
+        for number, expected_map in enumerate((maps[1], maps[-1])):
+            ours = expected_map.numpy()
+            np.testing.assert_allclose(found[f"arr_{number}"], ours, rtol=1e-4, atol=1e-4)
 
 
 def test_the_code_for_timm_is_short_and_needs_only_timm(tmp_path: Path) -> None:
@@ -102,7 +113,7 @@ def test_the_code_for_timm_is_short_and_needs_only_timm(tmp_path: Path) -> None:
         net, input_shape=(3, 40, 40), folder=tmp_path, metadata={"arch_key": "abc"}
     )
     source = (tmp_path / "model.py").read_text()
-    assert len(source.splitlines()) <= 40
+    assert len(source.splitlines()) <= 48
     imported = re.findall(r"^ *(?:import|from) (\w+)", source, re.MULTILINE)
     assert set(imported) - sys.stdlib_module_names == {"timm"}
     assert json.loads((tmp_path / "arch.json").read_text()) == definition_of(net)

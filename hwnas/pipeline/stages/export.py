@@ -147,7 +147,7 @@ def _export_arch(project: Project, arch: Arch, formats: Sequence[PlannedFormat])
     folder = project.files.exported_network(arch)
     images, _ = project.images("val", px, N_PARITY_IMAGES)
     expected = torch_logits(model, images)
-    is_calibrated = any(one.name not in ("onnx", "timm") for one in formats)
+    is_calibrated = any(one.name not in ("onnx", "timm", "features") for one in formats)
     calibration = _training_images(project, px) if is_calibrated else None
     metadata = _card(project, arch, model)
     found = []

@@ -1,0 +1,68 @@
+"""A classifier as a feature extractor: the maps of its strides, in torch and for export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from hwnas.core.errors import UserError
+from hwnas.nets.pyramid import FeatureInfo, FeaturePyramid, blocks_of, levels_of
+from hwnas.nets.subnet import definition_of
+
+__all__ = ["FeaturePyramid", "WithFeatures", "features_only"]
+
+
+def features_only(network: nn.Module, strides: Sequence[int] | None = None) -> FeaturePyramid:
+    """The maps of a network as timm's `features_only=True` gives them, with a copy of its weights.
+
+    Args:
+        network: a static network, e.g. `supernet.extract(arch)` or `open_run(...).network()`.
+        strides: of the maps, e.g. (8, 16, 32); None: all that the network has. `feature_info` of
+            the result says channels and strides.
+
+    Raises:
+        UserError: the network has no map of such a stride, or is none of hwnas.
+    """
+    definition_of(network)
+    found = [stride for _, _, stride in levels_of(network)]
+    wanted = found if strides is None else list(strides)
+    if not wanted or any(stride not in found for stride in wanted):
+        raise UserError(
+            "the network has no feature maps of these strides",
+            expected=f"some of {', '.join(map(str, found))}",
+            found=wanted,
+            where="strides",
+        )
+    pyramid = FeaturePyramid(network, [found.index(stride) for stride in wanted])
+    return pyramid.train(network.training)
+
+
+class WithFeatures(nn.Module):
+    """A network that gives its logits, and the maps of all its strides behind them.
+
+    Raises:
+        UserError: the network is none of hwnas.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        definition_of(network)
+        levels = levels_of(network)
+        self.network, self.taken = network, [position for position, _, _ in levels]
+        self.feature_info = FeatureInfo([c for _, c, _ in levels], [s for _, _, s in levels])
+        self.train(network.training)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Images [B, C, H, W] -> logits [B, classes] and maps [B, channels, H', W']."""
+        blocks, maps = blocks_of(self.network), []
+        hooks = [
+            blocks[position - 1].register_forward_hook(lambda *seen: maps.append(seen[-1]))
+            if position
+            else blocks[0].register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0]))
+            for position in self.taken
+        ]
+        logits: Tensor = self.network(x)
+        for hook in hooks:
+            hook.remove()
+        return logits, *maps

@@ -1,0 +1,81 @@
+"""Feature maps of a network at every stride, for detection and segmentation; needs torch alone."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+from torch import Tensor, nn
+
+
+class FeatureInfo:
+    """Channels and strides of maps, finest first; asked for as in timm."""
+
+    def __init__(self, channels: Sequence[int], reductions: Sequence[int]) -> None:
+        self._channels, self._reductions = list(channels), list(reductions)
+
+    def channels(self) -> list[int]:
+        """Of every map."""
+        return self._channels
+
+    def reduction(self) -> list[int]:
+        """Pixels of the image per pixel of a map and axis: its stride."""
+        return self._reductions
+
+
+class FeaturePyramid(nn.Module):
+    """A network without its head: images [B, C, H, W] -> maps [B, channels, H', W'], finest first.
+
+    Of every stride there is the last map, as in timm's `features_only`. Weights are a copy, and
+    have the names that they have in the network. `out_indices` chooses maps; None: all.
+    """
+
+    def __init__(self, network: nn.Module, out_indices: Sequence[int] | None = None) -> None:
+        super().__init__()
+        children, levels = dict(network.named_children()), levels_of(network)
+        if out_indices is not None:
+            levels = [levels[i] for i in sorted({range(len(levels))[i] for i in out_indices})]
+        self.taken = [position for position, _, _ in levels]
+        self.feature_info = FeatureInfo([c for _, c, _ in levels], [r for _, _, r in levels])
+        self.before = list(children)[: list(children).index("blocks")]
+        for name in self.before:
+            self.add_module(name, deepcopy(children[name]))
+        self.blocks, left = nn.Sequential(), self.taken[-1]
+        for stage in children["blocks"].children():
+            if left > 0:
+                self.blocks.append(nn.Sequential(*map(deepcopy, list(stage.children())[:left])))
+            left -= len(list(stage.children()))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The maps."""
+        for name in self.before:
+            x = getattr(self, name)(x)
+        maps = [x] if 0 in self.taken else []
+        for position, block in enumerate(blocks_of(self), start=1):
+            x = block(x)
+            if position in self.taken:
+                maps.append(x)
+        return maps
+
+
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """The blocks of all stages, in order."""
+    stages = network.get_submodule("blocks").children()
+    return [block for stage in stages for block in stage.children()]
+
+
+def levels_of(network: nn.Module) -> list[tuple[int, int, int]]:
+    """(position, channels, stride) of the last map of every stride; position n is behind block n.
+
+    Position 0 is in front of the first block.
+    """
+    levels: dict[int, tuple[int, int, int]] = {}
+    stride = 1
+    for position, part in enumerate([network, *blocks_of(network)]):
+        main = [
+            layer
+            for name, layer in part.named_children()
+            if isinstance(layer, nn.Conv2d) and name not in ("conv_shortcut", "conv_head")
+        ]
+        for layer in main:
+            stride *= layer.stride[0]
+        levels[stride] = position, main[-1].out_channels, stride
+    return list(levels.values())
