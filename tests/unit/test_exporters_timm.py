@@ -50,14 +50,14 @@ WITH_TIMM = FOLDERS.replace("FORBIDDEN", "import timm").replace(
     """net = timm.create_model(name, pretrained=True)
     assert timm.create_model(name, num_classes=3).classifier.out_features == 3
     assert type(net).__module__.startswith("timm.")
-    features = timm.create_model(name, pretrained=True, features_only=True, out_indices=(1, -1))
+    features = timm.create_model(name, pretrained=True, features_only=True, out_indices=(0, -1))
     assert features.feature_info.channels()""",
 )
 WITH_TORCH = FOLDERS.replace("FORBIDDEN", 'sys.modules["timm"] = None').replace(
     "CREATE",
     """net = model.create_model()
     net.load_state_dict(load_file(folder / "weights.safetensors"))
-    features = model.create_model(features_only=True, out_indices=(1, -1))
+    features = model.create_model(features_only=True, out_indices=(0, -1))
     left = features.load_state_dict(load_file(folder / "weights.safetensors"), strict=False)
     assert not left.missing_keys""",
 )
@@ -101,7 +101,7 @@ def test_the_artifacts_of_every_space_give_the_logits_without_hwnas(
         assert np.ptp(logits) > 0.1
         np.testing.assert_allclose(np.load(folder / "logits.npy"), logits, rtol=1e-4, atol=1e-5)
         found = np.load(folder / "maps.npz")
-        for number, expected_map in enumerate((maps[1], maps[-1])):
+        for number, expected_map in enumerate((maps[0], maps[-1])):
             ours = expected_map.numpy()
             np.testing.assert_allclose(found[f"arr_{number}"], ours, rtol=1e-4, atol=1e-4)
 
