@@ -215,7 +215,7 @@ class _Graph:
             path,
             kernel_shape=[layer.kernel] * 2,
             strides=[layer.stride] * 2,
-            pads=[layer.padding] * 4,
+            pads=[layer.padding] * 2 + [layer.padding + layer.pad_more] * 2,
             group=layer.groups,
         )
 
@@ -247,6 +247,8 @@ class _Graph:
             return self._node("HardSwish", [value], path)
         if act == "hard_sigmoid":
             return self._node("HardSigmoid", [value], path, alpha=1 / 6, beta=0.5)
+        if act == "sigmoid":
+            return self._node("Sigmoid", [value], path)
         if act == "swish":
             gate = self._node("Sigmoid", [value], f"{path}.sigmoid")
             return self._node("Mul", [value, gate], path)

@@ -124,14 +124,18 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
 
 
-def padding_name(size: Sequence[int], kernel: int, stride: int, pad: int) -> str:
-    """TensorFlow's name of `pad` pixels on every side; empty where it has none."""
-    if not pad:
+def padding_name(size: Sequence[int], kernel: int, stride: int, pad: int, more: int = 0) -> str:
+    """TensorFlow's name of `pad` pixels on every side, and `more` below and on the right.
+
+    Empty where it has none.
+    """
+    if not pad and not more:
         return "VALID"
     for side in size:
         n_out = -(-side // stride)
         missing = max((n_out - 1) * stride + kernel - side, 0)
-        if missing // 2 != pad or (side + 2 * pad - kernel) // stride + 1 != n_out:
+        n_made = (side + 2 * pad + more - kernel) // stride + 1
+        if (missing // 2, missing % 2) != (pad, more) or n_made != n_out:
             return ""
     return "SAME"
 

@@ -6,11 +6,12 @@ import copy
 from itertools import pairwise
 from typing import TypeGuard
 
-from timm.layers import SelectAdaptivePool2d
+from timm.layers import Conv2dSame, SelectAdaptivePool2d
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hwnas.nets.depthwise import DepthwiseConv2d
+from hwnas.nets.plain_net import PaddedConv2d
 
 __all__ = ["folded"]
 
@@ -38,5 +39,5 @@ def folded(model: nn.Module) -> nn.Module:
 
 
 def _is_known_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Not just any subclass: timm's Conv2dSame, for one, computes its own padding."""
-    return type(module) in (nn.Conv2d, DepthwiseConv2d)
+    """Not just any subclass: these add nothing but zeros around their input."""
+    return type(module) in (nn.Conv2d, DepthwiseConv2d, Conv2dSame, PaddedConv2d)
