@@ -94,10 +94,10 @@ def verify_bundle(
     notes: list[str] = []
     host = _Host(threads, trust)
     images = _images(folder, manifest, data, host, notes)
-    verify = VerifyConfig() if settings is None else settings.verify
+    batches = (VerifyConfig() if settings is None else settings.verify).parity_batches
     rows, failed = [], []
     for done, model in enumerate(manifest.models, start=1):
-        row, problems = _check_model(folder, manifest, model, images, verify.parity_batches, host, notes)
+        row, problems = _check_model(folder, manifest, model, images, batches, host, notes)
         rows.append(row)
         failed += [f"{model.path}: {problem}" for problem in problems]
         progress(done, len(manifest.models), model.path)

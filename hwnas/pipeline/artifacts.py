@@ -263,7 +263,7 @@ class Artifacts(SettingsFiles):
     @property
     def bundles(self) -> Path:
         """Folder of the search's bundles."""
-        return self.run.path("bundles", self.search)
+        return self.bundles_of(self.search)
 
     def bundle(self, device: str) -> Path:
         """The bundle of a device."""

@@ -122,6 +122,23 @@ class Outside:
         return tuple(path for path, _ in self._devices)
 
     @property
+    def device_folders(self) -> tuple[Path, ...]:
+        """Of every configured device, the folder that relative paths in its definition count from.
+
+        It is the folder of the device's file, also where the run's copy is used.
+        """
+        return tuple(
+            self._folder(given, path)
+            for given, path in zip(self.config.devices, self.devices, strict=True)
+        )
+
+    def _folder(self, given: str, path: Path) -> Path:
+        name = _name(given)
+        known = self._files.get((f"devices/{name}", given))
+        is_copy = known is not None and path == self.copy_of(name)
+        return Path(known.path).parent if known is not None and is_copy else path.parent
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What became of devices since the run last used them."""
         return tuple(note for _, note in self._devices if note)

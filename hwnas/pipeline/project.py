@@ -155,8 +155,9 @@ class Project:
 
     def transport(self, device: str) -> Transport:
         """How the kit gets to a device; connects when it is used."""
-        paths = dict(zip(self.devices, self.outside.devices, strict=True))
-        return load_transport(str(paths[device]))
+        files = zip(self.outside.devices, self.outside.device_folders, strict=True)
+        path, folder = dict(zip(self.devices, files, strict=True))[device]
+        return load_transport(str(path), beside=folder)
 
     @property
     def first_device(self) -> str:

@@ -90,3 +90,12 @@ class SettingsFiles:
     def of_search(self, name: str) -> Path:
         """The sections of the configuration that belong to one search alone."""
         return self.run.path("search", name, "config.yaml")
+
+    def bundles_of(self, search: str) -> Path:
+        """Folder of a search's bundles, one for each device."""
+        return self.run.path("bundles", search)
+
+    def search_of_bundle(self, bundle: Path) -> str | None:
+        """The search in whose folder of bundles a folder lies; None: in none."""
+        parent = bundle.parent
+        return parent.name if parent.parent == self.run.root / "bundles" else None

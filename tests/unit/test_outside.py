@@ -51,6 +51,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
+def test_keys_of_a_board_lie_beside_its_file_also_for_the_copy(home: Path) -> None:
+    transport = '{"name": "ssh", "host": "pi", "identity": "keys/id", "known_hosts": "~/hosts"}'
+    (home / "boards/pi.yaml").write_text(f"{DEVICE}transport: {transport}\n")
+    changes = {"devices": [str(home / "boards/pi.yaml")]}
+    with project(home / "run", changes=changes, read_only=False) as p:
+        execute(stages_of(p), p.run, only=())
+    for is_gone in (False, True):
+        if is_gone:
+            (home / "boards/pi.yaml").unlink()
+        with project(home / "run") as p:
+            settings = p.transport("pi").reach.config  # type: ignore[attr-defined]
+            assert settings.identity == str(home / "boards/keys/id")
+            assert settings.known_hosts == str(Path.home() / "hosts")
+            assert len(p.outside.notes) == is_gone, "a key elsewhere is no other device"
+
+
 @contextmanager
 def project(run: Path, *, read_only: bool = True, **options: Any) -> Iterator[Project]:
     with open_project(
