@@ -53,10 +53,6 @@ class Artifacts(SettingsFiles):
         suffix = "" if self.search == "main" else f"-{self.search}"
         return self.run.path(f"report{suffix}.html")
 
-    def training_round(self, name: str) -> tuple[Path, Path]:
-        """Configuration and run folder of a second training round."""
-        return self.run.path("rounds", f"{name}.yaml"), self.run.path("rounds", name)
-
     # --- what is outside ----------------------------------------------------------------------
 
     @property
