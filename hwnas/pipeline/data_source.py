@@ -75,10 +75,8 @@ class DataSource:
             return section
         records = [self.record, None if self.first is None else self.first.read_if_there()]
         last = [record.latest.folder for record in records if record is not None]
-        for place in [
-            *(Path(folder) for folder in last if folder),
-            *(folder / root for folder in self.beside),
-        ]:
+        places = [Path(folder) for folder in last if folder is not None]
+        for place in [*places, *(folder / root for folder in self.beside)]:
             if place.exists():
                 log.info("data: found in %s", place.absolute())
                 return section.model_copy(update={"root": str(place.absolute())})
