@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hwnas.api.result import Folder, Listing, Point, no_progress
 from hwnas.api.status import status
 from hwnas.controller.result import Candidate, SearchResult
+from hwnas.core.command import command_line
 from hwnas.core.errors import CheckFailed, NotJudged, UserError
 from hwnas.core.metrics import MetricKey
 from hwnas.interfaces import Evaluation
@@ -248,7 +249,7 @@ class Run:
     def _require(self, path: Path) -> None:
         if not path.is_file():
             command = maker(stages_of(self.project), self.project.files.pattern(path))
-            raise self.project.run.not_made(path, command or f"hwnas status {self.folder}")
+            raise self.project.run.not_made(path, command or command_line("status", self.folder))
 
     def _result(self, target: str | None) -> SearchResult:
         file = search_files(self.project, target).result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,10 @@ def _require_device(project: Project, device: str) -> None:
             expected=f"one of {known}",
             found=device,
             where=project.run.root,
-            fix=f"--set 'devices=[{known}, {device}]'",
+            fix=f"--set {shlex.quote(f'devices=[{known}, {device}]')}",
         )
+    if device == name:  # a name is the run's
+        return
     if (found := load_device(device)) != (own := project.devices[name]):
         raise UserError(
             f"another device is called {name!r} in this run",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hwnas.api.open_run import Run
 from hwnas.api.result import Folder, ProgressFor, Settings, no_progress
+from hwnas.core.command import command_line
 from hwnas.pipeline.engine import execute
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.opening import open_project
@@ -41,7 +42,7 @@ def run(
         config=config,
         changes=settings,
         progress_for=progress,
-        command=f"hwnas run {config}",
+        command=command_line("run", config),
     ) as project:
         execute(stages_of(project), project.run)
         return held(reported(project), report_only)

@@ -16,7 +16,7 @@ from hwnas.core.errors import CheckFailed, NotJudged, UserError
 from hwnas.core.rundir import RunDir
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.stored import stored_config
+from hwnas.pipeline.stored import search_of_bundle, stored_config
 
 __all__ = [
     "BundleCheck",
@@ -169,10 +169,11 @@ def bundle_plan(folder: Folder, *, config: str | None = None, settings: Settings
 
     models = read_manifest(Path(folder)).models
     if (source := _source_of_settings(Path(folder), config, settings)) is not None:
+        changes, _ = _with_search(source, Path(folder), config, settings)
         with open_project(
             source,
             config=config,
-            changes=settings,
+            changes=changes,
             progress_for=no_progress,
             command="hwnas verify",
             read_only=True,
@@ -212,6 +213,24 @@ def _source_of_settings(folder: Path, config: str | None, settings: Settings) ->
     return around[0] if around else folder
 
 
+def _with_search(
+    source: Path, bundle: Path, config: str | None, settings: Settings
+) -> tuple[Settings, tuple[str, ...]]:
+    """The settings with the search whose bundle it is, and a note where that is not known."""
+    from hwnas.exporters.bundle import read_manifest
+
+    if config is not None:
+        return settings, ()
+    named = read_manifest(bundle).provenance.get("search")
+    name = search_of_bundle(RunDir(source), bundle.resolve(), named)
+    if name is None:
+        return settings, (
+            "the run folder does not know the search of this bundle: it is checked with the"
+            " settings of the last search",
+        )
+    return {**(settings or {}), "search.name": name}, ()
+
+
 def _require_data_of(bundle: Path, project: Project) -> None:
     """Refuse to test a bundle on images that may be those that its network learned.
 
@@ -249,10 +268,11 @@ def _check_bundle(
             folder, data=None, settings=None, trust=trust, progress=progress("verify")
         )
     else:
+        changes, notes = _with_search(source, folder, config, settings)
         with open_project(
             source,
             config=config,
-            changes=settings,
+            changes=changes,
             progress_for=progress,
             command="hwnas verify",
             read_only=True,
@@ -271,8 +291,8 @@ def _check_bundle(
                 progress=progress("verify"),
             )
             if absent:
-                notes = (f"the data are not here: {absent}", *found.notes)
-                found = replace(found, notes=notes)
+                notes = (f"the data are not here: {absent}", *notes)
+            found = replace(found, notes=(*notes, *found.notes))
     return BundleCheck(
         folder, found.models, found.latency, found.notes, found.failed, found.not_judged
     )

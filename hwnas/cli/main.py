@@ -7,7 +7,6 @@ stopped by SIGINT and SIGTERM (the same command continues).
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -40,6 +39,7 @@ from hwnas.cli import (
 )
 from hwnas.cli import list as list_verb
 from hwnas.cli.output import setup_logging
+from hwnas.core.command import command_line
 from hwnas.core.errors import HwnasError, UserError
 from hwnas.training import distributed
 
@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(error.exit_code)
     except _Stopped as stopped:
         name = signal.Signals(stopped.number).name
-        command = shlex.join(["hwnas", *given])
+        command = command_line(*given)
         if not distributed.follows():
             sys.stderr.write(f"\nstopped by {name}; nothing is lost, to go on: {command}\n")
         sys.exit(128 + stopped.number)

@@ -30,6 +30,7 @@ from hwnas.core.registry import Registry
 from hwnas.core.yaml_data import parse_yaml
 
 __all__ = [
+    "BESIDE",
     "LATER",
     "NUMBER",
     "StrictModel",
@@ -42,6 +43,9 @@ __all__ = [
 
 LATER = "added later"
 """Annotates a field that a section gained (`Annotated[int, LATER]`): see `settled`."""
+
+BESIDE = "relative to the file that names it"
+"""Annotates a path in a file of its own (`Annotated[str | None, BESIDE]`)."""
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
+from hwnas.core.command import command_line
 from hwnas.core.commit import finish, is_unfinished
 from hwnas.core.confined import holds, read_regular
 from hwnas.core.errors import UserError
@@ -93,7 +94,7 @@ def undo(run: RunDir, *, keep: bool = True) -> Entry:
             "there is nothing to undo",
             expected="a change of settings since the run folder was made",
             where=run.root,
-            fix=f"hwnas status {run.root}",
+            fix=command_line("status", run.root),
         )
     number, entry = found
     transition = Transition(run)

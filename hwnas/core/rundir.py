@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hwnas.core.command import command_line
 from hwnas.core.confined import check_folder, check_name, inside, require_below
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT, dump, load
@@ -127,7 +128,7 @@ class RunDir:
             UserError: it is not; `hwnas VERB` makes it.
         """
         if not path.is_file():
-            raise self.not_made(path, f"hwnas {verb} {self.root}")
+            raise self.not_made(path, command_line(*verb.split(), self.root))
         return path
 
     def not_made(self, path: Path, command: str) -> UserError:

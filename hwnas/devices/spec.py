@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, Field, create_model
 
-from hwnas.core.config import NUMBER, StrictModel, build_model, variant
+from hwnas.core.config import BESIDE, NUMBER, StrictModel, build_model, variant
 from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.resources import resource, resource_names
 from hwnas.core.yaml_data import read_yaml
@@ -69,14 +69,18 @@ def load_devices(names_or_paths: Sequence[str]) -> dict[str, DeviceSpec]:
     return found
 
 
-def load_transport(name_or_path: str) -> Transport:
+def load_transport(name_or_path: str, *, beside: Path | None = None) -> Transport:
     """The transport of a device, ready to run the kit; connects only then.
+
+    beside: the folder that relative paths in the device's file count from [the file's own]; for
+        copies of a file, the folder of the original.
 
     Raises:
         UserError: as `load_device`.
     """
     device, settings = _read(name_or_path)
-    return _build(device, settings)
+    folder = device_file(name_or_path).parent if beside is None else beside
+    return _build(device, _placed(settings, folder.absolute()))
 
 
 def device_settings(name_or_path: str | Path) -> dict[str, Any]:
@@ -98,6 +102,16 @@ def open_transport(device: DeviceSpec) -> Transport:
     """
     config = REGISTRY.load(device.transport).Config
     return _build(device, build_model(config, {}, where=f"transport of {device.name}"))
+
+
+def _placed(settings: BaseModel, folder: Path) -> BaseModel:
+    """The settings with their paths absolute: those that are relative lie below `folder`."""
+    paths = {
+        name: str(folder / Path(given).expanduser())
+        for name, field in type(settings).model_fields.items()
+        if BESIDE in field.metadata and (given := getattr(settings, name)) is not None
+    }
+    return settings.model_copy(update=paths)
 
 
 def _build(device: DeviceSpec, settings: BaseModel) -> Transport:

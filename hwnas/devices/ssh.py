@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hwnas.core.config import StrictModel
+from hwnas.core.config import BESIDE, StrictModel
 from hwnas.devices.remote import RemoteKit, call
 from hwnas.interfaces import DeviceSpec, Transport
 
@@ -29,8 +29,12 @@ class Config(StrictModel):
     host: Name = Field(description="name, address, or alias in ~/.ssh/config")
     user: Name | None = None
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    identity: str | None = Field(None, description="file of the private key")
-    known_hosts: str | None = Field(None, description="file to check the board's key against")
+    identity: Annotated[str | None, BESIDE] = Field(
+        None, description="file of the private key; relative to the device's file"
+    )
+    known_hosts: Annotated[str | None, BESIDE] = Field(
+        None, description="file to check the board's key against; relative to the device's file"
+    )
     folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_./-]*$")] = Field(
         "hwnas-kit", description="on the board, relative to the home folder"
     )
@@ -57,11 +61,11 @@ class _Ssh:
         options = ["BatchMode=yes", "ConnectTimeout=15"]
         options += ["ServerAliveInterval=15", "ServerAliveCountMax=3"]  # notice a lost connection
         if config.known_hosts is not None:
-            path = Path(config.known_hosts).expanduser()
-            options += [f"UserKnownHostsFile={path}", "StrictHostKeyChecking=yes"]
-        command = ["ssh", *(word for option in options for word in ("-o", option))]
+            options += [_file("UserKnownHostsFile", config.known_hosts)]
+            options += ["StrictHostKeyChecking=yes"]
         if config.identity is not None:
-            command += ["-o", "IdentitiesOnly=yes", "-i", str(Path(config.identity).expanduser())]
+            options += ["IdentitiesOnly=yes", _file("IdentityFile", config.identity)]
+        command = ["ssh", *(word for option in options for word in ("-o", option))]
         if config.port is not None:
             command += ["-p", str(config.port)]
         return [*command, "--", self.where, f"sh -c {shlex.quote(script)}"]
@@ -72,3 +76,9 @@ class _Ssh:
 
     def pull(self, remote: str, local: Path) -> None:
         call(self.command(f"cat {shlex.quote(remote)}"), where=self.where, into=local)
+
+
+def _file(option: str, path: str) -> str:
+    """An option of ssh that names one file; bare, ssh splits at spaces and expands `%`."""
+    text = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'{option}="{text}"'

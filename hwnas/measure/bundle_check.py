@@ -94,8 +94,7 @@ def verify_bundle(
     notes: list[str] = []
     host = _Host(threads, trust)
     images = _images(folder, manifest, data, host, notes)
-    verify = VerifyConfig() if settings is None else settings.verify
-    batches = _batches(verify.parity_batches, len(images.x), notes)
+    batches = (VerifyConfig() if settings is None else settings.verify).parity_batches
     rows, failed = [], []
     for done, model in enumerate(manifest.models, start=1):
         row, problems = _check_model(folder, manifest, model, images, batches, host, notes)
@@ -113,13 +112,6 @@ def verify_bundle(
         notes=(*notes, *latency.notes),
         not_judged=tuple(latency.not_judged),
     )
-
-
-def _batches(wanted: Sequence[int], n_images: int, notes: list[str]) -> list[int]:
-    """The batch sizes that there are images for; where there is none, all images at once."""
-    if too_large := [batch for batch in wanted if batch > n_images]:
-        notes.append(f"not compared at batch {too_large}: there are {n_images} images")
-    return [batch for batch in wanted if batch <= n_images] or [n_images]
 
 
 def drops(rows: list[dict[str, Any]]) -> list[str]:

@@ -53,10 +53,6 @@ class Artifacts(SettingsFiles):
         suffix = "" if self.search == "main" else f"-{self.search}"
         return self.run.path(f"report{suffix}.html")
 
-    def training_round(self, name: str) -> tuple[Path, Path]:
-        """Configuration and run folder of a second training round."""
-        return self.run.path("rounds", f"{name}.yaml"), self.run.path("rounds", name)
-
     # --- what is outside ----------------------------------------------------------------------
 
     @property
@@ -263,7 +259,7 @@ class Artifacts(SettingsFiles):
     @property
     def bundles(self) -> Path:
         """Folder of the search's bundles."""
-        return self.run.path("bundles", self.search)
+        return self.bundles_of(self.search)
 
     def bundle(self, device: str) -> Path:
         """The bundle of a device."""

@@ -89,6 +89,7 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
         ),
         constraints=tuple(_constraints(project, device.name, winner)),
         provenance={
+            "search": project.config.search.name,
             "seed": str(project.config.seed),
             "data": project.source.digest,
             "config": content_hash(project.config.model_dump(mode="json")),

@@ -44,7 +44,8 @@ class DataSource:
     those of a digest were made of. weights: what trained weights say of their data.
     beside: folders that a relative `data.root` is looked for in, after $HWNAS_DATA (or the working
     directory) and the folder where the run found its data last. as_recorded: what the run knows
-    comes before what the files say now, as in verbs that only look at a run.
+    comes before what the files say now, as in verbs that only look at a run. first: what the run
+    remembers whose second training round this one is.
     """
 
     config: ExperimentConfig
@@ -53,6 +54,7 @@ class DataSource:
     weights: Callable[[], DataInfo | None] = lambda: None
     beside: tuple[Path, ...] = ()
     as_recorded: bool = False
+    first: RecordFile[DataRecord] | None = None
 
     @property
     def module(self) -> DatasetModule:
@@ -71,8 +73,9 @@ class DataSource:
         root = getattr(section, "root", None)
         if not isinstance(root, str) or data_root(root).exists():
             return section
-        last = self.record.latest.folder if self.record else None
-        places = [Path(last)] if last else []
+        records = [self.record, None if self.first is None else self.first.read_if_there()]
+        last = [record.latest.folder for record in records if record is not None]
+        places = [Path(folder) for folder in last if folder is not None]
         for place in [*places, *(folder / root for folder in self.beside)]:
             if place.exists():
                 log.info("data: found in %s", place.absolute())

@@ -167,8 +167,7 @@ def _require_needs(
         if by_name[need].status != "done" and need not in made
     ]
     if missing:
-        commands = " && ".join(need.stage.command for need in missing)
-        options = run.settings.options
+        options = run.settings.options and f" {run.settings.options}"
         raise UserError(
             f"stage {plan.stage.name!r} needs stages that are not up to date",
             found="; ".join(
@@ -178,7 +177,7 @@ def _require_needs(
                 ]
             ),
             where=run.root,
-            fix=commands + (f", each with {options}" if options else ""),
+            fix=" && ".join(need.stage.command + options for need in missing),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.exporters.artifact import PlannedFormat, artifact_of
 from hwnas.interfaces import DeviceSpec
@@ -48,7 +49,7 @@ def exported_artifact(project: Project, arch: Arch, device: DeviceSpec) -> Expor
         f"the network {arch.key} was not exported for the device {device.name!r}",
         expected=path,
         where=project.files.exported_network(arch),
-        fix=f"hwnas export {project.run.root}",
+        fix=command_line("export", project.run.root),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hwnas.core.command import command_line
 from hwnas.core.env import host_facts
 from hwnas.core.errors import UserError
 from hwnas.core.records import dump
@@ -44,7 +45,8 @@ def require_own_table(project: Project, device: str) -> None:
             expected=measured_on,
             found=host_facts()["cpu"],
             where=project.files.table(device),
-            fix=f"hwnas profile {device} --run {project.run.root}; or continue over there",
+            fix=command_line("profile", device, "--run", project.run.root)
+            + "; or continue over there",
         )
 
 

@@ -17,6 +17,7 @@ from hwnas.core.rundir import NewSettings, RunDir
 from hwnas.core.store import explained
 from hwnas.pipeline.config import load_config
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.search_files import SettingsFiles
 from hwnas.pipeline.stored import config_data, new_settings, require_same_space, stored_config
 from hwnas.training.distributed import join
 
@@ -57,7 +58,10 @@ def open_project(
 
     def opened() -> Project:
         data, where = config_data(run, *given)
-        beside = (where.parent, root, root.absolute().parent)
+        around = SettingsFiles(run).around
+        folders = [where.parent, root] + ([] if around is None else [around.root])
+        beside = (*folders, *(folder.absolute().parent for folder in folders[1:]))
+        is_named = config is not None and (around is None or where.parent != root.parent)
         loaded = load_config(data, changes, where=where)
         require_same_space(run, loaded)
         return Project(
@@ -65,8 +69,9 @@ def open_project(
             loaded,
             progress_for,
             beside=beside,
+            around=around,
             as_recorded=as_recorded,
-            changed=None if config is not None else tuple(changes or ()),
+            changed=None if is_named else tuple(changes or ()),
             read_only=read_only,
         )
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from hwnas.core.errors import UserError
 from hwnas.core.records import RecordFile, dump
@@ -21,6 +22,19 @@ from hwnas.pipeline.config import ExperimentConfig
 from hwnas.pipeline.outcomes import OutsideFile, OutsideFiles
 
 __all__ = ["Outside", "named_files"]
+
+
+class OutsideOf(Protocol):
+    """What a run folder keeps of files outside it; see `Artifacts`."""
+
+    @property
+    def outside(self) -> RecordFile[OutsideFiles]:
+        """Where they lay, and the hashes of their content."""
+        ...
+
+    def device_copy(self, device: str) -> Path:
+        """Where it keeps the definition of a device."""
+        ...
 
 
 def named_files(config: ExperimentConfig) -> dict[str, str]:
@@ -43,7 +57,8 @@ class Outside:
     record_file: what the run keeps; copy_of: where it keeps the definition of a device.
     beside: folders that a relative path is looked for in at last. changed: settings that this
     command names, which count from the working directory; None: all. as_recorded: the run's copies
-    of devices count. read_only: a file that cannot be read is noted, and is no error.
+    of devices count. read_only: a file that cannot be read is noted, and is no error. first: of the
+    run whose second training round this one is.
     """
 
     config: ExperimentConfig
@@ -53,13 +68,21 @@ class Outside:
     changed: tuple[str, ...] | None = None
     as_recorded: bool = False
     read_only: bool = False
+    first: OutsideOf | None = None
     _hashes: dict[Path, str] = field(default_factory=dict, compare=False)
 
     @cached_property
     def _files(self) -> dict[tuple[str, str], OutsideFile]:
         """What the run knows, by setting and given name."""
-        record = self.record_file.read_if_there() or OutsideFiles()
-        return {(file.setting, file.given): file for file in record.files}
+        files = [self.record_file] if self.first is None else [self.first.outside, self.record_file]
+        records = [file.read_if_there() or OutsideFiles() for file in files]
+        return {(f.setting, f.given): f for record in records for f in record.files}
+
+    def _copy(self, name: str) -> Path | None:
+        """The run's copy of the definition of a device; None where there is none."""
+        copies = [self.copy_of] if self.first is None else [self.copy_of, self.first.device_copy]
+        found = [copy_of(name) for copy_of in copies] if DEVICE_NAME.fullmatch(name) else []
+        return next((path for path in found if path.is_file()), None)
 
     # --- files that a setting names ---------------------------------------------------------------
 
@@ -122,6 +145,23 @@ class Outside:
         return tuple(path for path, _ in self._devices)
 
     @property
+    def device_folders(self) -> tuple[Path, ...]:
+        """Of every configured device, the folder that relative paths in its definition count from.
+
+        It is the folder of the device's file, also where the run's copy is used.
+        """
+        return tuple(
+            self._folder(given, path)
+            for given, path in zip(self.config.devices, self.devices, strict=True)
+        )
+
+    def _folder(self, given: str, path: Path) -> Path:
+        name = _name(given)
+        known = self._files.get((f"devices/{name}", given))
+        is_copy = path == self._copy(name)
+        return Path(known.path).parent if known is not None and is_copy else path.parent
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What became of devices since the run last used them."""
         return tuple(note for _, note in self._devices if note)
@@ -129,8 +169,7 @@ class Outside:
     def _device(self, given: str) -> tuple[Path, str]:
         """The definition that counts, and a note if it is not what the run last used."""
         name = _name(given)
-        copy = self.copy_of(name) if DEVICE_NAME.fullmatch(name) else None
-        if copy is None or not copy.is_file():
+        if (copy := self._copy(name)) is None:
             return device_file(str(self._source(given) or given)), ""
         if self.as_recorded:
             return copy, ""
@@ -181,7 +220,7 @@ class Outside:
             copy = self.copy_of(name := _name(given))
             if path != copy:
                 found[copy] = path.read_text(encoding="utf-8")
-                if _is_path(given):
+                if _is_path(given) and path != self._copy(name):
                     note(f"devices/{name}", given, path)
         for setting, given in named_files(self.config).items():
             if (path := self.path(setting)).is_file():

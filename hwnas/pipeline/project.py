@@ -46,7 +46,8 @@ class Project:
 
     ranks: this process among those that torchrun started together. beside, as_recorded: see
     `DataSource` and `Outside`, also for `changed` and `read_only`. is_plan: a dry run, which
-    neither downloads data nor waits for promised ones.
+    neither downloads data nor waits for promised ones. around: the run folder whose second training
+    round this one is; what it knows of files that lie elsewhere, the round knows.
     """
 
     run: RunDir
@@ -58,6 +59,7 @@ class Project:
     is_plan: bool = False
     changed: tuple[str, ...] | None = ()
     read_only: bool = False
+    around: RunDir | None = None
 
     @cached_property
     def files(self) -> Artifacts:
@@ -89,6 +91,7 @@ class Project:
             files.data_of_weights,
             self.beside,
             self.as_recorded,
+            None if self.around is None else Artifacts(self.around).data,
         )
 
     @property
@@ -107,6 +110,7 @@ class Project:
             self.changed,
             self.as_recorded,
             self.read_only and not self.is_plan,
+            None if self.around is None else Artifacts(self.around),
         )
 
     @cached_property
@@ -155,8 +159,9 @@ class Project:
 
     def transport(self, device: str) -> Transport:
         """How the kit gets to a device; connects when it is used."""
-        paths = dict(zip(self.devices, self.outside.devices, strict=True))
-        return load_transport(str(paths[device]))
+        files = zip(self.outside.devices, self.outside.device_folders, strict=True)
+        path, folder = dict(zip(self.devices, files, strict=True))[device]
+        return load_transport(str(path), beside=folder)
 
     @property
     def first_device(self) -> str:

@@ -18,6 +18,7 @@ from hwnas.spaces.space import SearchSpace
 __all__ = ["BASELINE", "SearchFiles", "SettingsFiles"]
 
 BASELINE = "random"  # folder of the baseline inside the search's folder
+ROUNDS = "rounds"
 VERSION = {"schema_version": 1}
 
 
@@ -90,3 +91,24 @@ class SettingsFiles:
     def of_search(self, name: str) -> Path:
         """The sections of the configuration that belong to one search alone."""
         return self.run.path("search", name, "config.yaml")
+
+    def training_round(self, name: str) -> tuple[Path, Path]:
+        """Configuration and run folder of a second training round."""
+        return self.run.path(ROUNDS, f"{name}.yaml"), self.run.path(ROUNDS, name)
+
+    @property
+    def around(self) -> RunDir | None:
+        """The run folder whose second training round this one is; None: it is no round."""
+        rounds = self.run.root.absolute().parent
+        first = RunDir(rounds.parent)
+        is_round = rounds.name == ROUNDS and SettingsFiles(first).config.is_file()
+        return first if is_round else None
+
+    def bundles_of(self, search: str) -> Path:
+        """Folder of a search's bundles, one for each device."""
+        return self.run.path("bundles", search)
+
+    def search_of_bundle(self, bundle: Path) -> str | None:
+        """The search in whose folder of bundles a folder lies; None: in none."""
+        parent = bundle.parent
+        return parent.name if parent.parent == self.run.root / "bundles" else None

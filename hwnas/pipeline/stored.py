@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import yaml
 
 from hwnas.controller.sections import NAME
+from hwnas.core.command import command_line
 from hwnas.core.config import settled
 from hwnas.core.env import host_facts
 from hwnas.core.errors import UserError
@@ -34,6 +35,7 @@ __all__ = [
     "require_same_space",
     "require_search",
     "search_names",
+    "search_of_bundle",
     "stored_config",
 ]
 
@@ -58,15 +60,28 @@ def require_search(run: RunDir, name: str) -> None:
     Raises:
         UserError: names those that it knows.
     """
-    known = dict.fromkeys([*search_names(run), _name(read_yaml(stored_config(run)))])
-    if name not in known:
+    if name not in (known := _known_searches(run)):
         raise UserError(
             "the run folder has no such search",
             expected=f"one of {', '.join(map(str, known))}",
             found=name,
             where=run.root,
-            fix=f"hwnas search {run.root} --name {name}",
+            fix=command_line("search", run.root, "--name", name),
         )
+
+
+def search_of_bundle(run: RunDir, bundle: Path, named: str | None) -> str | None:
+    """The search of the run folder that made a bundle in it; None where that is not known.
+
+    named: by the bundle's manifest, which earlier versions left out: then its folder says it.
+    """
+    names = (named, SettingsFiles(run).search_of_bundle(bundle))
+    return next((name for name in names if name in _known_searches(run)), None)
+
+
+def _known_searches(run: RunDir) -> tuple[str, ...]:
+    last = str(_name(read_yaml(stored_config(run))))
+    return tuple(dict.fromkeys([*search_names(run), last]))
 
 
 def config_data(
@@ -87,7 +102,7 @@ def config_data(
             "this is not a run folder",
             expected="a folder with a config.yaml",
             where=run.root,
-            fix=f"hwnas run quickstart --run {run.root}, or add --config NAME",
+            fix=command_line("run", "quickstart", "--run", run.root) + ", or add --config NAME",
         )
     data, name = read_yaml(path), (changes or {}).get("search.name")
     is_other = isinstance(name, str) and re.fullmatch(NAME, name) and name != _name(data)

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.stats import Z90
@@ -85,7 +86,7 @@ def train_rounds(
         raise UserError(
             "there is no supernet to start the second round from",
             where=first.files.supernet,
-            fix=f"hwnas train {first.run.root}, or --fresh",
+            fix=command_line("train", first.run.root) + ", or --fresh",
         )
     common: list[Evaluation] = []
     rounds: list[Round] = []

@@ -71,7 +71,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyP
             patch.setenv(key, environment[key])
         patch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
         patch.syspath_prepend(str(folder))
-        patch.setattr(project, "load_transport", lambda name: SizeTransport())
+        patch.setattr(project, "load_transport", lambda name, **_: SizeTransport())
         facts = host_facts() | {"cpu": "Fake 1"}
         patch.setattr(foreign_tables, "host_facts", lambda: facts)
         roles = lambda project: (*winners.winner_roles(project), "smallest")  # noqa: E731

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors import safe_open
 
 import hwnas
@@ -21,6 +22,7 @@ from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.plan import plan_stages
 from hwnas.pipeline.project import Project
+from hwnas.studies.pruned_training import Comparison, train_rounds
 from hwnas.training.checkpoint import weights_bytes
 from tests.photos import class_folders, photo
 
@@ -377,6 +379,35 @@ def test_a_class_that_is_not_utf8_is_refused_before_anything_runs(home: Path):
     with pytest.raises(UserError, match=r"not UTF-8[\s\S]*f\\xe9[\s\S]*convmv"):
         hwnas.train("other", config=str(CONFIG))
     assert not Path("other").exists()
+
+
+def test_a_second_training_round_finds_the_photos_as_its_run_does(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def train(run: Path, steps: int) -> Comparison:
+        with open_project(run, command="test", read_only=True, progress_for=lambda _: silent) as p:
+            choice = p.space.choices[-1]
+            restrict = {choice.name: choice.values[:1]}
+            return train_rounds(
+                p, restrict, steps=steps, is_fresh=False, progress_for=lambda _: silent
+            )
+
+    monkeypatch.chdir(tmp_path)
+    round_folder = Path(train(home / "run", 1).pruned.folder)
+    config = yaml.safe_load((round_folder / "config.yaml").read_text())
+    assert config["data"]["root"] == "photos", "as the run names it"
+    moved = tmp_path / "moved"
+    home.rename(moved)
+    (moved / "run/rounds/pruned/data.json").unlink()  # as before the round read any data
+    with open_project(
+        moved / "run/rounds/pruned", progress_for=lambda s: silent, command="test", read_only=True
+    ) as p:
+        assert p.source.absent == "" and p.source.folder == moved / "photos"
+    (moved / "photos").rename(tmp_path / "kept")
+    record = json.loads((moved / "run/data.json").read_text())
+    record["seen"][0]["folder"] = str(tmp_path / "kept")  # where the run found them last
+    (moved / "run/data.json").write_text(json.dumps(record))
+    assert train(moved / "run", 2).unpruned.steps == 2
 
 
 @pytest.mark.full

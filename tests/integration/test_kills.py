@@ -93,7 +93,7 @@ def child(
     sys.stdout = sys.stderr = log.open("w", buffering=1)
     for number in (1, 2):
         os.dup2(sys.stderr.fileno(), number)
-    project.load_transport = lambda name: SizeTransport(SlowMachine)
+    project.load_transport = lambda name, **_: SizeTransport(SlowMachine)
     moving.host_facts = lambda: env.host_facts() | {"cpu": os.environ.get("FAKE_CPU", "Fake 1")}
     if limit_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))

@@ -49,7 +49,7 @@ def preset(name: str) -> ExperimentConfig:
 @pytest.fixture
 def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Run a preset in miniature on a simulated device, all that comes before fine-tuning."""
-    monkeypatch.setattr(project_module, "load_transport", lambda name: SizeTransport())
+    monkeypatch.setattr(project_module, "load_transport", lambda name, **_: SizeTransport())
 
     def run(name: str, check: Callable[[Project], None], *settings: str) -> None:
         with open_project(

@@ -280,7 +280,7 @@ def test_a_board_that_does_not_answer_is_missed_before_this_machine_is_profiled(
         def check(self) -> None:
             raise UserError("cannot reach the device", where="pi@board")
 
-    monkeypatch.setattr("hwnas.pipeline.project.load_transport", lambda name: Unplugged())
+    monkeypatch.setattr("hwnas.pipeline.project.load_transport", lambda name, **_: Unplugged())
     board = "schema_version: 1\ntransport: {name: ssh, host: board}\n"
     (there / "board.yaml").write_text(board)
     settings = {"devices": ["local", "board.yaml"]}

@@ -60,7 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
     device = Device()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HWNAS_DATA", str(folder))
-        patch.setattr(project, "load_transport", lambda name: device)
+        patch.setattr(project, "load_transport", lambda name, **_: device)
         with opening.open_project(
             folder / "run",
             config=str(CONFIG),
@@ -76,7 +76,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
 def device(trained: tuple[Path, set[str]], monkeypatch: pytest.MonkeyPatch) -> Device:
     device = Device()
     device.known = trained[1]
-    monkeypatch.setattr(project, "load_transport", lambda name: device)
+    monkeypatch.setattr(project, "load_transport", lambda name, **_: device)
     monkeypatch.setattr(foreign_tables, "host_facts", lambda: host_facts() | {"cpu": "Fake 1"})
     return device
 

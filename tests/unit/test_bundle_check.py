@@ -24,6 +24,7 @@ from hwnas.exporters.manifest import AccuracyFact, ConstraintFact, InputSpec, La
 from hwnas.exporters.parity import torch_logits
 from hwnas.interfaces import DataModule, DatasetContext, DeviceSpec
 from hwnas.latency.sections import ProfileConfig
+from hwnas.measure import bundle_check
 from hwnas.measure import bundle_latency as retiming
 from hwnas.measure.bundle_check import drops, verify_bundle
 from hwnas.measure.limits import CheckSettings, VerifyConfig
@@ -306,7 +307,8 @@ def test_the_configured_batch_sizes_are_compared(
     parts: dict[str, Any], data: DataModule, tmp_path: Path
 ) -> None:
     write_bundle(tmp_path / "b", **parts)
-    verify_config = VerifyConfig(parity_batches=(1, 5, 100_000))
+    n_test = data.info.n_images["test"]
+    verify_config = VerifyConfig(parity_batches=(1, 5, n_test + 3))
     report = verify_bundle(
         tmp_path / "b",
         data=data,
@@ -314,8 +316,32 @@ def test_the_configured_batch_sizes_are_compared(
         with_latency=False,
         progress=silent,
     )
-    assert {row["batches"] for row in report.models} == {"1, 5"}
-    assert any("not compared at batch [100000]" in note for note in report.notes)
+    assert {row["batches"] for row in report.models} == {f"1, 5, {n_test + 3}"}
+    assert {row["n"] for row in report.models} == {n_test}, "repeated images count once"
+    assert not report.notes
+
+
+def test_a_batch_larger_than_the_images_there_are_is_verified(
+    parts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that errs at one batch size alone is found, however few images there are."""
+    write_bundle(tmp_path / "b", **parts)
+    opened, batch = bundle_check.open_model, len(parts["golden_input"]) + 1
+
+    def open_model(*arguments: Any, **options: Any) -> Any:
+        sound = opened(*arguments, **options)
+
+        def logits(x: np.ndarray, n: int = 32) -> np.ndarray:
+            return -sound.logits(x, n) if n == batch else sound.logits(x, n)
+
+        return SimpleNamespace(batch=sound.batch, runtime=sound.runtime, logits=logits)
+
+    monkeypatch.setattr(bundle_check, "open_model", open_model)
+    settings = CheckSettings(ProfileConfig(), VerifyConfig(parity_batches=(1, batch)), 0)
+    report = verify_bundle(
+        tmp_path / "b", data=None, settings=settings, with_latency=False, progress=silent
+    )
+    assert len(report.failed) == len(FORMATS)
 
 
 def test_a_damaged_8_bit_model_is_found_on_few_images(

@@ -146,6 +146,28 @@ def test_a_board_out_of_reach_is_explained(server: Sshd, tmp_path: Path):
     load_transport(device_file(tmp_path, server.settings)).check()
 
 
+def test_keys_are_named_relative_to_the_file_of_the_board(
+    server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Wherever the command runs, and whatever characters the folder's name has."""
+    folder = tmp_path / 'it\'s "my" 50% folder'
+    (folder / "keys").mkdir(parents=True)
+    for key in ("identity", "known_hosts"):
+        copy = shutil.copy(str(server.settings[key]), folder / "keys" / key)
+        Path(copy).chmod(0o600)
+    relative = {"identity": "keys/identity", "known_hosts": "keys/known_hosts"}
+    name = device_file(folder, server.settings, **relative)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    load_transport(name).check()
+    monkeypatch.chdir(folder)
+    load_transport("board.yaml").check()
+    copy = shutil.copy(name, tmp_path / "elsewhere")
+    load_transport(copy, beside=folder).check()
+    with pytest.raises(UserError, match="cannot reach the device"):
+        load_transport(copy).check()
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -51,6 +51,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
+def test_keys_of_a_board_lie_beside_its_file_also_for_the_copy(home: Path) -> None:
+    transport = '{"name": "ssh", "host": "pi", "identity": "keys/id", "known_hosts": "~/hosts"}'
+    (home / "boards/pi.yaml").write_text(f"{DEVICE}transport: {transport}\n")
+    changes = {"devices": [str(home / "boards/pi.yaml")]}
+    with project(home / "run", changes=changes, read_only=False) as p:
+        execute(stages_of(p), p.run, only=())
+    for is_gone in (False, True):
+        if is_gone:
+            (home / "boards/pi.yaml").unlink()
+        with project(home / "run") as p:
+            settings = p.transport("pi").reach.config  # type: ignore[attr-defined]
+            assert settings.identity == str(home / "boards/keys/id")
+            assert settings.known_hosts == str(Path.home() / "hosts")
+            assert len(p.outside.notes) == is_gone, "a key elsewhere is no other device"
+
+
 @contextmanager
 def project(run: Path, *, read_only: bool = True, **options: Any) -> Iterator[Project]:
     with open_project(
@@ -169,3 +185,45 @@ def test_names_of_devices_lead_nowhere(home: Path) -> None:
     config.write_text(config.read_text().replace("- local", "- ../../boards/a"))
     with project(home / "run") as p, pytest.raises(UserError, match="no device"):
         _ = p.devices
+
+
+def test_a_second_training_round_finds_files_as_its_run_does(home: Path) -> None:
+    """Not those of the same name where the command runs, and also when all moved together."""
+    run = home / "run"
+    Path("boards").mkdir()
+    for name in ("start.safetensors", "boards/a.yaml"):
+        Path(name).write_text("another")
+    (home / "boards/a.yaml").write_text(f"{DEVICE}batch: 2\n")
+    with project(run) as p:
+        file, folder = p.files.training_round("pruned")
+        file.parent.mkdir()
+        shutil.copyfile(run / "config.yaml", file)
+    with project(folder, config=str(file), read_only=False) as p:
+        assert {setting: p.outside.path(setting) for setting in FILES} == {
+            setting: home / name for setting, name in FILES.items()
+        }
+        assert p.devices["a"].batch == 2
+        execute(stages_of(p), p.run, only=())
+    shutil.rmtree("boards")
+    Path("start.safetensors").unlink()
+    shutil.rmtree(home / "boards")
+    for round_folder in (folder, home.with_name("moved") / "run/rounds/pruned"):
+        if not round_folder.exists():
+            home.rename(home.with_name("moved"))
+        with project(round_folder) as p:
+            assert p.devices["a"].batch == 2
+            start = round_folder.parents[2] / "start.safetensors"
+            assert p.outside.path("supernet.init") == start
+
+
+def test_a_new_round_takes_the_runs_copy_of_a_device_that_is_gone(home: Path) -> None:
+    shutil.rmtree(home / "boards")
+    with project(home / "run") as p:
+        file, folder = p.files.training_round("pruned")
+        file.parent.mkdir()
+        shutil.copyfile(home / "run/config.yaml", file)
+    with project(folder, config=str(file), read_only=False) as p:
+        assert p.devices["a"].batch == 1 and p.outside.device_folders[0] == home / "boards"
+        execute(stages_of(p), p.run, only=())
+    with project(folder) as p:
+        assert p.outside.device_folders[0] == home / "boards"

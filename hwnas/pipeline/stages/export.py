@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.core.command import command_line
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump
@@ -53,7 +54,7 @@ def stage(project: Project) -> Stage:
     name, plain = f"export/{search}", project.settled
     return Stage(
         name=name,
-        command=f"hwnas export {project.run.root}",
+        command=command_line("export", project.run.root),
         needs=(f"finetune/{search}",),
         settings=[
             project.config.seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hwnas.core.command import command_line
 from hwnas.core.progress import Progress
 from hwnas.core.rng import rng
 from hwnas.core.store import write_bytes
@@ -31,7 +32,7 @@ def stage(project: Project) -> Stage:
     standalone = f", {config.alone.n} stand-alone x {config.alone.epochs}" * bool(config.alone.n)
     return Stage(
         name=name,
-        command=f"hwnas finetune {project.run.root}",
+        command=command_line("finetune", project.run.root),
         needs=("train", f"search/{config.search.name}"),
         settings=[
             config.seed,

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 
+from hwnas.core.command import command_line
 from hwnas.core.config import settled
 from hwnas.core.progress import Progress, silent
 from hwnas.core.rng import rng
@@ -39,7 +40,7 @@ def stage(project: Project) -> Stage:
     section, has_records = settled(project.config.label), project.config.label.records is not None
     return Stage(
         name="label",
-        command=f"hwnas label {project.run.root}",
+        command=command_line("label", project.run.root),
         needs=() if has_records else ("train",),
         settings=[
             project.config.seed,
@@ -79,7 +80,7 @@ def trained_stage(project: Project) -> Stage:
     labels = files.pattern(files.labels("trained"))
     return Stage(
         name="label/trained",
-        command=f"hwnas label {project.run.root} --source trained",
+        command=command_line("label", project.run.root, "--source", "trained"),
         needs=(),
         settings=[
             project.config.seed,

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from hwnas.core.command import command_line
 from hwnas.core.config import settled
 from hwnas.core.progress import Progress
 from hwnas.core.store import write_bytes
@@ -34,7 +35,7 @@ def stage(project: Project) -> Stage:
     outputs = (files.predictor, files.predictor_report.path, files.blend.path)
     return Stage(
         name="predictor",
-        command=f"hwnas predictor fit {project.run.root}",
+        command=command_line("predictor", "fit", project.run.root),
         needs=("train", "label", *(("label/trained",) if config.label.trained.n else ())),
         settings=[
             config.seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress, silent
 from hwnas.interfaces import Transport
@@ -24,7 +25,7 @@ def stage(project: Project, device: str) -> Stage:
     name = f"profile/{device}"
     return Stage(
         name=name,
-        command=f"hwnas profile {device} --run {project.run.root}",
+        command=command_line("profile", device, "--run", project.run.root),
         needs=(),
         settings=table_settings(project, device),
         owns=(table, files.pattern(files.samples(device))),
@@ -52,7 +53,7 @@ def refit(project: Project, device: str) -> LatencyTable:
         raise UserError(
             f"no samples of device {device!r}",
             where=folder,
-            fix=f"hwnas profile {device} --run {project.run.root}",
+            fix=command_line("profile", device, "--run", project.run.root),
         )
     return _profile(project, device, _Nothing(), silent)
 

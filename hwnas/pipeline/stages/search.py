@@ -13,6 +13,7 @@ from hwnas.controller.controller import run_search
 from hwnas.controller.remeasure import Measured, remeasure
 from hwnas.controller.result import SearchResult, with_accuracies
 from hwnas.controller.scorer import Rescoring
+from hwnas.core.command import command_line
 from hwnas.core.errors import NotJudged
 from hwnas.core.progress import Progress
 from hwnas.interfaces import Constraint, CostMetric, SearcherContext
@@ -46,7 +47,7 @@ def stage(project: Project) -> Stage:
     name, main = f"search/{section.name}", files.main_search
     return Stage(
         name=name,
-        command=f"hwnas search {project.run.root}",
+        command=command_line("search", project.run.root),
         needs=_needs(project),
         settings=[
             project.config.seed,
@@ -201,7 +202,7 @@ def _measure(
             found=pace_text(timings.pace),
             where="search.closing",
             fix="repeat the command when the machine is quiet, it goes on from here; or"
-            f" hwnas profile {device}",
+            f" {command_line('profile', device, '--run', project.run.root)}",
         )
     judged = [
         judge(timings.models[network_id(project.space, row)], None, timings.pace) for row in codes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.store import write_bytes
@@ -31,7 +32,7 @@ def stage(project: Project) -> Stage:
     plain = project.settled
     return Stage(
         name="train",
-        command=f"hwnas train {project.run.root}",
+        command=command_line("train", project.run.root),
         needs=tuple(f"profile/{device}" for device in latency_devices(project)),
         settings=[
             project.config.seed,

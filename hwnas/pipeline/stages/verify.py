@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hwnas.core.command import command_line
 from hwnas.core.progress import Progress
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
@@ -38,7 +39,7 @@ def stage(project: Project) -> Stage:
     name, plain = f"verify/{search}", project.settled
     return Stage(
         name=name,
-        command=f"hwnas verify {project.run.root}",
+        command=command_line("verify", project.run.root),
         needs=(*(f"profile/{device}" for device in project.devices), f"export/{search}"),
         settings=[
             project.config.seed,
