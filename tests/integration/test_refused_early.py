@@ -16,7 +16,7 @@ import hwnas
 from hwnas.core.errors import UserError
 from hwnas.core.registry import Variant
 from hwnas.interfaces import DatasetContext, PlannedDataset
-from hwnas.pipeline import checks, data_checks
+from hwnas.pipeline import checks, data_checks, disk
 from hwnas.training.datasets import REGISTRY as DATASETS
 from tests.boards import fake_phone
 from tests.photos import class_folders, small_config
@@ -314,6 +314,16 @@ def test_a_space_of_too_few_networks_is_refused_before_they_are_timed(there: Pat
     space = hwnas.space("mobilenet_tiny", resolutions=[16], num_classes=2)
     only = {choice.name: [choice.values[0]] for choice in space.choices[1:]}
     refused({"restrict": only}, "too few networks", "1 of 1 archs", "`restrict`")
+
+
+def test_a_disk_without_room_is_refused(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written already is not asked for again."""
+    monkeypatch.setattr(disk, "free_bytes", lambda path: 30_000_000)
+    refused({}, "too little disk space", "about", "30 MB free", "--run", str(there / "run"))
+    monkeypatch.setattr(disk, "free_bytes", lambda path: 300_000_000)
+    assert hwnas.plan("run", config="config.yaml").facts["checked"]
+    monkeypatch.setattr(disk, "free_bytes", lambda path: None)  # no system that tells
+    assert hwnas.plan("run", config="config.yaml").facts["checked"]
 
 
 def test_one_validation_image_is_too_few(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
