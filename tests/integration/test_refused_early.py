@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sys
@@ -337,6 +338,18 @@ def test_cuda_is_asked_for_before_the_device_is_profiled(there: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is CUDA")
     refused({"accelerator": "cuda"}, "no CUDA device", "accelerator")
+
+
+def test_shared_memory_that_cannot_be_used_is_missed_at_once(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sealed:
+        def Lock(self) -> None:  # noqa: N802
+            raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(data_checks.multiprocessing, "get_context", lambda how: Sealed())
+    assert hwnas.plan("run", config="config.yaml").facts["checked"]  # without processes
+    refused({"workers": 1}, "prepare images", "/dev/shm", "Read-only", "fix: workers=0")
 
 
 def test_an_optional_package_is_missed_at_once(
