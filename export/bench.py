@@ -229,6 +229,9 @@ def main(arguments=None):
         with contextlib.suppress(OSError):
             print("bench.py: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    except OSError as error:  # a full disk, a folder that cannot be written
+        print(f"bench.py: {error}; then the same command goes on from here", file=sys.stderr)
+        return 1
     return 0
 
 

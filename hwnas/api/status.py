@@ -74,7 +74,7 @@ def plan(
         stages = stages_of(project)
         plans = plan_stages(stages, project.run)
         wanted = [stage.name for stage in stages] if only is None else stage_names(stages, only)
-        checked = check_stages(plans, wanted, is_plan=True)
+        checked = check_stages(plans, wanted, project.run, is_plan=True)
         left = (*unchecked(project), *out_of_reach(project)) if checked else ()
         facts = {"checked": checked, "unchecked": [*left]}
         return _listing(project, plans, _rows(project, plans), facts)

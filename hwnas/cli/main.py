@@ -40,7 +40,8 @@ from hwnas.cli import (
 from hwnas.cli import list as list_verb
 from hwnas.cli.output import setup_logging
 from hwnas.core.command import command_line
-from hwnas.core.errors import HwnasError, UserError
+from hwnas.core.errors import HwnasError
+from hwnas.core.store import refused
 from hwnas.training import distributed
 
 __all__ = ["app", "main"]
@@ -167,11 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:  # what the system refuses: permissions, full disks, lost files
         if debug:
             raise
-        refused = UserError(
-            "the operating system reported an error",
-            found=error.strerror or str(error),
-            where=error.filename,
-        )
-        sys.stderr.write(f"error: {refused}\n")
-        sys.exit(refused.exit_code)
+        found = refused(error, "finish the command", error.filename)
+        sys.stderr.write(f"error: {found}\n")
+        sys.exit(found.exit_code)
     sys.exit(0)

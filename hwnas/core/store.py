@@ -8,6 +8,8 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +25,11 @@ __all__ = [
     "exclusive_lock",
     "explained",
     "file_hash",
+    "free_bytes",
     "json_text",
     "read_json",
     "read_jsonl",
+    "refused",
     "remove_partial",
     "why_unwritable",
     "write_bytes",
@@ -36,6 +40,7 @@ __all__ = [
 MAX_JSON_BYTES = 256 * 1024 * 1024  # a file from outside that is larger is refused, not parsed
 MAX_JSONL_BYTES = 2 * 1024 * 1024 * 1024
 MAX_OWNER = 1000  # bytes shown of who holds a lock
+TEMPORARY_TOO = ", or let TMPDIR name another folder for temporary files"
 PARTIAL = ".tmp"  # suffix of a file that is being written
 
 
@@ -45,18 +50,46 @@ def explained(doing: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        fixes = {
-            errno.ENOSPC: "free disk space",
-            errno.EDQUOT: "free disk space, or raise the quota",
-            errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
-        }
-        fix = fixes.get(error.errno or 0, "check who owns it and its permissions")
-        raise UserError(
-            f"cannot {doing}",
-            found=error.strerror or str(error),
-            where=error.filename or path,
-            fix=f"{fix}, then give the same command again; what was written before is kept",
-        ) from error
+        raise refused(error, doing, path) from error
+
+
+def refused(error: OSError, doing: str, path: Path | None) -> UserError:
+    """What the system refused, in words; `path`: where, if the error does not say it."""
+    full = error.errno == errno.ENOSPC
+    where = error.filename or (_full_folder(path or Path.cwd()) if full else path)
+    fixes = {
+        errno.ENOSPC: f"free disk space there{TEMPORARY_TOO if _is_temporary(where) else ''}",
+        errno.EDQUOT: "free disk space, or raise the quota",
+        errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
+        errno.EROFS: "give a folder that can be written",
+    }
+    fix = fixes.get(error.errno or 0, "check who owns it and its permissions")
+    return UserError(
+        f"cannot {doing}",
+        expected="free disk space" if full else None,
+        found=error.strerror or str(error),
+        where=where,
+        fix=f"{fix}, then give the same command again; what was written before is kept",
+    )
+
+
+def free_bytes(path: Path) -> int | None:
+    """Free space of the disk that a path lies on, or would; None where the system does not tell."""
+    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    try:
+        return shutil.disk_usage(there).free
+    except OSError:
+        return None
+
+
+def _full_folder(path: Path) -> Path:
+    """`path`, or the folder for temporary files where that is what is full."""
+    places = [path, Path(tempfile.gettempdir())]
+    return min(places, key=lambda one: sys.maxsize if (n := free_bytes(one)) is None else n)
+
+
+def _is_temporary(where: object) -> bool:
+    return Path(str(where)).is_relative_to(tempfile.gettempdir())
 
 
 def why_unwritable(there: Path) -> str | None:

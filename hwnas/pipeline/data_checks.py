@@ -5,6 +5,7 @@ In a dry run nothing is downloaded and no large data set is decoded: `known_data
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Mapping
 
 from hwnas.core.errors import UserError
@@ -141,14 +142,30 @@ def validation_can_be_halved(project: Project) -> None:
 
 
 def recipe_fits(project: Project, recipe: TrainConfig | FinetuneConfig, setting: str) -> None:
-    """Refuse a recipe that asks for more training images than there are.
+    """Refuse a recipe that asks for more training images than there are, or for processes that
+    this system does not start.
 
     Raises:
-        UserError: as `enough_images`.
+        UserError: as `enough_images`; or /dev/shm cannot be used, through which processes talk.
     """
+    if project.config.workers:
+        _processes_can_talk()
     trains = isinstance(recipe, TrainConfig) or recipe.epochs > 0
     needs = {f"{setting}.batch_size": recipe.batch_size} if trains else {}
     enough_images(project, needs | calibration_needs(recipe.calibration, setting))
+
+
+def _processes_can_talk() -> None:
+    try:
+        multiprocessing.get_context("fork").Lock()
+    except OSError as error:
+        raise UserError(
+            "cannot start the processes that prepare images",
+            expected="shared memory (/dev/shm) that can be written",
+            found=error.strerror,
+            where="workers",
+            fix="workers=0, or give the container shared memory (`docker run --shm-size=1g`)",
+        ) from error
 
 
 def calibration_needs(calibration: CalibrationConfig, setting: str) -> dict[str, int]:

@@ -14,8 +14,9 @@ from dataclasses import replace
 from hwnas.core.errors import UserError
 from hwnas.core.history import store, take_back
 from hwnas.core.rundir import RunDir, StageRecord
-from hwnas.core.store import remove_partial
+from hwnas.core.store import explained, remove_partial
 from hwnas.core.versions import Transition
+from hwnas.pipeline.disk import require_space
 from hwnas.pipeline.plan import UP_TO_DATE, Plan, Stage, data_changes, plan_stages
 
 __all__ = ["check_stages", "execute"]
@@ -55,7 +56,7 @@ def execute(
     for plan in plans:
         if plan.stage.name in wanted and plan.status not in UP_TO_DATE:
             _require_needs(plan, plans, run, made=made)
-    check_stages(plans, wanted)
+    check_stages(plans, wanted, run)
     provisional = _begin(plans, wanted, run, anew or {})
     try:
         for name in [stage.name for stage in stages if stage.name in wanted]:
@@ -76,19 +77,21 @@ def execute(
 
 
 def check_stages(
-    plans: Iterable[Plan], wanted: Container[str], *, is_plan: bool = False
+    plans: Iterable[Plan], wanted: Container[str], run: RunDir, *, is_plan: bool = False
 ) -> list[str]:
     """Names of the wanted stages that are not up to date, all of them checked.
 
     is_plan: for a dry run, which does not insist on data that are not here yet (`check_data` does).
 
     Raises:
-        UserError: one of them can never work, or a file or the data that it reads are missing.
+        UserError: one of them can never work, the disk is too full, or a file or the data that it
+            reads are missing.
     """
     todo = [p.stage for p in plans if p.stage.name in wanted and p.status not in UP_TO_DATE]
     for stage in todo:
         _require_files(stage)
         stage.check()
+    require_space(run, todo)
     for ask in {subject: ask for stage in todo for subject, ask in stage.asks.items()}.values():
         ask()
     for stage in todo:
@@ -209,7 +212,8 @@ def _run_stage(plan: Plan, run: RunDir) -> None:
     run.record(stage.name, started)
     begin = time.monotonic()
     try:
-        stage.run()
+        with explained(f"finish stage {stage.name!r}", run.root):
+            stage.run()
     except BaseException:
         spent = earlier_s + time.monotonic() - begin
         with contextlib.suppress(UserError):  # a full disk; what stopped the stage matters more

@@ -28,7 +28,8 @@ class Stage:
     will take. `reads` are files outside the run folder, by the setting that names them. `check`
     raises a `UserError` if the stage can never work, within seconds; `check_data` does so for what
     only the data set tells, which it loads; `asks`, by subject, for what several stages depend on,
-    and which is asked once. `settled`: whether the outputs answer everything; where
+    and which is asked once. `writes`: about how many bytes it writes, rather too few than too many.
+    `settled`: whether the outputs answer everything; where
     a check could not be judged they do not, and the next command runs the stage again.
     `is_provisional`: new settings count only when it is finished with them; until then what was
     finished before stays. `data`: the data that it reads, as they are when it is asked.
@@ -45,6 +46,7 @@ class Stage:
     reads: Mapping[str, Path] = field(default_factory=dict)
     check: Callable[[], None] = lambda: None
     check_data: Callable[[], None] = lambda: None
+    writes: Callable[[], int] = lambda: 0
     asks: Mapping[str, Callable[[], None]] = field(default_factory=dict)
     settled: Callable[[], bool] = lambda: True
     is_provisional: bool = False

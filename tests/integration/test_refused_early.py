@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sys
@@ -16,7 +17,7 @@ import hwnas
 from hwnas.core.errors import UserError
 from hwnas.core.registry import Variant
 from hwnas.interfaces import DatasetContext, PlannedDataset
-from hwnas.pipeline import checks, data_checks
+from hwnas.pipeline import checks, data_checks, disk
 from hwnas.training.datasets import REGISTRY as DATASETS
 from tests.boards import fake_phone
 from tests.photos import class_folders, small_config
@@ -316,6 +317,16 @@ def test_a_space_of_too_few_networks_is_refused_before_they_are_timed(there: Pat
     refused({"restrict": only}, "too few networks", "1 of 1 archs", "`restrict`")
 
 
+def test_a_disk_without_room_is_refused(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written already is not asked for again."""
+    monkeypatch.setattr(disk, "free_bytes", lambda path: 30_000_000)
+    refused({}, "too little disk space", "about", "30 MB free", "--run", str(there / "run"))
+    monkeypatch.setattr(disk, "free_bytes", lambda path: 300_000_000)
+    assert hwnas.plan("run", config="config.yaml").facts["checked"]
+    monkeypatch.setattr(disk, "free_bytes", lambda path: None)  # no system that tells
+    assert hwnas.plan("run", config="config.yaml").facts["checked"]
+
+
 def test_one_validation_image_is_too_few(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_checks, "MIN_VALIDATION", 7)  # of 6
     refused({}, "too few validation images", "at least 7", "found: 6")
@@ -327,6 +338,18 @@ def test_cuda_is_asked_for_before_the_device_is_profiled(there: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is CUDA")
     refused({"accelerator": "cuda"}, "no CUDA device", "accelerator")
+
+
+def test_shared_memory_that_cannot_be_used_is_missed_at_once(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sealed:
+        def Lock(self) -> None:  # noqa: N802
+            raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(data_checks.multiprocessing, "get_context", lambda how: Sealed())
+    assert hwnas.plan("run", config="config.yaml").facts["checked"]  # without processes
+    refused({"workers": 1}, "prepare images", "/dev/shm", "Read-only", "fix: workers=0")
 
 
 def test_an_optional_package_is_missed_at_once(

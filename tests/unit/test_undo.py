@@ -16,7 +16,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.rundir import OWNED, NewSettings, RunDir
 from hwnas.pipeline.engine import execute
 from hwnas.pipeline.plan import Stage, plan_stages
-from tests.kill_points import kill_points, tree
+from tests.kill_points import full_disk_points, kill_points, tree
 
 NEEDS = {"measure": (), "train": (), "search/main": ("measure", "train")}
 FOLDERS = {"measure": "tables", "train": "checkpoints", "search/main": "search/main"}
@@ -415,6 +415,31 @@ def test_a_kill_at_any_point_leaves_the_old_state_or_the_new(verb: str, tmp_path
         )
         assert folder.status() == DONE
     assert found == sorted(found) and len(found) > 5 and {*found} == {False, True}
+
+
+@pytest.mark.parametrize("changed", ["train", "search"])
+def test_a_full_disk_at_any_point_loses_nothing_and_the_command_goes_on(
+    changed: str, tmp_path: Path
+):
+    template = Folder(tmp_path / "template")
+    template.do()
+    current: dict[int | str, Folder] = {}
+
+    def action(n: int | str):
+        current[n] = Folder(Path(shutil.copytree(template.root, tmp_path / str(n))))
+        return lambda: current[n].do(**{changed: 2})
+
+    action("ended")()
+    old, new = states(template), states(current["ended"])
+    n_points = 0
+    for n in full_disk_points(action):
+        folder, n_points = current[n], n
+        history.settle(RunDir(folder.root))
+        if folder.config == old[0]:
+            assert states(folder)[:2] == old[:2] and folder.status() == DONE
+        folder.do(**{changed: 2})
+        assert states(folder)[:2] == new[:2] and folder.status() == DONE
+    assert n_points > 8
 
 
 def test_a_change_that_the_system_refuses_goes_on_later(tmp_path: Path):

@@ -30,6 +30,7 @@ from hwnas.nets.pretrained_list import (
 )
 from hwnas.pipeline.data_checks import enough_images
 from hwnas.pipeline.data_source import LEARNING
+from hwnas.pipeline.disk import weights_bytes
 from hwnas.pipeline.exports import artifacts_are_there, formats_for, winning_archs
 from hwnas.pipeline.outcomes import Exported
 from hwnas.pipeline.plan import Stage
@@ -70,7 +71,15 @@ def stage(project: Project) -> Stage:
         settled=lambda: _is_complete(project),
         data=project.source.input(LEARNING),
         check_data=lambda: enough_images(project, {}),
+        writes=lambda: _bytes(project),
     )
+
+
+def _bytes(project: Project) -> int:
+    """The winners have every format; files of 8 bits have a quarter of the weights' size."""
+    smallest, largest = weights_bytes(project)
+    n_others = len(role_names(project)) - 2
+    return largest + n_others * smallest + len(project.formats) * smallest // 4
 
 
 def _require_packages(project: Project) -> None:

@@ -11,6 +11,7 @@ from hwnas.core.store import write_bytes
 from hwnas.pipeline.checks import optimizer_exists
 from hwnas.pipeline.data_checks import recipe_fits
 from hwnas.pipeline.data_source import LEARNING
+from hwnas.pipeline.disk import checkpoint_bytes, weights_bytes
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.standalone import train_standalone
@@ -48,7 +49,16 @@ def stage(project: Project) -> Stage:
         data=project.source.input(LEARNING),
         check=lambda: check(project),
         check_data=lambda: recipe_fits(project, config.finetune, "finetune"),
+        writes=lambda: _bytes(project),
     )
+
+
+def _bytes(project: Project) -> int:
+    """All networks are at least the smallest one, and one of them is the largest."""
+    recipe, n = project.config.finetune, len(role_names(project))
+    smallest, largest = weights_bytes(project)
+    checkpoints = checkpoint_bytes(recipe, largest) if recipe.epochs else 0
+    return largest + (n - 1) * smallest + checkpoints
 
 
 def check(project: Project) -> None:

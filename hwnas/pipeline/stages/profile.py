@@ -11,6 +11,7 @@ from hwnas.interfaces import Transport
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.profile import describe_cost, profile
 from hwnas.pipeline.checks import asked, can_be_profiled
+from hwnas.pipeline.disk import weights_bytes
 from hwnas.pipeline.foreign_tables import table_settings
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
@@ -33,6 +34,7 @@ def stage(project: Project, device: str) -> Stage:
         run=lambda: measure(project, device, project.progress_for(name)),
         cost=describe_cost(project.space, config.profile),
         check=lambda: can_be_profiled(project),
+        writes=lambda: config.profile.n_validation * sum(weights_bytes(project)) // 8,
         asks=asked(project, [device]),
     )
 

@@ -85,7 +85,7 @@ def _limited(project: Project) -> list[str]:
 
 
 def check(project: Project) -> None:
-    """Refuse a search that must fail (`search_checks.can_search`), and records that cannot be used.
+    """Refuse a search that must fail: see `can_search`; and records that cannot be used.
 
     Raises:
         UserError: says why.

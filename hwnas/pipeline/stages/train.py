@@ -12,6 +12,7 @@ from hwnas.pipeline.checks import can_train
 from hwnas.pipeline.costs import cost_metrics, require_reachable
 from hwnas.pipeline.data_checks import known_data, recipe_fits
 from hwnas.pipeline.data_source import LEARNING
+from hwnas.pipeline.disk import checkpoint_bytes, weights_bytes
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.start_checks import warn_of_normalisation
@@ -51,7 +52,15 @@ def stage(project: Project) -> Stage:
         data=project.source.input(LEARNING),
         check=lambda: check(project),
         check_data=lambda: check_data(project),
+        writes=lambda: _bytes(project),
     )
+
+
+def _bytes(project: Project) -> int:
+    """The supernet is at least as large as its largest network."""
+    _, largest = weights_bytes(project)
+    recipe = project.config.train
+    return largest + (checkpoint_bytes(recipe, largest) if recipe.steps else 0)
 
 
 def check(project: Project) -> None:

@@ -18,6 +18,7 @@ from hwnas.measure.profile import Timings
 from hwnas.pipeline.accuracy import Accuracies, artifact_check, test_accuracies
 from hwnas.pipeline.bundle import Winner, bundle_winner
 from hwnas.pipeline.checks import asked
+from hwnas.pipeline.disk import weights_bytes
 from hwnas.pipeline.exports import exported_artifact, file_of
 from hwnas.pipeline.foreign_tables import is_profiled, require_own_table
 from hwnas.pipeline.outcomes import Check, Exported, NetworkResult, Results
@@ -54,6 +55,7 @@ def stage(project: Project) -> Stage:
         data=project.source.input(SPLITS),
         check=lambda: check(project),
         asks=asked(project, project.devices),
+        writes=lambda: len(project.devices) * weights_bytes(project)[0],
         settled=lambda: not files.results.read().of(None),
     )
 
