@@ -16,6 +16,7 @@ from hwnas.core.errors import CheckFailed, NotJudged, UserError
 from hwnas.core.metrics import MetricKey
 from hwnas.interfaces import Evaluation
 from hwnas.latency.table import LatencyTable
+from hwnas.measure.winner_matrix import WinnerMatrix
 from hwnas.pipeline.evaluators import JournaledEvaluator, evaluator
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.opening import open_project
@@ -130,6 +131,11 @@ class Run:
         """The promises of the run, and whether each holds."""
         return self._results.checks
 
+    @property
+    def winner_matrix(self) -> WinnerMatrix | None:
+        """Every device's winner on every device; None where all devices share one."""
+        return self._results.winners
+
     def table(self) -> list[dict[str, Any]]:
         """The closing table: one row per network and device."""
         return [network.summary() for network in self.networks]
@@ -169,6 +175,7 @@ class Run:
             "table": self.table(),
             "checks": [check.summary() for check in self.checks],
             "predictor": self._results.predictor,
+            "winners": None if (matrix := self.winner_matrix) is None else matrix.summary(),
             "report": str(self.project.files.report),
         }
 

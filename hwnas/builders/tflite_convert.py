@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from hwnas.builders.tflite_graph import Graph
-from hwnas.builders.tflite_nodes import (
-    CHANNELS_LAST,
-    Nodes,
-    Window,
-    attributes,
-    padding_name,
-    row_parts,
-    unknown,
-)
+from hwnas.builders.tflite_nodes import CHANNELS_LAST, attributes, padding_name, unknown
+from hwnas.builders.tflite_weights import WeightedNodes
 
 __all__ = ["Converter"]
 
@@ -26,7 +17,7 @@ FUSING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MUL")
 """These apply a ReLU themselves."""
 
 
-class Converter(Nodes):
+class Converter(WeightedNodes):
     """Takes a model node by node."""
 
     def run(self) -> Graph:
@@ -36,8 +27,8 @@ class Converter(Nodes):
             UserError: an operator has no counterpart; names it.
         """
         convert: Mapping[str, Callable[[onnx.NodeProto], object]] = {
-            "Conv": self._conv,
-            "Gemm": self._gemm,
+            "Conv": self.conv,
+            "Gemm": self.gemm,
             "Add": lambda node: self._binary("ADD", node),
             "Mul": lambda node: self._binary("MUL", node),
             "Relu": lambda node: self._activation(node, "RELU"),
@@ -47,7 +38,7 @@ class Converter(Nodes):
             "HardSigmoid": self._hard_sigmoid,
             "ReduceMean": self._mean,
             "AveragePool": self._average_pool,
-            "BatchNormalization": self._norm,
+            "BatchNormalization": self.norm,
             "Reshape": self._reshape,
             "Transpose": self._transpose,
             "Identity": lambda node: self.rename(node.output[0], self.value(node, 0)),
@@ -59,6 +50,7 @@ class Converter(Nodes):
         self.graph.output = self.alias.get(self.output, self.output)
         return self.graph
 
+<<<<<<< HEAD
     # --- weights ----------------------------------------------------------------------------------
 
     def _conv(self, node: onnx.NodeProto) -> None:
@@ -215,6 +207,8 @@ class Converter(Nodes):
 
     # --- no weights -------------------------------------------------------------------------------
 
+=======
+>>>>>>> p17
     def _binary(self, kind: str, node: onnx.NodeProto) -> None:
         names = []
         for position, given in enumerate(node.input):

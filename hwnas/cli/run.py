@@ -58,6 +58,8 @@ def show_run(run: Run, format: Format, *, report_only: bool) -> None:
     show(run, format)
     for check in run.checks:
         log.info("%-4s %s: %s", check.state, check.name, check.detail)
+    for note in matrix.notes() if (matrix := run.winner_matrix) else ():
+        log.info("winners: %s", note)
     log.info("report: %s", run.to_dict()["report"])
     if not report_only:
         run.raise_for_checks()

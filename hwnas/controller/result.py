@@ -76,7 +76,8 @@ class SearchResult:
     had an evaluator. `fronts`: per metric key, all archs that no other beats in both cost and
     score, cheapest first, feasible or not. `mode`: the most probable arch of a policy.
     `n_predictions` counts distinct archs that were priced and predicted; `n_proposals` counts
-    repeats as well.
+    repeats as well. `found_by`: the device whose search found the winner, where that is another
+    one (see `controller.exchange`).
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -91,6 +92,7 @@ class SearchResult:
     n_proposals: int
     n_predictions: int
     n_evaluations: int
+    found_by: str | None = None
 
     def limit(self, metric: str, device: str) -> float | None:
         """The limit of a metric (of `device`, if it is a latency); None where there was none."""

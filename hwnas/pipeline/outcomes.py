@@ -11,6 +11,7 @@ from hwnas.core.records import STRICT, dump
 from hwnas.exporters.parity import ParityReport
 from hwnas.interfaces import DataInfo, Evaluation, ModelFile
 from hwnas.measure.limits import TimedLimit, timed_limits
+from hwnas.measure.winner_matrix import WinnerMatrix
 from hwnas.spaces.arch import Arch
 from hwnas.training.identity import SPLITS
 
@@ -249,13 +250,18 @@ class Check:
 
 @dataclass(frozen=True)
 class Results:
-    """Final results of a search: the closing table and its checks."""
+    """Final results of a search: the closing table and its checks.
+
+    winners: every device's winner on every device; None where all share one, and in results of
+    earlier versions.
+    """
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
     networks: tuple[NetworkResult, ...]
     checks: tuple[Check, ...]
     predictor: dict[str, Any]
+    winners: WinnerMatrix | None = None
 
     def of(self, passed: bool | None) -> tuple[Check, ...]:
         """The checks that passed (True), failed (False), or cannot be judged (None)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hwnas.reporting.devices import Winners
 from hwnas.spaces.network import Network
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "Training",
     "Trust",
     "Truth",
-    "Winners",
 ]
 
 
@@ -134,20 +134,6 @@ class Drawing:
     name: str
     network: Network
     caption: str = ""
-
-
-@dataclass(frozen=True)
-class Winners:
-    """The winners of several devices side by side.
-
-    `devices`: whose winner; `latency_ms[i][j]`: winner i forecast on device j; `macs` of each;
-    `differences`: choices in which they differ, with the value of each ("-" where inactive).
-    """
-
-    devices: tuple[str, ...]
-    latency_ms: tuple[tuple[float, ...], ...]
-    macs: tuple[int, ...]
-    differences: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,10 @@ from hwnas.reporting.data import (
     Training,
     Trust,
     Truth,
-    Winners,
 )
 from hwnas.reporting.html import write_report
 from hwnas.spaces.lowering import lower
+from hwnas.studies.device_winners import device_winners
 from hwnas.studies.rank_analysis import analyze_run
 
 __all__ = [
@@ -64,7 +64,7 @@ def write_run_report(project: Project, path: Path | None = None) -> Path:
             trust=_trust(project) if "predictor" in done else None,
             training=training_data(project),
             winner=_drawing(project) if f"finetune/{name}" in done else None,
-            winners=_winners(project) if f"search/{name}" in done else None,
+            winners=device_winners(project, results) if f"search/{name}" in done else None,
             truths=_truths(project) if f"finetune/{name}" in done else (),
             facts=_facts(project, has_search=f"search/{name}" in done),
             warnings=tuple(f"{check.name}: {check.detail}" for check in failed),
@@ -202,26 +202,6 @@ def _drawing(project: Project) -> Drawing:
     arch = networks(project)["winner"]
     codes = ",".join(map(str, arch.codes))
     return Drawing("winner", lower(project.space, arch), f"arch {arch.key}, codes {codes}")
-
-
-def _winners(project: Project) -> Winners | None:
-    """The winners of all devices, where each has its own."""
-    found = winners_by_device(project)
-    if len(found) < 2:
-        return None
-    views = [project.space.view(candidate.arch) for candidate in found.values()]
-    values = {
-        choice.name: tuple(str(view.get(choice.name, "-")) for view in views)
-        for choice in project.space.choices
-    }
-    return Winners(
-        devices=tuple(found),
-        latency_ms=tuple(
-            tuple(candidate.latency_ms(device) for device in found) for candidate in found.values()
-        ),
-        macs=tuple(int(candidate.costs["macs"]) for candidate in found.values()),
-        differences={name: row for name, row in values.items() if len(set(row)) > 1},
-    )
 
 
 def _truths(project: Project) -> tuple[Truth, ...]:

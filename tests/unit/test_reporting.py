@@ -21,8 +21,8 @@ from hwnas.reporting.data import (
     Training,
     Trust,
     Truth,
-    Winners,
 )
+from hwnas.reporting.devices import Winners
 from hwnas.reporting.drawing import draw_network
 from hwnas.reporting.figures import forecast_figure, front_figure
 from hwnas.reporting.html import render_report, write_report
@@ -154,18 +154,28 @@ def test_what_was_trained_alone_stands_beside_what_was_believed(data: ReportData
 def test_winners_of_several_devices_are_priced_on_each_other(data: ReportData) -> None:
     assert "several devices" not in Page(render_report(data)).text
     winners = Winners(
-        ("phone", "board"),
-        ((10.0, 55.25), (12.5, 40.0)),
-        (3_000_000, 2_500_000),
-        {"stage1.depth": ("3", "2"), "stage1.block2.kernel": ("5", "-")},
+        devices=("phone", "board"),
+        forecast_ms=((10.0, 12.5), (55.25, 40.0)),
+        macs=(3_000_000, 2_500_000),
+        score=(0.9, 0.8),
+        differences={"stage1.depth": ("3", "2"), "stage1.block2.kernel": ("5", "-")},
     )
-    page = Page(render_report(replace(data, winners=winners)))
-    rows = [[" ".join(cell.split()) for cell in row] for row in page.rows]
-    assert ["phone", "10.000", "55.250", "3,000,000"] in rows
-    assert ["board", "12.500", "40.000", "2,500,000"] in rows
+    rows = table_rows(replace(data, winners=winners))
+    assert ["phone", "10.000", "12.500"] in rows
+    assert ["board", "55.250", "40.000"] in rows
+    assert ["MACs", "3,000,000", "2,500,000"] in rows
+    assert ["score of the search", "0.9000", "0.8000"] in rows
     assert ["stage1.block2.kernel", "5", "-"] in rows
+    measured = replace(winners, measured_ms=((11.0, 13.0), (54.0, 41.0)), notes=("on <b> it is",))
+    rows = table_rows(replace(data, winners=measured))
+    assert ["phone", "11.000 (10.000)", "13.000 (12.500)"] in rows
+    assert "On <b> it is." in Page(render_report(replace(data, winners=measured))).text
     same = render_report(replace(data, winners=replace(winners, differences={})))
     assert "The winners are the same network." in Page(same).text
+
+
+def table_rows(data: ReportData) -> list[list[str]]:
+    return [[" ".join(cell.split()) for cell in row] for row in Page(render_report(data)).rows]
 
 
 def test_says_how_far_the_ranking_can_be_trusted(data: ReportData) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from hwnas.controller.constraints import metric_key, resolve
 from hwnas.controller.controller import run_search
+from hwnas.controller.exchange import exchanged
 from hwnas.controller.remeasure import Measured, remeasure
 from hwnas.controller.result import SearchResult, with_accuracies
 from hwnas.controller.scorer import Rescoring
@@ -98,7 +99,8 @@ def check(project: Project) -> None:
 def search(project: Project, progress: Progress) -> None:
     """Run the configured searcher, then random search, with equal predictions and evaluations.
 
-    With `per_device`, the searcher runs once for every device. Rank 0 searches, all evaluate.
+    With `per_device`, the searcher runs once for every device, and winners are exchanged where one
+    is better for another device. Rank 0 searches, all evaluate.
     """
     if not project.ranks.leads:
         assist(project, lambda: evaluator(project))
@@ -106,9 +108,23 @@ def search(project: Project, progress: Progress) -> None:
     config = project.config.search
     for device in targets(project):
         _search_one(project, config.searcher, search_files(project, device), progress, device)
+    if config.per_device and not config.closing.max_rounds:
+        _exchange(project)
     first = project.first_device if config.per_device else None
     _search_one(project, RandomConfig(), project.files.baseline, progress, first)
     project.ranks.tell(FINISHED)
+
+
+def _exchange(project: Project) -> None:
+    """Replace winners that another device's winner beats on their own device, by estimate.
+
+    Winners that were re-measured stay: they were timed within their limits, the others were not.
+    """
+    files = {device: search_files(project, device).result for device in project.devices}
+    results = {device: file.read() for device, file in files.items()}
+    for device, result in exchanged(results).items():
+        if result is not results[device]:
+            files[device].write(result)
 
 
 def _search_one(

@@ -15,6 +15,7 @@ from hwnas.measure.drift import can_judge, judge, pace_text, verdict
 from hwnas.measure.limits import VerifyConfig
 from hwnas.measure.on_device import held_precisions
 from hwnas.measure.profile import Timings
+from hwnas.measure.winner_matrix import winner_matrix
 from hwnas.pipeline.accuracy import Accuracies, artifact_check, test_accuracies
 from hwnas.pipeline.bundle import Winner, bundle_winner
 from hwnas.pipeline.checks import asked
@@ -26,7 +27,14 @@ from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.task import task
 from hwnas.pipeline.timing import time_beside_table
-from hwnas.pipeline.winners import networks, result_on, role_names, winner_role, winner_roles
+from hwnas.pipeline.winners import (
+    networks,
+    result_on,
+    role_names,
+    winner_role,
+    winner_roles,
+    winners_by_device,
+)
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
 from hwnas.training.identity import SPLITS
@@ -99,7 +107,9 @@ def verify(project: Project, progress: Progress) -> None:
         checks += device_checks(winner, project.config.verify)
         bundle_winner(project, device, _winner(winner, timings, accuracies[winner.arch]))
         rows += found
-    project.files.results.write(Results(tuple(rows), tuple(checks), _predictor(project)))
+    found_by = {name: result_on(project, name).found_by for name in project.devices}
+    matrix = winner_matrix(rows, winners_by_device(project), found_by)
+    project.files.results.write(Results(tuple(rows), tuple(checks), _predictor(project), matrix))
 
 
 def _predictor(project: Project) -> dict[str, Any]:

@@ -1,0 +1,159 @@
+"""ONNX nodes that have weights, as operators of LiteRT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from hwnas.builders.tflite_nodes import Nodes, Window, attributes, padding_name, row_parts, unknown
+
+__all__ = ["WeightedNodes"]
+
+
+class WeightedNodes(Nodes):
+    """Convolutions, BN and linear layers."""
+
+    def conv(self, node: onnx.NodeProto) -> None:
+        """A convolution: dense, grouped or depthwise; padded as torch pads."""
+        facts = attributes(node)
+        weight = self.constant(node, 1)
+        n_out, per_group, kernel = weight.shape[0], weight.shape[1], weight.shape[2]
+        groups, strides = facts.get("group", 1), facts.get("strides", [1, 1])
+        read = self.value(node, 0)
+        batch, height, width, channels = self.shape(read)
+        pads = facts.get("pads", [0] * 4)
+        if len({*weight.shape[2:]}) > 1 or len({*pads}) > 1 or len({*strides}) > 1:
+            raise unknown(node, "a convolution with unequal sides")
+        if facts.get("dilations", [1, 1]) != [1, 1] or facts.get("auto_pad", b"") not in (
+            b"",
+            b"NOTSET",
+        ):
+            raise unknown(node, "a dilated convolution")
+        stride, pad = strides[0], pads[0]
+        is_depthwise = per_group == 1 and groups == channels
+        order = (1, 2, 3, 0) if is_depthwise else (0, 2, 3, 1)
+        weight = np.ascontiguousarray(weight.transpose(order))
+        bias = self.constant(node, 2) if len(node.input) > 2 else np.zeros(n_out, np.float32)
+        sides = ((size + 2 * pad - kernel) // stride + 1 for size in (height, width))
+        window = Window((batch, *sides, n_out), stride, n_out // channels if is_depthwise else None)
+        rows = row_parts(kernel) if is_depthwise else [range(kernel)]
+        if len(rows) == 1 or 2 * pad + 1 != kernel:
+            padding = padding_name((height, width), kernel, stride, pad)
+            if not padding:
+                read, padding = self._pad(node, read, pad, pad), "VALID"
+            self._window(node, window, weight, bias, read=read, padding=padding)
+        else:
+            self._window_by_rows(node, window, weight, bias, rows, read)
+
+    def _window_by_rows(
+        self,
+        node: onnx.NodeProto,
+        window: Window,
+        weight: NDArray[Any],
+        bias: NDArray[Any],
+        parts: Sequence[range],
+        read: str,
+    ) -> None:
+        """A depthwise convolution [1, k, k, C] as the sum of some of its rows at a time."""
+        width = weight.shape[2]
+        total = ""
+        for number, rows in enumerate(parts):
+            name = f"{node.output[0]}.rows{rows[0]}"
+            self._window(
+                node,
+                window,
+                np.ascontiguousarray(weight[:, rows]),
+                np.zeros_like(bias) if number else bias,
+                read=self._pad(node, read, width // 2 - rows[0], width // 2, name),
+                padding="VALID",
+                dilation=rows.step,
+                name=name,
+            )
+            is_last = number == len(parts) - 1
+            summed = node.output[0] if is_last else f"{name}.sum"
+            total = self.emit("ADD", node, name, read=total, name=summed) if number else name
+
+    def _window(
+        self,
+        node: onnx.NodeProto,
+        window: Window,
+        weight: NDArray[Any],
+        bias: NDArray[Any],
+        *,
+        read: str,
+        padding: str,
+        dilation: int = 1,
+        name: str = "",
+    ) -> None:
+        """One convolution; `dilation` of its rows."""
+        name = name or node.output[0]
+        options: dict[str, Any] = {}
+        if window.multiplier is not None:
+            options["depthMultiplier"] = window.multiplier
+        self.emit(
+            "CONV_2D" if window.multiplier is None else "DEPTHWISE_CONV_2D",
+            node,
+            self.graph.constant(f"{name}.weight", weight),
+            self.graph.constant(f"{name}.bias", bias),
+            shape=window.shape,
+            read=read,
+            name=name,
+            padding=padding,
+            strideW=window.stride,
+            strideH=window.stride,
+            dilationWFactor=1,
+            dilationHFactor=dilation,
+            **options,
+        )
+
+    def _pad(self, node: onnx.NodeProto, read: str, pad: int, across: int, name: str = "") -> str:
+        """`pad` rows above and below, `across` columns on both sides; of the value `name`."""
+        batch, height, width, channels = self.shape(read)
+        sides = np.array([[0, 0], [pad, pad], [across, across], [0, 0]], dtype=np.int32)
+        return self.emit(
+            "PAD",
+            node,
+            self.graph.constant(f"pad.{pad}.{across}", sides),
+            shape=(batch, height + 2 * pad, width + 2 * across, channels),
+            read=read,
+            name=f"{name or node.output[0]}.padded",
+        )
+
+    def norm(self, node: onnx.NodeProto) -> None:
+        """BN that no convolution has taken in: a depthwise 1x1 convolution."""
+        scale, bias, mean, var = (self.constant(node, i) for i in range(1, 5))
+        factor = scale / np.sqrt(var + np.float32(attributes(node).get("epsilon", 1e-5)))
+        weight = factor.astype(np.float32).reshape(1, 1, 1, -1)
+        self.emit(
+            "DEPTHWISE_CONV_2D",
+            node,
+            self.graph.constant(f"{node.output[0]}.weight", weight),
+            self.graph.constant(f"{node.output[0]}.bias", (bias - mean * factor).astype("f4")),
+            padding="VALID",
+            strideW=1,
+            strideH=1,
+            depthMultiplier=1,
+            dilationWFactor=1,
+            dilationHFactor=1,
+        )
+
+    def gemm(self, node: onnx.NodeProto) -> None:
+        """A linear layer."""
+        facts = attributes(node)
+        weight = self.constant(node, 1)
+        weight = weight if facts.get("transB") else weight.T
+        if facts.get("transA") or (facts.get("alpha", 1.0), facts.get("beta", 1.0)) != (1.0, 1.0):
+            raise unknown(node, "a scaled or transposed Gemm")
+        n_out = len(weight)
+        bias = self.constant(node, 2) if len(node.input) > 2 else np.zeros(n_out, np.float32)
+        self.emit(
+            "FULLY_CONNECTED",
+            node,
+            self.graph.constant(node.input[1], np.ascontiguousarray(weight)),
+            self.graph.constant(f"{node.output[0]}.bias", bias),
+            shape=(self.shape(self.value(node, 0))[0], n_out),
+        )

@@ -1,0 +1,138 @@
+"""The winner of every device, priced and timed on every device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from hwnas.controller.result import Candidate
+from hwnas.core.records import STRICT, dump
+from hwnas.measure.drift import can_judge
+from hwnas.spaces.arch import Arch
+
+__all__ = ["WinnerMatrix", "winner_matrix"]
+
+
+class TimedNetwork(Protocol):
+    """One network on one device, timed beside the others; see `outcomes.NetworkResult`."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def arch(self) -> Arch: ...
+    @property
+    def forecast_ms(self) -> float: ...
+    @property
+    def measured_ms(self) -> float: ...
+    @property
+    def repeat_noise(self) -> float: ...
+    @property
+    def pace(self) -> float | None: ...
+
+
+@dataclass(frozen=True)
+class WinnerMatrix:
+    """Winners by devices. Everything is in the order of `devices`.
+
+    arch: key of each device's winner; equal ones are one network. score: of the search, higher is
+    better. found_by: the device whose search found the winner. forecast_ms[d][w] and
+    measured_ms[d][w]: winner w on device d, at the speed of d's table, of one interleaved run.
+    repeat_noise[d]: how far two halves of that run are apart, as a fraction. judged[d]: the machine
+    was near enough to the table's speed to judge.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    devices: tuple[str, ...]
+    arch: tuple[str, ...]
+    score: tuple[float, ...]
+    found_by: tuple[str, ...]
+    forecast_ms: tuple[tuple[float, ...], ...]
+    measured_ms: tuple[tuple[float, ...], ...]
+    repeat_noise: tuple[float, ...]
+    judged: tuple[bool, ...]
+
+    def rivals(self, device: int) -> tuple[int, ...]:
+        """Winners that a device should have had: faster there beyond repeat noise, and better.
+
+        Better is a higher score. None where the device cannot be judged.
+        """
+        own_ms = self.measured_ms[device][device] * (1 - self.repeat_noise[device])
+        return tuple(
+            other
+            for other in range(len(self.devices))
+            if self.judged[device]
+            and self.measured_ms[device][other] < own_ms
+            and self.score[other] > self.score[device]
+        )
+
+    @property
+    def same(self) -> tuple[tuple[str, ...], ...]:
+        """Devices whose winners are one network, in groups of two or more."""
+        groups: dict[str, list[str]] = {}
+        for device, arch in zip(self.devices, self.arch, strict=True):
+            groups.setdefault(arch, []).append(device)
+        return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+    def notes(self) -> tuple[str, ...]:
+        """What the matrix says, in sentences."""
+        found = [f"the winners on {_and(group)} are the same network" for group in self.same]
+        for device, (name, by) in enumerate(zip(self.devices, self.found_by, strict=True)):
+            if by != name:
+                found.append(
+                    f"the winner on {name} was found by the search for {by}: faster on {name} by"
+                    " estimate, and better, than what its own search found"
+                )
+            if not self.judged[device]:
+                found.append(f"{name} is too far from its table's speed to compare winners on it")
+            found += [self._told(device, other) for other in self.rivals(device)]
+        if all(self.judged) and not any(map(self.rivals, range(len(self.devices)))):
+            found.append(
+                "on no device is another device's winner both faster, beyond repeat noise, and"
+                " predicted better than its own"
+            )
+        return tuple(found)
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-ready form, with the sentences."""
+        return dump(self, versioned=False) | {"notes": list(self.notes())}
+
+    def _told(self, device: int, other: int) -> str:
+        name, rival = self.devices[device], self.devices[other]
+        return (
+            f"on {name} the winner on {rival} is faster ({self.measured_ms[device][other]:.4g} ms,"
+            f" own winner {self.measured_ms[device][device]:.4g} ms, repeat noise"
+            f" {self.repeat_noise[device]:.1%}) and predicted better ({self.score[other]:.4f},"
+            f" {self.score[device]:.4f}): consider it there"
+        )
+
+
+def winner_matrix(
+    rows: Sequence[TimedNetwork],
+    winners: Mapping[str, Candidate],
+    found_by: Mapping[str, str | None],
+) -> WinnerMatrix | None:
+    """The matrix of winners by device; None where all devices share one search.
+
+    rows: every winner on every device.
+    """
+    if len(winners) < 2:
+        return None
+    by_place = {(row.device, row.arch): row for row in rows}
+    archs = [candidate.arch for candidate in winners.values()]
+    table = [[by_place[device, arch] for arch in archs] for device in winners]
+    return WinnerMatrix(
+        devices=tuple(winners),
+        arch=tuple(arch.key for arch in archs),
+        score=tuple(candidate.score for candidate in winners.values()),
+        found_by=tuple(found_by.get(device) or device for device in winners),
+        forecast_ms=tuple(tuple(row.forecast_ms for row in line) for line in table),
+        measured_ms=tuple(tuple(row.measured_ms for row in line) for line in table),
+        repeat_noise=tuple(line[0].repeat_noise for line in table),
+        judged=tuple(can_judge(line[0].pace) for line in table),
+    )
+
+
+def _and(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + f" and {names[-1]}"
