@@ -25,26 +25,27 @@ class WeightedNodes(Nodes):
         groups, strides = facts.get("group", 1), facts.get("strides", [1, 1])
         read = self.value(node, 0)
         batch, height, width, channels = self.shape(read)
-        pads = facts.get("pads", [0] * 4)
-        if len({*weight.shape[2:]}) > 1 or len({*pads}) > 1 or len({*strides}) > 1:
+        pad, left, bottom, right = facts.get("pads", [0] * 4)
+        is_square = (pad, bottom) == (left, right) and bottom >= pad
+        if len({*weight.shape[2:]}) > 1 or not is_square or len({*strides}) > 1:
             raise unknown(node, "a convolution with unequal sides")
         if facts.get("dilations", [1, 1]) != [1, 1] or facts.get("auto_pad", b"") not in (
             b"",
             b"NOTSET",
         ):
             raise unknown(node, "a dilated convolution")
-        stride, pad = strides[0], pads[0]
+        stride, more = strides[0], bottom - pad
         is_depthwise = per_group == 1 and groups == channels
         order = (1, 2, 3, 0) if is_depthwise else (0, 2, 3, 1)
         weight = np.ascontiguousarray(weight.transpose(order))
         bias = self.constant(node, 2) if len(node.input) > 2 else np.zeros(n_out, np.float32)
-        sides = ((size + 2 * pad - kernel) // stride + 1 for size in (height, width))
+        sides = ((size + pad + bottom - kernel) // stride + 1 for size in (height, width))
         window = Window((batch, *sides, n_out), stride, n_out // channels if is_depthwise else None)
         rows = row_parts(kernel) if is_depthwise else [range(kernel)]
-        if len(rows) == 1 or 2 * pad + 1 != kernel:
-            padding = padding_name((height, width), kernel, stride, pad)
+        if len(rows) == 1 or 2 * pad + 1 != kernel or more:
+            padding = padding_name((height, width), kernel, stride, pad, more)
             if not padding:
-                read, padding = self._pad(node, read, pad, pad), "VALID"
+                read, padding = self._pad(node, read, pad, pad, more=more), "VALID"
             self._window(node, window, weight, bias, read=read, padding=padding)
         else:
             self._window_by_rows(node, window, weight, bias, rows, read)
@@ -110,15 +111,27 @@ class WeightedNodes(Nodes):
             **options,
         )
 
-    def _pad(self, node: onnx.NodeProto, read: str, pad: int, across: int, name: str = "") -> str:
-        """`pad` rows above and below, `across` columns on both sides; of the value `name`."""
+    def _pad(
+        self,
+        node: onnx.NodeProto,
+        read: str,
+        pad: int,
+        across: int,
+        name: str = "",
+        *,
+        more: int = 0,
+    ) -> str:
+        """`pad` rows above and below, `across` columns on both sides; of the value `name`.
+
+        more: further rows below and columns on the right.
+        """
         batch, height, width, channels = self.shape(read)
-        sides = np.array([[0, 0], [pad, pad], [across, across], [0, 0]], dtype=np.int32)
+        ends = (0, 0), (pad, pad + more), (across, across + more), (0, 0)
         return self.emit(
             "PAD",
             node,
-            self.graph.constant(f"pad.{pad}.{across}", sides),
-            shape=(batch, height + 2 * pad, width + 2 * across, channels),
+            self.graph.constant(f"pad.{pad}.{across}.{more}", np.array(ends, dtype=np.int32)),
+            shape=(batch, height + 2 * pad + more, width + 2 * across + more, channels),
             read=read,
             name=f"{name or node.output[0]}.padded",
         )

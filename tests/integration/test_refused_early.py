@@ -344,7 +344,7 @@ def test_shared_memory_that_cannot_be_used_is_missed_at_once(
     there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Sealed:
-        def Lock(self) -> None:  # noqa: N802
+        def Lock(self) -> None:
             raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(data_checks.multiprocessing, "get_context", lambda how: Sealed())
