@@ -6,6 +6,7 @@ import json
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 from timm.layers import BatchNormAct2d, Conv2dSame, SelectAdaptivePool2d
 from timm.models import EfficientNet, MobileNetV3
 from timm.models._efficientnet_blocks import (
@@ -66,7 +67,7 @@ def _flow(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_flow, value)) + "]"
     if isinstance(value, float):
-        return f"{value:f}".rstrip("0") + "0" * (value == int(value))
+        return np.format_float_positional(value, trim="0")  # YAML takes 1e-05 for text
     if isinstance(value, str) and value.replace("_", "").isalnum():
         return value
     return json.dumps(value)
