@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Any, get_args
+from pathlib import Path
+from textwrap import indent
+from typing import TYPE_CHECKING, Any, get_args
 
 from hwnas.api.options import refuse_both
-from hwnas.api.result import Listing, Settings
+from hwnas.api.result import Folder, Listing, Settings
 from hwnas.core.config import override
 from hwnas.core.errors import UserError
 from hwnas.core.records import dump
+from hwnas.core.store import write_text
 from hwnas.spaces import REGISTRY
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.choice import Choice
@@ -18,14 +21,20 @@ from hwnas.spaces.cost import AnalyticMetric, Precision, cost, op_macs, op_param
 from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.load import build_space, read_arch, shipped_spaces
 from hwnas.spaces.lowering import lower
+from hwnas.spaces.published import published_network, published_networks
 from hwnas.spaces.space import SearchSpace
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "NUM_CLASSES",
     "as_space",
     "space",
     "space_count",
+    "space_from_timm",
     "space_list",
+    "space_models",
     "space_sample",
     "space_show",
     "space_validate",
@@ -91,6 +100,49 @@ def space_list() -> Listing:
     rows = [{"space": v.name, "summary": v.summary} for v in map(REGISTRY.describe, REGISTRY.names)]
     rows += [{"space": name, "summary": "YAML, see configs/spaces"} for name in shipped_spaces()]
     return Listing(rows)
+
+
+def space_models() -> Listing:
+    """The networks that the space `timm` has by name; costs are those of the network itself."""
+    rows, shown = [], []
+    for name in published_networks():
+        found = build_space("timm", {"model": name}, num_classes=NUM_CLASSES)
+        ops = lower(found, found.largest()).ops
+        macs, params = sum(map(op_macs, ops)), sum(map(op_params, ops))
+        network = published_network(name)
+        trained = network.weights
+        facts = {"model": name, "px": trained.px, "macs": macs, "params": params}
+        facts |= {"padding": network.padding, "licence": trained.licence, "weights": trained.home}
+        rows.append(facts)
+        shown.append({**facts, "macs": f"{macs / 1e6:.0f} M", "params": f"{params / 1e6:.1f} M"})
+    return Listing(rows, title="networks whose subnets the space timm has", shown=shown)
+
+
+def space_from_timm(model: torch.nn.Module | str, *, out: Folder | None = None) -> Listing:
+    """Read a timm network block by block, for the space `timm`; nothing is downloaded.
+
+    Args:
+        model: a name of `timm.list_models()`, or a model (`EfficientNet`, `MobileNetV3`).
+        out: a `.yaml` file to write, which is a space: `hwnas.space(out)`.
+
+    Raises:
+        UserError: timm has no such model, or it has what the space cannot hold; names the block.
+    """
+    from hwnas.nets.from_timm import published_of, timm_network, to_yaml
+
+    network = published_of(timm_network(model) if isinstance(model, str) else model)
+    if out is not None:
+        if Path(out).suffix not in (".yaml", ".yml"):
+            raise UserError("a space is a YAML file", expected="FILE.yaml", found=out, where="out")
+        text = f"name: timm\nnetwork:\n{indent(to_yaml(network), '  ')}"
+        write_text(Path(out), text)
+    rows = [
+        {"block": f"stage{s}.block{b}", **dump(block, versioned=False)}
+        for s, blocks in enumerate(network.stages)
+        for b, block in enumerate(blocks)
+    ]
+    facts = {"network": dump(network, versioned=False), "out": None if out is None else str(out)}
+    return Listing(rows, title=f"{network.name}, {network.weights.px} px", facts=facts)
 
 
 def space_show(

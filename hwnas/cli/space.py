@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,6 +31,27 @@ def register(parent: typer.Typer) -> None:
 def list_spaces(format: FormatOption = Format.table) -> None:
     """The registered spaces and those shipped as YAML. Example: `hwnas space list`."""
     show_result(hwnas.space_list(), format)
+
+
+@app.command()
+def models(format: FormatOption = Format.table) -> None:
+    """Networks whose subnets the space `timm` has. Example: `hwnas space models`."""
+    show_result(hwnas.space_models(), format)
+
+
+@app.command("from-timm")
+def from_timm(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of timm.list_models().")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The .yaml file to write: a space.")
+    ] = None,
+    format: FormatOption = Format.table,
+) -> None:
+    """Read any other network of timm, so that its subnets are a space.
+
+    Example: `hwnas space from-timm tf_mobilenetv3_large_075 --out mine.yaml`.
+    """
+    show_result(hwnas.space_from_timm(model, out=out), format)
 
 
 @app.command()

@@ -7,6 +7,9 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
+import timm
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import BatchNormAct2d, Conv2dSame, SelectAdaptivePool2d
 from timm.models import EfficientNet, MobileNetV3
 from timm.models._efficientnet_blocks import (
@@ -17,11 +20,11 @@ from timm.models._efficientnet_blocks import (
 )
 from torch import nn
 
-from hwnas.core.errors import UserError
-from hwnas.core.records import sparse
+from hwnas.core.errors import UserError, did_you_mean
+from hwnas.core.records import dump, load, sparse
 from hwnas.spaces.published import Block, Conv, Feature, PublishedNetwork, Weights, check_shape
 
-__all__ = ["published_of", "to_yaml"]
+__all__ = ["published_of", "timm_network", "to_yaml"]
 
 _ACTS = {
     nn.Identity: "none",
@@ -41,8 +44,29 @@ def published_of(model: nn.Module) -> PublishedNetwork:
         UserError: it has what the space `timm` cannot hold; names the block.
     """
     if not isinstance(model, (EfficientNet, MobileNetV3)):
-        raise _refusal("the network", f"class {type(model).__name__}, not timm's EfficientNet")
-    return _Reader(model).read()
+        raise _refusal("the network", f"a {type(model).__name__}, not timm's EfficientNet")
+    network = _Reader(model).read()
+    check_shape(network)
+    data = dump(network, versioned=False)
+    return load(PublishedNetwork, data, where=f"timm's {network.name}", versioned=False)
+
+
+def timm_network(name: str) -> nn.Module:
+    """timm's model of that name, with random weights; nothing is downloaded.
+
+    Raises:
+        UserError: timm has none; names the nearest.
+    """
+    known = timm.list_models()
+    if name not in known:
+        raise UserError(
+            f"timm {timm.__version__} has no model {name!r}",
+            expected="a name of timm.list_models()",
+            fix=did_you_mean(name, known, otherwise="python -c 'import timm; timm.list_models()'"),
+        )
+    with torch.random.fork_rng(devices=[]):
+        found: nn.Module = timm.create_model(name)
+    return found
 
 
 def to_yaml(network: PublishedNetwork) -> str:
@@ -120,12 +144,10 @@ class _Reader:
                 raise _refusal("SE", f"different ones: {sorted(self.se)}")
             shape["se_act"] = acts.pop() if len(acts) == 1 else "block"
             shape["se_gate"] = gates.pop()
-        config = model.pretrained_cfg
+        config = getattr(model, "pretrained_cfg", None) or {}
         name = str(config.get("architecture") or type(model).__name__)
         parts = dict(stem=stem, stages=stages, head=head, feature=feature, **shape)
-        network = PublishedNetwork(name=name, weights=_weights(config), **parts)
-        check_shape(network)
-        return network
+        return PublishedNetwork(name=name, weights=_weights(config), **parts)
 
     def head(self, rows: list[list[Any]]) -> Conv | None:
         """The 1x1 convolution before the pooling; in a MobileNetV3 it is the last stage."""
@@ -227,11 +249,11 @@ class _Reader:
 def _weights(config: Any) -> Weights:
     source = config.get("hf_hub_id")
     return Weights(
-        px=config["input_size"][-1],
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        crop=config["crop_pct"],
-        interpolation=config["interpolation"],
+        px=config.get("input_size", (3, 224, 224))[-1],
+        mean=tuple(config.get("mean", IMAGENET_DEFAULT_MEAN)),
+        std=tuple(config.get("std", IMAGENET_DEFAULT_STD)),
+        crop=config.get("crop_pct", 0.875),
+        interpolation=config.get("interpolation", "bicubic"),
         licence=config.get("license") or "",
         home=f"https://huggingface.co/{source}" if source else config.get("url") or "",
     )

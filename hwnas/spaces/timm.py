@@ -65,7 +65,7 @@ class Config(StrictModel):
     @model_validator(mode="after")
     def _has_one_network(self) -> Config:
         if (self.model is None) == (self.network is None):
-            raise ValueError("give either `model` or `network`")
+            raise ValueError("give either `model`, see `hwnas space models`, or `network`")
         return self
 
 

@@ -183,7 +183,7 @@ def space_of(network: dict[str, Any], **settings: Any) -> SearchSpace:
     [
         ({"model": "mobilenetv2_10"}, r"unknown network(?s:.)*did you mean 'mobilenetv2_1"),
         ({"model": "../../etc/passwd"}, "unknown network"),
-        ({"model": None}, "either `model` or `network`"),
+        ({"model": None}, "either `model`, see"),
         ({"resolutions": [8]}, "a resolution that the network cannot take(?s:.)*8 px, 1 px at"),
         ({"resolutions": [16]}, "a resolution that the network cannot take"),
         ({"width_ratios": [1.5]}, r"width_ratios(?s:.)*less than or equal to 1"),
@@ -200,7 +200,7 @@ def test_bad_settings_say_what_is_wrong(settings: dict[str, Any], message: str) 
 
 
 def test_both_a_model_and_a_network_are_refused() -> None:
-    with pytest.raises(UserError, match="either `model` or `network`"):
+    with pytest.raises(UserError, match="either `model`, see"):
         space_of(_as_data("mobilenetv2_100"), model="mobilenetv2_100")
 
 
