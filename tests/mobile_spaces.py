@@ -102,9 +102,14 @@ PIXELS = {"mobilenet_tiny": 20, "attentive_nas": 42, "fbnet": 16, "nasbench_macr
 """Where a size of its own tests more than 40 px do: small maps, or odd maps before strides."""
 
 
+NEEDS = {"timm": {"model": "mobilenetv3_small_050", "pad_mode": "tf_same"}}
+"""Settings without a default."""
+
+
 def _registered(name: str) -> SearchSpace:
+    settings = {"resolutions": [PIXELS.get(name, 40)], **NEEDS.get(name, {})}
     try:
-        return build_space(name, {"resolutions": [PIXELS.get(name, 40)]}, num_classes=10)
+        return build_space(name, settings, num_classes=10)
     except UserError:  # a space that knows better which images it takes
         return build_space(name, num_classes=10)
 

@@ -47,12 +47,12 @@ def space(name: str, *, small: bool = False) -> SearchSpace:
     """A space of `SPACES` with 10 classes; `small`: at resolutions that run in milliseconds."""
     if name == "mixed":
         return mobile_space(MIXED)
-    settings: dict[str, object] = {}
+    settings: dict[str, object] = {"model": "mobilenetv3_small_050"} if name == "timm" else {}
     if small and name in shipped_spaces():
         settings = {"resolutions": [32]}
     elif small:
         quick = getattr(REGISTRY.load(name), "QUICK", {})
-        settings = {key: list(value) for key, value in quick.items()}
+        settings |= {k: list(v) if isinstance(v, tuple) else v for k, v in quick.items()}
     return build_space(name, settings, num_classes=10)
 
 

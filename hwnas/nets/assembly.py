@@ -61,26 +61,34 @@ def _timm_parts(definition: dict[str, Any]) -> tuple[nn.Module, list[list[nn.Mod
     args = definition["args"] | {"block_args": ends}
     frame = _frame(_key(definition | {"args": args, "name": "", "resolution": 0}))
     width = definition["args"]["stem_size"]
+    pad_type = definition["args"].get("pad_type", "")
+    se = {"se": definition["se"]} if "se" in definition else {}
+    shared = _key({"bn_eps": definition["bn_eps"], "pad_type": pad_type, **se})
     found: list[list[nn.Module]] = []
     for stage in stages:
         found.append([])
         for block in stage:
-            found[-1].append(_timm_block(_key(block), width, definition["bn_eps"]))
+            found[-1].append(_timm_block(_key(block), width, shared))
             width = block["out_chs"]
     return frame, found
 
 
 @lru_cache(maxsize=1 << 13)
-def _timm_block(block: str, in_channels: int, bn_eps: float) -> nn.Module:
-    """One block, as timm builds it into an otherwise minimal network."""
+def _timm_block(block: str, in_channels: int, shared: str) -> nn.Module:
+    """One block, as timm builds it into an otherwise minimal network.
+
+    shared: what it has in common with the other blocks of its network.
+    """
+    rest = json.loads(shared)
     args = {
+        "pad_type": rest.pop("pad_type"),
         "block_args": [[json.loads(block)]],
         "num_classes": 0,
         "num_features": 1,
         "stem_size": in_channels,
         "fix_stem": True,
     }
-    around = {"class": "EfficientNet", "stem_stride": 1, "stem_act": "relu", "bn_eps": bn_eps}
+    around = {"class": "EfficientNet", "stem_stride": 1, "stem_act": "relu", **rest}
     around |= {"head_act": "relu", "act_at": "bn2.act"}
     with torch.random.fork_rng(devices=[]):
         return _weightless(timm_net.build(around | {"args": args}).blocks[0][0])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hwnas.spaces.ops import Act, Layer, OpSpec
+from hwnas.spaces.ops import Act, Layer, OpSpec, same_padding
 
 __all__ = ["define", "places", "timm_names"]
 
@@ -77,7 +77,7 @@ def define(slots: Sequence[tuple[str, OpSpec]], *, name: str, bn_eps: float) -> 
         else:
             outer[place] = op
     network = _Network(
-        outer["stem"], tuple(stages.values()), outer["head"], outer["classifier"].out_channels
+        outer["stem"], tuple(stages.values()), outer.get("head"), outer["classifier"].out_channels
     )
     return {
         "schema_version": 1,
@@ -94,13 +94,18 @@ class _Network:
 
     stem: OpSpec
     stages: tuple[list[OpSpec], ...]
-    head: OpSpec
+    head: OpSpec | None
     num_classes: int
 
     @property
     def has_pooled_head(self) -> bool:
         """Whether the head is behind the pooling."""
-        return self.head.norm != "bn"
+        return self.head is not None and self.head.norm != "bn"
+
+    @property
+    def ops(self) -> list[OpSpec]:
+        """Stem and blocks."""
+        return [self.stem, *(op for stage in self.stages for op in stage)]
 
 
 def _timm_can_say(network: _Network) -> bool:
@@ -108,39 +113,77 @@ def _timm_can_say(network: _Network) -> bool:
         strides = math.prod(op.stride for stage in network.stages for op in stage)
         if network.stem.kernel != 3 or 2 * strides > _V3_OUTPUT_STRIDE:
             return False
+    if _is_same(network) and any(_padding(op) != _same(op) for op in network.ops):
+        return False
+    if _timms_se(network) is None:
+        return False
     return bool(network.stages) and all(_is_timms(op) for stage in network.stages for op in stage)
 
 
 def _is_timms(op: OpSpec) -> bool:
-    if op.groups > 1 or op.out_act != "none" or (op.skip and op.stride > 1) or op.has_projection:
+    if op.groups > 1 or (op.skip and op.stride > 1) or op.has_projection:
+        return False
+    if op.out_act != "none" and (op.kind, op.out_act, op.skip) != ("dsconv", op.act, False):
         return False
     return op.kind != "mbconv" or op.mid_channels % _ROUNDED_TO == 0
 
 
+def _is_same(network: _Network) -> bool:
+    """Whether maps are padded as TensorFlow pads them."""
+    return any(op.pad_more for op in network.ops)
+
+
+def _padding(op: OpSpec) -> tuple[int, int]:
+    return op.padding, op.pad_more
+
+
+def _same(op: OpSpec) -> tuple[int, int]:
+    return same_padding(op.in_hw, op.kernel, op.stride)
+
+
+def _timms_se(network: _Network) -> dict[str, str] | None:
+    """timm's arguments of SE, empty where they are hwnas's own; None where timm has none."""
+    gated = [op for op in network.ops if op.se_channels]
+    gates, acts = {op.se_gate for op in gated}, {op.se_act for op in gated}
+    if gates <= {"hard_sigmoid"} and acts <= {"relu"}:
+        return {}
+    if len(gates) > 1:
+        return None
+    gate: dict[str, str] = {"gate_layer": gates.pop()}
+    if len(acts) == 1:
+        return gate | {"force_act_layer": acts.pop()}
+    return gate if all(op.se_act == op.act for op in gated) else None
+
+
 def _in_timms_terms(network: _Network) -> dict[str, Any]:
     stem, head = network.stem, network.head
-    args = {
+    args: dict[str, Any] = {
         "block_args": [[_block_args(op) for op in stage] for stage in network.stages],
         "num_classes": network.num_classes,
-        "num_features": head.out_channels,
+        "num_features": head.out_channels if head else 0,
         "in_chans": stem.in_channels,
         "stem_size": stem.out_channels,
         "fix_stem": True,
         "drop_rate": 0.0,
         "drop_path_rate": 0.0,
     }
-    if network.has_pooled_head:
+    if _is_same(network):
+        args["pad_type"] = "same"
+    if head and network.has_pooled_head:
         args |= {"head_bias": head.norm == "bias", "se_from_exp": False}
     else:
         args |= {"stem_kernel_size": stem.kernel, "output_stride": _NEVER_DILATE}
+    last, act_at = (head, "bn2.act") if head else (stem, "bn1.act")  # timm's name of the last one
+    se = _timms_se(network)
     return {
         "form": "timm",
         "class": "MobileNetV3" if network.has_pooled_head else "EfficientNet",
         "args": args,
         "stem_stride": stem.stride,
         "stem_act": _timm_act(stem.act),
-        "head_act": _timm_act(head.act),
-        "act_at": "act2" if network.has_pooled_head else "bn2.act",  # timm's name of it
+        "head_act": _timm_act(last.act),
+        "act_at": "act2" if network.has_pooled_head else act_at,
+        **({"se": se} if se else {}),
     }
 
 
@@ -160,7 +203,7 @@ def _block_args(op: OpSpec) -> dict[str, Any]:
         return common | {"kernel_size": op.kernel}
     ratio = {"exp_ratio": op.mid_channels / op.in_channels} if op.kind == "mbconv" else {}
     se_ratio = op.se_channels / op.in_channels
-    skip = {"noskip": not op.skip}
+    skip = {"noskip": not op.skip, **({"pw_act": True} if op.out_act != "none" else {})}
     return common | {"dw_kernel_size": op.kernel, "se_ratio": se_ratio, **skip, **ratio}
 
 
@@ -169,11 +212,13 @@ def _timm_act(act: Act) -> str:
 
 
 def _in_plain_terms(network: _Network) -> dict[str, Any]:
+    last = {} if network.head else {"num_features": network.ops[-1].out_channels}
     return {
         "form": "torch",
         "stem": asdict(network.stem),
         "stages": [[asdict(op) for op in stage] for stage in network.stages],
-        "head": asdict(network.head),
+        "head": asdict(network.head) if network.head else None,
         "has_pooled_head": network.has_pooled_head,
+        **last,
         "num_classes": network.num_classes,
     }

@@ -13,8 +13,11 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import torch
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from hwnas.spaces.ops import same_padding
 
 __all__ = ["DepthwiseConv2d", "depthwise_conv2d"]
 
@@ -35,7 +38,15 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, stride: int, padding: int) -> Te
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise `nn.Conv2d` (square, without bias) that runs `depthwise_conv2d`."""
+    """A depthwise `nn.Conv2d` (square, without bias) that runs `depthwise_conv2d`.
+
+    Attributes:
+        pads_same: pads as TensorFlow, as timm's `Conv2dSame`.
+        pad_more: further rows and columns of zeros at the bottom and on the right.
+    """
+
+    pads_same = False
+    pad_more = 0
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> DepthwiseConv2d:
@@ -46,10 +57,18 @@ class DepthwiseConv2d(nn.Conv2d):
             channels, channels, kernel, stride, padding, groups=channels, bias=False, device="meta"
         )
         new.weight = conv.weight
+        new.pads_same = isinstance(conv, Conv2dSame)
+        new.pad_more = getattr(conv, "pad_more", 0)
         return new
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, px, px] -> [B, C, px', px']; in eval mode (export) just `nn.Conv2d`."""
+        before, after = 0, self.pad_more
+        if self.pads_same:
+            before, more = same_padding(x.shape[-1], self.kernel_size[0], self.stride[0])
+            after = before + more
+        if after:
+            x = F.pad(x, (before, after, before, after))
         if not self.training:
             return super().forward(x)
         return depthwise_conv2d(x, self.weight, self.stride[0], int(self.padding[0]))

@@ -42,6 +42,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "hard_swish": F.hardswish,
     "swish": F.silu,
     "hard_sigmoid": F.hardsigmoid,
+    "sigmoid": torch.sigmoid,
 }
 
 
@@ -92,6 +93,8 @@ class ElasticConv2d(nn.Module):
     def forward(self, x: Tensor, layer: Layer, modulation: Modulation | None = None) -> Tensor:
         """Convolve with the weights of `layer`."""
         weight, bias = self.sliced(layer, modulation)
+        if layer.pad_more:
+            x = F.pad(x, (0, layer.pad_more, 0, layer.pad_more))
         if layer.groups == layer.out_channels == layer.in_channels and bias is None:
             return depthwise_conv2d(x, weight, layer.stride, layer.padding)
         if layer.kernel == layer.stride == layer.groups == 1:

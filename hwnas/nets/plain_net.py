@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -18,6 +19,17 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "hard_swish": nn.Hardswish,
     "swish": nn.SiLU,
 }
+GATES: dict[str, type[nn.Module]] = {"hard_sigmoid": nn.Hardsigmoid, "sigmoid": nn.Sigmoid}
+
+
+class PaddedConv2d(nn.Conv2d):
+    """A convolution whose maps have `pad_more` further rows of zeros at the bottom and right."""
+
+    pad_more: int = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, px, px] -> [B, out, px', px']."""
+        return super().forward(F.pad(x, (0, self.pad_more, 0, self.pad_more)))
 
 
 class ConvBnAct(nn.Module):
@@ -37,12 +49,12 @@ class ConvBnAct(nn.Module):
 class SqueezeExcite(nn.Module):
     """Scales channels by a gate computed from their means (1905.02244, section 5.3)."""
 
-    def __init__(self, channels: int, reduced: int) -> None:
+    def __init__(self, channels: int, reduced: int, act: str, gate: str) -> None:
         super().__init__()
         self.conv_reduce = nn.Conv2d(channels, reduced, 1)
-        self.act1 = nn.ReLU(inplace=True)
+        self.act1 = _act(act)
         self.conv_expand = nn.Conv2d(reduced, channels, 1)
-        self.gate = nn.Hardsigmoid()
+        self.gate = GATES[gate]()
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, px, px] -> the same shape."""
@@ -83,7 +95,8 @@ class Block(nn.Module):
         main[f"bn{n}"] = nn.BatchNorm2d(mid, bn_eps)
         main[f"act{n}"] = _act(op["act"])
         if op["se_channels"]:
-            main["se"] = SqueezeExcite(mid, op["se_channels"])
+            act, gate = op.get("se_act", "relu"), op.get("se_gate", "hard_sigmoid")
+            main["se"] = SqueezeExcite(mid, op["se_channels"], act, gate)
         main[last] = _pointwise(mid, op["out_channels"], groups)
         main[f"bn{n + 1}"] = nn.BatchNorm2d(op["out_channels"], bn_eps)
         self.main, self.has_skip = tuple(main), op["skip"]
@@ -119,11 +132,12 @@ class Network(nn.Module):
         self.act1 = _act(stem["act"])
         self.blocks = nn.Sequential(*(nn.Sequential(*blocks) for blocks in stages))
         self.has_pooled_head = definition["has_pooled_head"]
-        self.conv_head = _conv(head)
-        if not self.has_pooled_head:
-            self.bn2 = nn.BatchNorm2d(head["out_channels"], bn_eps)
-        self.act2 = _act(head["act"])
-        self.classifier = nn.Linear(head["out_channels"], definition["num_classes"])
+        self.conv_head = _conv(head) if head else nn.Identity()
+        has_norm = head and not self.has_pooled_head
+        self.bn2 = nn.BatchNorm2d(head["out_channels"], bn_eps) if has_norm else nn.Identity()
+        self.act2 = _act(head["act"] if head else "none")
+        width = head["out_channels"] if head else definition["num_features"]
+        self.classifier = nn.Linear(width, definition["num_classes"])
         self.apply(_initialise)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -160,7 +174,12 @@ def _conv(op: dict[str, Any]) -> nn.Conv2d:
     """The convolution with the kernel, stride and padding of an operator."""
     names = ("in_channels", "out_channels", "groups", "stride", "padding")
     settings = {name: op[name] for name in names}
-    return nn.Conv2d(**settings, kernel_size=op["kernel"], bias=op["norm"] == "bias")
+    settings |= {"kernel_size": op["kernel"], "bias": op["norm"] == "bias"}
+    if not op.get("pad_more"):
+        return nn.Conv2d(**settings)
+    found = PaddedConv2d(**settings)
+    found.pad_more = op["pad_more"]
+    return found
 
 
 def _pointwise(in_channels: int, out_channels: int, groups: int = 1) -> nn.Conv2d:

@@ -9,6 +9,8 @@ from timm.layers import BatchNormAct2d, create_act_layer, get_act_layer
 from timm.models import EfficientNet, MobileNetV3, load_checkpoint, register_model
 from timm.models._efficientnet_blocks import SqueezeExcite
 
+SE = {"gate_layer": "hard_sigmoid", "force_act_layer": "relu"}  # of definitions that do not say it
+
 
 def build(definition: dict[str, Any], **changed: Any) -> Any:
     """The timm model; what timm's constructors do not take is set afterwards."""
@@ -16,7 +18,7 @@ def build(definition: dict[str, Any], **changed: Any) -> Any:
         **(json.loads(json.dumps(definition["args"])) | changed),  # a copy, which timm uses up
         act_layer=get_act_layer(definition["stem_act"]),
         norm_layer=partial(BatchNormAct2d, eps=definition["bn_eps"]),
-        se_layer=partial(SqueezeExcite, gate_layer="hard_sigmoid", force_act_layer="relu"),
+        se_layer=partial(SqueezeExcite, **definition.get("se", SE)),
         round_chs_fn=int,
     )
     model.conv_stem.stride = (definition["stem_stride"],) * 2

@@ -45,8 +45,10 @@ REGISTRY = Registry[SpaceModule](
             "network",
             "ops",
             "policy",
+            "published",
             "skeleton",
             "space",
+            "within",
         }
     ),
     contract=SpaceModule,

@@ -9,9 +9,24 @@ from typing import Any, ClassVar, Literal
 from hwnas.core.records import STRICT, sparse
 from hwnas.core.store import content_hash
 
-__all__ = ["Act", "Layer", "OpKind", "OpSpec", "conv", "layers", "linear", "map_size", "mean"]
+__all__ = [
+    "Act",
+    "Gate",
+    "Layer",
+    "OpKind",
+    "OpSpec",
+    "PadMode",
+    "conv",
+    "layers",
+    "linear",
+    "map_size",
+    "mean",
+    "same_padding",
+]
 
 Act = Literal["none", "relu", "relu6", "hard_swish", "swish"]
+Gate = Literal["hard_sigmoid", "sigmoid"]
+PadMode = Literal["symmetric", "tf_same"]
 OpKind = Literal["conv", "mbconv", "dsconv", "pool", "linear", "avg_pool", "norm", "identity"]
 
 
@@ -28,6 +43,10 @@ class OpSpec:
     an output of another shape, through average pooling by `stride` and a 1x1 convolution without BN
     where the channels differ. `out_act` comes last, after that sum. `norm` is what a `conv` has
     behind its weights: BN, a bias, or nothing.
+
+    Maps are padded with `padding` rows and columns of zeros on every side, and with `pad_more`
+    further ones at the bottom and on the right (TensorFlow's SAME: `same_padding`). `se_act` and
+    `se_gate` are the activations within SE.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -47,6 +66,9 @@ class OpSpec:
     skip: bool = False
     norm: Literal["bn", "bias", "none"] = "bn"
     out_act: Act = "none"
+    pad_more: int = 0
+    se_act: Act = "relu"
+    se_gate: Gate = "hard_sigmoid"
 
     @cached_property
     def key(self) -> str:
@@ -62,12 +84,16 @@ class OpSpec:
         text = f"{self.kind} {self.in_channels}>{self.out_channels} {self.in_hw}>{self.out_hw}px"
         if self.kind not in ("pool", "norm", "identity"):
             text += f" k{self.kernel}s{self.stride}"
+        if self.pad_more:
+            text += f" pad{self.padding}+{self.pad_more}"
         if self.mid_channels:
             text += f" mid{self.mid_channels}"
         if self.groups > 1:
             text += f" g{self.groups}"
         if self.se_channels:
             text += f" se{self.se_channels}"
+            if (self.se_act, self.se_gate) != ("relu", "hard_sigmoid"):
+                text += f"({self.se_act}, {self.se_gate})"
         if self.norm != "bn":
             text += f" norm={self.norm}"
         text += (f" {self.act}" if self.act != "none" else "") + (" skip" * self.skip)
@@ -94,6 +120,7 @@ class Layer:
     has_bn: bool = True
     has_bias: bool = False
     act: str = "none"
+    pad_more: int = 0
 
 
 def layers(op: OpSpec) -> tuple[Layer, ...]:
@@ -118,6 +145,7 @@ def layers(op: OpSpec) -> tuple[Layer, ...]:
         has_bn=op.norm == "bn",
         has_bias=op.norm == "bias",
         act=op.act,
+        pad_more=op.pad_more,
     )
     if op.kind == "conv":
         return (spatial,)
@@ -130,8 +158,8 @@ def layers(op: OpSpec) -> tuple[Layer, ...]:
     if op.se_channels:
         reduce, expand = (mid, op.se_channels), (op.se_channels, mid)
         found += [
-            Layer("se.conv_reduce", *reduce, 1, 1, has_bn=False, has_bias=True, act="relu"),
-            Layer("se.conv_expand", *expand, 1, 1, has_bn=False, has_bias=True, act="hard_sigmoid"),
+            Layer("se.conv_reduce", *reduce, 1, 1, has_bn=False, has_bias=True, act=op.se_act),
+            Layer("se.conv_expand", *expand, 1, 1, has_bn=False, has_bias=True, act=op.se_gate),
         ]
     last = "conv_pwl" if op.kind == "mbconv" else "conv_pw"
     found.append(Layer(last, mid, op.out_channels, op.out_hw, op.out_hw, groups=op.groups))
@@ -142,16 +170,33 @@ def layers(op: OpSpec) -> tuple[Layer, ...]:
 
 
 def map_size(in_hw: int, kernel: int, stride: int) -> int:
-    """Height and width behind a window of odd size, padded by half of it on every side."""
+    """Height and width behind a window of odd size, padded in either mode."""
     return (in_hw + 2 * (kernel // 2) - kernel) // stride + 1
+
+
+def same_padding(hw: int, kernel: int, stride: int) -> tuple[int, int]:
+    """`padding` and `pad_more` of TensorFlow's SAME, whose output has ceil(hw / stride) px.
+
+    Of an odd number of zeros, the bottom and the right have one more.
+    """
+    zeros = max((-(-hw // stride) - 1) * stride + kernel - hw, 0)
+    return zeros // 2, zeros % 2
 
 
 # Cached because tables of a whole space (`index.py`) lower the same operators thousands of times.
 @lru_cache(maxsize=1 << 14)
 def conv(
-    in_channels: int, out_channels: int, hw: int, kernel: int, stride: int, act: Act
+    in_channels: int,
+    out_channels: int,
+    hw: int,
+    kernel: int,
+    stride: int,
+    act: Act,
+    pad_mode: PadMode = "symmetric",
 ) -> OpSpec:
-    """A convolution with BN, padded by half of its odd kernel."""
+    """A convolution with BN, padded by half of its odd kernel, or as TensorFlow's SAME."""
+    same = pad_mode == "tf_same"
+    padding, pad_more = same_padding(hw, kernel, stride) if same else (kernel // 2, 0)
     return OpSpec(
         kind="conv",
         in_channels=in_channels,
@@ -160,7 +205,8 @@ def conv(
         out_hw=map_size(hw, kernel, stride),
         kernel=kernel,
         stride=stride,
-        padding=kernel // 2,
+        padding=padding,
+        pad_more=pad_more,
         act=act,
     )
 

@@ -1,0 +1,195 @@
+"""Published networks as data: every block of a network whose weights exist, and how it was trained.
+
+The files in `networks/` are written by `hwnas space from-timm` (`hwnas.nets.from_timm`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from hwnas.core.config import NUMBER
+from hwnas.core.errors import UserError, did_you_mean
+from hwnas.core.records import STRICT, load
+from hwnas.core.yaml_data import read_yaml
+from hwnas.spaces.ops import Act, Gate, PadMode
+
+__all__ = [
+    "Block",
+    "Conv",
+    "Feature",
+    "NetworkShape",
+    "PublishedNetwork",
+    "Weights",
+    "check_shape",
+    "published_network",
+    "published_networks",
+]
+
+_FOLDER = Path(__file__).parent / "networks"
+
+Channels = Annotated[int, Field(ge=1, le=16384)]
+Kernel = Annotated[Literal[1, 3, 5, 7, 9, 11], NUMBER]
+Stride = Annotated[Literal[1, 2], NUMBER]
+Ratio = Annotated[float, Field(gt=0, le=1)]
+Statistic = Annotated[float, Field(ge=-1024, le=1024)]
+Text = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution with BN: the stem, or the 1x1 head before the pooling."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    out: Channels
+    act: Act
+    kernel: Kernel = 1
+    stride: Stride = 1
+
+
+@dataclass(frozen=True)
+class Feature:
+    """The 1x1 convolution between pooling and classifier, without BN, as in MobileNetV3."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    out: Channels
+    act: Act
+    bias: bool = True
+
+
+@dataclass(frozen=True)
+class Block:
+    """An inverted residual (`mbconv`) or a depthwise separable block (`dsconv`).
+
+    mid: depthwise channels of an `mbconv`; 0 in a `dsconv`, which has those of its input.
+    se: channels of the bottleneck of SE, 0 without. `out_act` comes last, after the skip.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    kind: Literal["mbconv", "dsconv"]
+    out: Channels
+    act: Act
+    kernel: Kernel = 3
+    stride: Stride = 1
+    mid: Annotated[int, Field(ge=0, le=65536)] = 0
+    se: Annotated[int, Field(ge=0, le=16384)] = 0
+    skip: bool = False
+    out_act: Act = "none"
+
+
+Stage = Annotated[tuple[Block, ...], Field(min_length=1, max_length=64)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkShape:
+    """Stem, stages of blocks, head, feature: all of a network but images and classes.
+
+    `se_act` and `se_gate` are the activations within SE; `block`: that of the block.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    stem: Conv
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=32)]
+    head: Conv | None = None
+    feature: Feature | None = None
+    bn_eps: Annotated[float, Field(gt=0, le=1)] = 1e-5
+    padding: PadMode = "symmetric"
+    se_act: Act | Literal["block"] = "relu"
+    se_gate: Gate = "hard_sigmoid"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The images that the network was trained on, and where its weights are.
+
+    px: height and width. mean, std: per channel, of pixels in [0, 1]. crop: the share of the
+    shorter side that validation images keep.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    px: Annotated[int, Field(ge=8, le=4096)]
+    mean: Annotated[tuple[Statistic, ...], Field(min_length=1, max_length=16)]
+    std: Annotated[tuple[Annotated[float, Field(gt=0, le=1024)], ...], Field(min_length=1)]
+    crop: Ratio = 0.875
+    interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos"] = "bicubic"
+    licence: Text = ""
+    home: Text = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedNetwork(NetworkShape):
+    """A network as a file of `networks/` has it."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
+    weights: Weights
+
+    @property
+    def shape(self) -> NetworkShape:
+        """The network alone."""
+        return NetworkShape(
+            **{part.name: getattr(self, part.name) for part in fields(NetworkShape)}
+        )
+
+
+def published_networks() -> tuple[str, ...]:
+    """Names of the networks that come with hwnas, sorted."""
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
+
+
+@lru_cache(maxsize=64)
+def published_network(name: str) -> PublishedNetwork:
+    """A network that comes with hwnas, by the name that timm has for it.
+
+    Raises:
+        UserError: there is none of that name; names the nearest ones.
+    """
+    names = published_networks()
+    if name not in names:
+        raise UserError(
+            f"unknown network {name!r}",
+            expected=f"one of {', '.join(names)}",
+            where="space.model",
+            fix=did_you_mean(
+                name,
+                names,
+                otherwise="hwnas space from-timm NAME --out FILE reads others from timm",
+            ),
+        )
+    path = _FOLDER / f"{name}.yaml"
+    return load(PublishedNetwork, read_yaml(path), where=path.name, versioned=False)
+
+
+def check_shape(shape: NetworkShape) -> None:
+    """Refuse blocks that cannot chain, or that have not what their kind asks for.
+
+    Raises:
+        UserError: names the block.
+    """
+    width = shape.stem.out
+    for s, blocks in enumerate(shape.stages):
+        for b, block in enumerate(blocks):
+            faults = {
+                "the blocks of a stage have one width": block.out != blocks[0].out,
+                "only the first block of a stage strides": b > 0 and block.stride > 1,
+                "an `mbconv` has `mid` channels": block.kind == "mbconv" and not block.mid,
+                "a `dsconv` has no `mid` of its own": block.kind == "dsconv" and block.mid > 0,
+                "a skip joins equal shapes": block.skip and (width, 1) != (block.out, block.stride),
+            }
+            for expected, is_fault in faults.items():
+                if is_fault:
+                    raise UserError(
+                        "a network that the space `timm` cannot hold",
+                        expected=expected,
+                        found=f"{width} input channels, {block}",
+                        where=f"network.stages.{s}.{b}",
+                    )
+            width = block.out

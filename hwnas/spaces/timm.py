@@ -1,0 +1,133 @@
+"""Subnets of a network that is published with weights: the largest arch is that network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from hwnas.core.config import NUMBER, StrictModel
+from hwnas.core.errors import UserError
+from hwnas.spaces.index import slot_alternatives
+from hwnas.spaces.lowering import slot_names
+from hwnas.spaces.ops import PadMode
+from hwnas.spaces.published import PublishedNetwork, check_shape, published_network
+from hwnas.spaces.space import SearchSpace
+from hwnas.spaces.within import Within
+
+__all__ = ["Config", "build", "network_of"]
+
+QUICK = {
+    "model": "mobilenetv3_small_050",
+    "depths": (1, 2),
+    "expands": (2,),
+    "kernels": (3,),
+    "width_ratios": (0.5, 1),
+    "resolutions": (24, 33),
+    "pad_mode": "tf_same",
+}
+
+_STEP_PX = 32
+
+Pixels = Annotated[int, Field(ge=8, le=4096)]
+Kernel = Annotated[Literal[1, 3, 5, 7, 9, 11], NUMBER]
+Depth = Annotated[int, Field(ge=1, le=64)]
+Expand = Annotated[float, Field(ge=1, le=32)]
+Ratio = Annotated[float, Field(gt=0, le=1)]
+
+
+class Config(StrictModel):
+    """A network by name, or all of it as `network:`, and what is offered below it.
+
+    Of every list, values that are not below the network's own are left out, and its own are always
+    there.
+    """
+
+    name: Literal["timm"] = "timm"
+    model: Annotated[str, Field(max_length=80)] | None = None
+    """A network that comes with hwnas, by timm's name: `hwnas space models` lists them."""
+    network: PublishedNetwork | None = None
+    """Any other: what `hwnas space from-timm NAME --out FILE` writes."""
+    depths: Annotated[tuple[Depth, ...], Field(max_length=16)] = (1, 2, 3)
+    """Numbers of blocks of a stage."""
+    expands: Annotated[tuple[Expand, ...], Field(max_length=16)] = (2, 3, 4)
+    """Depthwise channels / input channels of a block."""
+    kernels: Annotated[tuple[Kernel, ...], Field(max_length=8)] = (3, 5)
+    """Of the depthwise convolutions, in px; smaller ones start as the centres of the own."""
+    width_ratios: Annotated[tuple[Ratio, ...], Field(max_length=16)] = (0.75, 1.0)
+    """Of the network's own channels; 1 is always there."""
+    resolutions: Annotated[tuple[Pixels, ...], Field(max_length=64)] = ()
+    """In px; by default the network's own and those below it in steps of 32, to its half."""
+    pad_mode: PadMode | None = None
+    """Where maps are padded: on all sides alike, or as TensorFlow; by default as the network."""
+
+    @model_validator(mode="after")
+    def _has_one_network(self) -> Config:
+        if (self.model is None) == (self.network is None):
+            raise ValueError("give either `model` or `network`")
+        return self
+
+
+def network_of(config: Config) -> PublishedNetwork:
+    """The network that the largest arch is.
+
+    Raises:
+        UserError: an unknown name; names the nearest.
+    """
+    if config.network is not None:
+        return config.network
+    assert config.model is not None
+    return published_network(config.model)
+
+
+def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:
+    """Elastic depth, expansion, kernel, width and resolution within a published network.
+
+    The largest arch has exactly the operators of the network (widths, SE, strides, padding,
+    residual connections), so that its weights fit.
+
+    Raises:
+        UserError: an unknown network, blocks that cannot chain, or a resolution that the network
+            cannot take; says where.
+    """
+    network = network_of(config)
+    shape = network.shape
+    if config.pad_mode is not None:
+        shape = replace(shape, padding=config.pad_mode)
+    check_shape(shape)
+    space = SearchSpace(
+        name="timm",
+        macro=Within(
+            in_channels=in_channels,
+            num_classes=num_classes,
+            resolutions=_resolutions(config, network),
+            network=shape,
+            depths=tuple(sorted(set(config.depths))),
+            expands=tuple(sorted({int(e) if e == int(e) else e for e in config.expands})),
+            kernels=tuple(sorted(set(config.kernels))),
+            width_ratios=tuple(sorted({float(ratio) for ratio in config.width_ratios})),
+            bn_eps=shape.bn_eps,
+        ),
+    )
+    _check_maps(space)
+    return space
+
+
+def _resolutions(config: Config, network: PublishedNetwork) -> tuple[int, ...]:
+    own = network.weights.px
+    default = range(own, max(own // 2, 8) - 1, -_STEP_PX)
+    return tuple(sorted(set(config.resolutions or default)))
+
+
+def _check_maps(space: SearchSpace) -> None:
+    """Every stride finds a map to halve at the smallest resolution."""
+    for slot, alternatives in zip(slot_names(space), slot_alternatives(space), strict=True):
+        for op in (op for ops in alternatives.values() for op in ops):
+            if op.stride > 1 and op.in_hw == 1:
+                raise UserError(
+                    "a resolution that the network cannot take: a stride meets a map of one pixel",
+                    expected="larger resolutions",
+                    found=f"{min(space.macro.resolutions)} px, 1 px at {slot}",
+                    where="space.resolutions",
+                )
