@@ -8,14 +8,17 @@ the metrics belong to `core/rundir.py`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
+from hwnas.core.confined import regular
+from hwnas.core.errors import UserError
 from hwnas.core.records import RecordFile, dump, load
 from hwnas.core.store import read_json, write_json
 from hwnas.interfaces import DataIdentity, DataInfo, Evaluation
@@ -27,7 +30,7 @@ from hwnas.predictors.evaluate import PredictorReport
 from hwnas.predictors.readers.hwnas import read_labels
 from hwnas.spaces.arch import Arch
 
-__all__ = ["Artifacts", "SearchFiles"]
+__all__ = ["Artifacts", "SearchFiles", "data_of_weights"]
 
 VERSION = {"schema_version": 1}
 
@@ -81,13 +84,7 @@ class Artifacts(SettingsFiles):
 
         Run folders of earlier versions have no other record of their data.
         """
-        if not self.supernet.is_file():
-            return None
-        with safe_open(self.supernet, framework="numpy") as weights:
-            facts = json.loads((weights.metadata() or {}).get("hwnas", "{}"))
-        found = facts.get("data") if isinstance(facts, dict) else None
-        where = self.supernet
-        return None if found is None else load(DataInfo, found, where=where, versioned=False)
+        return data_of_weights(self.supernet) if self.supernet.is_file() else None
 
     # --- tables -------------------------------------------------------------------------------
 
@@ -271,3 +268,23 @@ class Artifacts(SettingsFiles):
     def bundle(self, device: str) -> Path:
         """The bundle of a device."""
         return self.bundles / device
+
+
+def data_of_weights(path: Path) -> DataInfo | None:
+    """Facts of the data that the weights in a file were trained on; None if it does not say.
+
+    Raises:
+        UserError: it says it in a form that cannot be read.
+    """
+    metadata: dict[str, str] = {}
+    with (
+        contextlib.suppress(OSError, SafetensorError),
+        safe_open(regular(path), framework="numpy") as weights,
+    ):
+        metadata = weights.metadata() or {}
+    try:
+        facts = json.loads(metadata.get("hwnas", "{}"))
+    except (ValueError, RecursionError) as error:
+        raise UserError("cannot read what weights say of their data", where=path) from error
+    found = facts.get("data") if isinstance(facts, dict) else None
+    return None if found is None else load(DataInfo, found, where=path, versioned=False)

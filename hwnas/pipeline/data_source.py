@@ -26,7 +26,7 @@ from hwnas.pipeline.inputs import DataInput
 from hwnas.pipeline.outcomes import DataRecord, SeenData
 from hwnas.training.datasets import REGISTRY as DATASETS
 from hwnas.training.identity import SPLITS, describe_change, identity_of_arrays
-from hwnas.training.photo_config import data_root
+from hwnas.training.photo_config import data_root, fixed_normalisation
 
 __all__ = ["LEARNING", "DataSource"]
 
@@ -82,7 +82,9 @@ class DataSource:
     @property
     def known(self) -> DataInfo | None:
         """Facts of the data that the run read last; None before a stage read data."""
-        return self.record.latest.info if self.record else self.weights()
+        found = self.record.latest.info if self.record else self.weights()
+        fixed = fixed_normalisation(self.config.data)
+        return found and (replace(found, mean=fixed[0], std=fixed[1]) if fixed else found)
 
     # --- what the files are now -------------------------------------------------------------------
 
@@ -180,6 +182,8 @@ class DataSource:
     def context(self) -> Any:
         """What hashes of journaled evaluations hold of the data; as ever for the run's first."""
         plain = self._at_first_root(self.config.data.model_dump(mode="json"))
+        if plain.get("normalise") == "data":  # journals of earlier versions know no other
+            del plain["normalise"]
         now, record = self._now_or_last, self.record
         if now is None or record is None:
             return plain
@@ -253,7 +257,7 @@ class DataSource:
         if digest not in [one.digest for one in seen]:
             seen.append(SeenData(digest, root if isinstance(root, str) else None, info, folder))
         last = [one.digest for one in seen].index(digest)
-        seen[last] = replace(seen[last], folder=folder)
+        seen[last] = replace(seen[last], info=info, folder=folder)
         record = DataRecord(tuple(seen), last)
         if record == self.record:
             return

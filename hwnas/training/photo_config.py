@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hwnas.core.config import StrictModel
+from hwnas.core.config import LATER, StrictModel
 
-__all__ = ["AugmentConfig", "data_root", "relative_to"]
+__all__ = [
+    "NORMALISATIONS",
+    "AugmentConfig",
+    "MeanStd",
+    "Normalise",
+    "PhotoConfig",
+    "data_root",
+    "fixed_normalisation",
+    "relative_to",
+]
 
 Share = Annotated[float, Field(ge=0, le=1)]
+
+Normalise = Literal["data", "imagenet", "inception"]
+
+MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of [0, 1] pixels, per channel."""
+
+NORMALISATIONS: Mapping[Normalise, MeanStd] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+"""The fixed ones, as timm names them (`timm.data.constants`); `data`: of the training images."""
 
 
 class AugmentConfig(StrictModel):
@@ -43,6 +64,22 @@ class AugmentConfig(StrictModel):
     def border(self, px: int) -> int:
         """Mirrored pixels on each side of an image of `px`, which the random crop moves into."""
         return 0 if self.crop_scale is not None else round(self.pad * px)
+
+
+class PhotoConfig(StrictModel):
+    """What the settings of all data sets of photos have."""
+
+    normalise: Annotated[Normalise, LATER] = Field(
+        default="data",
+        description="mean and std that images are normalised with: those of the training images,"
+        " or ImageNet's, or 0.5 and 0.5 (Inception); as the weights that a run starts from were"
+        " trained with",
+    )
+
+
+def fixed_normalisation(section: object) -> MeanStd | None:
+    """Mean and std that a section `data` sets; None where they are those of training images."""
+    return NORMALISATIONS.get(getattr(section, "normalise", "data"))
 
 
 def data_root(root: str) -> Path:

@@ -25,7 +25,7 @@ from hwnas.training.data import Batch, part_of_batch, require_train_images
 from hwnas.training.decode import decode, good_rows
 from hwnas.training.images import normalise
 from hwnas.training.npz import read_archive
-from hwnas.training.photo_config import AugmentConfig
+from hwnas.training.photo_config import NORMALISATIONS, AugmentConfig, MeanStd, Normalise
 
 __all__ = ["PhotoData", "Photos", "photo_data", "photos_of_archives"]
 
@@ -90,10 +90,11 @@ def photo_data(
     seed: int,
     n_workers: int = 0,
     digests: Mapping[str, str],
+    normalise: Normalise = "data",
 ) -> PhotoData:
-    """A data set of photos; mean and std are those of (at most 10,000) training images.
+    """A data set of photos.
 
-    digests: see `DataInfo`.
+    digests: see `DataInfo`. normalise: mean and std of (at most 10,000) training images, or fixed.
 
     Raises:
         UserError: fewer than two classes, a class without training images, an empty split, or an
@@ -116,12 +117,12 @@ def photo_data(
                 where="data",
                 fix=f"add images to every class, or raise the share that is set apart for {split}",
             )
-    mean, std = _mean_std(parts["train"])
+    mean, std = NORMALISATIONS.get(normalise) or _mean_std(parts["train"])
     info = DataInfo(
         name=name,
         class_names=tuple(class_names),
-        mean=tuple(mean.tolist()),
-        std=tuple(std.tolist()),
+        mean=mean,
+        std=std,
         base_px=parts["train"].pixels.shape[1],
         n_images={split: len(part) for split, part in parts.items()},
         digests=dict(digests),
@@ -244,14 +245,15 @@ def _as_they_are(arrays: Arrays) -> Arrays:
     return arrays
 
 
-def _mean_std(part: Photos) -> tuple[torch.Tensor, torch.Tensor]:
+def _mean_std(part: Photos) -> MeanStd:
     """Per channel [3], of the first images, which are a fair draw: splits are shuffled."""
     n, total, squares = min(len(part), N_STATISTICS), torch.zeros(3), torch.zeros(3)
     for start in range(0, n, 500):
         x = part.unit(slice(start, min(start + 500, n))).double()
         total, squares = total + x.mean((2, 3)).sum(0), squares + x.square().mean((2, 3)).sum(0)
     mean = total / n
-    return mean, (squares / n - mean.square()).clamp_min(1e-6).sqrt()
+    std = (squares / n - mean.square()).clamp_min(1e-6).sqrt()
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def _unit(pixels: NDArray[np.uint8]) -> torch.Tensor:

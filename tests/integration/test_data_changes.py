@@ -21,6 +21,7 @@ from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.plan import plan_stages
 from hwnas.pipeline.project import Project
+from hwnas.training.checkpoint import weights_bytes
 from tests.photos import class_folders, photo
 
 CONFIG = Path(__file__).parent / "photos.yaml"
@@ -417,3 +418,55 @@ def test_a_whole_run_whose_photos_change(home: Path, monkeypatch: pytest.MonkeyP
     assert any("the data are not here" in note for note in checked.notes)
     monkeypatch.chdir("/")
     assert hwnas.report(home / "run").is_file()
+
+
+# --- normalisation --------------------------------------------------------------------------------
+
+INCEPTION = {"data.normalise": "inception"}
+
+
+def test_another_normalisation_trains_anew_and_is_what_the_run_knows(home: Path):
+    assert statuses(data__normalise="data") == DONE
+    assert statuses(data__normalise="inception") == STALE
+    hwnas.train("run", settings=INCEPTION)
+    record = json.loads(Path("run/data.json").read_text())
+    assert record["seen"][record["last"]]["info"]["mean"] == [0.5] * 3
+    with safe_open("run/checkpoints/supernet.safetensors", framework="numpy") as weights:
+        facts = json.loads(weights.metadata()["hwnas"])["data"]
+    assert facts["mean"] == facts["std"] == [0.5] * 3
+    shutil.rmtree("photos")
+    with project(as_recorded=True) as p:
+        assert p.source.info.mean == (0.5,) * 3
+
+
+def test_journals_of_earlier_versions_stay_valid(home: Path):
+    with project() as p:
+        assert "normalise" not in p.source.context
+    with project(changes=INCEPTION) as p:
+        assert p.source.context["normalise"] == "inception"
+
+
+@pytest.mark.parametrize(
+    ("weights", "setting", "said"),
+    [
+        ("imagenet", "data", "Set data.normalise: imagenet"),
+        ("imagenet", "inception", "Set data.normalise: imagenet"),
+        ("imagenet", "imagenet", ""),
+        ("inception", "data", "Set data.normalise: inception"),
+        ("inception", "inception", ""),
+        ("data", "data", ""),
+        ("data", "inception", "which costs accuracy, most of it where little is trained"),
+        ("unknown", "inception", ""),
+    ],
+)
+def test_weights_of_another_normalisation_are_warned_of(
+    home: Path, caplog: pytest.LogCaptureFixture, weights: str, setting: str, said: str
+):
+    with project(changes={"data.normalise": "data" if weights == "unknown" else weights}) as p:
+        metadata = {} if weights == "unknown" else p.metadata()
+        Path("start.safetensors").write_bytes(weights_bytes(p.new_supernet(), metadata))
+    settings = {"supernet.init": "start.safetensors", "data.normalise": setting}
+    with project(changes=settings) as p:
+        next(stage for stage in stages_of(p) if stage.name == "train").check_data()
+    warned = [r.getMessage() for r in caplog.records if "normalised with" in r.getMessage()]
+    assert [said in message for message in warned] == [True] * bool(said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -10,7 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from typer.testing import CliRunner
 
 import hwnas
@@ -33,7 +37,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     class_folders(home / "photos/test", ["ant", "bee"], 6, first=50, px=16)
     (home / "boards").mkdir()
     (home / "boards/mine.yaml").write_text(BOARD)
-    shutil.copyfile(CONFIG, home / "ours.yaml")
+    config = CONFIG.read_text().replace("base_px: 16", "base_px: 16, normalise: imagenet")
+    (home / "ours.yaml").write_text(config)
     before = Path.cwd()
     os.chdir(home)
     try:
@@ -236,3 +241,17 @@ def test_a_run_without_copies_works_as_before(
     monkeypatch.chdir(tmp_path)
     (home / "boards").rename(home / "moved")
     assert set(statuses(run).values()) == {"done"}
+
+
+def test_bundles_normalise_as_training_did(made: Path) -> None:
+    (path,) = (made / "run/bundles").rglob("manifest.json")
+    manifest = json.loads(path.read_text())
+    assert manifest["input"]["mean"] == list(IMAGENET_DEFAULT_MEAN)
+    assert manifest["input"]["std"] == list(IMAGENET_DEFAULT_STD)
+    model = onnx.load(path.parent / manifest["models"][0]["path"])
+    facts = {prop.key: json.loads(prop.value) for prop in model.metadata_props if "{" in prop.value}
+    assert facts["preprocessing"] == manifest["input"]
+    assert facts["hwnas"]["data"]["mean"] == list(IMAGENET_DEFAULT_MEAN)
+    x = np.load(path.parent / "golden/input.npy").transpose(0, 2, 3, 1)
+    levels = 255 * (x * np.array(IMAGENET_DEFAULT_STD) + np.array(IMAGENET_DEFAULT_MEAN))
+    assert np.abs(levels - levels.round()).max() < 1e-3  # the photos' own pixels, all of them

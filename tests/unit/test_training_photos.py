@@ -12,15 +12,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from timm.data import constants
 
-from hwnas.core.config import build_model
+from hwnas.core.config import build_model, settled
 from hwnas.core.errors import UserError
-from hwnas.interfaces import DatasetContext
+from hwnas.interfaces import DataInfo, DatasetContext
 from hwnas.training.augment import photo_transform
-from hwnas.training.datasets import cifar10, cifar100, image_folder, npz_jpeg
+from hwnas.training.datasets import REGISTRY, cifar10, cifar100, image_folder, npz_jpeg
 from hwnas.training.npz import read_archive
 from hwnas.training.photo_config import AugmentConfig, data_root
-from tests.photos import archives, class_folders, encoded, photo, write_archive
+from tests.photos import archives, class_folders, encoded, photo, small_config, write_archive
 
 CLASSES = ["ant", "bee", "cat"]
 
@@ -311,6 +312,47 @@ def test_without_files_or_network_the_way_is_shown(tmp_path: Path, monkeypatch):
         name = module.__name__.rpartition(".")[2]
         with pytest.raises(UserError, match=rf"{name} is not there[\s\S]*unpack https://"):
             module.build(module.Config(root=str(tmp_path), download=download), DatasetContext(0))
+
+
+# --- normalisation --------------------------------------------------------------------------------
+
+TIMM = {
+    "imagenet": (constants.IMAGENET_DEFAULT_MEAN, constants.IMAGENET_DEFAULT_STD),
+    "inception": (constants.IMAGENET_INCEPTION_MEAN, constants.IMAGENET_INCEPTION_STD),
+}
+
+
+@pytest.mark.parametrize("name", ["image_folder", "npz_jpeg", "cifar10", "cifar100"])
+def test_images_are_normalised_as_the_setting_says(tmp_path: Path, name: str):
+    plain = {"augment": AugmentConfig(pad=0, flip=0)}
+    config, module = small_config(name, tmp_path).model_copy(update=plain), REGISTRY.load(name)
+
+    def images(how: str) -> tuple[DataInfo, list[torch.Tensor]]:
+        data = module.build(config.model_copy(update={"normalise": how}), DatasetContext(0))
+        return data.info, [
+            next(iter(data.train_batches(0, 4)))[0],
+            next(iter(data.eval_batches("test", 4)))[0],
+            data.calibration_batches(1, 4)[0],
+        ]
+
+    def pixels(info: DataInfo, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.tensor(info.std)[:, None, None] + torch.tensor(info.mean)[:, None, None]
+
+    own, as_before = images("data")
+    assert torch.cat(as_before).abs().mean() > 0.1
+    for how, (mean, std) in TIMM.items():
+        info, found = images(how)
+        assert (info.mean, info.std) == (mean, std)
+        assert info.mean != own.mean
+        for x, before in zip(found, as_before, strict=True):
+            torch.testing.assert_close(pixels(info, x), pixels(own, before))
+
+
+def test_only_known_normalisations_are_taken_and_earlier_hashes_hold():
+    with pytest.raises(UserError, match="normalise"):
+        build_model(npz_jpeg.Config, {"normalise": "caffe"}, where="test")
+    assert "normalise" not in settled(npz_jpeg.Config())
+    assert settled(npz_jpeg.Config(normalise="imagenet"))["normalise"] == "imagenet"
 
 
 # --- augmentation ---------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from hwnas.pipeline.data_checks import known_data, recipe_fits
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.start_checks import warn_of_normalisation
 from hwnas.pipeline.task import task
 from hwnas.training.sections import KEEPING, TrainConfig
 
@@ -76,9 +77,12 @@ def check(project: Project) -> None:
 def check_data(project: Project) -> None:
     """Refuse a recipe that the data set is too small for, or a teacher of another one.
 
+    Images that are normalised in another way than those of the starting weights are warned of.
+
     Raises:
         UserError: see `checks.recipe_fits` and `training.teacher.load_teacher`.
     """
+    warn_of_normalisation(project)
     config = _train_settings(project)
     if not config.steps:
         return

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from hwnas.core.config import StrictModel
 from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.rng import rng
 from hwnas.interfaces import DataIdentity, DataModule, DataPlan, DatasetContext, Split
 from hwnas.training.identity import CUT_FROM_TRAIN, identity_of_files
-from hwnas.training.photo_config import AugmentConfig, data_root, relative_to
+from hwnas.training.photo_config import AugmentConfig, PhotoConfig, data_root, relative_to
 
 if TYPE_CHECKING:
     from hwnas.training.photos import Photos
@@ -37,7 +36,7 @@ BATCHES = {
 """The official files by split; their classes are fixed."""
 
 
-class CifarConfig(StrictModel):
+class CifarConfig(PhotoConfig):
     """Where a CIFAR data set lies, and how it is split and augmented."""
 
     N_CLASSES: ClassVar[int]
@@ -117,6 +116,7 @@ def build(config: CifarConfig, context: DatasetContext) -> DataModule:
         seed=context.seed,
         n_workers=context.n_workers,
         digests=identity(config).digests,
+        normalise=config.normalise,
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from hwnas.core.config import LATER, StrictModel
+from hwnas.core.config import LATER
 from hwnas.core.confined import read_regular
 from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.rng import rng
@@ -27,7 +27,7 @@ from hwnas.training.file_hashes import (
     spelled,
 )
 from hwnas.training.identity import SPLITS, check_class_names
-from hwnas.training.photo_config import AugmentConfig, data_root, relative_to
+from hwnas.training.photo_config import AugmentConfig, PhotoConfig, data_root, relative_to
 from hwnas.training.splits import split_sizes
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ MAX_IMAGE_BYTES = 1 << 30
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
-class Config(StrictModel):
+class Config(PhotoConfig):
     """Where the photos lie, and how they are split and augmented.
 
     A split without a folder of its own gets its fraction of the training images, class by class.
@@ -146,6 +146,7 @@ def build(config: Config, context: DatasetContext) -> DataModule:
         seed=context.seed,
         n_workers=context.n_workers,
         digests=_identity(stored).digests,
+        normalise=config.normalise,
     )
 
 
@@ -205,9 +206,8 @@ def _class_folders(folder: Path) -> dict[str, Path]:
     found = sorted((one_form(e.name), e) for e in entries if not e.name.startswith("."))
     check_class_names([entry.name for _, entry in found], where=folder)
     if not found:  # a disc that is not mounted leaves an empty folder
-        raise DataAbsent(
-            "no class folders", expected="a folder of images for each class", where=folder
-        )
+        expected = "a folder of images for each class"
+        raise DataAbsent("no class folders", expected=expected, where=folder)
     if len(found) < 2:
         raise UserError(
             "a classifier needs two classes or more",

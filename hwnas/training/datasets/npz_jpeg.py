@@ -6,18 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hwnas.core.config import StrictModel
 from hwnas.core.rng import rng
 from hwnas.interfaces import DataIdentity, DataModule, DatasetContext, Split
 from hwnas.training.identity import CUT_FROM_TRAIN, identity_of_files
-from hwnas.training.photo_config import AugmentConfig, data_root
+from hwnas.training.photo_config import AugmentConfig, PhotoConfig, data_root
 
 __all__ = ["Config", "build", "ends", "identity"]
 
 CHANNELS = 3
 
 
-class Config(StrictModel):
+class Config(PhotoConfig):
     """Where the archives lie, and how they are split and augmented.
 
     `test_file` is looked at once, at the very end: where a data set has no test labels, this is its
@@ -89,4 +88,5 @@ def build(config: Config, context: DatasetContext) -> DataModule:
         seed=context.seed,
         n_workers=context.n_workers,
         digests=digests,
+        normalise=config.normalise,
     )

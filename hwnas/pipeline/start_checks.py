@@ -1,0 +1,84 @@
+"""Whether images are normalised as the weights expect that a run starts from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from hwnas.nets.pretrained_list import NETWORKS, read_origin
+from hwnas.pipeline.artifacts import data_of_weights
+from hwnas.pipeline.data_checks import known_data
+from hwnas.pipeline.project import Project
+from hwnas.training.photo_config import NORMALISATIONS, MeanStd, fixed_normalisation
+
+__all__ = ["warn_of_normalisation"]
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 0.05
+"""Normalised pixels may be shifted or scaled by so much before it is called another normalisation:
+the training images of one data set, drawn anew, differ by less."""
+
+
+def warn_of_normalisation(project: Project) -> None:
+    """Log a warning if the starting weights were trained on images normalised in another way.
+
+    Nothing is said where either is not known: weights of unknown source, images that are not here.
+    """
+    if project.config.supernet.init is None:
+        return
+    expected = _of_weights(project.outside.path("supernet.init"))
+    used = _of_data(project)
+    if expected is None or used is None or _are_close(expected, used):
+        return
+    names = [name for name, fixed in NORMALISATIONS.items() if _are_close(fixed, expected)]
+    can_set = hasattr(project.config.data, "normalise")
+    log.warning(
+        "supernet.init: the weights were trained on images normalised with %s; the images of this"
+        " run are normalised with %s, which costs accuracy, most of it where little is trained%s",
+        _words(expected),
+        _words(used),
+        f". Set data.normalise: {names[0]}" if names and can_set else "",
+    )
+
+
+def _of_weights(path: Path) -> MeanStd | None:
+    """Mean and std that the images had which the weights in a file were trained on."""
+    from hwnas.nets.pretrained import read_weights
+    from hwnas.nets.pretrained_layout import has_published_names
+
+    if (info := data_of_weights(path)) is not None:
+        return info.mean, info.std
+    origin = read_origin(path)
+    if origin is None:
+        is_published = has_published_names(read_weights(path))
+    else:
+        is_published = origin.network in [network.name for network in NETWORKS]
+    return NORMALISATIONS["imagenet"] if is_published else None
+
+
+def _of_data(project: Project) -> MeanStd | None:
+    """Mean and std that the run's images have; those of training images take loading them."""
+    if (fixed := fixed_normalisation(project.config.data)) is not None:
+        return fixed
+    if known_data(project).awaited:
+        return None
+    info = project.source.info
+    return info.mean, info.std
+
+
+def _are_close(one: MeanStd, other: MeanStd) -> bool:
+    """Whether normalised pixels differ by less than `TOLERANCE` in every channel."""
+    (means, stds), (other_means, other_stds) = one, other
+    return len(means) == len(other_means) and all(
+        abs(mean - other_mean) <= TOLERANCE * std and abs(std - other_std) <= TOLERANCE * std
+        for mean, std, other_mean, other_std in zip(means, stds, other_means, other_stds)
+    )
+
+
+def _words(values: MeanStd) -> str:
+    def listed(numbers: Sequence[float]) -> str:
+        return ", ".join(f"{number:.3g}" for number in numbers)
+
+    return f"mean [{listed(values[0])}] and std [{listed(values[1])}]"
