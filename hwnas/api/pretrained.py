@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hwnas.api.result import Folder, Listing, Row
 from hwnas.core.records import SCHEMA_VERSION, dump
 from hwnas.core.store import write_bytes
-from hwnas.nets.pretrained_list import NETWORKS, Origin
+from hwnas.nets.origin import Origin
+from hwnas.nets.pretrained_list import NETWORKS
 
 if TYPE_CHECKING:
     from hwnas.nets.supernet import Supernet

@@ -14,9 +14,10 @@ from hwnas.core.confined import regular
 from hwnas.core.errors import UserError
 from hwnas.core.store import file_hash
 from hwnas.nets.extract import subnet_tensors
+from hwnas.nets.origin import Origin, read_origin
 from hwnas.nets.pretrained_files import read_torch
 from hwnas.nets.pretrained_layout import Fit, fit, has_published_names, nearest, space_of
-from hwnas.nets.pretrained_list import NETWORKS, Network, Origin, read_origin
+from hwnas.nets.pretrained_list import NETWORKS, Network
 from hwnas.nets.sorting import sort_channels
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.space import SearchSpace

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from hwnas.nets.pretrained_list import NETWORKS, read_origin
+from hwnas.nets.origin import read_origin
+from hwnas.nets.pretrained_list import NETWORKS
 from hwnas.pipeline.artifacts import data_of_weights
 from hwnas.pipeline.data_checks import known_data
 from hwnas.pipeline.project import Project
