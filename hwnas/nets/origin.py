@@ -16,7 +16,7 @@ from hwnas.core.confined import regular
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT, dump, load
 
-__all__ = ["Origin", "origin_metadata", "origin_of", "read_origin", "warn_of_licence"]
+__all__ = ["Origin", "origin_metadata", "origin_of", "read_origin", "spdx", "warn_of_licence"]
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,11 @@ class Origin:
 
     def __str__(self) -> str:
         return f"{self.network} ({self.home}), licence {self.licence}"
+
+
+def spdx(licence: str) -> str:
+    """A licence as SPDX spells it, where it is a known one: `apache-2.0` is `Apache-2.0`."""
+    return next((known for known in _FREE if known.lower() == licence.lower()), licence)
 
 
 def read_origin(path: Path) -> Origin | None:

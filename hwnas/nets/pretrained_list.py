@@ -1,4 +1,4 @@
-"""Published supernets: what they are, whose licence they have, where their authors publish them.
+"""Weights to start from: what they are, whose licence they have, where their authors publish them.
 
 Nothing is downloaded. Facts are as of 2026; sizes are those of the tensors in 32 bits.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["NETWORKS", "Network", "Published"]
+__all__ = ["NETWORKS", "SHIPPED", "Network", "Published", "Shipped"]
 
 _OFA = "https://github.com/mit-han-lab/once-for-all"
 _OFA_FILES = "https://raw.githubusercontent.com/han-cai/files/master/ofa"
@@ -26,6 +26,23 @@ class Published:
 
     file: str
     url: str
+    n_params: int
+    size_mb: float
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """Weights that come with hwnas: files `NAME.npz` and `NAME.json` in `shipped/`.
+
+    model: timm's name of the network. home, commit: where they were taken from.
+    """
+
+    name: str
+    model: str
+    pad_mode: str
+    licence: str
+    home: str
+    commit: str
     n_params: int
     size_mb: float
 
@@ -100,5 +117,18 @@ NETWORKS = (
             Published("attentive_nas_pretrained.pth.tar", _ATTENTIVE, 23_934_704, 96.2),
             Published("alphanet_pretrained.pth.tar", _ALPHA, 23_934_704, 96.2),
         ),
+    ),
+)
+
+SHIPPED = (
+    Shipped(
+        name="mobilenet_v2_1.0_224",
+        model="mobilenetv2_100",
+        pad_mode="tf_same",
+        licence="Apache-2.0",
+        home="https://github.com/google-coral/test_data",
+        commit="104342d2d3480b3e66203073dac24f4e2dbb4c41",
+        n_params=3_504_872,
+        size_mb=2.9,
     ),
 )
