@@ -9,10 +9,11 @@ were computed already it also has `LAYER.mean` and `LAYER.var`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,8 +23,9 @@ from torch import Tensor
 from hwnas.core.arrays import read_npz
 from hwnas.core.errors import UserError
 from hwnas.core.store import read_json
+from hwnas.spaces.published import Block, Conv, PublishedNetwork, Weights
 
-__all__ = ["Folded", "FoldedLayer", "is_folded", "read_folded"]
+__all__ = ["Folded", "FoldedLayer", "is_folded", "published_of_folded", "read_folded"]
 
 _KINDS = ("conv", "depthwise")
 _WITHOUT_WEIGHTS = ("add", "global_avg")
@@ -35,11 +37,16 @@ _LAYER = re.compile(r"\d+\.(weight|w_scale|w_zero|bias|mean|var)")
 class FoldedLayer:
     """A convolution: weight [out, in / groups, k, k], bias [out]; both of float32.
 
-    mean, var: of its output without the bias, per channel, over training images; None: unknown.
+    is_skipped: a residual connection is added to its output. mean, var: of its output without the
+    bias, per channel, over training images; None: unknown.
     """
 
     weight: Tensor
     bias: Tensor
+    is_depthwise: bool = False
+    stride: int = 1
+    act: Literal["relu6", "none"] = "none"
+    is_skipped: bool = False
     mean: Tensor | None = None
     var: Tensor | None = None
 
@@ -67,6 +74,57 @@ def is_folded(names: Iterable[str]) -> bool:
     """Whether the arrays of an archive are named as those of such a network."""
     names = list(names)
     return bool(names) and all(_LAYER.fullmatch(name) for name in names)
+
+
+def published_of_folded(network: Folded) -> PublishedNetwork:
+    """The definition of a network of 8 bits: MobileNetV1 and V2, and what is built as these are.
+
+    Raises:
+        UserError: its layers are not stem, blocks, head, classifier.
+    """
+    stem, *rest, _ = network.layers
+    stages: list[list[Block]] = []
+    width, at = len(stem.bias), 0
+    while at < len(rest) and any(layer.is_depthwise for layer in rest[at : at + 2]):
+        parts = rest[at : at + 2] if rest[at].is_depthwise else rest[at : at + 3]
+        *wide, deep, last = parts
+        if not deep.is_depthwise or last.is_depthwise or (wide and wide[0].act != deep.act):
+            break
+        block = Block(
+            kind="mbconv" if wide else "dsconv",
+            out=len(last.bias),
+            act=deep.act,
+            kernel=deep.weight.shape[-1],  # type: ignore[arg-type]
+            stride=deep.stride,  # type: ignore[arg-type]
+            mid=len(deep.bias) if wide else 0,
+            skip=last.is_skipped,
+            out_act=last.act,
+        )
+        if block.stride > 1 or block.out != width or not stages:
+            stages.append([])
+        stages[-1].append(block)
+        width, at = block.out, at + len(parts)
+    head = rest[at] if at < len(rest) else None
+    if not stages or len(rest) > at + 1 or stem.is_depthwise:
+        raise UserError(
+            "a network of 8 bits that no space can hold",
+            expected="a convolution, inverted residuals or depthwise separable blocks, a head",
+            found=f"another order of layers from {at + 1} on",
+            where=network.name,
+        )
+    return PublishedNetwork(
+        name=re.sub(r"[^A-Za-z0-9_.-]", "_", network.name)[:80],
+        weights=Weights(px=network.px, mean=network.mean, std=network.std),
+        stem=_conv(stem),
+        stages=tuple(map(tuple, stages)),
+        head=_conv(head) if head is not None else None,
+        bn_eps=1e-3,
+        padding="tf_same",
+    )
+
+
+def _conv(layer: FoldedLayer) -> Conv:
+    return Conv(len(layer.bias), layer.act, layer.weight.shape[-1], layer.stride)  # type: ignore[arg-type]
 
 
 def read_folded(path: Path) -> Folded:
@@ -100,7 +158,7 @@ def read_folded(path: Path) -> Folded:
             px=int(px),
             mean=(float(zero) / 255,) * channels,
             std=(1 / (255 * float(scale)),) * channels,
-            layers=tuple(_layer(layer, arrays) for layer in layers if _has_weights(layer)),
+            layers=tuple(_layers(layers, arrays)),
         )
         classes = int(data["classes"])
         if not 0 < len(found.layers) <= 4096 or len(found.layers[-1].bias) != classes:
@@ -117,11 +175,15 @@ def read_folded(path: Path) -> Folded:
     return found if classes != _BACKGROUND else _without_background(found)
 
 
-def _has_weights(layer: Mapping[str, Any]) -> bool:
-    kind = layer["op"]
-    if kind not in (*_KINDS, *_WITHOUT_WEIGHTS):
-        raise ValueError(f"layer {layer.get('layer')} is of kind {kind!r}")
-    return kind in _KINDS
+def _layers(
+    layers: Sequence[Mapping[str, Any]], arrays: Mapping[str, NDArray[Any]]
+) -> Iterator[FoldedLayer]:
+    for layer, behind in zip_longest(layers, layers[1:], fillvalue={"op": "nothing"}):
+        kind = layer["op"]
+        if kind not in (*_KINDS, *_WITHOUT_WEIGHTS):
+            raise ValueError(f"layer {layer.get('layer')} is of kind {kind!r}")
+        if kind in _KINDS:
+            yield replace(_layer(layer, arrays), is_skipped=behind["op"] == "add")
 
 
 def _layer(layer: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FoldedLayer:
@@ -148,7 +210,19 @@ def _layer(layer: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Fold
         raise ValueError(f"layer {number}: bias or statistics do not fit {out} channels")
     if not np.isfinite(values).all() or not np.isfinite(bias).all():
         raise ValueError(f"layer {number} has values that are not finite")
-    return FoldedLayer(_tensor(values), _tensor(bias), *moments)
+    stride, act = int(layer["stride"]), layer["activation"]
+    if stride not in (1, 2) or act not in ("relu6", "none"):
+        raise ValueError(f"layer {number} has stride {stride}, activation {act!r}")
+    mean, var = moments
+    return FoldedLayer(
+        _tensor(values),
+        _tensor(bias),
+        is_depthwise=is_depthwise,
+        stride=stride,
+        act=act,
+        mean=mean,
+        var=var,
+    )
 
 
 def _moment(arrays: Mapping[str, NDArray[Any]], name: str, size: int) -> Tensor | None:
@@ -177,5 +251,5 @@ def _tensor(values: NDArray[Any]) -> Tensor:
 
 def _without_background(network: Folded) -> Folded:
     *others, last = network.layers
-    kept = FoldedLayer(last.weight[1:].clone(), last.bias[1:].clone())
-    return Folded(network.name, network.px, network.mean, network.std, (*others, kept))
+    kept = replace(last, weight=last.weight[1:].clone(), bias=last.bias[1:].clone())
+    return replace(network, layers=(*others, kept))

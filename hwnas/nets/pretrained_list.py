@@ -51,7 +51,8 @@ class Shipped:
 class Network:
     """A supernet that weights are published of, all files in one layout.
 
-    space, settings: which of our spaces it is. home: page of its authors.
+    space, settings: which of our spaces it is. home: page of its authors. mean, std: of the [0, 1]
+    pixels of the images that it was trained on.
     """
 
     name: str
@@ -60,6 +61,8 @@ class Network:
     licence: str
     home: str
     files: tuple[Published, ...]
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
 
 _STAGES = ("D4_E6_K7", "D4_E6_K357", "D34_E6_K357", "D234_E6_K357", "D234_E46_K357")

@@ -13,32 +13,31 @@ from torch import Tensor
 
 from hwnas.core.arrays import read_npz
 from hwnas.core.confined import regular
-from hwnas.core.errors import UserError, did_you_mean
+from hwnas.core.errors import UserError
 from hwnas.core.store import file_hash
 from hwnas.nets import hub
 from hwnas.nets.folded import Folded, is_folded, read_folded
 from hwnas.nets.origin import Origin, read_origin
 from hwnas.nets.pretrained_files import read_torch
-from hwnas.nets.pretrained_list import SHIPPED, Shipped
+from hwnas.nets.pretrained_named import SHIPPED_FOLDER, file_of, is_file, shipped
 
-__all__ = ["Source", "Weights", "file_of", "is_file", "read_weights", "source_of"]
+__all__ = ["Source", "Weights", "read_weights", "source_of"]
 
 Weights: TypeAlias = Path | str | Mapping[str, Tensor]
 """A file of weights; `shipped`, `shipped:NAME` or `timm:NAME`; or tensors by name."""
-
-_SHIPPED = "shipped"
-_FOLDER = Path(__file__).parent / "shipped"
 
 
 @dataclass(frozen=True)
 class Source:
     """Weights, and what is known of them.
 
-    where: for messages. folded: the network, in place of `tensors`, if its BN is folded.
+    where, file: what was read, in words, and where from; None: memory. folded: the network, in
+    place of `tensors`, if its BN is folded into its convolutions.
     """
 
     tensors: Mapping[str, Tensor]
     where: str
+    file: Path | None = None
     origin: Origin | None = None
     folded: Folded | None = None
 
@@ -56,52 +55,18 @@ def source_of(weights: Weights) -> Source:
         raise hub.absent(str(weights).removeprefix(hub.PREFIX), "not in the cache")
     if _is_folded(path):
         network = read_folded(path)
-        return Source({}, str(path), _shipped_origin(path, network), network)
+        return Source({}, str(weights), path, _shipped_origin(path, network), network)
     if is_file(weights):
-        return Source(read_weights(path), str(path), read_origin(path))
+        return Source(read_weights(path), str(path), path, read_origin(path))
     origin = hub.origin_of_timm(str(weights).removeprefix(hub.PREFIX), path, file_hash(path))
-    return Source(read_weights(path), str(weights), origin)
-
-
-def is_file(weights: Path | str) -> bool:
-    """Whether weights are named by the path of a file, and not by a word for them."""
-    given = str(weights)
-    is_shipped = given == _SHIPPED or given.startswith(f"{_SHIPPED}:")
-    return isinstance(weights, Path) or not (is_shipped or given.startswith(hub.PREFIX))
-
-
-def file_of(weights: Path | str) -> Path | None:
-    """The file that holds the weights; None: timm's, and they are not in the cache.
-
-    Raises:
-        UserError: no such weights ship with hwnas, or timm publishes none of this name.
-    """
-    if is_file(weights):
-        return Path(weights)
-    if str(weights).startswith(hub.PREFIX):
-        return hub.cached_file(str(weights).removeprefix(hub.PREFIX))
-    return _FOLDER / f"{_shipped(str(weights)).name}.npz"
-
-
-def _shipped(given: str) -> Shipped:
-    name = given.partition(":")[2] or SHIPPED[0].name
-    for one in SHIPPED:
-        if name in (one.name, one.model):
-            return one
-    names = [one.name for one in SHIPPED]
-    raise UserError(
-        f"no weights {name!r} ship with hwnas",
-        expected=f"one of {', '.join(names)}",
-        where=given,
-        fix=did_you_mean(name, names, otherwise="see `hwnas pretrained list`"),
-    )
+    return Source(read_weights(path), str(weights), path, origin)
 
 
 def _shipped_origin(path: Path, network: Folded) -> Origin | None:
     """Of weights that ship; None: others."""
-    if path.parent != _FOLDER:
+    if path.parent != SHIPPED_FOLDER:
         return None
-    one = _shipped(f"{_SHIPPED}:{path.stem}")
+    one = shipped(path.stem)
     return Origin(
         network=one.name,
         licence=one.licence,

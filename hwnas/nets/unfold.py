@@ -131,32 +131,32 @@ def _measured(
     model: nn.Module, norms: dict[str, FoldedLayer], batches: Iterator[Tensor]
 ) -> dict[str, Moments]:
     """Mean and variance of what enters every BN, over all pixels of all images."""
-    totals = {bn: [torch.zeros(2, len(layer.bias), dtype=torch.double), 0.0] for bn, layer in norms.items()}
+    totals = {
+        bn: torch.zeros(3, len(layer.bias), dtype=torch.double) for bn, layer in norms.items()
+    }
     with _watched(model, totals):
         for batch in batches:
             model(batch)
     found = {}
-    for bn, (sums, n) in totals.items():
-        mean, square = sums / n  # type: ignore[misc]
-        found[bn] = mean.float(), (square - mean * mean).clamp(min=0).float()
+    for bn, (total, squares, n) in totals.items():
+        mean = total / n
+        found[bn] = mean.float(), (squares / n - mean * mean).clamp(min=0).float()
     return found
 
 
 @contextmanager
-def _watched(model: nn.Module, totals: dict[str, list[Tensor | float]]) -> Iterator[None]:
-    """While entered, `totals` gains the sums of values and squares, and their number."""
+def _watched(model: nn.Module, totals: dict[str, Tensor]) -> Iterator[None]:
+    """While entered, `totals` of BN layers gain values, their squares, and their number."""
 
-    def watch(bn: str) -> None:
+    def watch(bn: str) -> torch.utils.hooks.RemovableHandle:
         def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             x = inputs[0].double()
-            totals[bn][0] += torch.stack([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3))])
-            totals[bn][1] += x.numel() / x.shape[1]
+            n = torch.full((x.shape[1],), x.numel() / x.shape[1], dtype=torch.double)
+            totals[bn] += torch.stack([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3)), n])
 
-        handles.append(_bn(model, bn).register_forward_pre_hook(add))
+        return _bn(model, bn).register_forward_pre_hook(add)
 
-    handles: list[torch.utils.hooks.RemovableHandle] = []
-    for name in totals:
-        watch(name)
+    handles = [watch(name) for name in totals]
     try:
         yield
     finally:
