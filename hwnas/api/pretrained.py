@@ -1,63 +1,94 @@
-"""`hwnas pretrained ...`: published supernets as a start."""
+"""`hwnas pretrained ...`: supernets and networks that others trained, as a start."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwnas.api.options import require_place
 from hwnas.api.result import Folder, Listing, Row
 from hwnas.core.records import SCHEMA_VERSION, dump
 from hwnas.core.store import write_bytes
-from hwnas.nets.pretrained_list import NETWORKS, Origin
+from hwnas.nets.origin import Origin
+from hwnas.nets.pretrained_list import NETWORKS, SHIPPED
+from hwnas.spaces.published import published_network, published_networks
+from hwnas.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
+    import torch
+
     from hwnas.nets.supernet import Supernet
 
 __all__ = ["Imported", "pretrained_import", "pretrained_list"]
 
+MAX_IMAGES, BATCH = 256, 32
+
 
 @dataclass(frozen=True)
 class Imported:
-    """A published supernet; `supernet.origin` says whose weights they are."""
+    """Weights that others trained, as a supernet; `origin` says whose they are.
+
+    settings: the section `space:` of the configuration that they are for; empty where the space
+    was given as an object. network: in eval mode, with the BN statistics that it was published
+    with; None where the weights are those of a supernet.
+    """
 
     supernet: Supernet
+    settings: Row
+    network: torch.nn.Module | None = None
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where the weights come from; None: from memory, or from a file that hwnas wrote."""
+        return self.supernet.origin
 
     @property
     def title(self) -> str:
         """Headline of the table."""
-        return f"{self._origin.network}, licence {self._origin.licence}"
+        if self.origin is None:
+            return self._name
+        return f"{self.origin.network}, licence {self.origin.licence}"
 
     @property
-    def settings(self) -> Row:
-        """The section `space:` of the configuration that the weights are for."""
-        network = next(n for n in NETWORKS if n.name == self._origin.network)
-        return {"name": network.space, **network.settings}
-
-    @property
-    def _origin(self) -> Origin:
-        assert self.supernet.origin is not None
-        return self.supernet.origin
+    def _name(self) -> str:
+        return self.origin.network if self.origin is not None else "weights without an origin"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; the one row is under `"table"`."""
-        space = self.supernet.space
+        space, weights = self.supernet.space, self.network or self.supernet
         row: Row = {
-            "network": self._origin.network,
+            "network": self._name,
             "space": space.name,
             "classes": space.macro.num_classes,
-            "parameters": sum(p.numel() for p in self.supernet.parameters()),
-            "licence": self._origin.licence,
+            "parameters": sum(p.numel() for p in weights.parameters()),
+            "licence": "unknown" if self.origin is None else self.origin.licence,
         }
-        return {"table": [row], "origin": dump(self._origin, versioned=False)}
+        origin = None if self.origin is None else dump(self.origin, versioned=False)
+        return {"table": [row], "origin": origin}
 
 
 def pretrained_list() -> Listing:
-    """Published supernets that can be imported, and where their authors have the files.
+    """Weights to start from: shipped ones, published supernets, and networks of timm.
 
-    Nothing is downloaded; `size_mb` (10^6 bytes) is that of the tensors in 32 bits.
+    Nothing is downloaded; `size_mb` (10^6 bytes) is that of the tensors in 32 bits, of shipped
+    files their own. `file` is what `supernet.init` takes, once it is on this machine.
     """
     rows: list[dict[str, Any]] = [
+        {
+            "file": "shipped",
+            "network": one.name,
+            "space": "timm",
+            "settings": {"model": one.model, "pad_mode": one.pad_mode},
+            "parameters": one.n_params,
+            "size_mb": one.size_mb,
+            "licence": one.licence,
+            "from": f"ships with hwnas; {one.home}",
+        }
+        for one in SHIPPED
+    ]
+    rows += [
         {
             "file": file.file,
             "network": network.name,
@@ -71,33 +102,75 @@ def pretrained_list() -> Listing:
         for network in NETWORKS
         for file in network.files
     ]
+    rows += [_row_of_timm(name) for name in published_networks()]
     shown = [{k: row[k] for k in ("file", "space", "size_mb", "licence", "from")} for row in rows]
-    return Listing(rows, title="published supernets; nothing is downloaded", shown=shown)
+    return Listing(rows, title="weights to start from; nothing is downloaded", shown=shown)
+
+
+def _row_of_timm(model: str) -> dict[str, Any]:
+    """A network whose weights timm publishes."""
+    from hwnas.nets.pretrained_networks import n_params
+
+    weights = published_network(model).weights
+    count = n_params(model)
+    return {
+        "file": f"timm:{model}",
+        "network": model,
+        "space": "timm",
+        "settings": {"model": model},
+        "parameters": count,
+        "size_mb": round(4 * count / 1e6, 1),
+        "licence": weights.licence,
+        "from": weights.home,
+    }
 
 
 def pretrained_import(
-    file: Folder,
+    file: Folder | Mapping[str, torch.Tensor],
     *,
     out: Folder | None = None,
     num_classes: int | None = None,
     licence: str | None = None,
+    space: SearchSpace | str | None = None,
+    images: Folder | Iterable[torch.Tensor] | None = None,
 ) -> Imported:
-    """Read a published supernet, whichever of `pretrained_list` it is.
+    """Read weights that others trained, whichever of `pretrained_list` they are of.
 
     Args:
-        file: as its authors publish it, or converted to safetensors with the same names.
+        file: as published, or converted to safetensors with the same names; `shipped`; `timm:NAME`,
+            which is fetched if it is not in the cache; in Python also tensors by name.
         out: a .safetensors file to write, for the setting `supernet.init`.
         num_classes: where it is another than the file's, the classifier starts from random weights.
         licence: of the weights, where it is not that of the published ones.
+        space: what a network's weights are of: a space whose largest arch it is, or a model of
+            timm; found by the tensors if only one has these.
+        images: a folder of photos, for weights whose BN is folded into their convolutions; in
+            Python also batches [B, C, H, H] of [0, 1] pixels.
 
     Raises:
-        UserError: the file cannot be read, could run code, or is of no known network.
+        UserError: they cannot be read or fetched, could run code, are of no known network, or of
+            several; or there are no images, and BN cannot come back without.
     """
-    from hwnas.nets.pretrained import import_weights
+    from hwnas.nets.pretrained_import import import_any
     from hwnas.training.checkpoint import weights_bytes
 
-    supernet = import_weights(Path(file), num_classes=num_classes, licence=licence)
+    require_place(out)
+    batches = _photos(images) if isinstance(images, (str, Path)) else images
+    found = import_any(
+        file,
+        num_classes=num_classes,
+        licence=licence,
+        space=space,
+        images=batches,
+    )
     if out is not None:
-        facts = f'{{"schema_version": {SCHEMA_VERSION}, "space": "{supernet.space.id}"}}'
-        write_bytes(Path(out), weights_bytes(supernet, {"hwnas": facts}))
-    return Imported(supernet)
+        written = found.network or found.supernet
+        facts = f'{{"schema_version": {SCHEMA_VERSION}, "space": "{found.supernet.space.id}"}}'
+        write_bytes(Path(out), weights_bytes(written, {"hwnas": facts}))
+    return Imported(found.supernet, found.settings, found.network)
+
+
+def _photos(folder: Folder) -> Iterable[torch.Tensor]:
+    from hwnas.training.loose_photos import loose_photos
+
+    return loose_photos(Path(folder), 256, batch_size=BATCH, at_most=MAX_IMAGES)

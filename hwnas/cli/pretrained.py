@@ -1,4 +1,4 @@
-"""`hwnas pretrained`: start from published supernets."""
+"""`hwnas pretrained`: start from weights that others trained."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 
 import hwnas
 from hwnas.cli.options import FormatOption
@@ -16,7 +17,7 @@ from hwnas.cli.shared import show
 __all__ = ["register"]
 
 app = typer.Typer(
-    help="Start from published supernets.", no_args_is_help=True, rich_markup_mode=None
+    help="Start from weights that others trained.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
@@ -27,7 +28,7 @@ def register(parent: typer.Typer) -> None:
 
 @app.command("list")
 def list_published(format: FormatOption = Format.table) -> None:
-    """Published supernets, their licences, and where their authors have them.
+    """Weights to start from, their licences, and where their authors have them.
 
     Nothing is downloaded. Example: `hwnas pretrained list`.
     """
@@ -36,7 +37,7 @@ def list_published(format: FormatOption = Format.table) -> None:
 
 @app.command("import")
 def import_file(
-    file: Annotated[Path, typer.Argument(help="A file of `hwnas pretrained list`.")],
+    file: Annotated[str, typer.Argument(help="A file of `hwnas pretrained list`, or its word.")],
     out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
     num_classes: Annotated[
         int | None,
@@ -45,14 +46,25 @@ def import_file(
     licence: Annotated[
         str | None, typer.Option("--licence", help="Of the weights [the published one].")
     ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option("--space", help="A space or a model of timm [as the tensors say]."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="Folder of photos, for networks of 8 bits, for their BN."),
+    ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Read a published supernet and write it for the setting `supernet.init`.
+    """Read weights that others trained and write them for the setting `supernet.init`.
 
     With its file: `hwnas pretrained import ofa_mbv3_d234_e346_k357_w1.0 --out w1.0.safetensors`.
+    `timm:NAME` is fetched from huggingface.co where it is not in the cache.
     """
-    found = hwnas.pretrained_import(file, out=out, num_classes=num_classes, licence=licence)
+    found = hwnas.pretrained_import(
+        file, out=out, num_classes=num_classes, licence=licence, space=space, images=images
+    )
     show(found, format)
     if format is Format.table:
-        space = ", ".join(f"{key}: {value}" for key, value in found.settings.items())
-        sys.stdout.write(f"space: {{{space}}}\nsupernet: {{init: {out}}}\n")
+        section = {"space": dict(found.settings), "supernet": {"init": str(out)}}
+        sys.stdout.write(yaml.safe_dump(section, sort_keys=False, default_flow_style=None))

@@ -17,7 +17,7 @@ from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
 from hwnas.exporters.sections import format_section
 from hwnas.interfaces import Exporter, Images, OpenModel
-from hwnas.nets.pretrained_list import origin_metadata, origin_of, warn_of_licence
+from hwnas.nets.origin import origin_metadata, origin_of, warn_of_licence
 
 if TYPE_CHECKING:
     import torch

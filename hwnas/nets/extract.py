@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from hwnas.nets.pretrained_list import origin_of
+from hwnas.nets.origin import origin_of
 from hwnas.nets.subnet import build_subnet, placed_slots, timm_names
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.ops import Layer, OpSpec

@@ -1,123 +1,171 @@
-"""Start a supernet from weights on disk: a supernet's, also a published one's, or a subnet's."""
+"""Start a supernet from weights: a supernet's, also a published one's, or those of one network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import logging
+import math
+from collections.abc import Iterable, Mapping
 
-import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hwnas.core.arrays import read_npz
-from hwnas.core.confined import regular
 from hwnas.core.errors import UserError
-from hwnas.core.store import file_hash
 from hwnas.nets.extract import subnet_tensors
-from hwnas.nets.pretrained_files import read_torch
-from hwnas.nets.pretrained_layout import Fit, fit, has_published_names, nearest, space_of
-from hwnas.nets.pretrained_list import NETWORKS, Network, Origin, read_origin
+from hwnas.nets.pretrained_errors import another_space, other_network
+from hwnas.nets.pretrained_layout import (
+    fit,
+    has_published_names,
+    nearest,
+    origin_of_published,
+)
+from hwnas.nets.pretrained_networks import named_as_largest
+from hwnas.nets.pretrained_source import Source, Weights, read_weights, source_of
 from hwnas.nets.sorting import sort_channels
+from hwnas.nets.subnet import build_subnet
 from hwnas.nets.supernet import Supernet
+from hwnas.nets.unfold import unfold
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["import_weights", "read_weights", "start_from"]
+__all__ = ["copy_weights", "network_with", "read_weights", "start_from", "with_head_of"]
+
+log = logging.getLogger(__name__)
 
 _NOT_LEARNED = ("running_mean", "running_var", "num_batches_tracked")  # BN's, of static networks
+_HEADS = ("classifier.linear", "classifier")  # of supernets, of static networks
+
+Images = Iterable[Tensor]
+"""Batches [B, C, H, H] of [0, 1] pixels."""
 
 
-def start_from(supernet: Supernet, path: Path) -> None:
-    """Replace the weights of `supernet` by those in the file `path`, and its `origin`.
+def start_from(
+    supernet: Supernet,
+    weights: Weights | Source,
+    *,
+    num_classes: int | None = None,
+    images: Images | None = None,
+) -> None:
+    """Replace the weights of `supernet` by given ones, and its `origin`.
 
-    It holds the `state_dict` of a supernet of the same space and options, a published supernet
-    (`hwnas.pretrained_list()`), or the largest subnet, e.g. trained alone. The latter's channels
+    They are those of a supernet of the same space and options, of a published supernet
+    (`hwnas.pretrained_list()`), or of the largest subnet: a network that timm or others publish,
+    where the space is `timm`, or one trained here. The latter's channels
     are sorted by importance, so that smaller subnets start with the best of them; whatever the
     largest does not use (alternatives of operators, kernel transforms, a hypernetwork) keeps its
     initial weights. Where a supernet's file has no kernel transforms, small kernels are centres.
 
-    Raises:
-        UserError: the file cannot be read, or is of another space; names the first tensor at fault.
-    """
-    weights = read_weights(path)
-    state = supernet.state_dict()
-    if has_published_names(weights):
-        found = fit(weights, supernet)
-        if found.misfits:
-            raise _other_network(path, weights, found, supernet.space)
-        _copy(_with_centres(found.found, state), state, path)
-        supernet.origin = _origin(path, nearest(weights)[0])
-        return
-    supernet.origin = read_origin(path)
-    if any(name in state for name in weights):
-        _copy(_with_centres(weights, state), state, path)
-        return
-    with torch.no_grad():
-        largest = dict(subnet_tensors(supernet, supernet.space.largest(), modulated=False))
-        _check_views(supernet, largest)
-        _copy(weights, largest, path)
-    sort_channels(supernet)
-
-
-def import_weights(
-    path: Path, *, num_classes: int | None = None, licence: str | None = None
-) -> Supernet:
-    """The supernet of a published file of weights; its `origin` says where they come from.
-
     Args:
-        path: see `hwnas.pretrained_list()`.
-        num_classes: other than those of the file: the classifier starts from random weights.
-        licence: of the weights, where it is not that of the published ones.
+        supernet: with initial weights.
+        weights: a file, `shipped`, `timm:NAME`, or tensors by name.
+        num_classes: those of `supernet`: weights for another number of classes are taken, and the
+            classifier starts from small random weights. None: they are refused.
+        images: training images, for networks whose BN is folded into their convolutions (`unfold`).
 
     Raises:
-        UserError: the file cannot be read, or is of no known network: names the first tensor that
-            does not fit the nearest one.
+        UserError: they cannot be read, or are of another space; names the first tensor at fault.
     """
-    weights = read_weights(path)
-    network, found = nearest(weights)
-    if found.misfits:
-        raise _unknown_network(path, network, found)
-    classes = found.found["classifier.linear.weight"].shape[0]
-    has_transforms = any(".transforms." in name for name in found.found)
-    supernet = Supernet(
-        space_of(network, num_classes or classes), seed=0, kernel_transform=has_transforms
-    )
+    source = weights if isinstance(weights, Source) else source_of(weights)
     state = supernet.state_dict()
-    is_other = num_classes is not None and num_classes != classes
-    kept = {n: t for n, t in state.items() if is_other and n.startswith("classifier.")}
-    _copy({**found.found, **kept}, state, path)
-    supernet.origin = _origin(path, network, licence)
-    return supernet
+    is_head_free = num_classes == supernet.space.macro.num_classes
+    if has_published_names(source.tensors):
+        found = fit(source.tensors, supernet)
+        given = dict(found.found)
+        if found.only_classes_differ and is_head_free:
+            given |= _new_head(state, found.misfits[0][2], source)
+        elif found.misfits:
+            raise other_network(source, found, supernet.space)
+        copy_weights(_with_centres(given, state), state, source)
+        supernet.origin = origin_of_published(source, nearest(source.tensors)[0])
+        return
+    if any(name in state for name in source.tensors):
+        given = _with_centres(source.tensors, state)
+        given = with_head_of(state, given, source) if is_head_free else given
+        copy_weights(given, state, source)
+    else:
+        given = _named(source, supernet.space, images)
+        with torch.no_grad():
+            largest = dict(subnet_tensors(supernet, supernet.space.largest(), modulated=False))
+            _check_views(supernet, largest)
+            given = with_head_of(largest, given, source) if is_head_free else given
+            copy_weights(given, largest, source)
+        sort_channels(supernet)
+    supernet.origin = source.origin
 
 
-def _origin(path: Path, network: Network, licence: str | None = None) -> Origin:
-    """What is kept of the file `path`, which has weights of a published network."""
-    return Origin(
-        network=network.name,
-        licence=licence or network.licence,
-        home=network.home,
-        file=path.name,
-        sha256=file_hash(path),
-    )
+def network_with(
+    weights: Weights | Source,
+    space: SearchSpace,
+    *,
+    num_classes: int | None = None,
+    images: Images | None = None,
+) -> nn.Module:
+    """The network that weights are of, as the largest arch of `space`, in eval mode.
 
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors in a .safetensors or .npz file, or in one of `torch.save`; runs nothing in it.
+    It has the BN statistics that it was published with, and so its full accuracy: those that a
+    subnet gets from training images (`recalibrate`) are as good only where the images are many.
+    Arguments as of `start_from`; a new classifier is that of `build_subnet`, made small.
 
     Raises:
-        UserError: there is no such file, it is not what its name says, or it could run code.
+        UserError: as `start_from`; or the weights come without statistics.
     """
-    readers: dict[str, Callable[[Path], dict[str, Tensor]]] = {
-        ".safetensors": lambda file: safetensors.torch.load_file(regular(file)),
-        ".npz": _read_npz,
-    }
-    try:
-        return readers.get(path.suffix, read_torch)(path)
-    except (OSError, TypeError, ValueError, safetensors.SafetensorError) as error:
-        raise UserError("cannot read the weights", found=str(error), where=path) from error
+    source = weights if isinstance(weights, Source) else source_of(weights)
+    network = build_subnet(space, space.largest())
+    named = _named(source, space, images)
+    state = network.state_dict()
+    counters = {name: state[name] for name in state if name.endswith(_NOT_LEARNED[2])}
+    if num_classes == space.macro.num_classes:
+        named = with_head_of(state, named, source)
+    for name in state:
+        if name.endswith(_NOT_LEARNED[:2]) and name not in named:
+            raise UserError(
+                "the weights have no BN statistics",
+                expected=name,
+                found="no such tensor",
+                where=source.where,
+                fix="start a supernet from them, and recalibrate what is extracted",
+            )
+    copy_weights({**counters, **named}, state, source)
+    network.origin = source.origin  # type: ignore[assignment]
+    return network.eval()
 
 
-def _read_npz(path: Path) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array) for name, array in read_npz(path).items()}
+def _named(source: Source, space: SearchSpace, images: Images | None) -> dict[str, Tensor]:
+    """Weights of one network, by the names of the static net of the largest arch."""
+    if source.folded is not None:
+        return unfold(source.folded, space, images)
+    return named_as_largest(source.tensors, space)
+
+
+def with_head_of(
+    into: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: Source
+) -> dict[str, Tensor]:
+    """`weights`; where their classifier has another number of classes, with a new one."""
+    for head in _HEADS:
+        ours, theirs = into.get(f"{head}.weight"), weights.get(f"{head}.weight")
+        if ours is None or theirs is None or theirs.ndim != 2 or len(theirs) == len(ours):
+            continue
+        if theirs.shape[1] == ours.shape[1]:
+            return {**weights, **_new_head(into, [*theirs.shape], source)}
+    return dict(weights)
+
+
+def _new_head(
+    into: Mapping[str, Tensor], theirs: list[int] | None, source: Source
+) -> dict[str, Tensor]:
+    """A classifier of the initial values in `into`, scaled to logits of about the features' size.
+
+    theirs: shape of the one that it replaces.
+    """
+    (head,) = (head for head in _HEADS if f"{head}.weight" in into)
+    weight, bias = into[f"{head}.weight"], into[f"{head}.bias"]
+    classes, features = weight.shape
+    log.info(
+        "%s: a new classifier for %d classes in place of %d; train it",
+        source.where,
+        classes,
+        (theirs or [0])[0],
+    )
+    scale = min(1.0, math.sqrt(classes / features))
+    return {f"{head}.weight": weight * scale, f"{head}.bias": torch.zeros_like(bias)}
 
 
 def _check_views(supernet: Supernet, slices: Mapping[str, Tensor]) -> None:
@@ -133,17 +181,17 @@ def _check_views(supernet: Supernet, slices: Mapping[str, Tensor]) -> None:
             )
 
 
-def _copy(weights: Mapping[str, Tensor], into: Mapping[str, Tensor], path: Path) -> None:
+@torch.no_grad()
+def copy_weights(weights: Mapping[str, Tensor], into: Mapping[str, Tensor], source: Source) -> None:
     """Copy every tensor into the one of its name, once all names and shapes are known to fit."""
     for name, tensor in into.items():
         if name not in weights or weights[name].shape != tensor.shape:
             found = list(weights[name].shape) if name in weights else "no such tensor"
-            raise _another_space(path, name, expected=list(tensor.shape), found=found)
+            raise another_space(source, name, expected=list(tensor.shape), found=found)
     for name in weights:
         if name not in into and not name.endswith(_NOT_LEARNED):
-            raise _another_space(
-                path, name, expected="no such tensor", found=list(weights[name].shape)
-            )
+            found = list(weights[name].shape)
+            raise another_space(source, name, expected="no such tensor", found=found)
     for name, tensor in into.items():
         tensor.copy_(weights[name])
 
@@ -154,60 +202,3 @@ def _with_centres(weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) ->
     if any(".transforms." in name for name in weights):
         transforms = []
     return {**{name: torch.eye(len(state[name])) for name in transforms}, **weights}
-
-
-def _other_network(
-    path: Path, weights: Mapping[str, Tensor], found: Fit, space: SearchSpace
-) -> UserError:
-    """Published weights do not fit a space."""
-    (name, expected, actual), (network, best) = found.misfits[0], nearest(weights)
-    if found.only_classes_differ:
-        classes = space.macro.num_classes
-        return UserError(
-            "the weights have a head of other classes than the data",
-            expected=f"{classes} classes",
-            found=f"{(actual or [0])[0]} classes",
-            where=f"{path}: {name}",
-            fix=f"hwnas pretrained import {path} --num-classes {classes} --out W.safetensors"
-            " gives them a new head, which is then trained",
-        )
-    settings = "".join(f", {key}: {value}" for key, value in network.settings.items())
-    return UserError(
-        f"the weights are of another network: {name} does not fit",
-        expected=expected or "no such tensor",
-        found=actual or "no such tensor",
-        where=f"{path}: {name}; the space is {space.id}",
-        fix=f"space: {{name: {network.space}{settings}}}, whose published network"
-        f" {network.name} is {'the one' if not best.misfits else 'the nearest'}",
-    )
-
-
-def _unknown_network(path: Path, network: Network, found: Fit) -> UserError:
-    """Weights are of no known network."""
-    name, expected, actual = found.misfits[0]
-    known = ", ".join(network.name for network in NETWORKS)
-    if not found.found:
-        return UserError(
-            "the weights are of no network that can be imported",
-            expected=f"tensors named as those of {known}",
-            found=next(iter(read_weights(path))),
-            where=path,
-            fix="see `hwnas pretrained list`",
-        )
-    return UserError(
-        f"the weights are of no known network: {name} does not fit the nearest, {network.name}",
-        expected=expected or "no such tensor",
-        found=actual or "no such tensor",
-        where=f"{path}: {name}; {len(found.found)} tensors fit",
-        fix=f"see `hwnas pretrained list`; known are {known}",
-    )
-
-
-def _another_space(path: Path, name: str, *, expected: object, found: object) -> UserError:
-    return UserError(
-        f"the weights are of another space: {name} does not fit",
-        expected=expected,
-        found=found,
-        where=f"{path}: {name}",
-        fix="use the space and the options that the weights were trained with",
-    )

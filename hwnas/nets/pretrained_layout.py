@@ -16,12 +16,15 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from hwnas.core.store import file_hash
+from hwnas.nets.origin import Origin
 from hwnas.nets.pretrained_list import NETWORKS, Network
+from hwnas.nets.pretrained_source import Source
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.load import build_space
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["Fit", "fit", "has_published_names", "nearest", "space_of"]
+__all__ = ["Fit", "fit", "has_published_names", "nearest", "origin_of_published", "space_of"]
 
 CLASSIFIER = "classifier.linear"
 _LAYERS = {
@@ -169,3 +172,20 @@ def _in_block(name: str) -> str:
     if base not in _LAYERS:
         return ""
     return f"{_LAYERS[base]}.{'conv' if base == layer else 'bn'}.{kind}"
+
+
+def origin_of_published(
+    source: Source, network: Network, licence: str | None = None
+) -> Origin | None:
+    """What is kept of a file that has the weights of a published supernet; None: from memory."""
+    if source.file is None:
+        return None
+    return Origin(
+        network=network.name,
+        licence=licence or network.licence,
+        home=network.home,
+        file=source.file.name,
+        sha256=file_hash(source.file),
+        mean=network.mean,
+        std=network.std,
+    )

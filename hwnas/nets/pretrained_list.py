@@ -1,43 +1,20 @@
-"""Published supernets: what they are, whose licence they have, where their authors publish them.
+"""Weights to start from: what they are, whose licence they have, where their authors publish them.
 
 Nothing is downloaded. Facts are as of 2026; sizes are those of the tensors in 32 bits.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from safetensors import SafetensorError, safe_open
+__all__ = ["NETWORKS", "SHIPPED", "Network", "Published", "Shipped"]
 
-from hwnas.core.confined import regular
-from hwnas.core.errors import UserError
-from hwnas.core.records import STRICT, dump, load
-
-__all__ = [
-    "NETWORKS",
-    "Network",
-    "Origin",
-    "Published",
-    "origin_metadata",
-    "origin_of",
-    "read_origin",
-    "warn_of_licence",
-]
-
-log = logging.getLogger(__name__)
-
-_KEY = "origin"  # in the metadata of files
 _OFA = "https://github.com/mit-han-lab/once-for-all"
 _OFA_FILES = "https://raw.githubusercontent.com/han-cai/files/master/ofa"
 _ATTENTIVE = "https://github.com/facebookresearch/AttentiveNAS"
 _ALPHA = "https://github.com/facebookresearch/AlphaNet"
-_FREE = ("MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause")
 
 
 @dataclass(frozen=True)
@@ -54,10 +31,28 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Shipped:
+    """Weights that come with hwnas: files `NAME.npz` and `NAME.json` in `shipped/`.
+
+    model: timm's name of the network. home, commit: where they were taken from.
+    """
+
+    name: str
+    model: str
+    pad_mode: str
+    licence: str
+    home: str
+    commit: str
+    n_params: int
+    size_mb: float
+
+
+@dataclass(frozen=True)
 class Network:
     """A supernet that weights are published of, all files in one layout.
 
-    space, settings: which of our spaces it is. home: page of its authors.
+    space, settings: which of our spaces it is. home: page of its authors. mean, std: of the [0, 1]
+    pixels of the images that it was trained on.
     """
 
     name: str
@@ -66,30 +61,8 @@ class Network:
     licence: str
     home: str
     files: tuple[Published, ...]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where weights that others trained come from; travels with all that is made of them.
-
-    licence: an SPDX identifier, or free text. file, sha256: what was read.
-    """
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    network: str
-    licence: str
-    home: str
-    file: str
-    sha256: str
-
-    @property
-    def is_free(self) -> bool:
-        """Whether the licence asks for nothing but attribution."""
-        return self.licence in _FREE
-
-    def __str__(self) -> str:
-        return f"{self.network} ({self.home}), licence {self.licence}"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
 
 _STAGES = ("D4_E6_K7", "D4_E6_K357", "D34_E6_K357", "D234_E6_K357", "D234_E46_K357")
@@ -150,47 +123,15 @@ NETWORKS = (
     ),
 )
 
-
-def read_origin(path: Path) -> Origin | None:
-    """What a .safetensors file of hwnas says of the weights that it started from.
-
-    None: nothing, or it is another kind of file.
-
-    Raises:
-        UserError: it says it in a form that cannot be read.
-    """
-    metadata: Mapping[str, str] = {}
-    with (
-        contextlib.suppress(OSError, SafetensorError),
-        safe_open(regular(path), framework="np") as file,
-    ):
-        metadata = file.metadata() or {}
-    if _KEY not in metadata:
-        return None
-    try:
-        found = json.loads(metadata[_KEY])
-    except (ValueError, RecursionError) as error:
-        raise UserError("cannot read where weights come from", where=path) from error
-    return load(Origin, found, where=path, versioned=False)
-
-
-def origin_of(network: object) -> Origin | None:
-    """Where the weights come from that a network started from; None: it was trained here."""
-    found = getattr(network, "origin", None)
-    return found if isinstance(found, Origin) else None
-
-
-def origin_metadata(network: object) -> dict[str, str]:
-    """What files of a network say of its origin; nothing if it was trained here."""
-    origin = origin_of(network)
-    if origin is None:
-        return {}
-    return {_KEY: json.dumps(dump(origin, versioned=False)), "licence_of_weights": origin.licence}
-
-
-def warn_of_licence(origin: Origin | None) -> None:
-    """Log whose weights an exported network started from, and their licence."""
-    if origin is None:
-        return
-    level = logging.INFO if origin.is_free else logging.WARNING
-    log.log(level, "the weights started from %s, which holds for what is made of them", origin)
+SHIPPED = (
+    Shipped(
+        name="mobilenet_v2_1.0_224",
+        model="mobilenetv2_100",
+        pad_mode="tf_same",
+        licence="Apache-2.0",
+        home="https://github.com/google-coral/test_data",
+        commit="104342d2d3480b3e66203073dac24f4e2dbb4c41",
+        n_params=3_504_872,
+        size_mb=2.9,
+    ),
+)

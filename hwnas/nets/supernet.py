@@ -25,7 +25,7 @@ from hwnas.nets.elastic import (
 from hwnas.nets.extract import Tensors, extract
 from hwnas.nets.hypernet import HyperNet
 from hwnas.nets.images import images_of, resize
-from hwnas.nets.pretrained_list import Origin
+from hwnas.nets.origin import Origin
 from hwnas.nets.sharing import Node, Site, plan, shared_shapes
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.load import require_space

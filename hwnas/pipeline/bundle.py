@@ -25,7 +25,7 @@ from hwnas.exporters.manifest import (
 )
 from hwnas.exporters.samples import SampleImage, denormalise
 from hwnas.interfaces import DeviceSpec, Metric
-from hwnas.nets.pretrained_list import origin_of
+from hwnas.nets.origin import origin_of
 from hwnas.pipeline.costs import cost_metrics
 from hwnas.pipeline.exports import in_bundle
 from hwnas.pipeline.outcomes import Exported

@@ -18,10 +18,13 @@ from hwnas.core.errors import UserError
 from hwnas.core.records import RecordFile, dump
 from hwnas.core.store import file_hash, json_text
 from hwnas.devices.spec import DEVICE_NAME, device_file, device_settings
+from hwnas.nets.pretrained_named import file_of, is_file
 from hwnas.pipeline.config import ExperimentConfig
 from hwnas.pipeline.outcomes import OutsideFile, OutsideFiles
 
 __all__ = ["Outside", "named_files"]
+
+_START = "supernet.init"
 
 
 class OutsideOf(Protocol):
@@ -42,7 +45,7 @@ def named_files(config: ExperimentConfig) -> dict[str, str]:
     teacher, labels = config.train.teacher, config.label.records
     records = config.search.evaluator.records
     found = {
-        "supernet.init": config.supernet.init,
+        _START: config.supernet.init,
         "train.teacher.weights": None if teacher is None else str(teacher.weights),
         "label.records": None if labels is None else str(labels),
         "search.evaluator.records": None if records is None else str(records),
@@ -90,6 +93,12 @@ class Outside:
         """Where the file of a setting lies, absolute; where it should lie if it is gone."""
         return self._find(setting, named_files(self.config)[setting])
 
+    @property
+    def start(self) -> Path | str | None:
+        """The weights that the supernet starts from: a file, or a word of `pretrained_named`."""
+        given = self.config.supernet.init
+        return self.path(_START) if given is not None and is_file(given) else given
+
     def paths(self, *settings: str) -> dict[str, Path]:
         """`path` by setting, for those that name a file."""
         named = named_files(self.config)
@@ -109,6 +118,8 @@ class Outside:
         return None if known is None else known.sha256
 
     def _find(self, setting: str, given: str) -> Path:
+        if setting == _START and not is_file(given):
+            return file_of(given) or Path(given)
         here, known = Path(given), self._files.get((setting, given))
         places = [here]
         if known is not None:

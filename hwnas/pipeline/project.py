@@ -188,7 +188,7 @@ class Project:
         """The trained supernet, on `accelerator`."""
         from safetensors.torch import load_file
 
-        from hwnas.nets.pretrained_list import read_origin
+        from hwnas.nets.origin import read_origin
         from hwnas.training.precision import place
 
         supernet, path = self.new_supernet(), self.run.made(self.files.supernet, "train")

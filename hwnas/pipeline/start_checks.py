@@ -6,10 +6,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from hwnas.nets.pretrained_list import NETWORKS, read_origin
+from hwnas.nets.pretrained_list import NETWORKS
 from hwnas.pipeline.artifacts import data_of_weights
 from hwnas.pipeline.data_checks import known_data
 from hwnas.pipeline.project import Project
+from hwnas.spaces import timm
 from hwnas.training.photo_config import NORMALISATIONS, MeanStd, fixed_normalisation
 
 __all__ = ["warn_of_normalisation"]
@@ -28,7 +29,7 @@ def warn_of_normalisation(project: Project) -> None:
     """
     if project.config.supernet.init is None:
         return
-    expected = _of_weights(project.outside.path("supernet.init"))
+    expected = _of_weights(project)
     used = _of_data(project)
     if expected is None or used is None or _are_close(expected, used):
         return
@@ -43,19 +44,31 @@ def warn_of_normalisation(project: Project) -> None:
     )
 
 
-def _of_weights(path: Path) -> MeanStd | None:
-    """Mean and std that the images had which the weights in a file were trained on."""
-    from hwnas.nets.pretrained import read_weights
-    from hwnas.nets.pretrained_layout import has_published_names
+def _of_weights(project: Project) -> MeanStd | None:
+    """Mean and std that the images had which the starting weights were trained on.
 
-    if (info := data_of_weights(path)) is not None:
+    As the weights say, or else as the definition of the network that the space is made of.
+    """
+    from hwnas.nets.pretrained_layout import has_published_names
+    from hwnas.nets.pretrained_source import source_of
+
+    given = project.outside.start
+    if given is None:
+        return None
+    if isinstance(given, Path) and (info := data_of_weights(given)) is not None:
         return info.mean, info.std
-    origin = read_origin(path)
-    if origin is None:
-        is_published = has_published_names(read_weights(path))
-    else:
-        is_published = origin.network in [network.name for network in NETWORKS]
-    return NORMALISATIONS["imagenet"] if is_published else None
+    source = source_of(given)
+    if source.folded is not None:
+        return source.folded.mean, source.folded.std
+    if source.origin is not None and source.origin.mean:
+        return source.origin.mean, source.origin.std
+    known = [network.name for network in NETWORKS]
+    if has_published_names(source.tensors) or (source.origin and source.origin.network in known):
+        return NORMALISATIONS["imagenet"]
+    if isinstance(project.config.space, timm.Config):
+        trained = timm.network_of(project.config.space).weights
+        return trained.mean, trained.std
+    return None
 
 
 def _of_data(project: Project) -> MeanStd | None:

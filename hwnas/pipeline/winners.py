@@ -119,7 +119,7 @@ def load_network(project: Project, arch: Arch) -> torch.nn.Module:
     """A fine-tuned network in eval mode."""
     from safetensors.torch import load_file
 
-    from hwnas.nets.pretrained_list import read_origin
+    from hwnas.nets.origin import read_origin
     from hwnas.nets.subnet import build_subnet
 
     model, path = build_subnet(project.space, arch), project.files.network(arch)

@@ -16,7 +16,7 @@ from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.records import SCHEMA_VERSION
 from hwnas.core.store import read_json, write_bytes, write_json
-from hwnas.nets.pretrained_list import origin_metadata
+from hwnas.nets.origin import origin_metadata
 
 __all__ = ["Checkpoints", "weights_bytes"]
 

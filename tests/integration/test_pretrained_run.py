@@ -16,7 +16,7 @@ import hwnas
 from hwnas.core.errors import UserError
 from hwnas.core.records import dump
 from hwnas.interfaces import Evaluation
-from hwnas.nets.pretrained_list import Origin, read_origin
+from hwnas.nets.origin import Origin, read_origin
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.load import build_space
 from hwnas.training.checkpoint import weights_bytes

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 import hwnas
 from hwnas.core.errors import UserError
-from hwnas.nets.pretrained import import_weights, read_weights, start_from
-from hwnas.nets.pretrained_list import Origin
+from hwnas.nets.origin import Origin
+from hwnas.nets.pretrained import read_weights, start_from
+from hwnas.nets.pretrained_import import import_weights
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.load import build_space
 from hwnas.training.checkpoint import weights_bytes

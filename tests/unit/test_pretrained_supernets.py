@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from hwnas.core.rng import rng
 from hwnas.core.store import content_hash
 from hwnas.nets.extract import extract
-from hwnas.nets.pretrained import import_weights, start_from
+from hwnas.nets.pretrained import start_from
+from hwnas.nets.pretrained_import import import_weights
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.load import build_space

@@ -22,12 +22,7 @@ from hwnas.exporters.artifact import PlannedFormat
 from hwnas.exporters.manifest import InputSpec
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
-from hwnas.nets.pretrained_list import (
-    origin_metadata,
-    origin_of,
-    read_origin,
-    warn_of_licence,
-)
+from hwnas.nets.origin import origin_metadata, origin_of, read_origin, warn_of_licence
 from hwnas.pipeline.data_checks import enough_images
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.disk import weights_bytes

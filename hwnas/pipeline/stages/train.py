@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.store import write_bytes
+from hwnas.nets.pretrained_named import is_file
 from hwnas.pipeline.checks import can_train
 from hwnas.pipeline.costs import cost_metrics, require_reachable
 from hwnas.pipeline.data_checks import known_data, recipe_fits
@@ -20,11 +22,15 @@ from hwnas.pipeline.task import task
 from hwnas.training.sections import KEEPING, TrainConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from hwnas.nets.supernet import Supernet
 
 __all__ = ["check", "check_data", "latency_devices", "stage", "train"]
 
 TEACHER = "train.teacher.weights"
+START_IMAGES, START_BATCH = 256, 32
+"""Training images for the statistics of BN, where starting weights come without it."""
 
 
 def stage(project: Project) -> Stage:
@@ -48,7 +54,7 @@ def stage(project: Project) -> Stage:
         run=task(project, "train", train, together=True),
         cost=f"{train_settings.steps} {train_settings.sampler.name} steps"
         f" of {train_settings.batch_size} images",
-        reads=project.outside.paths("supernet.init", TEACHER),
+        reads=project.outside.paths(*_files(project)),
         data=project.source.input(LEARNING),
         check=lambda: check(project),
         check_data=lambda: check_data(project),
@@ -81,7 +87,10 @@ def check(project: Project) -> None:
         )
     latency_devices(project)
     if project.config.supernet.init is not None:
-        _supernet(project)
+        import torch
+
+        channels, _ = project.source.ends
+        _supernet(project, [torch.zeros(2, channels, 32, 32)])
 
 
 def check_data(project: Project) -> None:
@@ -112,7 +121,7 @@ def train(project: Project, progress: Progress) -> None:
     config = project.config
     if project.ranks.leads:
         require_reachable(project)
-    used = _supernet(project)
+    used = _supernet(project, _pixels(project))
     if config.train.steps or config.train.head_epochs:
         used = _trained(project, used, progress)
     if project.ranks.leads:
@@ -150,14 +159,37 @@ def _trained(project: Project, supernet: Supernet, progress: Progress) -> Supern
         )
 
 
-def _supernet(project: Project) -> Supernet:
-    """The supernet with the weights that its training starts from."""
+def _supernet(project: Project, images: Iterable[torch.Tensor]) -> Supernet:
+    """The supernet with the weights that its training starts from.
+
+    images: [B, C, H, H] of [0, 1] pixels, for weights that come without BN. A classifier for other
+    classes starts anew where there is a training.
+    """
     from hwnas.nets.pretrained import start_from
 
-    supernet = project.new_supernet()
-    if project.config.supernet.init is not None:
-        start_from(supernet, project.outside.path("supernet.init"))
+    supernet, weights = project.new_supernet(), project.outside.start
+    if weights is not None:
+        classes = project.space.macro.num_classes if project.config.train.steps else None
+        start_from(supernet, weights, num_classes=classes, images=images)
     return supernet
+
+
+def _pixels(project: Project) -> Iterator[torch.Tensor]:
+    """Training images, not augmented, in [0, 1]: a seeded draw, once the first is asked for."""
+    import torch
+
+    info = project.source.info
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
+    size = min(START_BATCH, info.n_images["train"])
+    n = min(START_IMAGES, info.n_images["train"]) // size
+    for batch in project.data.calibration_batches(n, size):
+        yield (batch * std + mean).clamp(0, 1)
+
+
+def _files(project: Project) -> tuple[str, ...]:
+    """Settings that name a file by its path."""
+    given = project.config.supernet.init
+    return (TEACHER,) if given is None or not is_file(given) else (TEACHER, "supernet.init")
 
 
 def latency_devices(project: Project) -> tuple[str, ...]:

@@ -1,0 +1,255 @@
+"""Reads networks of 8-bit codes whose BN is folded into the convolutions: `NAME.npz`, `NAME.json`.
+
+The layout is that of TensorFlow Lite's quantised files, unpacked: the JSON file lists the layers in
+execution order, the archive has `LAYER.weight` (uint8; convolutions [out, kh, kw, in], depthwise
+[1, kh, kw, channels]), `LAYER.w_scale`, `LAYER.w_zero` and `LAYER.bias` (int32). Where statistics
+were computed already it also has `LAYER.mean` and `LAYER.var`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hwnas.core.arrays import read_npz
+from hwnas.core.errors import UserError
+from hwnas.core.store import read_json
+from hwnas.spaces.published import Block, Conv, PublishedNetwork, Weights
+
+__all__ = ["Folded", "FoldedLayer", "is_folded", "published_of_folded", "read_folded"]
+
+_KINDS = ("conv", "depthwise")
+_WITHOUT_WEIGHTS = ("add", "global_avg")
+_BACKGROUND = 1001  # classes of TensorFlow's ImageNet, whose first is "none of them"
+_LAYER = re.compile(r"\d+\.(weight|w_scale|w_zero|bias|mean|var)")
+
+
+@dataclass(frozen=True)
+class FoldedLayer:
+    """A convolution: weight [out, in / groups, k, k], bias [out]; both of float32.
+
+    is_skipped: a residual connection is added to its output. mean, var: of its output without the
+    bias, per channel, over training images; None: unknown.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    is_depthwise: bool = False
+    stride: int = 1
+    act: Literal["relu6", "none"] = "none"
+    is_skipped: bool = False
+    mean: Tensor | None = None
+    var: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A network as its layers in execution order, the classifier last.
+
+    px: height and width of its images; mean, std: what their [0, 1] pixels are normalised with.
+    """
+
+    name: str
+    px: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    layers: tuple[FoldedLayer, ...]
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether all is known that BN needs, so that no images are asked for."""
+        return all(layer.mean is not None for layer in self.layers[:-1])
+
+
+def is_folded(names: Iterable[str]) -> bool:
+    """Whether the arrays of an archive are named as those of such a network."""
+    names = list(names)
+    return bool(names) and all(_LAYER.fullmatch(name) for name in names)
+
+
+def published_of_folded(network: Folded) -> PublishedNetwork:
+    """The definition of a network of 8 bits: MobileNetV1 and V2, and what is built as these are.
+
+    Raises:
+        UserError: its layers are not stem, blocks, head, classifier.
+    """
+    stem, *rest, _ = network.layers
+    stages: list[list[Block]] = []
+    width, at = len(stem.bias), 0
+    while at < len(rest) and any(layer.is_depthwise for layer in rest[at : at + 2]):
+        parts = rest[at : at + 2] if rest[at].is_depthwise else rest[at : at + 3]
+        *wide, deep, last = parts
+        if not deep.is_depthwise or last.is_depthwise or (wide and wide[0].act != deep.act):
+            break
+        block = Block(
+            kind="mbconv" if wide else "dsconv",
+            out=len(last.bias),
+            act=deep.act,
+            kernel=deep.weight.shape[-1],  # type: ignore[arg-type]
+            stride=deep.stride,  # type: ignore[arg-type]
+            mid=len(deep.bias) if wide else 0,
+            skip=last.is_skipped,
+            out_act=last.act,
+        )
+        if block.stride > 1 or block.out != width or not stages:
+            stages.append([])
+        stages[-1].append(block)
+        width, at = block.out, at + len(parts)
+    head = rest[at] if at < len(rest) else None
+    if not stages or len(rest) > at + 1 or stem.is_depthwise:
+        raise UserError(
+            "a network of 8 bits that no space can hold",
+            expected="a convolution, inverted residuals or depthwise separable blocks, a head",
+            found=f"another order of layers from {at + 1} on",
+            where=network.name,
+        )
+    return PublishedNetwork(
+        name=re.sub(r"[^A-Za-z0-9_.-]", "_", network.name)[:80],
+        weights=Weights(px=network.px, mean=network.mean, std=network.std),
+        stem=_conv(stem),
+        stages=tuple(map(tuple, stages)),
+        head=_conv(head) if head is not None else None,
+        bn_eps=1e-3,
+        padding="tf_same",
+    )
+
+
+def _conv(layer: FoldedLayer) -> Conv:
+    return Conv(len(layer.bias), layer.act, layer.weight.shape[-1], layer.stride)  # type: ignore[arg-type]
+
+
+def read_folded(path: Path) -> Folded:
+    """The network in `path`, a .npz file, and in the .json file of the same name beside it.
+
+    The class "background" of TensorFlow's ImageNet, the first of 1,001, is left out.
+
+    Raises:
+        UserError: one of the files is missing, damaged or of another layout; names the layer.
+    """
+    described = path.with_suffix(".json")
+    if not described.exists():
+        raise UserError(
+            "8-bit weights without the description of their layers",
+            expected=described.name,
+            found="no such file",
+            where=path.parent,
+            fix=f"put {described.name} beside {path.name}",
+        )
+    data = read_json(described)
+    try:
+        arrays = read_npz(path)
+    except (OSError, ValueError) as error:
+        raise UserError("cannot read the weights", found=str(error), where=path) from error
+    try:
+        px, scale, zero = data["input"]["hwc"][0], data["input"]["scale"], data["input"]["zero"]
+        channels = int(data["input"]["hwc"][2])
+        layers = [dict(layer) for layer in data["layers"]]
+        found = Folded(
+            name=str(data["name"]),
+            px=int(px),
+            mean=(float(zero) / 255,) * channels,
+            std=(1 / (255 * float(scale)),) * channels,
+            layers=tuple(_layers(layers, arrays)),
+        )
+        classes = int(data["classes"])
+        if not 0 < len(found.layers) <= 4096 or len(found.layers[-1].bias) != classes:
+            raise ValueError(f"the last layer has not the {classes} classes")
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
+        raise UserError(
+            "8-bit weights of another layout",
+            expected="layers `conv`, `depthwise`, `add`, `global_avg`, each of the first two with"
+            " N.weight (uint8), N.w_scale, N.w_zero and N.bias (int32) in the archive",
+            found=error.args[0] if isinstance(error, ValueError) else repr(error),
+            where=f"{described}, {path.name}",
+            fix="see docs/pretrained.md, networks of 8 bits",
+        ) from error
+    return found if classes != _BACKGROUND else _without_background(found)
+
+
+def _layers(
+    layers: Sequence[Mapping[str, Any]], arrays: Mapping[str, NDArray[Any]]
+) -> Iterator[FoldedLayer]:
+    for layer, behind in zip_longest(layers, layers[1:], fillvalue={"op": "nothing"}):
+        kind = layer["op"]
+        if kind not in (*_KINDS, *_WITHOUT_WEIGHTS):
+            raise ValueError(f"layer {layer.get('layer')} is of kind {kind!r}")
+        if kind in _KINDS:
+            yield replace(_layer(layer, arrays), is_skipped=behind["op"] == "add")
+
+
+def _layer(layer: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FoldedLayer:
+    """One layer in floats.
+
+    Raises:
+        KeyError, ValueError: an array is missing, or of another type or shape.
+    """
+    number, is_depthwise = layer["layer"], layer["op"] == "depthwise"
+    codes = _array(arrays, f"{number}.weight", np.uint8, 4)
+    out = codes.shape[3 if is_depthwise else 0]
+    scale, zero = (
+        _array(arrays, f"{number}.{name}", kind, 1).astype(np.float64)
+        for name, kind in (("w_scale", np.floating), ("w_zero", np.integer))
+    )
+    if is_depthwise and codes.shape[0] != 1:
+        raise ValueError(f"{number}.weight {list(codes.shape)}: expected [1, kh, kw, channels]")
+    weight = codes.transpose(3, 0, 1, 2) if is_depthwise else codes.transpose(0, 3, 1, 2)
+    per_channel = (-1, 1, 1, 1)
+    values = (weight - zero.reshape(per_channel)) * scale.reshape(per_channel)
+    bias = _array(arrays, f"{number}.bias", np.int32, 1) * float(layer["in_scale"]) * scale
+    moments = [_moment(arrays, f"{number}.{kind}", out) for kind in ("mean", "var")]
+    if bias.shape != (out,) or (moments[0] is None) != (moments[1] is None):
+        raise ValueError(f"layer {number}: bias or statistics do not fit {out} channels")
+    if not np.isfinite(values).all() or not np.isfinite(bias).all():
+        raise ValueError(f"layer {number} has values that are not finite")
+    stride, act = int(layer["stride"]), layer["activation"]
+    if stride not in (1, 2) or act not in ("relu6", "none"):
+        raise ValueError(f"layer {number} has stride {stride}, activation {act!r}")
+    mean, var = moments
+    return FoldedLayer(
+        _tensor(values),
+        _tensor(bias),
+        is_depthwise=is_depthwise,
+        stride=stride,
+        act=act,
+        mean=mean,
+        var=var,
+    )
+
+
+def _moment(arrays: Mapping[str, NDArray[Any]], name: str, size: int) -> Tensor | None:
+    if name not in arrays:
+        return None
+    values = _array(arrays, name, np.floating, 1)
+    if values.shape != (size,) or not np.isfinite(values).all():
+        raise ValueError(f"{name} {list(values.shape)}: expected {size} finite numbers")
+    if name.endswith(".var") and (values < 0).any():
+        raise ValueError(f"{name} has negative values")
+    return _tensor(values)
+
+
+def _array(
+    arrays: Mapping[str, NDArray[Any]], name: str, kind: type[Any], ndim: int
+) -> NDArray[Any]:
+    found = arrays[name]
+    if not np.issubdtype(found.dtype, kind) or found.ndim != ndim or not found.size:
+        raise ValueError(f"{name} is {found.dtype} {list(found.shape)}")
+    return found
+
+
+def _tensor(values: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def _without_background(network: Folded) -> Folded:
+    *others, last = network.layers
+    kept = replace(last, weight=last.weight[1:].clone(), bias=last.bias[1:].clone())
+    return replace(network, layers=(*others, kept))

@@ -1,0 +1,111 @@
+"""Files of weights that timm publishes: found in this machine's cache, or fetched when asked to."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hwnas.core.errors import UserError, did_you_mean
+from hwnas.nets.origin import Origin, spdx
+
+__all__ = ["PREFIX", "cached_file", "fetched_file", "origin_of_timm"]
+
+log = logging.getLogger(__name__)
+
+PREFIX = "timm:"
+_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def cached_file(name: str) -> Path | None:
+    """Weights of `name` (timm's, with or without a tag) in the cache of huggingface_hub, if there.
+
+    Raises:
+        UserError: timm publishes no weights of that name.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    repository = _config(name).hf_hub_id
+    for file in _FILES:
+        found = try_to_load_from_cache(repository, file)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def fetched_file(name: str) -> Path:
+    """Weights of `name`: from the cache, or else fetched, after a line that says what and how much.
+
+    Raises:
+        UserError: as `cached_file`; or they are not cached and cannot be fetched: says how to get
+            them by hand.
+    """
+    found = cached_file(name)
+    return _fetch(name) if found is None else found
+
+
+def _fetch(name: str) -> Path:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    config, file = _config(name), _FILES[0]
+    try:
+        size = get_hf_file_metadata(hf_hub_url(config.hf_hub_id, file)).size or 0
+        log.warning(
+            "fetching %s of huggingface.co/%s: %.1f MB, licence %s",
+            *(file, config.hf_hub_id, size / 1e6, spdx(config.license or "not stated")),
+        )
+        return Path(hf_hub_download(config.hf_hub_id, file))
+    except Exception as error:  # of whatever the hub's client speaks HTTP with
+        raise absent(name, str(error).split("\n")[0][:120] or type(error).__name__) from error
+
+
+def absent(name: str, found: str) -> UserError:
+    """timm's weights are not on this machine."""
+    config = _config(name)
+    return UserError(
+        f"the weights of {PREFIX}{name} are not on this machine",
+        expected=f"{_FILES[0]} of {config.hf_hub_id} in the cache of huggingface_hub",
+        found=found,
+        where=PREFIX + name,
+        fix=f"with a network: hwnas pretrained import {PREFIX}{name}; without: get"
+        f" https://huggingface.co/{config.hf_hub_id}/resolve/main/{_FILES[0]} elsewhere, and give"
+        " the path of the file instead",
+    )
+
+
+def origin_of_timm(name: str, file: Path, sha256: str) -> Origin:
+    """Where timm's weights in `file` come from."""
+    config = _config(name)
+    return Origin(
+        network=f"{config.architecture}.{config.tag}".rstrip("."),
+        licence=spdx(config.license or "not stated"),
+        home=f"https://huggingface.co/{config.hf_hub_id}",
+        file=file.name,
+        sha256=sha256,
+        mean=tuple(map(float, config.mean)),
+        std=tuple(map(float, config.std)),
+    )
+
+
+def _config(name: str) -> Any:
+    """timm's facts of published weights.
+
+    Raises:
+        UserError: there are none of that name.
+    """
+    from timm.models import get_pretrained_cfg, list_pretrained
+
+    try:
+        found = get_pretrained_cfg(name)
+    except (KeyError, ValueError, RuntimeError):  # of an unknown tag
+        found = None
+    if found is None or not found.hf_hub_id:
+        names = list_pretrained()
+        raise UserError(
+            f"timm publishes no weights of {name!r}",
+            expected="a name of timm.list_pretrained(), e.g. mobilenetv2_100 or"
+            " mobilenetv2_100.ra_in1k",
+            where=PREFIX + name,
+            fix=did_you_mean(name, names, otherwise="see `hwnas pretrained list`"),
+        )
+    return found

@@ -1,0 +1,92 @@
+"""What is said where weights do not fit: the first tensor at fault, and what they may be of."""
+
+from __future__ import annotations
+
+from hwnas.core.errors import UserError
+from hwnas.nets.pretrained_layout import Fit, nearest
+from hwnas.nets.pretrained_list import NETWORKS, Network
+from hwnas.nets.pretrained_networks import CLASSIFIER, candidates
+from hwnas.nets.pretrained_source import Source
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["another_space", "other_network", "unknown_network"]
+
+
+def other_network(source: Source, found: Fit, space: SearchSpace) -> UserError:
+    """Published weights do not fit a space."""
+    (name, expected, actual), (network, best) = found.misfits[0], nearest(source.tensors)
+    if found.only_classes_differ:
+        return _other_classes(source, name, space.macro.num_classes, (actual or [0])[0])
+    settings = "".join(f", {key}: {value}" for key, value in network.settings.items())
+    return UserError(
+        f"the weights are of another network: {name} does not fit",
+        expected=expected or "no such tensor",
+        found=actual or "no such tensor",
+        where=f"{source.where}: {name}; the space is {space.id}",
+        fix=f"space: {{name: {network.space}{settings}}}, whose published network"
+        f" {network.name} is {'the one' if not best.misfits else 'the nearest'}",
+    )
+
+
+def _other_classes(source: Source, name: str, classes: int, found: int) -> UserError:
+    return UserError(
+        "the weights have a head of other classes than the data",
+        expected=f"{classes} classes",
+        found=f"{found} classes",
+        where=f"{source.where}: {name}",
+        fix=f"hwnas pretrained import {source.where} --num-classes {classes} --out W.safetensors"
+        " gives them a new head, which is then trained",
+    )
+
+
+def unknown_network(source: Source, network: Network, found: Fit) -> UserError:
+    """Weights are of no known network. network, found: the nearest supernet, and how it fits."""
+    single = candidates(source.tensors)[0]
+    known = ", ".join(network.name for network in NETWORKS)
+    if not found.found and not single.n_fitting:
+        return UserError(
+            "the weights are of no network that can be imported",
+            expected=f"tensors named as those of {known}, or of a network of timm",
+            found=next(iter(source.tensors), "no tensors"),
+            where=source.where,
+            fix="see `hwnas pretrained list`",
+        )
+    n_fitting, name, misfit = len(found.found), network.name, found.misfits[0]
+    if single.n_fitting > n_fitting and single.misfit is not None:
+        n_fitting, name, misfit = single.n_fitting, f"timm's {single.model}", single.misfit
+    tensor, expected, actual = misfit
+    return UserError(
+        f"the weights are of no known network: {tensor} does not fit the nearest, {name}",
+        expected=expected or "no such tensor",
+        found=actual or "no such tensor",
+        where=f"{source.where}: {tensor}; {n_fitting} tensors fit",
+        fix=f"see `hwnas pretrained list`; known are {known}, and networks of timm; for others,"
+        " `hwnas space from-timm`",
+    )
+
+
+def another_space(source: Source, name: str, *, expected: object, found: object) -> UserError:
+    """Weights of a supernet or of a single network do not fit a space."""
+    is_head = name.startswith(f"{CLASSIFIER}.")
+    return UserError(
+        f"the weights are of another space: {name} does not fit",
+        expected=expected,
+        found=found,
+        where=f"{source.where}: {name}",
+        fix=None
+        if is_head
+        else _nearest(source) or "use the space and the options that the weights were trained with",
+    )
+
+
+def _nearest(source: Source) -> str | None:
+    """The published network that the weights are of, if there is one."""
+    if not source.tensors:
+        return None
+    found = candidates(source.tensors)
+    if found[0].misfit is None:
+        names = " or ".join(f"{{name: timm, model: {one.model}}}" for one in found[:4])
+        return f"the weights are of the space {names}"
+    if found[0].n_fitting:
+        return f"the nearest network with a name is timm's {found[0].model}"
+    return None

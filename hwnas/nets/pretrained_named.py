@@ -1,0 +1,53 @@
+"""Weights that a word names, and where their files are: `shipped`, `shipped:NAME`, `timm:NAME`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwnas.core.errors import UserError, did_you_mean
+from hwnas.nets import hub
+from hwnas.nets.pretrained_list import SHIPPED, Shipped
+
+__all__ = ["SHIPPED_FOLDER", "file_of", "is_file", "shipped"]
+
+SHIPPED_FOLDER = Path(__file__).parent / "shipped"
+_WORD = "shipped"
+
+
+def is_file(weights: Path | str) -> bool:
+    """Whether weights are named by the path of a file, and not by a word for them."""
+    given = str(weights)
+    is_shipped = given == _WORD or given.startswith(f"{_WORD}:")
+    return isinstance(weights, Path) or not (is_shipped or given.startswith(hub.PREFIX))
+
+
+def file_of(weights: Path | str) -> Path | None:
+    """The file that holds the weights; None: timm's, and they are not in the cache.
+
+    Raises:
+        UserError: no such weights ship with hwnas, or timm publishes none of this name.
+    """
+    if is_file(weights):
+        return Path(weights)
+    if str(weights).startswith(hub.PREFIX):
+        return hub.cached_file(str(weights).removeprefix(hub.PREFIX))
+    return SHIPPED_FOLDER / f"{shipped(str(weights).partition(':')[2]).name}.npz"
+
+
+def shipped(name: str) -> Shipped:
+    """Weights that come with hwnas, by their name or timm's; "": the first.
+
+    Raises:
+        UserError: there are none of this name.
+    """
+    name = name or SHIPPED[0].name
+    for one in SHIPPED:
+        if name in (one.name, one.model):
+            return one
+    names = [one.name for one in SHIPPED]
+    raise UserError(
+        f"no weights {name!r} ship with hwnas",
+        expected=f"one of {', '.join(names)}",
+        where="shipped",
+        fix=did_you_mean(name, names, otherwise="see `hwnas pretrained list`"),
+    )

@@ -1,0 +1,193 @@
+"""Gives a network whose BN is folded into its convolutions BN of its own again.
+
+A folded convolution computes y = W x + b. Behind W x, BN with the mean m and the variance v of W x
+over images, scale sqrt(v + eps) and shift m + b computes the same y; and m and v are known once the
+images have run through the folded network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from hwnas.core.errors import UserError
+from hwnas.nets.folded import Folded, FoldedLayer
+from hwnas.nets.images import resize
+from hwnas.nets.subnet import build_subnet, placed_slots, timm_names
+from hwnas.spaces.lowering import resolution
+from hwnas.spaces.ops import layers
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["unfold"]
+
+Moments = tuple[Tensor, Tensor]
+"""Mean and variance per channel."""
+
+
+@torch.no_grad()
+def unfold(
+    network: Folded, space: SearchSpace, images: Iterable[Tensor] | None = None
+) -> dict[str, Tensor]:
+    """The state dict of the largest arch of `space` with the weights of `network`.
+
+    The classifier is that of the network, of however many classes.
+
+    Args:
+        network: its layers have the shapes of those of the largest arch.
+        space: of the network.
+        images: batches [B, C, H, H] of [0, 1] pixels, of training images, for the statistics of
+            BN: those that `network` has itself count first.
+
+    Raises:
+        UserError: a layer does not fit; or there are no images, and the statistics are unknown.
+    """
+    arch = space.largest()
+    sites = [
+        timm_names(place, op, layer)
+        for _, place, op in placed_slots(space, arch)
+        for layer in layers(op)
+    ]
+    model = build_subnet(space, arch, seed=None).eval()
+    state = model.state_dict()
+    _check(network, [(name, state[f"{name}.weight"]) for name, _ in sites])
+    classifier = sites[-1][0]
+    norms: dict[str, FoldedLayer] = {}
+    for (name, bn), layer in zip(sites, network.layers, strict=True):
+        if name != classifier:
+            state[f"{name}.weight"] = layer.weight
+            if bn:
+                norms[bn] = layer
+            else:
+                state[f"{name}.bias"] = layer.bias
+    moments = _known(norms)
+    if moments is None:
+        _fold_into_shift(model, norms, state)
+        moments = _measured(model, norms, _normalised(network, images, resolution(space, arch)))
+    for bn, layer in norms.items():
+        mean, var = moments[bn]
+        eps = _bn(model, bn).eps
+        state |= {
+            f"{bn}.running_mean": mean,
+            f"{bn}.running_var": var,
+            f"{bn}.weight": (var + eps).sqrt(),
+            f"{bn}.bias": mean + layer.bias,
+        }
+    last = network.layers[-1]
+    state |= {f"{classifier}.weight": last.weight.flatten(1), f"{classifier}.bias": last.bias}
+    return state
+
+
+def _check(network: Folded, expected: list[tuple[str, Tensor]]) -> None:
+    """Refuse a network of other layers; the number of classes may be another."""
+    found = [layer.weight for layer in network.layers]
+    for number in range(max(len(found), len(expected))):
+        name, ours = expected[number] if number < len(expected) else ("no such layer", None)
+        theirs = found[number] if number < len(found) else None
+        is_last = number == len(expected) - 1 == len(found) - 1
+        if (
+            ours is None
+            or theirs is None
+            or (ours.shape[1] != theirs.shape[1] if is_last else ours.shape != theirs.shape)
+        ):
+            raise UserError(
+                f"the weights are of another network: {name} does not fit",
+                expected="no such layer" if ours is None else list(ours.shape),
+                found="no such layer" if theirs is None else list(theirs.shape),
+                where=f"layer {number} with weights of {network.name}",
+                fix="use the space of this network: `hwnas pretrained list`",
+            )
+
+
+def _known(norms: dict[str, FoldedLayer]) -> dict[str, Moments] | None:
+    """The statistics that the file has; None if it lacks any."""
+    found = {
+        bn: (layer.mean, layer.var)
+        for bn, layer in norms.items()
+        if layer.mean is not None and layer.var is not None
+    }
+    return found if len(found) == len(norms) else None
+
+
+def _fold_into_shift(
+    model: nn.Module, norms: dict[str, FoldedLayer], state: dict[str, Tensor]
+) -> None:
+    """Make `model` the folded network: BN adds the bias, and does nothing else."""
+    plain = dict(state)
+    for bn, layer in norms.items():
+        ones = torch.ones_like(layer.bias)
+        plain |= {
+            f"{bn}.weight": ones,
+            f"{bn}.bias": layer.bias,
+            f"{bn}.running_mean": 0 * ones,
+            f"{bn}.running_var": ones - _bn(model, bn).eps,
+        }
+    model.load_state_dict(plain)
+
+
+def _measured(
+    model: nn.Module, norms: dict[str, FoldedLayer], batches: Iterator[Tensor]
+) -> dict[str, Moments]:
+    """Mean and variance of what enters every BN, over all pixels of all images."""
+    totals = {
+        bn: torch.zeros(3, len(layer.bias), dtype=torch.double) for bn, layer in norms.items()
+    }
+    with _watched(model, totals):
+        for batch in batches:
+            model(batch)
+    found = {}
+    for bn, (total, squares, n) in totals.items():
+        mean = total / n
+        found[bn] = mean.float(), (squares / n - mean * mean).clamp(min=0).float()
+    return found
+
+
+@contextmanager
+def _watched(model: nn.Module, totals: dict[str, Tensor]) -> Iterator[None]:
+    """While entered, `totals` of BN layers gain values, their squares, and their number."""
+
+    def watch(bn: str) -> torch.utils.hooks.RemovableHandle:
+        def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            x = inputs[0].double()
+            n = torch.full((x.shape[1],), x.numel() / x.shape[1], dtype=torch.double)
+            totals[bn] += torch.stack([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3)), n])
+
+        return _bn(model, bn).register_forward_pre_hook(add)
+
+    handles = [watch(name) for name in totals]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _normalised(network: Folded, images: Iterable[Tensor] | None, px: int) -> Iterator[Tensor]:
+    """Images as the network was trained on, at `px`.
+
+    Raises:
+        UserError: there are none.
+    """
+    mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (network.mean, network.std))
+    is_empty = True
+    for batch in images or ():
+        is_empty = False
+        yield resize((batch - mean) / std, px)
+    if is_empty:
+        raise UserError(
+            "the batch norm of these weights is folded into their convolutions, and comes back only"
+            " with the statistics of images",
+            expected="training images",
+            found="none",
+            where=network.name,
+            fix=f"hwnas pretrained import {network.name}.npz --images DIR --out W.safetensors,"
+            " or images=... in Python",
+        )
+
+
+def _bn(model: nn.Module, name: str) -> nn.BatchNorm2d:
+    found = model.get_submodule(name)
+    assert isinstance(found, nn.BatchNorm2d)
+    return found
