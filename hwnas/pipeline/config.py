@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,6 +41,11 @@ __all__ = [
     "read_config_data",
     "with_formats",
 ]
+
+log = logging.getLogger(__name__)
+
+RENAMED = {"image_folder": "photos"}
+"""Shipped configurations by the names of earlier versions."""
 
 REGISTRIES = {
     registry.kind: registry
@@ -196,6 +202,9 @@ def read_config_data(name_or_path: str) -> tuple[dict[str, Any], Path]:
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml") and not path.is_file():
         shipped = resource_names("configs", ".yaml")
+        if name_or_path in RENAMED:
+            log.warning("the configuration %s is now called %s", path, RENAMED[name_or_path])
+            name_or_path = RENAMED[name_or_path]
         if name_or_path not in shipped:
             raise UserError(
                 f"no config {name_or_path!r}",

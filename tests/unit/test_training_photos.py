@@ -47,6 +47,19 @@ def test_a_folder_of_classes_is_split_class_by_class(tmp_path: Path):
         assert np.bincount(labels(data, split)).tolist() == [n] * 3
 
 
+@pytest.mark.parametrize(("repeat_to", "n"), [(0, 6), (6, 6), (7, 12), (30, 30), (31, 36)])
+def test_few_training_photos_are_repeated_each_time_augmented_anew(tmp_path, repeat_to, n):
+    config = folder_of(class_folders(tmp_path / "pets", ["a", "b"], 5), repeat_to=repeat_to)
+    data = image_folder.build(config, DatasetContext(0))
+    assert data.info.n_images == image_folder.plan(config).n_images
+    assert data.info.n_images == {"train": n, "val": 2, "test": 2}
+    ((x, y),) = data.train_batches(0, n)
+    assert np.bincount(y).tolist() == [n // 2, n // 2]
+    assert len({image.numpy().tobytes() for image in x}) == n
+    clean = torch.cat([x for x, _ in data.eval_batches("train", 64)])
+    assert len({image.numpy().tobytes() for image in clean}) == 6
+
+
 def test_folders_of_splits_are_used_and_only_what_is_missing_is_cut(tmp_path: Path):
     for split, n, first in (("train", 20, 0), ("val", 4, 20), ("test", 2, 24)):
         class_folders(tmp_path / "all" / split, CLASSES, n, first)

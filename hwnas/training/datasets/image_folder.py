@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from hwnas.training.file_hashes import (
     spelled,
 )
 from hwnas.training.identity import SPLITS, check_class_names
+from hwnas.training.image_files import SUFFIXES, image_files
 from hwnas.training.photo_config import AugmentConfig, PhotoConfig, data_root, relative_to
 from hwnas.training.splits import split_sizes
 
@@ -37,7 +36,6 @@ __all__ = ["Config", "build", "ends", "identity", "plan"]
 
 CHANNELS = 3
 MAX_IMAGE_BYTES = 1 << 30
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 class Config(PhotoConfig):
@@ -57,6 +55,13 @@ class Config(PhotoConfig):
         default=64, description="the upright centre square of every photo is kept at this size"
     )
     skip_broken: bool = Field(default=False, description="leave out images that do not decode")
+    repeat_to: Annotated[int, LATER] = Field(
+        default=0,
+        ge=0,
+        le=100_000,
+        description="training images of an epoch, at least: fewer are repeated, each time with"
+        " another augmentation, so that batches and epochs fit few photos; 0: as many as there are",
+    )
     augment: AugmentConfig = AugmentConfig(crop_scale=(0.35, 1.0))
 
     @model_validator(mode="after")
@@ -98,7 +103,7 @@ def plan(config: Config) -> DataPlan:
     n_images: dict[str, int] = {split: sum(found) for split, found in counts.items()}
     cut = _shares_to_cut(config, folders)
     *pieces, rest = split_sizes(counts["train"], [*cut.values()])
-    n_images |= {**dict(zip(cut, pieces, strict=True)), "train": rest}
+    n_images |= {**dict(zip(cut, pieces, strict=True)), "train": rest * _repeats(config, rest)}
     return DataPlan(n_images, config.base_px, n_files=sum(map(sum, counts.values())))
 
 
@@ -106,6 +111,11 @@ def _shares_to_cut(config: Config, folders: Iterable[Split]) -> dict[Split, floa
     """Shares of the training images, for the splits without a folder of their own."""
     shares: dict[Split, float] = {"val": config.val_fraction, "test": config.test_fraction}
     return {split: share for split, share in shares.items() if split not in folders}
+
+
+def _repeats(config: Config, n_train: int) -> int:
+    """How often an epoch has every training image."""
+    return max(1, -(-config.repeat_to // max(1, n_train)))
 
 
 def build(config: Config, context: DatasetContext) -> DataModule:
@@ -137,7 +147,7 @@ def build(config: Config, context: DatasetContext) -> DataModule:
     cut = _shares_to_cut(config, stored)
     *pieces, rest = stratified_split(whole.labels, [*cut.values()], rng(context.seed, "data/split"))
     parts = found | {split: whole.take(rows) for split, rows in zip(cut, pieces, strict=True)}
-    parts["train"] = whole.take(rest)
+    parts["train"] = whole.take(np.tile(rest, _repeats(config, len(rest))))
     return photo_data(
         data_root(config.root).name,
         names,
@@ -234,7 +244,7 @@ def _by_class(folder: Path, names: tuple[str, ...]) -> list[list[str]]:
             where=folder,
             fix="add training images of these classes, or remove their folders",
         )
-    by_class = [_images(classes[name]) if name in classes else [] for name in names]
+    by_class = [image_files(classes[name]) if name in classes else [] for name in names]
     if empty := [name for name, files in zip(names, by_class, strict=True) if not files]:
         raise UserError(
             "class folders without images",
@@ -276,25 +286,3 @@ def _read(stored: _Folder, config: Config, *, n_threads: int) -> Photos:
     pixels, broken = decode(images, config.base_px, n_threads=n_threads)
     rows = good_rows(images, broken, skip=config.skip_broken, where=stored.folder)
     return Photos(pixels, rows, labels[rows])
-
-
-def _images(folder: Path) -> list[str]:
-    """Image files at any depth below a class folder, as `CLASS/name`, sorted."""
-    found = _scanned(str(folder), folder.name)
-    return sorted(found, key=lambda name: (one_form(name).split("/"), name))
-
-
-def _scanned(folder: str, within: str) -> list[str]:
-    found = []
-    with contextlib.suppress(PermissionError), os.scandir(folder) as entries:
-        for entry in entries:
-            name = f"{within}/{entry.name}"
-            if entry.is_dir(follow_symlinks=False):
-                found += _scanned(entry.path, name)
-            elif _is_image(entry.name) and entry.is_file():
-                found.append(name)
-    return found
-
-
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
