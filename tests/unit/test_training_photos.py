@@ -18,6 +18,7 @@ from hwnas.core.config import build_model, settled
 from hwnas.core.errors import UserError
 from hwnas.interfaces import DataInfo, DatasetContext
 from hwnas.training.augment import photo_transform
+from hwnas.training.class_list import listed_classes
 from hwnas.training.datasets import REGISTRY, cifar10, cifar100, image_folder, npz_jpeg
 from hwnas.training.npz import read_archive
 from hwnas.training.photo_config import AugmentConfig, data_root
@@ -312,6 +313,56 @@ def test_without_files_or_network_the_way_is_shown(tmp_path: Path, monkeypatch):
         name = module.__name__.rpartition(".")[2]
         with pytest.raises(UserError, match=rf"{name} is not there[\s\S]*unpack https://"):
             module.build(module.Config(root=str(tmp_path), download=download), DatasetContext(0))
+
+
+# --- listed classes -------------------------------------------------------------------------------
+
+
+def listing(root: Path, names: str) -> image_folder.Config:
+    (root / "classes.txt").write_text(names)
+    return folder_of(root, classes="classes.txt")
+
+
+def test_listed_classes_keep_their_order_and_need_no_images(tmp_path: Path):
+    root = class_folders(tmp_path / "pets", ["cat", "ant"], 10)
+    config = listing(root, "wasp\ncat\tFelis\n\nbee\nant\n")
+    data = image_folder.build(config, DatasetContext(0))
+    assert data.info.class_names == ("wasp", "cat", "bee", "ant") == image_folder._names(config)
+    assert image_folder.ends(config) == (3, 4)
+    assert {*np.concatenate([labels(data, s) for s in ("train", "val", "test")])} == {1, 3}
+    assert image_folder.plan(config).n_images == data.info.n_images
+    assert data.info.n_images == {"train": 14, "val": 3, "test": 3}
+    before = image_folder.identity(config)
+    (root / "classes.txt").write_text("ant\ncat\nbee\nwasp\n")
+    assert image_folder.identity(config).digests != before.digests
+
+
+def test_one_photo_of_each_listed_class_can_be_split(tmp_path: Path):
+    root = class_folders(tmp_path / "pets", ["ant", "bee", "cat", "dog"] + CLASSES, 1)
+    for label in range(20):
+        class_folders(root, [f"class{label}"], 1)
+    names = "\n".join(path.name for path in root.iterdir())
+    config = listing(root, names)
+    data = image_folder.build(config, DatasetContext(0))
+    assert sum(data.info.n_images.values()) == 24 and min(data.info.n_images.values()) >= 3
+    assert image_folder.plan(config).n_images == data.info.n_images
+
+
+def test_imagenet_lists_its_folders_in_the_order_of_classifiers(tmp_path: Path):
+    names = listed_classes("imagenet", tmp_path)
+    assert len(names) == 1000 and names[0] == "n01440764" and list(names) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("ant\n", "1 names"), ("ant\nbee\nant\n", "names one twice"), ("bee\ncat\n", "lists")],
+)
+def test_lists_that_do_not_fit_are_refused(tmp_path: Path, text: str, message: str):
+    root = class_folders(tmp_path / "pets", CLASSES, 4)
+    with pytest.raises(UserError, match=message):
+        image_folder.build(listing(root, text), DatasetContext(0))
+    with pytest.raises(UserError, match="not here"):
+        image_folder.ends(folder_of(root, classes="none.txt"))
 
 
 # --- normalisation --------------------------------------------------------------------------------
