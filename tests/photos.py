@@ -65,8 +65,8 @@ def small_config(name: str, folder: Path) -> StrictModel:
 
     module = REGISTRY.load(name)
     root = str(folder / name)
-    if name == "digits":
-        return module.Config()
+    if name in ("digits", "sign_digits"):
+        return module.Config(base_px=24)
     if name in ("cifar10", "cifar100"):
         n_classes = module.Config.N_CLASSES
         archives(folder / name, n_classes, n_train=200 // n_classes + 6, n_test=4)

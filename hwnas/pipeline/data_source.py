@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 LEARNING = ("train", "val")
 """Splits that every stage reads but the last one, which looks at the test images."""
 
+AFTER_JOURNALS = {"classes", "normalise"}
+"""Settings of data sets that journals of earlier versions do not have; see `DataSource.context`."""
+
 
 @dataclass(frozen=True)
 class DataSource:
@@ -185,8 +188,9 @@ class DataSource:
     def context(self) -> Any:
         """What hashes of journaled evaluations hold of the data; as ever for the run's first."""
         plain = self._at_first_root(self.config.data.model_dump(mode="json"))
-        if plain.get("normalise") == "data":  # journals of earlier versions know no other
-            del plain["normalise"]
+        kept = settled(self.config)["data"]
+        for key in AFTER_JOURNALS - kept.keys():
+            plain.pop(key, None)
         now, record = self._now_or_last, self.record
         if now is None or record is None:
             return plain

@@ -21,6 +21,7 @@ __all__ = [
     "Batch",
     "MemoryData",
     "batches_from",
+    "grouped_split",
     "part_of_batch",
     "placed",
     "require_train_images",
@@ -44,6 +45,31 @@ def stratified_split(
         for part, piece in zip(parts, np.split(rows, cuts(len(rows), fractions)), strict=True):
             part.append(piece)
     return [random.permutation(np.concatenate(part)) for part in parts]
+
+
+def grouped_split(
+    groups: NDArray[np.int64], fraction: float, random: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Rows of training and of validation images; groups [n] are drawn at random, and kept whole.
+
+    As many are validation images as comes nearest to `fraction` of all, at least one group; one is
+    left for training. Each part is shuffled.
+
+    Raises:
+        UserError: there is one group only.
+    """
+    found, sizes = np.unique(groups, return_counts=True)
+    if len(found) < 2:
+        raise UserError(
+            "images of one group cannot be split into training and validation images",
+            expected="two groups or more",
+            found=len(found),
+        )
+    order = random.permutation(len(found))
+    misses = np.abs(np.cumsum(sizes[order]) - fraction * len(groups))
+    held = found[order[: int(misses[:-1].argmin()) + 1]]
+    is_held = np.isin(groups, held)
+    return [random.permutation(np.flatnonzero(is_held == side)) for side in (False, True)]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Archives of JPEG files in one .npz: `jpeg` bytes end to end, `offset`, `label`, `class_names`."""
+"""Archives of JPEG files in one .npz: `jpeg` bytes end to end, `offset`, `label`, `class_names`.
+
+`name` and `group`, one of each per image, may be absent; see `read_groups`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from hwnas.core.store import file_hash
 from hwnas.training.decode import Encoded
 from hwnas.training.identity import check_class_names
 
-__all__ = ["JpegArchive", "read_archive", "read_class_names"]
+__all__ = ["JpegArchive", "read_archive", "read_class_names", "read_groups"]
 
 FORMAT = "arrays jpeg uint8 [bytes], offset int64 [n + 1], label [n], class_names str [classes]"
 
@@ -40,6 +43,28 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     """
     with _opened(path, ("class_names",)) as arrays:
         return _class_names(arrays["class_names"], path)
+
+
+def read_groups(path: Path) -> NDArray[np.int64] | None:
+    """Group numbers [n] of an archive with an array `group`, which has a value per image.
+
+    Images of one group, e.g. of one person or scene, are never in two splits. None: no such array.
+
+    Raises:
+        UserError: the file is missing, or the array is not one number or text per image.
+    """
+    with _opened(path, ("group", "label")) as arrays:
+        group, n = arrays.get("group"), len(arrays["label"])
+    if group is None:
+        return None
+    if group.dtype.kind not in "iuU" or group.shape != (n,):
+        raise UserError(
+            "the groups do not fit the images",
+            expected=f"group: one number or text for each of the {n} images",
+            found=f"{group.dtype}{list(group.shape)}",
+            where=path,
+        )
+    return np.unique(group, return_inverse=True)[1].astype(np.int64)
 
 
 def read_archive(path: Path) -> JpegArchive:

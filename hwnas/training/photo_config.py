@@ -69,6 +69,7 @@ class AugmentConfig(StrictModel):
 class PhotoConfig(StrictModel):
     """What the settings of all data sets of photos have."""
 
+    name: str
     normalise: Annotated[Normalise, LATER] = Field(
         default="data",
         description="mean and std that images are normalised with: those of the training images,"

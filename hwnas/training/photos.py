@@ -91,17 +91,19 @@ def photo_data(
     n_workers: int = 0,
     digests: Mapping[str, str],
     normalise: Normalise = "data",
+    all_classes: bool = True,
 ) -> PhotoData:
     """A data set of photos.
 
     digests: see `DataInfo`. normalise: mean and std of (at most 10,000) training images, or fixed.
+    all_classes: whether each class needs training images.
 
     Raises:
         UserError: fewer than two classes, a class without training images, an empty split, or an
             unknown policy of augmentation.
     """
     counts = np.bincount(parts["train"].labels, minlength=len(class_names))
-    empty = [name for name, count in zip(class_names, counts) if count == 0]
+    empty = [n for n, count in zip(class_names, counts) if count == 0 and all_classes]
     if len(class_names) < 2 or empty:
         raise UserError(
             f"data set {name!r} cannot be trained on",

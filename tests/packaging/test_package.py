@@ -41,12 +41,17 @@ def test_the_wheel_ships_code_and_data_and_nothing_else(wheel: Path):
         "hwnas/interfaces/__init__.py",
         "hwnas/_data/configs/quickstart.yaml",
         "hwnas/_data/configs/devices/local.yaml",
+        "hwnas/_data/datasets/sign_digits/train.npz",
+        "hwnas/_data/datasets/sign_digits/val.npz",
+        "hwnas/_data/datasets/sign_digits/LICENSE",
+        "hwnas/_data/datasets/sign_digits/NOTICE",
         "hwnas/_data/export/bench.py",
         "hwnas/_data/export/ort_run.py",
         "hwnas/_data/latency_tables/README.md",
         "hwnas/py.typed",
     ):
         assert needed in names, needed
+    assert wheel.stat().st_size < 12e6
     tops = {name.split("/")[0] for name in names}
     assert all(top == "hwnas" or top.endswith(".dist-info") for top in tops), tops
     assert any(name.endswith("licenses/LICENSE") for name in names)
@@ -57,7 +62,7 @@ def test_the_wheel_ships_code_and_data_and_nothing_else(wheel: Path):
 
 
 def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path):
-    """Unpacked into an empty folder, the data is found and configs validate."""
+    """Unpacked into an empty folder, data and photos are found and configs validate."""
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = (
         "import hwnas, sys\n"
@@ -67,6 +72,10 @@ def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path):
         f"assert resource('export', 'bench.py').is_relative_to({str(tmp_path)!r})\n"
         "from hwnas.cli.main import main\n"
         "main(['run', 'quickstart', '--dry-run'])\n"
+        "from hwnas.interfaces import DatasetContext\n"
+        "from hwnas.training.datasets import sign_digits\n"
+        "data = sign_digits.build(sign_digits.Config(base_px=8), DatasetContext(0))\n"
+        "assert sum(data.info.n_images.values()) == 1645\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,12 @@ from timm.data import constants
 
 from hwnas.core.config import build_model, settled
 from hwnas.core.errors import UserError
+from hwnas.core.resources import resource
 from hwnas.interfaces import DataInfo, DatasetContext
 from hwnas.training.augment import photo_transform
-from hwnas.training.datasets import REGISTRY, cifar10, cifar100, image_folder, npz_jpeg
+from hwnas.training.class_list import listed_classes
+from hwnas.training.datasets import REGISTRY, cifar10, cifar100, image_folder, npz_jpeg, sign_digits
+from hwnas.training.datasets.sign_digits import TEST, TRAIN
 from hwnas.training.npz import read_archive
 from hwnas.training.photo_config import AugmentConfig, data_root
 from tests.photos import archives, class_folders, encoded, photo, small_config, write_archive
@@ -325,6 +329,110 @@ def test_without_files_or_network_the_way_is_shown(tmp_path: Path, monkeypatch):
         name = module.__name__.rpartition(".")[2]
         with pytest.raises(UserError, match=rf"{name} is not there[\s\S]*unpack https://"):
             module.build(module.Config(root=str(tmp_path), download=download), DatasetContext(0))
+
+
+# --- listed classes -------------------------------------------------------------------------------
+
+
+def listing(root: Path, names: str) -> image_folder.Config:
+    (root / "classes.txt").write_text(names)
+    return folder_of(root, classes="classes.txt")
+
+
+def test_listed_classes_keep_their_order_and_need_no_images(tmp_path: Path):
+    root = class_folders(tmp_path / "pets", ["cat", "ant"], 10)
+    config = listing(root, "wasp\ncat\tFelis\n\nbee\nant\n")
+    data = image_folder.build(config, DatasetContext(0))
+    assert data.info.class_names == ("wasp", "cat", "bee", "ant") == image_folder._names(config)
+    assert image_folder.ends(config) == (3, 4)
+    assert {*np.concatenate([labels(data, s) for s in ("train", "val", "test")])} == {1, 3}
+    assert image_folder.plan(config).n_images == data.info.n_images
+    assert data.info.n_images == {"train": 14, "val": 3, "test": 3}
+    before = image_folder.identity(config)
+    (root / "classes.txt").write_text("ant\ncat\nbee\nwasp\n")
+    assert image_folder.identity(config).digests != before.digests
+
+
+def test_one_photo_of_each_listed_class_can_be_split(tmp_path: Path):
+    root = class_folders(tmp_path / "pets", ["ant", "bee", "cat", "dog"] + CLASSES, 1)
+    for label in range(20):
+        class_folders(root, [f"class{label}"], 1)
+    names = "\n".join(path.name for path in root.iterdir())
+    config = listing(root, names)
+    data = image_folder.build(config, DatasetContext(0))
+    assert sum(data.info.n_images.values()) == 24 and min(data.info.n_images.values()) >= 3
+    assert image_folder.plan(config).n_images == data.info.n_images
+
+
+def test_imagenet_lists_its_folders_in_the_order_of_classifiers(tmp_path: Path):
+    names = listed_classes("imagenet", tmp_path)
+    assert len(names) == 1000 and names[0] == "n01440764" and list(names) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("ant\n", "1 names"), ("ant\nbee\nant\n", "names one twice"), ("bee\ncat\n", "lists")],
+)
+def test_lists_that_do_not_fit_are_refused(tmp_path: Path, text: str, message: str):
+    root = class_folders(tmp_path / "pets", CLASSES, 4)
+    with pytest.raises(UserError, match=message):
+        image_folder.build(listing(root, text), DatasetContext(0))
+    with pytest.raises(UserError, match="not here"):
+        image_folder.ends(folder_of(root, classes="none.txt"))
+
+
+# --- people, scenes: groups that no split divides -------------------------------------------------
+
+
+def test_groups_of_an_archive_are_never_divided(tmp_path: Path):
+    root = archives(tmp_path / "pets")
+    arrays = arrays_of(root / "train.npz")
+    group = np.arange(len(arrays["label"])) // 8
+    np.savez(root / "train.npz", **arrays, group=np.array([f"person {g}" for g in group]))
+    config = npz_jpeg.Config(root=str(root), base_px=16, val_fraction=0.3)
+    seen = set()
+    for seed in range(4):
+        data = npz_jpeg.build(config, DatasetContext(seed))
+        train, val = (group[data.parts[split].rows] for split in ("train", "val"))
+        assert not {*train} & {*val} and {*train} | {*val} == {*group}
+        assert abs(len(val) - 0.3 * len(group)) <= 4
+        seen.add(tuple(sorted({*val})))
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        (np.zeros(160, int), "two groups"),
+        (np.arange(3), "do not fit"),
+        (np.ones(160), "do not fit"),
+    ],
+)
+def test_groups_that_cannot_be_split_are_refused(tmp_path: Path, group, message: str):
+    root = archives(tmp_path / "pets")
+    np.savez(root / "train.npz", **arrays_of(root / "train.npz"), group=group)
+    with pytest.raises(UserError, match=message):
+        npz_jpeg.build(npz_jpeg.Config(root=str(root), base_px=16), DatasetContext(0))
+
+
+def test_nobody_shows_digits_on_two_sides():
+    data = sign_digits.build(sign_digits.Config(base_px=16), DatasetContext(0))
+    assert data.info.n_images == {"train": 989, "val": 244, "test": 412}
+    stored = [read_archive(resource("datasets", "sign_digits", f)) for f in (TRAIN, TEST)]
+    number, digit = {}, {}
+    for split, archive in zip(("train", "val", "test"), [stored[0], *stored]):
+        numbers = [int(name.partition("_")[2][:4]) for name in archive.images.names]
+        number[split] = {numbers[row] for row in data.parts[split].rows}
+        digit |= zip(numbers, archive.labels.tolist(), strict=True)
+    assert max(number["train"] | number["val"]) < 5132 <= 5136 == min(number["test"])
+    # where photos of training and of validation meet, somebody else began with a 0
+    both = sorted(number["train"] | number["val"])
+    borders = [
+        later
+        for earlier, later in pairwise(both)
+        if (earlier in number["val"]) != (later in number["val"])
+    ]
+    assert len(borders) > 20 and all(digit[number] == 0 for number in borders)
 
 
 # --- normalisation --------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.rng import rng
 from hwnas.core.store import content_hash
 from hwnas.interfaces import DataIdentity, DataModule, DataPlan, DatasetContext, Split
+from hwnas.training.class_list import listed_classes
 from hwnas.training.file_hashes import (
     ChangedMeanwhile,
     bytes_hash,
@@ -49,6 +50,11 @@ class Config(PhotoConfig):
     num_classes: Annotated[int | None, LATER] = Field(
         default=None, ge=2, description="has to be found; lets plans be made before the images are"
     )
+    classes: Annotated[str | None, LATER] = Field(
+        default=None,
+        description="those of the starting weights, in their order, some maybe without images:"
+        " `imagenet`, or a text file below `root` with a class folder's name on each line",
+    )
     val_fraction: float = Field(default=0.15, gt=0, lt=1, description="where there is no val/")
     test_fraction: float = Field(default=0.15, gt=0, lt=1, description="where there is no test/")
     base_px: Annotated[int, Field(ge=8, le=1024)] = Field(
@@ -75,7 +81,7 @@ def ends(config: Config) -> tuple[int, int]:
     """Image channels and number of classes, known without loading an image."""
     if config.num_classes is not None:
         return CHANNELS, config.num_classes
-    return CHANNELS, len(_class_folders(_split_folders(config.root)["train"]))
+    return CHANNELS, len(_names(config))
 
 
 def identity(config: Config) -> DataIdentity:
@@ -98,11 +104,12 @@ def plan(config: Config) -> DataPlan:
     if config.num_classes is not None and not root.is_dir():
         return DataPlan(awaited=f"there are no images at {root} yet (data.num_classes is given)")
     folders = _split_folders(config.root)
-    names = tuple(_class_folders(folders["train"]))
-    counts = {split: list(map(len, _by_class(at, names))) for split, at in folders.items()}
+    names, listed = _names(config), config.classes is not None
+    counts = {split: list(map(len, _by_class(at, names, listed))) for split, at in folders.items()}
     n_images: dict[str, int] = {split: sum(found) for split, found in counts.items()}
     cut = _shares_to_cut(config, folders)
-    *pieces, rest = split_sizes(counts["train"], [*cut.values()])
+    whole = [n_images["train"]] if listed else counts["train"]
+    *pieces, rest = split_sizes(whole, [*cut.values()])
     n_images |= {**dict(zip(cut, pieces, strict=True)), "train": rest * _repeats(config, rest)}
     return DataPlan(n_images, config.base_px, n_files=sum(map(sum, counts.values())))
 
@@ -145,7 +152,8 @@ def build(config: Config, context: DatasetContext) -> DataModule:
     }
     whole = found["train"]
     cut = _shares_to_cut(config, stored)
-    *pieces, rest = stratified_split(whole.labels, [*cut.values()], rng(context.seed, "data/split"))
+    groups = np.zeros_like(whole.labels) if config.classes is not None else whole.labels
+    *pieces, rest = stratified_split(groups, [*cut.values()], rng(context.seed, "data/split"))
     parts = found | {split: whole.take(rows) for split, rows in zip(cut, pieces, strict=True)}
     parts["train"] = whole.take(np.tile(rest, _repeats(config, len(rest))))
     return photo_data(
@@ -157,6 +165,7 @@ def build(config: Config, context: DatasetContext) -> DataModule:
         n_workers=context.n_workers,
         digests=_identity(stored).digests,
         normalise=config.normalise,
+        all_classes=config.classes is None,
     )
 
 
@@ -177,9 +186,16 @@ class _Folder:
 
 def _stored(config: Config) -> dict[Split, _Folder]:
     """What lies in the folders of splits; the classes are those of the training images."""
+    names, listed = _names(config), config.classes is not None
     folders = _split_folders(config.root)
-    names = tuple(_class_folders(folders["train"]))
-    return {split: _listed(folder, names) for split, folder in folders.items()}
+    return {split: _listed(folder, names, listed) for split, folder in folders.items()}
+
+
+def _names(config: Config) -> tuple[str, ...]:
+    """The classes: those that are listed, or those of the training images."""
+    if config.classes is not None:
+        return listed_classes(config.classes, data_root(config.root))
+    return tuple(_class_folders(_split_folders(config.root)["train"]))
 
 
 def _identity(stored: Mapping[Split, _Folder]) -> DataIdentity:
@@ -229,23 +245,24 @@ def _class_folders(folder: Path) -> dict[str, Path]:
     return dict(found)
 
 
-def _by_class(folder: Path, names: tuple[str, ...]) -> list[list[str]]:
+def _by_class(folder: Path, names: tuple[str, ...], listed: bool) -> list[list[str]]:
     """The images of one split, relative to `folder`, for each of the classes.
 
     Raises:
-        UserError: classes that are not among `names`, or that have no images.
+        UserError: classes that are not among `names`, or have no images though not `listed`.
     """
     classes = _class_folders(folder)
     if strangers := [name for name in classes if name not in names]:
         raise UserError(
-            "more classes than the training images have",
-            expected=f"{len(names)} classes: {', '.join(names)}",
+            "more classes than " + ("data.classes lists" if listed else "the training images have"),
+            expected=f"{len(names)} classes: {', '.join(names[:100])}",
             found=f"also {', '.join(strangers)}",
             where=folder,
             fix="add training images of these classes, or remove their folders",
         )
     by_class = [image_files(classes[name]) if name in classes else [] for name in names]
-    if empty := [name for name, files in zip(names, by_class, strict=True) if not files]:
+    empty = [name for name, files in zip(names, by_class, strict=True) if not files]
+    if empty and not listed:
         raise UserError(
             "class folders without images",
             expected=f"files of {', '.join(sorted(SUFFIXES))}",
@@ -256,9 +273,9 @@ def _by_class(folder: Path, names: tuple[str, ...]) -> list[list[str]]:
     return by_class
 
 
-def _listed(folder: Path, names: tuple[str, ...]) -> _Folder:
+def _listed(folder: Path, names: tuple[str, ...], listed: bool) -> _Folder:
     """The images of one split, class by class, with their hashes."""
-    by_class = _by_class(folder, names)
+    by_class = _by_class(folder, names, listed)
     files = tuple(file for files in by_class for file in files)
     labels = tuple(label for label, files in enumerate(by_class) for _ in files)
     try:

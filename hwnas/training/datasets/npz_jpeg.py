@@ -6,17 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hwnas.core.rng import rng
-from hwnas.interfaces import DataIdentity, DataModule, DatasetContext, Split
+from hwnas.interfaces import DataIdentity, DataModule, DatasetContext
+from hwnas.training.datasets._archives import ArchiveConfig, build_from_archives
 from hwnas.training.identity import CUT_FROM_TRAIN, identity_of_files
-from hwnas.training.photo_config import AugmentConfig, PhotoConfig, data_root
+from hwnas.training.photo_config import data_root
 
 __all__ = ["Config", "build", "ends", "identity"]
 
 CHANNELS = 3
 
 
-class Config(PhotoConfig):
+class Config(ArchiveConfig):
     """Where the archives lie, and how they are split and augmented.
 
     `test_file` is looked at once, at the very end: where a data set has no test labels, this is its
@@ -29,12 +29,9 @@ class Config(PhotoConfig):
     """Archive of the images that are trained and validated on."""
     test_file: str = "val.npz"
     """Archive of the test images, looked at once, at the very end."""
-    val_fraction: float = Field(default=0.1, gt=0, lt=0.9, description="of the training images")
     base_px: Annotated[int, Field(ge=8, le=1024)] = Field(
         default=64, description="the centre square of every photo is kept at this size"
     )
-    skip_broken: bool = Field(default=False, description="leave out images that do not decode")
-    augment: AugmentConfig = AugmentConfig(crop_scale=(0.35, 1.0))
 
 
 def ends(config: Config) -> tuple[int, int]:
@@ -65,28 +62,16 @@ def build(config: Config, context: DatasetContext) -> DataModule:
     Raises:
         UserError: archives that are missing, damaged or of unequal classes; broken images.
     """
-    from hwnas.training.data import stratified_split
-    from hwnas.training.photos import Photos, photo_data, photos_of_archives
+    from hwnas.training.npz import read_groups
 
-    folder, digests = data_root(config.root), identity(config).digests
-    names, (whole, test) = photos_of_archives(
-        [folder / name for name in (config.train_file, config.test_file)],
-        config.base_px,
-        skip_broken=config.skip_broken,
-        n_threads=max(1, context.n_workers),
-    )
-    kept = stratified_split(
-        whole.labels, (1 - config.val_fraction,), rng(context.seed, "data/split")
-    )
-    train, val = (whole.take(rows) for rows in kept)
-    parts: dict[Split, Photos] = {"train": train, "val": val, "test": test}
-    return photo_data(
+    folder = data_root(config.root)
+    paths = folder / config.train_file, folder / config.test_file
+    return build_from_archives(
         folder.name,
-        names,
-        parts,
-        config.augment,
-        seed=context.seed,
-        n_workers=context.n_workers,
-        digests=digests,
-        normalise=config.normalise,
+        paths,
+        config.base_px,
+        config,
+        context,
+        digests=identity(config).digests,
+        groups=read_groups(paths[0]),
     )

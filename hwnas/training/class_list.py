@@ -1,0 +1,53 @@
+"""Classes that are listed, not found: those of the weights that a run starts from. Torch-free."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from hwnas.core.confined import read_regular
+from hwnas.core.errors import DataAbsent, UserError
+from hwnas.training.file_hashes import one_form
+from hwnas.training.identity import check_class_names
+
+__all__ = ["listed_classes"]
+
+MAX_BYTES = 1 << 24
+IMAGENET = "imagenet"
+SYNSETS = "data/_info/imagenet_synsets.txt"  # of timm, whose classifiers have this order
+
+
+def listed_classes(classes: str, root: Path) -> tuple[str, ...]:
+    """Names of classes in the order of a classifier's outputs.
+
+    classes: `imagenet`, the 1,000 folder names of ImageNet (n01440764 ...), or a text file below
+    `root`, whose lines begin with the name of a class.
+
+    Raises:
+        DataAbsent: there is no such file.
+        UserError: it is no text, or lists fewer than two names, or one twice.
+    """
+    path = root / Path(classes).expanduser()
+    if classes == IMAGENET:
+        found = importlib.util.find_spec("timm")  # without importing it
+        path = Path("timm" if found is None or found.origin is None else found.origin).parent
+        path /= SYNSETS
+    try:
+        text = read_regular(path, at_most=MAX_BYTES).decode()
+    except FileNotFoundError as error:
+        raise DataAbsent("the list of classes is not here", where=path) from error
+    except (OSError, ValueError) as error:
+        raise UserError("cannot read the list of classes", found=str(error), where=path) from error
+    names = [one_form(line.split()[0]) for line in text.splitlines() if line.strip()]
+    if len(names) < 2 or len(set(names)) < len(names):
+        twice = next((name for name in names if names.count(name) > 1), None)
+        raise UserError(
+            "the list of classes has no two distinct names"
+            if twice is None
+            else "the list of classes names one twice",
+            expected="lines that begin with the name of a class's folder, each once",
+            found=twice or f"{len(names)} names",
+            where=path,
+        )
+    check_class_names(names, where=path)
+    return tuple(names)

@@ -1,0 +1,86 @@
+"""Sign Language Digits: 1,645 photos of hands, 10 classes; they ship with hwnas, no download.
+
+From GitHub `ardamavi/Sign-Language-Digits-Dataset` (arXiv 2011.08927), Apache-2.0; NOTICE beside
+the archives says what was changed. 218 students showed one digit after the other. Nobody is both in
+training and in validation images, nor in training and in test images.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from hwnas.core.resources import resource
+from hwnas.interfaces import DataIdentity, DataModule, DatasetContext
+from hwnas.training.datasets._archives import LEFT_OUT, ArchiveConfig, build_from_archives
+from hwnas.training.identity import CUT_FROM_TRAIN, identity_of_files
+
+__all__ = ["Config", "build", "ends", "identity", "people"]
+
+CHANNELS, CLASSES = 3, 10
+TRAIN, TEST = "train.npz", "val.npz"
+
+
+class Config(ArchiveConfig):
+    """How the photos are split and augmented; they are of 100 px.
+
+    The 412 test photos are fixed. Validation photos are those of some people, drawn from the seed.
+    """
+
+    name: Literal["sign_digits"] = "sign_digits"
+    base_px: Annotated[int, Field(ge=8, le=512)] = Field(
+        default=64, description="photos are resized to this size"
+    )
+    val_fraction: float = Field(default=0.2, gt=0, lt=0.9, description="of the other 1,233 photos")
+
+
+def ends(config: Config) -> tuple[int, int]:
+    """Image channels and number of classes, known without loading an image."""
+    return CHANNELS, CLASSES
+
+
+def identity(config: Config) -> DataIdentity:
+    """The content of both archives."""
+    names = [str(label) for label in range(CLASSES)]
+    return identity_of_files(_folder(), {"train": [TRAIN], "test": [TEST]}, CUT_FROM_TRAIN, names)
+
+
+def build(config: Config, context: DatasetContext) -> DataModule:
+    """The data set with its validation split and augmentation drawn from the seed."""
+    from hwnas.training.npz import read_archive
+
+    train = read_archive(_folder() / TRAIN)
+    return build_from_archives(
+        config.name,
+        (_folder() / TRAIN, _folder() / TEST),
+        config.base_px,
+        config,
+        context,
+        digests=identity(config).digests,
+        groups=people(train.images.names, train.labels),
+    )
+
+
+def people(names: Sequence[str], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Who is on each training photo [n], by picture number; the last one, also a test photo: -1.
+
+    Pictures are numbered in the order in which they were taken, and everyone began with digit 0,
+    so that a person's photos follow each other.
+    """
+    order = np.argsort([int(re.findall(r"\d+", name)[-1]) for name in names])
+    digits = labels[order]
+    begins = (digits == 0) & (np.roll(digits, 1) != 0)
+    found: NDArray[np.int64] = np.empty(len(labels), dtype=np.int64)
+    found[order] = np.cumsum(begins)
+    found[found == found.max()] = LEFT_OUT
+    return found
+
+
+def _folder() -> Path:
+    return resource("datasets", "sign_digits")
