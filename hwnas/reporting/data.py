@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hwnas.reporting.devices import Winners
+from hwnas.reporting.results import NetRow
 from hwnas.spaces.network import Network
 
 __all__ = [
@@ -24,20 +25,6 @@ __all__ = [
     "Trust",
     "Truth",
 ]
-
-
-@dataclass(frozen=True)
-class NetRow:
-    """One line of the closing table; None = not obtained. The winner's line comes first."""
-
-    name: str
-    macs: int
-    params: int
-    test_top1: float | None = None
-    forecast_ms: float | None = None
-    measured_ms: float | None = None
-    constraint_met: bool | None = None
-    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,7 +138,10 @@ class Truth:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything a report can show. `facts`: device, seed, host, config, ... in display order."""
+    """Everything a report can show. `facts`: device, seed, host, config, ... in display order.
+
+    `remarks` are what a reader of the accuracies must know; they stand below the closing table.
+    """
 
     title: str
     table: tuple[NetRow, ...] = ()
@@ -165,3 +155,4 @@ class ReportData:
     truths: tuple[Truth, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()

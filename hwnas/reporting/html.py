@@ -10,8 +10,9 @@ import plotly.graph_objects as go
 from hwnas import __version__
 from hwnas.core.store import write_text
 from hwnas.reporting import figures
-from hwnas.reporting.data import NetRow, ReportData
+from hwnas.reporting.data import ReportData
 from hwnas.reporting.drawing import draw_network
+from hwnas.reporting.results import by_device, highlights
 
 __all__ = ["render_report", "write_report"]
 
@@ -39,6 +40,7 @@ def render_report(data: ReportData) -> str:
         data=data,
         plots=_plots(data),
         drawing=draw_network(data.winner.network) if data.winner else None,
+        devices=by_device(data.table),
         highlights=_highlights(data),
         version=__version__,
     )
@@ -67,22 +69,7 @@ def _plots(data: ReportData) -> dict[str, str]:
 
 def _highlights(data: ReportData) -> list[tuple[str, str]]:
     """The few numbers of the run that matter most, as (value, what it is)."""
-    found = []
-    winner = data.table[0] if data.table else None
-    if winner and winner.test_top1 is not None:
-        found.append((f"{winner.test_top1:.2%}", f"test top-1 of the {winner.name}"))
-    if winner and winner.measured_ms is not None:
-        found.append((f"{winner.measured_ms:.3g} ms", f"measured latency{_share(data.table)}"))
-        if winner.forecast_ms is not None:
-            error = winner.forecast_ms / winner.measured_ms - 1
-            found.append((f"{error:+.1%}", "error of its latency estimate"))
+    found = highlights(data.table)
     if data.prediction:
         found.append((f"{data.prediction.tau:.2f}", "Kendall tau of the predictor"))
     return found
-
-
-def _share(table: tuple[NetRow, ...]) -> str:
-    largest = next((row for row in table if row.name == "largest"), None)
-    if largest is None or not largest.measured_ms or not table[0].measured_ms:
-        return ""
-    return f", {table[0].measured_ms / largest.measured_ms:.0%} of the largest"

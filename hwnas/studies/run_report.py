@@ -13,7 +13,12 @@ from hwnas.interfaces import Evaluation
 from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.standalone import read_standalone
-from hwnas.pipeline.winners import networks, search_files, winners_by_device
+from hwnas.pipeline.winners import (
+    networks,
+    search_files,
+    winner_role,
+    winners_by_device,
+)
 from hwnas.reporting.data import (
     Curve,
     Drawing,
@@ -104,9 +109,13 @@ def _table(project: Project) -> tuple[NetRow, ...]:
             measured_ms=row.measured_ms,
             constraint_met=row.constraint_met,
             key=row.arch.key,
+            device=row.device,
+            file=row.file,
+            fp32_top1=row.fp32_top1 if row.precision != "fp32" else None,
+            limit_ms=row.limit_ms,
+            is_winner=row.name == winner_role(project, row.device),
         )
         for row in project.files.results.read().networks
-        if row.device == _device(project)
     )
 
 

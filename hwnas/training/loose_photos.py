@@ -9,8 +9,8 @@ import torch
 
 from hwnas.core.confined import open_regular
 from hwnas.core.errors import UserError
-from hwnas.training.datasets.image_folder import SUFFIXES
 from hwnas.training.decode import square_rgb
+from hwnas.training.image_files import SUFFIXES
 
 __all__ = ["loose_photos"]
 

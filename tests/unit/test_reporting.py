@@ -112,10 +112,42 @@ def test_table_is_readable_without_javascript(data: ReportData) -> None:
         "45,678",
         "0.481",
         "0.475",
+        "+1.26%",
+        "-",
         "met",
     ]
     assert rows[1][-1] == "not met"
-    assert rows[2][1:] == ["-", "9,999", "321", "-", "-", "-"]
+    assert rows[2][1:] == ["-", "9,999", "321", "-", "-", "-", "-", "-"]
+
+
+def test_every_device_has_its_rows_and_its_winner_is_marked(data: ReportData) -> None:
+    def row(name: str, device: str, *, is_winner: bool = False) -> NetRow:
+        ms = 0.00123456 if device == "phone" else 12.3456
+        return NetRow(
+            name, 1, 1, 0.9, ms, ms, device=device, file="model.int8.onnx", fp32_top1=0.95,
+            limit_ms=ms, is_winner=is_winner,
+        )  # fmt: skip
+
+    table = (
+        row("winner", "phone", is_winner=True),
+        row("winner on board", "phone"),
+        row("winner", "board"),
+        row("winner on board", "board", is_winner=True),
+    )
+    html = render_report(replace(data, table=table))
+    page = Page(html)
+    shown = ["model.int8.onnx", "90.00%", "95.00%", "1", "1"]
+    assert [[c.strip() for c in r] for r in page.rows[1:5]] == [
+        ["winner", "phone", *shown, "0.001235", "0.001235", "+0.00%", "0.001235", "-"],
+        ["winner on board", "phone", *shown, "0.001235", "0.001235", "+0.00%", "0.001235", "-"],
+        ["winner", "board", *shown, "12.35", "12.35", "+0.00%", "12.35", "-"],
+        ["winner on board", "board", *shown, "12.35", "12.35", "+0.00%", "12.35", "-"],
+    ]
+    marked = [line for line in html.splitlines() if line.startswith('<tr class="winner">')]
+    assert len(marked) == 2 and "winner on board" in marked[1]
+    text = " ".join(page.text.split())
+    assert "12.3 msmeasured latency on board" in text
+    assert "0.00123 msmeasured latency on phone" in text
 
 
 def test_says_the_numbers_that_matter(data: ReportData) -> None:
@@ -137,7 +169,8 @@ def test_missing_parts_say_so_and_the_rest_stays(data: ReportData) -> None:
         "winners",
         "trust",
         "truths",
-    )  # the last three: not always
+        "remarks",
+    )  # the last four: not always
     sections = [f.name for f in fields(ReportData) if f.name not in no_section]
     for name in sections:
         only = replace(ReportData("one part"), **{name: getattr(data, name)})

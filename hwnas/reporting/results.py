@@ -1,0 +1,67 @@
+"""The closing table of a report: every network on every device (its section is `results.html.j2`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+
+__all__ = ["NetRow", "by_device", "highlights"]
+
+
+@dataclass(frozen=True)
+class NetRow:
+    """One network on one device; None = not obtained. The rows of a device follow each other.
+
+    test_top1 is the accuracy of `file`, which the device runs; fp32_top1 that of the float32 file,
+    where it is another one. is_winner: this network is the one that the device gets.
+    """
+
+    name: str
+    macs: int
+    params: int
+    test_top1: float | None = None
+    forecast_ms: float | None = None
+    measured_ms: float | None = None
+    constraint_met: bool | None = None
+    key: str = ""
+    device: str = ""
+    file: str = ""
+    fp32_top1: float | None = None
+    limit_ms: float | None = None
+    is_winner: bool = False
+
+    @property
+    def error(self) -> float | None:
+        """Signed relative error of the latency estimate."""
+        if self.forecast_ms is None or not self.measured_ms:
+            return None
+        return self.forecast_ms / self.measured_ms - 1
+
+
+def by_device(table: Iterable[NetRow]) -> list[tuple[str, list[NetRow]]]:
+    """The rows of every device."""
+    return [(name, list(rows)) for name, rows in groupby(table, lambda row: row.device)]
+
+
+def highlights(table: Iterable[NetRow]) -> list[tuple[str, str]]:
+    """Accuracy and latency of every device's winner, as (value, what it is)."""
+    found, devices = [], by_device(table)
+    for device, rows in devices:
+        winner = next((row for row in rows if row.is_winner), rows[0])
+        there = f" on {device}" if len(devices) > 1 else ""
+        if winner.test_top1 is not None:
+            found.append((f"{winner.test_top1:.2%}", f"test top-1 of the winner{there}"))
+        if winner.measured_ms is not None:
+            share = _share(winner.measured_ms, rows)
+            found.append((f"{winner.measured_ms:.3g} ms", f"measured latency{there}{share}"))
+        if winner.error is not None:
+            found.append((f"{winner.error:+.1%}", f"error of its latency estimate{there}"))
+    return found
+
+
+def _share(measured_ms: float, rows: Iterable[NetRow]) -> str:
+    largest = next((row for row in rows if row.name == "largest"), None)
+    if largest is None or not largest.measured_ms:
+        return ""
+    return f", {measured_ms / largest.measured_ms:.0%} of the largest"

@@ -1,0 +1,35 @@
+"""The report says the same numbers as the command line, of every device of the run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import hwnas
+from hwnas.cli.output import _cell
+from tests.unit.test_reporting import Page
+
+
+def test_the_closing_table_has_every_network_on_every_device(folder: Path, tmp_path: Path) -> None:
+    file = folder / "search/main/verify/results.json"
+    results = json.loads(file.read_text())
+    for network in results["networks"]:  # which an earlier version did not record
+        if network["device"] == "local_int8":
+            network |= {"file": "model.int8.onnx", "precision": "int8", "fp32_top1": 0.98765}
+    file.write_text(json.dumps(results))
+    run = hwnas.open_run(folder)
+    page = Page(hwnas.report(folder, out=tmp_path / "report.html").read_text())
+    printed = run.table()
+    assert {row["device"] for row in printed} == {"local", "local_int8"} == set(run.project.devices)
+    shown = page.rows[1 : len(printed) + 1]
+    assert {row["fp32_top1"] for row in printed} == {None, 0.9877} and len(shown) == len(printed)
+    for cells, row, network in zip(shown, printed, run.networks, strict=True):
+        name, device, file, top1, fp32, macs, params, estimate, ms, error, limit, met = cells
+        assert name.split() == [*row["name"].split(), network.arch.key]
+        assert (device, file) == (row["device"], row["file"])
+        assert top1 == f"{row['test_top1']:.2%}"
+        assert fp32 == ("-" if row["fp32_top1"] is None else f"{row['fp32_top1']:.2%}")
+        assert (macs, params) == (_cell(row["macs"]), _cell(row["params"]))
+        assert (estimate, ms) == (_cell(row["forecast_ms"]), _cell(row["measured_ms"]))
+        assert limit == _cell(row["limit_ms"]) and error == f"{row['forecast_error']:+.2%}"
+        assert met == {True: "met", False: "not met", None: "-"}[row["constraint_met"]]
