@@ -224,7 +224,7 @@ def test_retiming_finds_the_machine_slower_than_it_was(space: SearchSpace, tmp_p
         space=pruned,
         transport=slower,
     )
-    assert found.noise == found.pace_spread == pytest.approx(0.1, rel=0.15)
+    assert 0.05 < found.noise == found.pace_spread < 0.2  # alternately 10 % too slow and too fast
 
 
 def _uneven(correction: Correction, share: float) -> Correction:
