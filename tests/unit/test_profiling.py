@@ -224,7 +224,7 @@ def test_retiming_finds_the_machine_slower_than_it_was(space: SearchSpace, tmp_p
         space=pruned,
         transport=slower,
     )
-    assert 0.05 < found.noise == found.pace_spread < 0.2  # alternately 10 % too slow and too fast
+    assert 0.03 < found.noise == found.pace_spread  # far more than what repeats within the run
 
 
 def _uneven(correction: Correction, share: float) -> Correction:
