@@ -4,7 +4,8 @@ The rule is that of `hwnas verify BUNDLE` (hwnas/measure/bundle_latency.py; test
 The pace is the time that this machine takes for what took 1 when the bundle was made. It comes from
 the *other* models that are timed beside one (a model must not excuse itself), and timings are
 divided by it. A machine that is off by more than a quarter is too far from it to judge. A model
-that is timed alone is judged as it was timed.
+that is timed alone is judged as it was timed. A bound that is exceeded by less than the noise, and
+noise above the accepted error, cannot be judged.
 """
 
 import hashlib
@@ -20,7 +21,8 @@ from bundle_checks import finding
 from bundle_files import BundleError
 
 FASTEST, SLOWEST = 0.8, 1.25  # paces between which a timing can be judged
-SLACK, NOISE_FACTOR = 0.05, 2.0  # accepted above the re-timed latency: this, or so much noise
+SLACK = 0.05  # accepted above the re-timed latency
+NOISE_FACTOR = 2.0  # timings are known to this multiple of their repeat noise
 LIMITS = {"latency_ms": "latency", "latency_p95_ms": "p95 latency"}
 SPEC = ("runtime", "provider", "precision", "threads", "batch")  # of a device, in a plan
 TIMING = {
@@ -38,21 +40,30 @@ TIMING = {
 # --- judging --------------------------------------------------------------------------------------
 
 
-def judge(fact, constraints, measured_ms, pace=None, slack=SLACK):
-    """Checks of one latency: {name: (passed, sentence)}; passed None: the pace is too far off.
+def verdict(excess, pace, noise):
+    """Whether a timing `excess` above its bound (a fraction) passes; None: it cannot be judged."""
+    if pace is not None and not FASTEST <= pace <= SLOWEST:
+        return None
+    if excess > noise:
+        return False
+    return True if excess <= (0 if noise <= SLACK else -noise) else None
 
-    measured_ms: (median, 95th percentile) as timed here. pace: None where it is unknown.
-    `latency` is there if something was promised, `... limit` if the search had one.
+
+def judge(fact, constraints, measured_ms, pace=None, noise=0.0):
+    """Checks of one latency: {name: (passed, sentence)}; passed None: it cannot be judged.
+
+    measured_ms: (median, 95th percentile) as timed here. pace: None where it is unknown. noise: how
+    far a timing may be off. `latency` is there if something was promised, `... limit` if the search
+    had one.
     """
     here_ms = [ms / (pace or 1.0) for ms in measured_ms]
-    can_judge = pace is None or FASTEST <= pace <= SLOWEST
     bounds = [fact["interval_ms"][1]] if fact["interval_ms"] else []
-    bounds += [fact["measured_ms"] * (1 + slack)] if fact["measured_ms"] else []
+    bounds += [fact["measured_ms"] * (1 + SLACK)] if fact["measured_ms"] else []
     checks = {}
     if bounds:
         relation = "within" if here_ms[0] <= max(bounds) else "exceeds"
         text = f"{here_ms[0]:.4f} ms, {relation} the promise of at most {max(bounds):.4f} ms"
-        checks["latency"] = (here_ms[0] <= max(bounds), text)
+        checks["latency"] = (here_ms[0] / max(bounds) - 1, text)
     widening = 1.0
     if fact["interval_ms"] and fact["forecast_ms"]:
         widening = fact["interval_ms"][1] / fact["forecast_ms"]
@@ -65,16 +76,16 @@ def judge(fact, constraints, measured_ms, pace=None, slack=SLACK):
             and fact["forecast_ms"]  # the model that was searched for
         ]
         if limits_ms:
-            held = ms <= limits_ms[-1] * widening
+            excess = ms / (limits_ms[-1] * widening) - 1
             relation = "is within" if ms <= limits_ms[-1] else "exceeds"
             text = f"{name} {ms:.4f} ms {relation} the limit of {limits_ms[-1]:.4f} ms"
-            if held and ms > limits_ms[-1]:
+            if excess <= 0 and ms > limits_ms[-1]:
                 text += ", within the estimate's interval above it"
-            checks[f"{name} limit"] = (held, text)
-    return {name: (held if can_judge else None, text) for name, (held, text) in checks.items()}
+            checks[f"{name} limit"] = (excess, text)
+    return {name: (verdict(excess, pace, noise), text) for name, (excess, text) in checks.items()}
 
 
-def latency_findings(model, fact, constraints, measured_ms, pace=None, slack=SLACK):
+def latency_findings(model, fact, constraints, measured_ms, pace=None, noise=0.0):
     """Findings on one latency of this device, see `judge`; the first one shows what was timed."""
     device = fact["device"]
     promised = ", ".join(
@@ -88,14 +99,20 @@ def latency_findings(model, fact, constraints, measured_ms, pace=None, slack=SLA
     )
     if pace is not None:
         detail += f"; by the other models, this machine takes {pace:.2f} times as long"
-    checks = judge(fact, constraints, measured_ms, pace, slack)
-    passed, _ = checks.pop("latency", (None, ""))
-    is_judged = pace is None or FASTEST <= pace <= SLOWEST
-    if not is_judged:
+    checks = judge(fact, constraints, measured_ms, pace, noise)
+    is_near = pace is None or FASTEST <= pace <= SLOWEST
+    if not is_near:
         detail += ", too far from it to judge"
+    elif any(passed is None for passed, _ in checks.values()):
+        detail += (
+            f"; not judged: this machine's repeat noise is {noise / NOISE_FACTOR:.1%}, run again"
+            " when quiet"
+        )
+    is_judged = is_near and ("latency" not in checks or checks["latency"][0] is not None)
+    passed, _ = checks.pop("latency", (None, ""))
     found = [finding(model, "latency", passed, detail, judged=is_judged)]
     for name, (held, text) in checks.items():
-        found.append(finding(model, name, held, text, judged=is_judged))
+        found.append(finding(model, name, held, text, judged=held is not None))
     return found
 
 
@@ -125,7 +142,7 @@ def check_latencies(folder, manifest, models, runtime):
                 manifest["constraints"],
                 here_ms[fact["model"]],
                 pace_of(fact, group, here_ms),
-                max(SLACK, NOISE_FACTOR * noise),
+                NOISE_FACTOR * noise,
             )
     return found
 

@@ -22,14 +22,21 @@ class HwnasError(Exception):
         where: object = None,
         fix: str | None = None,
     ) -> None:
+        self._message = message
         self.expected, self.found, self.where, self.fix = expected, found, where, fix
-        parts = [message]
-        for label, value in (("expected", expected), ("found", found), ("where", where)):
-            if value is not None:
+        super().__init__(self._text())
+
+    def add_way_out(self, fix: str) -> None:
+        """Name another fix besides."""
+        self.fix = fix if self.fix is None else f"{self.fix}; or {fix}"
+        self.args = (self._text(),)
+
+    def _text(self) -> str:
+        parts = [self._message]
+        for label in ("expected", "found", "where", "fix"):
+            if (value := getattr(self, label)) is not None:
                 parts.append(f"  {label}: {value}")
-        if fix is not None:
-            parts.append(f"  fix: {fix}")
-        super().__init__("\n".join(parts))
+        return "\n".join(parts)
 
 
 class UserError(HwnasError):

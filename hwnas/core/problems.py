@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -21,7 +22,20 @@ def explain(problem: Any, model: type[BaseModel], data: Any) -> str:
         hint = did_you_mean(str(problem["loc"][-1]), known, otherwise=listed)
         return f"{path}: unknown key" + (f"; {hint}" if hint else "")
     found = "" if problem["type"] in ("variant", "missing") else f", found {problem['input']!r:.80}"
-    return f"{path or '(root)'}: {problem['msg']}{found}"
+    return f"{path or '(root)'}: {problem['msg']}{found}{_hint(problem)}"
+
+
+def _hint(problem: Any) -> str:
+    """What people write who mean something else."""
+    given = problem["input"]
+    if problem["type"] == "string_type" and isinstance(given, bool):
+        return "; YAML reads on, off, yes and no as true and false: put the word into quotes"
+    if problem["type"] in ("float_type", "int_type") and isinstance(given, str):
+        if re.fullmatch(r"\s*[-+]?[0-9]*,[0-9]+\s*", given):
+            return f"; write {given.strip().replace(',', '.')}: decimals come after a point"
+        if re.fullmatch(r"\s*[-+]?[0-9][0-9_]*[.,0-9eE+-]*\s*", given):
+            return "; a number has no quotes"
+    return ""
 
 
 def _known_keys(model: type[BaseModel], path: tuple[Any, ...], data: Any) -> list[str]:

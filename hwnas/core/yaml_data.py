@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import yaml
 from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
 
-__all__ = ["parse_yaml", "read_yaml"]
+__all__ = ["parse_yaml", "read_yaml", "yaml_text"]
 
 MAX_YAML_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 40
+FLOAT_TAG = "tag:yaml.org,2002:float"
+EXPONENT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")  # of YAML 1.2: 1e-3
+LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -47,6 +51,41 @@ class _Loader(yaml.SafeLoader):
             if keys.count(key) > 1:
                 raise yaml.YAMLError(f"duplicate key {key!r} ({node.start_mark})")
         return super().construct_mapping(node, deep=deep)
+
+    def construct_number(self, node: Any) -> Any:
+        """Numbers as people read them: YAML 1.1 takes 010 for 8 and 1:30 for 90."""
+        text = self.construct_scalar(node)
+        if ":" in text:
+            value = super().construct_yaml_float(node)
+            raise yaml.YAMLError(
+                f"{text!r} is {value:g} in YAML, to the base of 60; write {value:g}, or put it into"
+                f" quotes ({node.start_mark})"
+            )
+        if LEADING_ZERO.fullmatch(text):
+            raise yaml.YAMLError(
+                f"{text!r}: a leading zero means octal in YAML; write"
+                f" {int(text.replace('_', ''))}, or put it into quotes"
+                f" ({node.start_mark})"
+            )
+        is_float = node.tag == FLOAT_TAG
+        make = super().construct_yaml_float if is_float else super().construct_yaml_int
+        return make(node)
+
+
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes text which `_Loader` would take for a number."""
+
+
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(FLOAT_TAG, EXPONENT, list("-+.0123456789"))
+for _tag in (FLOAT_TAG, "tag:yaml.org,2002:int"):
+    _Loader.add_constructor(_tag, _Loader.construct_number)
+
+
+def yaml_text(data: Any) -> str:
+    """Plain data as YAML, in the order of its keys; `parse_yaml` reads it back."""
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False)
+    return text
 
 
 def parse_yaml(text: str, *, where: object) -> dict[str, Any]:

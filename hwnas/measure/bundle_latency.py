@@ -25,7 +25,7 @@ from hwnas.exporters.manifest import LatencyFact, Manifest
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.own import require_own
 from hwnas.interfaces import DeviceSpec, Metric
-from hwnas.measure.drift import Judgement, judge, pace_text
+from hwnas.measure.drift import Judgement, can_judge, judge, noise_text, pace_text, verdict, worst
 from hwnas.measure.limits import CheckSettings, VerifyConfig, timed_limits
 from hwnas.measure.profile import Timings, time_models
 
@@ -77,7 +77,7 @@ def check_latency(
             continue
         for fact in group:
             judged = judge(timings.models[_id(fact)], fact.forecast_ms, _pace(fact, group, timings))
-            _judge(report, manifest, fact, judged, _slack(settings.verify, timings))
+            _judge(report, manifest, fact, judged, settings.verify, timings.repeat_mape)
     return report
 
 
@@ -142,10 +142,6 @@ def _pace(fact: LatencyFact, group: Sequence[LatencyFact], timings: Timings) -> 
     return median(ratios) if ratios else None
 
 
-def _slack(verify: VerifyConfig, timings: Timings) -> float:
-    return 1 + max(verify.max_forecast_error, verify.repeat_noise_factor * timings.repeat_mape)
-
-
 def _limits(manifest: Manifest, fact: LatencyFact) -> dict[Metric, float | None]:
     """Limits of the search; of the model that was searched for, which has an estimate."""
     return {
@@ -169,30 +165,41 @@ def _row(manifest: Manifest, fact: LatencyFact) -> dict[str, Any]:
 
 
 def _judge(
-    report: LatencyReport, manifest: Manifest, fact: LatencyFact, judged: Judgement, slack: float
+    report: LatencyReport,
+    manifest: Manifest,
+    fact: LatencyFact,
+    judged: Judgement,
+    verify: VerifyConfig,
+    repeat_noise: float,
 ) -> None:
     """Add one model to the report."""
-    here_ms = judged.median_ms
+    here_ms, most = judged.median_ms, verify.max_forecast_error
     promised = [fact.interval_ms[1]] if fact.interval_ms else []
-    promised += [fact.measured_ms * slack] if fact.measured_ms else []
+    promised += [fact.measured_ms * (1 + most)] if fact.measured_ms else []
     widening = (
         fact.interval_ms[1] / fact.forecast_ms if fact.interval_ms and fact.forecast_ms else 1
     )
-    problems = []
-    if promised and here_ms > max(promised):
-        problems.append(
-            f"latency {here_ms:.4f} ms exceeds the promise of at most {max(promised):.4f} ms"
-        )
-    limits = timed_limits(judged.measured_ms, _limits(manifest, fact), widening=widening)
-    problems += [str(limit) for limit in limits if not limit.held]
-    holds = judged.verdict(not problems)
+    found = [
+        (limit.excess, str(limit))
+        for limit in timed_limits(judged.measured_ms, _limits(manifest, fact), widening=widening)
+    ]
+    if promised:
+        text = f"latency {here_ms:.4f} ms exceeds the promise of at most {max(promised):.4f} ms"
+        found = [(here_ms / max(promised) - 1, text), *found]
+    noise = verify.repeat_noise_factor * repeat_noise
+    states = [verdict(excess, judged.pace, noise=noise, most=most) for excess, _ in found]
+    problems = [text for excess, text in found if excess > 0]
+    holds = worst(states) if can_judge(judged.pace) else None
     name = f"{fact.model} on {fact.device.name}"
     if judged.pace is None:
         report.notes.append(
             f"{name}: no other model was timed beside it, so the machine's pace is unknown"
         )
-    elif holds is None:
-        report.not_judged.append(f"{name}: by the other models, {pace_text(judged.pace)}")
+    if holds is None:
+        why = noise_text(repeat_noise)
+        if judged.pace is not None and not can_judge(judged.pace):
+            why = f"by the other models, {pace_text(judged.pace)}"
+        report.not_judged.append(f"{name}: {why}")
     if holds is False:
         report.failed.append(f"{name}: {'; '.join(problems)}")
     report.rows.append(

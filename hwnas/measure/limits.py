@@ -22,7 +22,8 @@ class VerifyConfig(StrictModel):
         float, Field(gt=0, le=1, description="relative error of the estimate that is accepted")
     ] = 0.05
     repeat_noise_factor: Annotated[
-        float, Field(ge=0, description="or this multiple of the device's repeat noise")
+        float,
+        Field(ge=0, description="timings are known to this multiple of the device's repeat noise"),
     ] = 2.0
     parity_batches: Annotated[
         tuple[Annotated[int, Field(ge=1)], ...],
@@ -44,12 +45,20 @@ TIMED: tuple[Metric, ...] = ("latency_ms", "latency_p95_ms")
 
 @dataclass(frozen=True)
 class TimedLimit:
-    """A measured latency of a network and its limit; `held` compares with the widened limit."""
+    """A measured latency of a network and its limit.
+
+    `excess`: how far it is above the widened limit, as a fraction; negative: below.
+    """
 
     metric: Metric
     ms: float
     limit_ms: float
-    held: bool
+    excess: float
+
+    @property
+    def held(self) -> bool:
+        """Whether the latency is within the widened limit."""
+        return self.excess <= 0
 
     def __str__(self) -> str:
         name = "p95 latency" if self.metric == "latency_p95_ms" else "latency"
@@ -67,7 +76,7 @@ def timed_limits(
 ) -> tuple[TimedLimit, ...]:
     """Every latency limit with its timing; `widening` is the factor by which limits are widened."""
     return tuple(
-        TimedLimit(metric, ms, limit, ms <= limit * widening)
+        TimedLimit(metric, ms, limit, ms / (limit * widening) - 1)
         for metric in TIMED
         if (ms := measured_ms.get(metric)) is not None
         and (limit := limits_ms.get(metric)) is not None

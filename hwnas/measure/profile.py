@@ -147,7 +147,8 @@ class Timings:
     `repeat_noise`: by name, how far two halves of the rounds are apart, as a fraction.
     `repeat_mape`: the same, averaged over all models and anchors. `pace`: how long the machine
     takes now for what took 1 when the table was measured (1.02: 2 % slower), from networks of the
-    table; None without a table. `measure.drift.judge` compares a timing with an estimate.
+    table; None without a table. `pace_spread`: mean distance of these networks from the pace, as a
+    fraction. `measure.drift.judge` compares a timing with an estimate.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -157,6 +158,12 @@ class Timings:
     repeat_mape: float
     pace: float | None
     facts: dict[str, Fact]
+    pace_spread: float = 0.0
+
+    @property
+    def noise(self) -> float:
+        """How well timings repeat: within this run, and since the table was measured."""
+        return max(self.repeat_mape, self.pace_spread)
 
 
 def time_models(
@@ -204,13 +211,15 @@ def time_models(
     timings = samples.timings()
     even, odd = samples.halves()
     noise = dict(zip(samples.ids, np.abs(even - odd) / odd, strict=True))
-    ratios = [timings[name].median_ms / then for name, then in anchors.items()]
+    ratios = np.array([timings[name].median_ms / then for name, then in anchors.items()])
+    pace = float(np.median(ratios)) if len(ratios) else None
     return Timings(
         models={name: timings[name] for name in models},
         repeat_noise={name: float(noise[name]) for name in models},
         repeat_mape=fit_quality(even, odd).mape,
-        pace=float(np.median(ratios)) if ratios else None,
+        pace=pace,
         facts=_facts(samples),
+        pace_spread=0.0 if pace is None else float(np.abs(ratios / pace - 1).mean()),
     )
 
 

@@ -11,7 +11,8 @@ import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from hwnas.core.errors import UserError
+from hwnas.core.command import command_line
+from hwnas.core.errors import HwnasError, UserError
 from hwnas.core.history import store, take_back
 from hwnas.core.rundir import RunDir, StageRecord
 from hwnas.core.store import explained, remove_partial
@@ -37,7 +38,8 @@ def execute(
     """Bring `only` (default: all stages) up to date, in order; the caller holds the run's lock.
 
     Everything that can be checked is checked first. Then the configuration is stored and the files
-    of changed stages are moved, as one change.
+    of changed stages are moved, as one change. The change stays if a stage fails later, unless it
+    was for a provisional stage, and the error says how to undo it.
 
     anew: stages that are made again whatever they are, with the reason.
 
@@ -57,7 +59,7 @@ def execute(
         if plan.stage.name in wanted and plan.status not in UP_TO_DATE:
             _require_needs(plan, plans, run, made=made)
     check_stages(plans, wanted, run)
-    provisional = _begin(plans, wanted, run, anew or {})
+    change, provisional = _begin(plans, wanted, run, anew or {})
     try:
         for name in [stage.name for stage in stages if stage.name in wanted]:
             plans = plan_stages(stages, run)
@@ -67,12 +69,16 @@ def execute(
                 log.info("%s: up to date", name)
             else:
                 _run_stage(plan, run)
-            if provisional is not None and name == provisional[0]:
+            if name == provisional:
                 provisional = None
-    except BaseException:
+    except BaseException as error:
         if provisional is not None:
             with contextlib.suppress(UserError):  # what stopped the stage matters more
-                take_back(run, *provisional)
+                take_back(run, provisional, change)
+        elif change and isinstance(error, HwnasError):
+            error.add_way_out(
+                f"{command_line('undo', run.root)}, which brings back settings and stages of before"
+            )
         raise
 
 
@@ -103,11 +109,12 @@ def check_stages(
 
 def _begin(
     plans: Sequence[Plan], wanted: set[str], run: RunDir, anew: Mapping[str, str]
-) -> tuple[str, int] | None:
+) -> tuple[int, str | None]:
     """Store the settings and move files of stages whose inputs are known, as one change.
 
     Returns:
-        The provisional stage that has to be finished for the change to count, and the change.
+        The number of the change, 0 if it is none; and the provisional stage that has to be
+        finished for it to count.
     """
     transition, before = Transition(run), run.ledger()
     needed, moved, returned = _needed(plans, wanted), {}, []
@@ -128,14 +135,14 @@ def _begin(
             transition.ledger[name] = StageRecord(
                 plan.inputs_hash, "started", {}, seconds, plan.data, plan.stage.owns, number
             )
-            undecided = name, number
+            undecided = name
     transition.commit()
     _remember_data(returned)
     for name, where in moved.items():
         if where is not None:
             log.warning("%s: %s %s", name, anew.get(name, CHANGED), where)
     run.settings.stored()
-    return undecided
+    return number, undecided
 
 
 def _remember_data(returned: Iterable[Plan]) -> None:

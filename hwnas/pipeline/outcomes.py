@@ -153,10 +153,10 @@ class NetworkResult:
 
     `measured_ms` and `measured_p95_ms` (95 % of the runs stay below) are at the table's speed: what
     was timed, divided by `pace`, the machine's speed relative to the table (see `measure.drift`);
-    results of earlier versions have no pace and hold what was timed. `repeat_noise`: how far two
-    halves of the timing are apart, as a fraction. `constraint_met`: the measured latency is within
-    its limits, or within the estimate's 90 % interval above them; None where the search had no
-    limit for this device, or where it cannot be judged.
+    results of earlier versions have no pace and hold what was timed. `repeat_noise`: how well
+    timings repeat (`measure.profile.Timings.noise`), as a fraction. `constraint_met`: the measured
+    latency is within its limits, or within the estimate's 90 % interval above them; None where the
+    search had no limit for this device, or where it cannot be judged.
     `file`, of `precision`, is what the device runs (its path in a bundle), which was timed and
     whose accuracy `test_top1` is; `fp32_top1` is that of the float32 file. Where the file runs
     nowhere here, and in results of earlier versions, both are the float32 file's.

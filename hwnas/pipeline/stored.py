@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from hwnas.controller.sections import NAME
 from hwnas.core.command import command_line
 from hwnas.core.config import settled
@@ -23,7 +21,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.history import text_of
 from hwnas.core.rundir import NewSettings, RunDir
 from hwnas.core.store import json_text
-from hwnas.core.yaml_data import read_yaml
+from hwnas.core.yaml_data import read_yaml, yaml_text
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
 from hwnas.pipeline.search_files import SettingsFiles
 
@@ -172,7 +170,7 @@ def new_settings(
     """
     files, earlier, name = SettingsFiles(run), earlier_config(run), config.search.name
     plain = config.model_dump(mode="json")
-    texts = {files.config: _yaml(plain), files.of_search(name): _own(plain)}
+    texts = {files.config: yaml_text(plain), files.of_search(name): _own(plain)}
     texts[files.environment] = _host()
     before: dict[Path, str | None] | None = None
     if earlier is not None:
@@ -186,7 +184,7 @@ def new_settings(
             before = {path: text_of(path) for path in (*texts, files.data_file)}
             del before[files.environment]
             if own and made_with != earlier.model_dump(mode="json"):
-                before[files.config] = _yaml(made_with)
+                before[files.config] = yaml_text(made_with)
     return NewSettings(
         _by_name(run, {**texts, **outside}),
         None if before is None else _by_name(run, before),
@@ -203,12 +201,8 @@ def _by_name(run: RunDir, texts: Mapping[Path, Text]) -> dict[str, Text]:
     return {str(path.relative_to(run.root)): text for path, text in texts.items()}
 
 
-def _yaml(plain: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(plain, sort_keys=False)
-
-
 def _own(plain: Mapping[str, Any]) -> str:
-    return _yaml({key: plain[key] for key in OWN})
+    return yaml_text({key: plain[key] for key in OWN})
 
 
 def _host() -> str:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from hwnas.core.command import command_line
@@ -19,6 +18,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.stats import Z90
 from hwnas.core.store import write_text
+from hwnas.core.yaml_data import yaml_text
 from hwnas.interfaces import Evaluation
 from hwnas.pipeline.engine import execute
 from hwnas.pipeline.evaluators import evaluator
@@ -129,7 +129,7 @@ def _config(
     if not is_fresh:
         plain["supernet"]["init"] = str(first.files.supernet.resolve())
     path, _ = first.files.training_round(name)
-    write_text(path, yaml.safe_dump(plain, sort_keys=False))
+    write_text(path, yaml_text(plain))
     return path
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from hwnas.analysis.bias import BiasReport, bias_report
 from hwnas.analysis.noise import NoiseCeiling, noise_ceiling
@@ -19,6 +18,7 @@ from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.metrics import MetricKey
 from hwnas.core.records import dump
 from hwnas.core.store import write_text
+from hwnas.core.yaml_data import yaml_text
 from hwnas.interfaces import CostMetric, FloatArray
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.shipped import latency_table
@@ -213,7 +213,7 @@ def write_pruned(path: Path, pruning: Pruning) -> None:
         f"# Keeps {pruning.kept_of_well_scored:.1%} of the well-scored archs in a space of "
         f"{pruning.size_after:,} archs instead of {pruning.size_before:,}.\n"
     )
-    write_text(path, head + yaml.safe_dump({"restrict": section}, sort_keys=False))
+    write_text(path, head + yaml_text({"restrict": section}))
 
 
 def _costs(space: SearchSpace, codes: Codes, ranking: str, others: tuple[str, ...]) -> FloatArray:

@@ -219,3 +219,47 @@ def test_hostile_names_of_searches_reach_nothing(run: Path, name: str, tmp_path:
     assert set(winners(run)) == {"main"}
     with pytest.raises(UserError):
         hwnas.open_run(run, search=name)
+
+
+def failing(stage: str) -> Callable[[str], Callable[..., None]]:
+    """Progress that lets a stage fail when it starts."""
+
+    def progress_for(name: str) -> Callable[..., None]:
+        if name == stage:
+            raise UserError("the disk is on fire", fix="put it out")
+        return lambda done, total, note="": None
+
+    return progress_for
+
+
+@pytest.mark.parametrize("verb", ["finetune", "run"])
+def test_a_stage_that_fails_while_it_runs_says_how_to_undo_the_settings(
+    run: Path, verb: str
+) -> None:
+    """The settings stay; one command brings back what was before, stages that succeeded too."""
+    before, main = tree(run), winners(run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    with pytest.raises(UserError, match="on fire") as caught:
+        if verb == "finetune":
+            changes = {"finetune.epochs": 2}
+            hwnas.finetune(run, settings=changes, progress=failing("finetune/main"))
+        else:
+            changes = {"label.n_archs": 12}
+            path = str(run / "config.yaml")
+            hwnas.run(path, folder=run, settings=changes, progress=failing("predictor"))
+    way_out = f"hwnas undo {run}, which brings back settings and stages of before"
+    assert caught.value.fix == f"put it out; or {way_out}" and way_out in str(caught.value)
+    assert yaml.safe_load((run / "config.yaml").read_text()) != config
+    hwnas.undo(run)
+    assert yaml.safe_load((run / "config.yaml").read_text()) == config
+    assert set(statuses(run).values()) == {"done"} and winners(run) == main
+    after = tree(run)
+    results = {name for name in before if name.startswith(("search", "labels", "bundles"))}
+    assert results and all(after[name] == before[name] for name in results)
+
+
+def test_where_no_settings_changed_there_is_nothing_to_undo(run: Path) -> None:
+    (run / "labels" / "supernet.json").unlink()
+    with pytest.raises(UserError, match="on fire") as caught:
+        hwnas.label(run, progress=failing("label"))
+    assert caught.value.fix == "put it out"

@@ -66,13 +66,21 @@ def test_its_variants_are_listed_and_not_imported(installed: dict[str, str]):
 
 def test_a_run_uses_all_of_them(installed: dict[str, str], tmp_path: Path):
     run = tmp_path / "run"
-    arguments = ["run", "tiny.yaml", "--run", str(run), "--format", "json"]
+    # How fast this machine is now decides whether timings can be judged, and not this test.
+    arguments = ["run", "tiny.yaml", "--run", str(run), "--report-only", "--format", "json"]
     python(installed, "-m", "hwnas", *arguments)
+    checks = json.loads((run / "search" / "main" / "verify" / "results.json").read_text())["checks"]
+    timed = ("forecast on niced_local", "constraint on niced_local")
+    assert {check["name"] for check in checks if not check["passed"]} <= {*timed}
+    assert all(check["passed"] is not False for check in checks)
+    is_judged = all(check["passed"] for check in checks)
     assert list((run / "search" / "main" / "export").rglob("model.onnx.gz"))
     table = json.loads((run / "tables" / "niced_local.json").read_text())
     assert table["device"]["transport"] == "niced"
     status = python(installed, "-m", "hwnas", "status", str(run), "--format", "json")
-    assert {row["status"] for row in json.loads(status)["table"]} == {"done"}
+    states = {row["stage"]: row["status"] for row in json.loads(status)["table"]}
+    assert states.pop("verify/main") == ("done" if is_judged else "continues")
+    assert set(states.values()) == {"done"}
 
 
 def test_its_tests_pass(installed: dict[str, str], tmp_path: Path):

@@ -21,7 +21,7 @@ from hwnas.core.config import (
     variant,
 )
 from hwnas.core.errors import UserError
-from hwnas.core.yaml_data import parse_yaml, read_yaml
+from hwnas.core.yaml_data import parse_yaml, read_yaml, yaml_text
 from hwnas.spaces import REGISTRY as SPACES
 
 
@@ -116,6 +116,67 @@ def test_a_malformed_override_is_refused(bad: str):
 def test_yaml_that_is_not_plain_data_is_refused(text: str):
     with pytest.raises(UserError):
         parse_yaml(text, where="test")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("1e-3", 1e-3), ("1e6", 1e6), ("5E-4", 5e-4), ("1.5e3", 1.5e3), (".5e1", 5.0)),
+        *(("1_000", 1000), ("0x10", 16), ("0", 0), ("-3", -3), ("0.5", 0.5), ("1.", 1.0)),
+        *(("e3", "e3"), ("1e", "1e"), ("1e-3 s", "1e-3 s"), ("'1e3'", "1e3"), ("'010'", "010")),
+    ],
+)
+def test_numbers_are_read_as_people_read_them(text: str, value: object):
+    found = parse_yaml(f"a: {text}", where="test")["a"]
+    assert found == value and type(found) is type(value)
+    assert parse_yaml(yaml_text({"a": found}), where="test")["a"] == value
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("010", ("octal", "write 10")),
+        ("[016, 024]", ("octal", "write 16")),
+        ("-007", ("octal", "write -7")),
+        ("1:30", ("90", "quotes")),
+        ("12:30:45.5", ("45045.5", "quotes")),
+    ],
+)
+def test_numbers_that_yaml_reads_otherwise_are_refused(text: str, words: tuple[str, ...]):
+    for where in (f"a: {text}", f"a: {{b: {text}}}"):
+        with pytest.raises(UserError) as caught:
+            parse_yaml(where, where="test")
+        assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("inner: {rate: '0.5'}", "a number has no quotes"),
+        ("inner: {rate: '0,005'}", "write 0.005"),
+        ("inner: {names: [on]}", "put the word into quotes"),
+        ("inner: {names: [no]}", "put the word into quotes"),
+        ("steps: many", "found 'many'"),
+    ],
+)
+def test_what_people_mean_is_hinted_at(text: str, hint: str):
+    assert hint in problems(parse_yaml(text, where="test"))
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.text(max_size=8)
+        | st.floats(allow_nan=False, allow_infinity=False),
+        lambda x: st.lists(x, max_size=3),
+    )
+)
+def test_what_is_written_is_read_again(value: object):
+    with contextlib.suppress(UnicodeEncodeError):  # a lone surrogate
+        yaml_text({"a": value}).encode()
+        assert parse_yaml(yaml_text({"a": value}), where="test") == {"a": value}
 
 
 def test_unreadable_yaml_files_are_user_errors(tmp_path: Path):

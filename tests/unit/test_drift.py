@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hwnas.latency.samples import Timing
-from hwnas.measure.drift import can_judge, judge
+from hwnas.measure.drift import can_judge, judge, verdict, worst
 from hwnas.measure.limits import VerifyConfig
 from hwnas.pipeline.outcomes import Check, NetworkResult, Results
 from hwnas.pipeline.stages.verify import device_checks
@@ -16,7 +16,9 @@ ARCH = Arch("space", (0,))
 CONFIG = VerifyConfig(max_forecast_error=0.05)
 
 
-def result(estimate_ms: float, now_ms: float, pace: float | None) -> NetworkResult:
+def result(
+    estimate_ms: float, now_ms: float, pace: float | None, noise: float = 0.005
+) -> NetworkResult:
     """A winner timed in `now_ms` on a machine of that pace, under a limit of 1 ms."""
     judged = judge(Timing(now_ms, now_ms, now_ms, 2 * now_ms, 10), estimate_ms, pace)
     return NetworkResult(
@@ -30,7 +32,7 @@ def result(estimate_ms: float, now_ms: float, pace: float | None) -> NetworkResu
         forecast_ms=estimate_ms,
         interval_ms=(0.95 * estimate_ms, 1.05 * estimate_ms),
         measured_ms=judged.median_ms,
-        repeat_noise=0.005,
+        repeat_noise=noise,
         limit_ms=1.0,
         constraint_met=None,
         measured_p95_ms=judged.p95_ms,
@@ -70,6 +72,41 @@ def test_without_networks_of_the_table_timings_count_as_they_are() -> None:
     assert row.measured_ms == 1.02 and states(row) == [True, True, True]
     assert "pace is unknown" in device_checks(row, CONFIG)[0].detail
     assert can_judge(None)
+
+
+@pytest.mark.parametrize(
+    ("estimate_ms", "noise", "state"),
+    [
+        (0.96, 0.025, True),  # within 5 %, on a machine that repeats to 2.5 %
+        (0.96, 0.026, None),  # no false PASS: the noise is as large as what is accepted
+        (0.92, 0.01, False),  # 8 % off, known to 2 %
+        (0.92, 0.02, None),  # no false FAIL: 8 % off, known to 4 %
+        (0.80, 0.04, False),  # 20 % off is no noise
+    ],
+)
+def test_noise_makes_neither_failures_nor_successes(
+    estimate_ms: float, noise: float, state: bool | None
+) -> None:
+    (forecast, *_) = device_checks(result(estimate_ms, 1.0, 1.0, noise), CONFIG)
+    assert forecast.passed is state
+    said = f"repeat noise is {noise:.1%}, run again when quiet" in forecast.detail
+    assert said == (state is None)
+
+
+@pytest.mark.parametrize(
+    ("excess", "noise", "state"),
+    [(-0.5, 0.4, True), (-0.3, 0.4, None), (0.3, 0.4, None), (0.5, 0.4, False), (0, 0.05, True)],
+)
+def test_what_is_far_from_its_bound_is_judged_whatever_the_noise(
+    excess: float, noise: float, state: bool | None
+) -> None:
+    assert verdict(excess, None, noise=noise, most=0.05) is state
+    assert verdict(excess, 1.3, noise=noise, most=0.05) is None
+
+
+def test_a_failure_decides_and_then_what_is_open() -> None:
+    assert worst([True, None, False]) is False and worst([True, None]) is None
+    assert worst([True]) is True and worst([]) is True
 
 
 def test_a_judgement_is_at_the_speed_of_the_table() -> None:

@@ -61,8 +61,9 @@ def by_the_kit(
     states = []
     for name in models:
         mine = [line for line in found if line["model"] == name]
-        is_judged = all(line["judged"] for line in mine)
-        states.append(all(line["passed"] is not False for line in mine) if is_judged else None)
+        is_open = not all(line["judged"] for line in mine)
+        fails = any(line["passed"] is False for line in mine)
+        states.append(False if fails else None if is_open else True)
     return states, kit_module("bundle_checks").show(found)
 
 

@@ -16,6 +16,7 @@ from hwnas.core.store import read_jsonl
 from hwnas.devices.spec import load_device
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.construction import borders, context_id, contexts, op_id
+from hwnas.latency.correction import Correction
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import LatencyTable
@@ -208,10 +209,32 @@ def test_retiming_finds_the_machine_slower_than_it_was(space: SearchSpace, tmp_p
         transport=slower,
     )
     assert found.pace == pytest.approx(1.07, rel=0.01)
+    assert found.noise == max(found.repeat_mape, found.pace_spread) < 0.01
     assert found.models["winner"].median_ms == pytest.approx(0.123 * 1.07, rel=0.01)
     assert found.repeat_noise["winner"] < 0.01 and found.repeat_mape < 0.01
     alone = time_models({"winner": model}, DEVICE, tmp_path / "a", quick, transport=slower)
-    assert alone.pace is None
+    assert alone.pace is None and alone.pace_spread == 0.0
+    uneven = replace(table, corrections={space.id: _uneven(table.corrections[space.id], 0.1)})
+    found = time_models(
+        {"winner": model},
+        DEVICE,
+        tmp_path / "u",
+        quick,
+        table=uneven,
+        space=pruned,
+        transport=slower,
+    )
+    assert 0.03 < found.noise == found.pace_spread  # far more than what repeats within the run
+
+
+def _uneven(correction: Correction, share: float) -> Correction:
+    """As if the table's networks had been timed on a machine that is off by so much, up or down."""
+    nets = sorted(correction.validation.nets, key=lambda net: net.measured_ms)
+    nets = [
+        replace(net, measured_ms=net.measured_ms * (1 + share * (-1) ** i))
+        for i, net in enumerate(nets)
+    ]
+    return replace(correction, validation=replace(correction.validation, nets=tuple(nets)))
 
 
 def test_missing_models_are_refused(space: SearchSpace, tmp_path: Path):
