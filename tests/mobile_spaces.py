@@ -11,7 +11,7 @@ from hwnas.spaces.load import build_space
 from hwnas.spaces.skeleton import Ability
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["MIXED", "MOBILE_SPACES", "REGISTERED", "STRANGE", "able", "some_archs"]
+__all__ = ["MIXED", "MOBILE_SPACES", "NEEDS", "REGISTERED", "STRANGE", "able", "some_archs"]
 
 MIXED = SearchSpace(  # SE, three kernels, expansion 1 beside others, odd maps, gray images
     "mixed",
