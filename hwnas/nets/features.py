@@ -18,8 +18,8 @@ def features_only(network: nn.Module, strides: Sequence[int] = ()) -> FeaturePyr
 
     Args:
         network: a static network, e.g. `supernet.extract(arch)` or `open_run(...).network()`.
-        strides: of the maps, e.g. (8, 16, 32); by default all that the network has. `feature_info` of
-            the result says channels and strides.
+        strides: of the maps, e.g. (8, 16, 32); by default all that the network has.
+            `feature_info` of the result says channels and strides.
 
     Raises:
         UserError: the network has no map of such a stride, or is none of hwnas.
