@@ -183,8 +183,7 @@ class Run:
 
     def latency_table(self, device: str | None = None) -> LatencyTable:
         """The table of a device [the first one]."""
-        name = device or self.project.first_device
-        self._require(self.project.files.table(name))
+        self._require(self.project.files.table(name := device or self.project.first_device))
         return self.project.files.read_table(name)
 
     def supernet(self) -> Supernet:
@@ -203,14 +202,8 @@ class Run:
             raise UserError("no such network", expected=f"one of {', '.join(archs)}", found=role)
         return load_network(self.project, archs[role])
 
-    def features(
-        self, role: str = "winner", strides: Sequence[int] | None = None
-    ) -> FeaturePyramid:
-        """Feature maps of a fine-tuned network, for detection and segmentation heads.
-
-        Raises:
-            UserError: as `network` and `nets.features.features_only`, whose result this is.
-        """
+    def features(self, role: str = "winner", strides: Sequence[int] = ()) -> FeaturePyramid:
+        """The feature maps of `network(role)`: see `nets.features.features_only`."""
         from hwnas.nets.features import features_only
 
         return features_only(self.network(role), strides)

@@ -61,13 +61,8 @@ class Config(PhotoConfig):
         default=64, description="the upright centre square of every photo is kept at this size"
     )
     skip_broken: bool = Field(default=False, description="leave out images that do not decode")
-    repeat_to: Annotated[int, LATER] = Field(
-        default=0,
-        ge=0,
-        le=100_000,
-        description="training images of an epoch, at least: fewer are repeated, each time with"
-        " another augmentation, so that batches and epochs fit few photos; 0: as many as there are",
-    )
+    repeat_to: Annotated[int, Field(ge=0, le=100_000), LATER] = 0
+    """Training images of an epoch, at least: fewer are repeated, each time augmented anew."""
     augment: AugmentConfig = AugmentConfig(crop_scale=(0.35, 1.0))
 
     @model_validator(mode="after")
