@@ -17,6 +17,7 @@ from hwnas.core.metrics import MetricKey
 from hwnas.interfaces import Evaluation
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.winner_matrix import WinnerMatrix
+from hwnas.pipeline.data_checks import doubts_known
 from hwnas.pipeline.evaluators import JournaledEvaluator, evaluator
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.opening import open_project
@@ -136,6 +137,11 @@ class Run:
         """Every device's winner on every device; None where all devices share one."""
         return self._results.winners
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the accuracies must know, in sentences: images in two splits."""
+        return doubts_known(self.project)
+
     def table(self) -> list[dict[str, Any]]:
         """The closing table: one row per network and device."""
         return [network.summary() for network in self.networks]
@@ -177,6 +183,7 @@ class Run:
             "predictor": self._results.predictor,
             "winners": None if (matrix := self.winner_matrix) is None else matrix.summary(),
             "report": str(self.project.files.report),
+            "notes": list(self.notes),
         }
 
     # --- objects ------------------------------------------------------------------------------

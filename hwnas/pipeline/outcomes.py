@@ -13,6 +13,7 @@ from hwnas.interfaces import DataInfo, Evaluation, ModelFile
 from hwnas.measure.limits import TimedLimit, timed_limits
 from hwnas.measure.winner_matrix import WinnerMatrix
 from hwnas.spaces.arch import Arch
+from hwnas.training.duplicates import SharedImages
 from hwnas.training.identity import SPLITS
 
 __all__ = [
@@ -57,7 +58,8 @@ class SeenData:
     """Data that a stage of the run read.
 
     digest: names the file that lists them. root: the setting `data.root` when they were seen first.
-    folder: where they lay last, absolute.
+    folder: where they lay last, absolute. shared: images of equal content in two splits; None where
+    earlier versions did not look for them.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -66,6 +68,7 @@ class SeenData:
     root: str | None
     info: DataInfo
     folder: str | None
+    shared: tuple[SharedImages, ...] | None = None
 
     def __post_init__(self) -> None:
         check_name(self.digest, where="data of a run")
