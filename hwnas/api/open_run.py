@@ -12,7 +12,7 @@ from hwnas.api.result import Folder, Listing, Point, no_progress
 from hwnas.api.status import status
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.core.command import command_line
-from hwnas.core.errors import CheckFailed, NotJudged, UserError
+from hwnas.core.errors import UserError
 from hwnas.core.metrics import MetricKey
 from hwnas.interfaces import Evaluation
 from hwnas.latency.table import LatencyTable
@@ -153,22 +153,7 @@ class Run:
             CheckFailed: names those that failed.
             NotJudged: no check failed, but some could not be judged.
         """
-        results = self._results
-        if failed := results.of(passed=False):
-            raise CheckFailed(
-                "checks of the run failed",
-                found="; ".join(map(str, failed)),
-                where=self.project.files.report,
-                fix="see the report; `--report-only` accepts it",
-            )
-        if unknown := results.of(passed=None):
-            raise NotJudged(
-                "checks could not be judged",
-                found="; ".join(map(str, unknown)),
-                where=self.project.files.report,
-                fix="repeat the command when the machine is as quiet as when it was profiled, which"
-                " measures again; or profile it anew; `--report-only` accepts it",
-            )
+        self._results.require(where=self.project.files.report)
 
     @property
     def title(self) -> str:
