@@ -13,6 +13,7 @@ Latencies are milliseconds, accuracies fractions in [0, 1], sizes bytes.
 
 from hwnas.interfaces.models import Images, ModelFile, OpenModel, RunsOn
 from hwnas.interfaces.modules import (
+    ArchivedDataset,
     DataPlan,
     DatasetContext,
     DatasetModule,
@@ -41,6 +42,7 @@ from hwnas.interfaces.protocols import (
     Exporter,
     LatencyEstimator,
     LearningSampler,
+    NamedImages,
     Proxy,
     ReachedTransport,
     Searcher,
@@ -65,6 +67,7 @@ from hwnas.interfaces.records import (
 __all__ = [
     "AccuracyPredictor",
     "ArchSampler",
+    "ArchivedDataset",
     "Column",
     "Constraint",
     "CostMetric",
@@ -86,6 +89,7 @@ __all__ = [
     "LearningSampler",
     "Metric",
     "ModelFile",
+    "NamedImages",
     "OpenModel",
     "PlannedDataset",
     "PredictorContext",

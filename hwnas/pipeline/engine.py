@@ -58,7 +58,9 @@ def execute(
     for plan in plans:
         if plan.stage.name in wanted and plan.status not in UP_TO_DATE:
             _require_needs(plan, plans, run, made=made)
-    check_stages(plans, wanted, run)
+    todo = check_stages(plans, wanted, run)
+    for line in _warnings(plan.stage for plan in plans if plan.stage.name in todo):
+        log.warning("%s", line)
     change, provisional = _begin(plans, wanted, run, anew or {})
     try:
         for name in [stage.name for stage in stages if stage.name in wanted]:
@@ -105,6 +107,12 @@ def check_stages(
             stage.data().require()
         stage.check_data()
     return [stage.name for stage in todo]
+
+
+def _warnings(stages: Iterable[Stage]) -> list[str]:
+    """What makes results of the data doubtful that stages read, each sentence once."""
+    inputs = [stage.data() for stage in stages if stage.data is not None]
+    return list(dict.fromkeys(line for one in inputs for line in one.warnings()))
 
 
 def _begin(

@@ -10,6 +10,7 @@ from hwnas.analysis.ranks import MIN_ARCHS
 from hwnas.core.pareto import non_dominated
 from hwnas.core.store import read_json
 from hwnas.interfaces import Evaluation
+from hwnas.pipeline.data_checks import doubts_known
 from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.standalone import read_standalone
@@ -72,6 +73,7 @@ def write_run_report(project: Project, path: Path | None = None) -> Path:
             winners=device_winners(project, results) if f"search/{name}" in done else None,
             truths=_truths(project) if f"finetune/{name}" in done else (),
             facts=_facts(project, has_search=f"search/{name}" in done),
+            remarks=doubts_known(project),
             warnings=tuple(f"{check.name}: {check.detail}" for check in failed),
         ),
         path,

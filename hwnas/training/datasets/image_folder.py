@@ -293,8 +293,8 @@ def _read(stored: _Folder, config: Config, *, n_threads: int) -> Photos:
         return io.BytesIO(data)
 
     labels = np.array(stored.labels, dtype=np.int64)
-    key = content_hash([stored.hashes[file] for file in stored.files])
-    images = Encoded([spelled(file) for file in stored.files], opened, key)
+    hashes = [stored.hashes[file] for file in stored.files]
+    images = Encoded([spelled(file) for file in stored.files], opened, content_hash(hashes))
     pixels, broken = decode(images, config.base_px, n_threads=n_threads)
     rows = good_rows(images, broken, skip=config.skip_broken, where=stored.folder)
-    return Photos(pixels, rows, labels[rows])
+    return Photos(pixels, rows, labels[rows], images.names, hashes)
