@@ -1,4 +1,4 @@
-"""What the kit answers about a model is read as a stranger's: plain arrays, of the size asked for."""
+"""What the kit answers about a model is read as a stranger's: plain arrays of the right size."""
 
 from __future__ import annotations
 
