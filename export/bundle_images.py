@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from bundle_files import BundleError, inside
+from bundle_files import BundleError, inside, read_npy
 
 PLAIN = (".npy", ".ppm", ".pgm")  # read without Pillow
 SUFFIXES = (*PLAIN, ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -29,7 +29,7 @@ def decode(data, name):
     """Pixels of an encoded image; what it is shows in its first bytes."""
     try:
         if data[:6] == b"\x93NUMPY":
-            pixels = np.load(io.BytesIO(data), allow_pickle=False)
+            pixels = read_npy(io.BytesIO(data), len(data))
         elif data[:2] in (b"P5", b"P6"):
             pixels = decode_netpbm(data)
         else:

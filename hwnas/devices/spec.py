@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import BaseModel, Field, create_model
 
 from hwnas.core.config import BESIDE, NUMBER, StrictModel, build_model, variant
+from hwnas.core.env import user_path
 from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.resources import resource, resource_names
 from hwnas.core.yaml_data import read_yaml
@@ -107,7 +108,7 @@ def open_transport(device: DeviceSpec) -> Transport:
 def _placed(settings: BaseModel, folder: Path) -> BaseModel:
     """The settings with their paths absolute: those that are relative lie below `folder`."""
     paths = {
-        name: str(folder / Path(given).expanduser())
+        name: str(folder / user_path(given, where=name))
         for name, field in type(settings).model_fields.items()
         if BESIDE in field.metadata and (given := getattr(settings, name)) is not None
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from hwnas.core.confined import open_unlinked
 from hwnas.core.env import cache_folder
 from hwnas.core.errors import UserError
+from hwnas.core.locks import wait_for_lock
 from hwnas.core.store import content_hash, read_json, write_json
 from hwnas.training.file_hashes import ChangedMeanwhile
 
@@ -26,6 +27,7 @@ __all__ = ["Encoded", "decode", "good_rows", "square_rgb"]
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of `square_rgb`; part of the cache's key
+ZEROS = 1 << 20  # bytes that are written at a time
 SHOWN = 5  # broken images that an error names
 
 Pixels = NDArray[np.uint8]
@@ -75,12 +77,12 @@ def decode(images: Encoded, px: int, *, n_threads: int = 1) -> tuple[Pixels, Bro
     not decode again; where that cannot be written, pixels are decoded into memory.
     """
     name = content_hash([VERSION, px, images.key])
-    base = cache_folder() / "decoded" / name
     shape = (len(images.names), px, px, 3)
     try:
+        base = cache_folder() / "decoded" / name
         base.parent.mkdir(parents=True, exist_ok=True)
         with open_unlinked(base.with_suffix(".part")) as part:
-            fcntl.lockf(part, fcntl.LOCK_EX)  # whoever else decodes the same is waited for
+            wait_for_lock(part)  # whoever else decodes the same is waited for
             cached = _cached(base, shape)
             if cached is None:
                 log.info("decoding %d images at %d px into %s", shape[0], px, base.parent)
@@ -139,12 +141,30 @@ def _decode_into(
     np.lib.format.write_array_header_1_0(part, header)
     part.flush()
     offset = os.path.getsize(part.name)
-    # Reserved before it is mapped: a full disk must be an error here, not a SIGBUS later.
-    os.posix_fallocate(part.fileno(), offset, int(np.prod(shape)))
+    _reserve(part, offset, int(np.prod(shape)))
     pixels = np.memmap(part.name, np.uint8, "r+", offset, shape)
     broken = _fill(pixels, images, n_threads)
     pixels.flush()
     return broken
+
+
+def _reserve(part: IO[bytes], offset: int, n_bytes: int) -> None:
+    """Have the disk hold a file before it is mapped: a full one must be an error, no SIGBUS later.
+
+    macOS has no `posix_fallocate`, and some file systems refuse it: there zeros are written.
+    """
+    try:
+        os.posix_fallocate(part.fileno(), offset, n_bytes)
+        return
+    except AttributeError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+    part.seek(offset)
+    for start in range(0, n_bytes, ZEROS):
+        part.write(bytes(min(ZEROS, n_bytes - start)))
+    part.flush()
 
 
 def _fill(pixels: Pixels, images: Encoded, n_threads: int) -> Broken:
