@@ -63,15 +63,18 @@ def execute(
         log.warning("%s", line)
     change, provisional = _begin(plans, wanted, run, anew or {})
     try:
-        for name in [stage.name for stage in stages if stage.name in wanted]:
-            plans = plan_stages(stages, run)
-            plan = next(plan for plan in plans if plan.stage.name == name)
-            _require_needs(plan, plans, run)
-            if plan.status == "done":
-                log.info("%s: up to date", name)
+        plans = []
+        for stage in stages:
+            plans += plan_stages([stage], run, after=plans)
+            if stage.name not in wanted:
+                continue
+            _require_needs(plans[-1], plans, run)
+            if plans[-1].status == "done":
+                log.info("%s: up to date", stage.name)
             else:
-                _run_stage(plan, run)
-            if name == provisional:
+                _run_stage(plans[-1], run)
+                plans[-1:] = plan_stages([stage], run, after=plans[:-1])
+            if stage.name == provisional:
                 provisional = None
     except BaseException as error:
         if provisional is not None:
