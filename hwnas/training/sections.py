@@ -100,9 +100,9 @@ class SupernetConfig(StrictModel):
     )
     init: str | None = Field(
         default=None,
-        description="path of weights to start from: a supernet of the same space, also a published"
-        " one (`hwnas pretrained list`), or a trained largest subnet, whose channels are then"
-        " sorted by importance",
+        description="weights to start from: the path of a supernet of the same space, also a"
+        " published one, or of a network that is its largest arch, whose channels are then sorted"
+        " by importance; `shipped`; or `timm:NAME` (`hwnas pretrained list`)",
     )
 
 
