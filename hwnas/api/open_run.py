@@ -139,8 +139,9 @@ class Run:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the accuracies must know, in sentences: images in two splits."""
-        return doubts_known(self.project)
+        """What a reader of the accuracies must know, in sentences: images in two splits, chance."""
+        found = self._results.at_chance(self.space.macro.num_classes)
+        return doubts_known(self.project) + (found,) * bool(found)
 
     def table(self) -> list[dict[str, Any]]:
         """The closing table: one row per network and device."""

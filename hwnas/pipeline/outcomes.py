@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from hwnas.analysis.chance import chance_warning
 from hwnas.controller.result import Candidate
 from hwnas.core.confined import check_name
 from hwnas.core.errors import CheckFailed, NotJudged
@@ -294,3 +295,8 @@ class Results:
                 fix="repeat the command when the machine is as quiet as when it was profiled, which"
                 " measures again; or profile it anew; `--report-only` accepts it",
             )
+
+    def at_chance(self, num_classes: int) -> str:
+        """See `analysis.chance`: that no network beats guessing; empty where one does."""
+        rows = self.networks
+        return chance_warning(((row.test_top1, row.n_test_images) for row in rows), num_classes)
