@@ -18,7 +18,7 @@ from hwnas.exporters.mixed import (
     TargetAgreement,
     calibration,
 )
-from hwnas.interfaces import Exporter, ModelFile, RunsOn
+from hwnas.interfaces import EightBits, Exporter, ModelFile, RunsOn
 
 __all__ = ["RUNS_ON", "Config", "build"]
 
@@ -53,6 +53,11 @@ class Config(OnnxConfig):
     def file(self) -> str:
         """See `FormatConfig`."""
         return FILE_NAME
+
+    @property
+    def rounding(self) -> EightBits | None:
+        """See `FormatConfig`."""
+        return "onnx symmetric" if self.symmetric else "onnx"
 
 
 def build(config: Config) -> Exporter:

@@ -5,7 +5,7 @@ The network runs node by node (`torch.export`), and every value that the exporte
 linear layers behind their BN and ReLU, of sums, products and means. So hard-swish, say, computes in
 float between two roundings. Weights are rounded per output channel by their largest magnitude, as
 they are at that step; BN scales a whole channel, so it does not matter that the exporters fold it
-first. Ranges of activations are the extremes over calibration images, of the network in float, never
+first. Ranges of activations are the extremes over calibration images of the network in float, not
 a moving average. Rounding passes the gradient on unless the value was clipped (straight-through
 estimator, 1308.3432; the scheme is that of 1712.05877).
 
@@ -15,19 +15,25 @@ A depthwise window that `litert` sums from some rows at a time is rounded once h
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hwnas.interfaces import EightBits
 from hwnas.nets.depthwise import depthwise_conv2d
 
-__all__ = ["EightBits", "FakeQuantized"]
+__all__ = ["FakeQuantized", "Forward", "rounded_forward"]
 
-EightBits = Literal["litert", "onnx", "onnx symmetric"]
-"""Whose roundings: exporter `litert`, or `int8`, also with its setting `symmetric`."""
+Forward = Callable[[int, Tensor], Tensor]
+"""Logits [n, classes] of a step and its images [n, C, px, px]."""
+
+FLOAT_SHARE = 0.5
+"""Of the steps: the first ones train in float, where the loss still falls fast."""
+OBSERVE_EVERY = 25
+"""Steps, from the start of an epoch, after which the ranges are observed anew."""
 
 aten = torch.ops.aten
 CONV, LINEAR = aten.conv2d.default, aten.linear.default
@@ -43,6 +49,38 @@ KEEPING = (
 """These round nothing: they move values, or are half of a BN."""
 LEVELS = 127
 OF_SIGMOID = (1 / 256, -LEVELS - 1)  # scale and zero point, by TensorFlow's specification
+
+
+def rounded_forward(
+    model: torch.nn.Module,
+    calibration: Sequence[Tensor],
+    rule: EightBits,
+    *,
+    steps_per_epoch: int,
+    n_steps: int,
+) -> Forward:
+    """The forward pass of a training whose later steps round as a file in 8 bits does.
+
+    A function of the step and of the weights alone, so that a resumed training goes on alike.
+
+    Args:
+        model: in training mode.
+        calibration: batches of training images as the model takes them, on its device.
+        rule: whose roundings.
+        steps_per_epoch, n_steps: of the training, which is resumed between epochs only.
+    """
+    fake = FakeQuantized(model, calibration[0], rule)
+    first = int(FLOAT_SHARE * n_steps)
+
+    def forward(step: int, images: Tensor) -> Tensor:
+        if step < first:
+            logits: Tensor = model(images)
+            return logits
+        if step == first or step % steps_per_epoch % OBSERVE_EVERY == 0:
+            fake.observe(calibration)
+        return fake(images)
+
+    return forward
 
 
 class FakeQuantized(torch.fx.Interpreter):
@@ -63,12 +101,13 @@ class FakeQuantized(torch.fx.Interpreter):
             program = torch.export.export(
                 model.eval(), (example[:1].repeat(2, 1, 1, 1),), dynamic_shapes=shapes
             )
-        super().__init__(program.run_decompositions({}).module())
+        graph_module = program.run_decompositions({}).module()
+        super().__init__(graph_module)
         model.train(was_training)
         self._network, self._rule = model, rule
-        self._rounded = {
-            node.name for node in self.module.graph.nodes if _is_rounded(node, rule)
-        }
+        assert isinstance(graph_module, torch.fx.GraphModule)
+        nodes = graph_module.graph.nodes
+        self._rounded = {node.name for node in nodes if _is_rounded(node, rule)}
         self._ranges: dict[str, tuple[float, float]] = {}
         self._is_observing = False
 
