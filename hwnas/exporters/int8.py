@@ -64,7 +64,7 @@ def build(config: Config) -> Exporter:
     """An exporter to `model.int8.onnx`; it needs `images` to calibrate with.
 
     Activations are unsigned and per tensor, weights signed and per channel. 8 bits need not be
-    faster: in ONNX Runtime depthwise layers and gates gain little (in LiteRT they do, see
+    faster: in ONNX Runtime depthwise layers and gates gain little (that is one runtime, see
     `litert`), so a bundle states what was measured.
     """
     return _Int8(config)

@@ -30,8 +30,8 @@ __all__ = ["FakeQuantized", "Forward", "rounded_forward"]
 Forward = Callable[[int, Tensor], Tensor]
 """Logits [n, classes] of a step and its images [n, C, px, px]."""
 
-FLOAT_SHARE = 0.5
-"""Of the steps: the first ones train in float, where the loss still falls fast."""
+FLOAT_SHARE = 0.25
+"""Of the steps: the first ones train in float, while the learning rate rises."""
 OBSERVE_EVERY = 25
 """Steps, from the start of an epoch, after which the ranges are observed anew."""
 

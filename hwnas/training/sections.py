@@ -46,8 +46,8 @@ FinetunePrecision = Annotated[
     Literal["fp32", "bf16", "fp16", "int8"],
     LATER,
     Field(
-        description="bf16, fp16: mixed precision on CUDA; int8: the second half of the steps rounds"
-        " as the file in 8 bits will (quantisation-aware training)"
+        description="bf16, fp16: mixed precision on CUDA; int8: after a quarter of the steps it"
+        " rounds as the file in 8 bits will (quantisation-aware training)"
     ),
 ]
 

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from hwnas.core.errors import UserError
 from hwnas.exporters import int8, litert
-from hwnas.interfaces import EightBits
+from hwnas.interfaces import DatasetContext, EightBits
+from hwnas.nets.subnet import build_subnet
+from hwnas.spaces import mobilenet_tiny
+from hwnas.training.datasets import digits
+from hwnas.training.finetune import finetune
 from hwnas.training.qat import FakeQuantized, rounded_forward
+from hwnas.training.sections import (
+    CalibrationConfig,
+    FinetuneConfig,
+    OptimizerConfig,
+    TrainedLabelConfig,
+)
 
 RULES: tuple[EightBits, ...] = ("litert", "onnx", "onnx symmetric")
 PX = 6
@@ -61,8 +75,10 @@ def rms(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sqrt(np.square(a - b).mean()))
 
 
-def in_the_file(model: nn.Module, x: Tensor, rule: EightBits, folder: Path) -> np.ndarray:
-    """Logits of the exported file, with the ranges of these images and no layer left in float."""
+def in_the_file(
+    model: nn.Module, x: Tensor, rule: EightBits, folder: Path, images: Tensor | None = None
+) -> np.ndarray:
+    """Logits of the file with the ranges of images x, no layer in float; of x, or of `images`."""
     all_8_bits = {"max_float_layers": 0.0, "n_calibration": len(x)}
     exporter = (
         litert.build(litert.Config(precision="int8", **all_8_bits))
@@ -71,7 +87,7 @@ def in_the_file(model: nn.Module, x: Tensor, rule: EightBits, folder: Path) -> n
     )
     shape = tuple(x.shape[1:])
     path, *_ = exporter.export(model, input_shape=shape, folder=folder, images=x.numpy())
-    return exporter.open_model(path).logits(x.numpy())
+    return exporter.open_model(path).logits((x if images is None else images).numpy())
 
 
 def fake(model: nn.Module, x: Tensor, rule: EightBits) -> FakeQuantized:
@@ -152,9 +168,108 @@ def test_batch_statistics_normalise_in_training_and_stay_as_they_are() -> None:
     assert all(same.values()), same
 
 
-def test_the_first_half_of_the_steps_is_in_float() -> None:
+def test_the_first_quarter_of_the_steps_is_in_float() -> None:
     model, x = net().train(), images()
     forward = rounded_forward(model, [x], "onnx", steps_per_epoch=4, n_steps=8)
     with torch.no_grad():
-        assert torch.equal(forward(3, x), model(x))
-        assert not torch.equal(forward(4, x), model(x))
+        assert torch.equal(forward(1, x), model(x))
+        assert not torch.equal(forward(2, x), model(x))
+
+
+# --- accuracy -------------------------------------------------------------------------------------
+
+SPACE = mobilenet_tiny.build(
+    mobilenet_tiny.Config(resolutions=(10,), width_mult=0.5), num_classes=10
+)
+DATA = digits.build(digits.Config(base_px=10), DatasetContext(0))
+TEST = [torch.cat(parts) for parts in zip(*DATA.eval_batches("test", 256), strict=True)]
+
+
+def tuned(model: nn.Module, epochs: int, lr: float, **settings: Any) -> nn.Module:
+    rounding = settings.pop("rounding", None)
+    config = FinetuneConfig(epochs=epochs, optimizer=OptimizerConfig(lr=lr), **settings)
+    return finetune(model, DATA, config, px=10, teacher=None, seed=0, rounding=rounding)
+
+
+def spread(model: nn.Module, factor: float) -> nn.Module:
+    """The same function in float, with ranges that 8 bits cannot hold.
+
+    The first channel of every expansion is `factor` times as large, its depthwise weight as small.
+    """
+    model = copy.deepcopy(model)
+    for block in model.modules():
+        if hasattr(block, "conv_pw") and hasattr(block, "conv_dw"):
+            with torch.no_grad():
+                block.bn1.weight[0] *= factor
+                block.bn1.bias[0] *= factor
+                block.conv_dw.weight[0] /= factor
+    return model
+
+
+def top1(logits: np.ndarray) -> float:
+    return float((logits.argmax(1) == TEST[1].numpy()).mean())
+
+
+def top1_in_float(model: nn.Module) -> float:
+    with torch.no_grad():
+        return top1(model(TEST[0]).numpy())
+
+
+def top1_in_8_bits(model: nn.Module, rule: EightBits, folder: Path) -> float:
+    """Of the exported file; its ranges are from training images."""
+    ranges = torch.cat([*DATA.calibration_batches(1, 128)])
+    return top1(in_the_file(model, ranges, rule, folder, TEST[0]))
+
+
+@pytest.fixture(scope="module")
+def hurt() -> nn.Module:
+    """A trained network that loses more than a point in 8 bits."""
+    return spread(tuned(build_subnet(SPACE, SPACE.smallest()), 15, 2e-2), 60)
+
+
+@pytest.mark.parametrize("rule", RULES[:2])
+def test_it_gets_back_at_least_half_of_what_8_bits_lose(
+    rule: EightBits, hurt: nn.Module, tmp_path: Path
+) -> None:
+    """Against the same steps in float, which leave the loss as it is."""
+    if rule == "litert":
+        pytest.importorskip("ai_edge_litert", reason="pip install 'hwnas[litert]'")
+    in_float = tuned(hurt, 8, 1e-2)
+    aware = tuned(hurt, 8, 1e-2, precision="int8", rounding=rule)
+    before, after = (
+        top1_in_8_bits(model, rule, tmp_path / name)
+        for name, model in {"float": in_float, "aware": aware}.items()
+    )
+    lost = top1_in_float(in_float) - before
+    assert lost > 0.01
+    assert after - before >= lost / 2
+    seen = fake(aware, TEST[0], rule)(TEST[0]).detach().numpy()
+    assert abs(top1(seen) - after) < 0.02, "the file does what training saw"
+
+
+def test_it_resumes_after_an_epoch(hurt: nn.Module, tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(done: int, total: int, note: str = "") -> None:
+        if done == 7:  # 4 steps an epoch
+            raise Killed
+
+    config = FinetuneConfig(
+        epochs=2, batch_size=256, precision="int8", calibration=CalibrationConfig(batch_size=64)
+    )
+    settings: dict[str, Any] = {"px": 10, "teacher": None, "seed": 0, "rounding": "onnx"}
+    expected = finetune(hurt, DATA, config, **settings)
+    with pytest.raises(Killed):
+        finetune(hurt, DATA, config, checkpoints=tmp_path, progress=kill, **settings)
+    again = finetune(hurt, DATA, config, checkpoints=tmp_path, **settings)
+    pairs = zip(again.state_dict().values(), expected.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    with pytest.raises(UserError, match="rounding"):
+        settings["rounding"] = "litert"
+        finetune(hurt, DATA, config, checkpoints=tmp_path, **settings)
+
+
+def test_labels_are_of_float_networks() -> None:
+    with pytest.raises(ValidationError, match="labels are accuracies of float networks"):
+        TrainedLabelConfig(n=1, recipe=FinetuneConfig(precision="int8"))
