@@ -11,7 +11,7 @@ Batches of archs travel as codes, int16 [n, d] (`SearchSpace.codes`); single one
 Latencies are milliseconds, accuracies fractions in [0, 1], sizes bytes.
 """
 
-from hwnas.interfaces.models import Images, ModelFile, OpenModel, RunsOn
+from hwnas.interfaces.models import EightBits, Images, ModelFile, OpenModel, RunsOn
 from hwnas.interfaces.modules import (
     ArchivedDataset,
     DataPlan,
@@ -78,6 +78,7 @@ __all__ = [
     "DatasetContext",
     "DatasetModule",
     "DeviceSpec",
+    "EightBits",
     "Evaluation",
     "Evaluator",
     "Exporter",
