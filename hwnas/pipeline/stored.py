@@ -169,8 +169,8 @@ def new_settings(
 ) -> NewSettings:
     """What a command stores once its checks have passed, and what an undo of it restores.
 
-    earlier: see `earlier_config`. given: the command's `config` and `changes`. outside: what is kept of files that are not in the
-    run folder; an undo leaves it. stored: see `NewSettings`.
+    earlier: see `earlier_config`. given: the command's `config` and `changes`. outside: what is
+    kept of files that are not in the run folder; an undo leaves it. stored: see `NewSettings`.
     """
     files, name = SettingsFiles(run), config.search.name
     plain = config.model_dump(mode="json")
