@@ -58,9 +58,10 @@ def load_devices(names_or_paths: Sequence[str]) -> dict[str, DeviceSpec]:
     found: dict[str, DeviceSpec] = {}
     for given in names_or_paths:
         device = load_device(given)
-        if device.name in found:
+        if device.name.casefold() in {name.casefold() for name in found}:
             raise UserError(
-                f"two devices are called {device.name!r}",
+                f"two devices are called {device.name!r}"
+                + ", or so but for upper and lower case" * (device.name not in found),
                 expected="distinct names; the stem of a device's file is its name",
                 found=", ".join(names_or_paths),
                 where="devices",
@@ -145,7 +146,7 @@ def device_file(name_or_path: str) -> Path:
         UserError: no such device, or a file name that is no device's.
     """
     path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
+    if path.suffix.lower() not in (".yaml", ".yml"):
         names = device_names()
         if name_or_path not in names:
             raise UserError(

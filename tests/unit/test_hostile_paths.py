@@ -24,6 +24,7 @@ from hwnas.nets.pretrained import read_weights
 from hwnas.nets.proxyless_weights import read_proxyless
 from hwnas.predictors.open_records import open_records
 from hwnas.training.datasets import image_folder, npz_jpeg
+from hwnas.training.photo_folders import Scan
 
 RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs"
 TABLE = "amd-epyc-2vcpu-mobilenet_v3"
@@ -338,7 +339,7 @@ def test_an_image_that_became_a_pipe_after_it_was_listed_is_broken(
     for name in "ab":
         (tmp_path / "train" / name).mkdir(parents=True)
         placed(tmp_path / "train" / name, "x.jpg", kind)
-    monkeypatch.setattr(image_folder, "image_files", lambda folder: [f"{folder.name}/x.jpg"])
+    monkeypatch.setattr(image_folder, "scan", lambda at: Scan([f"{at.name}/x.jpg"]))
     with pytest.raises(UserError, match="regular file"):  # by what hashes the files
         image_folder.build(image_folder.Config(root=str(tmp_path)), DatasetContext(seed=0))
     monkeypatch.setattr(image_folder, "file_hashes", lambda folder, names: dict.fromkeys(names, ""))
