@@ -24,36 +24,10 @@ __all__ = [
     "DataRecord",
     "Exported",
     "NetworkResult",
-    "OutsideFile",
-    "OutsideFiles",
     "Results",
     "SeenData",
     "Standalone",
 ]
-
-
-@dataclass(frozen=True)
-class OutsideFile:
-    """A file outside the run folder: as a setting names it, where it lay (absolute), its hash.
-
-    setting: `supernet.init`, or `devices/NAME` of the definition of a device.
-    """
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    setting: str
-    given: str
-    path: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class OutsideFiles:
-    """Files outside the run folder, one of each setting and name given in it."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    files: tuple[OutsideFile, ...] = ()
 
 
 @dataclass(frozen=True)
