@@ -61,43 +61,38 @@ def open_project(
         stored_config(run).exists()
     _end_unfinished(run)
     given = config, changes
-
-    def opened() -> tuple[Project, ExperimentConfig | None]:
-        """The project, and the configuration that is stored."""
-        data, where = config_data(run, *given)
-        around = SettingsFiles(run).around
-        folders = [where.parent, root] + ([] if around is None else [around.root])
-        beside = (*folders, *(folder.absolute().parent for folder in folders[1:]))
-        is_named = config is not None and (around is None or where.parent != root.parent)
-        loaded = load_config(data, changes, where=where)
-        earlier = loaded if config is None and not changes else earlier_config(run)
-        require_same_space(run, earlier, loaded)
-        project = Project(
-            run,
-            loaded,
-            progress_for,
-            beside=beside,
-            around=around,
-            as_recorded=as_recorded,
-            changed=None if is_named else tuple(changes or ()),
-            read_only=read_only,
-        )
-        return project, earlier
-
-    project, _ = opened()
+    how = {"progress_for": progress_for, "as_recorded": as_recorded, "read_only": read_only}
+    project, _ = _opened(run, given, **how)
     if read_only:
         yield project
         return
     _ = project.formats, project.space  # settings that cannot be used are not stored
     with run.locked(command):
         settle(run)
-        project, earlier = opened()
+        project, earlier = _opened(run, given, **how)
         project = replace(project, ranks=join())
         use_threads(project.config.threads)
         for note in project.outside.notes:
             log.warning("%s", note)
         to_store = _to_store(project, earlier, command, given)
         yield replace(project, run=replace(run, settings=to_store))
+
+
+def _opened(
+    run: RunDir, given: tuple[str | None, Mapping[str, Any] | None], **how: Any
+) -> tuple[Project, ExperimentConfig | None]:
+    """The project of a command's `config` and `changes`, and the configuration that is stored."""
+    config, changes = given
+    data, where = config_data(run, config, changes)
+    around = SettingsFiles(run).around
+    folders = [where.parent, run.root] + ([] if around is None else [around.root])
+    beside = (*folders, *(folder.absolute().parent for folder in folders[1:]))
+    is_named = config is not None and (around is None or where.parent != run.root.parent)
+    loaded = load_config(data, changes, where=where)
+    earlier = loaded if config is None and not changes else earlier_config(run)
+    require_same_space(run, earlier, loaded)
+    changed = None if is_named else tuple(changes or ())
+    return Project(run, loaded, beside=beside, around=around, changed=changed, **how), earlier
 
 
 def _to_store(
