@@ -39,6 +39,7 @@ def test_the_wheel_ships_code_and_data_and_nothing_else(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
     for needed in (
         "hwnas/interfaces/__init__.py",
+        "hwnas/spaces/networks/mobilenetv2_100.yaml",
         "hwnas/_data/configs/quickstart.yaml",
         "hwnas/_data/configs/devices/local.yaml",
         "hwnas/_data/datasets/sign_digits/train.npz",
