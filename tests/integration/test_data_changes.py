@@ -325,8 +325,9 @@ def test_without_the_list_of_old_files_a_change_is_still_noticed(home: Path):
 def test_more_classes_are_told_and_a_run_is_still_looked_at_with_its_own(home: Path):
     for split in ("train", "test"):
         class_folders(Path("photos", split), ["ant", "bee", "cat"], 30, px=16)
-    (note,) = notes()
+    note, doubt = notes()
     assert note.startswith("the data changed since `train`, `label`: 3 classes, were 2")
+    assert doubt.startswith("90 of 90 images in test are train images as well")
     assert hwnas.open_run("run").space.macro.num_classes == 2
     with project() as p:
         assert p.space.macro.num_classes == 3
