@@ -87,7 +87,7 @@ def number(value: object, *, where: object) -> float:
         found = float("nan")
     if isinstance(value, bool) or not np.isfinite(found):
         has_comma = isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d*,\d+\s*", value)
-        fix = f"write {value.strip().replace(',', '.')}" if has_comma else None
+        fix = f"write {str(value).strip().replace(',', '.')}" if has_comma else None
         raise UserError("not a finite number", found=repr(value), where=where, fix=fix)
     return found
 
