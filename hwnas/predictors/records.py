@@ -86,9 +86,8 @@ def number(value: object, *, where: object) -> float:
     except (TypeError, ValueError):
         found = float("nan")
     if isinstance(value, bool) or not np.isfinite(found):
-        fix = None
-        if isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d*,\d+\s*", value):
-            fix = f"write {value.strip().replace(',', '.')}"
+        has_comma = isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d*,\d+\s*", value)
+        fix = f"write {str(value).strip().replace(',', '.')}" if has_comma else None
         raise UserError("not a finite number", found=repr(value), where=where, fix=fix)
     return found
 
