@@ -89,8 +89,8 @@ def rehearse(
     """Train `supernet` for a few steps of `n_images` invented images, whole: also the optimiser's.
 
     The supernet is moved to `device` and its weights change. Not in it: reading and augmenting
-    images, the curves, the trials of samplers that learn, a new classifier, and what processes say to
-    each other. A step trains all networks of the sampler, as after `elastic_warmup`.
+    images, the curves, the trials of samplers that learn, a new classifier, and what processes say
+    to each other. A step trains all networks of the sampler, as after `elastic_warmup`.
     """
     space = supernet.space
     macro = space.macro
