@@ -381,6 +381,40 @@ def test_a_class_that_is_not_utf8_is_refused_before_anything_runs(home: Path):
     assert not Path("other").exists()
 
 
+def test_photos_that_lie_in_two_splits_are_told_wherever_accuracy_is(home: Path, caplog):
+    """At reading, in a dry run, in `status`, in the report, and also without the photos."""
+    for i in range(2):
+        shutil.copy(f"photos/train/ant/00{i}.png", f"photos/test/bee/copy{i}.png")
+    said = "2 of 14 images in test are train images as well (bee/copy0.png = ant/000.png"
+    (note,) = notes()
+    assert note.startswith(said)
+    planned = hwnas.plan("run", settings={"train.steps": 3}, only="train").to_dict()
+    assert any(said in note for note in planned["notes"])
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        hwnas.train("run", settings={"train.steps": 3})
+    assert caplog.text.count(said) == 1
+    assert "the test accuracy counts images that the networks have learned" in caplog.text
+    assert said in hwnas.report("run").read_text()
+    assert any(said in note for note in hwnas.open_run("run").notes)
+    os.rename("photos", "away")
+    assert any(said in note for note in notes())
+    assert any(said in note for note in hwnas.open_run("run").notes)
+
+
+def test_copies_that_the_cut_parts_are_known_once_the_photos_were_read(home: Path, caplog):
+    for i in range(30):
+        shutil.copy(f"photos/train/ant/{i:03d}.png", f"photos/train/ant/copy{i:03d}.png")
+    said = "images in val are train images as well"
+    assert not any(said in note for note in notes()), "not before: it takes the cut"
+    planned = hwnas.plan("run", only="train").to_dict()
+    assert any(said in note for note in planned["notes"])
+    with caplog.at_level("WARNING"):
+        hwnas.train("run")
+    assert caplog.text.count(said) == 1
+    assert any(said in note for note in notes())
+
+
 def test_a_second_training_round_finds_the_photos_as_its_run_does(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

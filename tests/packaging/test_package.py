@@ -49,6 +49,10 @@ def test_the_wheel_ships_code_and_data_and_nothing_else(wheel: Path):
         "hwnas/_data/export/ort_run.py",
         "hwnas/_data/latency_tables/README.md",
         "hwnas/py.typed",
+        "hwnas/nets/shipped/mobilenet_v2_1.0_224_quant.npz",
+        "hwnas/nets/shipped/mobilenet_v2_1.0_224_quant.json",
+        "hwnas/nets/shipped/NOTICE",
+        "hwnas/nets/shipped/LICENSE",
     ):
         assert needed in names, needed
     assert wheel.stat().st_size < 12e6
@@ -59,6 +63,7 @@ def test_the_wheel_ships_code_and_data_and_nothing_else(wheel: Path):
         str(path.relative_to(ROOT)) for path in (ROOT / "hwnas").rglob("*.py") if path.is_file()
     }
     assert source <= set(names)
+    assert wheel.stat().st_size < 12e6
 
 
 def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path):

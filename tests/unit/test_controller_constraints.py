@@ -18,6 +18,7 @@ from hwnas.spaces import mobilenet_tiny
 from hwnas.spaces.cost import cost
 from hwnas.spaces.load import build_space
 from hwnas.spaces.space import Codes
+from tests.mobile_spaces import NEEDS
 
 SPACE = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(16, 20)), num_classes=10)
 
@@ -164,7 +165,7 @@ def test_config_reads_plain_data_and_refuses_double_bounds() -> None:
 @pytest.mark.parametrize("name", [name for name in SPACES.names if name != "mobile"])
 def test_an_impossible_limit_is_answered_within_a_second_on_every_space(name: str) -> None:
     """All resolutions: 25 on mobilenet_v3. Tables of operators are built before, once per space."""
-    space = build_space(name, num_classes=10)
+    space = build_space(name, NEEDS.get(name, {}), num_classes=10)
 
     def macs(codes: Codes) -> FloatArray:
         return cost(space, codes, "macs").astype(np.float64)
