@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import hwnas
 from hwnas.core.config import assignments
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
@@ -166,6 +167,14 @@ def test_photos_needs_the_folder_alone(tmp_path: Path, caplog: pytest.LogCapture
     with caplog.at_level("WARNING"):
         assert preset("image_folder") == config
     assert "now called photos" in caplog.text
+
+
+def test_photos_as_shipped_passes_every_check_with_ten_photos(tmp_path, monkeypatch):
+    """Weights included; no network is used."""
+    monkeypatch.chdir(tmp_path)
+    root = class_folders(tmp_path / "pets", ["cat", "dog"], 5)
+    plan = hwnas.plan(tmp_path / "run", config="photos", settings={"data.root": str(root)})
+    assert {row["status"] for row in plan} == {"new"}
 
 
 @pytest.mark.parametrize(("n_classes", "n_each"), [(2, 5), (30, 5)])
