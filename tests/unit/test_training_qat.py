@@ -258,7 +258,6 @@ def test_it_gets_back_at_least_half_of_what_8_bits_lose(
     aware = tuned(hurt, EPOCHS, 1e-2, precision="int8", rounding=rule)
     after = top1_in_8_bits(aware, tmp_path, rule)
     lost = top1_in_float(in_float[0]) - before
-    print("NUM", rule, lost, before, after)
     assert lost > 0.01
     assert after - before >= lost / 2
     seen = fake(aware, TEST[0], rule)(TEST[0]).detach().numpy()
