@@ -7,8 +7,8 @@ probe, which tests/probes.py has.
 
 from __future__ import annotations
 
+import copy
 import json
-import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
@@ -64,7 +64,7 @@ SMALL = {
 
 FEW_IMAGES = {"data.val_fraction": 0.05, "data.test_fraction": 0.84}
 ENSEMBLE = {"members": 2, "epochs": 6, "min_steps": 1, "max_steps": 50, "batch_size": 8}
-RECIPE = {"epochs": 2, "batch_size": 64}
+RECIPE = {"epochs": 2, "batch_size": 64, "calibration.batch_size": 32}
 OP = {"name": "a", "kind": "mbconv", "kernel": 3, "expand": 2, "groups": 2}
 PLAIN = {"name": "a"}
 SPACE = {
@@ -126,6 +126,7 @@ UNDER: list[tuple[str, dict[str, Any]]] = [
     ("predictor.*(gcn)", {f"predictor.training.{k}": v for k, v in ENSEMBLE.items()}),
     ("predictor.*(distilled)", {"predictor": {"name": "distilled", "n_archs": 64, "width": 8, "epochs": 2, "teacher": {"name": "gcn", "training": ENSEMBLE}}}),
     ("export.*[!n] (litert)", {"export.1.precision": "int8"}),
+    ("export.N.n_calibration (litert)", {"export.1.precision": "int8"}),
     ("search.searcher.*(evolution)", {"search.searcher.population": 8}),
     ("search.searcher.ema_decay *", {"search.searcher.baseline": "ema"}),
     ("search.evaluator.[!r]*", {"search.evaluator.records": "@records"}),
@@ -160,6 +161,10 @@ VALUES: list[tuple[str, Any]] = [
     ("train.teacher.model", "test_resnet"),
     ("train.teacher.weights", "@teacher.b"),
     ("*.optimizer.name", "sgd"),
+    ("*.optimizer.clip_norm", 0.01),
+    ("space.width_ratios *", [0.5]),
+    ("space.kernels (timm)", [1]),
+    ("space.pad_mode *", "tf_same"),
     ("supernet.init", "@supernet"),
     ("label.records", "@records"),
     ("label.reader", "hwnas"),
@@ -218,7 +223,7 @@ def test_a_setting_without_a_probe_is_noticed() -> None:
 
 def surroundings(setting: Setting) -> dict[str, Any]:
     """Settings under which a setting matters, its variants chosen."""
-    changes = dict(SMALL)
+    changes = copy.deepcopy(SMALL)
     changes |= _chosen(setting)
     for pattern, under in UNDER:
         if matches(setting, pattern):

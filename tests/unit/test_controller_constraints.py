@@ -116,15 +116,22 @@ def test_choices_that_become_active_take_allowed_codes() -> None:
 
 
 @pytest.mark.parametrize("restricted", [False, True])
-def test_impossible_constraint_names_the_nearest_arch_in_under_a_second(restricted: bool) -> None:
+def test_an_impossible_constraint_names_the_nearest_arch(restricted: bool) -> None:
+    """It is found among a few thousand archs: the space has millions."""
     narrowed = {"stage1.depth": (2, 3), "stage1.block1.kernel": (5,)} if restricted else {}
     space = SPACE.restrict(narrowed)
     floor = cost(space, space.codes([space.smallest()]), "macs")[0]  # costs grow in every choice
     limits = resolve([Constraint("macs", max=floor * 0.9)], METRICS, space)
-    begin = time.perf_counter()
+    n_priced = 0
+
+    def macs(codes: Codes) -> FloatArray:
+        nonlocal n_priced
+        n_priced += len(codes)
+        return METRICS["macs"](codes)
+
     with pytest.raises(UserError) as caught:
-        reach(space, METRICS, limits, seed=0)
-    assert time.perf_counter() - begin < 1
+        reach(space, {**METRICS, "macs": macs}, limits, seed=0)
+    assert n_priced < 20_000 < space.size()
     text = str(caught.value)
     assert f"nearest reachable arch has macs {floor:.6g}" in text
     assert f"stage1.depth={2 if restricted else 1}" in text
