@@ -83,6 +83,10 @@ class Mutant:
         return f"{self.function}: {self.text}"
 
 
+def is_tested_call(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and not ast.unparse(node).startswith(UNTESTED_CALLS)
+
+
 def changed(node: ast.AST) -> dict[str, ast.AST]:
     """Changes of a node, by kind."""
     found: dict[str, ast.AST] = {}
@@ -108,9 +112,8 @@ def changed(node: ast.AST) -> dict[str, ast.AST]:
         if not (isinstance(new.value, ast.Constant) and new.value.value is None):
             new.value = ast.Constant(None)
             found["nothing returned"] = new
-    elif isinstance(new, ast.Expr) and isinstance(new.value, ast.Call):
-        if not ast.unparse(new).startswith(UNTESTED_CALLS):
-            found["call left out"] = ast.Pass()
+    elif isinstance(new, ast.Expr) and is_tested_call(new.value):
+        found["call left out"] = ast.Pass()
     return found
 
 
@@ -145,7 +148,9 @@ def mutants_of(path: Path) -> list[Mutant]:
         for kind, new in changed(node).items():
             text = f"{ast.unparse(node)} -> {ast.unparse(new)}"
             line = getattr(node, "lineno", 0)
-            found.append(Mutant(file, function, position, kind, line, re.sub(r"\s+", " ", text)[:150]))
+            found.append(
+                Mutant(file, function, position, kind, line, re.sub(r"\s+", " ", text)[:150])
+            )
     return found
 
 
@@ -165,7 +170,9 @@ def tests_of(file: str) -> list[str]:
     module = file.removesuffix(".py").replace("/", ".")
     package, _, name = module.rpartition(".")
     forms = rf"from {re.escape(module)} import|from {re.escape(package)} import .*\b{name}\b"
-    found = [p for p in sorted(ROOT.glob("tests/unit/test_*.py")) if re.search(forms, p.read_text())]
+    found = [
+        p for p in sorted(ROOT.glob("tests/unit/test_*.py")) if re.search(forms, p.read_text())
+    ]
     if not found and file not in ALSO:
         found = [p for p in sorted(ROOT.glob("tests/unit/test_*.py")) if package in p.read_text()]
     return [str(p.relative_to(ROOT)) for p in found] + list(ALSO.get(file, ()))
@@ -220,7 +227,9 @@ def change_of(mutant: Mutant) -> Callable[[ast.Module], None]:
     return change
 
 
-def is_noticed(file: str, function: str, change: Callable[[ast.Module], None], tests: list[str]) -> bool:
+def is_noticed(
+    file: str, function: str, change: Callable[[ast.Module], None], tests: list[str]
+) -> bool:
     """Whether a test fails, or hangs, in a process with this change."""
     child = os.fork()
     if child == 0:
@@ -270,9 +279,7 @@ def main() -> int:
         if mutant.key in EQUIVALENT:
             continue
         n_run += 1
-        noticed = is_noticed(
-            mutant.file, mutant.function, change_of(mutant), tests_of(mutant.file)
-        )
+        noticed = is_noticed(mutant.file, mutant.function, change_of(mutant), tests_of(mutant.file))
         if not noticed:
             survivors.append(mutant)
         print(f"{n_run} {'noticed ' if noticed else 'SURVIVES'} {mutant}", flush=True)

@@ -27,7 +27,6 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
-from safetensors.numpy import load_file
 
 from hwnas.core.progress import silent
 from hwnas.core.records import dump
@@ -36,8 +35,8 @@ from hwnas.core.yaml_data import read_yaml
 from hwnas.exporters import engine, float_graph, litert, quantize
 from hwnas.exporters.parity import BatchParity, ParityReport
 from hwnas.interfaces import Evaluation
-from hwnas.measure.profile import Timings
 from hwnas.latency.samples import Timing
+from hwnas.measure.profile import Timings
 from hwnas.pipeline import evaluators, project, scoring
 from hwnas.pipeline.config import ExperimentConfig, load_config
 from hwnas.pipeline.outcomes import Results
@@ -56,7 +55,7 @@ NOT_SEEN = {"config.yaml", "stages.json"}
 HASHES = {"identity", "context", "sha256", "model_sha256", "digest", "data", "seconds", "time"}
 """Keys of JSON that are hashes, times, or repeat the configuration."""
 
-__all__ = ["PROBES", "Bench", "probe_of"]
+__all__ = ["PROBES", "Bench", "timed_verify"]
 
 
 def plain(value: Any) -> Any:
@@ -133,7 +132,11 @@ class Bench:
         return Path(shutil.copyfile(self.run / "labels" / "supernet.json", f"{path}.json"))
 
     def _supernet(self, path: Path) -> Path:
-        return Path(shutil.copyfile(self.run / "checkpoints" / "supernet.safetensors", f"{path}.safetensors"))
+        return Path(
+            shutil.copyfile(
+                self.run / "checkpoints" / "supernet.safetensors", f"{path}.safetensors"
+            )
+        )
 
     def _teacher(self, path: Path) -> Path:
         torch.manual_seed(len(self.made))
@@ -149,7 +152,9 @@ class Bench:
         return Path(small_config("cifar100", path).root)  # type: ignore[attr-defined]
 
     def _folders(self, path: Path) -> Path:
-        return class_folders(path, ["ant", "bee", "cat"], 20, first=20 * len(self.made), px=24)
+        class_folders(path, ["ant", "bee", "cat"], 20, first=20 * len(self.made), px=24)
+        (path / "classes.txt").write_text("ant\nbee\ncat\ndog\n")
+        return path
 
     def _broken_folders(self, path: Path) -> Path:
         class_folders(path, ["ant", "bee", "cat"], 20, px=24)
@@ -268,7 +273,11 @@ def probe_trained_labels(bench: Bench, config: ExperimentConfig, patch: pytest.M
     with bench.project(config) as it, written(it) as files:
         it.run.journal_file.unlink()
         patch.setattr(
-            label.shutil, "rmtree", lambda folder, **_: kept.update({p.name: content(p) for p in folder.rglob("*.safetensors")})
+            label.shutil,
+            "rmtree",
+            lambda folder, **_: kept.update(
+                {p.name: content(p) for p in folder.rglob("*.safetensors")}
+            ),
         )
         label.label_trained(it, silent)
     return [calls, files, kept]
@@ -422,7 +431,10 @@ def probe_profile(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPa
     patch.setattr(verify, "test_accuracies", lambda it, arch: None)
     patch.setattr(verify, "_format_checks", lambda *_: [])
     with bench.project(config) as it:
-        for work in (lambda: profile.measure(it, "local", silent), lambda: verify.verify(it, silent)):
+        for work in (
+            lambda: profile.measure(it, "local", silent),
+            lambda: verify.verify(it, silent),
+        ):
             with contextlib.suppress(Planned):
                 work()
     assert len(plans) == 2
@@ -441,7 +453,7 @@ def probe_project(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPa
     return [str(it.accelerator), plain({name: dump(spec) for name, spec in it.devices.items()})]
 
 
-# --- what the probes use ---------------------------------------------------------------------------
+# --- what the probes use -------------------------------------------------------------------------
 
 TRANSLATED, RANGES = float_graph._translated, litert.value_ranges
 
@@ -472,7 +484,9 @@ def _opened(calls: list[Any], name: str) -> Callable[..., None]:
 
 def _scores(archs: Any) -> Any:
     """A score of archs in (0, 1), by formula."""
-    return np.array([0.5 + 0.4 * np.sin(sum((i + 1) * c for i, c in enumerate(a.codes))) for a in archs])
+    return np.array(
+        [0.5 + 0.4 * np.sin(sum((i + 1) * c for i, c in enumerate(a.codes))) for a in archs]
+    )
 
 
 def _records_reader(calls: list[Any]) -> Callable[..., Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -48,7 +47,9 @@ def test_a_verified_winner_is_judged_at_the_speed_of_the_table(
     bench: Bench, pace: float, state: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes 6 % longer than estimated: too much, unless the whole machine does."""
-    config = bench.config(SMALL | {"verify": {"max_forecast_error": 0.03, "repeat_noise_factor": 0}})
+    config = bench.config(
+        SMALL | {"verify": {"max_forecast_error": 0.03, "repeat_noise_factor": 0}}
+    )
     results = timed_verify(bench, config, monkeypatch, slower=1.06, pace=pace)
     (check,) = [check for check in results.checks if check.name == "forecast on local"]
     assert check.passed is state

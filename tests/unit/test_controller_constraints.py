@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import numpy as np
 import pytest
@@ -170,11 +169,15 @@ def test_config_reads_plain_data_and_refuses_double_bounds() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in SPACES.names if name != "mobile"])
-def test_an_impossible_limit_is_answered_within_a_second_on_every_space(name: str) -> None:
-    """All resolutions: 25 on mobilenet_v3. Tables of operators are built before, once per space."""
+def test_an_impossible_limit_is_answered_by_few_prices_on_every_space(name: str) -> None:
+    """All resolutions: 25 on mobilenet_v3."""
     space = build_space(name, NEEDS.get(name, {}), num_classes=10)
 
+    n_priced = 0
+
     def macs(codes: Codes) -> FloatArray:
+        nonlocal n_priced
+        n_priced += len(codes)
         return cost(space, codes, "macs").astype(np.float64)
 
     def params(codes: Codes) -> FloatArray:
@@ -187,10 +190,10 @@ def test_an_impossible_limit_is_answered_within_a_second_on_every_space(name: st
         {"macs": macs, "params": params},
         space,
     )
-    begin = time.process_time()
+    n_priced = 0
     with pytest.raises(UserError) as caught:
         reach(space, {"macs": macs, "params": params}, limits, seed=0)
-    assert time.process_time() - begin < 1.0
+    assert n_priced < 30_000
     found = re.search(r"nearest reachable arch has macs ([\d.e+]+)", str(caught.value))
     assert found is not None
     assert 0.5 * lowest < float(found[1]) <= lowest * (1 + 1e-5)
