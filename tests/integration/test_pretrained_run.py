@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 import pytest
+import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -101,6 +102,33 @@ def test_what_makes_such_a_run_impossible_is_said_first(
     with pytest.raises(UserError, match=said):
         hwnas.run(str(MINI), folder=tmp_path / "run", settings={**settings, **change})
     assert not (tmp_path / "run" / "tables").exists()
+
+
+def test_a_training_starts_from_a_network_for_other_classes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = timm.create_model("mobilenetv2_035", num_classes=12)
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    less = {"depths": [1], "expands": [2], "kernels": [], "width_ratios": [0.5]}
+    settings = {
+        "space": {"name": "timm", "model": "mobilenetv2_035", "resolutions": [32], **less},
+        "data.base_px": 32,
+        "supernet.init": str(tmp_path / "w.pth"),
+        "train": {"steps": 1, "batch_size": 4, "curve_images": 8},
+    }
+    still = {**settings, "train.steps": 0}
+    with pytest.raises(UserError, match=r"classifier\.weight[\s\S]*train\.steps of 1"):
+        hwnas.train(tmp_path / "still", config=str(MINI), settings=still)
+    other = {**settings, "supernet.init": "shipped"}
+    with pytest.raises(UserError, match=r"another network: conv_stem does not fit"):
+        hwnas.train(tmp_path / "other", config=str(MINI), settings=other)
+    with caplog.at_level("INFO"):
+        hwnas.train(tmp_path / "run", config=str(MINI), settings=settings)
+    assert any("new classifier for 10 classes in place of 12" in r.message for r in caplog.records)
+    kept = load_file(tmp_path / "run" / "checkpoints" / "supernet.safetensors")
+    stem = network.state_dict()["conv_stem.weight"].flatten(1).abs().sum(1).sort().values
+    found = kept["stem.conv.weight"].flatten(1).abs().sum(1).sort().values
+    torch.testing.assert_close(found, stem, rtol=0.1, atol=0.1)  # one step away
 
 
 def test_best_weights_of_a_training_say_where_it_started(tmp_path: Path) -> None:

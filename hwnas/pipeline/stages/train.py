@@ -169,7 +169,9 @@ def _supernet(project: Project, images: Iterable[torch.Tensor]) -> Supernet:
 
     supernet, weights = project.new_supernet(), project.outside.start
     if weights is not None:
-        classes = project.space.macro.num_classes if project.config.train.steps else None
+        section = project.config.train
+        is_trained = section.steps > 0 or section.head_epochs > 0
+        classes = project.space.macro.num_classes if is_trained else None
         start_from(supernet, weights, num_classes=classes, images=images)
     return supernet
 
