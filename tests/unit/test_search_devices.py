@@ -63,7 +63,7 @@ def test_how_records_are_read_needs_records(wrong: dict[str, Any]) -> None:
     "key", ["label.source", "search.evaluator.name"], ids=["label.source", "evaluator.name"]
 )
 def test_a_removed_key_is_accepted_at_its_only_value(key: str) -> None:
-    data, where = read_config_data("quickstart")
+    data, where = read_config_data("digits")
     assert load_config(data, {key: "supernet"}, where=where) == load_config(data, where=where)
     with pytest.raises(UserError, match=f"was removed[\\s\\S]*{key}"):
         load_config(data, {key: "tabular"}, where=where)

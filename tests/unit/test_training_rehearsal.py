@@ -66,7 +66,7 @@ def test_the_recipe_is_the_published_one(name, tmp_path):
 
 
 def test_a_plan_says_what_was_measured_and_what_was_not(tmp_path, caplog):
-    small = project("quickstart", tmp_path, "train.batch_size=64", "train.accumulation=2")
+    small = project("digits", tmp_path, "train.batch_size=64", "train.accumulation=2")
     with caplog.at_level(logging.INFO, logger="hwnas"):
         tell_training_cost(small, processes=1)
     text = caplog.text
@@ -87,4 +87,4 @@ def test_memory_is_extrapolated_along_a_line():
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
     with pytest.raises(UserError, match="does not divide evenly"):
-        tell_training_cost(project("quickstart", tmp_path), processes=7)
+        tell_training_cost(project("digits", tmp_path), processes=7)
