@@ -17,6 +17,7 @@ test: $(STAMP) lint
 test-full: $(STAMP) lint
 	-$(BIN)/python -m pip install --quiet --no-deps "ofa==0.1.0.post202307202001"
 	$(BIN)/python -m pytest
+	$(BIN)/python tests/mutants.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

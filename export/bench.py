@@ -26,8 +26,13 @@ import sys
 import time
 from pathlib import Path
 
-from bench_host import ProcessClock, host_facts, pin
-from bench_protocol import SCHEMA_VERSION, KitError, Results, run, warnings
+try:
+    from bench_host import ProcessClock, host_facts, pin
+    from bench_protocol import SCHEMA_VERSION, KitError, Results, run, warnings
+except ImportError as error:
+    if error.name not in ("fcntl", "resource"):
+        raise
+    sys.exit("bench.py needs Linux or macOS; on Windows, run it in WSL")
 
 HERE = Path(__file__).resolve().parent
 

@@ -9,6 +9,7 @@ passed. Rounds go on until the medians are known well enough, or the time is spe
 """
 
 import contextlib
+import errno
 import fcntl
 import gc
 import hashlib
@@ -19,6 +20,7 @@ import random
 import shutil
 import stat
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -26,6 +28,7 @@ SCHEMA_VERSION = 1
 PROTOCOL = "interleaved-3"  # change it whenever samples stop being comparable with older ones
 STOPPING_RULES = ("rounds", "min_rounds", "time_budget_s", "target_error")  # may change on resuming
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # NFS, Lustre, FUSE
 FLUSH_S = 1.0
 LOCK_PATIENCE_S = 5.0  # an interrupted kit may still be writing its last line
 REFERENCE_EVERY = 32  # turns
@@ -102,8 +105,13 @@ class Results:
         deadline = time.monotonic() + LOCK_PATIENCE_S
         while True:
             try:
-                return fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
             except OSError as error:
+                if error.errno in NO_LOCKS:
+                    text = f"{path}: this file system has no locks ({error.strerror})"
+                    print(text, file=sys.stderr)
+                    return
                 if time.monotonic() >= deadline:
                     raise KitError(f"{path} is being written by another process") from error
             time.sleep(0.1)

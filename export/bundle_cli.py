@@ -35,6 +35,9 @@ def main(doc, check, open_predictor, choice, arguments=None):
     if options.check and len(options.images) > 1:
         parser.error("--check takes one bundle")
     folder = options.images[0] if options.check and options.images else options.bundle
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a console that lacks letters shows their codes
+            stream.reconfigure(errors="backslashreplace")
     try:
         manifest = read_bundle(folder)
         if options.check:

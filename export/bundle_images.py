@@ -1,14 +1,23 @@
 """Images to the input of a bundle's model, as its manifest says. Numpy only; Pillow if present."""
 
 import io
+import re
 import zipfile
 from pathlib import Path
 
 import numpy as np
-from bundle_files import BundleError, inside
+from bundle_files import BundleError, inside, read_npy
 
 PLAIN = (".npy", ".ppm", ".pgm")  # read without Pillow
-SUFFIXES = (*PLAIN, ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SUFFIXES = (
+    *PLAIN,
+    *(".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+    *(".jpx", ".png", ".pnm", ".tga", ".tif", ".tiff", ".webp"),
+)
+HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
+SYSTEM = ("@eadir", "__macosx", "lost+found", "$recycle.bin")
+# Of `Image.Transpose`, by EXIF orientation
+TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -29,9 +38,9 @@ def decode(data, name):
     """Pixels of an encoded image; what it is shows in its first bytes."""
     try:
         if data[:6] == b"\x93NUMPY":
-            pixels = np.load(io.BytesIO(data), allow_pickle=False)
+            pixels = read_npy(io.BytesIO(data), len(data))
         elif data[:2] in (b"P5", b"P6"):
-            pixels = decode_netpbm(data)
+            pixels = decode_netpbm(data) if is_plain_netpbm(data) else decode_with_pillow(data)
         else:
             pixels = decode_with_pillow(data)
     except ImportError as error:
@@ -51,6 +60,16 @@ def checked_pixels(pixels, name):
     if pixels.dtype != np.uint8 and not (pixels.min() >= 0 and pixels.max() <= 1):
         raise BundleError(f"{name}: floats must lie in [0, 1]")
     return pixels
+
+
+def is_plain_netpbm(data):
+    """Whether `decode_netpbm` can read it; Pillow reads other depths."""
+    fields = re.match(
+        rb"P[56](?:\s+|#[^\n]*\n)+(\d+)(?:\s+|#[^\n]*\n)+(\d+)"
+        rb"(?:\s+|#[^\n]*\n)+(\d+)\s",
+        data,
+    )
+    return fields is None or int(fields.group(3)) == 255
 
 
 def decode_netpbm(data):
@@ -77,16 +96,33 @@ def decode_netpbm(data):
 
 
 def decode_with_pillow(data):
-    """uint8 of any image that Pillow reads: upright, transparency over white, 16 bits as 8."""
-    from PIL import Image, ImageOps
+    """uint8 of any image that Pillow reads, as hwnas/training/decode.py reads it for training."""
+    from PIL import Image
 
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    if image.mode.startswith("I"):  # Pillow's own conversion would saturate
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    try:
+        turn = int(image.getexif().get(0x0112, 1))
+    except Exception:  # damaged metadata; only pixels count
+        turn = 1
+    if turn in TURNS:
+        image = image.transpose(TURNS[turn])
+    if image.mode[0] in "IF":  # Pillow's own conversion would saturate
+        image = Image.fromarray(eight_bits(np.asarray(image)))
     if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
         over = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
     return np.asarray(image if image.mode == "L" else image.convert("RGB"))
+
+
+def eight_bits(levels):
+    """Grey values of 16 bits, or floats in [0, 1], as 8 bits; others are of unknown scale."""
+    low, high = float(levels.min()), float(levels.max())
+    if levels.dtype.kind == "f" and low >= 0 and high <= 1:
+        return np.rint(levels * 255).astype(np.uint8)
+    if levels.dtype.kind == "f" or low < 0 or high > 65535 or 0 < high < 4096:
+        raise ValueError(f"grey values from {low:g} to {high:g}, whose scale is not known")
+    return (levels.astype(np.int64) >> 8).astype(np.uint8)
 
 
 # --- preprocessing --------------------------------------------------------------------------------
@@ -160,17 +196,44 @@ def labelled_images(path, names):
 
 def images_of_folder(path, names):
     """See `labelled_images`."""
-    folders = sorted(sub for sub in path.iterdir() if sub.is_dir())
+    folders = sorted(sub for sub in path.iterdir() if is_data(sub.name) and sub.is_dir())
     unknown = [sub.name for sub in folders if sub.name not in names]
     if unknown:
         raise BundleError(
             f"{path}: no class is called {', '.join(unknown[:5])}; the classes are "
             f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
         )
-    files = [file for sub in folders for file in sorted(sub.rglob("*"))]
-    files = [file for file in files if file.suffix.lower() in SUFFIXES and file.is_file()]
-    labels = [names.index(file.relative_to(path).parts[0]) for file in files]
+    found = [(file, names.index(sub.name)) for sub in folders for file in files_of(sub)]
+    files, labels = [file for file, _ in found], [label for _, label in found]
     return lambda index: read_image(files[index]), np.array(labels, dtype=int)
+
+
+def is_data(name):
+    """Whether a file or folder of this name can be data: not hidden, and not of the system."""
+    return not name.startswith(".") and name.lower() not in SYSTEM
+
+
+def files_of(folder, above=()):
+    """Image files at any depth below a class folder, sorted; links to folders are followed."""
+    above = (*above, folder.resolve(), *folder.resolve().parents)
+    for path in sorted(folder.iterdir()):
+        if not is_data(path.name):
+            continue
+        if path.is_dir():
+            if path.resolve() not in above:
+                yield from files_of(path, above)
+        elif path.is_file() and is_image(path):
+            yield path
+
+
+def is_image(path):
+    """By its ending; a file without one by its first bytes."""
+    ending = path.suffix.lower() if path.suffix.strip(". ") else ""
+    if ending:
+        return ending in SUFFIXES
+    with open(path, "rb") as stream:
+        head = stream.read(12)
+    return head.startswith(HEADS) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
 
 
 def images_of_archive(path, names):

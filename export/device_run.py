@@ -24,7 +24,7 @@ import bench
 import bundle_cli
 from bench_protocol import KitError
 from bundle_checks import check_outputs, finding
-from bundle_files import BundleError, inside
+from bundle_files import BundleError, inside, read_npy
 from bundle_latency import check_latencies
 from bundle_precision import precision_of
 
@@ -106,8 +106,12 @@ def logits(arguments):
     device, model, given, out = arguments
     try:
         predict = Predictor(Path(model), json.loads(device))
+        with open(given, "rb") as stream:
+            x = read_npy(stream, Path(given).stat().st_size)
+        if x.dtype != np.float32 or x.ndim != 4:
+            raise ValueError(f"{given}: expected float32 [n, C, H, W], found {x.dtype} {x.shape}")
         with open(out, "wb") as stream:
-            np.save(stream, predict(np.load(given, allow_pickle=False)))
+            np.save(stream, predict(x), allow_pickle=False)
         print(json.dumps({"precision": precision_of(model)}))
     except (BundleError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,6 +7,7 @@ import numpy
 from ai_edge_litert.interpreter import Interpreter
 
 INSTALL = "python -m pip install numpy ai-edge-litert"
+OLDEST = (2, 3)  # of ai-edge-litert: versions of the operators that hwnas writes
 ACCELERATORS = {"gpu": "GPU", "npu": "NPU"}  # by LiteRT's own names; tried on none of either yet
 
 
@@ -64,6 +65,12 @@ class Runner:
     works_on_caller = True
 
     def __init__(self, provider, threads, batch, precision):
+        if tuple(int(part) for part in self.version.split(".")[:2]) < OLDEST:
+            least = ".".join(map(str, OLDEST))
+            raise ValueError(
+                f"ai-edge-litert {self.version} is too old; fix: python -m pip install -U"
+                f" 'ai-edge-litert>={least}'"
+            )
         if provider not in providers():
             raise ValueError(f"litert has no {provider}; it has {', '.join(providers())}")
         self.provider, self.threads, self.batch = provider, threads, batch

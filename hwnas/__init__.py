@@ -17,6 +17,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+try:
+    import fcntl  # noqa: F401
+except ImportError:
+    raise ImportError("hwnas needs Linux or macOS; on Windows, run it in WSL") from None
+
 if TYPE_CHECKING:
     from hwnas.api.analyze import analyze
     from hwnas.api.config import config_explain, config_schema, config_show

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
+from hwnas.core.yaml_data import parse_yaml
 from hwnas.spaces import REGISTRY
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.chains import BlockOp, MobileMacro, Stage
@@ -11,7 +12,16 @@ from hwnas.spaces.load import build_space
 from hwnas.spaces.skeleton import Ability
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["MIXED", "MOBILE_SPACES", "REGISTERED", "STRANGE", "able", "some_archs"]
+__all__ = [
+    "MIXED",
+    "MOBILE_SPACES",
+    "NEEDS",
+    "REGISTERED",
+    "STRANGE",
+    "able",
+    "headless",
+    "some_archs",
+]
 
 MIXED = SearchSpace(  # SE, three kernels, expansion 1 beside others, odd maps, gray images
     "mixed",
@@ -96,6 +106,30 @@ STRANGE = SearchSpace(  # what timm cannot say; a stage, and first blocks, that 
         feature_bias=True,
     ),
 )
+
+
+HEADLESS = """
+network:
+  name: headless
+  weights: {px: 32, mean: [0.5], std: [0.5]}
+  padding: tf_same
+  se_act: swish
+  se_gate: sigmoid
+  stem: {out: 12, kernel: 5, stride: 2, act: swish}
+  stages:
+  - - {kind: dsconv, out: 12, act: relu, se: 3, skip: true, out_act: relu6}
+  - - {kind: mbconv, out: 20, act: swish, kernel: 5, stride: 2, mid: 36, se: 5}
+    - {kind: mbconv, out: 20, act: relu6, mid: 36, skip: true}
+expands: [2]
+width_ratios: [0.5, 1]
+"""
+"""No head; what timm's blocks cannot say: 36 hidden channels, an activation behind a skip."""
+
+
+def headless(*resolutions: int) -> SearchSpace:
+    """Subnets of a network of TensorFlow's padding, for gray images."""
+    data = {**parse_yaml(HEADLESS, where="test"), "resolutions": [*resolutions]}
+    return build_space("timm", data, num_classes=5, in_channels=1)
 
 
 PIXELS = {"mobilenet_tiny": 20, "attentive_nas": 42, "fbnet": 16, "nasbench_macro": 16}

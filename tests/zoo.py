@@ -9,6 +9,7 @@ from hwnas.core.yaml_data import parse_yaml
 from hwnas.spaces import REGISTRY, mobile
 from hwnas.spaces.load import build_space, shipped_spaces
 from hwnas.spaces.space import SearchSpace
+from tests.mobile_spaces import NEEDS
 
 __all__ = ["MOBILE_SPACES", "SPACES", "mobile_space", "space"]
 
@@ -47,7 +48,7 @@ def space(name: str, *, small: bool = False) -> SearchSpace:
     """A space of `SPACES` with 10 classes; `small`: at resolutions that run in milliseconds."""
     if name == "mixed":
         return mobile_space(MIXED)
-    settings: dict[str, object] = {"model": "mobilenetv3_small_050"} if name == "timm" else {}
+    settings: dict[str, object] = dict(NEEDS.get(name, {}))
     if small and name in shipped_spaces():
         settings = {"resolutions": [32]}
     elif small:

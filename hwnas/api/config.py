@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def config_show(config: Path | str, *, settings: Settings = None) -> Listing:
     Raises:
         UserError: there is no such file, or it has problems: lists them all.
     """
-    named = None if Path(config).is_dir() else str(config)
+    named = None if os.path.isdir(config) else str(config)
     data, where = config_data(RunDir(Path(config)), named, settings)
     built = load_config(data, settings, where=where).model_dump(mode="json")
     changed = tuple(settings or ())

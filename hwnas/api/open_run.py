@@ -12,11 +12,12 @@ from hwnas.api.result import Folder, Listing, Point, no_progress
 from hwnas.api.status import status
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.core.command import command_line
-from hwnas.core.errors import CheckFailed, NotJudged, UserError
+from hwnas.core.errors import UserError
 from hwnas.core.metrics import MetricKey
 from hwnas.interfaces import Evaluation
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.winner_matrix import WinnerMatrix
+from hwnas.pipeline.data_checks import doubts_known
 from hwnas.pipeline.evaluators import JournaledEvaluator, evaluator
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.opening import open_project
@@ -136,6 +137,12 @@ class Run:
         """Every device's winner on every device; None where all devices share one."""
         return self._results.winners
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the accuracies must know, in sentences: images in two splits, chance."""
+        found = self._results.at_chance(self.space.macro.num_classes)
+        return doubts_known(self.project) + (found,) * bool(found)
+
     def table(self) -> list[dict[str, Any]]:
         """The closing table: one row per network and device."""
         return [network.summary() for network in self.networks]
@@ -147,22 +154,7 @@ class Run:
             CheckFailed: names those that failed.
             NotJudged: no check failed, but some could not be judged.
         """
-        results = self._results
-        if failed := results.of(passed=False):
-            raise CheckFailed(
-                "checks of the run failed",
-                found="; ".join(map(str, failed)),
-                where=self.project.files.report,
-                fix="see the report; `--report-only` accepts it",
-            )
-        if unknown := results.of(passed=None):
-            raise NotJudged(
-                "checks could not be judged",
-                found="; ".join(map(str, unknown)),
-                where=self.project.files.report,
-                fix="repeat the command when the machine is as quiet as when it was profiled, which"
-                " measures again; or profile it anew; `--report-only` accepts it",
-            )
+        self._results.require(where=self.project.files.report)
 
     @property
     def title(self) -> str:
@@ -177,14 +169,14 @@ class Run:
             "predictor": self._results.predictor,
             "winners": None if (matrix := self.winner_matrix) is None else matrix.summary(),
             "report": str(self.project.files.report),
+            "notes": list(self.notes),
         }
 
     # --- objects ------------------------------------------------------------------------------
 
     def latency_table(self, device: str | None = None) -> LatencyTable:
         """The table of a device [the first one]."""
-        name = device or self.project.first_device
-        self._require(self.project.files.table(name))
+        self._require(self.project.files.table(name := device or self.project.first_device))
         return self.project.files.read_table(name)
 
     def supernet(self) -> Supernet:
@@ -203,14 +195,8 @@ class Run:
             raise UserError("no such network", expected=f"one of {', '.join(archs)}", found=role)
         return load_network(self.project, archs[role])
 
-    def features(
-        self, role: str = "winner", strides: Sequence[int] | None = None
-    ) -> FeaturePyramid:
-        """Feature maps of a fine-tuned network, for detection and segmentation heads.
-
-        Raises:
-            UserError: as `network` and `nets.features.features_only`, whose result this is.
-        """
+    def features(self, role: str = "winner", strides: Sequence[int] = ()) -> FeaturePyramid:
+        """The feature maps of `network(role)`: see `nets.features.features_only`."""
         from hwnas.nets.features import features_only
 
         return features_only(self.network(role), strides)

@@ -102,7 +102,7 @@ def pretrained_list() -> Listing:
         for network in NETWORKS
         for file in network.files
     ]
-    rows += [_row_of_timm(name) for name in published_networks()]
+    rows += [row for name in published_networks() if (row := _row_of_timm(name))["from"]]
     shown = [{k: row[k] for k in ("file", "space", "size_mb", "licence", "from")} for row in rows]
     return Listing(rows, title="weights to start from; nothing is downloaded", shown=shown)
 

@@ -11,7 +11,7 @@ from hwnas.api.result import Folder, Listing, Settings, no_progress
 from hwnas.api.stage import stage_names
 from hwnas.pipeline.artifacts import Artifacts
 from hwnas.pipeline.checks import folder_is_writable, out_of_reach
-from hwnas.pipeline.data_checks import unchecked
+from hwnas.pipeline.data_checks import doubts, doubts_known, unchecked
 from hwnas.pipeline.engine import check_stages
 from hwnas.pipeline.graph import stages_of, stages_of_all_searches
 from hwnas.pipeline.opening import open_project
@@ -39,7 +39,8 @@ def status(folder: Folder, *, settings: Settings = None) -> Listing:
         searches = [_search(project, plan) for plan in plans if plan.kind == "search"]
         winners = {f"search/{row['search']}": row["winner"] for row in searches}
         rows = [row | {"winner": winners.get(row["stage"])} for row in _rows(project, plans)]
-        return _listing(project, plans, rows, {"searches": searches})
+        known = doubts_known(project)
+        return _listing(project, plans, rows, {"searches": searches}, known)
 
 
 def plan(
@@ -77,13 +78,18 @@ def plan(
         checked = check_stages(plans, wanted, project.run, is_plan=True)
         left = (*unchecked(project), *out_of_reach(project)) if checked else ()
         facts = {"checked": checked, "unchecked": [*left]}
-        return _listing(project, plans, _rows(project, plans), facts)
+        known = doubts(project) if checked else doubts_known(project)
+        return _listing(project, plans, _rows(project, plans), facts, known)
 
 
 def _listing(
-    project: Project, plans: Sequence[Plan], rows: Sequence[dict[str, Any]], facts: dict[str, Any]
+    project: Project,
+    plans: Sequence[Plan],
+    rows: Sequence[dict[str, Any]],
+    facts: dict[str, Any],
+    known: Sequence[str],
 ) -> Listing:
-    notes = [*project.outside.notes, *data_changes(plans)]
+    notes = [*project.outside.notes, *data_changes(plans), *known]
     if absent := project.source.absent:
         notes.append(f"the data are not here, and not compared: {absent}")
     root = str(project.run.root)

@@ -292,7 +292,8 @@ def _check_bundle(
             )
             if absent:
                 notes = (f"the data are not here: {absent}", *notes)
-            found = replace(found, notes=(*notes, *found.notes))
+            doubts = () if absent else tuple(map(str, project.source.shared))
+            found = replace(found, notes=(*notes, *doubts, *found.notes))
     return BundleCheck(
         folder, found.models, found.latency, found.notes, found.failed, found.not_judged
     )

@@ -42,13 +42,13 @@ class WeightedNodes(Nodes):
         sides = ((size + pad + bottom - kernel) // stride + 1 for size in (height, width))
         window = Window((batch, *sides, n_out), stride, n_out // channels if is_depthwise else None)
         rows = row_parts(kernel) if is_depthwise else [range(kernel)]
-        if len(rows) == 1 or 2 * pad + 1 != kernel or more:
+        if len(rows) == 1 or pad < rows[0][0]:
             padding = padding_name((height, width), kernel, stride, pad, more)
             if not padding:
                 read, padding = self._pad(node, read, pad, pad, more=more), "VALID"
             self._window(node, window, weight, bias, read=read, padding=padding)
         else:
-            self._window_by_rows(node, window, weight, bias, rows, read)
+            self._window_by_rows(node, window, weight, bias, rows, read, (pad, more))
 
     def _window_by_rows(
         self,
@@ -58,10 +58,13 @@ class WeightedNodes(Nodes):
         bias: NDArray[Any],
         parts: Sequence[range],
         read: str,
+        pads: tuple[int, int],
     ) -> None:
-        """A depthwise convolution [1, k, k, C] as the sum of some of its rows at a time."""
-        width = weight.shape[2]
-        total = ""
+        """A depthwise convolution [1, k, k, C] as the sum of some of its rows at a time.
+
+        pads: pixels on every side, and further ones below and on the right.
+        """
+        (pad, more), total = pads, ""
         for number, rows in enumerate(parts):
             name = f"{node.output[0]}.rows{rows[0]}"
             self._window(
@@ -69,7 +72,7 @@ class WeightedNodes(Nodes):
                 window,
                 np.ascontiguousarray(weight[:, rows]),
                 np.zeros_like(bias) if number else bias,
-                read=self._pad(node, read, width // 2 - rows[0], width // 2, name),
+                read=self._pad(node, read, pad - rows[0], pad, name, more=more),
                 padding="VALID",
                 dilation=rows.step,
                 name=name,

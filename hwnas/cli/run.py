@@ -60,6 +60,8 @@ def show_run(run: Run, format: Format, *, report_only: bool) -> None:
         log.info("%-4s %s: %s", check.state, check.name, check.detail)
     for note in matrix.notes() if (matrix := run.winner_matrix) else ():
         log.info("winners: %s", note)
+    for note in run.notes:
+        log.warning("note: %s", note)
     log.info("report: %s", run.to_dict()["report"])
     if not report_only:
         run.raise_for_checks()

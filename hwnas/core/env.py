@@ -14,14 +14,36 @@ from typing import Any
 
 from hwnas.core.errors import UserError
 
-__all__ = ["cache_folder", "host_facts", "require", "use_threads"]
+__all__ = ["cache_folder", "host_facts", "require", "use_threads", "user_path"]
 
 _PACKAGES = ("hwnas", "torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime")
 
 
 def cache_folder() -> Path:
-    """The user's cache: $HWNAS_CACHE, by default ~/.cache/hwnas."""
-    return Path(os.environ.get("HWNAS_CACHE", "~/.cache/hwnas")).expanduser()
+    """The user's cache: $HWNAS_CACHE, by default ~/.cache/hwnas.
+
+    Raises:
+        UserError: there is no home folder. Whoever keeps something there can do without.
+    """
+    return user_path(os.environ.get("HWNAS_CACHE", "~/.cache/hwnas"), where="HWNAS_CACHE")
+
+
+def user_path(text: str | Path, *, where: str) -> Path:
+    """A path as users write it: `~` is their home folder, `~name` that of another user.
+
+    Raises:
+        UserError: there is no such home folder; `where` is the setting that names it.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            "there is no such home folder",
+            expected="a user of this machine, or HOME in the environment",
+            found=text,
+            where=where,
+            fix=f"give an absolute path as {where}, or set HOME",
+        ) from error
 
 
 def require(module: str, *, extra: str) -> ModuleType:

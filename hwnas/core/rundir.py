@@ -21,11 +21,11 @@ from typing import Any, Literal
 from hwnas.core.command import command_line
 from hwnas.core.confined import check_folder, check_name, inside, require_below
 from hwnas.core.errors import UserError
+from hwnas.core.locks import exclusive_lock
 from hwnas.core.records import STRICT, dump, load
 from hwnas.core.store import (
     append_jsonl,
     content_hash,
-    exclusive_lock,
     explained,
     file_hash,
     json_text,

@@ -1,10 +1,9 @@
-"""Files that survive: atomic writes, append-only JSON lines, content hashes and one lock."""
+"""Files that survive: atomic writes, append-only JSON lines, and content hashes."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -13,16 +12,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from hwnas.core.confined import open_private, open_regular, open_unlinked, read_regular, unshare
+from hwnas.core.confined import open_private, open_regular, read_regular
 from hwnas.core.errors import UserError
 
 __all__ = [
     "append_jsonl",
     "canonical_json",
     "content_hash",
-    "exclusive_lock",
     "explained",
     "file_hash",
     "free_bytes",
@@ -39,7 +37,6 @@ __all__ = [
 
 MAX_JSON_BYTES = 256 * 1024 * 1024  # a file from outside that is larger is refused, not parsed
 MAX_JSONL_BYTES = 2 * 1024 * 1024 * 1024
-MAX_OWNER = 1000  # bytes shown of who holds a lock
 TEMPORARY_TOO = ", or let TMPDIR name another folder for temporary files"
 PARTIAL = ".tmp"  # suffix of a file that is being written
 
@@ -255,46 +252,3 @@ def file_hash(path: Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def exclusive_lock(path: Path, *, owner: str) -> Iterator[None]:
-    """Hold an advisory lock on `path`; the kernel drops it when the process ends, however it ends.
-
-    Where `path` has other names (hard links), the file is locked, replaced by a private copy, and
-    the copy locked as well.
-
-    Raises:
-        UserError: another process holds it, or `path` is a link.
-    """
-    path = Path(path)
-    with contextlib.ExitStack() as stack:
-        with explained("lock the run folder", path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stream = stack.enter_context(_locked(path))
-            if unshare(path, stream):
-                with stream:
-                    stream = stack.enter_context(_locked(path))
-        stream.truncate(0)
-        stream.write(f"{owner}, pid {os.getpid()}\n".encode())
-        stream.flush()
-        yield
-
-
-def _locked(path: Path) -> IO[bytes]:
-    stream = open_unlinked(path)
-    try:
-        # A record lock: children made by fork (data workers) do not keep it when we are killed.
-        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(os.stat(path), os.fstat(stream.fileno())):
-            raise BlockingIOError  # replaced between opening and locking
-    except (BlockingIOError, PermissionError) as error:
-        with stream:
-            holder = stream.read(MAX_OWNER).decode(errors="replace").strip()
-        raise UserError(
-            "another process is working on this run folder",
-            found=holder or "an unnamed process",
-            where=path.parent,
-            fix="wait for it, stop it, or give another folder with --run",
-        ) from error
-    return stream

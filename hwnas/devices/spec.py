@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import BaseModel, Field, create_model
 
 from hwnas.core.config import BESIDE, NUMBER, StrictModel, build_model, variant
+from hwnas.core.env import user_path
 from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.resources import resource, resource_names
 from hwnas.core.yaml_data import read_yaml
@@ -57,9 +58,10 @@ def load_devices(names_or_paths: Sequence[str]) -> dict[str, DeviceSpec]:
     found: dict[str, DeviceSpec] = {}
     for given in names_or_paths:
         device = load_device(given)
-        if device.name in found:
+        if device.name.casefold() in {name.casefold() for name in found}:
             raise UserError(
-                f"two devices are called {device.name!r}",
+                f"two devices are called {device.name!r}"
+                + ", or so but for upper and lower case" * (device.name not in found),
                 expected="distinct names; the stem of a device's file is its name",
                 found=", ".join(names_or_paths),
                 where="devices",
@@ -107,7 +109,7 @@ def open_transport(device: DeviceSpec) -> Transport:
 def _placed(settings: BaseModel, folder: Path) -> BaseModel:
     """The settings with their paths absolute: those that are relative lie below `folder`."""
     paths = {
-        name: str(folder / Path(given).expanduser())
+        name: str(folder / user_path(given, where=name))
         for name, field in type(settings).model_fields.items()
         if BESIDE in field.metadata and (given := getattr(settings, name)) is not None
     }
@@ -144,7 +146,7 @@ def device_file(name_or_path: str) -> Path:
         UserError: no such device, or a file name that is no device's.
     """
     path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
+    if path.suffix.lower() not in (".yaml", ".yml"):
         names = device_names()
         if name_or_path not in names:
             raise UserError(

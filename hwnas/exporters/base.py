@@ -18,7 +18,7 @@ from hwnas.core.config import StrictModel
 from hwnas.core.store import write_bytes
 from hwnas.exporters.float_graph import OPSET, float_graph
 from hwnas.exporters.opened import onnxruntime_model
-from hwnas.interfaces import Images, ModelFile, OpenModel
+from hwnas.interfaces import EightBits, Images, ModelFile, OpenModel
 
 if TYPE_CHECKING:
     import onnx
@@ -153,6 +153,11 @@ class FormatConfig(StrictModel):
     def sources(self) -> tuple[dict[str, Any], ...]:
         """Sections of the formats whose files this one is made from."""
         return ()
+
+    @property
+    def rounding(self) -> EightBits | None:
+        """How a file in 8 bits rounds, if training can round alike."""
+        return None
 
     def takes(self, batch: int) -> bool:
         """Whether the file is made for this batch size."""

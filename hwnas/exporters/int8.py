@@ -18,7 +18,7 @@ from hwnas.exporters.mixed import (
     TargetAgreement,
     calibration,
 )
-from hwnas.interfaces import Exporter, ModelFile, RunsOn
+from hwnas.interfaces import EightBits, Exporter, ModelFile, RunsOn
 
 __all__ = ["RUNS_ON", "Config", "build"]
 
@@ -54,12 +54,17 @@ class Config(OnnxConfig):
         """See `FormatConfig`."""
         return FILE_NAME
 
+    @property
+    def rounding(self) -> EightBits | None:
+        """See `FormatConfig`."""
+        return "onnx symmetric" if self.symmetric else "onnx"
+
 
 def build(config: Config) -> Exporter:
     """An exporter to `model.int8.onnx`; it needs `images` to calibrate with.
 
     Activations are unsigned and per tensor, weights signed and per channel. 8 bits need not be
-    faster: in ONNX Runtime depthwise layers and gates gain little (in LiteRT they do, see
+    faster: in ONNX Runtime depthwise layers and gates gain little (that is one runtime, see
     `litert`), so a bundle states what was measured.
     """
     return _Int8(config)

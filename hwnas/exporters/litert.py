@@ -23,7 +23,7 @@ from hwnas.exporters.mixed import (
     calibration,
     mixed,
 )
-from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel, RunsOn
+from hwnas.interfaces import EightBits, Exporter, Images, ModelFile, OpenModel, RunsOn
 
 if TYPE_CHECKING:
     from hwnas.builders.tflite_graph import Graph
@@ -58,6 +58,11 @@ class Config(BatchConfig):
     def file(self) -> str:
         """See `FormatConfig`."""
         return FILES[self.precision]
+
+    @property
+    def rounding(self) -> EightBits | None:
+        """See `FormatConfig`."""
+        return "litert" if self.precision == "int8" else None
 
 
 def build(config: Config) -> Exporter:

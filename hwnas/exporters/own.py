@@ -13,6 +13,7 @@ import logging
 from pathlib import Path
 
 from hwnas.core.env import cache_folder
+from hwnas.core.errors import UserError
 from hwnas.exporters.opened import CannotRunHere
 
 __all__ = ["remember", "require_own"]
@@ -22,11 +23,11 @@ log = logging.getLogger(__name__)
 
 def remember(content: bytes) -> None:
     """Note that this hwnas made a file of this content; where that fails, a warning says so."""
-    note = _note(content)
     try:
+        note = _note(content)
         note.parent.mkdir(parents=True, exist_ok=True)
         note.touch()
-    except OSError as error:
+    except (OSError, UserError) as error:
         log.warning(
             "cannot note what was exported, so it will not be run: %s; fix: set HWNAS_CACHE", error
         )
@@ -38,7 +39,11 @@ def require_own(content: bytes, path: Path) -> None:
     Raises:
         CannotRunHere: somebody else may have.
     """
-    if not _note(content).exists():
+    try:
+        is_own = _note(content).exists()
+    except UserError:  # without a home folder nothing is remembered
+        is_own = False
+    if not is_own:
         raise CannotRunHere(
             "it can hold code, and this hwnas did not write it (--trust runs it)",
             where=path,

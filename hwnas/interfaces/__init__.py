@@ -11,8 +11,9 @@ Batches of archs travel as codes, int16 [n, d] (`SearchSpace.codes`); single one
 Latencies are milliseconds, accuracies fractions in [0, 1], sizes bytes.
 """
 
-from hwnas.interfaces.models import Images, ModelFile, OpenModel, RunsOn
+from hwnas.interfaces.models import EightBits, Images, ModelFile, OpenModel, RunsOn
 from hwnas.interfaces.modules import (
+    ArchivedDataset,
     DataPlan,
     DatasetContext,
     DatasetModule,
@@ -41,6 +42,7 @@ from hwnas.interfaces.protocols import (
     Exporter,
     LatencyEstimator,
     LearningSampler,
+    NamedImages,
     Proxy,
     ReachedTransport,
     Searcher,
@@ -65,6 +67,7 @@ from hwnas.interfaces.records import (
 __all__ = [
     "AccuracyPredictor",
     "ArchSampler",
+    "ArchivedDataset",
     "Column",
     "Constraint",
     "CostMetric",
@@ -75,6 +78,7 @@ __all__ = [
     "DatasetContext",
     "DatasetModule",
     "DeviceSpec",
+    "EightBits",
     "Evaluation",
     "Evaluator",
     "Exporter",
@@ -86,6 +90,7 @@ __all__ = [
     "LearningSampler",
     "Metric",
     "ModelFile",
+    "NamedImages",
     "OpenModel",
     "PlannedDataset",
     "PredictorContext",

@@ -14,10 +14,13 @@ from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT
 from hwnas.interfaces.records import DeviceSpec
 
-__all__ = ["Images", "ModelFile", "OpenModel", "RunsOn"]
+__all__ = ["EightBits", "Images", "ModelFile", "OpenModel", "RunsOn"]
 
 Images = NDArray[np.float32]
 """Normalised images [n, C, H, W], or logits [n, classes]."""
+
+EightBits = Literal["litert", "onnx", "onnx symmetric"]
+"""How a file in 8 bits rounds: which values, to which steps; training can round alike."""
 
 
 @dataclass(frozen=True)

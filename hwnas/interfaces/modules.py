@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "ArchivedDataset",
     "DataPlan",
     "DatasetContext",
     "DatasetModule",
@@ -93,6 +94,24 @@ class IdentifiedDataset(Protocol):
         Raises:
             DataAbsent: the files are not here.
             UserError: they are damaged or inconsistent.
+        """
+        ...
+
+
+@runtime_checkable
+class ArchivedDataset(Protocol):
+    """A data set whose files are archives of many images.
+
+    Optional: changes of others are told file by file.
+    """
+
+    def inside(self, config: Any) -> DataIdentity | None:
+        """The identity by image: what the archives hold now, which are read whole. Torch-free.
+
+        None: it is not known.
+
+        Raises:
+            UserError: an archive is missing or damaged.
         """
         ...
 

@@ -35,6 +35,7 @@ __all__ = [
     "Exporter",
     "LatencyEstimator",
     "LearningSampler",
+    "NamedImages",
     "Proxy",
     "ReachedTransport",
     "Searcher",
@@ -102,6 +103,15 @@ class DataModule(Protocol):
 
     def calibration_batches(self, n_batches: int, batch_size: int) -> list[torch.Tensor]:
         """A fixed, seeded draw of un-augmented TRAINING images, for BN and INT8 calibration."""
+        ...
+
+
+@runtime_checkable
+class NamedImages(Protocol):
+    """A DataModule whose images have names. Optional: equal images of others are not looked for."""
+
+    def contents(self, split: Split) -> Mapping[str, str]:
+        """Content hash of every image of a split, by its name."""
         ...
 
 

@@ -152,6 +152,7 @@ class DataIdentity:
     files: by stored part of the data set, the content hash of every file by its name in the part.
     parts: by split, the part that its images come from; several splits may be drawn from one part.
     A name begins with the class where files are sorted by class: `ant/001.jpg`.
+    inside: where files are archives, the same by image. It says what changed; no digest has it.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -159,6 +160,7 @@ class DataIdentity:
     class_names: tuple[str, ...]
     files: dict[str, dict[str, str]]
     parts: dict[str, str]
+    inside: DataIdentity | None = None
 
     @cached_property
     def digests(self) -> dict[str, str]:

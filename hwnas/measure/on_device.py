@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.core.arrays import read_npy
 from hwnas.core.confined import inside
 from hwnas.core.errors import UserError
 from hwnas.core.records import dump
@@ -24,6 +25,7 @@ from hwnas.interfaces import DeviceSpec, Images
 
 __all__ = ["DeviceRun", "held_precisions", "run_on_device", "wrong_precisions"]
 
+PRECISIONS = (None, "fp32", "fp16", "int8")
 UNREADABLE = "unreadable"  # as export/bundle_precision.py says it
 
 
@@ -61,8 +63,28 @@ def run_on_device(device: DeviceSpec, model: Path, images: Images) -> DeviceRun:
                 found=" | ".join((done.stdout + done.stderr).strip().splitlines()[-3:]),
                 where=model,
             )
-        logits: Images = np.load(found, allow_pickle=False)
-    return DeviceRun(logits, json.loads(done.stdout.splitlines()[-1])["precision"])
+        return _read(Path(found), done.stdout, len(images), device, model)
+
+
+def _read(found: Path, said: str, n: int, device: DeviceSpec, model: Path) -> DeviceRun:
+    """What the kit wrote of n images: a foreign model, or its runtime, may have had a hand in it.
+
+    Raises:
+        UserError: no float32 logits of n images, or no word about the precision.
+    """
+    try:
+        logits, last = read_npy(found), json.loads(said.splitlines()[-1])
+        is_logits = logits.dtype == np.float32 and logits.ndim == 2 and len(logits) == n
+        if not is_logits or last.get("precision") not in PRECISIONS:
+            raise ValueError(f"{logits.dtype} {list(logits.shape)}, {last!r:.80}")
+    except (OSError, ValueError, IndexError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"the device kit's answer of {device.name!r} cannot be read",
+            expected=f"float32 logits [{n}, classes], and the precision of the file",
+            found=str(error),
+            where=model,
+        ) from error
+    return DeviceRun(logits, last["precision"])
 
 
 def held_precisions(models: Sequence[Path]) -> list[str | None]:

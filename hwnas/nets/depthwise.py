@@ -65,7 +65,7 @@ class DepthwiseConv2d(nn.Conv2d):
         """[B, C, px, px] -> [B, C, px', px']; in eval mode (export) just `nn.Conv2d`."""
         before, after = 0, self.pad_more
         if self.pads_same:
-            before, more = same_padding(x.shape[-1], self.kernel_size[0], self.stride[0])
+            before, more = same_padding(int(x.shape[-1]), self.kernel_size[0], self.stride[0])
             after = before + more
         if after:
             x = F.pad(x, (before, after, before, after))

@@ -13,21 +13,21 @@ from hwnas.nets.subnet import definition_of
 __all__ = ["FeaturePyramid", "WithFeatures", "features_only"]
 
 
-def features_only(network: nn.Module, strides: Sequence[int] | None = None) -> FeaturePyramid:
+def features_only(network: nn.Module, strides: Sequence[int] = ()) -> FeaturePyramid:
     """The maps of a network as timm's `features_only=True` gives them, with a copy of its weights.
 
     Args:
         network: a static network, e.g. `supernet.extract(arch)` or `open_run(...).network()`.
-        strides: of the maps, e.g. (8, 16, 32); None: all that the network has. `feature_info` of
-            the result says channels and strides.
+        strides: of the maps, e.g. (8, 16, 32); by default all that the network has.
+            `feature_info` of the result says channels and strides.
 
     Raises:
         UserError: the network has no map of such a stride, or is none of hwnas.
     """
     definition_of(network)
     found = [stride for _, _, stride in levels_of(network)]
-    wanted = found if strides is None else list(strides)
-    if not wanted or any(stride not in found for stride in wanted):
+    wanted = list(strides) or found
+    if any(stride not in found for stride in wanted):
         raise UserError(
             "the network has no feature maps of these strides",
             expected=f"some of {', '.join(map(str, found))}",

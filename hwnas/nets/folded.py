@@ -87,6 +87,8 @@ def published_of_folded(network: Folded) -> PublishedNetwork:
     width, at = len(stem.bias), 0
     while at < len(rest) and any(layer.is_depthwise for layer in rest[at : at + 2]):
         parts = rest[at : at + 2] if rest[at].is_depthwise else rest[at : at + 3]
+        if len(parts) < 2:
+            break
         *wide, deep, last = parts
         if not deep.is_depthwise or last.is_depthwise or (wide and wide[0].act != deep.act):
             break

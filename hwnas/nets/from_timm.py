@@ -52,16 +52,16 @@ def published_of(model: nn.Module) -> PublishedNetwork:
 
 
 def timm_network(name: str) -> nn.Module:
-    """timm's model of that name, with random weights; nothing is downloaded.
+    """timm's model of that name, also `name.tag`, with random weights; nothing is downloaded.
 
     Raises:
         UserError: timm has none; names the nearest.
     """
-    known = timm.list_models()
+    known = [*timm.list_models(), *timm.list_pretrained()]  # the latter with tags of weights
     if name not in known:
         raise UserError(
             f"timm {timm.__version__} has no model {name!r}",
-            expected="a name of timm.list_models()",
+            expected="a name of timm.list_models() or timm.list_pretrained()",
             fix=did_you_mean(name, known, otherwise="python -c 'import timm; timm.list_models()'"),
         )
     with torch.random.fork_rng(devices=[]):

@@ -67,7 +67,8 @@ def absent(name: str, found: str) -> UserError:
         expected=f"{_FILES[0]} of {config.hf_hub_id} in the cache of huggingface_hub",
         found=found,
         where=PREFIX + name,
-        fix=f"with a network: hwnas pretrained import {PREFIX}{name}; without: get"
+        fix=f"with a network: hwnas pretrained import {PREFIX}{name} --out W.safetensors;"
+        " without: get"
         f" https://huggingface.co/{config.hf_hub_id}/resolve/main/{_FILES[0]} elsewhere, and give"
         " the path of the file instead",
     )

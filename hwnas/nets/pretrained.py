@@ -132,7 +132,7 @@ def _named(source: Source, space: SearchSpace, images: Images | None) -> dict[st
     """Weights of one network, by the names of the static net of the largest arch."""
     if source.folded is not None:
         return unfold(source.folded, space, images)
-    return named_as_largest(source.tensors, space)
+    return named_as_largest(source.tensors, space, is_ordered=source.is_ordered)
 
 
 def with_head_of(

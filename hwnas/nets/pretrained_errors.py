@@ -67,26 +67,25 @@ def unknown_network(source: Source, network: Network, found: Fit) -> UserError:
 
 def another_space(source: Source, name: str, *, expected: object, found: object) -> UserError:
     """Weights of a supernet or of a single network do not fit a space."""
-    is_head = name.startswith(f"{CLASSIFIER}.")
+    if name.startswith(f"{CLASSIFIER}."):
+        fix = "with train.steps of 1 or more, or num_classes in Python, the classifier starts anew"
+    else:
+        fix = _nearest(source) or "use the space and options that the weights were trained with"
     return UserError(
         f"the weights are of another space: {name} does not fit",
         expected=expected,
         found=found,
         where=f"{source.where}: {name}",
-        fix=None
-        if is_head
-        else _nearest(source) or "use the space and the options that the weights were trained with",
+        fix=fix,
     )
 
 
 def _nearest(source: Source) -> str | None:
-    """The published network that the weights are of, if there is one."""
-    if not source.tensors:
-        return None
+    """The published network that most of the weights fit, if there is one."""
     found = candidates(source.tensors)
     if found[0].misfit is None:
         names = " or ".join(f"{{name: timm, model: {one.model}}}" for one in found[:4])
         return f"the weights are of the space {names}"
-    if found[0].n_fitting:
-        return f"the nearest network with a name is timm's {found[0].model}"
+    if 2 * found[0].n_fitting >= len(source.tensors) > 0:
+        return f"the nearest published network is timm's {found[0].model}"
     return None

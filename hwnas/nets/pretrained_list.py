@@ -125,13 +125,13 @@ NETWORKS = (
 
 SHIPPED = (
     Shipped(
-        name="mobilenet_v2_1.0_224",
+        name="mobilenet_v2_1.0_224_quant",
         model="mobilenetv2_100",
         pad_mode="tf_same",
         licence="Apache-2.0",
         home="https://github.com/google-coral/test_data",
         commit="104342d2d3480b3e66203073dac24f4e2dbb4c41",
         n_params=3_504_872,
-        size_mb=2.9,
+        size_mb=3.0,
     ),
 )

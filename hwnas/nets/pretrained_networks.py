@@ -27,8 +27,7 @@ __all__ = [
 ]
 
 CLASSIFIER = "classifier"
-_COUNTER = "num_batches_tracked"
-_STATISTICS = ("running_mean", "running_var", _COUNTER)
+_STATISTICS = ("running_mean", "running_var")
 _ONE_CHOICE = {"depths": (), "expands": (), "kernels": (), "width_ratios": ()}
 
 Misfit: TypeAlias = tuple[str, list[int] | None, list[int] | None]
@@ -51,22 +50,25 @@ def network_space(model: str, num_classes: int = 1000) -> SearchSpace:
 
 def n_params(model: str) -> int:
     """Learned values of a network that comes with hwnas, for ImageNet's classes."""
-    return sum(math.prod(shape) for _, shape in _shapes(model))
+    return sum(math.prod(shape) for name, shape in _shapes(model) if not name.endswith(_STATISTICS))
 
 
-def named_as_largest(weights: Mapping[str, Tensor], space: SearchSpace) -> dict[str, Tensor]:
+def named_as_largest(
+    weights: Mapping[str, Tensor], space: SearchSpace, *, is_ordered: bool
+) -> dict[str, Tensor]:
     """Weights by the names of the static net of the largest arch, as far as they have such.
 
     Prefixes that all names have (`module.`) go. Where no name is known, but the tensors have the
     shapes of the static net's in its order, as in files of other code for the same network, they
-    get its names. The classifier may be of another number of classes. Others stay as they are.
+    get its names, if the tensors are in an order at all. The classifier may be of another number of
+    classes. Others stay as they are.
     """
     state = build_subnet(space, space.largest(), seed=None).state_dict()
     found = _without_prefix(weights, state)
-    if any(name in state for name in found):
+    if not is_ordered or any(name in state for name in found):
         return found
-    ours = {name: [*value.shape] for name, value in state.items() if not name.endswith(_COUNTER)}
-    theirs = [tensor for name, tensor in found.items() if not name.endswith(_COUNTER)]
+    ours = {name: [*value.shape] for name, value in state.items() if value.ndim}
+    theirs = [tensor for tensor in found.values() if tensor.ndim]  # BN's counters have no dimension
     shapes = zip(ours.items(), theirs)
     if len(theirs) == len(ours) and all(_fits(n, shape, [*t.shape]) for (n, shape), t in shapes):
         return dict(zip(ours, theirs, strict=True))
@@ -82,25 +84,30 @@ def candidates(weights: Mapping[str, Tensor]) -> list[Candidate]:
 
 
 def _candidate(model: str, weights: Mapping[str, Tensor]) -> Candidate:
-    expected = _shapes(model)
-    named = _without_prefix(weights, dict(expected))
-    learned = {n: [*t.shape] for n, t in named.items() if not n.endswith(_STATISTICS)}
-    if any(name in learned for name, _ in expected):
-        pairs = [(name, shape, learned.pop(name, None)) for name, shape in expected]
+    """How weights fit a network: by name if one is known, else by their order."""
+    whole = _shapes(model)
+    named = _without_prefix(weights, dict(whole))
+    given = {name: [*tensor.shape] for name, tensor in named.items() if tensor.ndim}
+    expected = [(name, shape) for name, shape in whole if not name.endswith(_STATISTICS)]
+    if any(name in given for name, _ in expected):
+        given = {name: shape for name, shape in given.items() if not name.endswith(_STATISTICS)}
+        pairs = [(name, shape, given.pop(name, None)) for name, shape in expected]
     else:
-        rest = iter(learned.values())
+        expected = [*whole] if len(given) == len(whole) else expected
+        rest = iter(given.values())
         pairs = [(name, shape, next(rest, None)) for name, shape in expected]
-        learned = dict(list(learned.items())[len(expected) :])
+        given = dict(list(given.items())[len(expected) :])
     misfits: list[Misfit] = [
-        (name, shape, given) for name, shape, given in pairs if not _fits(name, shape, given)
+        (name, shape, found) for name, shape, found in pairs if not _fits(name, shape, found)
     ]
-    misfits += [(name, None, shape) for name, shape in learned.items()]
-    return Candidate(model, len(pairs) - len(misfits), misfits[0] if misfits else None)
+    misfits += [(name, None, shape) for name, shape in given.items()]
+    n_fitting = sum(_fits(name, shape, found) for name, shape, found in pairs)
+    return Candidate(model, n_fitting, misfits[0] if misfits else None)
 
 
 @lru_cache(maxsize=128)
 def _shapes(model: str) -> tuple[tuple[str, list[int]], ...]:
-    """Name and shape of every learned tensor of a network, in timm's order."""
+    """Name and shape of every tensor of a network, in timm's order, but for BN's counters."""
     space = network_space(model)
     found: list[tuple[str, list[int]]] = []
     for _, place, op in placed_slots(space, space.largest()):
@@ -112,7 +119,8 @@ def _shapes(model: str) -> tuple[tuple[str, list[int]], ...]:
             if layer.has_bias:
                 found.append((f"{name}.bias", [layer.out_channels]))
             if bn:
-                found += [(f"{bn}.{kind}", [layer.out_channels]) for kind in ("weight", "bias")]
+                kinds = ("weight", "bias", *_STATISTICS)
+                found += [(f"{bn}.{kind}", [layer.out_channels]) for kind in kinds]
     return tuple(found)
 
 

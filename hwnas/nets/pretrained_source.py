@@ -41,6 +41,11 @@ class Source:
     origin: Origin | None = None
     folded: Folded | None = None
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the tensors have the order that they were written in; safetensors sorts them."""
+        return self.file is None or self.file.suffix != ".safetensors"
+
 
 def source_of(weights: Weights) -> Source:
     """Read weights; those of timm from the cache alone.

@@ -12,8 +12,6 @@ from timm.models._features import FeatureGetterNet
 
 SE = {"gate_layer": "hard_sigmoid", "force_act_layer": "relu"}  # of definitions that do not say it
 
-SE = {"gate_layer": "hard_sigmoid", "force_act_layer": "relu"}  # of definitions that do not say it
-
 
 def build(definition: dict[str, Any], **changed: Any) -> Any:
     """The timm model; what timm's constructors do not take is set afterwards."""

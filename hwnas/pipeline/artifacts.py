@@ -23,7 +23,8 @@ from hwnas.core.records import RecordFile, dump, load
 from hwnas.core.store import read_json, write_json
 from hwnas.interfaces import DataIdentity, DataInfo, Evaluation
 from hwnas.latency.table import LatencyTable
-from hwnas.pipeline.outcomes import DataRecord, Exported, OutsideFiles, Results, Standalone
+from hwnas.pipeline.outcomes import DataRecord, Exported, Results, Standalone
+from hwnas.pipeline.outside_record import OutsideFiles
 from hwnas.pipeline.search_files import BASELINE, SearchFiles, SettingsFiles
 from hwnas.predictors.blend import Blend
 from hwnas.predictors.evaluate import PredictorReport

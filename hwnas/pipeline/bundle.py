@@ -27,6 +27,7 @@ from hwnas.exporters.samples import SampleImage, denormalise
 from hwnas.interfaces import DeviceSpec, Metric
 from hwnas.nets.origin import origin_of
 from hwnas.pipeline.costs import cost_metrics
+from hwnas.pipeline.data_checks import doubts_known
 from hwnas.pipeline.exports import in_bundle
 from hwnas.pipeline.outcomes import Exported
 from hwnas.pipeline.project import Project
@@ -95,6 +96,7 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
             "config": content_hash(project.config.model_dump(mode="json")),
             "table": file_hash(project.files.table(device.name)),
             **_notes(folder, exported),
+            **({"doubts": "; ".join(doubts)} if (doubts := doubts_known(project)) else {}),
             **({"weights": f"started from {origin}"} if origin else {}),
         },
     )

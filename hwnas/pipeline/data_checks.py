@@ -9,12 +9,15 @@ import multiprocessing
 from collections.abc import Mapping
 
 from hwnas.core.errors import UserError
-from hwnas.interfaces import DataPlan, PlannedDataset
+from hwnas.interfaces import ArchivedDataset, DataPlan, PlannedDataset
 from hwnas.pipeline.project import Project
+from hwnas.training.duplicates import shared_parts
 from hwnas.training.sections import CalibrationConfig, FinetuneConfig, TrainConfig
 
 __all__ = [
     "calibration_needs",
+    "doubts",
+    "doubts_known",
     "enough_images",
     "known_data",
     "recipe_fits",
@@ -44,6 +47,28 @@ def known_data(project: Project) -> DataPlan:
     found = DataPlan(info.n_images, info.base_px)
     _sizes_fit(project, found)
     return found
+
+
+def doubts(project: Project) -> tuple[str, ...]:
+    """What a dry run finds that makes results of the data doubtful, in sentences."""
+    planned = _planned(project)
+    loads = planned is not None and _is_loaded(planned)
+    return tuple(map(str, project.source.shared)) if loads else doubts_known(project)
+
+
+def doubts_known(project: Project) -> tuple[str, ...]:
+    """The same without loading the data: as the run knows, or of splits stored apart."""
+    source, record = project.source, project.source.record
+    identity = None if source.as_recorded else source.identity()
+    seen = () if record is None else record.seen if identity is not None else (record.latest,)
+    known = [
+        one.shared
+        for one in seen
+        if one.shared is not None and (identity is None or one.info.digests == identity.digests)
+    ]
+    if not known and identity is not None and not isinstance(source.module, ArchivedDataset):
+        known = [shared_parts(identity)]
+    return tuple(str(shared) for found in known for shared in found)
 
 
 def unchecked(project: Project) -> tuple[str, ...]:

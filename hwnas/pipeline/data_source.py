@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.records import RecordFile
 from hwnas.core.store import content_hash
 from hwnas.interfaces import (
+    ArchivedDataset,
     DataIdentity,
     DataInfo,
     DataModule,
@@ -25,7 +27,8 @@ from hwnas.pipeline.config import ExperimentConfig
 from hwnas.pipeline.inputs import DataInput
 from hwnas.pipeline.outcomes import DataRecord, SeenData
 from hwnas.training.datasets import REGISTRY as DATASETS
-from hwnas.training.identity import SPLITS, describe_change, identity_of_arrays
+from hwnas.training.duplicates import SharedImages, shared_of
+from hwnas.training.identity import describe_change, identity_of_arrays
 from hwnas.training.photo_config import data_root, fixed_normalisation
 
 __all__ = ["LEARNING", "DataSource"]
@@ -171,6 +174,11 @@ class DataSource:
         """What the files are now; None where they are not here."""
         return None if self.absent else self._identity
 
+    @cached_property
+    def shared(self) -> tuple[SharedImages, ...]:
+        """Images of equal content in two of the splits; loads the data."""
+        return shared_of(self.data, self._identity)
+
     @property
     def folder(self) -> Path | None:
         """Where the data lie; None where the data set has no `root`."""
@@ -234,6 +242,7 @@ class DataSource:
                 change=change,
                 require=self._require,
                 remember=lambda: None if self.absent else self.remember(),
+                warnings=lambda: tuple(map(str, () if self.absent else self.shared)),
             )
 
         return now
@@ -264,25 +273,25 @@ class DataSource:
         if digest not in [one.digest for one in seen]:
             seen.append(SeenData(digest, root if isinstance(root, str) else None, info, folder))
         last = [one.digest for one in seen].index(digest)
-        seen[last] = replace(seen[last], info=info, folder=folder)
+        seen[last] = replace(seen[last], info=info, folder=folder, shared=self.shared)
         record = DataRecord(tuple(seen), last)
         if record == self.record:
             return
-        self.listing(digest).write(identity)
+        self.listing(digest).write(replace(identity, inside=self._inside))
         self.record_file.write(record)
+
+    @cached_property
+    def _inside(self) -> DataIdentity | None:
+        """The identity by image, of archives; None where that is not known."""
+        with contextlib.suppress(UserError):  # damaged: the file is known to have changed
+            if isinstance(self.module, ArchivedDataset):
+                return self.module.inside(self.section)
+        return None
 
     def _change(self, old: SeenData, new: DataIdentity) -> list[str]:
         """In words, a line each."""
         file = self.listing(old.digest)
         if not file.path.is_file():
             return ["their content is another"]
-        return describe_change(file.read(), new) or ["their content is another"]
-
-    def facts(self) -> dict[str, Any]:
-        """What all ranks must agree on before they work together."""
-        info, identity = self.info, self._identity
-        facts: dict[str, Any] = {f"n_images {split}": info.n_images[split] for split in SPLITS}
-        facts["class_names"] = list(info.class_names)
-        digests = {identity.parts[split]: digest for split, digest in identity.digests.items()}
-        facts["content"] = [f"{part} {digest[:8]}" for part, digest in digests.items()]
-        return facts
+        now = replace(new, inside=self._inside)
+        return describe_change(file.read(), now) or ["their content is another"]

@@ -58,18 +58,23 @@ def execute(
     for plan in plans:
         if plan.stage.name in wanted and plan.status not in UP_TO_DATE:
             _require_needs(plan, plans, run, made=made)
-    check_stages(plans, wanted, run)
+    todo = check_stages(plans, wanted, run)
+    for line in _warnings(plan.stage for plan in plans if plan.stage.name in todo):
+        log.warning("%s", line)
     change, provisional = _begin(plans, wanted, run, anew or {})
     try:
-        for name in [stage.name for stage in stages if stage.name in wanted]:
-            plans = plan_stages(stages, run)
-            plan = next(plan for plan in plans if plan.stage.name == name)
-            _require_needs(plan, plans, run)
-            if plan.status == "done":
-                log.info("%s: up to date", name)
+        plans = []
+        for stage in stages:
+            plans += plan_stages([stage], run, after=plans)
+            if stage.name not in wanted:
+                continue
+            _require_needs(plans[-1], plans, run)
+            if plans[-1].status == "done":
+                log.info("%s: up to date", stage.name)
             else:
-                _run_stage(plan, run)
-            if name == provisional:
+                _run_stage(plans[-1], run)
+                plans[-1:] = plan_stages([stage], run, after=plans[:-1])
+            if stage.name == provisional:
                 provisional = None
     except BaseException as error:
         if provisional is not None:
@@ -105,6 +110,12 @@ def check_stages(
             stage.data().require()
         stage.check_data()
     return [stage.name for stage in todo]
+
+
+def _warnings(stages: Iterable[Stage]) -> list[str]:
+    """What makes results of the data doubtful that stages read, each sentence once."""
+    inputs = [stage.data() for stage in stages if stage.data is not None]
+    return list(dict.fromkeys(line for one in inputs for line in one.warnings()))
 
 
 def _begin(

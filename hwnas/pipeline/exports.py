@@ -7,7 +7,8 @@ from pathlib import Path
 from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.exporters.artifact import PlannedFormat, artifact_of
-from hwnas.interfaces import DeviceSpec
+from hwnas.exporters.base import FormatConfig
+from hwnas.interfaces import DeviceSpec, EightBits
 from hwnas.pipeline.outcomes import Exported
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import networks, winner_role
@@ -19,6 +20,7 @@ __all__ = [
     "file_of",
     "formats_for",
     "in_bundle",
+    "rounding_of",
     "winning_archs",
 ]
 
@@ -33,6 +35,21 @@ def formats_for(project: Project, *, is_winner: bool) -> tuple[PlannedFormat, ..
     """What a network is exported to."""
     float_onnx, *others = project.formats
     return float_onnx, *(one for one in others if is_winner or one.devices)
+
+
+def rounding_of(project: Project) -> EightBits | None:
+    """How training in 8 bits rounds: as the file of the first 8-bit device, else of any format.
+
+    None where nothing is exported in 8 bits that training can imitate.
+    """
+    eight = [d.name for d in project.devices.values() if d.precision == "int8"]
+    roundings = [
+        (one, one.config.rounding)
+        for one in project.formats
+        if isinstance(one.config, FormatConfig) and one.config.rounding is not None
+    ]
+    own = (rounding for name in eight for one, rounding in roundings if name in one.devices)
+    return next(own, next((rounding for _, rounding in roundings), None))
 
 
 def exported_artifact(project: Project, arch: Arch, device: DeviceSpec) -> Exported:

@@ -19,7 +19,8 @@ class DataInput:
     digest: None where they are not here. first: that of the data which the run saw first; stages
     that earlier versions recorded are taken to have read those. change: in words, how the data
     differ from those of another digest. require: raises a `UserError` if they are not here.
-    remember: lets the run know that its results are of these data.
+    remember: lets the run know that its results are of these data. warnings: what makes results of
+    the data doubtful, in sentences; loads the data.
     """
 
     digest: str | None
@@ -27,6 +28,7 @@ class DataInput:
     change: Callable[[str], str]
     require: Callable[[], None]
     remember: Callable[[], None]
+    warnings: Callable[[], tuple[str, ...]] = tuple
 
     def before(self, record: StageRecord) -> str | None:
         """Digest of the data that a recorded stage read; None: not known."""

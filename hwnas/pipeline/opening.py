@@ -15,10 +15,16 @@ from hwnas.core.history import needs_settling, settle
 from hwnas.core.progress import Progress
 from hwnas.core.rundir import NewSettings, RunDir
 from hwnas.core.store import explained
-from hwnas.pipeline.config import load_config
+from hwnas.pipeline.config import ExperimentConfig, load_config
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.search_files import SettingsFiles
-from hwnas.pipeline.stored import config_data, new_settings, require_same_space, stored_config
+from hwnas.pipeline.stored import (
+    config_data,
+    earlier_config,
+    new_settings,
+    require_same_space,
+    stored_config,
+)
 from hwnas.training.distributed import join
 
 __all__ = ["open_project"]
@@ -55,47 +61,51 @@ def open_project(
         stored_config(run).exists()
     _end_unfinished(run)
     given = config, changes
-
-    def opened() -> Project:
-        data, where = config_data(run, *given)
-        around = SettingsFiles(run).around
-        folders = [where.parent, root] + ([] if around is None else [around.root])
-        beside = (*folders, *(folder.absolute().parent for folder in folders[1:]))
-        is_named = config is not None and (around is None or where.parent != root.parent)
-        loaded = load_config(data, changes, where=where)
-        require_same_space(run, loaded)
-        return Project(
-            run,
-            loaded,
-            progress_for,
-            beside=beside,
-            around=around,
-            as_recorded=as_recorded,
-            changed=None if is_named else tuple(changes or ()),
-            read_only=read_only,
-        )
-
-    project = opened()
+    how = {"progress_for": progress_for, "as_recorded": as_recorded, "read_only": read_only}
+    project, _ = _opened(run, given, **how)
     if read_only:
         yield project
         return
     _ = project.formats, project.space  # settings that cannot be used are not stored
     with run.locked(command):
         settle(run)
-        project = replace(opened(), ranks=join())
+        project, earlier = _opened(run, given, **how)
+        project = replace(project, ranks=join())
         use_threads(project.config.threads)
         for note in project.outside.notes:
             log.warning("%s", note)
-        yield replace(project, run=replace(run, settings=_to_store(project, command, given)))
+        to_store = _to_store(project, earlier, command, given)
+        yield replace(project, run=replace(run, settings=to_store))
+
+
+def _opened(
+    run: RunDir, given: tuple[str | None, Mapping[str, Any] | None], **how: Any
+) -> tuple[Project, ExperimentConfig | None]:
+    """The project of a command's `config` and `changes`, and the configuration that is stored."""
+    config, changes = given
+    data, where = config_data(run, config, changes)
+    around = SettingsFiles(run).around
+    folders = [where.parent, run.root] + ([] if around is None else [around.root])
+    beside = (*folders, *(folder.absolute().parent for folder in folders[1:]))
+    is_named = config is not None and (around is None or where.parent != run.root.parent)
+    loaded = load_config(data, changes, where=where)
+    earlier = loaded if config is None and not changes else earlier_config(run)
+    require_same_space(run, earlier, loaded)
+    changed = None if is_named else tuple(changes or ())
+    return Project(run, loaded, beside=beside, around=around, changed=changed, **how), earlier
 
 
 def _to_store(
-    project: Project, command: str, given: tuple[str | None, Mapping[str, Any] | None]
+    project: Project,
+    earlier: ExperimentConfig | None,
+    command: str,
+    given: tuple[str | None, Mapping[str, Any] | None],
 ) -> NewSettings:
     """What a command with these settings stores once its checks have passed."""
     run, ranks, plain = project.run, project.ranks, project.config.model_dump(mode="json")
     return new_settings(
         run,
+        earlier,
         project.config,
         command=command,
         given=given,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from hwnas.analysis.chance import chance_warning
 from hwnas.controller.result import Candidate
 from hwnas.core.confined import check_name
+from hwnas.core.errors import CheckFailed, NotJudged
 from hwnas.core.records import STRICT, dump
 from hwnas.exporters.parity import ParityReport
 from hwnas.interfaces import DataInfo, Evaluation, ModelFile
 from hwnas.measure.limits import TimedLimit, timed_limits
 from hwnas.measure.winner_matrix import WinnerMatrix
 from hwnas.spaces.arch import Arch
+from hwnas.training.duplicates import SharedImages
 from hwnas.training.identity import SPLITS
 
 __all__ = [
@@ -20,8 +24,6 @@ __all__ = [
     "DataRecord",
     "Exported",
     "NetworkResult",
-    "OutsideFile",
-    "OutsideFiles",
     "Results",
     "SeenData",
     "Standalone",
@@ -29,35 +31,12 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class OutsideFile:
-    """A file outside the run folder: as a setting names it, where it lay (absolute), its hash.
-
-    setting: `supernet.init`, or `devices/NAME` of the definition of a device.
-    """
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    setting: str
-    given: str
-    path: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class OutsideFiles:
-    """Files outside the run folder, one of each setting and name given in it."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    files: tuple[OutsideFile, ...] = ()
-
-
-@dataclass(frozen=True)
 class SeenData:
     """Data that a stage of the run read.
 
     digest: names the file that lists them. root: the setting `data.root` when they were seen first.
-    folder: where they lay last, absolute.
+    folder: where they lay last, absolute. shared: images of equal content in two splits; None where
+    earlier versions did not look for them.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -66,6 +45,7 @@ class SeenData:
     root: str | None
     info: DataInfo
     folder: str | None
+    shared: tuple[SharedImages, ...] | None = None
 
     def __post_init__(self) -> None:
         check_name(self.digest, where="data of a run")
@@ -266,3 +246,31 @@ class Results:
     def of(self, passed: bool | None) -> tuple[Check, ...]:
         """The checks that passed (True), failed (False), or cannot be judged (None)."""
         return tuple(check for check in self.checks if check.passed is passed)
+
+    def require(self, *, where: Path) -> None:
+        """Raise if a check failed or could not be judged; `where`: the report.
+
+        Raises:
+            CheckFailed: names those that failed.
+            NotJudged: no check failed, but some could not be judged.
+        """
+        if failed := self.of(passed=False):
+            raise CheckFailed(
+                "checks of the run failed",
+                found="; ".join(map(str, failed)),
+                where=where,
+                fix="see the report; `--report-only` accepts it",
+            )
+        if unknown := self.of(passed=None):
+            raise NotJudged(
+                "checks could not be judged",
+                found="; ".join(map(str, unknown)),
+                where=where,
+                fix="repeat the command when the machine is as quiet as when it was profiled, which"
+                " measures again; or profile it anew; `--report-only` accepts it",
+            )
+
+    def at_chance(self, num_classes: int) -> str:
+        """See `analysis.chance`: that no network beats guessing; empty where one does."""
+        rows = self.networks
+        return chance_warning(((row.test_top1, row.n_test_images) for row in rows), num_classes)

@@ -20,7 +20,7 @@ from hwnas.core.store import file_hash, json_text
 from hwnas.devices.spec import DEVICE_NAME, device_file, device_settings
 from hwnas.nets.pretrained_named import file_of, is_file
 from hwnas.pipeline.config import ExperimentConfig
-from hwnas.pipeline.outcomes import OutsideFile, OutsideFiles
+from hwnas.pipeline.outside_record import OutsideFile, OutsideFiles
 
 __all__ = ["Outside", "named_files"]
 

@@ -79,22 +79,23 @@ class Plan:
         return self.stage.cost if self.status != "returns" else "none: made before, moved back"
 
 
-def plan_stages(stages: Sequence[Stage], run: RunDir) -> list[Plan]:
-    """Status of every stage, in order.
+def plan_stages(stages: Sequence[Stage], run: RunDir, *, after: Sequence[Plan] = ()) -> list[Plan]:
+    """Status of every stage, in order; `after`: plans of the stages before, which still hold.
 
     `done`: nothing to do. `continues`: it was interrupted and resumes. `returns`: it was finished
     with these settings before others were tried; its files are moved back. `stale`: settings or
     inputs changed, its files will be moved aside. `new`: never ran.
     """
     ledger = run.ledger()
-    plans: dict[str, Plan] = {}
+    ledger |= {plan.stage.name: plan.back.record for plan in after if plan.back is not None}
+    plans = {plan.stage.name: plan for plan in after}
     for stage in stages:
         ready = all(plans[need].status in UP_TO_DATE for need in stage.needs)
         data = stage.data() if stage.data is not None else None
         plan = plans[stage.name] = _plan(stage, run, ledger, ready=ready, data=data)
         if plan.back is not None:
             ledger[stage.name] = plan.back.record
-    return list(plans.values())
+    return [plans[stage.name] for stage in stages]
 
 
 def _plan(

@@ -6,6 +6,8 @@ The supernet's score of an arch, and the predictor's, are estimates of this. Par
 
 from __future__ import annotations
 
+from typing import Any
+
 from hwnas.controller.result import Candidate
 from hwnas.core.progress import Progress
 from hwnas.pipeline.evaluators import evaluator, standalone_evaluator
@@ -24,7 +26,10 @@ def read_standalone(project: Project) -> tuple[Standalone, ...]:
 def train_standalone(project: Project, progress: Progress) -> None:
     """Train and score the chosen archs; each is kept as soon as it is done."""
     config = project.config
-    recipe = config.finetune.model_copy(update={"epochs": config.alone.epochs, "distillation": 0.0})
+    changes: dict[str, Any] = {"epochs": config.alone.epochs, "distillation": 0.0}
+    if config.finetune.precision == "int8":  # these are accuracies of float networks
+        changes["precision"] = "fp32"
+    recipe = config.finetune.model_copy(update=changes)
     chosen = _chosen(project)
     n_done = 0
 

@@ -134,13 +134,16 @@ def earlier_config(run: RunDir) -> ExperimentConfig | None:
         return None
 
 
-def require_same_space(run: RunDir, config: ExperimentConfig) -> None:
+def require_same_space(
+    run: RunDir, earlier: ExperimentConfig | None, config: ExperimentConfig
+) -> None:
     """Refuse a run folder that holds results of another space.
+
+    earlier: its `earlier_config`.
 
     Raises:
         UserError: its configuration names another space.
     """
-    earlier = earlier_config(run)
     if earlier is None or earlier.space == config.space or not run.ledger():
         return
     before, now = (c.space.model_dump(mode="json") for c in (earlier, config))
@@ -156,6 +159,7 @@ def require_same_space(run: RunDir, config: ExperimentConfig) -> None:
 
 def new_settings(
     run: RunDir,
+    earlier: ExperimentConfig | None,
     config: ExperimentConfig,
     *,
     command: str,
@@ -165,25 +169,26 @@ def new_settings(
 ) -> NewSettings:
     """What a command stores once its checks have passed, and what an undo of it restores.
 
-    given: the command's `config` and `changes`. outside: what is kept of files that are not in the
-    run folder; an undo leaves it. stored: see `NewSettings`.
+    earlier: see `earlier_config`. given: the command's `config` and `changes`. outside: what is
+    kept of files that are not in the run folder; an undo leaves it. stored: see `NewSettings`.
     """
-    files, earlier, name = SettingsFiles(run), earlier_config(run), config.search.name
+    files, name = SettingsFiles(run), config.search.name
     plain = config.model_dump(mode="json")
     texts = {files.config: yaml_text(plain), files.of_search(name): _own(plain)}
     texts[files.environment] = _host()
     before: dict[Path, str | None] | None = None
     if earlier is not None:
-        last = earlier.search.name
-        own = _own_sections(run, last)
+        last, plain = earlier.search.name, earlier.model_dump(mode="json")
         if last != name and last in search_names(run):
-            texts[files.of_search(last)] = _own(earlier.model_dump(mode="json"))
+            texts[files.of_search(last)] = _own(plain)
         # the search was made with its own sections, whatever was edited by hand since
-        made_with = earlier.model_dump(mode="json") | own
-        if settled(load_config(made_with, where=files.of_search(last))) != settled(config):
+        made_with = plain | _own_sections(run, last)
+        is_edited = made_with != plain
+        made = load_config(made_with, where=files.of_search(last)) if is_edited else earlier
+        if settled(made) != settled(config):
             before = {path: text_of(path) for path in (*texts, files.data_file)}
             del before[files.environment]
-            if own and made_with != earlier.model_dump(mode="json"):
+            if is_edited:
                 before[files.config] = yaml_text(made_with)
     return NewSettings(
         _by_name(run, {**texts, **outside}),

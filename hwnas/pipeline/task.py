@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from hwnas.core.progress import Progress
+from hwnas.pipeline.data_source import DataSource
 from hwnas.pipeline.project import Project
 from hwnas.training.agreement import agree
+from hwnas.training.identity import SPLITS
 
 __all__ = ["task"]
 
@@ -32,9 +35,20 @@ def task(
             project.ranks.tell({"stage": stage})
         if reads_data:
             if together:
-                agree(project.ranks, project.source.facts, subject="data")
+                agree(project.ranks, lambda: _facts(project.source), subject="data")
             if project.ranks.leads:
                 project.source.remember()
         work(project, project.progress_for(stage))
 
     return go
+
+
+def _facts(source: DataSource) -> dict[str, Any]:
+    """What all ranks must agree on before they work together."""
+    info, identity = source.info, source.identity()
+    facts: dict[str, Any] = {f"n_images {split}": info.n_images[split] for split in SPLITS}
+    facts["class_names"] = list(info.class_names)
+    parts = {} if identity is None else identity.parts
+    digests = {parts.get(split, split): digest for split, digest in info.digests.items()}
+    facts["content"] = [f"{part} {digest[:8]}" for part, digest in digests.items()]
+    return facts

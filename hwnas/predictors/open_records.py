@@ -93,7 +93,7 @@ def _guess(path: Path) -> str:
     """Name of the one reader whose format the file has."""
     try:
         with open_regular(path) as stream:
-            head = stream.read(HEAD_CHARS).decode("utf-8", errors="replace")
+            head = stream.read(HEAD_CHARS).decode("utf-8-sig", errors="replace")
     except OSError as error:
         raise UserError("cannot read the file", found=error.strerror, where=path) from error
     names = [name for name, reader in _readers() if reader.matches(head)]

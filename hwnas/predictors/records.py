@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -85,7 +86,9 @@ def number(value: object, *, where: object) -> float:
     except (TypeError, ValueError):
         found = float("nan")
     if isinstance(value, bool) or not np.isfinite(found):
-        raise UserError("not a finite number", found=repr(value), where=where)
+        has_comma = isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d*,\d+\s*", value)
+        fix = f"write {str(value).strip().replace(',', '.')}" if has_comma else None
+        raise UserError("not a finite number", found=repr(value), where=where, fix=fix)
     return found
 
 

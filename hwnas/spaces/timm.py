@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_serializer, model_validator
 
 from hwnas.core.config import NUMBER, StrictModel
 from hwnas.core.errors import UserError
+from hwnas.core.records import sparse
 from hwnas.spaces.index import slot_alternatives
 from hwnas.spaces.lowering import slot_names
 from hwnas.spaces.ops import PadMode
@@ -61,6 +62,11 @@ class Config(StrictModel):
     """In px; by default the network's own and those below it in steps of 32, to its half."""
     pad_mode: PadMode | None = None
     """Where maps are padded: on all sides alike, or as TensorFlow; by default as the network."""
+
+    @field_serializer("network")
+    def _without_defaults(self, network: PublishedNetwork | None) -> dict[str, Any] | None:
+        """So that a block that gains a field later leaves the hashes as they are."""
+        return None if network is None else sparse(network)
 
     @model_validator(mode="after")
     def _has_one_network(self) -> Config:

@@ -10,6 +10,7 @@ from hwnas.analysis.ranks import MIN_ARCHS
 from hwnas.core.pareto import non_dominated
 from hwnas.core.store import read_json
 from hwnas.interfaces import Evaluation
+from hwnas.pipeline.data_checks import doubts_known
 from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.standalone import read_standalone
@@ -59,6 +60,8 @@ def write_run_report(project: Project, path: Path | None = None) -> Path:
     verified = f"verify/{name}" in done
     results = project.files.results.read() if verified else None
     failed = () if results is None else tuple(c for c in results.checks if not c.passed)
+    at_chance = results.at_chance(project.space.macro.num_classes) if results else ""
+    chance = (at_chance,) * bool(at_chance)
     write_report(
         ReportData(
             title=f"{project.config.name}: {name}",
@@ -72,6 +75,7 @@ def write_run_report(project: Project, path: Path | None = None) -> Path:
             winners=device_winners(project, results) if f"search/{name}" in done else None,
             truths=_truths(project) if f"finetune/{name}" in done else (),
             facts=_facts(project, has_search=f"search/{name}" in done),
+            remarks=doubts_known(project) + chance,
             warnings=tuple(f"{check.name}: {check.detail}" for check in failed),
         ),
         path,

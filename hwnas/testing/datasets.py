@@ -12,7 +12,14 @@ import pytest
 import torch
 
 from hwnas.core.errors import UserError
-from hwnas.interfaces import DataModule, DatasetContext, DatasetModule, IdentifiedDataset
+from hwnas.interfaces import (
+    ArchivedDataset,
+    DataModule,
+    DatasetContext,
+    DatasetModule,
+    IdentifiedDataset,
+    NamedImages,
+)
 from hwnas.testing.suite import Suite
 from hwnas.training.identity import SPLITS, identity_of_arrays
 
@@ -73,6 +80,18 @@ class DatasetSuite(Suite):
         assert found.digests.keys() == set(SPLITS)
         assert len(found.class_names) == data.info.num_classes
         assert all(found.files[part] for part in found.parts.values())
+
+    def test_optional_lists_of_images_are_whole(
+        self, variant: Any, config: Any, data: DataModule
+    ) -> None:
+        """Names and contents of the images, and what is inside archives, if they are told."""
+        if isinstance(data, NamedImages):
+            for split, n in data.info.n_images.items():
+                assert len(data.contents(split)) == n  # type: ignore[arg-type]
+        if isinstance(variant, ArchivedDataset) and (inside := variant.inside(config)) is not None:
+            assert inside == variant.inside(config)
+            assert len(inside.class_names) == data.info.num_classes
+            assert sum(map(len, inside.files.values())) >= sum(data.info.n_images.values())
 
     def test_info_describes_the_batches(self, data: DataModule) -> None:
         """Shapes, types, numbers of images, and every class in every split."""

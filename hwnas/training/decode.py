@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from hwnas.core.confined import open_unlinked
 from hwnas.core.env import cache_folder
 from hwnas.core.errors import UserError
+from hwnas.core.locks import wait_for_lock
 from hwnas.core.store import content_hash, read_json, write_json
 from hwnas.training.file_hashes import ChangedMeanwhile
 
@@ -25,7 +26,19 @@ __all__ = ["Encoded", "decode", "good_rows", "square_rgb"]
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of `square_rgb`; part of the cache's key
+VERSION = 2  # of `square_rgb`; part of the cache's key
+ZEROS = 1 << 20  # bytes that are written at a time
+TURNS = {
+    number: Image.Transpose[name]
+    for number, name in enumerate(
+        (
+            *("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE"),
+            *("ROTATE_270", "TRANSVERSE", "ROTATE_90"),
+        ),
+        start=2,
+    )
+}
+"""What makes a photo upright, by its EXIF orientation."""
 SHOWN = 5  # broken images that an error names
 
 Pixels = NDArray[np.uint8]
@@ -48,14 +61,18 @@ class Encoded:
 def square_rgb(stream: IO[bytes], px: int) -> Pixels:
     """The upright centre square of an image file as RGB: uint8 [px, px, 3].
 
-    EXIF rotation is applied, transparency is laid over white, grey becomes RGB, 16 bits become 8,
-    of an animation the first frame is taken. Resized once, bilinear with antialiasing: what
-    `exporters.manifest.InputSpec` promises.
+    EXIF rotation is applied, transparency is laid over white, grey becomes RGB, 16 bits and floats
+    in [0, 1] become 8 bits, of an animation the first frame is taken. Resized once, bilinear with
+    antialiasing: what `exporters.manifest.InputSpec` promises.
+
+    Raises:
+        Exception: whatever Pillow raises; ValueError: grey values of unknown scale.
     """
     with Image.open(stream) as opened:
-        image = ImageOps.exif_transpose(opened)
-    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would saturate
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+        opened.load()
+        image = opened.transpose(TURNS[turn]) if (turn := orientation(opened)) in TURNS else opened
+    if image.mode[0] in "IF":  # Pillow's own conversion would saturate
+        image = Image.fromarray(eight_bits(np.asarray(image)))
     if image.has_transparency_data:
         over = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
@@ -68,6 +85,31 @@ def square_rgb(stream: IO[bytes], px: int) -> Pixels:
     return np.asarray(image)
 
 
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where the metadata are damaged: only pixels count."""
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # Pillow raises whatever it stumbles over
+        return 1
+
+
+def eight_bits(levels: NDArray[Any]) -> Pixels:
+    """Grey values of 16 bits, or floats in [0, 1], as 8 bits.
+
+    Raises:
+        ValueError: their scale is not known: other numbers, or 16 bits of which 12 suffice.
+    """
+    low, high = float(levels.min()), float(levels.max())
+    if levels.dtype.kind == "f" and low >= 0 and high <= 1:
+        return np.asarray(np.rint(levels * 255), dtype=np.uint8)
+    if levels.dtype.kind == "f" or low < 0 or high > 65535 or 0 < high < 4096:
+        raise ValueError(
+            f"grey values from {low:g} to {high:g}, whose scale is not known: convert it to 8 bits,"
+            " to 16 bits that are used, or to floats in [0, 1]"
+        )
+    return np.asarray(levels.astype(np.int64) >> 8, dtype=np.uint8)
+
+
 def decode(images: Encoded, px: int, *, n_threads: int = 1) -> tuple[Pixels, Broken]:
     """Pixels uint8 [n, px, px, 3] of all images (memory-mapped if possible), and the broken ones.
 
@@ -75,12 +117,12 @@ def decode(images: Encoded, px: int, *, n_threads: int = 1) -> tuple[Pixels, Bro
     not decode again; where that cannot be written, pixels are decoded into memory.
     """
     name = content_hash([VERSION, px, images.key])
-    base = cache_folder() / "decoded" / name
     shape = (len(images.names), px, px, 3)
     try:
+        base = cache_folder() / "decoded" / name
         base.parent.mkdir(parents=True, exist_ok=True)
         with open_unlinked(base.with_suffix(".part")) as part:
-            fcntl.lockf(part, fcntl.LOCK_EX)  # whoever else decodes the same is waited for
+            wait_for_lock(part)  # whoever else decodes the same is waited for
             cached = _cached(base, shape)
             if cached is None:
                 log.info("decoding %d images at %d px into %s", shape[0], px, base.parent)
@@ -139,12 +181,30 @@ def _decode_into(
     np.lib.format.write_array_header_1_0(part, header)
     part.flush()
     offset = os.path.getsize(part.name)
-    # Reserved before it is mapped: a full disk must be an error here, not a SIGBUS later.
-    os.posix_fallocate(part.fileno(), offset, int(np.prod(shape)))
+    _reserve(part, offset, int(np.prod(shape)))
     pixels = np.memmap(part.name, np.uint8, "r+", offset, shape)
     broken = _fill(pixels, images, n_threads)
     pixels.flush()
     return broken
+
+
+def _reserve(part: IO[bytes], offset: int, n_bytes: int) -> None:
+    """Have the disk hold a file before it is mapped: a full one must be an error, no SIGBUS later.
+
+    macOS has no `posix_fallocate`, and some file systems refuse it: there zeros are written.
+    """
+    try:
+        os.posix_fallocate(part.fileno(), offset, n_bytes)
+        return
+    except AttributeError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+    part.seek(offset)
+    for start in range(0, n_bytes, ZEROS):
+        part.write(bytes(min(ZEROS, n_bytes - start)))
+    part.flush()
 
 
 def _fill(pixels: Pixels, images: Encoded, n_threads: int) -> Broken:

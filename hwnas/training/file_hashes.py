@@ -59,8 +59,7 @@ def file_hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
         ChangedMeanwhile: a file changed while it was read.
         UserError: a pipe or a device is in the place of a file.
     """
-    cache = _cache_of(folder)
-    remembered = _remembered(cache)
+    remembered = _remembered(folder)
     seen = {name: _seen(os.stat(os.path.join(folder, name))) for name in names}
     found = {
         name: remembered[name][1]
@@ -78,7 +77,7 @@ def file_hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
             for name in names
             if max(seen[name][3:]) < begin - SETTLED_NS and not found[name].startswith(UNREADABLE)
         ]
-        _remember(cache, {name: (*seen[name], found[name]) for name in settled})
+        _remember(folder, {name: (*seen[name], found[name]) for name in settled})
     return {name: found[name] for name in names}
 
 
@@ -115,10 +114,10 @@ def _cache_of(folder: Path) -> Path:
     return cache_folder() / "hashes" / f"{content_hash(os.path.abspath(folder))}.json"
 
 
-def _remembered(cache: Path) -> dict[str, tuple[_Seen, str]]:
+def _remembered(folder: Path) -> dict[str, tuple[_Seen, str]]:
     """By name; nothing where the cache is absent or damaged."""
     try:
-        rows = read_json(cache)["files"]
+        rows = read_json(_cache_of(folder))["files"]
         return {
             name: ((int(dev), int(ino), int(size), int(mtime), int(ctime)), str(digest))
             for name, (dev, ino, size, mtime, ctime, digest) in rows.items()
@@ -127,7 +126,7 @@ def _remembered(cache: Path) -> dict[str, tuple[_Seen, str]]:
         return {}
 
 
-def _remember(cache: Path, rows: Mapping[str, Sequence[int | str]]) -> None:
+def _remember(folder: Path, rows: Mapping[str, Sequence[int | str]]) -> None:
     if rows:
         with contextlib.suppress(UserError, OSError):  # no cache: files are hashed every time
-            write_json(cache, {"schema_version": 1, "files": dict(rows)}, indent=None)
+            write_json(_cache_of(folder), {"schema_version": 1, "files": dict(rows)}, indent=None)

@@ -13,7 +13,7 @@ import torch
 from hwnas.core.config import settled
 from hwnas.core.progress import Progress, silent
 from hwnas.core.records import dump
-from hwnas.interfaces import DataModule
+from hwnas.interfaces import DataModule, EightBits
 from hwnas.nets.bn import recalibrate
 from hwnas.training.checkpoint import Checkpoints
 from hwnas.training.data import batches_from, placed
@@ -21,6 +21,7 @@ from hwnas.training.images import resize
 from hwnas.training.losses import soft_cross_entropy
 from hwnas.training.optim import Stepper
 from hwnas.training.precision import Precision
+from hwnas.training.qat import Forward, rounded_forward
 from hwnas.training.sections import FinetuneConfig
 
 __all__ = ["TeacherSubnet", "finetune"]
@@ -42,6 +43,7 @@ def finetune(
     px: int,
     teacher: TeacherSubnet | None,
     seed: int,
+    rounding: EightBits | None = None,
     checkpoints: Path | None = None,
     progress: Progress = silent,
 ) -> torch.nn.Module:
@@ -57,6 +59,7 @@ def finetune(
         px: the model's resolution.
         teacher: usually the largest subnet, recalibrated.
         seed: recorded; the order of images is the data's.
+        rounding: of the file in 8 bits, where `config.precision` is int8; see `training.qat`.
         checkpoints: folder of this training alone, to resume from after any epoch. It does
             not cover the weights of `model` and `teacher`: give each pair its own.
         progress: steps done.
@@ -66,31 +69,55 @@ def finetune(
     """
     student = copy.deepcopy(model).train()
     device = next(student.parameters()).device
-    precision = Precision.of(config.precision, device, setting="the recipe's precision")
+    format = "fp32" if config.precision == "int8" else config.precision
+    precision = Precision.of(format, device, setting="the recipe's precision")
     steps_per_epoch = max(1, data.info.n_images["train"] // config.batch_size)
     n_steps = config.epochs * steps_per_epoch
     stepper = Stepper(student, config.optimizer, n_steps=max(1, n_steps), scaler=precision.scaler)
     store = None
     start = 0
     if checkpoints is not None:
-        store = Checkpoints(checkpoints, _identity(data, config, px, teacher, seed))
+        store = Checkpoints(checkpoints, _identity(data, config, px, teacher, seed, rounding))
         start, scale = store.restore(student, stepper.optimizer) or (0, None)
         precision.load_state(scale)
+    seen = [resize(images.to(device), px) for images in _calibration(data, config)]
+    forward = _forward(student, config, rounding, seen, steps_per_epoch, n_steps)
     progress(start, n_steps)
     batches = islice(batches_from(data, config.batch_size, start), n_steps - start)
     for step, (x, y) in enumerate(placed(batches, device), start):
         stepper.start(step)
         with precision.autocast():
-            logits = student(resize(x, px))
+            logits = forward(step, resize(x, px))
         loss = _loss(logits.float(), x, y, teacher, config)
         precision.backward(loss)
         stepper.finish([loss.item()], step=step, nets=["the fine-tuned subnet"])
         if store is not None and (step + 1) % steps_per_epoch == 0:
             store.save(step + 1, student, stepper.optimizer, precision.state())
         progress(step + 1, n_steps, f"loss {loss.item():.3f}")
-    calibration = config.calibration
-    images = data.calibration_batches(calibration.n_batches, calibration.batch_size)
-    return recalibrate(student, [resize(x, px) for x in images])
+    return recalibrate(student, seen)
+
+
+def _calibration(data: DataModule, config: FinetuneConfig) -> list[torch.Tensor]:
+    settings = config.calibration
+    return list(data.calibration_batches(settings.n_batches, settings.batch_size))
+
+
+def _forward(
+    student: torch.nn.Module,
+    config: FinetuneConfig,
+    rounding: EightBits | None,
+    calibration: list[torch.Tensor],
+    steps_per_epoch: int,
+    n_steps: int,
+) -> Forward:
+    """The network itself, or its passes in 8 bits."""
+    if config.precision != "int8" or not n_steps:
+        return lambda _, images: student(images)
+    if rounding is None:
+        raise ValueError("precision int8 needs `rounding`")
+    return rounded_forward(
+        student, calibration, rounding, steps_per_epoch=steps_per_epoch, n_steps=n_steps
+    )
 
 
 def _loss(
@@ -110,9 +137,14 @@ def _loss(
 
 
 def _identity(
-    data: DataModule, config: FinetuneConfig, px: int, teacher: TeacherSubnet | None, seed: int
+    data: DataModule,
+    config: FinetuneConfig,
+    px: int,
+    teacher: TeacherSubnet | None,
+    seed: int,
+    rounding: EightBits | None,
 ) -> dict[str, Any]:
-    return {
+    return ({"rounding": rounding} if config.precision == "int8" else {}) | {
         "config": settled(config),
         "seed": seed,
         "px": px,

@@ -18,6 +18,7 @@ __all__ = [
     "describe_change",
     "identity_of_arrays",
     "identity_of_files",
+    "shown",
 ]
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -95,7 +96,19 @@ def identity_of_arrays(data: DataModule) -> DataIdentity:
 
 
 def describe_change(old: DataIdentity, new: DataIdentity) -> list[str]:
-    """What differs between two identities, a line each; empty if nothing does."""
+    """What differs between two identities, a line each; empty if nothing does.
+
+    Where both know what is inside their archives, images are compared, else files.
+    """
+    if old.inside is None or new.inside is None:
+        return _described(old, new, "file")
+    lines = _described(old.inside, new.inside, "image")
+    if not lines and (files := _described(old, new, "file")):
+        return [f"{'; '.join(files)}; the images in them are the same"]
+    return lines
+
+
+def _described(old: DataIdentity, new: DataIdentity, noun: str) -> list[str]:
     lines = []
     before, now = old.class_names, new.class_names
     if len(before) != len(now):
@@ -111,13 +124,13 @@ def describe_change(old: DataIdentity, new: DataIdentity) -> list[str]:
         for part, hashes in old.files.items()
         for name, digest in hashes.items()
     }
-    lines += _files_changed(files, _flat(new))
+    lines += _files_changed(files, _flat(new), noun)
     if not lines and old.parts != new.parts:
         lines.append("the splits are drawn from other folders")
     return lines
 
 
-def _files_changed(old: dict[_File, str], new: dict[_File, str]) -> list[str]:
+def _files_changed(old: dict[_File, str], new: dict[_File, str], noun: str) -> list[str]:
     removed = {file: digest for file, digest in old.items() if file not in new}
     added = {file: digest for file, digest in new.items() if file not in old}
     by_content: dict[str, list[_File]] = defaultdict(list)
@@ -130,16 +143,17 @@ def _files_changed(old: dict[_File, str], new: dict[_File, str]) -> list[str]:
             moves[_move(file, target)] += 1
             del removed[file], added[target]
     changed = [file for file in old if file in new and old[file] != new[file]]
-    lines = [f"{_count(n)} {move}" for move, n in sorted(moves.items())]
+    lines = [f"{_count(n, noun)} {move}" for move, n in sorted(moves.items())]
     for files, verb in ((added, "added"), (removed, "removed"), (changed, "changed")):
         if files:
-            lines.append(f"{_count(len(files))} {verb} (first: {_shown('/'.join(min(files)))})")
+            first = shown("/".join(min(files)))
+            lines.append(f"{_count(len(files), noun)} {verb} (first: {first})")
     return lines
 
 
 def _move(old: _File, new: _File) -> str:
     if old[0] != new[0]:
-        return _shown(f"moved from {old[0]} to {new[0]}")
+        return shown(f"moved from {old[0]} to {new[0]}")
     before, now = (name.split("/")[0] for name in (old[1], new[1]))
     if before != now and "/" in old[1] and "/" in new[1]:
         return f"moved from class {before!r} to {now!r}"
@@ -186,10 +200,10 @@ def _named(kind: str, names: Sequence[str], verb: str) -> list[str]:
     return [f"{kind} {name!r} {verb}" for name in names]
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """A name that a terminal shows and does not obey; run folders may be a stranger's."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
-def _count(n: int) -> str:
-    return f"{n} file" if n == 1 else f"{n} files"
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

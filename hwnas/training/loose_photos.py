@@ -10,7 +10,7 @@ import torch
 from hwnas.core.confined import open_regular
 from hwnas.core.errors import UserError
 from hwnas.training.decode import square_rgb
-from hwnas.training.image_files import SUFFIXES
+from hwnas.training.photo_folders import SUFFIXES
 
 __all__ = ["loose_photos"]
 

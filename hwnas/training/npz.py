@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,18 @@ from numpy.typing import NDArray
 from hwnas.core.arrays import read_npz
 from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.store import file_hash
+from hwnas.interfaces import DataIdentity
 from hwnas.training.decode import Encoded
-from hwnas.training.identity import check_class_names
+from hwnas.training.file_hashes import bytes_hash
+from hwnas.training.identity import CUT_FROM_TRAIN, check_class_names
 
-__all__ = ["JpegArchive", "read_archive", "read_class_names", "read_groups"]
+__all__ = [
+    "JpegArchive",
+    "identity_of_archives",
+    "read_archive",
+    "read_class_names",
+    "read_groups",
+]
 
 FORMAT = "arrays jpeg uint8 [bytes], offset int64 [n + 1], label [n], class_names str [classes]"
 
@@ -33,6 +41,23 @@ class JpegArchive:
     images: Encoded
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
+    has_names: bool
+
+    @property
+    def contents(self) -> tuple[list[str], list[str]]:
+        """Names (`CLASS/NAME`, all different) and content hashes of the images.
+
+        Images without names are named by their content.
+        """
+        hashes = [bytes_hash(self.images.open(i).read()) for i in range(len(self.labels))]
+        stems = self.images.names if self.has_names else [digest[:12] for digest in hashes]
+        names: dict[str, None] = {}
+        for stem, label in zip(stems, self.labels.tolist(), strict=True):
+            name = f"{self.class_names[label]}/{stem}"
+            while name in names:
+                name += "'"
+            names[name] = None
+        return [*names], hashes
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
@@ -108,7 +133,18 @@ def read_archive(path: Path) -> JpegArchive:
         return io.BytesIO(view[int(offset[i]) : int(offset[i + 1])])
 
     images = Encoded(names.tolist(), open_image, key=file_hash(path))
-    return JpegArchive(images, label.astype(np.int64), class_names)
+    return JpegArchive(images, label.astype(np.int64), class_names, "name" in arrays)
+
+
+def identity_of_archives(paths: Mapping[str, Path]) -> DataIdentity:
+    """What archives hold, image by image; `paths`: by part of the data set, see `DataIdentity`.
+
+    Raises:
+        UserError: as `read_archive`.
+    """
+    archives = {part: read_archive(path) for part, path in paths.items()}
+    files = {part: dict(zip(*archive.contents)) for part, archive in archives.items()}
+    return DataIdentity(archives["train"].class_names, files, CUT_FROM_TRAIN)
 
 
 @contextmanager

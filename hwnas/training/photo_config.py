@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from hwnas.core.config import LATER, StrictModel
+from hwnas.core.env import user_path
 
 __all__ = [
     "NORMALISATIONS",
@@ -87,13 +88,17 @@ def data_root(root: str) -> Path:
     """`root` itself if absolute, else below $HWNAS_DATA, or below the working directory; absolute.
 
     With a relative `root` a run folder means the same data on every machine.
+
+    Raises:
+        UserError: a `~` that is no home folder.
     """
-    return Path(os.environ.get("HWNAS_DATA", "."), Path(root).expanduser()).absolute()
+    base = user_path(os.environ.get("HWNAS_DATA", "."), where="HWNAS_DATA")
+    return (base / user_path(root, where="data.root")).absolute()
 
 
 def relative_to(root: str) -> str:
     """What a relative `root` is relative to, in words."""
-    if Path(root).expanduser().is_absolute():
+    if user_path(root, where="data.root").is_absolute():
         return f"{root} is an absolute path"
     base = data_root(".")
     why = "HWNAS_DATA" if "HWNAS_DATA" in os.environ else "the working directory: no HWNAS_DATA"

@@ -6,7 +6,7 @@ import contextlib
 import random
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,18 +37,23 @@ N_STATISTICS = 10_000  # training images that mean and std are computed from, at
 
 @dataclass(frozen=True)
 class Photos:
-    """One split: `rows` [n] of `pixels` (uint8 [N, px, px, 3], shared) and their `labels` [n]."""
+    """One split: `rows` [n] of `pixels` (uint8 [N, px, px, 3], shared) and their `labels` [n].
+
+    names, hashes: [N], of the images that the pixels are of, and of their contents.
+    """
 
     pixels: NDArray[np.uint8]
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
+    names: Sequence[str]
+    hashes: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, rows: NDArray[np.int64]) -> Photos:
         """The given rows of this split."""
-        return Photos(self.pixels, self.rows[rows], self.labels[rows])
+        return replace(self, rows=self.rows[rows], labels=self.labels[rows])
 
     def unit(self, index: NDArray[np.int64] | slice) -> torch.Tensor:
         """Images `index` of the split: float32 [B, 3, px, px] in [0, 1], channels_last."""
@@ -77,7 +82,7 @@ def photos_of_archives(
     for path, archive in zip(paths, archives, strict=True):
         pixels, broken = decode(archive.images, px, n_threads=n_threads)
         rows = good_rows(archive.images, broken, skip=skip_broken, where=path)
-        found.append(Photos(pixels, rows, archive.labels[rows]))
+        found.append(Photos(pixels, rows, archive.labels[rows], *archive.contents))
     return names, found
 
 
@@ -195,6 +200,11 @@ class PhotoData:
             self.normalise(self.parts["train"].unit(index))
             for index in rows.reshape(n_batches, batch_size)
         ]
+
+    def contents(self, split: Split) -> dict[str, str]:
+        """Content hash of every image of a split, by its name."""
+        part = self.parts[split]
+        return {part.names[row]: part.hashes[row] for row in part.rows.tolist()}
 
     def normalise(self, x: torch.Tensor) -> torch.Tensor:
         """Images [B, 3, px, px] in [0, 1] with the data set's mean and std taken out."""

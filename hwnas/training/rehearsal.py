@@ -89,11 +89,13 @@ def rehearse(
     """Train `supernet` for a few steps of `n_images` invented images, whole: also the optimiser's.
 
     The supernet is moved to `device` and its weights change. Not in it: reading and augmenting
-    images, the curves, the trials of samplers that learn, and what processes say to each other.
+    images, the curves, the trials of samplers that learn, a new classifier, and what processes say
+    to each other. A step trains all networks of the sampler, as after `elastic_warmup`.
     """
     space = supernet.space
     macro = space.macro
-    config = config.model_copy(update={"accumulation": 1, "teacher": None})
+    whole = {"accumulation": 1, "teacher": None, "elastic_warmup": 0.0}
+    config = config.model_copy(update=whole)
     info = DataInfo(
         "invented",
         tuple(str(i) for i in range(macro.num_classes)),

@@ -42,6 +42,15 @@ MixedPrecision = Annotated[
     Field(description="mixed precision on CUDA; CPUs stay with fp32"),
 ]
 
+FinetunePrecision = Annotated[
+    Literal["fp32", "bf16", "fp16", "int8"],
+    LATER,
+    Field(
+        description="bf16, fp16: mixed precision on CUDA; int8: after a quarter of the steps it"
+        " rounds as the file in 8 bits will (quantisation-aware training)"
+    ),
+]
+
 
 class OptimizerConfig(StrictModel):
     """An optimiser of timm with linear warm-up and one of timm's schedules, per step."""
@@ -100,9 +109,9 @@ class SupernetConfig(StrictModel):
     )
     init: str | None = Field(
         default=None,
-        description="path of weights to start from: a supernet of the same space, also a published"
-        " one (`hwnas pretrained list`), or a trained largest subnet, whose channels are then"
-        " sorted by importance",
+        description="weights to start from: the path of a supernet of the same space, also a"
+        " published one, or of a network that is its largest arch, whose channels are then sorted"
+        " by importance; `shipped`; or `timm:NAME` (`hwnas pretrained list`)",
     )
 
 
@@ -239,7 +248,7 @@ class FinetuneConfig(StrictModel):
     """Of the labels' share of the loss."""
     distillation: float = Field(default=0.5, ge=0, le=1, description="w, the weight of the teacher")
     temperature: float = Field(default=1.0, gt=0, description="of the distillation's softmaxes")
-    precision: MixedPrecision = "fp32"
+    precision: FinetunePrecision = "fp32"
     calibration: CalibrationConfig = CalibrationConfig()
 
 
@@ -250,6 +259,12 @@ class TrainedLabelConfig(StrictModel):
     recipe: FinetuneConfig = Field(
         default=FinetuneConfig(epochs=30, distillation=0.0), description="without a teacher"
     )
+
+    @model_validator(mode="after")
+    def _is_float(self) -> TrainedLabelConfig:
+        if self.recipe.precision == "int8":
+            raise ValueError("recipe.precision int8: labels are accuracies of float networks")
+        return self
 
 
 class LabelConfig(StrictModel):

@@ -325,8 +325,9 @@ def test_without_the_list_of_old_files_a_change_is_still_noticed(home: Path):
 def test_more_classes_are_told_and_a_run_is_still_looked_at_with_its_own(home: Path):
     for split in ("train", "test"):
         class_folders(Path("photos", split), ["ant", "bee", "cat"], 30, px=16)
-    (note,) = notes()
+    note, doubt = notes()
     assert note.startswith("the data changed since `train`, `label`: 3 classes, were 2")
+    assert doubt.startswith("90 of 90 images in test are train images as well")
     assert hwnas.open_run("run").space.macro.num_classes == 2
     with project() as p:
         assert p.space.macro.num_classes == 3
@@ -379,6 +380,40 @@ def test_a_class_that_is_not_utf8_is_refused_before_anything_runs(home: Path):
     with pytest.raises(UserError, match=r"not UTF-8[\s\S]*f\\xe9[\s\S]*convmv"):
         hwnas.train("other", config=str(CONFIG))
     assert not Path("other").exists()
+
+
+def test_photos_that_lie_in_two_splits_are_told_wherever_accuracy_is(home: Path, caplog):
+    """At reading, in a dry run, in `status`, in the report, and also without the photos."""
+    for i in range(2):
+        shutil.copy(f"photos/train/ant/00{i}.png", f"photos/test/bee/copy{i}.png")
+    said = "2 of 14 images in test are train images as well (bee/copy0.png = ant/000.png"
+    (note,) = notes()
+    assert note.startswith(said)
+    planned = hwnas.plan("run", settings={"train.steps": 3}, only="train").to_dict()
+    assert any(said in note for note in planned["notes"])
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        hwnas.train("run", settings={"train.steps": 3})
+    assert caplog.text.count(said) == 1
+    assert "the test accuracy counts images that the networks have learned" in caplog.text
+    assert said in hwnas.report("run").read_text()
+    assert any(said in note for note in hwnas.open_run("run").notes)
+    os.rename("photos", "away")
+    assert any(said in note for note in notes())
+    assert any(said in note for note in hwnas.open_run("run").notes)
+
+
+def test_copies_that_the_cut_parts_are_known_once_the_photos_were_read(home: Path, caplog):
+    for i in range(30):
+        shutil.copy(f"photos/train/ant/{i:03d}.png", f"photos/train/ant/copy{i:03d}.png")
+    said = "images in val are train images as well"
+    assert not any(said in note for note in notes()), "not before: it takes the cut"
+    planned = hwnas.plan("run", only="train").to_dict()
+    assert any(said in note for note in planned["notes"])
+    with caplog.at_level("WARNING"):
+        hwnas.train("run")
+    assert caplog.text.count(said) == 1
+    assert any(said in note for note in notes())
 
 
 def test_a_second_training_round_finds_the_photos_as_its_run_does(

@@ -17,6 +17,8 @@ import yaml
 
 MINI = Path(__file__).parent / "mini.yaml"
 
+N_TEST_IMAGES = 360  # a fifth of 1797 digits, by class
+
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
@@ -77,9 +79,13 @@ def test_the_closing_table_holds_the_promised_rows(finished: tuple[Path, dict]):
     rows = {row["name"]: row for row in printed["table"]}
     assert list(rows) == ["winner", "largest", "smallest", "random search", "random subnet"]
     for row in rows.values():
-        assert 0 <= row["test_top1"] <= 1
+        n_right = row["test_top1"] * N_TEST_IMAGES  # printed to four digits
+        assert n_right == pytest.approx(round(n_right), abs=5e-5 * N_TEST_IMAGES)
         assert row["macs"] > 0 and row["params"] > 0
         assert row["forecast_ms"] > 0 and row["measured_ms"] > 0
+    manifest = json.loads((run / "bundles/main/local/manifest.json").read_text())
+    shipped = {fact["model"]: fact["top1"] for fact in manifest["accuracy"]}
+    assert rows["winner"]["test_top1"] == pytest.approx(shipped["model.onnx"], abs=5e-5)
     assert rows["largest"]["macs"] == max(row["macs"] for row in rows.values())
     assert rows["winner"]["forecast_ms"] <= rows["winner"]["limit_ms"]
     assert rows["winner"]["limit_ms"] == pytest.approx(

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import hwnas
 from hwnas.core.config import assignments
+from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.pipeline import project as project_module
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
@@ -17,6 +19,7 @@ from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.project import Project
 from hwnas.studies.rank_analysis import analyze_run
 from tests.kit import SizeTransport
+from tests.photos import class_folders
 
 PRESETS = ["wpnas", "pgonas", "gcn_fit", "supernet_study"]
 TINY = (
@@ -53,7 +56,7 @@ def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def run(name: str, check: Callable[[Project], None], *settings: str) -> None:
         with open_project(
-            tmp_path,
+            tmp_path / "run",
             config=name,
             changes=assignments((*TINY, *settings)),
             progress_for=lambda _: silent,
@@ -143,3 +146,63 @@ def test_supernet_study_says_how_far_the_supernet_can_be_trusted(searched):
 
     alone = ("label.trained.n=14", "label.trained.recipe.epochs=1")
     searched("supernet_study", check, RIDGE, *alone)
+
+
+# --- own photos -----------------------------------------------------------------------------------
+
+SMALL = ("supernet.init=null", "space.model=mobilenetv3_small_050", "data.base_px=33")
+PX = ("space.resolutions=[24, 33]", "data.repeat_to=160")
+
+
+def test_photos_needs_the_folder_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    config = preset("photos")
+    assert config.supernet.init == "shipped" and config.data.normalise == "inception"
+    assert config.train.head_epochs and config.train.elastic_warmup
+    limit = config.search.constraints[0]
+    assert (limit.device, limit.metric) == ("local", "latency_ms")
+    assert 0 < limit.max_fraction_of_largest < 1
+    for batch in (config.train, config.train.calibration, config.label.calibration):
+        assert batch.batch_size <= config.data.repeat_to
+    assert config.finetune.batch_size <= config.data.repeat_to
+    with caplog.at_level("WARNING"):
+        assert preset("image_folder") == config
+    assert "now called photos" in caplog.text
+
+
+def test_photos_as_shipped_passes_every_check_with_ten_photos(tmp_path, monkeypatch):
+    """Weights included; no network is used."""
+    monkeypatch.chdir(tmp_path)
+    root = class_folders(tmp_path / "pets", ["cat", "dog"], 5)
+    plan = hwnas.plan(tmp_path / "run", config="photos", settings={"data.root": str(root)})
+    assert {row["status"] for row in plan} == {"new"}
+
+
+@pytest.mark.parametrize(("n_classes", "n_each"), [(2, 5), (30, 5)])
+def test_photos_of_few_images_and_of_many_classes(searched, tmp_path, n_classes, n_each):
+    def check(project: Project) -> None:
+        n_test = n_classes * max(1, round(0.2 * n_each))
+        assert project.data.info.n_images["test"] == n_test
+        assert len(project.data.info.class_names) == n_classes
+        assert project.data.info.n_images["train"] >= 160
+        (row,) = project.run.metrics("train")
+        assert len(row["losses"]) == 3
+
+    root = class_folders(tmp_path / "photos", [f"class {n:02}" for n in range(n_classes)], n_each)
+    searched("photos", check, RIDGE, *SMALL, *PX, f"data.root={root}")
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "n_each", "says"),
+    [
+        (1, 10, "two classes or more"),
+        (3, 1, "has no val images"),
+        (4, 0, "class folders without images"),
+    ],
+)
+def test_too_few_photos_are_refused_before_anything_runs(
+    searched, tmp_path, n_classes, n_each, says
+):
+    root = class_folders(tmp_path / "photos", [f"class {n}" for n in range(n_classes)], n_each)
+    with pytest.raises(UserError, match=says):
+        searched("photos", lambda project: None, RIDGE, *SMALL, *PX, f"data.root={root}")
+    assert not list((tmp_path / "run").glob("tables/*"))

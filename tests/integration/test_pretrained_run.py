@@ -71,6 +71,9 @@ def test_nothing_is_trained_and_the_licence_travels(
     assert len(labels) == 20 and all(known[json.dumps(r["arch"])] == r["top1"] for r in labels)
     (warned,) = {r.message for r in caplog.records if "CC-BY-NC" in r.message}
     assert "AlphaNet" in warned
+    said = [r.getMessage() for r in caplog.records if "better than guessing" in r.getMessage()]
+    assert len(said) == 1  # the weights are random
+    assert "no network is better than guessing" in (run / "report.html").read_text()
     assert read_origin(kept) == ALPHANET
     networks = list(run.glob("search/main/*/*.safetensors"))
     assert networks and all(read_origin(path) == ALPHANET for path in networks)

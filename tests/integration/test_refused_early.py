@@ -108,6 +108,10 @@ SLIPS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"search.constraints": [{"metric": "macs", "max": 10.0}]},
         ("no arch of the space meets", "macs <= 10", "allow macs up to"),
     ),
+    "fine-tuning in 8 bits, of which there is no file": (
+        {"finetune.precision": "int8"},
+        ("nothing is exported in 8 bits", "device of precision int8", "finetune.precision"),
+    ),
     "a device without a limit of its own": (
         {
             "devices": ["local", "local_int8"],

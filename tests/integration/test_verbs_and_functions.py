@@ -126,6 +126,8 @@ SAME: list[tuple[list[str], Callable[[], Any]]] = [
             hwnas.space("mobilenet_tiny", resolutions=(16, 24), num_classes=7)
         ),
     ),
+    (["space", "models"], hwnas.space_models),
+    (["space", "from-timm", "tinynet_e"], lambda: hwnas.space_from_timm("tinynet_e")),
     (["pretrained", "list"], hwnas.pretrained_list),
     (["config", "explain", "search.searcher"], lambda: hwnas.config_explain("search.searcher")),
     (

@@ -39,6 +39,7 @@ def test_the_wheel_ships_code_and_data_and_nothing_else(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
     for needed in (
         "hwnas/interfaces/__init__.py",
+        "hwnas/spaces/networks/mobilenetv2_100.yaml",
         "hwnas/_data/configs/quickstart.yaml",
         "hwnas/_data/configs/devices/local.yaml",
         "hwnas/_data/datasets/sign_digits/train.npz",
@@ -49,6 +50,10 @@ def test_the_wheel_ships_code_and_data_and_nothing_else(wheel: Path):
         "hwnas/_data/export/ort_run.py",
         "hwnas/_data/latency_tables/README.md",
         "hwnas/py.typed",
+        "hwnas/nets/shipped/mobilenet_v2_1.0_224_quant.npz",
+        "hwnas/nets/shipped/mobilenet_v2_1.0_224_quant.json",
+        "hwnas/nets/shipped/NOTICE",
+        "hwnas/nets/shipped/LICENSE",
     ):
         assert needed in names, needed
     assert wheel.stat().st_size < 12e6
@@ -59,6 +64,7 @@ def test_the_wheel_ships_code_and_data_and_nothing_else(wheel: Path):
         str(path.relative_to(ROOT)) for path in (ROOT / "hwnas").rglob("*.py") if path.is_file()
     }
     assert source <= set(names)
+    assert wheel.stat().st_size < 12e6
 
 
 def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path):

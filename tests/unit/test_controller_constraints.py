@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from hwnas.spaces import mobilenet_tiny
 from hwnas.spaces.cost import cost
 from hwnas.spaces.load import build_space
 from hwnas.spaces.space import Codes
+from tests.mobile_spaces import NEEDS
 
 SPACE = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(16, 20)), num_classes=10)
 
@@ -115,15 +115,22 @@ def test_choices_that_become_active_take_allowed_codes() -> None:
 
 
 @pytest.mark.parametrize("restricted", [False, True])
-def test_impossible_constraint_names_the_nearest_arch_in_under_a_second(restricted: bool) -> None:
+def test_an_impossible_constraint_names_the_nearest_arch(restricted: bool) -> None:
+    """It is found among a few thousand archs: the space has millions."""
     narrowed = {"stage1.depth": (2, 3), "stage1.block1.kernel": (5,)} if restricted else {}
     space = SPACE.restrict(narrowed)
     floor = cost(space, space.codes([space.smallest()]), "macs")[0]  # costs grow in every choice
     limits = resolve([Constraint("macs", max=floor * 0.9)], METRICS, space)
-    begin = time.perf_counter()
+    n_priced = 0
+
+    def macs(codes: Codes) -> FloatArray:
+        nonlocal n_priced
+        n_priced += len(codes)
+        return METRICS["macs"](codes)
+
     with pytest.raises(UserError) as caught:
-        reach(space, METRICS, limits, seed=0)
-    assert time.perf_counter() - begin < 1
+        reach(space, {**METRICS, "macs": macs}, limits, seed=0)
+    assert n_priced < 20_000 < space.size()
     text = str(caught.value)
     assert f"nearest reachable arch has macs {floor:.6g}" in text
     assert f"stage1.depth={2 if restricted else 1}" in text
@@ -162,11 +169,15 @@ def test_config_reads_plain_data_and_refuses_double_bounds() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in SPACES.names if name != "mobile"])
-def test_an_impossible_limit_is_answered_within_a_second_on_every_space(name: str) -> None:
-    """All resolutions: 25 on mobilenet_v3. Tables of operators are built before, once per space."""
-    space = build_space(name, num_classes=10)
+def test_an_impossible_limit_is_answered_by_few_prices_on_every_space(name: str) -> None:
+    """All resolutions: 25 on mobilenet_v3."""
+    space = build_space(name, NEEDS.get(name, {}), num_classes=10)
+
+    n_priced = 0
 
     def macs(codes: Codes) -> FloatArray:
+        nonlocal n_priced
+        n_priced += len(codes)
         return cost(space, codes, "macs").astype(np.float64)
 
     def params(codes: Codes) -> FloatArray:
@@ -179,10 +190,10 @@ def test_an_impossible_limit_is_answered_within_a_second_on_every_space(name: st
         {"macs": macs, "params": params},
         space,
     )
-    begin = time.process_time()
+    n_priced = 0
     with pytest.raises(UserError) as caught:
         reach(space, {"macs": macs, "params": params}, limits, seed=0)
-    assert time.process_time() - begin < 1.0
+    assert n_priced < 30_000
     found = re.search(r"nearest reachable arch has macs ([\d.e+]+)", str(caught.value))
     assert found is not None
     assert 0.5 * lowest < float(found[1]) <= lowest * (1 + 1e-5)

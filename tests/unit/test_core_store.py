@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwnas.core.errors import UserError
+from hwnas.core.locks import exclusive_lock
 from hwnas.core.store import (
     append_jsonl,
     content_hash,
-    exclusive_lock,
     file_hash,
     read_json,
     read_jsonl,
@@ -132,7 +132,7 @@ def test_a_killed_holder_frees_the_lock(tmp_path: Path):
     path = tmp_path / ".lock"
     code = (
         "import os, pathlib, signal, sys\n"
-        "from hwnas.core.store import exclusive_lock\n"
+        "from hwnas.core.locks import exclusive_lock\n"
         "with exclusive_lock(pathlib.Path(sys.argv[1]), owner='victim'):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import unicodedata
@@ -12,13 +13,15 @@ import numpy as np
 import pytest
 
 from hwnas.core.errors import DataAbsent, UserError
-from hwnas.interfaces import DataIdentity, DatasetContext
+from hwnas.core.records import dump, load
+from hwnas.interfaces import DataIdentity, DatasetContext, NamedImages
 from hwnas.training import file_hashes as hashing
 from hwnas.training.datasets import REGISTRY, image_folder
+from hwnas.training.duplicates import shared_of, shared_parts
 from hwnas.training.file_hashes import ChangedMeanwhile, bytes_hash, file_hashes
 from hwnas.training.identity import describe_change, identity_of_arrays
 from hwnas.training.photos import PhotoData
-from tests.photos import class_folders, photo, small_config
+from tests.photos import class_folders, encoded, photo, small_config, write_archive
 
 CAFE, CAFE_OF_A_MAC = "caf\u00e9", unicodedata.normalize("NFD", "caf\u00e9")
 
@@ -299,6 +302,143 @@ def test_splits_with_folders_of_their_own_change_one_by_one(tmp_path: Path):
     photo(0, 300, 40).save(root / "test/ant/004.png")
     now = identity(root)
     assert {s for s in now.digests if now.digests[s] != before.digests[s]} == {"test"}
+
+
+# --- archives -------------------------------------------------------------------------------------
+
+
+def archive(path: Path, images: dict[str, bytes], names: tuple[str, ...], *, named: bool) -> None:
+    """An archive of JPEG files by `CLASS/NAME`."""
+    labels = [names.index(name.partition("/")[0]) for name in images]
+    write_archive(path, [*images.values()], labels, len(names))
+    arrays = dict(np.load(path)) | {"class_names": np.array(names)}
+    arrays["name"] = np.array([name.partition("/")[2] for name in images])
+    if not named:
+        del arrays["name"]
+    np.savez(path, **arrays)
+
+
+class Archives:
+    """Two archives on disk, as data set npz_jpeg or cifar10 sees them, which tests change."""
+
+    def __init__(self, root: Path, module: Any, *, named: bool = True) -> None:
+        self.root, self.module, self.named = root, module, named
+        self.names: tuple[str, ...] = tuple("abcdefghij")
+        self.train = {f"{c}/{i}": encoded(photo(i, i)) for i, c in enumerate(self.names)}
+        self.test = {f"{c}/{i}": encoded(photo(i, 50 + i)) for i, c in enumerate(self.names)}
+
+    def identity(self) -> DataIdentity:
+        archive(self.root / "train.npz", self.train, self.names, named=self.named)
+        archive(self.root / "val.npz", self.test, self.names, named=self.named)
+        section = self.module.Config(root=str(self.root))
+        inside = self.module.inside(section)
+        return dataclasses.replace(self.module.identity(section), inside=inside)
+
+
+@pytest.fixture(params=["npz_jpeg", "cifar10"])
+def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Archives:
+    return Archives(tmp_path, REGISTRY.load(request.param))
+
+
+def test_changes_inside_archives_are_told_image_by_image(stored: Archives):
+    before = stored.identity()
+    stored.train |= {"a/new": encoded(photo(1, 99)), "b/1": encoded(photo(1, 98))}
+    del stored.train["c/2"]
+    stored.test["d/moved"] = stored.train.pop("d/3")
+    assert describe_change(before, stored.identity()) == [
+        "1 image moved from train to test",
+        "1 image added (first: train/a/new)",
+        "1 image removed (first: train/c/2)",
+        "1 image changed (first: train/b/1)",
+    ]
+
+
+def test_new_names_of_classes_of_archives_are_told(stored: Archives):
+    before = stored.identity()
+    stored.names = ("x", *stored.names[1:])
+    for part in (stored.train, stored.test):
+        part["x/0"] = part.pop("a/0")
+    assert describe_change(before, stored.identity()) == ["class 'a' is now 'x'"]
+
+
+def test_an_archive_that_is_packed_anew_holds_the_same_images(stored: Archives):
+    before = stored.identity()
+    stored.train = dict(reversed(stored.train.items()))
+    assert describe_change(before, stored.identity()) == [
+        "1 file changed (first: train/train.npz); the images in them are the same"
+    ]
+
+
+def test_images_without_names_are_told_apart_by_their_content(stored: Archives):
+    stored.named = False
+    before = stored.identity()
+    stored.train = {"a/new": encoded(photo(1, 99)), **stored.train}
+    (line,) = describe_change(before, stored.identity())
+    assert line.startswith("1 image added (first: train/a/")
+
+
+def test_what_is_inside_is_in_no_digest_and_may_be_unknown(stored: Archives):
+    """Run folders of earlier versions know the archives only."""
+    known = stored.identity()
+    before = dataclasses.replace(known, inside=None)
+    assert before.digests == known.digests
+    stored.train["a/new"] = encoded(photo(1, 99))
+    told = describe_change(before, stored.identity())
+    assert told == ["1 file changed (first: train/train.npz)"]
+    assert load(DataIdentity, dump(known), where="here") == known
+
+
+# --- images in two splits -------------------------------------------------------------------------
+
+
+def shared(root: Path) -> list[str]:
+    return [str(one) for one in shared_of(built(root), identity(root))]
+
+
+def test_images_in_two_splits_are_named_with_what_they_mean(tmp_path: Path):
+    root = tmp_path / "p"
+    for split, first in (("train", 0), ("val", 50), ("test", 80)):
+        class_folders(root / split, ["ant", "bee"], 4, first=first)
+    assert shared(root) == []
+    for i in range(4):
+        shutil.copy(root / f"train/ant/00{i}.png", root / f"test/bee/copy{i}.png")
+    shutil.copy(root / "train/ant/000.png", root / "val/ant/v.png")
+    learned, ranked, chosen = shared(root)
+    assert learned == (
+        "4 of 12 images in test are train images as well (bee/copy0.png = ant/000.png,"
+        " bee/copy1.png = ant/001.png, bee/copy2.png = ant/002.png, ...): the test accuracy counts"
+        " images that the networks have learned; keep one copy of each"
+    )
+    assert ranked.startswith("1 of 9 images in val is a train image as well (ant/v.png = ")
+    assert chosen.startswith("1 of 12 images in test is a val image as well")
+    assert [str(one) for one in shared_parts(identity(root))] == [learned, ranked, chosen]
+
+
+def test_copies_that_our_own_cut_parts_are_found(tmp_path: Path):
+    """Half of them: which side a copy falls on is drawn."""
+    root = class_folders(tmp_path / "p", ["ant", "bee"], 40)
+    assert shared(root) == []
+    for i in range(40):
+        shutil.copy(root / f"ant/{i:03d}.png", root / f"ant/copy{i:03d}.png")
+    data, found = built(root), shared_of(built(root), identity(root))
+    for one in found:
+        here, there = data.contents(one.split), data.contents(one.other)
+        assert one.of == data.info.n_images[one.split]
+        assert one.n == sum(digest in there.values() for digest in here.values()) > 0
+    assert {(one.split, one.other) for one in found} == {
+        ("test", "train"), ("val", "train"), ("test", "val"),
+    }  # fmt: skip
+    assert shared_parts(identity(root)) == (), "it takes the cut to tell"
+
+
+@pytest.mark.parametrize("name", ["npz_jpeg", "cifar10", "image_folder"])
+def test_images_of_every_data_set_of_photos_have_names_and_contents(name: str, tmp_path: Path):
+    settings = small_config(name, tmp_path)
+    data = REGISTRY.load(name).build(settings, DatasetContext(0))
+    assert isinstance(data, NamedImages)
+    for split, n in data.info.n_images.items():
+        assert len(data.contents(split)) == n  # type: ignore[arg-type]
+    assert shared_of(data, REGISTRY.load(name).identity(settings)) == ()  # type: ignore[attr-defined]
 
 
 # --- names of classes -----------------------------------------------------------------------------

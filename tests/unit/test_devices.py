@@ -16,7 +16,13 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.resources import resource
 from hwnas.devices.kit import run_kit
-from hwnas.devices.spec import device_names, load_device, load_transport, open_transport
+from hwnas.devices.spec import (
+    device_names,
+    load_device,
+    load_devices,
+    load_transport,
+    open_transport,
+)
 from hwnas.interfaces import DeviceSpec
 
 
@@ -90,6 +96,17 @@ def test_unknown_and_unfit_names(tmp_path: Path):
     path.write_text("schema_version: 1")
     with pytest.raises(UserError, match="file name"):
         load_device(str(path))
+
+
+def test_devices_whose_names_differ_only_in_case_are_refused(tmp_path: Path):
+    """Their tables would be one file on macOS."""
+    for folder, name in (("lab", "pi.yaml"), ("home", "Pi.YAML"), ("shed", "pi.yml")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text("schema_version: 1\n")
+    assert load_device(str(tmp_path / "home" / "Pi.YAML")).name == "Pi"
+    for other in ("home/Pi.YAML", "shed/pi.yml"):
+        with pytest.raises(UserError, match=r"two devices are called .*\n.*\n.*lab/pi\.yaml"):
+            load_devices([str(tmp_path / "lab" / "pi.yaml"), str(tmp_path / other)])
 
 
 def kit(code: str) -> list[str]:

@@ -20,7 +20,7 @@ from hwnas.nets.bn import recalibrate
 from hwnas.nets.features import features_only
 from hwnas.nets.subnet import build_subnet, definition_of
 from hwnas.spaces.lowering import resolution
-from tests.mobile_spaces import MOBILE_SPACES, some_archs
+from tests.mobile_spaces import MOBILE_SPACES, headless, some_archs
 
 FOLDERS = """
 import importlib.util, json, pathlib, sys
@@ -70,16 +70,16 @@ WITH_TORCH = FOLDERS.replace("FORBIDDEN", 'sys.modules["timm"] = None').replace(
             "timm",
             WITH_TIMM,
             {*("mobilenet_tiny", "mobilenet_v3", "proxyless", "ofa_proxyless", "fbnet", "mixed")}
-            | {"nasbench_macro"},
+            | {"nasbench_macro", "timm"},
         ),
-        ("torch", WITH_TORCH, {"attentive_nas", "fbnet", "strange"}),
+        ("torch", WITH_TORCH, {"attentive_nas", "fbnet", "strange", "headless"}),
     ],
 )
 def test_the_artifacts_of_every_space_give_the_logits_without_hwnas(
     form: str, code: str, names: set[str], tmp_path: Path
 ) -> None:
     expected = {}
-    for name, space in MOBILE_SPACES.items():
+    for name, space in {**MOBILE_SPACES, "headless": headless(33)}.items():
         for number, arch in enumerate(some_archs(space, 3)[1:]):
             px = resolution(space, arch)
             images = torch.randn(4, space.macro.in_channels, px, px)

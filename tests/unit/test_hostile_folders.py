@@ -19,8 +19,9 @@ import hwnas
 from hwnas.controller.record_log import append_records, cut_records
 from hwnas.core.confined import check_folder, check_name, inside, open_unlinked, read_regular
 from hwnas.core.errors import UserError
+from hwnas.core.locks import exclusive_lock
 from hwnas.core.rundir import RunDir, StageRecord
-from hwnas.core.store import append_jsonl, exclusive_lock, file_hash, read_json, read_jsonl
+from hwnas.core.store import append_jsonl, file_hash, read_json, read_jsonl
 from hwnas.core.yaml_data import read_yaml
 from hwnas.measure.pack import _read_results
 

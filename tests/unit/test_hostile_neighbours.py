@@ -18,8 +18,9 @@ import hwnas
 from hwnas.controller.record_log import append_records, cut_records, read_records
 from hwnas.core.confined import check_folder, open_private, open_unlinked, unshare
 from hwnas.core.errors import UserError
+from hwnas.core.locks import exclusive_lock
 from hwnas.core.rundir import OWNED, RunDir
-from hwnas.core.store import append_jsonl, exclusive_lock, read_jsonl
+from hwnas.core.store import append_jsonl, read_jsonl
 from hwnas.devices.offline import write_kit
 from hwnas.devices.remote import call
 from hwnas.interfaces import DeviceSpec
@@ -120,7 +121,7 @@ def test_a_copy_that_fails_leaves_both_files_as_they_were(
 HOLD = """
 import sys
 from pathlib import Path
-from hwnas.core.store import exclusive_lock
+from hwnas.core.locks import exclusive_lock
 with exclusive_lock(Path(sys.argv[1]), owner="the first"):
     print("held", flush=True)
     sys.stdin.read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import resource
@@ -23,26 +24,25 @@ from hwnas.nets.pretrained import read_weights
 from hwnas.nets.proxyless_weights import read_proxyless
 from hwnas.predictors.open_records import open_records
 from hwnas.training.datasets import image_folder, npz_jpeg
+from hwnas.training.photo_folders import Scan
 
 RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs"
 TABLE = "amd-epyc-2vcpu-mobilenet_v3"
 TINY: dict[str, Any] = {"space": "mobilenet_tiny", "num_classes": 10}
-HANGS_S = 20  # all of these take milliseconds
+HANGS_S = 5  # all of these take milliseconds, once what they import is there
 MEMORY = 4 << 30  # more than what is mapped already
 
 Entry = Callable[[Path], object]
 
 
-def readers(run: Path) -> dict[str, tuple[str, Entry]]:
-    """By `function.parameter`: the name of a file, and what reads it; `run` is a finished run."""
+def of_spaces() -> dict[str, tuple[str, Entry]]:
+    """What reads spaces, and latency tables."""
     return {
-        # space, by name
         "space.name": ("x.yaml", lambda p: hwnas.space(str(p))),
         "space_show.name": ("x.yaml", lambda p: hwnas.space_show(str(p))),
         "space_count.name": ("x.yaml", lambda p: hwnas.space_count(str(p))),
         "space_sample.name": ("x.yaml", lambda p: hwnas.space_sample(str(p))),
         "space_validate.name": ("x.yaml", lambda p: hwnas.space_validate(str(p))),
-        # tables
         "latency_table.name_or_path": ("x.json", hwnas.latency_table),
         "table_show.table": ("x.json", hwnas.table_show),
         "table_validate.table": ("x.json", hwnas.table_validate),
@@ -77,7 +77,12 @@ def readers(run: Path) -> dict[str, tuple[str, Entry]]:
             "latency.npz",
             lambda p: hwnas.table_convert("help", p.parent, device="gold_6240"),
         ),
-        # devices
+    }
+
+
+def of_devices() -> dict[str, tuple[str, Entry]]:
+    """What reads device files and results of the kit."""
+    return {
         "profile.device": ("x.yaml", lambda p: hwnas.profile(str(p), **TINY)),
         "profile.space": ("x.yaml", lambda p: hwnas.profile("local", str(p))),
         "profile.config": (
@@ -102,7 +107,12 @@ def readers(run: Path) -> dict[str, tuple[str, Entry]]:
             "x.yaml",
             lambda p: hwnas.profile_import("local", p, space=str(p)),
         ),
-        # records
+    }
+
+
+def of_files() -> dict[str, tuple[str, Entry]]:
+    """What reads records, bundles, weights and data."""
+    return {
         "predictor_eval.records": ("x.csv", lambda p: hwnas.predictor_eval(records=p)),
         "predictor_eval.space": (
             "x.yaml",
@@ -117,14 +127,11 @@ def readers(run: Path) -> dict[str, tuple[str, Entry]]:
             )
             for reader in ("hwnas", "nasbench201", "nas_bench_macro", "ofa_imagenet")
         },
-        # bundles
         "verify.folder, bundle": ("manifest.json", lambda p: hwnas.verify(p.parent)),
-        # search with a score of one's own
         "search.space": (
             "x.yaml",
             lambda p: hwnas.search(str(p), score=lambda archs: [0.0 for _ in archs]),
         ),
-        # what settings name, and other readers
         "pretrained_import.file": ("x.pth", hwnas.pretrained_import),
         "supernet.init": ("x.safetensors", read_weights),
         "supernet.init, npz": ("x.npz", read_weights),
@@ -133,7 +140,12 @@ def readers(run: Path) -> dict[str, tuple[str, Entry]]:
             "train.npz",
             lambda p: npz_jpeg.ends(npz_jpeg.Config(root=str(p.parent))),
         ),
-        # runs
+    }
+
+
+def within_runs(run: Path) -> dict[str, tuple[str, Entry]]:
+    """What reads files for a verb of a run folder."""
+    return {
         "predictor_lookup.table": (
             "x.safetensors",
             lambda p: hwnas.predictor_lookup(run, table=p),
@@ -157,6 +169,12 @@ def readers(run: Path) -> dict[str, tuple[str, Entry]]:
         "analyze.prune": ("x", lambda p: hwnas.analyze(prune=p)),
         "prune.ranking": ("x.json", lambda p: hwnas.prune(run, ranking=str(p), truth=[run])),
         "prune.truth": ("x", lambda p: hwnas.prune(run, ranking="supernet", truth=[p])),
+    }
+
+
+def of_runs() -> dict[str, tuple[str, Entry]]:
+    """What takes a run folder, or a configuration for one."""
+    return {
         **{
             f"{name}.{parameter}": ("x", lambda p, f=f, q=parameter: f(**{q: p}))
             for name, f in FUNCTIONS.items()
@@ -175,6 +193,7 @@ def readers(run: Path) -> dict[str, tuple[str, Entry]]:
                 "search",
             )
         },
+        "config_show.config": ("x.yaml", hwnas.config_show),
         "profile.run": ("x", lambda p: hwnas.profile("local", run=p)),
         "predictor_eval.folder": ("x", lambda p: hwnas.predictor_eval(p)),
         "predictor_predict.folder": ("x", lambda p: hwnas.predictor_predict(p, ["largest"])),
@@ -194,6 +213,11 @@ def readers(run: Path) -> dict[str, tuple[str, Entry]]:
     }
 
 
+def readers(run: Path) -> dict[str, tuple[str, Entry]]:
+    """By `function.parameter`: the name of a file, and what reads it; `run` is a finished run."""
+    return of_spaces() | of_devices() | of_files() | within_runs(run) | of_runs()
+
+
 FUNCTIONS = {
     name: getattr(hwnas, name) for name in hwnas.__all__ if inspect.isfunction(getattr(hwnas, name))
 }
@@ -210,6 +234,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     with tarfile.open(RUNS / "finished.tar.xz") as archive:
         archive.extractall(folder, filter="data")
+    for name, read in readers(folder / "finished").values():
+        with contextlib.suppress(UserError):  # imports what it needs, which is not what is timed
+            read(folder / "warm" / name)
     return folder / "finished"
 
 
@@ -312,7 +339,7 @@ def test_an_image_that_became_a_pipe_after_it_was_listed_is_broken(
     for name in "ab":
         (tmp_path / "train" / name).mkdir(parents=True)
         placed(tmp_path / "train" / name, "x.jpg", kind)
-    monkeypatch.setattr(image_folder, "image_files", lambda folder: [f"{folder.name}/x.jpg"])
+    monkeypatch.setattr(image_folder, "scan", lambda at: Scan([f"{at.name}/x.jpg"]))
     with pytest.raises(UserError, match="regular file"):  # by what hashes the files
         image_folder.build(image_folder.Config(root=str(tmp_path)), DatasetContext(seed=0))
     monkeypatch.setattr(image_folder, "file_hashes", lambda folder, names: dict.fromkeys(names, ""))

@@ -388,7 +388,7 @@ BAD_IMAGES = {
     "cut.ppm": b"P6 9 9",
     "no.npy": b"x",
     "short.pgm": b"P5 9 9 255 x",
-    "deep.ppm": b"P6 1 1 65535 xxxxxx",
+    "deep.ppm": b"P6 1 1 65536 xxxxxx",
     "huge.ppm": b"P6 99999999 99999999 255 x",
     "pickle.npy": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }",
 }

@@ -138,6 +138,7 @@ def test_a_file_cut_anywhere_is_refused(length: int, tmp_path: Path):
         TEXT.replace("simulated-golden", "simulated-\\u001b[2J").encode(),
         TEXT.replace('"in_channels": 3', '"in_channels": -3').encode(),
         TEXT.replace('"in_channels": 3', '"in_channels": 0').encode(),
+        TEXT.replace('"in_channels": 3', '"pad_more": -1, "in_channels": 3').encode(),
         TEXT.replace('"in_hw": 16', '"in_hw": 999999999999').encode(),
         TEXT.replace('"scale": 1.05', '"scale": -1.05').encode(),
         TEXT.replace('"measured_ms": 0.0655', '"measured_ms": 0').encode(),

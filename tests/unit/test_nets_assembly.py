@@ -10,10 +10,11 @@ from hwnas.nets import plain_net, timm_net
 from hwnas.nets.assembly import assemble, with_fast_layers
 from hwnas.nets.subnet import subnet_definition
 from hwnas.spaces.space import SearchSpace
-from tests.mobile_spaces import MOBILE_SPACES, some_archs
+from tests.mobile_spaces import MOBILE_SPACES, headless, some_archs
 
 BUILD = {"timm": timm_net.build, "torch": plain_net.build}
-SPACES = pytest.mark.parametrize("space", MOBILE_SPACES.values(), ids=MOBILE_SPACES)
+ALL = {**MOBILE_SPACES, "headless": headless(32)}
+SPACES = pytest.mark.parametrize("space", ALL.values(), ids=ALL)
 
 
 @SPACES

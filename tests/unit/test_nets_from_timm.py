@@ -13,6 +13,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+import hwnas
+from hwnas.core.config import build_model, settled
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.core.yaml_data import parse_yaml
@@ -26,7 +28,9 @@ from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.published import published_network, published_networks
 from hwnas.spaces.space import SearchSpace
+from hwnas.spaces.timm import Config
 from hwnas.testing.spaces import shaken
+from tests.mobile_spaces import headless
 
 FAMILIES = (  # one of each: no head, wide head, pooled head, SE of every kind, both paddings
     *("mobilenetv1_100", "mobilenetv2_050", "mobilenetv3_small_050", "mobilenetv3_rw"),
@@ -93,26 +97,6 @@ def test_gradients_with_tensorflows_padding_are_timms() -> None:
         torch.testing.assert_close(parts[1][key], grad, rtol=1e-6, atol=1e-9, msg=key)
 
 
-GRAY = """
-name: gray
-weights: {px: 32, mean: [0.5], std: [0.5]}
-padding: tf_same
-se_act: swish
-se_gate: sigmoid
-stem: {out: 12, kernel: 5, stride: 2, act: swish}
-stages:
-- - {kind: dsconv, out: 12, act: relu, se: 3, skip: true, out_act: relu6}
-- - {kind: mbconv, out: 20, act: swish, kernel: 5, stride: 2, mid: 36, se: 5}
-  - {kind: mbconv, out: 20, act: relu6, mid: 36, skip: true}
-"""
-"""No head; what timm's blocks cannot say: 36 hidden channels, an activation behind a skip."""
-
-
-def gray(**settings: Any) -> SearchSpace:
-    data = {"network": parse_yaml(GRAY, where="test"), "expands": [2], "width_ratios": [0.5, 1]}
-    return build_space("timm", data | settings, num_classes=5, in_channels=1)
-
-
 NARROW = {"expands": [2], "width_ratios": [0.5, 1], "pad_mode": "tf_same"}
 
 
@@ -120,16 +104,16 @@ NARROW = {"expands": [2], "width_ratios": [0.5, 1], "pad_mode": "tf_same"}
     ("name", "px"),
     [
         ("tinynet_e", 45),
-        ("gray", 45),
+        ("headless", 45),
         pytest.param("tinynet_e", 32, marks=pytest.mark.full),
-        pytest.param("gray", 32, marks=pytest.mark.full),
+        pytest.param("headless", 32, marks=pytest.mark.full),
     ],
 )
 def test_supernet_static_net_onnx_and_litert_compute_the_same(
     name: str, px: int, tmp_path: Path
 ) -> None:
     """SE of swish and sigmoid, TensorFlow's padding on even and odd maps; a random arch."""
-    elastic = gray(resolutions=[px]) if name == "gray" else space(name, px, **NARROW)
+    elastic = headless(px) if name == "headless" else space(name, px, **NARROW)
     arch = elastic.arch(elastic.sample(3, rng=rng(px, "archs"))[2])
     assert resolution(elastic, arch) == px
     supernet = shaken(elastic)
@@ -137,7 +121,7 @@ def test_supernet_static_net_onnx_and_litert_compute_the_same(
     x = rng(1, "images").standard_normal((16, *shape)).astype(np.float32)
     batch = torch.from_numpy(x)
     network = extract(supernet, arch)
-    assert definition_of(network)["form"] == ("torch" if name == "gray" else "timm")
+    assert definition_of(network)["form"] == ("torch" if name == "headless" else "timm")
     with torch.no_grad():
         expected = supernet(batch.double(), arch)
         torch.testing.assert_close(network(batch.double()), expected, rtol=0, atol=1e-9)
@@ -177,3 +161,38 @@ def test_a_networks_file_reads_back(name: str) -> None:
 def test_what_the_space_cannot_hold_is_refused_by_name(name: str, place: str) -> None:
     with pytest.raises(UserError, match=f"cannot hold(?s:.)*where: {place}"):
         published_of(timm.create_model(name))
+
+
+def test_a_network_of_timm_becomes_a_space(tmp_path: Path) -> None:
+    """By name, by name and tag, and a model that somebody built; nothing is downloaded."""
+    listing = hwnas.space_from_timm("mobilenetv2_050", out=tmp_path / "a.yaml")
+    assert [row["block"] for row in listing][:2] == ["stage0.block0", "stage1.block0"]
+    tagged = hwnas.space_from_timm("mobilenetv2_050.lamb_in1k")
+    assert tagged.facts["network"] == listing.facts["network"]
+    hwnas.space_from_timm(timm.create_model("mobilenetv2_050"), out=tmp_path / "b.yaml")
+    by_name = hwnas.space("timm", model="mobilenetv2_050")
+    for file in ("a.yaml", "b.yaml"):
+        assert hwnas.space(str(tmp_path / file)).id == by_name.id
+    inline = hwnas.space("timm", network=listing.facts["network"])
+    assert inline.id == by_name.id
+
+
+@pytest.mark.parametrize(
+    ("name", "out", "message"),
+    [
+        ("mobilenetv2_1000", None, "has no model(?s:.)*did you mean 'mobilenetv2_100'"),
+        ("hf-hub:somebody/something", None, "has no model"),
+        ("mobilenetv2_100", "net.json", "a space is a YAML file"),
+    ],
+)
+def test_bad_names_and_files_are_refused(name: str, out: str | None, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        hwnas.space_from_timm(name, out=out)
+
+
+def test_the_configuration_keeps_a_network_without_its_defaults() -> None:
+    """A block that gains a field later leaves hashes of settings as they are."""
+    config = Config(network=published_network("mobilenetv2_050"))
+    stored = settled(config)["network"]
+    assert stored["stages"][0] == [{"kind": "dsconv", "out": 8, "act": "relu6"}]
+    assert build_model(Config, {"name": "timm", "network": stored}, where="test") == config

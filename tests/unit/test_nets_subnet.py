@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from fvcore.nn import FlopCountAnalysis
+from timm.layers import Conv2dSame
 from timm.models import EfficientNet, MobileNetV3
 from torch import Tensor, nn
 
@@ -31,13 +32,14 @@ from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
 from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import resolution
-from hwnas.spaces.ops import layers
+from hwnas.spaces.ops import layers, same_padding
 from hwnas.spaces.skeleton import Ability
 from hwnas.spaces.space import SearchSpace
-from tests.mobile_spaces import MIXED, MOBILE_SPACES, REGISTERED, STRANGE, some_archs
+from tests.mobile_spaces import MIXED, MOBILE_SPACES, REGISTERED, STRANGE, headless, some_archs
 
 TINY = MOBILE_SPACES["mobilenet_tiny"]
-SPACES = pytest.mark.parametrize("space", MOBILE_SPACES.values(), ids=MOBILE_SPACES)
+ALL = {**MOBILE_SPACES, "headless": headless(33)}
+SPACES = pytest.mark.parametrize("space", ALL.values(), ids=ALL)
 
 
 def images(space: SearchSpace, arch: Arch, n: int = 2) -> Tensor:
@@ -55,6 +57,14 @@ def test_params_and_macs_agree_with_the_cost_model_and_with_fvcore(space: Search
         count = FlopCountAnalysis(model, images(space, arch, 1)).unsupported_ops_warnings(False)
         flops = count.by_operator()
         assert flops["conv"] + flops["linear"] == cost(space, codes, "macs")[0]
+
+
+def zeros_around(conv: nn.Conv2d, hw: int) -> tuple[int, int]:
+    """Rows on every side, and further ones at the bottom, for maps of `hw` px."""
+    if isinstance(conv, Conv2dSame) or getattr(conv, "pads_same", False):
+        assert conv.padding == (0, 0)
+        return same_padding(hw, conv.kernel_size[0], conv.stride[0])
+    return int(conv.padding[0]), getattr(conv, "pad_more", 0)
 
 
 @SPACES
@@ -78,7 +88,7 @@ def test_every_layer_is_the_one_of_lower(space: SearchSpace) -> None:
                     fan_in = layer.in_channels // layer.groups
                     shape = (layer.out_channels, fan_in, layer.kernel, layer.kernel)
                     assert tuple(module.weight.shape) == shape
-                    assert module.padding == (layer.padding,) * 2
+                    assert zeros_around(module, layer.in_hw) == (layer.padding, layer.pad_more)
                     assert maps[name] == (2, layer.out_channels, layer.out_hw, layer.out_hw)
                 assert isinstance(module, DepthwiseConv2d) == (layer.name == "conv_dw")
                 assert bool(bn) == layer.has_bn
@@ -108,13 +118,14 @@ def test_the_mobilenets_are_those_of_timm(shipped: str, name: str) -> None:
 @pytest.mark.parametrize("name", MOBILE_SPACES)
 def test_a_network_is_a_timm_model_where_timms_blocks_can_say_it(name: str) -> None:
     expected = {"mobilenet_v3": {MobileNetV3}, "attentive_nas": {Network}, "strange": {Network}}
+    expected["timm"] = {MobileNetV3}
     expected["fbnet"] = {EfficientNet, Network}  # by whether an arch has groups
     space = MOBILE_SPACES[name]
     found = {type(build_subnet(space, arch, seed=None)) for arch in some_archs(space, 8)}
     assert found == expected.get(name, {EfficientNet})
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3", "nasbench_macro", "mixed"])
+@pytest.mark.parametrize("name", ["mobilenet_v3", "nasbench_macro", "mixed", "timm"])
 def test_plain_networks_compute_what_timms_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     space = MOBILE_SPACES[name]
     for arch in some_archs(space, 3):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -260,3 +262,51 @@ def test_own_labels_need_a_space(tmp_path: Path, own_space):
     )
     with pytest.raises(UserError, match="--space"):
         open_records(path)
+
+
+# --- tables that went through Excel ---------------------------------------------------------------
+
+OPS = ["none", "skip_connect", "nor_conv_3x3"]
+CELLS = {
+    f"|{a}~0|+|{b}~0|none~1|+|none~0|none~1|{c}~2|": 50 + i
+    for i, (a, b, c) in enumerate(itertools.product(OPS, repeat=3))
+}
+
+
+def excel(
+    path: Path, sep: str = ",", decimal: str = ".", first: str = "", mark: bytes = b""
+) -> Path:
+    rows = [f"{cell}{sep}{value:.2f}".replace(".", decimal) for cell, value in CELLS.items()]
+    lines = [first] * bool(first) + [f"arch{sep}cifar10_test_200ep", *rows]
+    path.write_bytes(mark + ("\r\n".join(lines) + "\r\n").encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    "dialect",
+    [
+        {},
+        {"mark": codecs.BOM_UTF8},
+        {"sep": ";", "decimal": ","},
+        {"sep": ";", "decimal": ",", "mark": codecs.BOM_UTF8},
+        {"sep": "\t"},
+        {"first": "sep=,"},
+        {"sep": ";", "first": "sep=;", "decimal": ","},
+    ],
+)
+def test_a_table_of_excel_is_the_plain_one(dialect: dict[str, Any], tmp_path: Path) -> None:
+    path = excel(tmp_path / "x.csv", **dialect)
+    for reader in (None, "nasbench201"):
+        found = open_records(path, reader=reader).records()
+        assert sorted(found.scores.tolist()) == pytest.approx(
+            sorted(value / 100 for value in CELLS.values())
+        )
+
+
+def test_other_dialects_are_named(tmp_path: Path) -> None:
+    path = excel(tmp_path / "x.csv", sep=":")
+    with pytest.raises(UserError, match=r"(?s)no column 'arch'.*arch:cifar10.*commas"):
+        open_records(path, reader="nasbench201")
+    path.write_text('arch,a\n|none~0|+|none~0|none~1|+|none~0|none~1|none~2|,"76,40"\n')
+    with pytest.raises(UserError, match=r"(?s)not a finite number.*write 76\.40"):
+        open_records(path, reader="nasbench201")

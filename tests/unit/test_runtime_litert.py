@@ -10,7 +10,7 @@ import pytest
 
 from hwnas.builders.onnx import context, network
 from hwnas.builders.tflite import converted, timed
-from hwnas.builders.tflite_graph import Op
+from hwnas.builders.tflite_graph import OLDEST, Op
 from hwnas.builders.tflite_precision import to_precision
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.plan import Plan, write_plan
@@ -69,6 +69,17 @@ def test_what_it_cannot_do_is_explained(
     done = bench(plan_of(timed(context(8, 4)), tmp_path, **fields))
     assert done.returncode == 1 and word in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_wheel_that_is_too_old_is_named_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kit = kit_module("run_litert")
+    assert kit.OLDEST == OLDEST
+    kit.Runner("cpu", 1, 1, "fp32")
+    monkeypatch.setattr(kit.Runner, "version", "2.2.9")
+    with pytest.raises(ValueError, match=r"2\.2\.9 is too old; fix: .*ai-edge-litert>=2\.3"):
+        kit.Runner("cpu", 1, 1, "fp32")
 
 
 def pooled_in_8_bits() -> bytes:

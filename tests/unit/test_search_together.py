@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
 import torch.distributed as dist
 
+from hwnas.core.progress import silent
 from hwnas.core.rundir import RunDir
 from hwnas.interfaces import Evaluation
+from hwnas.pipeline.config import load_config, read_config_data
 from hwnas.pipeline.evaluators import JournaledEvaluator
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.scoring import FINISHED, assist, evaluate_together
@@ -38,7 +38,11 @@ class Slow:
 
 
 def project(ranks: Ranks) -> Project:
-    return cast(Project, SimpleNamespace(space=SPACE, ranks=ranks))
+    """Of the quickstart, in `SPACE`."""
+    data, where = read_config_data("quickstart")
+    space = {"name": "mobilenet_tiny", "resolutions": [16]}
+    config = load_config(data, {"space": space}, where=where)
+    return Project(RunDir(Path("never written")), config, lambda stage: silent, ranks)
 
 
 def scorer(folder: Path, inner: Slow) -> JournaledEvaluator:

@@ -77,6 +77,24 @@ def test_one_step_follows_the_documented_loss(weight):
         torch.testing.assert_close(q, p - 0.1 * p.grad, atol=1e-5, rtol=1e-4)
 
 
+def test_layer_decay_spares_what_was_inherited():
+    """Stem, stages of blocks, head and classifier count."""
+    n = DATA.info.n_images["train"]
+    plain = OptimizerConfig(
+        name="momentum", lr=0.1, momentum=0.0, weight_decay=0.0, warmup=0.0, clip_norm=None
+    )
+    updates = []
+    for decay in (1.0, 0.5):
+        optimizer = plain.model_copy(update={"layer_decay": decay})
+        recipe = {"epochs": 1, "batch_size": n, "optimizer": optimizer}
+        tuned = dict(tune(CONFIG.model_copy(update=recipe)).named_parameters())
+        updates.append({name: tuned[name] - p for name, p in MODEL.named_parameters()})
+    whole, decayed = updates
+    n_stages = 3 + len(MODEL.blocks)
+    for name, factor in {"conv_stem.weight": n_stages - 1, "classifier.weight": 0}.items():
+        torch.testing.assert_close(decayed[name], whole[name] * 0.5**factor, atol=1e-6, rtol=1e-3)
+
+
 def test_without_a_teacher_only_labels_count():
     no_weight = tune(CONFIG.model_copy(update={"distillation": 0.0}))
     assert same(tune(teacher=None), no_weight)

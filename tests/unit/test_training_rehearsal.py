@@ -54,6 +54,16 @@ def test_a_real_step_of_an_imagenet_recipe(name, tmp_path):
     assert all(value.isfinite().all() for value in after.values())
 
 
+def test_a_step_is_timed_as_it_is_when_all_choices_are_open(tmp_path):
+    settings = ("train.elastic_warmup=0.5", "space.resolutions=[16]", "train.batch_size=8")
+    recipe = project("quickstart", tmp_path, *settings)
+    found = rehearse(
+        recipe.new_supernet(), recipe.config.train, n_images=4, seed=0, metrics={},
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    assert found.n_networks == 4
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_recipe_is_the_published_one(name, tmp_path):
     train = project(name, tmp_path).config.train

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hwnas.core import history
+from hwnas.core import history, rundir
 from hwnas.core.commit import FILE, Commit, commit, finish
 from hwnas.core.errors import UserError
 from hwnas.core.rundir import OWNED, NewSettings, RunDir
@@ -122,6 +123,16 @@ def test_a_refused_command_leaves_every_byte(folder: Folder):
     with pytest.raises(UserError, match="needs stages that are not up to date"):
         folder.do(only=["search/main"], measure=2, search=2)
     assert tree(folder.root) == before and folder.status() == DONE
+
+
+def test_outputs_are_read_once_before_the_stages_and_once_in_their_turn(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+):
+    read: list[str] = []
+    real = rundir.file_hash
+    monkeypatch.setattr(rundir, "file_hash", lambda path: (read.append(str(path)), real(path))[1])
+    assert folder.do() == []
+    assert len(set(read)) == len(NEEDS) and set(Counter(read).values()) == {2}
 
 
 def test_the_way_out_names_the_settings_that_were_not_stored(folder: Folder):

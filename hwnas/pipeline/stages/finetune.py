@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hwnas.core.command import command_line
+from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.rng import rng
 from hwnas.core.store import write_bytes
@@ -12,6 +13,7 @@ from hwnas.pipeline.checks import optimizer_exists
 from hwnas.pipeline.data_checks import recipe_fits
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.disk import checkpoint_bytes, weights_bytes
+from hwnas.pipeline.exports import rounding_of
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.standalone import train_standalone
@@ -41,6 +43,7 @@ def stage(project: Project) -> Stage:
             project.source.settings,
             project.settled["finetune"],
             project.settled["alone"],
+            *([rounding_of(project)] if config.finetune.precision == "int8" else ()),
         ],
         owns=(files.pattern(files.finetuned),),
         outputs=(files.pattern(files.roles), files.pattern(files.finetuned / "*.safetensors")),
@@ -62,13 +65,21 @@ def _bytes(project: Project) -> int:
 
 
 def check(project: Project) -> None:
-    """Refuse a space without static networks, or an optimiser that does not exist.
+    """Refuse a space without static networks, an unknown optimiser, and 8 bits without a file.
 
     Raises:
         UserError: says which.
     """
     project.space.macro.require("static net", space=project.space.name)
     optimizer_exists(project.config.finetune.optimizer, "finetune.optimizer")
+    if project.config.finetune.precision == "int8" and rounding_of(project) is None:
+        raise UserError(
+            "fine-tuning in 8 bits, and nothing is exported in 8 bits",
+            expected="a device of precision int8, or a format such as litert:int8 or onnx:int8",
+            found=", ".join(one.name for one in project.formats),
+            where="finetune.precision",
+            fix="add a device (`hwnas list devices`), or `export: [onnx, int8]`; or leave it fp32",
+        )
 
 
 def random_subnet(project: Project, winner: Arch) -> Arch:
@@ -114,7 +125,7 @@ def finetune_all(project: Project, progress: Progress) -> None:
         ),
         teacher_px,
     )
-    archs = list(dict.fromkeys(roles.values()))
+    archs, rounding = list(dict.fromkeys(roles.values())), rounding_of(project)
     for n, arch in enumerate(archs):
         path = project.files.network(arch)
         if path.exists():
@@ -130,6 +141,7 @@ def finetune_all(project: Project, progress: Progress) -> None:
             px=resolution(space, arch),
             teacher=teacher,
             seed=project.config.seed,
+            rounding=rounding,
             checkpoints=project.files.network_steps(arch),
             progress=show,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -41,6 +42,8 @@ from hwnas.spaces.cost import cost
 from hwnas.training.identity import SPLITS
 
 __all__ = ["check", "device_checks", "stage", "verify"]
+
+log = logging.getLogger(__name__)
 
 
 def stage(project: Project) -> Stage:
@@ -113,7 +116,10 @@ def verify(project: Project, progress: Progress) -> None:
         rows += found
     found_by = {name: result_on(project, name).found_by for name in project.devices}
     matrix = winner_matrix(rows, winners_by_device(project), found_by)
-    project.files.results.write(Results(tuple(rows), tuple(checks), _predictor(project), matrix))
+    results = Results(tuple(rows), tuple(checks), _predictor(project), matrix)
+    project.files.results.write(results)
+    if warning := results.at_chance(project.space.macro.num_classes):
+        log.warning("%s", warning)
 
 
 def _measure_again(project: Project, device: str) -> None:

@@ -17,21 +17,42 @@ from hwnas.spaces.space import SearchSpace
 __all__ = ["READER"]
 
 MAX_BYTES = 256 * 1024 * 1024
+DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")  # as Excel writes where `;` separates columns
 INDEX = "index"  # the benchmark's own number of a cell
 
 
 def _matches(head: str) -> bool:
-    lines = head.splitlines()
-    return len(lines) > 1 and "arch" in lines[0].split(",") and "|+|" in lines[1]
+    delimiter, rest = _dialect(head)
+    lines = rest.splitlines()
+    return len(lines) > 1 and "arch" in lines[0].split(delimiter) and "|+|" in lines[1]
+
+
+def _dialect(text: str) -> tuple[str, str]:
+    """What separates columns, and the text from its header on: Excel may write `sep=;` first."""
+    head, _, rest = text.partition("\n")
+    if head.startswith("sep=") and len(head.strip()) == len("sep=;"):
+        return head[len("sep=")], rest
+    separators = [one for one in ",;\t" if "arch" in [c.strip('"\r') for c in head.split(one)]]
+    return (separators or [","])[0], text
 
 
 def _read(path: Path, space: SearchSpace) -> Table:
     """A cell is `|op~0|+|op~0|op~1|+|...|`: per node its inputs (2001.00326, its released API)."""
     try:
-        text = read_regular(path, at_most=MAX_BYTES).decode("utf-8")
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        text = read_regular(path, at_most=MAX_BYTES).decode("utf-8-sig")
+        delimiter, text = _dialect(text)
+        table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        rows = list(table)
     except (OSError, csv.Error, UnicodeDecodeError) as error:
         raise UserError("not a CSV file", found=str(error), where=path) from error
+    if "arch" not in (table.fieldnames or ()):
+        raise UserError(
+            "no column 'arch'",
+            expected="a header with arch, separated by commas",
+            found=text.partition("\n")[0].strip()[:200],
+            where=path,
+            fix="write the table as CSV with commas, in UTF-8",
+        )
     views, columns = [], dict[str, list[list[float]]]()
     for line, row in enumerate(rows, start=2):
         where = f"{path}:{line}"
@@ -39,6 +60,8 @@ def _read(path: Path, space: SearchSpace) -> Table:
         for name, text in row.items():
             if name not in ("arch", INDEX, None):
                 cells = columns.setdefault(name, [])
+                if delimiter != "," and DECIMAL_COMMA.fullmatch(text or ""):
+                    text = text.replace(",", ".")
                 cells.append([] if text == "" else [number(text, where=f"{where}, {name}")])
     return table_of(space, views, columns, where=path)
 

@@ -12,13 +12,14 @@ from pydantic import Field
 from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.rng import rng
 from hwnas.interfaces import DataIdentity, DataModule, DataPlan, DatasetContext, Split
+from hwnas.training.file_hashes import bytes_hash
 from hwnas.training.identity import CUT_FROM_TRAIN, identity_of_files
 from hwnas.training.photo_config import AugmentConfig, PhotoConfig, data_root, relative_to
 
 if TYPE_CHECKING:
     from hwnas.training.photos import Photos
 
-__all__ = ["CifarConfig", "build", "ends", "identity", "plan"]
+__all__ = ["CifarConfig", "build", "ends", "identity", "inside", "plan"]
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,20 @@ def identity(config: CifarConfig) -> DataIdentity:
     stored = ARCHIVES if (folder / TRAIN).exists() else BATCHES[config.name]
     names = [str(label) for label in range(config.N_CLASSES)]
     return identity_of_files(folder, stored, CUT_FROM_TRAIN, names)
+
+
+def inside(config: CifarConfig) -> DataIdentity | None:
+    """Classes and images that the archives hold; the official files never change: None.
+
+    Raises:
+        UserError: an archive is missing or damaged.
+    """
+    from hwnas.training.npz import identity_of_archives
+
+    folder = data_root(config.root)
+    if not (folder / TRAIN).exists():
+        return None
+    return identity_of_archives({"train": folder / TRAIN, "test": folder / TEST})
 
 
 def plan(config: CifarConfig) -> DataPlan | None:
@@ -143,5 +158,9 @@ def _from_batches(config: CifarConfig, folder: Path) -> tuple[tuple[str, ...], l
             f" {relative_to(config.root)}",
         ) from error
     labels = [np.asarray(split.targets, dtype=np.int64) for split in splits]
-    pairs = zip(splits, labels, strict=True)
-    return tuple(splits[0].classes), [Photos(s.data, np.arange(len(y)), y) for s, y in pairs]
+    photos = []
+    for split, y in zip(splits, labels, strict=True):
+        names = [f"{split.classes[label]}/{i:05d}" for i, label in enumerate(y.tolist())]
+        hashes = [bytes_hash(image.tobytes()) for image in split.data]
+        photos.append(Photos(split.data, np.arange(len(y)), y, names, hashes))
+    return tuple(splits[0].classes), photos

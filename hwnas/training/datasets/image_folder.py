@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +26,25 @@ from hwnas.training.file_hashes import (
     one_form,
     spelled,
 )
-from hwnas.training.identity import SPLITS, check_class_names
-from hwnas.training.image_files import SUFFIXES, image_files
+from hwnas.training.identity import SPLITS
 from hwnas.training.photo_config import AugmentConfig, PhotoConfig, data_root, relative_to
+from hwnas.training.photo_folders import (
+    SUFFIXES,
+    Scan,
+    class_folders,
+    report,
+    require_found,
+    scan,
+    split_folders,
+)
 from hwnas.training.splits import split_sizes
 
 if TYPE_CHECKING:
     from hwnas.training.photos import Photos
 
 __all__ = ["Config", "build", "ends", "identity", "plan"]
+
+log = logging.getLogger(__name__)
 
 CHANNELS = 3
 MAX_IMAGE_BYTES = 1 << 30
@@ -61,13 +72,8 @@ class Config(PhotoConfig):
         default=64, description="the upright centre square of every photo is kept at this size"
     )
     skip_broken: bool = Field(default=False, description="leave out images that do not decode")
-    repeat_to: Annotated[int, LATER] = Field(
-        default=0,
-        ge=0,
-        le=100_000,
-        description="training images of an epoch, at least: fewer are repeated, each time with"
-        " another augmentation, so that batches and epochs fit few photos; 0: as many as there are",
-    )
+    repeat_to: Annotated[int, Field(ge=0, le=100_000), LATER] = 0
+    """Training images of an epoch, at least: fewer are repeated, each time augmented anew."""
     augment: AugmentConfig = AugmentConfig(crop_scale=(0.35, 1.0))
 
     @model_validator(mode="after")
@@ -105,7 +111,10 @@ def plan(config: Config) -> DataPlan:
         return DataPlan(awaited=f"there are no images at {root} yet (data.num_classes is given)")
     folders = _split_folders(config.root)
     names, listed = _names(config), config.classes is not None
-    counts = {split: list(map(len, _by_class(at, names, listed))) for split, at in folders.items()}
+    counts = {
+        split: [len(found.images) for found in _by_class(split, at, names, config)]
+        for split, at in folders.items()
+    }
     n_images: dict[str, int] = {split: sum(found) for split, found in counts.items()}
     cut = _shares_to_cut(config, folders)
     whole = [n_images["train"]] if listed else counts["train"]
@@ -146,6 +155,8 @@ def build(config: Config, context: DatasetContext) -> DataModule:
             where=stored["train"].folder,
             fix="correct data.num_classes, or data.root",
         )
+    for split, folder in stored.items():
+        report(split, folder.folder, names, folder.scans)
     found: dict[Split, Photos] = {
         split: _read(folder, config, n_threads=max(1, context.n_workers))
         for split, folder in stored.items()
@@ -156,6 +167,8 @@ def build(config: Config, context: DatasetContext) -> DataModule:
     *pieces, rest = stratified_split(groups, [*cut.values()], rng(context.seed, "data/split"))
     parts = found | {split: whole.take(rows) for split, rows in zip(cut, pieces, strict=True)}
     parts["train"] = whole.take(np.tile(rest, _repeats(config, len(rest))))
+    sizes = ", ".join(f"{split} {len(parts[split])}" for split in SPLITS)
+    log.info("%s: %d classes; images: %s", data_root(config.root), len(names), sizes)
     return photo_data(
         data_root(config.root).name,
         names,
@@ -182,20 +195,20 @@ class _Folder:
     files: tuple[str, ...]
     labels: tuple[int, ...]
     hashes: Mapping[str, str]
+    scans: tuple[Scan, ...]
 
 
 def _stored(config: Config) -> dict[Split, _Folder]:
     """What lies in the folders of splits; the classes are those of the training images."""
-    names, listed = _names(config), config.classes is not None
-    folders = _split_folders(config.root)
-    return {split: _listed(folder, names, listed) for split, folder in folders.items()}
+    names, folders = _names(config), _split_folders(config.root)
+    return {split: _listed(split, at, names, config) for split, at in folders.items()}
 
 
 def _names(config: Config) -> tuple[str, ...]:
     """The classes: those that are listed, or those of the training images."""
     if config.classes is not None:
         return listed_classes(config.classes, data_root(config.root))
-    return tuple(_class_folders(_split_folders(config.root)["train"]))
+    return tuple(class_folders(_split_folders(config.root)["train"], least=2))
 
 
 def _identity(stored: Mapping[Split, _Folder]) -> DataIdentity:
@@ -221,37 +234,17 @@ def _split_folders(root: str) -> dict[Split, Path]:
             where=folder,
             fix=f"set data.root or the environment variable HWNAS_DATA; {relative_to(root)}",
         )
-    if not (folder / "train").is_dir():
-        return {"train": folder}
-    return {split: folder / split for split in SPLITS if (folder / split).is_dir()}
+    return split_folders(folder)
 
 
-def _class_folders(folder: Path) -> dict[str, Path]:
-    """Class folders by name (in Unicode's composed form), sorted."""
-    entries = [entry for entry in folder.iterdir() if entry.is_dir()]
-    found = sorted((one_form(e.name), e) for e in entries if not e.name.startswith("."))
-    check_class_names([entry.name for _, entry in found], where=folder)
-    if not found:  # a disc that is not mounted leaves an empty folder
-        expected = "a folder of images for each class"
-        raise DataAbsent("no class folders", expected=expected, where=folder)
-    if len(found) < 2:
-        raise UserError(
-            "a classifier needs two classes or more",
-            expected="one folder per class",
-            found=f"{len(found)} folders: {', '.join(name for name, _ in found)}",
-            where=folder,
-            fix="sort the images into one folder per class",
-        )
-    return dict(found)
-
-
-def _by_class(folder: Path, names: tuple[str, ...], listed: bool) -> list[list[str]]:
+def _by_class(split: Split, folder: Path, names: tuple[str, ...], config: Config) -> list[Scan]:
     """The images of one split, relative to `folder`, for each of the classes.
 
     Raises:
-        UserError: classes that are not among `names`, or have no images though not `listed`.
+        UserError: classes that are not among `names`, or have no training images though not listed;
+            what cannot be read, unless `skip_broken`.
     """
-    classes = _class_folders(folder)
+    classes, listed = class_folders(folder), config.classes is not None
     if strangers := [name for name in classes if name not in names]:
         raise UserError(
             "more classes than " + ("data.classes lists" if listed else "the training images have"),
@@ -260,9 +253,11 @@ def _by_class(folder: Path, names: tuple[str, ...], listed: bool) -> list[list[s
             where=folder,
             fix="add training images of these classes, or remove their folders",
         )
-    by_class = [image_files(classes[name]) if name in classes else [] for name in names]
-    empty = [name for name, files in zip(names, by_class, strict=True) if not files]
-    if empty and not listed:
+    by_class = [scan(classes[name]) if name in classes else Scan() for name in names]
+    if not config.skip_broken:
+        require_found(by_class, folder)
+    empty = [name for name, found in zip(names, by_class, strict=True) if not found.images]
+    if (empty and split == "train" and not listed) or len(empty) == len(names):
         raise UserError(
             "class folders without images",
             expected=f"files of {', '.join(sorted(SUFFIXES))}",
@@ -273,16 +268,16 @@ def _by_class(folder: Path, names: tuple[str, ...], listed: bool) -> list[list[s
     return by_class
 
 
-def _listed(folder: Path, names: tuple[str, ...], listed: bool) -> _Folder:
+def _listed(split: Split, folder: Path, names: tuple[str, ...], config: Config) -> _Folder:
     """The images of one split, class by class, with their hashes."""
-    by_class = _by_class(folder, names, listed)
-    files = tuple(file for files in by_class for file in files)
-    labels = tuple(label for label, files in enumerate(by_class) for _ in files)
+    by_class = _by_class(split, folder, names, config)
+    files = tuple(file for found in by_class for file in found.images)
+    labels = tuple(label for label, found in enumerate(by_class) for _ in found.images)
     try:
         hashes = file_hashes(folder, files)
     except FileNotFoundError as error:
         raise ChangedMeanwhile(Path(error.filename)) from error
-    return _Folder(folder, names, files, labels, hashes)
+    return _Folder(folder, names, files, labels, hashes, tuple(by_class))
 
 
 def _read(stored: _Folder, config: Config, *, n_threads: int) -> Photos:
@@ -298,8 +293,8 @@ def _read(stored: _Folder, config: Config, *, n_threads: int) -> Photos:
         return io.BytesIO(data)
 
     labels = np.array(stored.labels, dtype=np.int64)
-    key = content_hash([stored.hashes[file] for file in stored.files])
-    images = Encoded([spelled(file) for file in stored.files], opened, key)
+    hashes = [stored.hashes[file] for file in stored.files]
+    images = Encoded([spelled(file) for file in stored.files], opened, content_hash(hashes))
     pixels, broken = decode(images, config.base_px, n_threads=n_threads)
     rows = good_rows(images, broken, skip=config.skip_broken, where=stored.folder)
-    return Photos(pixels, rows, labels[rows])
+    return Photos(pixels, rows, labels[rows], images.names, hashes)

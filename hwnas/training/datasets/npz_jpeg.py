@@ -11,7 +11,7 @@ from hwnas.training.datasets._archives import ArchiveConfig, build_from_archives
 from hwnas.training.identity import CUT_FROM_TRAIN, identity_of_files
 from hwnas.training.photo_config import data_root
 
-__all__ = ["Config", "build", "ends", "identity"]
+__all__ = ["Config", "build", "ends", "identity", "inside"]
 
 CHANNELS = 3
 
@@ -54,6 +54,20 @@ def identity(config: Config) -> DataIdentity:
     names = read_class_names(folder / config.train_file)
     stored = {"train": [config.train_file], "test": [config.test_file]}
     return identity_of_files(folder, stored, CUT_FROM_TRAIN, names)
+
+
+def inside(config: Config) -> DataIdentity:
+    """Classes and images that the archives hold; see `ArchivedDataset`.
+
+    Raises:
+        UserError: an archive is missing or damaged.
+    """
+    from hwnas.training.npz import identity_of_archives
+
+    folder = data_root(config.root)
+    return identity_of_archives(
+        {"train": folder / config.train_file, "test": folder / config.test_file}
+    )
 
 
 def build(config: Config, context: DatasetContext) -> DataModule:

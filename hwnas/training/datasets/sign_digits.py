@@ -21,7 +21,7 @@ from hwnas.interfaces import DataIdentity, DataModule, DatasetContext
 from hwnas.training.datasets._archives import LEFT_OUT, ArchiveConfig, build_from_archives
 from hwnas.training.identity import CUT_FROM_TRAIN, identity_of_files
 
-__all__ = ["Config", "build", "ends", "identity", "people"]
+__all__ = ["Config", "build", "ends", "identity", "inside", "people"]
 
 CHANNELS, CLASSES = 3, 10
 TRAIN, TEST = "train.npz", "val.npz"
@@ -49,6 +49,13 @@ def identity(config: Config) -> DataIdentity:
     """The content of both archives."""
     names = [str(label) for label in range(CLASSES)]
     return identity_of_files(_folder(), {"train": [TRAIN], "test": [TEST]}, CUT_FROM_TRAIN, names)
+
+
+def inside(config: Config) -> DataIdentity:
+    """Classes and images that the archives hold; see `ArchivedDataset`."""
+    from hwnas.training.npz import identity_of_archives
+
+    return identity_of_archives({"train": _folder() / TRAIN, "test": _folder() / TEST})
 
 
 def build(config: Config, context: DatasetContext) -> DataModule:

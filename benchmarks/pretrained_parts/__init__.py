@@ -1,0 +1,1 @@
+"""Parts of `quickstart.py` and `pretrained.py`."""

@@ -1,0 +1,208 @@
+"""Networks beside the winner of a run: drawn, cut or smaller images; trained, tested and timed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hwnas.core.errors import UserError
+from hwnas.core.rng import rng
+from hwnas.measure.drift import judge
+from hwnas.measure.networks import network_id, network_models
+from hwnas.nets.bn import recalibrate
+from hwnas.nets.extract import extract
+from hwnas.nets.pretrained import start_from
+from hwnas.nets.supernet import Supernet
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.timing import time_beside_table
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.choice import Choice
+from hwnas.spaces.load import build_space
+from hwnas.spaces.lowering import resolution
+from hwnas.spaces.space import SearchSpace
+from hwnas.training.finetune import TeacherSubnet, finetune
+from hwnas.training.head import fit_head
+from hwnas.training.images import resize
+from hwnas.training.sections import FinetuneConfig
+
+N_DRAWN = 8192
+SAME_LATENCY = 0.97
+STEP_PX = 8
+START_IMAGES, START_BATCH = 256, 64
+
+
+def random_subnets(project: Project, winner: Arch, n: int) -> list[Arch]:
+    """n archs drawn blindly among those as fast as `winner` by the table; see stage `finetune`."""
+    space, estimator = project.space, project.estimator(project.first_device)
+    drawn = space.sample(N_DRAWN, rng=rng(project.config.seed, "benchmark/random-subnets"))
+    drawn = drawn[(drawn != space.codes([winner])).any(axis=1)]
+    shares = estimator.latency_ms(drawn) / estimator.latency_ms(space.codes([winner]))
+    equal = np.flatnonzero((shares <= 1) & (shares >= SAME_LATENCY))
+    nearest = np.argsort(np.abs(shares - 1))
+    rows = dict.fromkeys([*equal.tolist(), *nearest.tolist()])
+    return list(dict.fromkeys(space.arch(drawn[row]) for row in rows))[:n]
+
+
+def teacher_of(project: Project, supernet: Supernet) -> TeacherSubnet:
+    """The largest network, as stage `finetune` makes it."""
+    config, largest = project.config.finetune.calibration, project.space.largest()
+    px = resolution(project.space, largest)
+    images = project.data.calibration_batches(config.n_batches, config.batch_size)
+    network = recalibrate(extract(supernet, largest), [resize(x, px) for x in images])
+    return TeacherSubnet(network, px)
+
+
+def tuned(project: Project, arch: Arch, px: int, folder: Path) -> torch.nn.Module:
+    """A network of the trained supernet, fine-tuned at `px` as the winner was."""
+    supernet = project.supernet()
+    return finetune(
+        extract(supernet, arch),
+        project.data,
+        project.config.finetune,
+        px=px,
+        teacher=teacher_of(project, supernet),
+        seed=project.config.seed,
+        checkpoints=folder,
+    )
+
+
+def alone_recipe(project: Project) -> FinetuneConfig:
+    """As many images as the winner saw, by the supernet's optimiser, from labels alone."""
+    train, config = project.config.train, project.config.finetune
+    n_train = project.data.info.n_images["train"]
+    return config.model_copy(
+        update={
+            "epochs": round(train.steps * train.batch_size / n_train) + config.epochs,
+            "optimizer": train.optimizer,
+            "distillation": 0.0,
+        }
+    )
+
+
+def alone(project: Project, start: Supernet, arch: Arch, px: int, folder: Path) -> torch.nn.Module:
+    """A network of the pretrained weights, fine-tuned by itself; `start`: see `start_supernet`."""
+    return finetune(
+        extract(start, arch),
+        project.data,
+        alone_recipe(project),
+        px=px,
+        teacher=None,
+        seed=project.config.seed,
+        checkpoints=folder,
+    )
+
+
+def start_supernet(project: Project) -> Supernet:
+    """The pretrained weights with the classifier that stage `train` begins with."""
+    supernet, weights = project.new_supernet(), project.outside.start
+    classes = project.space.macro.num_classes
+    start_from(supernet, weights, num_classes=classes, images=_pixels(project))
+    if project.config.train.head_epochs:
+        fit_head(supernet, project.data, project.config.train, seed=project.config.seed)
+    return supernet
+
+
+def _pixels(project: Project) -> Iterator[torch.Tensor]:
+    info = project.data.info
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
+    n = min(START_IMAGES, info.n_images["train"]) // START_BATCH
+    for batch in project.data.calibration_batches(n, START_BATCH):
+        yield (batch * std + mean).clamp(0, 1)
+
+
+def time_archs(
+    project: Project, archs: Mapping[str, tuple[SearchSpace, Arch]], folder: Path
+) -> dict[str, float]:
+    """Latency of networks in ms at the table's speed, timed by turns on the first device."""
+    device = project.devices[project.first_device]
+    models: dict[str, Path | bytes] = {}
+    names: dict[str, str] = {}
+    for name, (space, arch) in archs.items():
+        codes = space.codes([arch])
+        key = network_id(space, codes[0])
+        names[name] = f"{resolution(space, arch)}-{key}"
+        models[names[name]] = network_models(space, codes, device, seed=0)[key]
+    return time_files(project, models, names, folder)
+
+
+def time_files(
+    project: Project, models: Mapping[str, Path | bytes], names: Mapping[str, str], folder: Path
+) -> dict[str, float]:
+    """Latency of model files in ms at the table's speed; names: of what is asked, in `models`."""
+    device = project.first_device
+    table = project.estimator(device).table
+    timings = time_beside_table(project, device, models, table, folder)
+    return {
+        name: judge(timings.models[key], None, timings.pace).median_ms
+        for name, key in names.items()
+    }
+
+
+def at_px(project: Project, px: int) -> tuple[SearchSpace, Arch]:
+    """The largest network at another resolution.
+
+    Raises:
+        UserError: it cannot take so small an image.
+    """
+    settings = project.config.space.model_dump(mode="json", exclude={"name"})
+    space = build_space(
+        project.config.space.name,
+        settings | {"resolutions": [px]},
+        num_classes=project.space.macro.num_classes,
+    )
+    return space, space.largest()
+
+
+def lower_resolution(project: Project, limit_ms: float, folder: Path) -> tuple[int, float]:
+    """The largest resolution, in steps of 8 px, at which the largest network keeps the limit.
+
+    Returns:
+        It, and the latency there in ms.
+
+    Raises:
+        UserError: it keeps it at no resolution that it can take.
+    """
+    most = resolution(project.space, project.space.largest())
+    candidates = {}
+    for px in range(STEP_PX, most + 1, STEP_PX):
+        try:
+            candidates[str(px)] = at_px(project, px)
+        except UserError:
+            continue
+    found = time_archs(project, candidates, folder)
+    kept = [int(name) for name, ms in found.items() if ms <= limit_ms]
+    if not kept:
+        raise UserError("no resolution meets the limit", expected=limit_ms, found=found)
+    return max(kept), found[str(max(kept))]
+
+
+def uniform_cuts(project: Project, limit_ms: float, n: int = 512) -> list[Arch]:
+    """The largest cuts of depth, and of width, alike in all stages, that keep the limit.
+
+    Both at the largest resolution, as far as the space offers them: `expand` counts as width.
+    """
+    space, estimator = project.space, project.estimator(project.first_device)
+    found = []
+    for roles in (("depth",), ("width", "expand"), ("depth", "width", "expand")):
+        best: tuple[float, Arch] | None = None
+        for share in np.linspace(1, 0, n):
+            arch = space.arch(
+                [_cut(c, space.allowed[i], roles, share) for i, c in enumerate(space.choices)]
+            )
+            ms = float(estimator.latency_ms(space.codes([arch]))[0])
+            if ms <= limit_ms and (best is None or ms > best[0]):
+                best = ms, arch
+        if best is not None and best[1] not in found:
+            found.append(best[1])
+    return found
+
+
+def _cut(choice: Choice, allowed: tuple[int, ...], roles: tuple[str, ...], share: float) -> int:
+    """The code of a choice: the largest, or for the given roles that at `share` of its codes."""
+    if choice.name.rpartition(".")[2] not in roles:
+        return allowed[-1]
+    return allowed[math.floor(share * (len(allowed) - 1) + 0.5)]

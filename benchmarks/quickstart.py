@@ -1,0 +1,209 @@
+"""The claim of the quickstart: its winner beside the networks that one would take instead.
+
+    python benchmarks/quickstart.py --work /tmp/quickstart
+
+Runs the configuration with several seeds, and per seed, on the test photos of it: the winner, the
+smallest network, five random subnets as fast as the winner by the table, and the full pretrained
+network at the largest resolution (in steps of 8 px) that keeps the limit, once fine-tuned as the
+winner was (`lower resolution`) and once trained by itself for as many images as the winner saw
+(`lower resolution, alone`). Prints JSON. `claims`: differences in points with paired bootstrap
+intervals over seeds and images, and whether they hold: winner above the smallest and above the mean
+of the random subnets, not significantly below the better one of the two full networks, at most the
+configured share of the largest's measured latency; random subnets at most 97 %, since an easier
+task shows nothing. `cpu_s`: processor time of the run itself, all stages, by seed.
+
+`--work` keeps every network that is finished; the same command goes on where it was cut off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from pretrained_parts import networks
+from pretrained_parts.paired import Difference, Hits, hits, paired
+
+import hwnas
+from hwnas.cli.output import progress_for
+from hwnas.core.config import assignments
+from hwnas.core.env import host_facts, use_threads
+from hwnas.core.store import read_json, write_json
+from hwnas.pipeline.project import Project
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.lowering import resolution
+
+N_RANDOM, TOO_EASY, LEVEL = 5, 0.97, 0.95
+SMALLER, SMALLER_ALONE = "lower resolution", "lower resolution, alone"
+
+
+def seconds(path: Path, run: Any) -> Any:
+    """What `run` returns, its processor time added to the file `path`: a resumed run counts on."""
+    started = sum(os.times()[:4])  # of this process and of the device kit's
+    found = run()
+    before = read_json(path)["cpu_s"] if path.exists() else 0.0
+    write_json(path, {"cpu_s": round(before + sum(os.times()[:4]) - started, 1)})
+    return found
+
+
+def of_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Hits and latencies of all networks of one seed; the run is made where it is not done."""
+    work = options.work / f"seed{seed}"
+    settings = {**assignments(options.set), "seed": seed}
+    run = seconds(
+        work / "cpu.json",
+        lambda: hwnas.run(
+            options.config,
+            folder=work / "run",
+            settings=settings,
+            report_only=True,
+            progress=progress_for,
+        ),
+    )
+    project = run.project
+    use_threads(project.config.threads)
+    rows = {row.name: row for row in run.networks if row.device == project.first_device}
+    winner, limit = rows["winner"].arch, rows["winner"].limit_ms
+    assert limit is not None, "the configuration limits no latency"
+    px, smaller_ms = networks.lower_resolution(project, limit, work / "timed/px")
+    random = networks.random_subnets(project, winner, N_RANDOM)
+    archs = {f"random {n}": (project.space, arch) for n, arch in enumerate(random)}
+    latencies = {name: row.measured_ms for name, row in rows.items()}
+    latencies |= networks.time_archs(project, archs, work / "timed/random")
+    latencies |= {SMALLER: smaller_ms, SMALLER_ALONE: smaller_ms}
+    found = {
+        name: _kept(work, name, lambda name=name: (run.network(name), rows[name].arch), project)
+        for name in ("winner", "smallest", "largest")
+    }
+    for name, (_, arch) in archs.items():
+        found[name] = _tuned(work, name, project, arch, resolution(project.space, arch))
+    largest = project.space.largest()
+    found[SMALLER] = _tuned(work, SMALLER, project, largest, px)
+    found[SMALLER_ALONE] = _tuned(work, SMALLER_ALONE, project, largest, px, alone=True)
+    return {
+        "seed": seed,
+        "hits": found,
+        "latency_ms": latencies,
+        "limit_ms": limit,
+        "lower_px": px,
+        "cpu_s": read_json(work / "cpu.json")["cpu_s"],
+    }
+
+
+def _kept(work: Path, name: str, make: Any, project: Project) -> Hits:
+    """Hits of a network of the run."""
+    path = work / f"{name}.npy"
+    if not path.exists():
+        model, arch = make()
+        np.save(path, hits(model, project.data, resolution(project.space, arch)))
+    found: Hits = np.load(path)
+    return found
+
+
+def _tuned(
+    work: Path, name: str, project: Project, arch: Arch, px: int, *, alone: bool = False
+) -> Hits:
+    """Hits of a network that is fine-tuned here."""
+    path, steps = work / f"{name}.npy", work / "steps" / name
+    if not path.exists():
+        if alone:
+            start = networks.start_supernet(project)
+            model = networks.alone(project, start, arch, px, steps)
+        else:
+            model = networks.tuned(project, arch, px, steps)
+        np.save(path, hits(model, project.data, px))
+        print(f"{work.name}, {name}: {np.load(path).mean():.3f}", file=sys.stderr, flush=True)
+    found: Hits = np.load(path)
+    return found
+
+
+def claims(rows: list[dict[str, Any]], most: float) -> dict[str, Any]:
+    """What the quickstart promises, and whether it holds."""
+
+    def of(name: str) -> list[Hits]:
+        return [row["hits"][name] for row in rows]
+
+    def random(row: dict[str, Any]) -> Hits:
+        names = [name for name in row["hits"] if name.startswith("random ")]
+        mean: Hits = np.mean([row["hits"][name] for name in names], axis=0)
+        return mean
+
+    winner, randoms = of("winner"), [random(row) for row in rows]
+    better = max((SMALLER, SMALLER_ALONE), key=lambda name: float(np.mean(of(name))))
+
+    def above(other: list[Hits]) -> Difference:
+        return paired([winner], [other], level=LEVEL)
+
+    smallest, drawn, lower = above(of("smallest")), above(randoms), above(of(better))
+    shares = [row["latency_ms"]["winner"] / row["latency_ms"]["largest"] for row in rows]
+    return {
+        "winner - smallest": {**smallest.to_dict(), "holds": smallest.is_above},
+        "winner - mean of random subnets": {**drawn.to_dict(), "holds": drawn.is_above},
+        f"winner - {better}": {
+            **lower.to_dict(),
+            "holds": not lower.is_below,
+            "aim": lower.points > 0,
+        },
+        "share of the largest's latency": {
+            "of seeds": [round(share, 3) for share in shares],
+            "holds": max(shares) <= most,
+        },
+        "random subnets are not too good": {
+            "top1": round(float(np.mean(randoms)), 4),
+            "holds": float(np.mean(randoms)) <= TOO_EASY,
+        },
+    }
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON of one seed."""
+    top1 = {name: round(float(np.mean(right)), 4) for name, right in row["hits"].items()}
+    return {key: value for key, value in row.items() if key != "hits"} | {"top1": top1}
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", default="quickstart")
+    parser.add_argument("--work", type=Path, required=True, help="run folders and results")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--most", type=float, default=0.4, help="share of the largest's latency")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    rows = [of_seed(options, seed) for seed in range(options.seeds)]
+    print(
+        json.dumps(
+            {
+                "benchmark": "quickstart",
+                "config": options.config,
+                "settings": options.set,
+                "claims": claims(rows, options.most),
+                "seeds": [
+                    {
+                        **row,
+                        "hits": None,
+                        "top1": {
+                            name: round(float(v.mean()), 4) for name, v in row["hits"].items()
+                        },
+                    }
+                    for row in rows
+                ],
+                "n_test_images": len(rows[0]["hits"]["winner"]),
+                "host": host_facts(),
+            },
+            indent=1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""One lock per folder, which ends with the process; and file systems that have none."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from hwnas.core.confined import open_unlinked, unshare
+from hwnas.core.errors import UserError
+from hwnas.core.store import explained
+
+__all__ = ["exclusive_lock", "wait_for_lock"]
+
+log = logging.getLogger(__name__)
+
+MAX_OWNER = 1000  # bytes shown of who holds a lock
+NONE_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+"""What NFS without its lock daemon, Lustre without `-o flock` and some FUSE mounts answer."""
+
+
+@contextlib.contextmanager
+def exclusive_lock(path: Path, *, owner: str) -> Iterator[None]:
+    """Hold an advisory lock on `path`; the kernel drops it when the process ends, however it ends.
+
+    Where `path` has other names (hard links), the file is locked, replaced by a private copy, and
+    the copy locked as well.
+
+    Raises:
+        UserError: another process holds it, or `path` is a link.
+    """
+    path = Path(path)
+    with contextlib.ExitStack() as stack:
+        with explained("lock the run folder", path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = stack.enter_context(_locked(path))
+            if unshare(path, stream):
+                with stream:
+                    stream = stack.enter_context(_locked(path))
+        stream.truncate(0)
+        stream.write(f"{owner}, pid {os.getpid()}\n".encode())
+        stream.flush()
+        yield
+
+
+def _try_lock(stream: IO[bytes], path: Path) -> None:
+    try:
+        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in NONE_HERE:
+            raise
+        log.warning(
+            "%s: this file system has no locks (%s): nothing stops a second hwnas here",
+            path.parent,
+            error.strerror,
+        )
+
+
+def _locked(path: Path) -> IO[bytes]:
+    stream = open_unlinked(path)
+    try:
+        # A record lock: children made by fork (data workers) do not keep it when we are killed.
+        _try_lock(stream, path)
+        if not os.path.samestat(os.stat(path), os.fstat(stream.fileno())):
+            raise BlockingIOError  # replaced between opening and locking
+    except (BlockingIOError, PermissionError) as error:
+        with stream:
+            holder = stream.read(MAX_OWNER).decode(errors="replace").strip()
+        raise UserError(
+            "another process is working on this run folder",
+            found=holder or "an unnamed process",
+            where=path.parent,
+            fix="wait for it, stop it, or give another folder with --run",
+        ) from error
+    return stream
+
+
+def wait_for_lock(stream: IO[bytes]) -> None:
+    """Lock a file that is open for writing once nobody else does; nothing if there are no locks.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    try:
+        fcntl.lockf(stream, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in NONE_HERE:
+            raise

@@ -1,0 +1,223 @@
+"""Quantisation-aware training: forward passes round as the 8-bit file will, gradients do not.
+
+The network runs node by node (`torch.export`), and every value that the exporters `litert` and
+`int8` put into 8 bits is rounded where they round it: the image, the outputs of convolutions and
+linear layers behind their BN and ReLU, of sums, products and means. So hard-swish, say, computes in
+float between two roundings. Weights are rounded per output channel by their largest magnitude, as
+they are at that step; BN scales a whole channel, so it does not matter that the exporters fold it
+first. Ranges of activations are the extremes over calibration images of the network in float, not
+a moving average. Rounding passes the gradient on unless the value was clipped (straight-through
+estimator, 1308.3432; the scheme is that of 1712.05877).
+
+A depthwise window that `litert` sums from some rows at a time is rounded once here, not per part.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hwnas.interfaces import EightBits
+from hwnas.nets.depthwise import depthwise_conv2d
+
+__all__ = ["FakeQuantized", "Forward", "rounded_forward"]
+
+Forward = Callable[[int, Tensor], Tensor]
+"""Logits [n, classes] of a step and its images [n, C, px, px]."""
+
+FLOAT_SHARE = 0.25
+"""Of the steps: the first ones train in float, while the learning rate rises."""
+OBSERVE_EVERY = 25
+"""Steps, from the start of an epoch, after which the ranges are observed anew."""
+
+aten = torch.ops.aten
+CONV, LINEAR = aten.conv2d.default, aten.linear.default
+HARD_SIGMOID, SILU = aten.hardsigmoid.default, aten.silu.default
+NORM = aten._native_batch_norm_legit_no_training.default
+FUSING = (CONV, LINEAR, operator.getitem, aten.add.Tensor, aten.mul.Tensor)
+"""These apply a ReLU themselves; `getitem` is the output of a BN."""
+CLAMPING = (aten.relu.default, aten.hardtanh.default, aten.clamp.default)
+KEEPING = (
+    *(aten.view.default, aten.reshape.default, aten.permute.default, aten.sym_size.int),
+    *(aten.constant_pad_nd.default, aten.clone.default, aten.dropout.default, NORM),
+)
+"""These round nothing: they move values, or are half of a BN."""
+LEVELS = 127
+OF_SIGMOID = (1 / 256, -LEVELS - 1)  # scale and zero point, by TensorFlow's specification
+
+
+def rounded_forward(
+    model: torch.nn.Module,
+    calibration: Sequence[Tensor],
+    rule: EightBits,
+    *,
+    steps_per_epoch: int,
+    n_steps: int,
+) -> Forward:
+    """The forward pass of a training whose later steps round as a file in 8 bits does.
+
+    A function of the step and of the weights alone, so that a resumed training goes on alike.
+
+    Args:
+        model: in training mode.
+        calibration: batches of training images as the model takes them, on its device.
+        rule: whose roundings.
+        steps_per_epoch, n_steps: of the training, which is resumed between epochs only.
+    """
+    fake = FakeQuantized(model, calibration[0], rule)
+    first = int(FLOAT_SHARE * n_steps)
+
+    def forward(step: int, images: Tensor) -> Tensor:
+        if step < first:
+            logits: Tensor = model(images)
+            return logits
+        if step == first or step % steps_per_epoch % OBSERVE_EVERY == 0:
+            fake.observe(calibration)
+        return fake(images)
+
+    return forward
+
+
+class FakeQuantized(torch.fx.Interpreter):
+    """The forward pass of a network in 8 bits, on the network's own parameters.
+
+    In training mode BN normalises by the statistics of the batch, else by its own.
+
+    Args:
+        model: a static network.
+        example: images [n, C, px, px] as it takes them; n is free later.
+        rule: whose roundings.
+    """
+
+    def __init__(self, model: torch.nn.Module, example: Tensor, rule: EightBits) -> None:
+        was_training = model.training
+        shapes = ({0: torch.export.Dim("batch")},)
+        with torch.no_grad():
+            program = torch.export.export(
+                model.eval(), (example[:1].repeat(2, 1, 1, 1),), dynamic_shapes=shapes
+            )
+        graph_module = program.run_decompositions({}).module()
+        super().__init__(graph_module)
+        model.train(was_training)
+        self._network, self._rule = model, rule
+        assert isinstance(graph_module, torch.fx.GraphModule)
+        nodes = graph_module.graph.nodes
+        self._rounded = {node.name for node in nodes if _is_rounded(node, rule)}
+        self._ranges: dict[str, tuple[float, float]] = {}
+        self._is_observing = False
+
+    def observe(self, batches: Sequence[Tensor]) -> None:
+        """Set the ranges: the extremes of the network in float over images [n, C, px, px]."""
+        self._ranges, self._is_observing = {}, True
+        try:
+            with torch.no_grad():
+                for images in batches:
+                    self.run(images)
+        finally:
+            self._is_observing = False
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits [n, classes] of images [n, C, px, px], as the file in 8 bits computes them."""
+        logits: Tensor = self.run(images)
+        return logits
+
+    # --- torch.fx ---------------------------------------------------------------------------------
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        """One operator, and the rounding of its output."""
+        if n.target in (HARD_SIGMOID, SILU) and self._rule == "litert":
+            found = self._in_two(n)
+        else:
+            found = super().run_node(n)
+        return self._round(n.name, found) if n.name in self._rounded else found
+
+    def _in_two(self, n: torch.fx.Node) -> Tensor:
+        """Activations that LiteRT has as two operators, with a value in 8 bits between them."""
+        x: Tensor = self.fetch_args_kwargs_from_env(n)[0][0]
+        if n.target is HARD_SIGMOID:
+            return self._round(f"{n.name}.relu6", F.relu6(x + 3)) / 6
+        gate = torch.sigmoid(x)
+        return x * (gate if self._is_observing else _rounded(gate, *OF_SIGMOID))
+
+    def fetch_attr(self, target: str) -> Any:
+        """Parameters and statistics of the network itself, as they are now."""
+        try:
+            return operator.attrgetter(target)(self._network)
+        except AttributeError:  # a constant of the graph
+            return super().fetch_attr(target)
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An operator, on rounded weights where it has some."""
+        if target is CONV:
+            return _convolved(args[0], self._weight(args[1]), *args[2:], **kwargs)
+        if target is LINEAR:
+            return F.linear(args[0], self._weight(args[1]), *args[2:], **kwargs)
+        if target is NORM:
+            x, weight, bias, mean, var, _, eps = args
+            if self._network.training:
+                mean = var = None
+            return (F.batch_norm(x, mean, var, weight, bias, mean is None, 0.0, eps),)
+        return super().call_function(target, args, kwargs)
+
+    # --- rounding ---------------------------------------------------------------------------------
+
+    def _round(self, name: str, x: Tensor) -> Tensor:
+        if self._is_observing:
+            low, high = self._ranges.get(name, (0.0, 0.0))  # 0 is a whole number in every scheme
+            self._ranges[name] = min(low, float(x.min())), max(high, float(x.max()))
+            return x
+        low, high = self._ranges[name]
+        if self._rule == "onnx symmetric":
+            scale = max(high, -low, 1e-6) / LEVELS
+            return torch.fake_quantize_per_tensor_affine(x, scale, 0, -LEVELS, LEVELS)
+        scale = max(high - low, 1e-6) / (2 * LEVELS + 1)
+        zero = min(max(round(-LEVELS - 1 - low / scale), -LEVELS - 1), LEVELS)
+        return _rounded(x, scale, zero)
+
+    def _weight(self, weight: Tensor) -> Tensor:
+        if self._is_observing:
+            return weight
+        scale = weight.detach().abs().flatten(1).amax(1).clamp(min=1e-9) / LEVELS
+        zeros = torch.zeros_like(scale, dtype=torch.int32)
+        return torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, -LEVELS, LEVELS)
+
+
+def _rounded(x: Tensor, scale: float, zero: int) -> Tensor:
+    return torch.fake_quantize_per_tensor_affine(x, scale, zero, -LEVELS - 1, LEVELS)
+
+
+def _is_rounded(node: torch.fx.Node, rule: EightBits) -> bool:
+    """Whether the exporters put the output of a node into 8 bits, rather than what reads it."""
+    if node.op == "placeholder":
+        return True
+    if node.op != "call_function" or node.target in KEEPING:
+        return False
+    readers = list(node.users)
+    if len(readers) != 1:
+        return True
+    (reader,) = readers
+    is_taken_in = reader.target is NORM and node.target is CONV
+    is_clamped = reader.target in CLAMPING and node.target in FUSING
+    is_shifted = (
+        rule == "litert"
+        and reader.target is HARD_SIGMOID
+        and node.target in (CONV, LINEAR, operator.getitem)
+    )
+    return not (is_taken_in or is_clamped or is_shifted)
+
+
+def _convolved(x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """As `F.conv2d`; depthwise convolutions with the faster gradient of `nets.depthwise`."""
+    names = ("bias", "stride", "padding", "dilation", "groups")
+    given = dict(zip(names, args, strict=False)) | kwargs
+    stride, padding = given.get("stride", [1, 1]), given.get("padding", [0, 0])
+    is_plain = given.get("bias") is None and given.get("dilation", [1, 1]) == [1, 1]
+    is_square = weight.shape[2] == weight.shape[3] and len({*stride}) == len({*padding}) == 1
+    if is_plain and is_square and given.get("groups", 1) == x.shape[1] == weight.shape[0]:
+        return depthwise_conv2d(x, weight, stride[0], padding[0])
+    return F.conv2d(x, weight, **given)
