@@ -194,8 +194,7 @@ def test_settings_may_be_paths_and_numbers_of_numpy() -> None:
     given = {"supernet.init": Path("/no/such"), "seed": np.int64(3), "workers": np.int32(1)}
     plain = {"supernet.init": "/no/such", "seed": 3, "workers": 1}
     plans = [
-        hwnas.plan("/no/such", config="digits", settings=s, only="label")
-        for s in (given, plain)
+        hwnas.plan("/no/such", config="digits", settings=s, only="label") for s in (given, plain)
     ]
     assert plans[0] == plans[1]
 

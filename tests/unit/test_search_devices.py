@@ -34,7 +34,7 @@ def made(tmp_path: Path) -> Callable[..., Project]:
         Path(path).write_text("schema_version: 1\n")
 
     def project(*constraints: Constraint, per_device: bool = True) -> Project:
-        data, where = read_config_data("quickstart")
+        data, where = read_config_data("digits")
         limits = [dump(constraint, versioned=False) for constraint in constraints]
         changes = {"devices": devices, "search.constraints": limits}
         changes["search.per_device"] = per_device

@@ -56,7 +56,7 @@ def test_a_real_step_of_an_imagenet_recipe(name, tmp_path):
 
 def test_a_step_is_timed_as_it_is_when_all_choices_are_open(tmp_path):
     settings = ("train.elastic_warmup=0.5", "space.resolutions=[16]", "train.batch_size=8")
-    recipe = project("quickstart", tmp_path, *settings)
+    recipe = project("digits", tmp_path, *settings)
     found = rehearse(
         recipe.new_supernet(), recipe.config.train, n_images=4, seed=0, metrics={},
         device=torch.device("cpu"),
