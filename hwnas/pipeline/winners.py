@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "SMALLER_IMAGES",
     "constraints_for",
     "constraints_on",
+    "has_smaller_images",
     "load_network",
     "networks",
     "result_on",
@@ -29,6 +31,9 @@ __all__ = [
     "winner_roles",
     "winners_by_device",
 ]
+
+SMALLER_IMAGES = "largest on smaller images"
+"""The published network as it is, at the largest resolution that meets the limits."""
 
 
 def targets(project: Project) -> tuple[str | None, ...]:
@@ -106,7 +111,13 @@ def winner_roles(project: Project) -> tuple[str, ...]:
 
 def role_names(project: Project) -> tuple[str, ...]:
     """Every network that is fine-tuned, exported and compared."""
-    return (*winner_roles(project), "largest", "smallest", "random search", "random subnet")
+    others = ("largest", "smallest", "random search", "random subnet")
+    return (*winner_roles(project), *others, *([SMALLER_IMAGES] * has_smaller_images(project)))
+
+
+def has_smaller_images(project: Project) -> bool:
+    """Whether the published network on smaller images is one of the networks that are compared."""
+    return project.space.macro.is_published and len(project.space.allowed[0]) > 1
 
 
 def networks(project: Project) -> dict[str, Arch]:

@@ -93,6 +93,10 @@ class Skeleton(ABC):
     act_first: ClassVar[bool] = False
     """Whether a `conv` is act-conv-BN and not conv-BN-act."""
 
+    is_published: ClassVar[bool] = False
+    """Whether the largest arch is a network as it was published: what one would use without search,
+    on images as small as a limit demands."""
+
     lacks: ClassVar[Mapping[Ability, str]] = MappingProxyType(
         {
             "supernet": "networks of this skeleton have no shared weights yet",

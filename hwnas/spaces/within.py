@@ -84,6 +84,7 @@ class Within(Skeleton):
     width_ratios: tuple[float, ...] = ()
     bn_eps: float = 1e-5
 
+    is_published: ClassVar[bool] = True
     lacks: ClassVar[Mapping[Ability, str]] = {}
 
     def choices(self) -> tuple[Choice, ...]:

@@ -144,7 +144,7 @@ def words(name: str) -> list[str]:
     """A verb with the arguments and options that it cannot do without."""
     verb = "profile_device" if name == "profile" else name
     arguments = [
-        {"kind": "spaces", "tables": "one two"}.get(str(p.name), "quickstart").split()
+        {"kind": "spaces", "tables": "one two"}.get(str(p.name), "digits").split()
         for p in COMMANDS[name].params
         if p.param_type_name == "argument"
     ]
@@ -213,7 +213,7 @@ REFUSED: dict[str, tuple[str, Callable[[Path, Path], Any]]] = {
     ),
     "profile --config without --run": (
         "--config",
-        lambda run, bundle: hwnas.profile("local", SPACE, config="quickstart"),
+        lambda run, bundle: hwnas.profile("local", SPACE, config="digits"),
     ),
     "--resolutions twice": (
         "--resolutions",

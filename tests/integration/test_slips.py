@@ -81,7 +81,7 @@ def test_a_refused_command_leaves_every_byte(command: Callable[[Path], object], 
 
 def test_a_refused_command_makes_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs stages that are not up to date"):
-        hwnas.label(tmp_path / "new", config="quickstart", settings={"label.n_archs": 8})
+        hwnas.label(tmp_path / "new", config="digits", settings={"label.n_archs": 8})
     assert not (tmp_path / "new").exists()
 
 

@@ -131,8 +131,8 @@ SAME: list[tuple[list[str], Callable[[], Any]]] = [
     (["pretrained", "list"], hwnas.pretrained_list),
     (["config", "explain", "search.searcher"], lambda: hwnas.config_explain("search.searcher")),
     (
-        ["config", "show", "quickstart", "--set", "train.steps=7"],
-        lambda: hwnas.config_show("quickstart", settings={"train.steps": 7}),
+        ["config", "show", "digits", "--set", "train.steps=7"],
+        lambda: hwnas.config_show("digits", settings={"train.steps": 7}),
     ),
     (["space", "count", "mobilenet_tiny"], lambda: hwnas.space_count("mobilenet_tiny")),
     (
@@ -193,10 +193,10 @@ def test_run_and_predictions_are_the_same(folder: Path, capsys: pytest.CaptureFi
 def test_a_plan_is_the_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     there = str(tmp_path / "none")
     shown = printed(
-        capsys, "run", "quickstart", "--run", there, "--set", "train.steps=7", "--dry-run",
+        capsys, "run", "digits", "--run", there, "--set", "train.steps=7", "--dry-run",
         "--format", "json",
     )  # fmt: skip
-    planned = hwnas.plan(there, config="quickstart", settings={"train.steps": 7})
+    planned = hwnas.plan(there, config="digits", settings={"train.steps": 7})
     assert json.loads(shown) == planned.to_dict()
 
 
@@ -237,8 +237,8 @@ WRONG: list[tuple[list[str], Callable[[], Any]]] = [
     (["analyze"], hwnas.analyze),
     (["predictor", "eval"], hwnas.predictor_eval),
     (
-        ["run", "quickstart", "--run", "/none", "--set", "train.stpes=3"],
-        lambda: hwnas.run("quickstart", folder="/none", settings={"train.stpes": 3}),
+        ["run", "digits", "--run", "/none", "--set", "train.stpes=3"],
+        lambda: hwnas.run("digits", folder="/none", settings={"train.stpes": 3}),
     ),
     (["run", "quickstrat"], lambda: hwnas.run("quickstrat")),
     (["config", "explain", "search.sercher"], lambda: hwnas.config_explain("search.sercher")),

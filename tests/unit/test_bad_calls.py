@@ -175,9 +175,9 @@ def test_a_folder_that_is_a_file_is_refused(space: SearchSpace, tmp_path: Path) 
         lambda s: hwnas.space_validate(s.name, 3),
         lambda s: hwnas.table_merge([]),
         lambda s: hwnas.table_list(run="/no/such/run"),
-        lambda s: hwnas.plan("/no/such", config="quickstart", settings=3),
-        lambda s: hwnas.plan("/no/such", config="quickstart", settings={3: 3}),
-        lambda s: hwnas.plan("/no/such", config="quickstart", settings={"seed": {1, 2}}),
+        lambda s: hwnas.plan("/no/such", config="digits", settings=3),
+        lambda s: hwnas.plan("/no/such", config="digits", settings={3: 3}),
+        lambda s: hwnas.plan("/no/such", config="digits", settings={"seed": {1, 2}}),
         lambda s: Supernet(s.name, seed=0),
         lambda s: Supernet(s, seed="x"),
         lambda s: hwnas.latency_table(EPYC).estimate("mobilenet_v3", []),
@@ -194,8 +194,7 @@ def test_settings_may_be_paths_and_numbers_of_numpy() -> None:
     given = {"supernet.init": Path("/no/such"), "seed": np.int64(3), "workers": np.int32(1)}
     plain = {"supernet.init": "/no/such", "seed": 3, "workers": 1}
     plans = [
-        hwnas.plan("/no/such", config="quickstart", settings=s, only="label")
-        for s in (given, plain)
+        hwnas.plan("/no/such", config="digits", settings=s, only="label") for s in (given, plain)
     ]
     assert plans[0] == plans[1]
 

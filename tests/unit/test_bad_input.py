@@ -134,7 +134,7 @@ def test_no_mutated_config_data_ends_in_a_traceback_or_is_taken_otherwise(data):
 ), max_size=3))  # fmt: skip
 def test_no_assignment_ends_in_a_traceback(texts):
     try:
-        config = load_config(read_config_data("quickstart")[0], assignments(texts), where="test")
+        config = load_config(read_config_data("digits")[0], assignments(texts), where="test")
     except UserError:
         return
     assert isinstance(config, ExperimentConfig)
@@ -154,7 +154,7 @@ def test_no_assignment_ends_in_a_traceback(texts):
 )
 def test_a_setting_of_a_wrong_type_names_its_key(assignment: str, message: str):
     with pytest.raises(UserError, match=message):
-        load_config(read_config_data("quickstart")[0], assignments([assignment]), where="x")
+        load_config(read_config_data("digits")[0], assignments([assignment]), where="x")
 
 
 # --- journal and ledger ---------------------------------------------------------------------------

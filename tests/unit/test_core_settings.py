@@ -97,7 +97,7 @@ def test_shipped_configurations_fit_the_schema(name: str) -> None:
 )
 def test_the_schema_refuses_what_a_run_refuses(key: str, value: Any) -> None:
     *path, last = key.split(".")
-    data = read_yaml(CONFIGS["quickstart"])
+    data = read_yaml(CONFIGS["digits"])
     section = data
     for part in path:
         section = section.setdefault(part, {})
@@ -110,7 +110,7 @@ def test_the_schema_refuses_what_a_run_refuses(key: str, value: Any) -> None:
 
 def test_show_tells_the_file_from_defaults_and_changes(tmp_path: Path) -> None:
     found = hwnas.config_show(
-        "quickstart", settings={"train.batch_size": 7, "search.reward.form": "hard"}
+        "digits", settings={"train.batch_size": 7, "search.reward.form": "hard"}
     )
     rows = {row["key"]: (row["value"], row["from"]) for row in found}
     assert rows["train.steps"] == (200, "file")

@@ -218,7 +218,7 @@ def test_what_a_killed_writer_left_is_no_output(pipeline: Pipeline):
 def test_a_missing_file_is_found_before_the_first_stage(
     setting: str, changes: dict[str, object], tmp_path: Path
 ):
-    data, where = read_config_data("quickstart")
+    data, where = read_config_data("digits")
     config = load_config(data, changes, where=where)
     project = Project(RunDir(tmp_path), config, lambda stage: silent)
     with pytest.raises(UserError, match=f"needs a file[\\s\\S]*/no/such[\\s\\S]*{setting}"):
@@ -228,7 +228,7 @@ def test_a_missing_file_is_found_before_the_first_stage(
 
 def test_a_space_without_a_supernet_is_refused_before_the_first_stage(tmp_path: Path):
     """Found by a newcomer: the whole device was profiled first."""
-    data, where = read_config_data("quickstart")
+    data, where = read_config_data("digits")
     config = load_config(data, {"space": {"name": "nasbench201"}}, where=where)
     project = Project(RunDir(tmp_path), config, lambda stage: silent)
     with pytest.raises(UserError, match="space nasbench201 has no supernet"):

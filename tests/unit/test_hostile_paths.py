@@ -312,7 +312,7 @@ def test_a_run_folder_that_is_no_folder_is_an_error(
     kind: str, tmp_path: Path, limits: None
 ) -> None:
     with pytest.raises(UserError):
-        hwnas.run("quickstart", folder=placed(tmp_path, "run", kind))
+        hwnas.run("digits", folder=placed(tmp_path, "run", kind))
 
 
 @pytest.mark.parametrize("kind", ["a pipe", "a device", "a folder"])

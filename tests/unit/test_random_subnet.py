@@ -1,12 +1,16 @@
-"""The random subnet of equal latency that a winner is compared with."""
+"""What a winner is compared with: a random subnet, the published network on smaller images."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
+
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages.finetune import SAME_LATENCY, random_subnet
+from hwnas.pipeline.stages import finetune
+from hwnas.pipeline.stages.finetune import SAME_LATENCY, on_smaller_images, random_subnet
+from hwnas.spaces import timm
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
 from hwnas.spaces.mobilenet_tiny import Config, build
@@ -56,3 +60,22 @@ def test_it_depends_on_the_seed_alone() -> None:
 
 def middle() -> list[int]:
     return [codes[len(codes) // 2] for codes in SPACE.allowed]
+
+
+PUBLISHED = timm.build(
+    timm.Config(model="mobilenetv2_035", resolutions=(32, 40, 48, 64)), num_classes=10
+)
+
+
+@pytest.mark.parametrize(("share", "px"), [(1.0, 48), (0.68, 48), (0.67, 40), (0.58, 32), (0.1, 32)])
+def test_the_published_network_is_run_on_images_as_large_as_the_limit_allows(
+    share: float, px: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = PUBLISHED.largest()
+    limit = share * float(cost(PUBLISHED, PUBLISHED.codes([largest]), "macs")[0])
+    found = SimpleNamespace(limits={"macs": limit})
+    monkeypatch.setattr(finetune, "result_on", lambda project, device: found)
+    prices = {"macs": lambda codes: cost(PUBLISHED, codes, "macs")}
+    monkeypatch.setattr(finetune, "prices", lambda project: prices)
+    arch = on_smaller_images(project(PUBLISHED))
+    assert PUBLISHED.view(arch) == {**PUBLISHED.view(largest), "resolution": px}

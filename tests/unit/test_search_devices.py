@@ -34,7 +34,7 @@ def made(tmp_path: Path) -> Callable[..., Project]:
         Path(path).write_text("schema_version: 1\n")
 
     def project(*constraints: Constraint, per_device: bool = True) -> Project:
-        data, where = read_config_data("quickstart")
+        data, where = read_config_data("digits")
         limits = [dump(constraint, versioned=False) for constraint in constraints]
         changes = {"devices": devices, "search.constraints": limits}
         changes["search.per_device"] = per_device
@@ -82,7 +82,7 @@ def test_how_records_are_read_needs_records(wrong: dict[str, Any]) -> None:
     "key", ["label.source", "search.evaluator.name"], ids=["label.source", "evaluator.name"]
 )
 def test_a_removed_key_is_accepted_at_its_only_value(key: str) -> None:
-    data, where = read_config_data("quickstart")
+    data, where = read_config_data("digits")
     assert load_config(data, {key: "supernet"}, where=where) == load_config(data, where=where)
     with pytest.raises(UserError, match=f"was removed[\\s\\S]*{key}"):
         load_config(data, {key: "tabular"}, where=where)

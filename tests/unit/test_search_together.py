@@ -39,7 +39,7 @@ class Slow:
 
 def project(ranks: Ranks) -> Project:
     """Of the quickstart, in `SPACE`."""
-    data, where = read_config_data("quickstart")
+    data, where = read_config_data("digits")
     space = {"name": "mobilenet_tiny", "resolutions": [16]}
     config = load_config(data, {"space": space}, where=where)
     return Project(RunDir(Path("never written")), config, lambda stage: silent, ranks)

@@ -132,7 +132,7 @@ def test_a_space_file_is_a_space(tmp_path: Path):
 
 
 def test_an_experiment_takes_a_shipped_space_with_changes():
-    data, where = read_config_data("quickstart")
+    data, where = read_config_data("digits")
     data["space"] = {"name": "mobilenet_v2", "resolutions": [64]}
     config = load_config(data, where=where)
     assert config.space.resolutions == (64,)

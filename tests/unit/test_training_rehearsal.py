@@ -56,7 +56,7 @@ def test_a_real_step_of_an_imagenet_recipe(name, tmp_path):
 
 def test_a_step_is_timed_as_it_is_when_all_choices_are_open(tmp_path):
     settings = ("train.elastic_warmup=0.5", "space.resolutions=[16]", "train.batch_size=8")
-    recipe = project("quickstart", tmp_path, *settings)
+    recipe = project("digits", tmp_path, *settings)
     found = rehearse(
         recipe.new_supernet(), recipe.config.train, n_images=4, seed=0, metrics={},
         device=torch.device("cpu"),
@@ -76,7 +76,7 @@ def test_the_recipe_is_the_published_one(name, tmp_path):
 
 
 def test_a_plan_says_what_was_measured_and_what_was_not(tmp_path, caplog):
-    small = project("quickstart", tmp_path, "train.batch_size=64", "train.accumulation=2")
+    small = project("digits", tmp_path, "train.batch_size=64", "train.accumulation=2")
     with caplog.at_level(logging.INFO, logger="hwnas"):
         tell_training_cost(small, processes=1)
     text = caplog.text
@@ -97,4 +97,4 @@ def test_memory_is_extrapolated_along_a_line():
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
     with pytest.raises(UserError, match="does not divide evenly"):
-        tell_training_cost(project("quickstart", tmp_path), processes=7)
+        tell_training_cost(project("digits", tmp_path), processes=7)

@@ -10,6 +10,7 @@ from hwnas.core.progress import Progress
 from hwnas.core.rng import rng
 from hwnas.core.store import write_bytes
 from hwnas.pipeline.checks import optimizer_exists
+from hwnas.pipeline.costs import prices
 from hwnas.pipeline.data_checks import recipe_fits
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.disk import checkpoint_bytes, weights_bytes
@@ -18,11 +19,17 @@ from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.standalone import train_standalone
 from hwnas.pipeline.task import task
-from hwnas.pipeline.winners import result_on, role_names, winner_role
+from hwnas.pipeline.winners import (
+    SMALLER_IMAGES,
+    has_smaller_images,
+    result_on,
+    role_names,
+    winner_role,
+)
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
-__all__ = ["check", "finetune_all", "random_subnet", "stage"]
+__all__ = ["check", "finetune_all", "on_smaller_images", "random_subnet", "stage"]
 
 N_DRAWN = 4096
 SAME_LATENCY = 0.97
@@ -96,6 +103,20 @@ def random_subnet(project: Project, winner: Arch) -> Arch:
     return space.arch(drawn[equal[0] if len(equal) else np.abs(shares - 1).argmin()])
 
 
+def on_smaller_images(project: Project) -> Arch:
+    """The largest arch at the largest smaller resolution that meets the first device's limits.
+
+    If none does, at the smallest.
+    """
+    space, limits = project.space, result_on(project, project.first_device).limits
+    archs = np.repeat(space.codes([space.largest()]), len(space.allowed[0]) - 1, axis=0)
+    archs[:, 0] = space.allowed[0][:-1]
+    costs = prices(project)
+    fits = np.all([costs[key](archs) <= limit for key, limit in limits.items()], axis=0)
+    best = np.flatnonzero(np.broadcast_to(fits, len(archs)))
+    return space.arch(archs[best[-1] if len(best) else 0])
+
+
 def finetune_all(project: Project, progress: Progress) -> None:
     """Fine-tune every role's arch with distillation from the largest; finished ones are kept."""
     from hwnas.nets.bn import recalibrate
@@ -114,6 +135,8 @@ def finetune_all(project: Project, progress: Progress) -> None:
         "random search": project.files.baseline.result.read().winner.arch,
     }
     roles["random subnet"] = random_subnet(project, roles["winner"])
+    if has_smaller_images(project):
+        roles[SMALLER_IMAGES] = on_smaller_images(project)
     supernet = project.supernet()
     teacher_px = resolution(space, space.largest())
     calibration = data.calibration_batches(
