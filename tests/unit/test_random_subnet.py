@@ -67,7 +67,9 @@ PUBLISHED = timm.build(
 )
 
 
-@pytest.mark.parametrize(("share", "px"), [(1.0, 48), (0.68, 48), (0.67, 40), (0.58, 32), (0.1, 32)])
+@pytest.mark.parametrize(
+    ("share", "px"), [(1.0, 48), (0.68, 48), (0.67, 40), (0.58, 32), (0.1, 32)]
+)
 def test_the_published_network_is_run_on_images_as_large_as_the_limit_allows(
     share: float, px: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
