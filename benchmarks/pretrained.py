@@ -152,7 +152,10 @@ def cells_at(
         return hits(run.network(OURS), project.data, px), winner.measured_ms
 
     def smaller() -> tuple[Hits, float]:
-        px, ms = networks.lower_resolution(project, limit, work / "px")
+        lower = networks.lower_resolution(project, limit, work / "px")
+        if lower is None:
+            raise SystemExit("the pretrained network keeps the limit at no resolution")
+        px, ms = lower
         start = networks.start_supernet(project)
         model = networks.alone(project, start, largest, px, work / "smaller")
         return hits(model, project.data, px), ms

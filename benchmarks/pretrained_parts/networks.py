@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -157,27 +158,20 @@ def at_px(project: Project, px: int) -> tuple[SearchSpace, Arch]:
     return space, space.largest()
 
 
-def lower_resolution(project: Project, limit_ms: float, folder: Path) -> tuple[int, float]:
+def lower_resolution(project: Project, limit_ms: float, folder: Path) -> tuple[int, float] | None:
     """The largest resolution, in steps of 8 px, at which the largest network keeps the limit.
 
     Returns:
-        It, and the latency there in ms.
-
-    Raises:
-        UserError: it keeps it at no resolution that it can take.
+        It, and the latency there in ms; None: the network keeps the limit at no resolution that it
+        can take.
     """
     most = resolution(project.space, project.space.largest())
     candidates = {}
     for px in range(STEP_PX, most + 1, STEP_PX):
-        try:
+        with contextlib.suppress(UserError):
             candidates[str(px)] = at_px(project, px)
-        except UserError:
-            continue
     found = time_archs(project, candidates, folder)
-    kept = [int(name) for name, ms in found.items() if ms <= limit_ms]
-    if not kept:
-        raise UserError("no resolution meets the limit", expected=limit_ms, found=found)
-    return max(kept), found[str(max(kept))]
+    return max(((int(px), ms) for px, ms in found.items() if ms <= limit_ms), default=None)
 
 
 def uniform_cuts(project: Project, limit_ms: float, n: int = 512) -> list[Arch]:

@@ -33,7 +33,10 @@ from hwnas.training.images import resize
 from pretrained_parts import networks
 from pretrained_parts.paired import hits
 
-PACKAGES = {"fastnas": ["nvidia-modelopt", "pulp", "omegaconf"], "torch-pruning": ["torch-pruning"]}
+PACKAGES = {"fastnas": "nvidia-modelopt", "torch-pruning": "torch-pruning"}
+NEEDED = {"fastnas": ["regex", "requests", "pulp<4", "omegaconf"], "torch-pruning": []}
+"""Packages without what they depend on, which is here, and what is not here."""
+
 N_BISECTIONS = 6
 N_SCORED = 512  # validation images that FastNAS scores a candidate on
 
@@ -46,8 +49,10 @@ def environment(method: str, folder: Path) -> Path:
     home, python = folder / method, folder / method / "bin" / "python"
     if not (home / "complete").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-        install = [python, "-m", "pip", "install", "--quiet", "--no-deps", *PACKAGES[method]]
-        subprocess.run(install, check=True)
+        install = [python, "-m", "pip", "install", "--quiet"]
+        subprocess.run([*install, "--no-deps", PACKAGES[method]], check=True)
+        if NEEDED[method]:
+            subprocess.run([*install, *NEEDED[method]], check=True)
         (own,) = (home / "lib").glob("python*/site-packages")
         (own / "host.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
         (home / "complete").touch()
@@ -82,7 +87,7 @@ def fastnas(project: Project, model: torch.nn.Module, share: float, kept: Path) 
         return float(torch.cat(right).mean())
 
     found, _ = mtp.prune(
-        model=model,
+        model=plain(model),
         mode="fastnas",
         constraints={"flops": f"{100 * share:.2f}%"},
         dummy_input=images[0][:1],
@@ -90,6 +95,20 @@ def fastnas(project: Project, model: torch.nn.Module, share: float, kept: Path) 
     )
     cut: torch.nn.Module = found
     return cut
+
+
+def plain(network: torch.nn.Module) -> torch.nn.Module:
+    """The same network of torch's own layers, in place: FastNAS knows no subclasses of them."""
+    for name, module in network.named_children():
+        if isinstance(module, torch.nn.Conv2d) and type(module) is not torch.nn.Conv2d:
+            module.__class__ = torch.nn.Conv2d
+        if isinstance(module, torch.nn.BatchNorm2d) and type(module) is not torch.nn.BatchNorm2d:
+            norm = torch.nn.BatchNorm2d(module.num_features, eps=module.eps)
+            norm.load_state_dict(module.state_dict())
+            setattr(network, name, torch.nn.Sequential(norm.train(module.training), module.act))
+        else:
+            plain(module)
+    return network
 
 
 def torch_pruning(
