@@ -45,15 +45,19 @@ from hwnas.pipeline.stages import export, finetune, label, predictor, profile, s
 from hwnas.pipeline.task import task
 from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.lowering import lower
-from hwnas.training import tensorboard
+from hwnas.training import step, tensorboard
 from hwnas.training.precision import Precision
+from hwnas.training.ranking import PairSampler
 from tests.intel import imitated_openvino
 from tests.photos import archives, class_folders, encoded, photo, small_config, write_archive
 
 RUNS = Path(__file__).resolve().parent / "golden" / "runs" / "finished.tar.xz"
 NOT_SEEN = {"config.yaml", "stages.json"}
-HASHES = {"identity", "context", "sha256", "model_sha256", "digest", "data", "seconds", "time"}
+HASHES = {"identity", "fingerprint", "context", "sha256", "model_sha256", "digest", "data", "seconds", "time"}
 """Keys of JSON that are hashes, times, or repeat the configuration."""
+
+UNREAD = {".tflite", ".pt2"}
+"""Files whose contents cannot be told from the settings that they repeat."""
 
 __all__ = ["PROBES", "Bench", "timed_verify"]
 
@@ -84,7 +88,12 @@ def content(path: Path) -> Any:
         return plain(json.loads(path.read_text()))
     if path.suffix == ".jsonl":
         return [plain(json.loads(line)) for line in path.read_text().splitlines()]
-    return digest(path.read_bytes())
+    if path.suffix == ".onnx":
+        model = onnx.load(path)
+        card = {item.key: item.value for item in model.metadata_props if item.key == "model_card"}
+        del model.metadata_props[:]  # they repeat settings
+        return [digest(model.SerializeToString(deterministic=True)), card]
+    return None if path.suffix in UNREAD else digest(path.read_bytes())
 
 
 @dataclass
@@ -251,6 +260,14 @@ def probe_train(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPatc
     rows = recorder(calls, "tensorboard", lambda folder: lambda row: None)
     patch.setattr(tensorboard, "tensorboard_rows", lambda folder: rows(folder.name))
     patch.setattr(timm, "create_model", recorder(calls, "teacher", timm.create_model))
+
+    def pairs(space: Any, proxy: Any, *rest: Any) -> Any:
+        """The prior of ranking pairs, and what it says of some archs."""
+        archs = space.codes([space.smallest(), space.largest()])
+        calls.append(["prior", plain(proxy(archs).tolist())])
+        return PairSampler(space, proxy, *rest)
+
+    patch.setattr(step, "PairSampler", pairs)
     with bench.project(config) as it, written(it) as files:
         train.train(it, silent)
     return [calls, files]
@@ -338,7 +355,9 @@ def probe_export(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPat
         calls.append(["graph", plain(shape), opset, dynamic, plain(outputs)])
         key = f"graph{len(outputs)}"
         if key not in bench.made:
+            n_calls = len(calls)
             proto = TRANSLATED(model, shape, float_graph.OPSET, True, outputs)
+            del calls[n_calls:]
             bench.made[key] = bench.scratch / f"{key}.onnx"
             onnx.save(proto, bench.made[key])
         return onnx.load(bench.made[key])
@@ -367,6 +386,11 @@ def probe_export(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPat
         calls.append(["parity", plain(settings)])
         return ParityReport("file", "none", 1.0, 1.0, (BatchParity(1, 1, 0.0, 0.0, 0.0, 1.0),))
 
+    def program(*args: Any, **kwargs: Any) -> Any:
+        calls.append(["program", repr(kwargs.get("dynamic_shapes"))])
+        return PROGRAM(*args, **kwargs)
+
+    patch.setattr(torch.export, "export", program)
     patch.setattr(float_graph, "_translated", translated)
     patch.setattr(engine.subprocess, "run", run)
     patch.setattr(quantize, "quantized", quantized)
@@ -456,6 +480,7 @@ def probe_project(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPa
 # --- what the probes use -------------------------------------------------------------------------
 
 TRANSLATED, RANGES = float_graph._translated, litert.value_ranges
+PROGRAM = torch.export.export
 
 
 class _Always(dict[str, float]):
