@@ -53,7 +53,17 @@ from tests.photos import archives, class_folders, encoded, photo, small_config, 
 
 RUNS = Path(__file__).resolve().parent / "golden" / "runs" / "finished.tar.xz"
 NOT_SEEN = {"config.yaml", "stages.json"}
-HASHES = {"identity", "fingerprint", "context", "sha256", "model_sha256", "digest", "data", "seconds", "time"}
+HASHES = {
+    "identity",
+    "fingerprint",
+    "context",
+    "sha256",
+    "model_sha256",
+    "digest",
+    "data",
+    "seconds",
+    "time",
+}
 """Keys of JSON that are hashes, times, or repeat the configuration."""
 
 UNREAD = {".tflite", ".pt2"}

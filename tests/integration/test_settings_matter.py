@@ -151,8 +151,14 @@ UNDER: list[tuple[str, dict[str, Any]]] = [
     ),
     ("train.ranking.*", {"train.ranking.pairs": 2}),
     ("train.ranking.prior.device *", {"devices": ["local", "local_int8"]}),
-    ("train.ranking.prior.*(zen)", {"train.ranking.prior.repeats": 2, "train.ranking.prior.batch_size": 4}),
-    ("search.searcher.*(exact)", {"search.constraints": [{"metric": "macs", "max_fraction_of_largest": 0.8}]}),
+    (
+        "train.ranking.prior.*(zen)",
+        {"train.ranking.prior.repeats": 2, "train.ranking.prior.batch_size": 4},
+    ),
+    (
+        "search.searcher.*(exact)",
+        {"search.constraints": [{"metric": "macs", "max_fraction_of_largest": 0.8}]},
+    ),
     ("predictor.*(mlp)", {f"predictor.training.{k}": v for k, v in ENSEMBLE.items()}),
     ("train.ranking.peak", {"train.ranking.schedule": "constant"}),
     (
@@ -193,7 +199,10 @@ UNDER: list[tuple[str, dict[str, Any]]] = [
     ("search.searcher.ema_decay *", {"search.searcher.baseline": "ema"}),
     ("search.n_initial", {"search.evaluator.records": "@records", "search.n_evaluations": 10}),
     ("search.searcher.keep *", {"search.searcher.candidates": 4, "search.searcher.completions": 1}),
-    ("search.searcher.warm_start *", {"search.searcher.warm_probability": 0.9}),  # choices are binary
+    (
+        "search.searcher.warm_start *",
+        {"search.searcher.warm_probability": 0.9},
+    ),  # choices are binary
     ("search.searcher.warm_probability *", {"search.searcher.warm_start": [0] * N_CHOICES}),
     ("search.evaluator.[!r]*", {"search.evaluator.records": "@records"}),
     ("search.evaluator.reader", {"search.evaluator.records": "@records"}),

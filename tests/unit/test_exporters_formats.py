@@ -41,7 +41,7 @@ def _graph_without_torch(tiny_space: SearchSpace, monkeypatch: pytest.MonkeyPatc
     def exported(model: nn.Module, *rest: object) -> onnx.ModelProto:
         return network(lower(tiny_space, tiny_space.smallest()), batch=None)
 
-    monkeypatch.setattr(float_graph, "_exported", exported)
+    monkeypatch.setattr(float_graph, "_translated", exported)
 
 
 def test_a_graph_of_the_same_network_is_taken_from_the_folder(
@@ -56,7 +56,7 @@ def test_a_graph_of_the_same_network_is_taken_from_the_folder(
     def again(*_: object) -> onnx.ModelProto:
         raise InterruptedError
 
-    monkeypatch.setattr(float_graph, "_exported", again)
+    monkeypatch.setattr(float_graph, "_translated", again)
     assert graph(net) == first
     with pytest.raises(InterruptedError):
         graph(build_subnet(tiny_space, tiny_space.smallest(), seed=1))
@@ -94,11 +94,11 @@ def test_fp16_computes_in_half_between_float_images_and_logits(
 def test_fp16_refuses_weights_beyond_its_range(
     net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph = float_graph._exported(net, SHAPE, 18, True)
+    graph = float_graph._translated(net, SHAPE, 18, True)
     tensor = next(t for t in graph.graph.initializer if t.data_type == TensorProto.FLOAT)
     weights = 1e5 * np.ones_like(numpy_helper.to_array(tensor))
     tensor.CopyFrom(numpy_helper.from_array(weights, tensor.name))
-    monkeypatch.setattr(float_graph, "_exported", lambda *_: graph)
+    monkeypatch.setattr(float_graph, "_translated", lambda *_: graph)
     with pytest.raises(UserError, match="half precision"):
         fp16.build(fp16.Config()).export(net, input_shape=SHAPE, folder=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -482,10 +482,10 @@ DEPLOY = (Path(__file__).resolve().parents[2] / "docs" / "deploy.md").read_text(
 
 
 def test_the_how_tos_name_the_files_of_a_bundle(folder: Path):
-    from hwnas.exporters import fp16, int8, litert, ncnn, openvino, ort, pt2, timm
+    from hwnas.exporters import features, fp16, int8, litert, ncnn, openvino, ort, pt2, timm
     from hwnas.exporters import onnx as onnx_exporter
 
-    formats = (onnx_exporter, fp16, int8, ort, pt2)
+    formats = (onnx_exporter, features, fp16, int8, ort, pt2)
     known = {module.FILE_NAME for module in formats}
     known |= {f"timm/{name}" for name in (timm.WEIGHTS, *timm.COMPANIONS)}
     known |= {f"openvino/{name}" for name in openvino.FILES}

@@ -48,14 +48,16 @@ IDS = ("onnx", "fp16", "int8", "symmetric")
 def stub_of_torch(tiny_space: SearchSpace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Instead of torch's exporter, which takes seconds: a graph with the newest IR version."""
 
-    def exported(model: object, shape: object, opset: int, dynamic_batch: bool) -> onnx.ModelProto:
+    def translated(
+        model: object, shape: object, opset: int, dynamic_batch: bool, outputs: object
+    ) -> onnx.ModelProto:
         net = lower(tiny_space, tiny_space.smallest())
         proto = network(net, batch=None if dynamic_batch else 1)
         proto.opset_import[0].version = opset
         proto.ir_version = onnx.IR_VERSION
         return proto
 
-    monkeypatch.setattr(float_graph, "_exported", exported)
+    monkeypatch.setattr(float_graph, "_translated", translated)
 
 
 def files(space: SearchSpace, folder: Path, name: str, **settings: object) -> Path:
