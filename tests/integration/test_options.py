@@ -69,6 +69,7 @@ SAMPLES: dict[str, list[str]] = {
     "known": ["--from", "another"],
     "n": ["--n", "7"],
     "licence": ["--licence", "MIT"],
+    "images": ["--images", "photos"],
 }
 SPECIAL = {("space_sample", "n"): ["--number", "7"]}
 REQUIRED: dict[str, list[str]] = {

@@ -24,6 +24,7 @@ from hwnas.nets.pretrained import read_weights
 from hwnas.nets.proxyless_weights import read_proxyless
 from hwnas.predictors.open_records import open_records
 from hwnas.training.datasets import image_folder, npz_jpeg
+from hwnas.training.loose_photos import loose_photos
 from hwnas.training.photo_folders import Scan
 
 RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs"
@@ -133,6 +134,14 @@ def of_files() -> dict[str, tuple[str, Entry]]:
             lambda p: hwnas.search(str(p), score=lambda archs: [0.0 for _ in archs]),
         ),
         "pretrained_import.file": ("x.pth", hwnas.pretrained_import),
+        "pretrained_import.space": (
+            "x.yaml",
+            lambda p: hwnas.pretrained_import("shipped", space=str(p)),
+        ),
+        "pretrained_import.images": (
+            "x.jpg",
+            lambda p: list(loose_photos(p.parent, 32, batch_size=4, at_most=4)),
+        ),
         "supernet.init": ("x.safetensors", read_weights),
         "supernet.init, npz": ("x.npz", read_weights),
         "proxyless, description": ("x.json", lambda p: read_proxyless(p, p)),
