@@ -227,12 +227,12 @@ def claims(found: dict[tuple[str, int, float], dict[str, tuple[Cell, Hits]]], op
         alone = {
             (name, share): (of(name, share, OURS), of(name, share, rival))
             for name in gated
-            for share in LIMITS
+            for share in options.limits
         }
         level = (
             1 - (1 - LEVEL) / len(alone) if alone else LEVEL
         )  # Holm's first step: whether any is below
-        for share in LIMITS:
+        for share in options.limits:
             pairs = [alone[name, share] for name in gated]
             mean = paired([a for a, _ in pairs], [b for _, b in pairs], level=LEVEL)
             each = {name: paired([a], [b], level=level) for name, (a, b) in zip(gated, pairs)}
@@ -256,6 +256,7 @@ def main() -> None:
     parser.add_argument("--normalise", default="inception", help="as the weights were trained")
     parser.add_argument("--data", type=_listed, default=[*GATED, *REPORTED])
     parser.add_argument("--rivals", type=_listed, default=[*OWN, *PRUNERS])
+    parser.add_argument("--limits", type=lambda text: [*map(float, _listed(text))], default=LIMITS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     default = Path("~/.cache/hwnas-benchmarks").expanduser()
@@ -266,7 +267,7 @@ def main() -> None:
         (name, seed, share): cells_at(name, seed, share, options)
         for name in options.data
         for seed in range(options.seeds)
-        for share in LIMITS
+        for share in options.limits
     }
     rows = [
         {"data": name, "seed": seed, "limit": share, "network": who, **row}

@@ -33,7 +33,10 @@ from hwnas.training.images import resize
 from pretrained_parts import networks
 from pretrained_parts.paired import hits
 
-PACKAGES = {"fastnas": "nvidia-modelopt", "torch-pruning": "torch-pruning"}
+PACKAGES = {
+    "fastnas": ["nvidia-modelopt", "torchprofile==0.0.4"],
+    "torch-pruning": ["torch-pruning"],
+}
 NEEDED = {"fastnas": ["regex", "requests", "pulp<4", "omegaconf"], "torch-pruning": []}
 """Packages without what they depend on, which is here, and what is not here."""
 
@@ -50,7 +53,7 @@ def environment(method: str, folder: Path) -> Path:
     if not (home / "complete").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
         install = [python, "-m", "pip", "install", "--quiet"]
-        subprocess.run([*install, "--no-deps", PACKAGES[method]], check=True)
+        subprocess.run([*install, "--no-deps", *PACKAGES[method]], check=True)
         if NEEDED[method]:
             subprocess.run([*install, *NEEDED[method]], check=True)
         (own,) = (home / "lib").glob("python*/site-packages")
@@ -91,7 +94,11 @@ def fastnas(project: Project, model: torch.nn.Module, share: float, kept: Path) 
         mode="fastnas",
         constraints={"flops": f"{100 * share:.2f}%"},
         dummy_input=images[0][:1],
-        config={"data_loader": images, "score_func": score, "checkpoint": str(kept / "scores.pth")},
+        config={
+            "data_loader": [(x,) for x in images],
+            "score_func": score,
+            "checkpoint": str(kept / "scores.pth"),
+        },
     )
     cut: torch.nn.Module = found
     return cut
