@@ -41,7 +41,8 @@ ALSO: dict[str, tuple[str, ...]] = {
     **{
         f"hwnas/pipeline/stages/{name}.py": (f"{SETTINGS} -k {section}",)
         for name, section in {
-            "train": "(train. or supernet)", "label": "label.", "predictor": "predictor", "search": "search.",
+            "train": "(train. or supernet)",
+            "label": "label.", "predictor": "predictor", "search": "search.",
             "finetune": "finetune.", "export": "export", "verify": "verify", "profile": "profile",
         }.items()
     },
