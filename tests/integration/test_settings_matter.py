@@ -8,6 +8,7 @@ probe, which tests/probes.py has.
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -18,13 +19,18 @@ import pytest
 from hwnas.core.errors import UserError
 from hwnas.core.records import dump
 from hwnas.core.settings import Setting, settings_of
+from hwnas.devices.spec import load_devices
+from hwnas.pipeline import project
 from hwnas.pipeline.config import REGISTRIES, ExperimentConfig
 from hwnas.spaces.published import published_network, published_networks
+from hwnas.training.datasets import digits
 from tests.probes import PROBES, Bench
 
 CANNOT = {
     "schema_version": "it has one value",
     "predictor.teacher.name (distilled)": "it has one value",
+    "label.trained.recipe.distillation": "archs that are trained stand-alone have no teacher",
+    "label.trained.recipe.temperature": "archs that are trained stand-alone have no teacher",
     "data.skip_broken (sign_digits)": "all of its photos, which come with hwnas, decode",
 }
 """Settings that cannot change anything, and why."""
@@ -275,6 +281,7 @@ VALUES: list[tuple[str, Any]] = [
 ]
 """Other values, where the type does not tell one."""
 
+BUILD = digits.build
 SETTINGS = list(settings_of(ExperimentConfig))
 
 
@@ -395,6 +402,14 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     found = Bench(tmp_path_factory.mktemp("bench"))
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(found.packages))
+        known = functools.cache(
+            lambda text, context: BUILD(digits.Config.model_validate_json(text), context)
+        )
+        patch.setattr(
+            digits, "build", lambda config, context: known(config.model_dump_json(), context)
+        )
+        devices = functools.cache(lambda paths: load_devices(list(paths)))
+        patch.setattr(project, "load_devices", lambda paths: devices(tuple(paths)))
         yield found
 
 

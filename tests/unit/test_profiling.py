@@ -214,6 +214,17 @@ def test_retiming_finds_the_machine_slower_than_it_was(space: SearchSpace, tmp_p
     assert found.repeat_noise["winner"] < 0.01 and found.repeat_mape < 0.01
     alone = time_models({"winner": model}, DEVICE, tmp_path / "a", quick, transport=slower)
     assert alone.pace is None and alone.pace_spread == 0.0
+    elsewhere = replace(table, corrections={})  # nothing of this space was timed for it
+    found = time_models(
+        {"winner": model},
+        DEVICE,
+        tmp_path / "e",
+        quick,
+        table=elsewhere,
+        space=pruned,
+        transport=slower,
+    )
+    assert found.pace is None and set(found.models) == {"winner"}
     uneven = replace(table, corrections={space.id: _uneven(table.corrections[space.id], 0.1)})
     found = time_models(
         {"winner": model},
