@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: quickstart test test-full lint docs bench clean
+.PHONY: quickstart test test-full mutants lint docs bench clean
 
 quickstart: $(STAMP)
 	$(BIN)/hwnas run quickstart --run $(RUN)
@@ -17,6 +17,8 @@ test: $(STAMP) lint
 test-full: $(STAMP) lint
 	-$(BIN)/python -m pip install --quiet --no-deps "ofa==0.1.0.post202307202001"
 	$(BIN)/python -m pytest
+
+mutants: $(STAMP)
 	$(BIN)/python tests/mutants.py
 
 lint: $(STAMP)
