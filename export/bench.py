@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 
 try:
-    from bench_host import ProcessClock, host_facts, pin
+    from bench_host import ProcessClock, host_facts, pin, too_many
     from bench_protocol import SCHEMA_VERSION, KitError, Results, run, warnings
 except ImportError as error:
     if error.name not in ("fcntl", "resource"):
@@ -194,6 +194,8 @@ def bench(plan_path, out):
     plan = load_plan(plan_path)
     runner = open_runner(plan)
     if runner.is_on_cpu:
+        if problem := too_many(plan["threads"]):
+            print(f"bench.py: note: {problem}", file=sys.stderr)
         pin(plan["threads"])
     keys = ("runtime", "provider", "precision", "threads", "batch")
     works_alone = runner.is_on_cpu and runner.works_on_caller and plan["threads"] == 1

@@ -8,6 +8,7 @@ import resource
 import time
 from pathlib import Path
 
+CGROUP = Path("/sys/fs/cgroup")
 CPUS = Path("/sys/devices/system/cpu")
 LOOK_S = 0.1  # how long processors are watched for being busy
 
@@ -46,6 +47,30 @@ def pin(n_threads):
     )
     with contextlib.suppress(OSError):
         os.sched_setaffinity(0, ranked[:n_threads])
+
+
+def too_many(n_threads):
+    """That threads will wait for each other, in words; empty where each has a processor."""
+    n_cpus, usable = os.cpu_count() or 1, usable_processors()
+    if n_threads <= usable:
+        return ""
+    return (
+        f"{n_threads} threads, but this process may use {usable} processors (of {n_cpus}): "
+        "threads will wait for each other"
+    )
+
+
+def usable_processors():
+    """Processors that this process may keep busy: by affinity, and by the quota of its cgroup."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    allowed = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    both = read_text(CGROUP / "cpu.max").split()  # of version 2; of version 1 two files
+    parts = ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
+    quota, period = (both + ["", ""])[:2] if both else [read_text(CGROUP / p) for p in parts]
+    quota, period = quota.strip(), period.strip()
+    if quota.isdigit() and period.isdigit() and int(period) > 0:
+        return min(allowed, max(1, -(-int(quota) // int(period))))
+    return allowed
 
 
 def _speed(cpu):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -19,6 +20,10 @@ __all__ = ["KitFailed", "kit_files", "run_kit"]
 INTERRUPTED = 130
 PATIENCE_S = 10.0  # for an interrupted kit to write its last line
 TAIL_LINES = 12
+NOTE = "bench.py: note: "
+"""Begins a line that the kit says before it times, for the user."""
+
+log = logging.getLogger(__name__)
 
 
 class KitFailed(UserError):
@@ -81,7 +86,10 @@ def run_kit(
 
 
 def _report(line: str, progress: Progress) -> bool:
-    """Pass a progress line on; False if it is none."""
+    """Pass a progress line or a note on; False if it is neither."""
+    if line.startswith(NOTE):
+        log.warning("%s", line[len(NOTE) :].rstrip())
+        return True
     if not line.startswith("{"):
         return False
     try:

@@ -327,6 +327,43 @@ def test_the_kit_pins_itself_to_as_many_processors_as_threads(tmp_path: Path):
     assert len(affinity) == 1 and affinity[0] in os.sched_getaffinity(0)
 
 
+@pytest.mark.parametrize(
+    ("files", "usable"),
+    [
+        ({}, 4),
+        ({"cpu.max": "max 100000\n"}, 4),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "20000 100000\n"}, 1),
+        ({"cpu.max": "nonsense"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+    ],
+)
+def test_more_threads_than_processors_are_told(host, files, usable, tmp_path, monkeypatch):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(host, "CGROUP", tmp_path)
+    monkeypatch.setattr(host.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(host.os, "sched_getaffinity", lambda pid: set(range(4)), raising=False)
+    assert host.usable_processors() == usable
+    assert host.too_many(usable) == ""
+    assert host.too_many(usable + 1).startswith(
+        f"{usable + 1} threads, but this process may use {usable} processors (of 8)"
+    )
+
+
+def test_the_kit_says_so_before_it_times(tmp_path: Path):
+    n_threads = (os.cpu_count() or 1) + 1
+    models = {"c8": context(8, 8).SerializeToString()}
+    config = ProfileConfig(rounds=2, min_rounds=1, hot_samples=4)
+    device = DeviceSpec("local", threads=n_threads)
+    process = start(write_plan(models, device, tmp_path, config, seed=0))
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert f"bench.py: note: {n_threads} threads, but this process may use" in said
+
+
 def test_the_fastest_then_least_busy_separate_cores_are_chosen(host, tmp_path, monkeypatch):
     """Cores 0-1 are small; 2/3 and 4/5 are two hardware threads each; 2 is busy."""
     for cpu in range(6):

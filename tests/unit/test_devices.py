@@ -130,6 +130,12 @@ sys.exit(0 if os.environ["OMP_NUM_THREADS"] == "7" else 1)
     assert seen == [(3, 9, "timing")]
 
 
+def test_what_a_kit_notes_before_it_times_reaches_the_user(caplog: pytest.LogCaptureFixture):
+    code = "import sys; print('bench.py: note: 9 threads', file=sys.stderr)"
+    run_kit(kit(code), environment={}, progress=silent, where="here")
+    assert "9 threads" in caplog.text
+
+
 def test_a_failing_kit_is_an_error_that_shows_what_it_said():
     code = "import sys; print('no such provider', file=sys.stderr); sys.exit(1)"
     with pytest.raises(UserError, match="no such provider") as caught:
