@@ -140,7 +140,9 @@ class Run:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the accuracies must know, in sentences: images in two splits, chance."""
-        found = self._results.at_chance(self.space.macro.num_classes)
+        results = self.project.files.results
+        is_made, n_classes = results.path.is_file(), self.space.macro.num_classes
+        found = results.read().at_chance(n_classes) if is_made else ""
         return doubts_known(self.project) + (found,) * bool(found)
 
     def table(self) -> list[dict[str, Any]]:

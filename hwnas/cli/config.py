@@ -53,7 +53,7 @@ def explain(
 def schema() -> None:
     """The JSON Schema of a configuration, for editors.
 
-    Example: `hwnas config schema > hwnas.schema.json`, and as the first line of the YAML file
+    Example: `hwnas config schema`. Write it to hwnas.schema.json, and begin a YAML file with
     `# yaml-language-server: $schema=hwnas.schema.json`.
     """
     typer.echo(json.dumps(hwnas.config_schema(), indent=1))

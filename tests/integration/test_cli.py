@@ -121,7 +121,7 @@ def test_a_dry_run_needs_no_torch(tmp_path: Path):
         "import sys\n"
         "from hwnas.cli.main import main\n"
         "try:\n"
-        "    main(['run', 'quickstart', '--dry-run'])\n"
+        "    main(['run', 'digits', '--dry-run'])\n"
         "except SystemExit as stop:\n"
         "    assert not stop.code\n"
         "heavy = {'torch', 'sklearn', 'plotly'} & set(sys.modules)\n"

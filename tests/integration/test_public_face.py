@@ -55,7 +55,7 @@ def test_a_space_a_table_and_a_plan_need_no_torch() -> None:
         "space = hwnas.space('mobilenet_tiny')\n"
         "str(space), space._repr_html_(), space.cost(space.sample(3, seed=0), 'macs')\n"
         f"hwnas.latency_table({EPYC!r}), hwnas.list('searchers')\n"
-        "hwnas.plan('no-such-folder', config='quickstart')\n"
+        "hwnas.plan('no-such-folder', config='digits')\n"
         "assert not {'torch', 'sklearn', 'plotly'} & set(sys.modules)"
     )
 
