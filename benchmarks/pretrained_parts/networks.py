@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +14,24 @@ from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.measure.drift import judge
 from hwnas.measure.networks import network_id, network_models
-from hwnas.nets.bn import recalibrate
 from hwnas.nets.extract import extract
-from hwnas.nets.pretrained import start_from
 from hwnas.nets.supernet import Supernet
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.stages.finetune import teacher_of
+from hwnas.pipeline.stages.train import start_images, supernet_at_start
 from hwnas.pipeline.timing import time_beside_table
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.choice import Choice
 from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import SearchSpace
-from hwnas.training.finetune import TeacherSubnet, finetune
+from hwnas.training.finetune import finetune
 from hwnas.training.head import fit_head
-from hwnas.training.images import resize
 from hwnas.training.sections import FinetuneConfig
 
 N_DRAWN = 8192
 SAME_LATENCY = 0.97
 STEP_PX = 8
-START_IMAGES, START_BATCH = 256, 64
 
 
 def random_subnets(project: Project, winner: Arch, n: int) -> list[Arch]:
@@ -46,15 +44,6 @@ def random_subnets(project: Project, winner: Arch, n: int) -> list[Arch]:
     nearest = np.argsort(np.abs(shares - 1))
     rows = dict.fromkeys([*equal.tolist(), *nearest.tolist()])
     return list(dict.fromkeys(space.arch(drawn[row]) for row in rows))[:n]
-
-
-def teacher_of(project: Project, supernet: Supernet) -> TeacherSubnet:
-    """The largest network, as stage `finetune` makes it."""
-    config, largest = project.config.finetune.calibration, project.space.largest()
-    px = resolution(project.space, largest)
-    images = project.data.calibration_batches(config.n_batches, config.batch_size)
-    network = recalibrate(extract(supernet, largest), [resize(x, px) for x in images])
-    return TeacherSubnet(network, px)
 
 
 def tuned(project: Project, arch: Arch, px: int, folder: Path) -> torch.nn.Module:
@@ -99,20 +88,10 @@ def alone(project: Project, start: Supernet, arch: Arch, px: int, folder: Path) 
 
 def start_supernet(project: Project) -> Supernet:
     """The pretrained weights with the classifier that stage `train` begins with."""
-    supernet, weights = project.new_supernet(), project.outside.start
-    classes = project.space.macro.num_classes
-    start_from(supernet, weights, num_classes=classes, images=_pixels(project))
+    supernet = supernet_at_start(project, start_images(project))
     if project.config.train.head_epochs:
         fit_head(supernet, project.data, project.config.train, seed=project.config.seed)
     return supernet
-
-
-def _pixels(project: Project) -> Iterator[torch.Tensor]:
-    info = project.data.info
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
-    n = min(START_IMAGES, info.n_images["train"]) // START_BATCH
-    for batch in project.data.calibration_batches(n, START_BATCH):
-        yield (batch * std + mean).clamp(0, 1)
 
 
 def time_archs(

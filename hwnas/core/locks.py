@@ -48,24 +48,27 @@ def exclusive_lock(path: Path, *, owner: str) -> Iterator[None]:
         yield
 
 
-def _try_lock(stream: IO[bytes], path: Path) -> None:
+def _lock(stream: IO[bytes], how: int) -> str | None:
+    """Lock a file; what a file system without locks says instead."""
     try:
-        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(stream, how)
     except OSError as error:
         if error.errno not in NONE_HERE:
             raise
-        log.warning(
-            "%s: this file system has no locks (%s): nothing stops a second hwnas here",
-            path.parent,
-            error.strerror,
-        )
+        return error.strerror
+    return None
 
 
 def _locked(path: Path) -> IO[bytes]:
     stream = open_unlinked(path)
     try:
         # A record lock: children made by fork (data workers) do not keep it when we are killed.
-        _try_lock(stream, path)
+        if (problem := _lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)) is not None:
+            log.warning(
+                "%s: this file system has no locks (%s): nothing stops a second hwnas here",
+                path.parent,
+                problem,
+            )
         if not os.path.samestat(os.stat(path), os.fstat(stream.fileno())):
             raise BlockingIOError  # replaced between opening and locking
     except (BlockingIOError, PermissionError) as error:
@@ -86,8 +89,4 @@ def wait_for_lock(stream: IO[bytes]) -> None:
     Raises:
         OSError: the system refuses.
     """
-    try:
-        fcntl.lockf(stream, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in NONE_HERE:
-            raise
+    _lock(stream, fcntl.LOCK_EX)

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from hwnas.core.decimals import with_point
 from hwnas.core.errors import did_you_mean
 from hwnas.core.registry import Registry
 
@@ -31,8 +32,8 @@ def _hint(problem: Any) -> str:
     if problem["type"] == "string_type" and isinstance(given, bool):
         return "; YAML reads on, off, yes and no as true and false: put the word into quotes"
     if problem["type"] in ("float_type", "int_type") and isinstance(given, str):
-        if re.fullmatch(r"\s*[-+]?[0-9]*,[0-9]+\s*", given):
-            return f"; write {given.strip().replace(',', '.')}: decimals come after a point"
+        if (number := with_point(given)) is not None:
+            return f"; write {number}: decimals come after a point"
         if re.fullmatch(r"\s*[-+]?[0-9][0-9_]*[.,0-9eE+-]*\s*", given):
             return "; a number has no quotes"
     return ""

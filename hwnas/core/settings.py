@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -148,21 +148,9 @@ def _type(annotation: Any) -> str:
 
 def _range(metadata: list[Any], annotation: Any) -> str:
     """What the annotations of a field and of the items of its list allow."""
-    words = [
-        form.format(value)
-        for item in metadata
-        for name, form in _BOUNDS.items()
-        if (value := getattr(item, name, None)) is not None
-    ]
-    lengths = [
-        form.format(value)
-        for item in metadata
-        for name, form in _LENGTHS.items()
-        if (value := getattr(item, name, None)) is not None
-    ]
-    patterns = [item.pattern for item in metadata if getattr(item, "pattern", None)]
-    found = words + [f"length {' and '.join(lengths)}"] * bool(lengths)
-    found += [f"matches {pattern}" for pattern in patterns]
+    lengths = _said(metadata, _LENGTHS)
+    found = _said(metadata, _BOUNDS) + [f"length {' and '.join(lengths)}"] * bool(lengths)
+    found += _said(metadata, {"pattern": "matches {}"})
     for part in _alternatives(annotation):
         if get_origin(part) is tuple:
             part = get_args(part)[0]
@@ -173,6 +161,16 @@ def _range(metadata: list[Any], annotation: Any) -> str:
             inner = _range(_flat(more), base)
             found += [inner] * bool(inner)
     return ", ".join(found)
+
+
+def _said(metadata: list[Any], forms: Mapping[str, str]) -> list[str]:
+    """The attributes that annotations have, in words."""
+    return [
+        form.format(value)
+        for item in metadata
+        for name, form in forms.items()
+        if (value := getattr(item, name, None)) is not None
+    ]
 
 
 def _flat(metadata: list[Any]) -> list[Any]:

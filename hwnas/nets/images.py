@@ -1,14 +1,15 @@
-"""The one resize of images to the resolution of an arch."""
+"""From pixels to what an arch reads: the one resize and the one normalisation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from hwnas.core.errors import UserError
 
-__all__ = ["images_of", "resize"]
+__all__ = ["images_of", "normalise", "resize"]
 
 
 def images_of(batch: Any, channels: int) -> torch.Tensor:
@@ -35,6 +36,11 @@ def images_of(batch: Any, channels: int) -> torch.Tensor:
         )
     found: torch.Tensor = images
     return found
+
+
+def normalise(x: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """(x - mean) / std per channel; `x`: [B, C, H, W] in [0, 1]."""
+    return (x - x.new_tensor(mean)[:, None, None]) / x.new_tensor(std)[:, None, None]
 
 
 def resize(x: torch.Tensor, px: int) -> torch.Tensor:

@@ -16,7 +16,15 @@ from hwnas.core.confined import regular
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT, dump, load
 
-__all__ = ["Origin", "origin_metadata", "origin_of", "read_origin", "spdx", "warn_of_licence"]
+__all__ = [
+    "Origin",
+    "metadata_of",
+    "origin_metadata",
+    "origin_of",
+    "read_origin",
+    "spdx",
+    "warn_of_licence",
+]
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +64,17 @@ def spdx(licence: str) -> str:
     return next((known for known in _FREE if known.lower() == licence.lower()), licence)
 
 
+def metadata_of(path: Path) -> Mapping[str, str]:
+    """Texts that a .safetensors file has beside its tensors; empty for files of other kinds."""
+    with (
+        contextlib.suppress(OSError, SafetensorError),
+        safe_open(regular(path), framework="np") as file,
+    ):
+        found: Mapping[str, str] = file.metadata() or {}
+        return found
+    return {}
+
+
 def read_origin(path: Path) -> Origin | None:
     """What a .safetensors file of hwnas says of the weights that it started from.
 
@@ -64,12 +83,7 @@ def read_origin(path: Path) -> Origin | None:
     Raises:
         UserError: it says it in a form that cannot be read.
     """
-    metadata: Mapping[str, str] = {}
-    with (
-        contextlib.suppress(OSError, SafetensorError),
-        safe_open(regular(path), framework="np") as file,
-    ):
-        metadata = file.metadata() or {}
+    metadata = metadata_of(path)
     if _KEY not in metadata:
         return None
     try:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hwnas.core.errors import UserError
 from hwnas.nets.folded import Folded, FoldedLayer
-from hwnas.nets.images import resize
+from hwnas.nets.images import normalise, resize
 from hwnas.nets.subnet import build_subnet, placed_slots, timm_names
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.ops import layers
@@ -170,11 +170,10 @@ def _normalised(network: Folded, images: Iterable[Tensor] | None, px: int) -> It
     Raises:
         UserError: there are none.
     """
-    mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (network.mean, network.std))
     is_empty = True
     for batch in images or ():
         is_empty = False
-        yield resize((batch - mean) / std, px)
+        yield resize(normalise(batch, network.mean, network.std), px)
     if is_empty:
         raise UserError(
             "the batch norm of these weights is folded into their convolutions, and comes back only"

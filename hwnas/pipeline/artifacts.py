@@ -8,21 +8,18 @@ the metrics belong to `core/rundir.py`.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from hwnas.core.confined import regular
 from hwnas.core.errors import UserError
 from hwnas.core.records import RecordFile, dump, load
 from hwnas.core.store import read_json, write_json
 from hwnas.interfaces import DataIdentity, DataInfo, Evaluation
 from hwnas.latency.table import LatencyTable
+from hwnas.nets.origin import metadata_of
 from hwnas.pipeline.outcomes import DataRecord, Exported, Results, Standalone
 from hwnas.pipeline.outside_record import OutsideFiles
 from hwnas.pipeline.search_files import BASELINE, SearchFiles, SettingsFiles
@@ -273,14 +270,8 @@ def data_of_weights(path: Path) -> DataInfo | None:
     Raises:
         UserError: it says it in a form that cannot be read.
     """
-    metadata: dict[str, str] = {}
-    with (
-        contextlib.suppress(OSError, SafetensorError),
-        safe_open(regular(path), framework="numpy") as weights,
-    ):
-        metadata = weights.metadata() or {}
     try:
-        facts = json.loads(metadata.get("hwnas", "{}"))
+        facts = json.loads(metadata_of(path).get("hwnas", "{}"))
     except (ValueError, RecursionError) as error:
         raise UserError("cannot read what weights say of their data", where=path) from error
     found = facts.get("data") if isinstance(facts, dict) else None

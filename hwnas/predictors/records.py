@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from hwnas.core.decimals import with_point
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Column, FloatArray, Reader, Table
 from hwnas.spaces.choice import Value
@@ -86,8 +86,8 @@ def number(value: object, *, where: object) -> float:
     except (TypeError, ValueError):
         found = float("nan")
     if isinstance(value, bool) or not np.isfinite(found):
-        has_comma = isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d*,\d+\s*", value)
-        fix = f"write {str(value).strip().replace(',', '.')}" if has_comma else None
+        plain = with_point(value) if isinstance(value, str) else None
+        fix = None if plain is None else f"write {plain}"
         raise UserError("not a finite number", found=repr(value), where=where, fix=fix)
     return found
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
 
-__all__ = ["Choice", "Codes", "Role", "Value", "check_allowed", "check_choices"]
+__all__ = ["Choice", "Codes", "Role", "Value", "ascending", "check_allowed", "check_choices"]
 
 Role = Literal["resolution", "width", "depth", "kernel", "expand", "op"]
 Value = int | float | str
+Number = TypeVar("Number", int, float)
 
 Codes = NDArray[np.int16]
 """Codes of n archs: int16 [n, d], one column per choice."""
@@ -82,6 +83,12 @@ class Choice:
     def _error(self, message: str, expected: str, found: object, fix: str) -> UserError:
         where = f"choice {self.name or self.role}"
         return UserError(message, expected=expected, found=found, where=where, fix=fix)
+
+
+def ascending(values: Iterable[Number]) -> tuple[Number, ...]:
+    """Numbers as choices have them: each once, in ascending order, whole ones as integers."""
+    found = {int(value) if value == int(value) else value for value in values}
+    return tuple(sorted(found))
 
 
 def check_choices(choices: Sequence[Choice], resolutions: tuple[int, ...], *, where: str) -> None:

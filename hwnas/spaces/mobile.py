@@ -9,9 +9,11 @@ from pydantic import Field, model_validator
 from hwnas.core.config import NUMBER, StrictModel
 from hwnas.core.errors import UserError
 from hwnas.spaces.chains import BlockOp, MobileMacro, Stage
+from hwnas.spaces.choice import ascending
 from hwnas.spaces.index import slot_alternatives
 from hwnas.spaces.lowering import slot_names
 from hwnas.spaces.ops import Act
+from hwnas.spaces.published import Kernel
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["BlockOpConfig", "Config", "HeadConfig", "StageConfig", "StemConfig", "build"]
@@ -28,7 +30,6 @@ QUICK = {
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 Width = Annotated[int, Field(ge=1, le=16384)]
 Depth = Annotated[int, Field(ge=1, le=64)]
-Kernel = Annotated[Literal[1, 3, 5, 7, 9, 11], NUMBER]
 Expand = Annotated[float, Field(ge=1, le=32)]
 SomeWidths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=64)]
 
@@ -166,8 +167,8 @@ def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSp
         macro=MobileMacro(
             in_channels=in_channels,
             num_classes=num_classes,
-            resolutions=_ascending(config.resolutions),
-            stem_widths=_ascending(config.stem.widths),
+            resolutions=ascending(config.resolutions),
+            stem_widths=ascending(config.stem.widths),
             stem_kernel=config.stem.kernel,
             stem_stride=config.stem.stride,
             stem_act=config.stem.act,
@@ -175,7 +176,7 @@ def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSp
             head_width=config.head.width,
             head_expand=config.head.expand,
             head_act=config.head.act,
-            feature_widths=_ascending(config.head.feature_widths),
+            feature_widths=ascending(config.head.feature_widths),
             feature_bias=config.head.feature_bias,
         ),
     )
@@ -188,12 +189,12 @@ def _stage(config: StageConfig) -> Stage:
         return tuple(BlockOp(op.name, op.kind, op.kernel, op.expand, op.groups) for op in given)
 
     return Stage(
-        widths=_ascending(config.widths),
-        depths=_ascending(config.depths),
+        widths=ascending(config.widths),
+        depths=ascending(config.depths),
         stride=config.stride,
         act=config.act,
-        kernels=_ascending(config.kernels),
-        expands=tuple(sorted({int(e) if e == int(e) else e for e in config.expands})),
+        kernels=ascending(config.kernels),
+        expands=ascending(config.expands),
         ops=ops(config.ops),
         first_ops=ops(config.first_ops),
         per_stage=config.per_stage,
@@ -202,10 +203,6 @@ def _stage(config: StageConfig) -> Stage:
         skip_act=config.skip_act,
         project_shortcut=config.project_shortcut,
     )
-
-
-def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(sorted(set(values)))
 
 
 def _check_chain(config: Config, space: SearchSpace) -> None:

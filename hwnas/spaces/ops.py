@@ -21,6 +21,7 @@ __all__ = [
     "linear",
     "map_size",
     "mean",
+    "padding_of",
     "same_padding",
 ]
 
@@ -183,6 +184,11 @@ def same_padding(hw: int, kernel: int, stride: int) -> tuple[int, int]:
     return zeros // 2, zeros % 2
 
 
+def padding_of(mode: PadMode, hw: int, kernel: int, stride: int) -> tuple[int, int]:
+    """`padding` and `pad_more` of a window of odd size in either mode."""
+    return same_padding(hw, kernel, stride) if mode == "tf_same" else (kernel // 2, 0)
+
+
 # Cached because tables of a whole space (`index.py`) lower the same operators thousands of times.
 @lru_cache(maxsize=1 << 14)
 def conv(
@@ -195,8 +201,7 @@ def conv(
     pad_mode: PadMode = "symmetric",
 ) -> OpSpec:
     """A convolution with BN, padded by half of its odd kernel, or as TensorFlow's SAME."""
-    same = pad_mode == "tf_same"
-    padding, pad_more = same_padding(hw, kernel, stride) if same else (kernel // 2, 0)
+    padding, pad_more = padding_of(pad_mode, hw, kernel, stride)
     return OpSpec(
         kind="conv",
         in_channels=in_channels,

@@ -7,13 +7,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_serializer, model_validator
 
-from hwnas.core.config import NUMBER, StrictModel
+from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
 from hwnas.core.records import sparse
+from hwnas.spaces.choice import ascending
 from hwnas.spaces.index import slot_alternatives
 from hwnas.spaces.lowering import slot_names
+from hwnas.spaces.mobile import Depth, Expand, Pixels
 from hwnas.spaces.ops import PadMode
-from hwnas.spaces.published import PublishedNetwork, check_shape, published_network
+from hwnas.spaces.published import (
+    Kernel,
+    PublishedNetwork,
+    Ratio,
+    check_shape,
+    published_network,
+)
 from hwnas.spaces.space import SearchSpace
 from hwnas.spaces.within import Within
 
@@ -30,12 +38,6 @@ QUICK = {
 }
 
 _STEP_PX = 32
-
-Pixels = Annotated[int, Field(ge=8, le=4096)]
-Kernel = Annotated[Literal[1, 3, 5, 7, 9, 11], NUMBER]
-Depth = Annotated[int, Field(ge=1, le=64)]
-Expand = Annotated[float, Field(ge=1, le=32)]
-Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
 class Config(StrictModel):
@@ -109,9 +111,9 @@ def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSp
             num_classes=num_classes,
             resolutions=_resolutions(config, network),
             network=shape,
-            depths=tuple(sorted(set(config.depths))),
-            expands=tuple(sorted({int(e) if e == int(e) else e for e in config.expands})),
-            kernels=tuple(sorted(set(config.kernels))),
+            depths=ascending(config.depths),
+            expands=ascending(config.expands),
+            kernels=ascending(config.kernels),
             width_ratios=tuple(sorted({float(ratio) for ratio in config.width_ratios})),
             bn_eps=shape.bn_eps,
         ),

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from hwnas.spaces.chains import divisible
 from hwnas.spaces.choice import Choice, Role
-from hwnas.spaces.ops import OpSpec, conv, linear, map_size, mean, same_padding
+from hwnas.spaces.ops import OpSpec, conv, linear, map_size, mean, padding_of
 from hwnas.spaces.published import Block, NetworkShape
 from hwnas.spaces.skeleton import Ability, Skeleton
 
@@ -169,8 +169,7 @@ class Within(Skeleton):
             is_own = width == own_width and expand == self._picks.expands[s][b].own
             mid = own_mid if is_own else min(own_mid, divisible(width * expand))
         se = form.se if mid == own_mid else max(1, round(form.se * mid / own_mid))
-        same = network.padding == "tf_same"
-        padding, more = same_padding(hw, kernel, form.stride) if same else (kernel // 2, 0)
+        padding, more = padding_of(network.padding, hw, kernel, form.stride)
         return OpSpec(
             kind=form.kind,
             in_channels=width,

@@ -11,8 +11,7 @@ import torch
 from hwnas.core.progress import Progress, silent
 from hwnas.core.rng import rng
 from hwnas.interfaces import DataModule
-from hwnas.nets.bn import recalibrate
-from hwnas.nets.extract import extract, subnet_tensors
+from hwnas.nets.extract import subnet_tensors
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.lowering import resolution
 from hwnas.training.data import Batch, placed
@@ -47,7 +46,7 @@ def fit_head(
     largest = space.largest()
     px, device = resolution(space, largest), next(supernet.parameters()).device
     images = data.calibration_batches(calibration.n_batches, calibration.batch_size)
-    network = recalibrate(extract(supernet, largest), [resize(x, px) for x in images])
+    network = supernet.extract(largest, recalibrate_on=images)
     few = islice(data.eval_batches("train", EVAL_BATCH), -(-MAX_IMAGES // EVAL_BATCH))
     seen = ((resize(x, px), y) for x, y in placed(few, device))
     features, labels = _features(network, seen)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from hwnas.core.command import command_line
@@ -29,7 +31,11 @@ from hwnas.pipeline.winners import (
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
-__all__ = ["check", "finetune_all", "on_smaller_images", "random_subnet", "stage"]
+if TYPE_CHECKING:
+    from hwnas.nets.supernet import Supernet
+    from hwnas.training.finetune import TeacherSubnet
+
+__all__ = ["check", "finetune_all", "on_smaller_images", "random_subnet", "stage", "teacher_of"]
 
 N_DRAWN = 4096
 SAME_LATENCY = 0.97
@@ -117,13 +123,21 @@ def on_smaller_images(project: Project) -> Arch:
     return space.arch(archs[best[-1] if len(best) else 0])
 
 
+def teacher_of(project: Project, supernet: Supernet) -> TeacherSubnet:
+    """The largest network of the trained supernet, which the others learn from."""
+    from hwnas.training.finetune import TeacherSubnet
+
+    calibration, largest = project.config.finetune.calibration, project.space.largest()
+    images = project.data.calibration_batches(calibration.n_batches, calibration.batch_size)
+    network = supernet.extract(largest, recalibrate_on=images)
+    return TeacherSubnet(network, resolution(project.space, largest))
+
+
 def finetune_all(project: Project, progress: Progress) -> None:
     """Fine-tune every role's arch with distillation from the largest; finished ones are kept."""
-    from hwnas.nets.bn import recalibrate
     from hwnas.nets.extract import extract
     from hwnas.training.checkpoint import weights_bytes
-    from hwnas.training.finetune import TeacherSubnet, finetune
-    from hwnas.training.images import resize
+    from hwnas.training.finetune import finetune
 
     space, config, data = project.space, project.config.finetune, project.data
     roles = {
@@ -138,16 +152,7 @@ def finetune_all(project: Project, progress: Progress) -> None:
     if has_smaller_images(project):
         roles[SMALLER_IMAGES] = on_smaller_images(project)
     supernet = project.supernet()
-    teacher_px = resolution(space, space.largest())
-    calibration = data.calibration_batches(
-        config.calibration.n_batches, config.calibration.batch_size
-    )
-    teacher = TeacherSubnet(
-        recalibrate(
-            extract(supernet, space.largest()), [resize(x, teacher_px) for x in calibration]
-        ),
-        teacher_px,
-    )
+    teacher = teacher_of(project, supernet)
     archs, rounding = list(dict.fromkeys(roles.values())), rounding_of(project)
     for n, arch in enumerate(archs):
         path = project.files.network(arch)

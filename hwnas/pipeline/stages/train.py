@@ -26,7 +26,15 @@ if TYPE_CHECKING:
 
     from hwnas.nets.supernet import Supernet
 
-__all__ = ["check", "check_data", "latency_devices", "stage", "train"]
+__all__ = [
+    "check",
+    "check_data",
+    "latency_devices",
+    "stage",
+    "start_images",
+    "supernet_at_start",
+    "train",
+]
 
 TEACHER = "train.teacher.weights"
 START_IMAGES, START_BATCH = 256, 32
@@ -90,7 +98,7 @@ def check(project: Project) -> None:
         import torch
 
         channels, _ = project.source.ends
-        _supernet(project, [torch.zeros(2, channels, 32, 32)])
+        supernet_at_start(project, [torch.zeros(2, channels, 32, 32)])
 
 
 def check_data(project: Project) -> None:
@@ -121,7 +129,7 @@ def train(project: Project, progress: Progress) -> None:
     config = project.config
     if project.ranks.leads:
         require_reachable(project)
-    used = _supernet(project, _pixels(project))
+    used = supernet_at_start(project, start_images(project))
     if config.train.steps or config.train.head_epochs:
         used = _trained(project, used, progress)
     if project.ranks.leads:
@@ -159,7 +167,7 @@ def _trained(project: Project, supernet: Supernet, progress: Progress) -> Supern
         )
 
 
-def _supernet(project: Project, images: Iterable[torch.Tensor]) -> Supernet:
+def supernet_at_start(project: Project, images: Iterable[torch.Tensor]) -> Supernet:
     """The supernet with the weights that its training starts from.
 
     images: [B, C, H, H] of [0, 1] pixels, for weights that come without BN. A classifier for other
@@ -176,7 +184,7 @@ def _supernet(project: Project, images: Iterable[torch.Tensor]) -> Supernet:
     return supernet
 
 
-def _pixels(project: Project) -> Iterator[torch.Tensor]:
+def start_images(project: Project) -> Iterator[torch.Tensor]:
     """Training images, not augmented, in [0, 1]: a seeded draw, once the first is asked for."""
     import torch
 

@@ -13,7 +13,7 @@ from hwnas.core.rng import rng
 from hwnas.interfaces import DataModule, DatasetContext, Split
 from hwnas.training.photo_config import AugmentConfig, PhotoConfig
 
-__all__ = ["ArchiveConfig", "build_from_archives"]
+__all__ = ["LEFT_OUT", "ArchiveConfig", "build_from_archives"]
 
 LEFT_OUT = -1
 
