@@ -8,6 +8,13 @@ of the raw sum and of a line on MACs, `repeat_mape` and `repeat_tau` of the same
 halves of the rounds (no forecast can look better), `coverage` of the 90 % interval (fitted on one
 half of the subnets, checked on the other, ten times), and `seconds` in all.
 
+`without_spill` is the same of corrections without the term for weights that do not fit a cache
+(`hwnas.latency.formula`), `within_5_percent` the share of networks (LitePred's measure, NSDI 2024).
+
+    python benchmarks/latency_table.py --space timm --set model=mobilenetv2_100 --set depths=[1,2] \
+        --set expands=[3] --set width_ratios=[0.75] --set pad_mode=tf_same --num-classes 10 \
+        --resolutions 28,32,40,48 --n-validate 120 --time-budget 200
+
 `--busy N` runs N busy processes beside the profiling and then times as many other subnets in quiet:
 `truth` holds the quality of the disturbed table's forecasts against those.
 """
@@ -29,14 +36,16 @@ from typing import Any
 import numpy as np
 
 from hwnas.cli.output import progress_for
+from hwnas.core.config import assignments
 from hwnas.core.rng import rng
 from hwnas.core.stats import kendall_tau
 from hwnas.devices.spec import load_device
 from hwnas.latency.estimator import TableEstimator
+from hwnas.latency.fitting import MIXTURE, NetworkSums
 from hwnas.latency.samples import Timing
 from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import LatencyTable
-from hwnas.latency.validation import fit_correction, fit_quality
+from hwnas.latency.validation import cross_fit, fit_correction, fit_quality
 from hwnas.measure.networks import validation_nets
 from hwnas.measure.profile import profile, time_networks
 from hwnas.spaces.index import enumerate_ops
@@ -65,7 +74,8 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Profile, and compare."""
     device = load_device(args.device)
     px = tuple(int(text) for text in args.resolutions.split(","))
-    space = build_space(args.space, {"resolutions": list(px)}, num_classes=1000)
+    settings = assignments(args.set) | {"resolutions": list(px)}
+    space = build_space(args.space, settings, num_classes=args.num_classes)
     config = ProfileConfig(
         n_validation=args.n_validate, time_budget_s=args.time_budget, rounds=MAX_ROUNDS
     )
@@ -93,7 +103,7 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "n_nets": len(validation.nets),
         "rounds": table.facts["rounds"],
         "seconds": round(seconds, 1),
-        **asdict(validation.forecast),
+        **quality_of(table, space),
         "repeat_mape": validation.repeat_mape,
         "repeat_tau": validation.repeat_tau,
         "raw_sum": asdict(validation.raw_sum),
@@ -102,12 +112,28 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "interval_fraction": correction.interval_fraction,
         "coverage": coverage(table, space, seed=args.seed),
         "coefficients": correction.coefficients,
+        "spill": correction.spill and asdict(correction.spill),
         "warnings": len(table.warnings),
         "busy": args.busy,
     }
     if args.busy:
         result["truth"] = truth(space, args, folder, TableEstimator(table, space), config)
     return result
+
+
+def quality_of(table: LatencyTable, space: SearchSpace) -> dict[str, Any]:
+    """Errors of forecasts by cross-fitting, and of those without spilled weights."""
+    nets = table.corrections[space.id].validation.nets
+    measured = np.array([net.measured_ms for net in nets])
+    errors = np.abs(np.array([net.forecast_ms for net in nets]) / measured - 1)
+    sums = NetworkSums(table.rows, space, np.array([net.codes for net in nets], dtype=np.int16))
+    without = cross_fit(sums, measured, form=MIXTURE)
+    return {
+        **asdict(table.corrections[space.id].validation.forecast),
+        "within_5_percent": float((errors <= 0.05).mean()),
+        "within_10_percent": float((errors <= 0.10).mean()),
+        "without_spill": asdict(fit_quality(without, measured)),
+    }
 
 
 def coverage(table: LatencyTable, space: SearchSpace, *, seed: int) -> float:
@@ -167,6 +193,8 @@ def main() -> None:
     parser.add_argument("--space", default="mobilenet_v3")
     parser.add_argument("--device", default="local")
     parser.add_argument("--resolutions", default="128,160,192,224", help="px, comma-separated")
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of the space")
+    parser.add_argument("--num-classes", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n-validate", type=int, default=60)
     parser.add_argument("--time-budget", type=float, default=780.0, help="s of timing")

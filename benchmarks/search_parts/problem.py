@@ -10,8 +10,8 @@ import numpy as np
 from hwnas.core.rng import rng
 from hwnas.interfaces import AccuracyPredictor, FloatArray, PredictorContext
 from hwnas.latency.estimator import TableEstimator
+from hwnas.latency.formula import Formula
 from hwnas.latency.table import LatencyTable
-from hwnas.latency.validation import row_prices
 from hwnas.predictors import REGISTRY
 from hwnas.predictors.open_records import open_records
 from hwnas.spaces.cost import op_macs
@@ -74,6 +74,7 @@ def _latency(table: Path | None, space: SearchSpace) -> tuple[str, FloatArray, f
         macs = np.array([op_macs(op) for op in ops]) / 1e7
         return "simulated-macs", noise * (macs + 0.02), 0.0
     estimator = TableEstimator(LatencyTable.load(table), space)
-    coefficients = estimator.correction.coefficients
-    per_op_ms = row_prices(estimator.table.rows, ops, coefficients)
-    return estimator.device.name, per_op_ms, coefficients.get("overhead_ms", 0.0)
+    formula = Formula(estimator.correction.coefficients, estimator.correction.spill)
+    prices = formula.prices(estimator.table.rows, ops)
+    assert prices.spill is None or not prices.spill.params_cached, "prices that do not add up"
+    return estimator.device.name, prices.full, formula.coefficients.get("overhead_ms", 0.0)

@@ -7,10 +7,18 @@ from typing import Any, ClassVar
 
 from hwnas.core.records import STRICT
 
-__all__ = ["MAX_MS", "Correction", "Fit", "NetTiming", "Validation"]
+__all__ = ["MAX_MS", "Correction", "Fit", "NetTiming", "Spill", "Validation"]
 
-FEATURES = ("overhead_ms", "scale", "root_scale", "cold_scale", "ms_per_million_macs")
+FEATURES = (
+    "overhead_ms",
+    "scale",
+    "root_scale",
+    "cold_scale",
+    "ms_per_million_macs",
+    "spill_scale",
+)
 MAX_MS = 1e9  # eleven days; sums of a network's rows stay finite
+MAX_PARAMS = 1e12
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,28 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class Correction:
-    """From sums of rows to whole networks: the dot product of features and `coefficients`.
+class Spill:
+    """A cache that a network's weights may not fit, as whole networks tell of it.
 
-    The features are those of `hwnas.latency.validation.features`. `interval_fraction`: 90 % of
+    `params_cached`: parameters that it holds; 0: no network timed had room there. `params_per_ms`:
+    how fast those beyond it are read. In parameters, so that it says the same in any precision.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    params_cached: float
+    params_per_ms: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.params_cached < MAX_PARAMS and 0 < self.params_per_ms < MAX_PARAMS):
+            raise ValueError("expected parameters from 0 to 1e12, and above 0 per ms")
+
+
+@dataclass(frozen=True)
+class Correction:
+    """From sums of rows to whole networks: `coefficients` of what `hwnas.latency.formula` names.
+
+    `spill`: the cache of coefficient `spill_scale`. `interval_fraction`: 90 % of
     networks lie within this fraction of their estimate. `p95_factor`: a network's 95th percentile
     over runs, as a multiple of its median. `n_fit` networks, of a space with this `fingerprint`.
     `covers`: keys of the operators of that space; None: all rows of the table.
@@ -81,8 +107,11 @@ class Correction:
     fingerprint: str
     validation: Validation
     covers: tuple[str, ...] | None = None
+    spill: Spill | None = None
 
     def __post_init__(self) -> None:
+        if ("spill_scale" in self.coefficients) != (self.spill is not None):
+            raise ValueError("expected `spill` where there is a coefficient `spill_scale`")
         if self.interval_fraction < 0 or self.p95_factor < 1:
             raise ValueError("expected interval_fraction >= 0 and p95_factor >= 1")
         if any(

@@ -14,8 +14,8 @@ from hwnas.interfaces import DeviceSpec, FloatArray
 from hwnas.latency.classifiers import price_classifiers
 from hwnas.latency.correction import Correction
 from hwnas.latency.coverage import not_covered
+from hwnas.latency.formula import Formula
 from hwnas.latency.intervals import local_fraction, raw_sum_fraction
-from hwnas.latency.validation import row_prices
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.index import enumerate_ops, op_sum
 from hwnas.spaces.space import Codes, SearchSpace
@@ -72,25 +72,27 @@ class TableEstimator:
         self.table, self.space = table, space
         self.correction_id = table.correction_for(space)
         self._is_own = self.correction_id == space.id and not priced
-        coefficients = {"scale": 1.0}
+        self._formula = Formula({"scale": 1.0})
         if self.correction_id is not None:
-            coefficients = table.corrections[self.correction_id].coefficients
-        self._overhead_ms = coefficients.get("overhead_ms", 0.0)
-        self._prices = row_prices(rows, ops, coefficients)
+            correction = table.corrections[self.correction_id]
+            self._formula = Formula(correction.coefficients, correction.spill)
+        self._prices = self._formula.prices(rows, ops)
         self._doubts, self._shifts = np.zeros(len(ops)), np.zeros(len(ops))
+        full = self._prices.full
         for op, (nearest, row) in priced.items():
             at = ops.index(op)
             largest = max(row.p90_ms - row.median_ms, row.median_ms - row.p10_ms)
-            shift = row_prices(rows, [nearest], coefficients)[0] - self._prices[at]
+            shift = self._formula.prices(rows, [nearest]).full[0] - full[at]
             timed_shift = table.rows[nearest].median_ms - row.median_ms
-            of_row = self._prices[at] * largest / row.median_ms
+            of_row = full[at] * largest / row.median_ms
             self._doubts[at] = np.hypot(of_row, shift - timed_shift)
             self._shifts[at] = shift
 
     def latency_ms(self, codes: Codes) -> FloatArray:
         """Estimated median latency: [n]."""
-        operators = op_sum(self.space, codes, self._prices)
-        estimate: FloatArray = np.maximum(self._overhead_ms + operators, MIN_SHARE * operators)
+        operators = self._prices.of(self.space, codes)
+        overhead = self._formula.coefficients.get("overhead_ms", 0.0)
+        estimate: FloatArray = np.maximum(overhead + operators, MIN_SHARE * operators)
         return estimate
 
     def latency_p95_ms(self, codes: Codes) -> FloatArray:
@@ -156,6 +158,7 @@ class TableEstimator:
         return replace(
             worst,
             coefficients={"scale": 1.0},
+            spill=None,
             interval_fraction=raw_sum_fraction(worst),
             p95_factor=max(correction.p95_factor for correction in known.values()),
             validation=replace(worst.validation, nets=()),

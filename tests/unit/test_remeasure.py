@@ -16,9 +16,10 @@ from hwnas.controller.sections import SearchConfig
 from hwnas.core.metrics import MetricKey
 from hwnas.interfaces import Constraint, CostMetric, FloatArray, Metric, SearcherContext
 from hwnas.latency.estimator import TableEstimator
+from hwnas.latency.fitting import NetworkSums
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import LatencyTable
-from hwnas.latency.validation import features, fit_correction
+from hwnas.latency.validation import fit_correction
 from hwnas.searchers import evolution
 from hwnas.spaces import mobilenet_tiny
 from hwnas.spaces.cost import cost, op_macs
@@ -39,7 +40,7 @@ def exactly(ms: float) -> Timing:
 
 
 def sums(codes: Codes, rows: Mapping[OpSpec, Timing]) -> FloatArray:
-    return features(rows, SPACE, codes)["scale"]
+    return NetworkSums(rows, SPACE, codes).additive["scale"]
 
 
 def table() -> LatencyTable:

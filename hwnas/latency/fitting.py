@@ -1,0 +1,159 @@
+"""Fitting a correction's formula to whole networks that were timed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.interfaces import FloatArray
+from hwnas.latency.correction import Spill
+from hwnas.latency.formula import Formula, spill_share, spilled_ms
+from hwnas.latency.samples import Timing
+from hwnas.spaces.cost import op_macs, op_params
+from hwnas.spaces.index import enumerate_ops, op_sum
+from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.space import Codes, SearchSpace
+
+__all__ = ["MACS_LINE", "MIXTURE", "Form", "NetworkSums", "fit"]
+
+Form = tuple[str, ...]
+
+LINE: Form = ("overhead_ms", "scale")
+CURVE: Form = (*LINE, "root_scale")
+MIXTURE: Form = (*CURVE, "cold_scale")
+MACS_LINE: Form = ("overhead_ms", "ms_per_million_macs")
+MIN_CURVE_NETS = 12  # from which on more than a line is known well enough
+MIN_SPILL_NETS = 24
+RATES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # quantiles of the operators' own parameters per ms
+N_CAPACITIES = 12
+MOST_SPILLED = 2.0  # coefficient: what is read anew is read about once
+EXACT = 1e-12  # mean square of relative errors that nothing needs to explain
+
+
+@dataclass(frozen=True)
+class NetworkSums:
+    """The parts of `hwnas.latency.formula`, of networks `codes` [n, d] of a space with `rows`."""
+
+    rows: Mapping[OpSpec, Timing]
+    space: SearchSpace
+    codes: Codes
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @cached_property
+    def ops(self) -> tuple[OpSpec, ...]:
+        """All operators of the space."""
+        return enumerate_ops(self.space)
+
+    @cached_property
+    def hot(self) -> FloatArray:
+        """[ops]: ms in warm caches."""
+        return np.array([self.rows[op].median_ms for op in self.ops])
+
+    @cached_property
+    def additive(self) -> dict[str, FloatArray]:
+        """[n] by coefficient name; `cold_scale` where cold timings are known."""
+        found = {
+            "overhead_ms": np.ones(len(self)),
+            "scale": self._sum(self.hot),
+            "root_scale": self._sum(np.sqrt(self.hot)),
+            "ms_per_million_macs": self._sum(np.array([op_macs(op) / 1e6 for op in self.ops])),
+        }
+        cold = [self.rows[op].cold_ms for op in self.ops]
+        if None not in cold:
+            found["cold_scale"] = self._sum(np.array(cold, dtype=np.float64))
+        return found
+
+    @cached_property
+    def _params(self) -> FloatArray:
+        return np.array([op_params(op) for op in self.ops], dtype=np.float64)
+
+    @cached_property
+    def params(self) -> FloatArray:
+        """[n]: parameters of the networks."""
+        return self._sum(self._params)
+
+    @cached_property
+    def spills(self) -> dict[Spill, FloatArray]:
+        """Caches that these networks could tell, and [n] what a network's weights cost there."""
+        params = self._params
+        rates = np.unique(np.quantile((params / self.hot)[params > 0], RATES))
+        sizes = np.geomspace(self.params.min(), self.params.max(), N_CAPACITIES)
+        found = {}
+        for rate in rates.tolist():
+            reads = self._sum(spilled_ms(params, self.hot, rate))
+            for size in [0.0, *sizes.tolist()]:
+                spill = Spill(params_cached=size, params_per_ms=rate)
+                found[spill] = spill_share(spill, self.params) * reads
+        return found
+
+    def forecast(self, formula: Formula) -> FloatArray:
+        """[n]: estimates by a formula of these `spills`."""
+        parts = dict(self.additive)
+        if formula.spill is not None:
+            parts["spill_scale"] = self.spills[formula.spill]
+        return sum((c * parts[name] for name, c in formula.coefficients.items()), np.zeros(1))
+
+    def _sum(self, per_op: FloatArray) -> FloatArray:
+        return op_sum(self.space, self.codes, per_op)
+
+
+def fit(
+    sums: NetworkSums,
+    measured: FloatArray,
+    *,
+    kept: NDArray[np.bool_] | None = None,
+    form: Form | None = None,
+) -> Formula:
+    """Least squares of the relative errors of the networks `kept` [n]; all if None.
+
+    Coefficients are positive, but for the overhead's. Without a `form`, the richest that so many
+    networks can tell; whether a cache belongs to it, and which one of `NetworkSums.spills`, is
+    decided by the Bayesian information criterion (Schwarz 1978).
+    """
+    rows = np.ones(len(sums), dtype=bool) if kept is None else kept
+    target = measured[rows]
+    names = form or _form(sums, len(target))
+    columns = [sums.additive[name][rows] / target for name in names]
+    found, error = _least_squares(columns)
+    best = Formula(dict(zip(names, found, strict=True)))
+    if form is not None or len(target) < MIN_SPILL_NETS:
+        return best
+    least = _criterion(error, len(target), len(names))
+    for spill, values in sums.spills.items():
+        found, error = _least_squares([*columns, values[rows] / target])
+        n_told = len(names) + 2 + (spill.params_cached > 0)
+        criterion = _criterion(error, len(target), n_told)
+        if 0 < found[-1] <= MOST_SPILLED and criterion < least:
+            best = Formula(dict(zip((*names, "spill_scale"), found, strict=True)), spill)
+            least = criterion
+    return best
+
+
+def _form(sums: NetworkSums, n: int) -> Form:
+    if n < MIN_CURVE_NETS:
+        return LINE
+    return MIXTURE if "cold_scale" in sums.additive else CURVE
+
+
+def _least_squares(columns: Sequence[FloatArray]) -> tuple[list[float], float]:
+    """Coefficients that bring the columns' sum nearest to 1, and the sum of squares left over.
+
+    The first column is the overhead's; the others' coefficients are positive.
+    """
+    from scipy.optimize import nnls
+
+    signed = np.stack([*columns, -columns[0]], axis=1)
+    solution, left = nnls(signed, np.ones(len(signed)))
+    overhead, *others, negative = solution.tolist()
+    return [overhead - negative, *others], float(left) ** 2
+
+
+def _criterion(error: float, n: int, n_told: int) -> float:
+    return n * math.log(max(error / n, EXACT)) + n_told * math.log(n)
