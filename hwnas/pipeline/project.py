@@ -169,16 +169,21 @@ class Project:
         """
         if setting in self._records:
             return self._records[setting]
-        sections = {"label": self.config.label, "search.evaluator": self.config.search.evaluator}
-        section, path = sections[setting.removesuffix(".records")], self.outside.path(setting)
+        config, path = self.config, self.outside.path(setting)
+        is_label = setting == "label.records"
+        reader, target = (
+            (config.label.reader, config.label.target)
+            if is_label
+            else (config.search.evaluator.reader, config.search.evaluator.target)
+        )
         expected = self.outside.sha256(setting)
         found = open_records(
             path,
-            reader=section.reader,
-            space=self.config.space.name,
-            settings=self.config.space.model_dump(mode="json", exclude={"name"}),
+            reader=reader,
+            space=config.space.name,
+            settings=config.space.model_dump(mode="json", exclude={"name"}),
             num_classes=self.space.macro.num_classes,
-        ).records(section.target)
+        ).records(target)
         if file_hash(path) != expected:
             raise UserError(
                 "the file changed while the command was running",
