@@ -203,6 +203,20 @@ class Project:
         """The device that is deployed first, on which baselines are drawn and reported."""
         return next(iter(self.devices))
 
+    def require_device(self, name: str | None) -> str:
+        """The name of a device of the project; None: of the first one.
+
+        Raises:
+            UserError: there is no such device.
+        """
+        if name is not None and name not in self.devices:
+            raise UserError(
+                f"{name!r} is not a device of this run",
+                expected=f"one of {', '.join(self.devices)}",
+                where=self.run.root,
+            )
+        return name or self.first_device
+
     def estimator(self, device: str) -> TableEstimator:
         """Latency estimates of a device's table for this space."""
         return TableEstimator(self.files.read_table(device), self.space)

@@ -140,13 +140,14 @@ class Truth:
 class ReportData:
     """Everything a report can show. `facts`: device, seed, host, config, ... in display order.
 
+    `fronts`, `forecasts`: of every device that has one, in the order of the configuration.
     `remarks` are what a reader of the accuracies must know; they stand below the closing table.
     """
 
     title: str
     table: tuple[NetRow, ...] = ()
-    front: Front | None = None
-    forecast: Forecast | None = None
+    fronts: tuple[Front, ...] = ()
+    forecasts: tuple[Forecast, ...] = ()
     prediction: Prediction | None = None
     trust: Trust | None = None
     training: Training | None = None
