@@ -178,7 +178,7 @@ class Run:
 
     def latency_table(self, device: str | None = None) -> LatencyTable:
         """The table of a device [the first one]."""
-        name = self.project.require_device(device)
+        name = device or self.project.first_device
         self._require(self.project.files.table(name))
         return self.project.files.read_table(name)
 

@@ -121,7 +121,7 @@ class DataSource:
                     expected=f"the data that it read last: {then.info.name}",
                     found="; ".join(self._change(then, now)),
                     where=self.folder,
-                    fix="set the data back, or `hwnas run` makes anew what depends on them",
+                    fix="set the data back; or let `hwnas run` make anew what depends on them",
                 )
         return built
 

@@ -141,7 +141,8 @@ class ReportData:
     """Everything a report can show. `facts`: device, seed, host, config, ... in display order.
 
     `fronts`, `forecasts`: of every device that has one, in the order of the configuration.
-    `remarks` are what a reader of the accuracies must know; they stand below the closing table.
+    `commands`: by first word of a stage's name, what makes it where it is missing. `remarks` are
+    what a reader of the accuracies must know; they stand below the closing table.
     """
 
     title: str
@@ -157,3 +158,4 @@ class ReportData:
     facts: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    commands: Mapping[str, str] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from hwnas.interfaces import Evaluation
 from hwnas.pipeline.artifacts import SearchFiles
 from hwnas.pipeline.data_checks import doubts_known
 from hwnas.pipeline.evaluators import evaluator
+from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.standalone import read_standalone
 from hwnas.pipeline.winners import (
@@ -80,6 +81,7 @@ def write_run_report(project: Project, path: Path | None = None) -> Path:
             truths=_truths(project) if f"finetune/{name}" in done else (),
             facts=_facts(project, has_search=f"search/{name}" in done),
             remarks=doubts_known(project) + chance,
+            commands={s.name.partition("/")[0]: s.command for s in reversed(stages_of(project))},
             warnings=tuple(f"{check.name}: {check.detail}" for check in failed),
         ),
         path,

@@ -52,6 +52,6 @@ def test_every_device_is_drawn_with_its_own_latencies(folder: Path, tmp_path: Pa
         for name in ("front", "forecast"):
             assert html.count(f'id="{name}-{number}"') == 1
     assert run.plot_front() == run.plot_front("local") != run.plot_front("local_int8")
-    for of_device in (run.plot_front, run.plot_latency, run.latency_table):
+    for of_device in (run.plot_front, run.plot_latency):
         with pytest.raises(UserError, match=r"not a device of this run[\s\S]*local, local_int8"):
             of_device("phone")

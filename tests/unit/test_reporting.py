@@ -170,11 +170,18 @@ def test_missing_parts_say_so_and_the_rest_stays(data: ReportData) -> None:
         "trust",
         "truths",
         "remarks",
-    )  # the last four: not always
+        "commands",
+    )  # the last five: not always
     sections = [f.name for f in fields(ReportData) if f.name not in no_section]
     for name in sections:
         only = replace(ReportData("one part"), **{name: getattr(data, name)})
         assert Page(render_report(only)).text.count("not run yet") == 5, name
+
+
+def test_missing_parts_name_the_command_that_makes_them() -> None:
+    line = "hwnas search '/home/a b/run'"
+    page = Page(render_report(ReportData("empty", commands={"search": line})))
+    assert page.text.count(line) == 2 and page.text.count("hwnas ") == 3, "and the footer"
 
 
 def test_what_was_trained_alone_stands_beside_what_was_believed(data: ReportData) -> None:
