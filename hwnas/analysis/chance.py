@@ -7,8 +7,12 @@ from collections.abc import Iterable
 
 __all__ = ["chance_warning"]
 
+LEARNT = 6.0
+"""A top-1 that is less than so many standard deviations above chance is not told from chance: errors
+of a network are not independent. Halfway to 1 suffices where images are few."""
+
 LUCK = 1e-3
-"""A top-1 that guessing reaches with at least this probability is not told from chance."""
+"""Neither is one that independent guesses reach with at least this probability."""
 
 
 def chance_warning(top1: Iterable[tuple[float, int]], num_classes: int) -> str:
@@ -17,7 +21,7 @@ def chance_warning(top1: Iterable[tuple[float, int]], num_classes: int) -> str:
     top1: of each network, its top-1 accuracy and the number of images that it was measured on.
     """
     chance, rows = 1 / num_classes, [*top1]
-    if not rows or any(at_least(round(value * n), n, chance) < LUCK for value, n in rows):
+    if not rows or any(_is_learnt(value, n, chance) for value, n in rows):
         return ""
     best, n = max(rows)
     return (
@@ -26,6 +30,11 @@ def chance_warning(top1: Iterable[tuple[float, int]], num_classes: int) -> str:
         " weights those of this space, and data.classes and data.normalise theirs? Or are there too"
         " few images to tell?"
     )
+
+
+def _is_learnt(value: float, n: int, chance: float) -> bool:
+    bar = chance + LEARNT * math.sqrt(chance * (1 - chance) / n)
+    return value > min(bar, (1 + chance) / 2) and at_least(round(value * n), n, chance) < LUCK
 
 
 def at_least(k: int, n: int, p: float) -> float:
