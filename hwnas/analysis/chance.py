@@ -8,8 +8,8 @@ from collections.abc import Iterable
 __all__ = ["chance_warning"]
 
 LEARNT = 6.0
-"""A top-1 that is less than so many standard deviations above chance is not told from chance: errors
-of a network are not independent. Halfway to 1 suffices where images are few."""
+"""A top-1 that is less than so many standard deviations above chance is not told from it, as the
+errors of a network are not independent. Halfway to 1 suffices where images are few."""
 
 LUCK = 1e-3
 """Neither is one that independent guesses reach with at least this probability."""
