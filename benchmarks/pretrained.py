@@ -50,10 +50,10 @@ from hwnas.pipeline.config import read_config_data
 from hwnas.pipeline.project import Project
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
-from hwnas.training.data import stratified_split
 from hwnas.training.evaluate import evaluate
 from hwnas.training.npz import read_archive
 from hwnas.training.photo_config import data_root
+from hwnas.training.splits import stratified_split
 
 GATED, REPORTED = ("tiny_imagenet50", "flowers5", "sign_digits"), ("blood_cells",)
 LIMITS = (0.6, 0.4, 0.25)

@@ -37,7 +37,7 @@ from hwnas.exporters.parity import BatchParity, ParityReport
 from hwnas.interfaces import Evaluation
 from hwnas.latency.samples import Timing
 from hwnas.measure.profile import Timings
-from hwnas.pipeline import evaluators, project, scoring
+from hwnas.pipeline import evaluators, project
 from hwnas.pipeline.config import ExperimentConfig, load_config
 from hwnas.pipeline.outcomes import Results
 from hwnas.pipeline.project import Project
@@ -286,7 +286,7 @@ def probe_train(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPatc
 
 def probe_label(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPatch) -> Any:
     calls: list[Any] = []
-    patch.setattr(label, "read_records", _records_reader(calls))
+    patch.setattr(project, "open_records", _records_reader(calls))
     with bench.project(config) as it, written(it) as files:
         it.run.journal_file.unlink()
         label.label(it, silent)
@@ -349,7 +349,7 @@ def probe_search(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPat
 
     patch.setattr(evaluators.JournaledEvaluator, "is_known", lambda self, arch: True)
     patch.setattr(evaluators.JournaledEvaluator, "evaluate", evaluate)
-    patch.setattr(scoring, "read_records", _records_reader(calls))
+    patch.setattr(project, "open_records", _records_reader(calls))
     patch.setattr(search, "time_beside_table", timed)
     patch.setattr(search, "run_search", _with_clock(calls, search.run_search))
     with bench.project(config) as it, written(it) as files:
@@ -526,11 +526,16 @@ def _scores(archs: Any) -> Any:
 
 
 def _records_reader(calls: list[Any]) -> Callable[..., Any]:
-    real = scoring.read_records
+    real = project.open_records
 
-    def read(it: Project, path: Path, reader: str | None, target: str | None) -> Any:
-        calls.append([path.name, reader, target])
-        return real(it, path, None, None)
+    def read(path: Path, *, reader: str | None, **rest: Any) -> Any:
+        source = real(path, reader=None, **rest)
+
+        def records(target: str | None) -> Any:
+            calls.append([path.name, reader, target])
+            return source.records(None)
+
+        return SimpleNamespace(records=records)
 
     return read
 

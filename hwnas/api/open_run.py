@@ -206,16 +206,16 @@ class Run:
 
     # --- plots --------------------------------------------------------------------------------
 
-    def plot_front(self) -> go.Figure:
-        """Evaluated archs by latency and accuracy, with front, winner and random search."""
+    def plot_front(self, device: str | None = None) -> go.Figure:
+        """Evaluated archs by latency on a device [the first one] and accuracy, with the winner."""
         from hwnas.reporting.figures import front_figure
         from hwnas.studies.run_report import front_data
 
         self._require(self.project.files.main_search.result.path)
-        return front_figure(front_data(self.project))
+        return front_figure(front_data(self.project, self.project.require_device(device)))
 
-    def plot_latency(self) -> go.Figure:
-        """Estimates of whole networks against their timings, on the first device.
+    def plot_latency(self, device: str | None = None) -> go.Figure:
+        """Estimates of whole networks against their timings, on a device [the first one].
 
         Raises:
             UserError: the table was never compared with whole networks of this space.
@@ -223,8 +223,9 @@ class Run:
         from hwnas.reporting.figures import forecast_figure
         from hwnas.studies.run_report import forecast_data
 
-        self._require(self.project.files.table(self.project.first_device))
-        found = forecast_data(self.project)
+        name = self.project.require_device(device)
+        self._require(self.project.files.table(name))
+        found = forecast_data(self.project, name)
         if found is None:
             raise UserError("the table has no whole networks of this space", where=self.folder)
         return forecast_figure(found)

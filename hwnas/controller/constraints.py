@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.core.metrics import MetricKey
 from hwnas.core.rng import rng
@@ -74,7 +75,9 @@ def resolve(
             raise UserError(
                 f"constraint on {key}, which cannot be priced",
                 expected=f"one of {', '.join(sorted(metrics)) or '(no metric)'}",
-                fix=f"hwnas profile {constraint.device}" if key.is_latency else None,
+                fix=command_line("profile", constraint.device, "--space", space.name)
+                if key.is_latency
+                else None,
             )
         bound = constraint.max
         if bound is None:

@@ -216,7 +216,7 @@ class Scorer:
             raise UserError(
                 "the predictor returned scores that are not finite",
                 found=f"{int((~np.isfinite(mean)).sum())} of {len(mean)}",
-                fix="hwnas predictor fit",
+                fix="fit it again, with other settings of `predictor`",
             )
         return mean, std
 

@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from pydantic import BaseModel
 
+from hwnas.core.command import command_line
 from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.plugins import Place, entries, facts_of, faults
 
@@ -235,5 +236,7 @@ class Registry(Generic[M]):
             f"unknown {self.kind} {name!r}",
             expected=f"one of {', '.join(self.names)}",
             found=repr(name),
-            fix=did_you_mean(str(name), self.names, otherwise=f"see `hwnas list {self.plural}`"),
+            fix=did_you_mean(
+                str(name), self.names, otherwise=f"see `{command_line('list', self.plural)}`"
+            ),
         )

@@ -14,6 +14,7 @@ Latencies are milliseconds, accuracies fractions in [0, 1], sizes bytes.
 from hwnas.interfaces.models import EightBits, Images, ModelFile, OpenModel, RunsOn
 from hwnas.interfaces.modules import (
     ArchivedDataset,
+    CutDataset,
     DataPlan,
     DatasetContext,
     DatasetModule,
@@ -71,6 +72,7 @@ __all__ = [
     "Column",
     "Constraint",
     "CostMetric",
+    "CutDataset",
     "DataIdentity",
     "DataInfo",
     "DataModule",

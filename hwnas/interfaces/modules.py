@@ -23,7 +23,7 @@ from hwnas.interfaces.protocols import (
     Searcher,
     Transport,
 )
-from hwnas.interfaces.records import DataIdentity, DeviceSpec, Reader
+from hwnas.interfaces.records import DataIdentity, DeviceSpec, Reader, Split
 from hwnas.spaces import SpaceModule
 from hwnas.spaces.space import SearchSpace
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArchivedDataset",
+    "CutDataset",
     "DataPlan",
     "DatasetContext",
     "DatasetModule",
@@ -112,6 +113,24 @@ class ArchivedDataset(Protocol):
 
         Raises:
             UserError: an archive is missing or damaged.
+        """
+        ...
+
+
+@runtime_checkable
+class CutDataset(Protocol):
+    """A data set that knows which image is in which split before any is decoded.
+
+    Optional: images of others that lie in two splits are found when they are loaded.
+    """
+
+    def contents(
+        self, config: Any, context: DatasetContext
+    ) -> Mapping[Split, Mapping[str, str]] | None:
+        """`NamedImages.contents` of every split; None: it takes decoding. Torch-free.
+
+        Raises:
+            UserError: files are missing, or are not what `config` says.
         """
         ...
 

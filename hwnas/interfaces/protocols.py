@@ -111,7 +111,10 @@ class NamedImages(Protocol):
     """A DataModule whose images have names. Optional: equal images of others are not looked for."""
 
     def contents(self, split: Split) -> Mapping[str, str]:
-        """Content hash of every image of a split, by its name."""
+        """Content hash of every image of a split, by its name, in the order of `eval_batches`.
+
+        If that repeats images, it repeats all of them, after each was there once.
+        """
         ...
 
 

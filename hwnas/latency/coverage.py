@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwnas.core.command import command_line
 from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
 from hwnas.core.resources import SHIPPED_TABLES, resource_files
@@ -21,7 +22,14 @@ from hwnas.spaces.space import SearchSpace
 if TYPE_CHECKING:
     from hwnas.latency.table import LatencyTable
 
-__all__ = ["covers", "not_covered", "shown_settings", "working_settings", "working_values"]
+__all__ = [
+    "covers",
+    "not_covered",
+    "profile_command",
+    "shown_settings",
+    "working_settings",
+    "working_values",
+]
 
 N_ARCHS = 8192  # looked at, to see which values of which choices bring operators that are missing
 MIN_ARCHS = 8  # with a value active, before it is judged
@@ -47,7 +55,7 @@ def not_covered(table: LatencyTable, space: SearchSpace, missing: Sequence[OpSpe
     others = [name for name, path in shipped.items() if covers(table.load(path), space)]
     if others:
         fixes.append(f"take a shipped table that covers the space: {', '.join(others)}")
-    fixes.append(f"hwnas profile {table.device.name} --space {space.name} (same settings)")
+    fixes.append(profile_command(table.device.name, space))
     return UserError(
         f"the latency table of {table.device.name} lacks operators of {space.id}",
         found=f"{len(missing)} missing, such as " + "; ".join(map(str, missing[:N_SHOWN])),
@@ -144,6 +152,15 @@ def _words(values: Mapping[str, tuple[Value, ...]]) -> str:
 def shown_settings(settings: Mapping[str, Any]) -> str:
     """Settings as they are given on the command line."""
     return ", ".join(f"{name}={_shown(value)}" for name, value in settings.items())
+
+
+def profile_command(device: str, space: SearchSpace) -> str:
+    """The line that measures a table of a device for a space whose other settings are default."""
+    resolutions = [str(space.choices[0].values[code]) for code in space.allowed[0]]
+    return command_line(
+        *("profile", device, "--space", space.name, "--resolutions", ",".join(resolutions)),
+        *("--num-classes", str(space.macro.num_classes)),
+    )
 
 
 def _shown(value: Any) -> str:

@@ -13,7 +13,7 @@ from hwnas.core.errors import UserError
 from hwnas.interfaces import DeviceSpec, FloatArray
 from hwnas.latency.classifiers import price_classifiers
 from hwnas.latency.correction import Correction
-from hwnas.latency.coverage import not_covered
+from hwnas.latency.coverage import not_covered, profile_command
 from hwnas.latency.formula import Formula
 from hwnas.latency.intervals import local_fraction, raw_sum_fraction
 from hwnas.spaces.arch import Arch
@@ -152,7 +152,7 @@ class TableEstimator:
                 f"the latency table of {self.device.name} has no correction for {self.space.id}",
                 expected="whole networks timed beside the rows, for intervals and percentiles",
                 found="corrections for no space",
-                fix=f"hwnas profile {self.device.name} --space {self.space.name}",
+                fix=profile_command(self.device.name, self.space),
             )
         worst = max(known.values(), key=raw_sum_fraction)
         return replace(

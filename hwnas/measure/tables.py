@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.core.stats import spearman
@@ -102,7 +103,8 @@ def missed_bounds(
         raise UserError(
             "the table was never compared with whole networks",
             where=table.device.name,
-            fix=f"hwnas profile {table.device.name} --space NAME, or look at its sums with caution",
+            fix=command_line("profile", table.device.name, "--space", "NAME")
+            + ", or look at its sums with caution",
         )
     missed = {}
     for space, correction in sorted(table.corrections.items()):

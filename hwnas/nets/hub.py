@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from hwnas.core.command import command_line
 from hwnas.core.errors import UserError, did_you_mean
 from hwnas.nets.origin import Origin, spdx
 
@@ -67,8 +68,9 @@ def absent(name: str, found: str) -> UserError:
         expected=f"{_FILES[0]} of {config.hf_hub_id} in the cache of huggingface_hub",
         found=found,
         where=PREFIX + name,
-        fix=f"with a network: hwnas pretrained import {PREFIX}{name} --out W.safetensors;"
-        " without: get"
+        fix="with a network: "
+        + command_line("pretrained", "import", PREFIX + name, "--out", "W.safetensors")
+        + "; without: get"
         f" https://huggingface.co/{config.hf_hub_id}/resolve/main/{_FILES[0]} elsewhere, and give"
         " the path of the file instead",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.nets.pretrained_layout import Fit, nearest
 from hwnas.nets.pretrained_list import NETWORKS, Network
@@ -34,8 +35,11 @@ def _other_classes(source: Source, name: str, classes: int, found: int) -> UserE
         expected=f"{classes} classes",
         found=f"{found} classes",
         where=f"{source.where}: {name}",
-        fix=f"hwnas pretrained import {source.where} --num-classes {classes} --out W.safetensors"
-        " gives them a new head, which is then trained",
+        fix=command_line(
+            *("pretrained", "import", source.where),
+            *("--num-classes", str(classes), "--out", "W.safetensors"),
+        )
+        + " gives them a new head, which is then trained",
     )
 
 

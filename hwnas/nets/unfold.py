@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.nets.folded import Folded, FoldedLayer
 from hwnas.nets.images import normalise, resize
@@ -181,8 +182,11 @@ def _normalised(network: Folded, images: Iterable[Tensor] | None, px: int) -> It
             expected="training images",
             found="none",
             where=network.name,
-            fix=f"hwnas pretrained import {network.name}.npz --images DIR --out W.safetensors,"
-            " or images=... in Python",
+            fix=command_line(
+                *("pretrained", "import", f"{network.name}.npz"),
+                *("--images", "DIR", "--out", "W.safetensors"),
+            )
+            + ", or images=... in Python",
         )
 
 

@@ -9,9 +9,17 @@ import multiprocessing
 from collections.abc import Mapping
 
 from hwnas.core.errors import UserError
-from hwnas.interfaces import ArchivedDataset, DataPlan, PlannedDataset
+from hwnas.interfaces import (
+    ArchivedDataset,
+    CutDataset,
+    DataPlan,
+    DatasetContext,
+    PlannedDataset,
+    Split,
+)
+from hwnas.pipeline.data_source import DataSource
 from hwnas.pipeline.project import Project
-from hwnas.training.duplicates import shared_parts
+from hwnas.training.duplicates import shared_images, shared_parts
 from hwnas.training.sections import CalibrationConfig, FinetuneConfig, TrainConfig
 
 __all__ = [
@@ -57,18 +65,26 @@ def doubts(project: Project) -> tuple[str, ...]:
 
 
 def doubts_known(project: Project) -> tuple[str, ...]:
-    """The same without loading the data: as the run knows, or of splits stored apart."""
-    source, record = project.source, project.source.record
-    identity = None if source.as_recorded else source.identity()
-    seen = () if record is None else record.seen if identity is not None else (record.latest,)
-    known = [
-        one.shared
-        for one in seen
-        if one.shared is not None and (identity is None or one.info.digests == identity.digests)
-    ]
-    if not known and identity is not None and not isinstance(source.module, ArchivedDataset):
-        known = [shared_parts(identity)]
-    return tuple(str(shared) for found in known for shared in found)
+    """The same without decoding an image."""
+    source = project.source
+    if source.as_recorded or (identity := source.identity()) is None:
+        found = source.record and source.record.latest.shared
+    else:
+        found = source.shared_as_seen(source.cut)
+        if found is None and (splits := _contents(source)) is not None:
+            found = shared_images(splits)
+        if found is None:
+            found = source.shared_as_seen("")  # by an earlier version
+        if found is None and not isinstance(source.module, ArchivedDataset):
+            found = shared_parts(identity)
+    return tuple(map(str, found or ()))
+
+
+def _contents(source: DataSource) -> Mapping[Split, Mapping[str, str]] | None:
+    module = source.module
+    if not isinstance(module, CutDataset):
+        return None
+    return module.contents(source.section, DatasetContext(source.config.seed))
 
 
 def unchecked(project: Project) -> tuple[str, ...]:

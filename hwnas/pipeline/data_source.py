@@ -29,7 +29,7 @@ from hwnas.pipeline.outcomes import DataRecord, SeenData
 from hwnas.training.datasets import REGISTRY as DATASETS
 from hwnas.training.duplicates import SharedImages, shared_of
 from hwnas.training.identity import describe_change, identity_of_arrays
-from hwnas.training.photo_config import data_root, fixed_normalisation
+from hwnas.training.photo_config import data_root, fixed_normalisation, where_found
 
 __all__ = ["LEARNING", "DataSource"]
 
@@ -75,18 +75,9 @@ class DataSource:
     @cached_property
     def section(self) -> Any:
         """The configuration's section `data`, its `root` absolute where it was found elsewhere."""
-        section = self.config.data
-        root = getattr(section, "root", None)
-        if not isinstance(root, str) or data_root(root).exists():
-            return section
         records = [self.record, None if self.first is None else self.first.read_if_there()]
         last = [record.latest.folder for record in records if record is not None]
-        places = [Path(folder) for folder in last if folder is not None]
-        for place in [*places, *(folder / root for folder in self.beside)]:
-            if place.exists():
-                log.info("data: found in %s", place.absolute())
-                return section.model_copy(update={"root": str(place.absolute())})
-        return section
+        return where_found(self.config.data, [f for f in last if f is not None], self.beside)
 
     @property
     def known(self) -> DataInfo | None:
@@ -130,7 +121,7 @@ class DataSource:
                     expected=f"the data that it read last: {then.info.name}",
                     found="; ".join(self._change(then, now)),
                     where=self.folder,
-                    fix="set the data back, or `hwnas run` makes anew what depends on them",
+                    fix="set the data back; or let `hwnas run` make anew what depends on them",
                 )
         return built
 
@@ -157,12 +148,11 @@ class DataSource:
         """Why the data are not compared with what the run remembers; empty where they are."""
         try:
             _ = self._identity
-        except DataAbsent as error:
-            return f"{str(error).splitlines()[0]}: {error.where}"
         except UserError as error:
-            if isinstance(self.module, IdentifiedDataset):
+            said, is_absent = str(error).splitlines()[0], isinstance(error, DataAbsent)
+            if not is_absent and isinstance(self.module, IdentifiedDataset):
                 raise
-            return str(error).splitlines()[0]
+            return f"{said}: {error.where}" if is_absent else said
         return ""
 
     @property
@@ -176,8 +166,20 @@ class DataSource:
 
     @cached_property
     def shared(self) -> tuple[SharedImages, ...]:
-        """Images of equal content in two of the splits; loads the data."""
-        return shared_of(self.data, self._identity)
+        """Images that lie in two of the splits; loads the data, but where the run knows it."""
+        found = self.shared_as_seen(self.cut)
+        return shared_of(self.data, self._identity) if found is None else found
+
+    def shared_as_seen(self, cut: str) -> tuple[SharedImages, ...] | None:
+        """What the run remembers of these data, split by settings of this hash; None: nothing."""
+        seen = () if self.record is None else self.record.seen
+        equal = [one for one in seen if one.info.digests == self._identity.digests]
+        return next((one.shared for one in equal if one.cut == cut), None)
+
+    @property
+    def cut(self) -> str:
+        """A hash of all settings that the splits depend on."""
+        return content_hash([self.settings, self.config.seed], digits=32)
 
     @property
     def folder(self) -> Path | None:
@@ -273,7 +275,7 @@ class DataSource:
         if digest not in [one.digest for one in seen]:
             seen.append(SeenData(digest, root if isinstance(root, str) else None, info, folder))
         last = [one.digest for one in seen].index(digest)
-        seen[last] = replace(seen[last], info=info, folder=folder, shared=self.shared)
+        seen[last] = replace(seen[last], info=info, folder=folder, shared=self.shared, cut=self.cut)
         record = DataRecord(tuple(seen), last)
         if record == self.record:
             return

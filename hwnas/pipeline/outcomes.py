@@ -35,8 +35,8 @@ class SeenData:
     """Data that a stage of the run read.
 
     digest: names the file that lists them. root: the setting `data.root` when they were seen first.
-    folder: where they lay last, absolute. shared: images of equal content in two splits; None where
-    earlier versions did not look for them.
+    folder: where they lay last, absolute. shared: images that lie in two splits, as the data were
+    split by settings of the hash `cut`; None where earlier versions did not look for them.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -46,6 +46,7 @@ class SeenData:
     info: DataInfo
     folder: str | None
     shared: tuple[SharedImages, ...] | None = None
+    cut: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.digest, where="data of a run")

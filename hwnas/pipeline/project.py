@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.config import settled
+from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.records import SCHEMA_VERSION, dump, sparse
 from hwnas.core.rundir import RunDir
+from hwnas.core.store import file_hash
 from hwnas.devices.spec import load_devices, load_transport
 from hwnas.exporters.artifact import PlannedFormat, planned_formats
 from hwnas.interfaces import DataModule, DeviceSpec, Split, Transport
@@ -24,9 +26,9 @@ from hwnas.pipeline.artifacts import Artifacts
 from hwnas.pipeline.config import ExperimentConfig
 from hwnas.pipeline.data_source import DataSource
 from hwnas.pipeline.outside import Outside
-from hwnas.pipeline.stored import (
-    config_of_search,
-)
+from hwnas.pipeline.stored import config_of_search
+from hwnas.predictors.open_records import open_records
+from hwnas.predictors.records import Records
 from hwnas.spaces import REGISTRY as SPACES
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import SearchSpace
@@ -60,6 +62,7 @@ class Project:
     changed: tuple[str, ...] | None = ()
     read_only: bool = False
     around: RunDir | None = None
+    _records: dict[str, Records] = field(default_factory=dict, init=False, compare=False)
 
     @cached_property
     def files(self) -> Artifacts:
@@ -157,6 +160,38 @@ class Project:
         """
         return planned_formats(self.config.export, self.devices.values())
 
+    def records(self, setting: str) -> Records:
+        """Scores of archs of the space, from the file that `setting` names; it is read once.
+
+        Raises:
+            UserError: the file cannot be read, its archs are of another space, or it changed since
+                the command began.
+        """
+        if setting in self._records:
+            return self._records[setting]
+        config, path = self.config, self.outside.path(setting)
+        is_label = setting == "label.records"
+        reader, target = (
+            (config.label.reader, config.label.target)
+            if is_label
+            else (config.search.evaluator.reader, config.search.evaluator.target)
+        )
+        expected = self.outside.sha256(setting)
+        found = open_records(
+            path,
+            reader=reader,
+            space=config.space.name,
+            settings=config.space.model_dump(mode="json", exclude={"name"}),
+            num_classes=self.space.macro.num_classes,
+        ).records(target)
+        if file_hash(path) != expected:
+            raise UserError(
+                "the file changed while the command was running",
+                where=path,
+                fix="repeat the command when nothing writes to it",
+            )
+        return self._records.setdefault(setting, found)
+
     def transport(self, device: str) -> Transport:
         """How the kit gets to a device; connects when it is used."""
         files = zip(self.outside.devices, self.outside.device_folders, strict=True)
@@ -167,6 +202,20 @@ class Project:
     def first_device(self) -> str:
         """The device that is deployed first, on which baselines are drawn and reported."""
         return next(iter(self.devices))
+
+    def require_device(self, name: str | None) -> str:
+        """The name of a device of the project; None: of the first one.
+
+        Raises:
+            UserError: there is no such device.
+        """
+        if name is not None and name not in self.devices:
+            raise UserError(
+                f"{name!r} is not a device of this run",
+                expected=f"one of {', '.join(self.devices)}",
+                where=self.run.root,
+            )
+        return name or self.first_device
 
     def estimator(self, device: str) -> TableEstimator:
         """Latency estimates of a device's table for this space."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from hwnas.controller.scorer import Predict, Rescoring
 from hwnas.core.progress import silent
@@ -17,11 +16,9 @@ from hwnas.pipeline.evaluators import (
 )
 from hwnas.pipeline.predictor import blend_for, build_predictor, load_predictor
 from hwnas.pipeline.project import Project
-from hwnas.predictors.open_records import open_records
-from hwnas.predictors.records import Records
 from hwnas.spaces.arch import Arch
 
-__all__ = ["FINISHED", "assist", "evaluate_together", "read_records", "scoring"]
+__all__ = ["FINISHED", "assist", "evaluate_together", "scoring"]
 
 EVALUATE, FINISHED = "evaluate", "finished"  # commands of rank 0
 
@@ -30,26 +27,9 @@ def scoring(project: Project) -> tuple[Predict | None, Rescoring]:
     """Predictions and evaluations: by predictor and supernet, or from records."""
     chosen = project.config.search.evaluator
     if chosen.records is not None:
-        path = project.outside.path("search.evaluator.records")
-        records = read_records(project, path, chosen.reader, chosen.target)
+        records = project.records("search.evaluator.records")
         return None, TabularRescoring(records, project.space, lambda: build_predictor(project))
     return load_predictor(project).predict, _SupernetRescoring(project)
-
-
-def read_records(project: Project, path: Path, reader: str | None, target: str | None) -> Records:
-    """Scores of archs of the project's space from a file.
-
-    Raises:
-        UserError: the file cannot be read, or its archs are of another space.
-    """
-    source = open_records(
-        path,
-        reader=reader,
-        space=project.config.space.name,
-        settings=project.config.space.model_dump(mode="json", exclude={"name"}),
-        num_classes=project.space.macro.num_classes,
-    )
-    return source.records(target)
 
 
 class _SupernetRescoring(Rescoring):

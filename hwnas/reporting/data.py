@@ -140,13 +140,15 @@ class Truth:
 class ReportData:
     """Everything a report can show. `facts`: device, seed, host, config, ... in display order.
 
-    `remarks` are what a reader of the accuracies must know; they stand below the closing table.
+    `fronts`, `forecasts`: of every device that has one, in the order of the configuration.
+    `commands`: by first word of a stage's name, what makes it where it is missing. `remarks` are
+    what a reader of the accuracies must know; they stand below the closing table.
     """
 
     title: str
     table: tuple[NetRow, ...] = ()
-    front: Front | None = None
-    forecast: Forecast | None = None
+    fronts: tuple[Front, ...] = ()
+    forecasts: tuple[Forecast, ...] = ()
     prediction: Prediction | None = None
     trust: Trust | None = None
     training: Training | None = None
@@ -156,3 +158,4 @@ class ReportData:
     facts: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    commands: Mapping[str, str] = field(default_factory=dict)

@@ -49,10 +49,9 @@ def render_report(data: ReportData) -> str:
 def _plots(data: ReportData) -> dict[str, str]:
     """HTML of every plot there is data for; the first one brings plotly's code along."""
     made: dict[str, go.Figure] = {}
-    if data.front:
-        made["front"] = figures.front_figure(data.front)
-    if data.forecast:
-        made["forecast"] = figures.forecast_figure(data.forecast)
+    made |= {f"front-{i}": figures.front_figure(front) for i, front in enumerate(data.fronts)}
+    for i, forecast in enumerate(data.forecasts):
+        made[f"forecast-{i}"] = figures.forecast_figure(forecast)
     if data.prediction:
         made["prediction"] = figures.prediction_figure(data.prediction)
     if data.training:

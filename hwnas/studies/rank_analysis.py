@@ -14,6 +14,7 @@ from hwnas.analysis.noise import NoiseCeiling, noise_ceiling
 from hwnas.analysis.pruning import Pruning, prune_space
 from hwnas.analysis.ranks import MIN_ARCHS, RankReport, rank_report
 from hwnas.analysis.verdict import safe_to_prune, verdict
+from hwnas.core.command import command_line
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.metrics import MetricKey
 from hwnas.core.records import dump
@@ -231,7 +232,8 @@ def _trained_alone(project: Project) -> Path:
             "there is nothing better than the supernet's labels to compare them with",
             expected="labels of archs trained alone",
             where=path,
-            fix="hwnas label RUN --source trained --n K, or --truth FILE, or another --ranking",
+            fix=command_line("label", project.run.root, "--source", "trained", "--n", "20")
+            + ", or --truth FILE, or another --ranking",
         )
     return path
 

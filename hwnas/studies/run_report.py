@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ from hwnas.analysis.ranks import MIN_ARCHS
 from hwnas.core.pareto import non_dominated
 from hwnas.core.store import read_json
 from hwnas.interfaces import Evaluation
+from hwnas.pipeline.artifacts import SearchFiles
 from hwnas.pipeline.data_checks import doubts_known
 from hwnas.pipeline.evaluators import evaluator
+from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.standalone import read_standalone
 from hwnas.pipeline.winners import (
@@ -66,8 +69,10 @@ def write_run_report(project: Project, path: Path | None = None) -> Path:
         ReportData(
             title=f"{project.config.name}: {name}",
             table=_table(project) if verified else (),
-            front=front_data(project) if f"search/{name}" in done else None,
-            forecast=forecast_data(project) if f"profile/{_device(project)}" in done else None,
+            fronts=tuple(front_data(project, device) for device in project.devices)
+            if f"search/{name}" in done
+            else (),
+            forecasts=_forecasts(project, done),
             prediction=prediction_data(project) if "predictor" in done else None,
             trust=_trust(project) if "predictor" in done else None,
             training=training_data(project),
@@ -76,6 +81,7 @@ def write_run_report(project: Project, path: Path | None = None) -> Path:
             truths=_truths(project) if f"finetune/{name}" in done else (),
             facts=_facts(project, has_search=f"search/{name}" in done),
             remarks=doubts_known(project) + chance,
+            commands={s.name.partition("/")[0]: s.command for s in reversed(stages_of(project))},
             warnings=tuple(f"{check.name}: {check.detail}" for check in failed),
         ),
         path,
@@ -98,8 +104,10 @@ def _trust(project: Project) -> Trust | None:
     )
 
 
-def _device(project: Project) -> str:
-    return project.first_device
+def _forecasts(project: Project, done: Container[str]) -> tuple[Forecast, ...]:
+    made = [device for device in project.devices if f"profile/{device}" in done]
+    found = [forecast_data(project, device) for device in made]
+    return tuple(forecast for forecast in found if forecast is not None)
 
 
 def _table(project: Project) -> tuple[NetRow, ...]:
@@ -123,11 +131,16 @@ def _table(project: Project) -> tuple[NetRow, ...]:
     )
 
 
-def front_data(project: Project) -> Front:
-    """Evaluated archs by estimated latency and supernet accuracy on the validation split."""
-    device = _device(project)
+def front_data(project: Project, device: str) -> Front:
+    """Archs by estimated latency on a device and supernet accuracy on the validation split.
+
+    The search of the device, or the one for all. Random search is that for the first device, and
+    is left out where another one has a search of its own.
+    """
     estimator, scorer = project.estimator(device), evaluator(project)
-    result = project.files.main_search.result.read()
+    per_device = project.config.search.per_device
+    own = search_files(project, device if per_device else None)
+    result = own.result.read()
 
     def points(evaluations: list[Evaluation]) -> tuple[Point, ...]:
         latency = estimator.latency_ms(project.space.codes([e.arch for e in evaluations]))
@@ -135,16 +148,15 @@ def front_data(project: Project) -> Front:
             Point(float(ms), e.top1, e.arch.key) for ms, e in zip(latency, evaluations, strict=True)
         )
 
-    def evaluated(*, baseline: bool) -> list[Evaluation]:
-        files = project.files.baseline if baseline else project.files.main_search
+    def evaluated(files: SearchFiles) -> list[Evaluation]:
         archive = files.archive(project.space)
         codes = archive.column("codes")[archive.evaluated]
         return [scorer.evaluate(project.space.arch(row)) for row in codes]
 
-    searched = points(evaluated(baseline=False))
-    cloud = tuple(dict.fromkeys((*points(project.files.read_labels()), *searched)))
+    cloud = tuple(dict.fromkeys((*points(project.files.read_labels()), *points(evaluated(own)))))
     plane = np.array([[p.latency_ms, -p.top1] for p in cloud])
     front = sorted((cloud[i] for i in np.flatnonzero(non_dominated(plane))), key=_by_latency)
+    has_baseline = not per_device or device == project.first_device
     return Front(
         device=device,
         score="validation top-1, supernet weights",
@@ -152,7 +164,7 @@ def front_data(project: Project) -> Front:
         front=tuple(front),
         winner=points([scorer.evaluate(result.winner.arch)])[0],
         constraint_ms=result.limit("latency_ms", device),
-        baseline=points(evaluated(baseline=True)),
+        baseline=points(evaluated(project.files.baseline)) if has_baseline else (),
     )
 
 
@@ -160,9 +172,8 @@ def _by_latency(point: Point) -> float:
     return point.latency_ms
 
 
-def forecast_data(project: Project) -> Forecast | None:
-    """Estimates and timings of the whole networks of the first device's table, if it has some."""
-    device = _device(project)
+def forecast_data(project: Project, device: str) -> Forecast | None:
+    """Estimates and timings of the whole networks of a device's table, if it has some."""
     correction = project.files.read_table(device).corrections.get(project.space.id)
     if correction is None:
         return None

@@ -14,6 +14,7 @@ import torch
 from hwnas.core.errors import UserError
 from hwnas.interfaces import (
     ArchivedDataset,
+    CutDataset,
     DataModule,
     DatasetContext,
     DatasetModule,
@@ -88,6 +89,9 @@ class DatasetSuite(Suite):
         if isinstance(data, NamedImages):
             for split, n in data.info.n_images.items():
                 assert len(data.contents(split)) == n  # type: ignore[arg-type]
+        if isinstance(variant, CutDataset) and isinstance(data, NamedImages):
+            known = variant.contents(config, DatasetContext(0))
+            assert known in (None, {split: data.contents(split) for split in SPLITS})
         if isinstance(variant, ArchivedDataset) and (inside := variant.inside(config)) is not None:
             assert inside == variant.inside(config)
             assert len(inside.class_names) == data.info.num_classes

@@ -2,74 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.interfaces import DataInfo, DataModule, Split
 from hwnas.training.augment import Warper
 from hwnas.training.images import normalise
-from hwnas.training.splits import cuts
 
 __all__ = [
     "Batch",
     "MemoryData",
     "batches_from",
-    "grouped_split",
     "part_of_batch",
     "placed",
     "require_train_images",
-    "stratified_split",
 ]
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-
-
-def stratified_split(
-    labels: NDArray[np.int64], fractions: Sequence[float], random: np.random.Generator
-) -> list[NDArray[np.int64]]:
-    """Disjoint random rows of `labels`, len(fractions) + 1 parts, the last one taking the rest.
-
-    Every class is cut at its rounded cumulative fractions, so a part has each class within one
-    image of its share. Each part is shuffled: its first k rows are a fair draw.
-    """
-    parts: list[list[NDArray[np.int64]]] = [[] for _ in (*fractions, 1)]
-    for label in np.unique(labels):
-        rows = random.permutation(np.flatnonzero(labels == label))
-        for part, piece in zip(parts, np.split(rows, cuts(len(rows), fractions)), strict=True):
-            part.append(piece)
-    return [random.permutation(np.concatenate(part)) for part in parts]
-
-
-def grouped_split(
-    groups: NDArray[np.int64], fraction: float, random: np.random.Generator
-) -> list[NDArray[np.int64]]:
-    """Rows of training and of validation images; groups [n] are drawn at random, and kept whole.
-
-    As many are validation images as comes nearest to `fraction` of all, at least one group; one is
-    left for training. Each part is shuffled.
-
-    Raises:
-        UserError: there is one group only.
-    """
-    found, sizes = np.unique(groups, return_counts=True)
-    if len(found) < 2:
-        raise UserError(
-            "images of one group cannot be split into training and validation images",
-            expected="two groups or more",
-            found=len(found),
-        )
-    order = random.permutation(len(found))
-    misses = np.abs(np.cumsum(sizes[order]) - fraction * len(groups))
-    held = found[order[: int(misses[:-1].argmin()) + 1]]
-    is_held = np.isin(groups, held)
-    return [random.permutation(np.flatnonzero(is_held == side)) for side in (False, True)]
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,24 @@
-"""Images of equal content in two splits, which make the accuracy that is reported too high."""
+"""Images that lie in two splits, which make the accuracy that is reported too high."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hwnas.core.records import STRICT
 from hwnas.interfaces import DataIdentity, DataModule, NamedImages, Split
 from hwnas.training.identity import SPLITS, shown
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["SharedImages", "shared_images", "shared_of", "shared_parts"]
 
 N_NAMED = 3
+BATCH = 256
+MOST_COMPARED = 100_000
+"""Splits of more images are not compared by looks: it would take minutes."""
 MEANING: dict[tuple[Split, Split], str] = {
     ("test", "train"): "the test accuracy counts images that the networks have learned",
     ("val", "train"): "validation accuracy, by which networks are ranked, counts learned images",
@@ -24,7 +30,8 @@ MEANING: dict[tuple[Split, Split], str] = {
 class SharedImages:
     """Of the `of` images of `split`, `n` have the content of an image of `other`.
 
-    first: the names of some, each with that of the image in `other`.
+    first: the names of some, each with that of the image in `other`. by_looks: their contents
+    differ, but they look alike (`training.looks`).
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -34,15 +41,21 @@ class SharedImages:
     n: int
     of: int
     first: tuple[tuple[str, str], ...]
+    by_looks: bool = False
 
     def __str__(self) -> str:
         """How many, which, what it means, and what to do."""
-        pairs = ", ".join(f"{shown(one)} = {shown(two)}" for one, two in self.first)
+        sign = "~" if self.by_looks else "="
+        pairs = ", ".join(f"{shown(one)} {sign} {shown(two)}" for one, two in self.first)
         more = ", ..." if self.n > len(self.first) else ""
-        are = "is a" if self.n == 1 else "are"
-        images = "image" if self.n == 1 else "images"
+        is_one = self.n == 1
+        images = f"{self.other} image{'s' * (not is_one)}"
+        if self.by_looks:
+            looks = f"look{'s' * is_one} like {'a ' * is_one}{images}, stored in another form"
+        else:
+            looks = f"{'is a' if is_one else 'are'} {images} as well"
         return (
-            f"{self.n} of {self.of} images in {self.split} {are} {self.other} {images} as well"
+            f"{self.n} of {self.of} images in {self.split} {looks}"
             f" ({pairs}{more}): {MEANING[self.split, self.other]}; keep one copy of each"
         )
 
@@ -62,10 +75,46 @@ def shared_images(splits: Mapping[Split, Mapping[str, str]]) -> tuple[SharedImag
 
 
 def shared_of(data: DataModule, identity: DataIdentity) -> tuple[SharedImages, ...]:
-    """`shared_images` of a data set as it is split, where its images have names."""
-    if isinstance(data, NamedImages):
-        return shared_images({split: data.contents(split) for split in SPLITS})
-    return shared_parts(identity)
+    """What the splits of a loaded data set have in common, where its images have names.
+
+    By content, then by looks.
+    """
+    if not isinstance(data, NamedImages):
+        return shared_parts(identity)
+    splits = {split: data.contents(split) for split in SPLITS}
+    return (*shared_images(splits), *_alike(data, splits))
+
+
+def _alike(data: DataModule, splits: Mapping[Split, Mapping[str, str]]) -> Iterator[SharedImages]:
+    from hwnas.training.looks import alike, looks_of
+
+    looks = {
+        split: looks_of(_once(data, split, len(contents)))
+        for split, contents in splits.items()
+        if len(contents) <= MOST_COMPARED
+    }
+    for split, other in MEANING:
+        if split not in looks or other not in looks:
+            continue
+        here, there = ([*splits[one].items()] for one in (split, other))
+        contents = set(splits[other].values())
+        pairs = [
+            (here[i][0], there[j][0])
+            for i, j in alike(looks[split], looks[other])
+            if here[i][1] not in contents
+        ]
+        if pairs:
+            first = tuple(sorted(pairs)[:N_NAMED])
+            yield SharedImages(split, other, len(pairs), len(here), first, by_looks=True)
+
+
+def _once(data: DataModule, split: Split, n: int) -> Iterator[torch.Tensor]:
+    """Images of a split in batches, without those that are repeated."""
+    for x, _ in data.eval_batches(split, BATCH):
+        yield x[:n]
+        n -= len(x)
+        if n <= 0:
+            return
 
 
 def shared_parts(identity: DataIdentity) -> tuple[SharedImages, ...]:

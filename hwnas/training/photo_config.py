@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -21,7 +22,10 @@ __all__ = [
     "data_root",
     "fixed_normalisation",
     "relative_to",
+    "where_found",
 ]
+
+log = logging.getLogger(__name__)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -103,3 +107,18 @@ def relative_to(root: str) -> str:
     base = data_root(".")
     why = "HWNAS_DATA" if "HWNAS_DATA" in os.environ else "the working directory: no HWNAS_DATA"
     return f"{root!r} is relative to {base}, {why}"
+
+
+def where_found(section: Any, last: Sequence[str], beside: Sequence[Path]) -> Any:
+    """A section `data`, its `root` absolute where the data are not where it says but elsewhere.
+
+    last: folders where they were. beside: folders that a relative `root` may count from.
+    """
+    root = getattr(section, "root", None)
+    if not isinstance(root, str) or data_root(root).exists():
+        return section
+    for place in [*map(Path, last), *(folder / root for folder in beside)]:
+        if place.exists():
+            log.info("data: found in %s", place.absolute())
+            return section.model_copy(update={"root": str(place.absolute())})
+    return section

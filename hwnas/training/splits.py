@@ -1,4 +1,4 @@
-"""How many images of a class go into each split. Torch-free."""
+"""Which images of a class or group go into each split, and how many. Torch-free."""
 
 from __future__ import annotations
 
@@ -7,7 +7,50 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["cuts", "split_sizes"]
+from hwnas.core.errors import UserError
+
+__all__ = ["cuts", "grouped_split", "split_sizes", "stratified_split"]
+
+
+def stratified_split(
+    labels: NDArray[np.int64], fractions: Sequence[float], random: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Disjoint random rows of `labels`, len(fractions) + 1 parts, the last one taking the rest.
+
+    Every class is cut at its rounded cumulative fractions, so a part has each class within one
+    image of its share. Each part is shuffled: its first k rows are a fair draw.
+    """
+    parts: list[list[NDArray[np.int64]]] = [[] for _ in (*fractions, 1)]
+    for label in np.unique(labels):
+        rows = random.permutation(np.flatnonzero(labels == label))
+        for part, piece in zip(parts, np.split(rows, cuts(len(rows), fractions)), strict=True):
+            part.append(piece)
+    return [random.permutation(np.concatenate(part)) for part in parts]
+
+
+def grouped_split(
+    groups: NDArray[np.int64], fraction: float, random: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Rows of training and of validation images; groups [n] are drawn at random, and kept whole.
+
+    As many are validation images as comes nearest to `fraction` of all, at least one group; one is
+    left for training. Each part is shuffled.
+
+    Raises:
+        UserError: there is one group only.
+    """
+    found, sizes = np.unique(groups, return_counts=True)
+    if len(found) < 2:
+        raise UserError(
+            "images of one group cannot be split into training and validation images",
+            expected="two groups or more",
+            found=len(found),
+        )
+    order = random.permutation(len(found))
+    misses = np.abs(np.cumsum(sizes[order]) - fraction * len(groups))
+    held = found[order[: int(misses[:-1].argmin()) + 1]]
+    is_held = np.isin(groups, held)
+    return [random.permutation(np.flatnonzero(is_held == side)) for side in (False, True)]
 
 
 def cuts(n: int, fractions: Sequence[float]) -> NDArray[np.int64]:

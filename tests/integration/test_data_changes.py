@@ -325,9 +325,10 @@ def test_without_the_list_of_old_files_a_change_is_still_noticed(home: Path):
 def test_more_classes_are_told_and_a_run_is_still_looked_at_with_its_own(home: Path):
     for split in ("train", "test"):
         class_folders(Path("photos", split), ["ant", "bee", "cat"], 30, px=16)
-    note, doubt = notes()
+    note, learned, chosen = notes()
     assert note.startswith("the data changed since `train`, `label`: 3 classes, were 2")
-    assert doubt.startswith("90 of 90 images in test are train images as well")
+    assert learned.startswith("78 of 90 images in test are train images as well")
+    assert chosen.startswith("12 of 90 images in test are val images as well"), "4 of 30"
     assert hwnas.open_run("run").space.macro.num_classes == 2
     with project() as p:
         assert p.space.macro.num_classes == 3
@@ -403,17 +404,32 @@ def test_photos_that_lie_in_two_splits_are_told_wherever_accuracy_is(home: Path,
     assert any(said in note for note in hwnas.open_run("run").notes)
 
 
-def test_copies_that_the_cut_parts_are_known_once_the_photos_were_read(home: Path, caplog):
+def test_copies_that_the_cut_parts_are_known_before_the_photos_are_read(
+    home: Path, caplog, monkeypatch: pytest.MonkeyPatch
+):
+    """A photo that was stored again in another form is found when they are, and remembered."""
     for i in range(30):
         shutil.copy(f"photos/train/ant/{i:03d}.png", f"photos/train/ant/copy{i:03d}.png")
+    photo(0, 5, 64).crop((0, 0, 7, 7)).resize((64, 64)).save("photos/train/ant/large.png")
+    photo(0, 5, 64).crop((0, 0, 7, 7)).resize((64, 64)).save("photos/test/bee/small.jpg")
     said = "images in val are train images as well"
-    assert not any(said in note for note in notes()), "not before: it takes the cut"
+    again = "1 of 13 images in test looks like a "
+    assert [said in note for note in notes()] == [False, True], "and that the data changed"
     planned = hwnas.plan("run", only="train").to_dict()
     assert any(said in note for note in planned["notes"])
+    assert any(again in note for note in planned["notes"])
     with caplog.at_level("WARNING"):
         hwnas.train("run")
-    assert caplog.text.count(said) == 1
-    assert any(said in note for note in notes())
+    assert caplog.text.count(said) == caplog.text.count(again) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr("hwnas.pipeline.data_source.shared_of", lambda *_: pytest.fail("anew"))
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            hwnas.label("run")
+    assert caplog.text.count(said) == caplog.text.count(again) == 1
+    assert [any(text in note for note in notes()) for text in (said, again)] == [True, True]
+    other = hwnas.status("run", settings={"seed": 3}).to_dict()["notes"]
+    assert any(said in note for note in other) and other != notes(), "another seed, another cut"
 
 
 def test_a_second_training_round_finds_the_photos_as_its_run_does(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -16,6 +18,10 @@ from hwnas.core.progress import silent
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.opening import open_project
 
+VERBS = [
+    *(verb.name or getattr(verb.callback, "__name__", "") for verb in app.registered_commands),
+    *(str(group.name) for group in app.registered_groups),
+]
 NAMES = ("a run", "it's 100% $HOME", "-o", "--run", "ä;b&c", "*")
 
 
@@ -28,6 +34,24 @@ def test_a_path_is_one_word_and_never_an_option(name: str) -> None:
     assert command_line("label", Path("runs/mine"), "--source", "trained") == (
         "hwnas label runs/mine --source trained"
     )
+
+
+def by_hand(source: str) -> list[str]:
+    """Commands in the texts of a module that hold a value which no shell was asked about."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.JoinedStr):
+            parts = [p.value if isinstance(p, ast.Constant) else "\0" for p in node.values]
+            text = "".join(map(str, parts))
+            found += re.findall(rf"hwnas (?:{'|'.join(VERBS)})\b[^`;]*\0", text)
+    return found
+
+
+def test_no_command_is_composed_by_hand() -> None:
+    assert by_hand("f'or `hwnas profile {device}` first'") and not by_hand("f'hwnas {version}'")
+    package = Path(hwnas.__file__).parent
+    for path in package.rglob("*.py"):
+        assert by_hand(path.read_text()) == [], f"{path}: core.command.command_line"
 
 
 @pytest.fixture

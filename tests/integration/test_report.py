@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 import hwnas
 from hwnas.cli.output import _cell
+from hwnas.core.errors import UserError
 from tests.unit.test_reporting import Page
 
 
@@ -33,3 +36,22 @@ def test_the_closing_table_has_every_network_on_every_device(folder: Path, tmp_p
         assert (estimate, ms) == (_cell(row["forecast_ms"]), _cell(row["measured_ms"]))
         assert limit == _cell(row["limit_ms"]) and error == f"{row['forecast_error']:+.2%}"
         assert met == {True: "met", False: "not met", None: "-"}[row["constraint_met"]]
+
+
+def test_every_device_is_drawn_with_its_own_latencies(folder: Path, tmp_path: Path) -> None:
+    html = hwnas.report(folder, out=tmp_path / "report.html").read_text()
+    run = hwnas.open_run(folder)
+    assert [*run.project.devices] == ["local", "local_int8"]
+    for number, device in enumerate(run.project.devices):
+        front = {trace.name: trace for trace in run.plot_front(device).data}
+        estimate = run.project.estimator(device).latency_ms(run.space.codes([run.winner.arch]))
+        assert tuple(front["winner"].x) == tuple(estimate)
+        correction = run.latency_table(device).corrections[run.space.id]
+        timed = {trace.name: trace for trace in run.plot_latency(device).data}["whole nets"]
+        assert tuple(timed.y) == tuple(net.measured_ms for net in correction.validation.nets)
+        for name in ("front", "forecast"):
+            assert html.count(f'id="{name}-{number}"') == 1
+    assert run.plot_front() == run.plot_front("local") != run.plot_front("local_int8")
+    for of_device in (run.plot_front, run.plot_latency):
+        with pytest.raises(UserError, match=r"not a device of this run[\s\S]*local, local_int8"):
+            of_device("phone")

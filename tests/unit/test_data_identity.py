@@ -11,15 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.records import dump, load
 from hwnas.interfaces import DataIdentity, DatasetContext, NamedImages
 from hwnas.training import file_hashes as hashing
+from hwnas.training import photo_store
 from hwnas.training.datasets import REGISTRY, image_folder
-from hwnas.training.duplicates import shared_of, shared_parts
+from hwnas.training.duplicates import shared_images, shared_of, shared_parts
 from hwnas.training.file_hashes import ChangedMeanwhile, bytes_hash, file_hashes
-from hwnas.training.identity import describe_change, identity_of_arrays
+from hwnas.training.identity import SPLITS, describe_change, identity_of_arrays
+from hwnas.training.looks import alike, looks_of
+from hwnas.training.photo_store import read_photos
 from hwnas.training.photos import PhotoData
 from tests.photos import class_folders, encoded, photo, small_config, write_archive
 
@@ -108,7 +113,7 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path: Path):
     stored = image_folder._stored(config(root))["train"]
     photo(3, 3, 40).save(root / "ant" / "000.png")
     with pytest.raises(ChangedMeanwhile, match="changed while it was read"):
-        image_folder._read(stored, config(root), n_threads=1)
+        read_photos(stored, config(root).base_px, skip_broken=False, n_threads=1)
     data = built(root)  # nothing wrong was cached
     np.testing.assert_array_equal(
         data.parts["train"].pixels[0], image_folder_pixels(root / "ant" / "000.png")
@@ -136,7 +141,7 @@ def test_a_photo_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch):
         return read
 
     monkeypatch.setattr(hashing, "open_regular", refused(hashing.open_regular))
-    monkeypatch.setattr(image_folder, "read_regular", refused(image_folder.read_regular))
+    monkeypatch.setattr(photo_store, "read_regular", refused(photo_store.read_regular))
     with pytest.raises(UserError, match=r"ant/003\.png: PermissionError"):
         built(root)
     skipping = image_folder.build(config(root, skip_broken=True), DatasetContext(0))
@@ -429,6 +434,71 @@ def test_copies_that_our_own_cut_parts_are_found(tmp_path: Path):
         ("test", "train"), ("val", "train"), ("test", "val"),
     }  # fmt: skip
     assert shared_parts(identity(root)) == (), "it takes the cut to tell"
+    known = image_folder.contents(config(root), DatasetContext(0))
+    assert known == {split: data.contents(split) for split in SPLITS}, "known before decoding"
+    assert shared_images(known) == found
+
+
+@pytest.mark.parametrize("splits", [(), ("test",), ("val", "test")])
+@pytest.mark.parametrize("seed", [0, 7])
+def test_the_cut_is_known_before_photos_are_decoded(
+    splits: tuple[str, ...], seed: int, tmp_path: Path
+):
+    root = tmp_path / "p"
+    for first, split in enumerate(("train", *splits)):
+        class_folders(root / split, ["ant", "bee"], 20, first=40 * first)
+    settings = config(root, repeat_to=90)
+    data = image_folder.build(settings, DatasetContext(seed))
+    known = image_folder.contents(settings, DatasetContext(seed))
+    assert known == {split: data.contents(split) for split in SPLITS}
+    assert all(list(known[split]) == list(data.contents(split)) for split in SPLITS)
+    assert image_folder.contents(config(root, skip_broken=True), DatasetContext(seed)) is None
+
+
+def recompressed(path: Path, to: Path, *, scale: float = 1.0, **options: object) -> None:
+    image = Image.open(path)
+    size = (round(image.width * scale), round(image.height * scale))
+    image.resize(size, Image.Resampling.LANCZOS).save(to, **options)
+
+
+def test_photos_that_were_compressed_or_scaled_again_are_found_by_their_looks(tmp_path: Path):
+    root = tmp_path / "p"
+    for split, first in (("train", 0), ("val", 50), ("test", 80)):
+        class_folders(root / split, ["ant", "bee"], 4, first=first)
+        for path in (root / split).rglob("*.png"):
+            with Image.open(path) as image:  # not of noise alone, which JPEG does not keep
+                image.crop((0, 0, 7, 7)).resize((64, 64), Image.Resampling.BICUBIC).save(path)
+    for i, options in enumerate(({"quality": 60}, {"quality": 90, "scale": 2.0})):
+        recompressed(root / f"train/ant/00{i}.png", root / f"test/bee/again{i}.jpg", **options)
+    shutil.copy(root / "train/ant/003.png", root / "test/bee/copy.png")
+    recompressed(root / "test/ant/000.png", root / "val/bee/v.jpg", quality=75)
+    same, alike, chosen = shared(root)
+    assert same.startswith("1 of 11 images in test is a train image as well")
+    assert alike == (
+        "2 of 11 images in test look like train images, stored in another form"
+        " (bee/again0.jpg ~ ant/000.png, bee/again1.jpg ~ ant/001.png): the test accuracy counts"
+        " images that the networks have learned; keep one copy of each"
+    )
+    assert chosen.startswith(
+        "1 of 11 images in test looks like a val image, stored in another form"
+        " (ant/000.png ~ bee/v.jpg)"
+    )
+
+
+def test_different_photos_do_not_look_alike(test_data: Path):
+    """Hands before one wall, and drawn digits, whose strokes may be very much alike."""
+    hands = REGISTRY.load("sign_digits")
+    data = hands.build(hands.Config(base_px=32), DatasetContext(0))  # type: ignore[attr-defined]
+    assert shared_of(data, hands.identity(hands.Config())) == ()  # type: ignore[attr-defined]
+    drawn = REGISTRY.load("digits")
+    data = drawn.build(drawn.Config(base_px=24), DatasetContext(0))  # type: ignore[attr-defined]
+    test, train = (looks_of(x for x, _ in data.eval_batches(s, 256)) for s in ("test", "train"))
+    assert alike(test, train) == []
+
+
+def test_photos_of_one_colour_look_like_no_other():
+    looks = looks_of([torch.ones(3, 3, 20, 20)])
+    assert alike(looks, looks) == []
 
 
 @pytest.mark.parametrize("name", ["npz_jpeg", "cifar10", "image_folder"])

@@ -23,6 +23,7 @@ from hwnas.nets import subnet
 from hwnas.nets.pretrained import read_weights
 from hwnas.nets.proxyless_weights import read_proxyless
 from hwnas.predictors.open_records import open_records
+from hwnas.training import photo_store
 from hwnas.training.datasets import image_folder, npz_jpeg
 from hwnas.training.loose_photos import loose_photos
 from hwnas.training.photo_folders import Scan
@@ -348,10 +349,10 @@ def test_an_image_that_became_a_pipe_after_it_was_listed_is_broken(
     for name in "ab":
         (tmp_path / "train" / name).mkdir(parents=True)
         placed(tmp_path / "train" / name, "x.jpg", kind)
-    monkeypatch.setattr(image_folder, "scan", lambda at: Scan([f"{at.name}/x.jpg"]))
+    monkeypatch.setattr(photo_store, "scan", lambda at: Scan([f"{at.name}/x.jpg"]))
     with pytest.raises(UserError, match="regular file"):  # by what hashes the files
         image_folder.build(image_folder.Config(root=str(tmp_path)), DatasetContext(seed=0))
-    monkeypatch.setattr(image_folder, "file_hashes", lambda folder, names: dict.fromkeys(names, ""))
+    monkeypatch.setattr(photo_store, "file_hashes", lambda folder, names: dict.fromkeys(names, ""))
     with pytest.raises(UserError, match="regular file"):  # by what reads them
         image_folder.build(image_folder.Config(root=str(tmp_path)), DatasetContext(seed=0))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,17 @@ import pytest
 
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
-from hwnas.core.store import file_hash, read_json
+from hwnas.core.records import dump
+from hwnas.core.store import file_hash, read_json, write_json
+from hwnas.interfaces import Evaluation
 from hwnas.pipeline import scoring
 from hwnas.pipeline.engine import execute
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.stages import train
+from hwnas.predictors.open_records import open_records
+from hwnas.spaces.space import SearchSpace
 
 MINI = Path(__file__).resolve().parents[1] / "integration" / "mini.yaml"
 SETTINGS = {
@@ -32,6 +36,7 @@ FILES = {
     "search.evaluator.records": "records.json",
 }
 DEVICE = "schema_version: 1\n"
+OPEN_RECORDS = "hwnas.pipeline.project.open_records"
 
 
 @pytest.fixture
@@ -101,7 +106,7 @@ def test_files_are_found_from_elsewhere_by_all_that_read_them(
         teacher = train._train_settings(p).teacher
         assert teacher is not None and teacher.weights == home / "teacher.npz"
         asked = []
-        monkeypatch.setattr(scoring, "open_records", lambda path, **_: asked.append(path))
+        monkeypatch.setattr(OPEN_RECORDS, lambda path, **_: asked.append(path))
         with pytest.raises(AttributeError):
             scoring.scoring(p)
         assert asked == [home / "records.json"]
@@ -227,3 +232,40 @@ def test_a_new_round_takes_the_runs_copy_of_a_device_that_is_gone(home: Path) ->
         execute(stages_of(p), p.run, only=())
     with project(folder) as p:
         assert p.outside.device_folders[0] == home / "boards"
+
+
+def recorded(space: SearchSpace, top1s: Iterable[float]) -> dict[str, Any]:
+    """A file of labels, of random archs."""
+    codes = space.sample(40, seed=0)
+    rows = [
+        Evaluation(space.arch(row), top1, "trained", "test", 100, 0)
+        for row, top1 in zip(codes, top1s)
+    ]
+    return {"schema_version": 1, "labels": [dump(row, versioned=False) for row in rows]}
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_records_are_read_once_by_check_and_stage_and_are_the_ones_that_were_hashed(
+    changes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, asked = tmp_path / "records.json", []
+    settings = {"label": {"records": str(path), "n_archs": 20}}
+    with project(tmp_path / "run", config=str(MINI), changes=settings, read_only=False) as p:
+        write_json(path, recorded(p.space, (0.5 + i / 100 for i in range(30))))
+
+        def read(given: Path, **rest: Any) -> Any:
+            asked.append(given)
+            found = open_records(given, **rest)
+            if changes:
+                write_json(path, recorded(p.space, (0.4 + i / 100 for i in range(30))))
+            return found
+
+        monkeypatch.setattr(OPEN_RECORDS, read)
+        if changes:
+            with pytest.raises(UserError, match="changed while the command was running"):
+                execute(stages_of(p), p.run, only=["label"])
+            assert not p.run.ledger()
+        else:
+            execute(stages_of(p), p.run, only=["label"])
+            assert len(p.files.read_labels()) == 20
+        assert asked == [path]

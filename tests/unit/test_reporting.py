@@ -81,9 +81,9 @@ def data(ops: tuple[OpSpec, ...]) -> ReportData:
             NetRow("largest", 8_234_567, 345_678, 0.988, 1.39, 1.9, False),
             NetRow("smallest", 9_999, 321),
         ),
-        front=Front("local", "val top-1", points, points, points[2], 2.5, (Point(2.0, 0.8),)),
-        forecast=Forecast(
-            "local", (2.0, 1.0), (2.1, 1.0), ((1.8, 2.2), (0.9, 1.1)), 0.024, 1.0, 0.01
+        fronts=(Front("local", "val top-1", points, points, points[2], 2.5, (Point(2.0, 0.8),)),),
+        forecasts=(
+            Forecast("local", (2.0, 1.0), (2.1, 1.0), ((1.8, 2.2), (0.9, 1.1)), 0.024, 1.0, 0.01),
         ),
         prediction=Prediction("gcn", "val top-1", (0.8, 0.9), (0.81, 0.9), 0.71, (0.6, 0.8), 0.55),
         training=Training((Curve("largest", (0, 10), (0.1, 0.9)),), (Curve("loss", (0,), (2.3,)),)),
@@ -170,11 +170,18 @@ def test_missing_parts_say_so_and_the_rest_stays(data: ReportData) -> None:
         "trust",
         "truths",
         "remarks",
-    )  # the last four: not always
+        "commands",
+    )  # the last five: not always
     sections = [f.name for f in fields(ReportData) if f.name not in no_section]
     for name in sections:
         only = replace(ReportData("one part"), **{name: getattr(data, name)})
         assert Page(render_report(only)).text.count("not run yet") == 5, name
+
+
+def test_missing_parts_name_the_command_that_makes_them() -> None:
+    line = "hwnas search '/home/a b/run'"
+    page = Page(render_report(ReportData("empty", commands={"search": line})))
+    assert page.text.count(line) == 2 and page.text.count("hwnas ") == 3, "and the footer"
 
 
 def test_what_was_trained_alone_stands_beside_what_was_believed(data: ReportData) -> None:
@@ -228,7 +235,7 @@ def test_text_from_outside_stays_text(data: ReportData, ops: tuple[OpSpec, ...])
         data,
         title=HOSTILE,
         table=(NetRow(HOSTILE, 1, 1, key=HOSTILE),),
-        front=Front(HOSTILE, HOSTILE, (Point(1.0, 0.5, HOSTILE),), ()),
+        fronts=(Front(HOSTILE, HOSTILE, (Point(1.0, 0.5, HOSTILE),), ()),),
         prediction=Prediction(HOSTILE, HOSTILE, (0.1,), (0.1,), 0.0),
         training=Training((Curve(HOSTILE, (1,), (0.5,)),)),
         winner=Drawing(HOSTILE, ops, HOSTILE),
@@ -245,16 +252,25 @@ def test_same_data_give_the_same_file(data: ReportData) -> None:
 
 
 def test_front_is_drawn_in_order_of_latency(data: ReportData) -> None:
-    assert data.front is not None
-    traces = {trace.name: trace for trace in front_figure(data.front).data}
+    traces = {trace.name: trace for trace in front_figure(data.fronts[0]).data}
     assert tuple(traces["front"].x) == (1.0, 2.0, 3.0)
     assert tuple(traces["front"].y) == (0.9, 0.95, 0.97)
     assert tuple(traces["winner"].x) == (2.0,)
 
 
+def test_every_device_has_its_plots(data: ReportData) -> None:
+    phone = replace(data.fronts[0], device="phone"), replace(data.forecasts[0], device="phone")
+    both = replace(data, fronts=(*data.fronts, phone[0]), forecasts=(*data.forecasts, phone[1]))
+    html = render_report(both)
+    for name in ("front-0", "front-1", "forecast-0", "forecast-1"):
+        assert html.count(f'id="{name}"') == 1
+    assert html.count("plotly.js v") == 1
+    text = " ".join(Page(html).text.split())
+    assert "with their latencies on phone." in text and "whole networks timed on phone:" in text
+
+
 def test_band_of_the_forecast_encloses_its_intervals(data: ReportData) -> None:
-    assert data.forecast is not None
-    traces = {trace.name: trace for trace in forecast_figure(data.forecast).data}
+    traces = {trace.name: trace for trace in forecast_figure(data.forecasts[0]).data}
     band = traces["90 % interval"]
     assert list(zip(band.x, band.y)) == [(1.0, 1.1), (2.0, 2.2), (2.0, 1.8), (1.0, 0.9)]
 

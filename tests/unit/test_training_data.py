@@ -12,9 +12,10 @@ from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.interfaces import DatasetContext
-from hwnas.training.data import batches_from, stratified_split
+from hwnas.training.data import batches_from
 from hwnas.training.datasets import digits
 from hwnas.training.sections import TrainConfig
+from hwnas.training.splits import stratified_split
 
 
 def test_split_is_a_partition_with_every_class_at_its_share():

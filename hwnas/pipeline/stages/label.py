@@ -23,7 +23,6 @@ from hwnas.pipeline.evaluators import (
 )
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.scoring import read_records
 from hwnas.pipeline.task import task
 from hwnas.spaces.arch import Arch
 
@@ -62,9 +61,8 @@ def stage(project: Project) -> Stage:
 
 def _check(project: Project) -> None:
     """Refuse records that cannot be read, or are of another space."""
-    section = project.config.label
-    if section.records is not None:
-        read_records(project, project.outside.path(RECORDS), section.reader, section.target)
+    if project.config.label.records is not None:
+        project.records(RECORDS)
 
 
 def _check_data(project: Project) -> None:
@@ -123,12 +121,10 @@ def _recorded(project: Project) -> list[Evaluation]:
     Raises:
         UserError: the file cannot be read, or its archs are of another space.
     """
-    section = project.config.label
-    path = project.outside.path(RECORDS)
-    records = read_records(project, path, section.reader, section.target)
+    records = project.records(RECORDS)
     known = TabularEvaluator(records, project.space)
     order = rng(project.config.seed, "label/records").permutation(len(records.codes))
-    rows = np.sort(order[: section.n_archs])
+    rows = np.sort(order[: project.config.label.n_archs])
     return [known.evaluate(project.space.arch(row)) for row in records.codes[rows]]
 
 

@@ -45,8 +45,8 @@ def build_from_archives(
         UserError: archives that are missing, damaged or of unequal classes; broken images; one
             group only.
     """
-    from hwnas.training.data import grouped_split, stratified_split
     from hwnas.training.photos import Photos, photo_data, photos_of_archives
+    from hwnas.training.splits import grouped_split, stratified_split
 
     names, (whole, test) = photos_of_archives(
         paths, px, skip_broken=config.skip_broken, n_threads=max(1, context.n_workers)

@@ -100,8 +100,8 @@ def build(config: CifarConfig, context: DatasetContext) -> DataModule:
     Raises:
         UserError: the files are missing, damaged or of other classes.
     """
-    from hwnas.training.data import stratified_split
     from hwnas.training.photos import photo_data, photos_of_archives
+    from hwnas.training.splits import stratified_split
 
     folder = data_root(config.root)
     if (folder / TRAIN).exists():

@@ -104,7 +104,8 @@ def build(config: Config, context: DatasetContext) -> DataModule:
     from sklearn.datasets import load_digits
 
     from hwnas.training.augment import Warper
-    from hwnas.training.data import MemoryData, stratified_split
+    from hwnas.training.data import MemoryData
+    from hwnas.training.splits import stratified_split
 
     bunch = load_digits()
     labels = np.asarray(bunch.target, dtype=np.int64)

@@ -2,52 +2,40 @@
 
 from __future__ import annotations
 
-import io
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from hwnas.core.config import LATER
-from hwnas.core.confined import read_regular
 from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.rng import rng
-from hwnas.core.store import content_hash
 from hwnas.interfaces import DataIdentity, DataModule, DataPlan, DatasetContext, Split
 from hwnas.training.class_list import listed_classes
-from hwnas.training.file_hashes import (
-    ChangedMeanwhile,
-    bytes_hash,
-    file_hashes,
-    one_form,
-    spelled,
-)
 from hwnas.training.identity import SPLITS
 from hwnas.training.photo_config import AugmentConfig, PhotoConfig, data_root, relative_to
-from hwnas.training.photo_folders import (
-    SUFFIXES,
-    Scan,
-    class_folders,
-    report,
-    require_found,
-    scan,
-    split_folders,
+from hwnas.training.photo_folders import Scan, class_folders, report, split_folders
+from hwnas.training.photo_store import (
+    StoredPhotos,
+    identity_of_photos,
+    read_photos,
+    scans_by_class,
+    stored_photos,
 )
-from hwnas.training.splits import split_sizes
+from hwnas.training.splits import split_sizes, stratified_split
 
 if TYPE_CHECKING:
     from hwnas.training.photos import Photos
 
-__all__ = ["Config", "build", "ends", "identity", "plan"]
+__all__ = ["Config", "build", "contents", "ends", "identity", "plan"]
 
 log = logging.getLogger(__name__)
 
 CHANNELS = 3
-MAX_IMAGE_BYTES = 1 << 30
 
 
 class Config(PhotoConfig):
@@ -97,7 +85,7 @@ def identity(config: Config) -> DataIdentity:
         DataAbsent: no such folder.
         UserError: no class folders, empty ones, unequal ones between splits.
     """
-    return _identity(_stored(config))
+    return identity_of_photos(_stored(config))
 
 
 def plan(config: Config) -> DataPlan:
@@ -112,7 +100,7 @@ def plan(config: Config) -> DataPlan:
     folders = _split_folders(config.root)
     names, listed = _names(config), config.classes is not None
     counts = {
-        split: [len(found.images) for found in _by_class(split, at, names, config)]
+        split: [len(found.images) for found in _scans(split, at, names, config)]
         for split, at in folders.items()
     }
     n_images: dict[str, int] = {split: sum(found) for split, found in counts.items()}
@@ -142,7 +130,6 @@ def build(config: Config, context: DatasetContext) -> DataModule:
             than `num_classes`; broken images.
         ChangedMeanwhile: an image changed while it was read.
     """
-    from hwnas.training.data import stratified_split
     from hwnas.training.photos import photo_data
 
     stored = _stored(config)
@@ -157,16 +144,15 @@ def build(config: Config, context: DatasetContext) -> DataModule:
         )
     for split, folder in stored.items():
         report(split, folder.folder, names, folder.scans)
+    skips, n_threads = config.skip_broken, max(1, context.n_workers)
     found: dict[Split, Photos] = {
-        split: _read(folder, config, n_threads=max(1, context.n_workers))
+        split: read_photos(folder, config.base_px, skip_broken=skips, n_threads=n_threads)
         for split, folder in stored.items()
     }
     whole = found["train"]
-    cut = _shares_to_cut(config, stored)
-    groups = np.zeros_like(whole.labels) if config.classes is not None else whole.labels
-    *pieces, rest = stratified_split(groups, [*cut.values()], rng(context.seed, "data/split"))
-    parts = found | {split: whole.take(rows) for split, rows in zip(cut, pieces, strict=True)}
-    parts["train"] = whole.take(np.tile(rest, _repeats(config, len(rest))))
+    rows = _rows(config, stored, whole.labels, context.seed)
+    parts = found | {split: whole.take(rows[split]) for split in rows}
+    parts["train"] = whole.take(np.tile(rows["train"], _repeats(config, len(rows["train"]))))
     sizes = ", ".join(f"{split} {len(parts[split])}" for split in SPLITS)
     log.info("%s: %d classes; images: %s", data_root(config.root), len(names), sizes)
     return photo_data(
@@ -176,32 +162,55 @@ def build(config: Config, context: DatasetContext) -> DataModule:
         config.augment,
         seed=context.seed,
         n_workers=context.n_workers,
-        digests=_identity(stored).digests,
+        digests=identity_of_photos(stored).digests,
         normalise=config.normalise,
         all_classes=config.classes is None,
     )
 
 
-@dataclass(frozen=True)
-class _Folder:
-    """One folder of class folders.
+def contents(config: Config, context: DatasetContext) -> dict[Split, dict[str, str]] | None:
+    """Content hash of every photo of a split, by its name; see `CutDataset`.
 
-    names: of the classes. files: relative to `folder`, class by class. labels: of the files.
-    hashes: of their contents.
+    None where photos are left out that do not decode, which is not known before.
     """
+    if config.skip_broken:
+        return None
+    stored = _stored(config)
+    labels = np.array(stored["train"].labels, dtype=np.int64)
+    rows = _rows(config, stored, labels, context.seed)
+    files = {split: (stored.get(split) or stored["train"]) for split in SPLITS}
+    found: dict[Split, dict[str, str]] = {}
+    for split, of in files.items():
+        kept, shown = rows[split].tolist() if split in rows else range(len(of.files)), of.shown
+        found[split] = {shown[row]: of.hashes[of.files[row]] for row in kept}
+    return found
 
-    folder: Path
-    names: tuple[str, ...]
-    files: tuple[str, ...]
-    labels: tuple[int, ...]
-    hashes: Mapping[str, str]
-    scans: tuple[Scan, ...]
+
+def _rows(
+    config: Config, folders: Iterable[Split], labels: NDArray[np.int64], seed: int
+) -> dict[Split, NDArray[np.int64]]:
+    """Rows of the images in `train` that are each split's, for `train` and splits without a folder.
+
+    labels: of the images in `train`.
+    """
+    cut = _shares_to_cut(config, folders)
+    groups = np.zeros_like(labels) if config.classes is not None else labels
+    pieces = stratified_split(groups, [*cut.values()], rng(seed, "data/split"))
+    return dict(zip([*cut, "train"], pieces, strict=True))
 
 
-def _stored(config: Config) -> dict[Split, _Folder]:
+def _stored(config: Config) -> dict[Split, StoredPhotos]:
     """What lies in the folders of splits; the classes are those of the training images."""
     names, folders = _names(config), _split_folders(config.root)
-    return {split: _listed(split, at, names, config) for split, at in folders.items()}
+    return {
+        split: stored_photos(at, _scans(split, at, names, config), names)
+        for split, at in folders.items()
+    }
+
+
+def _scans(split: Split, folder: Path, names: tuple[str, ...], config: Config) -> list[Scan]:
+    is_listed, skips = config.classes is not None, config.skip_broken
+    return scans_by_class(split, folder, names, is_listed=is_listed, skip_broken=skips)
 
 
 def _names(config: Config) -> tuple[str, ...]:
@@ -209,19 +218,6 @@ def _names(config: Config) -> tuple[str, ...]:
     if config.classes is not None:
         return listed_classes(config.classes, data_root(config.root))
     return tuple(class_folders(_split_folders(config.root)["train"], least=2))
-
-
-def _identity(stored: Mapping[Split, _Folder]) -> DataIdentity:
-    files: dict[str, dict[str, str]] = {}
-    for split, folder in stored.items():
-        files[split] = {}
-        for file, label in zip(folder.files, folder.labels, strict=True):
-            name = f"{folder.names[label]}/{spelled(one_form(file.partition('/')[2]))}"
-            while name in files[split]:  # two names that differ only in their Unicode form
-                name += "'"
-            files[split][name] = folder.hashes[file]
-    parts: dict[str, str] = {split: split if split in stored else "train" for split in SPLITS}
-    return DataIdentity(stored["train"].names, files, parts)
 
 
 def _split_folders(root: str) -> dict[Split, Path]:
@@ -235,66 +231,3 @@ def _split_folders(root: str) -> dict[Split, Path]:
             fix=f"set data.root or the environment variable HWNAS_DATA; {relative_to(root)}",
         )
     return split_folders(folder)
-
-
-def _by_class(split: Split, folder: Path, names: tuple[str, ...], config: Config) -> list[Scan]:
-    """The images of one split, relative to `folder`, for each of the classes.
-
-    Raises:
-        UserError: classes that are not among `names`, or have no training images though not listed;
-            what cannot be read, unless `skip_broken`.
-    """
-    classes, listed = class_folders(folder), config.classes is not None
-    if strangers := [name for name in classes if name not in names]:
-        raise UserError(
-            "more classes than " + ("data.classes lists" if listed else "the training images have"),
-            expected=f"{len(names)} classes: {', '.join(names[:100])}",
-            found=f"also {', '.join(strangers)}",
-            where=folder,
-            fix="add training images of these classes, or remove their folders",
-        )
-    by_class = [scan(classes[name]) if name in classes else Scan() for name in names]
-    if not config.skip_broken:
-        require_found(by_class, folder)
-    empty = [name for name, found in zip(names, by_class, strict=True) if not found.images]
-    if (empty and split == "train" and not listed) or len(empty) == len(names):
-        raise UserError(
-            "class folders without images",
-            expected=f"files of {', '.join(sorted(SUFFIXES))}",
-            found=", ".join(empty),
-            where=folder,
-            fix="add images, or remove the folders",
-        )
-    return by_class
-
-
-def _listed(split: Split, folder: Path, names: tuple[str, ...], config: Config) -> _Folder:
-    """The images of one split, class by class, with their hashes."""
-    by_class = _by_class(split, folder, names, config)
-    files = tuple(file for found in by_class for file in found.images)
-    labels = tuple(label for label, found in enumerate(by_class) for _ in found.images)
-    try:
-        hashes = file_hashes(folder, files)
-    except FileNotFoundError as error:
-        raise ChangedMeanwhile(Path(error.filename)) from error
-    return _Folder(folder, names, files, labels, hashes, tuple(by_class))
-
-
-def _read(stored: _Folder, config: Config, *, n_threads: int) -> Photos:
-    """All photos of one split, decoded."""
-    from hwnas.training.decode import Encoded, decode, good_rows
-    from hwnas.training.photos import Photos
-
-    def opened(i: int) -> io.BytesIO:
-        path = stored.folder / stored.files[i]
-        data = read_regular(path, at_most=MAX_IMAGE_BYTES)
-        if bytes_hash(data) != stored.hashes[stored.files[i]]:
-            raise ChangedMeanwhile(path)
-        return io.BytesIO(data)
-
-    labels = np.array(stored.labels, dtype=np.int64)
-    hashes = [stored.hashes[file] for file in stored.files]
-    images = Encoded([spelled(file) for file in stored.files], opened, content_hash(hashes))
-    pixels, broken = decode(images, config.base_px, n_threads=n_threads)
-    rows = good_rows(images, broken, skip=config.skip_broken, where=stored.folder)
-    return Photos(pixels, rows, labels[rows], images.names, hashes)

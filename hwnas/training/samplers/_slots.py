@@ -105,7 +105,7 @@ def metric_named(config: CostConfig, context: SamplerContext) -> CostMetric:
             f"the sampler has no metric {key!r}",
             expected=f"one of {', '.join(sorted(metrics)) or '-'}",
             where="train.sampler",
-            fix=f"add {device!r} to `devices`, or `hwnas profile {device}` first",
+            fix=f"add {device!r} to `devices`, and profile it before",
         )
     return metrics[key]
 

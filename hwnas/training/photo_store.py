@@ -1,0 +1,143 @@
+"""Photos in a folder per class: their names and hashes, and what is decoded of them. Torch-free."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hwnas.core.confined import read_regular
+from hwnas.core.errors import UserError
+from hwnas.core.store import content_hash
+from hwnas.interfaces import DataIdentity, Split
+from hwnas.training.file_hashes import (
+    ChangedMeanwhile,
+    bytes_hash,
+    file_hashes,
+    one_form,
+    spelled,
+)
+from hwnas.training.identity import SPLITS
+from hwnas.training.photo_folders import SUFFIXES, Scan, class_folders, require_found, scan
+
+if TYPE_CHECKING:
+    from hwnas.training.photos import Photos
+
+__all__ = ["StoredPhotos", "identity_of_photos", "read_photos", "scans_by_class", "stored_photos"]
+
+MAX_IMAGE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class StoredPhotos:
+    """One folder of class folders.
+
+    names: of the classes. files: relative to `folder`, class by class. labels: of the files.
+    hashes: of their contents.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    files: tuple[str, ...]
+    labels: tuple[int, ...]
+    hashes: Mapping[str, str]
+    scans: tuple[Scan, ...]
+
+    @property
+    def shown(self) -> list[str]:
+        """Names of the files as text."""
+        return [spelled(file) for file in self.files]
+
+
+def scans_by_class(
+    split: Split, folder: Path, names: tuple[str, ...], *, is_listed: bool, skip_broken: bool
+) -> list[Scan]:
+    """The images of one split, relative to `folder`, for each of the classes.
+
+    is_listed: `names` come from a list; else they are those of the training images.
+
+    Raises:
+        UserError: classes that are not among `names`, or have no training images though not listed;
+            what cannot be read, unless `skip_broken`.
+    """
+    classes = class_folders(folder)
+    if strangers := [name for name in classes if name not in names]:
+        raise UserError(
+            "more classes than "
+            + ("data.classes lists" if is_listed else "the training images have"),
+            expected=f"{len(names)} classes: {', '.join(names[:100])}",
+            found=f"also {', '.join(strangers)}",
+            where=folder,
+            fix="add training images of these classes, or remove their folders",
+        )
+    by_class = [scan(classes[name]) if name in classes else Scan() for name in names]
+    if not skip_broken:
+        require_found(by_class, folder)
+    empty = [name for name, found in zip(names, by_class, strict=True) if not found.images]
+    if (empty and split == "train" and not is_listed) or len(empty) == len(names):
+        raise UserError(
+            "class folders without images",
+            expected=f"files of {', '.join(sorted(SUFFIXES))}",
+            found=", ".join(empty),
+            where=folder,
+            fix="add images, or remove the folders",
+        )
+    return by_class
+
+
+def stored_photos(folder: Path, by_class: Sequence[Scan], names: tuple[str, ...]) -> StoredPhotos:
+    """Photos that were found class by class, with their hashes.
+
+    Raises:
+        ChangedMeanwhile: one is gone or changed.
+    """
+    files = tuple(file for found in by_class for file in found.images)
+    labels = tuple(label for label, found in enumerate(by_class) for _ in found.images)
+    try:
+        hashes = file_hashes(folder, files)
+    except FileNotFoundError as error:
+        raise ChangedMeanwhile(Path(error.filename)) from error
+    return StoredPhotos(folder, names, files, labels, hashes, tuple(by_class))
+
+
+def identity_of_photos(stored: Mapping[Split, StoredPhotos]) -> DataIdentity:
+    """The identity of photos in folders of splits; what has no folder comes from `train`."""
+    files: dict[str, dict[str, str]] = {}
+    for split, folder in stored.items():
+        files[split] = {}
+        for file, label in zip(folder.files, folder.labels, strict=True):
+            name = f"{folder.names[label]}/{spelled(one_form(file.partition('/')[2]))}"
+            while name in files[split]:  # two names that differ only in their Unicode form
+                name += "'"
+            files[split][name] = folder.hashes[file]
+    parts: dict[str, str] = {split: split if split in stored else "train" for split in SPLITS}
+    return DataIdentity(stored["train"].names, files, parts)
+
+
+def read_photos(stored: StoredPhotos, px: int, *, skip_broken: bool, n_threads: int) -> Photos:
+    """All photos of one split as centre squares of px x px.
+
+    Raises:
+        UserError: broken ones, unless `skip_broken`.
+        ChangedMeanwhile: one is not what it was when it was listed.
+    """
+    from hwnas.training.decode import Encoded, decode, good_rows
+    from hwnas.training.photos import Photos
+
+    def opened(i: int) -> io.BytesIO:
+        path = stored.folder / stored.files[i]
+        data = read_regular(path, at_most=MAX_IMAGE_BYTES)
+        if bytes_hash(data) != stored.hashes[stored.files[i]]:
+            raise ChangedMeanwhile(path)
+        return io.BytesIO(data)
+
+    labels = np.array(stored.labels, dtype=np.int64)
+    hashes = [stored.hashes[file] for file in stored.files]
+    images = Encoded(stored.shown, opened, content_hash(hashes))
+    pixels, broken = decode(images, px, n_threads=n_threads)
+    rows = good_rows(images, broken, skip=skip_broken, where=stored.folder)
+    return Photos(pixels, rows, labels[rows], images.names, hashes)
