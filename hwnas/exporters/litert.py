@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,12 @@ from hwnas.exporters.mixed import (
     TargetAgreement,
     calibration,
     mixed,
+    saving,
 )
 from hwnas.interfaces import EightBits, Exporter, Images, ModelFile, OpenModel, RunsOn
 
 if TYPE_CHECKING:
-    from hwnas.builders.tflite_graph import Graph
+    from hwnas.builders.tflite_graph import Graph, Op
 
 __all__ = ["RUNS_ON", "Config", "build"]
 
@@ -120,7 +122,7 @@ class _LiteRt(Format):
         found = mixed(
             quantize,
             _logits,
-            [op.output for op in graph.ops if op.kind in WEIGHTED],
+            {op.output: _saving(graph, op) for op in graph.ops if op.kind in WEIGHTED},
             images.judged,
             _logits(graph, images.judged),
             target_agreement=config.target_agreement,
@@ -157,6 +159,11 @@ def _logits(graph: Graph, images: Images) -> Images:
     model = Interpreted(graph.serialized(), where="calibration")
     run = OpenModel(lambda x: model(x)[0], "litert", model.batch)
     return run.logits(images)
+
+
+def _saving(graph: Graph, op: Op) -> float:
+    maps = graph.tensors[op.output].shape[1:-1]
+    return saving(math.prod(graph.tensors[op.inputs[1]].shape), math.prod(maps))
 
 
 def _is_float(graph: Graph, value: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from hwnas.exporters.float_graph import quiet
-from hwnas.exporters.mixed import Mixed, mixed
+from hwnas.exporters.mixed import Mixed, mixed, saving
 from hwnas.interfaces import Images
 
 __all__ = ["quantized"]
@@ -37,7 +38,7 @@ def quantized(
     """
     graph = onnx.shape_inference.infer_shapes(proto)
     quantize = _Quantizer(graph, _ranges(graph, calibration, method), symmetric)
-    layers = [node.name for node in graph.graph.node if node.op_type in ("Conv", "Gemm")]
+    layers = _savings(graph.graph)
     return mixed(
         quantize,
         _logits,
@@ -47,6 +48,20 @@ def quantized(
         target_agreement=target_agreement,
         max_float_layers=max_float_layers,
     )
+
+
+def _savings(graph: onnx.GraphProto) -> dict[str, float]:
+    """`mixed.saving` of every layer with weights."""
+    n_weights = {one.name: math.prod(one.dims) for one in graph.initializer}
+    maps = {
+        value.name: math.prod(axis.dim_value for axis in value.type.tensor_type.shape.dim[2:])
+        for value in (*graph.value_info, *graph.output)
+    }
+    return {
+        node.name: saving(n_weights[node.input[1]], maps[node.output[0]])
+        for node in graph.node
+        if node.op_type in ("Conv", "Gemm")
+    }
 
 
 class _Quantizer:
