@@ -81,8 +81,8 @@ class ElasticConv2d(nn.Module):
         for large, small in pairwise(self.kernels):
             if small < layer.kernel:
                 break
-            edge = (large - small) // 2
-            weight = weight[:, :, edge : large - edge, edge : large - edge]
+            edge = (large - small + 1) // 2  # even windows reach further down and to the right
+            weight = weight[:, :, edge : edge + small, edge : edge + small]
             if self.transforms:
                 flat = weight.reshape(-1, small**2)
                 weight = (flat @ self.transforms[f"{large}to{small}"].T).reshape(weight.shape)

@@ -217,7 +217,7 @@ class Supernet(nn.Module):
             x = ACTIVATIONS[site.layer.act](self._layer(site, x, modulations))
             if name == "se.conv_expand":
                 x = gated * x
-            elif name == "conv_pw" and site.layer.groups > 1:
+            elif site.layer.shuffles:
                 x = _shuffle(x, site.layer.groups)
         return x
 
