@@ -167,6 +167,9 @@ class Block(nn.Module):
 class Network(nn.Module):
     """Stem, stages of blocks, head, global mean, classifier; or the head behind the mean."""
 
+    bn2: nn.Module
+    norm_head: nn.Module
+
     def __init__(self, definition: dict[str, Any]) -> None:
         super().__init__()
         stem, head, bn_eps = definition["stem"], definition["head"], definition["bn_eps"]
@@ -179,8 +182,10 @@ class Network(nn.Module):
         self.conv_head = _conv(head) if head else nn.Identity()
         has_bn = head is not None and head["norm"] == "bn"
         norm = nn.BatchNorm2d(head["out_channels"], bn_eps) if has_bn else nn.Identity()
-        self.bn2: nn.Module = nn.Identity() if self.has_pooled_head else norm
-        self.norm_head: nn.Module = norm if self.has_pooled_head else nn.Identity()
+        if self.has_pooled_head:
+            self.norm_head = norm
+        else:
+            self.bn2 = norm
         self.act2 = _act(head["act"] if head else "none")
         width = head["out_channels"] if head else definition["num_features"]
         self.classifier = nn.Linear(width, definition["num_classes"])

@@ -17,7 +17,9 @@ from torch import nn
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.latency.transfer import kinship
+from hwnas.nets import definition
 from hwnas.nets.features import features_only
+from hwnas.nets.plain_net import Network
 from hwnas.nets.subnet import build_subnet
 from hwnas.predictors.graph import op_features
 from hwnas.reporting.drawing import draw_network
@@ -96,6 +98,17 @@ def block_strings(space: SearchSpace, arch: Arch) -> list[list[str]]:
             text = f"er_r1_k{op.kernel}_s{op.stride}_e{ratio}_c{op.out_channels}"
         found.setdefault(stage, []).append(text)
     return list(found.values())
+
+
+def test_the_bn_behind_the_pooling_follows_its_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that exports fold it, in timm's form and in plain torch."""
+    narrow = space("medium", 32, width_mult=0.25)
+    for is_timms in (True, False):
+        monkeypatch.setattr(definition, "_timm_can_say", lambda network, found=is_timms: found)
+        net = build_subnet(narrow, narrow.smallest())
+        assert isinstance(net, Network) != is_timms
+        names = [name for name, _ in net.named_children()]
+        assert names[names.index("conv_head") + 1] == "norm_head"
 
 
 @pytest.mark.parametrize("variant", ["small", "medium"])
