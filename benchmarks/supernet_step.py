@@ -6,9 +6,10 @@
 Four forward and backward passes (largest, smallest, two drawn) at 96 px, batch 16, on one thread:
 through the supernet of `mobilenet_v3` (or another space, then without `ofa`), through the modules
 of the `ofa` package in the same loop (as its trainer feeds them, and with channels_last images,
-which suits them better), and through four extracted subnets trained on their own. Every round runs all of them in random order, so that
-they meet the same moments of a shared machine; ratios are medians over rounds of CPU time. Also
-prints the time of an extraction and, from processes of their own, the peak memory of a step.
+which suits them better), and through four extracted subnets trained on their own. Every round runs
+all of them in random order, so that they meet the same moments of a shared machine; ratios are
+medians over rounds of CPU time. Also prints the time of an extraction and, from processes of their
+own, the peak memory of a step.
 """
 
 from __future__ import annotations
