@@ -1,13 +1,15 @@
 """What weight sharing costs: the sandwich step against OFA's, and against the same subnets alone.
 
     python benchmarks/supernet_step.py --rounds 10
+    python benchmarks/supernet_step.py --space mobilenet_v4 --rounds 10
 
 Four forward and backward passes (largest, smallest, two drawn) at 96 px, batch 16, on one thread:
-through the supernet of `mobilenet_v3`, through the modules of the `ofa` package in the same loop
-(as its trainer feeds them, and with channels_last images, which suits them better), and through
-four extracted subnets trained on their own. Every round runs all of them in random order, so that
-they meet the same moments of a shared machine; ratios are medians over rounds of CPU time. Also
-prints the time of an extraction and, from processes of their own, the peak memory of a step.
+through the supernet of `mobilenet_v3` (or another space, then without `ofa`), through the modules
+of the `ofa` package in the same loop (as its trainer feeds them, and with channels_last images,
+which suits them better), and through four extracted subnets trained on their own. Every round runs
+all of them in random order, so that they meet the same moments of a shared machine; ratios are
+medians over rounds of CPU time. Also prints the time of an extraction and, from processes of their
+own, the peak memory of a step.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from hwnas.core.rng import rng
 from hwnas.nets.extract import extract
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.mobilenet_v3 import Config, build
+from hwnas.spaces.load import build_space
 from hwnas.spaces.space import SearchSpace
 from hwnas.training.distributed import ALONE, Ranks
 from hwnas.training.losses import soft_cross_entropy
@@ -51,10 +53,17 @@ class Steps:
     """
 
     def __init__(
-        self, batch: int, px: int, seed: int, *, precision: Precision = FULL, ranks: Ranks = ALONE
+        self,
+        batch: int,
+        px: int,
+        seed: int,
+        *,
+        precision: Precision = FULL,
+        ranks: Ranks = ALONE,
+        space: str = "mobilenet_v3",
     ) -> None:
         self.seed, self.precision, self.ranks = seed, precision, ranks
-        self.space = build(Config(resolutions=(px,)), num_classes=N_CLASSES)
+        self.space = build_space(space, {"resolutions": [px]}, num_classes=N_CLASSES)
         drawn = self.space.sample(2, rng=rng(seed, "benchmark/archs"))
         self.archs = [
             self.space.largest(),
@@ -132,24 +141,27 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--px", type=int, default=96)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--space", default="mobilenet_v3")
     parser.add_argument("--without-ofa", action="store_true")
     parser.add_argument("--peak-memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    steps = Steps(options.batch, options.px, options.seed)
+    steps = Steps(options.batch, options.px, options.seed, space=options.space)
     if options.peak_memory_of:
         getattr(steps, options.peak_memory_of)()()
         status = Path("/proc/self/status").read_text()  # unlike ru_maxrss, of this program alone
         print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
         return
     names = ["supernet", "separate"]
-    if not options.without_ofa:
+    if options.space == "mobilenet_v3" and not options.without_ofa:
         names += ["ofa", "ofa_channels_last"]
     try:
         seconds = _interleaved({name: getattr(steps, name)() for name in names}, options)
     except UserError as error:
         sys.exit(str(error))
-    peaks = {name: _peak_memory_mb(name) for name in names if name != "ofa_channels_last"}
+    peaks = {
+        name: _peak_memory_mb(name, options.space) for name in names if name != "ofa_channels_last"
+    }
     result = {
         "benchmark": "supernet_step",
         "space": steps.space.id,
@@ -208,9 +220,9 @@ def _extract_ms(steps: Steps) -> dict[str, float]:
     return found
 
 
-def _peak_memory_mb(name: str) -> int:
+def _peak_memory_mb(name: str, space: str) -> int:
     """Peak resident memory of a process that runs one step."""
-    command = [sys.executable, __file__, "--peak-memory-of", name]
+    command = [sys.executable, __file__, "--peak-memory-of", name, "--space", space]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return int(output.split()[-1]) // 1024
 

@@ -98,6 +98,18 @@ STRANGE = SearchSpace(  # what timm cannot say; a stage, and first blocks, that 
                 out_act="swish",
                 skip_act="relu",
             ),
+            Stage(
+                widths=(24,),
+                depths=(1, 2),
+                stride=1,
+                act="relu",
+                ops=(
+                    BlockOp("even", "conv", 2),
+                    BlockOp("fused", "fused", 3, 2, expand_groups=2),
+                    BlockOp("start", "uib", 0, 2, start_kernel=2),
+                    BlockOp("both", "uib", 2, 3, start_kernel=3, expand_groups=4),
+                ),
+            ),
         ),
         head_width=0,
         head_expand=2,
@@ -120,6 +132,10 @@ network:
   - - {kind: dsconv, out: 12, act: relu, se: 3, skip: true, out_act: relu6}
   - - {kind: mbconv, out: 20, act: swish, kernel: 5, stride: 2, mid: 36, se: 5}
     - {kind: mbconv, out: 20, act: relu6, mid: 36, skip: true}
+  - - {kind: fused, out: 20, act: relu, mid: 40, skip: true}
+  - - {kind: uib, out: 24, act: relu, kernel: 0, start: 5, stride: 2, mid: 40}
+    - {kind: uib, out: 24, act: relu, kernel: 5, start: 5, mid: 48, skip: true}
+    - {kind: conv, out: 16, act: relu6, kernel: 1}
 expands: [2]
 width_ratios: [0.5, 1]
 """
@@ -136,8 +152,11 @@ PIXELS = {"mobilenet_tiny": 20, "attentive_nas": 42, "fbnet": 16, "nasbench_macr
 """Where a size of its own tests more than 40 px do: small maps, or odd maps before strides."""
 
 
-NEEDS = {"timm": {"model": "mobilenetv3_small_050", "pad_mode": "tf_same"}}
-"""Settings without a default."""
+NEEDS = {
+    "timm": {"model": "mobilenetv3_small_050", "pad_mode": "tf_same"},
+    "mobilenet_v4": {"width_mult": 0.25},
+}
+"""Settings without a default, and those that make networks small."""
 
 
 def _registered(name: str) -> SearchSpace:

@@ -30,6 +30,13 @@ stages:
     ops: [{name: skip, kind: skip}, {name: light, kind: dsconv, kernel: 5},
           {name: grouped, expand: 2, groups: 2}, {name: wide, kernel: 7, expand: 6}]
     first_ops: [{name: grouped, expand: 2, groups: 2}, {name: wide, kernel: 7, expand: 6}]
+  - {widths: [16, 24], depths: [1, 2], kernels: [0, 2, 3], start_kernels: [0, 2, 5],
+     first_kernels: [3], expands: [2, 3], act: relu}
+  - widths: [24]
+    act: relu6
+    ops: [{name: plain, kind: conv, kernel: 1}, {name: even, kind: conv, kernel: 2},
+          {name: fused, kind: fused, expand: 2, expand_groups: 2},
+          {name: parted, kind: uib, kernel: 3, start_kernel: 2, expand: 3, expand_groups: 4}]
 head: {expand: 3, act: swish, feature_widths: [32, 48], feature_bias: true}
 """
 """Every feature of the `mobile` space at once: 16-24 px."""

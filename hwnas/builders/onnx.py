@@ -160,8 +160,8 @@ class _Graph:
             out = self._activation(layer.act, self._conv(layer, out, path), path)
             if layer.name == "se.conv_expand":
                 out = self._node("Mul", [gated, out], f"{name}.se.gate")
-            if layer is main[0] and op.kind == "mbconv" and op.groups > 1:
-                out = self._shuffle(op, out, f"{name}.shuffle")
+            if layer.shuffles:
+                out = self._shuffle(layer, out, f"{name}.shuffle")
         if op.skip:
             out = self._node("Add", [out, self._shortcut(op, value, name)], f"{name}.skip")
         return self._activation(op.out_act, out, f"{name}.out")
@@ -196,11 +196,11 @@ class _Graph:
         ]
         return self._node("BatchNormalization", [value, *constants], name, epsilon=BN_EPS)
 
-    def _shuffle(self, op: OpSpec, value: str, path: str) -> str:
+    def _shuffle(self, layer: Layer, value: str, path: str) -> str:
         """Channels of every group dealt out over all groups."""
-        maps = [op.in_hw, op.in_hw]
-        apart = np.array([0, op.groups, op.mid_channels // op.groups, *maps], dtype=np.int64)
-        joined = np.array([0, op.mid_channels, *maps], dtype=np.int64)
+        channels, groups, maps = layer.out_channels, layer.groups, [layer.out_hw, layer.out_hw]
+        apart = np.array([0, groups, channels // groups, *maps], dtype=np.int64)
+        joined = np.array([0, channels, *maps], dtype=np.int64)
         value = self._node("Reshape", [value, self._constant(f"{path}.apart", apart)], f"{path}.in")
         value = self._node("Transpose", [value], path, perm=[0, 2, 1, 3, 4])
         shape = self._constant(f"{path}.joined", joined)

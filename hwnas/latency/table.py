@@ -232,9 +232,15 @@ class _File:
 def _check_row(row: _Row, path: Path) -> None:
     """Refuse operators without extent, and prices that would make sums infinite."""
     op = row.op
-    extents = (op.in_channels, op.out_channels, op.in_hw, op.out_hw, op.kernel, op.stride)
-    counts = (op.mid_channels, op.se_channels, op.padding, op.pad_more)
-    if min(*extents, op.groups) < 1 or min(counts) < 0 or max(*extents, *counts) > MAX_SIZE:
+    extents = (op.in_channels, op.out_channels, op.in_hw, op.out_hw, op.stride)
+    counts = (op.mid_channels, op.se_channels, op.padding, op.pad_more, op.start_kernel)
+    least = 0 if op.kind == "uib" else 1
+    if (
+        min(*extents, op.groups, op.expand_groups) < 1
+        or op.kernel < least
+        or min(counts) < 0
+        or max(*extents, *counts, op.kernel) > MAX_SIZE
+    ):
         raise UserError("operator with an impossible shape", found=op, where=path)
     if max(row.p90_ms, row.p95_ms) >= MAX_MS:
         raise UserError("operator latency out of range", found=op, where=path)

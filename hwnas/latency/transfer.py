@@ -101,8 +101,8 @@ class Forecast:
 def kinship(ops: Sequence[OpSpec]) -> FloatArray:
     """[p, p]: prior correlation of what operators cost a device more, or less, than other devices.
 
-    A squared exponential of the distance in kind, kernel, stride, and octaves of channels, map size
-    and groups.
+    A squared exponential of the distance in kind, kernels, stride, and octaves of channels, map
+    size and groups.
     """
     kinds = sorted({op.kind for op in ops})
     points = np.array(
@@ -110,8 +110,9 @@ def kinship(ops: Sequence[OpSpec]) -> FloatArray:
             [
                 *(KINSHIP_LENGTH * (op.kind == kind) for kind in kinds),
                 *np.log2([op.in_channels, op.out_channels, op.mid_channels + 1.0]),
-                *np.log2([op.in_hw, op.groups]),
+                *np.log2([op.in_hw, op.groups, op.expand_groups]),
                 op.kernel / 2,
+                op.start_kernel / 2,
                 op.stride,
                 op.se_channels > 0,
             ]

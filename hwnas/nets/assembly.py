@@ -39,7 +39,7 @@ def assemble(definition: dict[str, Any]) -> nn.Module:
 def with_fast_layers(model: nn.Module) -> nn.Module:
     """`model`, its depthwise and 1x1 layers replaced by ones that train faster."""
     for name, module in list(model.named_modules()):
-        if name.endswith("conv_dw") and isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and DepthwiseConv2d.fits(module):
             model.set_submodule(name, DepthwiseConv2d.of(module))
         elif name and isinstance(module, nn.Conv2d) and PointwiseConv2d.fits(module):
             model.set_submodule(name, PointwiseConv2d.of(module))

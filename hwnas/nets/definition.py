@@ -7,20 +7,23 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hwnas.spaces.ops import Act, Layer, OpSpec, same_padding
+from hwnas.spaces.ops import Act, Layer, OpSpec, layers, same_padding
 
 __all__ = ["define", "places", "timm_names"]
 
-_BLOCK_TYPES = {"conv": "cn", "mbconv": "ir", "dsconv": "ds"}
+_BLOCK_TYPES = {"conv": "cn", "mbconv": "ir", "dsconv": "ds", "uib": "uir", "fused": "er"}
 _BN_AFTER = {  # timm's names inside one block
     "conv": {"conv": "bn1"},
     "mbconv": {"conv_pw": "bn1", "conv_dw": "bn2", "conv_pwl": "bn3"},
     "dsconv": {"conv_dw": "bn1", "conv_pw": "bn2"},
+    "fused": {"conv_exp": "bn1", "conv_pwl": "bn2"},
 }
+_KERNELS = {"uib": "dw_kernel_size_mid", "fused": "exp_kernel_size"}
+_OWN_MODULES = ("dw_start", "pw_exp", "dw_mid", "pw_proj")  # of a convolution and its BN
 _OUTSIDE_BLOCKS = {
     "stem": ("conv_stem", "bn1"),
     "head": ("conv_head", "bn2"),
-    "feature": ("conv_feature", ""),
+    "feature": ("conv_head", "norm_head"),
     "classifier": ("classifier", ""),
 }
 _NEVER_DILATE = 1 << 30  # timm trades strides for dilation beyond this output stride
@@ -37,6 +40,8 @@ def timm_names(place: str, op: OpSpec, layer: Layer) -> tuple[str, str]:
         name, bn = _OUTSIDE_BLOCKS[place]
         return name, bn if layer.has_bn else ""
     block = place.replace("stage", "blocks.").replace(".block", ".")
+    if layer.name in _OWN_MODULES:
+        return f"{block}.{layer.name}.conv", f"{block}.{layer.name}.bn"
     bn = _BN_AFTER[op.kind].get(layer.name, "")
     return f"{block}.{layer.name}", f"{block}.{bn}" if bn else ""
 
@@ -58,7 +63,7 @@ def places(slots: Sequence[str]) -> list[str]:
         elif slot == "head" and "feature" in slots:
             found.append(f"stage{len(stages)}.block0")
         else:
-            found.append("head" if slot == "feature" else slot)
+            found.append(slot)
     return found
 
 
@@ -77,7 +82,11 @@ def define(slots: Sequence[tuple[str, OpSpec]], *, name: str, bn_eps: float) -> 
         else:
             outer[place] = op
     network = _Network(
-        outer["stem"], tuple(stages.values()), outer.get("head"), outer["classifier"].out_channels
+        outer["stem"],
+        tuple(stages.values()),
+        outer.get("feature", outer.get("head")),
+        outer["classifier"].out_channels,
+        has_pooled_head="feature" in outer,
     )
     return {
         "schema_version": 1,
@@ -96,11 +105,8 @@ class _Network:
     stages: tuple[list[OpSpec], ...]
     head: OpSpec | None
     num_classes: int
-
-    @property
-    def has_pooled_head(self) -> bool:
-        """Whether the head is behind the pooling."""
-        return self.head is not None and self.head.norm != "bn"
+    has_pooled_head: bool
+    """Whether the head is behind the pooling."""
 
     @property
     def ops(self) -> list[OpSpec]:
@@ -113,7 +119,7 @@ def _timm_can_say(network: _Network) -> bool:
         strides = math.prod(op.stride for stage in network.stages for op in stage)
         if network.stem.kernel != 3 or 2 * strides > _V3_OUTPUT_STRIDE:
             return False
-    if _is_same(network) and any(_padding(op) != _same(op) for op in network.ops):
+    if _is_same(network) and not all(map(_pads_same, network.ops)):
         return False
     if _timms_se(network) is None:
         return False
@@ -123,22 +129,25 @@ def _timm_can_say(network: _Network) -> bool:
 def _is_timms(op: OpSpec) -> bool:
     if op.groups > 1 or (op.skip and op.stride > 1) or op.has_projection:
         return False
+    if op.expand_groups > 1 and op.kind != "fused":
+        return False
+    if any(kernel % 2 == 0 for kernel in op.kernels):  # timm pads these otherwise
+        return False
     if op.out_act != "none" and (op.kind, op.out_act, op.skip) != ("dsconv", op.act, False):
         return False
-    return op.kind != "mbconv" or op.mid_channels % _ROUNDED_TO == 0
+    return op.kind == "dsconv" or op.mid_channels % _ROUNDED_TO == 0
 
 
 def _is_same(network: _Network) -> bool:
     """Whether maps are padded as TensorFlow pads them."""
-    return any(op.pad_more for op in network.ops)
+    return any(layer.pad_more for op in network.ops for layer in layers(op))
 
 
-def _padding(op: OpSpec) -> tuple[int, int]:
-    return op.padding, op.pad_more
-
-
-def _same(op: OpSpec) -> tuple[int, int]:
-    return same_padding(op.in_hw, op.kernel, op.stride)
+def _pads_same(op: OpSpec) -> bool:
+    return all(
+        (layer.padding, layer.pad_more) == same_padding(layer.in_hw, layer.kernel, layer.stride)
+        for layer in layers(op)
+    )
 
 
 def _timms_se(network: _Network) -> dict[str, str] | None:
@@ -171,9 +180,12 @@ def _in_timms_terms(network: _Network) -> dict[str, Any]:
         args["pad_type"] = "same"
     if head and network.has_pooled_head:
         args |= {"head_bias": head.norm == "bias", "se_from_exp": False}
+        args |= {"head_norm": True} if head.norm == "bn" else {}
     else:
         args |= {"stem_kernel_size": stem.kernel, "output_stride": _NEVER_DILATE}
     last, act_at = (head, "bn2.act") if head else (stem, "bn1.act")  # timm's name of the last one
+    if network.has_pooled_head:
+        act_at = "norm_head.act" if last.norm == "bn" else "act2"
     se = _timms_se(network)
     return {
         "form": "timm",
@@ -182,7 +194,7 @@ def _in_timms_terms(network: _Network) -> dict[str, Any]:
         "stem_stride": stem.stride,
         "stem_act": _timm_act(stem.act),
         "head_act": _timm_act(last.act),
-        "act_at": "act2" if network.has_pooled_head else act_at,
+        "act_at": act_at,
         **({"se": se} if se else {}),
     }
 
@@ -200,11 +212,16 @@ def _block_args(op: OpSpec) -> dict[str, Any]:
         "act_layer": _timm_act(op.act),
     }
     if op.kind == "conv":
-        return common | {"kernel_size": op.kernel}
-    ratio = {"exp_ratio": op.mid_channels / op.in_channels} if op.kind == "mbconv" else {}
+        return common | {"kernel_size": op.kernel, **({"skip": True} if op.skip else {})}
+    ratio = {} if op.kind == "dsconv" else {"exp_ratio": op.mid_channels / op.in_channels}
     se_ratio = op.se_channels / op.in_channels
     skip = {"noskip": not op.skip, **({"pw_act": True} if op.out_act != "none" else {})}
-    return common | {"dw_kernel_size": op.kernel, "se_ratio": se_ratio, **skip, **ratio}
+    kernels = {_KERNELS.get(op.kind, "dw_kernel_size"): op.kernel}
+    if op.kind == "uib":
+        kernels["dw_kernel_size_start"] = op.start_kernel
+    if op.expand_groups > 1:
+        kernels["group_size"] = op.mid_channels // op.expand_groups
+    return common | {**kernels, "se_ratio": se_ratio, **skip, **ratio}
 
 
 def _timm_act(act: Act) -> str:

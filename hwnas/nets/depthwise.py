@@ -48,6 +48,12 @@ class DepthwiseConv2d(nn.Conv2d):
     pads_same = False
     pad_more = 0
 
+    @staticmethod
+    def fits(conv: nn.Conv2d) -> bool:
+        """Whether a layer is depthwise, without bias."""
+        channels = conv.in_channels
+        return 1 < conv.groups == channels == conv.out_channels and conv.bias is None
+
     @classmethod
     def of(cls, conv: nn.Conv2d) -> DepthwiseConv2d:
         """The same layer with the same weight."""

@@ -47,9 +47,16 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class ElasticConv2d(nn.Module):
-    """A convolution for every one of `shapes`: [B, in, px, px] -> [B, out, px', px']."""
+    """A convolution for every one of `shapes`: [B, in, px, px] -> [B, out, px', px'].
 
-    def __init__(self, shapes: Sequence[Layer], *, kernel_transform: bool) -> None:
+    branches: of a depthwise convolution, the kernels that are added up: the weight, and others that
+    have a learned scale per channel, 0 at first (online re-parameterisation, 2204.00826). What is
+    extracted is the sum, one kernel.
+    """
+
+    def __init__(
+        self, shapes: Sequence[Layer], *, kernel_transform: bool, branches: int = 1
+    ) -> None:
         super().__init__()
         out_channels = max(shape.out_channels for shape in shapes)
         in_channels = max(shape.in_channels // shape.groups for shape in shapes)
@@ -59,6 +66,11 @@ class ElasticConv2d(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel, kernel))
         has_bias = any(shape.has_bias for shape in shapes)
         self.bias = nn.Parameter(torch.empty(out_channels)) if has_bias else None
+        is_depthwise = all(shape.groups == shape.in_channels > 1 for shape in shapes)
+        n_more = branches - 1 if is_depthwise else 0
+        more = torch.empty(n_more, *self.weight.shape)
+        self.branches = nn.Parameter(more) if n_more else None
+        self.scales = nn.Parameter(torch.empty(n_more, out_channels)) if n_more else None
         self.transforms = nn.ParameterDict()
         if kernel_transform:
             for large, small in pairwise(self.kernels):
@@ -70,19 +82,28 @@ class ElasticConv2d(nn.Module):
         self.weight.normal_(0, math.sqrt(2 / self._fan_out), generator=generator)
         if self.bias is not None:
             self.bias.zero_()
+        if self.branches is not None and self.scales is not None:
+            self.branches.normal_(0, math.sqrt(2 / self._fan_out), generator=generator)
+            self.scales.zero_()
         for transform in self.transforms.values():
             nn.init.eye_(transform)
 
     def sliced(
-        self, layer: Layer, modulation: Modulation | None = None
+        self, layer: Layer, modulation: Modulation | None = None, *, merged: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """Weight [out, in / groups, kernel, kernel] and bias [out] of one layer."""
+        """Weight [out, in / groups, kernel, kernel] and bias [out] of one layer.
+
+        merged: with the branches; else the weight alone, a view of the parameter.
+        """
         weight = _first(self.weight, layer.out_channels, layer.in_channels // layer.groups)
+        if merged and self.branches is not None and self.scales is not None:
+            branches, scales = (part[:, : len(weight)] for part in (self.branches, self.scales))
+            weight = weight + (scales[..., None, None, None] * branches).sum(0)
         for large, small in pairwise(self.kernels):
             if small < layer.kernel:
                 break
-            edge = (large - small) // 2
-            weight = weight[:, :, edge : large - edge, edge : large - edge]
+            edge = (large - small + 1) // 2  # even windows reach further down and to the right
+            weight = weight[:, :, edge : edge + small, edge : edge + small]
             if self.transforms:
                 flat = weight.reshape(-1, small**2)
                 weight = (flat @ self.transforms[f"{large}to{small}"].T).reshape(weight.shape)
@@ -122,7 +143,7 @@ class ElasticBatchNorm2d(nn.Module):
         self.bias.zero_()
 
     def sliced(
-        self, layer: Layer, modulation: Modulation | None = None
+        self, layer: Layer, modulation: Modulation | None = None, *, merged: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         """Scale [out] and shift [out] of one layer."""
         weight, bias = (_first(value, layer.out_channels) for value in (self.weight, self.bias))
@@ -152,7 +173,7 @@ class ElasticLinear(nn.Module):
         self.bias.zero_()
 
     def sliced(
-        self, layer: Layer, modulation: Modulation | None = None
+        self, layer: Layer, modulation: Modulation | None = None, *, merged: bool = True
     ) -> tuple[Tensor, Tensor | None]:
         """Weight [out, in] and bias [out] of one layer."""
         weight = _first(self.weight, layer.out_channels, layer.in_channels)

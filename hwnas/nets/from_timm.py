@@ -10,31 +10,19 @@ import numpy as np
 import timm
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import BatchNormAct2d, Conv2dSame, SelectAdaptivePool2d
+from timm.layers import SelectAdaptivePool2d
 from timm.models import EfficientNet, MobileNetV3
 from timm.models._efficientnet_blocks import (
     ConvBnAct,
-    DepthwiseSeparableConv,
-    InvertedResidual,
-    SqueezeExcite,
 )
 from torch import nn
 
 from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.records import dump, load, sparse
-from hwnas.spaces.published import Block, Conv, Feature, PublishedNetwork, Weights, check_shape
+from hwnas.nets.timm_blocks import BlockReader, refusal
+from hwnas.spaces.published import Conv, Feature, PublishedNetwork, Weights, check_shape
 
 __all__ = ["published_of", "timm_network", "to_yaml"]
-
-_ACTS = {
-    nn.Identity: "none",
-    nn.ReLU: "relu",
-    nn.ReLU6: "relu6",
-    nn.Hardswish: "hard_swish",
-    nn.SiLU: "swish",
-    nn.Hardsigmoid: "hard_sigmoid",
-    nn.Sigmoid: "sigmoid",
-}
 
 
 def published_of(model: nn.Module) -> PublishedNetwork:
@@ -44,7 +32,7 @@ def published_of(model: nn.Module) -> PublishedNetwork:
         UserError: it has what the space `timm` cannot hold; names the block.
     """
     if not isinstance(model, (EfficientNet, MobileNetV3)):
-        raise _refusal("the network", f"a {type(model).__name__}, not timm's EfficientNet")
+        raise refusal("the network", f"a {type(model).__name__}, not timm's EfficientNet")
     network = _Reader(model).read()
     check_shape(network)
     data = dump(network, versioned=False)
@@ -97,32 +85,20 @@ def _flow(value: Any) -> str:
     return json.dumps(value)
 
 
-def _refusal(where: str, found: str) -> UserError:
-    return UserError(
-        "the space `timm` cannot hold this network",
-        expected="inverted residuals and depthwise separable blocks in stages of one width, BN",
-        found=found,
-        where=where,
-        fix="take another network, e.g. one of `hwnas space models`",
-    )
-
-
-class _Reader:
-    """Reads the modules of one model; what they share is found on the way."""
+class _Reader(BlockReader):
+    """Reads the modules of one model."""
 
     def __init__(self, model: Any) -> None:
+        super().__init__()
         self.model = model
-        self.eps: set[float] = set()
-        self.strided: set[bool] = set()  # whether strided convolutions pad as TensorFlow
-        self.se: set[tuple[str, str, str]] = set()  # activation, gate, activation of the block
 
     def read(self) -> PublishedNetwork:
         model = self.model
         pool, classifier = model.global_pool, model.classifier
         if not isinstance(pool, SelectAdaptivePool2d) or pool.pool_type not in ("avg", "fast"):
-            raise _refusal("global_pool", str(pool))
+            raise refusal("global_pool", str(pool))
         if not isinstance(classifier, nn.Linear) or classifier.bias is None:
-            raise _refusal("classifier", str(classifier))
+            raise refusal("classifier", str(classifier))
         stem = self.conv("conv_stem", model.conv_stem, model.bn1)
         rows = [list(stage) for stage in model.blocks]
         head = self.head(rows)
@@ -133,7 +109,7 @@ class _Reader:
         feature = self.feature() if isinstance(model, MobileNetV3) else None
         for where, found in (("BN", self.eps), ("padding", self.strided)):
             if len(found) > 1:
-                raise _refusal(where, f"different ones: {sorted(found)}")
+                raise refusal(where, f"different ones: {sorted(found)}")
         shape: dict[str, Any] = {"bn_eps": self.eps.pop()}
         if True in self.strided:
             shape["padding"] = "tf_same"
@@ -141,7 +117,7 @@ class _Reader:
             acts, gates = {act for act, _, _ in self.se}, {gate for _, gate, _ in self.se}
             is_blocks = all(act == of_block for act, _, of_block in self.se)
             if len(gates) > 1 or (len(acts) > 1 and not is_blocks):
-                raise _refusal("SE", f"different ones: {sorted(self.se)}")
+                raise refusal("SE", f"different ones: {sorted(self.se)}")
             shape["se_act"] = acts.pop() if len(acts) == 1 else "block"
             shape["se_gate"] = gates.pop()
         config = getattr(model, "pretrained_cfg", None) or {}
@@ -163,87 +139,21 @@ class _Reader:
         self.plain(where, block)
         found = self.conv(f"{where}.conv", block.conv, block.bn1)
         if block.has_skip or (found.kernel, found.stride) != (1, 1):
-            raise _refusal(where, f"a head of kernel {found.kernel}, stride {found.stride}")
+            raise refusal(where, f"a head of kernel {found.kernel}, stride {found.stride}")
         return found
 
     def feature(self) -> Feature:
         model = self.model
         conv = model.conv_head
-        if not isinstance(model.norm_head, nn.Identity):
-            raise _refusal("norm_head", "BN behind the pooling")
         if type(conv) is not nn.Conv2d or conv.kernel_size != (1, 1) or conv.groups != 1:
-            raise _refusal("conv_head", str(conv))
+            raise refusal("conv_head", str(conv))
+        if not isinstance(model.norm_head, nn.Identity):
+            found = self.conv("conv_head", conv, model.norm_head)
+            if not isinstance(model.act2, nn.Identity):
+                raise refusal("act2", "an activation behind that of the head's BN")
+            return Feature(out=found.out, act=found.act, bias=False, bn=True)
         act = self.act("act2", model.act2)
         return Feature(out=conv.out_channels, act=act, bias=conv.bias is not None)  # type: ignore[arg-type]
-
-    def block(self, where: str, block: Any) -> Block:
-        if type(block) not in (InvertedResidual, DepthwiseSeparableConv):
-            raise _refusal(where, f"a block {type(block).__name__}")
-        is_mb = isinstance(block, InvertedResidual)
-        self.plain(where, block)
-        wide, deep, last = (
-            (block.conv_pw, block.conv_dw, block.conv_pwl)
-            if is_mb
-            else (None, block.conv_dw, block.conv_pw)
-        )
-        norms = (block.bn2, block.bn3) if is_mb else (block.bn1, block.bn2)
-        dw = self.conv(f"{where}.conv_dw", deep, norms[0], depthwise=True)
-        pw = self.conv(f"{where}.{'conv_pwl' if is_mb else 'conv_pw'}", last, norms[1])
-        more: dict[str, Any] = {"skip": True} if block.has_skip else {}
-        if wide is not None:
-            expansion = self.conv(f"{where}.conv_pw", wide, block.bn1)
-            if expansion.act != dw.act:
-                raise _refusal(where, f"activations {expansion.act} and {dw.act}")
-            more["mid"] = expansion.out
-        if pw.act != "none":
-            if is_mb or block.has_skip:
-                raise _refusal(where, f"{pw.act} behind the last convolution")
-            more["out_act"] = pw.act
-        if not isinstance(block.se, nn.Identity):
-            more["se"] = self.se_of(f"{where}.se", block.se, dw.act)
-        kind = "mbconv" if is_mb else "dsconv"
-        return Block(kind, pw.out, dw.act, dw.kernel, dw.stride, **more)  # type: ignore[arg-type]
-
-    def plain(self, where: str, block: Any) -> None:
-        """Refuse what timm's blocks can have besides: anti-aliasing, space to depth, scales."""
-        for name in ("aa", "conv_s2d", "bn_s2d", "layer_scale"):
-            part = getattr(block, name, None)
-            if not (part is None or isinstance(part, nn.Identity)):
-                raise _refusal(f"{where}.{name}", type(part).__name__)
-
-    def se_of(self, where: str, se: Any, of_block: str) -> int:
-        if type(se) is not SqueezeExcite:
-            raise _refusal(where, type(se).__name__)
-        act, gate = self.act(where, se.act1), self.act(where, se.gate)
-        if gate not in ("sigmoid", "hard_sigmoid"):
-            raise _refusal(where, f"a gate {gate}")
-        self.se.add((act, gate, of_block))
-        return int(se.conv_reduce.out_channels)
-
-    def conv(self, where: str, conv: Any, norm: Any, *, depthwise: bool = False) -> Conv:
-        """A convolution and the BN behind it."""
-        if type(conv) not in (nn.Conv2d, Conv2dSame) or conv.bias is not None:
-            raise _refusal(where, str(conv))
-        (kernel, *_), (stride, *_) = conv.kernel_size, conv.stride
-        square = conv.kernel_size == (kernel, kernel) and conv.stride == (stride, stride)
-        groups = conv.in_channels if depthwise else 1
-        sizes = kernel in (1, 3, 5, 7, 9, 11) and stride in (1, 2) and conv.dilation == (1, 1)
-        if not square or not sizes or conv.groups != groups:
-            raise _refusal(where, str(conv))
-        if type(conv) is nn.Conv2d and conv.padding != (kernel // 2, kernel // 2):
-            raise _refusal(where, f"padding {conv.padding}")
-        if stride > 1 and kernel > 1:
-            self.strided.add(type(conv) is Conv2dSame)
-        if not isinstance(norm, BatchNormAct2d):
-            raise _refusal(where, f"{type(norm).__name__} behind it, not BN")
-        self.eps.add(norm.eps)
-        act = self.act(where, norm.act)
-        return Conv(conv.out_channels, act, kernel, stride)  # type: ignore[arg-type]
-
-    def act(self, where: str, module: nn.Module) -> str:
-        if type(module) not in _ACTS:
-            raise _refusal(where, f"the activation {type(module).__name__}")
-        return _ACTS[type(module)]
 
 
 def _weights(config: Any) -> Weights:

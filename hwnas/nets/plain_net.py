@@ -1,7 +1,8 @@
 """A network of inverted residuals from its JSON definition; needs torch alone.
 
-Says what timm's blocks cannot: grouped 1x1 convolutions with a channel shuffle between them,
-shortcuts through average pooling and a projection, an activation behind the residual add.
+Says what timm's blocks cannot: grouped 1x1 convolutions, with or without a channel shuffle between
+them, even windows, shortcuts through average pooling and a projection, an activation behind the
+residual add.
 Parameters are named and initialised as in timm.
 """
 
@@ -76,29 +77,72 @@ class ChannelShuffle(nn.Module):
         return apart.transpose(1, 2).reshape(batch, channels, *maps)
 
 
+class ConvBn(nn.Module):
+    """Convolution, BN, activation: a layer of a universal inverted bottleneck."""
+
+    def __init__(self, conv: nn.Conv2d, bn_eps: float, act: str = "none") -> None:
+        super().__init__()
+        self.conv = conv
+        self.bn = nn.BatchNorm2d(conv.out_channels, bn_eps)
+        self.act = _act(act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, px, px] -> [B, out, px', px']."""
+        return self.act(self.bn(self.conv(x)))  # type: ignore[no-any-return]
+
+
+def _inverted_residual(op: dict[str, Any], bn_eps: float) -> dict[str, nn.Module]:
+    """An `mbconv`, a `dsconv` or a `fused`: layers, each with BN and activation of its own."""
+    mid, groups, kind = op["mid_channels"], op["groups"], op["kind"]
+    expand_groups = max(groups, op.get("expand_groups", 1))
+    main: dict[str, nn.Module] = {}
+
+    def add(name: str, conv: nn.Conv2d, act: str) -> None:
+        n = sum(name.startswith("bn") for name in main) + 1
+        main[name] = conv
+        main[f"bn{n}"] = nn.BatchNorm2d(conv.out_channels, bn_eps)
+        main[f"act{n}"] = _act(act)
+
+    if kind == "mbconv":
+        add("conv_pw", _pointwise(op["in_channels"], mid, expand_groups), op["act"])
+        if groups > 1:
+            main["shuffle"] = ChannelShuffle(groups)
+    if kind == "fused":
+        add("conv_exp", _conv({**op, "out_channels": mid, "groups": expand_groups}), op["act"])
+    else:
+        add("conv_dw", _depthwise(op, mid), op["act"])
+    main |= _gate(op)
+    last = _pointwise(mid, op["out_channels"], groups)
+    add("conv_pw" if kind == "dsconv" else "conv_pwl", last, "none")
+    return main
+
+
+def _universal(op: dict[str, Any], bn_eps: float) -> dict[str, nn.Module]:
+    """A `uib`: [depthwise], 1x1, [depthwise], [SE], 1x1; the stride is the last depthwise's."""
+    mid, groups, main = op["mid_channels"], op["groups"], dict[str, nn.Module]()
+    if start := op["start_kernel"]:
+        alone = {"kernel": start}
+        if op["kernel"]:  # an even window has one more row of zeros at the bottom
+            even = start % 2 == 0
+            alone |= {"stride": 1, "padding": (start - 1) // 2, "pad_more": int(even)}
+        main["dw_start"] = ConvBn(_depthwise({**op, **alone}, op["in_channels"]), bn_eps)
+    wide = _pointwise(op["in_channels"], mid, max(groups, op["expand_groups"]))
+    main["pw_exp"] = ConvBn(wide, bn_eps, op["act"])
+    if groups > 1:
+        main["shuffle"] = ChannelShuffle(groups)
+    if op["kernel"]:
+        main["dw_mid"] = ConvBn(_depthwise(op, mid), bn_eps, op["act"])
+    main |= _gate(op)
+    main["pw_proj"] = ConvBn(_pointwise(mid, op["out_channels"], groups), bn_eps)
+    return main
+
+
 class Block(nn.Module):
-    """Inverted residual or depthwise separable block, with the shortcut that the operator has."""
+    """A block with the shortcut that the operator has."""
 
     def __init__(self, op: dict[str, Any], bn_eps: float) -> None:
         super().__init__()
-        mid, groups = op["mid_channels"], op["groups"]
-        last, n = "conv_pw", 1
-        main: dict[str, nn.Module] = {}
-        if op["kind"] == "mbconv":
-            last, n = "conv_pwl", 2
-            main["conv_pw"] = _pointwise(op["in_channels"], mid, groups)
-            main["bn1"] = nn.BatchNorm2d(mid, bn_eps)
-            main["act1"] = _act(op["act"])
-            if groups > 1:
-                main["shuffle"] = ChannelShuffle(groups)
-        main["conv_dw"] = _conv({**op, "in_channels": mid, "out_channels": mid, "groups": mid})
-        main[f"bn{n}"] = nn.BatchNorm2d(mid, bn_eps)
-        main[f"act{n}"] = _act(op["act"])
-        if op["se_channels"]:
-            act, gate = op.get("se_act", "relu"), op.get("se_gate", "hard_sigmoid")
-            main["se"] = SqueezeExcite(mid, op["se_channels"], act, gate)
-        main[last] = _pointwise(mid, op["out_channels"], groups)
-        main[f"bn{n + 1}"] = nn.BatchNorm2d(op["out_channels"], bn_eps)
+        main = (_universal if op["kind"] == "uib" else _inverted_residual)(op, bn_eps)
         self.main, self.has_skip = tuple(main), op["skip"]
         for name, module in main.items():
             self.add_module(name, module)
@@ -123,6 +167,9 @@ class Block(nn.Module):
 class Network(nn.Module):
     """Stem, stages of blocks, head, global mean, classifier; or the head behind the mean."""
 
+    bn2: nn.Module
+    norm_head: nn.Module
+
     def __init__(self, definition: dict[str, Any]) -> None:
         super().__init__()
         stem, head, bn_eps = definition["stem"], definition["head"], definition["bn_eps"]
@@ -133,8 +180,12 @@ class Network(nn.Module):
         self.blocks = nn.Sequential(*(nn.Sequential(*blocks) for blocks in stages))
         self.has_pooled_head = definition["has_pooled_head"]
         self.conv_head = _conv(head) if head else nn.Identity()
-        has_norm = head and not self.has_pooled_head
-        self.bn2 = nn.BatchNorm2d(head["out_channels"], bn_eps) if has_norm else nn.Identity()
+        has_bn = head is not None and head["norm"] == "bn"
+        norm = nn.BatchNorm2d(head["out_channels"], bn_eps) if has_bn else nn.Identity()
+        if self.has_pooled_head:
+            self.norm_head = norm
+        else:
+            self.bn2 = norm
         self.act2 = _act(head["act"] if head else "none")
         width = head["out_channels"] if head else definition["num_features"]
         self.classifier = nn.Linear(width, definition["num_classes"])
@@ -144,7 +195,8 @@ class Network(nn.Module):
         """Images [B, C, px, px] -> logits [B, classes]."""
         x = self.blocks(self.act1(self.bn1(self.conv_stem(x))))
         if self.has_pooled_head:
-            x = self.act2(self.conv_head(x.mean((2, 3), keepdim=True))).flatten(1)
+            x = self.conv_head(x.mean((2, 3), keepdim=True))
+            x = self.act2(self.norm_head(x)).flatten(1)
         else:
             x = self.act2(self.bn2(self.conv_head(x))).mean((2, 3))
         logits: Tensor = self.classifier(x)
@@ -180,6 +232,17 @@ def _conv(op: dict[str, Any]) -> nn.Conv2d:
     found = PaddedConv2d(**settings)
     found.pad_more = op["pad_more"]
     return found
+
+
+def _depthwise(op: dict[str, Any], channels: int) -> nn.Conv2d:
+    return _conv({**op, "in_channels": channels, "out_channels": channels, "groups": channels})
+
+
+def _gate(op: dict[str, Any]) -> dict[str, nn.Module]:
+    if not op["se_channels"]:
+        return {}
+    act, gate = op.get("se_act", "relu"), op.get("se_gate", "hard_sigmoid")
+    return {"se": SqueezeExcite(op["mid_channels"], op["se_channels"], act, gate)}
 
 
 def _pointwise(in_channels: int, out_channels: int, groups: int = 1) -> nn.Conv2d:

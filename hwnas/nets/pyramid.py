@@ -72,8 +72,10 @@ def levels_of(network: nn.Module) -> list[tuple[int, int, int]]:
     for position, part in enumerate([network, *blocks_of(network)]):
         main = [
             layer
-            for name, layer in part.named_children()
-            if isinstance(layer, nn.Conv2d) and name not in ("conv_shortcut", "conv_head")
+            for name, layer in (part.named_modules() if position else part.named_children())
+            if isinstance(layer, nn.Conv2d)
+            and name not in ("conv_shortcut", "conv_head")
+            and not name.startswith("se.")
         ]
         for layer in main:
             stride *= layer.stride[0]

@@ -72,6 +72,8 @@ def _follow(
             written += [(value, 0) for value in supernet.elastic(site.bn_path).parameters()]
         if isinstance(module, ElasticConv2d) and 1 < layer.groups == layer.in_channels:
             current.writes += written  # depthwise: channels keep their order
+            more = (module.branches, module.scales)
+            current.writes += [(part, 1) for part in more if part is not None]
             continue
         if layer.name == "conv_shortcut":
             block_input.reads.append((module.weight, 1))

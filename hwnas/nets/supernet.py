@@ -52,6 +52,7 @@ class Supernet(nn.Module):
             1908.09791, section 3.2) and not plain centres.
         share_ops: alternatives of one slot share slices, instead of having weights of their own.
         weak: a hypernetwork modulates the shared weights per arch (`HyperNet`).
+        branches: depthwise kernels that are added up to one (`ElasticConv2d`).
 
     Raises:
         UserError: the space has no supernet.
@@ -65,6 +66,7 @@ class Supernet(nn.Module):
         kernel_transform: bool = True,
         share_ops: bool = False,
         weak: bool = False,
+        branches: int = 1,
     ) -> None:
         super().__init__()
         require_space(space)
@@ -75,7 +77,10 @@ class Supernet(nn.Module):
             if shapes[0].name == "linear":
                 self._attach(path, ElasticLinear(shapes))
             else:
-                self._attach(path, ElasticConv2d(shapes, kernel_transform=kernel_transform))
+                elastic = ElasticConv2d(
+                    shapes, kernel_transform=kernel_transform, branches=branches
+                )
+                self._attach(path, elastic)
         for path, shapes in norms.items():
             self._attach(path, ElasticBatchNorm2d(shapes, eps=space.macro.bn_eps))
         if weak:
@@ -148,8 +153,8 @@ class Supernet(nn.Module):
     ) -> Iterator[tuple[str, OpSpec, Layer, Tensors, Tensors | None]]:
         """Slot, operator, layer, its weights and those of the BN behind it, as `arch` uses them.
 
-        With `modulated` off, as all archs share them: views of the parameters but for smaller
-        kernels that are learned maps.
+        With `modulated` off, as all archs share them and without branches: views of the parameters
+        but for smaller kernels that are learned maps.
 
         Raises:
             UserError: the arch is not a member of the space.
@@ -158,7 +163,9 @@ class Supernet(nn.Module):
         for node in self.plan(arch):
             for site in node.all_sites:
                 weights, norm = (
-                    self.elastic(path).sliced(site.layer, modulations.get(path)) if path else None
+                    self.elastic(path).sliced(site.layer, modulations.get(path), merged=modulated)
+                    if path
+                    else None
                     for path in (site.path, site.bn_path)
                 )
                 assert weights is not None
@@ -217,7 +224,7 @@ class Supernet(nn.Module):
             x = ACTIVATIONS[site.layer.act](self._layer(site, x, modulations))
             if name == "se.conv_expand":
                 x = gated * x
-            elif name == "conv_pw" and site.layer.groups > 1:
+            elif site.layer.shuffles:
                 x = _shuffle(x, site.layer.groups)
         return x
 

@@ -257,4 +257,5 @@ class Project:
             kernel_transform=options.kernel_transform,
             share_ops=options.share_ops,
             weak=options.weak_sharing,
+            branches=options.branches,
         )

@@ -67,9 +67,10 @@ class GraphBatch:
 def op_features(ops: Sequence[OpSpec]) -> NDArray[np.float32]:
     """float32 [len(ops), f]: every varying property of the operators, standardised over them.
 
-    Kind, activation and kernel are one-hot; channels, map sizes, MACs and parameters log(1 + x).
+    Kind, activation and kernels are one-hot; channels, map sizes, MACs and parameters log(1 + x).
     """
     kernels = sorted({op.kernel for op in ops})
+    starts = sorted({op.start_kernel for op in ops})
     acts = sorted({op.act for op in ops})
     rows = [
         [
@@ -81,6 +82,8 @@ def op_features(ops: Sequence[OpSpec]) -> NDArray[np.float32]:
             op.se_channels > 0,
             *np.log1p([op.in_channels, op.mid_channels, op.out_channels, op.in_hw, op.out_hw]),
             *np.log1p([op_macs(op), op_params(op)]),
+            *(op.start_kernel == kernel for kernel in starts),
+            op.expand_groups,
         ]
         for op in ops
     ]

@@ -90,7 +90,7 @@ def _draw_graph(network: Network) -> str:
             lines.append(_line(start, side(i, -1)))
         x, y = at(i)
         boxes.append(_box(op, x - BOX / 2, y - BOX / 2, BOX, BOX))
-        label = SHORT.get(op.kind, f"k{op.kernel}")
+        label = SHORT.get(op.kind) or _windows(op)
         boxes.append(_text(x, y + 3.5, label))
     end = MARGIN + COLUMN * (max(columns) + 1)
     first, last = network.ops[0], network.ops[-1]
@@ -147,7 +147,8 @@ def _svg(width: float, height: float, parts: Sequence[str]) -> str:
 
 
 def _box(op: OpSpec, x: float, y: float, width: float, height: float) -> str:
-    kernel = op.kernel if op.kernel in KNOWN_KERNELS else KNOWN_KERNELS[-1]
+    largest = max(op.kernels, default=1)
+    kernel = largest if largest in KNOWN_KERNELS else KNOWN_KERNELS[-1]
     css = f"k{kernel}" if layers(op) else "pool"
     rect = (
         f'<g><title>{escape(str(op))}</title><rect class="{css}" x="{x:.1f}" y="{y:.1f}" '
@@ -163,6 +164,11 @@ def _box(op: OpSpec, x: float, y: float, width: float, height: float) -> str:
     return rect + "</g>"
 
 
+def _windows(op: OpSpec) -> str:
+    """E.g. `k5`; `k3+5` with a depthwise convolution before the expansion too."""
+    return f"k{'+'.join(map(str, op.kernels)) or 1}"
+
+
 def _labels(op: OpSpec, centre: float, top: float, foot: float) -> list[str]:
     found = []
     if op.kind == "pool":
@@ -170,7 +176,7 @@ def _labels(op: OpSpec, centre: float, top: float, foot: float) -> list[str]:
     elif op.kind == "linear":
         found.append(_text(centre, foot, "fc", css="muted"))
     else:
-        found.append(_text(centre, foot, f"k{op.kernel}"))
+        found.append(_text(centre, foot, _windows(op)))
     if op.mid_channels:
         found.append(_text(centre, foot + 13, f"e{op.mid_channels / op.in_channels:.2g}"))
     above = top - (14 if op.skip else 6)

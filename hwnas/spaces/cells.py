@@ -72,7 +72,7 @@ class CellMacro(Skeleton):
         yield conv(self.in_channels, self.widths[0], hw, 3, 1, "none")
         for s, width in enumerate(self.widths):
             if s:
-                before, half = self.widths[s - 1], map_size(hw, 3, 2)
+                before, half = self.widths[s - 1], map_size(hw, 2)
                 yield conv(before, width, hw, 3, 2, "relu")
                 yield conv(width, width, half, 3, 1, "relu")
                 yield OpSpec("avg_pool", before, before, hw, half, kernel=2, stride=2)

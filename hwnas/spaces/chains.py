@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import ClassVar, Literal
 
-from hwnas.spaces.choice import Choice
-from hwnas.spaces.ops import Act, OpSpec, conv, linear, map_size, mean
+from hwnas.spaces.choice import Choice, Role, Value
+from hwnas.spaces.ops import Act, OpSpec, conv, linear, map_size, mean, padding_of
 from hwnas.spaces.skeleton import Ability, Skeleton
 
 __all__ = ["BlockOp", "MobileMacro", "Stage", "divisible"]
@@ -28,15 +28,18 @@ class BlockOp:
     """One alternative of a block that chooses between whole operators.
 
     `skip` passes its input on; where the block changes the shape, it is a 1x1 convolution with BN.
-    `groups` > 1 splits the two 1x1 convolutions, with a channel shuffle behind the first (FBNet
-    1812.03443, section 3.1).
+    `conv` is a convolution with BN and activation, without a residual connection. `groups` > 1
+    splits the two 1x1 convolutions, with a channel shuffle behind the first (FBNet 1812.03443,
+    section 3.1). The rest as in `OpSpec`.
     """
 
     name: str
-    kind: Literal["mbconv", "dsconv", "skip"]
+    kind: Literal["mbconv", "dsconv", "uib", "fused", "conv", "skip"]
     kernel: int = 1
     expand: float = 1
     groups: int = 1
+    start_kernel: int = 0
+    expand_groups: int = 1
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,13 @@ class Stage:
     """A run of blocks of one width; the first one may stride.
 
     Width and depth are chosen per stage. A block chooses its kernel and its expansion (an inverted
-    residual; depthwise separable where the expansion is 1), or one of `ops`. `per_stage`: kernel
+    residual; depthwise separable where the expansion is 1), or one of `ops`. With `start_kernels`
+    it is a universal inverted bottleneck and chooses both kernels, 0 for none. `per_stage`: kernels
     and expansion are chosen once for all blocks. `out_act` follows the residual add, `skip_act` the
     convolution of a `skip` that changes the shape. `project_shortcut`: blocks that change the shape
-    keep a shortcut, through average pooling and a 1x1 convolution without BN.
+    keep a shortcut, through average pooling and a 1x1 convolution without BN. `first_ops`,
+    `first_kernels` and `first_widths` (one per value of `widths`) are those of the first block,
+    where they differ.
     """
 
     widths: tuple[int, ...]
@@ -57,12 +63,36 @@ class Stage:
     kernels: tuple[int, ...] = ()
     expands: tuple[float, ...] = ()
     ops: tuple[BlockOp, ...] = ()
-    first_ops: tuple[BlockOp, ...] = ()  # of the first block, where they differ from `ops`
+    first_ops: tuple[BlockOp, ...] = ()
     per_stage: bool = False
     se_ratio: float = 0.0  # channels of the gate's bottleneck as a share of the depthwise width
     out_act: Act = "none"
     skip_act: Act = "none"
     project_shortcut: bool = False
+    start_kernels: tuple[int, ...] = ()
+    first_kernels: tuple[int, ...] = ()
+    first_widths: tuple[int, ...] = ()
+
+    def block_choices(self, block: int) -> tuple[tuple[str, Role, tuple[Value, ...]], ...]:
+        """Name, role and values of what block number `block` chooses, in the order of the codes."""
+        if ops := self.block_ops(block):
+            return (("op", "op", tuple(op.name for op in ops)),)
+        start: tuple[tuple[str, Role, tuple[Value, ...]], ...] = ()
+        if self.start_kernels:
+            start = (("start", "kernel", self.start_kernels),)
+        kernels = self.block_kernels(block)
+        return (*start, ("kernel", "kernel", kernels), ("expand", "expand", self.expands))
+
+    def chosen(self, block: int, code: Iterator[int]) -> BlockOp:
+        """The operator that the next codes choose for block number `block`."""
+        if ops := self.block_ops(block):
+            return ops[next(code)]
+        start = self.start_kernels[next(code)] if self.start_kernels else None
+        return _block_op(start, self.block_kernels(block)[next(code)], self.expands[next(code)])
+
+    def block_kernels(self, block: int) -> tuple[int, ...]:
+        """The kernels that block number `block` chooses from."""
+        return self.first_kernels if self.first_kernels and block == 0 else self.kernels
 
     def block_ops(self, block: int) -> tuple[BlockOp, ...]:
         """The alternatives of block number `block`; empty where it chooses kernel and expansion."""
@@ -76,7 +106,8 @@ class Stage:
         Equal blocks are one object: tables of a whole space lower the same one thousands of times.
         """
         form = (choice.kind, choice.kernel, choice.expand, choice.groups)
-        key = (form, width, out_width, hw, stride)
+        more = (choice.start_kernel, choice.expand_groups)
+        key = (form, more, width, out_width, hw, stride)
         if key not in self._lowered:
             self._lowered[key] = self._lower(choice, width, out_width, hw, stride)
         return self._lowered[key]
@@ -91,22 +122,29 @@ class Stage:
         same_shape = stride == 1 and width == out_width
         if choice.kind == "skip":
             return None if same_shape else conv(width, out_width, hw, 1, stride, self.skip_act)
+        if choice.kind == "conv":
+            return conv(width, out_width, hw, choice.kernel, stride, self.act)
         mid = width if choice.expand == 1 else divisible(width * choice.expand)
+        window = choice.kernel or choice.start_kernel or 1
+        padding, pad_more = padding_of("symmetric", hw, window, stride)
         return OpSpec(
             kind=choice.kind,
             in_channels=width,
             mid_channels=mid,
             out_channels=out_width,
             in_hw=hw,
-            out_hw=map_size(hw, choice.kernel, stride),
+            out_hw=map_size(hw, stride),
             kernel=choice.kernel,
             stride=stride,
-            padding=choice.kernel // 2,
+            padding=padding,
             groups=choice.groups,
             se_channels=divisible(mid * self.se_ratio) if self.se_ratio else 0,
             act=self.act,
             skip=same_shape or self.project_shortcut,
             out_act=self.out_act,
+            pad_more=pad_more,
+            start_kernel=choice.start_kernel,
+            expand_groups=choice.expand_groups,
         )
 
 
@@ -115,7 +153,8 @@ class MobileMacro(Skeleton):
     """A chain of blocks: stem, stages, head, classifier.
 
     The head is a 1x1 convolution (`head_width` channels, or `head_expand` times the last width),
-    pooling, with `feature_widths` a further 1x1 convolution without BN, and the classifier.
+    pooling, with `feature_widths` a further 1x1 convolution (with BN as `feature_bn` says), and the
+    classifier. `head_widths`: values of the head's width to choose from, instead of `head_width`.
     """
 
     in_channels: int
@@ -132,11 +171,13 @@ class MobileMacro(Skeleton):
     feature_widths: tuple[int, ...] = ()
     feature_bias: bool = False
     bn_eps: float = 1e-5
+    head_widths: tuple[int, ...] = ()
+    feature_bn: bool = False
 
     lacks: ClassVar[Mapping[Ability, str]] = {}
 
     def choices(self) -> tuple[Choice, ...]:
-        """All decisions, in code order: resolution, stem width, then stage by stage, feature width.
+        """All decisions, in code order: resolution, stem width, then stage by stage, head, feature.
 
         `lower_slots` reads the codes in this order.
         """
@@ -149,18 +190,15 @@ class MobileMacro(Skeleton):
             depth = len(found)
             found.append(Choice(f"stage{s}.depth", "depth", stage.depths))
             if stage.per_stage:
-                found.append(Choice(f"stage{s}.kernel", "kernel", stage.kernels))
-                found.append(Choice(f"stage{s}.expand", "expand", stage.expands))
+                for name, role, values in stage.block_choices(0):
+                    found.append(Choice(f"stage{s}.{name}", role, values))
                 continue
             for b in range(max(stage.depths)):
                 active = tuple(code for code, value in enumerate(stage.depths) if value > b)
-                name = f"stage{s}.block{b}"
-                if ops := stage.block_ops(b):
-                    names = tuple(op.name for op in ops)
-                    found.append(Choice(f"{name}.op", "op", names, depth, active))
-                else:
-                    found.append(Choice(f"{name}.kernel", "kernel", stage.kernels, depth, active))
-                    found.append(Choice(f"{name}.expand", "expand", stage.expands, depth, active))
+                for name, role, values in stage.block_choices(b):
+                    found.append(Choice(f"stage{s}.block{b}.{name}", role, values, depth, active))
+        if self.head_widths:
+            found.append(Choice("head.width", "width", self.head_widths))
         if self.feature_widths:
             found.append(Choice("feature.width", "width", self.feature_widths))
         return tuple(found)
@@ -186,24 +224,23 @@ class MobileMacro(Skeleton):
         yield stem
         hw = stem.out_hw
         for stage in self.stages:
-            out_width = stage.widths[next(code)]
+            number = next(code)
             depth = stage.depths[next(code)]
-            shared = _inverted_residual(stage, code) if stage.per_stage else None
+            shared = stage.chosen(0, code) if stage.per_stage else None
             for block in range(max(stage.depths)):
-                if shared is not None:
-                    choice = shared
-                elif ops := stage.block_ops(block):
-                    choice = ops[next(code)]
-                else:
-                    choice = _inverted_residual(stage, code)
+                choice = shared or stage.chosen(block, code)
                 if block >= depth:
                     yield None
                     continue
-                stride = stage.stride if block == 0 else 1
-                op = stage.lower(choice, width, out_width, hw, stride)
+                is_first = block == 0
+                widths = stage.first_widths if is_first and stage.first_widths else stage.widths
+                stride = stage.stride if is_first else 1
+                op = stage.lower(choice, width, widths[number], hw, stride)
                 yield op
-                width, hw = out_width, op.out_hw if op is not None else hw
+                width, hw = widths[number], op.out_hw if op is not None else hw
         head_width = self.head_expand * width or self.head_width
+        if self.head_widths:
+            head_width = self.head_widths[next(code)]
         yield conv(width, head_width, hw, 1, 1, self.head_act)
         yield mean(head_width, hw)
         if self.feature_widths:
@@ -215,17 +252,15 @@ class MobileMacro(Skeleton):
                 in_hw=1,
                 out_hw=1,
                 act=self.head_act,
-                norm="bias" if self.feature_bias else "none",
+                norm="bn" if self.feature_bn else "bias" if self.feature_bias else "none",
             )
             head_width = feature_width
         yield linear(head_width, self.num_classes)
 
 
-def _inverted_residual(stage: Stage, code: Iterator[int]) -> BlockOp:
-    """The block of the next two codes: kernel and expansion."""
-    return _block_op(stage.kernels[next(code)], stage.expands[next(code)])
-
-
 @cache
-def _block_op(kernel: int, expand: float) -> BlockOp:
+def _block_op(start: int | None, kernel: int, expand: float) -> BlockOp:
+    """start: of a universal inverted bottleneck; None for an inverted residual."""
+    if start is not None:
+        return BlockOp("", "uib", kernel, expand, start_kernel=start)
     return BlockOp("", "dsconv" if expand == 1 else "mbconv", kernel, expand)

@@ -50,13 +50,13 @@ def op_peak_values(op: OpSpec, *, input_is_kept: bool = False, act_first: bool =
             live += block_input * (input_is_kept and op.stride > 1)
         elif keeps_input and position > 0:
             live += block_input
-        if layer.name == "conv_pw" and op.groups > 1:  # the shuffle writes a second map
+        if layer.shuffles:  # into a second map
             written = layer.out_channels * layer.out_hw**2
             peak = max(peak, 2 * written + keeps_input * block_input)
-        if layer.name == "conv_dw":
-            before_gate = layer.out_channels * layer.out_hw**2
         if layer.name.startswith("se."):
             live += before_gate
+        else:
+            before_gate = layer.out_channels * layer.out_hw**2
         if op.kind == "conv" and act_first and op.act != "none" and input_is_kept:
             live += block_input  # the activation is written beside what it acts on
         peak = max(peak, live)

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hwnas.core.config import NUMBER, StrictModel
+from hwnas.core.config import LATER, NUMBER, StrictModel
 from hwnas.core.errors import UserError
 from hwnas.spaces.chains import BlockOp, MobileMacro, Stage
 from hwnas.spaces.choice import ascending
 from hwnas.spaces.index import slot_alternatives
 from hwnas.spaces.lowering import slot_names
 from hwnas.spaces.ops import Act
-from hwnas.spaces.published import Kernel
+from hwnas.spaces.published import Kernel, KernelOrNone
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["BlockOpConfig", "Config", "HeadConfig", "StageConfig", "StemConfig", "build"]
@@ -50,24 +50,39 @@ class StemConfig(StrictModel):
 class BlockOpConfig(StrictModel):
     """One operator that blocks may choose; `skip` leaves the block out.
 
-    `expand` and `groups` (of the 1x1 convolutions) are those of an `mbconv`.
+    `expand` is that of a block that expands (`mbconv`, `uib`, `fused`), `groups` (of both 1x1
+    convolutions) of an `mbconv` or a `uib`, `start_kernel` of a `uib`.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,39}$")]
     """What the choice calls it."""
-    kind: Literal["mbconv", "dsconv", "skip"] = "mbconv"
-    """Inverted residual, depthwise separable, or left out."""
-    kernel: Kernel = 3
-    """Of the depthwise convolution, in px."""
+    kind: Literal["mbconv", "dsconv", "uib", "fused", "conv", "skip"] = "mbconv"
+    """Inverted residual, depthwise separable, universal inverted bottleneck (MobileNetV4), one that
+    expands with a full convolution, a convolution alone, or left out."""
+    kernel: KernelOrNone = 3
+    """In px, of the depthwise convolution, or of the full one; 0: a `uib` without a middle one."""
     expand: Expand = 1
-    """Depthwise channels / input channels of an `mbconv`."""
+    """Expanded channels / input channels."""
     groups: Annotated[int, Field(ge=1, le=64)] = 1
-    """Of the 1x1 convolutions of an `mbconv`."""
+    """Of both 1x1 convolutions, with a channel shuffle behind the first."""
+    start_kernel: Annotated[KernelOrNone, LATER] = 0
+    """Of the depthwise convolution before the expansion of a `uib`, in px; 0: none."""
+    expand_groups: Annotated[int, LATER, Field(ge=1, le=64)] = 1
+    """Of the expansion alone, without a shuffle (CPUBone 2603.26425)."""
 
     @model_validator(mode="after")
     def _has_what_its_kind_has(self) -> BlockOpConfig:
-        if self.kind != "mbconv" and (self.expand, self.groups) != (1, 1):
+        expands = self.kind in ("mbconv", "uib", "fused")
+        if not expands and (self.expand, self.groups) != (1, 1):
             raise ValueError(f"a {self.kind} has no `expand` and no `groups`")
+        if not expands and self.expand_groups > 1:
+            raise ValueError(f"a {self.kind} has no expansion to split into `expand_groups`")
+        if self.kind == "fused" and self.groups > 1:
+            raise ValueError("a fused has no `groups`; `expand_groups` split its convolution")
+        if self.groups > 1 and self.expand_groups > 1:
+            raise ValueError("`groups` split the expansion already: give one of the two")
+        if self.kind != "uib" and (self.start_kernel or not self.kernel):
+            raise ValueError(f"a {self.kind} has a kernel and no `start_kernel`; a uib may")
         return self
 
 
@@ -75,15 +90,20 @@ class StageConfig(StrictModel):
     """Blocks of one width, the first with `stride`.
 
     Every block chooses one of `kernels` and one of `expands` (with `per_stage` all blocks alike),
-    or one of `ops`; `first_ops` are those of the first block, where they differ.
+    or one of `ops`; `first_ops` and `first_kernels` are those of the first block, where they
+    differ. With `start_kernels` blocks are universal inverted bottlenecks (MobileNetV4 2404.10518).
     """
 
     widths: SomeWidths
     """Output channels."""
     depths: Annotated[tuple[Depth, ...], Field(min_length=1, max_length=16)] = (1,)
     """Numbers of blocks."""
-    kernels: tuple[Kernel, ...] = ()
-    """Of the depthwise convolutions, in px."""
+    kernels: tuple[KernelOrNone, ...] = ()
+    """Of the depthwise convolutions, in px; 0, for none, only beside `start_kernels`."""
+    start_kernels: Annotated[tuple[KernelOrNone, ...], LATER] = ()
+    """Of depthwise convolutions before the expansion, in px; 0: none."""
+    first_kernels: Annotated[tuple[KernelOrNone, ...], LATER] = ()
+    """Those of the first block: one with a stride needs a depthwise convolution."""
     expands: tuple[Expand, ...] = ()
     """Depthwise channels / input channels."""
     ops: tuple[BlockOpConfig, ...] = ()
@@ -112,6 +132,14 @@ class StageConfig(StrictModel):
             raise ValueError("give either `ops`, or `kernels` and `expands`, not both")
         if not self.ops and not (self.kernels and self.expands):
             raise ValueError("give `kernels` and `expands`, or `ops`")
+        if (self.start_kernels or self.first_kernels) and not self.kernels:
+            raise ValueError(
+                "`start_kernels` and `first_kernels` go with `kernels`, not with `ops`"
+            )
+        if self.first_kernels and self.per_stage:
+            raise ValueError("`per_stage` blocks are alike: no `first_kernels`")
+        if 0 in (*self.kernels, *self.first_kernels) and not self.start_kernels:
+            raise ValueError("a kernel of 0 goes with `start_kernels`: only a uib may have none")
         for ops in (self.ops, self.first_ops):
             if len({op.name for op in ops}) != len(ops):
                 raise ValueError("operators of one stage need different names")
@@ -136,11 +164,15 @@ class HeadConfig(StrictModel):
     """Channels of a further 1x1 convolution behind the pooling, as in MobileNetV3."""
     feature_bias: bool = False
     """Whether that one has a bias."""
+    feature_bn: Annotated[bool, LATER] = False
+    """Whether it has BN instead, as in MobileNetV4."""
 
     @model_validator(mode="after")
     def _has_one_width(self) -> HeadConfig:
         if bool(self.width) == bool(self.expand):
             raise ValueError("give either `width` or `expand`")
+        if self.feature_bias and self.feature_bn:
+            raise ValueError("give either `feature_bias` or `feature_bn`")
         return self
 
 
@@ -178,6 +210,7 @@ def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSp
             head_act=config.head.act,
             feature_widths=ascending(config.head.feature_widths),
             feature_bias=config.head.feature_bias,
+            feature_bn=config.head.feature_bn,
         ),
     )
     _check_chain(config, space)
@@ -186,7 +219,7 @@ def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSp
 
 def _stage(config: StageConfig) -> Stage:
     def ops(given: tuple[BlockOpConfig, ...]) -> tuple[BlockOp, ...]:
-        return tuple(BlockOp(op.name, op.kind, op.kernel, op.expand, op.groups) for op in given)
+        return tuple(BlockOp(**op.model_dump()) for op in given)
 
     return Stage(
         widths=ascending(config.widths),
@@ -202,6 +235,8 @@ def _stage(config: StageConfig) -> Stage:
         out_act=config.out_act,
         skip_act=config.skip_act,
         project_shortcut=config.project_shortcut,
+        start_kernels=ascending(config.start_kernels),
+        first_kernels=ascending(config.first_kernels),
     )
 
 
@@ -217,11 +252,22 @@ def _check_chain(config: Config, space: SearchSpace) -> None:
                         found=f"1 px of the smallest resolution, {min(config.resolutions)} px",
                         where=f"{_path(config, slot)}.stride",
                     )
-                for channels in (op.in_channels, op.mid_channels, op.out_channels):
-                    if channels % op.groups:
+                if op.stride > 1 and not op.kernels:
+                    raise UserError(
+                        "the stages of the space cannot chain: a stride meets a block without a"
+                        " depthwise convolution",
+                        expected="a kernel or a start kernel in the first block of the stage",
+                        found=str(op),
+                        where=_path(config, slot),
+                        fix="give `first_kernels` without 0, or `first_ops`",
+                    )
+                groups = max(op.groups, op.expand_groups)
+                ends = (op.in_channels, op.mid_channels)
+                for channels in (*ends, op.out_channels) if op.groups > 1 else ends:
+                    if channels % groups:
                         raise UserError(
                             "the stages of the space cannot chain: groups do not divide channels",
-                            expected=f"widths, and widths times expansion, divisible by {op.groups}"
+                            expected=f"widths, and widths times expansion, divisible by {groups}"
                             " (expanded widths are multiples of 8)",
                             found=f"{channels} channels in {op}",
                             where=_path(config, slot, operator=name),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from hwnas.core.records import STRICT, sparse
 from hwnas.core.store import content_hash
@@ -28,7 +28,18 @@ __all__ = [
 Act = Literal["none", "relu", "relu6", "hard_swish", "swish"]
 Gate = Literal["hard_sigmoid", "sigmoid"]
 PadMode = Literal["symmetric", "tf_same"]
-OpKind = Literal["conv", "mbconv", "dsconv", "pool", "linear", "avg_pool", "norm", "identity"]
+OpKind = Literal[
+    "conv",
+    "mbconv",
+    "dsconv",
+    "pool",
+    "linear",
+    "avg_pool",
+    "norm",
+    "identity",
+    "uib",
+    "fused",
+]
 
 
 @dataclass(frozen=True)
@@ -37,10 +48,15 @@ class OpSpec:
 
     kind: `conv` (conv-BN-act), `mbconv` (1x1 expand, depthwise, [SE], 1x1 project), `dsconv`
     (depthwise, [SE], 1x1), `pool` (global mean), `linear` (with bias, on a pooled vector, hw 1);
-    in cells also `avg_pool` (of one window), `norm` (BN-act alone) and `identity`.
+    in cells also `avg_pool` (of one window), `norm` (BN-act alone) and `identity`. `uib` is the
+    universal inverted bottleneck of MobileNetV4 (2404.10518): [depthwise of `start_kernel`, without
+    activation], 1x1 expand, [depthwise of `kernel`], [SE], 1x1 project; a kernel of 0 leaves the
+    depthwise out, and the stride is that of the last one there is. `fused` expands with a
+    convolution of `kernel` instead of 1x1 and depthwise ones (EfficientNetV2 2104.00298).
 
-    `mid_channels` is the depthwise width of a block and 0 elsewhere. `groups` > 1 of a block splits
-    its 1x1 convolutions and shuffles the channels behind the first. `skip` adds the input back; to
+    `mid_channels` is the expanded width of a block and 0 elsewhere. `groups` > 1 of a block splits
+    its 1x1 convolutions and shuffles the channels behind the first; `expand_groups` > 1 splits the
+    expansion alone, without a shuffle (CPUBone 2603.26425). `skip` adds the input back; to
     an output of another shape, through average pooling by `stride` and a 1x1 convolution without BN
     where the channels differ. `out_act` comes last, after that sum. `norm` is what a `conv` has
     behind its weights: BN, a bias, or nothing.
@@ -70,6 +86,8 @@ class OpSpec:
     pad_more: int = 0
     se_act: Act = "relu"
     se_gate: Gate = "hard_sigmoid"
+    start_kernel: int = 0
+    expand_groups: int = 1
 
     @cached_property
     def key(self) -> str:
@@ -81,16 +99,24 @@ class OpSpec:
         """Whether the residual connection needs a convolution of its own."""
         return self.skip and self.in_channels != self.out_channels
 
+    @property
+    def kernels(self) -> tuple[int, ...]:
+        """Sizes of the windows that the operator has, in the order of its layers."""
+        return tuple(kernel for kernel in (self.start_kernel, self.kernel) if kernel)
+
     def __str__(self) -> str:
         text = f"{self.kind} {self.in_channels}>{self.out_channels} {self.in_hw}>{self.out_hw}px"
         if self.kind not in ("pool", "norm", "identity"):
-            text += f" k{self.kernel}s{self.stride}"
+            sizes = f"{self.start_kernel}+{self.kernel}" if self.kind == "uib" else self.kernel
+            text += f" k{sizes}s{self.stride}"
         if self.pad_more:
             text += f" pad{self.padding}+{self.pad_more}"
         if self.mid_channels:
             text += f" mid{self.mid_channels}"
         if self.groups > 1:
             text += f" g{self.groups}"
+        if self.expand_groups > 1:
+            text += f" expand_g{self.expand_groups}"
         if self.se_channels:
             text += f" se{self.se_channels}"
             if (self.se_act, self.se_gate) != ("relu", "hard_sigmoid"):
@@ -122,6 +148,7 @@ class Layer:
     has_bias: bool = False
     act: str = "none"
     pad_more: int = 0
+    shuffles: bool = False
 
 
 def layers(op: OpSpec) -> tuple[Layer, ...]:
@@ -130,49 +157,84 @@ def layers(op: OpSpec) -> tuple[Layer, ...]:
         return (
             Layer("linear", op.in_channels, op.out_channels, 1, 1, has_bn=False, has_bias=True),
         )
-    if op.kind not in ("conv", "mbconv", "dsconv"):
-        return ()
-    mid = op.mid_channels or op.out_channels
-    spatial = Layer(
-        name="conv" if op.kind == "conv" else "conv_dw",
-        in_channels=op.in_channels if op.kind == "conv" else mid,
-        out_channels=mid,
-        in_hw=op.in_hw,
-        out_hw=op.out_hw,
-        kernel=op.kernel,
-        stride=op.stride,
-        padding=op.padding,
-        groups=op.groups if op.kind == "conv" else mid,
-        has_bn=op.norm == "bn",
-        has_bias=op.norm == "bias",
-        act=op.act,
-        pad_more=op.pad_more,
-    )
     if op.kind == "conv":
-        return (spatial,)
-    found = [spatial]
-    if op.kind == "mbconv":
-        wide = Layer(
-            "conv_pw", op.in_channels, mid, op.in_hw, op.in_hw, groups=op.groups, act=op.act
-        )
-        found.insert(0, wide)
+        return (_window("conv", op, op.in_channels, op.out_channels, groups=op.groups),)
+    if op.kind not in ("mbconv", "dsconv", "uib", "fused"):
+        return ()
+    mid, names = op.mid_channels, _NAMES[op.kind]
+    found = []
+    if op.start_kernel:
+        found.append(_start(op))
+    hw = found[-1].out_hw if found else op.in_hw
+    if op.kind == "fused":
+        found.append(_window("conv_exp", op, op.in_channels, mid, groups=op.expand_groups))
+    elif op.kind != "dsconv":
+        groups = max(op.groups, op.expand_groups)
+        wide = Layer(names.expand, op.in_channels, mid, hw, hw, groups=groups, act=op.act)
+        found.append(replace(wide, shuffles=op.groups > 1))
+    if op.kernel and op.kind != "fused":
+        found.append(_window(names.depthwise, op, mid, mid, groups=mid))
     if op.se_channels:
         reduce, expand = (mid, op.se_channels), (op.se_channels, mid)
         found += [
             Layer("se.conv_reduce", *reduce, 1, 1, has_bn=False, has_bias=True, act=op.se_act),
             Layer("se.conv_expand", *expand, 1, 1, has_bn=False, has_bias=True, act=op.se_gate),
         ]
-    last = "conv_pwl" if op.kind == "mbconv" else "conv_pw"
-    found.append(Layer(last, mid, op.out_channels, op.out_hw, op.out_hw, groups=op.groups))
+    found.append(Layer(names.project, mid, op.out_channels, op.out_hw, op.out_hw, groups=op.groups))
     if op.has_projection:
         ends = op.in_channels, op.out_channels, op.out_hw, op.out_hw
         found.append(Layer("conv_shortcut", *ends, has_bn=False))
     return tuple(found)
 
 
-def map_size(in_hw: int, kernel: int, stride: int) -> int:
-    """Height and width behind a window of odd size, padded in either mode."""
-    return (in_hw + 2 * (kernel // 2) - kernel) // stride + 1
+class _Names(NamedTuple):
+    """timm's names of the layers of a block."""
+
+    expand: str
+    depthwise: str
+    project: str
+
+
+_NAMES = {
+    "mbconv": _Names("conv_pw", "conv_dw", "conv_pwl"),
+    "dsconv": _Names("", "conv_dw", "conv_pw"),
+    "fused": _Names("conv_exp", "", "conv_pwl"),
+    "uib": _Names("pw_exp", "dw_mid", "pw_proj"),
+}
+
+
+def _window(name: str, op: OpSpec, in_channels: int, out_channels: int, *, groups: int) -> Layer:
+    """The layer that has kernel, stride, padding and activation of its operator."""
+    return Layer(
+        name=name,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        in_hw=op.in_hw,
+        out_hw=op.out_hw,
+        kernel=op.kernel,
+        stride=op.stride,
+        padding=op.padding,
+        groups=groups,
+        has_bn=op.norm == "bn",
+        has_bias=op.norm == "bias",
+        act=op.act,
+        pad_more=op.pad_more,
+    )
+
+
+def _start(op: OpSpec) -> Layer:
+    """The depthwise convolution before the expansion; it has the stride if there is no other."""
+    whole = _window("dw_start", op, op.in_channels, op.in_channels, groups=op.in_channels)
+    found = replace(whole, kernel=op.start_kernel, act="none")
+    if not op.kernel:
+        return found
+    padding, pad_more = padding_of("symmetric", op.in_hw, op.start_kernel, 1)
+    return replace(found, stride=1, out_hw=op.in_hw, padding=padding, pad_more=pad_more)
+
+
+def map_size(in_hw: int, stride: int) -> int:
+    """Height and width behind a window of any size, padded in either mode."""
+    return (in_hw - 1) // stride + 1
 
 
 def same_padding(hw: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -185,8 +247,10 @@ def same_padding(hw: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def padding_of(mode: PadMode, hw: int, kernel: int, stride: int) -> tuple[int, int]:
-    """`padding` and `pad_more` of a window of odd size in either mode."""
-    return same_padding(hw, kernel, stride) if mode == "tf_same" else (kernel // 2, 0)
+    """`padding` and `pad_more` of a window; of an even one they are TensorFlow's in either mode."""
+    if mode == "tf_same" or kernel % 2 == 0:
+        return same_padding(hw, kernel, stride)
+    return kernel // 2, 0
 
 
 # Cached because tables of a whole space (`index.py`) lower the same operators thousands of times.
@@ -207,7 +271,7 @@ def conv(
         in_channels=in_channels,
         out_channels=out_channels,
         in_hw=hw,
-        out_hw=map_size(hw, kernel, stride),
+        out_hw=map_size(hw, stride),
         kernel=kernel,
         stride=stride,
         padding=padding,

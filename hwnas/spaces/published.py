@@ -33,7 +33,8 @@ __all__ = [
 _FOLDER = Path(__file__).parent / "networks"
 
 Channels = Annotated[int, Field(ge=1, le=16384)]
-Kernel = Annotated[Literal[1, 3, 5, 7, 9, 11], NUMBER]
+Kernel = Annotated[Literal[1, 2, 3, 5, 7, 9, 11], NUMBER]
+KernelOrNone = Annotated[Literal[0, 1, 2, 3, 5, 7, 9, 11], NUMBER]
 Stride = Annotated[Literal[1, 2], NUMBER]
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Statistic = Annotated[float, Field(ge=-1024, le=1024)]
@@ -54,34 +55,37 @@ class Conv:
 
 @dataclass(frozen=True)
 class Feature:
-    """The 1x1 convolution between pooling and classifier, without BN, as in MobileNetV3."""
+    """The 1x1 convolution between pooling and classifier; `bn`: as in MobileNetV4, else V3."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
     out: Channels
     act: Act
     bias: bool = True
+    bn: bool = False
 
 
 @dataclass(frozen=True)
 class Block:
-    """An inverted residual (`mbconv`) or a depthwise separable block (`dsconv`).
+    """A block of one of the kinds of `OpSpec`.
 
-    mid: depthwise channels of an `mbconv`; 0 in a `dsconv`, which has those of its input.
+    mid: expanded channels; 0 in a `dsconv`, which has those of its input, and in a `conv`.
     se: channels of the bottleneck of SE, 0 without. `out_act` comes last, after the skip.
+    kernel, start: of a `uib` 0 where there is no such depthwise convolution.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
-    kind: Literal["mbconv", "dsconv"]
+    kind: Literal["mbconv", "dsconv", "uib", "fused", "conv"]
     out: Channels
     act: Act
-    kernel: Kernel = 3
+    kernel: KernelOrNone = 3
     stride: Stride = 1
     mid: Annotated[int, Field(ge=0, le=65536)] = 0
     se: Annotated[int, Field(ge=0, le=16384)] = 0
     skip: bool = False
     out_act: Act = "none"
+    start: KernelOrNone = 0
 
 
 Stage = Annotated[tuple[Block, ...], Field(min_length=1, max_length=64)]
@@ -177,12 +181,20 @@ def check_shape(shape: NetworkShape) -> None:
     width = shape.stem.out
     for s, blocks in enumerate(shape.stages):
         for b, block in enumerate(blocks):
+            expands = block.kind not in ("dsconv", "conv")
+            is_same = block.out == blocks[b - 1].out or b == 0 or block.kind == "conv"
+            windows = (block.start, block.kernel)
             faults = {
-                "the blocks of a stage have one width": block.out != blocks[0].out,
+                "the blocks of a stage have one width": not is_same,
                 "only the first block of a stage strides": b > 0 and block.stride > 1,
-                "an `mbconv` has `mid` channels": block.kind == "mbconv" and not block.mid,
-                "a `dsconv` has no `mid` of its own": block.kind == "dsconv" and block.mid > 0,
+                f"an `{block.kind}` has `mid` channels": expands and not block.mid,
+                f"a `{block.kind}` has no `mid` of its own": not expands and block.mid > 0,
                 "a skip joins equal shapes": block.skip and (width, 1) != (block.out, block.stride),
+                "only a `uib` has a `start`, or no kernel": block.kind != "uib"
+                and (block.start > 0 or not block.kernel),
+                "a stride needs a window": block.stride > 1 and not any(windows),
+                "a `conv` has no SE, and no `out_act`": block.kind == "conv"
+                and (block.se, block.out_act) != (0, "none"),
             }
             for expected, is_fault in faults.items():
                 if is_fault:

@@ -24,7 +24,7 @@ __all__ = ["Ability", "Edges", "Skeleton", "SlotGraph", "chain"]
 Ability = Literal["supernet", "static net"]
 """What not every skeleton has: shared weights, and trainable networks of single archs.
 
-`hwnas.nets` has both for chains of `conv`, `mbconv`, `dsconv`, `pool` and `linear`.
+`hwnas.nets` has both for chains of convolutions, blocks, `pool` and `linear`.
 """
 
 Edges = NDArray[np.bool_]

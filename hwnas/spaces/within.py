@@ -42,8 +42,9 @@ class _Picks:
 
     choices: list[Choice]
     stem: _Pick[int] = field(init=False)
-    widths: list[_Pick[int]] = field(default_factory=list)
+    widths: list[list[_Pick[int]]] = field(default_factory=list)
     depths: list[_Pick[int]] = field(default_factory=list)
+    starts: list[list[_Pick[int]]] = field(default_factory=list)
     kernels: list[list[_Pick[int]]] = field(default_factory=list)
     expands: list[list[_Pick[float]]] = field(default_factory=list)
     head: _Pick[int] | None = None
@@ -68,10 +69,11 @@ class Within(Skeleton):
     """A published network, and what is smaller than it.
 
     Of every list, the values below the network's own are offered beside its own. Depth is chosen
-    per stage; kernel and expansion per block; width as a ratio per group of stages that residual
-    connections join, for the head and for the feature convolution. Narrowed layers have multiples
-    of 8 channels, as far as the network itself allows, and SE in proportion. A residual connection
-    is where the network has one. A decision with one value is no choice.
+    per stage whose blocks have one width; kernels and expansion per block; width as a ratio per
+    group of stages that residual connections join, for the head and for the feature convolution.
+    Narrowed layers have multiples of 8 channels, as far as the network itself allows, and SE in
+    proportion. A residual connection is where the network has one. A decision with one value is no
+    choice.
     """
 
     in_channels: int
@@ -91,6 +93,7 @@ class Within(Skeleton):
         """Resolution, stem, then stage by stage width, depth and blocks, head, feature.
 
         Stages of one width have one choice, named after the first: `stem.width`, `stage1.width`.
+        So has a convolution that changes the width within a stage: `stage1.block1.width`.
         """
         return tuple(self._picks.choices)
 
@@ -121,13 +124,14 @@ class Within(Skeleton):
         yield stem
         hw = stem.out_hw
         for s, blocks in enumerate(network.stages):
-            out_width, depth = picks.widths[s](codes), picks.depths[s](codes)
+            depth = picks.depths[s](codes)
             for b in range(len(blocks)):
                 if b >= depth:
                     yield None
                     continue
-                kernel, expand = picks.kernels[s][b](codes), picks.expands[s][b](codes)
-                op = self._block(s, b, width, out_width, hw, kernel, expand)
+                kernels = picks.starts[s][b](codes), picks.kernels[s][b](codes)
+                out_width, expand = picks.widths[s][b](codes), picks.expands[s][b](codes)
+                op = self._block(s, b, width, out_width, hw, *kernels, expand)
                 yield op
                 width, hw = out_width, op.out_hw
         if network.head and picks.head:
@@ -144,7 +148,7 @@ class Within(Skeleton):
     def _feature(self, width: int, out_width: int) -> OpSpec:
         form = self.network.feature
         assert form is not None
-        norm = "bias" if form.bias else "none"
+        norm = "bn" if form.bn else "bias" if form.bias else "none"
         return OpSpec("conv", width, out_width, 1, 1, act=form.act, norm=norm)  # type: ignore[arg-type]
 
     def _block(self, *key: Any) -> OpSpec:
@@ -158,25 +162,33 @@ class Within(Skeleton):
         return {}
 
     def _lowered(
-        self, s: int, b: int, width: int, out_width: int, hw: int, kernel: int, expand: float
+        self,
+        s: int,
+        b: int,
+        width: int,
+        out_width: int,
+        hw: int,
+        start: int,
+        kernel: int,
+        expand: float,
     ) -> OpSpec:
         """A block that reads `width` channels and writes `out_width`."""
         form, network = self.network.stages[s][b], self.network
         own_width = self._own_inputs[s][b]
         own_mid = form.mid or own_width
-        mid = width
-        if form.kind == "mbconv":
+        mid = width if form.kind == "dsconv" else 0
+        if form.mid:
             is_own = width == own_width and expand == self._picks.expands[s][b].own
             mid = own_mid if is_own else min(own_mid, divisible(width * expand))
         se = form.se if mid == own_mid else max(1, round(form.se * mid / own_mid))
-        padding, more = padding_of(network.padding, hw, kernel, form.stride)
+        padding, more = padding_of(network.padding, hw, kernel or start or 1, form.stride)
         return OpSpec(
             kind=form.kind,
             in_channels=width,
             mid_channels=mid,
             out_channels=out_width,
             in_hw=hw,
-            out_hw=map_size(hw, kernel, form.stride),
+            out_hw=map_size(hw, form.stride),
             kernel=kernel,
             stride=form.stride,
             padding=padding,
@@ -185,6 +197,7 @@ class Within(Skeleton):
             act=form.act,
             skip=form.skip,
             out_act=form.out_act,
+            start_kernel=start,
             **(self._gate(form) if form.se else {}),
         )
 
@@ -209,19 +222,23 @@ class Within(Skeleton):
         for s, blocks in enumerate(network.stages):
             if not blocks[0].skip:
                 width = found.add(f"stage{s}.width", "width", self._widths(blocks[0].out), None)
-            found.widths.append(width)
+            found.widths.append([])
             lengths = (*(depth for depth in self.depths if depth < len(blocks)), len(blocks))
+            if len({block.out for block in blocks}) > 1:
+                lengths = (len(blocks),)
             depth = found.add(f"stage{s}.depth", "depth", lengths, None)
             found.depths.append(depth)
+            found.starts.append([])
             found.kernels.append([])
             found.expands.append([])
             for b, block in enumerate(blocks):
                 name = f"stage{s}.block{b}"
-                sizes = (
-                    *(kernel for kernel in self.kernels if kernel < block.kernel),
-                    block.kernel,
-                )
+                if b > 0 and block.out != blocks[b - 1].out:
+                    width = found.add(f"{name}.width", "width", self._widths(block.out), None)
+                found.widths[s].append(width)
+                starts, sizes = self._sizes(block.start), self._sizes(block.kernel)
                 ratios = self._ratios(block, self._own_inputs[s][b])
+                found.starts[s].append(found.add(f"{name}.start", "kernel", starts, depth, b))
                 found.kernels[s].append(found.add(f"{name}.kernel", "kernel", sizes, depth, b))
                 found.expands[s].append(found.add(f"{name}.expand", "expand", ratios, depth, b))
         if network.head:
@@ -231,12 +248,15 @@ class Within(Skeleton):
             found.feature = found.add("feature.width", "width", widths, None)
         return found
 
+    def _sizes(self, own: int) -> tuple[int, ...]:
+        return *(kernel for kernel in self.kernels if kernel < own), own
+
     def _widths(self, own: int) -> tuple[int, ...]:
         return tuple(sorted({own, *(min(own, divisible(own * r)) for r in self.width_ratios)}))
 
     def _ratios(self, block: Block, own_width: int) -> tuple[float, ...]:
         """Expansions of a block; smaller ones have fewer channels, no two have as many."""
-        if block.kind == "dsconv":
+        if not block.mid:
             return (1,)
         mids = {divisible(own_width * ratio): ratio for ratio in reversed(self.expands)}
         smaller = sorted(ratio for mid, ratio in mids.items() if mid < block.mid)

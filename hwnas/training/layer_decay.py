@@ -9,7 +9,8 @@ import torch
 
 __all__ = ["parameter_groups", "stage_of"]
 
-_SAME_STAGE = {"bn1": "conv_stem", "bn2": "conv_head"}  # of static networks
+# of static networks
+_SAME_STAGE = {"bn1": "conv_stem", "bn2": "conv_head", "norm_head": "conv_head"}
 _TOPMOST = "hypernet"  # serves all layers alike, and is no layer itself
 
 

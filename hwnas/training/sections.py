@@ -101,12 +101,12 @@ class SupernetConfig(StrictModel):
     weak_sharing: bool = Field(
         default=False, description="a hypernetwork fits the shared weights to every arch (WPNAS)"
     )
-    kernel_transform: bool = Field(
-        default=True, description="small kernels are learned maps of larger ones, not their centres"
-    )
-    share_ops: bool = Field(
-        default=False, description="operators that a block chooses between share slices"
-    )
+    kernel_transform: bool = True
+    """small kernels are learned maps of larger ones, not their centres"""
+    share_ops: bool = False
+    """operators that a block chooses between share slices"""
+    branches: Annotated[int, LATER, Field(ge=1, le=8)] = 1
+    """depthwise kernels that train as a sum and deploy as one (re-parameterisation, 2204.00826)"""
     init: str | None = Field(
         default=None,
         description="weights to start from: the path of a supernet of the same space, also a"

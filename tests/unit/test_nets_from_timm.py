@@ -32,10 +32,11 @@ from hwnas.spaces.timm import Config
 from hwnas.testing.spaces import shaken
 from tests.mobile_spaces import headless
 
-FAMILIES = (  # one of each: no head, wide head, pooled head, SE of every kind, both paddings
+FAMILIES = (  # of each head, kind of block, kind of SE and padding
     *("mobilenetv1_100", "mobilenetv2_050", "mobilenetv3_small_050", "mobilenetv3_rw"),
     *("tf_efficientnet_lite0", "tf_efficientnet_b0", "semnasnet_050", "fbnetc_100"),
     *("spnasnet_100", "hardcorenas_a", "tinynet_e", "lcnet_050"),
+    *("mobilenetv4_conv_small_050", "tf_efficientnetv2_b0"),
 )
 PUBLISHED = [
     pytest.param(name, marks=() if name in FAMILIES else pytest.mark.full)
@@ -151,10 +152,10 @@ def test_a_networks_file_reads_back(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "place"),
     [
-        ("mobilenetv4_conv_small", "blocks.0.0"),
-        ("mobilenet_edgetpu_100", "blocks.0.0"),
+        ("mobilenetv4_hybrid_medium", "blocks.1.0.layer_scale"),
+        ("mobilenetv4_conv_aa_medium", "blocks.0.0.aa"),
+        ("mobilenet_edgetpu_v2_xs", "blocks.1.1.conv_exp"),
         ("efficientnet_b0_gn", "conv_stem"),
-        ("mobilenetv3_large_150d", "blocks.6.0"),
         ("resnet10t", "the network"),
     ],
 )

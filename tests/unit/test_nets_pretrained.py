@@ -17,7 +17,14 @@ from hwnas.nets.pretrained import read_weights, start_from
 from hwnas.nets.sorting import sort_channels
 from hwnas.nets.subnet import build_subnet
 from hwnas.nets.supernet import Supernet
-from hwnas.spaces import attentive_nas, fbnet, mobilenet_tiny, mobilenet_v3, nasbench_macro
+from hwnas.spaces import (
+    attentive_nas,
+    fbnet,
+    mobilenet_tiny,
+    mobilenet_v3,
+    mobilenet_v4,
+    nasbench_macro,
+)
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.space import SearchSpace
@@ -31,6 +38,7 @@ SPACES = pytest.mark.parametrize(
             module.build(module.Config(resolutions=(32,)), num_classes=10)
             for module in (mobilenet_v3, attentive_nas, nasbench_macro, fbnet)
         ),
+        mobilenet_v4.build(mobilenet_v4.Config(resolutions=(32,), width_mult=0.25), num_classes=10),
     ],
     ids=lambda space: space.name,
 )

@@ -37,6 +37,7 @@ from hwnas.spaces.skeleton import Ability
 from hwnas.spaces.space import SearchSpace
 from tests.mobile_spaces import MIXED, MOBILE_SPACES, REGISTERED, STRANGE, headless, some_archs
 
+DEPTHWISE = ("conv_dw", "dw_start", "dw_mid")
 TINY = MOBILE_SPACES["mobilenet_tiny"]
 ALL = {**MOBILE_SPACES, "headless": headless(33)}
 SPACES = pytest.mark.parametrize("space", ALL.values(), ids=ALL)
@@ -90,7 +91,7 @@ def test_every_layer_is_the_one_of_lower(space: SearchSpace) -> None:
                     assert tuple(module.weight.shape) == shape
                     assert zeros_around(module, layer.in_hw) == (layer.padding, layer.pad_more)
                     assert maps[name] == (2, layer.out_channels, layer.out_hw, layer.out_hw)
-                assert isinstance(module, DepthwiseConv2d) == (layer.name == "conv_dw")
+                assert isinstance(module, DepthwiseConv2d) == (layer.name in DEPTHWISE)
                 assert bool(bn) == layer.has_bn
                 assert not bn or isinstance(model.get_submodule(bn), nn.BatchNorm2d)
         weighted = (nn.Conv2d, nn.Linear)
@@ -118,14 +119,16 @@ def test_the_mobilenets_are_those_of_timm(shipped: str, name: str) -> None:
 @pytest.mark.parametrize("name", MOBILE_SPACES)
 def test_a_network_is_a_timm_model_where_timms_blocks_can_say_it(name: str) -> None:
     expected = {"mobilenet_v3": {MobileNetV3}, "attentive_nas": {Network}, "strange": {Network}}
-    expected["timm"] = {MobileNetV3}
+    expected |= {key: {MobileNetV3} for key in ("timm", "mobilenet_v4")}
     expected["fbnet"] = {EfficientNet, Network}  # by whether an arch has groups
     space = MOBILE_SPACES[name]
     found = {type(build_subnet(space, arch, seed=None)) for arch in some_archs(space, 8)}
     assert found == expected.get(name, {EfficientNet})
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3", "nasbench_macro", "mixed", "timm"])
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v3", "mobilenet_v4", "nasbench_macro", "mixed", "timm"]
+)
 def test_plain_networks_compute_what_timms_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     space = MOBILE_SPACES[name]
     for arch in some_archs(space, 3):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +23,7 @@ from hwnas.spaces import fbnet, mobilenet_tiny, nasbench_macro
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.chains import BlockOp, MobileMacro, Stage
 from hwnas.spaces.lowering import resolution
-from hwnas.spaces.ops import Layer
+from hwnas.spaces.ops import Layer, padding_of
 from hwnas.spaces.space import SearchSpace
 from tests.mobile_spaces import MIXED, able
 
@@ -90,10 +92,16 @@ def shaken(
     kernel_transform: bool = True,
     share_ops: bool = False,
     weak: bool = False,
+    branches: int = 1,
 ) -> Supernet:
     """A supernet in which no parameter has a special value (BN scale 1, transform identity)."""
     supernet = Supernet(
-        space, seed=0, kernel_transform=kernel_transform, share_ops=share_ops, weak=weak
+        space,
+        seed=0,
+        kernel_transform=kernel_transform,
+        share_ops=share_ops,
+        weak=weak,
+        branches=branches,
     )
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -108,11 +116,11 @@ def shaken(
 @SPACES
 @pytest.mark.parametrize(
     "options",
-    [{}, {"kernel_transform": False}, {"share_ops": True}, {"weak": True}],
+    [{}, {"kernel_transform": False}, {"share_ops": True}, {"weak": True}, {"branches": 3}],
     ids=lambda options: " ".join(options) or "plain",
 )
 def test_extracted_subnets_compute_what_the_supernet_computes(
-    space: SearchSpace, options: dict[str, bool]
+    space: SearchSpace, options: dict[str, Any]
 ) -> None:
     single, double = shaken(space, **options), shaken(space, **options).double()
     for arch in archs(space, 8):
@@ -213,6 +221,51 @@ def test_kernels_are_centres_passed_through_the_learned_matrices() -> None:
     torch.testing.assert_close(conv.sliced(layer(7))[0], conv.weight)
     torch.testing.assert_close(conv.sliced(layer(5))[0], five)
     torch.testing.assert_close(conv.sliced(layer(3))[0], three)
+
+
+def test_an_even_kernel_is_the_part_of_a_larger_one_that_reads_the_same_pixels() -> None:
+    """2x2 windows are padded at the bottom and on the right, 3x3 windows on all sides."""
+
+    def layer(kernel: int) -> Layer:
+        padding, more = padding_of("symmetric", 8, kernel, 1)
+        sizes = (4, 4, 8, 8, kernel, 1, padding)
+        return Layer("conv_dw", *sizes, groups=4, pad_more=more)
+
+    conv = ElasticConv2d([layer(k) for k in (2, 3, 5)], kernel_transform=True)
+    conv.reset_parameters(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        conv.weight[:, :, :2] = conv.weight[:, :, 4:] = 0  # taps that a 2x2 window has not
+        conv.weight[..., :2] = conv.weight[..., 4:] = 0
+        x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+        for kernel in (2, 3):
+            torch.testing.assert_close(conv(x, layer(kernel)), conv(x, layer(5)))
+
+
+def test_branches_are_a_scaled_sum_of_kernels_that_starts_as_the_first_one() -> None:
+    layer = Layer("conv_dw", 3, 3, 8, 8, 5, 1, 2, 3)
+    conv = ElasticConv2d(
+        [replace(layer, in_channels=4, out_channels=4, groups=4), layer],
+        kernel_transform=True,
+        branches=3,
+    )
+    assert conv.branches is not None and conv.scales is not None
+    conv.reset_parameters(torch.Generator().manual_seed(0))
+    torch.testing.assert_close(conv.sliced(layer)[0], conv.weight[:3])
+    conv.sliced(layer)[0].square().sum().backward()
+    assert conv.scales.grad is not None and conv.scales.grad[:, :3].all()  # it can leave 0
+    with torch.no_grad():
+        conv.scales.normal_(generator=torch.Generator().manual_seed(1))
+        expected = conv.weight[:3].clone()
+        for channel in range(3):
+            for branch in range(2):
+                expected[channel] += conv.scales[branch, channel] * conv.branches[branch, channel]
+    torch.testing.assert_close(conv.sliced(layer)[0], expected)
+    assert conv.sliced(layer, merged=False)[0].data_ptr() == conv.weight.data_ptr()
+    wide = ElasticConv2d([Layer("conv_pw", 3, 3, 8, 8)], kernel_transform=True, branches=3)
+    assert wide.branches is None  # of depthwise convolutions alone
+    seeds = [Supernet(TINY, seed=0, branches=n) for n in (1, 3)]
+    x = images(TINY, TINY.largest())
+    assert torch.equal(*(supernet(x, TINY.largest()) for supernet in seeds))
 
 
 def test_a_trained_supernet_evaluates_after_extraction_and_recalibration() -> None:

@@ -53,7 +53,7 @@ def test_the_order_of_choices_in_yaml_does_not_matter():
 @pytest.mark.parametrize(
     ("before", "after", "path", "message"),
     [
-        ("kernels: [5, 3]", "kernels: [4, 3]", "stages.1.kernels", "Input should be 1, 3, 5"),
+        ("kernels: [5, 3]", "kernels: [4, 3]", "stages.1.kernels", "Input should be 0, 1, 2, 3, 5"),
         ("resolutions: [32]", "resolutions: [0]", "resolutions.0", "greater than or equal to 8"),
         ("widths: [24]", "widths: [24.5]", "stages.1.widths.0", "valid integer"),
         ("expands: [4]", "expand: [4]", "stages.1.expand", "expands"),

@@ -45,7 +45,8 @@ def test_the_largest_arch_is_the_network(model: str) -> None:
         for b, block in enumerate(blocks):
             op = ops[f"stage{s}.block{b}"]
             assert (op.in_channels, op.out_channels, op.kernel) == (width, block.out, block.kernel)
-            assert op.mid_channels == (block.mid or width)
+            assert op.mid_channels == (width if block.kind == "dsconv" else block.mid)
+            assert (op.kind, op.start_kernel) == (block.kind, block.start)
             assert (op.se_channels, op.skip, op.stride) == (block.se, block.skip, block.stride)
             width = block.out
     assert ("head" in ops, "feature" in ops) == (bool(network.head), bool(network.feature))
@@ -106,6 +107,17 @@ def test_hidden_channels_follow_the_input_up_to_the_networks_own() -> None:
         for slot, op in by_slot(narrow, narrow.arch(row)).items():
             assert op.mid_channels <= largest[slot].mid_channels
             assert op.out_channels <= largest[slot].out_channels
+
+
+def test_both_kernels_of_universal_bottlenecks_are_elastic() -> None:
+    elastic = space("mobilenetv4_conv_small", kernels=[3], width_ratios=[0.5, 1], depths=[1])
+    values = {choice.name: choice.values for choice in elastic.choices}
+    assert values["stage2.block0.start"] == values["stage2.block0.kernel"] == (3, 5)
+    assert "stage2.block1.start" not in values and "stage2.block5.kernel" not in values  # none
+    assert values["stage1.width"] == (48, 96) and values["stage1.block1.width"] == (32, 64)
+    assert "stage0.depth" in values and "stage1.depth" not in values  # of two widths
+    ops = by_slot(elastic, with_values(elastic, stage2__block0__start=3))
+    assert ops["stage2.block0"].kernels == (3, 5) and ops["stage1.block1"].in_channels == 96
 
 
 def test_operators_that_are_the_same_are_offered_once() -> None:
@@ -219,6 +231,10 @@ def test_both_a_model_and_a_network_are_refused() -> None:
         (("weights",), {"px": 10**6}, "weights.px"),
         (("weights",), {"std": [0, 1, 1]}, "weights.std"),
         (("weights",), {"home": "a\x1b[2J"}, "weights.home"),
+        (("stages", 1, 1), {"kernel": 0}, "only a `uib` has"),
+        (("stages", 1, 1), {"start": 3}, "only a `uib` has"),
+        (("stages", 1, 0), {"kind": "uib", "kernel": 0}, "a stride needs a window"),
+        (("stages", 1, 0), {"kind": "conv", "mid": 0, "se": 8}, "a `conv` has no SE"),
         (("stages", 1, 1), {"mid": 0}, "`mbconv` has `mid`(?s:.)*network.stages.1.1"),
         (("stages", 0, 0), {"mid": 8}, "`dsconv` has no `mid`"),
         (("stages", 1, 1), {"out": 32}, "one width(?s:.)*network.stages.1.1"),
