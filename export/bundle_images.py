@@ -1,7 +1,9 @@
 """Images to the input of a bundle's model, as its manifest says. Numpy only; Pillow if present."""
 
 import io
+import os
 import re
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -197,15 +199,21 @@ def labelled_images(path, names):
 def images_of_folder(path, names):
     """See `labelled_images`."""
     folders = sorted(sub for sub in path.iterdir() if is_data(sub.name) and sub.is_dir())
-    unknown = [sub.name for sub in folders if sub.name not in names]
+    unknown = [class_of(sub) for sub in folders if class_of(sub) not in names]
     if unknown:
         raise BundleError(
             f"{path}: no class is called {', '.join(unknown[:5])}; the classes are "
             f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
         )
-    found = [(file, names.index(sub.name)) for sub in folders for file in files_of(sub)]
+    found = [(file, names.index(class_of(sub))) for sub in folders for file in files_of(sub)]
     files, labels = [file for file, _ in found], [label for _, label in found]
     return lambda index: read_image(files[index]), np.array(labels, dtype=int)
+
+
+def class_of(folder):
+    """Name of a class folder: UTF-8 whatever the locale, accents composed as hwnas has them."""
+    text = os.fsencode(folder.name).decode("utf-8", "surrogateescape")
+    return unicodedata.normalize("NFC", text)
 
 
 def is_data(name):

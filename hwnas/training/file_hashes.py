@@ -21,7 +21,7 @@ from hwnas.core.env import cache_folder
 from hwnas.core.errors import HwnasError, UserError
 from hwnas.core.store import content_hash, read_json, write_json
 
-__all__ = ["ChangedMeanwhile", "bytes_hash", "file_hashes", "one_form", "spelled"]
+__all__ = ["ChangedMeanwhile", "bytes_hash", "file_hashes", "one_form", "spelled", "text_of"]
 
 SETTLED_NS = 2_000_000_000
 """A file that changed this short before it was hashed may change again within the same tick of the
@@ -44,9 +44,17 @@ def one_form(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def spelled(name: str) -> str:
-    r"""A file name as text: bytes that are not UTF-8 are shown as escapes, `fourmi\\xe9`."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+def text_of(name: str) -> str:
+    """A file's name as the system gives it, as text: its bytes as UTF-8, whatever the locale is.
+
+    Bytes that are not UTF-8 become surrogates, as Python has them.
+    """
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def spelled(text: str) -> str:
+    r"""`text_of` a name to be shown: bytes that are not UTF-8 are escapes, `fourmi\\xe9`."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def file_hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hwnas.core.errors import DataAbsent, UserError
 from hwnas.interfaces import Split
-from hwnas.training.file_hashes import one_form, spelled
+from hwnas.training.file_hashes import one_form, spelled, text_of
 from hwnas.training.identity import SPLITS, check_class_names
 
 __all__ = ["SUFFIXES", "Scan", "class_folders", "report", "require_found", "scan", "split_folders"]
@@ -64,7 +64,7 @@ def scan(folder: Path) -> Scan:
     found = Scan()
     real = folder.resolve()
     _scan(str(folder), folder.name, found, {str(real), *map(str, real.parents)})
-    found.images.sort(key=lambda name: (one_form(name).split("/"), name))
+    found.images.sort(key=lambda name: (one_form(text_of(name)).split("/"), name))
     return found
 
 
@@ -113,7 +113,7 @@ def require_found(scans: Iterable[Scan], folder: Path) -> None:
     Raises:
         UserError: names the first of them.
     """
-    lost = [spelled(name) for found in scans for name in found.lost]
+    lost = [spelled(text_of(name)) for found in scans for name in found.lost]
     if lost:
         raise UserError(
             f"{len(lost)} files or folders of images cannot be read",
@@ -151,7 +151,7 @@ def split_folders(folder: Path) -> dict[Split, Path]:
     Raises:
         UserError: two folders are one split, folders beside the splits, or no classes below them.
     """
-    inner = {one_form(path.name): path for path in _folders(folder)}
+    inner = {one_form(text_of(path.name)): path for path in _folders(folder)}
     found: dict[Split, Path] = {}
     for name, path in inner.items():
         split = NAMES.get(name.lower())
@@ -198,8 +198,8 @@ def class_folders(folder: Path, *, least: int = 1) -> dict[str, Path]:
         DataAbsent: there are none.
         UserError: fewer than `least`, or names that cannot be told apart.
     """
-    found = sorted((one_form(path.name), path) for path in _folders(folder))
-    check_class_names([path.name for _, path in found], where=folder)
+    found = sorted((one_form(text_of(path.name)), path) for path in _folders(folder))
+    check_class_names([text_of(path.name) for _, path in found], where=folder)
     _check_case([name for name, _ in found], folder)
     if not found:  # a disc that is not mounted leaves an empty folder
         expected = "a folder of images for each class"

@@ -20,6 +20,7 @@ from hwnas.training.file_hashes import (
     file_hashes,
     one_form,
     spelled,
+    text_of,
 )
 from hwnas.training.identity import SPLITS
 from hwnas.training.photo_folders import SUFFIXES, Scan, class_folders, require_found, scan
@@ -50,7 +51,7 @@ class StoredPhotos:
     @property
     def shown(self) -> list[str]:
         """Names of the files as text."""
-        return [spelled(file) for file in self.files]
+        return [spelled(text_of(file)) for file in self.files]
 
 
 def scans_by_class(
@@ -110,7 +111,7 @@ def identity_of_photos(stored: Mapping[Split, StoredPhotos]) -> DataIdentity:
     for split, folder in stored.items():
         files[split] = {}
         for file, label in zip(folder.files, folder.labels, strict=True):
-            name = f"{folder.names[label]}/{spelled(one_form(file.partition('/')[2]))}"
+            name = f"{folder.names[label]}/{spelled(one_form(text_of(file).partition('/')[2]))}"
             while name in files[split]:  # two names that differ only in their Unicode form
                 name += "'"
             files[split][name] = folder.hashes[file]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -139,3 +140,14 @@ def test_a_killed_holder_frees_the_lock(tmp_path: Path):
     assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == -9
     with exclusive_lock(path, owner="heir"):
         pass
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_are_as_private_as_the_user_wants(umask: int, mode: int, tmp_path: Path):
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "a.json", {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.json").stat().st_mode & 0o777 == mode
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

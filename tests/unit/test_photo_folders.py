@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import logging
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -307,3 +310,45 @@ def test_every_orientation_is_upright_as_pillow_has_it(turn: int) -> None:
     np.testing.assert_array_equal(square_rgb(io.BytesIO(stream.getvalue()), 6), expected)
     found = kit_module("bundle_images").decode(stream.getvalue(), "x")
     np.testing.assert_array_equal(found, expected)
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+CAFE, CAFE_OF_A_MAC = "caf\u00e9", "cafe\u0301"
+READ_ELSEWHERE = """
+import json, sys
+sys.path[:0] = [sys.argv[2]]
+import bundle_images
+from pathlib import Path
+from hwnas.training.datasets.image_folder import Config, identity
+assert sys.getfilesystemencoding() != "utf-8"
+root = Path(sys.argv[1])
+_, labels = bundle_images.images_of_folder(root, ["bee", "caf\\u00e9"])
+known = identity(Config(root=str(root)))
+print(json.dumps([known.class_names, sorted(known.files["train"]), labels.tolist()]))
+"""
+
+
+@pytest.mark.parametrize("name", [CAFE, CAFE_OF_A_MAC])
+def test_the_kit_knows_a_class_in_both_unicode_forms(name: str, tmp_path: Path):
+    root = class_folders(tmp_path / "p", [name, "bee"], 2)
+    read, labels = kit_module("bundle_images").images_of_folder(root, ["bee", CAFE])
+    assert labels.tolist() == [0, 0, 1, 1] and read(3).shape == (40, 40, 3)
+
+
+def test_names_are_utf8_whatever_the_locale_is(tmp_path: Path):
+    """In another locale Python takes the bytes of names for other letters."""
+    root = class_folders(tmp_path / "p", [CAFE, "bee"], 1)
+    os.rename(root / CAFE / "000.png", root / CAFE / "\u00e4.png")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    kit = Path(str(kit_module("bundle_images").__file__)).parent
+    done = subprocess.run(
+        [sys.executable, "-c", READ_ELSEWHERE, str(root), str(kit)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **plain},
+    )
+    assert done.returncode == 0, done.stderr
+    names, files, labels = json.loads(done.stdout)
+    assert (names, labels) == (["bee", CAFE], [0, 1])
+    assert files == ["bee/000.png", f"{CAFE}/\u00e4.png"]
