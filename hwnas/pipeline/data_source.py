@@ -29,7 +29,7 @@ from hwnas.pipeline.outcomes import DataRecord, SeenData
 from hwnas.training.datasets import REGISTRY as DATASETS
 from hwnas.training.duplicates import SharedImages, shared_of
 from hwnas.training.identity import describe_change, identity_of_arrays
-from hwnas.training.photo_config import data_root, fixed_normalisation, where_found
+from hwnas.training.photo_config import data_root, fixed_normalisation, means, where_found
 
 __all__ = ["LEARNING", "DataSource"]
 
@@ -75,9 +75,9 @@ class DataSource:
     @cached_property
     def section(self) -> Any:
         """The configuration's section `data`, its `root` absolute where it was found elsewhere."""
-        records = [self.record, None if self.first is None else self.first.read_if_there()]
-        last = [record.latest.folder for record in records if record is not None]
-        return where_found(self.config.data, [f for f in last if f is not None], self.beside)
+        first = None if self.first is None else self.first.read_if_there()
+        last = [record.latest for record in (self.record, first) if record is not None]
+        return where_found(self.config.data, [(s.root, s.folder) for s in last], self.beside)
 
     @property
     def known(self) -> DataInfo | None:
@@ -149,10 +149,10 @@ class DataSource:
         try:
             _ = self._identity
         except UserError as error:
-            said, is_absent = str(error).splitlines()[0], isinstance(error, DataAbsent)
+            is_absent = isinstance(error, DataAbsent)
             if not is_absent and isinstance(self.module, IdentifiedDataset):
                 raise
-            return f"{said}: {error.where}" if is_absent else said
+            return str(error).splitlines()[0] + f": {error.where}" * is_absent
         return ""
 
     @property
@@ -167,8 +167,8 @@ class DataSource:
     @cached_property
     def shared(self) -> tuple[SharedImages, ...]:
         """Images that lie in two of the splits; loads the data, but where the run knows it."""
-        found = self.shared_as_seen(self.cut)
-        return shared_of(self.data, self._identity) if found is None else found
+        known = self.shared_as_seen(self.cut)
+        return shared_of(self.data, self._identity) if known is None else known
 
     def shared_as_seen(self, cut: str) -> tuple[SharedImages, ...] | None:
         """What the run remembers of these data, split by settings of this hash; None: nothing."""
@@ -215,11 +215,12 @@ class DataSource:
 
     def _at_first_root(self, plain: dict[str, Any]) -> dict[str, Any]:
         """A dumped section, its `root` the one under which the run saw these very data first."""
-        record = self.record
-        if record is None or all(seen.root == plain.get("root") for seen in record.seen):
+        root, seen = plain.get("root"), self.record.seen if self.record else ()
+        is_new = root and self.absent and not any(means(root, s.root, s.folder) for s in seen)
+        if is_new or all(one.root == root for one in seen):
             return plain
         now = self._now_or_last
-        roots = [seen.root for seen in record.seen if seen.info.digests == now]
+        roots = [one.root for one in seen if one.info.digests == now]
         return plain | {"root": roots[0]} if roots and "root" in plain else plain
 
     def input(self, splits: Sequence[str]) -> Callable[[], DataInput]:

@@ -8,7 +8,7 @@ import jinja2
 import plotly.graph_objects as go
 
 from hwnas import __version__
-from hwnas.core.store import write_text
+from hwnas.core.store import write_bytes
 from hwnas.reporting import figures
 from hwnas.reporting.data import ReportData
 from hwnas.reporting.drawing import draw_network
@@ -21,7 +21,8 @@ PLOT_CONFIG = {"displayModeBar": False, "responsive": True}
 
 def write_report(data: ReportData, path: Path) -> None:
     """Render `data` into the file `path`, atomically."""
-    write_text(path, render_report(data))
+    text = render_report(data)
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # names that are not UTF-8
 
 
 def render_report(data: ReportData) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "PhotoConfig",
     "data_root",
     "fixed_normalisation",
+    "means",
     "relative_to",
     "where_found",
 ]
@@ -109,15 +110,24 @@ def relative_to(root: str) -> str:
     return f"{root!r} is relative to {base}, {why}"
 
 
-def where_found(section: Any, last: Sequence[str], beside: Sequence[Path]) -> Any:
+def means(root: str, given: str | None, folder: str | None) -> bool:
+    """Whether `root` may mean the folder that a setting `given` meant elsewhere, or before."""
+    return root == given or f"/{folder}".endswith(f"/{root}")
+
+
+def where_found(
+    section: Any, last: Sequence[tuple[str | None, str | None]], beside: Sequence[Path]
+) -> Any:
     """A section `data`, its `root` absolute where the data are not where it says but elsewhere.
 
-    last: folders where they were. beside: folders that a relative `root` may count from.
+    last: settings `root`, and the folders that they meant; those of another `root` do not count.
+    beside: folders that a relative `root` may count from.
     """
     root = getattr(section, "root", None)
     if not isinstance(root, str) or data_root(root).exists():
         return section
-    for place in [*map(Path, last), *(folder / root for folder in beside)]:
+    meant = [Path(at) for given, at in last if at is not None and means(root, given, at)]
+    for place in [*meant, *(folder / root for folder in beside)]:
         if place.exists():
             log.info("data: found in %s", place.absolute())
             return section.model_copy(update={"root": str(place.absolute())})

@@ -280,6 +280,20 @@ def test_other_data_in_another_place_are_other_data(home: Path):
     assert statuses() == DONE
 
 
+def test_a_root_that_is_not_there_is_not_taken_for_the_one_of_before(home: Path):
+    """A typing error: the photos that the run read last are others than those that are meant."""
+    before = Path("run/config.yaml").read_bytes()
+    settings = {"data.root": "photoz"}
+    with pytest.raises(UserError, match=r"no such folder of images[\s\S]*photoz"):
+        hwnas.train("run", settings=settings)
+    with pytest.raises(UserError, match=r"no such folder of images[\s\S]*photoz"):
+        hwnas.plan("run", settings=settings, only="train")
+    assert Path("run/config.yaml").read_bytes() == before
+    os.chdir("/")
+    assert {row["status"] for row in hwnas.status(home / "run")} >= {"done"}
+    assert hwnas.train(home / "run", settings={"data.root": "photos"}), "found where it was"
+
+
 def test_without_the_data_a_run_is_looked_at(home: Path):
     os.rename("photos", "away")
     assert statuses() == DONE

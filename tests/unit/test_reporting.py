@@ -184,6 +184,12 @@ def test_missing_parts_name_the_command_that_makes_them() -> None:
     assert page.text.count(line) == 2 and page.text.count("hwnas ") == 3, "and the footer"
 
 
+def test_a_folder_whose_name_is_not_utf8_is_in_the_report(tmp_path: Path) -> None:
+    line = "hwnas search l\udce4uf"
+    write_report(ReportData("empty", commands={"search": line}), tmp_path / "report.html")
+    assert r"l\udce4uf" in (tmp_path / "report.html").read_text()
+
+
 def test_what_was_trained_alone_stands_beside_what_was_believed(data: ReportData) -> None:
     page = Page(render_report(replace(data, truths=(Truth("abc123", -0.4567, 0.7112, 0.7654),))))
     for shown in ("abc123", "-0.457", "71.12%", "76.54%"):
