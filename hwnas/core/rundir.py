@@ -25,12 +25,13 @@ from hwnas.core.locks import exclusive_lock
 from hwnas.core.records import STRICT, dump, load
 from hwnas.core.store import (
     append_jsonl,
-    content_hash,
     explained,
     file_hash,
     json_text,
     read_json,
     read_jsonl,
+    sealed,
+    unsealed,
     write_text,
 )
 
@@ -178,8 +179,7 @@ class RunDir:
 
     def journal(self, kind: str, row: dict[str, Any]) -> None:
         """Append one fsynced line {kind, ...row}: an input that later steps rely on."""
-        row = {"kind": kind, **row}
-        append_jsonl(self.journal_file, {**row, "check": content_hash(row)})
+        append_jsonl(self.journal_file, sealed({"kind": kind, **row}))
 
     def journaled(self, kind: str) -> list[dict[str, Any]]:
         """All journal rows of a kind, in the order written.
@@ -188,17 +188,18 @@ class RunDir:
             UserError: a line is broken, or is not as it was written.
         """
         path = self.journal_file
-        rows = read_jsonl(path)
-        for number, row in enumerate(rows, start=1):
-            check = row.pop("check", None)
-            if check != content_hash(row):
+        rows = []
+        for number, row in enumerate(read_jsonl(path), start=1):
+            try:
+                rows.append(unsealed(row))
+            except ValueError as error:
                 raise UserError(
                     "a line of the journal is not as it was written",
-                    expected=f"check {content_hash(row)}",
-                    found=check,
+                    expected=f"check {error}",
+                    found=row.get("check"),
                     where=f"{path}:{number}",
                     fix="remove this line; its result is measured again",
-                )
+                ) from error
         return [row for row in rows if row.get("kind") == kind]
 
     def metric(self, stage: str, row: dict[str, Any]) -> None:
@@ -213,8 +214,10 @@ class RunDir:
         with which; they count up to the first row that does.
         """
         inputs = self._inputs_of(stage)
-        rows = [row for row in read_jsonl(self.path("metrics.jsonl")) if row.get("stage") == stage]
-        rows = [row for row in rows if key in row]
+        path = self.path("metrics.jsonl")
+        rows = [row for row in read_jsonl(path) if row.get("stage") == stage and key in row]
+        if any(type(row[key]) not in (int, float) for row in rows):
+            raise UserError("not training metrics", expected=f"numbers as {key!r}", where=path)
         own = {row[key]: row for row in rows if row.get("inputs", "") == inputs}
         first = min(own, default=None)
         old = {

@@ -10,7 +10,7 @@ from hwnas.analysis.chance import chance_warning
 from hwnas.controller.result import Candidate
 from hwnas.core.confined import check_name
 from hwnas.core.errors import CheckFailed, NotJudged
-from hwnas.core.records import STRICT, dump
+from hwnas.core.records import STRICT, Count, NotNegative, Positive, Share, dump
 from hwnas.exporters.parity import ParityReport
 from hwnas.interfaces import DataInfo, Evaluation, ModelFile
 from hwnas.measure.limits import TimedLimit, timed_limits
@@ -114,7 +114,7 @@ class Standalone:
     __pydantic_config__: ClassVar[Any] = STRICT
 
     candidate: Candidate
-    supernet_top1: float
+    supernet_top1: Share
     trained: Evaluation
 
     def summary(self) -> dict[str, Any]:
@@ -148,22 +148,22 @@ class NetworkResult:
     name: str
     device: str
     arch: Arch
-    test_top1: float
-    n_test_images: int
-    macs: int
-    params: int
-    forecast_ms: float
-    interval_ms: tuple[float, float]
-    measured_ms: float
-    repeat_noise: float
-    limit_ms: float | None
+    test_top1: Share
+    n_test_images: Count
+    macs: Count
+    params: Count
+    forecast_ms: Positive
+    interval_ms: tuple[NotNegative, NotNegative]
+    measured_ms: Positive
+    repeat_noise: NotNegative
+    limit_ms: Positive | None
     constraint_met: bool | None
-    measured_p95_ms: float | None = None
-    limit_p95_ms: float | None = None
-    pace: float | None = None
+    measured_p95_ms: Positive | None = None
+    limit_p95_ms: Positive | None = None
+    pace: Positive | None = None
     file: str = "model.onnx"
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    fp32_top1: float | None = None
+    fp32_top1: Share | None = None
 
     @property
     def _fp32_top1(self) -> float | None:

@@ -10,6 +10,7 @@ from hwnas.controller.archive import FILES, Archive
 from hwnas.controller.remeasure import Remeasurement
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.controller.storage import STATE
+from hwnas.core.env import Host
 from hwnas.core.records import RecordFile, dump
 from hwnas.core.rundir import RunDir
 from hwnas.core.store import write_json
@@ -79,9 +80,9 @@ class SettingsFiles:
         return self.run.path("config.yaml")
 
     @property
-    def environment(self) -> Path:
+    def environment(self) -> RecordFile[Host]:
         """Host and versions."""
-        return self.run.path("env.json")
+        return RecordFile(self.run.path("env.json"), Host)
 
     @property
     def data_file(self) -> Path:

@@ -15,7 +15,8 @@ import torch
 from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.records import SCHEMA_VERSION
-from hwnas.core.store import read_json, write_bytes, write_json
+from hwnas.core.store import read_json, sealed, unsealed, write_bytes, write_json
+from hwnas.core.tensor_file import in_order
 from hwnas.nets.origin import origin_metadata
 
 __all__ = ["Checkpoints", "weights_bytes"]
@@ -76,7 +77,7 @@ class Checkpoints:
             "optimizer_scalars": scalars,
             "sha256": hashlib.sha256(data).hexdigest(),
         }
-        write_json(stem.with_suffix(".json"), meta)
+        write_json(stem.with_suffix(".json"), sealed(meta))
         kept = {path.stem for path in self._metas()[: self.keep]}
         for path in sorted(self.folder.glob("step-*")):  # .json goes before its .safetensors
             if path.stem not in kept:
@@ -103,11 +104,14 @@ class Checkpoints:
         for path in self._metas():
             try:
                 meta = read_json(path)
+                meta = unsealed(meta) if "check" in meta else meta  # earlier versions had none
+                if set(meta) != {"schema_version", *_META}:
+                    raise UserError("it has other keys", found=", ".join(meta))
                 step, notes, identity, scalars, sha256 = (meta[key] for key in _META)
                 data = read_regular(path.with_suffix(".safetensors"), at_most=MAX_BYTES)
                 if hashlib.sha256(data).hexdigest() != sha256:
                     raise UserError("its sha256 does not match", found=f"{len(data)} bytes")
-            except (UserError, OSError, KeyError, TypeError) as error:
+            except (UserError, OSError, KeyError, TypeError, ValueError) as error:
                 log.warning("skipping the damaged checkpoint %s: %s", path.with_suffix(""), error)
                 continue
             self._check_identity(identity, path)
@@ -149,7 +153,7 @@ def _bytes_of(
 ) -> bytes:
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     data: bytes = safetensors.torch.save(plain, dict(metadata) if metadata else None)
-    return data
+    return in_order(data)
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
