@@ -17,6 +17,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "STRICT",
     "Count",
+    "Milliseconds",
     "NotNegative",
     "Positive",
     "Rank",
@@ -35,11 +36,12 @@ STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """Give a record class `__pydantic_config__ = STRICT` to have it checked when loaded."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, le=1e300)]
+NotNegative = Annotated[float, Field(ge=0, le=1e300)]
+Milliseconds = Annotated[float, Field(gt=0, le=999_999_999)]
 Rank = Annotated[float, Field(ge=-1, le=1)]
 Count = Annotated[int, Field(ge=0)]
-"""Numbers of records that are loaded: a share, a cost, a rank correlation, how many."""
+"""Numbers of records that are loaded: a share, a cost, a latency, a rank correlation, how many."""
 
 T = TypeVar("T")
 

@@ -175,6 +175,11 @@ class RunDir:
         """Where evaluations are journaled."""
         return self.path("journal.jsonl")
 
+    @property
+    def metrics_file(self) -> Path:
+        """Training curves."""
+        return self.path("metrics.jsonl")
+
     # --- journal and metrics ------------------------------------------------------------------
 
     def journal(self, kind: str, row: dict[str, Any]) -> None:
@@ -205,7 +210,7 @@ class RunDir:
     def metric(self, stage: str, row: dict[str, Any]) -> None:
         """Append a line of training metrics, of the stage as the ledger has it now."""
         row = {"stage": stage, "inputs": self._inputs_of(stage), **row}
-        append_jsonl(self.path("metrics.jsonl"), row)
+        append_jsonl(self.metrics_file, row)
 
     def metrics(self, stage: str, key: str = "step") -> list[dict[str, Any]]:
         """Metric rows of a stage sorted by `key`; a step repeated after a resume counts once.
@@ -214,7 +219,7 @@ class RunDir:
         with which; they count up to the first row that does.
         """
         inputs = self._inputs_of(stage)
-        path = self.path("metrics.jsonl")
+        path = self.metrics_file
         rows = [row for row in read_jsonl(path) if row.get("stage") == stage and key in row]
         if any(type(row[key]) not in (int, float) for row in rows):
             raise UserError("not training metrics", expected=f"numbers as {key!r}", where=path)

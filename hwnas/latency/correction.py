@@ -145,6 +145,4 @@ class Correction:
         claimed = self.validation.forecast
         for claim, found in ((claimed.mape, sum(errors) / len(errors)), (claimed.max, max(errors))):
             if claim < found - TOLERANCE * max(1.0, found):
-                raise ValueError(
-                    f"expected errors of {found:.4g}, as of the nets, not {claim:.4g}"
-                )
+                raise ValueError(f"expected errors of {found:.4g}, as of the nets, not {claim:.4g}")

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from hwnas.core.json_data import parse_json
-from hwnas.core.records import RecordFile, dump, load
+from hwnas.core.records import STRICT, RecordFile, dump, load
 from hwnas.core.store import write_json
 from hwnas.interfaces import DataIdentity, DataInfo, Evaluation
 from hwnas.latency.table import LatencyTable
 from hwnas.nets.origin import metadata_of
-from hwnas.pipeline.listings import Exports, Roles
 from hwnas.pipeline.outcomes import DataRecord, Exported, Results, Standalone
 from hwnas.pipeline.outside_record import OutsideFiles
 from hwnas.pipeline.search_files import BASELINE, SearchFiles, SettingsFiles
@@ -27,9 +27,28 @@ from hwnas.predictors.evaluate import PredictorReport
 from hwnas.predictors.readers.hwnas import read_labels
 from hwnas.spaces.arch import Arch
 
-__all__ = ["Artifacts", "SearchFiles", "data_of_weights"]
+__all__ = ["Artifacts", "Exports", "Roles", "SearchFiles", "data_of_weights"]
 
 VERSION = {"schema_version": 1}
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Archs by the role they play: `winner`, `largest`, ..."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    networks: dict[str, Arch]
+
+
+@dataclass(frozen=True)
+class Exports:
+    """Exported formats by arch key, ONNX first. `data`: digest of what the networks learned."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    exports: dict[str, tuple[Exported, ...]]
+    data: str = ""
 
 
 @dataclass(frozen=True)

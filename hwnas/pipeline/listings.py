@@ -1,4 +1,4 @@
-"""Lists in a run folder: networks of a search, what was exported of them, training curves."""
+"""Training curves of a run folder, and entries of its lists."""
 
 from __future__ import annotations
 
@@ -10,31 +10,10 @@ from typing import Any, ClassVar, TypeVar
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT, Count, NotNegative, Share, load
 from hwnas.core.rundir import RunDir
-from hwnas.pipeline.outcomes import Exported
-from hwnas.spaces.arch import Arch
 
-__all__ = ["Exports", "Roles", "TrainingRow", "listed", "training_rows"]
+__all__ = ["TrainingRow", "listed", "training_rows"]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Archs by the role they play: `winner`, `largest`, ..."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    networks: dict[str, Arch]
-
-
-@dataclass(frozen=True)
-class Exports:
-    """Exported formats by arch key, ONNX first. `data`: digest of what the networks learned."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    exports: dict[str, tuple[Exported, ...]]
-    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,7 +46,7 @@ def training_rows(run: RunDir) -> list[TrainingRow]:
     Raises:
         UserError: a line is none of a curve, or of other curves than the first.
     """
-    where = run.path("metrics.jsonl")
+    where = run.metrics_file
     found = [
         load(TrainingRow, row, where=f"{where}, step {row['step']}", versioned=False)
         for row in run.metrics("train")

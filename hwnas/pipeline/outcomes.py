@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from typing_extensions import TypedDict
+
 from hwnas.analysis.chance import chance_warning
 from hwnas.controller.result import Candidate
 from hwnas.core.confined import check_name
 from hwnas.core.errors import CheckFailed, NotJudged
-from hwnas.core.records import STRICT, Count, NotNegative, Positive, Share, dump
+from hwnas.core.records import STRICT, Count, Milliseconds, NotNegative, Positive, Rank, Share, dump
 from hwnas.exporters.parity import ParityReport
 from hwnas.interfaces import DataInfo, Evaluation, ModelFile
 from hwnas.measure.limits import TimedLimit, timed_limits
@@ -24,6 +26,7 @@ __all__ = [
     "DataRecord",
     "Exported",
     "NetworkResult",
+    "PredictorFacts",
     "Results",
     "SeenData",
     "Standalone",
@@ -152,14 +155,14 @@ class NetworkResult:
     n_test_images: Count
     macs: Count
     params: Count
-    forecast_ms: Positive
+    forecast_ms: Milliseconds
     interval_ms: tuple[NotNegative, NotNegative]
-    measured_ms: Positive
+    measured_ms: Milliseconds
     repeat_noise: NotNegative
-    limit_ms: Positive | None
+    limit_ms: Milliseconds | None
     constraint_met: bool | None
-    measured_p95_ms: Positive | None = None
-    limit_p95_ms: Positive | None = None
+    measured_p95_ms: Milliseconds | None = None
+    limit_p95_ms: Milliseconds | None = None
     pace: Positive | None = None
     file: str = "model.onnx"
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
@@ -229,6 +232,19 @@ class Check:
         return dump(self, versioned=False)
 
 
+class PredictorFacts(TypedDict, total=False):
+    """How good the predictor was on held-out labels, see `PredictorReport`."""
+
+    name: str
+    kendall_tau: Rank
+    kendall_tau_interval: list[Rank]
+    macs_tau: Rank
+    n_fit: Count
+    n_held_out: Count
+    coverage: Share
+    blend_weight: Share
+
+
 @dataclass(frozen=True)
 class Results:
     """Final results of a search: the closing table and its checks.
@@ -241,7 +257,7 @@ class Results:
 
     networks: tuple[NetworkResult, ...]
     checks: tuple[Check, ...]
-    predictor: dict[str, Any]
+    predictor: PredictorFacts
     winners: WinnerMatrix | None = None
 
     def of(self, passed: bool | None) -> tuple[Check, ...]:
