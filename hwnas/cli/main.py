@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 import hwnas
 from hwnas.cli import (
     analyze,
+    check,
     config,
     export,
     finetune,
@@ -60,7 +61,7 @@ GROUPS = {
         verify,
         report,
     ),
-    "In a run folder": (status, undo, analyze, prune, predictor),
+    "In a run folder": (status, check, undo, analyze, prune, predictor),
     "What there is": (list_verb, config, space, table, pretrained),
 }
 """Headings of `hwnas --help`, and the verbs below each."""

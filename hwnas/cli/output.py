@@ -62,7 +62,7 @@ def _cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, int):
         return f"{value:,}"
-    return visible(str(value), one_line=True)
+    return visible(str(value))
 
 
 def setup_logging(*, debug: bool) -> None:

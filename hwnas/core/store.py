@@ -250,10 +250,11 @@ def unsealed(row: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def file_hash(path: Path) -> str:
-    """sha256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
+def file_hash(path: Path, *, at_most: int | None = None) -> str:
+    """sha256 of a file's bytes, in hex; `at_most`: of its first ones."""
+    digest, left = hashlib.sha256(), sys.maxsize if at_most is None else at_most
     with open_regular(Path(path)) as stream:
-        while chunk := stream.read(1 << 20):
+        while chunk := stream.read(min(1 << 20, left)):
             digest.update(chunk)
+            left -= len(chunk)
     return digest.hexdigest()

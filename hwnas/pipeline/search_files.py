@@ -16,10 +16,13 @@ from hwnas.core.rundir import RunDir
 from hwnas.core.store import write_json
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["BASELINE", "SearchFiles", "SettingsFiles"]
+__all__ = ["BASELINE", "REMADE", "SearchFiles", "SettingsFiles"]
 
 BASELINE = "random"  # folder of the baseline inside the search's folder
 ROUNDS = "rounds"
+REMADE = tuple(f"{part}{name}" for part in ("", "*/") for name in (*FILES, STATE, "fronts/*"))
+"""Files of a search that it makes again from the journal and the timings."""
+
 VERSION = {"schema_version": 1}
 
 

@@ -19,7 +19,7 @@ from hwnas.core.store import read_json, sealed, unsealed, write_bytes, write_jso
 from hwnas.core.tensor_file import in_order
 from hwnas.nets.origin import origin_metadata
 
-__all__ = ["Checkpoints", "weights_bytes"]
+__all__ = ["Checkpoints", "read_meta", "weights_bytes"]
 
 log = logging.getLogger(__name__)
 
@@ -103,10 +103,7 @@ class Checkpoints:
         """
         for path in self._metas():
             try:
-                meta = read_json(path)
-                meta = unsealed(meta) if "check" in meta else meta  # earlier versions had none
-                if set(meta) != {"schema_version", *_META}:
-                    raise UserError("it has other keys", found=", ".join(meta))
+                meta = read_meta(path)
                 step, notes, identity, scalars, sha256 = (meta[key] for key in _META)
                 data = read_regular(path.with_suffix(".safetensors"), at_most=MAX_BYTES)
                 if hashlib.sha256(data).hexdigest() != sha256:
@@ -141,6 +138,23 @@ class Checkpoints:
                 where=where,
                 fix=f"set them back, or remove {self.folder} to train from the start",
             )
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """The JSON file that vouches for a checkpoint.
+
+    Raises:
+        UserError: it is none, or not as it was written.
+    """
+    meta = read_json(path)
+    try:
+        if "check" in meta:  # earlier versions had none
+            meta = unsealed(meta)
+        if set(meta) != {"schema_version", *_META}:
+            raise ValueError(f"other keys: {', '.join(meta)}")
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError("not the facts of a checkpoint", found=str(error), where=path) from error
+    return dict(meta)
 
 
 def weights_bytes(model: torch.nn.Module, metadata: Mapping[str, str]) -> bytes:

@@ -61,6 +61,7 @@ def stage(project: Project) -> Stage:
         ],
         owns=(files.pattern(files.verification), files.pattern(files.bundles)),
         outputs=(files.pattern(files.results.path),),
+        remade=(files.pattern(files.bundles / "*"),),
         run=task(project, name, verify),
         cost=f"{len(role_names(project))} networks re-timed and tested",
         data=project.source.input(SPLITS),
