@@ -21,7 +21,7 @@ def register(parent: typer.Typer) -> None:
 def check(folder: RunArgument, format: FormatOption = Format.table) -> None:
     """Compare every file with the hash it was written with; exit 3 if one is damaged.
 
-    `hwnas run` makes again what results depend on. Example: `hwnas check runs/quickstart`.
+    `hwnas run` makes again what results depend on.
     """
     found = hwnas.check(folder)
     show(found, format)

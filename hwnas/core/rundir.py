@@ -22,7 +22,7 @@ from hwnas.core.command import command_line
 from hwnas.core.confined import check_folder, inside
 from hwnas.core.errors import UserError
 from hwnas.core.ledger import LEDGER, OWNED, StageRecord, ledger_text, read_ledger, safe_record
-from hwnas.core.locks import exclusive_lock
+from hwnas.core.locks import exclusive_lock, owner_of
 from hwnas.core.store import (
     append_jsonl,
     explained,
@@ -133,6 +133,7 @@ class RunDir:
         if not os.access(self.root, os.W_OK):
             raise UserError(
                 "cannot write into the run folder",
+                found=f"a folder of {owner_of(self.root)}",
                 where=self.root,
                 fix="change who owns it, or give another folder with --run",
             )

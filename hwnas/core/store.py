@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hwnas.core.beside import create_beside
 from hwnas.core.confined import open_private, open_regular, read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.json_data import parse_json
@@ -102,21 +103,20 @@ def why_unwritable(there: Path) -> str | None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` so that `path` always holds either the old or the new content, whole.
 
+    Permissions are what `open(path, "wb")` would leave: of a new file by the umask, else as before.
+
     Raises:
         UserError: it cannot be written; the old content is still there.
     """
     path = Path(path)
     with explained("write a file", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL
-        )
+        handle, temporary = create_beside(path)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
