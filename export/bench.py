@@ -28,6 +28,7 @@ from pathlib import Path
 
 try:
     from bench_host import ProcessClock, host_facts, pin, too_many
+    from bench_json import strict_json
     from bench_protocol import SCHEMA_VERSION, KitError, Results, run, warnings
 except ImportError as error:
     if error.name not in ("fcntl", "resource"):
@@ -64,7 +65,7 @@ def load_plan(path):
     if not Path(path).is_file():
         raise KitError(f"no plan at {path}")
     try:
-        plan = json.loads(Path(path).read_text(encoding="utf-8"))
+        plan = strict_json(Path(path).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise KitError(f"cannot read the plan {path}: {error}") from error
     if not isinstance(plan, dict) or plan.get("schema_version") != SCHEMA_VERSION:

@@ -39,6 +39,11 @@ SETTLED_SHARE = 0.95  # of the items, whose medians are to be known to target_er
 class KitError(Exception):
     """Something the user can fix; shown without a traceback, exit status 1."""
 
+    def __str__(self):
+        """Names of files and devices may hold control characters: they are shown by their codes."""
+        text = super().__str__()
+        return "".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text)
+
 
 def plan_hash(plan):
     """Hash of everything that makes samples comparable; stopping rules are left out."""

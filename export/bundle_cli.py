@@ -1,6 +1,7 @@
 """The command line that ort_run.py and trt_run.py share."""
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -35,9 +36,12 @@ def main(doc, check, open_predictor, choice, arguments=None):
     if options.check and len(options.images) > 1:
         parser.error("--check takes one bundle")
     folder = options.images[0] if options.check and options.images else options.bundle
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a console that lacks letters shows their codes
-            stream.reconfigure(errors="backslashreplace")
+    with visible_streams():
+        return run(options, folder, check, open_predictor)
+
+
+def run(options, folder, check, open_predictor):
+    """What `main` does, once it knows its options."""
     try:
         manifest = read_bundle(folder)
         if options.check:
@@ -55,6 +59,34 @@ def main(doc, check, open_predictor, choice, arguments=None):
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+class Visible:
+    """A stream that shows control characters, which names may hold, by their codes."""
+
+    def __init__(self, stream):
+        self._stream = stream
+        if hasattr(stream, "reconfigure"):  # a console that lacks letters shows their codes
+            stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text):
+        """Write all but newlines and printable text as codes."""
+        codes = (c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text)
+        return self._stream.write("".join(codes))
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def visible_streams():
+    """Within, nothing that is printed moves the cursor of a terminal."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(Visible, before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def ranked(logits, names, top):

@@ -4,9 +4,11 @@ import hashlib
 import json
 import math
 import re
+import tokenize
 from pathlib import Path
 
 import numpy as np
+from bench_json import strict_json
 
 SCHEMA_VERSION = 3  # newest that is read; 1 knew no samples and no min_agreement
 HERE = Path(__file__).resolve().parent
@@ -48,7 +50,7 @@ def read_manifest(path):
             raise BundleError(f"{path}: a link")
         if not path.is_file():
             raise BundleError(f"{path.parent}: not a bundle: no manifest.json")
-        manifest = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+        manifest = strict_json(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path.parent}: not a bundle: manifest.json: {error}") from error
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
@@ -97,11 +99,6 @@ def contradictions(manifest):
     for sample in samples:
         if max(sample["label"], sample["predicted"]) >= len(spec["class_names"]):
             yield f"samples: {sample['path']}: a class without a name"
-
-
-def refuse_constant(name):
-    """NaN and Infinity are no JSON."""
-    raise ValueError(f"{name} is not allowed")
 
 
 def inside(folder, name):
@@ -233,5 +230,5 @@ def read_npy(stream, n_bytes):
             raise ValueError(f"{dtype} {list(shape)} in a file of {n_bytes} bytes")
         stream.seek(0)
         return np.lib.format.read_array(stream, allow_pickle=False)
-    except (EOFError, OverflowError, SyntaxError, TypeError) as error:
+    except (EOFError, OverflowError, SyntaxError, TypeError, tokenize.TokenError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error

@@ -20,8 +20,9 @@ except ImportError as error:
 
 import bench_tensorrt
 import bundle_cli
+from bench_json import strict_json
 from bundle_checks import check_outputs, finding
-from bundle_files import BundleError, inside, problems, refuse_constant, sha256
+from bundle_files import BundleError, inside, problems, sha256
 from bundle_latency import latency_findings
 from trt_build import SCHEMA_VERSION, open_gpu, open_runtime
 
@@ -76,7 +77,7 @@ def read_facts(path):
     facts_path = path.with_name(path.name + ".json")
     fix = "fix: build it again (trt_build.py)"
     try:
-        facts = json.loads(facts_path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+        facts = strict_json(facts_path.read_bytes())
         version = facts.get("schema_version") if isinstance(facts, dict) else None
         if type(version) is int and version > SCHEMA_VERSION:
             raise BundleError(f"{facts_path.name}: written by a newer trt_build.py; {fix}")

@@ -24,6 +24,7 @@ except ImportError:
 
 if TYPE_CHECKING:
     from hwnas.api.analyze import analyze
+    from hwnas.api.check import check
     from hwnas.api.config import config_explain, config_schema, config_show
     from hwnas.api.export import export
     from hwnas.api.finetune import finetune
@@ -96,6 +97,7 @@ __all__ = [  # and `list`, without which `from hwnas import *` leaves the builti
     "UserError",
     "__version__",
     "analyze",
+    "check",
     "config_explain",
     "config_schema",
     "config_show",

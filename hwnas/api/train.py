@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
 from hwnas.api.stage import bring_up_to_date
+from hwnas.pipeline.listings import training_rows
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.project import Project
 
@@ -28,8 +29,8 @@ def train(
 def _curve_end(project: Project) -> Listing:
     return Listing(
         [
-            {"step": row["step"], **{f"top1 {name}": top1 for name, top1 in row["top1"].items()}}
-            for row in project.run.metrics("train")[-1:]
+            {"step": row.step, **{f"top1 {name}": top1 for name, top1 in row.top1.items()}}
+            for row in training_rows(project.run)[-1:]
         ]
     )
 

@@ -1,11 +1,12 @@
 """The `hwnas` command: assembles the verbs and turns errors into exit codes.
 
-0 done; 1 an error the user can fix; 2 wrong usage; 3 a check ran and fell short; 130 and 143
-stopped by SIGINT and SIGTERM (the same command continues).
+0 done; 1 an error the user can fix; 2 wrong usage; 3 a check ran and fell short; 129, 130
+and 143 stopped by SIGHUP, SIGINT and SIGTERM (the same command continues).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from typer.core import TyperGroup
 import hwnas
 from hwnas.cli import (
     analyze,
+    check,
     config,
     export,
     finetune,
@@ -40,8 +42,9 @@ from hwnas.cli import (
 from hwnas.cli import list as list_verb
 from hwnas.cli.output import setup_logging
 from hwnas.core.command import command_line
-from hwnas.core.errors import HwnasError
+from hwnas.core.errors import HwnasError, out_of_memory
 from hwnas.core.store import refused
+from hwnas.core.text import guarded_streams
 from hwnas.training import distributed
 
 __all__ = ["app", "main"]
@@ -58,7 +61,7 @@ GROUPS = {
         verify,
         report,
     ),
-    "In a run folder": (status, undo, analyze, prune, predictor),
+    "In a run folder": (status, check, undo, analyze, prune, predictor),
     "What there is": (list_verb, config, space, table, pretrained),
 }
 """Headings of `hwnas --help`, and the verbs below each."""
@@ -114,7 +117,7 @@ def _root(
 
 
 class _Stopped(BaseException):
-    """SIGINT or SIGTERM arrived."""
+    """SIGINT, SIGTERM or SIGHUP arrived."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -137,6 +140,7 @@ def _run(arguments: list[str]) -> None:
     try:
         app(args=arguments, prog_name="hwnas")
     except SystemExit as ending:
+        sys.stdout.flush()  # what cannot be written is an error now, not at the exit
         if not ending.code:
             distributed.dismiss()
         raise
@@ -144,11 +148,29 @@ def _run(arguments: list[str]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point; exits the process."""
+    _fill_closed_streams()
+    with guarded_streams():
+        _main(arguments)
+
+
+def _fill_closed_streams() -> None:
+    """Open what the caller closed: else the next file would get the number of stdout or stderr."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - as the process
+
+
+def _main(arguments: Sequence[str] | None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     setup_logging(debug=debug)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # of nohup
+            signal.signal(number, _stop)
     try:
         _run([argument for argument in given if argument != "--debug"])
     except HwnasError as error:
@@ -160,7 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         name = signal.Signals(stopped.number).name
         command = command_line(*given)
         if not distributed.follows():
-            sys.stderr.write(f"\nstopped by {name}; nothing is lost, to go on: {command}\n")
+            with contextlib.suppress(OSError):  # after SIGHUP the terminal may be gone
+                sys.stderr.write(f"\nstopped by {name}; nothing is lost, to go on: {command}\n")
         sys.exit(128 + stopped.number)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -171,4 +194,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         found = refused(error, "finish the command", error.filename)
         sys.stderr.write(f"error: {found}\n")
         sys.exit(found.exit_code)
+    except (MemoryError, ImportError, RuntimeError) as error:
+        if debug or (short := out_of_memory(error)) is None:
+            raise
+        sys.stderr.write(f"error: {short}\n")
+        sys.exit(short.exit_code)
     sys.exit(0)

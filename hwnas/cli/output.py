@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 from hwnas.core.progress import Progress
+from hwnas.core.text import raw, visible
 
 __all__ = ["Format", "emit", "progress_for", "setup_logging"]
 
@@ -27,23 +28,29 @@ class Format(str, Enum):
 def emit(
     rows: Sequence[Mapping[str, Any]], *, format: Format, title: str = "", **more: Any
 ) -> None:
-    """Print rows to stdout; JSON is `{"table": rows, **more}`, a table shows `rows` only."""
+    """Print rows to stdout; JSON is `{"table": rows, **more}`, a table shows `rows` only.
+
+    Cells, columns and title are text: neither markup nor what a terminal would obey.
+    """
     if format is Format.json:
-        sys.stdout.write(json.dumps({"table": list(rows), **more}, indent=1) + "\n")
+        text = json.dumps({"table": list(rows), **more}, indent=1)
+        sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")
         return
     from rich.console import Console
     from rich.table import Table
 
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(title=title or None, title_justify="left", header_style="bold")
+    heading = visible(title, one_line=True) or None
+    table = Table(title=heading, title_justify="left", header_style="bold")
     for column in columns:
         numeric = any(isinstance(row.get(column), (int, float)) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        name = visible(column, one_line=True)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
     width = None if sys.stdout.isatty() else 160
     # cells are text, never markup: rich would swallow the extra of `hwnas[ncnn]`
-    Console(file=sys.stdout, width=width, markup=False, emoji=False).print(table)
+    Console(file=raw(sys.stdout), width=width, markup=False, emoji=False).print(table)
 
 
 def _cell(value: Any) -> str:
@@ -55,7 +62,7 @@ def _cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, int):
         return f"{value:,}"
-    return str(value)
+    return visible(str(value))
 
 
 def setup_logging(*, debug: bool) -> None:
@@ -83,7 +90,8 @@ def progress_for(stage: str) -> Progress:
         left = f", {spent / done * (total - done):.0f} s left" if 0 < done < total else ""
         line = f"  {stage}: {done}/{total}{left}" + (f"  {note}" if note else "")
         if is_terminal:
-            sys.stderr.write(f"\r\x1b[2K{line[:140]}" + ("\n" if finished else ""))
+            shown = visible(line[:140], one_line=True)
+            raw(sys.stderr).write(f"\r\x1b[2K{shown}" + ("\n" if finished else ""))
         else:
             sys.stderr.write(line + "\n")
         sys.stderr.flush()

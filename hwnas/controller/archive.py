@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ class Archive:
         self._n_saved = 0
         self._evaluated: list[int] = []
         self._n_evaluated_saved = 0
+        self._digests = [hashlib.blake2b(digest_size=16) for _ in FILES]
 
     def __len__(self) -> int:
         return len(self._index)
@@ -155,7 +157,14 @@ class Archive:
         for name in ("label", "score"):
             evaluated[name] = self.column(name)[chosen]
         append_records(folder / FILES[1], self._about(), evaluated)
+        for digest, new_records in zip(self._digests, (rows, evaluated), strict=True):
+            digest.update(new_records.tobytes())
         self._n_saved, self._n_evaluated_saved = len(self), len(self._evaluated)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Hashes of the records in the files, in the order of `FILES`."""
+        return tuple(digest.hexdigest() for digest in self._digests)
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -190,7 +199,10 @@ class Archive:
                 found=f"{about.get('space')}, version {about.get('schema_version')}",
                 where=folder,
             )
-        archive = cls(space, tuple(about.get("cost_keys", ())))
+        keys = about.get("cost_keys", [])
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise UserError("broken archive", found=f"cost_keys {keys!r:.80}", where=folder)
+        archive = cls(space, tuple(keys))
         dtype = _dtype(space, archive.cost_keys)
         rows, evaluated = _whole(body, dtype), _whole(evaluated_body, EVALUATED)
         if not len(rows) or len(rows) < (n_rows or 0) or len(evaluated) < (n_evaluated or 0):
@@ -204,8 +216,11 @@ class Archive:
         if n_rows is not None and n_evaluated is not None:
             cut_records(folder / FILES[0], dtype.itemsize, n_rows)
             cut_records(folder / FILES[1], EVALUATED.itemsize, n_evaluated)
+        kept = rows[:n_rows], evaluated[:n_evaluated]
+        for digest, records in zip(archive._digests, kept, strict=True):
+            digest.update(records.tobytes())
         try:
-            archive._replay(rows[:n_rows], evaluated[:n_evaluated])
+            archive._replay(*kept)
         except (ValueError, IndexError) as error:
             raise UserError("broken archive", found=repr(error), where=folder) from error
         return archive
@@ -213,10 +228,15 @@ class Archive:
     def _replay(self, rows: NDArray[np.void], evaluated: NDArray[np.void]) -> None:
         columns = {name: rows[name] for name in ("feasible", "predicted", "predicted_std")}
         costs = dict(zip(self.cost_keys, rows["costs"].T, strict=True))
-        self.record(rows["codes"].astype(np.int16), lambda new: {**columns, **costs})
+        codes = rows["codes"].astype(np.int16)
+        if (codes.max(axis=0) >= [len(choice.values) for choice in self.space.choices]).any():
+            raise ValueError("a code that no choice of the space has")
+        self.record(codes, lambda new: {**columns, **costs})
         if len(self) != len(rows):
             raise ValueError("an arch is there twice")
         numbers = evaluated["row"].astype(np.intp)
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self):
+            raise ValueError("an evaluation of no arch of the archive")
         self.set_labels(numbers, evaluated["label"], evaluated["score"])
         self._n_saved, self._n_evaluated_saved = len(self), len(self._evaluated)
 

@@ -16,8 +16,9 @@ from hwnas.controller.result import Candidate, SearchResult, candidates
 from hwnas.controller.reward import reward
 from hwnas.controller.scorer import Predict, Rescoring, Scorer
 from hwnas.controller.sections import SearchConfig
-from hwnas.controller.storage import Progressed, SearchFolder
+from hwnas.controller.storage import STATE, Progressed, SearchFolder
 from hwnas.core.config import settled
+from hwnas.core.errors import UserError
 from hwnas.core.metrics import MetricKey
 from hwnas.core.progress import Progress, silent
 from hwnas.core.store import content_hash
@@ -79,7 +80,7 @@ def run_search(
         done = Progressed(0, 0, 0, 0, 0.0, searcher.state())
     else:
         archive, done = stored
-        searcher.load_state(done.searcher)
+        _restore(searcher, done, folder)
     scorer = Scorer(space, predict, metrics, limits, archive, rescoring, seed)
     if stored is not None and len(archive):
         scorer.check_resumed()
@@ -88,6 +89,23 @@ def run_search(
     search = _Search(searcher, config, metrics, limits, store, archive, scorer, done)
     search.propose(progress)
     return search.finish(progress)
+
+
+def _restore(searcher: Searcher, done: Progressed, folder: Path) -> None:
+    """Let the searcher go on.
+
+    Raises:
+        UserError: its state is none of this searcher.
+    """
+    try:
+        searcher.load_state(done.searcher)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            "the state of a search is none of its searcher",
+            found=repr(error)[:200],
+            where=folder / STATE,
+            fix="remove this file: the search begins anew, its evaluations are kept",
+        ) from error
 
 
 class _Search:

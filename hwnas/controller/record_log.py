@@ -6,7 +6,6 @@ and overwritten by the next append. Saving costs what is new: no digits, no text
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from hwnas.core.confined import open_private, read_regular
 from hwnas.core.errors import UserError
+from hwnas.core.json_data import parse_json
 from hwnas.core.store import canonical_json, explained
 
 __all__ = ["append_records", "cut_records", "read_records"]
@@ -60,10 +60,7 @@ def read_records(path: Path) -> tuple[dict[str, Any], bytes]:
         raise UserError("cannot read a file", found=error.strerror, where=path) from error
     if not found:
         return {}, b""
-    try:
-        about = json.loads(head)
-    except ValueError as error:
-        raise UserError("broken first line of a file", found=str(error), where=path) from error
+    about = parse_json(head, where=path, problem="broken first line of a file")
     if not isinstance(about, dict):
         raise UserError("broken first line of a file", expected="an object", where=path)
     return about, body

@@ -23,7 +23,7 @@ import numpy as np
 from hwnas.controller.constraints import Unreachable
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.core.metrics import MetricKey
-from hwnas.core.records import STRICT
+from hwnas.core.records import STRICT, Count, Milliseconds
 from hwnas.interfaces import CostMetric, FloatArray, Metric
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.table import LatencyTable
@@ -52,14 +52,14 @@ class Remeasured:
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
-    round: int
+    round: Count
     device: str
     arch: Arch
-    forecast_ms: float
-    measured_ms: float
-    limit_ms: float | None
-    measured_p95_ms: float | None = None
-    limit_p95_ms: float | None = None
+    forecast_ms: Milliseconds
+    measured_ms: Milliseconds
+    limit_ms: Milliseconds | None
+    measured_p95_ms: Milliseconds | None = None
+    limit_p95_ms: Milliseconds | None = None
 
     @property
     def worst_ratio(self) -> float:
@@ -89,7 +89,7 @@ class Remeasurement:
 
     met: bool
     reason: str
-    n_rounds: int
+    n_rounds: Count
     retimed: tuple[Remeasured, ...]
 
 

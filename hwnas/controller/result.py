@@ -11,7 +11,7 @@ import numpy as np
 from hwnas.controller.archive import Archive, Rows
 from hwnas.controller.constraints import Costs
 from hwnas.core.metrics import MetricKey
-from hwnas.core.records import STRICT
+from hwnas.core.records import STRICT, Count, NotNegative
 from hwnas.interfaces import Evaluation, Split
 from hwnas.spaces.arch import Arch
 
@@ -57,10 +57,10 @@ class Candidate:
     arch: Arch
     score: float
     predicted: float
-    predicted_std: float
+    predicted_std: NotNegative
     supernet: float | None
     feasible: bool
-    costs: dict[str, float]
+    costs: dict[str, NotNegative]
     accuracy: Accuracy | None = None
 
     def latency_ms(self, device: str) -> float:
@@ -88,10 +88,10 @@ class SearchResult:
     fronts: dict[str, tuple[Candidate, ...]]
     mode: Candidate | None
     limits: dict[str, float]
-    n_generations: int
-    n_proposals: int
-    n_predictions: int
-    n_evaluations: int
+    n_generations: Count
+    n_proposals: Count
+    n_predictions: Count
+    n_evaluations: Count
     found_by: str | None = None
 
     def limit(self, metric: str, device: str) -> float | None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hwnas.controller.archive import FILES, Archive
 from hwnas.core.errors import UserError
-from hwnas.core.records import SCHEMA_VERSION
-from hwnas.core.store import read_json, write_json
+from hwnas.core.records import STRICT, Count, NotNegative, dump, load
+from hwnas.core.store import read_json, sealed, unsealed, write_json
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["STATE", "Progressed", "SearchFolder"]
+
+log = logging.getLogger(__name__)
 
 STATE = "state.json"
 """File that says how much of the archive counts."""
@@ -26,12 +29,26 @@ class Progressed:
     own state.
     """
 
-    n_rows: int
-    n_evaluated: int
-    generation: int
-    n_proposals: int
-    seconds: float
+    n_rows: Count
+    n_evaluated: Count
+    generation: Count
+    n_proposals: Count
+    seconds: NotNegative
     searcher: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _State(Progressed):
+    """Content of `state.json`. `archive`: hashes of the files' records; earlier versions: None."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    fingerprint: str
+    archive: tuple[str, ...] | None = None
+
+
+class _AnotherSearch(UserError):
+    """The folder is of other settings; nothing is damaged."""
 
 
 @dataclass(frozen=True)
@@ -44,35 +61,59 @@ class SearchFolder:
     def load(self, space: SearchSpace) -> tuple[Archive, Progressed] | None:
         """What was saved last, the archive cut back to it; None of a search that saved nothing.
 
+        Where the files are not as they were written, the search begins anew: what is expensive of
+        it, the evaluations, is in the journal.
+
         Raises:
             UserError: the folder holds another search.
         """
         path = self.path / STATE
-        if not path.exists():
-            for name in FILES:  # of a first save that was never finished
-                (self.path / name).unlink(missing_ok=True)
-            return None
-        state: dict[str, Any] = read_json(path)
-        if not isinstance(state, dict) or state.get("fingerprint") != self.fingerprint:
+        if path.exists():
+            try:
+                state, archive = self._read(space)
+            except _AnotherSearch:
+                raise
+            except UserError as error:
+                log.warning("%s\n  the search begins anew; its evaluations are kept", error)
+            else:
+                names = [field.name for field in fields(Progressed)]
+                return archive, Progressed(**{name: getattr(state, name) for name in names})
+        for name in (STATE, *FILES):  # of a first save that was never finished, too
+            (self.path / name).unlink(missing_ok=True)
+        return None
+
+    def _read(self, space: SearchSpace) -> tuple[_State, Archive]:
+        path = self.path / STATE
+        data = read_json(path)
+        if isinstance(data, dict) and "check" in data:  # earlier versions had none
+            try:
+                data = unsealed(data)
+            except ValueError as error:
+                raise UserError("a state is not as written", found=error, where=path) from error
+        state = load(_State, data, where=path)
+        self._require_same(state)
+        n_rows, n_evaluated = state.n_rows, state.n_evaluated
+        archive = Archive.load(self.path, space, n_rows=n_rows, n_evaluated=n_evaluated)
+        if state.archive is not None and state.archive != archive.digests:
             raise UserError(
+                "the archive of a search is not as it was written",
+                expected=", ".join(state.archive),
+                found=", ".join(archive.digests),
+                where=self.path,
+            )
+        return state, archive
+
+    def _require_same(self, state: _State) -> None:
+        if state.fingerprint != self.fingerprint:
+            raise _AnotherSearch(
                 "this folder holds another search",
                 expected="equal settings, space, limits and seed",
                 where=self.path,
                 fix="give the search another name, or remove the folder",
             )
-        try:
-            progressed = Progressed(
-                **{field.name: state[field.name] for field in fields(Progressed)}
-            )
-        except KeyError as error:
-            raise UserError("broken state of a search", found=repr(error), where=path) from error
-        archive = Archive.load(
-            self.path, space, n_rows=progressed.n_rows, n_evaluated=progressed.n_evaluated
-        )
-        return archive, progressed
 
     def save(self, archive: Archive, progressed: Progressed) -> None:
         """Append what is new in the archive, then say that it counts."""
         archive.append_to(self.path)
-        state = {"schema_version": SCHEMA_VERSION, "fingerprint": self.fingerprint}
-        write_json(self.path / STATE, state | vars(progressed), indent=None)
+        state = _State(**vars(progressed), fingerprint=self.fingerprint, archive=archive.digests)
+        write_json(self.path / STATE, sealed(dump(state)), indent=None)

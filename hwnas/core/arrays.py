@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
@@ -20,6 +22,7 @@ from hwnas.core.errors import UserError
 __all__ = ["MAX_ARRAY_BYTES", "read_npy", "read_npz"]
 
 MAX_ARRAY_BYTES = 8 * 1024**3  # of all arrays of a file, unpacked
+MAX_UNPACKED, MAX_RATIO = 1 << 30, 200  # what a small file may unpack to, and times its size
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -40,10 +43,11 @@ def read_npz(
     with open_regular(path) as file, _one_kind_of_error(), zipfile.ZipFile(file) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
         size = sum(info.file_size for info in members)
-        if size > at_most:
+        most = min(at_most, max(MAX_UNPACKED, MAX_RATIO * os.fstat(file.fileno()).st_size))
+        if size > most:
             raise UserError(
                 "arrays are too large",
-                expected=f"at most {at_most:,} bytes",
+                expected=f"at most {most:,} bytes",
                 found=f"{size:,}",
                 where=path,
             )
@@ -93,6 +97,7 @@ def _one_kind_of_error() -> Iterator[None]:
         RuntimeError,
         SyntaxError,
         TypeError,
+        tokenize.TokenError,
         struct.error,
         zipfile.BadZipFile,
         zlib.error,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -25,6 +26,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from hwnas.core.errors import UserError
+from hwnas.core.json_data import MAX_INT
 from hwnas.core.problems import explain
 from hwnas.core.registry import Registry
 from hwnas.core.yaml_data import parse_yaml
@@ -180,8 +182,8 @@ def override(data: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
             target = _step(target, parent, path)
         if isinstance(target, dict):
             target[last] = value
-        elif isinstance(target, list) and last.isdigit() and int(last) < len(target):
-            target[int(last)] = value
+        elif (position := _position(target, last)) is not None:
+            target[position] = value
         else:
             raise UserError("the key path goes through a value that has no keys", where=path)
     return result
@@ -214,7 +216,16 @@ def _plain(value: Any, path: str) -> Any:
             found=repr(value)[:80],
             where=path,
         )
+    if isinstance(value, int) and not -MAX_INT - 1 <= value <= MAX_INT:
+        raise UserError("an integer of more than 64 bits", where=path)
     return value
+
+
+def _position(target: Any, key: str) -> int | None:
+    """The item of a list that a part of a key path names; None if it names none."""
+    if not isinstance(target, list) or not re.fullmatch("[0-9]{1,9}", key):
+        return None
+    return position if (position := int(key)) < len(target) else None
 
 
 def _step(target: Any, key: str, path: str) -> Any:
@@ -224,8 +235,8 @@ def _step(target: Any, key: str, path: str) -> Any:
         elif isinstance(target[key], str):
             target[key] = {"name": target[key]}  # `searcher: random` is short for a section
         return target[key]
-    if isinstance(target, list) and key.isdigit() and int(key) < len(target):
-        return target[int(key)]
+    if (position := _position(target, key)) is not None:
+        return target[position]
     raise UserError("the key path goes through a value that has no keys", found=key, where=path)
 
 

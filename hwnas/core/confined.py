@@ -12,12 +12,12 @@ import errno
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Literal
 
+from hwnas.core.beside import create_beside
 from hwnas.core.errors import UserError
 
 __all__ = [
@@ -221,7 +221,7 @@ def unshare(path: Path, stream: IO[bytes]) -> bool:
     found = os.fstat(stream.fileno())
     if found.st_nlink <= 1:
         return False
-    handle, copy = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, copy = create_beside(path)
     try:
         with os.fdopen(handle, "wb") as target:
             stream.seek(0)

@@ -8,13 +8,17 @@ import importlib.metadata
 import os
 import platform
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from hwnas.core.errors import UserError
+from hwnas.core.records import STRICT
 
-__all__ = ["cache_folder", "host_facts", "require", "use_threads", "user_path"]
+__all__ = ["Host", "cache_folder", "host_facts", "require", "use_threads", "user_path"]
 
 _PACKAGES = ("hwnas", "torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime")
 
@@ -72,6 +76,20 @@ def host_facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
     }
+
+
+@dataclass(frozen=True)
+class Host:
+    """What `host_facts` found, as run folders keep it."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    cpu: str
+    n_cpus: Annotated[int, Field(ge=1)]
+    machine: str
+    system: str
+    python: str
+    packages: dict[str, str]
 
 
 def _version(package: str) -> str | None:

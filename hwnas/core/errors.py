@@ -5,11 +5,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-__all__ = ["CheckFailed", "DataAbsent", "HwnasError", "NotJudged", "UserError", "did_you_mean"]
+from hwnas.core.text import visible
+
+__all__ = [
+    "CheckFailed",
+    "DataAbsent",
+    "HwnasError",
+    "NotJudged",
+    "UserError",
+    "did_you_mean",
+    "out_of_memory",
+]
 
 
 class HwnasError(Exception):
-    """Base of every error hwnas raises on purpose; `exit_code` is the process's exit status."""
+    """Base of every error hwnas raises on purpose; `exit_code` is the process's exit status.
+
+    Its text may name what files say: control characters are shown by their codes.
+    """
 
     exit_code = 1
 
@@ -36,7 +49,7 @@ class HwnasError(Exception):
         for label in ("expected", "found", "where", "fix"):
             if (value := getattr(self, label)) is not None:
                 parts.append(f"  {label}: {value}")
-        return "\n".join(parts)
+        return visible("\n".join(parts))
 
 
 class UserError(HwnasError):
@@ -63,3 +76,25 @@ def did_you_mean(name: str, known: Sequence[str], *, otherwise: str) -> str:
     """A fix for an unknown name: the nearest known one, or `otherwise` where none is near."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]!r}?" if near else otherwise
+
+
+_NO_MEMORY = (
+    *("cannot allocate memory", "can't allocate memory", "failed to map segment", "bad_alloc"),
+    *("not enough memory", "out of memory", "can't start new thread"),
+)
+
+
+def out_of_memory(error: BaseException) -> UserError | None:
+    """The error in words if the machine, or a limit (`ulimit -v`), had too little memory for us.
+
+    Torch and the dynamic linker tell it in the text of an ImportError or a RuntimeError.
+    """
+    text = str(error)
+    if not isinstance(error, MemoryError) and not any(w in text.lower() for w in _NO_MEMORY):
+        return None
+    return UserError(
+        "too little memory",
+        found=text.splitlines()[0][:200] if text else None,
+        fix="end other programs, raise the limit (ulimit -v), or take smaller batches; then give"
+        " the same command again, what was written before is kept",
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -36,6 +37,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
+NUMBER = re.compile("[0-9]{1,9}")
+
 HISTORY, UNDONE = "history", "undone-"
 MAX_TEXT = 4 * 1024 * 1024  # bytes of a configuration
 
@@ -58,7 +61,7 @@ class Entry:
 
 def last_entry(run: RunDir) -> tuple[int, Entry] | None:
     """The change that `undo` takes back, with its number; None: there is none."""
-    numbers = [int(path.stem) for path in _files(run) if path.stem.isdigit()]
+    numbers = [int(path.stem) for path in _files(run) if NUMBER.fullmatch(path.stem)]
     return (max(numbers), _entry(run, max(numbers))) if numbers else None
 
 
@@ -157,7 +160,7 @@ def _undecided(ledger: Mapping[str, StageRecord]) -> tuple[str, int] | None:
 
 def _files(run: RunDir) -> list[Path]:
     paths = run.path(HISTORY).glob("*.json")
-    return [path for path in paths if path.stem.removeprefix(UNDONE).isdigit()]
+    return [path for path in paths if NUMBER.fullmatch(path.stem.removeprefix(UNDONE))]
 
 
 def text_of(path: Path) -> str | None:

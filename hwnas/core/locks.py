@@ -7,6 +7,8 @@ import errno
 import fcntl
 import logging
 import os
+import platform
+import pwd
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -15,7 +17,7 @@ from hwnas.core.confined import open_unlinked, unshare
 from hwnas.core.errors import UserError
 from hwnas.core.store import explained
 
-__all__ = ["exclusive_lock", "wait_for_lock"]
+__all__ = ["exclusive_lock", "owner_of", "wait_for_lock"]
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +45,22 @@ def exclusive_lock(path: Path, *, owner: str) -> Iterator[None]:
                 with stream:
                     stream = stack.enter_context(_locked(path))
         stream.truncate(0)
-        stream.write(f"{owner}, pid {os.getpid()}\n".encode())
+        user = f"user {_user(os.geteuid())} on {platform.node()}"
+        stream.write(f"{owner}, pid {os.getpid()}, {user}\n".encode())
         stream.flush()
         yield
+
+
+def owner_of(path: Path) -> str:
+    """Whose a file or folder is: a name, or a number where the system knows none."""
+    return _user(os.stat(path).st_uid)
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def _lock(stream: IO[bytes], how: int) -> str | None:
@@ -60,7 +75,10 @@ def _lock(stream: IO[bytes], how: int) -> str | None:
 
 
 def _locked(path: Path) -> IO[bytes]:
-    stream = open_unlinked(path)
+    try:
+        stream = open_unlinked(path)
+    except PermissionError as error:
+        raise not_ours(path.parent, path) from error
     try:
         # A record lock: children made by fork (data workers) do not keep it when we are killed.
         if (problem := _lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)) is not None:
@@ -81,6 +99,17 @@ def _locked(path: Path) -> IO[bytes]:
             fix="wait for it, stop it, or give another folder with --run",
         ) from error
     return stream
+
+
+def not_ours(folder: Path, path: Path) -> UserError:
+    """The error for a run folder in which another user made what we may not write."""
+    return UserError(
+        "the run folder belongs to another user",
+        expected=f"one that {_user(os.geteuid())} may write",
+        found=f"{path.name or path} of {owner_of(path)}",
+        where=folder,
+        fix="give another folder with --run, or share it: one group, and `umask 002` for both",
+    )
 
 
 def wait_for_lock(stream: IO[bytes]) -> None:

@@ -6,14 +6,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from hwnas.core.errors import UserError
 from hwnas.core.store import canonical_json, read_json, write_json
 
-__all__ = ["SCHEMA_VERSION", "STRICT", "RecordFile", "dump", "load", "sparse"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "STRICT",
+    "Count",
+    "Milliseconds",
+    "NotNegative",
+    "Positive",
+    "Rank",
+    "RecordFile",
+    "Share",
+    "dump",
+    "load",
+    "sparse",
+]
 
 SCHEMA_VERSION = 1
 """Version written into a record, unless its kind counts for itself; older versions stay loadable,
@@ -21,6 +34,14 @@ newer ones are refused."""
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """Give a record class `__pydantic_config__ = STRICT` to have it checked when loaded."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, le=1e300)]
+NotNegative = Annotated[float, Field(ge=0, le=1e300)]
+Milliseconds = Annotated[float, Field(gt=0, le=999_999_999)]
+Rank = Annotated[float, Field(ge=-1, le=1)]
+Count = Annotated[int, Field(ge=0)]
+"""Numbers of records that are loaded: a share, a cost, a latency, a rank correlation, how many."""
 
 T = TypeVar("T")
 

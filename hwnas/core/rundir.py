@@ -13,26 +13,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hwnas.core.command import command_line
-from hwnas.core.confined import check_folder, check_name, inside, require_below
+from hwnas.core.confined import check_folder, inside
 from hwnas.core.errors import UserError
-from hwnas.core.locks import exclusive_lock
-from hwnas.core.records import STRICT, dump, load
+from hwnas.core.ledger import LEDGER, OWNED, StageRecord, ledger_text, read_ledger, safe_record
+from hwnas.core.locks import exclusive_lock, owner_of
 from hwnas.core.store import (
     append_jsonl,
-    content_hash,
     explained,
     file_hash,
-    json_text,
-    read_json,
     read_jsonl,
+    sealed,
+    unsealed,
     write_text,
 )
+
+REBUILT = "models"  # folders
 
 __all__ = [
     "LEDGER",
@@ -43,37 +44,6 @@ __all__ = [
     "ledger_text",
     "safe_record",
 ]
-
-LEDGER = "stages.json"
-
-OWNED = (
-    *("config.yaml", "env.json", "stages.json", "journal.jsonl", "metrics.jsonl", ".lock"),
-    *("bundles", "checkpoints", "labels", "predictor", "rounds", "search", "superseded"),
-    *("tables", "tensorboard", "report*.html", "history", "commit.json"),
-    *("data.json", "identities", "outside"),
-)
-"""Name patterns of all that hwnas has directly in a run folder; what else is there stays alone."""
-
-
-@dataclass(frozen=True)
-class StageRecord:
-    """One line of the ledger. `outputs`: run-relative path to sha256 of every file promised.
-
-    `data`: digest of the data that the stage read; None if it reads none, or was recorded by a
-    version that did not look. owns: the paths that the stage writes; empty in ledgers of earlier
-    versions. undo: number of the change of settings that counts only if the stage is finished; 0:
-    it counts in any case.
-    """
-
-    __pydantic_config__ = STRICT
-
-    inputs_hash: str
-    state: Literal["started", "done"]
-    outputs: dict[str, str]
-    seconds: float
-    data: str | None = None
-    owns: tuple[str, ...] = ()
-    undo: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,13 +92,18 @@ class RunDir:
             check_folder(self.root, OWNED)
 
     def made(self, path: Path, verb: str) -> Path:
-        """`path`, if the file is there.
+        """`path`, if the file is there, and as the ledger says.
 
         Raises:
             UserError: it is not; `hwnas VERB` makes it.
         """
+        command = command_line(*verb.split(), self.root)
         if not path.is_file():
-            raise self.not_made(path, command_line(*verb.split(), self.root))
+            raise self.not_made(path, command)
+        name = str(path.relative_to(self.root))
+        for record in self.ledger().values():
+            if name in record.outputs and self.altered({name: record.outputs[name]}):
+                raise UserError("a file is not as it was written", where=path, fix=command)
         return path
 
     def not_made(self, path: Path, command: str) -> UserError:
@@ -158,6 +133,7 @@ class RunDir:
         if not os.access(self.root, os.W_OK):
             raise UserError(
                 "cannot write into the run folder",
+                found=f"a folder of {owner_of(self.root)}",
                 where=self.root,
                 fix="change who owns it, or give another folder with --run",
             )
@@ -174,12 +150,16 @@ class RunDir:
         """Where evaluations are journaled."""
         return self.path("journal.jsonl")
 
+    @property
+    def metrics_file(self) -> Path:
+        """Training curves."""
+        return self.path("metrics.jsonl")
+
     # --- journal and metrics ------------------------------------------------------------------
 
     def journal(self, kind: str, row: dict[str, Any]) -> None:
         """Append one fsynced line {kind, ...row}: an input that later steps rely on."""
-        row = {"kind": kind, **row}
-        append_jsonl(self.journal_file, {**row, "check": content_hash(row)})
+        append_jsonl(self.journal_file, sealed({"kind": kind, **row}))
 
     def journaled(self, kind: str) -> list[dict[str, Any]]:
         """All journal rows of a kind, in the order written.
@@ -188,23 +168,24 @@ class RunDir:
             UserError: a line is broken, or is not as it was written.
         """
         path = self.journal_file
-        rows = read_jsonl(path)
-        for number, row in enumerate(rows, start=1):
-            check = row.pop("check", None)
-            if check != content_hash(row):
+        rows = []
+        for number, row in enumerate(read_jsonl(path), start=1):
+            try:
+                rows.append(unsealed(row))
+            except ValueError as error:
                 raise UserError(
                     "a line of the journal is not as it was written",
-                    expected=f"check {content_hash(row)}",
-                    found=check,
+                    expected=f"check {error}",
+                    found=row.get("check"),
                     where=f"{path}:{number}",
                     fix="remove this line; its result is measured again",
-                )
+                ) from error
         return [row for row in rows if row.get("kind") == kind]
 
     def metric(self, stage: str, row: dict[str, Any]) -> None:
         """Append a line of training metrics, of the stage as the ledger has it now."""
         row = {"stage": stage, "inputs": self._inputs_of(stage), **row}
-        append_jsonl(self.path("metrics.jsonl"), row)
+        append_jsonl(self.metrics_file, row)
 
     def metrics(self, stage: str, key: str = "step") -> list[dict[str, Any]]:
         """Metric rows of a stage sorted by `key`; a step repeated after a resume counts once.
@@ -213,8 +194,10 @@ class RunDir:
         with which; they count up to the first row that does.
         """
         inputs = self._inputs_of(stage)
-        rows = [row for row in read_jsonl(self.path("metrics.jsonl")) if row.get("stage") == stage]
-        rows = [row for row in rows if key in row]
+        path = self.metrics_file
+        rows = [row for row in read_jsonl(path) if row.get("stage") == stage and key in row]
+        if any(type(row[key]) not in (int, float) for row in rows):
+            raise UserError("not training metrics", expected=f"numbers as {key!r}", where=path)
         own = {row[key]: row for row in rows if row.get("inputs", "") == inputs}
         first = min(own, default=None)
         old = {
@@ -235,19 +218,11 @@ class RunDir:
         """What is recorded of every stage.
 
         Raises:
-            UserError: not a ledger, or one with a name that leads out of the folder.
+            UserError: not a ledger, not as it was written, or with a name that leads out of the
+                folder.
         """
         path = self.path(LEDGER)
-        if not path.exists():
-            return {}
-        data = read_json(path)
-        if not isinstance(data, dict) or not isinstance(data.get("stages"), dict):
-            raise UserError("not a stage ledger", where=path, fix="restore it, or use a new folder")
-        return {
-            name: safe_record(load(StageRecord, record, where=where, versioned=False), where=where)
-            for name, record in data["stages"].items()
-            for where in [f"{path}:{name}"]
-        }
+        return read_ledger(path) if path.exists() else {}
 
     def record(self, name: str, record: StageRecord) -> None:
         """Write one stage's line of the ledger."""
@@ -257,37 +232,48 @@ class RunDir:
         """sha256 of files by run-relative path."""
         return {str(path.relative_to(self.root)): file_hash(path) for path in sorted(paths)}
 
+    def left_by(self, owns: Iterable[str]) -> list[Path]:
+        """All files at or below run-relative paths, without those of models for timing.
+
+        These are many, and written again wherever they are not what they should be.
+        """
+        found: list[Path] = []
+        for path in map(self.path, owns):
+            below = path.rglob("*") if path.is_dir() else [path]
+            found += [one for one in below if one.is_file() and REBUILT not in one.parts]
+        return found
+
     def intact(self, record: StageRecord, within: str = "") -> bool:
         """Whether every promised output is there with its recorded content.
 
         within: the folder of files that were set aside.
         """
-        paths = {self.path(*filter(None, [within, name])): name for name in record.outputs}
-        return record.state == "done" and all(
-            path.is_file() and file_hash(path) == record.outputs[name]
-            for path, name in paths.items()
-        )
+        return record.state == "done" and not self.altered(record.outputs, within=within)
 
     def damaged(self, record: StageRecord) -> list[str]:
         """Promised outputs that are there, but with another content."""
-        there = [name for name in record.outputs if self.path(name).is_file()]
-        return [name for name in there if file_hash(self.path(name)) != record.outputs[name]]
+        return [name for name in self.altered(record.outputs) if self.path(name).is_file()]
 
+    def grown(self) -> dict[str, tuple[int, str]]:
+        """Length and hash of the files that only grow, as they are now, by name."""
+        paths = [path for path in (self.journal_file, self.metrics_file) if path.is_file()]
+        sizes = {path: path.stat().st_size for path in paths}
+        return {path.name: (n, file_hash(path, at_most=n)) for path, n in sizes.items()}
 
-def ledger_text(stages: Mapping[str, StageRecord]) -> str:
-    """The content of the ledger's file."""
-    rows = {stage: dump(record, versioned=False) for stage, record in stages.items()}
-    return json_text({"schema_version": 1, "stages": rows})
+    def rewritten(self, record: StageRecord) -> list[str]:
+        """Files that only grow, and whose beginning is not as it was when the stage ended."""
+        return [
+            name
+            for name, (n_bytes, digest) in record.grown.items()
+            for path in [self.path(name)]
+            if not path.is_file() or file_hash(path, at_most=n_bytes) != digest
+        ]
 
-
-def safe_record(record: StageRecord, *, where: str) -> StageRecord:
-    """The record, of which no name leads out of the run folder.
-
-    Raises:
-        UserError: one does.
-    """
-    for name in (record.inputs_hash, *record.outputs, *record.owns):  # all become parts of paths
-        check_name(name, where=where)
-    for name in (*record.outputs, *record.owns):
-        require_below(OWNED, name, "a stage's file is none of hwnas", where=where)
-    return record
+    def altered(self, hashes: Mapping[str, str], within: str = "") -> list[str]:
+        """Of files with hashes, by run-relative path, those with another content, or missing."""
+        paths = {name: self.path(*filter(None, [within, name])) for name in hashes}
+        return [
+            name
+            for name, path in paths.items()
+            if not path.is_file() or file_hash(path) != hashes[name]
+        ]

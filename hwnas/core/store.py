@@ -11,12 +11,14 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hwnas.core.beside import create_beside
 from hwnas.core.confined import open_private, open_regular, read_regular
 from hwnas.core.errors import UserError
+from hwnas.core.json_data import parse_json
 
 __all__ = [
     "append_jsonl",
@@ -30,6 +32,8 @@ __all__ = [
     "read_jsonl",
     "refused",
     "remove_partial",
+    "sealed",
+    "unsealed",
     "why_unwritable",
     "write_bytes",
     "write_json",
@@ -100,15 +104,15 @@ def why_unwritable(there: Path) -> str | None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` so that `path` always holds either the old or the new content, whole.
 
+    Permissions are what `open(path, "wb")` would leave: of a new file by the umask, else as before.
+
     Raises:
         UserError: it cannot be written; the old content is still there.
     """
     path = Path(path)
     with explained("write a file", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        handle = os.open(temporary, flags, 0o666)  # less the user's umask
+        handle, temporary = create_beside(path)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
@@ -148,7 +152,7 @@ def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file. NaN, Infinity and files over 256 MiB are refused.
+    """Parse a JSON file by the rules of `json_data`; files over 256 MiB are refused.
 
     Raises:
         UserError: the file is missing, unreadable, too large, no regular file, or not JSON.
@@ -156,17 +160,11 @@ def read_json(path: Path) -> Any:
     path = Path(path)
     try:
         content = read_regular(path, at_most=MAX_JSON_BYTES)
-        return json.loads(content, parse_constant=_refuse_constant)
+        return parse_json(content, where=path)
     except FileNotFoundError as error:
         raise UserError("file not found", where=path) from error
     except OSError as error:
         raise UserError("cannot read a file", found=error.strerror, where=path) from error
-    except (ValueError, RecursionError) as error:
-        raise UserError("not valid JSON", found=str(error), where=path) from error
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not allowed")
 
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
@@ -218,19 +216,10 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         raise UserError("cannot read a file", found=error.strerror, where=path) from error
     rows = []
     for number, line in enumerate(lines[:-1], start=1):
-        try:
-            row = json.loads(line, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise UserError(
-                "broken line in a JSON-lines file", found=str(error), where=f"{path}:{number}"
-            ) from error
+        where, broken = f"{path}:{number}", "broken line in a JSON-lines file"
+        row = parse_json(line, where=where, problem=broken)
         if not isinstance(row, dict):
-            raise UserError(
-                "broken line in a JSON-lines file",
-                expected="an object",
-                found=type(row).__name__,
-                where=f"{path}:{number}",
-            )
+            raise UserError(broken, expected="an object", found=type(row).__name__, where=where)
         rows.append(row)
     return rows
 
@@ -245,10 +234,28 @@ def content_hash(value: Any, *, digits: int = 16) -> str:
     return hashlib.blake2b(canonical_json(value).encode(), digest_size=digits // 2).hexdigest()
 
 
-def file_hash(path: Path) -> str:
-    """sha256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
+def sealed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with a hash of itself, `check`, by which `unsealed` knows that it is as written."""
+    return {**row, "check": content_hash(row)}
+
+
+def unsealed(row: dict[str, Any]) -> dict[str, Any]:
+    """The row without its `check`.
+
+    Raises:
+        ValueError: the row is not as it was written; the text is the hash that it should have.
+    """
+    plain = {key: value for key, value in row.items() if key != "check"}
+    if row.get("check") != (expected := content_hash(plain)):
+        raise ValueError(expected)
+    return plain
+
+
+def file_hash(path: Path, *, at_most: int | None = None) -> str:
+    """sha256 of a file's bytes, in hex; `at_most`: of its first ones."""
+    digest, left = hashlib.sha256(), sys.maxsize if at_most is None else at_most
     with open_regular(Path(path)) as stream:
-        while chunk := stream.read(1 << 20):
+        while chunk := stream.read(min(1 << 20, left)):
             digest.update(chunk)
+            left -= len(chunk)
     return digest.hexdigest()

@@ -7,8 +7,9 @@ that the ledger had of it. Folders without one (of earlier versions, or of damag
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from hwnas.core.commit import Commit, commit
 from hwnas.core.errors import UserError
@@ -16,11 +17,12 @@ from hwnas.core.records import STRICT, dump, load
 from hwnas.core.rundir import LEDGER, RunDir, StageRecord, ledger_text, safe_record
 from hwnas.core.store import json_text, read_json
 
-__all__ = ["Transition", "Version", "find_version"]
+__all__ = ["ALTERED", "Transition", "Version", "altered_versions", "find_version"]
 
 log = logging.getLogger(__name__)
 
 SUPERSEDED = "superseded"
+ALTERED = "not as it was written, or missing"
 FACTS = "stage.json"
 
 
@@ -63,6 +65,21 @@ def find_version(run: RunDir, stage: str, fits: Callable[[StageRecord], bool]) -
         if record.state == "started":
             found = Version(folder, record)
     return found
+
+
+def altered_versions(run: RunDir) -> Iterator[tuple[Path, str]]:
+    """Files in superseded/ that would not be brought back, and why: damaged, or not readable."""
+    for path in sorted(run.path(SUPERSEDED).glob(f"*/{FACTS}")):
+        try:
+            facts = load(_Facts, read_json(path), where=path)
+            record = safe_record(facts.record, where=str(path))
+        except UserError as error:
+            yield path, str(error)
+            continue
+        if record.state == "done":
+            folder = f"{SUPERSEDED}/{path.parent.name}"
+            for name in run.altered(record.files(), within=folder):
+                yield run.path(folder, name), ALTERED
 
 
 class Transition:

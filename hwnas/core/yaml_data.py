@@ -10,6 +10,7 @@ import yaml
 
 from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
+from hwnas.core.json_data import MAX_INT
 
 __all__ = ["parse_yaml", "read_yaml", "yaml_text"]
 
@@ -44,12 +45,13 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
+        known: set[str] = set()
+        for key in [self.construct_object(key, deep=True) for key, _ in node.value]:
             if not isinstance(key, str):
-                raise yaml.YAMLError(f"keys must be text, found {key!r} ({node.start_mark})")
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"duplicate key {key!r} ({node.start_mark})")
+                raise yaml.YAMLError(f"keys must be text, found {key!r:.80} ({node.start_mark})")
+            if key in known:
+                raise yaml.YAMLError(f"duplicate key {key!r:.80} ({node.start_mark})")
+            known.add(key)
         return super().construct_mapping(node, deep=deep)
 
     def construct_number(self, node: Any) -> Any:
@@ -68,8 +70,12 @@ class _Loader(yaml.SafeLoader):
                 f" ({node.start_mark})"
             )
         is_float = node.tag == FLOAT_TAG
-        make = super().construct_yaml_float if is_float else super().construct_yaml_int
-        return make(node)
+        if is_float:
+            return super().construct_yaml_float(node)
+        value = super().construct_yaml_int(node)
+        if not -MAX_INT - 1 <= value <= MAX_INT:
+            raise yaml.YAMLError(f"{text:.30}: more than 64 bits ({node.start_mark})")
+        return value
 
 
 class _Dumper(yaml.SafeDumper):
@@ -92,8 +98,8 @@ def parse_yaml(text: str, *, where: object) -> dict[str, Any]:
     """`read_yaml` of a string."""
     try:
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader, stricter
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError("not valid YAML", found=str(error), where=where) from error
+    except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
+        raise UserError("not valid YAML", found=str(error)[:500], where=where) from error
     if not isinstance(data, dict):
         raise UserError(
             "not a config", expected="a mapping of keys", found=type(data).__name__, where=where
@@ -113,6 +119,9 @@ def _check_plain(value: Any, where: object, depth: int = 0) -> None:
         )
     if depth > MAX_DEPTH:
         raise UserError("config is nested too deeply", expected=f"<= {MAX_DEPTH}", where=where)
+    for text in (value,) if isinstance(value, str) else value if isinstance(value, dict) else ():
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise UserError("half of a surrogate pair is no text", found=f"{text:.80}", where=where)
     children = (
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     )

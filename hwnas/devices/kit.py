@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -12,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hwnas.core.errors import UserError
+from hwnas.core.json_data import strict_json
 from hwnas.core.progress import Progress
 from hwnas.core.resources import resource
 
@@ -93,8 +93,8 @@ def _report(line: str, progress: Progress) -> bool:
     if not line.startswith("{"):
         return False
     try:
-        report = json.loads(line)
+        report = strict_json(line)
         progress(int(report["done"]), int(report["total"]), str(report["note"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
     return True

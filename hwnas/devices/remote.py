@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shlex
 import subprocess
 import tarfile
@@ -152,7 +153,7 @@ class RemoteKit:
         quoted = shlex.quote(there)
         look = f"cat {mark} 2>/dev/null || echo no; wc -c 2>/dev/null < {RESULTS} || echo 0"
         found = self._run(f"mkdir -p {quoted} && cd {quoted} || exit\n{STOP}\n{look}").split()
-        if len(found) != 2 or not found[1].isdigit():
+        if len(found) != 2 or not re.fullmatch("[0-9]{1,18}", found[1]):
             raise UserError(
                 "the device answers oddly",
                 expected="two words: is the kit there, and how large are its results",

@@ -6,11 +6,15 @@ takes its name.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +36,7 @@ KIT = (
     "bench.py",
     "bench_cuda.py",
     "bench_host.py",
+    "bench_json.py",
     "bench_protocol.py",
     "bench_tensorrt.py",
     "bundle.schema.json",
@@ -130,6 +135,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError("not a bundle", expected=f"a file {MANIFEST_NAME}", where=folder)
     check_folder(folder)
     manifest = load(Manifest, read_json(path), where=path, newest=MANIFEST_VERSION)
+    kit = _kit_reader()
+    try:  # the schema that lies beside the kit is the contract
+        kit.read_manifest(path)
+    except kit.BundleError as error:
+        raise UserError("the device kit refuses this manifest", found=error, where=path) from error
     listed = [file.path for file in manifest.files]
     if len(set(listed)) != len(listed):
         raise UserError("manifest lists a file twice", where=path)
@@ -143,6 +153,21 @@ def read_manifest(folder: Path) -> Manifest:
         if name not in listed:
             raise UserError("manifest names a file that it does not list", found=name, where=path)
     return manifest
+
+
+@cache
+def _kit_reader() -> ModuleType:
+    """The kit's own reader of bundles, by its path: it is no part of the package."""
+    path = resource("export", "bundle_files.py")
+    spec = importlib.util.spec_from_file_location("hwnas_kit_bundle_files", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
 
 
 def _check_golden(

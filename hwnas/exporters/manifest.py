@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from hwnas.core.records import STRICT
+from hwnas.core.records import STRICT, Milliseconds, Share
 from hwnas.interfaces import DataInfo, DeviceSpec, Metric, ModelFile
 from hwnas.spaces.arch import Arch
 
@@ -28,8 +28,6 @@ MANIFEST_VERSION = 3
 and the layout of its images. Earlier manifests stay loadable."""
 
 Count = Annotated[int, Field(ge=1)]
-Milliseconds = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from hwnas.core.json_data import parse_json
 
 if TYPE_CHECKING:
     import onnx
@@ -33,11 +34,16 @@ def find_onnx(
     for path in found if len(found) > 1 else ():
         model = onnx.load(path)
         facts = {item.key: item.value for item in model.metadata_props}
-        is_symmetric = bool(json.loads(facts.get("int8", "{}")).get("symmetric", False))
+        is_symmetric = _is_symmetric(facts.get("int8", "{}"), path)
         batch = static_batch(model)
         if is_symmetric == symmetric and (batch is None or batch >= largest_batch):
             return path
     return found[0] if found else None
+
+
+def _is_symmetric(text: str, path: Path) -> bool:
+    facts = parse_json(text, where=path, problem="cannot read how a model was rounded")
+    return isinstance(facts, dict) and bool(facts.get("symmetric", False))
 
 
 def _is_of_another(name: str, stem: str) -> bool:

@@ -63,7 +63,8 @@ class _Ort(OnnxRuntimeFormat):
                     optimization_styles=[OptimizationStyle.Fixed],
                     target_platform=target,
                 )
-            return {name: Path(temporary, name).read_bytes() for name in (FILE_NAME, OPERATORS)}
+            made = {name: Path(temporary, name).read_bytes() for name in (FILE_NAME, OPERATORS)}
+        return {**made, OPERATORS: made[OPERATORS].replace(temporary.encode(), b".")}
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
         """The graph; the list of operators is of no use to a device."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from hwnas.core.errors import CheckFailed, UserError
-from hwnas.core.records import STRICT
+from hwnas.core.records import STRICT, Count, NotNegative, Positive, Share
 from hwnas.core.stats import agrees
 from hwnas.exporters.opened import onnxruntime_model
 from hwnas.interfaces import OpenModel
@@ -41,12 +42,12 @@ class BatchParity:
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
-    batch: int
-    n_images: int
-    max_abs_difference: float
-    mean_abs_difference: float
-    relative: float
-    top1_agreement: float
+    batch: Annotated[int, Field(ge=1)]
+    n_images: Count
+    max_abs_difference: NotNegative
+    mean_abs_difference: NotNegative
+    relative: NotNegative
+    top1_agreement: Share
 
     def agrees(self, least: float) -> bool:
         """Whether classes agree on a share of at least `least`, see `core.stats.agrees`."""
@@ -61,8 +62,8 @@ class ParityReport:
 
     file: str
     runtime: str
-    tolerance: float
-    min_agreement: float
+    tolerance: Positive
+    min_agreement: Share
     batches: tuple[BatchParity, ...]
 
     @property

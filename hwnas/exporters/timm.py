@@ -18,6 +18,7 @@ from hwnas.core.config import StrictModel
 from hwnas.core.confined import regular
 from hwnas.core.errors import UserError
 from hwnas.core.store import read_json
+from hwnas.core.tensor_file import in_order
 from hwnas.exporters.base import Format, Source
 from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel
 
@@ -104,7 +105,7 @@ class _WeightsAndCode(Format):
         state = {key: v.cpu().contiguous() for key, v in source.model.state_dict().items()}
         arch, model = COMPANIONS
         return {
-            WEIGHTS: save(state, {"hwnas_version": __version__, **source.metadata}),
+            WEIGHTS: in_order(save(state, {"hwnas_version": __version__, **source.metadata})),
             arch: (json.dumps(definition, indent=1, allow_nan=False) + "\n").encode(),
             model: (code + ENDINGS[definition["form"]]).encode(),
         }

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from hwnas.core.errors import UserError
-from hwnas.core.records import STRICT
+from hwnas.core.records import STRICT, Count, NotNegative, Positive
 from hwnas.core.store import content_hash
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import Codes, SearchSpace
@@ -91,14 +92,14 @@ class Evaluation:
     top1: float
     source: Literal["supernet", "trained", "predicted", "measured"]
     split: Split
-    n_images: int
+    n_images: Count
     seed: int
-    val_loss: float | None = None
-    top1_std: float | None = None
-    n_train_images_seen: int | None = None
-    latency_ms: dict[str, float] = field(default_factory=dict)
-    macs: int | None = None
-    params: int | None = None
+    val_loss: NotNegative | None = None
+    top1_std: NotNegative | None = None
+    n_train_images_seen: Count | None = None
+    latency_ms: dict[str, Positive] = field(default_factory=dict)
+    macs: Count | None = None
+    params: Count | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.top1 <= 1:
@@ -129,9 +130,9 @@ class DataInfo:
     name: str
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
-    std: tuple[float, ...]
-    base_px: int
-    n_images: dict[str, int]  # per split
+    std: tuple[Positive, ...]
+    base_px: Annotated[int, Field(ge=1)]
+    n_images: dict[str, Count]  # per split
     digests: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from hwnas.core.records import STRICT
+from pydantic import Field
+
+from hwnas.core.records import STRICT, NotNegative, Rank
+from hwnas.spaces.arch import Code
 
 __all__ = ["MAX_MS", "Correction", "Fit", "NetTiming", "Spill", "Validation"]
 
@@ -17,6 +20,8 @@ FEATURES = (
     "ms_per_million_macs",
     "spill_scale",
 )
+MAX_FACTOR = 1e6
+TOLERANCE = 1e-3  # of claims about the networks that a file lists itself, with rounded numbers
 MAX_MS = 1e9  # eleven days; sums of a network's rows stay finite
 MAX_PARAMS = 1e12
 
@@ -27,11 +32,11 @@ class Fit:
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
-    mape: float
-    p95: float
-    max: float
-    spearman: float
-    kendall_tau: float
+    mape: NotNegative
+    p95: NotNegative
+    max: NotNegative
+    spearman: Rank
+    kendall_tau: Rank
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class NetTiming:
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
-    codes: tuple[int, ...]
+    codes: tuple[Code, ...]
     measured_ms: float
     forecast_ms: float
 
@@ -64,10 +69,14 @@ class Validation:
     forecast: Fit
     raw_sum: Fit
     macs_line: Fit
-    repeat_mape: float | None
-    repeat_tau: float | None
+    repeat_mape: NotNegative | None
+    repeat_tau: Rank | None
     nets: tuple[NetTiming, ...]
     forest: Fit | None = None
+
+    def __post_init__(self) -> None:
+        if len({len(net.codes) for net in self.nets}) > 1:
+            raise ValueError("nets: expected archs of one space")
 
 
 @dataclass(frozen=True)
@@ -103,8 +112,8 @@ class Correction:
     coefficients: dict[str, float]
     interval_fraction: float
     p95_factor: float
-    n_fit: int
-    fingerprint: str
+    n_fit: Annotated[int, Field(ge=1)]
+    fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
     validation: Validation
     covers: tuple[str, ...] | None = None
     spill: Spill | None = None
@@ -121,3 +130,19 @@ class Correction:
             raise ValueError("expected coefficients between 0 and 1e9: no operator saves time")
         if not set(self.coefficients) <= set(FEATURES):
             raise ValueError(f"expected coefficients of {', '.join(FEATURES)}")
+        if not any(value > 0 for value in self.coefficients.values()):
+            raise ValueError("expected a coefficient above 0: no network would take any time")
+        self._check_claim()
+        if max(self.interval_fraction, self.p95_factor) >= MAX_FACTOR:
+            raise ValueError(f"expected interval_fraction and p95_factor below {MAX_FACTOR:g}")
+
+    def _check_claim(self) -> None:
+        """Errors that are less than those of the very networks, where all of them are listed."""
+        nets = self.validation.nets
+        if not nets or len(nets) != self.n_fit:
+            return
+        errors = [abs(net.forecast_ms / net.measured_ms - 1) for net in nets]
+        claimed = self.validation.forecast
+        for claim, found in ((claimed.mape, sum(errors) / len(errors)), (claimed.max, max(errors))):
+            if claim < found - TOLERANCE * max(1.0, found):
+                raise ValueError(f"expected errors of {found:.4g}, as of the nets, not {claim:.4g}")

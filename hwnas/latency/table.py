@@ -161,6 +161,14 @@ class LatencyTable:
             rows[row.op] = Timing(
                 row.median_ms, row.p10_ms, row.p90_ms, row.p95_ms, row.n, row.cold_ms
             )
+        keys = {op.key for op in rows}
+        for space, correction in stored.corrections.items():
+            if lost := set(correction.covers or ()) - keys:
+                raise UserError(
+                    f"the correction of {space} covers operators that the table lacks",
+                    found=", ".join(sorted(lost)[:3]),
+                    where=path,
+                )
         kept = {f.name: getattr(stored, f.name) for f in fields(LatencyTable) if f.name != "rows"}
         return LatencyTable(rows=rows, **kept)
 
@@ -242,7 +250,7 @@ def _check_row(row: _Row, path: Path) -> None:
         or max(*extents, *counts, op.kernel) > MAX_SIZE
     ):
         raise UserError("operator with an impossible shape", found=op, where=path)
-    if max(row.p90_ms, row.p95_ms) >= MAX_MS:
+    if max(row.p90_ms, row.p95_ms, row.cold_ms or 0.0) >= MAX_MS:
         raise UserError("operator latency out of range", found=op, where=path)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from hwnas.core.arrays import read_npy
 from hwnas.core.confined import inside
 from hwnas.core.errors import UserError
+from hwnas.core.json_data import strict_json
 from hwnas.core.records import dump
 from hwnas.core.resources import resource
 from hwnas.exporters.manifest import Manifest
@@ -73,7 +74,7 @@ def _read(found: Path, said: str, n: int, device: DeviceSpec, model: Path) -> De
         UserError: no float32 logits of n images, or no word about the precision.
     """
     try:
-        logits, last = read_npy(found), json.loads(said.splitlines()[-1])
+        logits, last = read_npy(found), strict_json(said.splitlines()[-1])
         is_logits = logits.dtype == np.float32 and logits.ndim == 2 and len(logits) == n
         if not is_logits or last.get("precision") not in PRECISIONS:
             raise ValueError(f"{logits.dtype} {list(logits.shape)}, {last!r:.80}")
@@ -96,7 +97,7 @@ def held_precisions(models: Sequence[Path]) -> list[str | None]:
     done = subprocess.run(
         [sys.executable, str(kit), *map(str, models)], capture_output=True, text=True, check=True
     )
-    found: list[str | None] = json.loads(done.stdout)
+    found: list[str | None] = strict_json(done.stdout)
     return found
 
 

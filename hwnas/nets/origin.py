@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from safetensors import SafetensorError, safe_open
 
 from hwnas.core.confined import regular
-from hwnas.core.errors import UserError
+from hwnas.core.json_data import parse_json
 from hwnas.core.records import STRICT, dump, load
 
 __all__ = [
@@ -86,10 +86,8 @@ def read_origin(path: Path) -> Origin | None:
     metadata = metadata_of(path)
     if _KEY not in metadata:
         return None
-    try:
-        found = json.loads(metadata[_KEY])
-    except (ValueError, RecursionError) as error:
-        raise UserError("cannot read where weights come from", where=path) from error
+    problem = "cannot read where weights come from"
+    found = parse_json(metadata[_KEY], where=path, problem=problem)
     return load(Origin, found, where=path, versioned=False)
 
 

@@ -8,15 +8,14 @@ the metrics belong to `core/rundir.py`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from hwnas.core.errors import UserError
-from hwnas.core.records import RecordFile, dump, load
-from hwnas.core.store import read_json, write_json
+from hwnas.core.json_data import parse_json
+from hwnas.core.records import STRICT, RecordFile, dump, load
+from hwnas.core.store import write_json
 from hwnas.interfaces import DataIdentity, DataInfo, Evaluation
 from hwnas.latency.table import LatencyTable
 from hwnas.nets.origin import metadata_of
@@ -28,9 +27,28 @@ from hwnas.predictors.evaluate import PredictorReport
 from hwnas.predictors.readers.hwnas import read_labels
 from hwnas.spaces.arch import Arch
 
-__all__ = ["Artifacts", "SearchFiles", "data_of_weights"]
+__all__ = ["Artifacts", "Exports", "Roles", "SearchFiles", "data_of_weights"]
 
 VERSION = {"schema_version": 1}
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Archs by the role they play: `winner`, `largest`, ..."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    networks: dict[str, Arch]
+
+
+@dataclass(frozen=True)
+class Exports:
+    """Exported formats by arch key, ONNX first. `data`: digest of what the networks learned."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    exports: dict[str, tuple[Exported, ...]]
+    data: str = ""
 
 
 @dataclass(frozen=True)
@@ -194,16 +212,11 @@ class Artifacts(SettingsFiles):
 
     def read_roles(self) -> dict[str, Arch]:
         """Archs by role."""
-        archs = read_json(self.roles)["networks"]
-        return {
-            role: load(Arch, arch, where=self.roles, versioned=False)
-            for role, arch in archs.items()
-        }
+        return RecordFile(self.roles, Roles).read().networks
 
     def write_roles(self, roles: Mapping[str, Arch]) -> None:
         """Replace the archs by role."""
-        archs = {role: dump(arch, versioned=False) for role, arch in roles.items()}
-        write_json(self.roles, VERSION | {"networks": archs})
+        RecordFile(self.roles, Roles).write(Roles(dict(roles)))
 
     def standalone(self, arch: Arch) -> RecordFile[Standalone]:
         """An arch of the search that was trained stand-alone."""
@@ -232,17 +245,12 @@ class Artifacts(SettingsFiles):
 
     def read_exports(self) -> dict[str, tuple[Exported, ...]]:
         """Exported formats by arch key, ONNX first."""
-        return {
-            key: tuple(load(Exported, row, where=self.exports, versioned=False) for row in rows)
-            for key, rows in read_json(self.exports)["exports"].items()
-        }
+        return RecordFile(self.exports, Exports).read().exports
 
     def write_exports(self, found: Mapping[str, list[Exported]], *, data: str) -> None:
         """Replace what is known of the exported formats. `data`: digest of what they learned."""
-        rows: dict[str, Any] = {
-            key: [dump(one, versioned=False) for one in formats] for key, formats in found.items()
-        }
-        write_json(self.exports, VERSION | {"data": data, "exports": rows})
+        exports = {key: tuple(formats) for key, formats in found.items()}
+        RecordFile(self.exports, Exports).write(Exports(exports, data))
 
     @property
     def verification(self) -> Path:
@@ -270,9 +278,7 @@ def data_of_weights(path: Path) -> DataInfo | None:
     Raises:
         UserError: it says it in a form that cannot be read.
     """
-    try:
-        facts = json.loads(metadata_of(path).get("hwnas", "{}"))
-    except (ValueError, RecursionError) as error:
-        raise UserError("cannot read what weights say of their data", where=path) from error
+    problem = "cannot read what weights say of their data"
+    facts = parse_json(metadata_of(path).get("hwnas", "{}"), where=path, problem=problem)
     found = facts.get("data") if isinstance(facts, dict) else None
     return None if found is None else load(DataInfo, found, where=path, versioned=False)

@@ -18,7 +18,7 @@ from hwnas.core.rundir import RunDir, StageRecord
 from hwnas.core.store import explained, remove_partial
 from hwnas.core.versions import Transition
 from hwnas.pipeline.disk import require_space
-from hwnas.pipeline.plan import UP_TO_DATE, Plan, Stage, data_changes, plan_stages
+from hwnas.pipeline.plan import UP_TO_DATE, Plan, Stage, data_changes, lost, plan_stages
 
 __all__ = ["check_stages", "execute"]
 
@@ -71,6 +71,7 @@ def execute(
             _require_needs(plans[-1], plans, run)
             if plans[-1].status == "done":
                 log.info("%s: up to date", stage.name)
+                _look_after(plans[-1], run)
             else:
                 _run_stage(plans[-1], run)
                 plans[-1:] = plan_stages([stage], run, after=plans[:-1])
@@ -240,8 +241,35 @@ def _run_stage(plan: Plan, run: RunDir) -> None:
     spent = earlier_s + time.monotonic() - begin
     outputs = run.hash_outputs([path for name in stage.outputs for path in run.matching(name)])
     done = StageRecord(inputs_hash, "done", outputs, round(spent, 2), plan.data, stage.owns)
-    run.record(stage.name, done)
+    run.record(stage.name, replace(done, kept=_kept(run, stage, outputs), grown=run.grown()))
     log.info("%s: done in %.1f s", stage.name, spent)
+
+
+def _damaged(stage: Stage, record: StageRecord, run: RunDir) -> list[str]:
+    """Files that are there, but not as they were written, and that the stage makes again."""
+    there = [name for name in lost(stage, record, run) if run.path(name).is_file()]
+    return [*run.damaged(record), *there]
+
+
+def _kept(run: RunDir, stage: Stage, outputs: Mapping[str, str]) -> dict[str, str]:
+    """Hashes of what a stage left besides its outputs."""
+    found = run.hash_outputs(run.left_by(stage.owns))
+    return {name: digest for name, digest in found.items() if name not in outputs}
+
+
+def _look_after(plan: Plan, run: RunDir) -> None:
+    """Tell of files of a finished stage that changed; note those that no version has noted."""
+    record = run.ledger()[plan.stage.name]
+    if not (record.kept or record.grown):
+        kept = _kept(run, plan.stage, record.outputs)
+        run.record(plan.stage.name, replace(record, kept=kept, grown=run.grown()))
+        return
+    for name in (*run.altered(record.kept), *run.rewritten(record)):
+        log.warning(
+            "%s: %s is not as it was written, or is gone; results do not depend on it any more",
+            plan.stage.name,
+            run.path(name),
+        )
 
 
 def _make_way(plan: Plan, run: RunDir) -> StageRecord | None:
@@ -256,7 +284,7 @@ def _make_way(plan: Plan, run: RunDir) -> StageRecord | None:
         moved = transition.bring_back(stage.name, plan.back, stage.owns)
     elif record is not None and plan.status == "stale":
         moved = transition.set_aside(stage.name, stage.owns)
-    elif record is not None and (damaged := run.damaged(record)):
+    elif record is not None and (damaged := _damaged(stage, record, run)):
         why = ALTERED
         moved = transition.set_aside(stage.name, damaged, label="damaged")
         transition.ledger[stage.name] = record

@@ -9,6 +9,7 @@ from hwnas.core.errors import UserError
 from hwnas.exporters.artifact import PlannedFormat, artifact_of
 from hwnas.exporters.base import FormatConfig
 from hwnas.interfaces import DeviceSpec, EightBits
+from hwnas.pipeline.listings import listed
 from hwnas.pipeline.outcomes import Exported
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import networks, winner_role
@@ -17,6 +18,7 @@ from hwnas.spaces.arch import Arch
 __all__ = [
     "artifacts_are_there",
     "exported_artifact",
+    "exports_of",
     "file_of",
     "formats_for",
     "in_bundle",
@@ -59,7 +61,7 @@ def exported_artifact(project: Project, arch: Arch, device: DeviceSpec) -> Expor
         UserError: it was not exported, by an earlier version.
     """
     path = artifact_of(project.formats, device).path
-    for one in project.files.read_exports()[arch.key]:
+    for one in exports_of(project, arch):
         if one.model.path == path:
             return one
     raise UserError(
@@ -68,6 +70,17 @@ def exported_artifact(project: Project, arch: Arch, device: DeviceSpec) -> Expor
         where=project.files.exported_network(arch),
         fix=command_line("export", project.run.root),
     )
+
+
+def exports_of(project: Project, arch: Arch) -> tuple[Exported, ...]:
+    """The exported formats of a network.
+
+    Raises:
+        UserError: it was not exported.
+    """
+    fix = command_line("export", project.run.root)
+    found, where = project.files.read_exports(), project.files.exports
+    return listed(found, arch.key, what="the exports of a network", where=where, fix=fix)
 
 
 def artifacts_are_there(project: Project) -> bool:
@@ -83,7 +96,7 @@ def in_bundle(project: Project, arch: Arch, device: DeviceSpec) -> list[Exported
     unwanted = {one.path for one in project.formats if not one.belongs_to(device.name)}
     others = [
         one
-        for one in project.files.read_exports()[arch.key]
+        for one in exports_of(project, arch)
         if one != artifact and one.model.path not in unwanted
     ]
     return [artifact, *others]

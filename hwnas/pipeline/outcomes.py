@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from typing_extensions import TypedDict
+
 from hwnas.analysis.chance import chance_warning
 from hwnas.controller.result import Candidate
 from hwnas.core.confined import check_name
 from hwnas.core.errors import CheckFailed, NotJudged
-from hwnas.core.records import STRICT, dump
+from hwnas.core.records import STRICT, Count, Milliseconds, NotNegative, Positive, Rank, Share, dump
 from hwnas.exporters.parity import ParityReport
 from hwnas.interfaces import DataInfo, Evaluation, ModelFile
 from hwnas.measure.limits import TimedLimit, timed_limits
@@ -24,6 +26,7 @@ __all__ = [
     "DataRecord",
     "Exported",
     "NetworkResult",
+    "PredictorFacts",
     "Results",
     "SeenData",
     "Standalone",
@@ -114,7 +117,7 @@ class Standalone:
     __pydantic_config__: ClassVar[Any] = STRICT
 
     candidate: Candidate
-    supernet_top1: float
+    supernet_top1: Share
     trained: Evaluation
 
     def summary(self) -> dict[str, Any]:
@@ -148,22 +151,22 @@ class NetworkResult:
     name: str
     device: str
     arch: Arch
-    test_top1: float
-    n_test_images: int
-    macs: int
-    params: int
-    forecast_ms: float
-    interval_ms: tuple[float, float]
-    measured_ms: float
-    repeat_noise: float
-    limit_ms: float | None
+    test_top1: Share
+    n_test_images: Count
+    macs: Count
+    params: Count
+    forecast_ms: Milliseconds
+    interval_ms: tuple[NotNegative, NotNegative]
+    measured_ms: Milliseconds
+    repeat_noise: NotNegative
+    limit_ms: Milliseconds | None
     constraint_met: bool | None
-    measured_p95_ms: float | None = None
-    limit_p95_ms: float | None = None
-    pace: float | None = None
+    measured_p95_ms: Milliseconds | None = None
+    limit_p95_ms: Milliseconds | None = None
+    pace: Positive | None = None
     file: str = "model.onnx"
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
-    fp32_top1: float | None = None
+    fp32_top1: Share | None = None
 
     @property
     def _fp32_top1(self) -> float | None:
@@ -229,6 +232,19 @@ class Check:
         return dump(self, versioned=False)
 
 
+class PredictorFacts(TypedDict, total=False):
+    """How good the predictor was on held-out labels, see `PredictorReport`."""
+
+    name: str
+    kendall_tau: Rank
+    kendall_tau_interval: list[Rank]
+    macs_tau: Rank
+    n_fit: Count
+    n_held_out: Count
+    coverage: Share
+    blend_weight: Share
+
+
 @dataclass(frozen=True)
 class Results:
     """Final results of a search: the closing table and its checks.
@@ -241,7 +257,7 @@ class Results:
 
     networks: tuple[NetworkResult, ...]
     checks: tuple[Check, ...]
-    predictor: dict[str, Any]
+    predictor: PredictorFacts
     winners: WinnerMatrix | None = None
 
     def of(self, passed: bool | None) -> tuple[Check, ...]:

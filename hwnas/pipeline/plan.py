@@ -32,7 +32,9 @@ class Stage:
     `settled`: whether the outputs answer everything; where
     a check could not be judged they do not, and the next command runs the stage again.
     `is_provisional`: new settings count only when it is finished with them; until then what was
-    finished before stays. `data`: the data that it reads, as they are when it is asked.
+    finished before stays. `remade`: further files (with * as in a shell) without which the stage is
+    not done; of the others that it leaves, changes are noticed and told. `data`: the data that it
+    reads, as they are when it is asked.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Stage:
     asks: Mapping[str, Callable[[], None]] = field(default_factory=dict)
     settled: Callable[[], bool] = lambda: True
     is_provisional: bool = False
+    remade: tuple[str, ...] = ()
     data: Callable[[], DataInput] | None = None
 
 
@@ -123,12 +126,24 @@ def _plan(
     elif record is None:
         status = "new"
     elif fits(record):
-        status = "done" if run.intact(record) and stage.settled() else "continues"
+        is_whole = run.intact(record) and not lost(stage, record, run)
+        status = "done" if is_whole and stage.settled() else "continues"
     else:
         status = "stale" if ready or change or record.state == "done" else "continues"
     digest = data.digest if data is not None else None
     inputs = _hash(stage, ledger, digest) if ready else None
     return Plan(stage, status, inputs, digest, change, back)
+
+
+def lost(stage: Stage, record: StageRecord, run: RunDir) -> list[str]:
+    """Files that the stage makes again, as they are altered or missing; outputs aside."""
+    return run.altered(
+        {
+            name: digest
+            for name, digest in record.kept.items()
+            if any(fnmatch(name, pattern) for pattern in stage.remade)
+        }
+    )
 
 
 def is_done(run: RunDir, name: str, settings: Any) -> bool:

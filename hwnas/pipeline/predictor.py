@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.core.command import command_line
+from hwnas.core.tensor_file import read_arrays, readable_tensors
 from hwnas.interfaces import AccuracyPredictor, Evaluation, FloatArray, PredictorContext, Proxy
 from hwnas.pipeline.evaluators import scores_of
 from hwnas.pipeline.project import Project
@@ -67,10 +69,16 @@ def build_predictor(project: Project) -> AccuracyPredictor:
 
 def load_predictor(project: Project) -> AccuracyPredictor:
     """The fitted predictor."""
-    from safetensors.numpy import load_file
-
+    path = project.run.made(project.files.predictor, "predictor fit")
+    problem = "cannot read the fitted predictor"
+    fix = command_line("predictor", "fit", project.run.root)
+    state, _ = read_arrays(path, problem, fix=fix)
     predictor = build_predictor(project)
-    predictor.load_state(load_file(project.run.made(project.files.predictor, "predictor fit")))
+    with readable_tensors(path, problem, fix=fix):
+        predictor.load_state(state)
+        mean, std = predictor.predict(project.space.codes([project.space.smallest()]))
+        if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+            raise ValueError("it predicts no number")
     return predictor
 
 

@@ -237,11 +237,13 @@ class Project:
         """The trained supernet, on `accelerator`."""
         from safetensors.torch import load_file
 
+        from hwnas.core.tensor_file import readable_tensors
         from hwnas.nets.origin import read_origin
         from hwnas.training.precision import place
 
         supernet, path = self.new_supernet(), self.run.made(self.files.supernet, "train")
-        supernet.load_state_dict(load_file(path))
+        with readable_tensors(path, "cannot read the weights of the supernet"):
+            supernet.load_state_dict(load_file(path))
         supernet.origin = read_origin(path)
         place(supernet, self.accelerator)
         return supernet

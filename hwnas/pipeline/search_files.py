@@ -10,15 +10,19 @@ from hwnas.controller.archive import FILES, Archive
 from hwnas.controller.remeasure import Remeasurement
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.controller.storage import STATE
+from hwnas.core.env import Host
 from hwnas.core.records import RecordFile, dump
 from hwnas.core.rundir import RunDir
 from hwnas.core.store import write_json
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["BASELINE", "SearchFiles", "SettingsFiles"]
+__all__ = ["BASELINE", "REMADE", "SearchFiles", "SettingsFiles"]
 
 BASELINE = "random"  # folder of the baseline inside the search's folder
 ROUNDS = "rounds"
+REMADE = tuple(f"{part}{name}" for part in ("", "*/") for name in (*FILES, STATE, "fronts/*"))
+"""Files of a search that it makes again from the journal and the timings."""
+
 VERSION = {"schema_version": 1}
 
 
@@ -79,9 +83,9 @@ class SettingsFiles:
         return self.run.path("config.yaml")
 
     @property
-    def environment(self) -> Path:
+    def environment(self) -> RecordFile[Host]:
         """Host and versions."""
-        return self.run.path("env.json")
+        return RecordFile(self.run.path("env.json"), Host)
 
     @property
     def data_file(self) -> Path:

@@ -175,7 +175,7 @@ def new_settings(
     files, name = SettingsFiles(run), config.search.name
     plain = config.model_dump(mode="json")
     texts = {files.config: yaml_text(plain), files.of_search(name): _own(plain)}
-    texts[files.environment] = _host()
+    texts[files.environment.path] = _host()
     before: dict[Path, str | None] | None = None
     if earlier is not None:
         last, plain = earlier.search.name, earlier.model_dump(mode="json")
@@ -187,7 +187,7 @@ def new_settings(
         made = load_config(made_with, where=files.of_search(last)) if is_edited else earlier
         if settled(made) != settled(config):
             before = {path: text_of(path) for path in (*texts, files.data_file)}
-            del before[files.environment]
+            del before[files.environment.path]
             if is_edited:
                 before[files.config] = yaml_text(made_with)
     return NewSettings(

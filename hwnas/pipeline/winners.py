@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from hwnas.controller.constraints import metric_key
 from hwnas.controller.result import Candidate, SearchResult
+from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Constraint
 from hwnas.pipeline.artifacts import SearchFiles
+from hwnas.pipeline.listings import listed
 from hwnas.pipeline.project import Project
 from hwnas.spaces.arch import Arch
 
@@ -122,18 +124,25 @@ def has_smaller_images(project: Project) -> bool:
 
 def networks(project: Project) -> dict[str, Arch]:
     """The archs that stage `finetune` trained, by role; one arch may play several roles."""
-    archs = project.files.read_roles()
-    return {role: archs[role] for role in role_names(project)}
+    archs, where = project.files.read_roles(), project.files.roles
+    fix = command_line("finetune", project.run.root)
+    return {
+        role: listed(archs, role, what="a network", where=where, fix=fix)
+        for role in role_names(project)
+    }
 
 
 def load_network(project: Project, arch: Arch) -> torch.nn.Module:
     """A fine-tuned network in eval mode."""
     from safetensors.torch import load_file
 
+    from hwnas.core.tensor_file import readable_tensors
     from hwnas.nets.origin import read_origin
     from hwnas.nets.subnet import build_subnet
 
     model, path = build_subnet(project.space, arch), project.files.network(arch)
-    model.load_state_dict(load_file(path))
+    fix = command_line("finetune", project.run.root)
+    with readable_tensors(path, "cannot read the weights of a network", fix=fix):
+        model.load_state_dict(load_file(path))
     model.origin = read_origin(path)  # type: ignore[assignment]
     return model.eval()

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hwnas.core.errors import UserError
-from hwnas.core.records import STRICT
+from hwnas.core.records import STRICT, Count, Share
 from hwnas.interfaces import AccuracyPredictor, FloatArray
 from hwnas.predictors.evaluate import BuildPredictor, cross_fitted
 from hwnas.predictors.labels import Scale
@@ -31,10 +31,10 @@ class Blend:
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
-    weight: float
+    weight: Share
     supernet: Scale
     predicted: Scale
-    n_held_back: int
+    n_held_back: Count
 
 
 def mix_weights(parts: Sequence[FloatArray], truth: FloatArray) -> FloatArray:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
-from hwnas.core.records import STRICT
+from hwnas.core.records import STRICT, Count, NotNegative, Rank, Share
 from hwnas.core.rng import rng
 from hwnas.core.stats import Z90, bootstrap_interval, kendall_tau
 from hwnas.interfaces import AccuracyPredictor, FloatArray
@@ -46,20 +46,24 @@ class PredictorReport:
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
-    n_fit: int
-    n_held_out: int
-    n_folds: int
-    kendall_tau: float
-    kendall_tau_interval: tuple[float, float]
-    macs_tau: float
-    params_tau: float
-    rmse: float
-    coverage: float
-    interval_width: float
+    n_fit: Count
+    n_held_out: Count
+    n_folds: Count
+    kendall_tau: Rank
+    kendall_tau_interval: tuple[Rank, Rank]
+    macs_tau: Rank
+    params_tau: Rank
+    rmse: NotNegative
+    coverage: Share
+    interval_width: NotNegative
     truth: tuple[float, ...]
     predicted: tuple[float, ...]
-    predicted_std: tuple[float, ...]
-    sources: dict[str, int] = field(default_factory=dict)
+    predicted_std: tuple[NotNegative, ...]
+    sources: dict[str, Count] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not len(self.truth) == len(self.predicted) == len(self.predicted_std):
+            raise ValueError("truth, predicted and predicted_std are of the same archs")
 
 
 def held_out_report(

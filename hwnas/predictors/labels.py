@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hwnas.core.errors import UserError
-from hwnas.core.records import STRICT
+from hwnas.core.records import STRICT, NotNegative
 from hwnas.core.stats import Z90, conformal_quantile
 from hwnas.interfaces import FloatArray
 from hwnas.spaces.space import Codes, SearchSpace
@@ -38,7 +38,7 @@ class Scale:
     __pydantic_config__: ClassVar[Any] = STRICT
 
     mean: float
-    std: float
+    std: NotNegative
 
     @staticmethod
     def of(scores: FloatArray) -> Scale:

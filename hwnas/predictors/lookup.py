@@ -10,15 +10,17 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.core.confined import regular
 from hwnas.core.errors import UserError
+from hwnas.core.json_data import parse_json
 from hwnas.core.progress import Progress
+from hwnas.core.records import STRICT, load
 from hwnas.core.store import write_bytes
+from hwnas.core.tensor_file import in_order, read_arrays
 from hwnas.interfaces import CostMetric, FloatArray
 from hwnas.spaces.enumeration import rank, unrank
 from hwnas.spaces.space import Codes, SearchSpace
@@ -30,6 +32,15 @@ CHUNK = 16_384
 
 Predict = Callable[[Codes], tuple[FloatArray, FloatArray]]
 Costs = Mapping[str, FloatArray]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The archs of a table: by choice, the codes that are allowed."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    allowed: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -144,7 +155,8 @@ def save_table(path: Path, table: ScoreTable) -> None:
         "allowed": json.dumps([list(codes) for codes in table.space.allowed]),
         "source": table.source,
     }
-    write_bytes(path, save({"mean": table.means, "std": table.stds}, metadata=about))
+    arrays = {"mean": table.means, "std": table.stds}
+    write_bytes(path, in_order(save(arrays, metadata=about)))
 
 
 def load_table(path: Path, space: SearchSpace) -> ScoreTable:
@@ -156,11 +168,13 @@ def load_table(path: Path, space: SearchSpace) -> ScoreTable:
     arrays, about = _read(path)
     if about.get("schema_version") != "1" or set(arrays) != {"mean", "std"}:
         raise UserError("not a lookup table of scores", where=path, fix=_MAKE)
-    if about["space"] != space.id:
+    if about.get("space") != space.id:
+        found = about.get("space")
         raise UserError(
-            "a lookup table of another space", expected=space.id, found=about["space"], where=path
+            "a lookup table of another space", expected=space.id, found=found, where=path
         )
-    allowed = tuple(tuple(map(int, codes)) for codes in json.loads(about["allowed"]))
+    codes = parse_json(about.get("allowed", ""), where=path, problem="a broken lookup table")
+    allowed = load(_Part, {"allowed": codes}, where=path, versioned=False).allowed
     part = replace(space, allowed=allowed)
     if arrays["mean"].shape != (part.size(),) or arrays["std"].shape != (part.size(),):
         raise UserError(
@@ -170,20 +184,11 @@ def load_table(path: Path, space: SearchSpace) -> ScoreTable:
             where=path,
             fix=_MAKE,
         )
-    return ScoreTable(part, arrays["mean"], arrays["std"], about["source"])
+    return ScoreTable(part, arrays["mean"], arrays["std"], about.get("source", ""))
 
 
 _MAKE = "make one with `hwnas predictor export-lut RUN`"
 
 
 def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(regular(path), framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return arrays, file.metadata() or {}
-    except FileNotFoundError as error:
-        raise UserError("file not found", where=path, fix=_MAKE) from error
-    except (SafetensorError, OSError) as error:
-        raise UserError("not a lookup table of scores", found=str(error), where=path) from error
+    return read_arrays(path, "not a lookup table of scores", fix=_MAKE)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from hwnas.core.records import STRICT, dump, load
 from hwnas.core.store import content_hash
 
-__all__ = ["Arch"]
+__all__ = ["Arch", "Code"]
+
+
+Code = Annotated[int, Field(ge=0, lt=1 << 15)]
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Arch:
     __pydantic_config__: ClassVar[Any] = STRICT
 
     space: str
-    codes: tuple[int, ...]
+    codes: tuple[Code, ...]
 
     @property
     def key(self) -> str:

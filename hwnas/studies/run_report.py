@@ -9,12 +9,12 @@ import numpy as np
 
 from hwnas.analysis.ranks import MIN_ARCHS
 from hwnas.core.pareto import non_dominated
-from hwnas.core.store import read_json
 from hwnas.interfaces import Evaluation
 from hwnas.pipeline.artifacts import SearchFiles
 from hwnas.pipeline.data_checks import doubts_known
 from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.graph import stages_of
+from hwnas.pipeline.listings import training_rows
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.standalone import read_standalone
 from hwnas.pipeline.winners import (
@@ -209,17 +209,14 @@ def prediction_data(project: Project) -> Prediction:
 
 def training_data(project: Project) -> Training | None:
     """Curves of the supernet's training; None before the first point."""
-    rows = project.run.metrics("train")
+    rows = training_rows(project.run)
     if not rows:
         return None
-    steps = tuple(row["step"] for row in rows)
-
-    def curves(key: str) -> tuple[Curve, ...]:
-        return tuple(
-            Curve(name, steps, tuple(row[key][name] for row in rows)) for name in rows[0][key]
-        )
-
-    return Training(val_top1=curves("top1"), loss=curves("val_loss"))
+    steps, names = tuple(row.step for row in rows), tuple(rows[0].top1)
+    return Training(
+        val_top1=tuple(Curve(n, steps, tuple(row.top1[n] for row in rows)) for n in names),
+        loss=tuple(Curve(n, steps, tuple(row.val_loss[n] for row in rows)) for n in names),
+    )
 
 
 def _drawing(project: Project) -> Drawing:
@@ -253,7 +250,7 @@ def _remeasured(project: Project) -> dict[str, str]:
 
 def _facts(project: Project, *, has_search: bool) -> dict[str, str]:
     config, info = project.config, project.source.info
-    host = read_json(project.files.environment)
+    host = project.files.environment.read()
     seconds = {name: record.seconds for name, record in project.run.ledger().items()}
     return {
         "data": f"{info.name}, {info.num_classes} classes, "
@@ -272,7 +269,7 @@ def _facts(project: Project, *, has_search: bool) -> dict[str, str]:
         "searcher": config.search.searcher.name,
         **(_remeasured(project) if has_search else {}),
         "seed": str(config.seed),
-        "host": f"{host['cpu']}, {host['n_cpus']} CPUs, {host['system']}",
-        "packages": ", ".join(f"{name} {version}" for name, version in host["packages"].items()),
+        "host": f"{host.cpu}, {host.n_cpus} CPUs, {host.system}",
+        "packages": ", ".join(f"{name} {version}" for name, version in host.packages.items()),
         "time": ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items()),
     }

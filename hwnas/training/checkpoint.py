@@ -15,10 +15,11 @@ import torch
 from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.records import SCHEMA_VERSION
-from hwnas.core.store import read_json, write_bytes, write_json
+from hwnas.core.store import read_json, sealed, unsealed, write_bytes, write_json
+from hwnas.core.tensor_file import in_order
 from hwnas.nets.origin import origin_metadata
 
-__all__ = ["Checkpoints", "weights_bytes"]
+__all__ = ["Checkpoints", "read_meta", "weights_bytes"]
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Checkpoints:
             "optimizer_scalars": scalars,
             "sha256": hashlib.sha256(data).hexdigest(),
         }
-        write_json(stem.with_suffix(".json"), meta)
+        write_json(stem.with_suffix(".json"), sealed(meta))
         kept = {path.stem for path in self._metas()[: self.keep]}
         for path in sorted(self.folder.glob("step-*")):  # .json goes before its .safetensors
             if path.stem not in kept:
@@ -102,12 +103,12 @@ class Checkpoints:
         """
         for path in self._metas():
             try:
-                meta = read_json(path)
+                meta = read_meta(path)
                 step, notes, identity, scalars, sha256 = (meta[key] for key in _META)
                 data = read_regular(path.with_suffix(".safetensors"), at_most=MAX_BYTES)
                 if hashlib.sha256(data).hexdigest() != sha256:
                     raise UserError("its sha256 does not match", found=f"{len(data)} bytes")
-            except (UserError, OSError, KeyError, TypeError) as error:
+            except (UserError, OSError, KeyError, TypeError, ValueError) as error:
                 log.warning("skipping the damaged checkpoint %s: %s", path.with_suffix(""), error)
                 continue
             self._check_identity(identity, path)
@@ -139,6 +140,23 @@ class Checkpoints:
             )
 
 
+def read_meta(path: Path) -> dict[str, Any]:
+    """The JSON file that vouches for a checkpoint.
+
+    Raises:
+        UserError: it is none, or not as it was written.
+    """
+    meta = read_json(path)
+    try:
+        if "check" in meta:  # earlier versions had none
+            meta = unsealed(meta)
+        if set(meta) != {"schema_version", *_META}:
+            raise ValueError(f"other keys: {', '.join(meta)}")
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError("not the facts of a checkpoint", found=str(error), where=path) from error
+    return dict(meta)
+
+
 def weights_bytes(model: torch.nn.Module, metadata: Mapping[str, str]) -> bytes:
     """The weights as a .safetensors file, wherever the model is; says also where they started."""
     return _bytes_of(model.state_dict(), {**origin_metadata(model), **metadata})
@@ -149,7 +167,7 @@ def _bytes_of(
 ) -> bytes:
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     data: bytes = safetensors.torch.save(plain, dict(metadata) if metadata else None)
-    return data
+    return in_order(data)
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 2  # of `square_rgb`; part of the cache's key
 ZEROS = 1 << 20  # bytes that are written at a time
+MAX_PIXELS = 100_000_000  # of an image; it takes up to 16 bytes per pixel while it is read
 TURNS = {
     number: Image.Transpose[name]
     for number, name in enumerate(
@@ -69,6 +70,8 @@ def square_rgb(stream: IO[bytes], px: int) -> Pixels:
         Exception: whatever Pillow raises; ValueError: grey values of unknown scale.
     """
     with Image.open(stream) as opened:
+        if opened.width * opened.height > MAX_PIXELS:
+            raise ValueError(f"{opened.width} x {opened.height} px, more than {MAX_PIXELS:,}")
         opened.load()
         image = opened.transpose(TURNS[turn]) if (turn := orientation(opened)) in TURNS else opened
     if image.mode[0] in "IF":  # Pillow's own conversion would saturate

@@ -293,4 +293,5 @@ def _seed_globals(seed: int) -> None:
 def _ignore_interrupts(worker: int) -> None:
     """Ctrl-C reaches every process of the terminal; the main one ends its workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)

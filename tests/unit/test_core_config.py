@@ -167,7 +167,7 @@ def test_what_people_mean_is_hinted_at(text: str, hint: str):
     st.recursive(
         st.none()
         | st.booleans()
-        | st.integers()
+        | st.integers(-(2**63), 2**63 - 1)
         | st.text(max_size=8)
         | st.floats(allow_nan=False, allow_infinity=False),
         lambda x: st.lists(x, max_size=3),

@@ -7,6 +7,9 @@ import fcntl
 import io
 import logging
 import os
+import re
+import shlex
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,13 +19,15 @@ import numpy as np
 import pytest
 
 import hwnas
+from hwnas.core import locks
 from hwnas.core.env import cache_folder, user_path
-from hwnas.core.errors import UserError
-from hwnas.core.locks import exclusive_lock
+from hwnas.core.errors import UserError, out_of_memory
+from hwnas.core.locks import exclusive_lock, owner_of
 from hwnas.core.resources import resource
+from hwnas.core.store import append_jsonl, write_bytes
 from hwnas.exporters import own
 from hwnas.exporters.opened import CannotRunHere
-from hwnas.training import decode
+from hwnas.training import decode, file_hashes
 from hwnas.training.datasets.image_folder import Config, identity
 from hwnas.training.photo_config import data_root
 from tests.bundles import colour_bundle, colour_manifest, run_kit
@@ -174,3 +179,133 @@ def test_a_console_that_lacks_letters_shows_their_codes(encoding: str, tmp_path:
     done = run_kit(tmp_path / "bundle", "ort_run.py", *samples, env=environment)
     assert done.returncode == 0, done.stderr
     assert "\\u732b" in done.stdout
+
+
+# --- permissions, other users, signals, clocks, memory --------------------------------------------
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_files_have_the_permissions_that_open_gives(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        write_bytes(tmp_path / "new", b"1")
+        append_jsonl(tmp_path / "lines", {"a": 1})
+        (tmp_path / "plain").write_bytes(b"1")
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+        assert modes == dict.fromkeys(("new", "lines", "plain"), 0o666 & ~umask)
+        (tmp_path / "new").chmod(0o640)
+        write_bytes(tmp_path / "new", b"2")
+        assert (tmp_path / "new").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
+
+
+def test_who_works_on_a_run_folder_is_named(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from hwnas.core.locks import exclusive_lock\n"
+        "with exclusive_lock(pathlib.Path(sys.argv[1]), owner='hwnas train'):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with pytest.raises(UserError) as caught, exclusive_lock(tmp_path / ".lock", owner="x"):
+            pass
+        other.communicate(b"")
+    for part in ("hwnas train", f"pid {other.pid}", f"user {owner_of(tmp_path)} on ", tmp_path):
+        assert str(part) in str(caught.value)
+
+
+def test_a_folder_of_another_user_is_told_with_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    (tmp_path / ".lock").touch()
+    monkeypatch.setattr(locks, "open_unlinked", refuse)
+    told = pytest.raises(UserError, match="belongs to another user")
+    with told as caught, exclusive_lock(tmp_path / ".lock", owner="x"):
+        pass
+    assert f".lock of {owner_of(tmp_path)}" in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def cli(*arguments: str, before: str = "", **options: object) -> subprocess.CompletedProcess[str]:
+    """The command in a shell that does `before` first."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(hwnas.__file__).parents[1])}
+    line = f"{before}; exec {shlex.join([sys.executable, '-m', 'hwnas', *arguments])}"
+    return subprocess.run(
+        ["bash", "-c", line.removeprefix("; ")],
+        **{"capture_output": True, "text": True, "env": environment, **options},  # type: ignore[call-overload]
+    )
+
+
+@pytest.mark.parametrize("closed", ["exec >&-", "exec 2>&-", "exec <&- >&- 2>&-"])
+def test_closed_streams_are_no_traceback(closed: str) -> None:
+    done = cli("list", "spaces", before=closed)
+    assert done.returncode == 0 and "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_signal_ends_in_the_way_on(name: str, ignored: bool) -> None:
+    number = getattr(signal, name)
+    code = (
+        "import os, signal, sys, hwnas; from hwnas.cli.main import main\n"
+        f"signal.signal({int(number)}, signal.SIG_IGN if {ignored} else signal.SIG_DFL)\n"
+        f"hwnas.status = lambda *a, **k: (os.kill(os.getpid(), {int(number)}), sys.exit(7))\n"
+        "main(['status', 'x'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if ignored and name == "SIGHUP":  # nohup: the work goes on
+        assert done.returncode == 7
+        return
+    assert done.returncode == 128 + number
+    assert f"stopped by {name}; nothing is lost, to go on: hwnas status x" in done.stderr
+
+
+def test_a_full_stdout_is_an_error(tmp_path: Path) -> None:
+    done = cli("list", "spaces", before="exec >/dev/full")
+    assert done.returncode == 1 and done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_too_little_memory_is_told_in_words() -> None:
+    done = cli("space", "from-timm", "tinynet_e", before="ulimit -v 700000")
+    assert done.returncode == 1
+    assert "error: too little memory" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ImportError("x: failed to map segment")])
+def test_errors_of_memory_are_known(error: Exception) -> None:
+    assert "too little memory" in str(out_of_memory(error))
+    assert out_of_memory(ImportError("no module named x")) is None
+
+
+@pytest.mark.parametrize("jump_s", [-20 * 365 * 86400, 20 * 365 * 86400])
+def test_a_clock_that_jumps_hides_no_changed_file(
+    jump_s: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HWNAS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"1")
+    real = file_hashes.time.time_ns
+    first = file_hashes.file_hashes(folder, ["a"])
+    monkeypatch.setattr(file_hashes.time, "time_ns", lambda: real() + jump_s * 10**9)
+    assert file_hashes.file_hashes(folder, ["a"]) == first
+    (folder / "a").write_bytes(b"2")
+    assert file_hashes.file_hashes(folder, ["a"]) != first
+
+
+def test_what_is_measured_and_resumed_asks_no_wall_clock() -> None:
+    root = Path(hwnas.__file__).parents[1]
+    asked = re.compile(r"time\.time(_ns)?\(|datetime\.now\(|datetime\.datetime\.now\(")
+    sources = [*root.glob("hwnas/**/*.py"), *root.glob("export/*.py")]
+    found = {path.name for path in sources if asked.search(path.read_text())}
+    assert found == {
+        "history.py",  # for people
+        "bench_host.py",  # for people
+        "file_hashes.py",  # beside times of files, by the same clock
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ from hwnas.pipeline.task import task
 from hwnas.pipeline.winners import (
     SMALLER_IMAGES,
     has_smaller_images,
+    load_network,
     result_on,
     role_names,
     winner_role,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from hwnas.training.finetune import TeacherSubnet
 
 __all__ = ["check", "finetune_all", "on_smaller_images", "random_subnet", "stage", "teacher_of"]
+
+log = logging.getLogger(__name__)
 
 N_DRAWN = 4096
 SAME_LATENCY = 0.97
@@ -156,7 +160,7 @@ def finetune_all(project: Project, progress: Progress) -> None:
     archs, rounding = list(dict.fromkeys(roles.values())), rounding_of(project)
     for n, arch in enumerate(archs):
         path = project.files.network(arch)
-        if path.exists():
+        if path.exists() and _is_whole(project, arch):
             continue
 
         def show(done: int, total: int, note: str = "", n: int = n) -> None:
@@ -176,3 +180,13 @@ def finetune_all(project: Project, progress: Progress) -> None:
         write_bytes(path, weights_bytes(tuned, project.metadata(arch)))
     train_standalone(project, progress)
     project.files.write_roles(roles)
+
+
+def _is_whole(project: Project, arch: Arch) -> bool:
+    """Whether the weights of a network can be read; it is fine-tuned again if not."""
+    try:
+        load_network(project, arch)
+    except UserError as error:
+        log.warning("%s\n  it is fine-tuned again", error)
+        return False
+    return True

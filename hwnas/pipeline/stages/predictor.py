@@ -11,6 +11,7 @@ from hwnas.core.command import command_line
 from hwnas.core.config import settled
 from hwnas.core.progress import Progress
 from hwnas.core.store import write_bytes
+from hwnas.core.tensor_file import in_order
 from hwnas.pipeline.checks import can_learn
 from hwnas.pipeline.data_checks import validation_can_be_halved
 from hwnas.pipeline.data_source import LEARNING
@@ -91,7 +92,7 @@ def fit(project: Project, progress: Progress) -> None:
     predictor = build_predictor(project)
     predictor.fit(codes, scores)
     state = {name: np.ascontiguousarray(value) for name, value in predictor.state().items()}
-    write_bytes(project.files.predictor, save(state))
+    write_bytes(project.files.predictor, in_order(save(state)))
     project.files.predictor_report.write(report)
     project.files.blend.write(fitted)
     progress(3, 3, note)

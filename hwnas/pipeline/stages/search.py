@@ -29,6 +29,7 @@ from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.scoring import FINISHED, assist, scoring
 from hwnas.pipeline.search_checks import can_search
+from hwnas.pipeline.search_files import REMADE
 from hwnas.pipeline.task import task
 from hwnas.pipeline.timing import time_beside_table
 from hwnas.pipeline.winners import constraints_for, search_files, targets
@@ -60,6 +61,7 @@ def stage(project: Project) -> Stage:
         ],
         owns=tuple(map(files.pattern, main.owned)),
         outputs=(files.pattern(main.result.path), files.pattern(files.baseline.result.path)),
+        remade=tuple(files.pattern(main.folder / name) for name in REMADE),
         run=task(project, name, search, together=True, reads_data=not has_records),
         cost=f"2 x {section.n_predictions} predictions"
         f" and {section.n_evaluations} subnet evaluations, and those of the fronts",

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hwnas.core.command import command_line
 from hwnas.core.progress import Progress
@@ -24,7 +23,7 @@ from hwnas.pipeline.checks import asked
 from hwnas.pipeline.disk import weights_bytes
 from hwnas.pipeline.exports import exported_artifact, file_of
 from hwnas.pipeline.foreign_tables import is_profiled, require_own_table
-from hwnas.pipeline.outcomes import Check, Exported, NetworkResult, Results
+from hwnas.pipeline.outcomes import Check, Exported, NetworkResult, PredictorFacts, Results
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.task import task
@@ -62,6 +61,7 @@ def stage(project: Project) -> Stage:
         ],
         owns=(files.pattern(files.verification), files.pattern(files.bundles)),
         outputs=(files.pattern(files.results.path),),
+        remade=(files.pattern(files.bundles / "*"),),
         run=task(project, name, verify),
         cost=f"{len(role_names(project))} networks re-timed and tested",
         data=project.source.input(SPLITS),
@@ -127,7 +127,7 @@ def _measure_again(project: Project, device: str) -> None:
     shutil.rmtree(project.files.verification / device, ignore_errors=True)
 
 
-def _predictor(project: Project) -> dict[str, Any]:
+def _predictor(project: Project) -> PredictorFacts:
     """Facts about the predictor for the closing table."""
     report = project.files.predictor_report.read()
     return {

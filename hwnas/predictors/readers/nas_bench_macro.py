@@ -58,7 +58,7 @@ def _pairs(path: Path) -> list[tuple[str, Any]]:
         pairs = json.loads(read_regular(path, at_most=MAX_JSON_BYTES), object_pairs_hook=list)
     except OSError as error:
         raise UserError("cannot read a file", found=error.strerror, where=path) from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # integers of any length are none of its values
         raise UserError("not valid JSON", found=str(error), where=path) from error
     if not _is_object(pairs):
         raise UserError("not a file of NAS-Bench-Macro", expected="an object", where=path)

@@ -1,0 +1,43 @@
+"""`hwnas check`: whether the files of a run folder are as they were written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwnas.api.result import Folder, Listing
+from hwnas.core.command import command_line
+from hwnas.core.rundir import RunDir
+from hwnas.core.store import explained
+from hwnas.pipeline.stored import config_data, stored_config
+from hwnas.studies.check_run import check_run
+
+__all__ = ["check"]
+
+
+def check(folder: Folder) -> Listing:
+    """Damages in a run folder, a row for each file; no rows: nothing is damaged.
+
+    Every file that a finished stage left is compared with its hash, bundles with their manifests;
+    what else hwnas has in the folder must be readable. Nothing is changed. The fact `fix` is the
+    command that makes again what results depend on.
+
+    Raises:
+        UserError: not a run folder, or one with links, pipes or devices in it.
+    """
+    run = RunDir(Path(folder))
+    with explained("look into the run folder", run.root):
+        run.check()
+    config_data(run, None, None)  # it is a run folder
+    found = check_run(run)
+    rows = [
+        {"file": str(damage.file), "stage": damage.stage or None, "problem": damage.problem}
+        for damage in found.damages
+    ]
+    shown = f"{found.hashed} files with a hash, {found.parsed} others"
+    facts = {
+        "run": str(run.root),
+        "hashed": found.hashed,
+        "parsed": found.parsed,
+        "fix": command_line("run", stored_config(run), "--run", run.root) if rows else None,
+    }
+    return Listing(rows, title=f"{run.root}: {len(rows)} damaged; {shown}", facts=facts)

@@ -1,0 +1,33 @@
+"""Files that are made beside the one whose place they take."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from pathlib import Path
+
+__all__ = ["create_beside"]
+
+
+def create_beside(path: Path) -> tuple[int, str]:
+    """A new file in the folder of `path`, open for writing, that will take its place.
+
+    It has the permissions that `path` has, or, if it is not there, those that `open` gives (umask).
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        name = str(path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            handle = os.open(name, flags, 0o666)
+        except FileExistsError:
+            continue
+        with contextlib.suppress(OSError):
+            found = os.lstat(path)
+            if stat.S_ISREG(found.st_mode):
+                os.fchmod(handle, stat.S_IMODE(found.st_mode) & 0o777)
+        return handle, name

@@ -1,0 +1,82 @@
+"""JSON as data: what two readers could take differently, or no field can hold, is refused.
+
+The device kit reads bundles and plans by the same rules (`export/bundle_files.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+from hwnas.core.errors import UserError
+
+__all__ = ["MAX_INT", "parse_json", "strict_json"]
+
+MAX_INT = 2**63 - 1
+_MAX_DIGITS = len(str(MAX_INT))
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def parse_json(content: bytes | str, *, where: object, problem: str = "not valid JSON") -> Any:
+    """`strict_json`, whose refusals are errors that say `problem`.
+
+    Raises:
+        UserError: see `strict_json`.
+    """
+    try:
+        return strict_json(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(problem, found=str(error), where=where) from error
+
+
+def strict_json(content: bytes | str) -> Any:
+    """The value of a JSON text in UTF-8.
+
+    Raises:
+        ValueError: not JSON, a key that is there twice, an integer beyond 64 bits, a number that is
+            not finite, or text with half of a surrogate pair.
+        RecursionError: nested too deeply.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    value = _DECODER.decode(data.decode("utf-8"))
+    if _ESCAPED_SURROGATE.search(data):  # raises UnicodeEncodeError, a ValueError, for a lone one
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"duplicate key {twice!r:.80}")
+    return found
+
+
+def _int(text: str) -> int:
+    if len(text) <= _MAX_DIGITS + 1:  # and a sign
+        value = int(text)
+        if -MAX_INT - 1 <= value <= MAX_INT:
+            return value
+    raise ValueError(f"an integer of {len(text)} digits, more than 64 bits: {text:.30}")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"a number out of range: {text:.30}")
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not allowed")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object,
+    parse_int=_int,
+    parse_float=_float,
+    parse_constant=_refuse_constant,
+)

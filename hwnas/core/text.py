@@ -1,0 +1,63 @@
+"""Text from elsewhere, made safe to show: nothing is left in it that a terminal would obey."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO, cast
+
+__all__ = ["guarded_streams", "raw", "visible"]
+
+_OBEYED = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f"  # control characters, but for the newline
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # that turn the direction of text
+    "\u2028\u2029\ufeff\ud800-\udfff]"  # line separators, byte order mark, lone surrogates
+)
+
+
+def visible(text: str, *, one_line: bool = False) -> str:
+    """`text` with the codes of control characters in their place: `\\x1b`, `\\u202e`.
+
+    one_line: newlines as well, for cells and names.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    shown = _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return shown.replace("\n", "\\n") if one_line else shown
+
+
+class _Guarded:
+    """A text stream that shows everything that is written to it as text; `raw` is the stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.raw = stream
+
+    def write(self, text: str) -> int:
+        self.raw.write(visible(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
+
+
+def raw(stream: TextIO) -> TextIO:
+    """The stream behind a guarded one, for whoever moves the cursor and writes `visible` text."""
+    return stream.raw if isinstance(stream, _Guarded) else stream
+
+
+@contextlib.contextmanager
+def guarded_streams() -> Iterator[None]:
+    """Within, whoever writes to stdout or stderr writes text: names need no care of their own."""
+    before = sys.stdout, sys.stderr
+    guarded = [stream if isinstance(stream, _Guarded) else _Guarded(stream) for stream in before]
+    sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in guarded)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before

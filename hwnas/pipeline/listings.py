@@ -1,0 +1,73 @@
+"""Training curves of a run folder, and entries of its lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from hwnas.core.errors import UserError
+from hwnas.core.records import STRICT, Count, NotNegative, Share, load
+from hwnas.core.rundir import RunDir
+
+__all__ = ["TrainingRow", "listed", "training_rows"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """A line of the training curves. losses, ranking: means per slot; top1, val_loss: by curve.
+
+    stage, inputs: as `RunDir.metric` adds them.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    step: Count
+    lr: float
+    losses: tuple[float, ...]
+    top1: dict[str, Share]
+    val_loss: dict[str, NotNegative]
+    ranking: tuple[float, ...] = ()
+    collapsed: tuple[str, ...] = ()
+    stage: str = ""
+    inputs: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.top1.keys() != self.val_loss.keys():
+            raise ValueError("top1 and val_loss are of the same curves")
+
+
+def training_rows(run: RunDir) -> list[TrainingRow]:
+    """The curves of the supernet's training, ascending by step.
+
+    Raises:
+        UserError: a line is none of a curve, or of other curves than the first.
+    """
+    where = run.metrics_file
+    found = [
+        load(TrainingRow, row, where=f"{where}, step {row['step']}", versioned=False)
+        for row in run.metrics("train")
+    ]
+    if len({tuple(sorted(row.top1)) for row in found}) > 1:
+        raise UserError("training metrics of several sets of curves", where=where)
+    return found
+
+
+def listed(found: Mapping[str, T], name: str, *, what: str, where: Path, fix: str) -> T:
+    """The entry of a listing.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in found:
+        raise UserError(
+            f"the list of a search lacks {what}",
+            expected=name,
+            found=", ".join(found) or "nothing",
+            where=where,
+            fix=fix,
+        )
+    return found[name]

@@ -1,0 +1,122 @@
+"""Damage in a run folder: every file against the hash or the form that it was written with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwnas.core.errors import UserError
+from hwnas.core.ledger import OWNED
+from hwnas.core.rundir import RunDir, StageRecord
+from hwnas.core.store import read_json, read_jsonl
+from hwnas.core.tensor_file import read_arrays
+from hwnas.core.versions import ALTERED, altered_versions
+from hwnas.core.yaml_data import read_yaml
+from hwnas.exporters.bundle import MANIFEST_NAME, read_manifest
+from hwnas.pipeline.artifacts import Artifacts
+from hwnas.pipeline.listings import training_rows
+
+__all__ = ["Damage", "Findings", "check_run"]
+
+
+MISSING = "missing; the next command writes it again"
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that is not as it was written. stage: that wrote it; "" if none did."""
+
+    file: Path
+    problem: str
+    stage: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Damages of a run folder. hashed, parsed: how many files were compared or read."""
+
+    damages: tuple[Damage, ...]
+    hashed: int
+    parsed: int
+
+
+def check_run(run: RunDir) -> Findings:
+    """Go over everything that hwnas owns in a run folder; nothing is changed.
+
+    What a finished stage left is compared with the hashes in the ledger, bundles with their
+    manifests, and what else there is must be readable: JSON, YAML, tensors, the journal line by
+    line.
+    """
+    try:
+        ledger = run.ledger()
+    except UserError as error:
+        ledger, found = {}, [Damage(Path(str(error.where).partition(":")[0]), str(error))]
+    else:
+        found = []
+    done = {name: record for name, record in ledger.items() if record.state == "done"}
+    known = {path for record in done.values() for path in record.files()}
+    found += _altered(run, done)
+    found += [Damage(path, problem) for path, problem in altered_versions(run)]
+    found += _missing(run, done)
+    others = [p for p in _owned(run) if str(p.relative_to(run.root)) not in known]
+    n_parsed = 0
+    for path in others:
+        read = _reader(run, path)
+        if read is None:
+            continue
+        n_parsed += 1
+        try:
+            read(path)
+        except UserError as error:
+            found.append(Damage(path, str(error)))
+    damages = {damage.file: damage for damage in reversed(found)}.values()
+    return Findings(tuple(reversed(damages)), len(known), n_parsed)
+
+
+def _missing(run: RunDir, done: Mapping[str, StageRecord]) -> Iterator[Damage]:
+    """Records that every run has, and those of the data that its stages read."""
+    files = Artifacts(run)
+    wanted = [files.environment.path] if done else []
+    if digests := {record.data for record in done.values() if record.data}:
+        wanted += [files.data_file, *(files.data_files(digest).path for digest in digests)]
+    for path in wanted:
+        if not path.is_file():
+            yield Damage(path, MISSING)
+
+
+def _altered(run: RunDir, done: Mapping[str, StageRecord]) -> Iterator[Damage]:
+    for stage, record in done.items():
+        for name in (*run.altered(record.files()), *run.rewritten(record)):
+            yield Damage(run.path(name), ALTERED, stage)
+
+
+def _owned(run: RunDir) -> list[Path]:
+    found = [path for pattern in OWNED for path in sorted(run.root.glob(pattern))]
+    below = [sorted(path.rglob("*")) if path.is_dir() else [path] for path in found]
+    return [path for paths in below for path in paths if path.is_file()]
+
+
+def _reader(run: RunDir, path: Path) -> Callable[[Path], object] | None:
+    """What reads a file on which no hash is; None: it has no form that tells of damage."""
+    files = Artifacts(run)
+    if path == run.journal_file:
+        return lambda _: run.journaled("evaluation")
+    if path == run.metrics_file:
+        return lambda _: training_rows(run)
+    if path == files.data_file:
+        return lambda _: files.data.read()
+    if path == files.environment.path:
+        return lambda _: files.environment.read()
+    if path.name == MANIFEST_NAME:
+        return lambda manifest: read_manifest(manifest.parent)
+    if path.suffix == ".json" and path.stem.startswith("step-"):
+        from hwnas.training.checkpoint import read_meta
+
+        return read_meta
+    return {
+        ".json": read_json,
+        ".jsonl": read_jsonl,
+        ".yaml": read_yaml,
+        ".safetensors": lambda tensors: read_arrays(tensors, "cannot read the tensors"),
+    }.get(path.suffix)

@@ -1,0 +1,164 @@
+"""Single damages to a finished run: all are noticed, and what ships or decides is made again."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import hwnas
+from hwnas.cli.main import main
+from hwnas.core.errors import UserError
+from hwnas.core.rundir import RunDir
+from hwnas.core.store import file_hash
+
+RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs" / "finished.tar.xz"
+N_DAMAGES = 80
+UNWATCHED = (".lock", "report.html")  # the report is made anew by every run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose files this version has noted."""
+    parent = tmp_path_factory.mktemp("runs")
+    with tarfile.open(RUNS) as archive:
+        archive.extractall(parent, filter="data")
+    again(parent / "finished")
+    return parent / "finished"
+
+
+def again(run: Path) -> None:
+    """The whole run, once more."""
+    hwnas.run(str(run / "config.yaml"), folder=run, report_only=True)
+
+
+def watched(run: Path) -> list[Path]:
+    return [p for p in sorted(run.rglob("*")) if p.is_file() and p.name not in UNWATCHED]
+
+
+def damage(path: Path, how: str, stream: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    if how == "deletion":
+        path.unlink()
+        return
+    if how == "tail":
+        del data[-max(1, len(data) // stream.choice((2, 10, 1000))) :]
+    elif how == "zeros":
+        at = stream.randrange(len(data))
+        data[at : at + 512] = bytes(len(data[at : at + 512]))
+    else:
+        data[stream.randrange(len(data))] ^= 1 << stream.randrange(8)
+    path.write_bytes(data)
+
+
+def noticed(run: Path) -> list[str]:
+    """Files that `check` names, or the error that it ends with."""
+    try:
+        return [row["file"] for row in hwnas.check(run)]
+    except UserError as error:
+        return [str(error)]
+
+
+def test_a_finished_run_is_not_damaged(finished: Path) -> None:
+    found = hwnas.check(finished)
+    assert len(found) == 0 and found.facts["fix"] is None
+    assert found.facts["hashed"] + found.facts["parsed"] >= len(watched(finished)) - 3
+
+
+def test_every_single_damage_is_noticed(finished: Path) -> None:
+    files, unnoticed, kinds = watched(finished), [], Counter[str]()
+    for number in range(N_DAMAGES):
+        stream = random.Random(f"damage/{number}")
+        path, how = stream.choice(files), stream.choice(("bit", "tail", "zeros", "deletion"))
+        content = path.read_bytes()
+        damage(path, how, stream)
+        is_changed = not path.exists() or path.read_bytes() != content
+        if is_changed and not any(path.name in one for one in noticed(finished)):
+            unnoticed.append(f"{number}: {how} of {path.relative_to(finished)}")
+        kinds[how] += is_changed
+        path.write_bytes(content)
+    assert not unnoticed
+    assert sum(kinds.values()) >= 60 and len(kinds) == 4
+
+
+@pytest.mark.parametrize("part", ["bundles", "search/main/fronts", "search/main/archive.bin"])
+def test_what_ships_or_is_read_later_makes_its_stage_unfinished(part: str, finished: Path) -> None:
+    path = finished / part
+    aside = path.with_name("aside")
+    path.rename(aside)
+    try:
+        status = {row["stage"]: row["status"] for row in hwnas.status(finished)}
+        stage = "verify/main" if part == "bundles" else "search/main"
+        assert status[stage] == "continues"
+        stages = list(status)
+        assert {status[before] for before in stages[: stages.index(stage)]} == {"done"}
+    finally:
+        aside.rename(path)
+    assert {row["status"] for row in hwnas.status(finished)} == {"done"}
+
+
+def test_changed_raw_timings_are_told_and_nothing_is_made_again(
+    finished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (path,) = (finished / "tables" / "local").glob("results-*.jsonl")
+    content, table = path.read_bytes(), file_hash(finished / "tables" / "local.json")
+    path.write_bytes(content[:-10])
+    again(finished)
+    assert str(path) in caplog.text and "not as it was written" in caplog.text
+    assert file_hash(finished / "tables" / "local.json") == table
+    path.write_bytes(content)
+
+
+def test_the_verb_exits_3_and_names_the_way_out(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = finished / "bundles" / "main" / "local" / "model.onnx"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    with pytest.raises(SystemExit) as ended:
+        main(["check", str(finished)])
+    out, err = capsys.readouterr()
+    assert ended.value.code == 3 and "model.onnx" in out and f"--run {finished}" in err
+    path.write_bytes(content)
+
+
+def test_a_damaged_ledger_says_how_to_go_on(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(finished / "config.yaml", folder)
+    text = (finished / "stages.json").read_text()
+    for content in (text.replace('"seconds": ', '"seconds": 1', 1), text[:-20], "{}", ""):
+        (folder / "stages.json").write_text(content)
+        with pytest.raises(UserError, match=r"remove it: the next `hwnas run`"):
+            RunDir(folder).ledger()
+        assert [Path(row["file"]).name for row in hwnas.check(folder)] == ["stages.json"]
+
+
+def test_a_file_that_a_verb_uses_is_compared_first(finished: Path) -> None:
+    path = finished / "predictor" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    path.write_bytes(content[:-8] + b"\0\0\0\0\0\0\xf0?")
+    with pytest.raises(UserError, match=r"not as it was written[\s\S]*predictor fit"):
+        hwnas.predictor_predict(finished, ["largest"])
+    path.write_bytes(content)
+
+
+def test_records_of_earlier_versions_have_no_hashes_of_other_files(finished: Path) -> None:
+    with tarfile.open(RUNS) as archive:
+        member = archive.extractfile("finished/stages.json")
+        assert member is not None
+        old = json.load(member)
+    assert all("kept" not in record for record in old["stages"].values())
+    assert all(record.grown for record in RunDir(finished).ledger().values() if len(record.owns))
+
+
+def test_help_has_the_verb() -> None:
+    from hwnas.cli.main import app
+
+    assert "check" in CliRunner().invoke(app, ["--help"]).stdout
