@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two spinning pools on two cores slow each other
@@ -17,6 +18,14 @@ from hwnas.spaces.space import SearchSpace
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Decoded images of tests never go to the user's cache."""
     os.environ["HWNAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_cuts() -> Iterator[None]:
+    """In this process nothing waits for the disk: a kill, which tests cause, loses no page."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 @pytest.fixture(scope="session")
