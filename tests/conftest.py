@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two spinning pools on two cores slow each other
 
@@ -25,6 +28,30 @@ def _no_power_cuts() -> Iterator[None]:
     """In this process nothing waits for the disk: a kill, which tests cause, loses no page."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_torchlib() -> Iterator[None]:
+    """torch's ONNX exporter compiles its 500 functions once in this process, not at every export."""
+    if "torch" not in sys.modules:  # no test of this session exports
+        yield
+        return
+    import torch
+
+    export = torch.onnx.export
+
+    def with_kept_functions(*args: Any, **kwargs: Any) -> Any:
+        from torch.onnx._internal.exporter import _registration
+
+        registry = _registration.ONNXRegistry
+        if not hasattr(registry.from_torchlib, "cache_info"):
+            kept = functools.lru_cache(registry.from_torchlib)
+            patch.setattr(registry, "from_torchlib", staticmethod(kept))
+        return export(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", with_kept_functions)
         yield
 
 
