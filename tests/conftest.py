@@ -16,6 +16,28 @@ import pytest
 from hwnas.spaces.mobilenet_tiny import Config, build
 from hwnas.spaces.space import SearchSpace
 
+EXPENSIVE = (  # processor seconds: more than fifteen
+    "test_pipeline",
+    "test_distributed",
+    "test_settings_matter",
+    "test_artifacts",
+    "test_labels",
+    "test_training_qat",
+    "test_pretrained_networks",
+    "test_presets",
+    "test_data_changes",
+    "test_slips",
+    "test_stands_alone",
+    "test_pretrained_run",
+    "test_remeasuring",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Expensive files first: one that starts last keeps one core waiting for the other."""
+    rank = {name: number for number, name in enumerate(EXPENSIVE)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(EXPENSIVE)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -33,7 +55,7 @@ def _no_power_cuts() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_torchlib() -> Iterator[None]:
-    """torch's ONNX exporter compiles its 500 functions once in this process, not at every export."""
+    """torch's ONNX exporter parses its 500 functions once in this process, not at every export."""
     if "torch" not in sys.modules:  # no test of this session exports
         yield
         return

@@ -15,7 +15,7 @@ import inspect
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import distributions
 from types import ModuleType
@@ -112,7 +112,7 @@ def facts_of(module: str) -> Facts:
     return _facts(module, text)
 
 
-@lru_cache(maxsize=None)  # a validated configuration asks dozens of times
+@cache  # a validated configuration asks dozens of times
 def _facts(module: str, source: str) -> Facts:
     try:
         tree = ast.parse(source)
