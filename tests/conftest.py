@@ -63,6 +63,7 @@ def _one_torchlib() -> Iterator[None]:
 
     export = torch.onnx.export
 
+    @functools.wraps(export)
     def with_kept_functions(*args: Any, **kwargs: Any) -> Any:
         from torch.onnx._internal.exporter import _registration
 
