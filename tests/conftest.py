@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two spinning pools on two cores slow each other
 
@@ -12,11 +16,66 @@ import pytest
 from hwnas.spaces.mobilenet_tiny import Config, build
 from hwnas.spaces.space import SearchSpace
 
+EXPENSIVE = (  # processor seconds: more than fifteen
+    "test_pipeline",
+    "test_distributed",
+    "test_settings_matter",
+    "test_artifacts",
+    "test_labels",
+    "test_training_qat",
+    "test_pretrained_networks",
+    "test_presets",
+    "test_data_changes",
+    "test_slips",
+    "test_stands_alone",
+    "test_pretrained_run",
+    "test_remeasuring",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Expensive files first: one that starts last keeps one core waiting for the other."""
+    rank = {name: number for number, name in enumerate(EXPENSIVE)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(EXPENSIVE)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Decoded images of tests never go to the user's cache."""
     os.environ["HWNAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_cuts() -> Iterator[None]:
+    """In this process nothing waits for the disk: a kill, which tests cause, loses no page."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_torchlib() -> Iterator[None]:
+    """torch's ONNX exporter parses its 500 functions once in this process, not at every export."""
+    if "torch" not in sys.modules:  # no test of this session exports
+        yield
+        return
+    import torch
+
+    export = torch.onnx.export
+
+    @functools.wraps(export)
+    def with_kept_functions(*args: Any, **kwargs: Any) -> Any:
+        from torch.onnx._internal.exporter import _registration
+
+        registry = _registration.ONNXRegistry
+        if not hasattr(registry.from_torchlib, "cache_info"):
+            kept = functools.lru_cache(registry.from_torchlib)
+            patch.setattr(registry, "from_torchlib", staticmethod(kept))
+        return export(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", with_kept_functions)
+        yield
 
 
 @pytest.fixture(scope="session")

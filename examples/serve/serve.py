@@ -1,255 +1,338 @@
 #!/usr/bin/env python3
-"""Serve a bundle over HTTP: an image in, its class out. Needs python3, numpy and onnxruntime.
+"""Serve a bundle over HTTP: an image in, its class out.
 
+    pip install numpy onnxruntime pillow fastapi uvicorn python-multipart   # or 'hwnas[serve]'
     python serve.py --bundle BUNDLE --port 8000
-    python serve.py --bundle BUNDLE --model model.int8.tflite           # and ai-edge-litert
-    curl --data-binary @photo.ppm http://127.0.0.1:8000/classify        # others need Pillow
+    python serve.py --bundle BUNDLE --model model.int8.tflite               # and ai-edge-litert
+    curl -F image=@photo.jpg http://127.0.0.1:8000/classify
     curl http://127.0.0.1:8000/health
+    curl http://127.0.0.1:8000/metrics
 
-Requests that arrive together run together: a thread takes what is queued, up to `--max-batch`
-images, waiting `--max-wait-ms` for more after the first. What does not fit into the queue is told
-to come again (503). Images become inputs by the bundle's own kit, as they did in training.
+Requests that arrive together run together: up to `--max-batch` images, waiting `--max-wait-ms` for
+more after the first. Images become inputs by the bundle's own kit, as they did in training.
 """
 
+from __future__ import annotations
+
 import argparse
-import json
-import queue
+import asyncio
+import contextlib
+import logging
 import signal
+import socket
 import sys
-import threading
 import time
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections import Counter, deque
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
 
 try:
     import numpy as np
+    import uvicorn
+    from batching import Batches, Kit, Refused
+    from fastapi import FastAPI, Query, Request
+    from fastapi.responses import JSONResponse, PlainTextResponse
+    from starlette.datastructures import UploadFile
+    from starlette.formparsers import MultiPartException
+    from starlette.requests import ClientDisconnect
 except ImportError as error:
-    sys.exit(f"error: {error}; fix: python -m pip install numpy onnxruntime")
+    sys.exit(
+        f"error: {error}; fix: python -m pip install"
+        " numpy onnxruntime pillow fastapi uvicorn python-multipart"
+    )
 
-MAX_BODY_BYTES = 32 * 1024 * 1024
-SOCKET_TIMEOUT_S = 10  # a client that sends nothing for so long is dropped
+FORM_BYTES = 4096  # of a multipart body, beside the image
+TICK_S = 0.1
+KEPT = 4096  # latest durations that percentiles are of
 
 
-class Busy(Exception):
-    """The queue is full, or nobody works on it any more."""
+@dataclass(frozen=True)
+class Limits:
+    """What a request may ask for."""
+
+    max_bytes: int = 16 * 1024 * 1024
+    max_requests: int = 256
+    idle_s: float = 10.0
+    upload_s: float = 60.0
 
 
-class Classifier:
-    """A model of a bundle, and one thread that runs it on batches of what is queued."""
+@dataclass
+class Durations:
+    """Sum and count of all durations, percentiles of the latest; seconds."""
 
-    def __init__(
-        self, bundle, model=None, *, max_batch=8, max_wait_ms=5.0, max_queue=64, threads=1
-    ):
-        sys.path.insert(0, str(bundle))  # the bundle brings its kit
-        import bundle_checks
-        import bundle_cli
-        import bundle_files
-        import bundle_images
-        import ort_run
+    total: float = 0.0
+    n: int = 0
+    latest: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
 
-        self.kit_error, self._images, self._ranked = (
-            bundle_files.BundleError,
-            bundle_images,
-            bundle_cli.ranked,
+    def add(self, seconds: float) -> None:
+        """One more."""
+        self.total, self.n = self.total + seconds, self.n + 1
+        self.latest.append(seconds)
+
+    def lines(self, name: str) -> list[str]:
+        """A Prometheus summary."""
+        shares = (0.5, 0.9, 0.99) if self.latest else ()
+        quantiles = np.quantile(self.latest, shares) if shares else ()
+        lines = [f"# TYPE {name} summary"]
+        lines += [
+            f'{name}{{quantile="{share}"}} {value:.6f}'
+            for share, value in zip(shares, quantiles, strict=True)
+        ]
+        return [*lines, f"{name}_sum {self.total:.6f}", f"{name}_count {self.n}"]
+
+
+class Service:
+    """The state of the server, and its three answers."""
+
+    def __init__(self, kit: Kit, limits: Limits, *, max_batch: int, max_wait_ms: float) -> None:
+        self.kit, self.limits = kit, limits
+        self.answered, self.model_s = Durations(), Durations()
+        self.statuses: Counter[int] = Counter()
+        self.n_requests = 0  # under way
+        self.batches = Batches(
+            kit.predict,
+            max_batch=min(max_batch, kit.model["batch"] or max_batch),
+            max_wait_s=max_wait_ms / 1e3,
+            seconds=self.model_s.add,
         )
-        self.manifest = bundle_files.read_bundle(bundle)
-        if model is not None and model.endswith(".tflite"):
-            import device_run
+        self._decoder = ThreadPoolExecutor(1, "decoder")  # one decoded image in memory at a time
 
-            self.model, device = device_run.artifact_of(self.manifest, model)
-            path = bundle_files.inside(Path(bundle), model)
-            self._predict = device_run.Predictor(path, {**device, "threads": threads})
-        else:
-            self.model = ort_run.choose(self.manifest, model)[0]
-            self._predict = ort_run.Predictor(bundle, self.model, threads=threads)
-        golden = bundle_checks.check_golden(bundle, self.manifest, self.model, self._predict)
-        if not golden["passed"]:
-            raise bundle_files.BundleError(f"golden outputs: {golden['detail']}")
-        self._max_batch = min(max_batch, self.model["batch"] or max_batch)
-        self._max_wait_s = max_wait_ms / 1e3
-        self._queue = queue.Queue(max_queue)
-        self._stop = threading.Event()
-        self.n_images = self.n_batches = self.largest_batch = 0
-        self._thread = threading.Thread(target=self._work, name="batches")
-        self._thread.start()
+    async def classify(self, request: Request, top: int) -> dict[str, Any]:
+        """Classes of the image in the multipart field `image`.
 
-    def submit(self, data):
-        """A future of the logits [classes] of an encoded image; raises what is wrong with it."""
-        x = self._images.preprocess(self._images.decode(data, "the image"), self.manifest["input"])
-        future = Future()
-        if not self.is_running:
-            raise Busy
+        Raises:
+            Refused: what is wrong with the request.
+        """
+        if self.n_requests >= self.limits.max_requests or self.batches.is_stopping:
+            raise Refused(503, "too many requests at once, or the server is stopping")
+        self.n_requests += 1
         try:
-            self._queue.put_nowait((x, future))
-        except queue.Full:
-            raise Busy from None
-        return future
+            data = await self._upload(request)
+            loop = asyncio.get_running_loop()
+            x = await loop.run_in_executor(self._decoder, self.kit.input_of, data)
+            return self.kit.answer(await self.batches.logits(x), top)
+        finally:
+            self.n_requests -= 1
 
-    def answer(self, logits, top):
-        """JSON-ready classes, best first."""
-        best = self._ranked(logits, self.manifest["input"]["class_names"], top)
-        return {"classes": [{"name": name, "probability": share} for name, share in best]}
+    async def _upload(self, request: Request) -> bytes:
+        length = request.headers.get("content-length", "0")
+        most = self.limits.max_bytes + FORM_BYTES
+        if len(length) > 12 or not length.isascii() or not length.isdigit() or int(length) > most:
+            raise Refused(413, f"an image has at most {self.limits.max_bytes} bytes")
+        try:
+            bounded = Request(request.scope, self._bounded(request, most))
+            async with bounded.form(max_files=1, max_fields=1) as form:
+                image = form.get("image")
+                if not isinstance(image, UploadFile):
+                    raise Refused(400, "expected multipart/form-data with a file `image`")
+                data = await image.read()
+        except ClientDisconnect as error:
+            raise Refused(499, "the client is gone") from error  # nginx's number; nobody reads it
+        except MultiPartException as error:
+            raise Refused(400, f"cannot read the multipart body: {error.message}") from error
+        except Exception as error:
+            if hasattr(error, "status_code"):  # starlette's own, of multipart bodies
+                raise Refused(400, f"cannot read the multipart body: {error}") from error
+            raise
+        if len(data) > self.limits.max_bytes:
+            raise Refused(413, f"an image has at most {self.limits.max_bytes} bytes")
+        return data
 
-    def health(self):
+    def _bounded(self, request: Request, most: int) -> Any:
+        """`receive` of ASGI, with limits on bytes and time; who stops waits for no sender."""
+        n_bytes, start = 0, time.monotonic()
+
+        async def receive() -> Any:
+            nonlocal n_bytes
+            waiting = asyncio.ensure_future(request.receive())
+            since = time.monotonic()
+            try:
+                while not (await asyncio.wait({waiting}, timeout=TICK_S))[0]:
+                    now = time.monotonic()
+                    if self.batches.is_stopping:
+                        raise Refused(503, "the server is stopping")
+                    if now - since > self.limits.idle_s or now - start > self.limits.upload_s:
+                        raise Refused(408, "the upload takes too long")
+            finally:
+                waiting.cancel()
+            message = waiting.result()
+            n_bytes += len(message.get("body", b""))
+            if n_bytes > most:
+                raise Refused(413, f"an image has at most {self.limits.max_bytes} bytes")
+            if time.monotonic() - start > self.limits.upload_s:
+                raise Refused(408, "the upload takes too long")
+            return message
+
+        return receive
+
+    def health(self) -> dict[str, Any]:
         """JSON-ready state."""
         return {
-            "status": "ok" if self.is_running else "stopping",
-            "bundle": self.manifest["name"],
-            "model": self.model["path"],
-            "images": self.n_images,
-            "batches": self.n_batches,
-            "largest_batch": self.largest_batch,
-            "queued": self._queue.qsize(),
+            "status": "stopping" if self.batches.is_stopping else "ok",
+            "bundle": self.kit.manifest["name"],
+            "model": self.kit.model["path"],
+            "images": self.batches.n_images,
+            "batches": self.batches.n_batches,
+            "largest_batch": self.batches.largest_batch,
+            "requests": self.n_requests,
         }
 
-    @property
-    def is_running(self):
-        """Whether what is submitted will be answered."""
-        return self._thread.is_alive() and not self._stop.is_set()
+    def metrics(self) -> str:
+        """The same and latencies, in Prometheus' text format."""
+        counts = self.statuses.items()
+        lines = ["# TYPE hwnas_requests_total counter"]
+        lines += [f'hwnas_requests_total{{status="{status}"}} {n}' for status, n in sorted(counts)]
+        for name, value in (
+            ("images_total", self.batches.n_images),
+            ("batches_total", self.batches.n_batches),
+        ):
+            lines += [f"# TYPE hwnas_{name} counter", f"hwnas_{name} {value}"]
+        for name, value in (
+            ("largest_batch", self.batches.largest_batch),
+            ("requests_in_flight", self.n_requests),
+        ):
+            lines += [f"# TYPE hwnas_{name} gauge", f"hwnas_{name} {value}"]
+        lines += self.answered.lines("hwnas_request_seconds")
+        lines += self.model_s.lines("hwnas_model_seconds")
+        return "\n".join(lines) + "\n"
 
-    def close(self):
-        """Answer what is queued, then end the thread."""
-        self._stop.set()
-        self._thread.join()
 
-    def _work(self):
-        while not (self._stop.is_set() and self._queue.empty()):
-            batch = self._gather()
-            if not batch:
-                continue
-            try:
-                logits = self._predict(np.stack([x for x, _ in batch]))
-            except Exception as error:  # one failed run must not end the service
-                for _, future in batch:
-                    future.set_exception(error)
-                continue
-            self.n_images += len(batch)
-            self.n_batches += 1
-            self.largest_batch = max(self.largest_batch, len(batch))
-            for (_, future), row in zip(batch, logits):
-                future.set_result(row)
+def app_of(service: Service) -> FastAPI:
+    """The application: /classify, /health, /metrics; /docs describes them."""
 
-    def _gather(self):
-        """Up to max_batch queued images; [] where none came for a while."""
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        work = asyncio.create_task(service.batches.run())
+        yield
+        work.cancel()  # every request was answered before
+
+    app = FastAPI(title="hwnas bundle", lifespan=lifespan)
+
+    @app.post("/classify", openapi_extra=UPLOAD)
+    async def classify(
+        request: Request, top: Annotated[int, Query(ge=1, le=1000)] = 3
+    ) -> JSONResponse:
+        """The most probable classes of an image."""
+        start, headers = time.perf_counter(), {}
         try:
-            batch = [self._queue.get(timeout=0.1)]
-        except queue.Empty:
-            return []
-        until = time.monotonic() + self._max_wait_s
-        while len(batch) < self._max_batch:
-            try:
-                batch.append(self._queue.get(timeout=max(0.0, until - time.monotonic())))
-            except queue.Empty:
-                break
-        return batch
-
-
-class Handler(BaseHTTPRequestHandler):
-    """GET /health, POST /classify?top=N."""
-
-    timeout = SOCKET_TIMEOUT_S
-    classifier = None  # set by `serve`
-    answer_within_s = 30.0
-
-    def do_GET(self):
-        """Health: 200 while it serves, else 503."""
-        if self.path != "/health":
-            return self._reply(404, {"error": "GET /health, or POST an image to /classify"})
-        return self._reply(200 if self.classifier.is_running else 503, self.classifier.health())
-
-    def do_POST(self):
-        """An encoded image as the body."""
-        path, _, query = self.path.partition("?")
-        top = query.partition("top=")[2] or "3"
-        length = self.headers.get("Content-Length", "")
-        if path != "/classify" or not top.isdigit() or int(top) < 1:
-            return self._reply(404, {"error": "POST an image to /classify, or /classify?top=5"})
-        if not length.isdigit():
-            return self._reply(411, {"error": "a Content-Length is needed"})
-        if int(length) > MAX_BODY_BYTES:
-            return self._reply(413, {"error": f"at most {MAX_BODY_BYTES} bytes"})
-        body = self.rfile.read(int(length))
-        try:
-            logits = self.classifier.submit(body).result(timeout=self.answer_within_s)
-        except Busy:
-            return self._reply(503, {"error": "too many requests at once"}, {"Retry-After": "1"})
-        except FutureTimeout:
-            return self._reply(503, {"error": "it took too long"}, {"Retry-After": "1"})
-        except self.classifier.kit_error as error:
-            return self._reply(400, {"error": str(error)})
+            status, answer = 200, await service.classify(request, top)
+        except Refused as refused:
+            status, answer = refused.status, {"error": str(refused)}
+            headers = {"Connection": "close"}  # the rest of the upload is not read
         except Exception as error:  # the runtime's own
-            return self._reply(500, {"error": str(error)})
-        return self._reply(200, self.classifier.answer(logits, int(top)))
+            status, answer = 500, {"error": f"{type(error).__name__}: {error}"}
+        if status == 503:
+            headers["Retry-After"] = "1"
+        service.statuses[status] += 1
+        if status == 200:
+            service.answered.add(time.perf_counter() - start)
+        return JSONResponse(answer, status, headers)
 
-    def _reply(self, status, value, headers=None):
-        body = json.dumps(value).encode() + b"\n"
-        self.send_response(status)
-        for name, text in {"Content-Type": "application/json", **(headers or {})}.items():
-            self.send_header(name, text)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        """200 while it serves, else 503."""
+        return JSONResponse(service.health(), 503 if service.batches.is_stopping else 200)
 
-    def log_message(self, *arguments):
-        """Silent; put a proxy with an access log in front."""
+    @app.get("/metrics")
+    async def metrics() -> PlainTextResponse:
+        """For Prometheus."""
+        return PlainTextResponse(service.metrics(), media_type="text/plain; version=0.0.4")
 
-
-def serve(classifier, host, port):
-    """A server, not yet started; `server_port` is the port it got."""
-    handler = type("BundleHandler", (Handler,), {"classifier": classifier})
-    server = ThreadingHTTPServer((host, port), handler)
-    server.daemon_threads = False  # server_close waits for the answers that are under way
-    return server
+    return app
 
 
-def main():
-    """Entry point; SIGTERM and Ctrl-C answer what is queued and end."""
+_FORM = {
+    "type": "object",
+    "required": ["image"],
+    "properties": {"image": {"type": "string", "format": "binary"}},
+}
+UPLOAD = {"requestBody": {"content": {"multipart/form-data": {"schema": _FORM}}}}
+
+
+class Server(uvicorn.Server):
+    """Tells the service of a signal, so that nobody waits for slow senders or fuller batches."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """SIGTERM or SIGINT arrived."""
+        self._service.batches.is_stopping = True
+        super().handle_exit(sig, frame)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; with its protocol named, asyncio sends answers at once (TCP_NODELAY)."""
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError:
+        listening.close()
+        raise
+    listening.listen(2048)
+    return listening
+
+
+def main() -> int:
+    """Entry point; SIGTERM and Ctrl-C answer what was taken and end with status 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--model", help="path in the bundle; default: the first for ONNX Runtime")
+    parser.add_argument("--kit", type=Path, help="its scripts run here; default: the bundle's")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one")
     parser.add_argument("--max-batch", type=int, default=8)
     parser.add_argument("--max-wait-ms", type=float, default=5.0)
-    parser.add_argument("--max-queue", type=int, default=64)
+    parser.add_argument("--max-bytes", type=int, default=Limits.max_bytes, help="of an image")
+    parser.add_argument("--max-pixels", type=int, default=25_000_000, help="of an image")
+    parser.add_argument("--max-requests", type=int, default=Limits.max_requests, help="at once")
+    parser.add_argument("--idle-s", type=float, default=Limits.idle_s, help="of a silent sender")
+    parser.add_argument("--upload-s", type=float, default=Limits.upload_s, help="of an upload")
     parser.add_argument("--threads", type=int, default=1, help="of the runtime")
     options = parser.parse_args()
-    if not (options.bundle / "ort_run.py").is_file():
+    bundle = options.bundle.resolve()
+    if not (bundle / "ort_run.py").is_file():
         print(f"error: {options.bundle} is no bundle: it has no ort_run.py", file=sys.stderr)
         return 1
+    limits = Limits(options.max_bytes, options.max_requests, options.idle_s, options.upload_s)
     try:
-        classifier = Classifier(
-            options.bundle.resolve(),
+        kit = Kit(
+            bundle,
             options.model,
-            max_batch=options.max_batch,
-            max_wait_ms=options.max_wait_ms,
-            max_queue=options.max_queue,
+            kit=(options.kit or bundle).resolve(),
             threads=options.threads,
+            max_pixels=options.max_pixels,
         )
+        listening = listen(options.host, options.port)
+    except OSError as error:
+        print(f"error: {options.host}:{options.port}: {error}", file=sys.stderr)
+        return 1
     except Exception as error:
         if type(error).__name__ != "BundleError":
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
-    try:
-        server = serve(classifier, options.host, options.port)
-    except OSError as error:
-        classifier.close()
-        print(f"error: cannot listen on {options.host}:{options.port}: {error}", file=sys.stderr)
-        return 1
-    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
-    print(f"serving {classifier.model['path']} on {options.host}:{server.server_port}", flush=True)
-    try:
-        server.serve_forever(poll_interval=0.1)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        server.server_close()
-        classifier.close()
+    service = Service(kit, limits, max_batch=options.max_batch, max_wait_ms=options.max_wait_ms)
+    config = uvicorn.Config(
+        app_of(service),
+        http="h11",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=30,
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again after the end
+        signal.signal(number, lambda *_: None)
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # clients are told
+    port = listening.getsockname()[1]
+    print(f"serving {kit.model['path']} on {options.host}:{port}", flush=True)
+    Server(config, service).run(sockets=[listening])
     return 0
 
 

@@ -15,7 +15,7 @@ import inspect
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import distributions
 from types import ModuleType
@@ -106,7 +106,16 @@ def facts_of(module: str) -> Facts:
     if spec is None or source is None:
         raise ValueError(f"there is no module {module}")
     try:
-        tree = ast.parse(source(module) or "")
+        text = source(module) or ""
+    except (SyntaxError, ImportError) as error:
+        raise ValueError(f"{module} cannot be read: {error}") from error
+    return _facts(module, text)
+
+
+@cache  # a validated configuration asks dozens of times
+def _facts(module: str, source: str) -> Facts:
+    try:
+        tree = ast.parse(source)
         literals = {
             node.targets[0].id: ast.literal_eval(node.value)
             for node in tree.body
@@ -114,7 +123,7 @@ def facts_of(module: str) -> Facts:
             and isinstance(node.targets[0], ast.Name)
             and node.targets[0].id in ("REQUIRES", "EXTRA")
         }
-    except (SyntaxError, ValueError, ImportError) as error:
+    except (SyntaxError, ValueError) as error:
         raise ValueError(f"{module} cannot be read: {error}") from error
     summary = (ast.get_docstring(tree) or "").split("\n")[0]
     requires, extra = literals.get("REQUIRES", ()), literals.get("EXTRA")

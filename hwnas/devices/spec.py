@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -162,6 +163,7 @@ def device_file(name_or_path: str) -> Path:
     return path
 
 
+@lru_cache(maxsize=1)  # a model takes longer to make than a file to check against it
 def _model() -> type[BaseModel]:
     """A config model with the fields of `DeviceSpec`, less the name: its YAML form."""
     hints = get_type_hints(DeviceSpec)

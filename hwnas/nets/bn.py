@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hwnas.core.errors import UserError
 
-__all__ = ["recalibrate"]
+__all__ = ["recalibrate", "recalibrate_in_place"]
 
 
 def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
@@ -28,13 +28,21 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     Raises:
         UserError: there are no batches.
     """
+    return recalibrate_in_place(deepcopy(model), batches)
+
+
+def recalibrate_in_place(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """As `recalibrate`, of a network that nobody else holds: it is changed, and returned.
+
+    Copying the modules of a network takes longer than recalibrating it on a few small images.
+    """
     batches = list(batches)
     if not batches:
         raise UserError("BN recalibration needs at least one batch of images", found="none")
-    result = deepcopy(model).eval()
-    for module in result.modules():
+    model.eval()
+    for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.train()
-    device = next(result.parameters()).device
-    update_bn_stats(result, (batch.to(device) for batch in batches), num_iters=len(batches))
-    return result.eval()
+    device = next(model.parameters()).device
+    update_bn_stats(model, (batch.to(device) for batch in batches), num_iters=len(batches))
+    return model.eval()

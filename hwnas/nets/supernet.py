@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import stable_seed
-from hwnas.nets.bn import recalibrate
+from hwnas.nets.bn import recalibrate_in_place
 from hwnas.nets.elastic import (
     ACTIVATIONS,
     Elastic,
@@ -132,7 +132,7 @@ class Supernet(nn.Module):
         px = resolution(self.space, member)
         channels = self.space.macro.in_channels
         images = (images_of(batch, channels) for batch in recalibrate_on)
-        return recalibrate(network, (resize(batch, px) for batch in images))
+        return recalibrate_in_place(network, (resize(batch, px) for batch in images))
 
     def plan(self, arch: Arch) -> tuple[Node, ...]:
         """The operators of `arch`, and the paths of their weights.

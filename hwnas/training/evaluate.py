@@ -9,7 +9,7 @@ import torch
 
 from hwnas.core.errors import UserError
 from hwnas.interfaces import DataModule, Evaluation, Split
-from hwnas.nets.bn import recalibrate
+from hwnas.nets.bn import recalibrate_in_place
 from hwnas.nets.extract import extract
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
@@ -100,7 +100,7 @@ class SupernetEvaluator:
 
     def network(self, arch: Arch) -> torch.nn.Module:
         """The arch as an eval-mode module with inherited weights and recalibrated BN."""
-        return recalibrate(extract(self._supernet, arch), self._at(arch)[0])
+        return recalibrate_in_place(extract(self._supernet, arch), self._at(arch)[0])
 
     def evaluate(self, arch: Arch) -> Evaluation:
         """Accuracy and cross-entropy of the arch."""

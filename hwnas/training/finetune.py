@@ -14,7 +14,7 @@ from hwnas.core.config import settled
 from hwnas.core.progress import Progress, silent
 from hwnas.core.records import dump
 from hwnas.interfaces import DataModule, EightBits
-from hwnas.nets.bn import recalibrate
+from hwnas.nets.bn import recalibrate_in_place
 from hwnas.training.checkpoint import Checkpoints
 from hwnas.training.data import batches_from, placed
 from hwnas.training.images import resize
@@ -94,7 +94,7 @@ def finetune(
         if store is not None and (step + 1) % steps_per_epoch == 0:
             store.save(step + 1, student, stepper.optimizer, precision.state())
         progress(step + 1, n_steps, f"loss {loss.item():.3f}")
-    return recalibrate(student, seen)
+    return recalibrate_in_place(student, seen)
 
 
 def _calibration(data: DataModule, config: FinetuneConfig) -> list[torch.Tensor]:

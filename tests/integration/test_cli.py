@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import hwnas
+
 VERBS = [
     "run",
     "profile",
@@ -30,13 +32,10 @@ VERBS = [
 ]
 
 
-def hwnas(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "hwnas", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-    )
+def process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own."""
+    command = [sys.executable, "-m", "hwnas", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def examples() -> list[list[str]]:
@@ -83,18 +82,18 @@ def test_every_verb_has_help(verb: str):
 
 
 def test_json_on_stdout_is_only_json():
-    done = hwnas("space", "show", "mobilenet_tiny", "--format", "json")
+    done = process("space", "show", "mobilenet_tiny", "--format", "json")
     shown = json.loads(done.stdout)
     assert shown["n_archs"] >= 10**6 and len(shown["table"]) > 20
 
 
 def test_user_errors_exit_1_without_a_traceback_and_debug_shows_it(tmp_path: Path):
-    done = hwnas("train", str(tmp_path / "none"))
+    done = process("train", str(tmp_path / "none"))
     assert done.returncode == 1
     assert done.stderr.startswith("error: this is not a run folder") and not done.stdout
     assert "Traceback" not in done.stderr
     assert "fix:" in done.stderr
-    debug = hwnas("train", str(tmp_path / "none"), "--debug")
+    debug = process("train", str(tmp_path / "none"), "--debug")
     assert debug.returncode == 1 and "Traceback" in debug.stderr
 
 
@@ -103,6 +102,14 @@ def test_user_errors_exit_1_without_a_traceback_and_debug_shows_it(tmp_path: Pat
 )
 def test_wrong_usage_exits_2(arguments: list[str]):
     assert hwnas(*arguments).returncode == 2
+
+
+def test_the_command_of_these_tests_is_the_process():
+    """`tests.command.hwnas` ends, prints and complains as a process does."""
+    for arguments in (["nonsense"], ["list", "proxies"], ["train", "/none"]):
+        one, other = hwnas(*arguments), process(*arguments)
+        assert (one.returncode, one.stdout) == (other.returncode, other.stdout)
+        assert one.stderr == other.stderr
 
 
 def test_config_problems_are_listed_at_once(tmp_path: Path):

@@ -15,6 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 from hwnas.training.distributed import ALONE
+from tests.command import hwnas
 from tests.integration import two_halves
 from tests.photos import class_folders
 
@@ -40,17 +41,6 @@ def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
     out, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
     return out, err
-
-
-def alone(*arguments: str) -> None:
-    finish(
-        subprocess.Popen(
-            [sys.executable, "-m", "hwnas", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    )
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +93,8 @@ def test_labels_of_two_processes_are_those_of_one(together: Path, tmp_path: Path
     ledger = json.loads((run / "stages.json").read_text())
     del ledger["stages"]["label"]
     (run / "stages.json").write_text(json.dumps(ledger))
-    alone("label", str(run))
+    alone = hwnas("label", run)
+    assert alone.returncode == 0, alone.stderr
     assert (run / "labels/supernet.json").read_bytes() == labels
     assert sorted((run / "journal.jsonl").read_text().splitlines()) == sorted(journal)
 

@@ -19,6 +19,7 @@ from hwnas.predictors.readers.hwnas import read_labels
 
 CONFIG = Path(__file__).parent / "labels.yaml"
 N_TRAINED = 14
+N_IMAGES = 450  # a quarter of the 1,797 digits, to train on
 
 
 def hwnas(*arguments: str) -> Any:
@@ -48,7 +49,7 @@ def test_trained_labels_are_of_archs_that_the_supernet_labelled_too(run: Path):
     inherited = read_labels(run / "labels/supernet.json")
     assert len(trained) == N_TRAINED and len(inherited) == 40
     assert [e.arch for e in trained] == [e.arch for e in inherited][2 : 2 + N_TRAINED]
-    n_train = 1078 // 64 * 64  # digits: 60 % of 1,797 images, whole batches
+    n_train = N_IMAGES // 64 * 64  # whole batches
     for evaluation in trained:
         assert (evaluation.source, evaluation.split) == ("trained", "val")
         assert evaluation.n_train_images_seen == n_train
@@ -104,7 +105,7 @@ def test_an_interrupted_arch_goes_on_from_its_checkpoint(tmp_path: Path, monkeyp
         hwnas("label", str(tmp_path / "run"), *command)
     kill = False
     hwnas("label", str(tmp_path / "run"), *command)
-    steps = 1078 // 64
+    steps = N_IMAGES // 64
     assert started == [0, 0, steps]  # the first arch is known, the second continues after epoch 1
     hwnas("label", str(tmp_path / "other"), *command)
     one, two = (tmp_path / name / "labels/trained.json" for name in ("run", "other"))
@@ -117,7 +118,7 @@ def test_the_cost_is_told_first(copy: Path, caplog):
     rows = {row["stage"]: row for row in plan["table"]}
     assert rows["label/trained"]["cost"] == "20 archs trained stand-alone x 1 epochs"
     assert rows["label/trained"]["status"] == "stale"
-    told = "6 archs to train stand-alone x 1,024 images (1 epochs) = 6,144 images; about"
+    told = "6 archs to train stand-alone x 448 images (1 epochs) = 2,688 images; about"
     assert told in caplog.text
     with pytest.raises(UserError, match="archs to train stand-alone is missing"):
         hwnas("label", str(copy), "--source", "trained", "--set", "label.trained.n=0")

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import yaml
 
+from tests import command
+
 MINI = Path(__file__).parent / "mini.yaml"
 
 N_TEST_IMAGES = 359  # of 1797 digits
@@ -30,10 +32,9 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 def hwnas(*arguments: str, expect: int = 0) -> str:
-    process = start(*arguments)
-    out, err = process.communicate()
-    assert process.returncode == expect, f"hwnas {' '.join(arguments)}\n{err}"
-    return out
+    done = command.hwnas(*arguments)
+    assert done.returncode == expect, f"hwnas {' '.join(arguments)}\n{done.stderr}"
+    return done.stdout
 
 
 def without_times(run: Path) -> list[dict]:
@@ -48,8 +49,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     It times this machine, whose speed may jump: whether promises are kept is not asked here.
     """
     run = tmp_path_factory.mktemp("runs") / "mini"
-    told = hwnas("run", str(MINI), "--run", str(run), "--report-only", "--format", "json")
-    return run, json.loads(told)
+    process = start("run", str(MINI), "--run", str(run), "--report-only", "--format", "json")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return run, json.loads(out)
 
 
 def premeasured(finished: tuple[Path, dict], folder: Path) -> Path:
@@ -129,7 +132,7 @@ def test_a_second_process_is_refused(finished: tuple[Path, dict], tmp_path: Path
         deadline = time.monotonic() + 60
         while not (run / "config.yaml").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        message = start("train", str(run)).communicate()[1]
+        message = command.hwnas("train", run).stderr
         assert "another process is working on this run folder" in message
         assert f"pid {first.pid}" in message
     finally:
@@ -200,13 +203,11 @@ def test_an_impossible_constraint_is_answered_with_the_nearest_arch(
 ):
     run = tmp_path / "run"
     shutil.copytree(finished[0], run)
-    process = start(
-        "search", str(run), "--set", "search.constraints.0={metric: latency_ms, max: 0.000001}"
-    )
-    _, err = process.communicate()
-    assert process.returncode == 1
-    assert "latency_ms@local" in err and "Traceback" not in err
-    assert "nearest" in err or "reach" in err
+    constraint = "search.constraints.0={metric: latency_ms, max: 0.000001}"
+    done = command.hwnas("search", run, "--set", constraint)
+    assert done.returncode == 1
+    assert "latency_ms@local" in done.stderr and "Traceback" not in done.stderr
+    assert "nearest" in done.stderr or "reach" in done.stderr
 
 
 def test_a_broken_promise_exits_3_and_report_only_accepts_it(
@@ -215,13 +216,12 @@ def test_a_broken_promise_exits_3_and_report_only_accepts_it(
     run = tmp_path / "run"
     shutil.copytree(finished[0], run)
     strict = ("--set", "verify.max_forecast_error=1.0e-9", "--set", "verify.repeat_noise_factor=0")
-    process = start("verify", str(run), *strict)
-    out, err = process.communicate()
-    if process.returncode == 4:
+    done = command.hwnas("verify", run, *strict)
+    if done.returncode == 4:
         pytest.skip("this machine's speed jumped since the run was profiled")
-    assert process.returncode == 3, err
-    assert "checks of the run failed" in err and "FAIL forecast on local" in err
-    assert "winner" in out  # the table is shown all the same
+    assert done.returncode == 3, done.stderr
+    assert "checks of the run failed" in done.stderr and "FAIL forecast on local" in done.stderr
+    assert "winner" in done.stdout  # the table is shown all the same
     accepted = json.loads(hwnas("verify", str(run), "--report-only", "--format", "json"))
     assert [c["passed"] for c in accepted["checks"] if c["name"] == "forecast on local"] == [False]
     assert "forecast on local" in (run / "report.html").read_text()

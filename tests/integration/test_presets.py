@@ -22,6 +22,7 @@ from tests.kit import SizeTransport
 from tests.photos import class_folders
 
 PRESETS = ["wpnas", "pgonas", "gcn_fit", "supernet_study"]
+FEW_DIGITS = ("data.val_fraction=0.15", "data.test_fraction=0.6")
 TINY = (
     "data.base_px=8",
     "space.resolutions=[8]",
@@ -119,7 +120,15 @@ def test_wpnas_joins_shared_weights_and_a_few_shot_predictor(searched):
         assert 0 <= project.files.blend.read().weight <= 1
 
     few = ("label.trained.n=12", "label.trained.recipe.epochs=1")
-    searched("wpnas", check, RIDGE, "train.sampler.every=2", "train.sampler.n_trials=2", *few)
+    searched(
+        "wpnas",
+        check,
+        RIDGE,
+        *FEW_DIGITS,
+        "train.sampler.every=2",
+        "train.sampler.n_trials=2",
+        *few,
+    )
 
 
 def test_pgonas_ranks_pairs_beside_a_balanced_sandwich(searched):
@@ -127,14 +136,14 @@ def test_pgonas_ranks_pairs_beside_a_balanced_sandwich(searched):
         (row,) = project.run.metrics("train")
         assert len(row["losses"]) == 4 and len(row["ranking"]) == 2  # n + 2m = 8 forward passes
 
-    searched("pgonas", check, RIDGE)
+    searched("pgonas", check, RIDGE, *FEW_DIGITS)
 
 
 def test_gcn_fit_fits_supernet_scores(searched):
     def check(project: Project) -> None:
         assert project.files.predictor_report.read().sources == {"supernet": 20}
 
-    searched("gcn_fit", check)
+    searched("gcn_fit", check, *FEW_DIGITS)
 
 
 def test_supernet_study_says_how_far_the_supernet_can_be_trusted(searched):
@@ -145,7 +154,7 @@ def test_supernet_study_says_how_far_the_supernet_can_be_trusted(searched):
         assert found.ranks.n == 14 and found.verdict and found.truth == str(truth)
 
     alone = ("label.trained.n=14", "label.trained.recipe.epochs=1")
-    searched("supernet_study", check, RIDGE, *alone)
+    searched("supernet_study", check, RIDGE, *FEW_DIGITS, *alone)
 
 
 # --- own photos -----------------------------------------------------------------------------------

@@ -182,7 +182,7 @@ UNDER: list[tuple[str, dict[str, Any]]] = [
     ("label.reader", {"label.records": "@records"}),
     ("label.target", {"label.trained": {"n": 0}, "label.records": "@records"}),
     ("label.trained.*", {"label.trained": {"n": 1}, "label.n_archs": 3, **FEW_IMAGES}),
-    ("label.trained.recipe*", {f"label.trained.recipe.{k}": v for k, v in RECIPE.items()}),
+    ("label.trained.*", {f"label.trained.recipe.{k}": v for k, v in RECIPE.items()}),
     ("finetune.*", {f"finetune.{k}": v for k, v in RECIPE.items()} | FEW_IMAGES),
     ("alone.*", {"alone.n": 1, **FEW_IMAGES}),
     ("predictor.training.*", {f"predictor.training.{k}": v for k, v in ENSEMBLE.items()}),

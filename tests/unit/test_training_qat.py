@@ -32,16 +32,16 @@ PX = 6
 
 
 class Everything(nn.Module):
-    """One of everything that the rule tells apart: [n, 3, 6, 6] -> [n, 5]."""
+    """One of everything that the rule tells apart: [n, 3, px, px] -> [n, classes]."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_classes: int) -> None:
         super().__init__()
         self.conv_pw, self.bn1 = nn.Conv2d(3, 8, 1, bias=False), nn.BatchNorm2d(8)
         self.conv_dw = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
         self.bn2 = nn.BatchNorm2d(8)
         self.reduce, self.expand = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
         self.conv_pwl, self.bn3 = nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8)
-        self.classifier = nn.Linear(8, 5)
+        self.classifier = nn.Linear(8, n_classes)
         self.relu, self.relu6 = nn.ReLU(), nn.ReLU6()
         self.swish, self.gate = nn.Hardswish(), nn.Hardsigmoid()
 
@@ -55,10 +55,10 @@ class Everything(nn.Module):
         return logits
 
 
-def net() -> Everything:
+def net(n_classes: int = 5) -> Everything:
     """Weights and statistics that nothing is special about; in eval mode."""
     generator = torch.Generator().manual_seed(0)
-    found = Everything()
+    found = Everything(n_classes)
     with torch.no_grad():
         for name, tensor in found.state_dict().items():
             if tensor.dtype == torch.float32:
@@ -264,7 +264,7 @@ def test_it_gets_back_at_least_half_of_what_8_bits_lose(
     assert abs(top1(seen) - after) < 0.02, "the file does what training saw"
 
 
-def test_it_resumes_after_an_epoch(hurt: nn.Module, tmp_path: Path) -> None:
+def test_it_resumes_after_an_epoch(tmp_path: Path) -> None:
     class Killed(Exception):
         pass
 
@@ -276,15 +276,15 @@ def test_it_resumes_after_an_epoch(hurt: nn.Module, tmp_path: Path) -> None:
         epochs=2, batch_size=256, precision="int8", calibration=CalibrationConfig(batch_size=64)
     )
     settings: dict[str, Any] = {"px": 10, "teacher": None, "seed": 0, "rounding": "onnx"}
-    expected = finetune(hurt, DATA, config, **settings)
+    expected = finetune(net(10), DATA, config, **settings)
     with pytest.raises(Killed):
-        finetune(hurt, DATA, config, checkpoints=tmp_path, progress=kill, **settings)
-    again = finetune(hurt, DATA, config, checkpoints=tmp_path, **settings)
+        finetune(net(10), DATA, config, checkpoints=tmp_path, progress=kill, **settings)
+    again = finetune(net(10), DATA, config, checkpoints=tmp_path, **settings)
     pairs = zip(again.state_dict().values(), expected.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     with pytest.raises(UserError, match="rounding"):
         settings["rounding"] = "litert"
-        finetune(hurt, DATA, config, checkpoints=tmp_path, **settings)
+        finetune(net(10), DATA, config, checkpoints=tmp_path, **settings)
 
 
 def test_labels_are_of_float_networks() -> None:
