@@ -8,7 +8,7 @@ from functools import cache, cached_property
 from typing import ClassVar, Literal
 
 from hwnas.spaces.choice import Choice, Role, Value
-from hwnas.spaces.ops import Act, OpSpec, conv, linear, map_size, mean, padding_of
+from hwnas.spaces.ops import Act, BlockKind, OpSpec, conv, linear, map_size, mean, padding_of
 from hwnas.spaces.skeleton import Ability, Skeleton
 
 __all__ = ["BlockOp", "MobileMacro", "Stage", "divisible"]
@@ -34,7 +34,7 @@ class BlockOp:
     """
 
     name: str
-    kind: Literal["mbconv", "dsconv", "uib", "fused", "conv", "skip"]
+    kind: Literal[BlockKind, "skip"]
     kernel: int = 1
     expand: float = 1
     groups: int = 1

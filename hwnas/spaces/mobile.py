@@ -12,7 +12,7 @@ from hwnas.spaces.chains import BlockOp, MobileMacro, Stage
 from hwnas.spaces.choice import ascending
 from hwnas.spaces.index import slot_alternatives
 from hwnas.spaces.lowering import slot_names
-from hwnas.spaces.ops import Act
+from hwnas.spaces.ops import EXPANDING, Act, BlockKind
 from hwnas.spaces.published import Kernel, KernelOrNone
 from hwnas.spaces.space import SearchSpace
 
@@ -56,7 +56,7 @@ class BlockOpConfig(StrictModel):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,39}$")]
     """What the choice calls it."""
-    kind: Literal["mbconv", "dsconv", "uib", "fused", "conv", "skip"] = "mbconv"
+    kind: Literal[BlockKind, "skip"] = "mbconv"
     """Inverted residual, depthwise separable, universal inverted bottleneck (MobileNetV4), one that
     expands with a full convolution, a convolution alone, or left out."""
     kernel: KernelOrNone = 3
@@ -72,7 +72,7 @@ class BlockOpConfig(StrictModel):
 
     @model_validator(mode="after")
     def _has_what_its_kind_has(self) -> BlockOpConfig:
-        expands = self.kind in ("mbconv", "uib", "fused")
+        expands = self.kind in EXPANDING
         if not expands and (self.expand, self.groups) != (1, 1):
             raise ValueError(f"a {self.kind} has no `expand` and no `groups`")
         if not expands and self.expand_groups > 1:

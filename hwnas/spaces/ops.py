@@ -10,7 +10,9 @@ from hwnas.core.records import STRICT, sparse
 from hwnas.core.store import content_hash
 
 __all__ = [
+    "EXPANDING",
     "Act",
+    "BlockKind",
     "Gate",
     "Layer",
     "OpKind",
@@ -28,18 +30,9 @@ __all__ = [
 Act = Literal["none", "relu", "relu6", "hard_swish", "swish"]
 Gate = Literal["hard_sigmoid", "sigmoid"]
 PadMode = Literal["symmetric", "tf_same"]
-OpKind = Literal[
-    "conv",
-    "mbconv",
-    "dsconv",
-    "pool",
-    "linear",
-    "avg_pool",
-    "norm",
-    "identity",
-    "uib",
-    "fused",
-]
+BlockKind = Literal["conv", "mbconv", "dsconv", "uib", "fused"]
+OpKind = Literal[BlockKind, "pool", "linear", "avg_pool", "norm", "identity"]
+EXPANDING = ("mbconv", "uib", "fused")  # blocks with `mid_channels` of their own
 
 
 @dataclass(frozen=True)
@@ -159,7 +152,7 @@ def layers(op: OpSpec) -> tuple[Layer, ...]:
         )
     if op.kind == "conv":
         return (_window("conv", op, op.in_channels, op.out_channels, groups=op.groups),)
-    if op.kind not in ("mbconv", "dsconv", "uib", "fused"):
+    if op.kind not in _NAMES:
         return ()
     mid, names = op.mid_channels, _NAMES[op.kind]
     found = []

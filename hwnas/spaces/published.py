@@ -16,7 +16,7 @@ from hwnas.core.config import NUMBER
 from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.records import STRICT, load
 from hwnas.core.yaml_data import read_yaml
-from hwnas.spaces.ops import Act, Gate, PadMode
+from hwnas.spaces.ops import EXPANDING, Act, BlockKind, Gate, PadMode
 
 __all__ = [
     "Block",
@@ -76,7 +76,7 @@ class Block:
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
-    kind: Literal["mbconv", "dsconv", "uib", "fused", "conv"]
+    kind: BlockKind
     out: Channels
     act: Act
     kernel: KernelOrNone = 3
@@ -181,7 +181,7 @@ def check_shape(shape: NetworkShape) -> None:
     width = shape.stem.out
     for s, blocks in enumerate(shape.stages):
         for b, block in enumerate(blocks):
-            expands = block.kind not in ("dsconv", "conv")
+            expands = block.kind in EXPANDING
             is_same = block.out == blocks[b - 1].out or b == 0 or block.kind == "conv"
             windows = (block.start, block.kernel)
             faults = {

@@ -136,7 +136,9 @@ def test_supernet_static_net_onnx_and_litert_compute_the_same(
         assert np.abs(found - logits).max() <= 1e-4 * np.abs(logits).max(), format
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2_050", "tf_efficientnet_b0"])
+@pytest.mark.parametrize(
+    "name", ["mobilenetv2_050", "tf_efficientnet_b0", "mobilenetv4_conv_small"]
+)
 def test_a_networks_file_reads_back(name: str) -> None:
     """One line per block, numbers exactly."""
     network = published_of(timm.create_model(name, bn_eps=0.0012345678901234))

@@ -49,6 +49,7 @@ FAMILIES = {  # a small one of each
     "semnasnet_050": 64,
     "fbnetc_100": 32,
     "hardcorenas_a": 64,
+    "mobilenetv4_conv_small_050": 64,
 }
 LESS: dict[str, Any] = {"depths": [1], "expands": [2], "kernels": [3], "width_ratios": [0.5]}
 
