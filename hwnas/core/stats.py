@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "MOST_PAIRED",
     "Z80",
     "Z90",
     "agrees",

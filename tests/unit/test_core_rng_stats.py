@@ -7,9 +7,11 @@ import sys
 
 import numpy as np
 import pytest
+from scipy.stats import kendalltau
 
 from hwnas.core.rng import rng, stable_seed
 from hwnas.core.stats import (
+    MOST_PAIRED,
     Z80,
     Z90,
     agrees,
@@ -62,6 +64,15 @@ def test_kendall_tau_is_tau_b_with_ties():
     assert kendall_tau(x, y) == pytest.approx(tau_b(x, y), abs=1e-12)
     assert kendall_tau(x, x) == pytest.approx(1)
     assert kendall_tau(x, -x) == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("n", [5, 40, MOST_PAIRED, MOST_PAIRED + 1])
+@pytest.mark.parametrize("digits", [0, 15])
+def test_kendall_tau_is_scipys_to_the_last_bit(n: int, digits: int):
+    """Few values by comparing all pairs, many by scipy; without digits there are ties."""
+    draw = rng(0, "tau", n).normal(size=(2, n)).cumsum(1).round(digits)
+    assert kendall_tau(*draw) == kendalltau(*draw).statistic
+    assert np.isnan(kendall_tau(np.array([1.0, np.nan, 2.0]), np.arange(3.0)))
 
 
 def test_a_constant_side_has_no_order():

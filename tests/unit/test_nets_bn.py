@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
 from hwnas.core.errors import UserError
-from hwnas.nets.bn import recalibrate
+from hwnas.nets.bn import recalibrate, recalibrate_in_place
 from hwnas.nets.subnet import build_subnet
 from hwnas.spaces.mobilenet_tiny import Config, build
 
@@ -54,6 +56,15 @@ def test_the_model_is_not_touched_and_dropout_is_off() -> None:
     assert torch.equal(again(some[0]), result(some[0]))
 
 
-def test_no_batches_is_an_error() -> None:
+def test_in_place_is_the_same_without_a_copy() -> None:
+    model, some = build_subnet(SPACE, SPACE.smallest()), batches(8, 5)
+    expected = recalibrate(model, some).state_dict()
+    assert recalibrate_in_place(model, some) is model
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("function", [recalibrate, recalibrate_in_place])
+def test_no_batches_is_an_error(function: Callable[..., nn.Module]) -> None:
     with pytest.raises(UserError, match="at least one batch"):
-        recalibrate(build_subnet(SPACE, SPACE.smallest()), [])
+        function(build_subnet(SPACE, SPACE.smallest()), [])
