@@ -27,6 +27,7 @@ from safetensors import safe_open
 
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
+from hwnas.core.rundir import RunDir
 from hwnas.pipeline import foreign_tables as moving
 from hwnas.pipeline.opening import open_project
 from tests.kit import FakeMachine, SizeTransport
