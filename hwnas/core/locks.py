@@ -78,7 +78,7 @@ def _locked(path: Path) -> IO[bytes]:
     try:
         stream = open_unlinked(path)
     except PermissionError as error:
-        raise not_ours(path.parent, path) from error
+        raise not_ours(path) from error
     try:
         # A record lock: children made by fork (data workers) do not keep it when we are killed.
         if (problem := _lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)) is not None:
@@ -101,13 +101,13 @@ def _locked(path: Path) -> IO[bytes]:
     return stream
 
 
-def not_ours(folder: Path, path: Path) -> UserError:
+def not_ours(path: Path) -> UserError:
     """The error for a run folder in which another user made what we may not write."""
     return UserError(
-        "the run folder belongs to another user",
+        "cannot write into a run folder of another user",
         expected=f"one that {_user(os.geteuid())} may write",
         found=f"{path.name or path} of {owner_of(path)}",
-        where=folder,
+        where=path,
         fix="give another folder with --run, or share it: one group, and `umask 002` for both",
     )
 

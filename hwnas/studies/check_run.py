@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +79,11 @@ def _missing(run: RunDir, done: Mapping[str, StageRecord]) -> Iterator[Damage]:
     """Records that every run has, and those of the data that its stages read."""
     files = Artifacts(run)
     wanted = [files.environment.path] if done else []
-    if digests := {record.data for record in done.values() if record.data}:
-        wanted += [files.data_file, *(files.data_files(digest).path for digest in digests)]
+    if any(record.data for record in done.values()):
+        wanted.append(files.data_file)
+    with contextlib.suppress(UserError):  # which is told elsewhere
+        if (known := files.data.read_if_there()) is not None:
+            wanted += [files.data_files(seen.digest).path for seen in known.seen]
     for path in wanted:
         if not path.is_file():
             yield Damage(path, MISSING)
@@ -89,6 +93,18 @@ def _altered(run: RunDir, done: Mapping[str, StageRecord]) -> Iterator[Damage]:
     for stage, record in done.items():
         for name in (*run.altered(record.files()), *run.rewritten(record)):
             yield Damage(run.path(name), ALTERED, stage)
+
+
+def _require_same_data(files: Artifacts, path: Path) -> None:
+    """The list of a data set's files has the digests that the run remembers.
+
+    Raises:
+        UserError: it has others, or cannot be read.
+    """
+    listed, known = files.data_files(path.stem).read(), files.data.read()
+    for seen in known.seen:
+        if seen.digest == path.stem and dict(seen.info.digests) != dict(listed.digests):
+            raise UserError("the files of a data set are not those that were read", where=path)
 
 
 def _owned(run: RunDir) -> list[Path]:
@@ -106,6 +122,8 @@ def _reader(run: RunDir, path: Path) -> Callable[[Path], object] | None:
         return lambda _: training_rows(run)
     if path == files.data_file:
         return lambda _: files.data.read()
+    if path.parent == files.data_files("x").path.parent:
+        return lambda _: _require_same_data(files, path)
     if path == files.environment.path:
         return lambda _: files.environment.read()
     if path.name == MANIFEST_NAME:

@@ -157,6 +157,29 @@ def test_stages_alone_and_kills_change_nothing(finished: tuple[Path, dict], tmp_
     assert_same_outcome(finished[0], run)
 
 
+def test_damaged_files_are_made_again_and_nothing_else_changes(
+    finished: tuple[Path, dict], tmp_path: Path
+):
+    run = tmp_path / "mini"
+    shutil.copytree(finished[0], run)
+    search, bundles = run / "search" / "main", run / "bundles" / "main"
+    archive = bytearray((search / "archive.bin").read_bytes())
+    archive[-1] ^= 1  # of a score
+    (search / "archive.bin").write_bytes(archive)
+    shutil.rmtree(bundles)
+    assert "archive.bin" in hwnas("check", str(run), expect=3)
+    hwnas("run", str(MINI), "--run", str(run), "--report-only")
+    assert hwnas("check", str(run), "--format", "json").count('"file"') == 0
+    assert_same_outcome(run, finished[0])
+    names = ("archive.bin", "evaluated.bin", "result.json", "verify/results.json")
+    for name in names:
+        assert (search / name).read_bytes() == (finished[0] / "search/main" / name).read_bytes()
+    for path in (finished[0] / "bundles" / "main").rglob("*"):
+        if path.is_file():
+            twin = bundles / path.relative_to(finished[0] / "bundles" / "main")
+            assert twin.read_bytes() == path.read_bytes(), twin
+
+
 def test_two_searches_live_side_by_side(finished: tuple[Path, dict], tmp_path: Path):
     run = tmp_path / "run"
     shutil.copytree(finished[0], run)

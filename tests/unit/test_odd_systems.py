@@ -224,7 +224,7 @@ def test_a_folder_of_another_user_is_told_with_its_owner(
 
     (tmp_path / ".lock").touch()
     monkeypatch.setattr(locks, "open_unlinked", refuse)
-    told = pytest.raises(UserError, match="belongs to another user")
+    told = pytest.raises(UserError, match="a run folder of another user")
     with told as caught, exclusive_lock(tmp_path / ".lock", owner="x"):
         pass
     assert f".lock of {owner_of(tmp_path)}" in str(caught.value)
