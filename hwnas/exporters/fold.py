@@ -22,9 +22,9 @@ def folded(model: nn.Module) -> nn.Module:
 
     Every BN registered right after a convolution of its parent is folded into that convolution; a
     BN that carries an activation (timm's BatchNormAct2d) leaves the activation behind. timm's
-    average pooling becomes one mean, flattened or not. Activations no longer write in place, which
-    takes a third off torch.export (3.3 s to 2.3 s for 22 convolutions; BN folded before: 1.7 s). That "registered after"
-    means "executed after" holds for the subnets of `hwnas.nets`; parity is what proves it of the
+    average pooling becomes one mean, flattened or not. Activations no longer write in place.
+    Both shorten torch.export (22 convolutions: 3.3 s to 1.7 s). That "registered after" means
+    "executed after" holds for the subnets of `hwnas.nets`; parity is what proves it of the
     exported file.
     """
     model = copy.deepcopy(model).eval()
