@@ -157,6 +157,7 @@ def test_stages_alone_and_kills_change_nothing(finished: tuple[Path, dict], tmp_
     assert_same_outcome(finished[0], run)
 
 
+@pytest.mark.full  # 15 s of processor time; test_damage.py has what is cheap of it
 def test_damaged_files_are_made_again_and_nothing_else_changes(
     finished: tuple[Path, dict], tmp_path: Path
 ):
