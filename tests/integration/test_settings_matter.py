@@ -77,6 +77,7 @@ N_CHOICES = 14  # of the space of the run folder
 ENSEMBLE = {"members": 2, "epochs": 6, "min_steps": 1, "max_steps": 50, "batch_size": 8}
 RECIPE = {"epochs": 2, "batch_size": 64, "calibration.batch_size": 32}
 OP = {"name": "a", "kind": "mbconv", "kernel": 3, "expand": 2, "groups": 2}
+UIB = {"name": "a", "kind": "uib", "kernel": 3, "expand": 2}
 PLAIN = {"name": "a"}
 SPACE = {
     "resolutions": [16, 24],
@@ -104,6 +105,13 @@ UNDER: list[tuple[str, dict[str, Any]]] = [
                 }
             ]
         },
+    ),
+    *(
+        (
+            f"space.stages.N.*ops.N.{name} *",
+            {"space.stages": [OPS | {"ops": [UIB, OP | {"name": "b"}], "first_ops": [UIB]}]},
+        )
+        for name in ("start_kernel", "expand_groups")
     ),
     (
         "space.stages.N.skip_act *",
@@ -229,6 +237,7 @@ VALUES: list[tuple[str, Any]] = [
     ("space.network *", NETWORK_DATA[1]),
     ("space.stages.N.*ops.N.name *", "other"),
     ("space.stages.N.*ops.N.kind *", "skip"),
+    ("space.stages.N.*ops.N.start_kernel *", 5),
     ("data", {"name": "image_folder", "root": "@folders", "base_px": 16}),
     ("data.root (image_folder)", "@folders.b"),
     ("data.root (npz_jpeg)", "@archives.b"),
