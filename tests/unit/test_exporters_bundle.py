@@ -242,9 +242,9 @@ def test_will_not_replace_what_is_no_bundle(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "cat.jpg").touch()
-    with pytest.raises(UserError, match="will not replace"):
+    with pytest.raises(UserError, match="cannot replace"):
         colour_bundle(photos)
-    with pytest.raises(UserError, match="will not replace"):
+    with pytest.raises(UserError, match="cannot replace"):
         colour_bundle(photos / "cat.jpg")
     assert {path.name for path in photos.iterdir()} == {"cat.jpg", "sources"}
     (tmp_path / "empty").mkdir()

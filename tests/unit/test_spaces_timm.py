@@ -197,7 +197,7 @@ def space_of(network: dict[str, Any], **settings: Any) -> SearchSpace:
         ({"model": "../../etc/passwd"}, "unknown network"),
         ({"model": None}, "either `model`, see"),
         ({"resolutions": [8]}, "a resolution that the network cannot take(?s:.)*8 px, 1 px at"),
-        ({"resolutions": [16]}, "a resolution that the network cannot take"),
+        ({"resolutions": [16]}, "the resolution is too small"),
         ({"width_ratios": [1.5]}, r"width_ratios(?s:.)*less than or equal to 1"),
         ({"width_ratios": [0]}, r"width_ratios(?s:.)*greater than 0"),
         ({"depths": [0]}, r"depths(?s:.)*greater than or equal to 1"),
