@@ -282,7 +282,7 @@ def _too_large(path: Path, at_most: int, size: int) -> UserError:
 
 def _link(path: Path) -> UserError:
     return UserError(
-        "links are not allowed here",
+        "links are not followed here",
         expected="a file or a folder",
         found="a link",
         where=path,

@@ -59,7 +59,7 @@ def table_of(
             if column is None or value not in known[column]:
                 choice = None if column is None else space.choices[column]
                 raise UserError(
-                    "the arch does not belong to this space",
+                    "the arch belongs to another space",
                     expected=f"{name} in {choice.values}" if choice else f"one of {names}",
                     found=repr(value) if choice else name,
                     where=f"{where}, arch {row} as one of {space.id}",

@@ -196,7 +196,7 @@ def space_of(network: dict[str, Any], **settings: Any) -> SearchSpace:
         ({"model": "mobilenetv2_10"}, r"unknown network(?s:.)*did you mean 'mobilenetv2_1"),
         ({"model": "../../etc/passwd"}, "unknown network"),
         ({"model": None}, "either `model`, see"),
-        ({"resolutions": [8]}, "a resolution that the network cannot take(?s:.)*8 px, 1 px at"),
+        ({"resolutions": [8]}, "the resolution is too small(?s:.)*8 px, 1 px at"),
         ({"resolutions": [16]}, "the resolution is too small"),
         ({"width_ratios": [1.5]}, r"width_ratios(?s:.)*less than or equal to 1"),
         ({"width_ratios": [0]}, r"width_ratios(?s:.)*greater than 0"),

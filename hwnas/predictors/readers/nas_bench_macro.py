@@ -32,7 +32,7 @@ def _read(path: Path, space: SearchSpace) -> Table:
         where = f"{path}, arch {digits}"
         if not _is_object(entry) or not re.fullmatch(rf"[0-9]{{{len(layers)}}}", digits):
             raise UserError(
-                "the arch does not belong to this space",
+                "the arch belongs to another space",
                 expected=f"{len(layers)} digits, with an object of numbers each",
                 found=digits,
                 where=where,

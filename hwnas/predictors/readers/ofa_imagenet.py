@@ -42,7 +42,7 @@ def _view(row: Any, *, where: str) -> dict[str, Value]:
         not isinstance(row.get(key), list) or len(row[key]) != n for key, n in lengths.items()
     ):
         raise UserError(
-            "the arch does not belong to this space",
+            "the arch belongs to another space",
             expected=f"lists of lengths {lengths}",
             where=where,
         )
