@@ -333,7 +333,7 @@ def test_a_setting_that_cannot_be_used_is_not_kept(
 def test_a_verb_that_comes_too_early_names_the_one_that_is_missing(
     unfinished: Path, ask: Callable[[Path], Any], verb: str
 ) -> None:
-    with pytest.raises(UserError, match="not made yet") as refused:
+    with pytest.raises(UserError, match="does not exist yet") as refused:
         ask(unfinished)
     assert refused.value.fix == f"hwnas {verb} {unfinished}"
 

@@ -269,7 +269,7 @@ UNFIT: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "manifest": ({}, {"companions": {"Manifest.json": __file__}}, "unsafe"),
     "companion": ({}, {"companions": {"../model.py": __file__}}, "unsafe"),
     "golden name": ({"golden": manifest.Golden("../in.npy")}, {}, "unsafe"),
-    "the same name": ({}, {"companions": {"ORT_run.py": __file__}}, "one name"),
+    "the same name": ({}, {"companions": {"ORT_run.py": __file__}}, "the same name"),
     "no source": ({}, {"models": {}}, "models do not fit"),
     "gone": ({}, {"models": {MODEL: "/nowhere/m.onnx"}}, "read a part"),
     "golden in": ({}, {"golden_input": INPUTS[:, :1]}, "golden inputs"),
