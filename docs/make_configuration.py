@@ -10,11 +10,13 @@ import hwnas
 PAGE = Path(__file__).with_name("configuration.md")
 HEAD = """# Configuration
 
-Every setting of a YAML file, as `hwnas config explain` has it; this page is generated from the code
-(`make docs`). `hwnas config show FILE` lists what a file makes of them; `hwnas config schema`
-writes a JSON Schema, with which editors complete and check YAML. `--set KEY=VALUE` on any command
-changes one; in Python `settings={"KEY": VALUE}`. An item of a list has its number in place of `N`.
-A setting of one choice alone, such as a searcher's, stands below the name of that choice."""
+This page lists every setting of a YAML configuration. It is generated from the code (`make docs`)
+and has the same text as `hwnas config explain`. `hwnas config show FILE` lists the values of a
+file, including defaults. `hwnas config schema` writes a JSON Schema, with which editors complete
+and check YAML. To change a setting, use `--set KEY=VALUE` with any command, or `settings={"KEY":
+VALUE}` in Python. In the key of a list item, `N` stands for its number. Settings that belong to
+one variant, such as one searcher, are listed below the name of the variant. Terms are defined in
+the [glossary](concepts.md#glossary)."""
 
 
 def text() -> str:

@@ -90,7 +90,7 @@ def latency_findings(model, fact, constraints, measured_ms, pace=None, noise=0.0
     device = fact["device"]
     promised = ", ".join(
         f"{label} {fact[key]:.3f} ms"
-        for label, key in (("forecast", "forecast_ms"), ("measured", "measured_ms"))
+        for label, key in (("estimate", "forecast_ms"), ("measured", "measured_ms"))
         if fact[key]
     )
     detail = (

@@ -1,1 +1,1 @@
-"""What a score is worth: rank quality, bias per choice, and the verdict in words."""
+"""Ranking quality of a score: rank correlation, bias per choice, and a summary in words."""

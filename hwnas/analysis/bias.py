@@ -1,4 +1,4 @@
-"""Which choices a score favours or disfavours against the truth (2010.08219: biases of choices)."""
+"""Choices whose values a score over- or under-rates against the truth (2010.08219)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracies that guessing has as well, in words."""
+"""Describes accuracies that are not better than chance."""
 
 from __future__ import annotations
 

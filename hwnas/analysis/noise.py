@@ -1,4 +1,4 @@
-"""How well the truth agrees with itself: the ceiling of every ranking that is compared with it."""
+"""Repeatability of the true ranking: the highest rank correlation that a score can reach."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def noise_ceiling(repeats: FloatArray) -> NoiseCeiling:
     repeats = np.asarray(repeats, dtype=np.float64)
     if repeats.ndim != 2 or repeats.shape[0] < MIN_ARCHS or repeats.shape[1] < 2:
         raise UserError(
-            "too little to tell how well the truth repeats",
+            "too few repeated values to measure the repeatability of the truth",
             expected=f"two values or more for each of at least {MIN_ARCHS} archs",
             found=f"an array of shape {repeats.shape}",
         )

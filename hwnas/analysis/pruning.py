@@ -80,7 +80,7 @@ def prune_space(
         UserError: `pruned_fraction` is not in (0, 1), or codes and scores do not go together.
     """
     if not 0 < pruned_fraction < 1:
-        raise UserError("a fraction to prune is in (0, 1)", found=pruned_fraction)
+        raise UserError("the fraction to prune must be in (0, 1)", found=pruned_fraction)
     scores, reference = check_pair(scores, scores if truth is None else truth)
     if codes.shape != (len(scores), len(space.choices)):
         raise UserError("codes do not match the scores", found=codes.shape, where=space.id)

@@ -1,4 +1,4 @@
-"""How far one ranking of archs can be trusted against the truth (2010.08219's measures).
+"""Rank correlation and related measures of a score against the truth (2010.08219).
 
 The truth may be stand-alone accuracy, the scores a supernet's, a predictor's or plain MACs. Higher
 is better on both sides. Correlation over all archs says little about the best ones, so the same is

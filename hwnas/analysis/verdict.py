@@ -1,4 +1,4 @@
-"""What rank and bias reports allow one to do, in words."""
+"""Summarises rank and bias reports: which uses of a ranking are safe."""
 
 from __future__ import annotations
 

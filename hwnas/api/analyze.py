@@ -1,4 +1,4 @@
-"""`hwnas analyze`: when to trust a ranking."""
+"""`hwnas analyze`: how reliable a ranking of archs is."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def analyze(
 
     Raises:
         UserError: not exactly one of `folder` and `records`, or too few archs have both.
-        CheckFailed: no pruning by this ranking is safe.
+        CheckFailed: the ranking is not reliable enough for pruning.
     """
     require_place(prune)
     if (folder is None) == (records is None):

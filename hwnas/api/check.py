@@ -1,4 +1,4 @@
-"""`hwnas check`: whether the files of a run folder are as they were written."""
+"""`hwnas check`: whether files of a run folder were damaged or altered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hwnas finetune`: train the winner, and what it is compared with."""
+"""`hwnas finetune`: fine-tunes the winner and its baselines."""
 
 from __future__ import annotations
 

@@ -43,10 +43,10 @@ def label(
 
 
 def label_changes(source: Source, n: int | None, settings: Settings) -> tuple[str, dict[str, Any]]:
-    """The stage of a source of labels, and the settings with which it makes `n`.
+    """The stage that makes labels of a source, and the settings for `n` labels.
 
     Raises:
-        UserError: no such source, or two numbers of archs.
+        UserError: the source is unknown, or two different numbers of archs are given.
     """
     if source not in STAGES:
         raise UserError("no such source of labels", expected="supernet or trained", found=source)

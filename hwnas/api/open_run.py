@@ -1,4 +1,4 @@
-"""A run folder to look at: winner, front, closing table, plots and networks."""
+"""Read access to a run folder: winner, front, result table, plots and networks."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ class Run:
         """Estimates of whole networks against their timings, on a device [the first one].
 
         Raises:
-            UserError: the table was never compared with whole networks of this space.
+            UserError: the table was never validated on whole networks of this space.
         """
         from hwnas.reporting.figures import forecast_figure
         from hwnas.studies.run_report import forecast_data

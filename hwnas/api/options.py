@@ -1,4 +1,4 @@
-"""Arguments that do not apply, contradict each other or cannot be used are refused at once."""
+"""Rejects arguments that do not apply, contradict each other or cannot be used."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def refuse_unused(given: Mapping[str, object], *, to: str, fix: str) -> None:
         do = "does" if len(unused) == 1 else "do"
         raise UserError(
             f"{', '.join(unused)} {do} not apply to {to}",
-            expected="options that change something",
+            expected="only options that apply",
             found=", ".join(f"{name} {_shown(given[name])}" for name in unused),
             fix=fix,
         )
@@ -44,7 +44,7 @@ def refuse_both(option: str, value: object, setting: str, settings: Settings) ->
     both = [key for key, given in settings.items() if _says(str(key), given, setting)]
     if both:
         raise UserError(
-            f"{option} and --set {both[0]} say the same twice",
+            f"{option} and --set {both[0]} set the same value twice",
             expected="one of them",
             found=f"{option} {_shown(value)}, --set {both[0]}={settings[both[0]]}",
             fix=f"leave out {option}, or --set {both[0]}",

@@ -1,4 +1,4 @@
-"""`hwnas pretrained ...`: supernets and networks that others trained, as a start."""
+"""`hwnas pretrained ...`: published supernets and networks as starting weights."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def prune(
 
     Raises:
         UserError: there is no supernet to start from.
-        CheckFailed: no pruning by this ranking is safe.
+        CheckFailed: the ranking is not reliable enough for pruning.
     """
     with open_project(
         Path(folder), progress_for=progress, command="hwnas prune", read_only=True

@@ -1,4 +1,4 @@
-"""`hwnas report`: what a run folder holds so far, in one HTML file."""
+"""`hwnas report`: writes the results of a run folder to one HTML file."""
 
 from __future__ import annotations
 

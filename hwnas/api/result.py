@@ -1,4 +1,4 @@
-"""What public functions return where no richer record exists: rows, and facts about all of them."""
+"""Generic result of public functions: rows, and facts about all of them."""
 
 from __future__ import annotations
 

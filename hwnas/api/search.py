@@ -1,4 +1,4 @@
-"""`hwnas.search`: the search of a run folder, or one over any space with a score of your own."""
+"""`hwnas.search`: the search of a run folder, or of any space with your own score."""
 
 from __future__ import annotations
 

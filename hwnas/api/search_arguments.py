@@ -1,4 +1,4 @@
-"""The arguments of a search with a score of your own, checked: see `hwnas.search`."""
+"""Checks the arguments of a search with your own score; see `hwnas.search`."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _constraint(text: Any, bound: Any) -> Constraint:
         ) from None
     if not isinstance(bound, (int, float, np.number)) or not 0 < bound < np.inf:
         raise UserError(
-            "a limit is greater than 0",
+            "a limit must be greater than 0",
             expected="a finite number > 0",
             found=repr(bound),
             where=where,
@@ -108,7 +108,7 @@ def scores_of(score: Callable[[Codes], ArrayLike], codes: Codes) -> tuple[FloatA
         found, kind = np.empty(()), f"{type(given).__name__}: {error}"
     if found.shape != (len(codes),) or not np.isfinite(found).all():
         raise UserError(
-            "the score function returned something else than one finite number per arch",
+            "the score function must return one finite number per arch",
             expected=f"shape [{len(codes)}], finite",
             found=kind,
             where="score(codes)",

@@ -1,4 +1,4 @@
-"""`hwnas space ...`: build search spaces and look at them."""
+"""`hwnas space ...`: builds and shows search spaces."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def as_space(
     num_classes: of a space by name, `NUM_CLASSES` by default.
 
     Raises:
-        UserError: as `space`; or settings for a space that is built already.
+        UserError: as `space`; or settings for a space object.
     """
     refuse_both("--resolutions", resolutions, "resolutions", settings)
     changes: dict[str, Any] = override({}, settings or {})
@@ -86,7 +86,7 @@ def as_space(
         changes["num_classes"] = num_classes
     if changes:
         raise UserError(
-            "settings for a space that is built already",
+            "settings cannot be applied to a space object",
             expected="the name of a space, or a SearchSpace without settings",
             found=", ".join(changes),
             where=given.id,
@@ -133,7 +133,9 @@ def space_from_timm(model: torch.nn.Module | str, *, out: Folder | None = None) 
     network = published_of(timm_network(model) if isinstance(model, str) else model)
     if out is not None:
         if Path(out).suffix not in (".yaml", ".yml"):
-            raise UserError("a space is a YAML file", expected="FILE.yaml", found=out, where="out")
+            raise UserError(
+                "a space is written to a YAML file", expected="FILE.yaml", found=out, where="out"
+            )
         text = f"name: timm\nnetwork:\n{indent(to_yaml(network), '  ')}"
         write_text(Path(out), text)
     rows = [

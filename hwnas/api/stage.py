@@ -1,4 +1,4 @@
-"""What verbs that run one stage of a run folder have in common."""
+"""Shared code of the verbs that run one stage of a run folder."""
 
 from __future__ import annotations
 

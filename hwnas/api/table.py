@@ -146,7 +146,7 @@ def table_validate(
     missed = missed_bounds(found, max_mape=max_mape, max_p95=max_p95, min_tau=min_tau)
     if missed:
         where = found.device.name if isinstance(table, LatencyTable) else table
-        raise CheckFailed("estimates miss the bound", found=missed, where=where)
+        raise CheckFailed("estimates exceed the error bound", found=missed, where=where)
     return describe(found)
 
 

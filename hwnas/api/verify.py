@@ -1,4 +1,4 @@
-"""`hwnas verify`: what was exported, or a bundle, against what it promises."""
+"""`hwnas verify`: checks exported networks, or a bundle, against their promises."""
 
 from __future__ import annotations
 
@@ -242,12 +242,12 @@ def _require_data_of(bundle: Path, project: Project) -> None:
     promised = read_manifest(bundle).provenance.get("data")
     if promised is not None and promised != project.source.digest:
         raise UserError(
-            "the bundle was made with other data",
+            "the bundle was made with different data",
             expected=promised,
             found=project.source.digest,
             where=bundle,
-            fix="set the data back, or take the run's bundle of today; `--config` compares with"
-            " whatever data a configuration names",
+            fix="restore the data, or export a new bundle; `--config` compares with"
+            " the data of another configuration",
         )
 
 

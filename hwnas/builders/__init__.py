@@ -1,1 +1,1 @@
-"""Operators to a model file of one runtime, untrained, for timing."""
+"""Converts operators to untrained model files of one runtime, for timing."""

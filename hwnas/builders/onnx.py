@@ -1,4 +1,4 @@
-"""Operators to ONNX without torch: whole networks, and the micro-nets behind latency tables.
+"""Converts operators to ONNX without torch: whole networks, and micro-nets for latency tables.
 
 The graphs have the node list of the torch.export-based exporter on the same network (tested), BN
 folded, so what is timed here is what ships. Weights are random at the scale of a trained network:

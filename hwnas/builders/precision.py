@@ -1,4 +1,4 @@
-"""Models in the precision that a device runs, for timing: fp32 graphs to fp16, or to int8 QDQ.
+"""Converts fp32 graphs to the precision of a device, for timing: fp16, or int8 QDQ.
 
 Weights and scales are made up, as `onnx_build` makes up weights: only the graph decides how long a
 runtime takes. It is the graph that ONNX Runtime's static quantiser writes (QDQ, uint8 activations,

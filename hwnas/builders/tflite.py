@@ -1,4 +1,4 @@
-"""ONNX graphs of hwnas to `.tflite` for LiteRT, without torch or TensorFlow.
+"""Converts ONNX graphs of hwnas to `.tflite` for LiteRT, without torch or TensorFlow.
 
 One converter serves both what is timed (the graphs of `builders.onnx`) and what ships (those of the
 exporters), so that the operators are the same. Layouts become NHWC, activations are fused into the

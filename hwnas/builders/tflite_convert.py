@@ -1,4 +1,4 @@
-"""Every kind of ONNX node of hwnas's graphs as operators of LiteRT."""
+"""Converts each kind of ONNX node in hwnas's graphs to LiteRT operators."""
 
 from __future__ import annotations
 

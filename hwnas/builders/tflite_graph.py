@@ -1,4 +1,4 @@
-"""The operators of a `.tflite` file as plain data, and the bytes of the file.
+"""Operators of a `.tflite` file as plain data, and their serialisation.
 
 Tensors are NHWC. The schema is the one of LiteRT's own package, by name: `CONV_2D` of its
 BuiltinOperator has options of its Conv2DOptions.
@@ -112,7 +112,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Op:
-    """One operator; inputs and output are names of tensors, options as the schema spells them."""
+    """One operator. Inputs and output are tensor names; options use the names of the schema."""
 
     kind: str
     inputs: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""ONNX nodes and the operators of LiteRT made of them: what every conversion of a node needs."""
+"""Shared code for the conversion of ONNX nodes to LiteRT operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graphs of LiteRT in the precision that a device runs: fp32 to fp16 weights, or to 8 bits.
+"""Converts fp32 graphs of LiteRT to the precision of a device: fp16 weights, or 8 bits.
 
 8 bits are mixed by rule: what XNNPACK has no 8-bit kernel for stays in float, between DEQUANTIZE
 and QUANTIZE, for else the graph falls into pieces. The rule looks at single operators, so that a

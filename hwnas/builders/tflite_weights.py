@@ -1,4 +1,4 @@
-"""ONNX nodes that have weights, as operators of LiteRT."""
+"""Converts ONNX nodes with weights to LiteRT operators."""
 
 from __future__ import annotations
 

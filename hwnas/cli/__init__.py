@@ -1,1 +1,1 @@
-"""The command line: one file per verb; stdout is the result, stderr is talk."""
+"""The command line: one file per verb. Results go to stdout, messages to stderr."""

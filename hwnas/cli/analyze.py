@@ -1,4 +1,4 @@
-"""`hwnas analyze`: when to trust a ranking."""
+"""`hwnas analyze`: how reliable a ranking of archs is."""
 
 from __future__ import annotations
 

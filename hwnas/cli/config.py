@@ -1,4 +1,4 @@
-"""`hwnas config`: what the settings are, and what a file makes of them."""
+"""`hwnas config`: lists and explains settings, and shows the values of a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hwnas list`: what can be chosen, and what is missing to choose it."""
+"""`hwnas list`: the installed variants, and the packages that others need."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The `hwnas` command: assembles the verbs and turns errors into exit codes.
 
-0 done; 1 an error the user can fix; 2 wrong usage; 3 a check ran and fell short; 129, 130
+0 done; 1 an error the user can fix; 2 wrong usage; 3 a check failed; 129, 130
 and 143 stopped by SIGHUP, SIGINT and SIGTERM (the same command continues).
 """
 

@@ -1,4 +1,4 @@
-"""How verbs talk: results to stdout as a table or JSON, log and progress to stderr."""
+"""Output of the verbs: results to stdout as a table or JSON, log and progress to stderr."""
 
 from __future__ import annotations
 

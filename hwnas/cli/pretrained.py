@@ -1,4 +1,4 @@
-"""`hwnas pretrained`: start from weights that others trained."""
+"""`hwnas pretrained`: published supernets and networks as starting weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hwnas run`: the whole pipeline, from a configuration to a proven winner."""
+"""`hwnas run`: the whole pipeline, from a configuration to a verified winner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scatter of two series in plain characters, for terminals."""
+"""Scatter plots of two series in plain characters, for terminals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What verbs have in common: a result to print, texts of the command line to read."""
+"""Shared code of the verbs: prints results, parses texts of the command line."""
 
 from __future__ import annotations
 

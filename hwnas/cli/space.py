@@ -1,4 +1,4 @@
-"""`hwnas space`: look at search spaces."""
+"""`hwnas space`: shows search spaces."""
 
 from __future__ import annotations
 

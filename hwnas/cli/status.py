@@ -1,4 +1,4 @@
-"""`hwnas status`: what is done in a run folder."""
+"""`hwnas status`: which stages of a run folder are done, and which would run."""
 
 from __future__ import annotations
 

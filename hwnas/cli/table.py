@@ -64,8 +64,8 @@ def show(table: TableArgument, format: FormatOption = Format.table) -> None:
         for space, correction in sorted(found.corrections.items()):
             nets = correction.validation.nets
             forecast, measured = [n.forecast_ms for n in nets], [n.measured_ms for n in nets]
-            drawn = scatter(measured, forecast, x_name="measured ms", y_name="forecast ms")
-            sys.stdout.write(f"\n{space}, networks that their forecast has not seen\n{drawn}")
+            drawn = scatter(measured, forecast, x_name="measured ms", y_name="estimate ms")
+            sys.stdout.write(f"\n{space}, estimates of held-out networks\n{drawn}")
     for warning in found.warnings:
         logging.getLogger("hwnas.cli").warning("%s", warning)
 

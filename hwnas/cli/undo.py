@@ -1,4 +1,4 @@
-"""`hwnas undo`: take back the last change of a run folder's settings."""
+"""`hwnas undo`: reverts the last change of a run folder's settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hwnas verify`: what was exported, or a bundle, against what it promises."""
+"""`hwnas verify`: checks exported networks, or a bundle, against their promises."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The controller: proposes, prices, predicts, evaluates, archives; knows no searcher by name."""
+"""The controller: the search loop around a searcher. It does not depend on any searcher."""

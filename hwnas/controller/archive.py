@@ -1,4 +1,4 @@
-"""The memory of a search: every arch that was priced, once, in growing columns."""
+"""The archive of a search: every priced arch once, in growing columns."""
 
 from __future__ import annotations
 
@@ -194,14 +194,14 @@ class Archive:
             space.id,
         ):
             raise UserError(
-                "archive of another space or version",
+                "the archive belongs to another space or version",
                 expected=f"{space.id}, version {SCHEMA_VERSION}",
                 found=f"{about.get('space')}, version {about.get('schema_version')}",
                 where=folder,
             )
         keys = about.get("cost_keys", [])
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-            raise UserError("broken archive", found=f"cost_keys {keys!r:.80}", where=folder)
+            raise UserError("damaged archive", found=f"cost_keys {keys!r:.80}", where=folder)
         archive = cls(space, tuple(keys))
         dtype = _dtype(space, archive.cost_keys)
         rows, evaluated = _whole(body, dtype), _whole(evaluated_body, EVALUATED)
@@ -222,7 +222,7 @@ class Archive:
         try:
             archive._replay(*kept)
         except (ValueError, IndexError) as error:
-            raise UserError("broken archive", found=repr(error), where=folder) from error
+            raise UserError("damaged archive", found=repr(error), where=folder) from error
         return archive
 
     def _replay(self, rows: NDArray[np.void], evaluated: NDArray[np.void]) -> None:

@@ -1,4 +1,4 @@
-"""Constraints as absolute limits on priced archs, and the answer to those that nothing meets."""
+"""Constraints as absolute limits on costs, and the error for constraints that no arch meets."""
 
 from __future__ import annotations
 

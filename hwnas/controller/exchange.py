@@ -1,4 +1,4 @@
-"""Winners of searches for several devices, exchanged where one is better for another device."""
+"""Exchanges winners between devices where one is better for another device."""
 
 from __future__ import annotations
 

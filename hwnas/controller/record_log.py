@@ -1,4 +1,4 @@
-"""A file of fixed-size records behind one line that says what they are; it only grows.
+"""An append-only file of fixed-size records with a header line that describes them.
 
 Any prefix of whole records is a past state, whenever it was saved; a torn last record is ignored,
 and overwritten by the next append. Saving costs what is new: no digits, no text.
@@ -60,9 +60,9 @@ def read_records(path: Path) -> tuple[dict[str, Any], bytes]:
         raise UserError("cannot read a file", found=error.strerror, where=path) from error
     if not found:
         return {}, b""
-    about = parse_json(head, where=path, problem="broken first line of a file")
+    about = parse_json(head, where=path, problem="damaged first line of a file")
     if not isinstance(about, dict):
-        raise UserError("broken first line of a file", expected="an object", where=path)
+        raise UserError("damaged first line of a file", expected="an object", where=path)
     return about, body
 
 

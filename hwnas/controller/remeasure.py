@@ -1,4 +1,4 @@
-"""Re-measurement: the best archs of a search are timed on the device, and the search goes on.
+"""Re-measurement: times the best archs of a search on the device, then searches again.
 
 A search exploits estimation errors (winner's curse): the archs that it picks are faster by estimate
 than in truth. So the best k are timed as whole networks, and the timings correct the estimates:

@@ -1,4 +1,4 @@
-"""What a search found, as records."""
+"""The result of a search, as records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a standardised score and the costs of an arch become one reward.
+"""Combines the standardised score and the costs of an arch into one reward.
 
 With z the standardised score, r = cost / limit of each constraint, w = `weight` and v =
 `excess_weight`, summed over constraints:

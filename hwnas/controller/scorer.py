@@ -100,11 +100,10 @@ class Scorer:
         known = self._archive.column("predicted")[rows]
         if not np.allclose(now, known, rtol=1e-3, atol=1e-3 * self._spread):
             raise UserError(
-                "this folder holds the search of another score",
+                "this folder contains a search with another score function",
                 expected=f"the stored scores, such as {known.max():.6g}",
                 found=f"{now[known.argmax()]:.6g} for the same arch",
-                fix="search with the same function, which scores an arch always alike; or give"
-                " another folder",
+                fix="use the same deterministic score function, or give another folder",
             )
 
     def _describe(self, fresh: Codes) -> dict[str, NDArray[np.generic]]:
@@ -117,7 +116,7 @@ class Scorer:
         return {"predicted": mean, "predicted_std": std, "feasible": feasible, **costs}
 
     def standardised(self, rows: Rows) -> FloatArray:
-        """Scores [n] of rows, in spreads of uniform archs' predictions."""
+        """Scores [n] of rows, in standard deviations of the predictions of uniform archs."""
         return np.asarray((self._archive.column("score")[rows] - self._center) / self._spread)
 
     # --- evaluations --------------------------------------------------------------------------
@@ -153,7 +152,7 @@ class Scorer:
                 expected=f"at least {MIN_LABELS} to learn from",
                 found=f"{n_feasible} of {len(self._archive)} uniform archs",
                 where=self._space.id,
-                fix="loosen the constraints, or raise n_initial",
+                fix="relax the constraints, or raise n_initial",
             )
         self.evaluate_up_to(n)
 

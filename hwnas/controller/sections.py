@@ -1,4 +1,4 @@
-"""Settings of one search; the searcher's own section is joined by the pipeline."""
+"""Settings of one search. The pipeline adds the section of the searcher."""
 
 from __future__ import annotations
 

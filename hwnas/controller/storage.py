@@ -1,4 +1,4 @@
-"""The folder of one search: its archive, and the state that says how much of it counts."""
+"""The folder of one search: its archive, and the state that marks its valid part."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class SearchFolder:
     def _require_same(self, state: _State) -> None:
         if state.fingerprint != self.fingerprint:
             raise _AnotherSearch(
-                "this folder holds another search",
+                "this folder contains another search",
                 expected="equal settings, space, limits and seed",
                 where=self.path,
                 fix="give the search another name, or remove the folder",

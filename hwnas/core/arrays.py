@@ -1,4 +1,4 @@
-"""Numpy's files from elsewhere: nothing is unpickled, and no array is larger than its file."""
+"""Loads untrusted numpy files: without pickles, and without arrays larger than their file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are made beside the one whose place they take."""
+"""Temporary files in the folder of the file that they will replace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several files of a folder change together or not at all, whenever the process is killed.
+"""Atomic changes of several files in a folder, safe against kills at any time.
 
 All that is to be done is written into one file, `commit.json`. Before it is there, nothing has
 changed; from then on the change counts, and `finish` does what is left of it.

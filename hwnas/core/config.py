@@ -1,4 +1,4 @@
-"""Plain data into strict pydantic models: every problem at once, each with its key path and a fix.
+"""Validates plain data with strict pydantic models; reports all problems with key path and fix.
 
 Sections that pick a variant
 (`searcher: {name: evolution, ...}`) are annotated with `variant(registry)`, which validates the
@@ -211,7 +211,7 @@ def _plain(value: Any, path: str) -> Any:
         value = item()
     if value is not None and not isinstance(value, (bool, int, float, str)):
         raise UserError(
-            "a setting has a type that no setting has",
+            "a setting has an unsupported type",
             expected="null, a number, text, a list or a mapping",
             found=repr(value)[:80],
             where=path,
@@ -270,7 +270,7 @@ def _validate(model: type[Model], data: dict[str, Any]) -> Model:
         if value != expected:
             raise UserError(
                 "this setting was removed",
-                expected=f"{expected!r}, the only value that fits the others, or no such key",
+                expected=f"{expected!r}, the only value that is still accepted, or no such key",
                 found=repr(value),
                 where=".".join(keys),
             )

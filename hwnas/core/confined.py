@@ -1,4 +1,4 @@
-"""Folders that may be a stranger's: paths stay inside, and only regular files are opened.
+"""Access to untrusted folders: paths stay inside, and only regular files are opened.
 
 A run folder, a bundle or a kit's results may have been made elsewhere. Names that stand in their
 files lead to nothing outside of the folder, links are not followed, and a pipe or a device in the
@@ -48,7 +48,7 @@ def check_name(name: str, *, where: object) -> str:
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts) or any(c == "\\" or c < " " for c in name):
         raise UserError(
-            "a name leads out of its folder",
+            "a path leads outside its folder",
             expected="a relative path inside the folder",
             found=repr(name),
             where=where,
@@ -286,5 +286,5 @@ def _link(path: Path) -> UserError:
         expected="a file or a folder",
         found="a link",
         where=path,
-        fix="put in its place what it leads to; the whole folder may be reached through a link",
+        fix="replace the link by its target; only the folder itself may be a link",
     )

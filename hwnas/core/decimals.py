@@ -1,4 +1,4 @@
-"""Numbers as people write them whose decimals come after a comma."""
+"""Parses numbers with a decimal comma."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What hwnas asks the host for: facts that numbers depend on, optional packages, the cache."""
+"""Queries the host: facts that measurements depend on, optional packages, the cache."""
 
 from __future__ import annotations
 

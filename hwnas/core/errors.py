@@ -1,4 +1,4 @@
-"""Errors that say what was expected, what was found, where, and how to fix it."""
+"""Errors that state what was expected, what was found, where, and how to fix it."""
 
 from __future__ import annotations
 

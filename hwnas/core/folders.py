@@ -1,4 +1,4 @@
-"""A folder that replaces another one under its name, whole or not at all."""
+"""Replaces a folder by another one atomically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes of settings, and how they are undone: configuration and stages as they were before.
+"""History of settings changes, and undo: restores the previous configuration and stages.
 
 `history/NNNN.json` says what a change replaced. An undo restores it and renames the entry to
 `undone-NNNN.json`, which holds what was undone.

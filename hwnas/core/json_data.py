@@ -1,4 +1,4 @@
-"""JSON as data: what two readers could take differently, or no field can hold, is refused.
+"""JSON as data: rejects what readers could interpret differently, or what no field can hold.
 
 The device kit reads bundles and plans by the same rules (`export/bundle_files.py`).
 """

@@ -1,4 +1,4 @@
-"""One lock per folder, which ends with the process; and file systems that have none."""
+"""One lock per folder, released when the process ends; warns if the file system has no locks."""
 
 from __future__ import annotations
 

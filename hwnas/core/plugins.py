@@ -1,4 +1,4 @@
-"""Variants of other packages: found by their entry points, read without importing anything.
+"""Variants of other packages, found by entry points and read without importing them.
 
 A package adds a variant with an entry point of the group `hwnas.PLURAL`, whose name is the
 variant's and whose value is a module:

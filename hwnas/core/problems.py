@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a configuration, one line each."""
+"""Formats pydantic's validation errors, one line each."""
 
 from __future__ import annotations
 

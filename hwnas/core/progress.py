@@ -1,4 +1,4 @@
-"""How long work reports its progress without knowing who shows it."""
+"""Progress reports of long work, independent of how they are shown."""
 
 from __future__ import annotations
 

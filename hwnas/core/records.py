@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON and back; unknown keys, wrong types and versions are refused."""
+"""Frozen dataclasses to JSON and back; unknown keys, wrong types and versions are errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registries: the variants of one kind, in hwnas and in other packages; imported when chosen."""
+"""Registries: the variants of one kind, in hwnas and other packages, imported when chosen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds the data that ships with hwnas (configs, latency tables, device kit), however installed."""
+"""Finds the data that ship with hwnas (configs, latency tables, device kit)."""
 
 from __future__ import annotations
 

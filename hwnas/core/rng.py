@@ -23,12 +23,14 @@ def stable_seed(seed: int, *names: str | int) -> int:
     Used for generators that are not numpy's (`torch.Generator().manual_seed(...)`).
 
     Raises:
-        UserError: the root seed is no integer.
+        UserError: the root seed is not an integer.
     """
     try:
         root = int(index(seed))
     except TypeError as error:
-        raise UserError("seed is no integer", expected="e.g. seed=0", found=repr(seed)) from error
+        raise UserError(
+            "the seed must be an integer", expected="e.g. seed=0", found=repr(seed)
+        ) from error
     path = "\x1f".join(f"{type(name).__name__}:{name}" for name in (root, *names))
     return int.from_bytes(hashlib.blake2b(path.encode(), digest_size=8).digest(), "little") >> 1
 

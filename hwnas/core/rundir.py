@@ -1,4 +1,4 @@
-"""The run folder: where everything of one project lives, and the ledger of what is up to date.
+"""The run folder: its ledger, which records what is up to date, its journal and its metrics.
 
 config.yaml       resolved configuration, as last used      env.json      host and versions
 stages.json       ledger: hash and outputs of every stage   journal.jsonl every evaluation
@@ -108,7 +108,7 @@ class RunDir:
 
     def not_made(self, path: Path, command: str) -> UserError:
         """The error for a file that a command is yet to make."""
-        return UserError("this is not made yet", expected="a file", where=path, fix=command)
+        return UserError("this file does not exist yet", expected="a file", where=path, fix=command)
 
     def matching(self, pattern: str) -> list[Path]:
         """Files inside the folder that a run-relative pattern names; one that must be there."""
@@ -135,7 +135,7 @@ class RunDir:
                 "cannot write into the run folder",
                 found=f"a folder of {owner_of(self.root)}",
                 where=self.root,
-                fix="change who owns it, or give another folder with --run",
+                fix="change its owner, or give another folder with --run",
             )
         with exclusive_lock(self.path(".lock"), owner=owner):
             try:
@@ -174,11 +174,11 @@ class RunDir:
                 rows.append(unsealed(row))
             except ValueError as error:
                 raise UserError(
-                    "a line of the journal is not as it was written",
+                    "a line of the journal was altered",
                     expected=f"check {error}",
                     found=row.get("check"),
                     where=f"{path}:{number}",
-                    fix="remove this line; its result is measured again",
+                    fix="remove this line, and its result is measured again",
                 ) from error
         return [row for row in rows if row.get("kind") == kind]
 

@@ -1,4 +1,4 @@
-"""Every setting of a configuration, as the pydantic models have it: key, type, default, range."""
+"""Lists every setting of the pydantic models: key, type, default, range."""
 
 from __future__ import annotations
 

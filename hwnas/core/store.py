@@ -1,4 +1,4 @@
-"""Files that survive: atomic writes, append-only JSON lines, and content hashes."""
+"""Durable files: atomic writes, append-only JSON lines, and content hashes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def refused(error: OSError, doing: str, path: Path | None) -> UserError:
         expected="free disk space" if full else None,
         found=error.strerror or str(error),
         where=where,
-        fix=f"{fix}, then give the same command again; what was written before is kept",
+        fix=f"{fix}, then run the same command again; earlier results are kept",
     )
 
 
@@ -215,7 +215,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         raise UserError("cannot read a file", found=error.strerror, where=path) from error
     rows = []
     for number, line in enumerate(lines[:-1], start=1):
-        where, broken = f"{path}:{number}", "broken line in a JSON-lines file"
+        where, broken = f"{path}:{number}", "invalid line in a JSON-lines file"
         row = parse_json(line, where=where, problem=broken)
         if not isinstance(row, dict):
             raise UserError(broken, expected="an object", found=type(row).__name__, where=where)

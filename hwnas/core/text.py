@@ -1,4 +1,4 @@
-"""Text from elsewhere, made safe to show: nothing is left in it that a terminal would obey."""
+"""Makes untrusted text safe to print: control characters are escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stages made with other settings: set aside in superseded/, and brought back from there.
+"""Sets files of stages aside in superseded/ when settings change, and moves them back.
 
 `superseded/<stage>-<hash>/` holds a stage's files under their old paths, and `stage.json`, the line
 that the ledger had of it. Folders without one (of earlier versions, or of damaged files) stay.

@@ -1,4 +1,4 @@
-"""Devices: their specs, and transports that run the device kit where the device is."""
+"""Devices: their specs, and the transports that run the device kit on them."""
 
 from hwnas.core.registry import Registry
 from hwnas.interfaces import TransportModule

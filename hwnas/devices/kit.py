@@ -1,4 +1,4 @@
-"""The device kit: its files, and running it: progress in, interrupts out, failures explained."""
+"""Finds and runs the device kit: forwards progress and interrupts, explains failures."""
 
 from __future__ import annotations
 

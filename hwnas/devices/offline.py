@@ -1,4 +1,4 @@
-"""A device out of reach: a zip with plan, models and kit goes there, a results file comes back."""
+"""A device that hwnas cannot reach: the user carries a zip there and a results file back."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _Offline:
         archive = plan.with_name(f"{results.stem}-kit.zip")
         write_kit(plan, archive, progress=progress)
         raise UserError(
-            "this device is profiled by hand",
+            "this device must be profiled by hand",
             expected=f"results at {results}",
             found=f"none yet; the kit is written to {archive}",
             fix="unzip it there, `python3 bench.py plan.json --out results.jsonl`, copy "

@@ -1,4 +1,4 @@
-"""The kit on a device that takes commands and files: install, run, and bring the samples home.
+"""Runs the kit on a remote device: installs it, runs it, and copies the samples back.
 
 A device is a `Reach`; ssh and adb are two. On it lies one folder per plan, with the models, the kit
 and the results. They stay there, so that only what is missing travels. An interrupted or cut-off
@@ -100,7 +100,7 @@ class RemoteKit:
                     "lost the connection to the device",
                     found=error.found,
                     where=error.where,
-                    fix="the samples are kept; the same command goes on",
+                    fix="the samples are kept; run the same command again to resume",
                 ) from error
             raise
         self._fetch(results, there)
@@ -155,8 +155,8 @@ class RemoteKit:
         found = self._run(f"mkdir -p {quoted} && cd {quoted} || exit\n{STOP}\n{look}").split()
         if len(found) != 2 or not re.fullmatch("[0-9]{1,18}", found[1]):
             raise UserError(
-                "the device answers oddly",
-                expected="two words: is the kit there, and how large are its results",
+                "unexpected output from the remote shell",
+                expected="two words: whether the kit is there, and the size of its results",
                 found=" ".join(found)[:200],
                 where=self.reach.where,
                 fix="its shell must print nothing when it starts",

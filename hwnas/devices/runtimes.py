@@ -1,4 +1,4 @@
-"""The runtimes that the device kit can time with: its `run_NAME.py` files, read, not imported."""
+"""The runtimes that the device kit supports, read from its `run_NAME.py` without importing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Device specs from YAML: shipped ones by name, the user's by path."""
+"""Loads device specs from YAML: shipped ones by name, the user's by path."""
 
 from __future__ import annotations
 

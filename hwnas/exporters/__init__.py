@@ -1,4 +1,4 @@
-"""Deployable formats of a trained subnet, one file each; parity; the bundle that ships them."""
+"""Export formats of a trained subnet, one file each; parity checks; bundles."""
 
 from hwnas.core.registry import Registry
 from hwnas.interfaces import ExporterModule

@@ -1,4 +1,4 @@
-"""One device, one precision, one file: which format, settings and file name a device gets.
+"""Selects the file of a device: format, settings and file name.
 
 `artifact_of` is the only function that picks them. The modules of the formats declare what runs
 where (`RUNS_ON`). What a project exports is `planned_formats`: the formats of its configuration,
@@ -164,7 +164,7 @@ def _default_for(device: DeviceSpec) -> FormatConfig:
             if config.takes(device.batch):
                 return config
     raise UserError(
-        f"nothing that hwnas exports runs on the device {device.name!r}",
+        f"no export format runs on the device {device.name!r}",
         expected=f"one of {_known(device)}",
         found=_words(device),
         where=f"device {device.name}",

@@ -1,4 +1,4 @@
-"""What all formats share: the network that is exported, how files are written, common settings.
+"""Shared code of the formats: the exported network, writing of files, common settings.
 
 A format is one file: a `Config`, and a `Format` that says what its files contain, how a bundle
 describes them and how they are opened.

@@ -1,4 +1,4 @@
-"""A bundle is one folder that deploys a network: models, golden data, the kit, and a manifest.
+"""Writes and reads bundles: models, golden data, the kit, and a manifest in one folder.
 
 It appears under its final name whole or not at all: it is built in a folder beside it, which then
 takes its name.
@@ -105,7 +105,7 @@ def write_bundle(
         recover_folder(folder)
         if folder.exists() and not _may_be_replaced(folder):
             raise UserError(
-                "will not replace a folder that is no bundle",
+                "cannot replace a folder that is not a bundle",
                 expected=f"nothing, or a folder with a {MANIFEST_NAME}",
                 where=folder,
                 fix="give another name, or move what is there",
@@ -223,7 +223,7 @@ def _check_names(names: Iterable[str]) -> None:
     for name in names:
         _check_name(name, "the parts of the bundle")
         if name.lower() in seen:
-            raise UserError("two parts of the bundle have one name", found=name)
+            raise UserError("two parts of the bundle have the same name", found=name)
         seen.add(name.lower())
 
 

@@ -1,4 +1,4 @@
-"""TensorRT engines, built by the device kit here as it does on a board; stale ones are refused."""
+"""TensorRT engines, built by the device kit as on a board; mismatched ones are errors."""
 
 from __future__ import annotations
 

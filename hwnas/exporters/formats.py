@@ -1,4 +1,4 @@
-"""Formats by name: export a network to one, open a file of one."""
+"""Exports a network to a format by name, and opens its files."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _check_images(images: object, shape: tuple[int, ...]) -> None:
         if images.dtype == np.float32 and images.shape[1:] == shape and len(images):
             return
     raise UserError(
-        "images of another form than the network takes",
+        "the images do not have the input shape of the network",
         expected=f"a numpy array, float32 [n, {', '.join(map(str, shape))}], n > 0",
         found=kind,
         where="images",
@@ -174,7 +174,7 @@ def _check(
         log.warning("%s differs from the torch network by %s", files[0].name, found)
         return
     raise CheckFailed(
-        "the exported file does not compute what its torch network computes",
+        "the outputs of the exported file differ from those of the torch network",
         expected=f"at most {report.tolerance:.0e}, equal top-1 on {report.min_agreement:.1%}",
         found=found,
         where=files[0],

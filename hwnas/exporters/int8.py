@@ -1,4 +1,4 @@
-"""ONNX in 8 bits: static QDQ, per channel, calibrated; layers that suffer stay float."""
+"""ONNX in 8 bits: static QDQ, per channel, calibrated; sensitive layers stay in float."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Interpreted:
         _, height, width, channels = self._size
         if x.shape[1:] != (channels, height, width):
             raise UserError(
-                "the file takes images of another size: is it of another network?",
+                "the file has another input size; it may belong to another network",
                 expected=f"[n, {channels}, {height}, {width}]",
                 found=list(x.shape),
                 where=self._where,

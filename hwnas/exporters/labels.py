@@ -1,4 +1,4 @@
-"""Names of files where variants of one format lie side by side, as `model.int8.symmetric.onnx`.
+"""File names for several variants of one format, such as `model.int8.symmetric.onnx`.
 
 The variant with the fewest settings that differ from their defaults keeps the plain name. The names
 of the others say their settings.

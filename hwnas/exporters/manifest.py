@@ -1,4 +1,4 @@
-"""What a bundle says of itself: the records of manifest.json (export/bundle.schema.json)."""
+"""The records of a bundle's manifest.json (export/bundle.schema.json)."""
 
 from __future__ import annotations
 

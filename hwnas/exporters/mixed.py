@@ -1,4 +1,4 @@
-"""Networks in 8 bits of which the layers that suffer stay float, in any format.
+"""Mixed precision in 8-bit networks of any format: sensitive layers stay in float.
 
 If the whole network in 8 bits names too many other classes than the float one, every layer is
 quantised alone. It is judged by the error that it brings to the logits, over what 8 bits save of it
@@ -165,14 +165,14 @@ def calibration(source: Source, n: int, seed: int, stream: str) -> Calibration:
     images = source.images
     if images is None or not len(images):
         raise UserError(
-            "8 bits need images to calibrate with",
+            "8-bit export needs calibration images",
             expected="training images",
             found="none",
             fix="give `images` to `export`; `hwnas export RUN` takes them from the data set",
         )
     if images.shape[1:] != tuple(source.input_shape):
         raise UserError(
-            "images to calibrate with are of another size than the network takes",
+            "the calibration images do not have the input size of the network",
             expected=f"[n, {', '.join(map(str, source.input_shape))}]",
             found=list(images.shape),
             where="images",

@@ -1,4 +1,4 @@
-"""ONNX files in a folder of exported networks: which is which, by what they hold."""
+"""Identifies the ONNX files in a folder of exported networks by their contents."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FILES = {"onnx": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.on
 def find_onnx(
     folder: Path, format: str, *, symmetric: bool = False, largest_batch: int = 1
 ) -> Path | None:
-    """The file of the format `onnx`, `fp16` or `int8`; of several, the first that fits.
+    """The first fitting file of the format `onnx`, `fp16` or `int8`; else any; None without files.
 
-    symmetric: of the int8 files, the one with signed activations, if one says that of itself.
-    largest_batch: a fixed batch of 1 does not fit a larger one.
+    symmetric: selects the int8 file whose metadata state signed activations.
+    largest_batch: files with a smaller fixed batch size do not fit.
     """
     import onnx
 

@@ -1,4 +1,4 @@
-"""A deployed model, ready to run on this host in the runtime it ships for."""
+"""A deployed model, opened in its runtime on this host."""
 
 from __future__ import annotations
 

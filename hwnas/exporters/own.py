@@ -1,4 +1,4 @@
-"""Formats whose files run code of whoever made them, and which of these files are our own.
+"""Formats whose files can run code, and the record of the files that hwnas itself wrote.
 
 torch's exported programs and TensorRT's engines cannot be opened without trusting their maker: no
 filter of the bytes suffices, and a ledger beside them may be a stranger's, too. So the exporters

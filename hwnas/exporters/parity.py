@@ -1,4 +1,4 @@
-"""Proof that an exported file computes what the network in torch computes."""
+"""Compares an exported file with the torch network."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def compare_batches(
     if opened.batch is not None:
         batches = (opened.batch,)
     if not len(images):
-        raise UserError("nothing to compare a file with torch on", expected="images", found="none")
+        raise UserError("no images to compare a file with torch", expected="images", found="none")
     results = []
     for batch in batches:
         n = max(1, len(images) // batch) * batch

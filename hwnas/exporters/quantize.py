@@ -1,4 +1,4 @@
-"""Static 8-bit quantisation of an fp32 graph by ONNX Runtime, with layers that stay float."""
+"""Static 8-bit quantisation of an fp32 graph by ONNX Runtime, except for float layers."""
 
 from __future__ import annotations
 

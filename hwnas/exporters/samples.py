@@ -1,4 +1,4 @@
-"""Sample images of a bundle, in forms that need no library to be read: .ppm, .pgm, .npy."""
+"""Sample images of a bundle, in formats that need no library: .ppm, .pgm, .npy."""
 
 from __future__ import annotations
 

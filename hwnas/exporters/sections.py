@@ -1,4 +1,4 @@
-"""Formats as people name them: `onnx`, `onnx:int8`, `litert:fp16`, or a section of settings."""
+"""Parses names of formats: `onnx`, `onnx:int8`, `litert:fp16`, or a section of settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of deployed models: the file, the devices that a format is for, the opened model."""
+"""Records of deployed models: the file, the devices of a format, the opened model."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Images = NDArray[np.float32]
 """Normalised images [n, C, H, W], or logits [n, classes]."""
 
 EightBits = Literal["litert", "onnx", "onnx symmetric"]
-"""How a file in 8 bits rounds: which values, to which steps; training can round alike."""
+"""Rounding rule of an 8-bit file: which values, to which steps. Training can use the same rule."""
 
 
 @dataclass(frozen=True)
 class ModelFile:
     """One deployable file; `batch` None = any batch size.
 
-    `format` is the exporter that wrote it; what can run it shows in the name: ONNX Runtime takes
-    `.onnx` and `.ort`. `parity_tolerance` is the largest difference from the golden logits that its
-    precision may cause, relative to the largest of them; `min_agreement` the share of images of
-    which it must name the same class as torch. `least_runtime` is the oldest release of its runtime
-    that is known to run it, as in `1.15`; None: not known. `layout`: of the images that it takes.
+    `format` is the exporter that wrote the file. The suffix determines the runtime: ONNX Runtime
+    takes `.onnx` and `.ort`. `parity_tolerance` is the largest allowed difference from the golden
+    logits, relative to the largest logit. `min_agreement` is the share of images that must get the
+    same class as in torch. `least_runtime` is the oldest release of the runtime that is known to
+    run the file, e.g. `1.15` (None: unknown). `layout` is the layout of the input images.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT

@@ -1,4 +1,4 @@
-"""What the module of a variant holds, kind by kind, and what its `build` is given.
+"""Contracts of variant modules: what each kind defines, and the arguments of its `build`.
 
 A variant is one module: a `Config` (its section of the configuration, torch-free, without a
 required key wherever that is possible) and a `build` that makes an object of `interfaces.protocols`

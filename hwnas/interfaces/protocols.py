@@ -1,4 +1,4 @@
-"""What objects promise that are passed between packages."""
+"""Protocols of the objects that are passed between packages."""
 
 from __future__ import annotations
 

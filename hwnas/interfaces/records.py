@@ -103,7 +103,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         if not 0 <= self.top1 <= 1:
-            raise UserError("top1 is a fraction", expected="in [0, 1]", found=self.top1)
+            raise UserError("top1 must be a fraction", expected="in [0, 1]", found=self.top1)
 
 
 @dataclass(frozen=True)

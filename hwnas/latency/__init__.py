@@ -1,1 +1,1 @@
-"""Latency tables: from raw samples to rows per operator, and to validated forecasts of networks."""
+"""Latency tables: from raw samples to rows per operator, and to estimates of networks."""

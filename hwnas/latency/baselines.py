@@ -1,4 +1,4 @@
-"""Forecasts without a latency table, which a table has to beat to be worth its timing."""
+"""Latency estimates without a table: the baselines that a table has to beat."""
 
 from __future__ import annotations
 

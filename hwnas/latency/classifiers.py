@@ -1,4 +1,4 @@
-"""Estimates classifiers of sizes that a table has not timed from those that it has.
+"""Estimates classifiers that a table has not timed from those that it has.
 
 Time of a `linear` operator over its number w of weights, from the nearest classifier timed
 (w0, t0), whose fixed part a is between nothing and the table's cheapest row:

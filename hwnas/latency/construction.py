@@ -1,4 +1,4 @@
-"""What to time for a set of operators, and how rows follow from those timings.
+"""The models to time for a set of operators, and the rows computed from their timings.
 
 An operator is timed between two 1x1 convolutions (`onnx_build.micro`), less half of the empty
 context (the two convolutions alone) at either border. Along a network, what the halves leave over

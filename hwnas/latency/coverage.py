@@ -1,4 +1,4 @@
-"""The part of a space that a latency table covers, where it does not cover all."""
+"""The part of a space that a latency table covers, if it does not cover the whole space."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class TableEstimator:
         """90 % interval of the estimated median: [n, 2].
 
         Raises:
-            UserError: the table was never compared with whole networks.
+            UserError: the table was never validated on whole networks.
         """
         ms = self.latency_ms(codes)
         fraction = self._interval_fraction(codes, ms)
@@ -139,10 +139,13 @@ class TableEstimator:
 
     @cached_property
     def correction(self) -> Correction:
-        """The correction in use; where none covers the space, none, with what sums were off by.
+        """The correction in use.
+
+        If none covers the space, it leaves the sum of rows as it is, with the largest known error
+        of such sums.
 
         Raises:
-            UserError: the table has none at all.
+            UserError: the table has no correction.
         """
         known = self.table.corrections
         if self.correction_id is not None:
@@ -150,7 +153,7 @@ class TableEstimator:
         if not known:
             raise UserError(
                 f"the latency table of {self.device.name} has no correction for {self.space.id}",
-                expected="whole networks timed beside the rows, for intervals and percentiles",
+                expected="a correction fitted on whole networks, for intervals and percentiles",
                 found="corrections for no space",
                 fix=profile_command(self.device.name, self.space),
             )

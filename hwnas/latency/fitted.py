@@ -1,4 +1,4 @@
-"""Rows of a table from whole networks alone: non-negative, regularised, proven by cross-fitting.
+"""Fits non-negative, regularised rows to whole networks; validated by cross-fitting.
 
 Latency of network i is the sum of its operators' rows. An operator's starting price follows from
 its MACs, its activations and a constant, the three fitted to the same networks (a roofline without
@@ -65,7 +65,7 @@ def fit_table(
     if len(codes) < MIN_NETWORKS:
         raise UserError("too few networks to fit rows", expected=MIN_NETWORKS, found=len(codes))
     if not (np.isfinite(measured_ms).all() and (measured_ms > 0).all()):
-        raise UserError("latencies of networks are positive and finite")
+        raise UserError("latencies of networks must be positive and finite")
     ops = enumerate_ops(space)
     fold = rng(seed, "fitted/folds").permutation(len(codes)) % N_FOLDS
     strength = _choose_strength(ops, counts, measured_ms, fold)

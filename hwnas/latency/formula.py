@@ -1,4 +1,4 @@
-"""The formula of a correction: what a whole network's latency is made of.
+"""The formula of a correction: the terms of a whole network's latency.
 
     overhead_ms + scale * sum(hot) + root_scale * sum(sqrt(hot)) + cold_scale * sum(cold)
                 + spill_scale * share(params) * sum(max(0, params / params_per_ms - hot))
@@ -74,7 +74,7 @@ class Formula:
         """
         scale, cold_scale = (self.coefficients.get(n, 0.0) for n in ("scale", "cold_scale"))
         if cold_scale and any(rows[op].cold_ms is None for op in ops):
-            raise UserError("rows without cold timings under a correction that needs them")
+            raise UserError("the correction needs cold timings, which some rows lack")
         hot = np.array([rows[op].median_ms for op in ops])
         cold = np.array([rows[op].cold_ms or 0.0 for op in ops])
         macs = np.array([op_macs(op) for op in ops]) / 1e6

@@ -1,4 +1,4 @@
-"""90 % intervals of estimates for networks beside those that a correction was fitted on.
+"""90 % intervals of estimates for networks unlike those that a correction was fitted on.
 
 In the space of the correction, its one `interval_fraction` holds on average over all sizes. A
 sub-space may lie where errors are larger (small networks, mostly), and another space may leave the

@@ -1,4 +1,4 @@
-"""The plan that the device kit executes, and the folder it travels in."""
+"""The plan that the device kit executes, and its folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results files of the device kit, read as what they are: files from outside.
+"""Reads results files of the device kit as untrusted input.
 
 Every number is checked before anything is allocated by it. What a file holds twice, or of another
 plan, is refused; statistics are in `samples`.

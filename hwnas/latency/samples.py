@@ -145,7 +145,7 @@ def read_samples(plan: Plan) -> Samples:
             expected="two rounds or more",
             found=f"{complete.min()} of {plan.ids[int(complete.argmin())]}",
             where=plan.results,
-            fix="run the same command again; it goes on where it stopped",
+            fix="run the same command again to resume",
         )
     runs *= 1e-6
     clean = np.where(marked, np.nan, runs)

@@ -53,12 +53,12 @@ class Protocol:
 
 @dataclass(frozen=True, repr=False)
 class LatencyTable:
-    """Latency per operator on one device. Which spaces it serves is decided by its rows alone.
+    """Latency per operator on one device. The rows alone determine the spaces that it serves.
 
-    `corrections` by the `SearchSpace.id` that they were fitted on; `correction_for` finds the one
-    that covers another space. `facts` of runtime and host at the first measurement.
-    `warnings` name rows that noise left without a trustworthy value. A table whose numbers are
-    made up has source `simulated` and a device named `simulated-*`.
+    `corrections` are keyed by the `SearchSpace.id` that they were fitted on; `correction_for` finds
+    one that covers another space. `facts` describe runtime and host at the first measurement.
+    `warnings` name rows that are unreliable because of noise. A table with synthetic numbers has
+    source `simulated` and a device named `simulated-*`.
     """
 
     device: DeviceSpec
@@ -72,13 +72,13 @@ class LatencyTable:
     def __post_init__(self) -> None:
         if (self.source == "simulated") != self.device.name.startswith("simulated-"):
             raise UserError(
-                "a simulated table, and only that, is of a device named simulated-*",
+                "the device of a simulated table, and of no other, must be named simulated-*",
                 found=f"source {self.source}, device {self.device.name}",
             )
 
         if min(self.device.batch, self.device.threads) < 1:
             raise UserError(
-                "a latency table is of at least one image and one thread",
+                "a latency table needs batch >= 1 and threads >= 1",
                 found=f"batch {self.device.batch}, threads {self.device.threads}",
             )
 

@@ -1,4 +1,4 @@
-"""A new device from few whole networks: a Gaussian process whose prior is what other devices do.
+"""Estimates a new device from few networks: a Gaussian process with other devices as prior.
 
 Latencies of the known devices, each divided by its median, have a weighted mean `mu(x)` over
 networks x. The new device is that mean, bent:
@@ -146,7 +146,7 @@ def device_prior(
     if known_ms.shape[1] == 0:
         raise UserError("no known device to start from")
     if not (np.isfinite(known_ms).all() and (known_ms > 0).all()):
-        raise UserError("latencies of known devices are positive and finite")
+        raise UserError("latencies of known devices must be positive and finite")
     shares = np.array([1 / list(groups).count(group) for group in groups])
     shares /= shares.sum()
     relative = known_ms / np.median(known_ms, axis=0)
@@ -187,7 +187,9 @@ def choose_networks(
     """
     pool = np.arange(len(prior.mu)) if pool is None else pool
     if n > len(pool):
-        raise UserError("fewer networks than are to be timed", expected=n, found=len(pool))
+        raise UserError(
+            "fewer candidate networks than networks to time", expected=n, found=len(pool)
+        )
     noise, particular = (float(np.median(grid)) for grid in (NOISE, PARTICULAR))
     scaled = prior.features[pool] * prior.scales(particular)
     covariance = scaled @ scaled.T
@@ -213,7 +215,7 @@ def fit_device(prior: DevicePrior, timed: NDArray[np.int64], measured_ms: FloatA
     if len(timed) < 3:
         raise UserError("too few networks timed", expected="three or more", found=len(timed))
     if not (np.isfinite(measured_ms).all() and (measured_ms > 0).all()):
-        raise UserError("latencies of networks are positive and finite")
+        raise UserError("latencies of networks must be positive and finite")
     scale = float(np.median(measured_ms / prior.mu[timed]))
     target = measured_ms / (scale * prior.mu[timed]) - 1
     evidences: list[float] = []

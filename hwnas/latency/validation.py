@@ -1,4 +1,4 @@
-"""Corrections from sums of rows to whole networks, fitted on and proven with measured networks."""
+"""Fits corrections from sums of rows to whole networks, and validates them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def fit_correction(
     forecast = cross_fit(sums, measured)
     if forecast.min() <= 0:
         raise UserError(
-            "operators do not explain the whole networks that were timed beside them",
+            "the operator latencies do not explain the latencies of the whole networks",
             expected="estimates of unseen networks above 0 ms",
             found=f"{forecast.min():.3g} ms for a network that took "
             f"{measured[forecast.argmin()]:.3g} ms",

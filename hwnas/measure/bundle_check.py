@@ -1,4 +1,4 @@
-"""`hwnas verify BUNDLE`: every model of a bundle against torch, the test split and its promises."""
+"""`hwnas verify BUNDLE`: checks every model against torch, the test split and its promises."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def _test_split(
     spec = InputSpec.of(data.info, px)
     if spec != manifest.input:
         raise UserError(
-            "the bundle is of another data set",
+            "the bundle belongs to another data set",
             expected=f"{manifest.input.shape}, {len(manifest.input.class_names)} classes,"
             f" mean {manifest.input.mean}, std {manifest.input.std}",
             found=f"{spec.shape}, {len(spec.class_names)} classes of {data.info.name},"

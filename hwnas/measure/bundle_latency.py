@@ -1,4 +1,4 @@
-"""A bundle's latency on this host: estimated, measured when exported, measured here, and limits.
+"""Latency of a bundle on this host: estimate, earlier measurement, new measurement, limits.
 
 A bundle carries no networks of its table, so the machine's pace comes from the bundle's own models:
 for each model, the median of now / then over the *other* models that are timed beside it (a model

@@ -1,4 +1,4 @@
-"""One policy for machines that change or are noisy: timings are judged at the speed of the table.
+"""One policy for drifting and noisy machines: timings are judged at the table's speed.
 
 The pace is the time that the machine takes now, relative to when the table was measured. Timings
 are divided by it. This is right for small changes. A machine that is off by more than a quarter

@@ -1,4 +1,4 @@
-"""Latency limits of a search, against what was timed."""
+"""Compares measured latencies with the limits of a search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole networks that are timed: which ones prove a table, and their models."""
+"""Whole networks that validate a table: their choice, and their models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model file on a device of this machine, in the runtime and the provider of the device."""
+"""Runs a model file in the runtime and provider of a device of this machine."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ UNREADABLE = "unreadable"  # as export/bundle_precision.py says it
 
 @dataclass(frozen=True)
 class DeviceRun:
-    """Logits [n, classes], and the precision that the file holds; None where it is not known."""
+    """Logits [n, classes], and the precision of the file (None if unknown)."""
 
     logits: Images
     precision: str | None
 
 
 def run_on_device(device: DeviceSpec, model: Path, images: Images) -> DeviceRun:
-    """Run images [n, C, H, W] through a model by the device kit, in the device's batch size.
+    """Runs a model on images [n, C, H, W] with the device kit, at the batch size of the device.
 
     Raises:
         CannotRunHere: the device is not on this machine.
@@ -80,7 +80,7 @@ def _read(found: Path, said: str, n: int, device: DeviceSpec, model: Path) -> De
             raise ValueError(f"{logits.dtype} {list(logits.shape)}, {last!r:.80}")
     except (OSError, ValueError, IndexError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"the device kit's answer of {device.name!r} cannot be read",
+            f"the output of the device kit on {device.name!r} cannot be read",
             expected=f"float32 logits [{n}, classes], and the precision of the file",
             found=str(error),
             where=model,

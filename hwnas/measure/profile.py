@@ -1,4 +1,4 @@
-"""Profiling a device into a table, and re-timing exported models by the same protocol."""
+"""Profiles a device into a table, and times exported models by the same protocol."""
 
 from __future__ import annotations
 

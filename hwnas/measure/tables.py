@@ -26,7 +26,7 @@ def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
     for space, correction in sorted(table.corrections.items()):
         validation = correction.validation
         fits = {
-            "forecast": validation.forecast,
+            "corrected sum": validation.forecast,
             "raw sum": validation.raw_sum,
             "line on MACs": validation.macs_line,
             "forest on op counts": validation.forest,
@@ -67,7 +67,7 @@ def served_spaces(table: LatencyTable) -> list[dict[str, Any]]:
     """Registered spaces that the table prices: with which settings and correction, how precisely.
 
     `interval`: half-widths of the 90 % interval as fractions of the estimate, the least and the
-    most of random archs; inf where the table was never compared with whole networks. Settings are
+    most of random archs; inf where the table was never validated on whole networks. Settings are
     the defaults of the space, or the resolutions of the table; YAML spaces are not tried.
     """
     classes = sorted({op.out_channels for op in table.rows if op.kind == "linear"}) or [1000]
@@ -97,11 +97,11 @@ def missed_bounds(
     """By space, in words, the bounds that estimates of unseen networks miss.
 
     Raises:
-        UserError: the table was never compared with whole networks.
+        UserError: the table was never validated on whole networks.
     """
     if not table.corrections:
         raise UserError(
-            "the table was never compared with whole networks",
+            "the table was never validated on whole networks",
             where=table.device.name,
             fix=command_line("profile", table.device.name, "--space", "NAME")
             + ", or look at its sums with caution",

@@ -1,4 +1,4 @@
-"""One small network, run once where a device is: whether it can be timed at all, before it is."""
+"""Runs one small network on a device, to check that it can be timed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The winner of every device, priced and timed on every device."""
+"""The winner of every device, estimated and timed on every device."""
 
 from __future__ import annotations
 

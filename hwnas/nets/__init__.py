@@ -1,1 +1,1 @@
-"""Networks in torch: the weight-sharing supernet, static subnets cut from it, BN recalibration."""
+"""Networks in torch: the weight-sharing supernet, static subnets, BN recalibration."""

@@ -1,4 +1,4 @@
-"""Exact batch-norm statistics of a subnet; what makes a cut from the supernet worth evaluating."""
+"""Exact batch-norm statistics of a subnet, which an extracted subnet needs before evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Definitions: static networks as JSON-ready data, in timm's terms where timm can say them."""
+"""Definitions of static networks as JSON-ready data, for timm's blocks where possible."""
 
 from __future__ import annotations
 

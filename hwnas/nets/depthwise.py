@@ -1,4 +1,4 @@
-"""Depthwise convolution whose weight gradient is fast on CPUs, where training spends most time.
+"""Depthwise convolution with a fast weight gradient on CPUs.
 
 oneDNN's fast kernel for that gradient wants channels_last, at most three columns, and an image
 that holds the whole kernel (`jit_uni_dw_conv_bwd_weights_kernel::init_conf`); anything else falls

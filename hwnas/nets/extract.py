@@ -1,4 +1,4 @@
-"""Cut one arch out of the supernet as a static network."""
+"""Extracts one arch from the supernet as a static network."""
 
 from __future__ import annotations
 

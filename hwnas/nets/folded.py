@@ -109,7 +109,7 @@ def published_of_folded(network: Folded) -> PublishedNetwork:
     head = rest[at] if at < len(rest) else None
     if not stages or len(rest) > at + 1 or stem.is_depthwise:
         raise UserError(
-            "a network of 8 bits that no space can hold",
+            "an 8-bit network that no space supports",
             expected="a convolution, inverted residuals or depthwise separable blocks, a head",
             found=f"another order of layers from {at + 1} on",
             where=network.name,

@@ -1,4 +1,4 @@
-"""Networks of timm as data: what the space `timm` can hold is read block by block."""
+"""Reads timm networks block by block as data for the space `timm`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of weights that timm publishes: found in this machine's cache, or fetched when asked to."""
+"""Weights that timm publishes: found in the local cache, or downloaded on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weak sharing: a small network that fits the shared weights to the arch that uses them.
+"""Weak sharing: a small network that adapts the shared weights to each arch.
 
 WPNAS generates part of every subnet's weights from its encoding. Here a hypernetwork scales and
 shifts the output channels of every layer. BN undoes a scale in front of it, so where a layer is

@@ -1,4 +1,4 @@
-"""From pixels to what an arch reads: the one resize and the one normalisation."""
+"""Converts pixels to network input: resizing and normalisation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def images_of(batch: Any, channels: int) -> torch.Tensor:
         or not images.numel()
     ):
         raise UserError(
-            "a batch to recalibrate on holds no images",
+            "a batch for recalibration contains no images",
             expected=f"a float tensor [B, {channels}, H, H], or (images, labels)",
             found=f"{images.dtype} {list(images.shape)}" if is_tensor else repr(images)[:80],
             where="recalibrate_on",

@@ -1,4 +1,4 @@
-"""Where weights come from that others trained, and their licence: travels with all made of them."""
+"""Origin and licence of published weights, recorded in everything derived from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network of inverted residuals from its JSON definition; needs torch alone.
+"""A network of inverted residuals from its JSON definition; needs only torch.
 
 Says what timm's blocks cannot: grouped 1x1 convolutions, with or without a channel shuffle between
 them, even windows, shortcuts through average pooling and a projection, an activation behind the

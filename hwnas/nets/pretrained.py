@@ -1,4 +1,4 @@
-"""Start a supernet from weights: a supernet's, also a published one's, or those of one network."""
+"""Starts a supernet from weights of a supernet, a published supernet, or one network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said where weights do not fit: the first tensor at fault, and what they may be of."""
+"""Errors for weights that do not fit: the first wrong tensor, and the likely network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def other_network(source: Source, found: Fit, space: SearchSpace) -> UserError:
         return _other_classes(source, name, space.macro.num_classes, (actual or [0])[0])
     settings = "".join(f", {key}: {value}" for key, value in network.settings.items())
     return UserError(
-        f"the weights are of another network: {name} does not fit",
+        f"the weights belong to another network: {name} does not fit",
         expected=expected or "no such tensor",
         found=actual or "no such tensor",
         where=f"{source.where}: {name}; the space is {space.id}",
@@ -31,7 +31,7 @@ def other_network(source: Source, found: Fit, space: SearchSpace) -> UserError:
 
 def _other_classes(source: Source, name: str, classes: int, found: int) -> UserError:
     return UserError(
-        "the weights have a head of other classes than the data",
+        "the head of the weights has a different number of classes than the data",
         expected=f"{classes} classes",
         found=f"{found} classes",
         where=f"{source.where}: {name}",
@@ -49,7 +49,7 @@ def unknown_network(source: Source, network: Network, found: Fit) -> UserError:
     known = ", ".join(network.name for network in NETWORKS)
     if not found.found and not single.n_fitting:
         return UserError(
-            "the weights are of no network that can be imported",
+            "the weights belong to no network that can be imported",
             expected=f"tensors named as those of {known}, or of a network of timm",
             found=next(iter(source.tensors), "no tensors"),
             where=source.where,
@@ -76,7 +76,7 @@ def another_space(source: Source, name: str, *, expected: object, found: object)
     else:
         fix = _nearest(source) or "use the space and options that the weights were trained with"
     return UserError(
-        f"the weights are of another space: {name} does not fit",
+        f"the weights belong to another space: {name} does not fit",
         expected=expected,
         found=found,
         where=f"{source.where}: {name}",

@@ -1,4 +1,4 @@
-"""Files of `torch.save`: their tensors, by an unpickler that knows tensors and containers alone."""
+"""Reads files of `torch.save` with an unpickler that loads only tensors and containers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _refused(path: Path, error: Exception) -> UserError:
     text = str(error)
     if foreign := _FOREIGN.search(text):
         return UserError(
-            "the file holds more than tensors, and reading that could run code: nothing was run",
+            "the file contains more than tensors, and reading it could run code; no code was run",
             expected="tensors, numbers, texts and containers of these",
             found=foreign[1],
             where=path,
@@ -65,7 +65,7 @@ def _refused(path: Path, error: Exception) -> UserError:
             f" what they write:\n{_conversion(path)}",
         )
     return UserError(
-        "cannot read the weights: the file is damaged, or none of torch.save",
+        "cannot read the weights: the file is damaged, or was not written by torch.save",
         found=(text or type(error).__name__).split("\n")[0][:120],
         where=path,
         fix="compare its size with the published one, and get it again",

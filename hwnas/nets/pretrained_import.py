@@ -1,4 +1,4 @@
-"""Weights that others trained: what they are of, found out by their tensors, and whose they are."""
+"""Imports published weights: recognises the network by its tensors, and finds the licence."""
 
 from __future__ import annotations
 
@@ -129,8 +129,8 @@ def _settings(source: Source, space: SearchSpace | str | None) -> dict[str, Any]
     if len(found) > 1:
         models = ", ".join(one.model for one in found)
         raise UserError(
-            "several networks have these tensors, and compute something else with them",
-            expected="the one that the weights were trained as",
+            "several networks have these tensors but compute different outputs",
+            expected="the network that the weights were trained for",
             found=models,
             where=source.where,
             fix=f"--space {found[-1].model}, or another of these",

@@ -1,4 +1,4 @@
-"""Tensor names of published supernets (Once-for-all, AttentiveNAS, AlphaNet), as ours.
+"""Maps tensor names of published supernets (Once-for-all, AttentiveNAS, AlphaNet) to ours.
 
 Both families number blocks through all stages and name the layers of a block alike; files differ in
 doubled words (`conv.conv`), in what a block's branch is called, and in a prefix `module.`.

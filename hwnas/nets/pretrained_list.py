@@ -1,4 +1,4 @@
-"""Weights to start from: what they are, whose licence they have, where their authors publish them.
+"""Lists published weights: network, licence and URL.
 
 Nothing is downloaded. Facts are as of 2026; sizes are those of the tensors in 32 bits.
 """

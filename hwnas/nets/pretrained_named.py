@@ -1,4 +1,4 @@
-"""Weights that a word names, and where their files are: `shipped`, `shipped:NAME`, `timm:NAME`."""
+"""Resolves names of weights to files: `shipped`, `shipped:NAME`, `timm:NAME`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which published network the weights of a single network are of, by their names or their order."""
+"""Finds the published network that single weights belong to, by tensor names or order."""
 
 from __future__ import annotations
 

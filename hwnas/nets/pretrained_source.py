@@ -1,4 +1,4 @@
-"""Weights by what names them: a file, tensors in memory, what ships with hwnas, what timm has."""
+"""Loads weights from a file, from tensors in memory, or by a name (shipped or timm)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feature maps of a network at every stride, for detection and segmentation; needs torch alone."""
+"""Feature maps of a network at every stride, for detection and segmentation; needs only torch."""
 
 from collections.abc import Sequence
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""Which shared weights every layer of an arch uses: names, and the shapes they must fit.
+"""Names and shapes of the shared weights that each layer of an arch uses.
 
 A layer's weights are named after its slot and its place in the block. Slots that choose between
 whole operators (`Stage.ops`) have weights of their own for each alternative, as the spaces of

@@ -1,4 +1,4 @@
-"""Channels in order of importance, so that narrower subnets start with the ones that matter.
+"""Sorts channels by importance, so that narrower subnets start with the most important ones.
 
 Smaller layers use the first channels, hence a supernet that starts from a trained network first
 sorts its channels by the L1 norm of the weights that read them (Once-for-all 1908.09791, section

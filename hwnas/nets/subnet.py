@@ -1,4 +1,4 @@
-"""Static modules: `build_subnet` turns one arch into a plain network of timm's or torch's making.
+"""Static modules: `build_subnet` builds one arch as a plain network of timm or torch.
 
 The network is described by JSON-ready data (`subnet_definition`). Where timm's blocks can say
 every operator it is a timm model; the rest (projected shortcuts, channel shuffle, an activation

@@ -265,7 +265,7 @@ class Supernet(nn.Module):
                 fix="resize the batch to the arch's resolution first",
             )
         if not all(0 <= rate < 1 for rate in rates):
-            raise UserError("dropout and drop_path are in [0, 1)", found=rates)
+            raise UserError("dropout and drop_path must be in [0, 1)", found=rates)
         if any(rates) and rng is None:
             raise UserError("dropout and drop_path need a torch.Generator", found="rng=None")
 

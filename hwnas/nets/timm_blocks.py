@@ -34,9 +34,9 @@ _ACTS = {
 
 
 def refusal(where: str, found: str) -> UserError:
-    """The error of a network that the space `timm` cannot hold."""
+    """The error of a network that the space `timm` does not support."""
     return UserError(
-        "the space `timm` cannot hold this network",
+        "the space `timm` does not support this network",
         expected="inverted residuals (also fused and universal ones), depthwise separable blocks"
         " and convolutions, in stages of one width, with BN",
         found=found,

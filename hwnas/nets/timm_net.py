@@ -1,4 +1,4 @@
-"""A network of timm's blocks from its JSON definition; needs timm alone."""
+"""A network of timm's blocks from its JSON definition; needs only timm."""
 
 import json
 from functools import partial

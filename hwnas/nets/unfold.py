@@ -1,4 +1,4 @@
-"""Gives a network whose BN is folded into its convolutions BN of its own again.
+"""Restores the BN of a network whose BN is folded into its convolutions.
 
 A folded convolution computes y = W x + b. Behind W x, BN with the mean m and the variance v of W x
 over images, scale sqrt(v + eps) and shift m + b computes the same y; and m and v are known once the
@@ -94,7 +94,7 @@ def _check(network: Folded, expected: list[tuple[str, Tensor]]) -> None:
             or (ours.shape[1] != theirs.shape[1] if is_last else ours.shape != theirs.shape)
         ):
             raise UserError(
-                f"the weights are of another network: {name} does not fit",
+                f"the weights belong to another network: {name} does not fit",
                 expected="no such layer" if ours is None else list(ours.shape),
                 found="no such layer" if theirs is None else list(theirs.shape),
                 where=f"layer {number} with weights of {network.name}",

@@ -1,4 +1,4 @@
-"""Test accuracy of the exported files of a network, each where it runs: here, or on its device."""
+"""Test accuracy of exported files, each in its own runtime, here or on its device."""
 
 from __future__ import annotations
 

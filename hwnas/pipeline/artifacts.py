@@ -1,4 +1,4 @@
-"""Every file of a run folder: where it lies, and how it is read and written.
+"""Every file of a run folder: its path, and how it is read and written.
 
 Stages never import each other: what one stage leaves for the next is read here. A file that holds
 one of hwnas's records is a `RecordFile`; files in other formats (weights, archives, journals of the

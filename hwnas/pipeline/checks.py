@@ -1,4 +1,4 @@
-"""What makes a stage impossible, found before the first stage runs: one function per concern.
+"""Finds problems that would stop a stage, before the first stage runs.
 
 Stages call these in `Stage.check`. What takes images to tell is in `data_checks.py`.
 """
@@ -102,7 +102,7 @@ def can_learn(project: Project) -> None:
         return
     least = next(k for k in range(n, 1000) if _is_enough(k, config.seed))
     raise UserError(
-        "too few labelled archs to fit a predictor and to hold some of them out",
+        "too few labelled archs to fit a predictor and hold some out",
         expected=f"at least {least}",
         found=n if n == config.label.n_archs else f"{n}, as the space has no more archs",
         where="label.n_archs",
@@ -163,7 +163,7 @@ def can_be_profiled(project: Project) -> None:
     n = len(validation_nets(space, config.profile.n_validation, seed=config.seed))
     if n < MIN_NETS:
         raise UserError(
-            "the space has too few networks to prove a latency table on",
+            "the space has too few networks to validate a latency table",
             expected=f"at least {MIN_NETS} different networks",
             found=f"{n} of {space.size()} archs",
             where="space",
@@ -193,5 +193,5 @@ def folder_is_writable(root: Path) -> None:
             expected="a folder, or a path where one can be made",
             found=problem,
             where=root,
-            fix="change who owns it, or give another folder with --run",
+            fix="change its owner, or give another folder with --run",
         )

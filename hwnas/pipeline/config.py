@@ -1,4 +1,4 @@
-"""The experiment configuration: every section, joined. Torch-free."""
+"""The experiment configuration with all its sections. Torch-free."""
 
 from __future__ import annotations
 

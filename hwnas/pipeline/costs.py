@@ -1,4 +1,4 @@
-"""Every price that a constraint may name, as `CostMetric`s by metric key."""
+"""The costs that constraints may name, as `CostMetric`s by metric key."""
 
 from __future__ import annotations
 

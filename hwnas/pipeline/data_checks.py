@@ -1,4 +1,4 @@
-"""What the data set makes impossible, found before the first stage runs; see `Stage.check_data`.
+"""Finds problems with the data set before the first stage runs; see `Stage.check_data`.
 
 In a dry run nothing is downloaded and no large data set is decoded: `known_data`.
 """
@@ -210,7 +210,7 @@ def _processes_can_talk() -> None:
 
 
 def calibration_needs(calibration: CalibrationConfig, setting: str) -> dict[str, int]:
-    """Training images that BN statistics are computed from, by the setting that says how many."""
+    """Number of training images for BN statistics, by the setting that defines it."""
     name = f"{setting}.calibration.batch_size"
     if calibration.n_batches > 1:
         name = f"{setting}.calibration: n_batches * batch_size"

@@ -1,4 +1,4 @@
-"""The data of a project: where they lie, what they are now, and what the run remembers of them."""
+"""The data of a project: path, current identity, and the identity that the run stored."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class DataSource:
                     expected=f"the data that it read last: {then.info.name}",
                     found="; ".join(self._change(then, now)),
                     where=self.folder,
-                    fix="set the data back; or let `hwnas run` make anew what depends on them",
+                    fix="restore the data, or use `hwnas run` to redo what depends on them",
                 )
         return built
 

@@ -1,4 +1,4 @@
-"""Disk space: about what stages write, and whether there is room for it, before the first runs."""
+"""Estimates the disk space that stages need, and checks it before the first stage runs."""
 
 from __future__ import annotations
 

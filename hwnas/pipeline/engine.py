@@ -1,4 +1,4 @@
-"""Runs stages: what is checked first, what a change makes stale, and what comes back.
+"""Runs stages: checks first, then sets stale files aside, brings old ones back, and executes.
 
 Which files of the run folder belong to which settings is in `core/versions.py`.
 """
@@ -207,11 +207,11 @@ def _require_files(stage: Stage) -> None:
     for setting, path in stage.reads.items():
         if not path.is_file():
             raise UserError(
-                f"stage {stage.name!r} needs a file that is not there",
+                f"stage {stage.name!r} needs a missing file",
                 expected="a file",
                 found=path,
                 where=setting,
-                fix="put it there, or change the setting",
+                fix="add the file, or change the setting",
             )
 
 

@@ -1,4 +1,4 @@
-"""Evaluations that are journaled before anyone uses them, and never repeated."""
+"""Evaluations that are journaled before use and never repeated."""
 
 from __future__ import annotations
 
@@ -196,13 +196,13 @@ class TabularEvaluator:
     """An `Evaluator` that looks archs up in records of the same space.
 
     Raises:
-        UserError: the records are of another space.
+        UserError: the records belong to another space.
     """
 
     def __init__(self, records: Records, space: SearchSpace) -> None:
         if records.space.id != space.id:
             raise UserError(
-                "the records are of another space", expected=space.id, found=records.space.id
+                "the records belong to another space", expected=space.id, found=records.space.id
             )
         self._space = space
         self._scores = dict(zip(space.keys(records.codes), records.scores.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""The exported files of a project: which networks get which, and the one that a device runs."""
+"""The exported files of a project: formats per network, and the file of each device."""
 
 from __future__ import annotations
 

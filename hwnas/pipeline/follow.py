@@ -1,4 +1,4 @@
-"""The other ranks under torchrun: they wait for commands from rank 0, and run its stages."""
+"""The other ranks under torchrun: wait for commands from rank 0 and run its stages."""
 
 from __future__ import annotations
 

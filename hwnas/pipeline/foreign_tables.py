@@ -1,4 +1,4 @@
-"""Which latency tables of a run folder count: of these settings, and of this machine.
+"""Selects the latency tables of a run folder that fit its settings and this machine.
 
 Those of another machine are read, but never compared with timings here.
 """
@@ -40,8 +40,8 @@ def require_own_table(project: Project, device: str) -> None:
     """
     if (measured_on := _foreign_cpu(project, device)) is not None:
         raise UserError(
-            f"the latency table of {device!r} was measured on another machine, so re-timing here "
-            "would prove nothing",
+            f"the latency table of {device!r} was measured on another machine, so it cannot be "
+            "checked by timing on this machine",
             expected=measured_on,
             found=host_facts()["cpu"],
             where=project.files.table(device),

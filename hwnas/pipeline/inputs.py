@@ -1,4 +1,4 @@
-"""What a stage's result depends on: settings, outputs of other stages, and the data."""
+"""The inputs of a stage: settings, outputs of other stages, and the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening a run folder as a project: which settings count, and what is stored of them when."""
+"""Opens a run folder as a project: which settings apply, and when they are stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stages find, as records that later stages, verbs and the report read."""
+"""Results of stages, as records that later stages, verbs and the report read."""
 
 from __future__ import annotations
 

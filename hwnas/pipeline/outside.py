@@ -1,4 +1,4 @@
-"""Files outside the run folder that its settings name, and what the run folder keeps of them.
+"""Files outside the run folder that settings name, and the copies or hashes in the folder.
 
 Definitions of devices are copied (`outside/devices/NAME.yaml`); of weights and records of archs,
 where they lie and the hash of their content are noted (`outside/files.json`). So a run folder can

@@ -1,4 +1,4 @@
-"""Which files outside the run folder it depends on, as it remembers them."""
+"""The run folder's record of the outside files that it depends on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage graph: stages, and their status against what the run folder holds."""
+"""The stage graph: stages, and their status in a run folder."""
 
 from __future__ import annotations
 

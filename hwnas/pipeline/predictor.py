@@ -1,4 +1,4 @@
-"""The configured predictor: which labels it learns and predicts, how it is built and loaded."""
+"""The configured predictor: its labels, its target, how it is built and loaded."""
 
 from __future__ import annotations
 

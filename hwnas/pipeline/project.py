@@ -1,4 +1,4 @@
-"""A run folder together with its configuration and what is built from it: space, data, devices."""
+"""A run folder with its configuration, and what is built from it: space, data, devices."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ class Project:
         return next(iter(self.devices))
 
     def require_device(self, name: str | None) -> str:
-        """The name of a device of the project; None: of the first one.
+        """Checks the name of a device of the project; None stands for the first device.
 
         Raises:
             UserError: there is no such device.

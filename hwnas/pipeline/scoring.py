@@ -1,4 +1,4 @@
-"""How a search scores archs: predictions, and evaluations that all ranks share."""
+"""Scores archs for a search: predictions, and evaluations shared by all ranks."""
 
 from __future__ import annotations
 

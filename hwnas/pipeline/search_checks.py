@@ -1,4 +1,4 @@
-"""What makes a search impossible, found before the first stage runs; see `checks.py`."""
+"""Finds problems that would stop a search, before the first stage runs; see `checks.py`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def can_search(project: Project) -> None:
                 expected=f"<= {most}",
                 found=n,
                 where="search.constraints",
-                fix="drop the others, or search with `evolution` or `policy_gradient`",
+                fix="remove the others, or search with `evolution` or `policy_gradient`",
             )
     if getattr(module, "NEEDS_SUMS", False):
         _scores_are_sums(project)

@@ -1,4 +1,4 @@
-"""The folder of one search, and the files of settings: where they lie, how they are read."""
+"""The folder of one search, and the settings files: paths and reading."""
 
 from __future__ import annotations
 

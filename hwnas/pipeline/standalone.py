@@ -1,4 +1,4 @@
-"""Ground truth of accuracy: the best archs of a search, trained stand-alone from fresh weights.
+"""Stand-alone accuracy of the best archs of a search, trained from fresh weights.
 
 The supernet's score of an arch, and the predictor's, are estimates of this. Part of stage
 `finetune`: a stage of its own would make every finished run folder unfinished.

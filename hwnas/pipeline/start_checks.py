@@ -1,4 +1,4 @@
-"""Whether images are normalised as the weights expect that a run starts from."""
+"""Checks that images are normalised as the starting weights expect."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def warn_of_normalisation(project: Project) -> None:
     can_set = hasattr(project.config.data, "normalise")
     log.warning(
         "supernet.init: the weights were trained on images normalised with %s; the images of this"
-        " run are normalised with %s, which costs accuracy, most of it where little is trained%s",
+        " run are normalised with %s, which lowers the accuracy, especially with little training%s",
         _words(expected),
         _words(used),
         f". Set data.normalise: {names[0]}" if names and can_set else "",

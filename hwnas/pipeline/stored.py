@@ -1,4 +1,4 @@
-"""The configuration of a run folder: as last used, of every search, and as a command changes it.
+"""The configuration of a run folder: the last one, that of each search, and planned changes.
 
 `config.yaml` is the whole configuration, as last used. `search/<name>/config.yaml` holds the
 sections that belong to one search alone, so that each keeps its own.
@@ -69,9 +69,10 @@ def require_search(run: RunDir, name: str) -> None:
 
 
 def search_of_bundle(run: RunDir, bundle: Path, named: str | None) -> str | None:
-    """The search of the run folder that made a bundle in it; None where that is not known.
+    """The search that made a bundle of the run folder; None if unknown.
 
-    named: by the bundle's manifest, which earlier versions left out: then its folder says it.
+    named: the search that the bundle's manifest names. Manifests of earlier versions name
+    none; then the path of the bundle determines it.
     """
     names = (named, SettingsFiles(run).search_of_bundle(bundle))
     return next((name for name in names if name in _known_searches(run)), None)
@@ -149,7 +150,7 @@ def require_same_space(
     before, now = (c.space.model_dump(mode="json") for c in (earlier, config))
     changed = [key for key in before | now if before.get(key) != now.get(key)]
     raise UserError(
-        "this run folder is of another space",
+        "this run folder has another space",
         expected=", ".join(f"{key}: {before.get(key)}" for key in changed),
         found=", ".join(f"{key}: {now.get(key)}" for key in changed),
         where=run.root,

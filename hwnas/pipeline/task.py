@@ -1,4 +1,4 @@
-"""What a stage runs: threads, ranks and data in order first, then its work."""
+"""Runs a stage: sets up threads, ranks and data first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole networks timed on a device of the project, beside networks of the device's table."""
+"""Times whole networks on a device, together with networks of the device's table."""
 
 from __future__ import annotations
 

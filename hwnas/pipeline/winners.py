@@ -1,4 +1,4 @@
-"""For which devices a search runs, what it found for each, and the networks that are compared."""
+"""The devices of a search, their winners, and the networks that are compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracy predictors: they learn scores of archs from labels. One file per variant."""
+"""Accuracy predictors: models that learn the scores of archs from labels, one file each."""
 
 from hwnas.core.registry import Registry
 from hwnas.interfaces import PredictorModule

@@ -1,4 +1,4 @@
-"""Supernet score and predictor combined, with a weight that held-back archs decide (WPNAS)."""
+"""Combines supernet score and predictor with a weight fitted on held-out archs (WPNAS)."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def fit_blend(supernet: FloatArray, predicted: FloatArray, truth: FloatArray) ->
     if not len(supernet) == len(predicted) == len(truth) >= MIN_HELD_BACK:
         raise UserError(
             "cannot weigh supernet against predictor",
-            expected=f"three scores of each of at least {MIN_HELD_BACK} held-back archs",
+            expected=f"three scores of each of at least {MIN_HELD_BACK} held-out archs",
             found=f"{len(supernet)}, {len(predicted)} and {len(truth)} scores",
         )
     if not np.isfinite([supernet, predicted, truth]).all():
-        raise UserError("scores of held-back archs must be finite")
+        raise UserError("scores of held-out archs must be finite")
     return Blend(
         weight=blend_weight(supernet, predicted, truth),
         supernet=Scale.of(supernet),

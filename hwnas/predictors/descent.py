@@ -1,4 +1,4 @@
-"""How the networks of an ensemble descend: batches, losses, AdamW with one cosine."""
+"""Trains the networks of an ensemble: batches, losses, AdamW with a cosine schedule."""
 
 from __future__ import annotations
 

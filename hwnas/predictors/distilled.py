@@ -1,4 +1,4 @@
-"""One small network that imitates a fitted GCN ensemble: the fast predictor for large searches."""
+"""One small network distilled from a fitted GCN ensemble: fast, for large searches."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Fits an ensemble network to labels, and calibrates its spread on labels that members held back.
+"""Fits an ensemble network to labels, and calibrates its std on labels that members held out.
 
-Member k never sees every e-th label. Its error there is an honest, slightly pessimistic sample of
-the ensemble's error on new archs, at no cost in labels or extra fits. It also says how much of a
-Gaussian process on the same archs is worth mixing in: the process wins where accuracy is smooth in
-the choices, the networks where operators interact (tau with 100 labels: 0.94 against 0.92 on OFA
-records, 0.69 against 0.82 on nasbench201's).
+Member k is trained without fold k of the labels. Its errors on this fold estimate the errors of
+the ensemble on new archs, slightly pessimistically, without extra labels or fits. They also
+determine the weight of a Gaussian process on the same archs. The process is better where accuracy
+is smooth in the choices, the networks where operators interact (tau with 100 labels: 0.94 against
+0.92 on OFA records, 0.69 against 0.82 on nasbench201's).
 """
 
 from __future__ import annotations

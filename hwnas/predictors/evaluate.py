@@ -1,4 +1,4 @@
-"""How well a predictor ranks archs that it has not seen, beside what MACs alone would say."""
+"""Ranking quality of a predictor on held-out archs, compared with MACs."""
 
 from __future__ import annotations
 
@@ -146,10 +146,10 @@ def _report(
     held = np.concatenate([part for _, part in splits])
     if min(len(part) for _, part in splits) < 1 or len(held) < MIN_HELD_OUT:
         raise UserError(
-            "too few labelled archs to hold some back",
+            "too few labelled archs to hold some out",
             expected=f"at least {MIN_HELD_OUT}, and 1 in each of {len(splits)} folds",
             found=f"{len(held)} of {len(codes)} labels",
-            fix="label more archs, or hold back a larger fraction",
+            fix="label more archs, or hold out a larger fraction",
         )
     means, stds = [], []
     for fit_rows, held_rows in splits:

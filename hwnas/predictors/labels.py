@@ -1,4 +1,4 @@
-"""What every predictor asks of its labels, and the arithmetic of scales and intervals."""
+"""Checks labels of predictors, and scales them; arithmetic of intervals."""
 
 from __future__ import annotations
 

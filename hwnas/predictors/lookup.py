@@ -1,4 +1,4 @@
-"""Predictions of a whole (sub)space as a lookup table (2004.08423): written once, searched often.
+"""Predictions of a whole (sub)space as a lookup table (2004.08423).
 
 The prediction of an arch is then a read of one number, under any constraint and for any device;
 no network, no predictor and no torch are needed.
@@ -110,10 +110,10 @@ class ScoreTable:
             best = both[np.argsort(-self.means[both], kind="stable")[:k]]
         if n_feasible == 0:
             raise UserError(
-                "no arch of the table keeps the limits",
+                "no arch of the table meets the limits",
                 expected=", ".join(f"{key} <= {most:g}" for key, most in limits.items()),
                 found="the lowest are " + ", ".join(f"{k} {c:.6g}" for k, c in lowest.items()),
-                fix="allow more, or export a table of a larger part of the space",
+                fix="relax the limits, or export a table of a larger part of the space",
             )
         codes = unrank(self.space, best)
         costs = {key: metric(codes) for key, metric in metrics.items()}
@@ -135,7 +135,7 @@ def table_of_space(
             expected=f"at most {MAX_ARCHS:,}",
             found=f"{size:,}" if size < 10**15 else f"{size:.2g}",
             where=space.id,
-            fix="take a part of the space: --restrict CHOICE=[VALUES], again for more choices",
+            fix="restrict the space with --restrict CHOICE=[VALUES] (may be repeated)",
         )
     means, stds = np.empty((2, size), dtype=np.float32)
     for start in range(0, size, CHUNK):
@@ -171,14 +171,14 @@ def load_table(path: Path, space: SearchSpace) -> ScoreTable:
     if about.get("space") != space.id:
         found = about.get("space")
         raise UserError(
-            "a lookup table of another space", expected=space.id, found=found, where=path
+            "the lookup table belongs to another space", expected=space.id, found=found, where=path
         )
-    codes = parse_json(about.get("allowed", ""), where=path, problem="a broken lookup table")
+    codes = parse_json(about.get("allowed", ""), where=path, problem="a damaged lookup table")
     allowed = load(_Part, {"allowed": codes}, where=path, versioned=False).allowed
     part = replace(space, allowed=allowed)
     if arrays["mean"].shape != (part.size(),) or arrays["std"].shape != (part.size(),):
         raise UserError(
-            "a broken lookup table",
+            "a damaged lookup table",
             expected=f"{part.size()} scores",
             found=arrays["mean"].shape,
             where=path,

@@ -1,4 +1,4 @@
-"""Files of labelled archs, read with a named reader into a space."""
+"""Opens files of labelled archs with a named reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gaussian processes in closed form: the smooth half of the graph predictor."""
+"""Gaussian processes in closed form, which the graph predictor averages with its networks."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Process:
 
 @dataclass(frozen=True)
 class Processes:
-    """Processes on different features of the same archs, averaged.
+    """The average of Gaussian processes on different features of the same archs.
 
-    Measured with operators, operators beside one-hot choices, and both averaged (processes alone,
-    seeds 100 to 107, tau): 0.907, 0.906, 0.910 on 50 OFA records, 0.935, 0.930, 0.937 on 100,
-    0.9625, 0.9637, 0.9643 on 540; 100 of nasbench201 0.707, 0.700, 0.714; 100 of nas_bench_macro,
-    where the networks count for more, 0.868, 0.855, 0.864.
+    Tau with operators, with operators and one-hot choices, and with the average of both (without
+    the networks of the ensemble, seeds 100 to 107): on 50 OFA records 0.907, 0.906, 0.910; on 100
+    0.935, 0.930, 0.937; on 540 0.9625, 0.9637, 0.9643; on 100 records of nasbench201 0.707, 0.700,
+    0.714; on 100 of nas_bench_macro, where the networks have a larger weight, 0.868, 0.855, 0.864.
     """
 
     parts: tuple[Process, ...]

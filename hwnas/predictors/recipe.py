@@ -1,4 +1,4 @@
-"""How an ensemble of networks is trained on labels: the config section that networks share."""
+"""Training settings of an ensemble of networks: the config section that networks share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled archs read from a file: what a reader returns, checked, averaged and in fractions."""
+"""Labelled archs of a reader: checked, averaged and converted to fractions."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def table_of(
             if column is None or value not in known[column]:
                 choice = None if column is None else space.choices[column]
                 raise UserError(
-                    "an arch of another space",
+                    "the arch belongs to another space",
                     expected=f"{name} in {choice.values}" if choice else f"one of {names}",
                     found=repr(value) if choice else name,
                     where=f"{where}, arch {row} as one of {space.id}",

@@ -1,4 +1,4 @@
-"""Predictors that are a regression on a fixed feature vector per arch: one-hot choices, costs."""
+"""Base of predictors that regress on a fixed feature vector per arch: one-hot choices, costs."""
 
 from __future__ import annotations
 

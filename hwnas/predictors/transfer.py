@@ -1,4 +1,4 @@
-"""Labels of several sources: many cheap ones shape a prediction, few expensive ones correct it."""
+"""Learns from several sources of labels: many cheap ones and few expensive ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report shows, as plain values; the pipeline fills it in, a missing section is None.
+"""The contents of a report as plain values, filled by the pipeline; a missing section is None.
 
 Accuracies are fractions in [0, 1], latencies milliseconds.
 """

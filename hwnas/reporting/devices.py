@@ -1,4 +1,4 @@
-"""What a report shows of one search for several devices (its section is `devices.html.j2`)."""
+"""The report section on a search for several devices (`devices.html.j2`)."""
 
 from __future__ import annotations
 

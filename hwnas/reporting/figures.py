@@ -59,7 +59,7 @@ def forecast_figure(data: Forecast) -> go.Figure:
                 name="90 % interval",
             )
         )
-    _add_diagonal(figure, data.forecast_ms, data.measured_ms, "forecast = measured")
+    _add_diagonal(figure, data.forecast_ms, data.measured_ms, "estimate = measured")
     hover = "estimate %{x:.3f} ms<br>measured %{y:.3f} ms<extra></extra>"
     return _add_points(figure, data.forecast_ms, data.measured_ms, "whole nets", hover)
 

@@ -1,4 +1,4 @@
-"""Writes a report: one HTML file that opens offline; without JavaScript the plots are missing."""
+"""Writes a report: one HTML file that opens offline; plots need JavaScript."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The closing table of a report: every network on every device (in `results.html.j2`)."""
+"""The result table of a report: every network on every device (`results.html.j2`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search strategies: ask/tell over codes, one file each; they know nothing of scores or prices."""
+"""Search strategies: ask/tell over codes, one file each, independent of scores and costs."""
 
 from hwnas.core.registry import Registry
 from hwnas.interfaces import SearcherModule

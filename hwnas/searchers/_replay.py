@@ -1,4 +1,4 @@
-"""Resuming optimisers that cannot be stored: their past is asked and told again."""
+"""Resumes optimisers that cannot be stored by replaying their asks and tells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every arch of the space once, in an order that the seed shuffles."""
+"""Every arch of the space once, in seeded random order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segment by segment, keeping the best few: fitting the search space (2004.08423, figure 2).
+"""Segment-wise search that keeps the best few super-cells (2004.08423, figure 2).
 
 Choices are taken in order, a segment at a time. Every candidate for the segment (a kept beginning
 continued by every combination of the segment's choices) is judged by the mean reward of random

@@ -1,4 +1,4 @@
-"""One point of a search space: integer codes of its choices, in one canonical spelling."""
+"""One point of a search space: the codes of its choices, in canonical form."""
 
 from __future__ import annotations
 

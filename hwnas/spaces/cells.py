@@ -1,4 +1,4 @@
-"""Cell networks: stages of equal cells, one cell chosen."""
+"""Cell networks: stages of equal cells, with one searched cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search space refuses of archs and codes; the methods that call this say when."""
+"""Validation of archs and codes in a search space."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def check_ends(in_channels: Any, num_classes: Any, *, where: str) -> None:
 def check_member(space: SearchSpace, arch: Arch) -> None:
     """The arch is of this space, its codes are allowed, and 0 where they are inactive."""
     if arch.space != space.id:
-        raise UserError("arch of another space", expected=space.id, found=arch.space)
+        raise UserError("arch belongs to another space", expected=space.id, found=arch.space)
     if len(arch.codes) != len(space.choices):
         raise UserError(
             "arch has the wrong number of codes",
@@ -86,7 +86,7 @@ def checked_codes(space: SearchSpace, given: Any) -> NDArray[np.int16]:
     is_valid = (codes == rows).all(axis=1) & space.validate(space.normalise(codes))
     if not is_valid.all():
         raise UserError(
-            "archs that the space does not allow",
+            "archs with codes that the space does not allow",
             expected="rows for which SearchSpace.validate is true",
             found=f"{(~is_valid).sum()} of {len(rows)}, the first at row {is_valid.argmin()}",
             where=space.id,
@@ -98,7 +98,9 @@ def one_generator(seed: int | None, generator: Any) -> np.random.Generator:
     """The generator, or that of the seed; exactly one of them is given."""
     if not isinstance(generator, (np.random.Generator, NoneType)):
         raise UserError(
-            "rng is no generator", expected="numpy.random.default_rng(0)", found=repr(generator)
+            "rng must be a numpy Generator",
+            expected="numpy.random.default_rng(0)",
+            found=repr(generator),
         )
     if generator is None and seed is not None:
         return rng(seed, "cli/sample")  # named when only the command line had seeds

@@ -1,4 +1,4 @@
-"""The decisions of a search space, checked when they are made."""
+"""The choices of a search space, checked at construction."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def check_choices(choices: Sequence[Choice], resolutions: tuple[int, ...], *, wh
     first = choices[0] if choices else None
     if first is None or first.parent is not None or first.values != resolutions:
         raise UserError(
-            "the first choice of a space is its resolution",
+            "the first choice of a space must be its resolution",
             expected=f"a choice without parent, of {resolutions}",
             found=first or "no choices",
             where=where,
@@ -123,7 +123,7 @@ def check_choices(choices: Sequence[Choice], resolutions: tuple[int, ...], *, wh
             continue
         if not 0 <= choice.parent < column:
             raise UserError(
-                "the parent of a choice comes before it",
+                "the parent of a choice must come before it",
                 expected=f"a column from 0 to {column - 1}",
                 found=choice.parent,
                 where=place,
@@ -132,7 +132,7 @@ def check_choices(choices: Sequence[Choice], resolutions: tuple[int, ...], *, wh
         n_codes = len(choices[choice.parent].values)
         if not all(0 <= code < n_codes for code in choice.parent_codes):
             raise UserError(
-                "a choice hangs on codes that its parent does not have",
+                "a choice depends on codes that its parent does not have",
                 expected=f"codes from 0 to {n_codes - 1}",
                 found=choice.parent_codes,
                 where=place,
@@ -150,7 +150,7 @@ def check_allowed(
     """
     if len(allowed) != len(choices):
         raise UserError(
-            "`allowed` has one entry per choice",
+            "`allowed` must have one entry per choice",
             expected=len(choices),
             found=len(allowed),
             where=where,

@@ -1,4 +1,4 @@
-"""Every arch of a space has a number: archs from numbers, numbers from archs, both vectorised.
+"""Numbers every arch of a space: archs from numbers and numbers from archs, vectorised.
 
 A choice's subtree has as many configurations as its codes have products over the children that
 they activate; an arch's rank is a mixed-radix number in these counts.

@@ -1,4 +1,4 @@
-"""Archs as the graphs that predictors see: chains, the DAG of a cell, or of a whole network."""
+"""Converts archs to graphs for predictors: a chain, the DAG of a cell, or a whole network."""
 
 from __future__ import annotations
 

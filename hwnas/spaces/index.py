@@ -1,4 +1,4 @@
-"""Vectorised lowering: arrays of archs as arrays of operator numbers, and sums over them."""
+"""Vectorised lowering: arrays of archs to arrays of operator numbers, and sums over them."""
 
 from __future__ import annotations
 

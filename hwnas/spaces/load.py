@@ -1,4 +1,4 @@
-"""Building a space outside a run folder: by registry name, shipped name or YAML file."""
+"""Builds a space outside a run folder: by registry name, shipped name or YAML file."""
 
 from __future__ import annotations
 

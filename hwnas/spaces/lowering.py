@@ -1,4 +1,4 @@
-"""`lower()`: from codes to operators and edges, the only way to the shapes of an arch."""
+"""`lower()`: converts codes to operators and edges; the only place that computes shapes."""
 
 from __future__ import annotations
 

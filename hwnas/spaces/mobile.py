@@ -1,4 +1,4 @@
-"""A MobileNet space of your own, from YAML: stem, stages with choices, head."""
+"""Your own MobileNet space from YAML: stem, stages with choices, head."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def _check_chain(config: Config, space: SearchSpace) -> None:
             for op in ops:
                 if op.stride > 1 and op.in_hw == 1:
                     raise UserError(
-                        "the stages of the space cannot chain: a stride meets a map of one pixel",
+                        "invalid stages: a stride is applied to a map of one pixel",
                         expected="larger resolutions, or fewer strides",
                         found=f"1 px of the smallest resolution, {min(config.resolutions)} px",
                         where=f"{_path(config, slot)}.stride",
@@ -266,7 +266,7 @@ def _check_chain(config: Config, space: SearchSpace) -> None:
                 for channels in (*ends, op.out_channels) if op.groups > 1 else ends:
                     if channels % groups:
                         raise UserError(
-                            "the stages of the space cannot chain: groups do not divide channels",
+                            "invalid stages: groups do not divide channels",
                             expected=f"widths, and widths times expansion, divisible by {groups}"
                             " (expanded widths are multiples of 8)",
                             found=f"{channels} channels in {op}",

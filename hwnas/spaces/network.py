@@ -148,9 +148,9 @@ class Network:
 
 
 def edge_list(edges: NDArray[np.bool_], present: NDArray[np.bool_]) -> tuple[Edge, ...]:
-    """Ascending pairs of the edges [p, p] of one arch whose slots are `present` [p].
+    """Converts the edge matrix [p, p] of one arch to ascending pairs.
 
-    Slots without an operator are not numbered.
+    `present` [p] marks the slots that have an operator. Only these are numbered.
     """
     number = np.cumsum(present) - 1
     reader, source = np.nonzero(edges)

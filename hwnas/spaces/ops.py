@@ -1,4 +1,4 @@
-"""Operators: what a network is made of, and the weighted layers inside each of them."""
+"""Operators: the parts of a network, and the weighted layers inside each of them."""
 
 from __future__ import annotations
 

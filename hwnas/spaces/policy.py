@@ -1,4 +1,4 @@
-"""A policy over archs: one categorical per choice, and the gradient that makes it better.
+"""A policy over archs: one categorical per choice, and its gradient.
 
 REINFORCE with Adam and an entropy bonus, in numpy. A policy of WPNAS (2203.02086) serves twice: a
 searcher has one, and so has a sampler that trains the supernet where the policy looks.
@@ -159,7 +159,7 @@ class Policy:
         logits, moments = np.array(state["logits"]), np.array(state["moments"])
         if logits.shape != self._logits.shape or moments.shape != self._moments.shape:
             raise UserError(
-                "state of a policy over another space",
+                "the state belongs to a policy over another space",
                 expected=f"logits {self._logits.shape}",
                 found=f"logits {logits.shape}",
                 where=self._space.id,

@@ -1,4 +1,4 @@
-"""Published networks as data: every block of a network whose weights exist, and how it was trained.
+"""Published networks as data: every block of a network, and how its weights were trained.
 
 The files in `networks/` are written by `hwnas space from-timm` (`hwnas.nets.from_timm`).
 """
@@ -199,7 +199,7 @@ def check_shape(shape: NetworkShape) -> None:
             for expected, is_fault in faults.items():
                 if is_fault:
                     raise UserError(
-                        "a network that the space `timm` cannot hold",
+                        "a network that the space `timm` does not support",
                         expected=expected,
                         found=f"{width} input channels, {block}",
                         where=f"network.stages.{s}.{b}",

@@ -1,4 +1,4 @@
-"""Skeletons: the fixed part of a space, its choices, and what can be done with its networks.
+"""Skeletons: the fixed part of a space, its choices, and its capabilities.
 
 A new kind of network is one subclass, in a file of its own or in that of its space.
 """
@@ -135,7 +135,7 @@ class Skeleton(ABC):
 
     @cached_property
     def slot_graph(self) -> SlotGraph:
-        """All slots, as `reads` joins them."""
+        """The graph of all slots, with the edges of `reads`."""
         return SlotGraph(tuple(range(len(self.slot_names()))), self.reads(), self.absent_passes)
 
     @property

@@ -1,4 +1,4 @@
-"""Subnets of a network that is published with weights: the largest arch is that network."""
+"""Subnets of a published network with weights: the largest arch is that network."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _check_maps(space: SearchSpace) -> None:
         for op in (op for ops in alternatives.values() for op in ops):
             if op.stride > 1 and op.in_hw == 1:
                 raise UserError(
-                    "a resolution that the network cannot take: a stride meets a map of one pixel",
+                    "the resolution is too small: a stride is applied to a map of one pixel",
                     expected="larger resolutions",
                     found=f"{min(space.macro.resolutions)} px, 1 px at {slot}",
                     where="space.resolutions",

@@ -1,4 +1,4 @@
-"""Subnets of a published network: the skeleton whose largest arch is that network, exactly."""
+"""Skeleton of the subnets of a published network; the largest arch equals that network."""
 
 from __future__ import annotations
 

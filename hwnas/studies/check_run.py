@@ -1,4 +1,4 @@
-"""Damage in a run folder: every file against the hash or the form that it was written with."""
+"""Checks every file of a run folder against its recorded hash or format."""
 
 from __future__ import annotations
 

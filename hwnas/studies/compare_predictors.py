@@ -1,4 +1,4 @@
-"""Predictors side by side on equal labels: fit on N, rank all the rest, over several seeds."""
+"""Compares predictors on equal labels: fit on N, rank all others, over several seeds."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def _build(name: str, labels: Labels, seed: int) -> AccuracyPredictor:
 def _split(n: int, n_fit: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     if n < n_fit + 2:
         raise UserError(
-            "fewer labelled archs than asked for",
+            "fewer labelled archs than requested",
             expected=f"at least {n_fit + 2}: {n_fit} to fit on and 2 to rank",
             found=n,
         )

@@ -1,4 +1,4 @@
-"""The winners of all devices for the report: priced on every device, and timed once verified."""
+"""The winners of all devices for the report: estimated, and timed, on every device."""
 
 from __future__ import annotations
 

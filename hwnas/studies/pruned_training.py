@@ -1,4 +1,4 @@
-"""Pruning applied (2010.08219): a second training round in the pruned space, and one beside it.
+"""Second training rounds in the pruned and in the whole space (2010.08219).
 
 Both rounds are run folders of their own in `rounds/`: equal configuration, start and number of
 steps; only the space differs. Every verb works on them.

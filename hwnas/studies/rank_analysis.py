@@ -1,4 +1,4 @@
-"""How far a ranking of archs can be trusted (How Does Supernet Help, 2010.08219)."""
+"""Analyses how reliable a ranking of archs is (How Does Supernet Help, 2010.08219)."""
 
 from __future__ import annotations
 
@@ -197,9 +197,9 @@ def prune(analysis: Analysis, pair: _Pair, fraction: float | None) -> Pruning:
         safe = safe_to_prune(analysis.ranks)
         if safe is None:
             raise CheckFailed(
-                "no pruning by this ranking is safe",
+                "the ranking is not reliable enough for pruning",
                 found="; ".join(analysis.verdict[:2]),
-                fix="a better ranking, or a fraction of your own (--fraction, --prune-fraction)",
+                fix="use a better ranking, or set the fraction (--fraction, --prune-fraction)",
             )
         fraction = safe.pruned_fraction
     return prune_space(
@@ -230,7 +230,7 @@ def _trained_alone(project: Project) -> Path:
     if not path.exists():
         raise UserError(
             "there is nothing better than the supernet's labels to compare them with",
-            expected="labels of archs trained alone",
+            expected="labels of archs trained stand-alone",
             where=path,
             fix=command_line("label", project.run.root, "--source", "trained", "--n", "20")
             + ", or --truth FILE, or another --ranking",

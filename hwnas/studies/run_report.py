@@ -1,4 +1,4 @@
-"""The report of a run folder: whatever it holds so far, in one HTML file."""
+"""The report of a run folder: all its results so far in one HTML file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lookup tables of a run's predictions: written once, searched under any limits."""
+"""Lookup tables of a run's predictions: computed once, queried under any limits."""
 
 from __future__ import annotations
 

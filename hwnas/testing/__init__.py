@@ -1,4 +1,4 @@
-"""Contract tests that any package's own variant passes: subclass a suite with one fixture.
+"""Contract tests for variants of any package: subclass a suite with one fixture.
 
     from hwnas.testing import SearcherSuite
     from my_package import annealing

@@ -1,4 +1,4 @@
-"""What every data set promises: `interfaces.DataModule`."""
+"""Contract tests of data sets: `interfaces.DataModule`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every transport promises (`interfaces.Transport`), and every runtime of the device kit."""
+"""Contract tests of transports (`interfaces.Transport`) and of runtimes of the device kit."""
 
 from __future__ import annotations
 

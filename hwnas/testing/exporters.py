@@ -1,4 +1,4 @@
-"""What every exporter promises: `interfaces.Exporter`."""
+"""Contract tests of exporters: `interfaces.Exporter`."""
 
 from __future__ import annotations
 

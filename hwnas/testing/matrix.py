@@ -1,4 +1,4 @@
-"""Which spaces every builder and every exporter serves: a matrix whose gaps are named.
+"""The spaces that each builder and exporter supports, with the known gaps.
 
 Rows are spaces, columns builders (models that are timed) and exporters (models that ship). What
 adds a row or a column fills it; what it cannot do yet stands in `GAPS`, or in `Skeleton.lacks`

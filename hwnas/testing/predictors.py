@@ -1,4 +1,4 @@
-"""What every predictor promises: `interfaces.AccuracyPredictor`."""
+"""Contract tests of predictors: `interfaces.AccuracyPredictor`."""
 
 from __future__ import annotations
 

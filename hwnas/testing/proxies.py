@@ -1,4 +1,4 @@
-"""What every proxy promises: `interfaces.Proxy`."""
+"""Contract tests of proxies: `interfaces.Proxy`."""
 
 from __future__ import annotations
 

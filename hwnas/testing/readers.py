@@ -1,4 +1,4 @@
-"""What every reader of labelled archs promises: `interfaces.Reader`."""
+"""Contract tests of readers of labelled archs: `interfaces.Reader`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every arch sampler promises: `interfaces.ArchSampler`, and `LearningSampler` where it is."""
+"""Contract tests of arch samplers: `interfaces.ArchSampler` and `LearningSampler`."""
 
 from __future__ import annotations
 

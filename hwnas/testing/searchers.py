@@ -1,4 +1,4 @@
-"""What every searcher promises: `interfaces.Searcher`."""
+"""Contract tests of searchers: `interfaces.Searcher`."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class SearcherSuite(Suite):
         assert codes.shape[1] == len(space.choices)
 
     def test_deterministic_in_the_seed(self, variant: Any, config: Any) -> None:
-        """Equal seeds propose equal archs, another seed others."""
+        """Equal seeds propose equal archs, and different seeds propose different archs."""
         space = tiny_space()
         first, again, other = (
             np.concatenate(play(_build(variant, config, space, seed), space, [48] * 5))

@@ -1,4 +1,4 @@
-"""What every search space promises: closed operators, exact sizes, one geometry for everything."""
+"""Contract tests of search spaces: closed operators, exact sizes, one geometry everywhere."""
 
 from __future__ import annotations
 

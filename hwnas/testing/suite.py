@@ -1,4 +1,4 @@
-"""What all contract suites share: the module, its settings, and what it is exempt from."""
+"""Base of the contract suites: the module, its settings, and its exemptions."""
 
 from __future__ import annotations
 

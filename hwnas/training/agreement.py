@@ -1,4 +1,4 @@
-"""Before processes work together: they see the same data, or all of them say how it differs."""
+"""Checks that all processes see the same data before they work together."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def photo_transform(config: AugmentConfig, info: DataInfo) -> Callable[[Image], 
             )
         except (AssertionError, KeyError, ValueError) as error:
             raise UserError(
-                "timm knows no such augmentation policy",
+                "unknown augmentation policy of timm",
                 expected="e.g. rand-m9-mstd0.5, original, v0, 3a, augmix-m3-w3",
                 found=config.auto_augment,
                 where="data.augment.auto_augment",

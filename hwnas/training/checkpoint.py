@@ -1,4 +1,4 @@
-"""Checkpoints: weights and optimiser as safetensors beside a JSON file that vouches for them."""
+"""Checkpoints: weights and optimiser as safetensors, with a JSON file of their hashes."""
 
 from __future__ import annotations
 
@@ -107,7 +107,9 @@ class Checkpoints:
                 step, notes, identity, scalars, sha256 = (meta[key] for key in _META)
                 data = read_regular(path.with_suffix(".safetensors"), at_most=MAX_BYTES)
                 if hashlib.sha256(data).hexdigest() != sha256:
-                    raise UserError("its sha256 does not match", found=f"{len(data)} bytes")
+                    raise UserError(
+                        "the sha256 of the file does not match", found=f"{len(data)} bytes"
+                    )
             except (UserError, OSError, KeyError, TypeError, ValueError) as error:
                 log.warning("skipping the damaged checkpoint %s: %s", path.with_suffix(""), error)
                 continue
@@ -136,7 +138,7 @@ class Checkpoints:
                 "the training settings changed since the checkpoint",
                 found="".join(f"\n    {change}" for change in changes),
                 where=where,
-                fix=f"set them back, or remove {self.folder} to train from the start",
+                fix=f"restore them, or remove {self.folder} to train from the start",
             )
 
 

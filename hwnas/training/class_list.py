@@ -1,4 +1,4 @@
-"""Classes that are listed, not found: those of the weights that a run starts from. Torch-free."""
+"""Classes from a list, such as those of the starting weights. Torch-free."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def listed_classes(classes: str, root: Path) -> tuple[str, ...]:
     if len(names) < 2 or len(set(names)) < len(names):
         twice = next((name for name in names if names.count(name) > 1), None)
         raise UserError(
-            "the list of classes has no two distinct names"
+            "the list of classes needs at least two distinct names"
             if twice is None
             else "the list of classes names one twice",
             expected="lines that begin with the name of a class's folder, each once",

@@ -1,4 +1,4 @@
-"""Three live curves of a supernet, and the watch for one of them falling to chance."""
+"""Three live curves of a supernet, and a warning if one of them falls to chance."""
 
 from __future__ import annotations
 

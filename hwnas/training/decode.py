@@ -1,4 +1,4 @@
-"""Encoded images to square RGB pixels, once: broken ones are named, the result is cached."""
+"""Decodes images to square RGB pixels and caches them; reports broken files."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def decode(images: Encoded, px: int, *, n_threads: int = 1) -> tuple[Pixels, Bro
         if cached is not None:
             return cached
     except (OSError, UserError) as error:
-        log.warning("no cache of decoded images: %s", error)
+        log.warning("cannot cache decoded images: %s", error)
     pixels = np.zeros(shape, np.uint8)
     return pixels, _fill(pixels, images, n_threads)
 

@@ -1,9 +1,10 @@
-"""Processes that work together: torchrun starts them, rank 0 leads, one all-reduce joins them.
+"""Distributed training under torchrun: rank 0 leads, one all-reduce per step.
 
 Rank 0 is the command that the user gave: it alone holds the run folder's lock and writes what is
-there. The others wait for its words and take part in what they name. Words are JSON in torchrun's
-key-value store, gradients go through torch.distributed: NCCL between GPUs, gloo between CPUs. If a
-process dies, torchrun ends the others and, with --max-restarts, starts all of them again.
+there. The other ranks wait for its commands and take part in the named work. Commands are JSON in
+torchrun's key-value store, gradients go through torch.distributed: NCCL between GPUs, gloo
+between CPUs. If a process dies, torchrun ends the others and, with --max-restarts, starts all of
+them again.
 
 Torch is imported only by processes that are not alone.
 """
@@ -167,7 +168,7 @@ class Ranks:
         self.tell(step)
         if not self.leads and (first := self.hear()) != step:
             raise UserError(
-                "this machine sees another checkpoint than the first one",
+                "this machine sees a different checkpoint than rank 0",
                 expected=f"the checkpoint of step {first}",
                 found=f"step {step} on rank {self.rank}",
                 fix="put the run folder on a file system that all machines share",
@@ -196,11 +197,11 @@ class Ranks:
             dist.all_reduce(flat)
         except RuntimeError as error:
             raise UserError(
-                "another process of this training is gone",
+                "another process of this training has stopped",
                 found=str(error).splitlines()[0],
                 where=f"rank {self.rank} of {self.size}",
-                fix="see its messages; torchrun --max-restarts=N starts all of them again, and "
-                "training goes on from its last checkpoint",
+                fix="see its messages; torchrun --max-restarts=N restarts all of them, and "
+                "training resumes from its last checkpoint",
             ) from error
         flat /= self.size
         sizes = [*(gradient.numel() for gradient in gradients), len(losses)]

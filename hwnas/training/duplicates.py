@@ -1,4 +1,4 @@
-"""Images that lie in two splits, which make the accuracy that is reported too high."""
+"""Finds images in two splits, which make the reported accuracy too high."""
 
 from __future__ import annotations
 

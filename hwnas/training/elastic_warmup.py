@@ -1,4 +1,4 @@
-"""Choices that open in the course of training, from their largest values down (1908.09791)."""
+"""Adds values of choices in the course of training, from the largest down (1908.09791)."""
 
 from __future__ import annotations
 

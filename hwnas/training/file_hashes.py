@@ -1,4 +1,4 @@
-"""Content hashes of files; those of files that did not change are remembered in the user's cache.
+"""Content hashes of files; hashes of unchanged files are cached.
 
 A file counts as unchanged while its device, inode, size, modification time and change time stay
 the same under the same path. The change time is the kernel's: `touch`, `cp -p`, `rsync -a` and

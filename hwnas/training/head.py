@@ -1,4 +1,4 @@
-"""A new classifier on a pretrained body: it alone learns first, from features computed once."""
+"""Trains a new classifier on a pretrained body first, from features computed once."""
 
 from __future__ import annotations
 

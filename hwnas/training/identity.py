@@ -1,4 +1,4 @@
-"""The identity of a data set: of what it is made, and in words what changed since."""
+"""The identity of a data set: its contents, and a description of changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From pixels to network input: the one resize and the one normalisation."""
+"""Converts pixels to network input: resizing and normalisation."""
 
 from hwnas.nets.images import normalise, resize
 

@@ -1,4 +1,4 @@
-"""Layer-wise learning rates: the nearer to the image, the smaller the steps (ULMFiT 1801.06146)."""
+"""Layer-wise learning rates: smaller towards the stem (ULMFiT 1801.06146)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photos that look alike: one photo, stored twice, scaled or compressed in another way.
+"""Finds photos that look alike: one photo stored twice, scaled or compressed differently.
 
 Two photos count as one where two rules agree. Their difference hashes (dHash, N. Krawetz 2013: is
 each of 8 x 8 fields of the grey image brighter than the one to its left) differ in at most 3 of 64

@@ -42,9 +42,10 @@ def distillation(kind: Distillation, *, temperature: float = 1.0, clip: float = 
 def soft_cross_entropy(
     student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0
 ) -> torch.Tensor:
-    """Cross-entropy of the student to the teacher's softened softmax; no gradient to the teacher.
+    """Cross-entropy of the student with the teacher's softened softmax; no gradient to the teacher.
 
-    Times temperature**2, which keeps the gradient's size (Hinton et al. 1503.02531, section 2.1).
+    The loss is multiplied by temperature**2, which keeps the scale of the gradients (Hinton et al.
+    1503.02531, section 2.1).
     """
     target = (teacher.detach() / temperature).softmax(dim=1)
     loss = torch.nn.functional.cross_entropy(student / temperature, target)

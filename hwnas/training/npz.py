@@ -1,4 +1,4 @@
-"""Archives of JPEG files in one .npz: `jpeg` bytes end to end, `offset`, `label`, `class_names`.
+"""Archives of JPEG files in one .npz: concatenated `jpeg`, `offset`, `label`, `class_names`.
 
 `name` and `group`, one of each per image, may be absent; see `read_groups`.
 """

@@ -1,4 +1,4 @@
-"""Settings that data sets of photos share, and where their files lie. Torch-free."""
+"""Settings that data sets of photos share, and the paths of their files. Torch-free."""
 
 from __future__ import annotations
 

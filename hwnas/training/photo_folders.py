@@ -1,4 +1,4 @@
-"""Which files of a folder are images of which class and split: the folder is read, no image is.
+"""Maps files of a folder to classes and splits, without opening an image.
 
 Hidden files and folders, and those that systems leave behind (`@eaDir`, `__MACOSX`, `lost+found`),
 are no data. Links to folders are followed. `export/bundle_images.py` reads folders by the same
@@ -120,7 +120,7 @@ def require_found(scans: Iterable[Scan], folder: Path) -> None:
             expected="files, and links to files that are there",
             found=_some(lost),
             where=folder,
-            fix="bring them back, or leave them out with --set data.skip_broken=true",
+            fix="restore them, or leave them out with --set data.skip_broken=true",
         )
 
 
@@ -132,7 +132,7 @@ def report(split: Split, folder: Path, names: Sequence[str], scans: Sequence[Sca
         listed = [f"{n} {ending}" for ending, n in left_out.most_common()]
         listed += [f"{n_lost} that cannot be read"] * bool(n_lost)
         log.warning(
-            "%s: %d of %d files are no images that can be read, and are left out: %s",
+            "%s: %d of %d files cannot be read as images and are left out: %s",
             folder,
             n_out,
             n_out + n_used,

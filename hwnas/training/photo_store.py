@@ -1,4 +1,4 @@
-"""Photos in a folder per class: their names and hashes, and what is decoded of them. Torch-free."""
+"""Photos in a folder per class: names, hashes, and decoded pixels. Torch-free."""
 
 from __future__ import annotations
 

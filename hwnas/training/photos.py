@@ -1,4 +1,4 @@
-"""Data sets of photos: seeded augmentation image by image, in as many processes as one likes."""
+"""Data sets of photos: seeded augmentation image by image, in several processes."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def photos_of_archives(
     for path, archive in zip(paths, archives, strict=True):
         if archive.class_names != names:
             raise UserError(
-                "the two archives have other classes",
+                "the two archives have different classes",
                 expected=names,
                 found=archive.class_names,
                 where=path,
@@ -122,7 +122,7 @@ def photo_data(
                 expected="at least one image in each of train, val and test",
                 found=", ".join(f"{len(part)} {other}" for other, part in parts.items()),
                 where="data",
-                fix=f"add images to every class, or raise the share that is set apart for {split}",
+                fix=f"add images to every class, or raise the share of images for {split}",
             )
     mean, std = NORMALISATIONS.get(normalise) or _mean_std(parts["train"])
     info = DataInfo(

@@ -1,4 +1,4 @@
-"""Where networks compute and in which number format: fp32, or mixed precision on CUDA."""
+"""Device and number format of training: fp32, or mixed precision on CUDA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantisation-aware training: forward passes round as the 8-bit file will, gradients do not.
+"""Quantisation-aware training: forward passes round as the 8-bit file does, gradients do not.
 
 The network runs node by node (`torch.export`), and every value that the exporters `litert` and
 `int8` put into 8 bits is rounded where they round it: the image, the outputs of convolutions and

@@ -1,4 +1,4 @@
-"""Ranking pairs: what a prior says of two archs becomes a loss (PGONAS 2206.13329).
+"""Ranking pairs: a loss from the order that a prior predicts (PGONAS 2206.13329).
 
 Every pair costs two forward passes; the better of the two by the prior learns to have the lower
 loss, as long as it has not.
@@ -65,11 +65,11 @@ class PairSampler:
                 archs = self.space.arch(first[0]), self.space.arch(rival[0])
                 return archs if value < other else archs[::-1]
         raise UserError(
-            "the prior of the ranking loss cannot tell archs apart",
+            "the prior of the ranking loss gives all archs the same value",
             expected="archs of different values",
             found=f"{len(far[:N_TIES]) + 1} archs of value {value}",
             where="train.ranking.prior",
-            fix="choose another prior, or switch the ranking loss off",
+            fix="choose another prior, or turn off the ranking loss",
         )
 
 

@@ -1,4 +1,4 @@
-"""Training steps on invented images, timed: what a recipe costs before its data are there."""
+"""Times training steps on synthetic images, to estimate the cost of a recipe."""
 
 from __future__ import annotations
 

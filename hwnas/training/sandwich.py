@@ -1,4 +1,4 @@
-"""One sandwich step: gradients of several subnets; the largest teaches the others in place."""
+"""One sandwich step: gradients of several subnets, with the largest as teacher."""
 
 from __future__ import annotations
 

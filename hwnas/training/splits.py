@@ -1,4 +1,4 @@
-"""Which images of a class or group go into each split, and how many. Torch-free."""
+"""Assigns the images of a class or group to splits. Torch-free."""
 
 from __future__ import annotations
 

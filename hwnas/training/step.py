@@ -48,7 +48,7 @@ class StepLosses:
 
 @dataclass(frozen=True)
 class SupernetStep:
-    """Adds up gradients; the optimiser is the caller's. Made by `supernet_step`."""
+    """Accumulates the gradients of one step, without the optimiser. Made by `supernet_step`."""
 
     supernet: Supernet
     config: TrainConfig

@@ -1,4 +1,4 @@
-"""A trained timm model that teaches the supernet beside the labels."""
+"""A trained timm model that teaches the supernet in addition to the labels."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def load_teacher(config: TeacherConfig, info: DataInfo, device: torch.device) ->
     """The teacher that `config` names, with its weights, for the classes of a data set.
 
     Raises:
-        UserError: timm knows no such model, or the file does not hold its weights.
+        UserError: timm has no such model, or the file does not contain its weights.
     """
     try:
         model = timm.create_model(

@@ -494,7 +494,7 @@ def test_a_whole_run_whose_photos_change(home: Path, monkeypatch: pytest.MonkeyP
     with project() as p:
         of_other_data = manifest.replace(p.source.digest, 32 * "0")
     (bundle / "manifest.json").write_text(of_other_data)
-    with pytest.raises(UserError, match="the bundle was made with other data"):
+    with pytest.raises(UserError, match="the bundle was made with different data"):
         hwnas.verify(bundle, latency=False)
     (bundle / "manifest.json").write_text(manifest)
     rename()
@@ -551,7 +551,7 @@ def test_journals_of_earlier_versions_stay_valid(home: Path):
         ("inception", "data", "Set data.normalise: inception"),
         ("inception", "inception", ""),
         ("data", "data", ""),
-        ("data", "inception", "which costs accuracy, most of it where little is trained"),
+        ("data", "inception", "which lowers the accuracy, especially with little training"),
         ("unknown", "inception", ""),
     ],
 )

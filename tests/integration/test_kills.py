@@ -369,7 +369,7 @@ def test_a_folder_of_another_space_is_refused_and_left_alone(copy: Path, change:
         "run", str(CONFIG), "--run", str(copy), "--set", f"space.{change}", log=copy.parent / "log"
     )
     assert refused.finish() == 1
-    assert "this run folder is of another space" in refused.text and "--run" in refused.text
+    assert "this run folder has another space" in refused.text and "--run" in refused.text
     assert before == {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
 
 

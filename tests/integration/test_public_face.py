@@ -325,7 +325,7 @@ def test_a_space_prints_and_draws_itself(name: str) -> None:
 
 
 def test_settings_for_a_space_that_is_built_are_refused() -> None:
-    with pytest.raises(hwnas.UserError, match="built already"):
+    with pytest.raises(hwnas.UserError, match="a space object"):
         hwnas.space_show(hwnas.space("mobilenet_tiny"), settings={"resolutions": [16]})
 
 

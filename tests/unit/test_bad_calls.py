@@ -298,7 +298,7 @@ def test_what_a_run_lacks_is_said_with_the_command_that_makes_it(
     unfinished: Path, look: Callable[[hwnas.Run], Any], verb: str
 ) -> None:
     run = hwnas.open_run(unfinished)
-    with pytest.raises(UserError, match="not made yet") as refused:
+    with pytest.raises(UserError, match="does not exist yet") as refused:
         look(run)
     assert refused.value.fix == f"hwnas {verb} {unfinished}"
     assert unfinished in Path(str(refused.value.where)).parents
@@ -333,7 +333,7 @@ def test_a_setting_that_cannot_be_used_is_not_kept(
 def test_a_verb_that_comes_too_early_names_the_one_that_is_missing(
     unfinished: Path, ask: Callable[[Path], Any], verb: str
 ) -> None:
-    with pytest.raises(UserError, match="not made yet") as refused:
+    with pytest.raises(UserError, match="does not exist yet") as refused:
         ask(unfinished)
     assert refused.value.fix == f"hwnas {verb} {unfinished}"
 

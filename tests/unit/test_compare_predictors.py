@@ -72,7 +72,7 @@ def test_other_columns_are_learned_from_or_used_as_features(records: Path):
 
 
 def test_more_labels_than_there_are_and_no_labels_are_errors(records: Path):
-    with pytest.raises(UserError, match=r"fewer labelled archs than asked for[\s\S]*80"):
+    with pytest.raises(UserError, match=r"fewer labelled archs than requested[\s\S]*80"):
         evaluate("--records", records, "--train-size", 79)
     with pytest.raises(UserError, match=r"either RUN or --records"):
         evaluate("--train-size", 10)

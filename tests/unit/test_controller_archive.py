@@ -179,8 +179,8 @@ def test_unusable_files_are_explained(tmp_path: Path) -> None:
     about, body = read_records(path)
     itemsize = len(body) // len(archive)
     append_records(path, about, np.frombuffer(body, dtype=f"V{itemsize}"))
-    with pytest.raises(UserError, match="broken archive"):
+    with pytest.raises(UserError, match="damaged archive"):
         Archive.load(tmp_path, SPACE)
     path.write_bytes(b"not json\n" + body)
-    with pytest.raises(UserError, match="broken first line"):
+    with pytest.raises(UserError, match="damaged first line"):
         Archive.load(tmp_path, SPACE)

@@ -242,9 +242,9 @@ def test_will_not_replace_what_is_no_bundle(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "cat.jpg").touch()
-    with pytest.raises(UserError, match="will not replace"):
+    with pytest.raises(UserError, match="cannot replace"):
         colour_bundle(photos)
-    with pytest.raises(UserError, match="will not replace"):
+    with pytest.raises(UserError, match="cannot replace"):
         colour_bundle(photos / "cat.jpg")
     assert {path.name for path in photos.iterdir()} == {"cat.jpg", "sources"}
     (tmp_path / "empty").mkdir()
@@ -269,7 +269,7 @@ UNFIT: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "manifest": ({}, {"companions": {"Manifest.json": __file__}}, "unsafe"),
     "companion": ({}, {"companions": {"../model.py": __file__}}, "unsafe"),
     "golden name": ({"golden": manifest.Golden("../in.npy")}, {}, "unsafe"),
-    "one name": ({}, {"companions": {"ORT_run.py": __file__}}, "one name"),
+    "the same name": ({}, {"companions": {"ORT_run.py": __file__}}, "the same name"),
     "no source": ({}, {"models": {}}, "models do not fit"),
     "gone": ({}, {"models": {MODEL: "/nowhere/m.onnx"}}, "read a part"),
     "golden in": ({}, {"golden_input": INPUTS[:, :1]}, "golden inputs"),

@@ -286,7 +286,7 @@ def test_facts_of_an_engine_lead_nowhere_else(tmp_path: Path) -> None:
         **{f"{name}.json": json.dumps(facts).encode()},
     )
     failed = hwnas.verify(folder, report_only=True).to_dict()["failed"]
-    assert len(failed) == 1 and "leads out of its folder" in failed[0]
+    assert len(failed) == 1 and "leads outside its folder" in failed[0]
 
 
 def test_code_of_a_timm_bundle_is_not_imported(

@@ -70,7 +70,7 @@ def test_a_ledger_moves_nothing_outside(name: str, folder: Path, victim: Path) -
     rewrite_ledger(folder, lambda record: record["outputs"].update({name: "0" * 64}))
     before = listing(folder.parent)
     for verb in (run_again, hwnas.status, hwnas.export, hwnas.verify, hwnas.report):
-        with pytest.raises(UserError, match=r"leads out of its folder[\s\S]*stages\.json"):
+        with pytest.raises(UserError, match=r"leads outside its folder[\s\S]*stages\.json"):
             verb(folder)
     after = listing(folder.parent)
     assert {k: v for k, v in after.items() if "finished" not in k} == {
@@ -81,7 +81,7 @@ def test_a_ledger_moves_nothing_outside(name: str, folder: Path, victim: Path) -
 
 def test_a_hash_in_a_ledger_places_nothing_outside(folder: Path) -> None:
     rewrite_ledger(folder, lambda record: record.update(inputs_hash="x/../../../stolen"))
-    with pytest.raises(UserError, match="leads out of its folder"):
+    with pytest.raises(UserError, match="leads outside its folder"):
         run_again(folder)
     assert sorted(path.name for path in folder.parent.iterdir()) == ["finished"]
 
@@ -211,7 +211,7 @@ def test_no_writer_follows_a_link(
 
 @pytest.mark.parametrize("name", OUTWARDS)
 def test_names_stay_inside(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="leads out of its folder"):
+    with pytest.raises(UserError, match="leads outside its folder"):
         check_name(name, where="test")
     with pytest.raises(UserError):
         inside(tmp_path, "a", name)
@@ -269,7 +269,7 @@ def test_exports_of_a_run_name_files_of_its_own_folder(folder: Path, victim: Pat
     data = json.loads(files.exports.read_text())
     next(iter(data["exports"].values()))[0]["files"][0] = "../../../../../victim"
     files.exports.write_text(json.dumps(data))
-    with pytest.raises(UserError, match="leads out of its folder"):
+    with pytest.raises(UserError, match="leads outside its folder"):
         files.read_exports()
 
 
@@ -277,6 +277,6 @@ def test_what_a_ledger_damaged_is_kept_in_the_folder(tmp_path: Path, victim: Pat
     run = RunDir(tmp_path / "run")
     record = StageRecord("h", "done", {"../victim": "0" * 64}, 1.0)
     for check in (run.damaged, run.intact):
-        with pytest.raises(UserError, match="leads out of its folder"):
+        with pytest.raises(UserError, match="leads outside its folder"):
             check(record)
     assert victim.exists()

@@ -185,7 +185,7 @@ def test_what_the_kit_says_of_it_in_full(capsys: pytest.CaptureFixture[str]) -> 
     found = kit.latency_findings({"path": FIRST}, fact, limits, (1.05, 1.5), 1.05)
     assert kit_module("bundle_checks").show(found) == 3
     assert capsys.readouterr().out.splitlines() == [
-        "a.onnx: latency: ok: 1.050 ms here; forecast 1.000 ms, measured 1.020 ms on board (cpu,"
+        "a.onnx: latency: ok: 1.050 ms here; estimate 1.000 ms, measured 1.020 ms on board (cpu,"
         " batch 1, 1 thread(s)); by the other models, this machine takes 1.05 times as long",
         "a.onnx: p95 latency limit: FALLS SHORT: p95 latency 1.4286 ms exceeds the limit of"
         " 1.2000 ms",

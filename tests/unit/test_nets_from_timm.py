@@ -162,7 +162,7 @@ def test_a_networks_file_reads_back(name: str) -> None:
     ],
 )
 def test_what_the_space_cannot_hold_is_refused_by_name(name: str, place: str) -> None:
-    with pytest.raises(UserError, match=f"cannot hold(?s:.)*where: {place}"):
+    with pytest.raises(UserError, match=f"does not support(?s:.)*where: {place}"):
         published_of(timm.create_model(name))
 
 
@@ -185,7 +185,7 @@ def test_a_network_of_timm_becomes_a_space(tmp_path: Path) -> None:
     [
         ("mobilenetv2_1000", None, "has no model(?s:.)*did you mean 'mobilenetv2_100'"),
         ("hf-hub:somebody/something", None, "has no model"),
-        ("mobilenetv2_100", "net.json", "a space is a YAML file"),
+        ("mobilenetv2_100", "net.json", "a space is written to a YAML file"),
     ],
 )
 def test_bad_names_and_files_are_refused(name: str, out: str | None, message: str) -> None:

@@ -66,7 +66,7 @@ def test_results_from_elsewhere_become_a_table(space: SearchSpace, packed: tuple
     assert table.source == "measured"
     rows = {row["estimate"]: row for row in table_summary(table)}
     assert set(rows) == {
-        "forecast",
+        "corrected sum",
         "raw sum",
         "line on MACs",
         "forest on op counts",

@@ -215,7 +215,7 @@ def test_archs_of_another_space_are_refused(tmp_path: Path, own_space):
     path = tmp_path / "x.json"
     for digits in ("0000000", "000000000", "00000003"):
         write_macro(path, **{f"_{digits}": macro_entry(45)})
-        with pytest.raises(UserError, match="arch of another space"):
+        with pytest.raises(UserError, match="arch belongs to another space"):
             open_records(path)
     cells = write_cells(tmp_path / "x.csv", f"7,{CELL.replace('none', 'dil_conv_5x5')},93.5,80")
     with pytest.raises(UserError, match=r"another space[\s\S]*dil_conv_5x5"):
@@ -229,7 +229,7 @@ def test_archs_of_another_space_are_refused(tmp_path: Path, own_space):
     labels = write_labels(
         tmp_path / "labels.json", own_space, (list(own_space.smallest().codes), 0.5, "supernet")
     )
-    with pytest.raises(UserError, match="arch of another space"):
+    with pytest.raises(UserError, match="arch belongs to another space"):
         open_records(labels, space="nasbench_macro", num_classes=100)
 
 

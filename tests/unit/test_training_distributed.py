@@ -186,6 +186,6 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
 def test_another_checkpoint_than_the_first_ranks_is_refused():
     first, second = ranks(2)
     first.tell(40)
-    with pytest.raises(UserError, match="sees another checkpoint") as caught:
+    with pytest.raises(UserError, match="sees a different checkpoint") as caught:
         second.align(20, [])
     assert "step 40" in str(caught.value) and "step 20 on rank 1" in str(caught.value)

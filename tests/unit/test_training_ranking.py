@@ -110,7 +110,7 @@ def test_any_table_can_be_the_prior():
 
 def test_a_prior_that_tells_nothing_is_refused():
     sampler = PairSampler(SPACE, lambda codes: np.ones(len(codes)), RankingConfig(), 0)
-    with pytest.raises(UserError, match="cannot tell archs apart"):
+    with pytest.raises(UserError, match="gives all archs the same value"):
         sampler.pairs(0)
 
 

@@ -223,13 +223,13 @@ def test_no_record_or_change_leads_out_of_the_folder(folder: Folder, name: str, 
         Commit(moves=(("x", name),)),
         Commit(texts={name: ""}),
     ):
-        with pytest.raises(UserError, match="leads out of its folder"):
+        with pytest.raises(UserError, match="leads outside its folder"):
             commit(folder.root, change)
         assert not (folder.root / FILE).exists()
     (folder.root / FILE).write_text(
         json.dumps({"schema_version": 1, "moves": [], "texts": {name: "x"}})
     )
-    with pytest.raises(UserError, match=r"leads out of its folder|files of others"):
+    with pytest.raises(UserError, match=r"leads outside its folder|files of others"):
         finish(folder.root, OWNED)
     assert (tmp_path / "victim").read_text() == "precious"
 

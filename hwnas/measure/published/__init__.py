@@ -1,1 +1,1 @@
-"""Tables and networks from latencies that others published: one file per source."""
+"""Tables and networks from published latencies: one file per source."""

@@ -1,4 +1,4 @@
-"""Published latencies of real devices as tables of ours; source and licence travel in the facts.
+"""Converts published latencies to tables; the facts state source and licence.
 
 What a source does not say stays missing: a table serves a space only where its rows cover it.
 """
@@ -26,7 +26,7 @@ def convert(format: str, path: Path, column: str | None = None) -> LatencyTable:
         raise UserError(f"unknown format {format!r}", expected=", ".join(FORMATS))
     if (column is None) == (format == "help"):
         raise UserError(
-            "a column is given for the format `help`, and only there",
+            "a column must be given for the format `help`, and for no other",
             found=f"format {format}, column {column}",
         )
     if column is not None:

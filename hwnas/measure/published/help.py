@@ -1,4 +1,4 @@
-"""Tables fitted to whole networks that the authors of HELP (2106.08630) measured."""
+"""Fits tables to whole networks that the authors of HELP (2106.08630) measured."""
 
 from __future__ import annotations
 

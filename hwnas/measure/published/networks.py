@@ -1,4 +1,4 @@
-"""Published latencies of whole networks (the data sets of HELP, 2106.08630) as codes of our spaces.
+"""Published latencies of whole networks (data sets of HELP, 2106.08630) as codes of our spaces.
 
 One folder per space with a `latency.npz` (never unpickled): architectures, a column of milliseconds
 per device. The last part of a column's name is the batch size where it is one of `BATCHES`.
@@ -93,7 +93,7 @@ def read_measurements(folder: Path) -> Measurements:
     except Exception as error:  # a damaged file leads to many kinds
         raise UserError("malformed measurements", found=repr(error), where=path) from error
     if not (np.isfinite(latency_ms).all() and (latency_ms > 0).all()):
-        raise UserError("latencies are positive and finite", where=path)
+        raise UserError("latencies must be positive and finite", where=path)
     return Measurements(space, codes, _live(space, codes), latency_ms, columns)
 
 

@@ -1,4 +1,4 @@
-"""The Pixel 1 table of ProxylessNAS (1812.00332), whose keys name shapes as our operators do."""
+"""The Pixel 1 table of ProxylessNAS (1812.00332); its keys describe shapes as OpSpec does."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _operators(key: str, path: Path) -> Iterator[tuple[OpSpec, float]]:
         yield OpSpec("pool", width, width, hw, 1), share
         yield OpSpec("linear", width, out, 1, 1), 1 - share
     else:
-        raise UserError("an operator that is not known", found=key[:200], where=path)
+        raise UserError("unknown operator", found=key[:200], where=path)
 
 
 def _statistics(key: str, value: Any, path: Path) -> tuple[float, float, int]:

@@ -35,7 +35,7 @@ def convert(path: Path) -> LatencyTable:
             continue
         match = _BLOCK.fullmatch(key)
         if match is None or not isinstance(values, list):
-            raise UserError("an operator that is not known", found=key[:200], where=path)
+            raise UserError("unknown operator", found=key[:200], where=path)
         in_hw, width, se, out, kernel, stride = (int(number) for number in match.groups()[:-1])
         for mid in (width * multiple for multiple in MULTIPLES if width * multiple <= len(values)):
             ms = values[mid - 1]

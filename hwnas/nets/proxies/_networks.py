@@ -1,4 +1,4 @@
-"""Proxies of networks: every arch as a static network with fresh weights, scored once."""
+"""Proxies of networks: every arch is built with fresh weights and scored once."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def features_of(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def activations_of(model: nn.Module) -> list[nn.Module]:
-    """The modules that are the network's non-linearities, gates excepted."""
+    """The activation modules of the network, except for the gates of SE."""
     names = ("ReLU", "ReLU6", "Hardswish", "HardSwish", "SiLU", "Swish")
     return [
         module

@@ -1,4 +1,4 @@
-"""NASWOT: how differently an untrained network's ReLU patterns see the images (2006.04647)."""
+"""NASWOT: diversity of an untrained network's ReLU patterns over images (2006.04647)."""
 
 from __future__ import annotations
 

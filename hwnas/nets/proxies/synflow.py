@@ -1,4 +1,4 @@
-"""SynFlow: how much signal all paths of a network carry together (2006.05467)."""
+"""SynFlow: sum over all paths of the products of absolute weights (2006.05467)."""
 
 from __future__ import annotations
 

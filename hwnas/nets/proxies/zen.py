@@ -1,4 +1,4 @@
-"""Zen-Score: how strongly random networks react to a small change of their input (2102.01063)."""
+"""Zen-Score: sensitivity of random networks to small changes of the input (2102.01063)."""
 
 from __future__ import annotations
 

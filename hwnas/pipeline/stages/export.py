@@ -1,4 +1,4 @@
-"""Stage `export`: deployable files of every fine-tuned network, proven to be the same network.
+"""Stage `export`: deployable files of every fine-tuned network, compared with torch.
 
 The winners get every format. The networks that they are compared with get the ONNX file that others
 are made from, and what each device runs, which is timed and tested there.
@@ -140,7 +140,7 @@ def export(project: Project, progress: Progress) -> None:
     }
     if failed:
         raise CheckFailed(
-            "an exported file does not compute what its torch network computes",
+            "the outputs of an exported file differ from those of the torch network",
             expected="relative difference of logits within the tolerance, equal top-1",
             found=failed,
             where=project.files.exported,

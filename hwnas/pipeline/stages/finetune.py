@@ -1,4 +1,4 @@
-"""Stage `finetune`: the winner and the networks it is compared with, all by one recipe."""
+"""Stage `finetune`: fine-tunes the winner and its baselines with the same recipe."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def check(project: Project) -> None:
     optimizer_exists(project.config.finetune.optimizer, "finetune.optimizer")
     if project.config.finetune.precision == "int8" and rounding_of(project) is None:
         raise UserError(
-            "fine-tuning in 8 bits, and nothing is exported in 8 bits",
+            "fine-tuning is in 8 bits, but nothing is exported in 8 bits",
             expected="a device of precision int8, or a format such as litert:int8 or onnx:int8",
             found=", ".join(one.name for one in project.formats),
             where="finetune.precision",

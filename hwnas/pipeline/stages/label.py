@@ -1,4 +1,4 @@
-"""Stages `label` and `label/trained`: subnets with shared weights, or trained stand-alone."""
+"""Stages `label` and `label/trained`: scores subnets in the supernet, or stand-alone."""
 
 from __future__ import annotations
 

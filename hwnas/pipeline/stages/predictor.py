@@ -1,4 +1,4 @@
-"""Stage `predictor`: fit on the labels, report on held-out ones, weigh it against the supernet."""
+"""Stage `predictor`: fits on the labels, and reports on held-out ones."""
 
 from __future__ import annotations
 

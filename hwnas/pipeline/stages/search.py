@@ -1,4 +1,4 @@
-"""Stage `search`: the controller on every target, and random search beside it at equal budgets."""
+"""Stage `search`: searches on every device, and runs random search at an equal budget."""
 
 from __future__ import annotations
 

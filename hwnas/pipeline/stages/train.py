@@ -87,7 +87,7 @@ def check(project: Project) -> None:
     can_train(project)
     if not project.config.train.steps and project.config.supernet.init is None:
         raise UserError(
-            "without training the supernet needs weights to start from",
+            "without training, the supernet needs starting weights",
             expected="train.steps of 1 or more, or supernet.init",
             found="train.steps: 0",
             where="supernet.init",

@@ -1,4 +1,4 @@
-"""Stage `verify`: the file that each device runs, against what the search promised of it."""
+"""Stage `verify`: checks the file of each device against the promises of the search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NAS-Bench-Macro's JSON: three accuracies in percent of each arch, trained alone on CIFAR-10."""
+"""NAS-Bench-Macro's JSON: three stand-alone CIFAR-10 accuracies in percent per arch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _read(path: Path, space: SearchSpace) -> Table:
         where = f"{path}, arch {digits}"
         if not _is_object(entry) or not re.fullmatch(rf"[0-9]{{{len(layers)}}}", digits):
             raise UserError(
-                "an arch of another space",
+                "the arch belongs to another space",
                 expected=f"{len(layers)} digits, with an object of numbers each",
                 found=digits,
                 where=where,

@@ -42,7 +42,9 @@ def _view(row: Any, *, where: str) -> dict[str, Value]:
         not isinstance(row.get(key), list) or len(row[key]) != n for key, n in lengths.items()
     ):
         raise UserError(
-            "an arch of another space", expected=f"lists of lengths {lengths}", where=where
+            "the arch belongs to another space",
+            expected=f"lists of lengths {lengths}",
+            where=where,
         )
     view: dict[str, Value] = {"resolution": row.get("r", 0)}
     for stage, depth in enumerate(row["d"]):

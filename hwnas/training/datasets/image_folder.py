@@ -136,7 +136,7 @@ def build(config: Config, context: DatasetContext) -> DataModule:
     names = stored["train"].names
     if config.num_classes not in (None, len(names)):
         raise UserError(
-            "another number of classes than promised",
+            "the number of class folders differs from data.num_classes",
             expected=f"data.num_classes = {config.num_classes} folders of classes",
             found=len(names),
             where=stored["train"].folder,

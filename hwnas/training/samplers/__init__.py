@@ -1,4 +1,4 @@
-"""Arch samplers: which archs a training step runs, one file each."""
+"""Arch samplers: select the archs of a training step, one file each."""
 
 from hwnas.core.registry import Registry
 from hwnas.interfaces import SamplerModule

@@ -1,4 +1,4 @@
-"""Pieces that samplers share: slots drawn one by one, costs by name, archs of all sizes."""
+"""Shared code of samplers: slots drawn one by one, costs by name, archs of all sizes."""
 
 from __future__ import annotations
 
