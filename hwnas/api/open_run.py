@@ -134,7 +134,7 @@ class Run:
 
     @property
     def winner_matrix(self) -> WinnerMatrix | None:
-        """Every device's winner on every device; None where all devices share one."""
+        """Every device's winner on every device; None if all devices share one."""
         return self._results.winners
 
     @property

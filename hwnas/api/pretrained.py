@@ -32,7 +32,7 @@ class Imported:
 
     settings: the section `space:` of the configuration that they are for; empty where the space
     was given as an object. network: in eval mode, with the BN statistics that it was published
-    with; None where the weights are those of a supernet.
+    with; None if the weights are those of a supernet.
     """
 
     supernet: Supernet
@@ -41,7 +41,7 @@ class Imported:
 
     @property
     def origin(self) -> Origin | None:
-        """Where the weights come from; None: from memory, or from a file that hwnas wrote."""
+        """Origin of the weights; None for weights from memory or from a file that hwnas wrote."""
         return self.supernet.origin
 
     @property

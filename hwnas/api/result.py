@@ -37,7 +37,7 @@ ProgressFor = Callable[[str], Progress]
 
 
 def listed(given: Sequence[str]) -> list[str]:
-    """Names; a single one, which is a sequence of letters too, is meant whole."""
+    """Names as a tuple; a single string counts as one name."""
     return [given] if isinstance(given, str) else [*given]
 
 
@@ -94,7 +94,7 @@ class Point:
     """An arch that a search found.
 
     choices: values of its active choices by name. score: what the search maximised. accuracy: top-1
-    with the supernet's weights on the validation split, a fraction; None where the arch was only
+    with the supernet's weights on the validation split, a fraction; None if the arch was only
     predicted. costs: by metric key (`macs`, `latency_ms@DEVICE`), in the unit of the metric.
     """
 

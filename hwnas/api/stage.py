@@ -65,7 +65,7 @@ def stage_names(stages: Sequence[Stage], prefix: str) -> list[str]:
         raise UserError(
             f"this run has no stage {prefix!r}",
             expected=f"one of {', '.join(names)}",
-            fix="`devices` and label.trained.n decide which stages profile/ and label/ there are",
+            fix="set `devices` and label.trained.n, which determine the stages profile/ and label/",
         )
     return found
 

@@ -95,7 +95,7 @@ class SearchResult:
     found_by: str | None = None
 
     def limit(self, metric: str, device: str) -> float | None:
-        """The limit of a metric (of `device`, if it is a latency); None where there was none."""
+        """The limit of a metric (of `device`, if it is a latency); None if there was none."""
         return self.limits.get(MetricKey.of(metric, device))
 
 

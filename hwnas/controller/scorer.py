@@ -29,9 +29,9 @@ Predict = Callable[[Codes], tuple[FloatArray, FloatArray]]
 class Rescoring(ABC):
     """Scores the most promising archs of a search again, by running them.
 
-    A subclass says how archs are evaluated and what their score is. `at_once`: how many archs
-    `evaluate` is given at a time where seconds are limited. `learns`: whether `refit` makes new
-    predictions from the labels so far; it is called after every share of the evaluations.
+    A subclass defines how archs are evaluated and scored. `at_once`: number of archs per call of
+    `evaluate` if the time is limited. `learns`: whether `refit` makes new predictions from the
+    labels so far; it is called after every batch of evaluations.
     """
 
     at_once: int = 1

@@ -90,8 +90,8 @@ class StrictModel(BaseModel):
 def settled(section: BaseModel) -> dict[str, Any]:
     """JSON of a section, for hashes and comparisons of what results depend on.
 
-    Fields marked `LATER` are left out where they have their default, and keys that were removed are
-    put back, so that what was made by earlier versions stays valid.
+    Fields marked `LATER` are omitted at their default, and removed keys are added, so that results
+    of earlier versions stay valid.
     """
     plain = section.model_dump(mode="json")
     for name, field in type(section).model_fields.items():

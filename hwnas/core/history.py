@@ -48,7 +48,7 @@ class Entry:
     """What a change of settings replaced.
 
     command: that made it. at: when, UTC. texts: content of configuration files by run-relative
-    path, None where there was none. stages: the ledger.
+    path, None if there was none. stages: the ledger.
     """
 
     __pydantic_config__ = STRICT
@@ -164,7 +164,7 @@ def _files(run: RunDir) -> list[Path]:
 
 
 def text_of(path: Path) -> str | None:
-    """A file's text; None where there is none that could be restored."""
+    """A file's text; None if there is none that could be restored."""
     with contextlib.suppress(OSError, UnicodeDecodeError, UserError):
         return read_regular(path, at_most=MAX_TEXT).decode()
     return None

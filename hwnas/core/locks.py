@@ -52,7 +52,7 @@ def exclusive_lock(path: Path, *, owner: str) -> Iterator[None]:
 
 
 def owner_of(path: Path) -> str:
-    """Whose a file or folder is: a name, or a number where the system knows none."""
+    """The owner of a file or folder: a name, or a number if the system has no name."""
     return _user(os.stat(path).st_uid)
 
 

@@ -13,7 +13,7 @@ FloatArray = NDArray[np.float64]
 
 
 def non_dominated(points: FloatArray) -> NDArray[np.bool_]:
-    """bool [n] of points [n, m]: no other is smaller somewhere and larger nowhere.
+    """bool [n] of points [n, m]: True if no other point dominates it.
 
     Equal points are all kept. O(n log n) for two objectives, O(n * front) otherwise.
     """

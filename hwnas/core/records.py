@@ -142,7 +142,7 @@ class RecordFile(Generic[T]):
         return load(self.kind, read_json(self.path), where=self.path)
 
     def read_if_there(self) -> T | None:
-        """The record; None where there is no file."""
+        """The record; None if there is no file."""
         return self.read() if self.path.exists() else None
 
     def write(self, value: T) -> None:

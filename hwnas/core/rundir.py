@@ -51,7 +51,7 @@ class NewSettings:
     """The configuration of a command, which is stored once all its checks have passed.
 
     texts: content of files by run-relative path. before: what an undo puts in their place (None
-    removes a file); None where the settings did not change. command: as the history names it.
+    removes a file); None if the settings did not change. command: as the history names it.
     options: of the command, as text. stored: is called when everything is stored.
     """
 

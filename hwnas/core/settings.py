@@ -37,7 +37,7 @@ class Setting:
     key: its path, e.g. `search.searcher.population`; an item of a list is `N`.
     variants: whose setting it is, outermost first, e.g. `("evolution",)`; empty where it is always
         there.
-    default: as YAML has it on one line; None where a file must give it.
+    default: as YAML has it on one line; None if a file must give it.
     """
 
     key: str

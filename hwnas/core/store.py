@@ -75,7 +75,7 @@ def refused(error: OSError, doing: str, path: Path | None) -> UserError:
 
 
 def free_bytes(path: Path) -> int | None:
-    """Free space of the disk that a path lies on, or would; None where the system does not tell."""
+    """Free space of the disk that a path lies on, or would; None if the system does not tell."""
     there = next(one for one in (path, *path.absolute().parents) if one.exists())
     try:
         return shutil.disk_usage(there).free
@@ -94,7 +94,7 @@ def _is_temporary(where: object) -> bool:
 
 
 def why_unwritable(there: Path) -> str | None:
-    """Why no file can be made in something that exists; None where one can."""
+    """Why no file can be made in something that exists; None if one can."""
     if not there.is_dir():
         return f"{there} is not a folder"
     return None if os.access(there, os.W_OK | os.X_OK) else f"{there}: no permission to write"

@@ -146,7 +146,7 @@ class EngineExporter(Format):
         )
         if model is None:
             raise UserError(
-                f"an engine in {self.precision} is built of its ONNX file, which is missing",
+                f"an engine in {self.precision} needs its ONNX file, which is missing",
                 where=source.folder,
                 fix=f"export the format {section['name']} as well, before {self.runtime}",
             )

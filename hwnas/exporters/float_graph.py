@@ -70,7 +70,7 @@ def exported(
     dynamic_batch: bool = True,
     outputs: Sequence[str] = (OUTPUT_NAME,),
 ) -> onnx.ModelProto:
-    """The graph of a module that gives as many tensors as there are names of `outputs`."""
+    """The ONNX graph of a module with one output tensor per name in `outputs`."""
     import onnx
 
     from hwnas.builders.onnx import with_least_ir

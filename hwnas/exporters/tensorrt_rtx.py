@@ -19,7 +19,7 @@ EXEMPT = {"runs_here": "engines run on their GPU"}
 
 
 class Config(EngineConfig):
-    """What is built, for which batches and GPUs."""
+    """Precision, batch sizes and GPUs of the engine."""
 
     name: Literal["tensorrt_rtx"] = "tensorrt_rtx"
     capability: (

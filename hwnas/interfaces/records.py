@@ -150,10 +150,10 @@ class DataInfo:
 class DataIdentity:
     """What a data set is made of: equal identities mean equal images and labels.
 
-    files: by stored part of the data set, the content hash of every file by its name in the part.
-    parts: by split, the part that its images come from; several splits may be drawn from one part.
-    A name begins with the class where files are sorted by class: `ant/001.jpg`.
-    inside: where files are archives, the same by image. It says what changed; no digest has it.
+    files: for each stored part of the data set, the content hash of every file by its name.
+    parts: for each split, the part with its images; several splits may share one part.
+    If files are sorted by class, a name begins with the class: `ant/001.jpg`.
+    inside: hashes by image if files are archives. Only descriptions of changes use it, no digest.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT

@@ -80,7 +80,7 @@ def op_rows(
 
 
 def _cold(whole: Timing, around: Sequence[Timing]) -> float | None:
-    """Of cold runs, the op's share; None where one of them is not known."""
+    """Of cold runs, the op's share; None if one of them is not known."""
     cold = [timing.cold_ms for timing in (whole, *around)]
     known = [value for value in cold if value is not None]
     if len(known) < len(cold):

@@ -59,7 +59,7 @@ class Validation:
     """Quality of estimates of unseen networks, by cross-fitting over `nets`.
 
     `repeat_*`: the same networks from two halves of the rounds, the best that any forecast could
-    look; None where nothing was repeated. `raw_sum`: rows without a correction; of transferred and
+    look; None if nothing was repeated. `raw_sum`: rows without a correction; of transferred and
     fitted tables, what they started from. `macs_line`: a line on MACs, `forest`: a random forest on
     operator counts, both cross-fitted (`forest` is None in tables that older versions wrote).
     """

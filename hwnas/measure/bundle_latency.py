@@ -52,10 +52,10 @@ def check_latency(
 ) -> LatencyReport:
     """Time the models of a bundle that were measured on this host, and judge them.
 
-    A model may take what was measured and the accepted error of an estimate, or the upper end of
-    the estimate's interval; the limit of the search is widened by that interval, as in stage
-    `verify`. All at the speed that the machine had when the bundle was made. trust: also run
-    engines that this hwnas did not build.
+    A model may take the measured latency plus the accepted error of an estimate, or the upper end
+    of the estimate's interval. The limit of the search is widened by this interval, as in stage
+    `verify`. Timings are compared at the speed that the machine had when the bundle was made.
+    trust: also runs engines that this hwnas did not build.
     """
     report = LatencyReport()
     here = host_facts()["cpu"]
@@ -133,7 +133,7 @@ def _id(fact: LatencyFact) -> str:
 
 
 def _pace(fact: LatencyFact, group: Sequence[LatencyFact], timings: Timings) -> float | None:
-    """How long the other models take now for 1 ms of then; None where there is none."""
+    """How long the other models take now for 1 ms of then; None if there is none."""
     ratios = [
         timings.models[_id(other)].median_ms / other.measured_ms
         for other in group

@@ -26,8 +26,8 @@ SLOWEST, FASTEST = 1.25, 0.8
 class Judgement:
     """Timing and estimate of a network, in ms at the table's speed.
 
-    measured_ms: median and 95th percentile over runs. estimate_ms: of the median; None where there
-    is none. pace: None where it is unknown, and taken to be 1.
+    measured_ms: median and 95th percentile over runs. estimate_ms: of the median; None if there
+    is none. pace: None if it is unknown, and taken to be 1.
     """
 
     measured_ms: dict[Metric, float]
@@ -51,7 +51,7 @@ class Judgement:
 
 
 def judge(measured: Timing, estimate_ms: float | None, pace: float | None) -> Judgement:
-    """A timing and its estimate [ms] at the table's speed; `pace` is None where it is unknown."""
+    """A timing and its estimate [ms] at the table's speed; `pace` is None if it is unknown."""
     factor = 1.0 if pace is None else pace
     found: dict[Metric, float] = {
         "latency_ms": measured.median_ms / factor,

@@ -89,7 +89,7 @@ def _read(found: Path, said: str, n: int, device: DeviceSpec, model: Path) -> De
 
 
 def held_precisions(models: Sequence[Path]) -> list[str | None]:
-    """The precision that every file holds, by the kit's reading of it; None where it is not known.
+    """The precision that every file holds, by the kit's reading of it; None if it is not known.
 
     A file that cannot be read holds `UNREADABLE`.
     """

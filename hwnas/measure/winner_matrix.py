@@ -56,7 +56,7 @@ class WinnerMatrix:
     def rivals(self, device: int) -> tuple[int, ...]:
         """Winners that a device should have had: faster there beyond repeat noise, and better.
 
-        Better is a higher score. None where the device cannot be judged.
+        Better is a higher score. None if the device cannot be judged.
         """
         own_ms = self.measured_ms[device][device] * (1 - self.repeat_noise[device])
         return tuple(
@@ -113,7 +113,7 @@ def winner_matrix(
     winners: Mapping[str, Candidate],
     found_by: Mapping[str, str | None],
 ) -> WinnerMatrix | None:
-    """The matrix of winners by device; None where all devices share one search.
+    """The matrix of winners by device; None if all devices share one search.
 
     rows: every winner on every device.
     """

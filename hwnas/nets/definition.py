@@ -151,7 +151,7 @@ def _pads_same(op: OpSpec) -> bool:
 
 
 def _timms_se(network: _Network) -> dict[str, str] | None:
-    """timm's arguments of SE, empty where they are hwnas's own; None where timm has none."""
+    """timm's arguments of SE, empty where they are hwnas's own; None if timm has none."""
     gated = [op for op in network.ops if op.se_channels]
     gates, acts = {op.se_gate for op in gated}, {op.se_act for op in gated}
     if gates <= {"hard_sigmoid"} and acts <= {"relu"}:

@@ -14,7 +14,7 @@ __all__ = ["FeaturePyramid", "WithFeatures", "features_only"]
 
 
 def features_only(network: nn.Module, strides: Sequence[int] = ()) -> FeaturePyramid:
-    """The maps of a network as timm's `features_only=True` gives them, with a copy of its weights.
+    """A feature extractor like timm's `features_only=True`, with a copy of the network's weights.
 
     Args:
         network: a static network, e.g. `supernet.extract(arch)` or `open_run(...).network()`.
@@ -22,7 +22,7 @@ def features_only(network: nn.Module, strides: Sequence[int] = ()) -> FeaturePyr
             `feature_info` of the result says channels and strides.
 
     Raises:
-        UserError: the network has no map of such a stride, or is none of hwnas.
+        UserError: the network has no map of such a stride, or was not made by hwnas.
     """
     definition_of(network)
     found = [stride for _, _, stride in levels_of(network)]

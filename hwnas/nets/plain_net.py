@@ -1,8 +1,7 @@
 """A network of inverted residuals from its JSON definition; needs only torch.
 
-Says what timm's blocks cannot: grouped 1x1 convolutions, with or without a channel shuffle between
-them, even windows, shortcuts through average pooling and a projection, an activation behind the
-residual add.
+Supports what timm's blocks do not: grouped 1x1 convolutions with or without channel shuffle, even
+windows, shortcuts through average pooling and a projection, an activation after the residual add.
 Parameters are named and initialised as in timm.
 """
 

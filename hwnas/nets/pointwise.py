@@ -30,7 +30,7 @@ class PointwiseConv2d(nn.Conv2d):
 
     @staticmethod
     def fits(conv: nn.Conv2d) -> bool:
-        """Whether `of` computes what `conv` does."""
+        """Whether `of(conv)` computes the same as `conv`."""
         return (
             type(conv) is nn.Conv2d
             and conv.kernel_size == conv.stride == (1, 1)

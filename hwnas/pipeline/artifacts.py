@@ -92,7 +92,7 @@ class Artifacts(SettingsFiles):
         return RecordFile(self.run.path("identities", f"{digest}.json"), DataIdentity)
 
     def data_of_weights(self) -> DataInfo | None:
-        """Facts of the data as the supernet's weights hold them; None where there are no weights.
+        """Facts of the data as the supernet's weights hold them; None if there are no weights.
 
         Run folders of earlier versions have no other record of their data.
         """

@@ -40,7 +40,7 @@ MIN_VALIDATION = 2  # images: the predictor is weighed on two halves of them
 
 
 def known_data(project: Project) -> DataPlan:
-    """Sizes of the data set, which is loaded; in a dry run only if that costs little.
+    """Sizes of the data set. It is loaded; in a dry run, only if loading is cheap.
 
     Raises:
         UserError: the data cannot be loaded, a split is empty, or the images are smaller than the

@@ -161,7 +161,7 @@ class DataSource:
         return content_hash(self.info.digests, digits=32)
 
     def identity(self) -> DataIdentity | None:
-        """What the files are now; None where they are not here."""
+        """What the files are now; None if they are not here."""
         return None if self.absent else self._identity
 
     @cached_property
@@ -183,7 +183,7 @@ class DataSource:
 
     @property
     def folder(self) -> Path | None:
-        """Where the data lie; None where the data set has no `root`."""
+        """Where the data lie; None if the data set has no `root`."""
         root = getattr(self.section, "root", None)
         return data_root(root) if isinstance(root, str) else None
 
@@ -285,7 +285,7 @@ class DataSource:
 
     @cached_property
     def _inside(self) -> DataIdentity | None:
-        """The identity by image, of archives; None where that is not known."""
+        """The identity by image, of archives; None if that is not known."""
         with contextlib.suppress(UserError):  # damaged: the file is known to have changed
             if isinstance(self.module, ArchivedDataset):
                 return self.module.inside(self.section)

@@ -42,7 +42,7 @@ def formats_for(project: Project, *, is_winner: bool) -> tuple[PlannedFormat, ..
 def rounding_of(project: Project) -> EightBits | None:
     """How training in 8 bits rounds: as the file of the first 8-bit device, else of any format.
 
-    None where nothing is exported in 8 bits that training can imitate.
+    None if nothing is exported in 8 bits that training can imitate.
     """
     eight = [d.name for d in project.devices.values() if d.precision == "int8"]
     roundings = [

@@ -16,7 +16,7 @@ __all__ = ["DataInput", "inputs_hash"]
 class DataInput:
     """The data that a stage reads, as they are now.
 
-    digest: None where they are not here. first: that of the data which the run saw first; stages
+    digest: None if they are not here. first: that of the data which the run saw first; stages
     that earlier versions recorded are taken to have read those. change: in words, how the data
     differ from those of another digest. require: raises a `UserError` if they are not here.
     remember: lets the run know that its results are of these data. warnings: what makes results of

@@ -39,7 +39,7 @@ class SeenData:
 
     digest: names the file that lists them. root: the setting `data.root` when they were seen first.
     folder: where they lay last, absolute. shared: images that lie in two splits, as the data were
-    split by settings of the hash `cut`; None where earlier versions did not look for them.
+    split by settings of the hash `cut`; None if earlier versions did not look for them.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -80,7 +80,7 @@ class DataRecord:
 class Exported:
     """One format of one network. `files` are names in the arch's folder, the model first.
 
-    `parity` is None where the format cannot run on this host, `not_run` says why.
+    `parity` is None if the format cannot run on this host, `not_run` says why.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -139,7 +139,7 @@ class NetworkResult:
     was timed, divided by `pace`, the machine's speed relative to the table (see `measure.drift`);
     results of earlier versions have no pace and hold what was timed. `repeat_noise`: how well
     timings repeat (`measure.profile.Timings.noise`), as a fraction. `constraint_met`: the measured
-    latency is within its limits, or within the estimate's 90 % interval above them; None where the
+    latency is within its limits, or within the estimate's 90 % interval above them; None if the
     search had no limit for this device, or where it cannot be judged.
     `file`, of `precision`, is what the device runs (its path in a bundle), which was timed and
     whose accuracy `test_top1` is; `fp32_top1` is that of the float32 file. Where the file runs
@@ -209,7 +209,7 @@ class NetworkResult:
 
 @dataclass(frozen=True)
 class Check:
-    """One promise and whether it holds; `passed` is None where that cannot be judged."""
+    """One promise and whether it holds; `passed` is None if that cannot be judged."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -249,7 +249,7 @@ class PredictorFacts(TypedDict, total=False):
 class Results:
     """Final results of a search: the closing table and its checks.
 
-    winners: every device's winner on every device; None where all share one, and in results of
+    winners: every device's winner on every device; None if all share one, and in results of
     earlier versions.
     """
 

@@ -82,7 +82,7 @@ class Outside:
         return {(f.setting, f.given): f for record in records for f in record.files}
 
     def _copy(self, name: str) -> Path | None:
-        """The run's copy of the definition of a device; None where there is none."""
+        """The run's copy of the definition of a device; None if there is none."""
         copies = [self.copy_of] if self.first is None else [self.copy_of, self.first.device_copy]
         found = [copy_of(name) for copy_of in copies] if DEVICE_NAME.fullmatch(name) else []
         return next((path for path in found if path.is_file()), None)
@@ -107,7 +107,7 @@ class Outside:
     def sha256(self, setting: str) -> str | None:
         """Hash of a file's content: as it is now, or as the run knows it if the file is gone.
 
-        None where the setting names no file, or one that was never there.
+        None if the setting names no file, or one that was never there.
         """
         given = named_files(self.config).get(setting)
         if given is None:
@@ -174,7 +174,7 @@ class Outside:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What became of devices since the run last used them."""
+        """Changes of the devices since the run last used them."""
         return tuple(note for _, note in self._devices if note)
 
     def _device(self, given: str) -> tuple[Path, str]:
@@ -205,7 +205,7 @@ class Outside:
         return source, f"device {name}: {source} {changed}; what was measured before is stale"
 
     def _source(self, given: str) -> Path | None:
-        """The file that a device is named by; None where there is none."""
+        """The file that a device is named by; None if there is none."""
         if _is_path(given):
             path = self._find(f"devices/{_name(given)}", given)
             return path if path.is_file() else None

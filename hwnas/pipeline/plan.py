@@ -166,7 +166,7 @@ def data_changes(plans: Iterable[Plan]) -> list[str]:
 
 
 def maker(stages: Sequence[Stage], path: str) -> str | None:
-    """The command that makes a run-relative path; None where no stage does."""
+    """The command that writes a run-relative path; None if no stage writes it."""
     for stage in stages:
         if any(fnmatch(path, own) or path.startswith(f"{own}/") for own in stage.owns):
             return stage.command

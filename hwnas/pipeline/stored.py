@@ -127,7 +127,7 @@ def _own_sections(run: RunDir, name: str) -> dict[str, Any]:
 
 
 def earlier_config(run: RunDir) -> ExperimentConfig | None:
-    """The stored configuration; None where there is none that can be read."""
+    """The stored configuration; None if there is none that can be read."""
     path = stored_config(run)
     try:
         return load_config(read_yaml(path), where=path)

@@ -101,7 +101,7 @@ class Stage:
     def lower(
         self, choice: BlockOp, width: int, out_width: int, hw: int, stride: int
     ) -> OpSpec | None:
-        """One block from `width` to `out_width` channels; None where it only passes its input on.
+        """One block from `width` to `out_width` channels; None if it only passes its input on.
 
         Equal blocks are one object: tables of a whole space lower the same one thousands of times.
         """

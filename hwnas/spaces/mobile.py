@@ -254,7 +254,7 @@ def _check_chain(config: Config, space: SearchSpace) -> None:
                     )
                 if op.stride > 1 and not op.kernels:
                     raise UserError(
-                        "the stages of the space cannot chain: a stride meets a block without a"
+                        "invalid stages: a stride is applied to a block without a"
                         " depthwise convolution",
                         expected="a kernel or a start kernel in the first block of the stage",
                         found=str(op),

@@ -37,7 +37,7 @@ class SlotGraph:
 
     slots: positions in `slot_names` of the p nodes. reads: per node the earlier nodes (numbered
     within `slots`) whose sum it reads; None in a chain, where every node reads the one before it.
-    absent_passes: a slot without an operator hands on what it reads; else nothing is read from it.
+    absent_passes: a slot without an operator passes its input on; else nothing is read from it.
     """
 
     slots: tuple[int, ...]
@@ -115,7 +115,7 @@ class Skeleton(ABC):
 
     @abstractmethod
     def lower_slots(self, codes: tuple[int, ...]) -> tuple[OpSpec | None, ...]:
-        """One operator per slot in execution order; None where the arch has none there.
+        """One operator per slot in execution order; None if the arch has none there.
 
         The first slot reads the image, the last one writes the logits; both are always present.
         Codes of inactive choices may be anything. Equal operators are best one object

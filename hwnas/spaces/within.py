@@ -22,7 +22,7 @@ T = TypeVar("T", int, float)
 class _Pick(Generic[T]):
     """What an arch decides: the values in ascending order, the last one is the network's own.
 
-    column: of the code; None where there is one value.
+    column: of the code; None if there is one value.
     """
 
     values: tuple[T, ...]

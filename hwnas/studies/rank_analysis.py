@@ -246,7 +246,7 @@ def _by_arch(space: SearchSpace, path: Path) -> dict[Arch, float]:
 
 
 def _repeats(source: Source, target: str) -> FloatArray | None:
-    """[n, r] of the archs that were measured most often; None where that says too little."""
+    """[n, r] of the archs that were measured most often; None if that says too little."""
     repeats = list(distinct(source.table, target, where=source.path)[2].values())
     n_repeats = max(map(len, repeats), default=0)
     often = [values for values in repeats if len(values) == n_repeats]

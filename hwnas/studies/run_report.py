@@ -90,7 +90,7 @@ def write_run_report(project: Project, path: Path | None = None) -> Path:
 
 
 def _trust(project: Project) -> Trust | None:
-    """Rank analysis of the predictor on held-out labels; None where they are too few."""
+    """Rank analysis of the predictor on held-out labels; None if they are too few."""
     if len(project.files.predictor_report.read().predicted) < MIN_ARCHS:
         return None
     found, _ = analyze_run(project, "predictor")

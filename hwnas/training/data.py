@@ -139,9 +139,9 @@ def part_of_batch(batch_size: int, rank: int, n_ranks: int) -> slice:
 def batches_from(
     data: DataModule, batch_size: int, step: int, *, rank: int = 0, n_ranks: int = 1
 ) -> Iterator[Batch]:
-    """Training batches without end, from global step `step` on, epoch after epoch.
+    """Endless training batches from global step `step` on, epoch after epoch.
 
-    Of every batch, part `rank` of `n_ranks` equal ones.
+    Each rank gets part `rank` of `n_ranks` equal parts of every batch.
     """
     steps_per_epoch = max(1, data.info.n_images["train"] // batch_size)
     epoch, skip = divmod(step, steps_per_epoch)

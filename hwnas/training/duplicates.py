@@ -61,7 +61,7 @@ class SharedImages:
 
 
 def shared_images(splits: Mapping[Split, Mapping[str, str]]) -> tuple[SharedImages, ...]:
-    """What the splits have in common; `splits`: content hash of every image, by its name."""
+    """Images that two splits share. `splits`: for each split, content hashes by image name."""
     found = []
     for split, other in MEANING:
         if split not in splits or other not in splits:

@@ -85,7 +85,7 @@ class PhotoConfig(StrictModel):
 
 
 def fixed_normalisation(section: object) -> MeanStd | None:
-    """Mean and std that a section `data` sets; None where they are those of training images."""
+    """Mean and std that a section `data` sets; None if they are those of training images."""
     return NORMALISATIONS.get(getattr(section, "normalise", "data"))
 
 

@@ -62,7 +62,7 @@ class Precision:
         scaled.backward()  # type: ignore[no-untyped-call]
 
     def state(self) -> dict[str, Any] | None:
-        """JSON-ready state of the scaler; None where there is none."""
+        """JSON-ready state of the scaler; None if there is none."""
         return None if self.scaler is None else self.scaler.state_dict()
 
     def load_state(self, state: dict[str, Any] | None) -> None:
@@ -104,6 +104,6 @@ def place(model: torch.nn.Module, device: torch.device) -> None:
 
 
 def wait_for(device: torch.device) -> None:
-    """Until everything that `device` was given is done, so that a clock can be read."""
+    """Waits until `device` has finished its work, so that a clock can be read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

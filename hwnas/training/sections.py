@@ -96,7 +96,7 @@ class CalibrationConfig(StrictModel):
 
 
 class SupernetConfig(StrictModel):
-    """Which weights archs share, and where they start."""
+    """Weight sharing and starting weights of the supernet."""
 
     weak_sharing: bool = Field(
         default=False, description="a hypernetwork fits the shared weights to every arch (WPNAS)"

@@ -171,7 +171,7 @@ def build(config: Config, context: DatasetContext) -> DataModule:
 def contents(config: Config, context: DatasetContext) -> dict[Split, dict[str, str]] | None:
     """Content hash of every photo of a split, by its name; see `CutDataset`.
 
-    None where photos are left out that do not decode, which is not known before.
+    None if photos are left out that do not decode, which is not known before.
     """
     if config.skip_broken:
         return None

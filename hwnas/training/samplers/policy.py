@@ -54,7 +54,7 @@ class PolicySampler:
 
     @property
     def in_place(self) -> bool:
-        """With the ends the largest teaches, else all learn labels."""
+        """Whether the largest arch teaches: only if largest and smallest are in the step."""
         return self._config.ends
 
     def slots(self, step: int) -> list[Slot]:
