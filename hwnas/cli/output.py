@@ -28,7 +28,8 @@ class Format(str, Enum):
 def emit(
     rows: Sequence[Mapping[str, Any]], *, format: Format, title: str = "", **more: Any
 ) -> None:
-    """Print rows to stdout; JSON is `{"table": rows, **more}`, a table shows `rows` only.
+    """Print rows to stdout; JSON is `{"table": rows, **more}`, a table shows `rows` only, and
+    the title alone where there are none.
 
     Cells, columns and title are text: neither markup nor what a terminal would obey.
     """
@@ -39,6 +40,9 @@ def emit(
     from rich.console import Console
     from rich.table import Table
 
+    if not rows and title:
+        sys.stdout.write(visible(title, one_line=True) + "\n")
+        return
     columns = list(dict.fromkeys(key for row in rows for key in row))
     heading = visible(title, one_line=True) or None
     table = Table(title=heading, title_justify="left", header_style="bold")

@@ -94,7 +94,8 @@ class Transition:
     def set_aside(self, stage: str, owns: Iterable[str], *, label: str | None = None) -> str | None:
         """Move what lies at `owns` to superseded/ and forget the stage; where, None if no file is.
 
-        With `label` in place of the inputs' hash the files are not found again.
+        With `label` in place of the inputs' hash the files are not found again; neither are those
+        of a finished stage some of which are damaged or gone.
         """
         record = self.ledger.pop(stage, None)
         names = [name for name in owns if self._run.path(name).exists()]
@@ -103,10 +104,13 @@ class Transition:
         suffix = label or ("unrecorded" if record is None else record.inputs_hash)
         folder = self._free(f"{stage.replace('/', '-')}-{suffix}")
         self._moves += [(name, f"{folder}/{name}") for name in names]
-        if label is None and record is not None:
+        if label is None and record is not None and self._is_whole(record):
             facts = _Facts(stage, replace(record, owns=tuple(owns), undo=0))
             self._texts[f"{folder}/{FACTS}"] = json_text(dump(facts))
         return folder
+
+    def _is_whole(self, record: StageRecord) -> bool:
+        return record.state != "done" or not self._run.altered(record.files())
 
     def bring_back(self, stage: str, version: Version, owns: Iterable[str]) -> str | None:
         """Put a version in the place of what lies at `owns`, which is set aside: where, if any."""

@@ -11,6 +11,7 @@ micro-nets. Cold runs never are: they depend on what ran before.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -84,10 +85,7 @@ class Samples:
             slowness: FloatArray = self.reference / np.nanmedian(self.reference)
             return np.where(np.isnan(slowness), 1.0, slowness)
         fastest = _nanmin(self.hot)
-        factors: FloatArray = np.nanmedian(
-            fastest / np.nanmedian(fastest, axis=1, keepdims=True), axis=0
-        )
-        return factors
+        return _nanmedian(fastest / _nanmedian(fastest, axis=1, keepdims=True), axis=0)
 
     def fastest(self) -> FloatArray:
         """[items, rounds]: every turn's fastest hot run, common slow-downs divided out."""
@@ -176,6 +174,14 @@ def _nanmin(values: FloatArray) -> FloatArray:
     """Minimum over the last axis; NaN, without numpy's warning, where there is nothing."""
     least = np.min(np.where(np.isnan(values), np.inf, values), axis=-1)
     return np.where(np.isinf(least), np.nan, least)
+
+
+def _nanmedian(values: FloatArray, axis: int, *, keepdims: bool = False) -> FloatArray:
+    """Median over an axis; NaN, without numpy's warning, where there is nothing."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
+        found: FloatArray = np.nanmedian(values, axis=axis, keepdims=keepdims)
+    return found
 
 
 def _rounded(value: float) -> float:

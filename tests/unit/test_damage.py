@@ -17,6 +17,7 @@ from hwnas.cli.main import main
 from hwnas.core.errors import UserError
 from hwnas.core.rundir import RunDir
 from hwnas.core.store import file_hash
+from hwnas.core.versions import Transition
 
 RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs" / "finished.tar.xz"
 N_DAMAGES = 80
@@ -101,6 +102,21 @@ def test_what_ships_or_is_read_later_makes_its_stage_unfinished(part: str, finis
     finally:
         aside.rename(path)
     assert {row["status"] for row in hwnas.status(finished)} == {"done"}
+
+
+def test_a_stage_with_damaged_files_is_not_kept_as_a_version(finished: Path) -> None:
+    """`check` would name files for ever that no command can bring back."""
+    path = finished / "bundles" / "main" / "local" / "model.onnx"
+    content, run = path.read_bytes(), RunDir(finished)
+    record = run.ledger()["verify/main"]
+    for damaged in (False, True):
+        if damaged:
+            path.write_bytes(content[:-1])
+        transition = Transition(run)
+        folder = transition.set_aside("verify/main", ["bundles/main"])
+        facts = [name for name in transition._texts if name.startswith(f"{folder}/")]
+        assert bool(facts) is not damaged and record.state == "done"
+    path.write_bytes(content)
 
 
 def test_changed_raw_timings_are_told_and_nothing_is_made_again(

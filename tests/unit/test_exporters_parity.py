@@ -1,4 +1,4 @@
-"""Parity with fewer images than a batch holds: they are repeated, and counted once."""
+"""Parity: repeated images, ties, and what a report says."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hwnas.core.errors import UserError
-from hwnas.exporters.parity import compare_batches
+from hwnas.exporters.parity import ParityReport, compare, compare_batches
 
 IMAGES = np.random.default_rng(0).standard_normal((6, 3, 4, 4)).astype(np.float32)
 
@@ -48,5 +48,18 @@ def test_every_row_of_a_batch_of_repeated_images_is_compared(row: int) -> None:
 
 
 def test_without_images_there_is_nothing_to_compare() -> None:
-    with pytest.raises(UserError, match=r"(?s)nothing to compare.*expected.*found"):
+    with pytest.raises(UserError, match=r"(?s)no images to compare.*expected.*found"):
         compare_batches(linear(IMAGES[:0]), Opened(), IMAGES[:0], file="x")
+
+
+def test_classes_whose_logits_are_a_tie_agree() -> None:
+    """What rounding exchanges is no other answer; what is more than rounding is."""
+    expected = np.array([[1.0, 1.0 - 1e-6, 0.0], [1.0, 0.999, 0.0]], dtype=np.float32)
+    tied = expected[:, [1, 0, 2]]
+    assert compare(expected[:1], tied[:1]).top1_agreement == 1.0
+    assert compare(expected, tied).top1_agreement == 0.5
+
+
+def test_a_report_says_what_is_accepted() -> None:
+    found = ParityReport("model.onnx", "x", 1e-4, 1.0, (compare(np.eye(4), np.eye(4)[::-1]),))
+    assert "accepted 1e-04" in str(found) and "0.00% of 4 images (accepted 100.0%)" in str(found)

@@ -133,7 +133,7 @@ def export(project: Project, progress: Progress) -> None:
         progress(done, len(archs), f"{arch.key} parity {worst:.1e}")
     project.files.write_exports(found, data=project.source.digest)
     failed = {
-        f"{key}/{one.files[0]}": one.parity.worst
+        f"{key}/{one.files[0]}": str(one.parity)
         for key, rows in found.items()
         for one in rows
         if one.model.precision == "fp32" and one.parity is not None and not one.parity.passed
