@@ -207,7 +207,7 @@ def _require_files(stage: Stage) -> None:
     for setting, path in stage.reads.items():
         if not path.is_file():
             raise UserError(
-                f"stage {stage.name!r} needs a missing file",
+                f"stage {stage.name!r} needs a file that does not exist",
                 expected="a file",
                 found=path,
                 where=setting,

@@ -90,7 +90,7 @@ def test_nothing_is_trained_and_the_licence_travels(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"supernet.init": None}, r"weights to start from[\s\S]*pretrained list"),
+        ({"supernet.init": None}, r"starting weights[\s\S]*pretrained list"),
         ({"label.records": "/no/such.json"}, r"label\.records"),
         ({"label.records": None}, r"there are none"),
         ({"label.trained.n": 3}, r"not both"),

@@ -218,7 +218,7 @@ def test_weights_that_are_gone_are_missed_when_they_are_needed(home: Path) -> No
     assert set(statuses(run).values()) == {"done"}
     hwnas.label(run)
     assert statuses(run, **{"train.steps": 3})["train"] == "stale"
-    with pytest.raises(UserError, match="needs a missing file") as error:
+    with pytest.raises(UserError, match="needs a file that does not exist") as error:
         hwnas.train(run, settings={"train.steps": 3})
     assert error.value.where == "supernet.init"
     assert error.value.found == home / "start.safetensors"

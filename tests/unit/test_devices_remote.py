@@ -117,7 +117,7 @@ def test_interrupts_and_lost_connections_cost_no_samples(server: Sshd, tmp_path:
 
     with pytest.raises(UserError, match="lost the connection") as caught:
         transport.run_bench(plan.path, plan.results, progress=Disturbance(server.sever))
-    assert "the same command goes on" in str(caught.value)
+    assert "run the same command again to resume" in str(caught.value)
     second = turns(plan.results)
     assert len(second) > len(first), "the server was still up, so the samples are fetched"
 

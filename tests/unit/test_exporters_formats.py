@@ -136,7 +136,7 @@ def test_int8_is_static_qdq_per_channel_with_a_seeded_calibration(
 
 
 def test_int8_needs_images(net: nn.Module, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="calibrate"):
+    with pytest.raises(UserError, match="calibration images"):
         int8.build(int8.Config()).export(net, input_shape=SHAPE, folder=tmp_path)
 
 

@@ -112,7 +112,7 @@ def test_what_cannot_be_exported_is_refused(
         export(fresh, "onnx", tmp_path)
     with pytest.raises(UserError, match="no definition"):
         export(nn.Flatten().eval(), "onnx", tmp_path)
-    with pytest.raises(UserError, match="calibrate"):
+    with pytest.raises(UserError, match="calibration images"):
         export(subnet, "int8", tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -168,7 +168,7 @@ def test_a_fixed_batch_is_one(net: nn.Module, tmp_path: Path) -> None:
 def test_8_bits_need_images_of_the_networks_size(net: nn.Module, folder: Path) -> None:
     with pytest.raises(UserError, match="calibration images"):
         export(net, "litert", folder, precision="int8")
-    with pytest.raises(UserError, match=r"(?s)another.*\[n, 1, 18, 18\].*\[40, 1, 17, 18\]"):
+    with pytest.raises(UserError, match=r"(?s)input size.*\[n, 1, 18, 18\].*\[40, 1, 17, 18\]"):
         exporter("litert", precision="int8").export(
             net, input_shape=IMAGES.shape[1:], folder=folder, images=IMAGES[:, :, 1:]
         )

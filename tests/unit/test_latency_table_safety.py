@@ -251,5 +251,5 @@ def test_merged_tables_have_the_rows_of_both_and_others_are_refused(tmp_path: Pa
 
 def test_a_table_of_no_thread_cannot_be():
     table = LatencyTable.load(GOLDEN)
-    with pytest.raises(UserError, match="at least one"):
+    with pytest.raises(UserError, match="threads >= 1"):
         replace(table, device=DeviceSpec("simulated-golden", threads=0))

@@ -107,7 +107,7 @@ def test_what_is_left_out_is_counted_by_ending(
     put(root / "bee" / "notes.txt", b"x")
     with caplog.at_level(logging.INFO):
         counted(root)
-    assert "4 of 20 files are no images that can be read" in caplog.text
+    assert "4 of 20 files cannot be read as images" in caplog.text
     assert "3 .heic, 1 .txt" in caplog.text
     assert "2 classes; images: train 12, val 2, test 2" in caplog.text
 

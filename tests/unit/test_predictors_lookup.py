@@ -123,7 +123,7 @@ def test_a_segment_is_one_arch_with_some_choices_free(tiny_space: SearchSpace):
 
 def test_questions_that_have_no_answer_say_why(fitted, space, tiny_space, tmp_path: Path):
     table, metrics = made(fitted, space), cost_metrics(space, {})
-    with pytest.raises(UserError, match=r"no arch of the table keeps[\s\S]*the lowest are macs"):
+    with pytest.raises(UserError, match=r"no arch of the table meets[\s\S]*the lowest are macs"):
         table.best(metrics, {"macs": 1.0}, k=1)
     with pytest.raises(UserError, match="no price for latency_ms@phone"):
         table.best(metrics, {"latency_ms@phone": 1.0}, k=1)

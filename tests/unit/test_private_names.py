@@ -13,6 +13,8 @@ USES = {
     "timm.models._efficientnet_blocks.ConvBnAct": "nets/from_timm.py: name the class's new home",
     "timm.models._efficientnet_blocks.DepthwiseSeparableConv": "nets/from_timm.py, likewise",
     "timm.models._efficientnet_blocks.InvertedResidual": "nets/from_timm.py, likewise",
+    "timm.models._efficientnet_blocks.EdgeResidual": "nets/timm_blocks.py, likewise",
+    "timm.models._efficientnet_blocks.UniversalInvertedResidual": "nets/timm_blocks.py, likewise",
     "timm.models._efficientnet_blocks.SqueezeExcite": "nets/from_timm.py and timm_net.py, likewise",
     "timm.models._features.FeatureGetterNet": "nets/timm_net.py: build the feature network with"
     " timm.create_model(features_only=True)",

@@ -20,6 +20,7 @@ from hwnas.latency.correction import Correction
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import LatencyTable
+from hwnas.latency.validation import fit_quality
 from hwnas.measure.networks import validation_nets
 from hwnas.measure.profile import profile, time_models, time_networks
 from hwnas.spaces.cost import cost, op_macs
@@ -238,6 +239,9 @@ def test_retiming_finds_the_machine_slower_than_it_was(space: SearchSpace, tmp_p
     assert 0.03 < found.noise == found.pace_spread  # far more than what repeats within the run
 
 
+TIMES = ("measured_ms", "forecast_ms")
+
+
 def _uneven(correction: Correction, share: float) -> Correction:
     """As if the table's networks had been timed on a machine that is off by so much, up or down."""
     nets = sorted(correction.validation.nets, key=lambda net: net.measured_ms)
@@ -245,7 +249,10 @@ def _uneven(correction: Correction, share: float) -> Correction:
         replace(net, measured_ms=net.measured_ms * (1 + share * (-1) ** i))
         for i, net in enumerate(nets)
     ]
-    return replace(correction, validation=replace(correction.validation, nets=tuple(nets)))
+    measured, estimated = (np.array([getattr(net, name) for net in nets]) for name in TIMES)
+    quality = fit_quality(estimated, measured)
+    validation = replace(correction.validation, nets=tuple(nets), forecast=quality)
+    return replace(correction, validation=validation)
 
 
 def test_missing_models_are_refused(space: SearchSpace, tmp_path: Path):
