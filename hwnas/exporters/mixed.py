@@ -114,7 +114,7 @@ def mixed(
 
     worst: list[str] = []
     whole = best = tried(0)
-    most = int(max_float_layers * len(layers))
+    most = min(int(max_float_layers * len(layers)), len(layers) - 1)  # else nothing is in 8 bits
     if whole.agreement >= target_agreement or not most:
         return whole
     log.info(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,6 +32,7 @@ MIN_SPILL_NETS = 24
 RATES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # quantiles of the operators' own parameters per ms
 N_CAPACITIES = 12
 MOST_SPILLED = 2.0  # coefficient: what is read anew is read about once
+CLEARLY = 0.5  # of the squared error of the best sum of operators
 EXACT = 1e-12  # mean square of relative errors that nothing needs to explain
 
 
@@ -110,12 +111,15 @@ def fit(
     *,
     kept: NDArray[np.bool_] | None = None,
     form: Form | None = None,
+    with_cache: bool = True,
 ) -> Formula:
     """Least squares of the relative errors of the networks `kept` [n]; all if None.
 
     Coefficients are positive, but for the overhead's. Without a `form`, the richest that so many
-    networks can tell; whether a cache belongs to it, and which one of `NetworkSums.spills`, is
-    decided by the Bayesian information criterion (Schwarz 1978).
+    networks can tell; whether weights are read anew, and at which rate, is decided by the Bayesian
+    information criterion (Schwarz 1978). A cache that some networks fit makes latencies that are
+    not sums of operators; it is taken only if it halves the squared error (`CLEARLY`), and never
+    if `with_cache` is false.
     """
     rows = np.ones(len(sums), dtype=bool) if kept is None else kept
     target = measured[rows]
@@ -125,14 +129,22 @@ def fit(
     best = Formula(dict(zip(names, found, strict=True)))
     if form is not None or len(target) < MIN_SPILL_NETS:
         return best
-    least = _criterion(error, len(target), len(names))
-    for spill, values in sums.spills.items():
-        found, error = _least_squares([*columns, values[rows] / target])
-        n_told = len(names) + 2 + (spill.params_cached > 0)
-        criterion = _criterion(error, len(target), n_told)
-        if 0 < found[-1] <= MOST_SPILLED and criterion < least:
-            best = Formula(dict(zip((*names, "spill_scale"), found, strict=True)), spill)
-            least = criterion
+
+    def extended(spills: Iterable[Spill], most: float) -> tuple[Formula, float]:
+        """The best with one of these caches, if its squared error is at most `most`."""
+        chosen, chosen_error = best, error
+        least = _criterion(error, len(target), len(best.coefficients) + (best.spill is not None))
+        for spill in spills:
+            found, left = _least_squares([*columns, sums.spills[spill][rows] / target])
+            criterion = _criterion(left, len(target), len(names) + 2 + (spill.params_cached > 0))
+            if left <= most and 0 < found[-1] <= MOST_SPILLED and criterion < least:
+                chosen = Formula(dict(zip((*names, "spill_scale"), found, strict=True)), spill)
+                chosen_error, least = left, criterion
+        return chosen, chosen_error
+
+    best, error = extended((s for s in sums.spills if not s.params_cached), error)
+    if with_cache:
+        best, _ = extended((s for s in sums.spills if s.params_cached), CLEARLY * error)
     return best
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,10 @@ from hwnas.spaces.index import op_counts
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["cross_fit", "fit_correction", "fit_quality", "refit_correction"]
+if TYPE_CHECKING:
+    from hwnas.latency.table import LatencyTable
+
+__all__ = ["as_sums", "cross_fit", "fit_correction", "fit_quality", "refit_correction"]
 
 MAX_FOLDS = 10
 MIN_NETS = 4
@@ -93,13 +97,20 @@ def fit_quality(forecast: FloatArray, measured: FloatArray) -> Fit:
     )
 
 
-def cross_fit(sums: NetworkSums, measured: FloatArray, form: Form | None = None) -> FloatArray:
-    """Forecast of every network by a fit on the other folds."""
+def cross_fit(
+    sums: NetworkSums,
+    measured: FloatArray,
+    form: Form | None = None,
+    *,
+    with_cache: bool = True,
+) -> FloatArray:
+    """[n]: estimate of every network by a fit (see `fit`) on the other folds."""
     fold = _folds(measured)
     forecast = np.empty(len(measured))
     for number in range(fold.max() + 1):
         inside = fold == number
-        forecast[inside] = sums.forecast(fit(sums, measured, kept=~inside, form=form))[inside]
+        fitted = fit(sums, measured, kept=~inside, form=form, with_cache=with_cache)
+        forecast[inside] = sums.forecast(fitted)[inside]
     return forecast
 
 
@@ -138,3 +149,33 @@ def refit_correction(
         interval_fraction=max(correction.interval_fraction, conformal_quantile(errors, 0.9)),
         n_fit=len(everything),
     )
+
+
+def as_sums(table: LatencyTable, space: SearchSpace) -> LatencyTable:
+    """The table with a correction for `space` whose estimates are sums over operators.
+
+    It is the table itself, unless some networks fit a cache that others do not fit. Then the
+    correction of `space` is fitted anew, with its own networks and without a cache. A correction of
+    another space takes all networks for those that do not fit.
+    """
+    key = table.correction_for(space)
+    correction = None if key is None else table.corrections[key]
+    if key is None or correction is None or not (spill := correction.spill):
+        return table
+    if not spill.params_cached:
+        return table
+    changed = replace(correction, spill=replace(spill, params_cached=0.0))
+    if key == space.id:
+        nets = np.array([net.codes for net in correction.validation.nets], dtype=np.int16)
+        inside = space.validate(nets)
+        sums = NetworkSums(table.rows, space, nets[inside])
+        measured = np.array([net.measured_ms for net in correction.validation.nets])[inside]
+        fitted = fit(sums, measured, with_cache=False)
+        errors = measured / cross_fit(sums, measured, with_cache=False) - 1
+        changed = replace(
+            correction,
+            coefficients=dict(fitted.coefficients),
+            spill=fitted.spill,
+            interval_fraction=max(correction.interval_fraction, conformal_quantile(errors, 0.9)),
+        )
+    return replace(table, corrections={**table.corrections, key: changed})

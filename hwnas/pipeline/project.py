@@ -22,6 +22,7 @@ from hwnas.devices.spec import load_devices, load_transport
 from hwnas.exporters.artifact import PlannedFormat, planned_formats
 from hwnas.interfaces import DataModule, DeviceSpec, Split, Transport
 from hwnas.latency.estimator import TableEstimator
+from hwnas.latency.validation import as_sums
 from hwnas.pipeline.artifacts import Artifacts
 from hwnas.pipeline.config import ExperimentConfig
 from hwnas.pipeline.data_source import DataSource
@@ -29,6 +30,7 @@ from hwnas.pipeline.outside import Outside
 from hwnas.pipeline.stored import config_of_search
 from hwnas.predictors.open_records import open_records
 from hwnas.predictors.records import Records
+from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.spaces import REGISTRY as SPACES
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import SearchSpace
@@ -218,8 +220,11 @@ class Project:
         return name or self.first_device
 
     def estimator(self, device: str) -> TableEstimator:
-        """Latency estimates of a device's table for this space."""
-        return TableEstimator(self.files.read_table(device), self.space)
+        """Latency estimates of a device's table for this space; sums if the searcher needs them."""
+        table = self.files.read_table(device)
+        if getattr(SEARCHERS.load(self.config.search.searcher.name), "NEEDS_SUMS", False):
+            table = as_sums(table, self.space)
+        return TableEstimator(table, self.space)
 
     def images(
         self, split: Split, px: int, n: int | None = None

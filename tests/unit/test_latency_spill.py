@@ -16,9 +16,9 @@ from hwnas.latency.correction import Spill
 from hwnas.latency.formula import Formula, spill_share
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import LatencyTable
-from hwnas.latency.validation import fit_correction
+from hwnas.latency.validation import as_sums, fit_correction
 from hwnas.spaces.cost import cost, op_params
-from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.index import enumerate_ops, op_sum
 from hwnas.spaces.lowering import lower
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
@@ -110,6 +110,28 @@ def test_prices_without_a_cache_that_holds_anything_are_sums(tiny_space: SearchS
         for arch in codes_of(tiny_space, codes)
     ]
     assert prices.of(tiny_space, codes) == pytest.approx(by_hand, rel=1e-9)
+
+
+def test_a_searcher_that_needs_sums_gets_sums(tiny_space: SearchSpace, measured):
+    """Found with `exact`: after profiling, training and labels its search could not begin."""
+    rows, codes, ms, _ = measured
+    found = fitted(tiny_space, rows, codes, ms)
+    table = replace(LatencyTable.load(GOLDEN), rows=rows, corrections={tiny_space.id: found})
+    sums = as_sums(table, tiny_space)
+    correction = sums.corrections[tiny_space.id]
+    assert found.spill and found.spill.params_cached
+    assert correction.spill is None or not correction.spill.params_cached
+    assert correction.interval_fraction > found.interval_fraction
+    overhead = correction.coefficients["overhead_ms"]
+    per_op = Formula(correction.coefficients, correction.spill).prices(
+        rows, enumerate_ops(tiny_space)
+    )
+    assert sums.estimate(tiny_space, codes).ms == pytest.approx(
+        overhead + op_sum(tiny_space, codes, per_op.full), rel=1e-9
+    )
+    assert as_sums(sums, tiny_space) is sums
+    other = replace(table, corrections={"another-0": found})
+    assert not as_sums(other, tiny_space).corrections["another-0"].spill.params_cached
 
 
 @pytest.mark.parametrize(
