@@ -165,11 +165,32 @@ def test_another_data_set_and_an_altered_file_are_refused(
     parts: dict[str, Any], tmp_path: Path
 ) -> None:
     write_bundle(tmp_path / "b", **parts)
-    with pytest.raises(UserError, match="another data set"):
+    with pytest.raises(UserError, match=r"(?s)another data set.*resize_px \(16,\).*\(20, 16\)"):
         verify(tmp_path / "b", digits.build(digits.Config(base_px=20), DatasetContext(0)))
     (tmp_path / "b" / "model.onnx").write_bytes(b"other")
     with pytest.raises(UserError, match="altered"):
         verify(tmp_path / "b", None)
+
+
+RENAMED = {
+    "one": (("zero", *map(str, range(1, 10))), r"class '0' is now 'zero' \(data set digits\)"),
+    "many": ([f"d{i}" for i in range(10)], r"class '4' is now 'd4'; 5 more changes of classes"),
+    "order": (list("9876543210"), "the classes have another order"),
+    "shifted": (list("123456789x"), "class 'x' is new; class '0' is gone"),
+}
+
+
+@pytest.mark.parametrize("case", RENAMED)
+def test_other_names_of_classes_are_named(
+    case: str, parts: dict[str, Any], data: DataModule, tmp_path: Path
+) -> None:
+    names, message = RENAMED[case]
+    write_bundle(tmp_path / "b", **parts)
+    info = dataclasses.replace(data.info, class_names=tuple(names))
+    other: Any = SimpleNamespace(info=info, eval_batches=data.eval_batches)
+    with pytest.raises(UserError, match=f"(?s)another data set.*found.*{message}") as refused:
+        verify(tmp_path / "b", other)
+    assert refused.value.fix is not None and "restore the names" in refused.value.fix
 
 
 def test_the_verb_prints_a_table_and_exits_3_when_something_falls_short(
