@@ -324,6 +324,41 @@ def test_what_cannot_be_judged_exits_4_and_report_only_accepts_it(
     assert isinstance(run.exception, CheckFailed) and run.exception.exit_code == 3
 
 
+def test_limits_are_judged_outside_of_a_run_folder(
+    parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here, folder = host_facts()["cpu"], tmp_path / "b"
+    fact = LatencyFact(DeviceSpec("local"), "model.onnx", here, 1.0, (0.95, 1.05), 1.0)
+    limit = ConstraintFact("latency_ms", "local", 0.001, True)
+    manifest = dataclasses.replace(parts["manifest"], latency=(fact,), constraints=(limit,))
+    write_bundle(folder, **(parts | {"manifest": manifest}))
+    timings = timings_of(**{"model.onnx": 1.0})
+    monkeypatch.setattr(retiming, "time_models", lambda *_, **__: timings)
+    for options in ([], ["--latency"]):
+        run = CliRunner().invoke(app, ["verify", str(folder), *options])
+        assert isinstance(run.exception, CheckFailed) and run.exception.exit_code == 3
+        assert "exceeds the limit of 0.0010 ms" in str(run.exception)
+    assert CliRunner().invoke(app, ["verify", str(folder), "--no-latency"]).exit_code == 0
+
+
+@pytest.mark.parametrize("config", [[], ["--config", str(MINI), "--set", f"data.base_px={PX}"]])
+def test_latency_that_cannot_be_timed_is_noted_or_an_error(
+    config: list[str], parts: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "b"
+    fact = LatencyFact(DeviceSpec("local"), "model.onnx", "another machine", measured_ms=1.0)
+    manifest = dataclasses.replace(parts["manifest"], latency=(fact,))
+    write_bundle(folder, **(parts | {"manifest": manifest}))
+    run = CliRunner().invoke(app, ["verify", str(folder), *config, "--format", "json"])
+    assert run.exit_code == 0
+    notes = json.loads(run.stdout)["notes"]
+    assert any("neither latency nor limits" in n and "device_run.py --check ." in n for n in notes)
+    run = CliRunner().invoke(app, ["verify", str(folder), *config, "--latency"])
+    assert isinstance(run.exception, UserError) and run.exception.exit_code == 1
+    assert "model.onnx on local" in str(run.exception)
+    assert "device_run.py --check ." in str(run.exception.fix)
+
+
 def test_the_configured_batch_sizes_are_compared(
     parts: dict[str, Any], data: DataModule, tmp_path: Path
 ) -> None:
