@@ -5,8 +5,11 @@
     python ort_run.py --check . --data PHOTOS       and accuracy: photos in a folder per class
     python ort_run.py photo.ppm ...                 class of a .npy or .ppm (others need Pillow)
 
+The file that the device runs may need another runtime: device_run.py checks it.
+
 Exit status: 0 all is well, 1 something to fix, 3 a check ran and fell short, 4 none did, but a
-latency cannot be judged: this machine is too far from the speed that the promises are of.
+promise cannot be judged: this machine is too far from the speed that the latency was measured at,
+or the device runs the model in another runtime.
 """
 
 import re
@@ -77,10 +80,24 @@ def choose(manifest, path=None):
     models = [m for m in manifest["models"] if m["path"].endswith(SUFFIXES)]
     if path is not None:
         models = [m for m in models if m["path"] == path]
-    if not models:
-        known = ", ".join(m["path"] for m in manifest["models"])
-        raise BundleError(f"no model {path or 'for ONNX Runtime'} in the bundle; it holds {known}")
-    return models
+    if models:
+        return models
+    for model in manifest["models"]:
+        if path in (None, model["path"]):
+            raise BundleError(
+                f"{model['path']}: onnxruntime does not run it; {runner(manifest, model)}"
+            )
+    known = ", ".join(m["path"] for m in manifest["models"])
+    raise BundleError(f"no model {path} in the bundle; it holds {known}")
+
+
+def runner(manifest, model):
+    """What checks a model that a device runs in another runtime."""
+    path = model["path"]
+    if all(fact["model"] != path for fact in manifest["latency"]):
+        return "no script of the bundle does, `hwnas verify` checks it"
+    option = "" if model is manifest["models"][0] else f" --model {path}"
+    return f"fix: python3 device_run.py --check .{option}"
 
 
 def open_predictor(folder, manifest, path=None):
@@ -102,11 +119,24 @@ def check(folder, manifest, path=None, data=None, with_latency=True):
             found += check_outputs(folder, manifest, model, predict, data)
     if with_latency:
         found += check_latencies(Path(folder), manifest, loaded, "onnxruntime")
+        found += other_runtimes(manifest, loaded)
+    promised = {fact["model"] for fact in manifest["latency"]}
     for model in manifest["models"] if path is None else ():
         if model["path"] not in models:
-            detail = f"{model['format']} is not checked by onnxruntime"
-            found.append(finding(model, "all", None, detail))
+            detail = f"{model['format']} is not checked by onnxruntime; {runner(manifest, model)}"
+            found.append(finding(model, "all", None, detail, judged=model["path"] not in promised))
     return found
+
+
+def other_runtimes(manifest, models):
+    """Findings on the latencies of `models` that devices with another runtime promise."""
+    found = {}
+    for fact in manifest["latency"]:
+        model, runtime = models.get(fact["model"]), fact["device"]["runtime"]
+        if model is not None and runtime != "onnxruntime":
+            detail = f"{fact['device']['name']} runs it in {runtime}; {runner(manifest, model)}"
+            found[fact["model"], detail] = finding(model, "latency", None, detail, judged=False)
+    return list(found.values())
 
 
 def main():

@@ -7,16 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hwnas.api.bundle_source import require_data_of, source_of_settings, with_search
 from hwnas.api.open_run import Run
 from hwnas.api.options import refuse_unused
 from hwnas.api.result import Folder, Listing, ProgressFor, Row, Settings, no_progress
 from hwnas.api.run import held, reported
 from hwnas.api.stage import bring_up_to_date, of_search
 from hwnas.core.errors import CheckFailed, NotJudged, UserError
-from hwnas.core.rundir import RunDir
 from hwnas.pipeline.opening import open_project
-from hwnas.pipeline.project import Project
-from hwnas.pipeline.stored import search_of_bundle, stored_config
 
 __all__ = [
     "BundleCheck",
@@ -26,9 +24,6 @@ __all__ = [
     "refuse_of_runs",
     "verify",
 ]
-
-READ_OF_SETTINGS = ("data", "profile", "seed", "threads", "verify", "workers")
-"""Sections of the configuration that a check of a bundle depends on."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ def verify(
     search: str | None = None,
     settings: Settings = None,
     report_only: bool = False,
-    latency: bool = True,
+    latency: bool | None = None,
     trust: bool = False,
     progress: ProgressFor = no_progress,
 ) -> Run | BundleCheck:
@@ -104,7 +99,8 @@ def verify(
         search: of a run folder: which search [the last one].
         settings: changes of the configuration.
         report_only: return even if a check fell short.
-        latency: of a bundle: re-time it on this host.
+        latency: of a bundle: re-time it on this host, and judge its limits. None: if it was
+            measured here, else a note says how to judge it. True: else it is an error.
         trust: of a bundle: also run models that can hold code (`.pt2`, engines) and that this hwnas
             did not write; only for bundles of somebody whom you trust.
         progress: shows it.
@@ -112,6 +108,7 @@ def verify(
     Raises:
         CheckFailed: what was exported falls short.
         NotJudged: the machine is too far from the table's speed to judge it.
+        UserError: `latency` is True, and a model cannot be timed here.
     """
     if not is_bundle(folder):
         refuse_of_bundles(latency, trust)
@@ -137,14 +134,14 @@ def is_bundle(folder: Folder) -> bool:
     return False
 
 
-def refuse_of_bundles(latency: bool, trust: bool) -> None:
+def refuse_of_bundles(latency: bool | None, trust: bool) -> None:
     """Refuse what applies to bundles alone.
 
     Raises:
         UserError: names the option.
     """
     refuse_unused(
-        {"--no-latency": not latency, "--trust": trust},
+        {"--no-latency": latency is False, "--trust": trust},
         to="a run folder, only to a bundle",
         fix="leave it out, or give a folder in RUN/bundles/",
     )
@@ -168,8 +165,8 @@ def bundle_plan(folder: Folder, *, config: str | None = None, settings: Settings
     from hwnas.exporters.bundle import read_manifest
 
     models = read_manifest(Path(folder)).models
-    if (source := _source_of_settings(Path(folder), config, settings)) is not None:
-        changes, _ = _with_search(source, Path(folder), config, settings)
+    if (source := source_of_settings(Path(folder), config, settings)) is not None:
+        changes, _ = with_search(source, Path(folder), config, settings)
         with open_project(
             source,
             config=config,
@@ -184,91 +181,30 @@ def bundle_plan(folder: Folder, *, config: str | None = None, settings: Settings
     )
 
 
-def _is_run_folder(folder: Path) -> bool:
-    with contextlib.suppress(UserError):  # a link: not a run folder that would be opened
-        return stored_config(RunDir(folder)).is_file()
-    return False
-
-
-def _source_of_settings(folder: Path, config: str | None, settings: Settings) -> Path | None:
-    """The folder whose configuration, or `config`, a bundle is checked with; None: there is none.
-
-    Raises:
-        UserError: settings that nothing would read.
-    """
-    around = [p for p in folder.resolve().parents if config is None and _is_run_folder(p)]
-    unread = {k: v for k, v in (settings or {}).items() if k.split(".")[0] not in READ_OF_SETTINGS}
-    if config is None and not around:
-        refuse_unused(
-            {"--set": settings},
-            to="a bundle outside of its run folder, which is checked by defaults",
-            fix="add --config NAME, the configuration that it was made with",
-        )
-        return None
-    refuse_unused(
-        {"--set": unread},
-        to="a bundle",
-        fix=f"leave it out; a check reads {', '.join(READ_OF_SETTINGS)}",
-    )
-    return around[0] if around else folder
-
-
-def _with_search(
-    source: Path, bundle: Path, config: str | None, settings: Settings
-) -> tuple[Settings, tuple[str, ...]]:
-    """The settings with the search whose bundle it is, and a note where that is not known."""
-    from hwnas.exporters.bundle import read_manifest
-
-    if config is not None:
-        return settings, ()
-    named = read_manifest(bundle).provenance.get("search")
-    name = search_of_bundle(RunDir(source), bundle.resolve(), named)
-    if name is None:
-        return settings, (
-            "the run folder does not know the search of this bundle: it is checked with the"
-            " settings of the last search",
-        )
-    return {**(settings or {}), "search.name": name}, ()
-
-
-def _require_data_of(bundle: Path, project: Project) -> None:
-    """Refuse to test a bundle on images that may be those that its network learned.
-
-    Raises:
-        UserError: the run read other data since the bundle was made.
-    """
-    from hwnas.exporters.bundle import read_manifest
-
-    promised = read_manifest(bundle).provenance.get("data")
-    if promised is not None and promised != project.source.digest:
-        raise UserError(
-            "the bundle was made with different data",
-            expected=promised,
-            found=project.source.digest,
-            where=bundle,
-            fix="restore the data, or export a new bundle; `--config` compares with"
-            " the data of another configuration",
-        )
-
-
 def _check_bundle(
     folder: Path,
     config: str | None,
     settings: Settings,
-    latency: bool,
+    latency: bool | None,
     trust: bool,
     progress: ProgressFor,
 ) -> BundleCheck:
+    from hwnas.latency.sections import ProfileConfig
     from hwnas.measure.bundle_check import verify_bundle
-    from hwnas.measure.limits import CheckSettings
+    from hwnas.measure.limits import CheckSettings, VerifyConfig
 
-    source = _source_of_settings(folder, config, settings)
+    source = source_of_settings(folder, config, settings)
     if source is None:
         found = verify_bundle(
-            folder, data=None, settings=None, trust=trust, progress=progress("verify")
+            folder,
+            data=None,
+            settings=CheckSettings(ProfileConfig(), VerifyConfig(), 0),
+            with_latency=latency is not False,
+            trust=trust,
+            progress=progress("verify"),
         )
     else:
-        changes, notes = _with_search(source, folder, config, settings)
+        changes, notes = with_search(source, folder, config, settings)
         with open_project(
             source,
             config=config,
@@ -280,12 +216,12 @@ def _check_bundle(
         ) as project:
             chosen, absent = project.config, project.source.absent
             if not absent and config is None:
-                _require_data_of(folder, project)
+                require_data_of(folder, project)
             found = verify_bundle(
                 folder,
                 data=None if absent else project.data,
                 settings=CheckSettings(chosen.profile, chosen.verify, chosen.seed),
-                with_latency=latency,
+                with_latency=latency is not False,
                 threads=chosen.threads,
                 trust=trust,
                 progress=progress("verify"),
@@ -294,6 +230,27 @@ def _check_bundle(
                 notes = (f"the data are not here: {absent}", *notes)
             doubts = () if absent else tuple(map(str, project.source.shared))
             found = replace(found, notes=(*notes, *doubts, *found.notes))
+    if latency:
+        _require_timed(folder, found.latency, found.notes)
     return BundleCheck(
         folder, found.models, found.latency, found.notes, found.failed, found.not_judged
     )
+
+
+def _require_timed(folder: Path, latency: tuple[Row, ...], notes: tuple[str, ...]) -> None:
+    """Refuse to leave out the timings that were asked for.
+
+    Raises:
+        UserError: a model was not timed here.
+    """
+    absent = [f"{row['model']} on {row['device']}" for row in latency if row["here_ms"] is None]
+    if absent or not latency:
+        why = [note for note in notes if note.startswith("latency on ")]
+        raise UserError(
+            "--latency cannot be done here",
+            expected="models that were measured on this machine",
+            found="; ".join([*absent, *why]) or "the manifest names no device",
+            where=folder,
+            fix="run `python3 device_run.py --check .` in the bundle on its device, or leave out"
+            " --latency",
+        )

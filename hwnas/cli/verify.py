@@ -42,7 +42,13 @@ def verify(
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,
     report_only: ReportOnly = False,
-    latency: Annotated[bool, typer.Option(help="Of a bundle: re-time it on this host.")] = True,
+    latency: Annotated[
+        bool | None,
+        typer.Option(
+            "--latency/--no-latency",
+            help="Of a bundle: re-time it on this host [if it was measured here].",
+        ),
+    ] = None,
     trust: Annotated[
         bool,
         typer.Option("--trust", help="Of a bundle: run models that can hold its maker's code."),

@@ -18,10 +18,11 @@ from hwnas.core.progress import Progress
 from hwnas.exporters.bundle import read_manifest
 from hwnas.exporters.engine import check_engine, run_engine
 from hwnas.exporters.formats import open_model
-from hwnas.exporters.manifest import InputSpec, Manifest
+from hwnas.exporters.manifest import Manifest
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import ParityReport, compare_batches
 from hwnas.interfaces import DataModule, ModelFile, OpenModel
+from hwnas.measure import bundle_data
 from hwnas.measure.bundle_latency import LatencyReport, check_latency
 from hwnas.measure.limits import CheckSettings, VerifyConfig
 from hwnas.measure.on_device import wrong_precisions
@@ -151,7 +152,7 @@ def _images(
             " (--config NAME gives the data set)"
         )
         return _Images(golden, logits, None)
-    x, labels = _test_split(manifest, data, folder)
+    x, labels = bundle_data.test_split(manifest, data, folder)
     references = {model.format: model for model in manifest.models}
     for format in REFERENCES:
         with contextlib.suppress(CannotRunHere):
@@ -164,31 +165,6 @@ def _images(
         " golden inputs"
     )
     return _Images(golden, logits, (x, labels))
-
-
-def _test_split(
-    manifest: Manifest, data: DataModule, folder: Path
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    import torch
-
-    from hwnas.training.images import resize
-
-    px = manifest.input.shape[-1]
-    spec = InputSpec.of(data.info, px)
-    if spec != manifest.input:
-        raise UserError(
-            "the bundle belongs to another data set",
-            expected=f"{manifest.input.shape}, {len(manifest.input.class_names)} classes,"
-            f" mean {manifest.input.mean}, std {manifest.input.std}",
-            found=f"{spec.shape}, {len(spec.class_names)} classes of {data.info.name},"
-            f" mean {spec.mean}, std {spec.std}",
-            where=folder,
-            fix="give the configuration that it was made with: --config NAME",
-        )
-    batches = list(data.eval_batches("test", 512))
-    x: NDArray[np.float32] = torch.cat([resize(b, px) for b, _ in batches]).contiguous().numpy()
-    labels: NDArray[np.int64] = torch.cat([labels for _, labels in batches]).numpy()
-    return x, labels
 
 
 def _check_model(

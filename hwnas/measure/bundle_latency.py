@@ -71,7 +71,8 @@ def check_latency(
         except (CannotRunHere, KitFailed) as error:
             report.notes.append(
                 f"latency on {device.name} ({host}) not measured here: "
-                f"{str(error).splitlines()[0]}; run `python device_run.py --check .` there"
+                f"{str(error).splitlines()[0]}; neither latency nor limits are judged: run"
+                " `python3 device_run.py --check .` in the bundle there"
             )
             report.rows += [_row(manifest, fact) for fact in group]
             continue

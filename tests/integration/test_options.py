@@ -391,7 +391,7 @@ def test_another_device_of_the_same_name_is_not_taken_for_the_runs(
 
 
 def test_a_check_of_a_bundle_reads_the_sections_that_it_says() -> None:
-    from hwnas.api.verify import READ_OF_SETTINGS
+    from hwnas.api.bundle_source import READ_OF_SETTINGS
     from hwnas.pipeline.config import ExperimentConfig
 
     assert set(READ_OF_SETTINGS) < set(ExperimentConfig.model_fields)

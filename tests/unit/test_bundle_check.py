@@ -165,11 +165,32 @@ def test_another_data_set_and_an_altered_file_are_refused(
     parts: dict[str, Any], tmp_path: Path
 ) -> None:
     write_bundle(tmp_path / "b", **parts)
-    with pytest.raises(UserError, match="another data set"):
+    with pytest.raises(UserError, match=r"(?s)another data set.*resize_px \(16,\).*\(20, 16\)"):
         verify(tmp_path / "b", digits.build(digits.Config(base_px=20), DatasetContext(0)))
     (tmp_path / "b" / "model.onnx").write_bytes(b"other")
     with pytest.raises(UserError, match="altered"):
         verify(tmp_path / "b", None)
+
+
+RENAMED = {
+    "one": (("zero", *map(str, range(1, 10))), r"class '0' is now 'zero' \(data set digits\)"),
+    "many": ([f"d{i}" for i in range(10)], r"class '4' is now 'd4'; 5 more changes of classes"),
+    "order": (list("9876543210"), "the classes have another order"),
+    "shifted": (list("123456789x"), "class 'x' is new; class '0' is gone"),
+}
+
+
+@pytest.mark.parametrize("case", RENAMED)
+def test_other_names_of_classes_are_named(
+    case: str, parts: dict[str, Any], data: DataModule, tmp_path: Path
+) -> None:
+    names, message = RENAMED[case]
+    write_bundle(tmp_path / "b", **parts)
+    info = dataclasses.replace(data.info, class_names=tuple(names))
+    other: Any = SimpleNamespace(info=info, eval_batches=data.eval_batches)
+    with pytest.raises(UserError, match=f"(?s)another data set.*found.*{message}") as refused:
+        verify(tmp_path / "b", other)
+    assert refused.value.fix is not None and "restore the names" in refused.value.fix
 
 
 def test_the_verb_prints_a_table_and_exits_3_when_something_falls_short(
@@ -301,6 +322,41 @@ def test_what_cannot_be_judged_exits_4_and_report_only_accepts_it(
     slow["model.fp16.onnx"] = 1.0
     run = CliRunner().invoke(app, ["verify", str(folder), *config])
     assert isinstance(run.exception, CheckFailed) and run.exception.exit_code == 3
+
+
+def test_limits_are_judged_outside_of_a_run_folder(
+    parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here, folder = host_facts()["cpu"], tmp_path / "b"
+    fact = LatencyFact(DeviceSpec("local"), "model.onnx", here, 1.0, (0.95, 1.05), 1.0)
+    limit = ConstraintFact("latency_ms", "local", 0.001, True)
+    manifest = dataclasses.replace(parts["manifest"], latency=(fact,), constraints=(limit,))
+    write_bundle(folder, **(parts | {"manifest": manifest}))
+    timings = timings_of(**{"model.onnx": 1.0})
+    monkeypatch.setattr(retiming, "time_models", lambda *_, **__: timings)
+    for options in ([], ["--latency"]):
+        run = CliRunner().invoke(app, ["verify", str(folder), *options])
+        assert isinstance(run.exception, CheckFailed) and run.exception.exit_code == 3
+        assert "exceeds the limit of 0.0010 ms" in str(run.exception)
+    assert CliRunner().invoke(app, ["verify", str(folder), "--no-latency"]).exit_code == 0
+
+
+@pytest.mark.parametrize("config", [[], ["--config", str(MINI), "--set", f"data.base_px={PX}"]])
+def test_latency_that_cannot_be_timed_is_noted_or_an_error(
+    config: list[str], parts: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "b"
+    fact = LatencyFact(DeviceSpec("local"), "model.onnx", "another machine", measured_ms=1.0)
+    manifest = dataclasses.replace(parts["manifest"], latency=(fact,))
+    write_bundle(folder, **(parts | {"manifest": manifest}))
+    run = CliRunner().invoke(app, ["verify", str(folder), *config, "--format", "json"])
+    assert run.exit_code == 0
+    notes = json.loads(run.stdout)["notes"]
+    assert any("neither latency nor limits" in n and "device_run.py --check ." in n for n in notes)
+    run = CliRunner().invoke(app, ["verify", str(folder), *config, "--latency"])
+    assert isinstance(run.exception, UserError) and run.exception.exit_code == 1
+    assert "model.onnx on local" in str(run.exception)
+    assert "device_run.py --check ." in str(run.exception.fix)
 
 
 def test_the_configured_batch_sizes_are_compared(

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from hwnas.exporters.manifest import LatencyFact
 from hwnas.interfaces import DeviceSpec, ModelFile
 from hwnas.measure.bundle_check import verify_bundle
-from tests.bundles import CLASSES, PX, colour_bundle, colour_manifest, run_kit
+from tests.bundles import CLASSES, PX, colour_bundle, colour_manifest, colour_net, run_kit
 
 pytest.importorskip("ai_edge_litert", reason="pip install 'hwnas[litert]'")
 from hwnas.builders.tflite import timed
@@ -81,6 +81,47 @@ def test_the_kit_checks_what_the_device_runs(folder: Path) -> None:
     found = json.loads((folder / "found.json").read_text())
     checks = {line["check"]: line["passed"] for line in found}
     assert checks == dict.fromkeys(["precision", "golden outputs", "samples", "latency"], True)
+
+
+def mixed(tmp_path: Path, runtime: str, model: str) -> Path:
+    """A bundle of a LiteRT and an ONNX model, one of which has a limit on a device."""
+    sources = tmp_path / "files"
+    sources.mkdir()
+    (sources / "fp32.tflite").write_bytes(colours())
+    onnx.save(colour_net(), sources / "fp32.onnx")
+    models = (
+        ModelFile(MODEL, "litert", "fp32", layout="NHWC"),
+        ModelFile("models/fp32.onnx", "onnx", "fp32"),
+    )
+    fact = LatencyFact(DeviceSpec("phone", runtime, "cpu"), model, "cpu", measured_ms=1e-6)
+    made = colour_manifest(models=models, latency=(fact,), accuracy=())
+    files = {m.path: sources / Path(m.path).name for m in models}
+    colour_bundle(tmp_path / "mixed", made, models=files)
+    return tmp_path / "mixed"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "model", "option"),
+    [("litert", MODEL, ""), ("openvino", "models/fp32.onnx", " --model models/fp32.onnx")],
+)
+def test_onnxruntime_does_not_judge_what_another_runtime_runs(
+    tmp_path: Path, runtime: str, model: str, option: str
+) -> None:
+    folder = mixed(tmp_path, runtime, model)
+    done = run_kit(folder, "ort_run.py", "--check", ".")
+    assert done.returncode == 4, done.stdout + done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if "NOT JUDGED" in line]
+    assert line.startswith(f"{model}: ")
+    assert line.endswith(f"; fix: python3 device_run.py --check .{option}")
+
+
+def test_onnxruntime_names_the_script_that_runs_a_model(tmp_path: Path) -> None:
+    folder = mixed(tmp_path, "litert", MODEL)
+    done = run_kit(folder, "ort_run.py", "--check", ".", "--model", MODEL)
+    assert done.returncode == 1 and "no model" not in done.stderr
+    assert f"{MODEL}: onnxruntime does not run it; fix: python3 device_run.py" in done.stderr
+    done = run_kit(folder, "ort_run.py", "--check", ".", "--model", "other")
+    assert done.returncode == 1 and "no model other in the bundle" in done.stderr
 
 
 @pytest.mark.parametrize("content", [colours(weight=-1.0), colours(px=PX + 1), b"no model at all"])

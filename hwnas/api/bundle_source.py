@@ -1,0 +1,85 @@
+"""Where `hwnas verify BUNDLE` takes its settings from: a run folder around it, or `--config`."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from hwnas.api.options import refuse_unused
+from hwnas.api.result import Settings
+from hwnas.core.errors import UserError
+from hwnas.core.rundir import RunDir
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.stored import search_of_bundle, stored_config
+
+__all__ = ["READ_OF_SETTINGS", "require_data_of", "source_of_settings", "with_search"]
+
+READ_OF_SETTINGS = ("data", "profile", "seed", "threads", "verify", "workers")
+"""Sections of the configuration that a check of a bundle depends on."""
+
+
+def _is_run_folder(folder: Path) -> bool:
+    with contextlib.suppress(UserError):  # a link: not a run folder that would be opened
+        return stored_config(RunDir(folder)).is_file()
+    return False
+
+
+def source_of_settings(folder: Path, config: str | None, settings: Settings) -> Path | None:
+    """The folder whose configuration, or `config`, a bundle is checked with; None: there is none.
+
+    Raises:
+        UserError: settings that nothing would read.
+    """
+    around = [p for p in folder.resolve().parents if config is None and _is_run_folder(p)]
+    unread = {k: v for k, v in (settings or {}).items() if k.split(".")[0] not in READ_OF_SETTINGS}
+    if config is None and not around:
+        refuse_unused(
+            {"--set": settings},
+            to="a bundle outside of its run folder, which is checked by defaults",
+            fix="add --config NAME, the configuration that it was made with",
+        )
+        return None
+    refuse_unused(
+        {"--set": unread},
+        to="a bundle",
+        fix=f"leave it out; a check reads {', '.join(READ_OF_SETTINGS)}",
+    )
+    return around[0] if around else folder
+
+
+def with_search(
+    source: Path, bundle: Path, config: str | None, settings: Settings
+) -> tuple[Settings, tuple[str, ...]]:
+    """The settings with the search whose bundle it is, and a note where that is not known."""
+    from hwnas.exporters.bundle import read_manifest
+
+    if config is not None:
+        return settings, ()
+    named = read_manifest(bundle).provenance.get("search")
+    name = search_of_bundle(RunDir(source), bundle.resolve(), named)
+    if name is None:
+        return settings, (
+            "the run folder does not know the search of this bundle: it is checked with the"
+            " settings of the last search",
+        )
+    return {**(settings or {}), "search.name": name}, ()
+
+
+def require_data_of(bundle: Path, project: Project) -> None:
+    """Refuse to test a bundle on images that may be those that its network learned.
+
+    Raises:
+        UserError: the run read other data since the bundle was made.
+    """
+    from hwnas.exporters.bundle import read_manifest
+
+    promised = read_manifest(bundle).provenance.get("data")
+    if promised is not None and promised != project.source.digest:
+        raise UserError(
+            "the bundle was made with different data",
+            expected=promised,
+            found=project.source.digest,
+            where=bundle,
+            fix="restore the data, or export a new bundle; `--config` compares with"
+            " the data of another configuration",
+        )
