@@ -320,6 +320,22 @@ def test_a_disc_that_is_not_mounted_leaves_an_empty_folder(home: Path):
         hwnas.label("run", settings={"label.n_archs": 9})
 
 
+def test_a_run_writes_the_record_of_its_data_again(home: Path):
+    path = Path("run/data.json")
+    content = json.loads(path.read_text())
+    path.unlink()
+    (row,) = hwnas.check("run")
+    assert Path(row["file"]) == path and "`hwnas run` writes it again" in row["problem"]
+    execute_all()
+    again = json.loads(path.read_text())
+    assert again["seen"][0]["digest"] == content["seen"][0]["digest"] and not hwnas.check("run")
+    assert statuses() == DONE
+    shutil.rmtree("run/identities")
+    assert {row["problem"] for row in hwnas.check("run")} == {
+        "missing; changes of these data are still noticed, but not told file by file"
+    }
+
+
 def empty_class() -> None:
     Path("photos/train/dog").mkdir()
 
