@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
-from hwnas.api.stage import bring_up_to_date, of_search
+from hwnas.api.stage import bring_up_to_date, of_known_search
 from hwnas.pipeline.project import Project
 
 __all__ = ["finetune"]
@@ -25,7 +25,7 @@ def finetune(
         folder,
         "finetune",
         config=config,
-        changes=of_search(search, settings),
+        changes=of_known_search(folder, search, settings),
         progress=progress,
         found=_tuned,
     )

@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 from hwnas.api.options import refuse_both
 from hwnas.api.result import Folder, ProgressFor, Settings
 from hwnas.core.errors import UserError
+from hwnas.core.rundir import RunDir
 from hwnas.pipeline.engine import execute
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.stored import require_search, stored_config
 
-__all__ = ["bring_up_to_date", "of_search", "stage_names"]
+__all__ = ["bring_up_to_date", "of_known_search", "of_search", "stage_names"]
 
 Found = TypeVar("Found")
 
@@ -78,3 +80,15 @@ def of_search(name: str | None, settings: Settings) -> dict[str, Any]:
     """
     refuse_both("the name of a search", name, "search.name", settings)
     return ({} if name is None else {"search.name": name}) | dict(settings or {})
+
+
+def of_known_search(folder: Folder, name: str | None, settings: Settings) -> dict[str, Any]:
+    """`of_search` for a stage that goes on from a search, so that there has to be one.
+
+    Raises:
+        UserError: names the searches of the run folder; or as `of_search`.
+    """
+    changes, run = of_search(name, settings), RunDir(Path(folder))
+    if name is not None and stored_config(run).exists():
+        require_search(run, name)
+    return changes

@@ -91,7 +91,7 @@ def _listing(
 ) -> Listing:
     notes = [*project.outside.notes, *data_changes(plans), *known]
     if absent := project.source.absent:
-        notes.append(f"the data are not here, and not compared: {absent}")
+        notes.append(f"{absent}; they are not compared")
     root = str(project.run.root)
     return Listing(rows, title=root, facts={"run": root, "notes": notes, **facts})
 

@@ -227,7 +227,7 @@ def _check_bundle(
                 progress=progress("verify"),
             )
             if absent:
-                notes = (f"the data are not here: {absent}", *notes)
+                notes = (absent, *notes)
             doubts = () if absent else tuple(map(str, project.source.shared))
             found = replace(found, notes=(*notes, *doubts, *found.notes))
     if latency:

@@ -39,9 +39,9 @@ def finetune(
     """
     changes = assignments(settings or ())
     if dry_run:
-        from hwnas.api.stage import of_search
+        from hwnas.api.stage import of_known_search
 
-        planned = of_search(search, changes)
+        planned = of_known_search(folder, search, changes)
         show_plan(folder, format, config=config, settings=planned, only="finetune")
         return
     found = hwnas.finetune(

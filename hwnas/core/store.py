@@ -216,9 +216,15 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines[:-1], start=1):
         where, broken = f"{path}:{number}", "invalid line in a JSON-lines file"
-        row = parse_json(line, where=where, problem=broken)
+        fix = "remove this line; only what it records is lost, and made again where it is needed"
+        try:
+            row = parse_json(line, where=where, problem=broken)
+        except UserError as error:
+            error.add_way_out(fix)
+            raise
         if not isinstance(row, dict):
-            raise UserError(broken, expected="an object", found=type(row).__name__, where=where)
+            found = type(row).__name__
+            raise UserError(broken, expected="an object", found=found, where=where, fix=fix)
         rows.append(row)
     return rows
 

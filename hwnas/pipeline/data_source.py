@@ -24,7 +24,7 @@ from hwnas.interfaces import (
     IdentifiedDataset,
 )
 from hwnas.pipeline.config import ExperimentConfig
-from hwnas.pipeline.inputs import DataInput
+from hwnas.pipeline.inputs import DataInput, why_absent
 from hwnas.pipeline.outcomes import DataRecord, SeenData
 from hwnas.training.datasets import REGISTRY as DATASETS
 from hwnas.training.duplicates import SharedImages, shared_of
@@ -46,12 +46,12 @@ AFTER_JOURNALS = {"classes", "normalise"}
 class DataSource:
     """The data set that a configuration names.
 
-    record_file: where the run remembers which data its stages read; listing: where it keeps what
-    those of a digest were made of. weights: what trained weights say of their data.
-    beside: folders that a relative `data.root` is looked for in, after $HWNAS_DATA (or the working
-    directory) and the folder where the run found its data last. as_recorded: what the run knows
-    comes before what the files say now, as in verbs that only look at a run. first: what the run
-    remembers whose second training round this one is.
+    record_file: where the run remembers what its stages read; listing: where it keeps what those of
+    a digest were made of. weights: what trained weights say of their data. beside: folders that a
+    relative `data.root` is looked for in, after $HWNAS_DATA (or the working directory) and where
+    the run found its data last. as_recorded: what the run knows comes before what the files say
+    now. first: what the run remembers whose second training round this one is. lenient: data that
+    cannot be read count as absent, as in verbs that only look at a run.
     """
 
     config: ExperimentConfig
@@ -61,6 +61,7 @@ class DataSource:
     beside: tuple[Path, ...] = ()
     as_recorded: bool = False
     first: RecordFile[DataRecord] | None = None
+    lenient: bool = False
 
     @property
     def module(self) -> DatasetModule:
@@ -96,7 +97,7 @@ class DataSource:
             DataAbsent: the data are not here, and the run does not know.
         """
         known = self.known
-        if known is not None and self.as_recorded:
+        if known is not None and (self.as_recorded or (self.lenient and self.absent)):
             return known.in_channels, known.num_classes
         try:
             return self.module.ends(self.section)
@@ -149,10 +150,8 @@ class DataSource:
         try:
             _ = self._identity
         except UserError as error:
-            is_absent = isinstance(error, DataAbsent)
-            if not is_absent and isinstance(self.module, IdentifiedDataset):
-                raise
-            return str(error).splitlines()[0] + f": {error.where}" * is_absent
+            has_files = isinstance(self.module, IdentifiedDataset)
+            return why_absent(error, has_files=has_files, lenient=self.lenient)
         return ""
 
     @property

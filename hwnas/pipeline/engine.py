@@ -260,6 +260,8 @@ def _kept(run: RunDir, stage: Stage, outputs: Mapping[str, str]) -> dict[str, st
 def _look_after(plan: Plan, run: RunDir) -> None:
     """Tell of files of a finished stage that changed; note those that no version has noted."""
     record = run.ledger()[plan.stage.name]
+    if record.data and plan.stage.data is not None and plan.stage.data().first is None:
+        _remember_data([plan])
     if not (record.kept or record.grown):
         kept = _kept(run, plan.stage, record.outputs)
         run.record(plan.stage.name, replace(record, kept=kept, grown=run.grown()))

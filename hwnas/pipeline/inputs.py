@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.rundir import StageRecord
 from hwnas.core.store import content_hash
 
-__all__ = ["DataInput", "inputs_hash"]
+__all__ = ["DataInput", "inputs_hash", "why_absent"]
 
 
 @dataclass(frozen=True)
@@ -46,3 +47,24 @@ def inputs_hash(settings: Any, outputs: Mapping[str, Any], data: str | None) -> 
     outputs: hashes of the files of the stages that it needs, by stage.
     """
     return content_hash([settings, dict(outputs), *([] if data is None else [data])])
+
+
+def why_absent(error: UserError, *, has_files: bool, lenient: bool) -> str:
+    """Why the data are not compared with those of the run, in one line.
+
+    error: what reading them ended with. has_files: the data set lies in files of the user.
+    lenient: files that are there, but cannot be read as a data set, are no error.
+
+    Raises:
+        UserError: `error`, if it is one.
+    """
+    is_here = has_files and not isinstance(error, DataAbsent)
+    if is_here and not lenient:
+        raise error
+    facts = [str(error).splitlines()[0]]
+    if is_here and error.found is not None:
+        facts.append(str(error.found))
+    if error.where is not None and (is_here or isinstance(error, DataAbsent)):
+        facts.append(str(error.where))
+    state = "cannot be read as they are now" if is_here else "are not here"
+    return f"the data {state}: {': '.join(facts)}"

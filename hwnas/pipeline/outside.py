@@ -20,7 +20,7 @@ from hwnas.core.store import file_hash, json_text
 from hwnas.devices.spec import DEVICE_NAME, device_file, device_settings
 from hwnas.nets.pretrained_named import file_of, is_file
 from hwnas.pipeline.config import ExperimentConfig
-from hwnas.pipeline.outside_record import OutsideFile, OutsideFiles
+from hwnas.pipeline.outside_record import OutsideFile, OutsideFiles, copied_device, copy_fact
 
 __all__ = ["Outside", "named_files"]
 
@@ -201,8 +201,19 @@ class Outside:
         ]
         if not changes:
             return source, ""
+        if self._is_as_used(name, given, source):
+            altered = f"the run's copy {copy} was altered ({', '.join(changes)})"
+            return source, f"device {name}: {altered}; {source} counts, which is as it was"
         changed = f"changed since the run last used it: {', '.join(changes)}"
         return source, f"device {name}: {source} {changed}; what was measured before is stale"
+
+    def _is_as_used(self, name: str, given: str, source: Path) -> bool:
+        """Whether a device's file is as the run knows it; False where it does not know."""
+        now = copy_fact(name, source.read_text(encoding="utf-8"))
+        if (copied := self._files.get((now.setting, now.given))) is not None:
+            return copied.sha256 == now.sha256
+        known = self._files.get((f"devices/{name}", given))
+        return known is not None and known.sha256 == self._hash(source)
 
     def _source(self, given: str) -> Path | None:
         """The file that a device is named by; None if there is none."""
@@ -222,6 +233,9 @@ class Outside:
         What is gone stays as it is known.
         """
         files, found = dict(self._files), {}
+        for key, one in self._files.items():
+            if (device := copied_device(one)) and not self.copy_of(device).is_file():
+                del files[key]
 
         def note(setting: str, given: str, path: Path) -> None:
             fact = OutsideFile(setting, given, str(path), self._hash(path))
@@ -231,6 +245,8 @@ class Outside:
             copy = self.copy_of(name := _name(given))
             if path != copy:
                 found[copy] = path.read_text(encoding="utf-8")
+                fact = copy_fact(name, found[copy])
+                files[fact.setting, fact.given] = fact
                 if _is_path(given) and path != self._copy(name):
                     note(f"devices/{name}", given, path)
         for setting, given in named_files(self.config).items():

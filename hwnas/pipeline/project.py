@@ -97,6 +97,7 @@ class Project:
             self.beside,
             self.as_recorded,
             None if self.around is None else Artifacts(self.around).data,
+            self.read_only and not self.is_plan,
         )
 
     @property

@@ -64,7 +64,8 @@ def require_search(run: RunDir, name: str) -> None:
             expected=f"one of {', '.join(map(str, known))}",
             found=name,
             where=run.root,
-            fix=command_line("search", run.root, "--name", name),
+            fix="give one of these names; a new search is made with "
+            + command_line("search", run.root, "--name", name),
         )
 
 

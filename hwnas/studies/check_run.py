@@ -10,18 +10,25 @@ from pathlib import Path
 from hwnas.core.errors import UserError
 from hwnas.core.ledger import OWNED
 from hwnas.core.rundir import RunDir, StageRecord
-from hwnas.core.store import read_json, read_jsonl
+from hwnas.core.store import file_hash, read_json, read_jsonl
 from hwnas.core.tensor_file import read_arrays
 from hwnas.core.versions import ALTERED, altered_versions
 from hwnas.core.yaml_data import read_yaml
 from hwnas.exporters.bundle import MANIFEST_NAME, read_manifest
 from hwnas.pipeline.artifacts import Artifacts
 from hwnas.pipeline.listings import training_rows
+from hwnas.pipeline.outside_record import OutsideFiles, copied_device
 
 __all__ = ["Damage", "Findings", "check_run"]
 
 
 MISSING = "missing; the next command writes it again"
+DATA_MISSING = "missing; `hwnas run` writes it again if the data are those that the stages read"
+LIST_MISSING = "missing; changes of these data are still noticed, but not told file by file"
+COPY_MISSING = "missing; the next command writes it again from the device's file, if that is there"
+COPY_ALTERED = (
+    "not as it was written; the next command writes it again if the device's file is there"
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ def check_run(run: RunDir) -> Findings:
     found += _altered(run, done)
     found += [Damage(path, problem) for path, problem in altered_versions(run)]
     found += _missing(run, done)
+    found += _copies(run)
     others = [p for p in _owned(run) if str(p.relative_to(run.root)) not in known]
     n_parsed = 0
     for path in others:
@@ -78,15 +86,30 @@ def check_run(run: RunDir) -> Findings:
 def _missing(run: RunDir, done: Mapping[str, StageRecord]) -> Iterator[Damage]:
     """Records that every run has, and those of the data that its stages read."""
     files = Artifacts(run)
-    wanted = [files.environment.path] if done else []
+    wanted = {files.environment.path: MISSING} if done else {}
     if any(record.data for record in done.values()):
-        wanted.append(files.data_file)
+        wanted[files.data_file] = DATA_MISSING
     with contextlib.suppress(UserError):  # which is told elsewhere
         if (known := files.data.read_if_there()) is not None:
-            wanted += [files.data_files(seen.digest).path for seen in known.seen]
-    for path in wanted:
+            wanted |= {files.data_files(seen.digest).path: LIST_MISSING for seen in known.seen}
+    for path, problem in wanted.items():
         if not path.is_file():
-            yield Damage(path, MISSING)
+            yield Damage(path, problem)
+
+
+def _copies(run: RunDir) -> Iterator[Damage]:
+    """Copies of definitions of devices whose hash the run knows."""
+    files = Artifacts(run)
+    with contextlib.suppress(UserError):  # a damaged record is told elsewhere
+        for one in (files.outside.read_if_there() or OutsideFiles()).files:
+            name = copied_device(one)
+            if name is None:
+                continue
+            path = files.device_copy(name)
+            if not path.is_file():
+                yield Damage(path, COPY_MISSING)
+            elif file_hash(path) != one.sha256:
+                yield Damage(path, COPY_ALTERED)
 
 
 def _altered(run: RunDir, done: Mapping[str, StageRecord]) -> Iterator[Damage]:
@@ -101,8 +124,8 @@ def _require_same_data(files: Artifacts, path: Path) -> None:
     Raises:
         UserError: it has others, or cannot be read.
     """
-    listed, known = files.data_files(path.stem).read(), files.data.read()
-    for seen in known.seen:
+    listed, known = files.data_files(path.stem).read(), files.data.read_if_there()
+    for seen in () if known is None else known.seen:
         if seen.digest == path.stem and dict(seen.info.digests) != dict(listed.digests):
             raise UserError("the files of a data set are not those that were read", where=path)
 

@@ -299,7 +299,7 @@ def test_without_the_data_a_run_is_looked_at(home: Path):
     os.rename("photos", "away")
     assert statuses() == DONE
     (note,) = notes()
-    assert note.startswith("the data are not here, and not compared")
+    assert note.startswith("the data are not here: ") and note.endswith("; they are not compared")
     assert str(home / "photos") in note
     execute_all()
     assert hwnas.report("run").is_file()
@@ -318,6 +318,53 @@ def test_a_disc_that_is_not_mounted_leaves_an_empty_folder(home: Path):
     assert "no class folders" in notes()[0]
     with pytest.raises(DataAbsent):
         hwnas.label("run", settings={"label.n_archs": 9})
+
+
+def test_a_run_writes_the_record_of_its_data_again(home: Path):
+    path = Path("run/data.json")
+    content = json.loads(path.read_text())
+    path.unlink()
+    (row,) = hwnas.check("run")
+    assert Path(row["file"]) == path and "`hwnas run` writes it again" in row["problem"]
+    execute_all()
+    again = json.loads(path.read_text())
+    assert again["seen"][0]["digest"] == content["seen"][0]["digest"] and not hwnas.check("run")
+    assert statuses() == DONE
+    shutil.rmtree("run/identities")
+    assert {row["problem"] for row in hwnas.check("run")} == {
+        "missing; changes of these data are still noticed, but not told file by file"
+    }
+
+
+def empty_class() -> None:
+    Path("photos/train/dog").mkdir()
+
+
+def one_class() -> None:
+    shutil.rmtree("photos/train/bee")
+    shutil.rmtree("photos/test/bee")
+
+
+def strange_class() -> None:
+    class_folders(Path("photos/test"), ["cat"], 2, px=16)
+
+
+@pytest.mark.parametrize("spoil", [empty_class, one_class, strange_class])
+def test_unreadable_data_refuse_training_and_not_looking_at_the_run(
+    home: Path, spoil: Callable[[], None]
+):
+    spoil()
+    assert statuses() == DONE
+    (note,) = notes()
+    assert note.startswith("the data cannot be read as they are now: ")
+    assert str(home / "photos") in note and note.endswith("; they are not compared")
+    assert hwnas.report("run").is_file()
+    assert hwnas.open_run("run").space.macro.num_classes == 2
+    with pytest.raises(UserError, match="class"):
+        hwnas.label("run", settings={"label.n_archs": 9})
+    with pytest.raises(UserError, match="class"):
+        hwnas.plan("run", settings={"label.n_archs": 9}, only="label")
+    assert not Path("run/superseded").exists()
 
 
 @pytest.mark.parametrize(

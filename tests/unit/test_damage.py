@@ -156,6 +156,20 @@ def test_a_damaged_ledger_says_how_to_go_on(finished: Path, tmp_path: Path) -> N
         assert [Path(row["file"]).name for row in hwnas.check(folder)] == ["stages.json"]
 
 
+def test_a_broken_line_of_the_journal_says_how_to_go_on(finished: Path) -> None:
+    path = finished / "journal.jsonl"
+    content = path.read_bytes()
+    first, _, rest = content.partition(b"\n")
+    try:
+        path.write_bytes(first[:-5] + b"\n" + rest)
+        with pytest.raises(UserError, match=r"journal.jsonl:1[\s\S]*fix: remove this line"):
+            RunDir(finished).journaled("evaluation")
+        path.write_bytes(rest)
+        assert {row["status"] for row in hwnas.status(finished)} == {"done"}
+    finally:
+        path.write_bytes(content)
+
+
 def test_a_file_that_a_verb_uses_is_compared_first(finished: Path) -> None:
     path = finished / "predictor" / "model.safetensors"
     content = bytearray(path.read_bytes())

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import hwnas
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.records import dump
@@ -54,6 +55,25 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     return home
+
+
+def test_an_altered_copy_of_a_device_is_told_as_that(home: Path) -> None:
+    copy = home / "run/outside/devices/a.yaml"
+    assert copy not in [Path(row["file"]) for row in hwnas.check(home / "run")]
+    copy.write_text(DEVICE + "threads: 3\n")
+    with project(home / "run") as p:
+        (note,) = p.outside.notes
+        assert f"the run's copy {copy} was altered" in note and "stale" not in note
+    for alter in (lambda: None, copy.unlink):
+        alter()
+        assert copy in [Path(row["file"]) for row in hwnas.check(home / "run")]
+    (home / "boards/a.yaml").write_text(DEVICE + "threads: 2\n")
+    with project(home / "run", read_only=False) as p:
+        execute(stages_of(p), p.run, only=())
+    assert copy not in [Path(row["file"]) for row in hwnas.check(home / "run")]
+    (home / "boards/a.yaml").write_text(DEVICE)
+    with project(home / "run") as p:
+        assert "boards/a.yaml changed since the run last used it" in p.outside.notes[0]
 
 
 def test_keys_of_a_board_lie_beside_its_file_also_for_the_copy(home: Path) -> None:
