@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 from hwnas.api.options import refuse_both
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, listed, no_progress
 from hwnas.api.stage import bring_up_to_date, of_search
+from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.exporters.formats import export as export_network
 from hwnas.pipeline.config import with_formats
@@ -111,12 +112,20 @@ def export_changes(
     """Settings with which a run exports `formats`; what is configured of a format stays.
 
     Raises:
-        UserError: the settings say otherwise.
+        UserError: the settings say otherwise, or no format is named.
     """
     refuse_both("--formats", formats, "export", settings)
     changes = dict(settings or {})
     if formats is None:
         return changes
+    if not all(name.strip() for name in listed(formats)) or not len(formats):
+        raise UserError(
+            "a format without a name",
+            expected="names of formats, for example onnx,int8",
+            found=repr(formats),
+            where="--formats",
+            fix=f"see `{command_line('list', 'exporters')}`",
+        )
     with open_project(
         Path(folder),
         config=config,

@@ -67,6 +67,7 @@ def open_project(
         yield project
         return
     _ = project.formats, project.space  # settings that cannot be used are not stored
+    project.require_limited_devices()
     with run.locked(command):
         settle(run)
         project, earlier = _opened(run, given, **how)

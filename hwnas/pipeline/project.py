@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.config import settled
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.progress import Progress
 from hwnas.core.records import SCHEMA_VERSION, dump, sparse
 from hwnas.core.rundir import RunDir
@@ -219,6 +219,27 @@ class Project:
                 where=self.run.root,
             )
         return name or self.first_device
+
+    def require_limited_devices(self) -> None:
+        """Checks that every limit on a latency names a device of the project.
+
+        Raises:
+            UserError: one does not; names the nearest device.
+        """
+        known = [*self.devices]
+        for number, limit in enumerate(self.config.search.constraints):
+            if limit.metric.startswith("latency") and limit.device not in known:
+                raise UserError(
+                    f"a limit on the latency of {limit.device!r}, no device of this run",
+                    expected=f"one of {', '.join(known)}",
+                    found=limit.device,
+                    where=f"search.constraints.{number}.device",
+                    fix=did_you_mean(
+                        str(limit.device),
+                        known,
+                        otherwise=f"name one of `devices`, or add {limit.device} to them",
+                    ),
+                )
 
     def estimator(self, device: str) -> TableEstimator:
         """Latency estimates of a device's table for this space; sums if the searcher needs them."""

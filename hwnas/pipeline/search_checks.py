@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hwnas.controller.constraints import metric_key
-from hwnas.core.errors import UserError, did_you_mean
+from hwnas.core.errors import UserError
 from hwnas.interfaces import Searcher, SearcherContext
 from hwnas.pipeline.costs import known_metrics, require_reachable
 from hwnas.pipeline.project import Project
@@ -50,20 +50,7 @@ def limits_can_be_met(project: Project) -> None:
     Raises:
         UserError: names the limit.
     """
-    for number, limit in enumerate(project.config.search.constraints):
-        known = [*project.devices]
-        if limit.metric in ("latency_ms", "latency_p95_ms") and limit.device not in known:
-            raise UserError(
-                f"a limit on the latency of {limit.device!r}, which is not a device of this run",
-                expected=f"one of {', '.join(known)}",
-                found=limit.device,
-                where=f"search.constraints.{number}.device",
-                fix=did_you_mean(
-                    limit.device,
-                    known,
-                    otherwise=f"name one of `devices`, or add {limit.device} to them",
-                ),
-            )
+    project.require_limited_devices()
     require_reachable(project)
 
 

@@ -56,6 +56,7 @@ def no_stage(name: str) -> Callable[..., None]:
     raise AssertionError(f"{name} runs")
 
 
+ON_NO_DEVICE = {"device": "none", "metric": "latency_ms", "max": 1.0}
 REFUSED: list[Callable[[Path], object]] = [
     lambda run: hwnas.train(run, settings={"supernet.init": "/none", "train.steps": 12}),
     lambda run: hwnas.train(run, settings={"train.batch_size": 4000}),
@@ -66,6 +67,8 @@ REFUSED: list[Callable[[Path], object]] = [
     lambda run: hwnas.train(run, settings={"devices": ["none"]}),
     lambda run: hwnas.run(str(run / "config.yaml"), folder=run, settings={"space.head.width": 48}),
     lambda run: hwnas.profile("local", run=run, config="/none.yaml"),
+    lambda run: hwnas.predictor_fit(run, settings={"search.constraints": [ON_NO_DEVICE]}),
+    lambda run: hwnas.export(run, formats=""),
     lambda run: hwnas.report(run, search="nmae"),
     lambda run: hwnas.undo(run),
 ]
