@@ -6,10 +6,10 @@ import hashlib
 import json
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-import httpx
 import numpy as np
 import onnx
 import pytest
@@ -148,8 +148,14 @@ def test_it_is_served(folder: Path) -> None:
             port = process.stdout.readline().rpartition(":")[2].strip()
             image = (folder / "samples" / "02-blue.ppm").read_bytes()
             url = f"http://127.0.0.1:{port}/classify"
-            answer = httpx.post(url, files={"image": image}, timeout=60)
-            assert answer.json()["classes"][0]["name"] == CLASSES[2]
+            head = (
+                b'--cut\r\nContent-Disposition: form-data; name="image"; filename="image"\r\n\r\n'
+            )
+            form = {"Content-Type": "multipart/form-data; boundary=cut"}
+            request = urllib.request.Request(url, head + image + b"\r\n--cut--\r\n", form)
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                best = json.loads(answer.read())["classes"][0]["name"]
+            assert best == CLASSES[2]
         finally:
             process.terminate()
             process.wait(timeout=60)

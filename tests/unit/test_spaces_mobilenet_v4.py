@@ -198,7 +198,11 @@ head: {width: 64}
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        (" first_kernels: [3],", "", "stride meets a block without a depthwise(?s:.)*stages.0"),
+        (
+            " first_kernels: [3],",
+            "",
+            "stride is applied to a block without a depthwise(?s:.)*stages.0",
+        ),
         (" start_kernels: [0, 3],", "", "kernel of 0 goes with `start_kernels`"),
         ("depths: [2]", "depths: [2], per_stage: true", "no `first_kernels`"),
         ("kind: fused", "kind: fused, start_kernel: 3", "no `start_kernel`"),
