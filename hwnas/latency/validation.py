@@ -128,11 +128,13 @@ def refit_correction(
     space: SearchSpace,
     codes: Codes,
     measured_ms: FloatArray,
+    *,
+    with_cache: bool = True,
 ) -> Correction:
     """The correction fitted anew, with `codes` [n, d] and their latencies [n] beside its own nets.
 
     Its nets that a restriction has since removed from the space are left out. The interval is by
-    cross-fitting over all that remain, at least that of the correction.
+    cross-fitting over all that remain, at least that of the correction. with_cache: see `fit`.
     """
     nets = np.array([net.codes for net in correction.validation.nets], dtype=np.int16)
     ms = np.array([net.measured_ms for net in correction.validation.nets])
@@ -140,8 +142,8 @@ def refit_correction(
     everything = np.concatenate([nets[inside], codes])
     measured = np.concatenate([ms[inside], measured_ms])
     sums = NetworkSums(rows, space, everything)
-    errors = measured / cross_fit(sums, measured) - 1
-    fitted = fit(sums, measured)
+    errors = measured / cross_fit(sums, measured, with_cache=with_cache) - 1
+    fitted = fit(sums, measured, with_cache=with_cache)
     return replace(
         correction,
         coefficients=dict(fitted.coefficients),
@@ -160,22 +162,12 @@ def as_sums(table: LatencyTable, space: SearchSpace) -> LatencyTable:
     """
     key = table.correction_for(space)
     correction = None if key is None else table.corrections[key]
-    if key is None or correction is None or not (spill := correction.spill):
+    spill = None if correction is None else correction.spill
+    if key is None or correction is None or spill is None or not spill.params_cached:
         return table
-    if not spill.params_cached:
-        return table
-    changed = replace(correction, spill=replace(spill, params_cached=0.0))
     if key == space.id:
-        nets = np.array([net.codes for net in correction.validation.nets], dtype=np.int16)
-        inside = space.validate(nets)
-        sums = NetworkSums(table.rows, space, nets[inside])
-        measured = np.array([net.measured_ms for net in correction.validation.nets])[inside]
-        fitted = fit(sums, measured, with_cache=False)
-        errors = measured / cross_fit(sums, measured, with_cache=False) - 1
-        changed = replace(
-            correction,
-            coefficients=dict(fitted.coefficients),
-            spill=fitted.spill,
-            interval_fraction=max(correction.interval_fraction, conformal_quantile(errors, 0.9)),
-        )
+        no_more = space.codes([]), np.empty(0)
+        changed = refit_correction(correction, table.rows, space, *no_more, with_cache=False)
+    else:
+        changed = replace(correction, spill=replace(spill, params_cached=0.0))
     return replace(table, corrections={**table.corrections, key: changed})

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-import resource
-import signal
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +25,7 @@ from hwnas.training import photo_store
 from hwnas.training.datasets import image_folder, npz_jpeg
 from hwnas.training.loose_photos import loose_photos
 from hwnas.training.photo_folders import Scan
+from tests.limits import bounded
 
 RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs"
 TABLE = "amd-epyc-2vcpu-mobilenet_v3"
@@ -253,19 +252,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def limits() -> Iterator[None]:
     """A reader that waits is interrupted; one that reads on runs out of memory."""
-
-    def hangs(number: int, frame: object) -> None:
-        raise TimeoutError("hangs")
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    before = signal.signal(signal.SIGALRM, hangs)
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, hard))
-    signal.alarm(HANGS_S)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    with bounded(seconds=HANGS_S, memory=MEMORY):
+        yield
 
 
 def placed(folder: Path, name: str, kind: str) -> Path:

@@ -15,13 +15,11 @@ import json
 import math
 import random
 import re
-import resource
-import signal
 import sys
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +61,7 @@ from hwnas.predictors.readers.hwnas import read_labels
 from hwnas.spaces.load import read_arch
 from hwnas.training.decode import square_rgb
 from tests.bundles import colour_bundle, kit_module
+from tests.limits import bounded
 from tests.mutations import contradicts_json, document, mutated_bytes, mutated_json, mutated_yaml
 
 RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs"
@@ -469,31 +468,11 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Format]:
     return found
 
 
-@contextlib.contextmanager
-def bounded() -> Iterator[None]:
-    """A reader that hangs is interrupted; one that takes over a gigabyte runs out of memory."""
-
-    def hangs(number: int, frame: object) -> None:
-        raise TimeoutError("hangs")
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    before = signal.signal(signal.SIGALRM, hangs)
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, hard))
-    signal.setitimer(signal.ITIMER_REAL, HANGS_S)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
 def attempt(format: Format, content: bytes) -> str:
     """`refused`, `accepted`, or what went wrong."""
     format.path.write_bytes(content)
     try:
-        with bounded():
+        with bounded(seconds=HANGS_S, memory=MEMORY):
             taken = format.read(format.path)
     except UserError:
         return "refused"
@@ -549,7 +528,7 @@ def settings(n: int) -> list[str]:
         at = stream.randrange(len(text) + 1)
         text = text[:at] + stream.choice(tokens) + text[at + stream.randrange(3) :]
         try:
-            with bounded():
+            with bounded(seconds=HANGS_S, memory=MEMORY):
                 json.dumps(override(data, assignments([text])), allow_nan=True).encode()
         except UserError:
             continue
