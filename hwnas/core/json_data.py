@@ -1,6 +1,6 @@
 """JSON as data: rejects what readers could interpret differently, or what no field can hold.
 
-The device kit reads bundles and plans by the same rules (`export/bundle_files.py`).
+The device kit reads bundles and plans by the same rules (`export/bench_json.py`).
 """
 
 from __future__ import annotations

@@ -241,12 +241,16 @@ class Project:
                     ),
                 )
 
+    @property
+    def needs_sums(self) -> bool:
+        """Whether the searcher needs a score and costs that are sums over operators."""
+        searcher = SEARCHERS.load(self.config.search.searcher.name)
+        return bool(getattr(searcher, "NEEDS_SUMS", False))
+
     def estimator(self, device: str) -> TableEstimator:
         """Latency estimates of a device's table for this space; sums if the searcher needs them."""
         table = self.files.read_table(device)
-        if getattr(SEARCHERS.load(self.config.search.searcher.name), "NEEDS_SUMS", False):
-            table = as_sums(table, self.space)
-        return TableEstimator(table, self.space)
+        return TableEstimator(as_sums(table, self.space) if self.needs_sums else table, self.space)
 
     def images(
         self, split: Split, px: int, n: int | None = None

@@ -39,7 +39,7 @@ def can_search(project: Project) -> None:
                 where="search.constraints",
                 fix="remove the others, or search with `evolution` or `policy_gradient`",
             )
-    if getattr(module, "NEEDS_SUMS", False):
+    if project.needs_sums:
         _scores_are_sums(project)
         _costs_are_sums(project, searcher)
 
