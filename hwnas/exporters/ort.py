@@ -26,7 +26,7 @@ class Config(BatchConfig):
 
     name: Literal["ort"] = "ort"
     target: Literal["any", "arm", "amd64"] = Field(
-        "any", description="any: no layouts of one processor; amd64: blocked layouts of x86"
+        "any", description="any (or arm: the same): no layouts of one processor; amd64: blocked ones of x86"
     )
 
     @property

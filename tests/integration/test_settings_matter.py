@@ -287,6 +287,7 @@ VALUES: list[tuple[str, Any]] = [
     ("export.N.batches *", [1, 2, 8]),
     ("export.N.capability *", "8.6"),
     ("export.N.opset *", 19),
+    ("export.N.target (ort)", "amd64"),
 ]
 """Other values, where the type does not tell one."""
 
