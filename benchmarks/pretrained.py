@@ -13,15 +13,16 @@ winner beside
   FLOPs, found by bisection, at which what it returns keeps the limit when timed, alone.
 
 `alone`: trained for as many images as the winner saw, by the optimiser of its supernet. At most
-4,000 training photos a data set. tiny_imagenet50 overlaps what the weights were trained on.
+`--max-train` training photos a data set. tiny_imagenet50 overlaps what the weights were trained on.
 blood_cells saturates: it is reported, and in no claim. Limits are shares of the latency that the
 table of the run gives the full network; what is timed, is timed by turns with networks of that
 table. Prints JSON: accuracies, latencies and processor time per cell, and `claims`: at each limit
 winner - rival as the mean over the data sets in points, with a paired 90 % interval over seeds and
 images; no single cell may be significantly below (corrected for the number of cells of a rival).
 
-`--work` keeps every cell (data set, seed, limit, rival); a run that was cut off goes on. `d` and
-`e` are installed into environments of their own, in `--environments`.
+`--work` keeps every cell (data set, seed, limit, rival); a run that was cut off goes on. `--prepare`
+makes what needs no timing (elastic networks, labels, predictors) and stops: for a busy machine.
+`d` and `e` are installed into environments of their own, in `--environments`.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ from hwnas.training.splits import stratified_split
 
 GATED, REPORTED = ("tiny_imagenet50", "flowers5", "sign_digits"), ("blood_cells",)
 LIMITS = (0.6, 0.4, 0.25)
-MAX_TRAIN, N_RANDOM, LEVEL = 4000, 5, 0.9
+N_RANDOM, LEVEL = 5, 0.9
 OWN, OURS = ("a resolution", "b cuts", "c random"), "winner"
 PRUNERS = {"d fastnas": "fastnas", "e torch-pruning": "torch-pruning"}
 
@@ -73,7 +74,7 @@ def data_of(name: str, options: argparse.Namespace) -> dict[str, Any]:
     folder = options.work / "data" / name
     for file in ("train.npz", "val.npz"):
         if not (folder / file).exists():
-            _store(data_root(name) / file, folder / file, MAX_TRAIN)
+            _store(data_root(name) / file, folder / file, options.max_train)
     return {"name": "npz_jpeg", "root": str(folder.absolute()), **shown}
 
 
@@ -97,24 +98,38 @@ def _store(source: Path, target: Path, most: int) -> None:
 
 def searched(name: str, seed: int, share: float, options: argparse.Namespace) -> hwnas.Run:
     """The run of a data set and seed, with its search at one limit."""
-    config, _ = read_config_data(options.config)
     limit = {"device": "local", "metric": "latency_ms", "max_fraction_of_largest": share}
-    settings = assignments(options.set) | {
-        "seed": seed,
-        "data": data_of(name, options),
-        "search.name": f"at{100 * share:.0f}",
-        "search.constraints": [limit],
-    }
-    path = options.work / "base.yaml"
-    if not path.exists():
-        path.write_text(json.dumps(config))
     return hwnas.run(
-        str(path),
+        base_config(options),
         folder=options.work / name / f"seed{seed}",
-        settings=settings,
+        settings=settings_of(name, seed, options)
+        | {"search.name": f"at{100 * share:.0f}", "search.constraints": [limit]},
         report_only=True,
         progress=progress_for,
     )
+
+
+def prepare(name: str, seed: int, options: argparse.Namespace) -> None:
+    """The elastic network, its labels and predictor: all that a search needs and nothing times."""
+    hwnas.predictor_fit(
+        options.work / name / f"seed{seed}",
+        config=base_config(options),
+        settings=settings_of(name, seed, options),
+        progress=progress_for,
+    )
+
+
+def base_config(options: argparse.Namespace) -> str:
+    """A file of `--config`: a shipped name can be shadowed by nothing."""
+    path: Path = options.work / "base.yaml"
+    if not path.exists():
+        path.write_text(json.dumps(read_config_data(options.config)[0]))
+    return str(path)
+
+
+def settings_of(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """What the runs of a data set and seed change in the configuration."""
+    return assignments(options.set) | {"seed": seed, "data": data_of(name, options)}
 
 
 def cell(folder: Path, name: str, make: Callable[[], tuple[Hits, float]]) -> tuple[Cell, Hits]:
@@ -258,11 +273,18 @@ def main() -> None:
     parser.add_argument("--rivals", type=_listed, default=[*OWN, *PRUNERS])
     parser.add_argument("--limits", type=lambda text: [*map(float, _listed(text))], default=LIMITS)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--max-train", type=int, default=4000)
+    parser.add_argument("--prepare", action="store_true", help="time nothing, then stop")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     default = Path("~/.cache/hwnas-benchmarks").expanduser()
     parser.add_argument("--environments", type=Path, default=default)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
+    if options.prepare:
+        for seed in range(options.seeds):
+            for name in options.data:
+                prepare(name, seed, options)
+        return
     found = {
         (name, seed, share): cells_at(name, seed, share, options)
         for name in options.data
@@ -278,6 +300,7 @@ def main() -> None:
         "benchmark": "pretrained",
         "config": options.config,
         "settings": options.set,
+        "max_train": options.max_train,
         "claims": claims(found, options),
         "cells": rows,
         "host": host_facts(),
