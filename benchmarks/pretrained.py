@@ -20,8 +20,8 @@ table. Prints JSON: accuracies, latencies and processor time per cell, and `clai
 winner - rival as the mean over the data sets in points, with a paired 90 % interval over seeds and
 images; no single cell may be significantly below (corrected for the number of cells of a rival).
 
-`--work` keeps every cell (data set, seed, limit, rival); a run that was cut off goes on. `--prepare`
-makes what needs no timing (elastic networks, labels, predictors) and stops: for a busy machine.
+`--work` keeps every cell (data set, seed, limit, rival); a run that was cut off goes on.
+`--prepare` makes what needs no timing (elastic networks, labels, predictors), for a busy machine.
 `d` and `e` are installed into environments of their own, in `--environments`.
 """
 
