@@ -78,7 +78,7 @@ class ElasticConv2d(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """He initialisation over the fan-out of a group, as in timm; transforms are the identity."""
+        """He initialisation over the fan-out of a group, as in timm; identity transforms."""
         self.weight.normal_(0, math.sqrt(2 / self._fan_out), generator=generator)
         if self.bias is not None:
             self.bias.zero_()

@@ -51,7 +51,7 @@ class BlockReader:
     def __init__(self) -> None:
         self.eps: set[float] = set()
         self.strided: set[bool] = set()  # whether strided convolutions pad as in TensorFlow
-        self.se: set[tuple[str, str, str]] = set()  # activation, gate, activation of the block
+        self.se: set[tuple[str, str, str]] = set()  # act and gate of SE, act of the block
 
     def block(self, where: str, block: Any) -> Block:
         """Reads the timm block at the path `where`.
