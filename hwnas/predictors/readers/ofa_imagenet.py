@@ -24,7 +24,7 @@ def _matches(head: str) -> bool:
 
 
 def _read(path: Path, space: SearchSpace) -> Table:
-    """Reads subnets; `ks` and `e` have 5 x 4 values, and a stage uses its first `d` (1908.09791)."""
+    """Reads subnets; `ks` and `e` have 5 x 4 values; a stage uses its first `d` (1908.09791)."""
     rows = read_json(path)
     if not isinstance(rows, list):
         raise UserError("not a list of OFA subnets", found=type(rows).__name__, where=path)
