@@ -12,7 +12,7 @@ __all__ = ["Config", "build", "ends", "identity", "inside", "plan"]
 
 
 class Config(CifarConfig):
-    """Where the data set lies, and how it is split and augmented."""
+    """Folder, splits and augmentation of the data set."""
 
     N_CLASSES: ClassVar[int] = 100
 

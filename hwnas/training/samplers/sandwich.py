@@ -21,9 +21,9 @@ class Config(StrictModel):
 
 
 def build(config: Config, context: SamplerContext) -> ArchSampler:
-    """The sampler (largest, which teaches the others, smallest, then random ones).
+    """Builds the sampler: the largest arch (the teacher), the smallest, then random archs.
 
-    Its archs depend on (seed, step) alone.
+    Its archs depend only on (seed, step).
     """
     draw = uniform_arch(context.space)
     return SlotBySlot(context.space, context.seed, config.n_random, True, draw)
