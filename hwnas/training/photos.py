@@ -156,8 +156,7 @@ class PhotoData:
     def train_batches(
         self, epoch: int, batch_size: int, *, rank: int = 0, n_ranks: int = 1
     ) -> Iterator[Batch]:
-        """Augmented training batches in an order fixed by (seed, epoch), without a partial last
-        one.
+        """Augmented training batches in an order fixed by (seed, epoch); drops a partial last one.
 
         Each batch is split into `n_ranks` equal parts, and part `rank` is returned.
 
