@@ -197,9 +197,7 @@ class DataSource:
 
     @cached_property
     def context(self) -> Any:
-        """Facts about the data in hashes of journaled evaluations; the run's first data keep
-        theirs.
-        """
+        """Facts about the data in hashes of journaled evaluations; the first data keep theirs."""
         plain = self._at_first_root(self.config.data.model_dump(mode="json"))
         kept = settled(self.config)["data"]
         for key in AFTER_JOURNALS - kept.keys():

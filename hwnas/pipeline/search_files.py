@@ -58,9 +58,7 @@ class SearchFiles:
         return self.folder / "closing" / f"{number}-{device}"
 
     def archive(self, space: SearchSpace) -> Archive:
-        """All archs that were priced, predicted and evaluated; after several rounds, the last
-        one's.
-        """
+        """All archs that were priced, predicted and evaluated; after several rounds the last."""
         found = self.remeasurement.read_if_there()
         return Archive.load(self.round(found.n_rounds - 1 if found else 0), space)
 
