@@ -172,7 +172,7 @@ def _main(arguments: Sequence[str] | None) -> NoReturn:
     debug = "--debug" in given
     setup_logging(debug=debug)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # of nohup
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # for nohup
             signal.signal(number, _stop)
     try:
         _run([argument for argument in given if argument != "--debug"])
