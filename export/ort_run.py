@@ -51,7 +51,7 @@ class Predictor:
         self.batch = model["batch"]
 
     def __call__(self, x):
-        """Logits of x: [n, C, H, W], any n; for a model with a fixed batch the last one is filled."""
+        """Logits of x: [n, C, H, W], any n; for a fixed batch size, the last batch is filled."""
         step = self.batch or len(x)
         parts = [x[start : start + step] for start in range(0, len(x), step)]
         return np.concatenate([self._run(part, step) for part in parts])
