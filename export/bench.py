@@ -220,7 +220,7 @@ def main(arguments=None):
     parser.add_argument("--out", type=Path, help="results.jsonl; resumed if it exists")
     parser.add_argument("--runtimes", action="store_true", help="list the runtimes of this machine")
     parser.add_argument(
-        "--try", action="store_true", dest="tries", help=("run each model once, without timing")
+        "--try", action="store_true", dest="tries", help="run each model once, without timing"
     )
     options = parser.parse_args(arguments)
     if not options.runtimes and not (options.plan and (options.out or options.tries)):

@@ -25,19 +25,19 @@ def main(doc, check, open_predictor, choice, arguments=None):
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "images", nargs="*", type=Path, help=("images to classify, or the bundle with --check")
+        "images", nargs="*", type=Path, help="images to classify, or the bundle with --check"
     )
     parser.add_argument("--check", action="store_true", help="check the bundle on this device")
     parser.add_argument(
         "--data",
         type=Path,
-        help=("with --check: measure the accuracy on these images: a folder per class, or .npz"),
+        help="with --check: measure the accuracy on these images: a folder per class, or .npz",
     )
     parser.add_argument("--no-latency", action="store_true", help="with --check: skip timing")
     parser.add_argument(
         f"--{choice}",
         dest="chosen",
-        help=("use only this one of the bundle, given by its path in the bundle"),
+        help="use only this one of the bundle, given by its path in the bundle",
     )
     parser.add_argument("--json", type=Path, help="also write the findings of --check to this file")
     parser.add_argument("--bundle", type=Path, default=Path(__file__).resolve().parent)

@@ -182,7 +182,7 @@ def main(arguments=None):
     parser.add_argument("--bundle", type=Path, default=here)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "fp16", "int8"])
     parser.add_argument(
-        "--model", help=("use this ONNX model of the bundle, given by its path in the bundle")
+        "--model", help="use this ONNX model of the bundle, given by its path in the bundle"
     )
     parser.add_argument("--batch", default="1,1,8", help="one batch size, or least,usual,most")
     parser.add_argument("--runtime", choices=sorted(INSTALL), help="default: the installed one")

@@ -54,7 +54,7 @@ def analyze(
     ] = None,
     prune: Annotated[
         Path | None,
-        typer.Option(help=("Write the section `restrict:` of the pruned space to this file.")),
+        typer.Option(help="Write the section `restrict:` of the pruned space to this file."),
     ] = None,
     prune_fraction: Annotated[
         float | None, typer.Option(help="Share of archs to remove [the largest that is safe].")

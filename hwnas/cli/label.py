@@ -28,7 +28,7 @@ def label(
         typer.Option(help="`supernet`: with inherited weights; `trained`: trained stand-alone."),
     ] = "supernet",
     n: Annotated[
-        int | None, typer.Option("--n", min=1, help=("Number of archs [as configured]."))
+        int | None, typer.Option("--n", min=1, help="Number of archs [as configured].")
     ] = None,
     settings: SetOption = None,
     format: FormatOption = Format.table,

@@ -27,7 +27,7 @@ RunArgument = Annotated[
 ConfigOption = Annotated[
     str | None,
     typer.Option(
-        "--config", help=("Start or replace the configuration of the run folder: a name or a path.")
+        "--config", help="Start or replace the configuration of the run folder: a name or a path."
     ),
 ]
 SetOption = Annotated[
@@ -49,7 +49,7 @@ SpaceSettings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help=("A setting of the space, e.g. resolutions=[16,24]; may be repeated."),
+        help="A setting of the space, e.g. resolutions=[16,24]; may be repeated.",
     ),
 ]
 ReportOnly = Annotated[bool, typer.Option("--report-only", help="Exit 0 even if a check failed.")]

@@ -60,7 +60,7 @@ def evaluate(
     ] = None,
     records: Annotated[
         Path | None,
-        typer.Option("--records", help=("File of labelled archs, instead of a run folder.")),
+        typer.Option("--records", help="File of labelled archs, instead of a run folder."),
     ] = None,
     reader: Annotated[
         str | None, typer.Option("--reader", help="Format of --records [detected].")
@@ -73,18 +73,18 @@ def evaluate(
         typer.Option(
             "--also",
             metavar="COLUMN",
-            help=("Column with cheaper labels of all archs; may be repeated."),
+            help="Column with cheaper labels of all archs; may be repeated.",
         ),
     ] = None,
     proxy: Annotated[
         list[str] | None,
         typer.Option(
-            "--proxy", metavar="COLUMN", help=("Column to use as a feature; may be repeated.")
+            "--proxy", metavar="COLUMN", help="Column to use as a feature; may be repeated."
         ),
     ] = None,
     space: Annotated[
         str | None,
-        typer.Option("--space", help=("Space of the archs, if the reader does not define it.")),
+        typer.Option("--space", help="Space of the archs, if the reader does not define it."),
     ] = None,
     num_classes: Annotated[int | None, typer.Option("--num-classes", min=1)] = None,
     settings: SpaceSettings = None,
@@ -92,7 +92,7 @@ def evaluate(
         str, typer.Option("--predictor", help="See `hwnas list predictors`.")
     ] = "gcn",
     train_size: Annotated[
-        int, typer.Option("--train-size", min=4, help=("Number of labels to fit on."))
+        int, typer.Option("--train-size", min=4, help="Number of labels to fit on.")
     ] = 100,
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=100)] = 3,
     baselines: Annotated[bool, typer.Option(help="Evaluate the other predictors too.")] = True,
@@ -141,7 +141,7 @@ def export_lut(
         typer.Option(
             "--restrict",
             metavar="CHOICE=[VALUES]",
-            help=("Values to keep, by choice; may be repeated."),
+            help="Values to keep, by choice; may be repeated.",
         ),
     ] = None,
     base: Annotated[
@@ -153,7 +153,7 @@ def export_lut(
         typer.Option(
             "--free",
             metavar="PATTERN",
-            help=("Choices that may differ, e.g. 'stage2.*'; may be repeated."),
+            help="Choices that may differ, e.g. 'stage2.*'; may be repeated.",
         ),
     ] = None,
     format: FormatOption = Format.table,
@@ -184,7 +184,7 @@ def lookup(
         typer.Option(
             "--max",
             metavar="METRIC=VALUE",
-            help=("Limit, e.g. latency_ms@local=2.5; may be repeated."),
+            help="Limit, e.g. latency_ms@local=2.5; may be repeated.",
         ),
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, max=10_000)] = 5,

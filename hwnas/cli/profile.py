@@ -54,7 +54,7 @@ ProfileSettings = Annotated[
     typer.Option(
         "--profile",
         metavar="KEY=VALUE",
-        help=("A profiling setting, e.g. rounds=60; may be repeated."),
+        help="A profiling setting, e.g. rounds=60; may be repeated.",
     ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0)]
@@ -106,7 +106,7 @@ def device(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Table to write [DEVICE.json].")] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help=("Seed of the timed whole networks [0]."))
+        int | None, typer.Option("--seed", min=0, help="Seed of the timed whole networks [0].")
     ] = None,
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,

@@ -44,7 +44,7 @@ def prune(
     fresh: Annotated[
         bool,
         typer.Option(
-            "--fresh", help=("Start both rounds from random weights instead of those of RUN.")
+            "--fresh", help="Start both rounds from random weights instead of those of RUN."
         ),
     ] = False,
     dry_run: Annotated[

@@ -28,7 +28,7 @@ from hwnas.core.config import assignments
 __all__ = ["register"]
 
 app = typer.Typer(
-    help=("Show, check and convert latency tables."), no_args_is_help=True, rich_markup_mode=None
+    help="Show, check and convert latency tables.", no_args_is_help=True, rich_markup_mode=None
 )
 
 TableArgument = Annotated[
@@ -45,7 +45,7 @@ def register(parent: typer.Typer) -> None:
 @app.command("list")
 def list_tables(
     run: Annotated[
-        Path | None, typer.Option("--run", help=("Also list the tables of a run folder."))
+        Path | None, typer.Option("--run", help="Also list the tables of a run folder.")
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:

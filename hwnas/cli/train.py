@@ -31,7 +31,7 @@ def train(
         int | None,
         typer.Option(
             min=1,
-            help=("With --dry-run: number of processes to plan for [those of torchrun, or 1]."),
+            help="With --dry-run: number of processes to plan for [those of torchrun, or 1].",
         ),
     ] = None,
 ) -> None:

@@ -52,7 +52,7 @@ def verify(
     trust: Annotated[
         bool,
         typer.Option(
-            "--trust", help=("For a bundle: also run models that can contain untrusted code.")
+            "--trust", help="For a bundle: also run models that can contain untrusted code."
         ),
     ] = False,
 ) -> None:

@@ -39,13 +39,11 @@ class Config(StrictModel):
         "hwnas-kit", description="folder on the board, relative to the home folder"
     )
     python: str = Field(
-        "python3", description=("Python interpreter on the board that has the runtime")
+        "python3", description="Python interpreter on the board that has the runtime"
     )
     before: str = Field(
         "",
-        description=(
-            "shell command to run before the interpreter, such as `. ~/venv/bin/activate`"
-        ),
+        description="shell command to run before the interpreter, such as `. ~/venv/bin/activate`",
     )
 
 

@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 NCalibration = Annotated[
-    int, Field(ge=1, description=("number of training images that determine the ranges"))
+    int, Field(ge=1, description="number of training images that determine the ranges")
 ]
 Seed = Annotated[int, Field(ge=0, description="seed of the selection of these images")]
 TargetAgreement = Annotated[
@@ -45,7 +45,7 @@ TargetAgreement = Annotated[
     Field(
         gt=0,
         le=1,
-        description=("layers stay in float if the top-1 agreement with the float network is lower"),
+        description="layers stay in float if the top-1 agreement with the float network is lower",
     ),
 ]
 MaxFloatLayers = Annotated[

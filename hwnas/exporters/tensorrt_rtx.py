@@ -26,9 +26,7 @@ class Config(EngineConfig):
         Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]$", description="compute capability")] | None
     ) = Field(
         None,
-        description=(
-            "compute capability of the target GPU, such as 8.9; null: that of the local GPU"
-        ),
+        description="compute capability of the target GPU, such as 8.9; null: of the local GPU",
     )
 
 

@@ -19,7 +19,7 @@ class ProfileConfig(StrictModel):
 
     rounds: Count = Field(20, description="number of rounds; every item has one turn per round")
     min_rounds: Count = Field(
-        8, description=("minimum number of rounds, even if the time budget is exceeded")
+        8, description="minimum number of rounds, even if the time budget is exceeded"
     )
     time_budget_s: Seconds = Field(
         900.0,
@@ -39,10 +39,10 @@ class ProfileConfig(StrictModel):
         48, description="hot runs per turn; their minimum is the result of the turn"
     )
     turn_budget_s: Seconds = Field(
-        0.05, description=("a turn that takes longer, in seconds, records no further hot runs")
+        0.05, description="a turn that takes longer, in seconds, records no further hot runs"
     )
     warmup_runs: Annotated[int, Field(ge=0, le=1000)] = Field(
-        2, description=("runs after loading a model, which are not recorded")
+        2, description="runs after loading a model, which are not recorded"
     )
     n_validation: Annotated[int, Field(ge=5, le=10_000)] = Field(
         30, description="whole networks that are timed to fit and validate the correction"

@@ -25,9 +25,7 @@ class VerifyConfig(StrictModel):
         float,
         Field(
             ge=0,
-            description=(
-                "uncertainty of a timing, as a multiple of the repeat noise of the device"
-            ),
+            description="uncertainty of a timing, as a multiple of the repeat noise of the device",
         ),
     ] = 2.0
     parity_batches: Annotated[

@@ -79,14 +79,14 @@ class EvaluatorConfig(StrictModel):
     """
 
     records: Annotated[
-        Path | None, Field(description=("file of labelled archs; null: score with the supernet"))
+        Path | None, Field(description="file of labelled archs; null: score with the supernet")
     ] = None
     reader: Annotated[
-        str | None, Field(description=("reader of the file; null: detect the format"))
+        str | None, Field(description="reader of the file; null: detect the format")
     ] = None
     target: Annotated[
         str | None,
-        Field(description=("column of the scores; null: the default column of the reader")),
+        Field(description="column of the scores; null: the default column of the reader"),
     ] = None
 
     @classmethod
@@ -154,12 +154,12 @@ class ExperimentConfig(StrictModel):
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of everything random: weights, splits, samples, searches."""
     threads: Annotated[
-        int, Field(ge=1, le=1024, description=("number of torch threads on the host"))
+        int, Field(ge=1, le=1024, description="number of torch threads on the host")
     ] = 1
     workers: Annotated[
         int,
         Field(
-            ge=0, le=256, description=("number of processes that prepare training images; 0: none")
+            ge=0, le=256, description="number of processes that prepare training images; 0: none"
         ),
     ] = 0
     accelerator: Literal["auto", "cpu", "cuda"] = Field(

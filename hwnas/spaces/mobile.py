@@ -117,7 +117,7 @@ class StageConfig(StrictModel):
     act: Act = "relu6"
     """Activation inside the blocks."""
     out_act: Annotated[
-        Act, Field(description=("activation after the residual add (PGONAS 2206.13329)"))
+        Act, Field(description="activation after the residual add (PGONAS 2206.13329)")
     ] = "none"
     skip_act: Act = "none"
     """Activation of the convolution that replaces a `skip` where the shape changes."""

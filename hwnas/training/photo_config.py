@@ -56,12 +56,12 @@ class AugmentConfig(StrictModel):
     )
     crop_scale: tuple[float, float] | None = Field(
         default=None,
-        description=("minimum and maximum area of a random resized crop, relative to the image"),
+        description="minimum and maximum area of a random resized crop, relative to the image",
     )
     flip: Share = Field(default=0.5, description="probability of a horizontal flip")
     color_jitter: Share = Field(
         default=0.0,
-        description=("strength of random changes of brightness, contrast and saturation"),
+        description="strength of random changes of brightness, contrast and saturation",
     )
     auto_augment: str | None = Field(
         default=None, description="a policy of timm, e.g. rand-m9-mstd0.5, original, augmix-m3-w3"

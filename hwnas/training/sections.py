@@ -70,16 +70,16 @@ class OptimizerConfig(StrictModel):
         default=0.3,
         gt=0,
         le=1,
-        description=("share of the steps between two decays, for the schedule `step`"),
+        description="share of the steps between two decays, for the schedule `step`",
     )
     decay_rate: Annotated[float, LATER] = Field(
         default=0.1, gt=0, le=1, description="factor of a decay, for the schedule `step`"
     )
     momentum: float = Field(
-        default=0.9, ge=0, lt=1, description=("momentum, if the optimiser has one")
+        default=0.9, ge=0, lt=1, description="momentum, if the optimiser has one"
     )
     weight_decay: float = Field(
-        default=1e-2, ge=0, description=("weight decay, except on biases and BN parameters")
+        default=1e-2, ge=0, description="weight decay, except on biases and BN parameters"
     )
     layer_decay: Annotated[float, LATER] = Field(
         default=1.0,
@@ -92,15 +92,15 @@ class OptimizerConfig(StrictModel):
     )
     warmup: Fraction = Field(
         default=0.05,
-        description=("share of the steps in which the learning rate rises from lr / 100"),
+        description="share of the steps in which the learning rate rises from lr / 100",
     )
     clip_norm: float | None = Field(
-        default=1.0, gt=0, description=("maximum global gradient norm; null: no limit")
+        default=1.0, gt=0, description="maximum global gradient norm; null: no limit"
     )
     clip_value: Annotated[float | None, LATER] = Field(
         default=None,
         gt=0,
-        description=("maximum absolute value in a gradient (AttentiveNAS: 1); null: no limit"),
+        description="maximum absolute value in a gradient (AttentiveNAS: 1); null: no limit",
     )
 
 
@@ -144,24 +144,22 @@ class RankingConfig(StrictModel):
     prior: variant(PROXIES) = Field(  # type: ignore[valid-type]
         default={"name": "macs"},
         validate_default=True,
-        description=("the prior that predicts which arch is better"),
+        description="the prior that predicts which arch is better",
     )
     gradient: Literal["better", "both"] = Field(
         default="better",
-        description=(
-            "`better` trains the better arch; `both` also increases the loss of the worse arch"
-        ),
+        description="`better`: trains the better arch; `both`: also raises the loss of the worse one",
     )
     schedule: Literal["constant", "warmup", "sine", "trapezoid"] = Field(
         default="warmup", description="schedule of the weight (lambda)"
     )
     peak: float = Field(default=2.0, gt=0, description="maximum weight")
     ramp: float = Field(
-        default=0.2857, gt=0, le=1, description=("share of the steps in which the weight rises")
+        default=0.2857, gt=0, le=1, description="share of the steps in which the weight rises"
     )
     min_distance: Count = Field(
         default=1,
-        description=("minimum number of choices in which a pair differs, if there are such archs"),
+        description="minimum number of choices in which a pair differs, if there are such archs",
     )
 
 
@@ -170,15 +168,15 @@ class TeacherConfig(StrictModel):
 
     model: str = Field(description="a name from timm.list_models()")
     weights: Path = Field(
-        description=("weights of the model, .safetensors or .npz; nothing is downloaded")
+        description="weights of the model, .safetensors or .npz; nothing is downloaded"
     )
     px: Count | None = Field(
-        default=None, description=("resolution of its images in px; default: that of the data")
+        default=None, description="resolution of its images in px; default: that of the data"
     )
     weight: float = Field(default=0.5, ge=0, le=1, description="weight w of the teacher")
     normalisation: Literal["data", "timm"] = Field(
         default="data",
-        description=("normalisation (mean and std) of its training: that of the data or of timm"),
+        description="normalisation (mean and std) of its training: that of the data or of timm",
     )
 
 
@@ -226,21 +224,21 @@ class TrainConfig(StrictModel):
     accumulation: Annotated[Count, LATER] = Field(
         default=1, description="number of parts of a batch that run one after the other"
     )
-    sampler: variant(SAMPLERS) = Field(
-        default=Sandwich(), description=("selects the archs that a step runs")
-    )  # type: ignore[valid-type]
+    sampler: variant(SAMPLERS) = Field(  # type: ignore[valid-type]
+        default=Sandwich(), description="selects the archs that a step runs"
+    )
     optimizer: OptimizerConfig = OptimizerConfig()
     label_smoothing: Fraction = Field(
-        default=0.1, description=("label smoothing of the largest arch")
+        default=0.1, description="label smoothing of the largest arch"
     )
     dropout: Fraction = Field(
-        default=0.0, description=("dropout before the classifier of the largest arch")
+        default=0.0, description="dropout before the classifier of the largest arch"
     )
     drop_path: Fraction = Field(
-        default=0.0, description=("drop-path rate of the residual branches of the largest arch")
+        default=0.0, description="drop-path rate of the residual branches of the largest arch"
     )
     temperature: float = Field(
-        default=1.0, gt=0, description=("temperature of the softmaxes in distillation")
+        default=1.0, gt=0, description="temperature of the softmaxes in distillation"
     )
     distillation: Annotated[Literal["soft_cross_entropy", "kl", "alpha"], LATER] = Field(
         default="soft_cross_entropy",
@@ -269,11 +267,11 @@ class TrainConfig(StrictModel):
         default=70, description="steps between two points of the three training curves"
     )
     curve_images: Count = Field(
-        default=512, description=("maximum number of validation images per point")
+        default=512, description="maximum number of validation images per point"
     )
     checkpoint_every: Count = Field(default=70, description="steps between two checkpoints")
     keep_last: Annotated[Count, LATER] = Field(
-        default=2, description=("number of checkpoints to keep")
+        default=2, description="number of checkpoints to keep"
     )
     keep_best: Annotated[bool, LATER] = Field(
         default=True, description="also keep the weights with the best mean top1 of the curves"
@@ -306,7 +304,7 @@ class FinetuneConfig(StrictModel):
     """Label smoothing in the label part of the loss."""
     distillation: float = Field(default=0.5, ge=0, le=1, description="weight w of the teacher")
     temperature: float = Field(
-        default=1.0, gt=0, description=("temperature of the softmaxes in distillation")
+        default=1.0, gt=0, description="temperature of the softmaxes in distillation"
     )
     precision: FinetunePrecision = "fp32"
     calibration: CalibrationConfig = CalibrationConfig()
@@ -317,11 +315,11 @@ class TrainedLabelConfig(StrictModel):
 
     n: Annotated[
         int,
-        Field(ge=0, description=("number of random archs that are trained stand-alone; 0: none")),
+        Field(ge=0, description="number of random archs that are trained stand-alone; 0: none"),
     ] = 0
     recipe: FinetuneConfig = Field(
         default=FinetuneConfig(epochs=30, distillation=0.0),
-        description=("training recipe, without a teacher"),
+        description="training recipe, without a teacher",
     )
 
     @model_validator(mode="after")
@@ -339,15 +337,15 @@ class LabelConfig(StrictModel):
 
     n_archs: Count = Field(default=250, description="number of archs that get a label")
     records: Annotated[
-        Path | None, LATER, Field(description=("file of labelled archs; null: evaluate subnets"))
+        Path | None, LATER, Field(description="file of labelled archs; null: evaluate subnets")
     ] = None
     reader: Annotated[
-        str | None, LATER, Field(description=("reader of the file; null: detect the format"))
+        str | None, LATER, Field(description="reader of the file; null: detect the format")
     ] = None
     target: Annotated[
         str | None,
         LATER,
-        Field(description=("column of the scores; null: the default column of the reader")),
+        Field(description="column of the scores; null: the default column of the reader"),
     ] = None
     calibration: CalibrationConfig = CalibrationConfig()
     trained: Annotated[TrainedLabelConfig, LATER] = TrainedLabelConfig()

@@ -22,7 +22,7 @@ class Config(StrictModel):
 
     name: Literal["zen"] = "zen"
     repeats: int = Field(
-        default=32, ge=1, le=1024, description=("number of draws of weights and images")
+        default=32, ge=1, le=1024, description="number of draws of weights and images"
     )
     batch_size: int = Field(default=16, ge=2, le=1024)
     """Random images per draw."""

@@ -48,7 +48,7 @@ class CifarConfig(PhotoConfig):
         default=5000, description="number of training images used for validation"
     )
     download: bool = Field(
-        default=True, description=("download the official files if they are missing")
+        default=True, description="download the official files if they are missing"
     )
     augment: AugmentConfig = AugmentConfig()
 

@@ -49,7 +49,7 @@ class Config(PhotoConfig):
     num_classes: Annotated[int | None, LATER] = Field(
         default=None,
         ge=2,
-        description=("expected number of classes; lets hwnas plan a run before the images exist"),
+        description="expected number of classes; lets hwnas plan a run before the images exist",
     )
     classes: Annotated[str | None, LATER] = Field(
         default=None,
@@ -63,17 +63,17 @@ class Config(PhotoConfig):
         default=0.15,
         gt=0,
         lt=1,
-        description=("share of the training images used for validation, without a folder val/"),
+        description="share of the training images used for validation, without a folder val/",
     )
     test_fraction: float = Field(
         default=0.15,
         gt=0,
         lt=1,
-        description=("share of the training images used for testing, without a folder test/"),
+        description="share of the training images used for testing, without a folder test/",
     )
     base_px: Annotated[int, Field(ge=8, le=1024)] = Field(
         default=64,
-        description=("size in px to which the upright centre square of every photo is resized"),
+        description="size in px to which the upright centre square of every photo is resized",
     )
     skip_broken: bool = Field(default=False, description="leave out images that cannot be decoded")
     repeat_to: Annotated[int, Field(ge=0, le=100_000), LATER] = 0

@@ -41,7 +41,7 @@ class Config(ArchiveConfig):
         default=0.2,
         gt=0,
         lt=0.9,
-        description=("share of the other 1,233 photos that is used for validation"),
+        description="share of the other 1,233 photos that is used for validation",
     )
 
 

@@ -77,11 +77,11 @@ class CostConfig(StrictModel):
     metric: BalanceMetric = Field(default="macs", description="cost metric")
     device: str = Field(default="local", description="device with a latency table, for latency_ms")
     n_random: int = Field(
-        default=2, ge=1, le=64, description=("random archs per step, besides largest and smallest")
+        default=2, ge=1, le=64, description="random archs per step, besides largest and smallest"
     )
     ends: bool = Field(
         default=True,
-        description=("whether largest and smallest are trained in every step (sandwich rule)"),
+        description="whether largest and smallest are trained in every step (sandwich rule)",
     )
 
 
