@@ -27,7 +27,7 @@ class SearchConfig(StrictModel):
     """
 
     name: Annotated[
-        str, Field(pattern=NAME, description="name of the search and of its folder")
+        str, Field(pattern=NAME, description="Name of the search and of its folder.")
     ] = "main"
     constraints: tuple[Constraint, ...] = ()
     """Limits, each `{device, metric, max}` or `{device, metric, max_fraction_of_largest}`."""
@@ -39,13 +39,13 @@ class SearchConfig(StrictModel):
     n_evaluations: Annotated[int, Field(ge=1, le=1_000_000)] = 32
     """Number of archs that the evaluator runs, the best feasible ones first."""
     evaluate_every: Annotated[
-        int, Field(ge=1, description="generations between two batches of evaluations")
+        int, Field(ge=1, description="Generations between two batches of evaluations.")
     ] = 20
     n_initial: Annotated[
         int,
         Field(
             ge=4,
-            description="uniform archs that are evaluated first, if there are no predictions",
+            description="Uniform archs that are evaluated first, if there are no predictions.",
         ),
     ] = 20
     exploration: Annotated[
@@ -54,17 +54,17 @@ class SearchConfig(StrictModel):
             ge=0,
             le=100,
             description=(
-                "number of predicted deviations added to the mean when archs are selected for"
-                " evaluation"
+                "Number of predicted deviations added to the mean when archs are selected"
+                " for evaluation."
             ),
         ),
     ] = 0.0
     top_k: Annotated[
-        int, Field(ge=1, le=10_000, description="number of best archs in the result")
+        int, Field(ge=1, le=10_000, description="Number of best archs in the result.")
     ] = 10
     max_seconds: Annotated[
         float | None,
-        Field(gt=0, description="time limit over all sessions, in seconds; null: none"),
+        Field(gt=0, description="Time limit over all sessions, in seconds; null: none."),
     ] = None
 
     @property

@@ -22,19 +22,19 @@ class Config(StrictModel):
     name: Literal["adb"] = "adb"
     serial: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$")] | None = Field(
         None,
-        description="serial number from `adb devices`; required if several devices are connected",
+        description="Serial number from `adb devices`; required if several devices are connected.",
     )
     as_root: bool = Field(
-        False, description="run commands with `su -c`, to use the Python of Termux"
+        False, description="Run commands with `su -c`, to use the Python of Termux."
     )
     folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_./-]*$")] = Field(
-        "/data/local/tmp/hwnas-kit", description="folder on the phone for models, kit and results"
+        "/data/local/tmp/hwnas-kit", description="Folder on the phone for models, kit and results."
     )
     python: str = Field(
         "/data/data/com.termux/files/usr/bin/python3",
-        description="Python interpreter on the phone that has the runtime",
+        description="Python interpreter on the phone that has the runtime.",
     )
-    before: str = Field("", description="shell command to run before the interpreter")
+    before: str = Field("", description="Shell command to run before the interpreter.")
 
 
 def build(config: Config, device: DeviceSpec) -> Transport:

@@ -26,24 +26,24 @@ class Config(StrictModel):
     """
 
     name: Literal["ssh"] = "ssh"
-    host: Name = Field(description="name, address, or alias in ~/.ssh/config")
+    host: Name = Field(description="Name, address, or alias in ~/.ssh/config.")
     user: Name | None = None
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     identity: Annotated[str | None, BESIDE] = Field(
-        None, description="private key file, relative to the file of the device"
+        None, description="Private key file, relative to the file of the device."
     )
     known_hosts: Annotated[str | None, BESIDE] = Field(
-        None, description="file of known host keys, relative to the file of the device"
+        None, description="File of known host keys, relative to the file of the device."
     )
     folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_./-]*$")] = Field(
-        "hwnas-kit", description="folder on the board, relative to the home folder"
+        "hwnas-kit", description="Folder on the board, relative to the home folder."
     )
     python: str = Field(
-        "python3", description="Python interpreter on the board that has the runtime"
+        "python3", description="Python interpreter on the board that has the runtime."
     )
     before: str = Field(
         "",
-        description="shell command to run before the interpreter, such as `. ~/venv/bin/activate`",
+        description="Shell command to run before the interpreter, such as `. ~/venv/bin/activate`.",
     )
 
 

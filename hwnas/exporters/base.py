@@ -177,7 +177,7 @@ class BatchConfig(FormatConfig):
 
     LABELS: ClassVar[Mapping[str, str]] = {"dynamic_batch": "batch1"}
 
-    dynamic_batch: bool = Field(True, description="any batch size; otherwise exactly 1")
+    dynamic_batch: bool = Field(True, description="Any batch size; otherwise exactly 1.")
 
     @property
     def batch(self) -> int | None:
@@ -192,7 +192,7 @@ class BatchConfig(FormatConfig):
 class OnnxConfig(BatchConfig):
     """Settings of an ONNX graph."""
 
-    opset: Annotated[int, Field(ge=18, le=23, description="ONNX operator set of the target")] = (
+    opset: Annotated[int, Field(ge=18, le=23, description="ONNX operator set of the target.")] = (
         OPSET
     )
 

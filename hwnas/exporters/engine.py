@@ -83,14 +83,14 @@ class EngineConfig(FormatConfig):
     """Precision and batch sizes of the engine."""
 
     precision: Precision = Field(
-        "fp32", description="precision of the ONNX file from which it is built"
+        "fp32", description="Precision of the ONNX file from which it is built."
     )
     batches: tuple[Batch, Batch, Batch] = Field(
-        (1, 1, 8), description="smallest, usual and largest batch size"
+        (1, 1, 8), description="Smallest, usual and largest batch size."
     )
     tf32: Annotated[bool, LATER] = Field(
         False,
-        description="allow TF32 (float32 products in 19 bits); always on for engines of a device",
+        description="Allow TF32 (float32 products in 19 bits); always on for engines of a device.",
     )
 
     @model_validator(mode="after")

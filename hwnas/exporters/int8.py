@@ -45,7 +45,7 @@ class Config(OnnxConfig):
     """How the ranges of activations are determined from the calibration images."""
     symmetric: bool = Field(
         False,
-        description="signed activations with zero point 0, float biases, as for TensorRT and NPUs",
+        description="Signed activations with zero point 0, float biases, as for TensorRT and NPUs.",
     )
     target_agreement: TargetAgreement = 0.99
     max_float_layers: MaxFloatLayers = 0.5

@@ -49,7 +49,7 @@ class Config(BatchConfig):
 
     name: Literal["litert"] = "litert"
     precision: Literal["fp32", "fp16", "int8"] = Field(
-        "fp32", description="fp16: only weights; int8: weights and activations"
+        "fp32", description="`fp16`: only weights; `int8`: weights and activations."
     )
     n_calibration: NCalibration = 128
     seed: Seed = 0

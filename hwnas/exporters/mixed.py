@@ -37,19 +37,19 @@ __all__ = [
 ]
 
 NCalibration = Annotated[
-    int, Field(ge=1, description="number of training images that determine the ranges")
+    int, Field(ge=1, description="Number of training images that determine the ranges.")
 ]
-Seed = Annotated[int, Field(ge=0, description="seed of the selection of these images")]
+Seed = Annotated[int, Field(ge=0, description="Seed of the selection of these images.")]
 TargetAgreement = Annotated[
     float,
     Field(
         gt=0,
         le=1,
-        description="layers stay in float if the top-1 agreement with the float network is lower",
+        description="Minimum top-1 agreement with the float network; below it, layers stay float.",
     ),
 ]
 MaxFloatLayers = Annotated[
-    float, Field(ge=0, le=1, description="maximum share of layers that stay in float")
+    float, Field(ge=0, le=1, description="Maximum share of layers that stay in float.")
 ]
 """Settings that all 8-bit formats share."""
 

@@ -35,7 +35,7 @@ class Config(BatchConfig):
 
     name: Literal["openvino"] = "openvino"
     precision: Annotated[Literal["fp32", "fp16", "int8"], LATER] = Field(
-        "fp32", description="fp16: weights only; int8: converted from the format int8"
+        "fp32", description="`fp16`: weights only; `int8`: converted from the format int8."
     )
 
     @property

@@ -23,10 +23,10 @@ class Config(EngineConfig):
 
     name: Literal["tensorrt_rtx"] = "tensorrt_rtx"
     capability: (
-        Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]$", description="compute capability")] | None
+        Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]$", description="Compute capability.")] | None
     ) = Field(
         None,
-        description="compute capability of the target GPU, such as 8.9; null: of the local GPU",
+        description="Compute capability of the target GPU, such as 8.9; null: of the local GPU.",
     )
 
 

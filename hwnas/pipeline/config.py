@@ -66,7 +66,7 @@ REGISTRIES = {
 class StandaloneConfig(StrictModel):
     """Stand-alone training of the best n archs, by the recipe of `finetune` without a teacher."""
 
-    n: Annotated[int, Field(ge=0, le=1000, description="number of archs; 0: none")] = 0
+    n: Annotated[int, Field(ge=0, le=1000, description="Number of archs; 0: none.")] = 0
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
     """Passes over the training images."""
 
@@ -79,14 +79,14 @@ class EvaluatorConfig(StrictModel):
     """
 
     records: Annotated[
-        Path | None, Field(description="file of labelled archs; null: score with the supernet")
+        Path | None, Field(description="File of labelled archs; null: score with the supernet.")
     ] = None
     reader: Annotated[
-        str | None, Field(description="reader of the file; null: detect the format")
+        str | None, Field(description="Reader of the file; null: detect the format.")
     ] = None
     target: Annotated[
         str | None,
-        Field(description="column of the scores; null: the default column of the reader"),
+        Field(description="Column of the scores; null: the default column of the reader."),
     ] = None
 
     @classmethod
@@ -112,7 +112,7 @@ class RemeasureConfig(StrictModel):
     """
 
     n_retimed: Annotated[
-        int, Field(ge=1, le=1000, description="number of best archs that are timed in every round")
+        int, Field(ge=1, le=1000, description="Number of best archs that are timed in every round.")
     ] = 4
     max_rounds: Annotated[
         int,
@@ -120,8 +120,8 @@ class RemeasureConfig(StrictModel):
             ge=0,
             le=100,
             description=(
-                "maximum number of searches, each with estimates corrected by earlier timings;"
-                " 0: no re-measurement"
+                "Maximum number of searches, each with estimates corrected by earlier"
+                " timings; 0: no re-measurement."
             ),
         ),
     ] = 0
@@ -154,22 +154,22 @@ class ExperimentConfig(StrictModel):
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of everything random: weights, splits, samples, searches."""
     threads: Annotated[
-        int, Field(ge=1, le=1024, description="number of torch threads on the host")
+        int, Field(ge=1, le=1024, description="Number of torch threads on the host.")
     ] = 1
     workers: Annotated[
         int,
         Field(
-            ge=0, le=256, description="number of processes that prepare training images; 0: none"
+            ge=0, le=256, description="Number of processes that prepare training images; 0: none."
         ),
     ] = 0
     accelerator: Literal["auto", "cpu", "cuda"] = Field(
         default="auto",
-        description="device for training and scoring networks; auto: CUDA if available",
+        description="Device for training and scoring networks; auto: CUDA if available.",
     )
     space: variant(SPACES)  # type: ignore[valid-type]
     """Search space: a section, a shipped space or a YAML file; see `hwnas space list`."""
     restrict: dict[str, tuple[int | float | str, ...]] = Field(
-        default={}, description="values to keep, by choice, as written by `hwnas analyze --prune`"
+        default={}, description="Values to keep, by choice, as written by `hwnas analyze --prune`."
     )
     data: variant(DATASETS)  # type: ignore[valid-type]
     """Images; see `hwnas list datasets`."""

@@ -24,7 +24,7 @@ class ForeignConfig(StrictModel):
     objective: Literal["reward", "front"] = "reward"
     """`reward`: only the reward; `front`: the front of score and constrained costs."""
     n_constraints: Annotated[
-        int, Field(ge=1, le=16, description="number of constrained costs, for `front`")
+        int, Field(ge=1, le=16, description="Number of constrained costs, for `front`.")
     ] = 1
 
 

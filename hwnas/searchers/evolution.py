@@ -37,11 +37,11 @@ class Config(StrictModel):
     population: Annotated[int, Field(ge=2, le=100_000)] = 64
     """Number of archs that survive a generation."""
     tournament: Annotated[
-        int, Field(ge=1, le=1000, description="number of contestants per parent")
+        int, Field(ge=1, le=1000, description="Number of contestants per parent.")
     ] = 4
-    mutation: Annotated[Probability, Field(description="probability per choice of a child")] = 0.1
+    mutation: Annotated[Probability, Field(description="Probability per choice of a child.")] = 0.1
     crossover: Annotated[
-        Probability, Field(description="probability that a child has two parents")
+        Probability, Field(description="Probability that a child has two parents.")
     ] = 0.5
 
 

@@ -48,23 +48,23 @@ class Config(StrictModel):
     baseline: Baseline = "self_critical"
     """Subtracted from rewards: reward of the mode, a moving average, or the mean of the others."""
     learning_rate: Annotated[
-        float, Field(gt=0, le=10, description="learning rate of Adam on the logits")
+        float, Field(gt=0, le=10, description="Learning rate of Adam on the logits.")
     ] = 0.1
     entropy: Annotated[
-        float, Field(ge=0, le=100, description="initial weight of the entropy bonus")
+        float, Field(ge=0, le=100, description="Initial weight of the entropy bonus.")
     ] = 0.05
     entropy_half_life: Annotated[
-        float, Field(gt=0, description="generations after which the entropy weight is halved")
+        float, Field(gt=0, description="Generations after which the entropy weight is halved.")
     ] = 30.0
     warm_start: Annotated[
         tuple[int, ...] | None,
-        Field(description="codes of an arch around which the policy starts; null: uniform"),
+        Field(description="Codes of an arch around which the policy starts; null: uniform."),
     ] = None
     warm_probability: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Initial probability of each choice of `warm_start`."""
     ema_decay: Annotated[
         float,
-        Field(ge=0, lt=1, description="decay of the moving average, for the baseline `ema`"),
+        Field(ge=0, lt=1, description="Decay of the moving average, for the baseline `ema`."),
     ] = 0.9
 
 

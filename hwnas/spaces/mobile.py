@@ -117,12 +117,12 @@ class StageConfig(StrictModel):
     act: Act = "relu6"
     """Activation inside the blocks."""
     out_act: Annotated[
-        Act, Field(description="activation after the residual add (PGONAS 2206.13329)")
+        Act, Field(description="Activation after the residual add (PGONAS 2206.13329).")
     ] = "none"
     skip_act: Act = "none"
     """Activation of the convolution that replaces a `skip` where the shape changes."""
     se_ratio: Annotated[
-        float, Field(ge=0, le=1, description="SE bottleneck channels / depthwise channels")
+        float, Field(ge=0, le=1, description="SE bottleneck channels / depthwise channels.")
     ] = 0.0
     project_shortcut: bool = False
     """Whether blocks that change the shape keep a residual connection (average pooling and 1x1

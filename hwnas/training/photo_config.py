@@ -52,21 +52,21 @@ class AugmentConfig(StrictModel):
     """
 
     pad: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        default=0.125, description="mirrored border for a random crop, relative to the side"
+        default=0.125, description="Mirrored border for a random crop, relative to the side."
     )
     crop_scale: tuple[float, float] | None = Field(
         default=None,
-        description="minimum and maximum area of a random resized crop, relative to the image",
+        description="Minimum and maximum area of a random resized crop, relative to the image.",
     )
-    flip: Share = Field(default=0.5, description="probability of a horizontal flip")
+    flip: Share = Field(default=0.5, description="Probability of a horizontal flip.")
     color_jitter: Share = Field(
         default=0.0,
-        description="strength of random changes of brightness, contrast and saturation",
+        description="Strength of random changes of brightness, contrast and saturation.",
     )
     auto_augment: str | None = Field(
-        default=None, description="a policy of timm, e.g. rand-m9-mstd0.5, original, augmix-m3-w3"
+        default=None, description="A policy of timm, e.g. rand-m9-mstd0.5, original, augmix-m3-w3."
     )
-    erase: Share = Field(default=0.0, description="probability of timm's random erasing")
+    erase: Share = Field(default=0.0, description="Probability of timm's random erasing.")
 
     @model_validator(mode="after")
     def _has_a_range(self) -> AugmentConfig:
@@ -86,8 +86,8 @@ class PhotoConfig(StrictModel):
     normalise: Annotated[Normalise, LATER] = Field(
         default="data",
         description=(
-            "normalisation of images: mean and std of the training images, of ImageNet, or 0.5"
-            " and 0.5 (Inception); use that of the starting weights"
+            "Normalisation of images: mean and std of the training images, of ImageNet, or"
+            " 0.5 and 0.5 (Inception); use that of the starting weights."
         ),
     )
 

@@ -40,7 +40,7 @@ Count = Annotated[int, Field(ge=1)]
 MixedPrecision = Annotated[
     Literal["fp32", "bf16", "fp16"],
     LATER,
-    Field(description="mixed precision on CUDA; CPUs always use fp32"),
+    Field(description="Mixed precision on CUDA; CPUs always use fp32."),
 ]
 
 FinetunePrecision = Annotated[
@@ -48,8 +48,8 @@ FinetunePrecision = Annotated[
     LATER,
     Field(
         description=(
-            "bf16, fp16: mixed precision on CUDA; int8: quantisation-aware training, which"
-            " rounds as the 8-bit file does after a quarter of the steps"
+            "`bf16`, `fp16`: mixed precision on CUDA; `int8`: quantisation-aware training,"
+            " which rounds as the 8-bit file does after a quarter of the steps."
         )
     ),
 ]
@@ -58,49 +58,49 @@ FinetunePrecision = Annotated[
 class OptimizerConfig(StrictModel):
     """An optimiser of timm with linear warm-up and one of timm's schedules, per step."""
 
-    name: str = Field(default="adamw", description="a name from timm.optim.list_optimizers()")
+    name: str = Field(default="adamw", description="A name from timm.optim.list_optimizers().")
     lr: float = Field(
-        default=2e-2, gt=0, description="peak learning rate; it is not scaled by the batch size"
+        default=2e-2, gt=0, description="Peak learning rate; it is not scaled by the batch size."
     )
-    min_lr: float = Field(default=0.0, ge=0, description="final learning rate")
+    min_lr: float = Field(default=0.0, ge=0, description="Final learning rate.")
     schedule: Annotated[Literal["cosine", "step", "poly", "tanh", "constant"], LATER] = Field(
-        default="cosine", description="schedule of the learning rate after the warm-up"
+        default="cosine", description="Schedule of the learning rate after the warm-up."
     )
     decay_every: Annotated[float, LATER] = Field(
         default=0.3,
         gt=0,
         le=1,
-        description="share of the steps between two decays, for the schedule `step`",
+        description="Share of the steps between two decays, for the schedule `step`.",
     )
     decay_rate: Annotated[float, LATER] = Field(
-        default=0.1, gt=0, le=1, description="factor of a decay, for the schedule `step`"
+        default=0.1, gt=0, le=1, description="Factor of a decay, for the schedule `step`."
     )
     momentum: float = Field(
-        default=0.9, ge=0, lt=1, description="momentum, if the optimiser has one"
+        default=0.9, ge=0, lt=1, description="Momentum, if the optimiser has one."
     )
     weight_decay: float = Field(
-        default=1e-2, ge=0, description="weight decay, except on biases and BN parameters"
+        default=1e-2, ge=0, description="Weight decay, except on biases and BN parameters."
     )
     layer_decay: Annotated[float, LATER] = Field(
         default=1.0,
         gt=0,
         le=1,
         description=(
-            "learning rate of a stage / that of the next stage, from the classifier to the stem;"
-            " below 1, pretrained weights near the image change less"
+            "Learning rate of a stage / that of the next stage, from the classifier to the"
+            " stem; below 1, pretrained weights near the image change less."
         ),
     )
     warmup: Fraction = Field(
         default=0.05,
-        description="share of the steps in which the learning rate rises from lr / 100",
+        description="Share of the steps in which the learning rate rises from lr / 100.",
     )
     clip_norm: float | None = Field(
-        default=1.0, gt=0, description="maximum global gradient norm; null: no limit"
+        default=1.0, gt=0, description="Maximum global gradient norm; null: no limit."
     )
     clip_value: Annotated[float | None, LATER] = Field(
         default=None,
         gt=0,
-        description="maximum absolute value in a gradient (AttentiveNAS: 1); null: no limit",
+        description="Maximum absolute value in a gradient (AttentiveNAS: 1); null: no limit.",
     )
 
 
@@ -109,30 +109,28 @@ class CalibrationConfig(StrictModel):
 
     n_batches: Count = 1
     """Number of batches."""
-    batch_size: Annotated[int, Field(ge=2)] = Field(default=128, description="images per batch")
+    batch_size: Annotated[int, Field(ge=2)] = Field(default=128, description="Images per batch.")
 
 
 class SupernetConfig(StrictModel):
     """Weight sharing and starting weights of the supernet."""
 
     weak_sharing: bool = Field(
-        default=False, description="a hypernetwork adapts the shared weights to every arch (WPNAS)"
+        default=False, description="A hypernetwork adapts the shared weights to every arch (WPNAS)."
     )
     kernel_transform: bool = True
-    """whether small kernels are learned maps of larger ones, instead of their centres"""
+    """Whether small kernels are learned maps of larger ones, instead of their centres."""
     share_ops: bool = False
-    """whether alternative operators of a block share slices"""
+    """Whether alternative operators of a block share slices."""
     branches: Annotated[int, LATER, Field(ge=1, le=8)] = 1
-    """number of depthwise kernels that train as a sum and deploy as one (re-parameterisation,
-    2204.00826)
-    """
+    """Number of depthwise kernels that train as a sum and deploy as one (2204.00826)."""
     init: str | None = Field(
         default=None,
         description=(
-            "starting weights: the path of a supernet of the same space or of a published"
+            "Starting weights: the path of a supernet of the same space or of a published"
             " supernet; or of a network that equals the largest arch, whose channels are then"
-            " sorted by importance; `shipped`; or `timm:NAME` (`hwnas pretrained list`); null:"
-            " random"
+            " sorted by importance; `shipped`; or `timm:NAME` (`hwnas pretrained list`);"
+            " null: random."
         ),
     )
 
@@ -140,51 +138,53 @@ class SupernetConfig(StrictModel):
 class RankingConfig(StrictModel):
     """Pairs of archs in every step, ordered by a prior (PGONAS 2206.13329): two passes per pair."""
 
-    pairs: Count = Field(default=2, description="pairs per step")
+    pairs: Count = Field(default=2, description="Pairs per step.")
     prior: variant(PROXIES) = Field(  # type: ignore[valid-type]
         default={"name": "macs"},
         validate_default=True,
-        description="the prior that predicts which arch is better",
+        description="The prior that predicts which arch is better.",
     )
     gradient: Literal["better", "both"] = Field(
         default="better",
-        description="`better`: trains the better arch; `both`: also raises the loss of the worse one",
+        description="`better`: train the better arch; `both`: also raise the loss of the worse.",
     )
     schedule: Literal["constant", "warmup", "sine", "trapezoid"] = Field(
-        default="warmup", description="schedule of the weight (lambda)"
+        default="warmup", description="Schedule of the weight (lambda)."
     )
-    peak: float = Field(default=2.0, gt=0, description="maximum weight")
+    peak: float = Field(default=2.0, gt=0, description="Maximum weight.")
     ramp: float = Field(
-        default=0.2857, gt=0, le=1, description="share of the steps in which the weight rises"
+        default=0.2857, gt=0, le=1, description="Share of the steps in which the weight rises."
     )
     min_distance: Count = Field(
         default=1,
-        description="minimum number of choices in which a pair differs, if there are such archs",
+        description="Minimum number of choices in which a pair differs, if there are such archs.",
     )
 
 
 class TeacherConfig(StrictModel):
     """A trained timm model as a teacher besides the labels: (1 - w) * labels + w * its logits."""
 
-    model: str = Field(description="a name from timm.list_models()")
+    model: str = Field(description="A name from timm.list_models().")
     weights: Path = Field(
-        description="weights of the model, .safetensors or .npz; nothing is downloaded"
+        description="Weights of the model, .safetensors or .npz; nothing is downloaded."
     )
     px: Count | None = Field(
-        default=None, description="resolution of its images in px; default: that of the data"
+        default=None, description="Resolution of its images in px; default: that of the data."
     )
-    weight: float = Field(default=0.5, ge=0, le=1, description="weight w of the teacher")
+    weight: float = Field(default=0.5, ge=0, le=1, description="Weight w of the teacher.")
     normalisation: Literal["data", "timm"] = Field(
         default="data",
-        description="normalisation (mean and std) of its training: that of the data or of timm",
+        description="Normalisation (mean and std) of its training: that of the data or of timm.",
     )
 
 
 class AverageConfig(StrictModel):
     """Exponential moving average of the weights, which is used for scoring and export."""
 
-    decay: float = Field(default=0.998, gt=0, lt=1, description="decay per step")
-    warmup: bool = Field(default=True, description="use a lower decay at first (timm's ModelEmaV3)")
+    decay: float = Field(default=0.998, gt=0, lt=1, description="Decay per step.")
+    warmup: bool = Field(
+        default=True, description="Use a lower decay at first (timm's ModelEmaV3)."
+    )
 
 
 class TrainConfig(StrictModel):
@@ -198,8 +198,8 @@ class TrainConfig(StrictModel):
     steps: Annotated[int, Field(ge=0)] = Field(
         default=280,
         description=(
-            "optimiser steps, each of which runs all archs of the sampler; 0: keep the weights"
-            " of `supernet.init`"
+            "Optimiser steps, each of which runs all archs of the sampler; 0: keep the"
+            " weights of `supernet.init`."
         ),
     )
     batch_size: Annotated[int, Field(ge=2)] = 32
@@ -208,8 +208,8 @@ class TrainConfig(StrictModel):
         default=0,
         ge=0,
         description=(
-            "epochs in which only the classifier is trained first, from features that the"
-            " largest arch computes once; for a `supernet.init` with other classes"
+            "Epochs in which only the classifier is trained first, from features that the"
+            " largest arch computes once; for a `supernet.init` with other classes."
         ),
     )
     elastic_warmup: Annotated[float, LATER] = Field(
@@ -217,67 +217,68 @@ class TrainConfig(StrictModel):
         ge=0,
         le=1,
         description=(
-            "share of the steps in which the values of choices are added, from the largest down;"
-            " the largest arch is trained first, the smallest last"
+            "Share of the steps in which the values of choices are added, from the largest"
+            " down; the largest arch is trained first, the smallest last."
         ),
     )
     accumulation: Annotated[Count, LATER] = Field(
-        default=1, description="number of parts of a batch that run one after the other"
+        default=1, description="Number of parts of a batch that run one after the other."
     )
     sampler: variant(SAMPLERS) = Field(  # type: ignore[valid-type]
-        default=Sandwich(), description="selects the archs that a step runs"
+        default=Sandwich(), description="Selects the archs that a step runs."
     )
     optimizer: OptimizerConfig = OptimizerConfig()
     label_smoothing: Fraction = Field(
-        default=0.1, description="label smoothing of the largest arch"
+        default=0.1, description="Label smoothing of the largest arch."
     )
     dropout: Fraction = Field(
-        default=0.0, description="dropout before the classifier of the largest arch"
+        default=0.0, description="Dropout before the classifier of the largest arch."
     )
     drop_path: Fraction = Field(
-        default=0.0, description="drop-path rate of the residual branches of the largest arch"
+        default=0.0, description="Drop-path rate of the residual branches of the largest arch."
     )
     temperature: float = Field(
-        default=1.0, gt=0, description="temperature of the softmaxes in distillation"
+        default=1.0, gt=0, description="Temperature of the softmaxes in distillation."
     )
     distillation: Annotated[Literal["soft_cross_entropy", "kl", "alpha"], LATER] = Field(
         default="soft_cross_entropy",
         description=(
-            "divergence from the teacher; `alpha`: AlphaNet's clipped, adaptive alpha-divergence"
-            " (2102.07954)"
+            "Divergence from the teacher; `alpha`: AlphaNet's clipped, adaptive"
+            " alpha-divergence (2102.07954)."
         ),
     )
     alpha_clip: Annotated[float, LATER] = Field(
-        default=5.0, gt=1, description="maximum importance weight of `alpha`"
+        default=5.0, gt=1, description="Maximum importance weight of `alpha`."
     )
     ranking: Annotated[RankingConfig | None, LATER] = Field(
-        default=None, description="ranking pairs in addition to the archs of the sampler"
+        default=None, description="Ranking pairs in addition to the archs of the sampler."
     )
     teacher: Annotated[TeacherConfig | None, LATER] = Field(
-        default=None, description="a timm model that is the teacher of archs that learn from labels"
+        default=None,
+        description="A timm model that is the teacher of archs that learn from labels.",
     )
     ema: Annotated[AverageConfig | None, LATER] = Field(
-        default=None, description="a moving average of the weights, which is then exported"
+        default=None, description="A moving average of the weights, which is then exported."
     )
     precision: MixedPrecision = "fp32"
     calibration: CalibrationConfig = Field(
-        default=CalibrationConfig(), description="BN calibration for the curves"
+        default=CalibrationConfig(), description="BN calibration for the curves."
     )
     curve_every: Count = Field(
-        default=70, description="steps between two points of the three training curves"
+        default=70, description="Steps between two points of the three training curves."
     )
     curve_images: Count = Field(
-        default=512, description="maximum number of validation images per point"
+        default=512, description="Maximum number of validation images per point."
     )
-    checkpoint_every: Count = Field(default=70, description="steps between two checkpoints")
+    checkpoint_every: Count = Field(default=70, description="Steps between two checkpoints.")
     keep_last: Annotated[Count, LATER] = Field(
-        default=2, description="number of checkpoints to keep"
+        default=2, description="Number of checkpoints to keep."
     )
     keep_best: Annotated[bool, LATER] = Field(
-        default=True, description="also keep the weights with the best mean top1 of the curves"
+        default=True, description="Also keep the weights with the best mean top1 of the curves."
     )
     tensorboard: Annotated[bool, LATER] = Field(
-        default=False, description="also write metrics to the folder `tensorboard` of the run"
+        default=False, description="Also write metrics to the folder `tensorboard` of the run."
     )
 
     @model_validator(mode="after")
@@ -295,16 +296,16 @@ class FinetuneConfig(StrictModel):
     """Training of one extracted subnet: (1 - w) * labels + w * logits of the largest subnet."""
 
     epochs: Annotated[int, Field(ge=0)] = Field(
-        default=6, description="passes over the training images"
+        default=6, description="Passes over the training images."
     )
     batch_size: Annotated[int, Field(ge=2)] = 64
     """Images per step."""
     optimizer: OptimizerConfig = OptimizerConfig(lr=2e-3)
     label_smoothing: Fraction = 0.1
     """Label smoothing in the label part of the loss."""
-    distillation: float = Field(default=0.5, ge=0, le=1, description="weight w of the teacher")
+    distillation: float = Field(default=0.5, ge=0, le=1, description="Weight w of the teacher.")
     temperature: float = Field(
-        default=1.0, gt=0, description="temperature of the softmaxes in distillation"
+        default=1.0, gt=0, description="Temperature of the softmaxes in distillation."
     )
     precision: FinetunePrecision = "fp32"
     calibration: CalibrationConfig = CalibrationConfig()
@@ -315,11 +316,11 @@ class TrainedLabelConfig(StrictModel):
 
     n: Annotated[
         int,
-        Field(ge=0, description="number of random archs that are trained stand-alone; 0: none"),
+        Field(ge=0, description="Number of random archs that are trained stand-alone; 0: none."),
     ] = 0
     recipe: FinetuneConfig = Field(
         default=FinetuneConfig(epochs=30, distillation=0.0),
-        description="training recipe, without a teacher",
+        description="Training recipe, without a teacher.",
     )
 
     @model_validator(mode="after")
@@ -335,17 +336,17 @@ class LabelConfig(StrictModel):
     With `records`, the scores come from a file and no subnet is evaluated.
     """
 
-    n_archs: Count = Field(default=250, description="number of archs that get a label")
+    n_archs: Count = Field(default=250, description="Number of archs that get a label.")
     records: Annotated[
-        Path | None, LATER, Field(description="file of labelled archs; null: evaluate subnets")
+        Path | None, LATER, Field(description="File of labelled archs; null: evaluate subnets.")
     ] = None
     reader: Annotated[
-        str | None, LATER, Field(description="reader of the file; null: detect the format")
+        str | None, LATER, Field(description="Reader of the file; null: detect the format.")
     ] = None
     target: Annotated[
         str | None,
         LATER,
-        Field(description="column of the scores; null: the default column of the reader"),
+        Field(description="Column of the scores; null: the default column of the reader."),
     ] = None
     calibration: CalibrationConfig = CalibrationConfig()
     trained: Annotated[TrainedLabelConfig, LATER] = TrainedLabelConfig()

@@ -18,7 +18,7 @@ class Config(StrictModel):
     """The table."""
 
     name: Literal["latency"] = "latency"
-    device: str = Field(default="local", description="a device with a latency table")
+    device: str = Field(default="local", description="A device with a latency table.")
 
 
 def build(config: Config, context: ProxyContext) -> Proxy:

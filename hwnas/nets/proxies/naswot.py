@@ -25,7 +25,7 @@ class Config(StrictModel):
         default=32,
         ge=2,
         le=1024,
-        description="number of images whose activation patterns are compared",
+        description="Number of images whose activation patterns are compared.",
     )
 
 

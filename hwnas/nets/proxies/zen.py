@@ -22,13 +22,16 @@ class Config(StrictModel):
 
     name: Literal["zen"] = "zen"
     repeats: int = Field(
-        default=32, ge=1, le=1024, description="number of draws of weights and images"
+        default=32, ge=1, le=1024, description="Number of draws of weights and images."
     )
     batch_size: int = Field(default=16, ge=2, le=1024)
     """Random images per draw."""
-    gamma: float = Field(default=0.01, gt=0, description="scale of the change of the input")
+    gamma: float = Field(default=0.01, gt=0, description="Scale of the change of the input.")
     px: int | None = Field(
-        default=None, ge=8, le=1024, description="one resolution for all; each arch's own"
+        default=None,
+        ge=8,
+        le=1024,
+        description="One resolution in px for all archs; null: the own resolution of each arch.",
     )
 
 

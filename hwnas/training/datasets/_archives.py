@@ -25,9 +25,9 @@ class ArchiveConfig(PhotoConfig):
         default=0.1,
         gt=0,
         lt=0.9,
-        description="share of the training images that is used for validation",
+        description="Share of the training images that is used for validation.",
     )
-    skip_broken: bool = Field(default=False, description="leave out images that cannot be decoded")
+    skip_broken: bool = Field(default=False, description="Leave out images that cannot be decoded.")
     augment: AugmentConfig = AugmentConfig(crop_scale=(0.35, 1.0))
 
 

@@ -45,10 +45,10 @@ class CifarConfig(PhotoConfig):
     name: Literal["cifar10", "cifar100"]
     root: str
     n_val: Annotated[int, Field(ge=1)] = Field(
-        default=5000, description="number of training images used for validation"
+        default=5000, description="Number of training images used for validation."
     )
     download: bool = Field(
-        default=True, description="download the official files if they are missing"
+        default=True, description="Download the official files if they are missing."
     )
     augment: AugmentConfig = AugmentConfig()
 

@@ -35,25 +35,25 @@ class Warp(StrictModel):
     """Maximum random distortions of a training image, each drawn uniformly; 0 disables it."""
 
     rotate_degrees: float = Field(
-        default=10.0, ge=0, le=180, description="maximum rotation in either direction"
+        default=10.0, ge=0, le=180, description="Maximum rotation in either direction."
     )
     scale: float = Field(
         default=0.1,
         ge=0,
         lt=1,
-        description="maximum relative change of size per axis; 0.1 = 0.9 .. 1.1",
+        description="Maximum relative change of size per axis; 0.1 = 0.9 .. 1.1.",
     )
     shear: float = Field(
-        default=0.1, ge=0, le=1, description="maximum horizontal shear, relative to the height"
+        default=0.1, ge=0, le=1, description="Maximum horizontal shear, relative to the height."
     )
     shift: float = Field(
-        default=0.06, ge=0, le=1, description="maximum shift per axis, relative to the image size"
+        default=0.06, ge=0, le=1, description="Maximum shift per axis, relative to the image size."
     )
     elastic: float = Field(
         default=0.04,
         ge=0,
         le=1,
-        description="maximum elastic displacement of a 4x4 grid, relative to the image size",
+        description="Maximum elastic displacement of a 4x4 grid, relative to the image size.",
     )
 
 
@@ -72,9 +72,9 @@ class Config(StrictModel):
         ge=0,
         le=10,
         description=(
-            "standard deviation of Gaussian noise on every pixel in [0, 1], new in every"
+            "Standard deviation of Gaussian noise on every pixel in [0, 1], new in every"
             " training epoch; without noise the digits are so easy that good and bad networks"
-            " score alike"
+            " score alike."
         ),
     )
     augment: Warp = Warp()

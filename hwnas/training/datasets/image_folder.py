@@ -45,37 +45,37 @@ class Config(PhotoConfig):
     """
 
     name: Literal["image_folder"] = "image_folder"
-    root: str = Field(default="images", description="folder, relative to $HWNAS_DATA")
+    root: str = Field(default="images", description="Folder, relative to $HWNAS_DATA.")
     num_classes: Annotated[int | None, LATER] = Field(
         default=None,
         ge=2,
-        description="expected number of classes; lets hwnas plan a run before the images exist",
+        description="Expected number of classes; lets hwnas plan a run before the images exist.",
     )
     classes: Annotated[str | None, LATER] = Field(
         default=None,
         description=(
-            "classes of the starting weights, in their order; some may have no images:"
+            "Classes of the starting weights, in their order; some may have no images:"
             " `imagenet`, or a text file below `root` with the name of a class folder at the"
-            " start of each line"
+            " start of each line."
         ),
     )
     val_fraction: float = Field(
         default=0.15,
         gt=0,
         lt=1,
-        description="share of the training images used for validation, without a folder val/",
+        description="Share of the training images used for validation, without a folder val/.",
     )
     test_fraction: float = Field(
         default=0.15,
         gt=0,
         lt=1,
-        description="share of the training images used for testing, without a folder test/",
+        description="Share of the training images used for testing, without a folder test/.",
     )
     base_px: Annotated[int, Field(ge=8, le=1024)] = Field(
         default=64,
-        description="size in px to which the upright centre square of every photo is resized",
+        description="Size in px to which the upright centre square of every photo is resized.",
     )
-    skip_broken: bool = Field(default=False, description="leave out images that cannot be decoded")
+    skip_broken: bool = Field(default=False, description="Leave out images that cannot be decoded.")
     repeat_to: Annotated[int, Field(ge=0, le=100_000), LATER] = 0
     """Minimum training images per epoch. If there are fewer, they are repeated with new
     augmentation.

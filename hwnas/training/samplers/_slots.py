@@ -74,14 +74,14 @@ def uniform_arch(space: SearchSpace) -> Callable[[np.random.Generator], Slot]:
 class CostConfig(StrictModel):
     """Settings of samplers that use the cost of archs."""
 
-    metric: BalanceMetric = Field(default="macs", description="cost metric")
-    device: str = Field(default="local", description="device with a latency table, for latency_ms")
+    metric: BalanceMetric = Field(default="macs", description="Cost metric.")
+    device: str = Field(default="local", description="Device with a latency table, for latency_ms.")
     n_random: int = Field(
-        default=2, ge=1, le=64, description="random archs per step, besides largest and smallest"
+        default=2, ge=1, le=64, description="Random archs per step, besides largest and smallest."
     )
     ends: bool = Field(
         default=True,
-        description="whether largest and smallest are trained in every step (sandwich rule)",
+        description="Whether largest and smallest are trained in every step (sandwich rule).",
     )
 
 

@@ -26,11 +26,11 @@ class Config(CostConfig):
 
     name: Literal["attentive"] = "attentive"
     keep: Literal["best", "worst"] = Field(
-        default="best", description="train the best (BestUp) or the worst candidate (WorstUp)"
+        default="best", description="Train the best (BestUp) or the worst candidate (WorstUp)."
     )
-    k: int = Field(default=3, ge=2, le=64, description="number of candidates")
+    k: int = Field(default=3, ge=2, le=64, description="Number of candidates.")
     n_buckets: int = Field(
-        default=20, ge=1, le=1000, description="number of cost buckets of equal width"
+        default=20, ge=1, le=1000, description="Number of cost buckets of equal width."
     )
 
 

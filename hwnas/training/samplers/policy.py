@@ -29,21 +29,21 @@ class Config(CostConfig):
 
     name: Literal["policy"] = "policy"
     warmup: float = Field(
-        default=0.25, ge=0, le=1, description="share of the steps without updates of the policy"
+        default=0.25, ge=0, le=1, description="Share of the steps without updates of the policy."
     )
-    every: int = Field(default=5, ge=1, description="steps between updates of the policy")
+    every: int = Field(default=5, ge=1, description="Steps between updates of the policy.")
     n_trials: int = Field(
-        default=8, ge=2, le=1024, description="archs that are scored for an update"
+        default=8, ge=2, le=1024, description="Archs that are scored for an update."
     )
     baseline: Baseline = "self_critical"
     """Subtracted from rewards, as in the searcher `policy_gradient`."""
     learning_rate: float = Field(
-        default=0.05, gt=0, le=10, description="learning rate of Adam on the logits"
+        default=0.05, gt=0, le=10, description="Learning rate of Adam on the logits."
     )
-    entropy: float = Field(default=0.05, ge=0, le=100, description="weight of the entropy bonus")
-    cost_weight: float = Field(default=0.0, ge=0, description="weight of the cost in the reward")
+    entropy: float = Field(default=0.05, ge=0, le=100, description="Weight of the entropy bonus.")
+    cost_weight: float = Field(default=0.0, ge=0, description="Weight of the cost in the reward.")
     memory: float = Field(
-        default=0.9, ge=0, lt=1, description="decay of the running mean and variance"
+        default=0.9, ge=0, lt=1, description="Decay of the running mean and variance."
     )
 
 

@@ -33,13 +33,13 @@ class Phase(StrictModel):
     """
 
     share: float = Field(
-        gt=0, le=1, description="share of the steps; shares are scaled to a sum of 1"
+        gt=0, le=1, description="Share of the steps; shares are scaled to a sum of 1."
     )
     n_random: int = Field(
-        default=1, ge=0, le=64, description="random archs per step, besides the largest"
+        default=1, ge=0, le=64, description="Random archs per step, besides the largest."
     )
     free: dict[str, int] = Field(
-        default={}, description="number of free values by choice, largest first"
+        default={}, description="Number of free values by choice, largest first."
     )
 
 

@@ -17,7 +17,7 @@ class Config(StrictModel):
     """Parameters of the sampler."""
 
     name: Literal["sandwich"] = "sandwich"
-    n_random: int = Field(default=2, ge=0, le=64, description="random archs per step")
+    n_random: int = Field(default=2, ge=0, le=64, description="Random archs per step.")
 
 
 def build(config: Config, context: SamplerContext) -> ArchSampler:
