@@ -75,10 +75,8 @@ def prune_space(
     """Drops values of choices until `pruned_fraction` of the scored archs are gone.
 
     Each step drops the value whose archs are most rarely among the best-scored 10 %. It never drops
-    the last value of a choice, or more than 5 % of the well-scored archs in total, so the result
-    can be smaller than requested.
-
-    codes: [n, d], drawn at random.
+    the last value of a choice, or more than 5 % of the well-scored archs in total. So the result
+    can be smaller than requested. codes: [n, d], drawn at random.
 
     Raises:
         UserError: `pruned_fraction` is not in (0, 1), or codes and scores do not fit each other.

@@ -33,20 +33,12 @@ def analyze(
     ranking: Annotated[
         str | None,
         typer.Option(
-            help=(
-                "predictor, supernet, macs, params, or a column of --records [predictor; with"
-                " --records: macs]."
-            )
+            help="predictor, supernet, macs, params, or a column of --records [predictor, macs]."
         ),
     ] = None,
     truth: Annotated[
         list[Path] | None,
-        typer.Option(
-            help=(
-                "Better labels of the same archs [stand-alone labels for --ranking supernet,"
-                " else the supernet's]; may be repeated, one file per seed."
-            )
-        ),
+        typer.Option(help="Better labels of the same archs; may be repeated, a file per seed."),
     ] = None,
     table: Annotated[
         list[str] | None,

@@ -59,8 +59,7 @@ def evaluate(
         Path | None, typer.Argument(metavar="[RUN]", help="Run folder, for its own labels.")
     ] = None,
     records: Annotated[
-        Path | None,
-        typer.Option("--records", help="File of labelled archs, instead of a run folder."),
+        Path | None, typer.Option("--records", help="File of labelled archs, instead of RUN.")
     ] = None,
     reader: Annotated[
         str | None, typer.Option("--reader", help="Format of --records [detected].")
@@ -71,9 +70,7 @@ def evaluate(
     also: Annotated[
         list[str] | None,
         typer.Option(
-            "--also",
-            metavar="COLUMN",
-            help="Column with cheaper labels of all archs; may be repeated.",
+            "--also", metavar="COLUMN", help="Cheaper labels of all archs; may be repeated."
         ),
     ] = None,
     proxy: Annotated[

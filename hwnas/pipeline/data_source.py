@@ -49,8 +49,7 @@ class DataSource:
     record_file: record of the data that the stages of the run read.
     listing: file with the content hashes of the data of a digest.
     weights: facts on the data in trained weights.
-    beside: folders in which a relative `data.root` is searched for, after $HWNAS_DATA (or the
-        working directory) and the last known folder.
+    beside: folders in which a relative `data.root` is searched for last.
     as_recorded: whether facts in the record have priority over the current files.
     first: record of the first round, if this run is a second training round.
     lenient: whether unreadable data count as missing, as in verbs that only read a run.

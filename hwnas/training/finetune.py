@@ -50,8 +50,7 @@ def finetune(
     """A trained copy of `model` in eval mode, with BN recalibrated on training images.
 
     The loss is (1 - w) * cross-entropy with smoothed labels + w * soft cross-entropy to the
-    teacher's logits for the same images, with w = `config.distillation`. Without a teacher, only
-    the labels are used.
+    teacher's logits for the same images, with w = `config.distillation` (0 without a teacher).
 
     Args:
         model: an extracted subnet; it is not changed. Training runs on its device.
@@ -60,15 +59,13 @@ def finetune(
         px: resolution of the model.
         teacher: usually the largest subnet, recalibrated.
         seed: recorded; the data set determines the order of images.
-        rounding: rounding rule of the 8-bit file, if `config.precision` is int8; see
-            `training.qat`.
-        checkpoints: folder for this training only, to resume after any epoch. The identity does not
-            cover the weights of `model` and `teacher`, so each pair needs its own folder.
+        rounding: rule of the 8-bit file, if `config.precision` is int8; see `training.qat`.
+        checkpoints: folder to resume from after any epoch; each pair of `model` and `teacher` needs
+            its own, because the identity does not cover their weights.
         progress: called with the completed steps.
 
     Raises:
-        UserError: a loss is not finite, settings differ from those of the checkpoint, or there are
-            too few images.
+        UserError: a loss is not finite, settings differ from the checkpoint, or too few images.
     """
     student = copy.deepcopy(model).train()
     device = next(student.parameters()).device

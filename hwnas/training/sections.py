@@ -58,50 +58,32 @@ FinetunePrecision = Annotated[
 class OptimizerConfig(StrictModel):
     """An optimiser of timm with linear warm-up and one of timm's schedules, per step."""
 
-    name: str = Field(default="adamw", description="A name from timm.optim.list_optimizers().")
-    lr: float = Field(
-        default=2e-2, gt=0, description="Peak learning rate; it is not scaled by the batch size."
-    )
-    min_lr: float = Field(default=0.0, ge=0, description="Final learning rate.")
-    schedule: Annotated[Literal["cosine", "step", "poly", "tanh", "constant"], LATER] = Field(
-        default="cosine", description="Schedule of the learning rate after the warm-up."
-    )
-    decay_every: Annotated[float, LATER] = Field(
-        default=0.3,
-        gt=0,
-        le=1,
-        description="Share of the steps between two decays, for the schedule `step`.",
-    )
-    decay_rate: Annotated[float, LATER] = Field(
-        default=0.1, gt=0, le=1, description="Factor of a decay, for the schedule `step`."
-    )
-    momentum: float = Field(
-        default=0.9, ge=0, lt=1, description="Momentum, if the optimiser has one."
-    )
-    weight_decay: float = Field(
-        default=1e-2, ge=0, description="Weight decay, except on biases and BN parameters."
-    )
-    layer_decay: Annotated[float, LATER] = Field(
-        default=1.0,
-        gt=0,
-        le=1,
-        description=(
-            "Learning rate of a stage / that of the next stage, from the classifier to the"
-            " stem; below 1, pretrained weights near the image change less."
-        ),
-    )
-    warmup: Fraction = Field(
-        default=0.05,
-        description="Share of the steps in which the learning rate rises from lr / 100.",
-    )
-    clip_norm: float | None = Field(
-        default=1.0, gt=0, description="Maximum global gradient norm; null: no limit."
-    )
-    clip_value: Annotated[float | None, LATER] = Field(
-        default=None,
-        gt=0,
-        description="Maximum absolute value in a gradient (AttentiveNAS: 1); null: no limit.",
-    )
+    name: str = "adamw"
+    """A name from timm.optim.list_optimizers()."""
+    lr: float = Field(default=2e-2, gt=0)
+    """Peak learning rate; it is not scaled by the batch size."""
+    min_lr: float = Field(default=0.0, ge=0)
+    """Final learning rate."""
+    schedule: Annotated[Literal["cosine", "step", "poly", "tanh", "constant"], LATER] = "cosine"
+    """Schedule of the learning rate after the warm-up."""
+    decay_every: Annotated[float, LATER] = Field(default=0.3, gt=0, le=1)
+    """Share of the steps between two decays, for the schedule `step`."""
+    decay_rate: Annotated[float, LATER] = Field(default=0.1, gt=0, le=1)
+    """Factor of a decay, for the schedule `step`."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum, if the optimiser has one."""
+    weight_decay: float = Field(default=1e-2, ge=0)
+    """Weight decay, except on biases and BN parameters."""
+    layer_decay: Annotated[float, LATER] = Field(default=1.0, gt=0, le=1)
+    """Learning rate of a stage / that of the next stage, from the classifier to the stem; below 1,
+    pretrained weights near the image change less.
+    """
+    warmup: Fraction = 0.05
+    """Share of the steps in which the learning rate rises from lr / 100."""
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    """Maximum global gradient norm; null: no limit."""
+    clip_value: Annotated[float | None, LATER] = Field(default=None, gt=0)
+    """Maximum absolute value in a gradient (AttentiveNAS: 1); null: no limit."""
 
 
 class CalibrationConfig(StrictModel):
@@ -109,82 +91,69 @@ class CalibrationConfig(StrictModel):
 
     n_batches: Count = 1
     """Number of batches."""
-    batch_size: Annotated[int, Field(ge=2)] = Field(default=128, description="Images per batch.")
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Images per batch."""
 
 
 class SupernetConfig(StrictModel):
     """Weight sharing and starting weights of the supernet."""
 
-    weak_sharing: bool = Field(
-        default=False, description="A hypernetwork adapts the shared weights to every arch (WPNAS)."
-    )
+    weak_sharing: bool = False
+    """A hypernetwork adapts the shared weights to every arch (WPNAS)."""
     kernel_transform: bool = True
     """Whether small kernels are learned maps of larger ones, instead of their centres."""
     share_ops: bool = False
     """Whether alternative operators of a block share slices."""
     branches: Annotated[int, LATER, Field(ge=1, le=8)] = 1
     """Number of depthwise kernels that train as a sum and deploy as one (2204.00826)."""
-    init: str | None = Field(
-        default=None,
-        description=(
-            "Starting weights: the path of a supernet of the same space or of a published"
-            " supernet; or of a network that equals the largest arch, whose channels are then"
-            " sorted by importance; `shipped`; or `timm:NAME` (`hwnas pretrained list`);"
-            " null: random."
-        ),
-    )
+    init: str | None = None
+    """Starting weights: the path of a supernet of the same space or of a published supernet; or of
+    a network that equals the largest arch, whose channels are then sorted by importance; `shipped`;
+    or `timm:NAME` (`hwnas pretrained list`); null: random.
+    """
 
 
 class RankingConfig(StrictModel):
     """Pairs of archs in every step, ordered by a prior (PGONAS 2206.13329): two passes per pair."""
 
-    pairs: Count = Field(default=2, description="Pairs per step.")
-    prior: variant(PROXIES) = Field(  # type: ignore[valid-type]
-        default={"name": "macs"},
-        validate_default=True,
-        description="The prior that predicts which arch is better.",
-    )
-    gradient: Literal["better", "both"] = Field(
-        default="better",
-        description="`better`: train the better arch; `both`: also raise the loss of the worse.",
-    )
-    schedule: Literal["constant", "warmup", "sine", "trapezoid"] = Field(
-        default="warmup", description="Schedule of the weight (lambda)."
-    )
-    peak: float = Field(default=2.0, gt=0, description="Maximum weight.")
-    ramp: float = Field(
-        default=0.2857, gt=0, le=1, description="Share of the steps in which the weight rises."
-    )
-    min_distance: Count = Field(
-        default=1,
-        description="Minimum number of choices in which a pair differs, if there are such archs.",
-    )
+    pairs: Count = 2
+    """Pairs per step."""
+    prior: variant(PROXIES) = Field(default={"name": "macs"}, validate_default=True)  # type: ignore[valid-type]
+    """The prior that predicts which arch is better."""
+    gradient: Literal["better", "both"] = "better"
+    """`better`: train the better arch; `both`: also raise the loss of the worse."""
+    schedule: Literal["constant", "warmup", "sine", "trapezoid"] = "warmup"
+    """Schedule of the weight (lambda)."""
+    peak: float = Field(default=2.0, gt=0)
+    """Maximum weight."""
+    ramp: float = Field(default=0.2857, gt=0, le=1)
+    """Share of the steps in which the weight rises."""
+    min_distance: Count = 1
+    """Minimum number of choices in which a pair differs, if there are such archs."""
 
 
 class TeacherConfig(StrictModel):
     """A trained timm model as a teacher besides the labels: (1 - w) * labels + w * its logits."""
 
-    model: str = Field(description="A name from timm.list_models().")
-    weights: Path = Field(
-        description="Weights of the model, .safetensors or .npz; nothing is downloaded."
-    )
-    px: Count | None = Field(
-        default=None, description="Resolution of its images in px; default: that of the data."
-    )
-    weight: float = Field(default=0.5, ge=0, le=1, description="Weight w of the teacher.")
-    normalisation: Literal["data", "timm"] = Field(
-        default="data",
-        description="Normalisation (mean and std) of its training: that of the data or of timm.",
-    )
+    model: str
+    """A name from timm.list_models()."""
+    weights: Path
+    """Weights of the model, .safetensors or .npz; nothing is downloaded."""
+    px: Count | None = None
+    """Resolution of its images in px; default: that of the data."""
+    weight: float = Field(default=0.5, ge=0, le=1)
+    """Weight w of the teacher."""
+    normalisation: Literal["data", "timm"] = "data"
+    """Normalisation (mean and std) of its training: that of the data or of timm."""
 
 
 class AverageConfig(StrictModel):
     """Exponential moving average of the weights, which is used for scoring and export."""
 
-    decay: float = Field(default=0.998, gt=0, lt=1, description="Decay per step.")
-    warmup: bool = Field(
-        default=True, description="Use a lower decay at first (timm's ModelEmaV3)."
-    )
+    decay: float = Field(default=0.998, gt=0, lt=1)
+    """Decay per step."""
+    warmup: bool = True
+    """Use a lower decay at first (timm's ModelEmaV3)."""
 
 
 class TrainConfig(StrictModel):
@@ -195,91 +164,62 @@ class TrainConfig(StrictModel):
     result equals that of the full batch.
     """
 
-    steps: Annotated[int, Field(ge=0)] = Field(
-        default=280,
-        description=(
-            "Optimiser steps, each of which runs all archs of the sampler; 0: keep the"
-            " weights of `supernet.init`."
-        ),
-    )
+    steps: Annotated[int, Field(ge=0)] = 280
+    """Optimiser steps, each of which runs all archs of the sampler; 0: keep the weights of
+    `supernet.init`.
+    """
     batch_size: Annotated[int, Field(ge=2)] = 32
     """Images per step."""
-    head_epochs: Annotated[int, LATER] = Field(
-        default=0,
-        ge=0,
-        description=(
-            "Epochs in which only the classifier is trained first, from features that the"
-            " largest arch computes once; for a `supernet.init` with other classes."
-        ),
-    )
-    elastic_warmup: Annotated[float, LATER] = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description=(
-            "Share of the steps in which the values of choices are added, from the largest"
-            " down; the largest arch is trained first, the smallest last."
-        ),
-    )
-    accumulation: Annotated[Count, LATER] = Field(
-        default=1, description="Number of parts of a batch that run one after the other."
-    )
-    sampler: variant(SAMPLERS) = Field(  # type: ignore[valid-type]
-        default=Sandwich(), description="Selects the archs that a step runs."
-    )
+    head_epochs: Annotated[int, LATER] = Field(default=0, ge=0)
+    """Epochs in which only the classifier is trained first, from features that the largest arch
+    computes once; for a `supernet.init` with other classes.
+    """
+    elastic_warmup: Annotated[float, LATER] = Field(default=0.0, ge=0, le=1)
+    """Share of the steps in which the values of choices are added, from the largest down; the
+    largest arch is trained first, the smallest last.
+    """
+    accumulation: Annotated[Count, LATER] = 1
+    """Number of parts of a batch that run one after the other."""
+    sampler: variant(SAMPLERS) = Sandwich()  # type: ignore[valid-type]
+    """Selects the archs that a step runs."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    label_smoothing: Fraction = Field(
-        default=0.1, description="Label smoothing of the largest arch."
+    label_smoothing: Fraction = 0.1
+    """Label smoothing of the largest arch."""
+    dropout: Fraction = 0.0
+    """Dropout before the classifier of the largest arch."""
+    drop_path: Fraction = 0.0
+    """Drop-path rate of the residual branches of the largest arch."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Temperature of the softmaxes in distillation."""
+    distillation: Annotated[Literal["soft_cross_entropy", "kl", "alpha"], LATER] = (
+        "soft_cross_entropy"
     )
-    dropout: Fraction = Field(
-        default=0.0, description="Dropout before the classifier of the largest arch."
-    )
-    drop_path: Fraction = Field(
-        default=0.0, description="Drop-path rate of the residual branches of the largest arch."
-    )
-    temperature: float = Field(
-        default=1.0, gt=0, description="Temperature of the softmaxes in distillation."
-    )
-    distillation: Annotated[Literal["soft_cross_entropy", "kl", "alpha"], LATER] = Field(
-        default="soft_cross_entropy",
-        description=(
-            "Divergence from the teacher; `alpha`: AlphaNet's clipped, adaptive"
-            " alpha-divergence (2102.07954)."
-        ),
-    )
-    alpha_clip: Annotated[float, LATER] = Field(
-        default=5.0, gt=1, description="Maximum importance weight of `alpha`."
-    )
-    ranking: Annotated[RankingConfig | None, LATER] = Field(
-        default=None, description="Ranking pairs in addition to the archs of the sampler."
-    )
-    teacher: Annotated[TeacherConfig | None, LATER] = Field(
-        default=None,
-        description="A timm model that is the teacher of archs that learn from labels.",
-    )
-    ema: Annotated[AverageConfig | None, LATER] = Field(
-        default=None, description="A moving average of the weights, which is then exported."
-    )
+    """Divergence from the teacher; `alpha`: AlphaNet's clipped, adaptive alpha-divergence
+    (2102.07954).
+    """
+    alpha_clip: Annotated[float, LATER] = Field(default=5.0, gt=1)
+    """Maximum importance weight of `alpha`."""
+    ranking: Annotated[RankingConfig | None, LATER] = None
+    """Ranking pairs in addition to the archs of the sampler."""
+    teacher: Annotated[TeacherConfig | None, LATER] = None
+    """A timm model that is the teacher of archs that learn from labels."""
+    ema: Annotated[AverageConfig | None, LATER] = None
+    """A moving average of the weights, which is then exported."""
     precision: MixedPrecision = "fp32"
-    calibration: CalibrationConfig = Field(
-        default=CalibrationConfig(), description="BN calibration for the curves."
-    )
-    curve_every: Count = Field(
-        default=70, description="Steps between two points of the three training curves."
-    )
-    curve_images: Count = Field(
-        default=512, description="Maximum number of validation images per point."
-    )
-    checkpoint_every: Count = Field(default=70, description="Steps between two checkpoints.")
-    keep_last: Annotated[Count, LATER] = Field(
-        default=2, description="Number of checkpoints to keep."
-    )
-    keep_best: Annotated[bool, LATER] = Field(
-        default=True, description="Also keep the weights with the best mean top1 of the curves."
-    )
-    tensorboard: Annotated[bool, LATER] = Field(
-        default=False, description="Also write metrics to the folder `tensorboard` of the run."
-    )
+    calibration: CalibrationConfig = CalibrationConfig()
+    """BN calibration for the curves."""
+    curve_every: Count = 70
+    """Steps between two points of the three training curves."""
+    curve_images: Count = 512
+    """Maximum number of validation images per point."""
+    checkpoint_every: Count = 70
+    """Steps between two checkpoints."""
+    keep_last: Annotated[Count, LATER] = 2
+    """Number of checkpoints to keep."""
+    keep_best: Annotated[bool, LATER] = True
+    """Also keep the weights with the best mean top1 of the curves."""
+    tensorboard: Annotated[bool, LATER] = False
+    """Also write metrics to the folder `tensorboard` of the run."""
 
     @model_validator(mode="after")
     def _parts_are_equal(self) -> TrainConfig:
@@ -295,18 +235,17 @@ class TrainConfig(StrictModel):
 class FinetuneConfig(StrictModel):
     """Training of one extracted subnet: (1 - w) * labels + w * logits of the largest subnet."""
 
-    epochs: Annotated[int, Field(ge=0)] = Field(
-        default=6, description="Passes over the training images."
-    )
+    epochs: Annotated[int, Field(ge=0)] = 6
+    """Passes over the training images."""
     batch_size: Annotated[int, Field(ge=2)] = 64
     """Images per step."""
     optimizer: OptimizerConfig = OptimizerConfig(lr=2e-3)
     label_smoothing: Fraction = 0.1
     """Label smoothing in the label part of the loss."""
-    distillation: float = Field(default=0.5, ge=0, le=1, description="Weight w of the teacher.")
-    temperature: float = Field(
-        default=1.0, gt=0, description="Temperature of the softmaxes in distillation."
-    )
+    distillation: float = Field(default=0.5, ge=0, le=1)
+    """Weight w of the teacher."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Temperature of the softmaxes in distillation."""
     precision: FinetunePrecision = "fp32"
     calibration: CalibrationConfig = CalibrationConfig()
 
@@ -314,14 +253,10 @@ class FinetuneConfig(StrictModel):
 class TrainedLabelConfig(StrictModel):
     """Labels from stand-alone training: expensive, few, and the ground truth."""
 
-    n: Annotated[
-        int,
-        Field(ge=0, description="Number of random archs that are trained stand-alone; 0: none."),
-    ] = 0
-    recipe: FinetuneConfig = Field(
-        default=FinetuneConfig(epochs=30, distillation=0.0),
-        description="Training recipe, without a teacher.",
-    )
+    n: Annotated[int, Field(ge=0)] = 0
+    """Number of random archs that are trained stand-alone; 0: none."""
+    recipe: FinetuneConfig = FinetuneConfig(epochs=30, distillation=0.0)
+    """Training recipe, without a teacher."""
 
     @model_validator(mode="after")
     def _is_float(self) -> TrainedLabelConfig:
@@ -336,18 +271,14 @@ class LabelConfig(StrictModel):
     With `records`, the scores come from a file and no subnet is evaluated.
     """
 
-    n_archs: Count = Field(default=250, description="Number of archs that get a label.")
-    records: Annotated[
-        Path | None, LATER, Field(description="File of labelled archs; null: evaluate subnets.")
-    ] = None
-    reader: Annotated[
-        str | None, LATER, Field(description="Reader of the file; null: detect the format.")
-    ] = None
-    target: Annotated[
-        str | None,
-        LATER,
-        Field(description="Column of the scores; null: the default column of the reader."),
-    ] = None
+    n_archs: Count = 250
+    """Number of archs that get a label."""
+    records: Annotated[Path | None, LATER] = None
+    """File of labelled archs; null: evaluate subnets."""
+    reader: Annotated[str | None, LATER] = None
+    """Reader of the file; null: detect the format."""
+    target: Annotated[str | None, LATER] = None
+    """Column of the scores; null: the default column of the reader."""
     calibration: CalibrationConfig = CalibrationConfig()
     trained: Annotated[TrainedLabelConfig, LATER] = TrainedLabelConfig()
 
