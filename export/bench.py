@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Times models on this machine by the one protocol of hwnas (see bench_protocol.py).
+"""Times models on this machine by the timing protocol of hwnas (see bench_protocol.py).
 
     python bench.py plan.json --out results.jsonl
-    python bench.py plan.json --try                   whether its models run here; nothing is timed
-    python bench.py --runtimes                        what this machine can time with
+    python bench.py plan.json --try                   check that its models run here, without timing
+    python bench.py --runtimes                        list the runtimes of this machine
 
-Needs python >= 3.8, numpy and the plan's runtime, nothing else of hwnas. Results are appended and
-fsynced about once a second, so a kill loses a second; the same command goes on where it stopped,
-and times nothing twice. See README.md and the two schemas beside it.
+Needs python >= 3.8, numpy and the runtime of the plan. Results are appended and fsynced about once
+a second, so a kill loses at most a second. The same command resumes and repeats no timing. See
+README.md and the two schemas in this folder.
 
-A runtime is a file `run_NAME.py` beside this one: `INSTALL` (the line that installs what it needs),
-`providers()`, and a class `Runner(provider, threads, batch, precision)` with `version`,
-`accelerator` (name of the GPU, or None), `is_on_cpu`, `works_on_caller` (where one thread does it
-all: that of the caller), and `load(path)`: a function that runs the
-model once, to its end, and returns None, or the nanoseconds that the device's own clock took.
+A runtime is a file `run_NAME.py` in this folder. It has `INSTALL` (the command that installs its
+requirements), `providers()`, and a class `Runner(provider, threads, batch, precision)`. A Runner
+has `version`, `accelerator` (name of the GPU, or None), `is_on_cpu`, `works_on_caller` (whether the
+calling thread does all the work) and `load(path)`. `load` returns a function that runs the model
+once, to its end, and returns None, or the nanoseconds by the clock of the device.
 """
 
 import argparse
@@ -60,7 +60,7 @@ PLAN_KEYS = {
 
 
 def load_plan(path):
-    """The plan in a JSON file, checked: keys, types, and every model's path and sha256."""
+    """Reads the plan in a JSON file; checks keys, types, and path and sha256 of every model."""
     folder = Path(path).resolve().parent
     if not Path(path).is_file():
         raise KitError(f"no plan at {path}")
@@ -97,12 +97,12 @@ def load_plan(path):
 
 
 def runtimes():
-    """Names of the runtimes whose file lies beside this one."""
+    """Names of the runtimes with a file in this folder."""
     return sorted(path.stem[4:] for path in HERE.glob("run_*.py"))
 
 
 def import_runtime(name):
-    """The module of a runtime, with what it needs installed."""
+    """The module of a runtime, with its requirements installed."""
     if name not in runtimes():
         raise KitError(f"unknown runtime {name!r}; here: {', '.join(runtimes())}")
     try:
@@ -112,14 +112,14 @@ def import_runtime(name):
 
 
 def install_line(name):
-    """A runtime's `INSTALL`, read without importing it."""
+    """`INSTALL` of a runtime, read without importing it."""
     tree = ast.parse((HERE / f"run_{name}.py").read_text(encoding="utf-8"))
     assignments = (node for node in tree.body if isinstance(node, ast.Assign))
     return next(ast.literal_eval(a.value) for a in assignments if a.targets[0].id == "INSTALL")
 
 
 def open_runner(plan):
-    """The plan's runner; whatever a runtime raises is told in its own words."""
+    """The runner of the plan; errors of a runtime are shown with its own message."""
     module = import_runtime(plan["runtime"])
     keys = ("provider", "threads", "batch", "precision")
     try:
@@ -129,7 +129,7 @@ def open_runner(plan):
 
 
 def print_runtimes():
-    """What this machine can time with; how to install the rest."""
+    """Prints the runtimes of this machine, and how to install the others."""
     for name in runtimes():
         try:
             module = import_runtime(name)
@@ -145,13 +145,13 @@ def print_runtimes():
 
 
 class StderrProgress:
-    """At most once a second, on stderr: a JSON line, or a rewritten line of a terminal."""
+    """Progress on stderr, at most once a second: a JSON line, or an updated terminal line."""
 
     def __init__(self):
         self._next = 0.0
 
     def __call__(self, done, total, note, seconds_left):
-        """Report; calls within a second of the last shown one are swallowed."""
+        """Reports progress; calls within a second of the last report are skipped."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + 1.0
@@ -179,7 +179,7 @@ def loader(plan, plan_path, runner):
 
 
 def try_out(plan_path):
-    """Load and run every model of a plan file once."""
+    """Loads and runs every model of a plan file once."""
     plan = load_plan(plan_path)
     load = loader(plan, plan_path, open_runner(plan))
     for item in plan["items"]:
@@ -191,7 +191,7 @@ def try_out(plan_path):
 
 
 def bench(plan_path, out):
-    """Time a plan file into a results file."""
+    """Times a plan file into a results file."""
     plan = load_plan(plan_path)
     runner = open_runner(plan)
     if runner.is_on_cpu:
@@ -216,10 +216,12 @@ def bench(plan_path, out):
 def main(arguments=None):
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Time the models of a plan on this machine.")
-    parser.add_argument("plan", type=Path, nargs="?", help="plan.json, with its models beside it")
-    parser.add_argument("--out", type=Path, help="results.jsonl; resumed if present")
-    parser.add_argument("--runtimes", action="store_true", help="list what it can time with")
-    parser.add_argument("--try", action="store_true", dest="tries", help="run each model once")
+    parser.add_argument("plan", type=Path, nargs="?", help="plan.json, in the folder of its models")
+    parser.add_argument("--out", type=Path, help="results.jsonl; resumed if it exists")
+    parser.add_argument("--runtimes", action="store_true", help="list the runtimes of this machine")
+    parser.add_argument(
+        "--try", action="store_true", dest="tries", help="run each model once, without timing"
+    )
     options = parser.parse_args(arguments)
     if not options.runtimes and not (options.plan and (options.out or options.tries)):
         parser.error("give plan.json and --out results.jsonl or --try, or --runtimes")
@@ -233,11 +235,11 @@ def main(arguments=None):
     except KitError as error:
         print(f"bench.py: {error}", file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, BrokenPipeError):  # BrokenPipe: whoever started us is gone
+    except (KeyboardInterrupt, BrokenPipeError):  # BrokenPipe: the parent process is gone
         with contextlib.suppress(OSError):
             print("bench.py: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    except OSError as error:  # a full disk, a folder that cannot be written
+    except OSError as error:  # a full disk, or a folder that is not writable
         print(f"bench.py: {error}; then the same command goes on from here", file=sys.stderr)
         return 1
     return 0

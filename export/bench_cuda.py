@@ -1,4 +1,4 @@
-"""The few calls of the CUDA runtime that engines need, through ctypes: no package to install."""
+"""The calls of the CUDA runtime that engines need, by ctypes, without further packages."""
 
 import ctypes
 import ctypes.util
@@ -10,8 +10,8 @@ import numpy
 NAMES = ("libcudart.so.13", "libcudart.so.12", "libcudart.so")
 TO_DEVICE, FROM_DEVICE = 1, 2  # cudaMemcpyKind
 MAJOR, MINOR = 75, 76  # cudaDevAttrComputeCapabilityMajor, ...Minor
-NAME_BYTES = 256  # of cudaDeviceProp, which begins with the name
-PROPERTIES_BYTES = 8192  # more than any version's cudaDeviceProp
+NAME_BYTES = 256  # cudaDeviceProp starts with the name
+PROPERTIES_BYTES = 8192  # larger than cudaDeviceProp of any version
 
 
 class Cuda:
@@ -35,7 +35,7 @@ class Cuda:
         self.capability = f"{self._attribute(MAJOR, index)}.{self._attribute(MINOR, index)}"
 
     def allocate(self, array):
-        """Address of a copy of a numpy array on the GPU; it lives as long as the process."""
+        """Copies a numpy array to the GPU; returns its address, valid until the process ends."""
         address = ctypes.c_void_p()
         size = ctypes.c_size_t(max(array.nbytes, 1))
         self._call("cudaMalloc", ctypes.byref(address), size)
@@ -43,13 +43,13 @@ class Cuda:
         return address.value
 
     def write(self, address, array):
-        """Copy a numpy array to an address on the GPU."""
+        """Copies a numpy array to an address on the GPU."""
         array = numpy.ascontiguousarray(array)
         source, size = array.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(array.nbytes)
         self._call("cudaMemcpy", ctypes.c_void_p(address), source, size, TO_DEVICE)
 
     def read(self, address, shape, kind):
-        """A numpy array of what lies at an address, once the stream is done."""
+        """A numpy array with the content at an address, after the stream has finished."""
         array = numpy.empty(shape, kind)
         target, size = array.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(array.nbytes)
         self._call("cudaStreamSynchronize", self.stream)
@@ -57,7 +57,7 @@ class Cuda:
         return array
 
     def timed(self, enqueue):
-        """Nanoseconds between two events around what `enqueue()` puts on the stream."""
+        """Nanoseconds between two events around the work that `enqueue()` adds to the stream."""
         self._call("cudaEventRecord", self._begin, self.stream)
         enqueue()
         self._call("cudaEventRecord", self._end, self.stream)
@@ -80,7 +80,7 @@ class Cuda:
 
 
 def open_library():
-    """The CUDA runtime: of the system, or of the wheels that runtimes bring along."""
+    """Loads the CUDA runtime of the system, or of the wheels of a runtime."""
     found = ctypes.util.find_library("cudart")
     candidates = [*NAMES, *([found] if found else [])]
     for folder in sys.path:

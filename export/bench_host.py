@@ -1,4 +1,4 @@
-"""The machine under the kit: its clock, its facts, and the processors that the kit keeps to."""
+"""The host of the kit: its clock, its facts, and the processors that the kit uses."""
 
 import contextlib
 import datetime
@@ -10,13 +10,13 @@ from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 CPUS = Path("/sys/devices/system/cpu")
-LOOK_S = 0.1  # how long processors are watched for being busy
+LOOK_S = 0.1  # observation time for the load of processors
 
 
 class ProcessClock:
-    """Nanoseconds, and how often the kernel has taken the processor away from this process.
+    """Clock in nanoseconds, and the number of times that the kernel preempted this process.
 
-    `work`: processor time of the calling thread, where it is the one that does the work.
+    `work`: processor time of the calling thread, if this thread does the work.
     """
 
     now = staticmethod(time.perf_counter_ns)
@@ -32,9 +32,10 @@ class ProcessClock:
 
 
 def pin(n_threads):
-    """Keep this process to as many processors as it has threads, where the system allows it.
+    """Pins this process to as many processors as it has threads, if the system supports it.
 
-    The fastest ones (a phone's are unequal), on separate cores, and of those the least busy.
+    It selects the fastest processors (those of phones differ) on separate cores, and among these
+    the least busy ones.
     """
     if not hasattr(os, "sched_setaffinity"):
         return
@@ -50,7 +51,7 @@ def pin(n_threads):
 
 
 def too_many(n_threads):
-    """That threads will wait for each other, in words; empty where each has a processor."""
+    """A warning if there are fewer processors than threads; else empty."""
     n_cpus, usable = os.cpu_count() or 1, usable_processors()
     if n_threads <= usable:
         return ""
@@ -61,10 +62,10 @@ def too_many(n_threads):
 
 
 def usable_processors():
-    """Processors that this process may keep busy: by affinity, and by the quota of its cgroup."""
+    """Number of processors that this process may use: by affinity, and by its cgroup quota."""
     has_affinity = hasattr(os, "sched_getaffinity")
     allowed = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    both = read_text(CGROUP / "cpu.max").split()  # of version 2; of version 1 two files
+    both = read_text(CGROUP / "cpu.max").split()  # cgroup version 2; version 1 has two files
     parts = ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
     quota, period = (both + ["", ""])[:2] if both else [read_text(CGROUP / p) for p in parts]
     quota, period = quota.strip(), period.strip()
@@ -74,7 +75,7 @@ def usable_processors():
 
 
 def _speed(cpu):
-    """Relative speed of a processor, from the kernel; 0 where it does not tell."""
+    """Relative speed of a processor, from the kernel; 0 if unknown."""
     for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
         text = read_text(CPUS / f"cpu{cpu}" / name).strip()
         if text.isdigit():
@@ -83,14 +84,14 @@ def _speed(cpu):
 
 
 def _place_in_core(cpu):
-    """0 for the first hardware thread of a core, 1 for its sibling."""
+    """Index of a hardware thread within its core: 0 for the first one, 1 for its sibling."""
     siblings = read_text(CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list").strip()
     ends = siblings.replace("-", ",").split(",")
     return 0 if str(cpu) == ends[0] else 1
 
 
 def _busy_shares():
-    """Tenths of the time that each processor was busy just now."""
+    """Current load of each processor, in tenths."""
     before = _processor_times()
     time.sleep(LOOK_S)
     shares = {}
@@ -112,7 +113,7 @@ def _processor_times():
 
 
 def host_facts(accelerator=None):
-    """What identifies this host and its state. `accelerator`: name of the GPU that is timed."""
+    """Facts that identify this host and its state. `accelerator`: name of the timed GPU."""
     affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
     return {
         "cpu": _cpu(),
@@ -129,7 +130,7 @@ def host_facts(accelerator=None):
 
 
 def _cpu():
-    """The processor's name; a board's own name says more than its processor's."""
+    """Name of the processor, or of the board if it has one."""
     board = read_text("/proc/device-tree/model").strip("\0 \n")
     if board:
         return board
@@ -140,7 +141,7 @@ def _cpu():
 
 
 def read_text(path):
-    """A small file of the system, or nothing."""
+    """Content of a small system file; empty if it cannot be read."""
     try:
         return Path(path).read_text(errors="replace")
     except OSError:

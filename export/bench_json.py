@@ -1,4 +1,4 @@
-"""JSON that no two readers take differently; hwnas reads by the same rules (core/json_data.py)."""
+"""Strict JSON that all readers interpret equally; core/json_data.py has the same rules."""
 
 import json
 import math
@@ -7,9 +7,8 @@ import math
 def strict_json(content):
     """The value of the bytes of a JSON file.
 
-    Raises ValueError (RecursionError where it is nested too deeply): not JSON in UTF-8, a key that
-    is there twice, an integer beyond 64 bits, a number that is not finite, or text with half of a
-    surrogate pair.
+    Raises ValueError (RecursionError if nested too deeply) if it is not JSON in UTF-8, or has a
+    duplicate key, an integer beyond 64 bits, a number that is not finite, or an unpaired surrogate.
     """
     value = json.loads(
         content.decode("utf-8"),
@@ -23,7 +22,7 @@ def strict_json(content):
 
 
 def plain_object(pairs):
-    """The object, each of whose keys is there once."""
+    """The object, after checking for duplicate keys."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("duplicate key")
@@ -45,5 +44,5 @@ def plain_float(text):
 
 
 def refuse_constant(name):
-    """NaN and Infinity are no JSON."""
+    """Refuses NaN and Infinity, which are not JSON."""
     raise ValueError(f"{name} is not allowed")

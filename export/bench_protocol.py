@@ -1,11 +1,11 @@
-"""The one timing protocol of hwnas, and the file that its samples go to.
+"""The timing protocol of hwnas, and its results file.
 
-In every round, all items take one turn each, in a fresh random order; a turn is one cold run (the
-caches hold what the item before left there) and then hot runs. Slow phases of the machine thus hit
-all items alike. One item, the reference, takes extra turns all along, so the machine's own drift is
-known. Runs during which the kernel took the processor away are marked; of those that one thread of
-this process does alone, the sample is the processor time that the run had, not the time that
-passed. Rounds go on until the medians are known well enough, or the time is spent.
+In every round, each item has one turn, in a new random order. A turn is one cold run (with the
+caches full of the previous item's data), followed by hot runs. So slow phases of the machine affect
+all items equally. One item, the reference, has extra turns all the time, which measure the drift of
+the machine. Runs during which the kernel preempted this process are marked. If one thread of this
+process does all the work, their sample is the processor time of the run instead of the elapsed
+time. Rounds continue until the medians are precise enough, or the time is over.
 """
 
 import contextlib
@@ -25,28 +25,28 @@ import time
 from pathlib import Path
 
 SCHEMA_VERSION = 1
-PROTOCOL = "interleaved-3"  # change it whenever samples stop being comparable with older ones
+PROTOCOL = "interleaved-3"  # change it if samples become incompatible with older ones
 STOPPING_RULES = ("rounds", "min_rounds", "time_budget_s", "target_error")  # may change on resuming
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # NFS, Lustre, FUSE
 FLUSH_S = 1.0
-LOCK_PATIENCE_S = 5.0  # an interrupted kit may still be writing its last line
+LOCK_PATIENCE_S = 5.0  # an interrupted kit may still be writing
 REFERENCE_EVERY = 32  # turns
-FEW_ITEMS = 8  # with fewer, only the reference tells how fast a round was
-SETTLED_SHARE = 0.95  # of the items, whose medians are to be known to target_error
+FEW_ITEMS = 8  # with fewer items, only the reference measures the speed of a round
+SETTLED_SHARE = 0.95  # of the items must have a median precise to target_error
 
 
 class KitError(Exception):
-    """Something the user can fix; shown without a traceback, exit status 1."""
+    """A problem that the user can fix; shown without a traceback, exit status 1."""
 
     def __str__(self):
-        """Names of files and devices may hold control characters: they are shown by their codes."""
+        """The text with escaped control characters, because names of files may contain them."""
         text = super().__str__()
         return "".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def plan_hash(plan):
-    """Hash of everything that makes samples comparable; stopping rules are left out."""
+    """Hash of all parts of a plan on which samples depend; stopping rules are left out."""
     kept = {key: value for key, value in plan.items() if key not in STOPPING_RULES}
     text = json.dumps([PROTOCOL, kept], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -58,9 +58,9 @@ def plan_hash(plan):
 class Results:
     """The results file, locked: a header, lines of turns, and a line of warnings after each run.
 
-    `fastest`: by item index and round, nanoseconds of the fastest hot run; where interrupted runs
-    have no processor time of their own, of those that were not interrupted. The reference's extra
-    turns in a round have the indices -1, -2, ...
+    `fastest`: nanoseconds of the fastest hot run, by item index and round. Interrupted runs without
+    a processor time are left out. The extra turns of the reference in a round have the indices -1,
+    -2, ...
     """
 
     def __init__(self, path):
@@ -82,7 +82,7 @@ class Results:
             raise KitError(f"{path} is damaged before its last line: {error!r}") from error
 
     def _open(self, path):
-        """Open and lock a regular file; one that has other names (hard links) is copied first."""
+        """Opens and locks a regular file; a file with other hard links is copied first."""
         self._open_locked(path)
         if os.fstat(self._stream.fileno()).st_nlink > 1:
             copy = path.with_name(f".{path.name}.copy")
@@ -122,7 +122,7 @@ class Results:
             time.sleep(0.1)
 
     def open_for(self, plan, facts, host):
-        """Write the header of a new file; refuse to add to one of another plan, host or runtime."""
+        """Writes the header of a new file; refuses a file of another plan, host or runtime."""
         mine = {"plan_hash": plan_hash(plan), **facts, "cpu": host["cpu"]}
         if self.header is None:
             self.header = {"schema_version": SCHEMA_VERSION, "protocol": PROTOCOL, **mine}
@@ -139,13 +139,13 @@ class Results:
         return number in self.fastest.get(index, ())
 
     def add(self, number, index, samples, interrupted):
-        """Take a turn; it is on the disk after the next `flush`."""
+        """Adds a turn; it is on disk after the next `flush`."""
         self._marks += [[len(self._turns), sample] for sample in interrupted]
         self._turns.append([number, index, *samples])
         self._count([[number, index, *samples]], [[0, sample] for sample in interrupted])
 
     def flush(self, seconds):
-        """Write the turns taken since the last flush, in `seconds`, as one line."""
+        """Writes the turns since the last flush, which took `seconds`, as one line."""
         if self._turns:
             line = {"turns": self._turns, "preempted": self._marks}
             self._write({"seconds": round(seconds, 6), **line})
@@ -153,7 +153,7 @@ class Results:
             self._turns, self._marks = [], []
 
     def close_run(self, warnings):
-        """Write how trustworthy all turns so far are."""
+        """Writes the warnings for all turns so far."""
         self._write({"warnings": warnings})
 
     def _count(self, turns, preempted):
@@ -178,10 +178,12 @@ class Results:
 
 
 def run(plan, load, clock, results, progress=lambda done, total, note, seconds_left: None):
-    """Time the plan's items until a stopping rule holds; append lines of turns to `results`.
+    """Times the items of the plan until a stopping rule applies; appends turns to `results`.
 
-    load: item -> function that runs it once. A turn is [round, item index, cold ns, hot ns, ...];
-    a line's `preempted` lists [turn, sample] pairs during which the kernel switched.
+    load: maps an item to a function that runs it once.
+
+    A turn is [round, item index, cold ns, hot ns, ...]. `preempted` of a line lists the [turn,
+    sample] pairs during which the kernel preempted the process.
     """
     n_items = len(plan["items"])
     reference = [item["id"] for item in plan["items"]].index(plan["reference"])
@@ -222,9 +224,9 @@ def run(plan, load, clock, results, progress=lambda done, total, note, seconds_l
 
 
 def round_order(seed, number, n_items):
-    """Random order of a round's items, with the reference's extra turns -1, -2, ... in between.
+    """Random order of the items of a round, with extra turns -1, -2, ... of the reference.
 
-    The same whenever the round is resumed.
+    The order is the same after resuming.
     """
     order = list(range(n_items))
     random.Random(f"{seed}/{number}").shuffle(order)
@@ -234,11 +236,11 @@ def round_order(seed, number, n_items):
 
 
 def take_turn(model, plan, clock):
-    """Nanoseconds of a cold and then hot runs, and which of them were interrupted.
+    """Nanoseconds of a cold and further hot runs, and which of them were interrupted.
 
-    At least two hot runs; no more once the turn has taken its budget. An interrupted run has the
-    processor time that it took, where the clock can tell: a neighbour that holds the processor for
-    a while then costs a run its caches, and no more.
+    There are at least two hot runs, and no more after the turn has used its budget. The sample of
+    an interrupted run is its processor time, if the clock supports it. Then an interruption only
+    affects the caches of the run.
     """
     samples, interrupted = [], []
     deadline = clock.now() + plan["turn_budget_s"] * 1e9
@@ -259,9 +261,9 @@ def take_turn(model, plan, clock):
 
 
 def is_finished(plan, results, rounds_done, pending_s, is_new_round=True):
-    """Whether after enough rounds the time is used up, or the medians are known well enough.
+    """Whether, after enough rounds, the time is over or the medians are precise enough.
 
-    The latter is looked at as the number of rounds grows by a tenth.
+    Precision is computed each time the number of rounds has grown by a tenth.
     """
     if rounds_done < plan["min_rounds"]:
         return False
@@ -272,10 +274,10 @@ def is_finished(plan, results, rounds_done, pending_s, is_new_round=True):
 
 
 def median_error(results, share):
-    """Half-width of the 90 % interval of an item's median, as a fraction of it.
+    """Half-width of the 90 % interval of the median of an item, as a fraction of the median.
 
-    Of all items, the one that `share` of them do not exceed. Rounds are corrected as the host does.
-    The interval is distribution-free: between order statistics, of five rounds or more.
+    The result is the quantile `share` over all items. Rounds are corrected as on the host. The
+    interval is distribution-free: between order statistics, for at least five rounds.
     """
     slowness = round_factors(results.fastest)
     errors = []
@@ -283,7 +285,7 @@ def median_error(results, share):
         if index >= 0:
             values = sorted(ns / slowness[number] for number, ns in by_round.items())
             n = len(values)
-            if n < 5:  # their whole range would cover less than 90 %
+            if n < 5:  # the full range would cover less than 90 %
                 return float("inf")
             low = max(0, int(n / 2 - 0.8225 * n**0.5))  # normal quantile 1.645, times sqrt(n) / 2
             errors.append((values[n - 1 - low] - values[low]) / 2 / statistics.median(values))
@@ -292,8 +294,9 @@ def median_error(results, share):
 
 
 def round_factors(fastest):
-    """{round: how much slower than usual it was}: the median over all turns; of few items, only
-    the reference's, for an item must not be corrected by itself.
+    """{round: slow-down factor}: the median over all turns.
+
+    With few items only the reference is used, because an item must not be corrected by itself.
     """
     n_items = sum(1 for index in fastest if index >= 0)
     by_round = {}
@@ -308,7 +311,7 @@ def round_factors(fastest):
 
 
 def expected_turns(plan, results):
-    """Forecast of the number of turns at which the time or the rounds are used up."""
+    """Estimated number of turns until the time or the rounds are used up."""
     per_round = len(round_order(0, 0, len(plan["items"])))
     affordable = results.n_turns * plan["time_budget_s"] / max(results.seconds, 1e-9) / per_round
     rounds = min(plan["rounds"], max(plan["min_rounds"], int(affordable) + 1))
@@ -316,7 +319,7 @@ def expected_turns(plan, results):
 
 
 def warnings(results):
-    """What the samples say against themselves, in words."""
+    """Problems that the samples reveal, in words."""
     found = []
     share = results.n_interrupted / results.n_runs
     if share > 0.1:
@@ -345,7 +348,7 @@ def warnings(results):
 
 @contextlib.contextmanager
 def no_garbage_collection():
-    """Python's collector must not run inside a sample."""
+    """Disables the garbage collector of Python within the context."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""What TensorRT and TensorRT for RTX share: engines of ONNX models, run, timed by CUDA events."""
+"""Shared code for TensorRT and TensorRT for RTX: builds, runs and times engines."""
 
 import os
 import re
@@ -8,12 +8,12 @@ import numpy
 
 
 def providers():
-    """What a plan may name as its provider."""
+    """The providers that a plan can name."""
     return [f"cuda:0 ({bench_cuda.Cuda(0).name})"]
 
 
 class EngineRunner:
-    """Builds an engine per model, keeps it beside the model, and runs it on one GPU.
+    """Builds an engine per model, stores it next to the model, and runs it on one GPU.
 
     A subclass sets `trt`, the module, and `version`.
     """
@@ -38,11 +38,11 @@ class EngineRunner:
         return lambda: self._cuda.timed(execution.enqueue)
 
     def open(self, path):
-        """A function of inputs [batch, C, H, W] to the model's first output, both float32."""
+        """A function from inputs [batch, C, H, W] to the model's first output, both float32."""
         return self._execution(path)
 
     def _execution(self, path):
-        """An engine as it is; an ONNX model as an engine, built once and kept beside it."""
+        """An engine file itself, or the engine of an ONNX model, stored next to it."""
         if path.suffix == ".engine":
             return Execution(self.trt, self._logger, path, self._cuda)
         stamp = re.sub(r"[^A-Za-z0-9.]+", "-", f"{self.version}-{self.accelerator}")
@@ -60,7 +60,7 @@ class Execution:
 
     def __init__(self, trt, logger, path, cuda):
         self._trt, self._cuda = trt, cuda
-        self._runtime = trt.Runtime(logger)  # outlives its engine
+        self._runtime = trt.Runtime(logger)  # must outlive its engine
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise RuntimeError(f"{path.name} does not load; delete it to have it built again")
@@ -69,7 +69,7 @@ class Execution:
         self.inputs = self.outputs = ()
 
     def bind(self, batch):
-        """Set shapes and addresses; `inputs`, `outputs` are then (name, address, shape, kind)."""
+        """Sets shapes and addresses; `inputs`, `outputs` become (name, address, shape, kind)."""
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         kinds = {n: self._trt.nptype(self._engine.get_tensor_dtype(n)) for n in names}
         of_input = self._trt.TensorIOMode.INPUT
@@ -91,12 +91,12 @@ class Execution:
         self.outputs = [t for t in tensors if t[0] not in given]
 
     def enqueue(self):
-        """Put one run on the stream."""
+        """Adds one run to the stream."""
         if not self._context.execute_async_v3(self._cuda.stream.value):
             raise RuntimeError("the engine did not run")
 
     def __call__(self, x):
-        """The first output, float32, for the one input x: [n, ...]."""
+        """The first output, float32, for the only input x: [n, ...]."""
         self.bind(len(x))
         ((_, address, shape, kind),) = self.inputs
         if x.shape != tuple(shape):
@@ -124,11 +124,12 @@ def parse(trt, logger, path):
 
 
 def build(trt, parsed, batches, target=None, with_tf32=True, cache=None):
-    """A serialised engine of what `parse` gave, for batches [least, usual, most].
+    """A serialised engine from the result of `parse`, for batches [least, usual, most].
 
-    target: a compute capability, such as `trt.ComputeCapability.SM89`, to build for a GPU that is
-    not here (TensorRT for RTX only). with_tf32: whether float32 may be multiplied in 19 bits.
-    cache: file of timings of earlier builds, read if it is there and fits, and written.
+    target: a compute capability, such as `trt.ComputeCapability.SM89`, to build for another GPU
+        (TensorRT for RTX only).
+    with_tf32: whether float32 products may use TF32 (19 bits).
+    cache: file with timings of earlier builds; read if valid, and written.
     """
     builder, _, network = parsed
     config = builder.create_builder_config()
@@ -158,7 +159,7 @@ def build(trt, parsed, batches, target=None, with_tf32=True, cache=None):
 
 
 def use_timing_cache(config, data):
-    """Start from the timings of an earlier build; from none where they are of another version."""
+    """Starts from the timings of an earlier build, unless they are from another version."""
     held = config.create_timing_cache(data)
     if held is None or not config.set_timing_cache(held, ignore_mismatch=False):
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)

@@ -1,20 +1,20 @@
-"""What a bundle promises, checked on this device with whatever runtime runs its models.
+"""Checks a bundle on this device, with the runtime that runs its models.
 
-`predict` is a function of inputs [n, C, H, W] to logits [n, classes], float32. A finding is a dict:
-`model`, `check`, `passed` (None: nothing was promised, or it cannot be checked here), `judged`
-(False: a promise that this machine is too slow or too fast to judge), `detail`.
+`predict` maps inputs [n, C, H, W] to logits [n, classes], float32. A finding is a dict with
+`model`, `check`, `passed` (None: there is no reference value, or it cannot be checked here),
+`judged` (False: this machine is too slow or too fast to judge) and `detail`.
 """
 
 import numpy as np
 from bundle_files import read_golden
 from bundle_images import labelled_images, preprocess, read_samples
 
-BATCH = 32  # images at once
-LEAST_CHANCE = 0.01  # a shortfall that chance brings about less often than this is one
+BATCH = 32  # images per batch
+LEAST_CHANCE = 0.01  # a shortfall with a lower probability than this counts as real
 
 
 def finding(model, check, passed, detail, judged=True):
-    """See the module."""
+    """A finding, see the module."""
     return {
         "model": model["path"],
         "check": check,
@@ -25,7 +25,7 @@ def finding(model, check, passed, detail, judged=True):
 
 
 def show(found):
-    """One line per finding; returns the exit status: 0, 3 or 4 (see ort_run.py)."""
+    """Prints one line per finding; returns the exit status: 0, 3 or 4 (see ort_run.py)."""
     words = {True: "ok", False: "FALLS SHORT", None: "--"}
     for line in found:
         word = words[line["passed"]] if line["judged"] else "NOT JUDGED"
@@ -35,11 +35,11 @@ def show(found):
     return 0 if all(line["judged"] for line in found) else 4
 
 
-# --- what a model computes ------------------------------------------------------------------------
+# --- outputs of a model ---------------------------------------------------------------------------
 
 
 def check_outputs(folder, manifest, model, predict, data=None):
-    """Findings of a model: golden outputs, the bundle's samples, accuracy on the user's images."""
+    """Findings on a model: golden outputs, the bundle's samples, accuracy on the user's images."""
     found = [check_golden(folder, manifest, model, predict)]
     if manifest["samples"]:
         found.append(check_samples(folder, manifest, model, predict))
@@ -49,7 +49,7 @@ def check_outputs(folder, manifest, model, predict, data=None):
 
 
 def check_golden(folder, manifest, model, predict):
-    """The logits of torch, within the model's tolerance, and the same classes."""
+    """Compares logits with those of torch, within the tolerance of the model, and classes."""
     inputs, expected = read_golden(folder, manifest)
     found = predict(inputs)
     if found.shape != expected.shape:
@@ -58,7 +58,7 @@ def check_golden(folder, manifest, model, predict):
     relative = float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
     n_equal = int((found.argmax(1) == expected.argmax(1)).sum())
     tolerance, least = model["parity_tolerance"], model["min_agreement"]
-    passed = bool(relative <= tolerance) and agrees(n_equal, len(found), least)  # NaN does not
+    passed = bool(relative <= tolerance) and agrees(n_equal, len(found), least)  # NaN does not pass
     detail = (
         f"relative difference {relative:.1e} (allowed {tolerance:.0e}), "
         f"top-1 agreement {n_equal} of {len(found)} (promised {least:.1%})"
@@ -67,7 +67,7 @@ def check_golden(folder, manifest, model, predict):
 
 
 def check_samples(folder, manifest, model, predict):
-    """The bundle's own images, from file to class, as torch classifies them."""
+    """Compares the predictions for the bundle's images with those of torch, file by file."""
     x, labels, predicted = read_samples(folder, manifest)
     found = predict(x).argmax(1)
     n_equal, n_right = int((found == predicted).sum()), int((found == labels).sum())
@@ -79,7 +79,7 @@ def check_samples(folder, manifest, model, predict):
 
 
 def check_accuracy(manifest, model, predict, data):
-    """Top-1 on the user's labelled images against the promised one."""
+    """Top-1 on labelled images of the user, compared with the manifest."""
     read, labels = labelled_images(data, manifest["input"]["class_names"])
     n_right = 0
     for start in range(0, len(labels), BATCH):
@@ -99,9 +99,9 @@ def check_accuracy(manifest, model, predict, data):
 
 
 def agrees(n_equal, n, least):
-    """Whether n_equal of n images speak for an agreement of at least `least` in the long run.
+    """Whether n_equal of n images are consistent with an agreement of at least `least`.
 
-    Binomial: a promise of 98 % is not broken by one image of 16.
+    Binomial test: one wrong image of 16 is consistent with 98 %.
     """
     if n_equal == n or least in (0, 1):
         return n_equal >= n * least
@@ -109,7 +109,7 @@ def agrees(n_equal, n, least):
 
 
 def binomial_tail(k, n, p):
-    """Probability of k or more of n events of probability p, 0 < p < 1."""
+    """Probability of k or more out of n events with probability p, 0 < p < 1."""
     logs = log_factorials(n)
     i = np.arange(k, n + 1)
     terms = logs[n] - logs[i] - logs[n - i] + i * np.log(p) + (n - i) * np.log1p(-p)
@@ -117,7 +117,7 @@ def binomial_tail(k, n, p):
 
 
 def chance_of_fewer(right, n, promised_right, promised_n):
-    """Probability that of equally good sets one has so few right answers (Fisher's exact test)."""
+    """Probability of so few right answers for two equally good sets (Fisher's exact test)."""
     logs = log_factorials(n + promised_n)
     total = right + promised_right
 

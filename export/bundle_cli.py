@@ -1,4 +1,4 @@
-"""The command line that ort_run.py and trt_run.py share."""
+"""The command line that ort_run.py, trt_run.py and device_run.py share."""
 
 import argparse
 import contextlib
@@ -13,23 +13,35 @@ from bundle_images import preprocess, read_image
 
 
 def main(doc, check, open_predictor, choice, arguments=None):
-    """Check a bundle, or classify images; returns the exit status.
+    """Checks a bundle, or classifies images; returns the exit status.
 
-    `check(folder, manifest, chosen, data, with_latency)` gives findings (see bundle_checks);
-    `open_predictor(folder, manifest, chosen)` a function of inputs to logits. chosen: path in the
-    bundle of the one model to use, or None. choice: what the option that names it is called.
+    check: `check(folder, manifest, chosen, data, with_latency)` returns findings (see
+        bundle_checks).
+    open_predictor: `open_predictor(folder, manifest, chosen)` returns a function from inputs to
+        logits. `chosen` is the path in the bundle of the only model to use, or None.
+    choice: name of the option for `chosen`.
     """
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("images", nargs="*", type=Path, help="images, or the bundle with --check")
-    parser.add_argument("--check", action="store_true", help="verify the bundle on this device")
-    parser.add_argument("--data", type=Path, help="--check accuracy on it: folder per class, .npz")
-    parser.add_argument("--no-latency", action="store_true", help="--check without timing")
-    parser.add_argument(f"--{choice}", dest="chosen", help="one of the bundle, by its path there")
-    parser.add_argument("--json", type=Path, help="write what --check finds to this file, too")
+    parser.add_argument(
+        "images", nargs="*", type=Path, help="images to classify, or the bundle with --check"
+    )
+    parser.add_argument("--check", action="store_true", help="check the bundle on this device")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="with --check: measure the accuracy on these images: a folder per class, or .npz",
+    )
+    parser.add_argument("--no-latency", action="store_true", help="with --check: skip timing")
+    parser.add_argument(
+        f"--{choice}",
+        dest="chosen",
+        help="use only this one of the bundle, given by its path in the bundle",
+    )
+    parser.add_argument("--json", type=Path, help="also write the findings of --check to this file")
     parser.add_argument("--bundle", type=Path, default=Path(__file__).resolve().parent)
-    parser.add_argument("--top", type=int, default=3, help="classes printed per image")
+    parser.add_argument("--top", type=int, default=3, help="number of classes printed per image")
     options = parser.parse_args(arguments)
     if not options.check and not options.images:
         parser.error("give images, or --check")
@@ -41,7 +53,7 @@ def main(doc, check, open_predictor, choice, arguments=None):
 
 
 def run(options, folder, check, open_predictor):
-    """What `main` does, once it knows its options."""
+    """Runs `main` with parsed options."""
     try:
         manifest = read_bundle(folder)
         if options.check:
@@ -62,15 +74,15 @@ def run(options, folder, check, open_predictor):
 
 
 class Visible:
-    """A stream that shows control characters, which names may hold, by their codes."""
+    """A stream that escapes control characters, which names may contain."""
 
     def __init__(self, stream):
         self._stream = stream
-        if hasattr(stream, "reconfigure"):  # a console that lacks letters shows their codes
+        if hasattr(stream, "reconfigure"):  # a limited console escapes letters
             stream.reconfigure(errors="backslashreplace")
 
     def write(self, text):
-        """Write all but newlines and printable text as codes."""
+        """Writes text; everything except newlines and printable characters is escaped."""
         codes = (c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text)
         return self._stream.write("".join(codes))
 
@@ -80,7 +92,7 @@ class Visible:
 
 @contextlib.contextmanager
 def visible_streams():
-    """Within, nothing that is printed moves the cursor of a terminal."""
+    """Context in which printed text cannot control the terminal."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = map(Visible, before)
     try:

@@ -1,4 +1,4 @@
-"""Reads a bundle: manifest.json by the schema that lies beside this file, all files by checksum."""
+"""Reads a bundle: checks manifest.json by the schema in this folder, and all files by hash."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from bench_json import strict_json
 
-SCHEMA_VERSION = 3  # newest that is read; 1 knew no samples and no min_agreement
+SCHEMA_VERSION = 3  # newest supported version; version 1 has no samples and no min_agreement
 HERE = Path(__file__).resolve().parent
 KINDS = {
     "object": dict,
@@ -24,14 +24,14 @@ KINDS = {
 
 
 class BundleError(Exception):
-    """Something about the bundle, the images or the runtime that the user can fix."""
+    """A problem with the bundle, the images or the runtime that the user can fix."""
 
 
 # --- the manifest ---------------------------------------------------------------------------------
 
 
 def read_bundle(folder):
-    """Manifest of a bundle of which every listed file is present and unchanged."""
+    """Manifest of a bundle after checking that every listed file exists and is unchanged."""
     folder = Path(folder)
     manifest = read_manifest(folder / "manifest.json")
     for file in manifest["files"]:
@@ -44,7 +44,7 @@ def read_bundle(folder):
 
 
 def read_manifest(path):
-    """A manifest, checked but for the files it lists; what version 1 lacks is filled in."""
+    """Reads and checks a manifest, but not its files; adds defaults for missing fields."""
     try:
         if path.is_symlink():
             raise BundleError(f"{path}: a link")
@@ -75,7 +75,7 @@ def read_manifest(path):
 
 
 def contradictions(manifest):
-    """What is wrong with a manifest that no JSON schema can tell."""
+    """Problems of a manifest that a JSON schema cannot express."""
     spec, golden = manifest["input"], manifest["golden"]
     n_channels, *size = spec["shape"]
     if not len(spec["mean"]) == len(spec["std"]) == n_channels:
@@ -116,7 +116,7 @@ def inside(folder, name):
 
 
 def sha256(path):
-    """Of a file's bytes, in hex."""
+    """sha256 of a file, in hex."""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         for chunk in iter(lambda: stream.read(1 << 20), b""):
@@ -128,7 +128,7 @@ def sha256(path):
 
 
 def problems(value, schema, root, at="manifest"):
-    """What is wrong with a JSON value, by the part of JSON Schema that bundle.schema.json uses."""
+    """Problems of a JSON value, for the part of JSON Schema that bundle.schema.json uses."""
     if "$ref" in schema:
         schema = root["$defs"][schema["$ref"].rsplit("/", 1)[1]]
     if "anyOf" in schema:
@@ -161,7 +161,7 @@ def problems(value, schema, root, at="manifest"):
 
 
 def problems_of_text(value, schema, at):
-    """Length and pattern."""
+    """Problems of length and pattern."""
     if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value)):
         yield f"{at}: has {len(value)} characters"
     if not re.search(schema.get("pattern", ""), value):
@@ -169,14 +169,14 @@ def problems_of_text(value, schema, at):
 
 
 def problems_of_number(value, schema, at):
-    """Bounds."""
+    """Problems of bounds."""
     low, above = schema.get("minimum", value), schema.get("exclusiveMinimum")
     if not low <= value <= schema.get("maximum", value) or (above is not None and value <= above):
         yield f"{at}: out of range: {value!r:.60}"
 
 
 def is_kind(value, kinds):
-    """Whether a value is of a JSON type, or one of several; true and false are no numbers."""
+    """Whether a value has one of the JSON types; true and false are not numbers."""
     names = [kinds] if isinstance(kinds, str) else kinds
     return any(
         isinstance(value, KINDS[name]) and (name == "boolean" or not isinstance(value, bool))
@@ -185,7 +185,7 @@ def is_kind(value, kinds):
 
 
 def same(value, other):
-    """Equality that tells True from 1."""
+    """Equality that distinguishes True from 1."""
     return type(value) is type(other) and value == other
 
 
@@ -193,7 +193,7 @@ def same(value, other):
 
 
 def read_golden(folder, manifest):
-    """Inputs [n, C, H, W] and torch's logits [n, classes] for them, float32."""
+    """Inputs [n, C, H, W] and their torch logits [n, classes], float32."""
     spec = manifest["input"]
     inputs, expected = (read_array(folder, manifest["golden"][key]) for key in ("input", "output"))
     shapes = ((len(inputs), *spec["shape"]), (len(inputs), len(spec["class_names"])))
@@ -205,7 +205,7 @@ def read_golden(folder, manifest):
 
 
 def read_array(folder, name):
-    """A float32 .npy file of the bundle, never unpickled."""
+    """Reads a float32 .npy file of the bundle without unpickling."""
     try:
         with open(inside(folder, name), "rb") as stream:
             array = read_npy(stream, inside(folder, name).stat().st_size)
@@ -217,9 +217,9 @@ def read_array(folder, name):
 
 
 def read_npy(stream, n_bytes):
-    """The array of a .npy of so many bytes: nothing is unpickled, or allocated on its word.
+    """Reads a .npy array of `n_bytes` bytes, without unpickling or trusting its header.
 
-    Raises ValueError if it is none, or holds another amount of numbers than it says.
+    Raises ValueError if the data are not a .npy array, or its size differs from the header.
     """
     try:
         version = np.lib.format.read_magic(stream)

@@ -1,4 +1,4 @@
-"""Images to the input of a bundle's model, as its manifest says. Numpy only; Pillow if present."""
+"""Converts images to inputs of a bundle's model. Needs only numpy; uses Pillow if installed."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from bundle_files import BundleError, inside, read_npy
 
-PLAIN = (".npy", ".ppm", ".pgm")  # read without Pillow
+PLAIN = (".npy", ".ppm", ".pgm")  # can be read without Pillow
 SUFFIXES = (
     *PLAIN,
     *(".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
@@ -21,7 +21,7 @@ HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\
 SYSTEM = ("@eadir", "__macosx", "lost+found", "$recycle.bin")
 MAX_PIXELS = 100_000_000  # as in training
 MAX_UNPACKED, MAX_RATIO = 1 << 30, 200
-# Of `Image.Transpose`, by EXIF orientation
+# `Image.Transpose` by EXIF orientation
 TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
 
@@ -29,7 +29,7 @@ TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 
 
 def read_image(path):
-    """Pixels of an image file, [H, W, C]: uint8, or floats in [0, 1] (of a .npy)."""
+    """Pixels of an image file, [H, W, C]: uint8, or floats in [0, 1] (in a .npy)."""
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
@@ -40,7 +40,7 @@ def read_image(path):
 
 
 def decode(data, name):
-    """Pixels of an encoded image; what it is shows in its first bytes."""
+    """Pixels of an encoded image; its first bytes determine the format."""
     try:
         if data[:6] == b"\x93NUMPY":
             pixels = read_npy(io.BytesIO(data), len(data))
@@ -50,13 +50,13 @@ def decode(data, name):
             pixels = decode_with_pillow(data)
     except ImportError as error:
         raise BundleError(f"{name}: needs Pillow; or give .npy, .ppm or .pgm") from error
-    except Exception as error:  # damaged files make decoders raise a dozen unrelated classes
+    except Exception as error:  # damaged files raise a dozen unrelated classes in decoders
         raise BundleError(f"{name}: cannot read: {error}") from error
     return checked_pixels(pixels, name)
 
 
 def checked_pixels(pixels, name):
-    """[H, W, C] of [H, W] or [H, W, C]; refuses what is no image."""
+    """Converts [H, W] or [H, W, C] to [H, W, C]; refuses arrays that are not images."""
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or 0 in pixels.shape:
         raise BundleError(f"{name}: expected [H, W] or [H, W, C], found {list(pixels.shape)}")
@@ -68,7 +68,7 @@ def checked_pixels(pixels, name):
 
 
 def is_plain_netpbm(data):
-    """Whether `decode_netpbm` can read it; Pillow reads other depths."""
+    """Whether `decode_netpbm` supports the file; Pillow reads other bit depths."""
     fields = re.match(
         rb"P[56](?:\s+|#[^\n]*\n)+(\d+)(?:\s+|#[^\n]*\n)+(\d+)"
         rb"(?:\s+|#[^\n]*\n)+(\d+)\s",
@@ -101,7 +101,7 @@ def decode_netpbm(data):
 
 
 def decode_with_pillow(data):
-    """uint8 of any image that Pillow reads, as hwnas/training/decode.py reads it for training."""
+    """uint8 pixels of any image that Pillow reads, as in hwnas/training/decode.py."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(data))
@@ -110,11 +110,11 @@ def decode_with_pillow(data):
     image.load()
     try:
         turn = int(image.getexif().get(0x0112, 1))
-    except Exception:  # damaged metadata; only pixels count
+    except Exception:  # damaged metadata are ignored
         turn = 1
     if turn in TURNS:
         image = image.transpose(TURNS[turn])
-    if image.mode[0] in "IF":  # Pillow's own conversion would saturate
+    if image.mode[0] in "IF":  # the conversion of Pillow would saturate
         image = Image.fromarray(eight_bits(np.asarray(image)))
     if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
         over = image.convert("RGBA")
@@ -123,7 +123,7 @@ def decode_with_pillow(data):
 
 
 def eight_bits(levels):
-    """Grey values of 16 bits, or floats in [0, 1], as 8 bits; others are of unknown scale."""
+    """Converts grey values of 16 bits, or floats in [0, 1], to 8 bits; refuses unknown scales."""
     low, high = float(levels.min()), float(levels.max())
     if levels.dtype.kind == "f" and low >= 0 and high <= 1:
         return np.rint(levels * 255).astype(np.uint8)
@@ -136,10 +136,10 @@ def eight_bits(levels):
 
 
 def preprocess(pixels, spec):
-    """Pixels [H, W, C] to the model's input [C, px, px], as the manifest's `input` says.
+    """Converts pixels [H, W, C] to the model input [C, px, px], by `input` of the manifest.
 
-    The centre square is resized to every size in turn. The first of them is the size that the
-    data set was kept at, in 8 bits: so it is rounded here too.
+    The centre square is resized to every size in turn. The first size is that of the stored data
+    set, in 8 bits, so the result is rounded there.
     """
     n_channels = spec["shape"][0]
     if pixels.shape[2] == 1 and n_channels == 3:
@@ -159,9 +159,9 @@ def preprocess(pixels, spec):
 
 
 def resize_weights(size, px, side=None):
-    """[px, size]: bilinear, widened to an antialiasing triangle when the image shrinks.
+    """Weights [px, size] of a bilinear resize; when the image shrinks, with antialiasing.
 
-    side: length of the centre part that is resized (default: all).
+    side: size of the centre square that is resized (default: all).
     """
     side = side or size
     scale = side / px
@@ -176,7 +176,7 @@ def resize_weights(size, px, side=None):
 
 
 def read_samples(folder, manifest):
-    """The bundle's own images: inputs [n, C, H, W], classes [n], classes that torch names [n]."""
+    """Images of the bundle: inputs [n, C, H, W], their classes [n], predictions of torch [n]."""
     samples = manifest["samples"]
     images = [read_image(inside(folder, sample["path"])) for sample in samples]
     x = np.stack([preprocess(pixels, manifest["input"]) for pixels in images])
@@ -184,10 +184,11 @@ def read_samples(folder, manifest):
 
 
 def labelled_images(path, names):
-    """`read` and `labels` of a user's images: `read(i)` gives pixels [H, W, C].
+    """`read` and `labels` of images of the user; `read(i)` returns pixels [H, W, C].
 
-    path: a folder with one folder per class, or a .npz of `images` (uint8 [n, H, W] or
-    [n, H, W, C]) and `labels`, or of JPEG files as hwnas keeps them (`jpeg`, `offset`, `label`).
+    path: a folder with one folder per class, or a .npz file. The .npz has `images` (uint8 [n, H, W]
+        or [n, H, W, C]) and `labels`, or JPEG files in the format of hwnas (`jpeg`, `offset`,
+        `label`).
     """
     path = Path(path)
     if path.is_dir():
@@ -216,18 +217,18 @@ def images_of_folder(path, names):
 
 
 def class_of(folder):
-    """Name of a class folder: UTF-8 whatever the locale, accents composed as hwnas has them."""
+    """Name of a class folder: UTF-8 in any locale, with composed accents as in hwnas."""
     text = os.fsencode(folder.name).decode("utf-8", "surrogateescape")
     return unicodedata.normalize("NFC", text)
 
 
 def is_data(name):
-    """Whether a file or folder of this name can be data: not hidden, and not of the system."""
+    """Whether a file or folder of this name can be data: neither hidden nor of the system."""
     return not name.startswith(".") and name.lower() not in SYSTEM
 
 
 def files_of(folder, above=()):
-    """Image files at any depth below a class folder, sorted; links to folders are followed."""
+    """Sorted image files at any depth below a class folder; links to folders are followed."""
     above = (*above, folder.resolve(), *folder.resolve().parents)
     for path in sorted(folder.iterdir()):
         if not is_data(path.name):
@@ -240,7 +241,7 @@ def files_of(folder, above=()):
 
 
 def is_image(path):
-    """By its ending; a file without one by its first bytes."""
+    """Whether a file is an image, by its suffix, or by its first bytes if it has none."""
     ending = path.suffix.lower() if path.suffix.strip(". ") else ""
     if ending:
         return ending in SUFFIXES
@@ -250,7 +251,7 @@ def is_image(path):
 
 
 def read_arrays(path):
-    """The arrays of a .npz by name; none is larger than what the archive unpacks to."""
+    """The arrays of a .npz by name; none can be larger than its unpacked file."""
     with zipfile.ZipFile(path) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
         size = sum(info.file_size for info in members)

@@ -1,11 +1,11 @@
-"""Latencies of a bundle on this device, against what the manifest promises and limits.
+"""Latencies of a bundle on this device, compared with the manifest and its limits.
 
 The rule is that of `hwnas verify BUNDLE` (hwnas/measure/bundle_latency.py; tests compare the two).
-The pace is the time that this machine takes for what took 1 when the bundle was made. It comes from
-the *other* models that are timed beside one (a model must not excuse itself), and timings are
-divided by it. A machine that is off by more than a quarter is too far from it to judge. A model
-that is timed alone is judged as it was timed. A bound that is exceeded by less than the noise, and
-noise above the accepted error, cannot be judged.
+The pace is the time that this machine takes now / when the bundle was made. The pace for a model
+comes from the *other* models of the same run, so that a model cannot hide its own slow-down.
+Timings are divided by the pace. If the pace is off by more than a quarter, nothing can be judged. A
+single model is judged without a pace. If a limit is exceeded by less than the noise, or if the
+noise exceeds the accepted error, the check cannot be judged.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ import numpy as np
 from bundle_checks import finding
 from bundle_files import BundleError
 
-FASTEST, SLOWEST = 0.8, 1.25  # paces between which a timing can be judged
-SLACK = 0.05  # accepted above the re-timed latency
-NOISE_FACTOR = 2.0  # timings are known to this multiple of their repeat noise
+FASTEST, SLOWEST = 0.8, 1.25  # range of paces in which a timing can be judged
+SLACK = 0.05  # accepted excess over the re-timed latency
+NOISE_FACTOR = 2.0  # uncertainty of timings, as a multiple of their repeat noise
 LIMITS = {"latency_ms": "latency", "latency_p95_ms": "p95 latency"}
-SPEC = ("runtime", "provider", "precision", "threads", "batch")  # of a device, in a plan
+SPEC = ("runtime", "provider", "precision", "threads", "batch")  # parts of a device in a plan
 TIMING = {
     "schema_version": 1,
     "seed": 0,
@@ -41,7 +41,7 @@ TIMING = {
 
 
 def verdict(excess, pace, noise):
-    """Whether a timing `excess` above its bound (a fraction) passes; None: it cannot be judged."""
+    """Whether a timing with relative `excess` over its limit passes; None: not judged."""
     if pace is not None and not FASTEST <= pace <= SLOWEST:
         return None
     if excess > noise:
@@ -50,11 +50,14 @@ def verdict(excess, pace, noise):
 
 
 def judge(fact, constraints, measured_ms, pace=None, noise=0.0):
-    """Checks of one latency: {name: (passed, sentence)}; passed None: it cannot be judged.
+    """Checks of one latency: {name: (passed, sentence)}; passed None: not judged.
 
-    measured_ms: (median, 95th percentile) as timed here. pace: None where it is unknown. noise: how
-    far a timing may be off. `latency` is there if something was promised, `... limit` if the search
-    had one.
+    measured_ms: (median, 95th percentile) on this device.
+    pace: None if unknown.
+    noise: relative uncertainty of a timing.
+
+    There is a check `latency` if the manifest has a latency, and `... limit` if the search had a
+    limit.
     """
     here_ms = [ms / (pace or 1.0) for ms in measured_ms]
     bounds = [fact["interval_ms"][1]] if fact["interval_ms"] else []
@@ -73,7 +76,7 @@ def judge(fact, constraints, measured_ms, pace=None, noise=0.0):
             for constraint in constraints
             if constraint["metric"] == metric
             and constraint["device"] == fact["device"]["name"]
-            and fact["forecast_ms"]  # the model that was searched for
+            and fact["forecast_ms"]  # the winner of the search
         ]
         if limits_ms:
             excess = ms / (limits_ms[-1] * widening) - 1
@@ -86,7 +89,7 @@ def judge(fact, constraints, measured_ms, pace=None, noise=0.0):
 
 
 def latency_findings(model, fact, constraints, measured_ms, pace=None, noise=0.0):
-    """Findings on one latency of this device, see `judge`; the first one shows what was timed."""
+    """Findings on one latency of this device, see `judge`; the first one shows the timing."""
     device = fact["device"]
     promised = ", ".join(
         f"{label} {fact[key]:.3f} ms"
@@ -120,7 +123,7 @@ def latency_findings(model, fact, constraints, measured_ms, pace=None, noise=0.0
 
 
 def check_latencies(folder, manifest, models, runtime):
-    """Findings on the latencies of `models` in a runtime; those of a device take turns."""
+    """Findings on the latencies of `models` in a runtime; models of one device take turns."""
     facts = [fact for fact in manifest["latency"] if fact["model"] in models]
     groups = {}
     for fact in facts:
@@ -148,13 +151,13 @@ def check_latencies(folder, manifest, models, runtime):
 
 
 def group_of(fact):
-    """What facts have in common that were timed together, and are timed together here."""
+    """Key of the facts that were timed together, and are timed together here."""
     keys = ("name", "runtime", "provider", "threads", "batch")
     return [fact["host"], *(fact["device"][key] for key in keys)]
 
 
 def pace_of(fact, group, here_ms):
-    """How long the other models of a group take here for 1 ms of then; None where there is none."""
+    """Time of the other models of a group here / in the manifest; None if there are none."""
     ratios = [
         here_ms[other["model"]][0] / other["measured_ms"]
         for other in group
@@ -164,16 +167,16 @@ def pace_of(fact, group, here_ms):
 
 
 def measure_ms(paths, device):
-    """(median, 95th percentile) of every model, and repeat noise, by the bench.py beside us.
+    """(median, 95th percentile) of every model, and repeat noise, by the bench.py in this folder.
 
-    The median is over rounds of each round's fastest hot run, the percentile over the second half
-    of every turn's hot runs. Noise: how far the medians of even and odd rounds are apart.
+    The median is over the fastest hot run of each round. The percentile is over the second half of
+    the hot runs of every turn. The noise is the difference of the medians of even and odd rounds.
     """
     with tempfile.TemporaryDirectory() as name:
         folder, items = Path(name), []
         for index, path in enumerate(paths):
             shutil.copyfile(path, folder / f"{index}{path.suffix}")
-            if path.suffix == ".xml":  # OpenVINO's weights
+            if path.suffix == ".xml":  # the weights of OpenVINO
                 shutil.copyfile(path.with_suffix(".bin"), folder / f"{index}.bin")
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             items.append({"id": str(index), "file": f"{index}{path.suffix}", "sha256": digest})
@@ -192,7 +195,7 @@ def measure_ms(paths, device):
 
 
 def statistics(lines, n_items, drops):
-    """See `measure_ms`. lines: of a results file; drops: interrupted runs count for nothing."""
+    """The result of `measure_ms`. lines: of a results file; drops: ignore interrupted runs."""
     fastest, settled = [{} for _ in range(n_items)], [[] for _ in range(n_items)]
     for line in lines:
         marked = {(turn, sample) for turn, sample in line.get("preempted", ())} if drops else set()

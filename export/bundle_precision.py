@@ -1,6 +1,6 @@
-"""The precision of a model file by what it holds, whatever it is called. Standard library only.
+"""The precision of a model file, from its content. Needs only the standard library.
 
-`python bundle_precision.py MODEL ...` prints them as a JSON list.
+`python bundle_precision.py MODEL ...` prints the precisions as a JSON list.
 """
 
 import json
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from bundle_tflite import tflite_kinds
 
-FLOAT16 = 10  # of ONNX's TensorProto.DataType
-GRAPH, NODE, INITIALIZER = 7, 1, 5  # fields of ONNX's ModelProto, GraphProto
+FLOAT16 = 10  # in TensorProto.DataType of ONNX
+GRAPH, NODE, INITIALIZER = 7, 1, 5  # fields of ModelProto, GraphProto of ONNX
 OP_TYPE, DATA_TYPE = 4, 2  # of NodeProto, TensorProto
 
 
 def precision_of(path):
-    """fp32, fp16 or int8: the lowest that it computes in; None: a format that is not read."""
+    """The lowest precision of the file's computation: fp32, fp16 or int8; None: unknown format."""
     path = Path(path)
     try:
         if path.suffix == ".onnx":
@@ -34,14 +34,14 @@ def precision_of(path):
 
 
 def lowest(kinds):
-    """The lowest precision among those of a graph's parts."""
+    """The lowest precision among those of the parts of a graph."""
     if "int8" in kinds:
         return "int8"
     return "fp16" if "fp16" in kinds else "fp32"
 
 
 def onnx_kinds(data):
-    """Precisions of the parts of an ONNX model: int8 where values are quantised."""
+    """Precisions of the parts of an ONNX model; int8 if values are quantised."""
     kinds = set()
     graphs = [graph for field, graph in fields(memoryview(data)) if field == GRAPH]
     for part, inside in (pair for graph in graphs for pair in fields(graph)):
@@ -72,7 +72,7 @@ def fields(data):
 
 
 def varint(data, at):
-    """(number, position behind it)."""
+    """(number, position after it)."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -82,7 +82,7 @@ def varint(data, at):
 
 
 def openvino_kinds(path):
-    """Precisions of the layers of an OpenVINO graph: int8 where values are quantised."""
+    """Precisions of the layers of an OpenVINO graph; int8 if values are quantised."""
     layers = list(tree.parse(path).getroot().iterfind(".//layer"))
     kinds = {"int8" for layer in layers if layer.get("type") == "FakeQuantize"}
     constants = [layer for layer in layers if layer.get("type") == "Const"]

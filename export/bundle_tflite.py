@@ -1,14 +1,14 @@
-"""Types of the tensors of a .tflite file, read from its flatbuffer. Standard library only."""
+"""Types of the tensors of a .tflite file, from its flatbuffer. Needs only the standard library."""
 
 IDENTIFIER = b"TFL3"
-SUBGRAPHS, TENSORS, TYPE = 2, 0, 1  # fields of the schema's Model, SubGraph and Tensor
+SUBGRAPHS, TENSORS, TYPE = 2, 0, 1  # fields of Model, SubGraph and Tensor in the schema
 PRECISIONS = {0: "fp32", 1: "fp16", 3: "int8", 9: "int8"}  # by TensorType
 
 
 def tflite_kinds(data):
     """Precisions of the tensors: a set of fp32, fp16 and int8.
 
-    Raises ValueError or IndexError where the file is none, or damaged.
+    Raises ValueError or IndexError if the data are not a .tflite file, or damaged.
     """
     if data[4:8] != IDENTIFIER:
         raise ValueError("no .tflite file")
@@ -24,7 +24,7 @@ def tflite_kinds(data):
 
 
 def tables(data, table, index):
-    """Positions of the tables in a vector of tables; none where the field is absent."""
+    """Positions of the tables in a vector of tables; none if the field is missing."""
     at = field(data, table, index)
     if not at:
         return
@@ -35,7 +35,7 @@ def tables(data, table, index):
 
 
 def field(data, table, index):
-    """Position of a field's value in a table; 0: absent."""
+    """Position of the value of a field in a table; 0: missing."""
     back = int.from_bytes(data[table : table + 4], "little", signed=True)
     description = table - back
     if 4 + 2 * index >= number(data, description, 2):
@@ -45,7 +45,7 @@ def field(data, table, index):
 
 
 def number(data, at, size):
-    """An unsigned number of so many bytes."""
+    """An unsigned number of `size` bytes."""
     if not 0 <= at <= len(data) - size:
         raise IndexError("cut off")
     return int.from_bytes(data[at : at + size], "little")

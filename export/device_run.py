@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Check what a bundle's device runs, on this device, in whatever runtime that is.
+"""Check the model of a bundle's device, on this device, in the runtime of the device.
 
     python device_run.py --check .                  checksums, precision, golden outputs, latency
     python device_run.py --check . --data PHOTOS    and accuracy: photos in a folder per class
     python device_run.py photo.ppm ...              class of a .npy or .ppm (others need Pillow)
 
-A bundle is made for one device, whose runtime, provider and precision are in the manifest, and the
-first of its models is the file that this device runs. Needs numpy and that runtime. Exit status as
-of ort_run.py.
+A bundle is made for one device. The manifest has its runtime, provider and precision, and its first
+model is the file for this device. Needs numpy and that runtime. The exit status is as in
+ort_run.py.
 """
 
 import argparse
@@ -34,7 +34,7 @@ class ModelError(BundleError):
 
 
 class Predictor:
-    """A model file on a device; call it with inputs [n, C, H, W], any n, to get logits."""
+    """A model file on a device; calling it with inputs [n, C, H, W], any n, returns logits."""
 
     def __init__(self, path, device):
         keys = ("runtime", "provider", "threads", "batch", "precision")
@@ -49,7 +49,7 @@ class Predictor:
             raise ModelError(f"{self._name} cannot load it: {error}") from error
 
     def __call__(self, x):
-        """The last batch is filled up with its last input."""
+        """Logits of inputs x; the last batch is filled with its last input."""
         parts = [x[start : start + self._batch] for start in range(0, len(x), self._batch)]
         return np.concatenate([self._run(part) for part in parts])
 
@@ -63,7 +63,7 @@ class Predictor:
 
 
 def artifact_of(manifest, path=None):
-    """(model, device) of a bundle: the first model, or the one called `path`, and its device."""
+    """(model, device): the first model of a bundle, or the one with `path`, and its device."""
     models = {model["path"]: model for model in manifest["models"]}
     name = path or next(iter(models))
     if name not in models:
@@ -75,13 +75,13 @@ def artifact_of(manifest, path=None):
 
 
 def open_predictor(folder, manifest, path=None):
-    """What the bundle's device runs, or the model called `path`."""
+    """Opens the model of the bundle's device, or the one with `path`."""
     model, device = artifact_of(manifest, path)
     return Predictor(inside(Path(folder), model["path"]), device)
 
 
 def check(folder, manifest, path=None, data=None, with_latency=True):
-    """Findings on what the bundle's device runs, or on one model."""
+    """Findings on the model of the bundle's device, or on one model."""
     folder = Path(folder)
     model, device = artifact_of(manifest, path)
     file = inside(folder, model["path"])
@@ -91,7 +91,7 @@ def check(folder, manifest, path=None, data=None, with_latency=True):
     detail += f", {device['precision']} device"
     found = [finding(model, "precision", passed, detail)]
     if passed is False:
-        return found  # it is the wrong file, whatever it computes
+        return found  # it is the wrong file, so further checks are useless
     try:
         found += check_outputs(folder, manifest, model, Predictor(file, device), data)
     except ModelError as error:
@@ -102,7 +102,7 @@ def check(folder, manifest, path=None, data=None, with_latency=True):
 
 
 def logits(arguments):
-    """`--logits DEVICE MODEL X.npy Y.npy`: logits of all inputs; prints the model's precision."""
+    """`--logits DEVICE MODEL X.npy Y.npy`: logits of all inputs; prints the precision."""
     device, model, given, out = arguments
     try:
         predict = Predictor(Path(model), json.loads(device))

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Check a bundle on this device, or classify images with it. Needs numpy and onnxruntime only.
+"""Check a bundle on this device, or classify images with it. Needs only numpy and onnxruntime.
 
     python ort_run.py --check .                     checksums, golden outputs, samples, latency
     python ort_run.py --check . --data PHOTOS       and accuracy: photos in a folder per class
     python ort_run.py photo.ppm ...                 class of a .npy or .ppm (others need Pillow)
 
-The file that the device runs may need another runtime: device_run.py checks it.
+If the file for the device needs another runtime, check it with device_run.py.
 
-Exit status: 0 all is well, 1 something to fix, 3 a check ran and fell short, 4 none did, but a
-promise cannot be judged: this machine is too far from the speed that the latency was measured at,
-or the device runs the model in another runtime.
+Exit status: 0: all checks passed. 1: an error that you can fix. 3: a check failed. 4: no check
+failed, but one could not be judged, because this machine is too far from the speed at which the
+latency was measured, or because the device runs the model in another runtime.
 """
 
 import re
@@ -27,12 +27,12 @@ from bundle_checks import check_outputs, finding
 from bundle_files import BundleError
 from bundle_latency import check_latencies
 
-SUFFIXES = (".onnx", ".ort")  # what ONNX Runtime runs
+SUFFIXES = (".onnx", ".ort")  # files of ONNX Runtime
 KINDS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 class Predictor:
-    """A model file in ONNX Runtime; call it with inputs [n, C, H, W] to get logits [n, classes]."""
+    """A model file in ONNX Runtime; maps inputs [n, C, H, W] to logits [n, classes]."""
 
     def __init__(self, folder, model, provider="CPUExecutionProvider", threads=1):
         options = onnxruntime.SessionOptions()
@@ -51,7 +51,7 @@ class Predictor:
         self.batch = model["batch"]
 
     def __call__(self, x):
-        """x: [n, C, H, W], any n: the last batch of a model with a fixed batch is filled up."""
+        """Logits of x: [n, C, H, W], any n; for a fixed batch size, the last batch is filled."""
         step = self.batch or len(x)
         parts = [x[start : start + step] for start in range(0, len(x), step)]
         return np.concatenate([self._run(part, step) for part in parts])
@@ -63,7 +63,7 @@ class Predictor:
 
 
 def needed_runtime(model):
-    """What to install, where this ONNX Runtime is older than what the model is known to run in."""
+    """What to install if ONNX Runtime is older than the model needs; else None."""
     least = model["least_runtime"]
     if least is None or version(onnxruntime.__version__) >= version(least):
         return ""
@@ -71,12 +71,12 @@ def needed_runtime(model):
 
 
 def version(text):
-    """Its leading numbers, to compare with."""
+    """The leading numbers of a version, for comparisons."""
     return [int(part) for part in re.match(r"[0-9]+(\.[0-9]+)*", text).group().split(".")]
 
 
 def choose(manifest, path=None):
-    """Models of the bundle that ONNX Runtime runs; with `path`, that one only."""
+    """Models of the bundle that ONNX Runtime runs; with `path`, only that one."""
     models = [m for m in manifest["models"] if m["path"].endswith(SUFFIXES)]
     if path is not None:
         models = [m for m in models if m["path"] == path]
@@ -92,7 +92,7 @@ def choose(manifest, path=None):
 
 
 def runner(manifest, model):
-    """What checks a model that a device runs in another runtime."""
+    """The script that checks a model which a device runs in another runtime."""
     path = model["path"]
     if all(fact["model"] != path for fact in manifest["latency"]):
         return "no script of the bundle does, `hwnas verify` checks it"
@@ -101,12 +101,12 @@ def runner(manifest, model):
 
 
 def open_predictor(folder, manifest, path=None):
-    """The first model that ONNX Runtime runs, or the one called `path`."""
+    """The first model that ONNX Runtime runs, or the one with `path`."""
     return Predictor(folder, choose(manifest, path)[0])
 
 
 def check(folder, manifest, path=None, data=None, with_latency=True):
-    """Findings on every model of a bundle, or on one."""
+    """Findings on every model of a bundle, or on one model."""
     models = {model["path"]: model for model in choose(manifest, path)}
     found, loaded = [], {}
     for name, model in models.items():
@@ -129,7 +129,7 @@ def check(folder, manifest, path=None, data=None, with_latency=True):
 
 
 def other_runtimes(manifest, models):
-    """Findings on the latencies of `models` that devices with another runtime promise."""
+    """Findings on latencies of `models` on devices with another runtime."""
     found = {}
     for fact in manifest["latency"]:
         model, runtime = models.get(fact["model"]), fact["device"]["runtime"]

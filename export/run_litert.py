@@ -1,4 +1,4 @@
-"""LiteRT (TensorFlow Lite): XNNPACK on the processor; a GPU or NPU through its accelerators."""
+"""LiteRT (TensorFlow Lite): XNNPACK on the CPU; a GPU or NPU by its accelerators."""
 
 import sys
 from importlib import metadata
@@ -7,17 +7,17 @@ import numpy
 from ai_edge_litert.interpreter import Interpreter
 
 INSTALL = "python -m pip install numpy ai-edge-litert"
-OLDEST = (2, 3)  # of ai-edge-litert: versions of the operators that hwnas writes
-ACCELERATORS = {"gpu": "GPU", "npu": "NPU"}  # by LiteRT's own names; tried on none of either yet
+OLDEST = (2, 3)  # oldest ai-edge-litert with the operator versions that hwnas writes
+ACCELERATORS = {"gpu": "GPU", "npu": "NPU"}  # names in LiteRT; neither has been tested
 
 
 def providers():
-    """What a plan may name as its provider; whether a GPU or NPU is there shows when it starts."""
+    """The providers that a plan can name; a missing GPU or NPU is an error at the start."""
     return ["cpu", *ACCELERATORS]
 
 
 def open_interpreter(path, threads, batch=None):
-    """An interpreter with tensors allocated; `batch` None: as in the file."""
+    """An interpreter with allocated tensors; `batch` None: as in the file."""
     interpreter = Interpreter(model_path=str(path), num_threads=threads)
     (tensor,) = interpreter.get_input_details()
     shape, signature = tensor["shape"], tensor["shape_signature"]
@@ -30,7 +30,7 @@ def open_interpreter(path, threads, batch=None):
 
 
 def channels_last(x, shape):
-    """Inputs [n, C, H, W] as a model of input shape [n, H, W, C] takes them."""
+    """Converts inputs [n, C, H, W] for a model with input shape [n, H, W, C]."""
     if tuple(x.transpose(0, 2, 3, 1).shape) != tuple(shape):
         sizes = [int(side) for side in shape]
         raise ValueError(f"inputs {list(x.shape)} for a model that takes {sizes} (NHWC)")
@@ -38,11 +38,11 @@ def channels_last(x, shape):
 
 
 def fell_out(interpreter):
-    """Operators that XNNPACK does not take, so that slower kernels run them; None: cannot tell."""
+    """Operators that XNNPACK does not run, which use slower kernels; None: unknown."""
     if not hasattr(interpreter, "_get_ops_details"):
         return None
     writer = {}
-    for op in interpreter._get_ops_details():  # a delegate comes behind the operators it replaces
+    for op in interpreter._get_ops_details():  # a delegate comes after its operators
         writer.update((int(tensor), op) for tensor in op["outputs"])
     found, seen = [], set()
     waiting = [int(tensor["index"]) for tensor in interpreter.get_output_details()]
@@ -84,7 +84,7 @@ class Runner:
         return self._on_cpu(path) if self.is_on_cpu else self._accelerated(path)
 
     def open(self, path):
-        """A function of inputs [batch, C, H, W] to the model's first output, both float32."""
+        """A function from inputs [batch, C, H, W] to the model's first output, both float32."""
         if not self.is_on_cpu:
             return self._opened_accelerated(path)
         interpreter = open_interpreter(path, self.threads, self.batch)
@@ -130,7 +130,7 @@ class Runner:
         return predict
 
     def _compiled(self, path):
-        """Whole models only: what the accelerator does not take is an error, not the processor."""
+        """Compiles a model; an operator that the accelerator does not support is an error."""
         from ai_edge_litert.compiled_model import CompiledModel
         from ai_edge_litert.hardware_accelerator import HardwareAccelerator
         from ai_edge_litert.options import Options

@@ -13,7 +13,7 @@ KINDS = {
 
 
 def providers():
-    """What a plan may name as its provider."""
+    """The providers that a plan can name."""
     return onnxruntime.get_available_providers()
 
 
@@ -25,7 +25,7 @@ class Runner:
 
     def __init__(self, provider, threads, batch, precision):
         if provider not in providers():
-            # onnxruntime itself would fall back to the CPU with no more than a warning
+            # onnxruntime itself would only warn and use the CPU
             raise ValueError(f"this onnxruntime has no {provider}; it has {', '.join(providers())}")
         onnxruntime.set_default_logger_severity(3)
         self.provider, self.threads, self.batch = provider, threads, batch
@@ -45,7 +45,7 @@ class Runner:
         return once
 
     def open(self, path):
-        """A function of inputs [batch, C, H, W] to the model's first output, both float32."""
+        """A function from inputs [batch, C, H, W] to the model's first output, both float32."""
         session = self._session(path)
         (value,) = session.get_inputs()
 

@@ -6,11 +6,11 @@ import numpy
 import openvino
 
 INSTALL = "python -m pip install numpy openvino"
-PRECISIONS = {"fp32": "f32", "fp16": "f16", "int8": "f32"}  # int8 is in the model itself
+PRECISIONS = {"fp32": "f32", "fp16": "f16", "int8": "f32"}  # int8 is defined in the model
 
 
 def providers():
-    """What a plan may name as its provider."""
+    """The providers that a plan can name."""
     return openvino.Core().available_devices
 
 
@@ -38,7 +38,7 @@ class Runner:
         }
         if self.is_on_cpu:
             self._settings["INFERENCE_NUM_THREADS"] = threads
-            self._settings["ENABLE_CPU_PINNING"] = False  # the kit pins
+            self._settings["ENABLE_CPU_PINNING"] = False  # the kit pins threads
         self._random = numpy.random.RandomState(0)
 
     def load(self, path):
@@ -61,7 +61,7 @@ class Runner:
         return once
 
     def open(self, path):
-        """A function of inputs [batch, C, H, W] to the model's first output, both float32."""
+        """A function from inputs [batch, C, H, W] to the model's first output, both float32."""
         compiled = self._compiled(path)
         return lambda x: numpy.array(compiled(x)[0], dtype=numpy.float32)
 
@@ -77,7 +77,7 @@ class Runner:
         return self._core.compile_model(model, self.provider, self._settings)
 
     def _read(self, path):
-        """An ONNX file, an .xml with its .bin beside it, or both in one .zip, as in a plan."""
+        """Reads an ONNX file, an .xml with its .bin, or a .zip with both, as in a plan."""
         if path.suffix != ".zip":
             return self._core.read_model(str(path))
         with zipfile.ZipFile(path) as archive:

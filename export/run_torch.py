@@ -1,6 +1,6 @@
-"""PyTorch without a compiler: on the processor, or on a GPU by CUDA graphs and events. Host only.
+"""PyTorch without a compiler: on the CPU, or on a GPU by CUDA graphs and events. Host only.
 
-An ONNX model is run node by node, as its torch form with folded batch norm would be.
+An ONNX model is run node by node, like its torch network with folded batch norm.
 """
 
 import numpy
@@ -13,12 +13,12 @@ INSTALL = "python -m pip install numpy onnx torch"
 
 
 def providers():
-    """What a plan may name as its provider."""
+    """The providers that a plan can name."""
     return ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
 
 
 class Runner:
-    """Turns models into functions of torch on one device."""
+    """Converts models to torch functions on one device."""
 
     version = torch.__version__
     works_on_caller = True
@@ -41,7 +41,7 @@ class Runner:
         return on_cpu(model, feed) if self.is_on_cpu else on_gpu(model, feed, self._device)
 
     def open(self, path):
-        """A function of inputs [batch, C, H, W] to the model's first output, both float32."""
+        """A function from inputs [batch, C, H, W] to the model's first output, both float32."""
         graph = onnx.load(str(path)).graph
         model = translate(graph, self._device)
         (value,) = graph.input
@@ -87,7 +87,7 @@ def translate(graph, device):
 
 
 def on_cpu(model, feed):
-    """Run it; the kit's clock tells the time."""
+    """A function that runs the model; the kit measures the time."""
 
     def once():
         model(feed)
@@ -96,10 +96,10 @@ def on_cpu(model, feed):
 
 
 def on_gpu(model, feed, device):
-    """Capture it as a CUDA graph, so that launching costs nothing; events tell the time."""
+    """A CUDA graph of the model, without launch overhead; events measure the time."""
     stream = torch.cuda.Stream(device)
     with torch.cuda.stream(stream):
-        for _ in range(3):  # libraries allocate and choose their kernels before the capture
+        for _ in range(3):  # libraries allocate and choose kernels before the capture
             model(feed)
         stream.synchronize()
         graph = torch.cuda.CUDAGraph()

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Build a TensorRT engine of a bundle's ONNX model, on the GPU that shall run it.
+"""Build a TensorRT engine of a bundle's ONNX model, on the GPU that will run it.
 
     python trt_build.py                                      the fp32 model, batch 1 to 8
     python trt_build.py --precision fp16 --batch 1,4,16      another model, other batches
     python trt_build.py --capability 8.9                     without a GPU (TensorRT for RTX)
 
-The precision is that of the model's weights and of its Q/DQ nodes, so the engine computes what the
-model computes. Writes engines/NAME.engine and, beside it, NAME.engine.json: what the engine is of,
-by which `trt_run.py` refuses a stale one. Needs numpy and `tensorrt` or `tensorrt_rtx`.
-Exit status: 0 built, 1 something to fix.
+The precision is that of the model's weights and of its Q/DQ nodes, so the engine computes the same
+as the model. Writes engines/NAME.engine and NAME.engine.json. The latter records the source of the
+engine, and `trt_run.py` uses it to refuse a stale engine. Needs numpy and `tensorrt` or
+`tensorrt_rtx`. Exit status: 0: built. 1: an error that you can fix.
 """
 
 import argparse
@@ -29,11 +29,11 @@ except ImportError as error:  # they need numpy
 
 SCHEMA_VERSION = 1
 INSTALL = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx-cu13"}
-CACHE = "timing.{runtime}.cache"  # of builds on this GPU; elsewhere nothing is timed
+CACHE = "timing.{runtime}.cache"  # from builds on this GPU; builds for other GPUs time nothing
 
 
 def open_runtime(name=None):
-    """The module `tensorrt` or `tensorrt_rtx`; without a name, the one that is installed."""
+    """The module `tensorrt` or `tensorrt_rtx`; without a name, the installed one."""
     failed = []
     for candidate in [name] if name else INSTALL:
         try:
@@ -52,7 +52,7 @@ def open_gpu(index=0):
 
 
 def target_of(trt, capability):
-    """(capability, member of trt.ComputeCapability or None, GPU's name or None) to build for."""
+    """Target (capability, member of trt.ComputeCapability or None, name of the GPU or None)."""
     listed = getattr(trt, "ComputeCapability", None)
     known = {} if listed is None else dict(listed.__members__)
     if capability is None:
@@ -79,7 +79,7 @@ def as_dotted(member):
 
 
 def choose(folder, path, precision):
-    """(model of the manifest, its file): ONNX of the wanted path or precision."""
+    """(model of the manifest, its file): the ONNX model with this path or precision."""
     manifest = read_bundle(folder)
     models = [model for model in manifest["models"] if model["path"].endswith(".onnx")]
     fitting = [model for model in models if model["path"] == path or not path]
@@ -94,9 +94,9 @@ def choose(folder, path, precision):
 
 
 def build(trt, path, out, model, batches, capability=None, with_tf32=False):
-    """Write the engine `out` of the ONNX file `path` and its facts; returns the facts.
+    """Writes the engine `out` of the ONNX file `path`, and its metadata; returns the metadata.
 
-    model: the manifest's entry of the file (`path`, `precision`, `batch`).
+    model: the manifest entry of the file (`path`, `precision`, `batch`).
     """
     capability, target, gpu = target_of(trt, capability)
     batches = [model["batch"]] * 3 if model["batch"] else batches
@@ -141,7 +141,7 @@ def build(trt, path, out, model, batches, capability=None, with_tf32=False):
         "build_seconds": round(time.perf_counter() - started, 2),
     }
     facts_path = out.with_name(out.name + ".json")
-    if facts_path.exists():  # never facts of another engine
+    if facts_path.exists():  # never metadata of another engine
         facts_path.unlink()
     write(out, engine)
     write(facts_path, json.dumps(facts, indent=1).encode() + b"\n")
@@ -155,14 +155,14 @@ def describe(tensor):
 
 
 def write(path, data):
-    """The old file or the new one, whole."""
+    """Writes a file atomically."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(data)
     os.replace(temporary, path)
 
 
 def parse_batches(text):
-    """[least, usual, most] of `8` or `1,4,16`."""
+    """Parses [least, usual, most] from `8` or `1,4,16`."""
     try:
         sizes = [int(part) for part in text.split(",")]
     except ValueError:
@@ -181,11 +181,13 @@ def main(arguments=None):
     here = Path(__file__).resolve().parent
     parser.add_argument("--bundle", type=Path, default=here)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "fp16", "int8"])
-    parser.add_argument("--model", help="a certain ONNX model of the bundle, by its path there")
-    parser.add_argument("--batch", default="1,1,8", help="one size, or least,usual,most")
-    parser.add_argument("--runtime", choices=sorted(INSTALL), help="default: what is installed")
-    parser.add_argument("--capability", help="of a GPU elsewhere, such as 8.9")
-    parser.add_argument("--tf32", action="store_true", help="let fp32 be multiplied in 19 bits")
+    parser.add_argument(
+        "--model", help="use this ONNX model of the bundle, given by its path in the bundle"
+    )
+    parser.add_argument("--batch", default="1,1,8", help="one batch size, or least,usual,most")
+    parser.add_argument("--runtime", choices=sorted(INSTALL), help="default: the installed one")
+    parser.add_argument("--capability", help="compute capability of another GPU, such as 8.9")
+    parser.add_argument("--tf32", action="store_true", help="allow TF32 (fp32 products in 19 bits)")
     parser.add_argument("--out", type=Path, help="default: engines/NAME.engine in the bundle")
     options = parser.parse_args(arguments)
     try:

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Check, time or use the TensorRT engines of a bundle (see trt_build.py) on this GPU.
 
-    python trt_run.py --check .                     facts, golden outputs, samples, latency
+    python trt_run.py --check .                     metadata, golden outputs, samples, latency
     python trt_run.py --check . --data PHOTOS       and accuracy: photos in a folder per class
     python trt_run.py photo.ppm ...                 class of a .npy or .ppm (others need Pillow)
 
-An engine built for another GPU, by another version, or of another model file is refused.
-Needs numpy and `tensorrt` or `tensorrt_rtx`. Exit status as of ort_run.py.
+Engines for another GPU, version or model file are refused. Needs numpy and `tensorrt` or
+`tensorrt_rtx`. The exit status is as in ort_run.py.
 """
 
 import json
@@ -27,16 +27,16 @@ from bundle_latency import latency_findings
 from trt_build import SCHEMA_VERSION, open_gpu, open_runtime
 
 HERE = Path(__file__).resolve().parent
-TF32_TOLERANCE = 5e-3  # 10 bits of mantissa, through some tens of layers
+TF32_TOLERANCE = 5e-3  # 10 bits of mantissa, over tens of layers
 ROUNDS, RUNS, WARMUP = 15, 20, 50
 
 
 class ForeignEngine(BundleError):
-    """An engine for another GPU, or another version or runtime than is here."""
+    """An engine for another GPU, version or runtime."""
 
 
 class Predictor:
-    """An engine; call it with inputs [n, C, H, W], any n, to get logits [n, classes]."""
+    """An engine; calling it with inputs [n, C, H, W], any n, returns logits [n, classes]."""
 
     def __init__(self, trt, cuda, path, facts):
         logger = trt.Logger(trt.Logger.ERROR)
@@ -47,7 +47,7 @@ class Predictor:
         self.least, _, self.most = facts["batches"]
 
     def __call__(self, x):
-        """The last batch is filled up where it is smaller than the engine takes."""
+        """Logits of inputs; the last batch is filled if it is smaller than the engine supports."""
         parts = [x[start : start + self.most] for start in range(0, len(x), self.most)]
         return np.concatenate([self._run(part) for part in parts])
 
@@ -60,7 +60,7 @@ class Predictor:
 
 
 def engines_of(folder, manifest, chosen=None):
-    """Engine files: those that the manifest lists, and those built here; or the chosen one."""
+    """Engine files: those in the manifest, and those built here; or only the chosen one."""
     folder = Path(folder)
     if chosen is not None:
         return [inside(folder, chosen)]
@@ -73,7 +73,7 @@ def engines_of(folder, manifest, chosen=None):
 
 
 def read_facts(path):
-    """What an engine is of, checked; the engine itself is unchanged."""
+    """Reads the metadata of an engine, after checking that the engine is unchanged."""
     facts_path = path.with_name(path.name + ".json")
     fix = "fix: build it again (trt_build.py)"
     try:
@@ -93,7 +93,7 @@ def read_facts(path):
 
 
 def model_of(folder, manifest, path, facts):
-    """What the manifest promises of an engine; refuses an engine of another model file."""
+    """The manifest entry for an engine; refuses an engine of another model file."""
     models = {model["path"]: model for model in manifest["models"]}
     source = models.get(facts["model"])
     if source is None or sha256(inside(folder, facts["model"])) != facts["model_sha256"]:
@@ -102,7 +102,7 @@ def model_of(folder, manifest, path, facts):
             "fix: build it again (trt_build.py)"
         )
     name = path.relative_to(folder).as_posix()
-    if name in models:  # built by the host, which promised something of it
+    if name in models:  # built by the host, so the manifest has an entry
         return models[name]
     tolerance = source["parity_tolerance"]
     if facts["with_tf32"]:
@@ -111,7 +111,7 @@ def model_of(folder, manifest, path, facts):
 
 
 def refuse_foreign(path, facts, trt, cuda):
-    """Refuse an engine of another runtime, version or GPU."""
+    """Refuses an engine of another runtime, version or GPU."""
     built = {"version": facts["runtime_version"], "compute capability": facts["capability"]}
     here = {"version": trt.__version__, "compute capability": cuda.capability}
     if facts["gpu"] is not None:
@@ -125,7 +125,7 @@ def refuse_foreign(path, facts, trt, cuda):
 
 
 def open_engine(folder, manifest, path):
-    """(facts, model as this engine shall compute it, predictor, GPU) of an engine that fits."""
+    """(metadata, expected results of the engine, predictor, GPU) for an engine that fits."""
     facts = read_facts(path)
     model = model_of(folder, manifest, path, facts)
     trt = open_runtime(facts["runtime"])
@@ -135,9 +135,9 @@ def open_engine(folder, manifest, path):
 
 
 def open_engines(folder, manifest, chosen=None):
-    """What `open_engine` gives of every engine for this GPU, and refusals of the others by path.
+    """Results of `open_engine` for every engine for this GPU, and refusals of the others by path.
 
-    A bundle may bring engines for several GPUs; that none is for this one is an error.
+    A bundle may have engines for several GPUs. It is an error if none of them is for this GPU.
     """
     opened, foreign = [], {}
     for path in engines_of(folder, manifest, chosen):
@@ -151,7 +151,7 @@ def open_engines(folder, manifest, chosen=None):
 
 
 def open_predictor(folder, manifest, chosen=None):
-    """The first engine for this GPU, or the one called `chosen`."""
+    """The first engine for this GPU, or the one with path `chosen`."""
     return open_engines(Path(folder), manifest, chosen)[0][0][2]
 
 
@@ -159,7 +159,7 @@ def open_predictor(folder, manifest, chosen=None):
 
 
 def check(folder, manifest, chosen=None, data=None, with_latency=True):
-    """Findings on every engine of a bundle, or on one."""
+    """Findings on every engine of a bundle, or on one engine."""
     folder, found = Path(folder), []
     opened, foreign = open_engines(folder, manifest, chosen)
     for facts, model, predict, cuda in opened:
@@ -173,7 +173,7 @@ def check(folder, manifest, chosen=None, data=None, with_latency=True):
 
 
 def check_latencies(manifest, model, facts, predict, cuda):
-    """The promised latencies of the model in this runtime; else the latency itself."""
+    """Findings on the latencies of the model in this runtime; else the measured latency."""
     device = {"name": "this GPU", "batch": facts["batches"][1], "threads": 1}
     promises = [
         fact
@@ -192,9 +192,9 @@ def check_latencies(manifest, model, facts, predict, cuda):
 
 
 def measure_ms(predict, cuda, batch):
-    """Median over rounds of the fastest run of each, and the 95th percentile over all runs.
+    """Median over rounds of the fastest run of each, and 95th percentile over all runs.
 
-    By CUDA events around the engine alone.
+    Measured by CUDA events around the engine only.
     """
     predict.execution.bind(batch)
     for _ in range(WARMUP):

@@ -1,15 +1,15 @@
 """hwnas: hardware-aware architecture search for mobile networks, priced by measured latency.
 
-Every command is a function here, named by the command's words with `_` between them:
-`hwnas table diff A B` is `hwnas.table_diff(a, b)`. docs/python.md shows them at work. Names are
-imported when they are used, so that `import hwnas` costs nothing.
+Every command is a function here, named by the words of the command joined by `_`: `hwnas table diff
+A B` is `hwnas.table_diff(a, b)`. docs/python.md has examples. Names are imported when first used,
+so `import hwnas` is fast.
 
-Arguments that many verbs share:
+Arguments that many functions share:
     folder: a run folder; `hwnas.run` and the stages create it.
     config: starts the folder, or replaces its configuration: a YAML file or one of
         `hwnas.list("configs")`.
     settings: changes by key path, `{"train.steps": 50}`.
-    progress: given the name of a stage, a function `(done, total, note)` that shows it.
+    progress: maps the name of a stage to a function `(done, total, note)` that shows its progress.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = [  # and `list`, without which `from hwnas import *` leaves the builtin alone
+__all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
     "Arch",
     "CheckFailed",
     "Estimate",
@@ -163,7 +163,7 @@ _ELSEWHERE = {
     "open_run": "api.open_run",
     "plan": "api.status",
 }
-"""Modules of the names that are not in the file of their verb, `api/VERB.py`."""
+"""Modules of names that are not in the file of their verb, `api/VERB.py`."""
 
 
 def __getattr__(name: str) -> Any:
@@ -171,7 +171,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'hwnas' has no attribute {name!r}")
     module = _ELSEWHERE.get(name, f"api.{name.partition('_')[0]}")
     value = getattr(import_module(f"hwnas.{module}"), name)
-    globals()[name] = value  # the next use does not come here
+    globals()[name] = value  # later uses do not call this function
     return value
 
 

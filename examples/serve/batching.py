@@ -1,4 +1,4 @@
-"""A model of a bundle, run on batches of what arrives together. Needs numpy and onnxruntime."""
+"""Runs a model of a bundle on batches of concurrent requests. Needs numpy and onnxruntime."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Batches", "Kit", "Refused"]
 
 
 class Refused(Exception):
-    """What is wrong with a request, and its HTTP status."""
+    """A refused request: the reason, and its HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -27,14 +27,14 @@ class Refused(Exception):
 
 
 class Kit:
-    """Decoding, preprocessing and the model of a bundle, all by its kit: one rule for all who ask.
+    """Decoding, preprocessing and the model of a bundle, all from its kit.
 
     Args:
-        bundle: its folder.
-        model: path of a file in the bundle [the first for ONNX Runtime].
-        kit: folder of the kit's scripts, which run here [the bundle itself].
-        threads: of the runtime.
-        max_pixels: an image of more is refused before it is decoded.
+        bundle: folder of the bundle.
+        model: path of a file in the bundle; default: the first one for ONNX Runtime.
+        kit: folder of the kit's scripts, which run here; default: the bundle.
+        threads: threads of the runtime.
+        max_pixels: larger images are refused before they are decoded.
 
     Raises:
         self.error: the bundle is damaged, or computes something else here.
@@ -68,10 +68,10 @@ class Kit:
         self._max_pixels = max_pixels
 
     def input_of(self, data: bytes) -> np.ndarray:
-        """The model's input [C, px, px] of an encoded image.
+        """The input [C, px, px] of the model for an encoded image.
 
         Raises:
-            Refused: it has too many pixels (413), or is no image (400).
+            Refused: the image has too many pixels (413), or is not an image (400).
         """
         try:
             pixels = self._n_pixels(data)
@@ -83,11 +83,11 @@ class Kit:
             raise Refused(400, str(error)) from error
 
     def _n_pixels(self, data: bytes) -> int:
-        """By the header of the file; what is read without Pillow is no larger than the file."""
+        """Number of pixels from the header; formats read without Pillow are uncompressed."""
         try:
             from PIL import Image
         except ImportError:
-            return 0  # the kit asks for it where it is needed
+            return 0  # the kit imports it where it is needed
         if data[:6] == b"\x93NUMPY":
             return 0
         try:
@@ -95,23 +95,23 @@ class Kit:
                 return image.width * image.height
         except Image.DecompressionBombError as error:
             raise Refused(413, f"the image: {error}") from error
-        except Exception as error:  # damaged files make decoders raise a dozen unrelated classes
+        except Exception as error:  # damaged files raise a dozen unrelated classes in decoders
             raise self.error(f"the image: cannot read: {error}") from error
 
     def answer(self, logits: np.ndarray, top: int) -> dict[str, Any]:
-        """JSON-ready classes, best first."""
+        """Classes as JSON values, best first."""
         best = self._ranked(logits, self.manifest["input"]["class_names"], top)
         return {"classes": [{"name": name, "probability": share} for name, share in best]}
 
 
 class Batches:
-    """Runs a model on one thread, on batches of what is waiting.
+    """Runs a model on one thread, on batches of the waiting inputs.
 
     Args:
-        predict: logits [n, classes] of inputs [n, C, px, px].
-        max_batch: images of a run at most.
-        max_wait_s: how long the first image of a batch waits for others.
-        seconds: takes the time of every run.
+        predict: maps inputs [n, C, px, px] to logits [n, classes].
+        max_batch: maximum number of images per run.
+        max_wait_s: time that the first image of a batch waits for others.
+        seconds: called with the time of every run.
     """
 
     def __init__(
@@ -131,14 +131,14 @@ class Batches:
         self.n_images = self.n_batches = self.largest_batch = 0
 
     async def logits(self, x: np.ndarray) -> np.ndarray:
-        """Logits [classes] of one input [C, px, px]; raises what the model raises."""
+        """Logits [classes] of one input [C, px, px]; raises the error of the model."""
         future: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         self._waiting.append((x, future))
         self._arrived.set()
         return await future
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Runs until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             batch = await self._gather()
@@ -146,7 +146,7 @@ class Batches:
             try:
                 inputs = np.stack([x for x, _ in batch])
                 found = await loop.run_in_executor(self._thread, self._predict, inputs)
-            except Exception as error:  # one failed run must not end the service
+            except Exception as error:  # a failed run must not end the service
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
@@ -160,7 +160,7 @@ class Batches:
                     future.set_result(row)
 
     async def _gather(self) -> list[tuple[np.ndarray, asyncio.Future[np.ndarray]]]:
-        """Up to max_batch inputs; who stops does not wait for others."""
+        """Up to max_batch inputs; does not wait for further ones while stopping."""
         while not self._waiting:
             self._arrived.clear()
             await self._arrived.wait()

@@ -3,8 +3,8 @@
 
     python load.py --port 8000 --bundle BUNDLE --clients 100 --requests 10 --slow 10 --broken 10
 
-Prints JSON: answers by status, connections that were reset, images per second, and percentiles, in
-milliseconds, of the latency that clients see beside those of the kit by itself, image by image.
+Prints JSON: answers by status, number of reset connections, images per second, and percentiles of
+latencies in milliseconds: as seen by clients, and of the kit without a server, image by image.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def body_of(image: bytes) -> bytes:
 
 
 def percentiles(ms: list[float]) -> dict[str, float]:
-    """p50, p90 and p99; empty for none."""
+    """p50, p90 and p99; empty for an empty list."""
     shares = (50, 90, 99) if ms else ()
     return {f"p{share}": round(float(np.percentile(ms, share)), 3) for share in shares}
 
 
 class Load:
-    """Clients of one server, and what they were answered."""
+    """Clients of one server, and the answers that they got."""
 
     def __init__(self, host: str, port: int) -> None:
         self.host, self.port = host, port
@@ -54,7 +54,7 @@ class Load:
         self._lock = threading.Lock()
 
     def client(self, images: list[bytes]) -> None:
-        """One connection that sends images one after the other; a closed one is opened again."""
+        """One connection that sends images one after the other; reopens a closed connection."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=120)
         for image in images:
             start = time.perf_counter()
@@ -75,14 +75,14 @@ class Load:
         connection.close()
 
     def slow_sender(self, done: threading.Event) -> None:
-        """Begins to send an image, then a byte of it now and then, until the others are done."""
+        """Starts to send an image, then sends single bytes until the other clients are done."""
         head = f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: {TYPE}\r\n"
         with socket.create_connection((self.host, self.port), timeout=120) as raw:
             raw.sendall(f"{head}Content-Length: 100000\r\n\r\n".encode() + HEAD)
             while not done.wait(0.2):
                 try:
                     raw.sendall(b"P")
-                except OSError:  # the server had enough
+                except OSError:  # the server closed the connection
                     return
 
 
@@ -96,7 +96,7 @@ def run_load(
     slow: int = 0,
     broken: int = 0,
 ) -> dict[str, Any]:
-    """What `clients` that send `requests` images each are answered, beside slow and broken ones."""
+    """Answers to `clients` that send `requests` images each, with slow and broken ones."""
     load, done = Load(host, port), threading.Event()
     jobs = [[images[(c + i) % len(images)] for i in range(requests)] for c in range(clients)]
     jobs += [[image[: len(image) // 2] for image in images[:1] * requests]] * broken
@@ -120,7 +120,7 @@ def run_load(
 
 
 def kit_ms(kit: Kit, images: list[bytes], n: int = 100) -> dict[str, float]:
-    """Percentiles of decoding, preprocessing and the model, one image at a time."""
+    """Percentiles of the time for decoding, preprocessing and the model, one image at a time."""
     spent = []
     for i in range(n):
         start = time.perf_counter()

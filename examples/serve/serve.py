@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Serve a bundle over HTTP: an image in, its class out.
+"""Serve a bundle over HTTP: an image as request, its class as answer.
 
     pip install numpy onnxruntime pillow fastapi uvicorn python-multipart   # or 'hwnas[serve]'
     python serve.py --bundle BUNDLE --port 8000
@@ -8,8 +8,8 @@
     curl http://127.0.0.1:8000/health
     curl http://127.0.0.1:8000/metrics
 
-Requests that arrive together run together: up to `--max-batch` images, waiting `--max-wait-ms` for
-more after the first. Images become inputs by the bundle's own kit, as they did in training.
+Concurrent requests run in one batch: up to `--max-batch` images, with a wait of `--max-wait-ms`
+after the first. The kit of the bundle converts images to inputs, as in training.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ except ImportError as error:
         " numpy onnxruntime pillow fastapi uvicorn python-multipart"
     )
 
-FORM_BYTES = 4096  # of a multipart body, beside the image
+FORM_BYTES = 4096  # of a multipart body, besides the image
 TICK_S = 0.1
-KEPT = 4096  # latest durations that percentiles are of
+KEPT = 4096  # number of latest durations for percentiles
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may ask for."""
+    """Limits of a request."""
 
     max_bytes: int = 16 * 1024 * 1024
     max_requests: int = 256
@@ -61,14 +61,14 @@ class Limits:
 
 @dataclass
 class Durations:
-    """Sum and count of all durations, percentiles of the latest; seconds."""
+    """Sum and count of all durations, and percentiles of the latest ones, in seconds."""
 
     total: float = 0.0
     n: int = 0
     latest: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     def add(self, seconds: float) -> None:
-        """One more."""
+        """Adds a duration."""
         self.total, self.n = self.total + seconds, self.n + 1
         self.latest.append(seconds)
 
@@ -85,26 +85,26 @@ class Durations:
 
 
 class Service:
-    """The state of the server, and its three answers."""
+    """The state of the server, and its three endpoints."""
 
     def __init__(self, kit: Kit, limits: Limits, *, max_batch: int, max_wait_ms: float) -> None:
         self.kit, self.limits = kit, limits
         self.answered, self.model_s = Durations(), Durations()
         self.statuses: Counter[int] = Counter()
-        self.n_requests = 0  # under way
+        self.n_requests = 0  # in progress
         self.batches = Batches(
             kit.predict,
             max_batch=min(max_batch, kit.model["batch"] or max_batch),
             max_wait_s=max_wait_ms / 1e3,
             seconds=self.model_s.add,
         )
-        self._decoder = ThreadPoolExecutor(1, "decoder")  # one decoded image in memory at a time
+        self._decoder = ThreadPoolExecutor(1, "decoder")  # limits memory to one decoded image
 
     async def classify(self, request: Request, top: int) -> dict[str, Any]:
         """Classes of the image in the multipart field `image`.
 
         Raises:
-            Refused: what is wrong with the request.
+            Refused: the request is invalid; gives the reason.
         """
         if self.n_requests >= self.limits.max_requests or self.batches.is_stopping:
             raise Refused(503, "too many requests at once, or the server is stopping")
@@ -130,11 +130,11 @@ class Service:
                     raise Refused(400, "expected multipart/form-data with a file `image`")
                 data = await image.read()
         except ClientDisconnect as error:
-            raise Refused(499, "the client is gone") from error  # nginx's number; nobody reads it
+            raise Refused(499, "the client is gone") from error  # status of nginx, for the log
         except MultiPartException as error:
             raise Refused(400, f"cannot read the multipart body: {error.message}") from error
         except Exception as error:
-            if hasattr(error, "status_code"):  # starlette's own, of multipart bodies
+            if hasattr(error, "status_code"):  # errors of starlette in multipart bodies
                 raise Refused(400, f"cannot read the multipart body: {error}") from error
             raise
         if len(data) > self.limits.max_bytes:
@@ -142,7 +142,7 @@ class Service:
         return data
 
     def _bounded(self, request: Request, most: int) -> Any:
-        """`receive` of ASGI, with limits on bytes and time; who stops waits for no sender."""
+        """`receive` of ASGI, with limits on bytes and time; does not wait while stopping."""
         n_bytes, start = 0, time.monotonic()
 
         async def receive() -> Any:
@@ -169,7 +169,7 @@ class Service:
         return receive
 
     def health(self) -> dict[str, Any]:
-        """JSON-ready state."""
+        """The state as JSON values."""
         return {
             "status": "stopping" if self.batches.is_stopping else "ok",
             "bundle": self.kit.manifest["name"],
@@ -181,7 +181,7 @@ class Service:
         }
 
     def metrics(self) -> str:
-        """The same and latencies, in Prometheus' text format."""
+        """The state and latencies, in the text format of Prometheus."""
         counts = self.statuses.items()
         lines = ["# TYPE hwnas_requests_total counter"]
         lines += [f'hwnas_requests_total{{status="{status}"}} {n}' for status, n in sorted(counts)]
@@ -207,7 +207,7 @@ def app_of(service: Service) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         work = asyncio.create_task(service.batches.run())
         yield
-        work.cancel()  # every request was answered before
+        work.cancel()  # all requests were answered before
 
     app = FastAPI(title="hwnas bundle", lifespan=lifespan)
 
@@ -222,7 +222,7 @@ def app_of(service: Service) -> FastAPI:
         except Refused as refused:
             status, answer = refused.status, {"error": str(refused)}
             headers = {"Connection": "close"}  # the rest of the upload is not read
-        except Exception as error:  # the runtime's own
+        except Exception as error:  # an error of the runtime
             status, answer = 500, {"error": f"{type(error).__name__}: {error}"}
         if status == 503:
             headers["Retry-After"] = "1"
@@ -233,12 +233,12 @@ def app_of(service: Service) -> FastAPI:
 
     @app.get("/health")
     async def health() -> JSONResponse:
-        """200 while it serves, else 503."""
+        """Status 200 while it serves, else 503."""
         return JSONResponse(service.health(), 503 if service.batches.is_stopping else 200)
 
     @app.get("/metrics")
     async def metrics() -> PlainTextResponse:
-        """For Prometheus."""
+        """Metrics for Prometheus."""
         return PlainTextResponse(service.metrics(), media_type="text/plain; version=0.0.4")
 
     return app
@@ -253,20 +253,20 @@ UPLOAD = {"requestBody": {"content": {"multipart/form-data": {"schema": _FORM}}}
 
 
 class Server(uvicorn.Server):
-    """Tells the service of a signal, so that nobody waits for slow senders or fuller batches."""
+    """Informs the service of a signal, so that it does not wait for slow senders or batches."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """SIGTERM or SIGINT arrived."""
+        """Called on SIGTERM or SIGINT."""
         self._service.batches.is_stopping = True
         super().handle_exit(sig, frame)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; with its protocol named, asyncio sends answers at once (TCP_NODELAY)."""
+    """A listening socket with an explicit protocol, for which asyncio sets TCP_NODELAY."""
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -279,23 +279,48 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def main() -> int:
-    """Entry point; SIGTERM and Ctrl-C answer what was taken and end with status 0."""
+    """Entry point; after SIGTERM or Ctrl-C it answers accepted requests and exits with status 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--model", help="path in the bundle; default: the first for ONNX Runtime")
-    parser.add_argument("--kit", type=Path, help="its scripts run here; default: the bundle's")
+    parser.add_argument(
+        "--model", help="path in the bundle; default: the first one for ONNX Runtime"
+    )
+    parser.add_argument(
+        "--kit",
+        type=Path,
+        help="folder with the kit's scripts, which run here; default: the bundle",
+    )
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000, help="0: any free one")
+    parser.add_argument("--port", type=int, default=8000, help="port; 0: any free one")
     parser.add_argument("--max-batch", type=int, default=8)
     parser.add_argument("--max-wait-ms", type=float, default=5.0)
-    parser.add_argument("--max-bytes", type=int, default=Limits.max_bytes, help="of an image")
-    parser.add_argument("--max-pixels", type=int, default=25_000_000, help="of an image")
-    parser.add_argument("--max-requests", type=int, default=Limits.max_requests, help="at once")
-    parser.add_argument("--idle-s", type=float, default=Limits.idle_s, help="of a silent sender")
-    parser.add_argument("--upload-s", type=float, default=Limits.upload_s, help="of an upload")
-    parser.add_argument("--threads", type=int, default=1, help="of the runtime")
+    parser.add_argument(
+        "--max-bytes",
+        type=int,
+        default=Limits.max_bytes,
+        help="maximum size of an image in bytes",
+    )
+    parser.add_argument(
+        "--max-pixels", type=int, default=25_000_000, help="maximum pixels of an image"
+    )
+    parser.add_argument(
+        "--max-requests",
+        type=int,
+        default=Limits.max_requests,
+        help="maximum number of concurrent requests",
+    )
+    parser.add_argument(
+        "--idle-s",
+        type=float,
+        default=Limits.idle_s,
+        help="seconds after which a silent sender is disconnected",
+    )
+    parser.add_argument(
+        "--upload-s", type=float, default=Limits.upload_s, help="maximum seconds of an upload"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads of the runtime")
     options = parser.parse_args()
     bundle = options.bundle.resolve()
     if not (bundle / "ort_run.py").is_file():
@@ -327,9 +352,9 @@ def main() -> int:
         access_log=False,
         timeout_graceful_shutdown=30,
     )
-    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again after the end
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again at the end
         signal.signal(number, lambda *_: None)
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # clients are told
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # clients get the error
     port = listening.getsockname()[1]
     print(f"serving {kit.model['path']} on {options.host}:{port}", flush=True)
     Server(config, service).run(sockets=[listening])

@@ -1,4 +1,4 @@
-"""Choices whose values a score over- or under-rates against the truth (2010.08219)."""
+"""Values of choices that a score over- or under-rates relative to the truth (2010.08219)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ __all__ = ["BiasReport", "ChoiceBias", "bias_report"]
 class ChoiceBias:
     """Bias towards one value of one choice, in standard deviations of the standardised scores.
 
-    `shift` is the mean of z(score) - z(truth) over the `n` archs that picked the value (positive =
-    over-rated), `standard_error` that mean's. A score that is right but noisy has a weaker slope on
-    the truth, which alone shifts good values down and bad ones up; `shift_beyond_noise` is the mean
-    residual from the least-squares line instead. A bias is `is_clear` where both agree in sign and
-    exceed twice the standard error.
+    shift: mean of z(score) - z(truth) over the `n` archs with the value; positive = over-rated.
+    standard_error: standard error of `shift`.
+    shift_beyond_noise: mean residual from the least-squares line of score on truth. Noise flattens
+        this line, which alone gives good values a negative `shift` and bad values a positive one.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -42,7 +41,7 @@ class ChoiceBias:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the bias stands out of the noise by either definition."""
+        """Whether both shifts have the same sign and exceed twice the standard error."""
         bound = 2 * self.standard_error
         weaker = min(self.shift, self.shift_beyond_noise, key=abs)
         return self.shift * self.shift_beyond_noise > 0 and abs(weaker) > bound
@@ -50,10 +49,10 @@ class ChoiceBias:
 
 @dataclass(frozen=True)
 class BiasReport:
-    """Bias per choice value, strongest first, and how z(score) - z(truth) goes with costs.
+    """Bias per value of a choice, strongest first, and correlation of the residual with costs.
 
-    The correlations are Pearson's with log MACs and log parameters: positive = larger archs are
-    over-rated; and with log latency, by metric key (`latency_ms@phone`): positive = slower archs.
+    The correlations are Pearson's, with log MACs, log parameters and log latency by metric key
+    (`latency_ms@phone`). Positive: larger or slower archs are over-rated.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -73,12 +72,12 @@ def bias_report(
     *,
     latencies: Mapping[str, FloatArray] | None = None,
 ) -> BiasReport:
-    """Compare scores [n] with the truth [n] of archs [n, d], choice by choice.
+    """Compares scores [n] with the truth [n] of archs [n, d], choice by choice.
 
-    latencies: milliseconds [n] of these archs, by metric key.
+    Shifts are marginal means, so archs should be sampled at random: if choices are correlated in
+    the sample, their biases are mixed. Choices with a single value are skipped.
 
-    Sizes are marginal means, meant for archs that were sampled at random: where choices go
-    together in the sample, so do their biases. Choices left with one value are skipped.
+    latencies: latencies in ms [n] of these archs, by metric key.
 
     Raises:
         UserError: lengths differ, fewer than ten archs, or a value is not finite.
@@ -124,7 +123,7 @@ def _standardise(values: FloatArray) -> FloatArray:
 def _row(
     choice: Choice, code: int, residual: FloatArray, beyond_noise: FloatArray, spread: float
 ) -> ChoiceBias:
-    """Bias of one value from the residuals of the archs that picked it."""
+    """Bias of one value, from the residuals of the archs with this value."""
     return ChoiceBias(
         choice=choice.name,
         role=choice.role,

@@ -1,4 +1,4 @@
-"""Describes accuracies that are not better than chance."""
+"""Detects accuracies that are not better than chance."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from collections.abc import Iterable
 __all__ = ["chance_warning"]
 
 LEARNT = 6.0
-"""A top-1 that is less than so many standard deviations above chance is not told from it, as the
-errors of a network are not independent. Halfway to 1 suffices where images are few."""
+"""Standard deviations above chance from which a top-1 counts as learned.
+
+The threshold is high because the errors of a network are not independent. With few images, halfway
+between chance and 1 is enough.
+"""
 
 LUCK = 1e-3
-"""Neither is one that independent guesses reach with at least this probability."""
+"""A top-1 that independent guesses reach with at least this probability counts as chance."""
 
 
 def chance_warning(top1: Iterable[tuple[float, int]], num_classes: int) -> str:
-    """That no network is better than guessing; empty where one is.
+    """A warning if no network is better than guessing; otherwise empty.
 
-    top1: of each network, its top-1 accuracy and the number of images that it was measured on.
+    top1: top-1 accuracy and number of images of each network.
     """
     chance, rows = 1 / num_classes, [*top1]
     if not rows or any(_is_learnt(value, n, chance) for value, n in rows):
@@ -40,7 +43,7 @@ def _is_learnt(value: float, n: int, chance: float) -> bool:
 def at_least(k: int, n: int, p: float) -> float:
     """Probability of k or more successes in n trials of probability p, 0 < p < 1.
 
-    1 where so many are expected: then it is near a half, or above.
+    Returns 1 if k is at most the expected number; the exact value is about a half or more.
     """
     if k <= n * p:
         return 1.0

@@ -23,9 +23,9 @@ TOP_FRACTION = 0.1
 class NoiseCeiling:
     """Agreement of repeated measurements of the same `n` archs, `n_repeats` each.
 
-    `kendall_tau` is the mean over pairs of repeats, `kendall_tau_top` the same within the archs
-    whose mean over all repeats is in the top 10 %. `std` is the mean standard deviation of an
-    arch's repeats, in the unit of the values.
+    kendall_tau: mean over pairs of repeats.
+    kendall_tau_top: the same within the archs whose mean over all repeats is in the top 10 %.
+    std: mean standard deviation of the repeats of an arch, in the unit of the values.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -40,8 +40,9 @@ class NoiseCeiling:
 def noise_ceiling(repeats: FloatArray) -> NoiseCeiling:
     """The ceiling from `repeats` [n, r], for example accuracies with r training seeds.
 
-    A ranking may agree better with the mean of the repeats than one repeat does with another; what
-    lies far above is chance (2010.08219 measures it so; NAS-Bench-Macro: 0.88, top 10 %: 0.18).
+    A ranking can agree better with the mean of the repeats than one repeat does with another. An
+    agreement far above the ceiling is due to chance (2010.08219 defines it so; NAS-Bench-Macro:
+    0.88, top 10 %: 0.18).
 
     Raises:
         UserError: fewer than ten archs or two repeats, or a value is not finite.

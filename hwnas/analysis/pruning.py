@@ -1,7 +1,7 @@
 """Prunes values of choices: a smaller space that keeps the well-scored archs.
 
-The pruning of How Does Supernet Help (2010.08219, v1: remove bad choices with the supernet's help)
-in our instantiation: a value is dropped where the archs that pick it are hardly ever well-scored.
+This is a variant of the pruning of How Does Supernet Help (2010.08219, v1: remove bad choices with
+the supernet's help). A value is dropped if the archs with this value are rarely well-scored.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from hwnas.spaces.space import Codes, SearchSpace
 __all__ = ["DroppedValue", "Pruning", "prune_space"]
 
 WELL_SCORED = 0.1
-"""Well-scored are the best 10 %: what a search in the pruned space looks for."""
+"""A search in the pruned space looks for archs in this top fraction, the well-scored archs."""
 
 MAX_LOSS = 0.05
-"""At most this share of the well-scored archs is lost to a pruning."""
+"""Maximum share of the well-scored archs that a pruning may lose."""
 
 
 @dataclass(frozen=True)
 class DroppedValue:
     """One dropped value of one choice, in the order of dropping.
 
-    `n_archs` of those still there picked it, `well_scored` of them were among the best 10 %.
+    n_archs: remaining archs with this value.
+    well_scored: number of them among the best 10 %.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -45,10 +46,11 @@ class DroppedValue:
 
 @dataclass(frozen=True)
 class Pruning:
-    """A smaller space: values that stay, by choice that loses some.
+    """A smaller space: the remaining values of the choices that lose values.
 
-    Of the scored archs, `kept_fraction` are in it, and `kept_of_well_scored` of the best-scored
-    10 %. `kept_of_top`: share of the true top 10 % that survives, where the truth is known.
+    kept_fraction: share of the scored archs in the smaller space.
+    kept_of_well_scored: the same for the best-scored 10 %.
+    kept_of_top: the same for the true top 10 %, if the truth is known.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -70,14 +72,14 @@ def prune_space(
     pruned_fraction: float,
     truth: FloatArray | None = None,
 ) -> Pruning:
-    """Drop values of choices until `pruned_fraction` of the scored archs are gone.
+    """Drops values of choices until `pruned_fraction` of the scored archs are gone.
 
-    codes: [n, d], meant to be drawn at random. One value at a time, that whose archs are most
-    rarely among the best-scored 10 %; never the last value of a choice, and never
-    more than 5 % of the well-scored archs in all, so that less may go than was asked for.
+    Each step drops the value whose archs are most rarely among the best-scored 10 %. It never drops
+    the last value of a choice, or more than 5 % of the well-scored archs in total. So the result
+    can be smaller than requested. codes: [n, d], drawn at random.
 
     Raises:
-        UserError: `pruned_fraction` is not in (0, 1), or codes and scores do not go together.
+        UserError: `pruned_fraction` is not in (0, 1), or codes and scores do not fit each other.
     """
     if not 0 < pruned_fraction < 1:
         raise UserError("the fraction to prune must be in (0, 1)", found=pruned_fraction)

@@ -1,8 +1,8 @@
 """Rank correlation and related measures of a score against the truth (2010.08219).
 
-The truth may be stand-alone accuracy, the scores a supernet's, a predictor's or plain MACs. Higher
-is better on both sides. Correlation over all archs says little about the best ones, so the same is
-reported inside the true top, together with what pruning and picking by the score would do.
+The truth can be stand-alone accuracy. Scores can come from a supernet, a predictor or MACs. Higher
+is better for both. Correlation over all archs says little about the best archs. So the report also
+has correlations within the true top, and the effect of pruning and selecting by the score.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MIN_ARCHS = 10
 TOP_FRACTIONS = (0.5, 0.1)
 PICK_FRACTIONS = (0.01, 0.05, 0.1, 0.5)
 PRUNED_FRACTIONS = (0.1, 0.25, 0.5, 0.75, 0.9)
-GOOD_FRACTION = 0.1  # the true top whose survival of a pruning is counted
+GOOD_FRACTION = 0.1  # the true top fraction whose survival of a pruning is reported
 N_RESAMPLES = 200
 
 Statistic = Callable[[FloatArray, FloatArray], float]
@@ -69,10 +69,11 @@ class Correlations:
 
 @dataclass(frozen=True)
 class Pick:
-    """What picking the k best-scored archs, `fraction` of all, would give.
+    """Result of selecting the k best-scored archs, `fraction` of all.
 
-    `precision`: share of them in the true top k. `lift`: precision over that of random picks
-    (k / n). `best_true_rank`: of the best arch among them; 1 = the best of all.
+    precision: share of them in the true top k.
+    lift: precision / precision of random selection (k / n).
+    best_true_rank: true rank of the best of them; 1 = the best of all.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -86,7 +87,7 @@ class Pick:
 
 @dataclass(frozen=True)
 class Prune:
-    """Share of the true top 10 % that survives dropping the worst-scored `pruned_fraction`."""
+    """Share of the true top 10 % that remains without the worst-scored `pruned_fraction`."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -96,7 +97,7 @@ class Prune:
 
 @dataclass(frozen=True)
 class RankReport:
-    """Everything `rank_report` measures; JSON by `core.records.dump`."""
+    """All results of `rank_report`; `core.records.dump` converts it to JSON."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -112,17 +113,17 @@ class RankReport:
 
 
 def pearson(first: FloatArray, second: FloatArray) -> float:
-    """Pearson's r in [-1, 1]; 0 where one side is constant."""
+    """Pearson's r in [-1, 1]; 0 if one side is constant."""
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
     return float(np.corrcoef(first, second)[0, 1])
 
 
 def rank_report(scores: FloatArray, truth: FloatArray, *, seed: int) -> RankReport:
-    """Compare `scores` [n] with `truth` [n].
+    """Compares `scores` [n] with `truth` [n].
 
-    Equal scores are ordered at random (fixed by `seed`); archs that tie with the k-th best truth
-    all count as true top k.
+    Equal scores are ordered at random (fixed by `seed`). Archs tied with the k-th best truth all
+    count as true top k.
 
     Raises:
         UserError: lengths differ, fewer than ten archs, or a value is not finite.
@@ -132,7 +133,7 @@ def rank_report(scores: FloatArray, truth: FloatArray, *, seed: int) -> RankRepo
     scores, truth = scores[shuffled], truth[shuffled]
 
     def estimate(statistic: Statistic, rows: NDArray[np.bool_] | None = None) -> Estimate:
-        """The statistic and its interval, on some or all archs."""
+        """The statistic and its interval, on all archs or some rows."""
         first, second = (scores, truth) if rows is None else (scores[rows], truth[rows])
         source = rng(seed, "analysis/bootstrap")
         interval = bootstrap_interval(statistic, first, second, rng=source, n_resamples=N_RESAMPLES)
@@ -162,7 +163,7 @@ def rank_report(scores: FloatArray, truth: FloatArray, *, seed: int) -> RankRepo
 
 
 def check_pair(scores: FloatArray, truth: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Both as float64.
+    """Both arrays as float64.
 
     Raises:
         UserError: lengths differ, fewer than ten archs, or a value is not finite.
@@ -180,17 +181,17 @@ def check_pair(scores: FloatArray, truth: FloatArray) -> tuple[FloatArray, Float
 
 
 def _count(n: int, fraction: float) -> int:
-    """At least one of n."""
+    """Number of archs in a fraction of n, at least 1."""
     return max(1, round(fraction * n))
 
 
 def _nth_best(values: FloatArray, fraction: float) -> float:
-    """The value that the best `fraction` of `values` reach."""
+    """The threshold that the best `fraction` of `values` reach."""
     return float(np.sort(values)[-_count(len(values), fraction)])
 
 
 def _best_scored(scores: FloatArray, k: int) -> NDArray[np.int64]:
-    """Rows of the k largest scores; equal ones in the order given."""
+    """Rows of the k largest scores; equal scores stay in order."""
     return np.argsort(-scores, kind="stable")[:k]
 
 

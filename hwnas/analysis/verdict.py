@@ -8,21 +8,21 @@ from hwnas.analysis.ranks import Prune, RankReport
 __all__ = ["safe_to_prune", "verdict"]
 
 SAFE_RECALL = 0.95
-"""Pruning is safe where at least this share of the true top 10 % survives it."""
+"""Pruning is safe if at least this share of the true top 10 % remains."""
 
 SAFE_PRECISION = 0.5
-"""Picking the top is safe where at least every second pick belongs there."""
+"""Selecting the top is safe if at least this share of the selected archs belongs to the top."""
 
 COST_BIAS = 0.3
-"""Correlation of the residual with a log cost from which on the score prefers or punishes it."""
+"""Minimum correlation of the residual with a log cost that counts as a bias towards cost."""
 
 N_NAMED = 3
 
 
 def verdict(ranks: RankReport, bias: BiasReport | None = None) -> tuple[str, ...]:
-    """Sentences for a reader in a hurry: prune, pick, and beware of.
+    """A summary in sentences: safe pruning, safe selection, and biases.
 
-    Safe means that the lower end of the 90 % interval meets the bound, not only the estimate.
+    "Safe" means that the lower end of the 90 % interval meets the bound.
     """
     sentences = [_agreement(ranks), _prune(ranks), _pick(ranks)]
     if bias is not None:
@@ -38,7 +38,7 @@ def _agreement(ranks: RankReport) -> str:
 
 
 def safe_to_prune(ranks: RankReport) -> Prune | None:
-    """The largest pruning by the score that keeps the true top 10 %; None: not even the least."""
+    """The largest pruning by the score that keeps the true top 10 %; None if none does."""
     safe = [prune for prune in ranks.prunes if prune.recall_of_top.low >= SAFE_RECALL]
     return max(safe, key=lambda prune: prune.pruned_fraction) if safe else None
 

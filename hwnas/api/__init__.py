@@ -1,6 +1,7 @@
-"""The functions behind `import hwnas` and behind the command line: one per verb.
+"""The functions behind `import hwnas` and the command line: one per verb.
 
-A command's words joined by `_` name its function (`hwnas table diff` is `hwnas.table_diff`); its
-arguments and options are the function's parameters. What `--format json` prints is `to_dict()` of
-what the function returns. `hwnas/__init__.py` lists the names and imports them when they are used.
+The words of a command joined by `_` are the name of its function (`hwnas table diff` is
+`hwnas.table_diff`). Arguments and options of the command are parameters of the function. `--format
+json` prints `to_dict()` of the result. `hwnas/__init__.py` lists the names and imports them when
+first used.
 """

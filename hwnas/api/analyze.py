@@ -21,7 +21,7 @@ __all__ = ["RankingCheck", "analyze"]
 
 @dataclass(frozen=True)
 class RankingCheck:
-    """A ranking against a truth, and, if asked for, the space that it would leave."""
+    """A ranking compared with a truth, and the pruned space if requested."""
 
     analysis: Analysis
     pruning: Pruning | None
@@ -33,11 +33,11 @@ class RankingCheck:
 
     @property
     def verdict(self) -> tuple[str, ...]:
-        """What follows, in sentences."""
+        """Conclusions, in sentences."""
         return self.analysis.verdict
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; rank agreement among the top fractions is under `"table"`."""
+        """JSON values; rank agreement in the top fractions is in `"table"`."""
         rows = [
             {
                 "among true top": f"{part.top_fraction:.0%}",
@@ -74,18 +74,19 @@ def analyze(
 
     Args:
         folder: a run folder; or else
-        records: a file of labelled archs, with `reader` (its format, guessed by default) and
-        target: the column that is the truth.
-        ranking: `predictor`, `supernet`, `macs`, `params`, or a column of `records`; by default
-            the predictor, of records MACs.
-        truth: files with better labels of the same archs, one per seed; by default those trained
-            stand-alone for the supernet, else the supernet's.
+        records: a file of labelled archs.
+        reader: format of `records`; default: detected.
+        target: column of `records` with the truth.
+        ranking: `predictor`, `supernet`, `macs`, `params`, or a column of `records`. Default: the
+            predictor; with `records`: MACs.
+        truth: files with better labels of the same archs, one per seed. Default for the supernet:
+            labels of archs trained stand-alone; else: the labels of the supernet.
         table: with `records`: latency tables, for the bias towards slow archs.
-        prune: write the pruned space's `restrict:` section here.
-        prune_fraction: archs to lose, by default the most that is safe.
+        prune: file to which the section `restrict:` of the pruned space is written.
+        prune_fraction: share of archs to remove; default: the largest that is safe.
 
     Raises:
-        UserError: not exactly one of `folder` and `records`, or too few archs have both.
+        UserError: not exactly one of `folder` and `records`, or too few archs have both values.
         CheckFailed: the ranking is not reliable enough for pruning.
     """
     require_place(prune)

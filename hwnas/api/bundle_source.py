@@ -1,4 +1,4 @@
-"""Where `hwnas verify BUNDLE` takes its settings from: a run folder around it, or `--config`."""
+"""The settings for `hwnas verify BUNDLE`: from a run folder around it, or from `--config`."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def _is_run_folder(folder: Path) -> bool:
 
 
 def source_of_settings(folder: Path, config: str | None, settings: Settings) -> Path | None:
-    """The folder whose configuration, or `config`, a bundle is checked with; None: there is none.
+    """The run folder around a bundle, or `config`, as the source of settings; else None.
 
     Raises:
-        UserError: settings that nothing would read.
+        UserError: settings are given, but there is no source.
     """
     around = [p for p in folder.resolve().parents if config is None and _is_run_folder(p)]
     unread = {k: v for k, v in (settings or {}).items() if k.split(".")[0] not in READ_OF_SETTINGS}
@@ -50,7 +50,7 @@ def source_of_settings(folder: Path, config: str | None, settings: Settings) -> 
 def with_search(
     source: Path, bundle: Path, config: str | None, settings: Settings
 ) -> tuple[Settings, tuple[str, ...]]:
-    """The settings with the search whose bundle it is, and a note where that is not known."""
+    """The settings with the search of the bundle, and a note if the search is unknown."""
     from hwnas.exporters.bundle import read_manifest
 
     if config is not None:
@@ -66,10 +66,10 @@ def with_search(
 
 
 def require_data_of(bundle: Path, project: Project) -> None:
-    """Refuse to test a bundle on images that may be those that its network learned.
+    """Refuses to test a bundle on images that its network may have been trained on.
 
     Raises:
-        UserError: the run read other data since the bundle was made.
+        UserError: the run has read other data since the bundle was made.
     """
     from hwnas.exporters.bundle import read_manifest
 

@@ -1,4 +1,4 @@
-"""`hwnas check`: whether files of a run folder were damaged or altered."""
+"""`hwnas check`: finds damaged or altered files of a run folder."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["check"]
 
 
 def check(folder: Folder) -> Listing:
-    """Damages in a run folder, a row for each file; no rows: nothing is damaged.
+    """Damaged files in a run folder, one per row; no rows if nothing is damaged.
 
-    Every file that a finished stage left is compared with its hash, bundles with their manifests;
-    what else hwnas has in the folder must be readable. Nothing is changed. The fact `fix` is the
-    command that makes again what results depend on.
+    Files of finished stages are compared with their hashes, and bundles with their manifests. All
+    other files of hwnas in the folder must be readable. Nothing is changed. The fact `fix` is the
+    command that makes again files on which results depend.
 
     Raises:
-        UserError: not a run folder, or one with links, pipes or devices in it.
+        UserError: not a run folder, or a folder with links, pipes or devices in it.
     """
     run = RunDir(Path(folder))
     with explained("look into the run folder", run.root):
         run.check()
-    config_data(run, None, None)  # it is a run folder
+    config_data(run, None, None)  # checks that this is a run folder
     found = check_run(run)
     rows = [
         {"file": str(damage.file), "stage": damage.stage or None, "problem": damage.problem}

@@ -18,13 +18,13 @@ __all__ = ["config_explain", "config_schema", "config_show"]
 
 
 def config_show(config: Path | str, *, settings: Settings = None) -> Listing:
-    """Every setting of a configuration, and where it is from: the file, `settings`, a default.
+    """All settings of a configuration, and their source: the file, `settings`, or a default.
 
     Args:
         config: a YAML file, one of `hwnas.list("configs")`, or a run folder.
 
     Raises:
-        UserError: there is no such file, or it has problems: lists them all.
+        UserError: there is no such file, or it has problems; lists all of them.
     """
     named = None if os.path.isdir(config) else str(config)
     data, where = config_data(RunDir(Path(config)), named, settings)
@@ -39,13 +39,13 @@ def config_show(config: Path | str, *, settings: Settings = None) -> Listing:
 
 
 def config_explain(key: str | None = None) -> Listing:
-    """What settings are: type, default, allowed values, meaning; of all variants.
+    """Type, default, allowed values and meaning of settings, for all variants.
 
     Args:
-        key: path of a setting or of a section, e.g. `search.reward`; the whole configuration.
+        key: path of a setting or a section, e.g. `search.reward`; default: the whole configuration.
 
     Raises:
-        UserError: there is no such key; names the nearest.
+        UserError: there is no such key; suggests similar keys.
     """
     found = list(settings_of(ExperimentConfig))
     if key is not None:
@@ -82,7 +82,7 @@ def _row(setting: Setting) -> dict[str, Any]:
 
 
 def _leaves(data: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Key path and value of everything that is no section; lists of sections item by item."""
+    """Key path and value of all settings; lists of sections item by item."""
     has_sections = isinstance(data, list) and any(isinstance(item, Mapping) for item in data)
     if isinstance(data, Mapping) and data:
         items = [*data.items()]

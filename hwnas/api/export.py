@@ -51,13 +51,13 @@ def export(
 
 
 def export(what: Any, /, *place: Any, **arguments: Any) -> Any:
-    """Write deployable files: of a run's networks (`export_run`), or of any network.
+    """Writes deployable files of the networks of a run (`export_run`), or of any network.
 
-    `export(network, format, folder)` writes one format and checks that the file computes the same
-    (`exporters.formats.export`, which says what `images`, `metadata` and further settings are).
+    `export(network, format, folder)` writes one format and checks that the file computes the same.
+    `exporters.formats.export` documents `images`, `metadata` and further settings.
 
     Raises:
-        UserError: a setting is wrong, or the format cannot express the network.
+        UserError: a setting is invalid, or the format cannot express the network.
         CheckFailed: a file computes something else.
     """
     if isinstance(what, (str, Path)):
@@ -67,10 +67,10 @@ def export(what: Any, /, *place: Any, **arguments: Any) -> Any:
 
 
 def _require_network(what: object) -> None:
-    """Refuse what is no network.
+    """Refuses objects that are not networks.
 
     Raises:
-        UserError: says what it is.
+        UserError: describes the object.
     """
     from torch.nn import Module
 
@@ -91,10 +91,11 @@ def export_run(
     settings: Settings = None,
     progress: ProgressFor = no_progress,
 ) -> Listing:
-    """Export the fine-tuned networks of a run and check their parity; `verify` makes the bundle.
+    """Exports the fine-tuned networks of a run and checks their parity; `verify` makes the bundle.
 
-    search: of which search [the last one]. formats: see `hwnas.list("exporters")`, with a precision
-    as in `onnx:int8`; None: as configured. What the devices run is exported in any case.
+    search: name of the search; default: the last one.
+    formats: see `hwnas.list("exporters")`, with a precision as in `onnx:int8`; None: as configured.
+        Files for the devices are always exported.
     """
     return bring_up_to_date(
         folder,
@@ -109,10 +110,10 @@ def export_run(
 def export_changes(
     folder: Folder, config: str | None, formats: Sequence[str] | None, settings: Settings
 ) -> dict[str, Any]:
-    """Settings with which a run exports `formats`; what is configured of a format stays.
+    """Settings with which a run exports `formats`; configured settings of a format are kept.
 
     Raises:
-        UserError: the settings say otherwise, or no format is named.
+        UserError: the settings contradict `formats`, or no format is named.
     """
     refuse_both("--formats", formats, "export", settings)
     changes = dict(settings or {})

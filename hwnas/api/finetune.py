@@ -17,9 +17,9 @@ def finetune(
     settings: Settings = None,
     progress: ProgressFor = no_progress,
 ) -> Listing:
-    """Fine-tune the winner and the networks it is compared with.
+    """Fine-tunes the winner and the networks for comparison.
 
-    search: of which search [the last one].
+    search: name of the search; default: the last one.
     """
     return bring_up_to_date(
         folder,

@@ -17,7 +17,7 @@ __all__ = ["Source", "label", "label_changes", "log_trained_cost"]
 
 Source = Literal["supernet", "trained"]
 STAGES = {"supernet": ("label.n_archs", "label"), "trained": ("label.trained.n", "label/trained")}
-"""By source: the setting that says how many, and the stage."""
+"""Setting of the number of labels, and the stage, by source."""
 
 
 def label(
@@ -29,7 +29,7 @@ def label(
     settings: Settings = None,
     progress: ProgressFor = no_progress,
 ) -> Listing:
-    """Score random subnets with the supernet's weights, or train `n` of them stand-alone."""
+    """Scores random subnets with the supernet's weights, or trains `n` of them stand-alone."""
     stage, changes = label_changes(source, n, settings)
     return bring_up_to_date(
         folder,
@@ -43,7 +43,7 @@ def label(
 
 
 def label_changes(source: Source, n: int | None, settings: Settings) -> tuple[str, dict[str, Any]]:
-    """The stage that makes labels of a source, and the settings for `n` labels.
+    """The stage for labels from a source, and the settings for `n` labels.
 
     Raises:
         UserError: the source is unknown, or two different numbers of archs are given.
@@ -56,10 +56,10 @@ def label_changes(source: Source, n: int | None, settings: Settings) -> tuple[st
 
 
 def _require_archs(project: Project) -> None:
-    """Refuse to train no arch stand-alone.
+    """Refuses stand-alone labels without any archs.
 
     Raises:
-        UserError: says how to ask for some.
+        UserError: names the setting.
     """
     if not project.config.label.trained.n:
         raise UserError(
@@ -83,7 +83,7 @@ def _labels(project: Project, source: Source) -> Listing:
 
 
 def log_trained_cost(folder: Folder, *, config: str | None, settings: Settings) -> None:
-    """Log what labels of stand-alone trainings would cost, from those made so far."""
+    """Logs the cost of stand-alone labels, estimated from existing ones."""
     from hwnas.pipeline.stages.label import measured_trained_cost
 
     with open_project(

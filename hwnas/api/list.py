@@ -1,4 +1,4 @@
-"""`hwnas list`: the installed variants, and the packages that others need."""
+"""`hwnas list`: installed variants, and the packages that other variants need."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Kind = Literal[
 
 
 def list(kind: Kind) -> Listing:
-    """What can be chosen of a kind, and what is missing to choose it.
+    """The variants of a kind, and their missing requirements.
 
     Raises:
         UserError: no such kind.
@@ -51,7 +51,7 @@ def list(kind: Kind) -> Listing:
 
 
 def _variants(kind: Kind) -> Sequence[Variant]:
-    """Those that can be chosen, then those of other packages that cannot."""
+    """Available variants, then variants of other packages that cannot be used."""
     if kind == "runtimes":
         from hwnas.devices.runtimes import describe_runtime, runtime_names
 

@@ -40,9 +40,9 @@ __all__ = ["Run", "open_run"]
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A run folder and one of its searches; made by `open_run` and `run`.
+    """A run folder and one of its searches; returned by `open_run` and `run`.
 
-    What a stage has not made yet raises a `UserError` that names the missing file.
+    Results that a stage has not made yet raise a `UserError` that names the missing file.
     """
 
     project: Project
@@ -66,28 +66,28 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration, JSON-ready."""
+        """The configuration as JSON values."""
         return self.project.config.model_dump(mode="json")
 
     @property
     def space(self) -> SearchSpace:
-        """The search space, restricted as the run restricts it."""
+        """The search space with the restrictions of the run."""
         return self.project.space
 
     def status(self) -> Listing:
-        """What is done, stale or missing."""
+        """Status of the stages: done, stale or missing."""
         return status(self.folder, settings={"search.name": self.search})
 
-    # --- what was found -----------------------------------------------------------------------
+    # --- results of the search ----------------------------------------------------------------
 
     @cached_property
     def winner(self) -> Point:
-        """The best arch within the limits, for the first device where each has its own."""
+        """The best arch within the limits; for the first device if each device has a winner."""
         return next(iter(self.winners.values()))
 
     @cached_property
     def winners(self) -> dict[str, Point]:
-        """Winners by device; one, that of the first device, where all devices share it."""
+        """Winners by device; only the first device if all devices share one."""
         for target in targets(self.project):
             self._require(search_files(self.project, target).result.path)
         found = winners_by_device(self.project)
@@ -95,13 +95,13 @@ class Run:
 
     @property
     def front(self) -> tuple[Point, ...]:
-        """`fronts` of the latency on the first device; of MACs where no latency was priced."""
+        """Entry of `fronts` for the latency on the first device; for MACs without a latency."""
         key = MetricKey("latency_ms", self.project.first_device)
         return self.fronts[key if key in self.fronts else "macs"]
 
     @cached_property
     def fronts(self) -> dict[str, tuple[Point, ...]]:
-        """By metric key, archs that no other beats in both cost and score, cheapest first."""
+        """By metric key, archs that no other arch beats in both cost and score, cheapest first."""
         found: dict[str, tuple[Point, ...]] = {}
         for target in targets(self.project):
             fronts = self._result(target).fronts
@@ -112,7 +112,7 @@ class Run:
 
     @property
     def limits(self) -> dict[str, float]:
-        """Largest cost allowed, by metric key."""
+        """Maximum cost, by metric key."""
         return self._result(targets(self.project)[0]).limits
 
     def labels(self, source: str = "supernet") -> list[Evaluation]:
@@ -120,16 +120,16 @@ class Run:
         self._require(self.project.files.labels(source))
         return self.project.files.read_labels(source)
 
-    # --- what was proven ----------------------------------------------------------------------
+    # --- verified results ---------------------------------------------------------------------
 
     @cached_property
     def networks(self) -> tuple[NetworkResult, ...]:
-        """The networks that are compared, on every device; the winner comes first."""
+        """The compared networks, on every device; the winner comes first."""
         return self._results.networks
 
     @cached_property
     def checks(self) -> tuple[Check, ...]:
-        """The promises of the run, and whether each holds."""
+        """The checks of the run, with their results."""
         return self._results.checks
 
     @property
@@ -139,32 +139,32 @@ class Run:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the accuracies must know, in sentences: images in two splits, chance."""
+        """Notes on the accuracies, in sentences: images in two splits, chance."""
         results = self.project.files.results
         is_made, n_classes = results.path.is_file(), self.space.macro.num_classes
         found = results.read().at_chance(n_classes) if is_made else ""
         return doubts_known(self.project) + (found,) * bool(found)
 
     def table(self) -> list[dict[str, Any]]:
-        """The closing table: one row per network and device."""
+        """The result table: one row per network and device."""
         return [network.summary() for network in self.networks]
 
     def raise_for_checks(self) -> None:
-        """Raise if a check failed or could not be judged.
+        """Raises an error if a check failed or could not be judged.
 
         Raises:
-            CheckFailed: names those that failed.
+            CheckFailed: names the failed checks.
             NotJudged: no check failed, but some could not be judged.
         """
         self._results.require(where=self.project.files.report)
 
     @property
     def title(self) -> str:
-        """Headline of the closing table."""
+        """Headline of the result table."""
         return f"{self.project.config.name}, search {self.search!r}"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: closing table, checks, predictor and report, as `hwnas run` prints them."""
+        """JSON values: result table, checks, predictor and report, as printed by `hwnas run`."""
         return {
             "table": self.table(),
             "checks": [check.summary() for check in self.checks],
@@ -177,7 +177,7 @@ class Run:
     # --- objects ------------------------------------------------------------------------------
 
     def latency_table(self, device: str | None = None) -> LatencyTable:
-        """The table of a device [the first one]."""
+        """The table of a device; default: the first one."""
         name = device or self.project.first_device
         self._require(self.project.files.table(name))
         return self.project.files.read_table(name)
@@ -207,7 +207,7 @@ class Run:
     # --- plots --------------------------------------------------------------------------------
 
     def plot_front(self, device: str | None = None) -> go.Figure:
-        """Evaluated archs by latency on a device [the first one] and accuracy, with the winner."""
+        """Evaluated archs by latency on a device (default: the first) and accuracy; the winner."""
         from hwnas.reporting.figures import front_figure
         from hwnas.studies.run_report import front_data
 
@@ -215,7 +215,7 @@ class Run:
         return front_figure(front_data(self.project, self.project.require_device(device)))
 
     def plot_latency(self, device: str | None = None) -> go.Figure:
-        """Estimates of whole networks against their timings, on a device [the first one].
+        """Estimated over measured latencies of whole networks on a device (default: the first).
 
         Raises:
             UserError: the table was never validated on whole networks of this space.
@@ -231,7 +231,7 @@ class Run:
         return forecast_figure(found)
 
     def plot_predictor(self) -> go.Figure:
-        """Predicted against measured scores of held-out subnets."""
+        """Predicted over true scores of held-out subnets."""
         from hwnas.reporting.figures import prediction_figure
         from hwnas.studies.run_report import prediction_data
 
@@ -263,7 +263,7 @@ class Run:
         )
 
     def _top1(self, candidate: Candidate) -> float | None:
-        """As stored; of earlier versions' results, what the journal says of the arch."""
+        """The stored top-1; for results of earlier versions, that of the journal."""
         if candidate.accuracy is not None:
             return candidate.accuracy.top1
         if self._known is None or not self._known.is_known(candidate.arch):
@@ -277,9 +277,9 @@ class Run:
 
 
 def open_run(folder: Folder, *, search: str | None = None) -> Run:
-    """Open a run folder for reading; nothing in it is changed.
+    """Opens a run folder for reading; changes nothing in it.
 
-    search: which of its searches [the last one].
+    search: name of the search; default: the last one.
 
     Raises:
         UserError: not a run folder, a configuration that cannot be read, or no such search.

@@ -14,13 +14,14 @@ __all__ = ["refuse_both", "refuse_unused", "require_place"]
 
 
 def refuse_unused(given: Mapping[str, object], *, to: str, fix: str) -> None:
-    """Refuse arguments that have no effect.
+    """Refuses arguments that have no effect.
 
-    given: by the option's name, such as `--resolutions`; None, False and empty ones are not given.
-    to: what they do not apply to, in words.
+    given: values by option name, such as `--resolutions`; None, False and empty values count as not
+        given.
+    to: the thing to which they do not apply, in words.
 
     Raises:
-        UserError: names those that are given.
+        UserError: names the given options.
     """
     unused = [name for name, value in given.items() if not _is_absent(value)]
     if unused:
@@ -34,7 +35,7 @@ def refuse_unused(given: Mapping[str, object], *, to: str, fix: str) -> None:
 
 
 def refuse_both(option: str, value: object, setting: str, settings: Settings) -> None:
-    """Refuse an option together with a changed setting that says the same.
+    """Refuses an option together with a setting for the same value.
 
     Raises:
         UserError: both are given.
@@ -52,10 +53,10 @@ def refuse_both(option: str, value: object, setting: str, settings: Settings) ->
 
 
 def require_place(out: Folder | None) -> None:
-    """Refuse a path where no file can be written, before anything is computed for it.
+    """Refuses a path where no file can be written, before anything is computed for it.
 
     Raises:
-        UserError: it is a folder, or its folder cannot be made or written into.
+        UserError: the path is a folder, or its folder cannot be created or written.
     """
     if out is None:
         return
@@ -63,7 +64,7 @@ def require_place(out: Folder | None) -> None:
     try:
         there = next(folder for folder in path.parents if folder.exists())
         is_folder = path.is_dir()
-    except (OSError, ValueError) as error:  # a name that no file can have
+    except (OSError, ValueError) as error:  # an invalid file name
         problem: str | None = str(error)
     else:
         problem = f"{path} is a folder" if is_folder else why_unwritable(there)

@@ -36,7 +36,7 @@ def predictor_fit(
     settings: Settings = None,
     progress: ProgressFor = no_progress,
 ) -> Listing:
-    """Fit the predictor on a run's labels; returns its report on held-out labels."""
+    """Fits the predictor on the labels of a run; returns its report on held-out labels."""
     return bring_up_to_date(
         folder, "predictor", config=config, changes=settings, progress=progress, found=_fit
     )
@@ -78,22 +78,23 @@ def predictor_eval(
     baselines: bool = True,
     progress: ProgressFor = no_progress,
 ) -> Listing:
-    """Fit on `train_size` random labels and rank all others, beside other predictors and costs.
+    """Fits on `train_size` random labels and ranks all others; compares predictors and costs.
 
     Args:
         folder: a run folder, for its own labels; or else
-        records: a file of labelled archs, with `reader`, its format (guessed by default), and
-        target: the column to predict.
+        records: a file of labelled archs.
+        reader: format of `records`; default: detected.
+        target: column to predict.
         also: columns with cheaper labels of all archs to learn from.
         proxy: columns to use as features.
-        space: the archs' space, where the reader does not say, with `settings`, `num_classes`.
+        space: space of the archs, if the reader does not define it, with `settings`, `num_classes`.
         predictor: see `hwnas.list("predictors")`.
-        seeds: how many splits.
-        baselines: measure the other predictors too.
-        progress: shows it.
+        seeds: number of random splits.
+        baselines: whether to evaluate the other predictors too.
+        progress: shows the progress.
 
     Raises:
-        UserError: not exactly one of `folder` and `records`, or fewer archs than asked for.
+        UserError: not exactly one of `folder` and `records`, or fewer archs than requested.
     """
     from hwnas.studies.compare_predictors import compare, labels_of_file
 
@@ -160,9 +161,9 @@ def _labels_of_run(folder: Path, progress: ProgressFor) -> Labels:
 
 
 def predictor_predict(folder: Folder, archs: Sequence[Arch | str]) -> Listing:
-    """Predicted score of some archs, its standard deviation, and every price.
+    """Predicted score of some archs, its standard deviation, and all metrics.
 
-    archs: also `largest`, `smallest`, comma-separated codes, or `.json` files.
+    archs: archs, `largest`, `smallest`, comma-separated codes, or `.json` files.
     """
     from hwnas.pipeline.costs import prices
     from hwnas.pipeline.predictor import load_predictor
@@ -204,15 +205,15 @@ def predictor_export_lut(
     free: Sequence[str] = (),
     progress: ProgressFor = no_progress,
 ) -> Listing:
-    """Write the prediction of every arch of a (sub)space to a lookup table.
+    """Writes the prediction of every arch of a (sub)space to a lookup table.
 
     Args:
         folder: the run folder.
-        out: file, `predictor/lut.safetensors` of the run by default.
-        restrict: values that stay, by choice.
-        base: only archs like this one, but for the choices that match a pattern of
-        free: such as `stage2.*`.
-        progress: shows it.
+        out: the file; default: `predictor/lut.safetensors` of the run.
+        restrict: values to keep, by choice.
+        base: only archs like this one, except for choices that match `free`.
+        free: patterns of choices, such as `stage2.*`.
+        progress: shows the progress.
     """
     from hwnas.studies.score_table import export
 
@@ -249,10 +250,10 @@ def predictor_lookup(
     limits: Mapping[str, float] | None = None,
     top: int = 5,
 ) -> Listing:
-    """The `top` best archs of a lookup table under any limits; nothing is predicted again.
+    """The `top` best archs of a lookup table with any limits, without further predictions.
 
-    table: file, `predictor/lut.safetensors` of the run by default. limits: largest cost by metric
-    key, e.g. `{"latency_ms@local": 2.5}`.
+    table: the file; default: `predictor/lut.safetensors` of the run.
+    limits: maximum cost by metric key, e.g. `{"latency_ms@local": 2.5}`.
     """
     from hwnas.studies.score_table import look_up
 

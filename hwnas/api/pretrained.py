@@ -28,11 +28,12 @@ MAX_IMAGES, BATCH = 256, 32
 
 @dataclass(frozen=True)
 class Imported:
-    """Weights that others trained, as a supernet; `origin` says whose they are.
+    """Published weights as a supernet; `origin` records their source.
 
-    settings: the section `space:` of the configuration that they are for; empty where the space
-    was given as an object. network: in eval mode, with the BN statistics that it was published
-    with; None if the weights are those of a supernet.
+    settings: the section `space:` of a configuration for them; empty if the space was given as an
+        object.
+    network: in eval mode, with its published BN statistics; None if the weights are those of a
+        supernet.
     """
 
     supernet: Supernet
@@ -56,7 +57,7 @@ class Imported:
         return self.origin.network if self.origin is not None else "weights without an origin"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; the one row is under `"table"`."""
+        """JSON values; the only row is in `"table"`."""
         space, weights = self.supernet.space, self.network or self.supernet
         row: Row = {
             "network": self._name,
@@ -70,10 +71,10 @@ class Imported:
 
 
 def pretrained_list() -> Listing:
-    """Weights to start from: shipped ones, published supernets, and networks of timm.
+    """Starting weights: shipped weights, published supernets, and networks of timm.
 
-    Nothing is downloaded; `size_mb` (10^6 bytes) is that of the tensors in 32 bits, of shipped
-    files their own. `file` is what `supernet.init` takes, once it is on this machine.
+    Nothing is downloaded. `size_mb` (10^6 bytes) is the size of the tensors in 32 bits, or of
+    shipped files. `file` is the value for `supernet.init` after the file is on this machine.
     """
     rows: list[dict[str, Any]] = [
         {
@@ -108,7 +109,7 @@ def pretrained_list() -> Listing:
 
 
 def _row_of_timm(model: str) -> dict[str, Any]:
-    """A network whose weights timm publishes."""
+    """A row for a network whose weights timm publishes."""
     from hwnas.nets.pretrained_networks import n_params
 
     weights = published_network(model).weights
@@ -134,22 +135,23 @@ def pretrained_import(
     space: SearchSpace | str | None = None,
     images: Folder | Iterable[torch.Tensor] | None = None,
 ) -> Imported:
-    """Read weights that others trained, whichever of `pretrained_list` they are of.
+    """Reads published weights, of any kind in `pretrained_list`.
 
     Args:
-        file: as published, or converted to safetensors with the same names; `shipped`; `timm:NAME`,
-            which is fetched if it is not in the cache; in Python also tensors by name.
+        file: as published, or converted to safetensors with the same names; `shipped`; or
+            `timm:NAME`, which is downloaded if it is not in the cache. In Python also tensors by
+            name.
         out: a .safetensors file to write, for the setting `supernet.init`.
-        num_classes: where it is another than the file's, the classifier starts from random weights.
-        licence: of the weights, where it is not that of the published ones.
-        space: what a network's weights are of: a space whose largest arch it is, or a model of
-            timm; found by the tensors if only one has these.
-        images: a folder of photos, for weights whose BN is folded into their convolutions; in
+        num_classes: if it differs from the file, the classifier starts from random weights.
+        licence: licence of the weights, if it is not the published one.
+        space: the space whose largest arch the weights belong to, or a model of timm. Default:
+            determined from the tensors, if only one fits.
+        images: a folder of photos, for weights whose BN is folded into their convolutions. In
             Python also batches [B, C, H, H] of [0, 1] pixels.
 
     Raises:
-        UserError: they cannot be read or fetched, could run code, are of no known network, or of
-            several; or there are no images, and BN cannot come back without.
+        UserError: the weights cannot be read or downloaded, could run code, fit no known network,
+            or fit several; or images are needed to restore BN.
     """
     from hwnas.nets.pretrained_import import import_any
     from hwnas.training.checkpoint import weights_bytes

@@ -23,7 +23,7 @@ __all__ = ["prepare", "profile", "profile_import", "profile_pack", "profile_plan
 
 @dataclass(frozen=True)
 class Job:
-    """A profiling job: space, device, settings of profiling, and transport."""
+    """A profiling job: space, device, profiling settings, and transport."""
 
     space: SearchSpace
     device: DeviceSpec
@@ -39,10 +39,10 @@ def prepare(
     num_classes: int | None,
     profile_settings: Settings,
 ) -> Job:
-    """Space, device, settings of profiling and transport from the arguments that verbs share.
+    """Space, device, profiling settings and transport, from arguments that several verbs share.
 
     Raises:
-        UserError: no space, or something of it is unknown.
+        UserError: no space, or an unknown name or setting.
     """
     if space is None:
         raise UserError("no space is given", expected="--space NAME, or --run RUN")
@@ -69,18 +69,18 @@ def profile(
     seed: int | None = None,
     progress: ProgressFor = no_progress,
 ) -> LatencyTable:
-    """Measure a table; interrupted and repeated, it goes on where it was.
+    """Measures a latency table. If interrupted, the same call resumes.
 
     Args:
         device: a name (`hwnas.list("devices")`) or a YAML file.
-        space: what the table is to serve; by name with `settings`, `resolutions`, `num_classes`.
+        space: the space for the table; with a name also `settings`, `resolutions`, `num_classes`.
         profile_settings: e.g. `{"rounds": 60}`.
-        run: a run folder to profile for. Its configuration has space, classes and seed; `settings`
-            changes it, and `profile_settings` its section `profile`.
+        run: a run folder to profile for. Its configuration defines space, classes and seed;
+            `settings` changes the configuration, and `profile_settings` its section `profile`.
         config: with `run`: starts or replaces its configuration.
-        out: table to write, `DEVICE.json` by default; the timings lie beside it.
-        seed: of the networks that are timed whole, 0 by default.
-        progress: shows it.
+        out: table to write; default: `DEVICE.json`. Timings are stored next to it.
+        seed: seed of the whole networks that are timed; default: 0.
+        progress: shows the progress.
 
     Raises:
         UserError: unknown names or settings, arguments that do not apply, or a device that cannot
@@ -128,7 +128,7 @@ def profile_plan(
     num_classes: int | None,
     profile_settings: Settings,
 ) -> Listing:
-    """What `profile` would cost."""
+    """The cost of `profile`."""
     from hwnas.measure.profile import describe_cost
 
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
@@ -148,10 +148,10 @@ def profile_pack(
     seed: int = 0,
     progress: ProgressFor = no_progress,
 ) -> Path:
-    """Pack models and kit into the zip `out`, for a device without hwnas.
+    """Packs models and kit into the zip `out`, for a device without hwnas.
 
-    There: unzip, then `python bench.py plan.json --out results.jsonl`; bring results.jsonl back to
-    `profile_import`. Arguments as of `profile`.
+    On the device, unzip it and run `python bench.py plan.json --out results.jsonl`. Then pass
+    results.jsonl to `profile_import`. Arguments are those of `profile`.
     """
     from hwnas.measure.pack import pack
 
@@ -173,13 +173,13 @@ def profile_import(
     out: Folder | None = None,
     seed: int = 0,
 ) -> LatencyTable:
-    """Turn results of a packed kit into a table; takes the same arguments as `profile_pack`.
+    """Converts results of a packed kit to a table; takes the same arguments as `profile_pack`.
 
-    results: what bench.py wrote on the device, or a zip with it. out: table to write, `DEVICE.json`
-    by default.
+    results: the output of bench.py on the device, or a zip with it.
+    out: table to write; default: `DEVICE.json`.
 
     Raises:
-        UserError: results of another plan, or malformed ones.
+        UserError: results of another plan, or malformed results.
     """
     from hwnas.measure.pack import import_results
 

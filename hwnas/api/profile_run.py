@@ -1,4 +1,4 @@
-"""`hwnas profile DEVICE --run RUN`: a latency table for a run folder, by its configuration."""
+"""`hwnas profile DEVICE --run RUN`: a latency table for a run folder, from its configuration."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["device_name", "profile_for_run", "refuse_config", "run_changes"]
 
 
 def refuse_config(config: str | None) -> None:
-    """Refuse a configuration where no run folder is given.
+    """Refuses a configuration without a run folder.
 
     Raises:
-        UserError: there is one.
+        UserError: there is a configuration.
     """
     refuse_unused(
         {"--config": config},
@@ -49,7 +49,8 @@ def run_changes(
     """Settings with which a run folder profiles a device.
 
     Raises:
-        UserError: arguments that the run's configuration has, or a device that is not the run's.
+        UserError: arguments that the configuration of the run defines, or a device that is not in
+            the run.
     """
     refuse_unused(
         {
@@ -80,10 +81,10 @@ def run_changes(
 
 
 def _require_device(project: Project, device: str) -> None:
-    """Refuse a device that the run does not have, or another one of the same name.
+    """Refuses a device that the run does not have, or another one with the same name.
 
     Raises:
-        UserError: says what the run has.
+        UserError: names the devices of the run.
     """
     name, known = device_name(device), ", ".join(project.devices)
     if name not in project.devices:
@@ -94,7 +95,7 @@ def _require_device(project: Project, device: str) -> None:
             where=project.run.root,
             fix=f"--set {shlex.quote(f'devices=[{known}, {device}]')}",
         )
-    if device == name:  # a name is the run's
+    if device == name:  # a name refers to the device of the run
         return
     if (found := load_device(device)) != (own := project.devices[name]):
         raise UserError(
@@ -107,14 +108,14 @@ def _require_device(project: Project, device: str) -> None:
 
 
 def device_name(device: str) -> str:
-    """Name of a device that is given by name or by its file."""
+    """Name of a device given by name or by file."""
     return Path(device).stem if Path(device).suffix in (".yaml", ".yml") else device
 
 
 def profile_for_run(
     device: str, run: Path, config: str | None, changes: dict[str, Any], progress: ProgressFor
 ) -> LatencyTable:
-    """Bring stage `profile/DEVICE` of a run folder up to date; a table of another machine goes."""
+    """Brings stage `profile/DEVICE` of a run folder up to date; replaces a foreign table."""
     from hwnas.pipeline.foreign_tables import foreign_tables
 
     name = device_name(device)

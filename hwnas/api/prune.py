@@ -1,4 +1,4 @@
-"""`hwnas prune`: a second training round in the pruned space, beside one in the whole space."""
+"""`hwnas prune`: second training rounds, in the pruned and in the whole space."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["PrunedTraining", "prune", "prune_plan"]
 
 @dataclass(frozen=True)
 class PrunedTraining:
-    """A second round of training in the pruned space and one in the whole space, compared."""
+    """Comparison of second training rounds in the pruned and in the whole space."""
 
     ranking: str
     pruning: Pruning
@@ -32,7 +32,7 @@ class PrunedTraining:
         return f"pruned by {self.ranking}"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; the rounds are under `"table"`."""
+        """JSON values; the rounds are in `"table"`."""
         rounds = (self.compared.pruned, self.compared.unpruned)
         return {
             "table": [dump(one, versioned=False) for one in rounds],
@@ -53,18 +53,18 @@ def prune(
     fresh: bool = False,
     progress: ProgressFor = no_progress,
 ) -> PrunedTraining:
-    """Prune the space by a ranking, then train on in it and, at equal cost, in the whole space.
+    """Prunes the space by a ranking, then trains in it and, at equal cost, in the whole space.
 
-    The rounds are run folders in `rounds/`, which other verbs go on with.
+    The rounds are run folders in `rounds/`, which other verbs can use.
 
     Args:
         folder: the run folder.
-        ranking: `predictor`, `supernet`, `macs` or `params`: who says what is bad.
+        ranking: the ranking for the pruning: `predictor`, `supernet`, `macs` or `params`.
         truth: files with better labels of the same archs.
-        fraction: archs to lose, by default the most that is safe.
-        steps: of training, for each round; by default as many as the first.
-        fresh: start both from random weights, not from the run's.
-        progress: shows it.
+        fraction: share of archs to remove; default: the largest that is safe.
+        steps: training steps of each round; default: as in the first round.
+        fresh: whether both start from random weights instead of those of the run.
+        progress: shows the progress.
 
     Raises:
         UserError: there is no supernet to start from.
@@ -83,7 +83,7 @@ def prune(
 def prune_plan(
     folder: Folder, *, ranking: str, truth: Sequence[Folder], fraction: float | None
 ) -> Listing:
-    """What `prune` would drop."""
+    """The values that `prune` would drop."""
     with open_project(
         Path(folder), progress_for=no_progress, command="hwnas prune", read_only=True
     ) as project:
@@ -97,6 +97,6 @@ def prune_plan(
 def _pruning(
     project: Project, ranking: str, truth: Sequence[Folder], fraction: float | None
 ) -> tuple[rank_analysis.Analysis, Pruning]:
-    """The ranking against its truth, and the space that it leaves."""
+    """The ranking compared with its truth, and the pruned space."""
     found, pair = rank_analysis.analyze_run(project, ranking, [Path(path) for path in truth])
     return found, rank_analysis.prune(found, pair, fraction)

@@ -15,10 +15,11 @@ log = logging.getLogger(__name__)
 
 
 def report(folder: Folder, *, search: str | None = None, out: Folder | None = None) -> Path:
-    """Write the HTML report of what the run folder holds so far; its path.
+    """Writes the HTML report of the results so far; returns its path.
 
-    search: which one [the last one]. out: the file [`report.html` in the run folder, or in the
-    working directory, named after the run, where the run folder cannot be written].
+    search: name of the search; default: the last one.
+    out: the file; default: `report.html` in the run folder. If the run folder is not writable, it
+        is a file in the working directory, named after the run.
     """
     from hwnas.studies.run_report import write_run_report
 

@@ -33,11 +33,11 @@ Settings = Mapping[str, Any] | None
 """Changes by key path, e.g. `{"train.steps": 50}`; `--set` on the command line."""
 
 ProgressFor = Callable[[str], Progress]
-"""Given the name of a stage, how its progress is shown."""
+"""Maps the name of a stage to the function that shows its progress."""
 
 
 def listed(given: Sequence[str]) -> list[str]:
-    """Names as a tuple; a single string counts as one name."""
+    """Names as a list; a single string counts as one name."""
     return [given] if isinstance(given, str) else [*given]
 
 
@@ -47,7 +47,7 @@ def no_progress(stage: str) -> Progress:
 
 
 class Result(Protocol):
-    """What a verb prints: `to_dict()` as JSON; its `"table"` under `title` as a table."""
+    """Result of a verb: `to_dict()` as JSON, or its `"table"` under `title` as a table."""
 
     @property
     def title(self) -> str:
@@ -55,15 +55,15 @@ class Result(Protocol):
         ...
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; the rows are under `"table"`."""
+        """JSON values; the rows are in `"table"`."""
         ...
 
 
 @dataclass(frozen=True)
 class Listing:
-    """JSON-ready rows with named columns, and facts about all of them.
+    """Rows of JSON values with named columns, and facts about all of them.
 
-    shown: the rows as a terminal shows them, where `rows` are too wide for one.
+    shown: the rows for a terminal, if `rows` are too wide.
     """
 
     rows: Sequence[Row]
@@ -85,7 +85,7 @@ class Listing:
         return self.rows[row]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; the rows are under `"table"`."""
+        """JSON values; the rows are in `"table"`."""
         return {"table": [dict(row) for row in self.rows], **self.facts}
 
 
@@ -93,9 +93,11 @@ class Listing:
 class Point:
     """An arch that a search found.
 
-    choices: values of its active choices by name. score: what the search maximised. accuracy: top-1
-    with the supernet's weights on the validation split, a fraction; None if the arch was only
-    predicted. costs: by metric key (`macs`, `latency_ms@DEVICE`), in the unit of the metric.
+    choices: values of its active choices by name.
+    score: the value that the search maximised.
+    accuracy: top-1 with the supernet's weights on the validation split, in [0, 1]; None if the arch
+        was only predicted.
+    costs: by metric key (`macs`, `latency_ms@DEVICE`), in the unit of the metric.
     """
 
     arch: Arch
@@ -110,10 +112,10 @@ class Point:
 
     @property
     def latency_ms(self) -> Mapping[str, float]:
-        """Estimated median latency by device."""
+        """Estimated median latency in ms, by device."""
         keys = {MetricKey.parse(key): ms for key, ms in self.costs.items()}
         return {key.device: ms for key, ms in keys.items() if key.device and key.metric == LATENCY}
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """JSON values."""
         return dump(self, versioned=False)

@@ -23,19 +23,19 @@ def run(
     report_only: bool = False,
     progress: ProgressFor = no_progress,
 ) -> Run:
-    """Profile, train, label, predict, search, fine-tune, export, verify and report.
+    """Profiles, trains, labels, predicts, searches, fine-tunes, exports, verifies and reports.
 
     Args:
         config: a shipped name (`hwnas.list("configs")`) or a path.
-        folder: the run folder, `runs/CONFIG` by default; whatever it holds already is kept.
+        folder: the run folder; default: `runs/CONFIG`. Existing results in it are kept.
         settings: changes of the configuration.
-        report_only: return even if a check fell short; see `Run.checks`.
-        progress: shows it.
+        report_only: return even if a check failed; see `Run.checks`.
+        progress: shows the progress.
 
     Raises:
-        UserError: a wrong configuration, or something that a stage cannot do.
+        UserError: an invalid configuration, or something that a stage cannot do.
         CheckFailed: a check of the run failed.
-        NotJudged: the machine is too far from the table's speed to judge it.
+        NotJudged: the machine is too far from the speed of the table to judge.
     """
     with open_project(
         run_folder(config, folder),
@@ -49,12 +49,12 @@ def run(
 
 
 def run_folder(config: str, folder: Folder | None) -> Path:
-    """The run folder of a configuration, where none is given."""
+    """The run folder of a configuration, if none is given."""
     return Path(folder) if folder is not None else Path("runs") / Path(config).stem
 
 
 def reported(project: Project) -> Run:
-    """The run, with a report of what it holds now."""
+    """The run, after writing a report of its current results."""
     from hwnas.studies.run_report import write_run_report
 
     write_run_report(project)
@@ -62,7 +62,7 @@ def reported(project: Project) -> Run:
 
 
 def held(found: Run, report_only: bool) -> Run:
-    """The run, if all its checks passed."""
+    """Returns the run if all its checks passed, else raises an error."""
     if not report_only:
         found.raise_for_checks()
     return found

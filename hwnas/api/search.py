@@ -1,4 +1,4 @@
-"""`hwnas.search`: the search of a run folder, or of any space with your own score."""
+"""`hwnas.search`: the search of a run folder, or of any space with a custom score."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ __all__ = ["Found", "Score", "search", "search_changes", "search_run", "search_s
 Score = Callable[[Codes], ArrayLike]
 """Scores [n] of archs given as codes, int16 [n, d]; higher is better, all finite.
 
-Called with many archs at a time: with 256 random ones, which set the scale of rewards, then once
-with every arch that is proposed; a search that goes on from a folder scores 16 archs of it again.
-`space.arch(row)` makes an `Arch` of a row.
+It is called with many archs at a time: first with 256 random archs, which set the scale of rewards,
+then once with every proposed arch. A search resumed from a folder scores 16 of its archs again.
+`space.arch(row)` converts a row to an `Arch`.
 """
 
 GENERATION = 128
@@ -50,11 +50,12 @@ GENERATION = 128
 
 @dataclass(frozen=True)
 class Found:
-    """What a search with a score of your own found.
+    """Result of a search with a custom score.
 
-    top: the best archs within the limits, the winner first. fronts: by metric key, archs that no
-    other beats in both cost and score, cheapest first. limits: by metric key. n_scored: archs that
-    were scored.
+    top: the best archs within the limits, the winner first.
+    fronts: by metric key, archs that no other arch beats in both cost and score, cheapest first.
+    limits: by metric key.
+    n_scored: number of scored archs.
     """
 
     winner: Point
@@ -68,7 +69,7 @@ class Found:
 
     @property
     def front(self) -> tuple[Point, ...]:
-        """The front of the first limit, or of the first metric where there is none."""
+        """The front of the first limit, or of the first metric without limits."""
         return self.fronts[self._first]
 
     @property
@@ -76,7 +77,7 @@ class Found:
         return next(key for key in (*self.limits, *self.fronts) if key in self.fronts)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """JSON values."""
         return dump(self, versioned=False)
 
     def plot_front(self) -> go.Figure:
@@ -124,7 +125,7 @@ def search(
 
 
 def search(where: SearchSpace | Folder, /, **arguments: Any) -> Found | Listing:
-    """Find the best archs under limits, of a run folder or of a space with a score of your own.
+    """Finds the best archs under limits, of a run folder or of a space with a custom score.
 
     `search(folder, *, config, name, devices, settings, progress)` brings stage `search` of a run
     folder up to date, as `hwnas search` does, and returns the winners as rows.
@@ -132,14 +133,14 @@ def search(where: SearchSpace | Folder, /, **arguments: Any) -> Found | Listing:
     `search(space, *, score, limits, tables, searcher, budget, seed, folder, progress)` maximises
     `score`, a function from codes [n, d] to n numbers, and returns a `Found`:
 
-    - limits: largest cost by metric key: `macs`, `params`, `weight_bytes`, `peak_memory_bytes`,
+    - limits: maximum cost by metric key: `macs`, `params`, `weight_bytes`, `peak_memory_bytes`,
       `latency_ms@DEVICE`, `latency_p95_ms@DEVICE`.
     - tables: latency tables (also names and files) that cover the space, one per device.
-    - searcher [`evolution`]: a name of `hwnas.list("searchers")`, or its settings with `name`.
-    - budget [12800]: archs that are proposed; repeats count, but are not scored again.
-    - seed [0]: of the searcher.
-    - folder: keeps the archive, from which an interrupted search goes on, if `score` scores an
-      arch always alike.
+    - searcher [`evolution`]: a name from `hwnas.list("searchers")`, or its settings with `name`.
+    - budget [12800]: number of proposals; repeats count, but are not scored again.
+    - seed [0]: seed of the searcher.
+    - folder: stores the archive, from which an interrupted search resumes, if `score` is
+      deterministic.
 
     Raises:
         UserError: a limit that cannot be priced or met, a table that does not cover the space, an
@@ -161,10 +162,10 @@ def search_run(
     settings: Settings = None,
     progress: ProgressFor = no_progress,
 ) -> Listing:
-    """Find the best archs of a run under its constraints, random search beside.
+    """Finds the best archs of a run under its constraints, and runs random search for comparison.
 
-    name: which search, or a new one beside it [the last one]. devices: a front and a winner for
-    each, of one search.
+    name: name of an existing or new search; default: the last one.
+    devices: devices that each get a front and a winner, in one search.
     """
     return bring_up_to_date(
         folder,
@@ -182,7 +183,7 @@ def search_changes(
     """Settings of the search `name` with a winner for each of `devices`.
 
     Raises:
-        UserError: the settings say otherwise.
+        UserError: the settings contradict the arguments.
     """
     for key in ("devices", "search.per_device"):
         refuse_both("--devices", devices, key, settings)
@@ -211,10 +212,10 @@ def search_space(
     folder: Folder | None = None,
     progress: ProgressFor = no_progress,
 ) -> Found:
-    """The best archs of a space by a score of your own, under limits; arguments as of `search`.
+    """The best archs of a space by a custom score, under limits; arguments are those of `search`.
 
     Raises:
-        UserError: as `search`.
+        UserError: as in `search`.
     """
     check_arguments(score, budget, seed, folder)
     estimators = estimators_of(space, tables)

@@ -1,4 +1,4 @@
-"""Checks the arguments of a search with your own score; see `hwnas.search`."""
+"""Checks the arguments of a search with a custom score; see `hwnas.search`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["check_arguments", "constraints_of", "estimators_of", "scores_of", "s
 
 
 def check_arguments(score: object, budget: Any, seed: int, folder: Folder | None) -> None:
-    """Refuse arguments that no search can have, before any table is read."""
+    """Refuses invalid arguments before any table is read."""
     stable_seed(seed)
     if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
         raise _refused("folder", "a folder, or a path where one can be made", folder)
@@ -36,7 +36,7 @@ def check_arguments(score: object, budget: Any, seed: int, folder: Folder | None
 
 
 def _refused(argument: str, expected: str, found: object) -> UserError:
-    """The error of a wrong argument of `hwnas.search`."""
+    """The error for an invalid argument of `hwnas.search`."""
     return UserError(f"wrong {argument}", expected=expected, found=repr(found)[:80], where="search")
 
 
@@ -59,7 +59,7 @@ def estimators_of(space: SearchSpace, tables: Any) -> dict[str, TableEstimator]:
 
 
 def constraints_of(limits: Any) -> tuple[Constraint, ...]:
-    """Constraints from largest costs by metric key."""
+    """Constraints from maximum costs by metric key."""
     if not isinstance(limits, (Mapping, NoneType)):
         raise _refused("limits", "a mapping from metric key to largest cost", limits)
     return tuple(_constraint(key, bound) for key, bound in (limits or {}).items())
@@ -99,12 +99,12 @@ def searcher_of(chosen: Any, space: SearchSpace, seed: int) -> Any:
 
 
 def scores_of(score: Callable[[Codes], ArrayLike], codes: Codes) -> tuple[FloatArray, FloatArray]:
-    """Scores as forecasts that are certain."""
+    """Scores as predictions with standard deviation 0."""
     given = score(codes.copy())
     try:
         found = np.asarray(given).astype(np.float64, casting="same_kind")
         kind = f"shape {list(found.shape)}, {int((~np.isfinite(found)).sum())} not finite"
-    except (TypeError, ValueError, RuntimeError) as error:  # numpy's, and torch's of gradients
+    except (TypeError, ValueError, RuntimeError) as error:  # errors of numpy or torch
         found, kind = np.empty(()), f"{type(given).__name__}: {error}"
     if found.shape != (len(codes),) or not np.isfinite(found).all():
         raise UserError(

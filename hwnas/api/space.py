@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 NUM_CLASSES = 1000
-"""Of a space by name, where no number is given."""
+"""Default number of classes of a space given by name."""
 
 
 def space(
@@ -50,13 +50,13 @@ def space(
     """A registered or shipped search space, or that of a YAML file.
 
     Args:
-        name: see `hwnas.space_list()`; or a path to a `.yaml` file.
+        name: see `hwnas.space_list()`; or the path of a `.yaml` file.
         num_classes: outputs of the classifier.
         in_channels: channels of the images.
-        settings: of the space, e.g. `resolutions=(128, 160)`.
+        settings: settings of the space, e.g. `resolutions=(128, 160)`.
 
     Raises:
-        UserError: unknown space, unreadable file, unknown or wrong settings.
+        UserError: unknown space, unreadable file, unknown or invalid settings.
     """
     return build_space(name, settings, num_classes=num_classes, in_channels=in_channels)
 
@@ -68,12 +68,12 @@ def as_space(
     resolutions: Sequence[int] | None = None,
     num_classes: int | None = None,
 ) -> SearchSpace:
-    """A space as public functions take it: built already, or by name with its settings.
+    """The space for an argument of a public function: an object, or a name with settings.
 
-    num_classes: of a space by name, `NUM_CLASSES` by default.
+    num_classes: for a space by name, `NUM_CLASSES` by default.
 
     Raises:
-        UserError: as `space`; or settings for a space object.
+        UserError: as in `space`; or settings for a space object.
     """
     refuse_both("--resolutions", resolutions, "resolutions", settings)
     changes: dict[str, Any] = override({}, settings or {})
@@ -96,14 +96,14 @@ def as_space(
 
 
 def space_list() -> Listing:
-    """The registered spaces and those shipped as YAML."""
+    """The registered spaces and those that ship as YAML files."""
     rows = [{"space": v.name, "summary": v.summary} for v in map(REGISTRY.describe, REGISTRY.names)]
     rows += [{"space": name, "summary": "YAML, see configs/spaces"} for name in shipped_spaces()]
     return Listing(rows)
 
 
 def space_models() -> Listing:
-    """The networks that the space `timm` has by name; costs are those of the network itself."""
+    """Networks of the space `timm` by name; costs are those of the network itself."""
     rows, shown = [], []
     for name in published_networks():
         found = build_space("timm", {"model": name}, num_classes=NUM_CLASSES)
@@ -119,14 +119,14 @@ def space_models() -> Listing:
 
 
 def space_from_timm(model: torch.nn.Module | str, *, out: Folder | None = None) -> Listing:
-    """Read a timm network block by block, for the space `timm`; nothing is downloaded.
+    """Reads a timm network block by block, for the space `timm`; downloads nothing.
 
     Args:
-        model: a name of `timm.list_models()`, or a model (`EfficientNet`, `MobileNetV3`).
+        model: a name from `timm.list_models()`, or a model (`EfficientNet`, `MobileNetV3`).
         out: a `.yaml` file to write, which is a space: `hwnas.space(out)`.
 
     Raises:
-        UserError: timm has no such model, or it has what the space cannot hold; names the block.
+        UserError: timm has no such model, or the space does not support a block; names the block.
     """
     from hwnas.nets.from_timm import published_of, timm_network, to_yaml
 
@@ -222,9 +222,9 @@ def space_validate(
     settings: Settings = None,
     num_classes: int | None = None,
 ) -> Listing:
-    """Check an arch and list its operators.
+    """Checks an arch and lists its operators.
 
-    arch: also `largest`, `smallest`, comma-separated codes, or a `.json` file.
+    arch: an arch, `largest`, `smallest`, comma-separated codes, or a `.json` file.
 
     Raises:
         UserError: not an arch of the space.

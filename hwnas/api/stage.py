@@ -33,12 +33,12 @@ def bring_up_to_date(
     before: Callable[[Project], None] | None = None,
     anew: Callable[[Project], Mapping[str, str]] | None = None,
 ) -> Found:
-    """Bring the stages that `prefix` means (`stage_names`) up to date; returns `found(project)`.
+    """Brings the stages for `prefix` (`stage_names`) up to date; returns `found(project)`.
 
-    `before(project)` is called first; `anew`: see `execute`.
+    `before(project)` is called first. `anew`: see `execute`.
 
     Raises:
-        UserError: no configuration, the folder is in use, or stages that are needed are not done.
+        UserError: no configuration, the folder is in use, or needed stages are not done.
     """
     with open_project(
         Path(folder),
@@ -56,10 +56,10 @@ def bring_up_to_date(
 
 
 def stage_names(stages: Sequence[Stage], prefix: str) -> list[str]:
-    """The stage named `prefix`; where there is none, those named `prefix/...`.
+    """The stage named `prefix`, or else the stages named `prefix/...`.
 
     Raises:
-        UserError: there are none of these either.
+        UserError: there are no such stages.
     """
     names = [stage.name for stage in stages]
     found = [n for n in names if n == prefix] or [n for n in names if n.startswith(f"{prefix}/")]
@@ -73,20 +73,20 @@ def stage_names(stages: Sequence[Stage], prefix: str) -> list[str]:
 
 
 def of_search(name: str | None, settings: Settings) -> dict[str, Any]:
-    """Settings of a command for one of the run's searches; None: for the last one.
+    """Settings of a command for one search of the run; None: for the last one.
 
     Raises:
-        UserError: the settings say otherwise.
+        UserError: the settings contradict the name.
     """
     refuse_both("the name of a search", name, "search.name", settings)
     return ({} if name is None else {"search.name": name}) | dict(settings or {})
 
 
 def of_known_search(folder: Folder, name: str | None, settings: Settings) -> dict[str, Any]:
-    """`of_search` for a stage that goes on from a search, so that there has to be one.
+    """`of_search` for a stage that needs an existing search.
 
     Raises:
-        UserError: names the searches of the run folder; or as `of_search`.
+        UserError: names the searches of the run folder; or as in `of_search`.
     """
     changes, run = of_search(name, settings), RunDir(Path(folder))
     if name is not None and stored_config(run).exists():

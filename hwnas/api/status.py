@@ -22,11 +22,11 @@ __all__ = ["plan", "status"]
 
 
 def status(folder: Folder, *, settings: Settings = None) -> Listing:
-    """What is done, stale or missing in a run folder, of all its searches, and their winners.
+    """Status of the stages of a run folder, for all its searches, and their winners.
 
-    The rows are stages, with the cost of what is left to do. The fact `searches` has a row for each
-    search: its state, and the winner's score and costs. The fact `notes` says how data and
-    devices changed since stages used them, or that they are not here.
+    The rows are stages, with the cost of their remaining work. The fact `searches` has a row for
+    each search: its state, and score and costs of the winner. The fact `notes` describes data and
+    devices that changed since stages used them, or are missing.
     """
     with open_project(
         Path(folder),
@@ -50,17 +50,17 @@ def plan(
     settings: Settings = None,
     only: str | None = None,
 ) -> Listing:
-    """What would run, why, and what it costs, if `folder` had this configuration: `--dry-run`.
+    """The stages that would run with this configuration, why, and their cost: `--dry-run`.
 
-    Checks all that can be checked before the first stage runs: settings, files, devices, limits,
-    and whether the images suffice. Nothing is written but the cache of decoded images. The fact
-    `checked` has the names of the stages, `unchecked` what a dry run leaves to the run.
+    It makes all checks that are possible before the first stage runs: settings, files, devices,
+    limits, and number of images. It writes only the cache of decoded images. The fact `checked` has
+    the names of the checked stages, and `unchecked` the checks that are left to the run.
 
-    only: a stage (`train`), or the first part of the names of some (`search`), that is to be run
-        and therefore checked [all].
+    only: a stage (`train`), or the first part of stage names (`search`), to run and therefore
+        check; default: all stages.
 
     Raises:
-        UserError: what the command itself would be refused for.
+        UserError: any error for which the command itself would be refused.
     """
     with open_project(
         Path(folder),
@@ -110,7 +110,7 @@ def _rows(project: Project, plans: Sequence[Plan]) -> list[dict[str, Any]]:
 
 
 def _search(project: Project, plan: Plan) -> dict[str, Any]:
-    """State and winner of one search; no winner where there is none yet."""
+    """State and winner of one search; without a winner if there is none yet."""
     name = plan.stage.name.partition("/")[2]
     row = {"search": name, "status": plan.status, "is_last": name == project.config.search.name}
     result = Artifacts(project.run, name).main_search.result.read_if_there()

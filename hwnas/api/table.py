@@ -1,4 +1,4 @@
-"""`hwnas table ...`: show, check, convert and transfer latency tables."""
+"""`hwnas table ...`: shows, checks, converts and transfers latency tables."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Table = LatencyTable | Folder
 
 
 def as_table(given: Table) -> LatencyTable:
-    """The table that is meant."""
+    """The table for an argument of a public function."""
     return given if isinstance(given, LatencyTable) else latency_table(given)
 
 
@@ -73,7 +73,7 @@ def _facts(name: str, table: LatencyTable) -> dict[str, Any]:
 
 
 def describe(table: LatencyTable) -> Listing:
-    """What a table is of, and how good its estimates are: what is printed of a table just made."""
+    """Description of a new table, and the quality of its estimates, for printing."""
     return Listing(
         table_summary(table),
         title=f"{table.device.name}: {len(table.rows)} operators, {table.source}",
@@ -88,7 +88,7 @@ def describe(table: LatencyTable) -> Listing:
 
 
 def table_show(table: Table) -> Listing:
-    """What a table is of, which spaces it serves, and how good its estimates are."""
+    """Description of a table, the spaces that it serves, and the quality of its estimates."""
     found = as_table(table)
     served = served_spaces(found)
     for row in served:
@@ -108,11 +108,11 @@ def table_estimate(
 ) -> Listing:
     """Latency of archs with its 90 % interval; see `LatencyTable.estimate` for arrays.
 
-    arch: one or several; also `largest`, `smallest`, comma-separated codes or a `.json` file; none:
-    those two.
+    arch: one or several archs, `largest`, `smallest`, comma-separated codes, or `.json` files;
+        default: `largest` and `smallest`.
 
     Raises:
-        UserError: the table lacks operators of the space; says which settings would work.
+        UserError: the table lacks operators of the space; names settings that would work.
     """
     found = as_space(space, settings=settings, resolutions=resolutions, num_classes=num_classes)
     given = [arch] if isinstance(arch, (str, Arch)) else arch or ("smallest", "largest")
@@ -134,10 +134,11 @@ def table_validate(
     max_p95: float | None = None,
     min_tau: float | None = None,
 ) -> Listing:
-    """Check a table's errors on unseen networks against bounds; returns the errors.
+    """Checks the errors of a table on held-out networks against bounds; returns the errors.
 
-    max_mape: largest mean relative error. max_p95: largest 95th percentile of the relative error.
-    min_tau: smallest Kendall rank correlation with the timings.
+    max_mape: maximum mean relative error.
+    max_p95: maximum 95th percentile of the relative error.
+    min_tau: minimum Kendall rank correlation with the timings.
 
     Raises:
         CheckFailed: a bound is missed.
@@ -153,7 +154,7 @@ def table_validate(
 def table_fit(
     run: Folder, *, device: str = "local", progress: ProgressFor = no_progress
 ) -> LatencyTable:
-    """Rebuild a run's table from its stored samples; nothing is timed anew."""
+    """Rebuilds the table of a run from its stored samples, without timing."""
     from hwnas.pipeline.opening import open_project
     from hwnas.pipeline.stages.profile import refit
 
@@ -164,12 +165,12 @@ def table_fit(
 def table_convert(
     source: str, path: Folder, *, out: Folder | None = None, device: str | None = None
 ) -> LatencyTable:
-    """Make a table of published latencies; rows are fitted where only whole networks were timed.
+    """Makes a table from published latencies; rows are fitted if only whole networks were timed.
 
     Args:
         source: `pixel1`, `tfnas` or `help`.
         path: the published file, or the folder of HELP's data.
-        out: also written there.
+        out: file to which the table is also written.
         device: column of HELP's data.
     """
     from hwnas.measure.published.convert import convert
@@ -179,10 +180,10 @@ def table_convert(
 
 
 def table_diff(first: Table, second: Table) -> Listing:
-    """How two tables relate on the operators that both have.
+    """Compares two tables on their common operators.
 
     Raises:
-        UserError: they share no operator.
+        UserError: the tables have no common operator.
     """
     relation = compare_tables(as_table(first), as_table(second))
     shown = {**relation, "most_changed": "\n".join(relation["most_changed"])}
@@ -190,7 +191,9 @@ def table_diff(first: Table, second: Table) -> Listing:
 
 
 def table_merge(tables: Sequence[Table], *, out: Folder | None = None) -> LatencyTable:
-    """Rows and corrections of all tables; the first that has one wins. `out`: also written there.
+    """Rows and corrections of all tables; earlier tables have priority.
+
+    out: file to which the table is also written.
 
     Raises:
         UserError: device, precision, batch, threads, runtime version or protocol differ.
@@ -214,10 +217,10 @@ def table_transfer(
     seed: int = 0,
     progress: ProgressFor = no_progress,
 ) -> LatencyTable:
-    """A table for a new device from tables of others and `n` whole networks timed on it.
+    """A table for a new device, from tables of other devices and timings of `n` whole networks.
 
-    known: tables of other devices; they choose which networks are timed. out: table to write; the
-    timings lie beside it, so that an interrupted call goes on.
+    known: tables of other devices, which determine the networks to time.
+    out: table to write. Timings are stored next to it, so that an interrupted call resumes.
     """
     from hwnas.measure.transfer import transfer_table
 

@@ -1,4 +1,4 @@
-"""`hwnas train`: train the supernet."""
+"""`hwnas train`: trains the supernet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def train(
     settings: Settings = None,
     progress: ProgressFor = no_progress,
 ) -> Listing:
-    """Train the supernet; returns the last row of its training curves."""
+    """Trains the supernet; returns the last row of its training curves."""
     return bring_up_to_date(
         folder, "train", config=config, changes=settings, progress=progress, found=_curve_end
     )
@@ -38,9 +38,9 @@ def _curve_end(project: Project) -> Listing:
 def log_training_cost(
     folder: Folder, *, config: str | None, settings: Settings, processes: int | None
 ) -> None:
-    """Log what `train` would take, from a few real steps on synthetic images.
+    """Logs the cost of `train`, from a few real steps on synthetic images.
 
-    processes: that share every batch; by default as many as torchrun started.
+    processes: processes that share every batch; by default those of torchrun.
     """
     from hwnas.studies.training_cost import tell_training_cost
 

@@ -17,19 +17,19 @@ __all__ = ["undo"]
 
 
 def undo(folder: Folder) -> Listing:
-    """Restore settings and stages of before the last change; returns the settings that changed.
+    """Restores settings and stages before the last change; returns the changed settings.
 
-    Nothing is made again: files of finished and half-finished stages are moved back, and those of
-    the settings that are undone are set aside. Called again, it takes back the change before.
-    There is no redo: give the settings again, and their stages are found again.
+    Nothing is recomputed: files of finished and unfinished stages are moved back, and files of the
+    undone settings are set aside. Another call undoes the change before that. There is no redo:
+    give the settings again, and their stages are found again.
 
     Raises:
-        UserError: not a run folder, another process works on it, or no change is left.
+        UserError: not a run folder, another process uses it, or there is no change to undo.
     """
     run = RunDir(Path(folder))
     with explained("look into the run folder", run.root):
         run.check()
-    config_data(run, None, None)  # it is a run folder
+    config_data(run, None, None)  # checks that this is a run folder
     with run.locked("hwnas undo"):
         history.settle(run)
         undone = dict(_settings(read_yaml(stored_config(run))))

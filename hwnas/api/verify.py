@@ -1,4 +1,4 @@
-"""`hwnas verify`: checks exported networks, or a bundle, against their promises."""
+"""`hwnas verify`: checks exported networks, or a bundle."""
 
 from __future__ import annotations
 
@@ -28,10 +28,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class BundleCheck:
-    """What `verify` found of a bundle.
+    """Result of `verify` for a bundle.
 
-    models, latency: rows. notes: what was not checked, and why. failed: what fell short.
-    not_judged: what was checked, but on a machine too far from its speed to judge it.
+    models, latency: rows.
+    notes: checks that were not made, with the reason.
+    failed: failed checks.
+    not_judged: checks that could not be judged, because the machine is too far from the speed of
+        the table.
     """
 
     folder: Path
@@ -47,7 +50,7 @@ class BundleCheck:
         return str(self.folder)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; models are under `"table"`."""
+        """JSON values; models are in `"table"`."""
         return {
             "table": [dict(row) for row in self.models],
             "latency": [dict(row) for row in self.latency],
@@ -57,10 +60,10 @@ class BundleCheck:
         }
 
     def raise_for_checks(self) -> None:
-        """Raise if a check of the bundle failed or could not be judged.
+        """Raises an error if a check of the bundle failed or could not be judged.
 
         Raises:
-            CheckFailed: says where it falls short.
+            CheckFailed: names the failed checks.
             NotJudged: no check failed, but some could not be judged.
         """
         if self.failed:
@@ -90,24 +93,25 @@ def verify(
     trust: bool = False,
     progress: ProgressFor = no_progress,
 ) -> Run | BundleCheck:
-    """Re-time and test what was exported, or check a bundle.
+    """Re-times and tests the exported networks of a run, or checks a bundle.
 
     Args:
         folder: a run folder, or a bundle. A bundle is checked against torch on the test split of
-            its data set, which the run folder around it tells, or `config`.
-        config: starts or replaces the run folder's configuration.
-        search: of a run folder: which search [the last one].
+            its data set, which the run folder around it or `config` defines.
+        config: starts or replaces the configuration of the run folder.
+        search: for a run folder: name of the search; default: the last one.
         settings: changes of the configuration.
-        report_only: return even if a check fell short.
-        latency: of a bundle: re-time it on this host, and judge its limits. None: if it was
-            measured here, else a note says how to judge it. True: else it is an error.
-        trust: of a bundle: also run models that can hold code (`.pt2`, engines) and that this hwnas
-            did not write; only for bundles of somebody whom you trust.
-        progress: shows it.
+        report_only: return even if a check failed.
+        latency: for a bundle: whether to re-time it on this host, and judge its limits. None: only
+            if it was measured on this host, otherwise a note explains how to judge it. True: it is
+            an error if it was not measured here.
+        trust: for a bundle: also run models that can contain code (`.pt2`, engines) and that this
+            hwnas did not write. Use it only for bundles from a trusted source.
+        progress: shows the progress.
 
     Raises:
-        CheckFailed: what was exported falls short.
-        NotJudged: the machine is too far from the table's speed to judge it.
+        CheckFailed: a check failed.
+        NotJudged: the machine is too far from the speed of the table to judge.
         UserError: `latency` is True, and a model cannot be timed here.
     """
     if not is_bundle(folder):
@@ -128,14 +132,14 @@ def verify(
 
 
 def is_bundle(folder: Folder) -> bool:
-    """Whether a folder is a bundle, and not a run folder."""
-    with contextlib.suppress(OSError):  # a name that no folder can have
+    """Whether a folder is a bundle instead of a run folder."""
+    with contextlib.suppress(OSError):  # an invalid file name
         return (Path(folder) / "manifest.json").exists()
     return False
 
 
 def refuse_of_bundles(latency: bool | None, trust: bool) -> None:
-    """Refuse what applies to bundles alone.
+    """Refuses options that only apply to bundles.
 
     Raises:
         UserError: names the option.
@@ -148,7 +152,7 @@ def refuse_of_bundles(latency: bool | None, trust: bool) -> None:
 
 
 def refuse_of_runs(search: str | None) -> None:
-    """Refuse what applies to run folders alone.
+    """Refuses options that only apply to run folders.
 
     Raises:
         UserError: names the option.
@@ -157,10 +161,10 @@ def refuse_of_runs(search: str | None) -> None:
 
 
 def bundle_plan(folder: Folder, *, config: str | None = None, settings: Settings = None) -> Listing:
-    """What `verify` would check of a bundle.
+    """The checks that `verify` would make for a bundle.
 
     Raises:
-        UserError: not a bundle, or settings that it would not be checked with.
+        UserError: not a bundle, or settings that do not apply to it.
     """
     from hwnas.exporters.bundle import read_manifest
 
@@ -238,7 +242,7 @@ def _check_bundle(
 
 
 def _require_timed(folder: Path, latency: tuple[Row, ...], notes: tuple[str, ...]) -> None:
-    """Refuse to leave out the timings that were asked for.
+    """Refuses a result without the requested timings.
 
     Raises:
         UserError: a model was not timed here.

@@ -1,8 +1,8 @@
 """Converts operators to ONNX without torch: whole networks, and micro-nets for latency tables.
 
-The graphs have the node list of the torch.export-based exporter on the same network (tested), BN
-folded, so what is timed here is what ships. Weights are random at the scale of a trained network:
-all-zero or denormal operands would time differently.
+The graphs have the same list of nodes as the torch.export-based exporter gives for the same network
+(tested), with folded BN. So the timed graph equals the deployed one. Weights are random at the
+scale of a trained network, because zeros or denormal numbers would take a different time.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from hwnas.spaces.ops import Layer, OpSpec, layers
 
 __all__ = ["INPUT", "OPSET", "OUTPUT", "context", "micro", "network", "with_least_ir"]
 
-OPSET = 18  # what the exporter writes
+OPSET = 18  # the opset of the exporter
 INPUT, OUTPUT = "input", "logits"
 BATCH_AXIS = "batch"
 BN_EPS = 1e-5
-NEIGHBOUR_CHANNELS = 8  # of the tensors at both ends of a micro-net; one block of the NCHWc layouts
+NEIGHBOUR_CHANNELS = 8  # channels at both ends of a micro-net; one block of the NCHWc layouts
 
 
 def network(net: Network, *, batch: int | None = 1, seed: int = 0) -> onnx.ModelProto:
     """A whole network: `input` [batch, C, px, px] -> `logits` [batch, classes].
 
-    `batch=None` leaves the batch axis open (named `batch`). Equal arguments give equal bytes.
+    `batch=None` gives an open batch axis (named `batch`). Equal arguments give equal bytes.
 
-    An operator with several sources reads their sum, an `Add` per further term. Operators on no
-    path from the image to the logits are left out (`Network.live`); what still reads nothing, in a
-    network whose ends no path joins, reads zeros.
+    An operator with several sources reads their sum, by one `Add` per further source. Operators on
+    no path from the image to the logits are left out (`Network.live`). If no path joins the two, an
+    operator without input reads zeros.
     """
     net = net.live()
     graph = _Graph(seed, act_first=net.act_first)
@@ -61,11 +61,12 @@ def network(net: Network, *, batch: int | None = 1, seed: int = 0) -> onnx.Model
 def micro(
     op: OpSpec, *, before: bool = True, after: bool = True, batch: int = 1, seed: int = 0
 ) -> onnx.ModelProto:
-    """`op` as it sits in a network: a 1x1 convolution before it and another one after it.
+    """`op` between two 1x1 convolutions, as inside a network.
 
-    The neighbours keep the runtime's internal layout across the op's borders. Leave out the one
-    `before` an op that reads the image, the one `after` an op that writes the logits. A convolution
-    has its activation behind it, also where networks have it before (`Network.act_first`).
+    The neighbours keep the internal layout of the runtime at both sides of the operator. Set
+    `before` to False for an operator that reads the image, and `after` to False for one that
+    computes the logits. The activation of a convolution always follows it, even in networks with
+    `Network.act_first`.
     """
     ops = [op]
     if before:
@@ -76,16 +77,16 @@ def micro(
 
 
 def context(channels: int, hw: int, *, batch: int = 1, seed: int = 0) -> onnx.ModelProto:
-    """The neighbours of `micro` with nothing between them, at a border of `channels` maps."""
+    """The two neighbours of `micro` without an operator, with `channels` maps between them."""
     before = OpSpec("conv", NEIGHBOUR_CHANNELS, channels, hw, hw)
     return micro(before, before=False, batch=batch, seed=seed)
 
 
 def with_least_ir(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` itself, with the lowest IR version that its operator sets allow.
+    """Sets the lowest IR version that the operator sets of `model` allow; returns `model`.
 
-    Libraries that write ONNX stamp their own IR version, which the runtimes of older boards refuse
-    although they have all the operators.
+    Libraries that write ONNX set their own IR version. Older runtimes refuse it, even if they have
+    all the operators.
     """
     opsets = list(model.opset_import)
     model.ir_version = helper.find_min_ir_version_for(opsets, ignore_unknown=True)
@@ -94,7 +95,7 @@ def with_least_ir(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @dataclass
 class _Graph:
-    """Nodes and initializers under construction; every `add*` returns its output's name."""
+    """Nodes and initializers under construction; every `add*` returns the name of its output."""
 
     seed: int
     act_first: bool = False
@@ -103,7 +104,7 @@ class _Graph:
 
     def __post_init__(self) -> None:
         self.rng = rng(self.seed, "onnx_build")
-        self.flat: set[str] = set()  # values that are [batch, channels], not maps
+        self.flat: set[str] = set()  # values of shape [batch, channels]
 
     def model(self, input_shape: list[int | str], output_shape: list[int | str]) -> onnx.ModelProto:
         self.nodes[-1].output[0] = OUTPUT
@@ -142,7 +143,7 @@ class _Graph:
         return self._node("Add", terms, name)
 
     def zeros(self, op: OpSpec, name: str) -> str:
-        """What `op` reads where nothing feeds it: [batch, C, px, px], made from the image."""
+        """Zeros [batch, C, px, px], made from the image, for an operator without input."""
         axes = self._constant(f"{name}.zeros.axes", np.array([1, 2, 3], dtype=np.int64))
         mean = self._node("ReduceMean", [INPUT, axes], f"{name}.zeros.mean", keepdims=1)
         shape = (1, op.in_channels, op.in_hw, op.in_hw)
@@ -150,7 +151,7 @@ class _Graph:
         return self._node("Mul", [mean, none], f"{name}.zeros")
 
     def _block(self, op: OpSpec, value: str, name: str) -> str:
-        """An operator with weights: layer after layer, then the residual connection."""
+        """An operator with weights: its layers in order, then the residual connection."""
         main = [layer for layer in layers(op) if layer.name != "conv_shortcut"]
         out, gated = value, ""
         for layer in main:
@@ -167,7 +168,7 @@ class _Graph:
         return self._activation(op.out_act, out, f"{name}.out")
 
     def _shortcut(self, op: OpSpec, value: str, name: str) -> str:
-        """The block's input, brought to the shape of its output."""
+        """The input of the block, converted to the shape of its output."""
         if op.stride > 1:
             value = self._window_means(value, f"{name}.pool_shortcut", op.stride, op.stride)
         if op.has_projection:
@@ -177,7 +178,7 @@ class _Graph:
     def _window_means(
         self, value: str, path: str, kernel: int, stride: int, padding: int = 0
     ) -> str:
-        """Means of the pixels that there are; rows and columns left over make a window, too."""
+        """Means without padded pixels; incomplete windows at the border count as well."""
         sizes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2}
         if padding:
             sizes["pads"] = [padding] * 4
@@ -186,7 +187,7 @@ class _Graph:
         return self._node("AveragePool", [value], path, **sizes)
 
     def _norm(self, op: OpSpec, value: str, name: str) -> str:
-        """BN that no convolution before it can take in."""
+        """BN that cannot be folded into a convolution before it."""
         small = [0.1 * self.rng.standard_normal(op.out_channels, dtype=np.float32) for _ in "123"]
         parts = {"scale": 1 + small[0], "bias": small[1], "mean": small[2]}
         parts["var"] = np.ones_like(small[0])
@@ -197,7 +198,7 @@ class _Graph:
         return self._node("BatchNormalization", [value, *constants], name, epsilon=BN_EPS)
 
     def _shuffle(self, layer: Layer, value: str, path: str) -> str:
-        """Channels of every group dealt out over all groups."""
+        """Distributes the channels of every group over all groups."""
         channels, groups, maps = layer.out_channels, layer.groups, [layer.out_hw, layer.out_hw]
         apart = np.array([0, groups, channels // groups, *maps], dtype=np.int64)
         joined = np.array([0, channels, *maps], dtype=np.int64)
@@ -252,11 +253,11 @@ class _Graph:
         if act == "swish":
             gate = self._node("Sigmoid", [value], f"{path}.sigmoid")
             return self._node("Mul", [value, gate], path)
-        # unreachable for the activations of `ops.Act`; a new one must be added here as well
+        # unreachable for the activations of `ops.Act`; a new one must also be added here
         raise NotImplementedError(f"no ONNX form of the activation {act!r}")
 
     def _weights(self, path: str, layer: Layer, shape: tuple[int, ...]) -> list[str]:
-        """He-scaled weights [out, *shape] and, where there is BN or a bias, a small bias."""
+        """He-scaled weights [out, *shape] and, with BN or a bias, a small bias."""
         weight = self.rng.standard_normal((layer.out_channels, *shape), dtype=np.float32)
         weight *= np.float32(np.sqrt(2 / np.prod(shape)))
         found = [self._constant(f"{path}.weight", weight)]

@@ -1,10 +1,10 @@
 """Converts fp32 graphs to the precision of a device, for timing: fp16, or int8 QDQ.
 
-Weights and scales are made up, as `onnx_build` makes up weights: only the graph decides how long a
-runtime takes. It is the graph that ONNX Runtime's static quantiser writes (QDQ, uint8 activations,
-int8 weights per channel) on the same network, node for node (tested), in milliseconds instead of
-half a second. TensorRT takes another form: signed activations, biases as they were, and the
-activation functions left in place for it to fuse. What ships is calibrated by an exporter.
+Weights and scales are synthetic, as in `onnx.py`, because only the graph determines the latency.
+The graph equals that of ONNX Runtime's static quantiser (QDQ, uint8 activations, int8 weights per
+channel) for the same network, node for node (tested). It takes milliseconds instead of half a
+second. TensorRT needs another form: signed activations, unquantised biases, and activation
+functions left in place for it to fuse. Deployed files are calibrated by an exporter.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 __all__ = ["to_precision"]
 
-ACTIVATION_SCALE = np.float32(4 / 128)  # of values in about [-4, 4]
+ACTIVATION_SCALE = np.float32(4 / 128)  # for values in about [-4, 4]
 WEIGHTED = ("Conv", "Gemm", "BatchNormalization")  # value, weights, bias
 QUANTIZED = (*WEIGHTED, "Add", "Mul")  # these read and write 8 bits
 FOLLOWING = (
@@ -27,8 +27,8 @@ FOLLOWING = (
     "ReduceMean",
     "Reshape",
     "Transpose",
-)  # these only where what they read has 8 bits already
-ABSORBED = ("Relu", "Clip")  # behind these: quantisation clips by itself, engines fuse it
+)  # 8 bits only if their input has 8 bits
+ABSORBED = ("Relu", "Clip")  # removed after these: quantisation clips, engines fuse it
 ABSORBING = ("Conv", "BatchNormalization")
 
 
@@ -39,9 +39,10 @@ def to_precision(
     for_tensorrt: bool = False,
     float_io: bool = False,
 ) -> onnx.ModelProto:
-    """The model of `onnx_build` in another precision; itself for fp32.
+    """The model of `onnx.py` in another precision; fp32 models are returned unchanged.
 
-    Inputs and outputs of fp16 are fp16, or cast within where `float_io`; those of int8 stay fp32.
+    Inputs and outputs of fp16 models are fp16, or cast inside the graph with `float_io`. Those of
+    int8 models stay fp32.
     """
     if precision == "fp32":
         return model
@@ -66,7 +67,7 @@ def _to_fp16(graph: onnx.GraphProto) -> None:
 
 
 def _cast_io(graph: onnx.GraphProto) -> None:
-    """Give an fp16 graph inputs and outputs in fp32."""
+    """Gives an fp16 graph fp32 inputs and outputs."""
     inner = {value.name: f"{value.name}.fp16" for value in (*graph.input, *graph.output)}
     body = list(graph.node)
     for node in body:
@@ -139,7 +140,7 @@ class _Quantizer:
 
     def _input(self, node: onnx.NodeProto, name: str) -> str:
         if name not in self.constants:
-            if node.op_type in QUANTIZED and name not in self.dequantized:  # the graph's input
+            if node.op_type in QUANTIZED and name not in self.dequantized:  # the input of the graph
                 self._pair(name)
             return self.dequantized.get(name, name)
         value = self.constants[name]
@@ -175,7 +176,7 @@ class _Quantizer:
         return name
 
     def _pair(self, name: str) -> None:
-        """Quantize and dequantize a value; later readers take the result."""
+        """Quantises and dequantises a value; later readers use the result."""
         self.kept |= {"scale": np.array(ACTIVATION_SCALE), "zero_point": self.zero_point}
         names = (f"{name}.q", f"{name}.dq")
         constants = ["scale", "zero_point"]

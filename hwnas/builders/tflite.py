@@ -1,9 +1,9 @@
 """Converts ONNX graphs of hwnas to `.tflite` for LiteRT, without torch or TensorFlow.
 
-One converter serves both what is timed (the graphs of `builders.onnx`) and what ships (those of the
-exporters), so that the operators are the same. Layouts become NHWC, activations are fused into the
-operator before them, and padding is TensorFlow's where that is the same. Precisions: see
-`tflite_precision`.
+One converter is used for timed graphs (from `builders.onnx`) and for deployed graphs (from the
+exporters), so their operators are the same. Layouts become NHWC, activations are fused into the
+previous operator, and padding uses TensorFlow's modes if they are equivalent. `tflite_precision`
+converts precisions.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ def network(
 ) -> bytes:
     """A whole network: `input` [batch, px, px, C] -> `logits` [batch, classes], random weights.
 
-    `batch=None` leaves the batch open. Equal arguments give equal bytes.
+    `batch=None` gives an open batch axis. Equal arguments give equal bytes.
     """
     return timed(onnx_builder.network(net, batch=batch, seed=seed), precision)
 
 
 def timed(model: onnx.ModelProto, precision: Precision = "fp32") -> bytes:
-    """A graph of `builders.onnx` as a file that is timed; ranges of 8 bits are made up.
+    """Converts a graph of `builders.onnx` to a file for timing; 8-bit ranges are synthetic.
 
     Raises:
-        UserError: LiteRT's package is not installed.
+        UserError: the package of LiteRT is not installed.
     """
     return to_precision(converted(model), precision).serialized()
 
 
 def converted(model: onnx.ModelProto) -> Graph:
-    """An fp32 ONNX graph with `input` [B, C, H, W] as operators of LiteRT, in fp32.
+    """Converts an fp32 ONNX graph with `input` [B, C, H, W] to operators of LiteRT, in fp32.
 
     Raises:
         UserError: an operator of the graph has no counterpart; names it.

@@ -1,4 +1,4 @@
-"""Converts each kind of ONNX node in hwnas's graphs to LiteRT operators."""
+"""Converts each kind of ONNX node in the graphs of hwnas to LiteRT operators."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hwnas.builders.tflite_weights import WeightedNodes
 __all__ = ["Converter"]
 
 FUSING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MUL")
-"""These apply a ReLU themselves."""
+"""Operators that can apply a ReLU themselves."""
 
 
 class Converter(WeightedNodes):
-    """Takes a model node by node."""
+    """Converts a model node by node."""
 
     def run(self) -> Graph:
-        """The whole model.
+        """Converts the whole model.
 
         Raises:
             UserError: an operator has no counterpart; names it.
@@ -72,7 +72,7 @@ class Converter(WeightedNodes):
         self._activation(node, "RELU6")
 
     def _activation(self, node: onnx.NodeProto, kind: str) -> None:
-        """Have the operator before it apply the activation, where nothing else reads its output."""
+        """Fuses the activation into the previous operator, if nothing else reads its output."""
         read = self.value(node, 0)
         if self.is_fusible(read, FUSING):
             self.fuse(kind)
@@ -81,7 +81,7 @@ class Converter(WeightedNodes):
             self.emit(kind, node)
 
     def _hard_sigmoid(self, node: onnx.NodeProto) -> None:
-        """ReLU6(x + 3) / 6; the 3 goes into a bias where there is one."""
+        """ReLU6(x + 3) / 6; the 3 is added to a bias if there is one."""
         facts = attributes(node)
         if abs(facts.get("alpha", 0.2) - 1 / 6) > 1e-6 or facts.get("beta", 0.5) != 0.5:
             raise unknown(node, "HardSigmoid of another slope")
@@ -136,7 +136,7 @@ class Converter(WeightedNodes):
         )
 
     def _reshape(self, node: onnx.NodeProto) -> None:
-        """Maps of 1 px to vectors; channels to [groups, channels of each] and back."""
+        """Converts maps of 1 px to vectors, and channels to [groups, channels each] and back."""
         given = self.constant(node, 1).tolist()
         shape = self.shape(self.value(node, 0))
         ranks = len(shape), len(given)

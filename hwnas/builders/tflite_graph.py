@@ -1,7 +1,7 @@
 """Operators of a `.tflite` file as plain data, and their serialisation.
 
-Tensors are NHWC. The schema is the one of LiteRT's own package, by name: `CONV_2D` of its
-BuiltinOperator has options of its Conv2DOptions.
+Tensors are NHWC. Names are those of the schema in the package of LiteRT: `CONV_2D` of
+BuiltinOperator has the options of Conv2DOptions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 EXTRA = "litert"
-OLDEST = (2, 3)  # of the package: versions of its operators, and of its schema
+OLDEST = (2, 3)  # oldest package with these operator versions and this schema
 INPUT, OUTPUT = "input", "logits"
 SIGNATURE = "serving_default"
 SCHEMA_VERSION = 3
@@ -49,7 +49,7 @@ OPTIONS = {
     "QUANTIZE": "QuantizeOptions",
     "DEQUANTIZE": "DequantizeOptions",
 }
-"""By operator that has some: the table of its options."""
+"""Table of options of each operator that has options."""
 VERSIONS = {
     "CONV_2D": 6,
     "FULLY_CONNECTED": 12,
@@ -59,15 +59,18 @@ VERSIONS = {
     "QUANTIZE": 1,
     "RESHAPE": 1,
 }
-"""The lowest that have grouped filters, 8 bits and half precision; 2 of the other operators."""
+"""Lowest operator versions with grouped filters, 8 bits and half precision.
+
+Other operators have version 2.
+"""
 DTYPES = {"float32": "FLOAT32", "float16": "FLOAT16", "int32": "INT32", "int8": "INT8"}
 
 
 def package_version() -> str:
-    """Version of LiteRT's package.
+    """Version of the package of LiteRT.
 
     Raises:
-        UserError: it is not installed, or too old.
+        UserError: the package is not installed, or too old.
     """
     found = str(require("ai_edge_litert", extra=EXTRA).__version__)
     if tuple(int(part) for part in found.split(".")[:2]) < OLDEST:
@@ -81,10 +84,10 @@ def package_version() -> str:
 
 
 def package(module: str) -> Any:
-    """A module of LiteRT's package.
+    """A module of the package of LiteRT.
 
     Raises:
-        UserError: as `package_version`.
+        UserError: as in `package_version`.
     """
     package_version()
     return require(f"ai_edge_litert.{module}", extra=EXTRA)
@@ -92,7 +95,7 @@ def package(module: str) -> Any:
 
 @dataclass(frozen=True)
 class Quantization:
-    """value = scale * (whole - zero_point); one scale, or one per channel along `axis`."""
+    """value = scale * (integer - zero_point); one scale, or one per channel along `axis`."""
 
     scale: NDArray[np.float32]
     zero_point: int = 0
@@ -101,7 +104,7 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Tensor:
-    """shape: with the batch first, except of constants. data: of a constant."""
+    """shape: starts with the batch, except for constants. data: the value of a constant."""
 
     name: str
     shape: tuple[int, ...]
@@ -127,7 +130,7 @@ class Op:
 
 @dataclass
 class Graph:
-    """Operators in execution order, and their tensors. `is_open`: the batch may be resized."""
+    """Operators in execution order, and their tensors. `is_open`: the batch can be resized."""
 
     ops: list[Op] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -135,16 +138,16 @@ class Graph:
     output: str = OUTPUT
 
     def add(self, tensor: Tensor) -> str:
-        """Have a tensor; returns its name."""
+        """Adds a tensor; returns its name."""
         self.tensors[tensor.name] = tensor
         return tensor.name
 
     def constant(self, name: str, data: NDArray[Any]) -> str:
-        """Have a constant; returns its name."""
+        """Adds a constant; returns its name."""
         return self.add(Tensor(name, data.shape, data, str(data.dtype)))
 
     def is_constant(self, name: str) -> bool:
-        """Whether a tensor holds data."""
+        """Whether a tensor is a constant."""
         return self.tensors[name].data is not None
 
     def values(self) -> list[str]:
@@ -152,16 +155,16 @@ class Graph:
         return [INPUT, *(op.output for op in self.ops)]
 
     def copy(self) -> Graph:
-        """A graph whose lists are its own."""
+        """A copy of the graph with its own lists."""
         return replace(self, ops=list(self.ops), tensors=dict(self.tensors))
 
     def serialized(
         self, metadata: Mapping[str, str] | None = None, outputs: Sequence[str] = ()
     ) -> bytes:
-        """The `.tflite` file; `outputs` come behind the logits. Equal graphs give equal bytes.
+        """The `.tflite` file; `outputs` follow the logits. Equal graphs give equal bytes.
 
         Raises:
-            UserError: LiteRT's package is not installed, or too old.
+            UserError: the package of LiteRT is not installed, or too old.
         """
         schema = package("schema_py_generated")
         import flatbuffers
@@ -175,7 +178,7 @@ class Graph:
         used = {name for op in self.ops for name in (*op.inputs, op.output)} | {INPUT}
         number = {name: i for i, name in enumerate(n for n in self.tensors if n in used)}
         kinds = sorted({op.kind for op in self.ops})
-        buffers = [schema.BufferT()]  # the first one is what tensors without data name
+        buffers = [schema.BufferT()]  # the first buffer is for tensors without data
         tensors = [_tensor(schema, self.tensors[name], buffers, self.is_open) for name in number]
         facts = []
         for key, text in metadata.items():
@@ -213,7 +216,7 @@ def _code(schema: Any, kind: str) -> Any:
 
 
 def _tensor(schema: Any, tensor: Tensor, buffers: list[Any], is_open: bool) -> Any:
-    """The record of a tensor; its data go to the end of `buffers`."""
+    """The record of a tensor; its data are appended to `buffers`."""
     made = schema.TensorT(
         shape=list(tensor.shape),
         type=getattr(schema.TensorType, DTYPES[tensor.dtype]),

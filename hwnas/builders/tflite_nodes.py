@@ -27,12 +27,15 @@ __all__ = [
 CHANNELS_LAST = {2: [0, 1], 4: [0, 2, 3, 1], 5: [0, 3, 4, 1, 2]}  # 5: channels as [groups, each]
 
 MOST_TAPS = 25
-"""XNNPACK has depthwise kernels of up to 3, 4, 9 and 25 taps. A larger window runs as a grouped
-convolution of one channel per group: 10 (fp32) to 50 (int8) times the time per tap."""
+"""Maximum kernel taps of a depthwise convolution.
+
+XNNPACK has depthwise kernels of up to 3, 4, 9 and 25 taps. A larger window runs as a grouped
+convolution with one channel per group, at 10 (fp32) to 50 (int8) times the time per tap.
+"""
 
 
 class Window(NamedTuple):
-    """A convolution but for its weights; `multiplier` None: it is not depthwise."""
+    """A convolution without its weights; `multiplier` None: it is not depthwise."""
 
     shape: tuple[int, ...]
     stride: int
@@ -40,7 +43,7 @@ class Window(NamedTuple):
 
 
 class Nodes:
-    """The nodes of a model, and the graph that grows from them; names of values stay."""
+    """The nodes of a model, and the graph built from them. Names of values stay the same."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.nodes = list(model.graph.node)
@@ -59,24 +62,24 @@ class Nodes:
         self.n_readers[self.output] += 1
 
     def value(self, node: onnx.NodeProto, position: int) -> str:
-        """The value of the graph that a node reads."""
+        """Name in the graph of a value that a node reads."""
         name = str(node.input[position])
         return self.alias.get(name, name)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of a value, channels last."""
+        """Shape of a value, channels last."""
         return self.graph.tensors[name].shape
 
     def rename(self, name: str, value: str) -> None:
-        """Have readers of the node's output `name` read `value`."""
+        """Makes readers of the node output `name` read `value`."""
         self.n_readers[value] += self.n_readers[name] - 1
         self.alias[name] = value
 
     def constant(self, node: onnx.NodeProto, position: int) -> NDArray[Any]:
-        """What a node reads, where that is known beforehand.
+        """The value of a constant input of a node.
 
         Raises:
-            UserError: it is computed.
+            UserError: the input is computed.
         """
         name = node.input[position]
         if name not in self.constants:
@@ -94,7 +97,7 @@ class Nodes:
         name: str = "",
         **options: Any,
     ) -> str:
-        """Add an operator that reads `read` (default: the node's first input) and `more`."""
+        """Adds an operator that reads `read` (default: the first input of the node) and `more`."""
         read = read or self.value(node, 0)
         output = name or node.output[0]
         self.graph.add(Tensor(output, self.shape(read) if shape is None else shape))
@@ -102,7 +105,7 @@ class Nodes:
         return output
 
     def is_fusible(self, read: str, kinds: tuple[str, ...]) -> bool:
-        """Whether the newest operator writes `read`, only for the node at hand."""
+        """Whether the last operator computes `read`, and only the current node reads it."""
         before = self.graph.ops[-1] if self.graph.ops else None
         return (
             before is not None
@@ -113,21 +116,21 @@ class Nodes:
         )
 
     def fuse(self, kind: str) -> None:
-        """Have the newest operator apply an activation."""
+        """Fuses an activation into the last operator."""
         before = self.graph.ops[-1]
         options = {**before.options, "fusedActivationFunction": kind}
         self.graph.ops[-1] = Op(before.kind, before.inputs, before.output, options)
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """Those that the node has."""
+    """Attributes of a node, by name."""
     return {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
 
 
 def padding_name(size: Sequence[int], kernel: int, stride: int, pad: int, more: int = 0) -> str:
-    """TensorFlow's name of `pad` pixels on every side, and `more` below and on the right.
+    """TensorFlow's name of a padding: `pad` pixels on all sides, `more` at bottom and right.
 
-    Empty where it has none.
+    Empty if TensorFlow has no name for it.
     """
     if not pad and not more:
         return "VALID"
@@ -141,11 +144,12 @@ def padding_name(size: Sequence[int], kernel: int, stride: int, pad: int, more: 
 
 
 def row_parts(kernel: int) -> list[range]:
-    """The rows of a depthwise window [k, k] in parts of at most `MOST_TAPS` taps.
+    """Splits the rows of a depthwise window [k, k] into parts of at most `MOST_TAPS` taps.
 
-    The rows in the middle, then pairs equally far from it. Each part is evenly spaced, thus a
-    dilated window, and symmetric, so that it is padded alike above and below. One part where all
-    fit, and where there are no such parts: k is even, or above 12.
+    The first part is the middle row or rows. Further parts are pairs of rows at equal distance from
+    the middle. Each part is evenly spaced, so it is a dilated window, and symmetric, so its padding
+    is equal above and below. There is one part if all rows fit, or if no such split exists (k is
+    even, or above 12).
     """
     middle, n_rows = kernel // 2, MOST_TAPS // kernel
     if n_rows >= kernel or n_rows < 2 or kernel % 2 == 0:
@@ -158,7 +162,7 @@ def row_parts(kernel: int) -> list[range]:
 
 
 def unknown(node: onnx.NodeProto, what: str) -> UserError:
-    """The error that a node is nothing for LiteRT."""
+    """The error for a node that LiteRT does not support."""
     return UserError(
         f"LiteRT has no kernel, or hwnas no form, for {what}",
         expected="the operators of hwnas's own networks",

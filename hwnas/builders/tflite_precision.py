@@ -1,9 +1,10 @@
 """Converts fp32 graphs of LiteRT to the precision of a device: fp16 weights, or 8 bits.
 
-8 bits are mixed by rule: what XNNPACK has no 8-bit kernel for stays in float, between DEQUANTIZE
-and QUANTIZE, for else the graph falls into pieces. The rule looks at single operators, so that a
-network has the operators of its micro-nets. Weights are signed and per channel, activations signed
-with a zero point, biases 32 bits (TensorFlow's 8-bit specification).
+In 8-bit graphs, operators without an 8-bit kernel in XNNPACK stay in float, between DEQUANTIZE and
+QUANTIZE. Otherwise XNNPACK would only run parts of the graph. The rule looks at single operators,
+so a network has the same operators as its micro-nets. Weights are signed and per channel,
+activations are signed with a zero point, and biases have 32 bits (8-bit specification of
+TensorFlow).
 """
 
 from __future__ import annotations
@@ -20,17 +21,20 @@ from hwnas.builders.tflite_graph import INPUT, Graph, Op, Quantization, Tensor
 __all__ = ["WEIGHTED", "Ranges", "quantizable", "to_precision"]
 
 Ranges = Mapping[str, tuple[float, float]]
-"""Per value of a graph, the least and the largest number that it takes."""
+"""Minimum and maximum of every value of a graph."""
 
 MADE_UP = (-4.0, 4.0)
 WEIGHTED = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
 """Axis of the output channels of the weights."""
 KEEPING = ("RESHAPE", "TRANSPOSE", "PAD")
-"""These have the scale of what they read."""
+"""Operators whose output has the scale of their input."""
 CLAMPING = ("RELU", "RELU6")
-"""On their own these have no 8-bit kernel: to quantise again, to a range from 0, is the same."""
+"""Operators without their own 8-bit kernel.
+
+They are equal to requantisation to a range that starts at 0.
+"""
 IN_8_BITS = (*WEIGHTED, *KEEPING, *CLAMPING, "ADD", "MUL", "MEAN", "LOGISTIC")
-"""Not HARD_SWISH, nor AVERAGE_POOL_2D."""
+"""Operators that run in 8 bits; HARD_SWISH and AVERAGE_POOL_2D do not."""
 
 
 def to_precision(
@@ -40,10 +44,10 @@ def to_precision(
     ranges: Ranges | None = None,
     in_float: Collection[str] = (),
 ) -> Graph:
-    """A float graph in another precision; itself for fp32. Images and logits stay fp32.
+    """A float graph in another precision; fp32 is returned unchanged. Images and logits stay fp32.
 
-    ranges: for 8 bits, of every value; None: made up, which times the same. in_float: outputs of
-    operators that stay float beside those that the rule leaves so.
+    ranges: range of every value for 8 bits; None: synthetic ranges, which take the same time.
+    in_float: outputs of operators that stay in float, besides those of the rule.
     """
     if precision == "fp32":
         return graph
@@ -53,12 +57,12 @@ def to_precision(
 
 
 def quantizable(graph: Graph) -> list[str]:
-    """Outputs of the operators that the rule puts into 8 bits, in order."""
+    """Outputs of the operators that the rule converts to 8 bits, in order."""
     return [op.output for op in graph.ops if op.kind in IN_8_BITS]
 
 
 def _to_fp16(graph: Graph) -> Graph:
-    """Weights in half precision, widened when the file is loaded."""
+    """Converts weights to half precision; they are widened when the file is loaded."""
     made = graph.copy()
     made.ops = []
     halved: dict[str, str] = {}
@@ -77,12 +81,12 @@ def _to_fp16(graph: Graph) -> Graph:
 
 
 class _Quantizer:
-    """Rewrites a copy of a graph; a value in 8 bits is called after the value in float."""
+    """Rewrites a copy of a graph. The name of an 8-bit value is derived from the float value."""
 
     def __init__(self, graph: Graph, ranges: Ranges | None, in_float: Collection[str]) -> None:
         self.float, self.ranges, self.in_float = graph, ranges, in_float
         self.made = Graph(tensors={}, is_open=graph.is_open)
-        self.forms: dict[str, set[str]] = {INPUT: {"float"}}  # of each value, what is there
+        self.forms: dict[str, set[str]] = {INPUT: {"float"}}  # existing forms of each value
         clamping = (op for op in graph.ops if op.kind in CLAMPING or op.fused != "NONE")
         self.clamped = {op.output for op in clamping}
 
@@ -147,7 +151,7 @@ class _Quantizer:
         self.made.add(Tensor(f"{name}.int8", shape, dtype="int8", quantization=scheme))
 
     def _scheme(self, name: str) -> Quantization:
-        """Scale and zero point of the range of a value; 0 is a whole number."""
+        """Scale and zero point of the range of a value; 0 is represented exactly."""
         low, high = MADE_UP if self.ranges is None else self.ranges[name]
         low, high = 0.0 if name in self.clamped else min(low, 0.0), max(high, 0.0)
         scale = max(high - low, 1e-6) / 255
@@ -185,7 +189,7 @@ class _Quantizer:
         return float(scheme.scale[0])
 
     def _other(self, name: str) -> str:
-        """A constant that is no weight: a summand or factor in 8 bits, or whole numbers."""
+        """A constant that is not a weight: a summand or factor in 8 bits, or integers."""
         tensor = self.float.tensors[name]
         data = tensor.data
         assert data is not None

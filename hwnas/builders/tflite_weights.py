@@ -18,7 +18,7 @@ class WeightedNodes(Nodes):
     """Convolutions, BN and linear layers."""
 
     def conv(self, node: onnx.NodeProto) -> None:
-        """A convolution: dense, grouped or depthwise; padded as torch pads."""
+        """A convolution: dense, grouped or depthwise, with the padding of torch."""
         facts = attributes(node)
         weight = self.constant(node, 1)
         n_out, per_group, kernel = weight.shape[0], weight.shape[1], weight.shape[2]
@@ -60,9 +60,9 @@ class WeightedNodes(Nodes):
         read: str,
         pads: tuple[int, int],
     ) -> None:
-        """A depthwise convolution [1, k, k, C] as the sum of some of its rows at a time.
+        """A depthwise convolution [1, k, k, C] as a sum of convolutions with some of its rows.
 
-        pads: pixels on every side, and further ones below and on the right.
+        pads: pixels on every side, and further pixels at the bottom and on the right.
         """
         (pad, more), total = pads, ""
         for number, rows in enumerate(parts):
@@ -93,7 +93,7 @@ class WeightedNodes(Nodes):
         dilation: int = 1,
         name: str = "",
     ) -> None:
-        """One convolution; `dilation` of its rows."""
+        """One convolution; `dilation` applies to its rows."""
         name = name or node.output[0]
         options: dict[str, Any] = {}
         if window.multiplier is not None:
@@ -124,7 +124,7 @@ class WeightedNodes(Nodes):
         *,
         more: int = 0,
     ) -> str:
-        """`pad` rows above and below, `across` columns on both sides; of the value `name`.
+        """Pads value `name` by `pad` rows above and below, and `across` columns on both sides.
 
         more: further rows below and columns on the right.
         """
@@ -140,7 +140,7 @@ class WeightedNodes(Nodes):
         )
 
     def norm(self, node: onnx.NodeProto) -> None:
-        """BN that no convolution has taken in: a depthwise 1x1 convolution."""
+        """BN that is not folded into a convolution, as a depthwise 1x1 convolution."""
         scale, bias, mean, var = (self.constant(node, i) for i in range(1, 5))
         factor = scale / np.sqrt(var + np.float32(attributes(node).get("epsilon", 1e-5)))
         weight = factor.astype(np.float32).reshape(1, 1, 1, -1)

@@ -17,42 +17,39 @@ __all__ = ["register"]
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.command("analyze")(analyze)
 
 
 def analyze(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="Run folder, or give --records.")
+        Path | None, typer.Argument(metavar="[RUN]", help="Run folder; or give --records.")
     ] = None,
     records: Annotated[
-        Path | None, typer.Option(help="File of labelled archs, in place of a run folder.")
+        Path | None, typer.Option(help="File of labelled archs, instead of a run folder.")
     ] = None,
-    reader: Annotated[str | None, typer.Option(help="Format of --records [guessed].")] = None,
-    target: Annotated[str | None, typer.Option(help="Column of --records: the truth.")] = None,
+    reader: Annotated[str | None, typer.Option(help="Format of --records [detected].")] = None,
+    target: Annotated[str | None, typer.Option(help="Column of --records with the truth.")] = None,
     ranking: Annotated[
         str | None,
         typer.Option(
-            help="predictor, supernet, macs, params, or a column of --records"
-            " [predictor; of --records: macs]."
+            help="predictor, supernet, macs, params, or a column of --records [predictor, macs]."
         ),
     ] = None,
     truth: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="Better labels of the same archs [those trained alone, for --ranking supernet;"
-            " else the supernet's]; again per seed."
-        ),
+        typer.Option(help="Better labels of the same archs; may be repeated, a file per seed."),
     ] = None,
     table: Annotated[
         list[str] | None,
         typer.Option(help="With --records: a latency table, for the bias towards slow archs."),
     ] = None,
     prune: Annotated[
-        Path | None, typer.Option(help="Write the pruned space's `restrict:` section here.")
+        Path | None,
+        typer.Option(help="Write the section `restrict:` of the pruned space to this file."),
     ] = None,
     prune_fraction: Annotated[
-        float | None, typer.Option(help="Archs to lose [the most that is safe].")
+        float | None, typer.Option(help="Share of archs to remove [the largest that is safe].")
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`hwnas check`: whether files of a run folder were damaged or altered."""
+"""`hwnas check`: finds damaged or altered files of a run folder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["register"]
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.command()(check)
 
 
 def check(folder: RunArgument, format: FormatOption = Format.table) -> None:
-    """Compare every file with the hash it was written with; exit 3 if one is damaged.
+    """Compare every file with its recorded hash; exit 3 if one is damaged.
 
-    `hwnas run` makes again what results depend on.
+    `hwnas run` makes damaged files again if results depend on them.
     """
     found = hwnas.check(folder)
     show(found, format)

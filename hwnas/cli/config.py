@@ -15,11 +15,11 @@ from hwnas.core.config import assignments
 
 __all__ = ["register"]
 
-app = typer.Typer(help="What settings there are.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="List and explain settings.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.add_typer(app, name="config")
 
 
@@ -31,7 +31,7 @@ def show(
     settings: SetOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Every setting, and whether it is the file's or a default.
+    """All settings, and whether each is from the file or a default.
 
     Example: `hwnas config show quickstart --set train.steps=50`.
     """
@@ -40,9 +40,7 @@ def show(
 
 @app.command()
 def explain(
-    key: Annotated[
-        str | None, typer.Argument(help="Path of a setting or a section [all of them].")
-    ] = None,
+    key: Annotated[str | None, typer.Argument(help="Path of a setting or a section [all].")] = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Type, default, allowed values and meaning. Example: `hwnas config explain search.reward`."""

@@ -23,7 +23,7 @@ __all__ = ["register"]
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.command()(export)
 
 
@@ -33,7 +33,7 @@ def export(
     search: SearchOption = None,
     formats: Annotated[
         str | None,
-        typer.Option(help="Comma-separated: onnx,onnx:int8,ort,timm,... [as configured]."),
+        typer.Option(help="Comma-separated, such as onnx,onnx:int8,ort,timm [as configured]."),
     ] = None,
     settings: SetOption = None,
     format: FormatOption = Format.table,
@@ -41,7 +41,7 @@ def export(
 ) -> None:
     """Export the fine-tuned networks and check their parity.
 
-    `hwnas list exporters` names the formats. `hwnas verify RUN` then writes the bundle.
+    `hwnas list exporters` lists the formats. `hwnas verify RUN` then writes the bundle.
 
     Example: `hwnas export runs/quickstart --config quickstart --formats onnx,int8 --dry-run`.
     """

@@ -21,7 +21,7 @@ __all__ = ["register"]
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.command()(finetune)
 
 
@@ -33,7 +33,7 @@ def finetune(
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Fine-tune the winner and the networks it is compared with.
+    """Fine-tune the winner and the networks for comparison.
 
     Example: `hwnas finetune runs/quickstart --config quickstart --dry-run`.
     """

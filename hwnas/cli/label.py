@@ -16,7 +16,7 @@ __all__ = ["register"]
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.command()(label)
 
 
@@ -25,9 +25,11 @@ def label(
     config: ConfigOption = None,
     source: Annotated[
         Literal["supernet", "trained"],
-        typer.Option(help="`supernet`: inherited weights; `trained`: each trained stand-alone."),
+        typer.Option(help="`supernet`: with inherited weights; `trained`: trained stand-alone."),
     ] = "supernet",
-    n: Annotated[int | None, typer.Option("--n", min=1, help="Archs [as configured].")] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, help="Number of archs [as configured].")
+    ] = None,
     settings: SetOption = None,
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,

@@ -1,4 +1,4 @@
-"""`hwnas list`: the installed variants, and the packages that others need."""
+"""`hwnas list`: installed variants, and the packages that other variants need."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["register"]
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.command("list")(list_kind)
 
 
 def list_kind(kind: Kind, format: FormatOption = Format.table) -> None:
-    """What can be chosen. Example: `hwnas list searchers`."""
+    """List the variants of a kind. Example: `hwnas list searchers`."""
     show(hwnas.list(kind), format)

@@ -1,7 +1,7 @@
-"""The `hwnas` command: assembles the verbs and turns errors into exit codes.
+"""The `hwnas` command: assembles the verbs and converts errors to exit codes.
 
-0 done; 1 an error the user can fix; 2 wrong usage; 3 a check failed; 129, 130
-and 143 stopped by SIGHUP, SIGINT and SIGTERM (the same command continues).
+0: done. 1: an error that the user can fix. 2: wrong usage. 3: a check failed. 4: a check could not
+be judged. 129, 130 and 143: stopped by SIGHUP, SIGINT and SIGTERM (the same command resumes).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ GROUPS = {
     "In a run folder": (status, check, undo, analyze, prune, predictor),
     "What there is": (list_verb, config, space, table, pretrained),
 }
-"""Headings of `hwnas --help`, and the verbs below each."""
+"""Headings of `hwnas --help`, and the verbs below each heading."""
 
 
 class _Grouped(TyperGroup):
@@ -105,19 +105,22 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Hardware-aware neural architecture search, priced by measured latency.
 
-    Measure the device, train one supernet, search with measured latency, export and prove it.
-    `hwnas run quickstart` does it all in minutes; `hwnas VERB --help` has examples; `--debug`
-    anywhere shows tracebacks and debug logs.
+    Profile the device, train one supernet, search with measured latency, export and verify. `hwnas
+    run quickstart` does all of this in minutes. `hwnas VERB --help` has examples. `--debug`
+    (anywhere) shows tracebacks and debug logs.
     """
 
 
 class _Stopped(BaseException):
-    """SIGINT, SIGTERM or SIGHUP arrived."""
+    """Raised on SIGINT, SIGTERM or SIGHUP."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -125,12 +128,12 @@ class _Stopped(BaseException):
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_DFL)  # a second signal is final
+    signal.signal(number, signal.SIG_DFL)  # a second signal ends the process
     raise _Stopped(number)
 
 
 def _run(arguments: list[str]) -> None:
-    """Run the command; under torchrun, ranks other than 0 follow rank 0."""
+    """Runs the command; under torchrun, ranks other than 0 follow rank 0."""
     if distributed.follows():
         from hwnas.pipeline.follow import follow
         from hwnas.pipeline.graph import stages_of
@@ -140,7 +143,7 @@ def _run(arguments: list[str]) -> None:
     try:
         app(args=arguments, prog_name="hwnas")
     except SystemExit as ending:
-        sys.stdout.flush()  # what cannot be written is an error now, not at the exit
+        sys.stdout.flush()  # report write errors now, not at exit
         if not ending.code:
             distributed.dismiss()
         raise
@@ -154,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _fill_closed_streams() -> None:
-    """Open what the caller closed: else the next file would get the number of stdout or stderr."""
+    """Opens closed standard streams, because other files would otherwise get their numbers."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
@@ -169,7 +172,7 @@ def _main(arguments: Sequence[str] | None) -> NoReturn:
     debug = "--debug" in given
     setup_logging(debug=debug)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # of nohup
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # for nohup
             signal.signal(number, _stop)
     try:
         _run([argument for argument in given if argument != "--debug"])
@@ -188,7 +191,7 @@ def _main(arguments: Sequence[str] | None) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except OSError as error:  # what the system refuses: permissions, full disks, lost files
+    except OSError as error:  # system errors: permissions, full disks, missing files
         if debug:
             raise
         found = refused(error, "finish the command", error.filename)

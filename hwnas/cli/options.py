@@ -22,35 +22,37 @@ __all__ = [
 ]
 
 RunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help="Run folder (made by `hwnas run` or `--config`).")
+    Path, typer.Argument(metavar="RUN", help="Run folder, created by `hwnas run` or `--config`.")
 ]
 ConfigOption = Annotated[
     str | None,
-    typer.Option("--config", help="Start or replace the run folder's config: a name or a path."),
+    typer.Option(
+        "--config", help="Start or replace the configuration of the run folder: a name or a path."
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a config key; may be repeated."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
 ]
 SearchOption = Annotated[
-    str | None, typer.Option("--search", metavar="NAME", help="Which search [the last one].")
+    str | None, typer.Option("--search", metavar="NAME", help="Name of the search [the last one].")
 ]
-FormatOption = Annotated[Format, typer.Option("--format", help="How the result is printed.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="Format of the output.")]
 DryRunOption = Annotated[
     bool,
     typer.Option(
-        "--dry-run", help="Check it all, print what would run and what it costs; do nothing."
+        "--dry-run", help="Check everything, print what would run and its cost, then stop."
     ),
 ]
 SpaceSettings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="A parameter of the space, e.g. resolutions=[16,24]."
+        "--set",
+        metavar="KEY=VALUE",
+        help="A setting of the space, e.g. resolutions=[16,24]; may be repeated.",
     ),
 ]
-ReportOnly = Annotated[
-    bool, typer.Option("--report-only", help="Exit 0 even if a check fell short; say so only.")
-]
+ReportOnly = Annotated[bool, typer.Option("--report-only", help="Exit 0 even if a check failed.")]
 ClassesOption = Annotated[
-    int | None, typer.Option("--num-classes", min=1, help="Classes of the head [1000].")
+    int | None, typer.Option("--num-classes", min=1, help="Number of classes [1000].")
 ]

@@ -19,7 +19,7 @@ TERMINAL_PERIOD_S, PIPE_PERIOD_S = 0.5, 5.0
 
 
 class Format(str, Enum):
-    """How a result is printed."""
+    """Format of the output."""
 
     table = "table"
     json = "json"
@@ -28,10 +28,10 @@ class Format(str, Enum):
 def emit(
     rows: Sequence[Mapping[str, Any]], *, format: Format, title: str = "", **more: Any
 ) -> None:
-    """Print rows to stdout; JSON is `{"table": rows, **more}`, a table shows `rows` only, and
-    the title alone where there are none.
+    """Prints rows to stdout: JSON is `{"table": rows, **more}`, a table shows only `rows`.
 
-    Cells, columns and title are text: neither markup nor what a terminal would obey.
+    Without rows, a table shows only the title. Cells, columns and title are plain text: markup and
+    control characters have no effect.
     """
     if format is Format.json:
         text = json.dumps({"table": list(rows), **more}, indent=1)
@@ -53,7 +53,7 @@ def emit(
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
     width = None if sys.stdout.isatty() else 160
-    # cells are text, never markup: rich would swallow the extra of `hwnas[ncnn]`
+    # not markup: rich would remove the extra of `hwnas[ncnn]`
     Console(file=raw(sys.stdout), width=width, markup=False, emoji=False).print(table)
 
 
@@ -70,7 +70,7 @@ def _cell(value: Any) -> str:
 
 
 def setup_logging(*, debug: bool) -> None:
-    """hwnas's log lines to stderr; other libraries from WARNING up."""
+    """Logs of hwnas to stderr; other libraries from WARNING up."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
@@ -78,7 +78,7 @@ def setup_logging(*, debug: bool) -> None:
 
 
 def progress_for(stage: str) -> Progress:
-    """A Progress that rewrites one line of a terminal, or prints a line now and then to a pipe."""
+    """A Progress that rewrites one line of a terminal, or prints a line from time to time."""
     begin = time.monotonic()
     is_terminal = sys.stderr.isatty()
     last = 0.0

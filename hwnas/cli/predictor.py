@@ -24,13 +24,11 @@ from hwnas.core.metrics import MetricKey
 
 __all__ = ["register"]
 
-app = typer.Typer(
-    help="Fit and question the predictor.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="Fit and use the predictor.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.add_typer(app, name="predictor")
 
 
@@ -61,36 +59,43 @@ def evaluate(
         Path | None, typer.Argument(metavar="[RUN]", help="Run folder, for its own labels.")
     ] = None,
     records: Annotated[
-        Path | None, typer.Option("--records", help="A file of labelled archs instead.")
+        Path | None, typer.Option("--records", help="File of labelled archs, instead of RUN.")
     ] = None,
     reader: Annotated[
-        str | None, typer.Option("--reader", help="Its format; otherwise guessed from the file.")
+        str | None, typer.Option("--reader", help="Format of --records [detected].")
     ] = None,
     target: Annotated[
         str | None, typer.Option("--target", metavar="COLUMN", help="Column to predict.")
     ] = None,
     also: Annotated[
         list[str] | None,
-        typer.Option("--also", metavar="COLUMN", help="Cheaper labels of all archs to learn from."),
+        typer.Option(
+            "--also", metavar="COLUMN", help="Cheaper labels of all archs; may be repeated."
+        ),
     ] = None,
     proxy: Annotated[
         list[str] | None,
-        typer.Option("--proxy", metavar="COLUMN", help="A column to use as a feature."),
+        typer.Option(
+            "--proxy", metavar="COLUMN", help="Column to use as a feature; may be repeated."
+        ),
     ] = None,
     space: Annotated[
-        str | None, typer.Option("--space", help="The archs' space, where the reader does not say.")
+        str | None,
+        typer.Option("--space", help="Space of the archs, if the reader does not define it."),
     ] = None,
     num_classes: Annotated[int | None, typer.Option("--num-classes", min=1)] = None,
     settings: SpaceSettings = None,
     predictor: Annotated[
         str, typer.Option("--predictor", help="See `hwnas list predictors`.")
     ] = "gcn",
-    train_size: Annotated[int, typer.Option("--train-size", min=4, help="Labels to fit on.")] = 100,
+    train_size: Annotated[
+        int, typer.Option("--train-size", min=4, help="Number of labels to fit on.")
+    ] = 100,
     seeds: Annotated[int, typer.Option("--seeds", min=1, max=100)] = 3,
-    baselines: Annotated[bool, typer.Option(help="Measure the other predictors too.")] = True,
+    baselines: Annotated[bool, typer.Option(help="Evaluate the other predictors too.")] = True,
     format: FormatOption = Format.table,
 ) -> None:
-    """Fit on N random labels and rank all others, beside every other predictor and plain costs."""
+    """Fit on N random labels and rank all others; compare predictors and costs."""
     found = hwnas.predictor_eval(
         folder,
         records=records,
@@ -118,7 +123,7 @@ def predict(
     ],
     format: FormatOption = Format.table,
 ) -> None:
-    """Predicted score, its standard deviation, and every price of some archs."""
+    """Predicted score, its standard deviation, and all metrics of some archs."""
     show(hwnas.predictor_predict(folder, archs), format)
 
 
@@ -131,22 +136,28 @@ def export_lut(
     restrict: Annotated[
         list[str] | None,
         typer.Option(
-            "--restrict", metavar="CHOICE=[VALUES]", help="A part of the space; may be repeated."
+            "--restrict",
+            metavar="CHOICE=[VALUES]",
+            help="Values to keep, by choice; may be repeated.",
         ),
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option("--base", help="Only archs like this one (see `predict`) but for --free."),
+        typer.Option("--base", help="Only archs like this one (see `predict`), except for --free."),
     ] = None,
     free: Annotated[
         list[str] | None,
-        typer.Option("--free", metavar="PATTERN", help="E.g. 'stage2.*'; may be repeated."),
+        typer.Option(
+            "--free",
+            metavar="PATTERN",
+            help="Choices that may differ, e.g. 'stage2.*'; may be repeated.",
+        ),
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Write the prediction of every arch of a (sub)space to a lookup table.
 
-    On a run: `hwnas predictor export-lut runs/quickstart --base largest --free 'stage2.*'`.
+    For a run: `hwnas predictor export-lut runs/quickstart --base largest --free 'stage2.*'`.
     """
     found = hwnas.predictor_export_lut(
         folder,
@@ -168,15 +179,17 @@ def lookup(
     limits: Annotated[
         list[str] | None,
         typer.Option(
-            "--max", metavar="METRIC=VALUE", help="E.g. latency_ms@local=2.5; may be repeated."
+            "--max",
+            metavar="METRIC=VALUE",
+            help="Limit, e.g. latency_ms@local=2.5; may be repeated.",
         ),
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, max=10_000)] = 5,
     format: FormatOption = Format.table,
 ) -> None:
-    """The best archs of a lookup table under any limits; nothing is predicted again.
+    """The best archs of a lookup table with any limits, without further predictions.
 
-    On a run with a table: `hwnas predictor lookup runs/quickstart --max macs=1e6`.
+    For a run with a table: `hwnas predictor lookup runs/quickstart --max macs=1e6`.
     """
     bounds = dict(_limit(text) for text in limits or ())
     show(hwnas.predictor_lookup(folder, table=table, limits=bounds, top=top), format)

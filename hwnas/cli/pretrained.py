@@ -16,19 +16,17 @@ from hwnas.cli.shared import show
 
 __all__ = ["register"]
 
-app = typer.Typer(
-    help="Start from weights that others trained.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="Start from published weights.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.add_typer(app, name="pretrained")
 
 
 @app.command("list")
 def list_published(format: FormatOption = Format.table) -> None:
-    """Weights to start from, their licences, and where their authors have them.
+    """Starting weights, their licences, and their sources.
 
     Nothing is downloaded. Example: `hwnas pretrained list`.
     """
@@ -37,29 +35,31 @@ def list_published(format: FormatOption = Format.table) -> None:
 
 @app.command("import")
 def import_file(
-    file: Annotated[str, typer.Argument(help="A file of `hwnas pretrained list`, or its word.")],
+    file: Annotated[str, typer.Argument(help="A file or name from `hwnas pretrained list`.")],
     out: Annotated[Path, typer.Option("--out", help="The .safetensors file to write.")],
     num_classes: Annotated[
         int | None,
-        typer.Option("--num-classes", min=1, help="Of a new head [the file's own head]."),
+        typer.Option(
+            "--num-classes", min=1, help="Classes of a new head [keep the head of the file]."
+        ),
     ] = None,
     licence: Annotated[
-        str | None, typer.Option("--licence", help="Of the weights [the published one].")
+        str | None, typer.Option("--licence", help="Licence of the weights [the published one].")
     ] = None,
     space: Annotated[
         str | None,
-        typer.Option("--space", help="A space or a model of timm [as the tensors say]."),
+        typer.Option("--space", help="A space or a model of timm [detected from the tensors]."),
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option("--images", help="Folder of photos, for networks of 8 bits, for their BN."),
+        typer.Option("--images", help="Folder of photos, to restore the BN of 8-bit networks."),
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Read weights that others trained and write them for the setting `supernet.init`.
+    """Read published weights and write them for the setting `supernet.init`.
 
-    With its file: `hwnas pretrained import ofa_mbv3_d234_e346_k357_w1.0 --out w1.0.safetensors`.
-    `timm:NAME` is fetched from huggingface.co where it is not in the cache.
+    For a file: `hwnas pretrained import ofa_mbv3_d234_e346_k357_w1.0 --out w1.0.safetensors`.
+    `timm:NAME` is downloaded from huggingface.co if it is not in the cache.
     """
     found = hwnas.pretrained_import(
         file, out=out, num_classes=num_classes, licence=licence, space=space, images=images

@@ -27,7 +27,7 @@ __all__ = [
 
 
 class _DeviceByDefault(TyperGroup):
-    """`hwnas profile DEVICE` is `hwnas profile device DEVICE`."""
+    """Makes `hwnas profile DEVICE` equal to `hwnas profile device DEVICE`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
@@ -47,11 +47,15 @@ DeviceArgument = Annotated[
 ]
 SpaceOption = Annotated[str | None, typer.Option("--space", help="A space (`hwnas space list`).")]
 ResolutionsOption = Annotated[
-    str | None, typer.Option("--resolutions", help="Input sizes in px, e.g. 128,160,192.")
+    str | None, typer.Option("--resolutions", help="Input resolutions in px, e.g. 128,160,192.")
 ]
 ProfileSettings = Annotated[
     list[str] | None,
-    typer.Option("--profile", metavar="KEY=VALUE", help="A setting of profiling, e.g. rounds=60."),
+    typer.Option(
+        "--profile",
+        metavar="KEY=VALUE",
+        help="A profiling setting, e.g. rounds=60; may be repeated.",
+    ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0)]
 
@@ -63,7 +67,7 @@ def job(
     num_classes: int | None,
     profile_settings: list[str] | None,
 ) -> dict[str, Any]:
-    """Arguments of public functions that profile, from the options that their verbs share."""
+    """Arguments of the public profiling functions, from options that several verbs share."""
     return {
         "space": space,
         "resolutions": sizes(resolutions),
@@ -74,7 +78,7 @@ def job(
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.add_typer(app, name="profile")
 
 
@@ -88,24 +92,26 @@ def device(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="A parameter of the space; with --run, a key of the run's config.",
+            help="A setting of the space; with --run, of the run's configuration.",
         ),
     ] = None,
     num_classes: ClassesOption = None,
     profile_settings: ProfileSettings = None,
     run: Annotated[
         Path | None,
-        typer.Option("--run", help="Profile for a run folder; takes --set and --profile beside."),
+        typer.Option("--run", help="Profile for a run folder; allows --set and --profile."),
     ] = None,
     config: Annotated[
-        str | None, typer.Option("--config", help="With --run: start or replace its config.")
+        str | None, typer.Option("--config", help="With --run: start or replace its configuration.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Table to write [DEVICE.json].")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="[0]")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Seed of the timed whole networks [0].")
+    ] = None,
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Measure a table; interrupted and repeated, it goes on where it was.
+    """Measure a table. If interrupted, the same command resumes.
 
     Example: `hwnas profile local --space mobilenet_tiny --resolutions 16,24 --dry-run`.
     """
@@ -143,7 +149,8 @@ def pack(
 ) -> None:
     """Pack models and kit for a device without hwnas.
 
-    There: unzip, then `python bench.py plan.json --out results.jsonl`; bring results.jsonl back.
+    On the device, unzip it and run `python bench.py plan.json --out results.jsonl`. Then import
+    results.jsonl.
     """
     path = hwnas.profile_pack(
         device,
@@ -159,7 +166,7 @@ def pack(
 def import_(
     device: DeviceArgument,
     results: Annotated[
-        Path, typer.Argument(help="What bench.py wrote on the device, or a zip with it.")
+        Path, typer.Argument(help="Output of bench.py on the device, or a zip with it.")
     ],
     space: SpaceOption = None,
     resolutions: ResolutionsOption = None,
@@ -170,7 +177,7 @@ def import_(
     seed: SeedOption = 0,
     format: FormatOption = Format.table,
 ) -> None:
-    """Turn results of a packed kit into a table; takes the same options as `pack`."""
+    """Convert results of a packed kit to a table; takes the same options as `pack`."""
     table = hwnas.profile_import(
         device,
         results,

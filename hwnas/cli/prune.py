@@ -1,4 +1,4 @@
-"""`hwnas prune`: a second training round in the pruned space, beside one in the whole space."""
+"""`hwnas prune`: second training rounds, in the pruned and in the whole space."""
 
 from __future__ import annotations
 
@@ -17,40 +17,45 @@ __all__ = ["register"]
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.command("prune")(prune)
 
 
 def prune(
     folder: RunArgument,
     ranking: Annotated[
-        str, typer.Option(help="predictor, supernet, macs or params: who says what is bad.")
+        str, typer.Option(help="Ranking for the pruning: predictor, supernet, macs or params.")
     ] = "predictor",
     truth: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Better labels of the same archs [those trained stand-alone, for --ranking"
-            " supernet]."
+            help=(
+                "Better labels of the same archs [stand-alone labels for --ranking supernet];"
+                " may be repeated."
+            )
         ),
     ] = None,
     fraction: Annotated[
-        float | None, typer.Option(help="Archs to lose [the most that is safe].")
+        float | None, typer.Option(help="Share of archs to remove [the largest that is safe].")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Training steps of each round [as the first].")
+        int | None, typer.Option(min=1, help="Training steps of each round [as in the first].")
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start both from random weights, not from RUN's.")
+        bool,
+        typer.Option(
+            "--fresh", help="Start both rounds from random weights instead of those of RUN."
+        ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would go, and stop there.")
+        bool, typer.Option("--dry-run", help="Print what would be dropped, then stop.")
     ] = False,
     format: FormatOption = Format.table,
 ) -> None:
-    """Prune the space by a ranking, then train on in it and, at equal cost, in the whole space.
+    """Prune the space by a ranking, then train in it and, at equal cost, in the whole space.
 
-    The rounds are run folders, RUN/rounds/pruned and RUN/rounds/unpruned, which other verbs go on
-    with.
+    The rounds are the run folders RUN/rounds/pruned and RUN/rounds/unpruned, which other verbs can
+    use.
     """
     if dry_run:
         from hwnas.api.prune import prune_plan

@@ -15,7 +15,7 @@ __all__ = ["register"]
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.command()(report)
 
 
@@ -24,5 +24,5 @@ def report(
     search: SearchOption = None,
     out: Annotated[Path | None, typer.Option(help="File [report.html in the run folder].")] = None,
 ) -> None:
-    """Write report.html of what the run folder holds so far."""
+    """Write report.html with the results so far."""
     sys.stdout.write(f"{hwnas.report(folder, search=search, out=out)}\n")

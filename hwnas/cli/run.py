@@ -20,7 +20,7 @@ __all__ = ["register", "show_run"]
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.command("run")(run)
 
 
@@ -36,7 +36,7 @@ def run(
 ) -> None:
     """Profile, train, label, predict, search, fine-tune, export, verify and report.
 
-    Continues whatever the run folder holds. Example: `hwnas run quickstart --dry-run`.
+    Resumes from the results in the run folder. Example: `hwnas run quickstart --dry-run`.
     """
     changes = assignments(settings or ())
     if dry_run:
@@ -51,7 +51,7 @@ def run(
 
 
 def show_run(run: Run, format: Format, *, report_only: bool) -> None:
-    """Print the closing table and the checks; raise if a check failed."""
+    """Prints the result table and the checks; raises an error if a check failed."""
     import logging
 
     log = logging.getLogger("hwnas.cli")

@@ -12,9 +12,9 @@ WIDTH, HEIGHT = 64, 20
 
 
 def scatter(x: Sequence[float], y: Sequence[float], *, x_name: str, y_name: str) -> str:
-    """Points `o` (several in one cell: `8`) over the diagonal x = y `.`, both axes alike and log.
+    """Scatter plot of points `o` (several in one cell: `8`) and the diagonal x = y `.`.
 
-    All values are positive.
+    Both axes are logarithmic and have the same range. All values must be positive.
     """
     values = np.log([*x, *y])
     low, high = float(values.min()), float(values.max())

@@ -16,7 +16,7 @@ __all__ = ["register"]
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.command()(search)
 
 
@@ -25,17 +25,17 @@ def search(
     config: ConfigOption = None,
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Which search, or a new one beside it [the last one]."),
+        typer.Option(metavar="NAME", help="Name of an existing or new search [the last one]."),
     ] = None,
     devices: Annotated[
         str | None,
-        typer.Option(help="Comma-separated: a front and a winner for each, of one search."),
+        typer.Option(help="Comma-separated devices that each get a front and a winner."),
     ] = None,
     settings: SetOption = None,
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Find the best archs under the constraints, random search beside.
+    """Find the best archs under the constraints; run random search for comparison.
 
     Example: `hwnas search runs/quickstart --config quickstart --dry-run`.
     """

@@ -1,4 +1,4 @@
-"""Shared code of the verbs: prints results, parses texts of the command line."""
+"""Shared code of the verbs: prints results, parses text of the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["names", "show", "show_plan", "show_status", "show_table", "sizes"]
 
 
 def show(result: Result, format: Format) -> None:
-    """Print what a public function returned: `to_dict()` as JSON, or its rows as a table."""
+    """Prints the result of a public function: `to_dict()` as JSON, or its rows as a table."""
     facts = result.to_dict()
     rows = facts.pop("table")
     if format is Format.table:
@@ -30,7 +30,7 @@ def show_plan(
     settings: Any = None,
     only: str | None = None,
 ) -> None:
-    """What a verb with `--dry-run` would run in a run folder, checked; `only`: as of `plan`."""
+    """Prints the checked plan of a verb with `--dry-run`; `only`: as in `plan`."""
     import logging
 
     import hwnas
@@ -44,7 +44,7 @@ def show_plan(
 
 
 def show_status(found: Listing, format: Format) -> None:
-    """Print the status of stages, and what there is to say of the data."""
+    """Prints the status of stages, and notes on the data."""
     import logging
 
     show(found, format)
@@ -53,7 +53,7 @@ def show_status(found: Listing, format: Format) -> None:
 
 
 def show_table(table: LatencyTable, format: Format, *, path: Any = None) -> None:
-    """Print what a table is of, how good its estimates are, and where it was written."""
+    """Prints the description of a table, the quality of its estimates, and its path."""
     import logging
 
     from hwnas.api.table import describe
@@ -64,15 +64,15 @@ def show_table(table: LatencyTable, format: Format, *, path: Any = None) -> None
 
 
 def names(text: str | None) -> list[str] | None:
-    """Names between commas."""
+    """Names separated by commas."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def sizes(text: str | None) -> list[int] | None:
-    """Whole numbers between commas: resolutions.
+    """Resolutions: integers separated by commas.
 
     Raises:
-        UserError: something else.
+        UserError: the text has another form.
     """
     from hwnas.core.errors import UserError
 

@@ -15,7 +15,7 @@ from hwnas.core.config import assignments
 
 __all__ = ["register"]
 
-app = typer.Typer(help="Look at search spaces.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Show and check search spaces.", no_args_is_help=True, rich_markup_mode=None)
 
 NameArgument = Annotated[
     str, typer.Argument(metavar="SPACE", help="See `hwnas space list`; or a path to a YAML file.")
@@ -23,31 +23,31 @@ NameArgument = Annotated[
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.add_typer(app, name="space")
 
 
 @app.command("list")
 def list_spaces(format: FormatOption = Format.table) -> None:
-    """The registered spaces and those shipped as YAML. Example: `hwnas space list`."""
+    """The registered spaces and those that ship as YAML files. Example: `hwnas space list`."""
     show_result(hwnas.space_list(), format)
 
 
 @app.command()
 def models(format: FormatOption = Format.table) -> None:
-    """Networks whose subnets the space `timm` has. Example: `hwnas space models`."""
+    """Networks for which the space `timm` has subnets. Example: `hwnas space models`."""
     show_result(hwnas.space_models(), format)
 
 
 @app.command("from-timm")
 def from_timm(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of timm.list_models().")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name from timm.list_models().")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The .yaml file to write: a space.")
+        Path | None, typer.Option("--out", help="The .yaml file to write, which is a space.")
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Read any other network of timm, so that its subnets are a space.
+    """Read any other network of timm; its subnets become a space.
 
     Example: `hwnas space from-timm tf_mobilenetv3_large_075 --out mine.yaml`.
     """

@@ -14,12 +14,12 @@ __all__ = ["register"]
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.command()(status)
 
 
 def status(
     folder: RunArgument, settings: SetOption = None, format: FormatOption = Format.table
 ) -> None:
-    """What is done, stale or missing in a run folder."""
+    """Stages of a run folder that are done, stale or missing."""
     show_status(hwnas.status(folder, settings=assignments(settings or ())), format)

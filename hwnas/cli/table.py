@@ -1,4 +1,4 @@
-"""`hwnas table`: show, check, convert and transfer latency tables."""
+"""`hwnas table`: shows, checks, converts and transfers latency tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ from hwnas.core.config import assignments
 
 __all__ = ["register"]
 
-app = typer.Typer(help="Look at latency tables.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Show, check and convert latency tables.", no_args_is_help=True, rich_markup_mode=None
+)
 
 TableArgument = Annotated[
     str,
@@ -36,13 +38,15 @@ TableArgument = Annotated[
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.add_typer(app, name="table")
 
 
 @app.command("list")
 def list_tables(
-    run: Annotated[Path | None, typer.Option("--run", help="Also those of a run folder.")] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", help="Also list the tables of a run folder.")
+    ] = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Shipped tables, and those of a run folder. Example: `hwnas table list --format json`."""
@@ -51,7 +55,7 @@ def list_tables(
 
 @app.command()
 def show(table: TableArgument, format: FormatOption = Format.table) -> None:
-    """What a table is of, which spaces it serves, and how good its estimates are."""
+    """Description of a table, the spaces that it serves, and the quality of its estimates."""
     found = hwnas.latency_table(table)
     shown = hwnas.table_show(found)
     show_result(shown, format)
@@ -86,17 +90,23 @@ def estimate(
     space: Annotated[str, typer.Option("--space", help="A space (`hwnas space list`).")],
     arch: Annotated[
         list[str] | None,
-        typer.Option("--arch", help="largest, smallest, codes 0,1,.., a .json file [both ends]."),
+        typer.Option(
+            "--arch",
+            help=(
+                "largest, smallest, codes 0,1,.., a .json file [largest and smallest]; may be"
+                " repeated."
+            ),
+        ),
     ] = None,
     resolutions: ResolutionsOption = None,
     settings: SpaceSettings = None,
     num_classes: ClassesOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Latency of archs with its 90 % interval; the space may be another than the one profiled.
+    """Latency of archs with its 90 % interval; the space can differ from the profiled one.
 
-    Example: `hwnas table estimate amd-epyc-2vcpu-mobilenet_v3 --space mobilenet_v3
-    --resolutions 160 --num-classes 10`.
+    Example: `hwnas table estimate amd-epyc-2vcpu-mobilenet_v3 --space mobilenet_v3 --resolutions
+    160 --num-classes 10`.
     """
     found = hwnas.table_estimate(
         table,
@@ -113,17 +123,17 @@ def estimate(
 def validate(
     table: TableArgument,
     max_mape: Annotated[
-        float, typer.Option(help="Largest mean error of estimates of unseen networks.")
+        float, typer.Option(help="Maximum mean relative error on held-out networks.")
     ] = 0.05,
     max_p95: Annotated[
-        float | None, typer.Option(help="Largest error that 95 % of them may stay below.")
+        float | None, typer.Option(help="Maximum 95th percentile of the relative error.")
     ] = None,
     min_tau: Annotated[
-        float | None, typer.Option(help="Least Kendall rank correlation with their timing.")
+        float | None, typer.Option(help="Minimum Kendall rank correlation with the timings.")
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Exit 3 if a table's estimates of unseen networks miss a bound."""
+    """Exit 3 if the estimates of a table for held-out networks miss a bound."""
     show_table(hwnas.latency_table(table), format)
     hwnas.table_validate(table, max_mape=max_mape, max_p95=max_p95, min_tau=min_tau)
 
@@ -131,10 +141,10 @@ def validate(
 @app.command()
 def fit(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder with timed samples.")],
-    device: Annotated[str, typer.Option("--device", help="Whose table.")] = "local",
+    device: Annotated[str, typer.Option("--device", help="Device of the table.")] = "local",
     format: FormatOption = Format.table,
 ) -> None:
-    """Rebuild a run's table from its stored samples; nothing is timed anew."""
+    """Rebuild the table of a run from its stored samples, without timing."""
     show_table(hwnas.table_fit(run, device=device, progress=progress_for), format)
 
 
@@ -148,26 +158,27 @@ def convert(
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Make a table of published latencies; rows are fitted where only whole networks were timed.
+    """Make a table from published latencies; rows are fitted if only whole networks were timed.
 
-    For example ProxylessNAS's Pixel 1 table: `table convert pixel1 pixel_trim.yaml --out FILE`.
+    For example the Pixel 1 table of ProxylessNAS: `table convert pixel1 pixel_trim.yaml --out
+    FILE`.
     """
     show_table(hwnas.table_convert(source, path, out=out, device=device), format, path=out)
 
 
 @app.command()
 def diff(first: TableArgument, second: TableArgument, format: FormatOption = Format.table) -> None:
-    """How two tables relate on the operators that both have."""
+    """Compare two tables on their common operators."""
     show_result(hwnas.table_diff(first, second), format)
 
 
 @app.command()
 def merge(
-    tables: Annotated[list[str], typer.Argument(metavar="TABLE...", help="Two or more.")],
+    tables: Annotated[list[str], typer.Argument(metavar="TABLE...", help="Two or more tables.")],
     out: Annotated[Path, typer.Option("--out", help="Table to write.")],
     format: FormatOption = Format.table,
 ) -> None:
-    """Rows and corrections of all; the first that has one wins.
+    """Rows and corrections of all tables; earlier tables have priority.
 
     Refused unless device, precision, batch, threads, runtime version and protocol are equal.
     """
@@ -187,14 +198,14 @@ def transfer(
     settings: SpaceSettings = None,
     num_classes: ClassesOption = None,
     profile_settings: ProfileSettings = None,
-    n: Annotated[int, typer.Option("--n", min=5, help="Whole networks to time.")] = 10,
+    n: Annotated[int, typer.Option("--n", min=5, help="Number of whole networks to time.")] = 10,
     seed: SeedOption = 0,
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,
 ) -> None:
-    """A table for a new device from tables of others and a few whole networks timed on it.
+    """A table for a new device, from tables of other devices and timings of a few whole networks.
 
-    Which networks are timed is chosen by the known tables; `--dry-run` shows them.
+    The known tables determine the networks to time; `--dry-run` shows them.
     """
     asked = job(space, resolutions, settings, num_classes, profile_settings)
     if dry_run:

@@ -1,4 +1,4 @@
-"""`hwnas train`: train the supernet."""
+"""`hwnas train`: trains the supernet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["register"]
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.command()(train)
 
 
@@ -29,12 +29,15 @@ def train(
     dry_run: DryRunOption = False,
     processes: Annotated[
         int | None,
-        typer.Option(min=1, help="With --dry-run: plan for so many [those of torchrun, or 1]."),
+        typer.Option(
+            min=1,
+            help="With --dry-run: number of processes to plan for [those of torchrun, or 1].",
+        ),
     ] = None,
 ) -> None:
     """Train the supernet.
 
-    A dry run times real steps, on synthetic images, and says what all of them will take.
+    A dry run times real steps on synthetic images, and estimates time and memory of the training.
 
     Example: `hwnas train runs/quickstart --config quickstart --dry-run`.
     """

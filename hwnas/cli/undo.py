@@ -13,13 +13,13 @@ __all__ = ["register"]
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.command()(undo)
 
 
 def undo(folder: RunArgument, format: FormatOption = Format.table) -> None:
-    """Restore settings and finished stages of before the last change of settings.
+    """Restore settings and finished stages before the last change of settings.
 
-    Given again, it takes back the change before. To redo, give the settings again.
+    Repeat it to undo the change before that. To redo, give the settings again.
     """
     show(hwnas.undo(folder), format)

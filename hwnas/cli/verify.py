@@ -1,4 +1,4 @@
-"""`hwnas verify`: checks exported networks, or a bundle, against their promises."""
+"""`hwnas verify`: checks exported networks, or a bundle."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["register"]
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.command()(verify)
 
 
@@ -46,19 +46,21 @@ def verify(
         bool | None,
         typer.Option(
             "--latency/--no-latency",
-            help="Of a bundle: re-time it on this host [if it was measured here].",
+            help="For a bundle: re-time it on this host [if it was measured on this host].",
         ),
     ] = None,
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Of a bundle: run models that can hold its maker's code."),
+        typer.Option(
+            "--trust", help="For a bundle: also run models that can contain untrusted code."
+        ),
     ] = False,
 ) -> None:
-    """Re-time and test what was exported, or check a bundle; exit 3 if it falls short.
+    """Re-time and test the exported networks, or check a bundle; exit 3 if a check fails.
 
-    A bundle is checked against torch on the test split of its data set, which the run folder around
-    it tells, or --config. Models that can hold code (.pt2, engines) and that this hwnas did not
-    write are run with --trust alone.
+    A bundle is checked against torch on the test split of its data set. The run folder around the
+    bundle, or --config, defines the data set. Models that can contain code (.pt2, engines) and that
+    this hwnas did not write are only run with --trust.
 
     Example: `hwnas verify runs/quickstart --config quickstart --dry-run`.
     """

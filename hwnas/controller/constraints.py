@@ -16,20 +16,20 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Costs", "Limit", "Unreachable", "metric_key", "price", "ratios", "reach", "resolve"]
 
-N_RANDOM = 1024  # uniform archs that are priced to find a starting point
-N_STARTS = 3  # of which so many are descended from, after the smallest arch
+N_RANDOM = 1024  # uniform archs that are priced to find starting points
+N_STARTS = 3  # number of descents from them, after that from the smallest arch
 
 Costs = Mapping[str, FloatArray]
 """Cost [n] of n archs under every metric key."""
 
 
 class Unreachable(UserError):
-    """No arch of the space meets the constraints, as far as bounded descent can tell."""
+    """Bounded descent found no arch of the space that meets the constraints."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A constraint with its bound in the metric's unit; `key` names the metric and its device."""
+    """A constraint with its limit in the unit of the metric; `key` names metric and device."""
 
     constraint: Constraint
     key: MetricKey
@@ -42,15 +42,15 @@ class Limit:
 
 
 def metric_key(constraint: Constraint) -> MetricKey:
-    """What a constraint bounds; its device counts for latencies alone."""
+    """The metric of a constraint; the device only applies to latencies."""
     return MetricKey.of(constraint.metric, constraint.device)
 
 
 def price(metrics: Mapping[str, CostMetric], codes: Codes) -> dict[str, FloatArray]:
-    """Costs of n archs under every metric.
+    """Costs of n archs for every metric.
 
     Raises:
-        UserError: a metric returned something that is not a positive number.
+        UserError: a metric returned a value that is not a positive number.
     """
     costs = {key: np.asarray(metric(codes), dtype=np.float64) for key, metric in metrics.items()}
     for key, cost in costs.items():
@@ -62,10 +62,10 @@ def price(metrics: Mapping[str, CostMetric], codes: Codes) -> dict[str, FloatArr
 def resolve(
     constraints: Sequence[Constraint], metrics: Mapping[str, CostMetric], space: SearchSpace
 ) -> tuple[Limit, ...]:
-    """Absolute limits; fractions are of `space.largest()`, priced with the same metric.
+    """Absolute limits. Fractions are relative to `space.largest()`, priced by the same metric.
 
     Raises:
-        UserError: a constraint on something that has no price here (a device without a table).
+        UserError: a constraint on a metric without a price (a device without a table).
     """
     largest = space.codes([space.largest()])
     limits = []
@@ -88,7 +88,7 @@ def resolve(
 
 
 def ratios(limits: Sequence[Limit], costs: Costs, n: int) -> FloatArray:
-    """cost / limit [n, k] of n archs; an arch is feasible where all are <= 1."""
+    """cost / limit [n, k] of n archs; an arch is feasible if all are <= 1."""
     columns = [costs[limit.key] / limit.max for limit in limits]
     return np.stack(columns, axis=1) if columns else np.empty((n, 0))
 
@@ -96,12 +96,13 @@ def ratios(limits: Sequence[Limit], costs: Costs, n: int) -> FloatArray:
 def reach(
     space: SearchSpace, metrics: Mapping[str, CostMetric], limits: Sequence[Limit], *, seed: int
 ) -> Codes:
-    """Some feasible arch [1, d]: the smallest one if it will do, else by descending the violation.
+    """A feasible arch [1, d]: the smallest arch if it is feasible, else found by descent.
 
-    Answers in well under a second: coordinate descent from a few starts, no open-ended rejection.
+    The violation is minimised by coordinate descent from a few starts. This takes well under a
+    second.
 
     Raises:
-        Unreachable: none was found; names the nearest arch, what it costs, and what has to give.
+        Unreachable: none was found; names the nearest arch, its costs, and the limits to relax.
     """
     used: dict[str, CostMetric] = {limit.key: metrics[limit.key] for limit in limits}
 
@@ -149,7 +150,7 @@ def _lowest(
     stop: Callable[[Codes], bool],
     seed: int,
 ) -> Codes:
-    """The lowest arch [1, d] by coordinate descent from the smallest arch and from random ones."""
+    """Lowest arch [1, d] found by coordinate descent from the smallest arch and random archs."""
     smallest = space.codes([space.smallest()])
     if stop(smallest):
         return smallest
@@ -165,7 +166,7 @@ def _lowest(
 
 
 def _descend(space: SearchSpace, objective: Callable[[Codes], FloatArray], codes: Codes) -> Codes:
-    """Move to the best neighbour in one choice until none is better."""
+    """Moves to the best neighbour that differs in one choice until no neighbour is better."""
     columns = np.repeat(np.arange(len(space.allowed)), [len(codes) for codes in space.allowed])
     values = np.concatenate(space.allowed)
     fallback = np.array([allowed[0] for allowed in space.allowed])

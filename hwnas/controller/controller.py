@@ -27,9 +27,9 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Predict", "Rescoring", "run_search"]
 
-SAVE_EVERY_S = 2.0  # what a kill costs at most, evaluations aside, which are never lost
+SAVE_EVERY_S = 2.0  # maximum loss after a kill; evaluations are never lost
 NOTE_EVERY_S = 1.0
-NOTED_FRONTS, NOTED_POINTS = 2, 4  # what is shown of the current fronts
+NOTED_FRONTS, NOTED_POINTS = 2, 4  # number of fronts, and points of each, in the progress report
 
 
 @runtime_checkable
@@ -49,25 +49,25 @@ def run_search(
     rescoring: Rescoring | None = None,
     progress: Progress = silent,
 ) -> SearchResult:
-    """Search `space` within the budgets of `config`; continues what `folder` holds.
+    """Searches `space` within the budgets of `config`; resumes the search in `folder`.
 
-    Every searcher is driven alike: `metrics` (by `MetricKey`) price its proposals,
-    `predict` scores them, the searcher gets the rewards, the archive keeps the archs. At equal
-    config two searchers hence get equal budgets. The archive also holds one arch known to be
-    feasible from the start, so that there always is a winner. Only constrained metrics and
-    latencies are priced for every arch, the others for those that are reported.
+    All searchers are used in the same way. `metrics` (by `MetricKey`) price the proposals,
+    `predict` scores them, the searcher gets the rewards, and the archive stores the archs. So two
+    searchers with equal `config` get equal budgets. The archive also contains one arch known to be
+    feasible from the start, so there is always a winner. Constrained metrics and latencies are
+    priced for every arch, other metrics only for reported archs.
 
-    Without `predict`, `rescoring.refit` learns it: from `config.n_initial` uniform archs at first,
-    then from everything evaluated so far.
+    Without `predict`, `rescoring.refit` learns it: first from `config.n_initial` uniform archs,
+    later from all evaluations so far.
 
-    `folder` gets the archive and `state.json` after every evaluation and every few seconds. With a
-    deterministic `predict`, pricing and evaluator, a search that was killed anywhere ends as if it
-    was not (`max_seconds` excepted). When `max_seconds` are over, the evaluation that runs is the
-    last, though one is made in any case: there always is a winner.
+    The archive and `state.json` are saved to `folder` after every evaluation and every few seconds.
+    If `predict`, pricing and evaluator are deterministic, a killed and resumed search gives the
+    same result (except with `max_seconds`). When `max_seconds` are over, the running evaluation is
+    the last one. At least one evaluation is always made.
 
     Raises:
-        UserError: the constraints cannot be priced or met, the predictions are not finite, or
-            `folder` holds another search, or that of another `predict`.
+        UserError: the constraints cannot be priced or met, predictions are not finite, or `folder`
+            contains another search, or one with another `predict`.
     """
     if predict is None and (rescoring is None or not rescoring.learns):
         raise ValueError("a search without predictions needs a Rescoring that learns them")
@@ -92,10 +92,10 @@ def run_search(
 
 
 def _restore(searcher: Searcher, done: Progressed, folder: Path) -> None:
-    """Let the searcher go on.
+    """Restores the state of the searcher.
 
     Raises:
-        UserError: its state is none of this searcher.
+        UserError: the state belongs to another searcher.
     """
     try:
         searcher.load_state(done.searcher)
@@ -130,7 +130,7 @@ class _Search:
         self._hurry = None if config.max_seconds is None else self._is_late
 
     def propose(self, progress: Progress) -> None:
-        """Generations until a budget is spent or the searcher has nothing left to propose."""
+        """Runs generations until a budget is spent or the searcher has nothing left to propose."""
         config, archive = self._config, self._archive
         saved, note, noted = time.monotonic(), "", -np.inf
         n_shares = -(-config.n_generations // config.evaluate_every)
@@ -153,7 +153,7 @@ class _Search:
         self._save()
 
     def finish(self, progress: Progress) -> SearchResult:
-        """Spend what is left of the evaluations, and report the best archs."""
+        """Spends the remaining evaluations, and returns the best archs."""
         config, archive, searcher = self._config, self._archive, self._searcher
         mode = self._scorer.rows(searcher.mode()) if isinstance(searcher, _HasMode) else None
         self._scorer.evaluate_up_to(config.n_evaluations, is_late=self._hurry)
@@ -197,7 +197,7 @@ class _Search:
 
 
 def _tracked(metrics: Mapping[str, CostMetric], limits: tuple[Limit, ...]) -> tuple[str, ...]:
-    """Metrics that every arch is priced with: constrained ones and latencies, else MACs."""
+    """Metrics priced for every arch: constrained metrics and latencies, else MACs."""
     constrained = {limit.key for limit in limits}
     kept = [key for key in metrics if key in constrained or _is_median_latency(key)]
     return tuple(kept or [key for key in metrics if key == "macs"])
@@ -222,7 +222,7 @@ def _fingerprint(
 
 
 def _note(archive: Archive) -> str:
-    """The best feasible score, and some points of the current fronts, `cost: score` each."""
+    """The best feasible score, and some points of the current fronts as `cost: score`."""
     feasible = np.flatnonzero(archive.column("feasible"))
     best = float(archive.column("score")[feasible].max()) if len(feasible) else np.nan
     note = f"best {best:.4f} of {len(archive)} archs, {len(archive.evaluated)} evaluated"

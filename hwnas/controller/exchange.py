@@ -1,4 +1,4 @@
-"""Exchanges winners between devices where one is better for another device."""
+"""Exchanges winners between devices if the winner of one device is better for another one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ __all__ = ["exchanged"]
 
 
 def exchanged(results: Mapping[str, SearchResult]) -> dict[str, SearchResult]:
-    """Results by device, in which no device's winner is beaten there by another device's.
+    """Results by device, in which no winner is beaten on its device by the winner of another one.
 
-    A winner is replaced by one that keeps all limits of its device, is faster on it by estimate,
-    and has a higher score; by the best of several. `found_by` of the result then names the device
-    whose search found it. Searches of one project price and score alike, so this costs nothing.
+    A winner is replaced by one that meets all limits of its device, has a lower estimated latency
+    on it, and has a higher score. If several qualify, the best one is used. `found_by` of the
+    result names the device whose search found it. Searches of one project use the same prices and
+    scores, so no further computation is needed.
     """
     return {device: _best(device, results) for device in results}
 

@@ -1,7 +1,7 @@
 """An append-only file of fixed-size records with a header line that describes them.
 
-Any prefix of whole records is a past state, whenever it was saved; a torn last record is ignored,
-and overwritten by the next append. Saving costs what is new: no digits, no text.
+Every prefix of complete records is an earlier state. A partial last record is ignored, and
+overwritten by the next append. Records are binary, and only new ones are written.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ MAX_BYTES = 1 << 34
 
 
 def append_records(path: Path, about: dict[str, Any], records: Records) -> None:
-    """Append packed records and fsync them; `about` is written first into a new file.
+    """Appends packed records and fsyncs them; a new file starts with `about`.
 
     Raises:
-        UserError: it cannot be written; at worst a torn record is left.
+        UserError: the file cannot be written; a partial record can remain.
     """
     head = canonical_json(about).encode() + b"\n"
     with explained("append to a file", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open_private(path) as stream:
             size = stream.seek(0, os.SEEK_END)
-            if size < len(head):  # new, or torn within its first line
+            if size < len(head):  # new, or cut within its first line
                 stream.seek(0)
                 stream.write(head)
                 size = len(head)
@@ -47,10 +47,10 @@ def append_records(path: Path, about: dict[str, Any], records: Records) -> None:
 
 
 def read_records(path: Path) -> tuple[dict[str, Any], bytes]:
-    """What the file says of itself, and its records with a torn last one; empty if there is none.
+    """Header and records of the file, including a partial last record; empty if there is no file.
 
     Raises:
-        UserError: it cannot be read, or its first line is broken.
+        UserError: the file cannot be read, or its first line is damaged.
     """
     try:
         head, found, body = read_regular(path, at_most=MAX_BYTES).partition(b"\n")
@@ -67,10 +67,10 @@ def read_records(path: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def cut_records(path: Path, itemsize: int, n: int) -> None:
-    """Keep the first n records of a file that has as many.
+    """Keeps the first n records of a file with at least n records.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     with explained("cut a file", path), open_private(path) as stream:
         head = len(stream.readline())

@@ -1,12 +1,11 @@
 """Re-measurement: times the best archs of a search on the device, then searches again.
 
-A search exploits estimation errors (winner's curse): the archs that it picks are faster by estimate
-than in truth. So the best k are timed as whole networks, and the timings correct the estimates:
+A search exploits estimation errors (winner's curse), so the archs that it selects are slower than
+estimated. Therefore the best k are timed as whole networks, and the timings correct the estimates:
 
-1. they refit the correction of the table;
-2. the median of what the refitted estimates still miss of the timed archs scales all estimates,
-   since the timed archs are the kind of archs that the search picks;
-3. an arch that was timed keeps its own timing.
+1. The correction of the table is fitted again. 2. All estimates are multiplied by the median of
+measured / refitted estimate of the timed archs, because these are the archs that the search
+selects. 3. The estimate of a timed arch is its own timing.
 
 The search runs again with the corrected estimates, until its winner was timed within its limits.
 """
@@ -34,10 +33,10 @@ from hwnas.spaces.space import Codes, SearchSpace
 __all__ = ["Measure", "Measured", "Remeasured", "Remeasurement", "Search", "remeasure"]
 
 Measured = Mapping[Metric, FloatArray]
-"""Milliseconds [n] of n archs: `latency_ms` and `latency_p95_ms`."""
+"""Latencies in ms of n archs, [n]: `latency_ms` and `latency_p95_ms`."""
 
 Measure = Callable[[str, Codes, int], Measured]
-"""Times archs on a device, in a round; at the speed that the table was measured at."""
+"""Times archs on a device in a round, converted to the speed at which the table was measured."""
 
 Search = Callable[[Mapping[str, CostMetric], int], SearchResult]
 """The search of a round, with the latencies of the limited devices by metric key."""
@@ -45,9 +44,9 @@ Search = Callable[[Mapping[str, CostMetric], int], SearchResult]
 
 @dataclass(frozen=True)
 class Remeasured:
-    """One arch that was timed: in which round, what had been estimated, and the limits in ms.
+    """One timed arch: the round, the estimate before it, and the limits in ms.
 
-    `forecast_ms` estimates the median. A limit that the search did not have is None.
+    `forecast_ms` is the estimated median. A limit is None if the search did not have it.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -63,7 +62,7 @@ class Remeasured:
 
     @property
     def worst_ratio(self) -> float:
-        """The largest of measured / limit; the arch keeps its limits where it is <= 1."""
+        """The largest measured / limit; the arch meets its limits if it is <= 1."""
         pairs = (
             (self.measured_ms, self.limit_ms),
             (self.measured_p95_ms, self.limit_p95_ms),
@@ -71,7 +70,7 @@ class Remeasured:
         return max((ms / limit for ms, limit in pairs if ms and limit), default=0.0)
 
     def __str__(self) -> str:
-        """The latency that is furthest over its limit."""
+        """The latency that exceeds its limit most."""
         median = self.limit_ms is not None and self.measured_ms / self.limit_ms == self.worst_ratio
         ms = self.measured_ms if median else self.measured_p95_ms
         name = "latency" if median else "p95 latency"
@@ -80,9 +79,9 @@ class Remeasured:
 
 @dataclass(frozen=True)
 class Remeasurement:
-    """How re-measuring ended. `met`: the winner was timed, and within every limit.
+    """Outcome of the re-measurement. `met`: the winner was timed, and meets every limit.
 
-    `reason` says in words why not, or how many rounds it took.
+    `reason` states in words why it does not, or the number of rounds.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -102,13 +101,15 @@ def remeasure(
     n_archs: int,
     max_rounds: int,
 ) -> tuple[SearchResult, Remeasurement]:
-    """Search and time the best `n_archs` in turns, at most `max_rounds` times.
+    """Alternates between a search and timing its best `n_archs`, at most `max_rounds` times.
 
-    tables: of the devices that have a latency limit. The result's winner is the best arch that was
-    timed within all limits, if there is one; else that of the last search.
+    tables: tables of the devices that have a latency limit.
+
+    The winner of the result is the best arch that was timed within all limits. If there is none, it
+    is that of the last search.
 
     Raises:
-        Unreachable: no arch meets the constraints even before anything was timed.
+        Unreachable: no arch meets the constraints before anything was timed.
     """
     devices = {name: _Device(space, table) for name, table in tables.items()}
     seen: dict[Arch, Candidate] = {}
@@ -145,7 +146,7 @@ def remeasure(
 
 
 class _Device:
-    """One device: its table, what was measured, and the estimates that follow from both."""
+    """One device: its table, its measurements, and the resulting estimates."""
 
     def __init__(self, space: SearchSpace, table: LatencyTable) -> None:
         self._space, self._table = space, table
@@ -166,7 +167,7 @@ class _Device:
         }
 
     def measure(self, result: SearchResult, n: int, measure: Measure, number: int) -> None:
-        """Time the best n archs of a search, except those timed before."""
+        """Times the best n archs of a search, except those timed before."""
         archs = [c.arch for c in result.top[:n] if c.arch not in self._timed]
         if not archs:
             return
@@ -186,15 +187,15 @@ class _Device:
             )
 
     def meets(self, arch: Arch) -> bool:
-        """Whether the arch was timed, and within the limits."""
+        """Whether the arch was timed within the limits."""
         return arch in self._timed and self._timed[arch].worst_ratio <= 1
 
     def rows(self) -> Iterator[Remeasured]:
-        """Everything that was timed, in order."""
+        """All timed archs, in order."""
         yield from self._timed.values()
 
     def _taught(self) -> LatencyTable:
-        """The table with its correction refitted; one without a correction stays as it is."""
+        """The table with a refitted correction; a table without a correction is unchanged."""
         space, table = self._space, self._table
         if space.id not in table.corrections or not self._timed:
             return table
@@ -205,7 +206,7 @@ class _Device:
         return replace(table, corrections={**table.corrections, space.id: refitted})
 
     def _corrected(self, estimate: CostMetric, measured: list[float]) -> CostMetric:
-        """Estimates, scaled to the timed archs; timed archs have their measured latency."""
+        """Estimates scaled to the timed archs; timed archs have their measured latency."""
         if not measured:
             return estimate
         space = self._space
@@ -213,7 +214,7 @@ class _Device:
         known = dict(zip(space.keys(timed), measured, strict=True))
 
         @cache
-        def factor() -> float:  # later: a table without a correction has no percentiles
+        def factor() -> float:  # later: a table may lack percentiles
             return float(np.median(np.array(measured) / estimate(timed)))
 
         def corrected(codes: Codes) -> FloatArray:

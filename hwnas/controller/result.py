@@ -20,10 +20,11 @@ __all__ = ["Accuracy", "Candidate", "SearchResult", "candidates", "with_accuraci
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy of an arch, and where the value comes from.
+    """Accuracy of an arch, and the source of the value.
 
-    value: a top-1 in [0, 1] on `split` where the arch was evaluated (`source` as in `Evaluation`:
-    `supernet` for inherited weights); else what the predictor says, in the unit of its labels.
+    value: a top-1 in [0, 1] on `split` if the arch was evaluated (`source` as in `Evaluation`:
+        `supernet` for inherited weights); else the prediction, in the unit of the predictor's
+        labels.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -46,10 +47,11 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One arch of an archive. `score` is the blend where `supernet` is known, else `predicted`.
+    """One arch of an archive. `score` is the blend if `supernet` is known, else `predicted`.
 
-    `costs` by metric key (`macs`, `latency_ms@local`), in the unit of the metric. `supernet` is the
-    score of the evaluation, `accuracy` the top-1 to show; results of earlier versions lack it.
+    costs: by metric key (`macs`, `latency_ms@local`), in the unit of the metric.
+    supernet: score of the evaluation.
+    accuracy: top-1 to show; missing in results of earlier versions.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -64,7 +66,7 @@ class Candidate:
     accuracy: Accuracy | None = None
 
     def latency_ms(self, device: str) -> float:
-        """Estimated median latency on a device whose table the search had."""
+        """Estimated median latency in ms on a device whose table the search used."""
         return self.costs[MetricKey("latency_ms", device)]
 
 
@@ -72,12 +74,15 @@ class Candidate:
 class SearchResult:
     """Outcome of one search.
 
-    `top`: the best feasible archs by score, the winner first; evaluated ones only, if the search
-    had an evaluator. `fronts`: per metric key, all archs that no other beats in both cost and
-    score, cheapest first, feasible or not. `mode`: the most probable arch of a policy.
-    `n_predictions` counts distinct archs that were priced and predicted; `n_proposals` counts
-    repeats as well. `found_by`: the device whose search found the winner, where that is another
-    one (see `controller.exchange`).
+    top: the best feasible archs by score, the winner first; only evaluated ones if the search had
+        an evaluator.
+    fronts: per metric key, all archs that no other arch beats in both cost and score, cheapest
+        first, feasible or not.
+    mode: the most probable arch of a policy.
+    n_predictions: number of distinct archs that were priced and predicted.
+    n_proposals: number of proposals, including repeats.
+    found_by: device whose search found the winner, if it is another device (see
+        `controller.exchange`).
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -104,7 +109,7 @@ def candidates(
 ) -> tuple[Candidate, ...]:
     """Records of some rows of an archive, with their costs [len(rows)] by metric key.
 
-    evaluations: by row, of those that were evaluated.
+    evaluations: by row, for the evaluated rows.
     """
     column = archive.column
 
@@ -129,7 +134,7 @@ def candidates(
 
 
 def with_accuracies(result: SearchResult, evaluations: Mapping[Arch, Evaluation]) -> SearchResult:
-    """The result with the top-1 of every point of its fronts that is in `evaluations`."""
+    """The result with the top-1 of all points of its fronts that are in `evaluations`."""
 
     def told(candidate: Candidate) -> Candidate:
         known = evaluations.get(candidate.arch)

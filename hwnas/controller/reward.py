@@ -3,14 +3,14 @@
 With z the standardised score, r = cost / limit of each constraint, w = `weight` and v =
 `excess_weight`, summed over constraints:
 
-    hard         z where every r <= 1, else a floor below every score, minus sum(max(r - 1, 0))
+    hard         z if every r <= 1, else a floor below every score, minus sum(max(r - 1, 0))
     additive     z - w * sum(r)          - v * sum(max(r - 1, 0))      WPNAS 2203.02086, ours
     exponent     z - w * sum(log r)      - v * sum(max(log r, 0))      MnasNet 1807.11626, sec. 3
     log_barrier  z + w * sum(log(1 - r)) - v * sum(max(r - 1, 0))
 
-`exponent` is MnasNet's product acc * r^alpha (r <= 1) or acc * r^beta (r > 1) in logs, z standing
-for log acc: alpha = -w, beta = -(w + v). `log_barrier` goes on linearly from `BARRIER_SLACK` before
-the limit, so that infeasible archs still have a finite, falling reward.
+`exponent` is MnasNet's product acc * r^alpha (r <= 1) or acc * r^beta (r > 1) in logarithms, with z
+for log acc, alpha = -w and beta = -(w + v). `log_barrier` is continued linearly from
+`BARRIER_SLACK` before the limit, so that infeasible archs have a finite, decreasing reward.
 """
 
 from __future__ import annotations
@@ -26,29 +26,31 @@ from hwnas.interfaces import FloatArray
 __all__ = ["RewardConfig", "reward"]
 
 HARD_FLOOR = -4.0
-"""Reward of a barely infeasible arch under `hard`; scores below -3 spreads are lifted to -3.
+"""Reward of a barely infeasible arch with `hard`; scores below -3 spreads are raised to -3.
 
-Measured on separable scores: at -10 the cliff drowns the score, and the policy learns only to flee.
+Measured on separable scores: with -10 the step dominates the score, and the policy only learns to
+avoid it.
 """
 
 BARRIER_SLACK = 0.01
 
 
 class RewardConfig(StrictModel):
-    """Form and weights of the reward; weights are in spreads of the score per unit of cost ratio.
+    """Form and weights of the reward; weights are in spreads of the score per unit of cost / limit.
 
-    `weight` prices cost everywhere, `excess_weight` only what is above a limit: it must exceed what
-    the score gains there, or the policy settles beyond the limit. Measured on OFA's accuracies and
-    a real table at 0.40 of the largest: with 5 the mode takes 1.31 of the limit, with 10 and 20
-    0.997 (one seed; on made-up latencies 5 and 10 are alike, 20 and more stay 5 to 9 % below).
+    `weight` applies to the whole cost, `excess_weight` only to the part above a limit.
+    `excess_weight` must exceed the gain of the score above the limit, or the policy settles there.
+    Measured on accuracies of OFA and a measured table at 0.40 of the largest arch: with 5 the mode
+    has 1.31 of the limit, with 10 and 20 it has 0.997 (one seed). On synthetic latencies, 5 and 10
+    give equal results, and 20 or more stay 5 to 9 % below the limit.
     """
 
     form: Literal["hard", "additive", "exponent", "log_barrier"] = "exponent"
-    """How score and cost become one reward; see docs/search.md."""
+    """How score and costs are combined into the reward; see docs/search.md."""
     weight: Annotated[float, Field(ge=0, le=1e6)] = 0.1
-    """Price of cost everywhere, in spreads of the score per unit of cost / limit."""
+    """Weight of the cost, in spreads of the score per unit of cost / limit."""
     excess_weight: Annotated[float, Field(ge=0, le=1e6)] = 10.0
-    """Price of what is above a limit, in the same unit."""
+    """Weight of the cost above a limit, in the same unit."""
 
 
 def reward(config: RewardConfig, z: FloatArray, ratios: FloatArray) -> FloatArray:

@@ -18,20 +18,22 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Predict", "Rescoring", "Scorer"]
 
-MIN_LABELS = 4  # that every predictor can be fitted on
-N_SPOTS = 16  # archs of a resumed archive that are predicted again
-N_SCALE = 256  # uniform archs whose predictions set the scale of the reward
+MIN_LABELS = 4  # minimum number that every predictor can be fitted on
+N_SPOTS = 16  # archs of a resumed archive whose predictions are compared
+N_SCALE = 256  # uniform archs whose predictions determine the scale of the reward
 
 Predict = Callable[[Codes], tuple[FloatArray, FloatArray]]
-"""Mean [n] and standard deviation [n] of the predicted scores, higher is better."""
+"""Mean [n] and standard deviation [n] of the predicted scores; higher is better."""
 
 
 class Rescoring(ABC):
     """Scores the most promising archs of a search again, by running them.
 
-    A subclass defines how archs are evaluated and scored. `at_once`: number of archs per call of
-    `evaluate` if the time is limited. `learns`: whether `refit` makes new predictions from the
-    labels so far; it is called after every batch of evaluations.
+    A subclass defines how archs are evaluated and scored.
+
+    at_once: number of archs per call of `evaluate` if the time is limited.
+    learns: whether `refit` learns new predictions from the labels so far; it is called after every
+        batch of evaluations.
     """
 
     at_once: int = 1
@@ -39,30 +41,30 @@ class Rescoring(ABC):
 
     @abstractmethod
     def evaluate(self, archs: list[Arch]) -> list[Evaluation]:
-        """Journals what it measures before returning it; answers known archs from the journal."""
+        """Journals evaluations before returning them; known archs are answered from the journal."""
 
     @abstractmethod
     def label(self, evaluation: Evaluation) -> float:
-        """The score that an evaluation stands for, in the unit of the predictions."""
+        """The score of an evaluation, in the unit of the predictions."""
 
     @abstractmethod
     def blend(self, mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:
         """Scores [n] from mean and deviation of the predictions and the labels, [n] each."""
 
     def admits(self, codes: Codes) -> NDArray[np.bool_]:
-        """bool [n]: archs that can be evaluated; others are never evaluated and never win."""
+        """Archs that can be evaluated: bool [n]; other archs can never win."""
         return np.ones(len(codes), dtype=bool)
 
     def refit(self, codes: Codes, labels: FloatArray) -> Predict:
         """Predictions learned from all labels [n] so far, if `learns`."""
-        raise NotImplementedError(type(self).__name__)  # only called if a subclass `learns`
+        raise NotImplementedError(type(self).__name__)  # only called if `learns`
 
 
 class Scorer:
     """Prices, predicts and evaluates archs; all results go into the archive.
 
-    Scores are in units of the spread of uniform archs' predictions, so that rewards of all
-    generations and searchers compare; those archs are not charged to the budget.
+    Scores are in units of the spread of the predictions of uniform archs, so that rewards of all
+    generations and searchers are comparable. These uniform archs do not count towards the budget.
     """
 
     def __init__(
@@ -84,14 +86,14 @@ class Scorer:
             self._set_scale()
 
     def rows(self, codes: Codes) -> Rows:
-        """Archive rows of `codes`; the unseen ones are priced and predicted first."""
+        """Archive rows of `codes`; new archs are priced and predicted first."""
         return self._archive.record(codes, self._describe)
 
     def check_resumed(self) -> None:
-        """Refuse to go on with an archive whose predictions are of another function.
+        """Refuses to resume an archive whose predictions come from another function.
 
         Raises:
-            UserError: they differ from what is predicted now.
+            UserError: stored and current predictions differ.
         """
         if self._rescoring is not None and self._rescoring.learns:
             return
@@ -122,12 +124,12 @@ class Scorer:
     # --- evaluations --------------------------------------------------------------------------
 
     def eligible(self) -> NDArray[np.bool_]:
-        """bool [n] of the archive: may win. Feasible, and evaluated if there is an evaluator."""
+        """Rows that may win, bool [n]: feasible, and evaluated if there is an evaluator."""
         feasible = self._archive.column("feasible")
         return feasible if self._rescoring is None else feasible & self._is_evaluated()
 
     def evaluations(self, rows: Rows) -> dict[int, Evaluation]:
-        """Evaluations of those of the rows that have one, by row; nothing is evaluated anew."""
+        """Existing evaluations of the rows, by row."""
         if self._rescoring is None:
             return {}
         known = rows[self._is_evaluated()[rows]]
@@ -135,12 +137,12 @@ class Scorer:
         return dict(zip(known.tolist(), self._rescoring.evaluate(archs), strict=True))
 
     def begin(self, n: int) -> None:
-        """Evaluate up to n uniform archs that are feasible, where nothing can be predicted yet.
+        """Evaluates up to n uniform feasible archs, while there are no predictions.
 
-        Draws a bounded number; fewer than n where too few of them are feasible.
+        The number of draws is limited, so fewer than n are evaluated if few archs are feasible.
 
         Raises:
-            UserError: so few of them are feasible that nothing can be learned.
+            UserError: too few archs are feasible to learn predictions.
         """
         if self._predict is not None:
             return
@@ -159,10 +161,11 @@ class Scorer:
     def evaluate_up_to(
         self, n: int, exploration: float = 0.0, *, is_late: Callable[[], bool] | None = None
     ) -> bool:
-        """Evaluate the best feasible archs that are not yet, until n archs of the archive are.
+        """Evaluates the best feasible archs until n archs of the archive are evaluated.
 
-        The best by predicted mean plus `exploration` deviations. Ends early when `is_late`, but not
-        before the first evaluation of the search. True if some were evaluated.
+        Archs are ranked by predicted mean plus `exploration` deviations. It stops early if
+        `is_late`, but not before the first evaluation of the search. Returns whether any arch was
+        evaluated.
         """
         archive, rescoring = self._archive, self._rescoring
         missing = n - len(archive.evaluated)
@@ -192,7 +195,7 @@ class Scorer:
         archive.set_labels(rows, labels, rescoring.blend(mean, std, labels))
 
     def _refit(self, rescoring: Rescoring) -> None:
-        """Learn from all evaluations, and predict the whole archive anew."""
+        """Learns from all evaluations, and predicts the whole archive again."""
         archive = self._archive
         rows = archive.evaluated
         labels = archive.column("label")[rows]
@@ -205,10 +208,10 @@ class Scorer:
     def _is_evaluated(self) -> NDArray[np.bool_]:
         return np.asarray(~np.isnan(self._archive.column("label")))
 
-    # --- forecasts ----------------------------------------------------------------------------
+    # --- predictions --------------------------------------------------------------------------
 
     def _forecast(self, codes: Codes) -> tuple[FloatArray, FloatArray]:
-        if self._predict is None:  # all are alike until something is known
+        if self._predict is None:  # equal scores until there are predictions
             return np.zeros(len(codes)), np.zeros(len(codes))
         mean, std = self._predict(codes)
         if not (np.isfinite(mean).all() and np.isfinite(std).all()):
@@ -220,6 +223,6 @@ class Scorer:
         return mean, std
 
     def _set_scale(self) -> None:
-        """Mean and spread of the predictions of uniform archs: the zero and unit of rewards."""
+        """Sets the zero and unit of rewards: mean and spread of predictions of uniform archs."""
         mean, _ = self._forecast(self._space.sample(N_SCALE, rng=rng(self._seed, "search/scale")))
         self._center, self._spread = float(mean.mean()), float(mean.std()) or 1.0

@@ -18,38 +18,58 @@ Count = Annotated[int, Field(ge=1, le=100_000_000)]
 
 
 class SearchConfig(StrictModel):
-    """Constraints on the arch, the reward, and budgets on the search.
+    """Constraints on the arch, the reward, and budgets of the search.
 
-    `n_predictions` bounds the proposals; each arch is priced and predicted once, repeats are
-    answered from the archive but count. They come in generations of `generation_size`, after each
-    of which the searcher learns. `n_evaluations` bounds the archs that the evaluator runs, best
-    feasible ones first: a share after every `evaluate_every` generations, the rest at the end.
+    `n_predictions` limits the proposals. Each arch is priced and predicted once; repeats are read
+    from the archive, but count as proposals. The searcher learns after every generation of
+    `generation_size` proposals. `n_evaluations` limits the archs that the evaluator runs, the best
+    feasible ones first: a part after every `evaluate_every` generations, the rest at the end.
     """
 
-    name: Annotated[str, Field(pattern=NAME, description="folder of the results")] = "main"
+    name: Annotated[
+        str, Field(pattern=NAME, description="Name of the search and of its folder.")
+    ] = "main"
     constraints: tuple[Constraint, ...] = ()
     """Limits, each `{device, metric, max}` or `{device, metric, max_fraction_of_largest}`."""
     reward: RewardConfig = RewardConfig()
     n_predictions: Count = 12_800
-    """Proposals, each priced and predicted once; random search beside it gets as many."""
+    """Number of proposals; the random search for comparison has the same number."""
     generation_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128
     """Proposals between two updates of the searcher."""
     n_evaluations: Annotated[int, Field(ge=1, le=1_000_000)] = 32
-    """Archs that the evaluator runs, the best feasible ones first."""
-    evaluate_every: Annotated[int, Field(ge=1, description="generations")] = 20
+    """Number of archs that the evaluator runs, the best feasible ones first."""
+    evaluate_every: Annotated[
+        int, Field(ge=1, description="Generations between two batches of evaluations.")
+    ] = 20
     n_initial: Annotated[
-        int, Field(ge=4, description="uniform archs evaluated first, where nothing is predicted")
+        int,
+        Field(
+            ge=4,
+            description="Uniform archs that are evaluated first, if there are no predictions.",
+        ),
     ] = 20
     exploration: Annotated[
         float,
-        Field(ge=0, le=100, description="predicted deviations added when choosing evaluations"),
+        Field(
+            ge=0,
+            le=100,
+            description=(
+                "Number of predicted deviations added to the mean when archs are selected"
+                " for evaluation."
+            ),
+        ),
     ] = 0.0
-    top_k: Annotated[int, Field(ge=1, le=10_000, description="best archs that are reported")] = 10
-    max_seconds: Annotated[float | None, Field(gt=0, description="of all sessions")] = None
+    top_k: Annotated[
+        int, Field(ge=1, le=10_000, description="Number of best archs in the result.")
+    ] = 10
+    max_seconds: Annotated[
+        float | None,
+        Field(gt=0, description="Time limit over all sessions, in seconds; null: none."),
+    ] = None
 
     @property
     def n_generations(self) -> int:
-        """Generations that `n_predictions` suffice for, the last one possibly smaller."""
+        """Number of generations for `n_predictions`; the last one may be smaller."""
         return -(-self.n_predictions // self.generation_size)
 
     @model_validator(mode="after")

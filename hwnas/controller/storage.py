@@ -18,15 +18,15 @@ __all__ = ["STATE", "Progressed", "SearchFolder"]
 log = logging.getLogger(__name__)
 
 STATE = "state.json"
-"""File that says how much of the archive counts."""
+"""File that records the valid part of the archive."""
 
 
 @dataclass(frozen=True)
 class Progressed:
-    """How far a search came: what a resumed one continues from, beside the archive.
+    """Progress of a search, from which it is resumed together with the archive.
 
-    `n_rows` and `n_evaluated` of the archive's files belong to it; `searcher` is the searcher's
-    own state.
+    n_rows, n_evaluated: valid records in the files of the archive.
+    searcher: state of the searcher.
     """
 
     n_rows: Count
@@ -39,7 +39,7 @@ class Progressed:
 
 @dataclass(frozen=True)
 class _State(Progressed):
-    """Content of `state.json`. `archive`: hashes of the files' records; earlier versions: None."""
+    """Content of `state.json`. `archive`: hashes of the records (earlier versions: None)."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -48,24 +48,24 @@ class _State(Progressed):
 
 
 class _AnotherSearch(UserError):
-    """The folder is of other settings; nothing is damaged."""
+    """The folder belongs to a search with other settings; it is not damaged."""
 
 
 @dataclass(frozen=True)
 class SearchFolder:
-    """The archive's files and `state.json`; `fingerprint` tells one search from another."""
+    """The files of the archive and `state.json`; `fingerprint` identifies the search."""
 
     path: Path
     fingerprint: str
 
     def load(self, space: SearchSpace) -> tuple[Archive, Progressed] | None:
-        """What was saved last, the archive cut back to it; None of a search that saved nothing.
+        """The last saved state, with the archive cut back to it; None if nothing was saved.
 
-        Where the files are not as they were written, the search begins anew: what is expensive of
-        it, the evaluations, is in the journal.
+        If the files were modified, the search starts again. Its evaluations, the expensive part,
+        are in the journal.
 
         Raises:
-            UserError: the folder holds another search.
+            UserError: the folder belongs to another search.
         """
         path = self.path / STATE
         if path.exists():
@@ -78,14 +78,14 @@ class SearchFolder:
             else:
                 names = [field.name for field in fields(Progressed)]
                 return archive, Progressed(**{name: getattr(state, name) for name in names})
-        for name in (STATE, *FILES):  # of a first save that was never finished, too
+        for name in (STATE, *FILES):  # also after a first save that was never finished
             (self.path / name).unlink(missing_ok=True)
         return None
 
     def _read(self, space: SearchSpace) -> tuple[_State, Archive]:
         path = self.path / STATE
         data = read_json(path)
-        if isinstance(data, dict) and "check" in data:  # earlier versions had none
+        if isinstance(data, dict) and "check" in data:  # earlier versions had no `check`
             try:
                 data = unsealed(data)
             except ValueError as error:
@@ -113,7 +113,7 @@ class SearchFolder:
             )
 
     def save(self, archive: Archive, progressed: Progressed) -> None:
-        """Append what is new in the archive, then say that it counts."""
+        """Appends new records to the archive, then marks them as valid."""
         archive.append_to(self.path)
         state = _State(**vars(progressed), fingerprint=self.fingerprint, archive=archive.digests)
         write_json(self.path / STATE, sealed(dump(state)), indent=None)

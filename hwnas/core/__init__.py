@@ -1,1 +1,1 @@
-"""Foundations without torch: errors, registries, config loading, named RNG streams, safe files."""
+"""Foundations without torch: errors, registries, configuration, named RNG streams, safe files."""

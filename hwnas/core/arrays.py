@@ -1,4 +1,4 @@
-"""Loads untrusted numpy files: without pickles, and without arrays larger than their file."""
+"""Loads untrusted numpy files: without pickles, and with limits on the unpacked size."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from hwnas.core.errors import UserError
 
 __all__ = ["MAX_ARRAY_BYTES", "read_npy", "read_npz"]
 
-MAX_ARRAY_BYTES = 8 * 1024**3  # of all arrays of a file, unpacked
-MAX_UNPACKED, MAX_RATIO = 1 << 30, 200  # what a small file may unpack to, and times its size
+MAX_ARRAY_BYTES = 8 * 1024**3  # total of all arrays of a file, unpacked
+MAX_UNPACKED, MAX_RATIO = 1 << 30, 200  # bytes, and ratio, that unpacking may reach
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -32,12 +32,13 @@ _HEADERS = {
 def read_npz(
     path: Path, *, names: Collection[str] | None = None, at_most: int = MAX_ARRAY_BYTES
 ) -> dict[str, NDArray[Any]]:
-    """The arrays of a .npz file by name; `names`: only these, where they are there.
+    """The arrays of a .npz file by name. With `names`, only these arrays, if present.
 
     Raises:
-        UserError: a pipe or a device, or arrays of more than `at_most` bytes together.
-        OSError: it cannot be read.
-        ValueError: damaged, or not an archive of plain arrays.
+        UserError: the path is a pipe or a device, or the arrays have more than `at_most` bytes in
+            total.
+        OSError: the file cannot be read.
+        ValueError: the file is damaged, or is not an archive of plain arrays.
     """
     arrays: dict[str, NDArray[Any]] = {}
     with open_regular(path) as file, _one_kind_of_error(), zipfile.ZipFile(file) as archive:
@@ -63,9 +64,9 @@ def read_npy(path: Path) -> NDArray[Any]:
     """The array of a .npy file.
 
     Raises:
-        UserError: a pipe or a device.
-        OSError: it cannot be read.
-        ValueError: damaged, or not a plain array.
+        UserError: the path is a pipe or a device.
+        OSError: the file cannot be read.
+        ValueError: the file is damaged, or is not a plain array.
     """
     with open_regular(path) as stream, _one_kind_of_error():
         return _read(stream, path.stat().st_size)
@@ -86,7 +87,7 @@ def _read(stream: IO[bytes], size: int) -> NDArray[Any]:
 
 @contextmanager
 def _one_kind_of_error() -> Iterator[None]:
-    """ValueError for all that numpy and zipfile raise on damaged files."""
+    """Converts all errors of numpy and zipfile on damaged files to ValueError."""
     try:
         yield
     except (

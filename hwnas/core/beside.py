@@ -12,12 +12,12 @@ __all__ = ["create_beside"]
 
 
 def create_beside(path: Path) -> tuple[int, str]:
-    """A new file in the folder of `path`, open for writing, that will take its place.
+    """Creates a temporary file in the folder of `path`, open for writing, that will replace `path`.
 
-    It has the permissions that `path` has, or, if it is not there, those that `open` gives (umask).
+    It gets the permissions of `path`, or those of a new file (umask) if `path` does not exist.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the file cannot be created.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:

@@ -9,11 +9,10 @@ __all__ = ["command_line"]
 
 
 def command_line(*words: str | PurePath) -> str:
-    """The line that runs hwnas with these words, for a shell in the user's working directory.
+    """The command line that runs hwnas with these words in the user's working directory.
 
-    The one rule: a path stays as the user gave it, so that a relative one counts from where the
-    user is, and an absolute one works from every folder. What a shell would split or expand is
-    quoted, and a path is never taken for an option.
+    Paths stay as the user gave them: relative paths are relative to the working directory. Words
+    are quoted for the shell, and a path is never parsed as an option.
     """
     return shlex.join(["hwnas", *map(_word, words)])
 

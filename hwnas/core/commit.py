@@ -1,7 +1,7 @@
 """Atomic changes of several files in a folder, safe against kills at any time.
 
-All that is to be done is written into one file, `commit.json`. Before it is there, nothing has
-changed; from then on the change counts, and `finish` does what is left of it.
+The whole change is first written to one file, `commit.json`. Without this file, nothing has
+changed. With it, the change is valid, and `finish` completes the remaining steps.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ FILE = "commit.json"
 
 @dataclass(frozen=True)
 class Commit:
-    """A change of a folder; all paths are relative to it.
+    """A change of a folder. All paths are relative to the folder.
 
-    moves: (from, to), done in this order; none of the targets is there before its move. texts:
-    contents by path, written after the moves; None removes the file. Folders that become empty are
-    removed.
+    moves: (from, to), applied in this order; a target must not exist before its move.
+    texts: contents by path, written after the moves; None removes the file. Folders that become
+        empty are removed.
     """
 
     __pydantic_config__ = STRICT
@@ -36,11 +36,11 @@ class Commit:
 
 
 def commit(root: Path, change: Commit) -> None:
-    """Make the change; the caller is alone with the folder.
+    """Applies the change. The caller must hold the lock of the folder.
 
     Raises:
-        UserError: a path leads out of the folder (nothing has changed), or the system refuses (the
-            next `finish` goes on).
+        UserError: a path leads out of the folder (then nothing has changed), or a system call fails
+            (then the next `finish` completes the change).
     """
     if not change.moves and not change.texts:
         return
@@ -51,17 +51,17 @@ def commit(root: Path, change: Commit) -> None:
 
 
 def is_unfinished(root: Path) -> bool:
-    """Whether a process was killed, or is at work, between the first and the last step."""
+    """Whether a commit was started but not completed; its process may still be running."""
     return inside(root, FILE).exists()
 
 
 def finish(root: Path, owned: Sequence[str]) -> None:
-    """Do what a killed process left of its change; the caller is alone with the folder.
+    """Completes the change of a killed process. The caller must hold the lock of the folder.
 
-    owned: patterns of the names that changes may reach, directly in the folder.
+    owned: name patterns of the entries of the folder that a change may touch.
 
     Raises:
-        UserError: `commit.json` is none, reaches other names, or the system refuses.
+        UserError: `commit.json` is invalid or touches other entries, or a system call fails.
     """
     if not is_unfinished(root):
         return
@@ -77,7 +77,7 @@ def _names(change: Commit) -> list[str]:
 
 
 def _apply(root: Path, change: Commit) -> None:
-    """Every step may have been done already: a target that is there was moved."""
+    """Applies every step that is not done; a move is done if its target exists."""
     paths = {name: inside(root, name) for name in _names(change)}
     with explained("change the run folder", root):
         for source, target in change.moves:
@@ -96,7 +96,7 @@ def _apply(root: Path, change: Commit) -> None:
 
 
 def _remove_empty_folders(root: Path, path: Path) -> None:
-    """Remove the folders around a path that is gone, as far as they are empty."""
+    """Removes the parent folders of a removed path that are now empty."""
     with contextlib.suppress(OSError):  # not empty
         for folder in path.parents:
             if folder == root:

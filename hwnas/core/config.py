@@ -1,8 +1,7 @@
 """Validates plain data with strict pydantic models; reports all problems with key path and fix.
 
-Sections that pick a variant
-(`searcher: {name: evolution, ...}`) are annotated with `variant(registry)`, which validates the
-remaining keys against the `Config` model of the chosen module.
+Sections that select a variant (`searcher: {name: evolution, ...}`) are annotated with
+`variant(registry)`. It validates the other keys with the `Config` model of the selected module.
 """
 
 from __future__ import annotations
@@ -44,10 +43,10 @@ __all__ = [
 ]
 
 LATER = "added later"
-"""Annotates a field that a section gained (`Annotated[int, LATER]`): see `settled`."""
+"""Marks a field that was added to a section later (`Annotated[int, LATER]`): see `settled`."""
 
 BESIDE = "relative to the file that names it"
-"""Annotates a path in a file of its own (`Annotated[str | None, BESIDE]`)."""
+"""Marks a path that is relative to its own file (`Annotated[str | None, BESIDE]`)."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -59,11 +58,11 @@ def _refuse_truth_value(value: object) -> object:
 
 
 NUMBER = BeforeValidator(_refuse_truth_value)
-"""Mark of `Literal` fields of numbers, to which `true` would be 1."""
+"""Marks `Literal` fields of numbers, so that `true` is not accepted as 1."""
 
 
 class StrictModel(BaseModel):
-    """Base of every config section: frozen, no unknown keys, no NaN, no type conversion."""
+    """Base of every configuration section: frozen, no unknown keys, no NaN, no type conversion."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -76,19 +75,19 @@ class StrictModel(BaseModel):
 
     @classmethod
     def removed(cls) -> tuple[str, ...]:
-        """Keys of earlier versions that could have one value only; files may still name them.
+        """Removed keys of earlier versions. Each had one valid value, and files may still set it.
 
-        What each of them held stays in the hashes: see `removed_values`.
+        The value of each key stays in the hashes: see `removed_values`.
         """
         return ()
 
     def removed_values(self) -> dict[str, Any]:
-        """The only value that each removed key could have beside the others."""
+        """The only valid value of each removed key."""
         return {}
 
 
 def settled(section: BaseModel) -> dict[str, Any]:
-    """JSON of a section, for hashes and comparisons of what results depend on.
+    """JSON of a section, for hashes and comparisons of the settings of a result.
 
     Fields marked `LATER` are omitted at their default, and removed keys are added, so that results
     of earlier versions stay valid.
@@ -108,7 +107,7 @@ def settled(section: BaseModel) -> dict[str, Any]:
 
 
 def variant(registry: Registry[Any]) -> Any:
-    """Annotation of a section `{name: X, ...}` that is validated by `X.Config` from `registry`."""
+    """Annotation of a section `{name: X, ...}` that `X.Config` from `registry` validates."""
 
     def choose(value: Any) -> BaseModel:
         if isinstance(value, BaseModel):
@@ -130,7 +129,7 @@ def variant(registry: Registry[Any]) -> Any:
 
 @dataclass(frozen=True)
 class _OneOf:
-    """The JSON Schema of a section that picks a variant: any of theirs, or a name."""
+    """The JSON Schema of a section that selects a variant: one of their schemas, or a name."""
 
     registry: Registry[Any]
 
@@ -148,7 +147,7 @@ def _names(registry: Registry[Any]) -> dict[str, Any]:
 
 
 def assignments(texts: Sequence[str]) -> dict[str, Any]:
-    """Changes as `override` takes them, from the texts `key.path=YAML value` of a command line.
+    """Parses texts `key.path=YAML value` of a command line to changes for `override`.
 
     Raises:
         UserError: a text is malformed.
@@ -158,7 +157,7 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
         path, equals, value = text.partition("=")
         if not equals or not path:
             raise UserError("malformed --set", expected="key.path=value", found=text)
-        changes.pop(path, None)  # the last one wins, and is applied last
+        changes.pop(path, None)  # for a repeated path, the last value counts, in its place
         changes[path] = parse_yaml(f"value: {value}", where=f"--set {text}").get("value")
     return changes
 
@@ -166,11 +165,11 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
 def override(data: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of `data` with values set by key path, e.g. `{"train.steps": 50}`, in order.
 
-    Items of lists go by number: `search.constraints.0.max`. Values are what YAML can say; paths and
-    numpy's numbers become text and numbers.
+    Items of lists are addressed by number: `search.constraints.0.max`. Values must be representable
+    in YAML; paths and numpy numbers are converted to text and numbers.
 
     Raises:
-        UserError: a path walks through something that is not a container, or a value of another
+        UserError: a path leads through a value that is not a container, or a value has another
             type.
     """
     result: dict[str, Any] = copy.deepcopy(data)
@@ -200,14 +199,14 @@ def _checked_changes(changes: Any) -> Mapping[str, Any]:
 
 
 def _plain(value: Any, path: str) -> Any:
-    """A copy of a value, of the types that YAML knows."""
+    """A copy of a value, converted to the types of YAML."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item, path) for item in value]
     if isinstance(value, PurePath):
         return str(value)
-    if callable(item := getattr(value, "item", None)):  # of numpy
+    if callable(item := getattr(value, "item", None)):  # numpy scalar
         value = item()
     if value is not None and not isinstance(value, (bool, int, float, str)):
         raise UserError(
@@ -222,7 +221,7 @@ def _plain(value: Any, path: str) -> Any:
 
 
 def _position(target: Any, key: str) -> int | None:
-    """The item of a list that a part of a key path names; None if it names none."""
+    """Index of the list item that one part of a key path addresses; None if it addresses none."""
     if not isinstance(target, list) or not re.fullmatch("[0-9]{1,9}", key):
         return None
     return position if (position := int(key)) < len(target) else None
@@ -241,10 +240,10 @@ def _step(target: Any, key: str, path: str) -> Any:
 
 
 def build_model(model: type[Model], data: dict[str, Any], *, where: object) -> Model:
-    """Validate `data` into `model`; lists become tuples, nothing else changes its type.
+    """Validates `data` into `model`. Lists become tuples; no other type is converted.
 
     Raises:
-        UserError: lists every problem with its key path, and the nearest name of unknown keys.
+        UserError: lists every problem with its key path, and similar names for unknown keys.
     """
     try:
         return _validate(model, data)
@@ -280,7 +279,7 @@ def _validate(model: type[Model], data: dict[str, Any]) -> Model:
 def _take_removed(
     model: type[BaseModel], data: Any, path: tuple[str, ...], removed: dict[tuple[str, ...], Any]
 ) -> Any:
-    """`data` without keys that earlier versions had; these are put into `removed` by path."""
+    """Removes keys of earlier versions from `data`; their values go into `removed`, by path."""
     if not (isinstance(data, dict) and issubclass(model, StrictModel)):
         return data
     kept = {}

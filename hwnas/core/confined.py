@@ -1,8 +1,8 @@
 """Access to untrusted folders: paths stay inside, and only regular files are opened.
 
-A run folder, a bundle or a kit's results may have been made elsewhere. Names that stand in their
-files lead to nothing outside of the folder, links are not followed, and a pipe or a device in the
-place of a file is refused instead of read. The folder itself may be reached through a link.
+A run folder, a bundle or the results of a kit may come from another source. File names in them must
+not lead out of the folder, links are not followed, and a pipe or device is refused. The folder
+itself may be reached through a link.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ SPARE = 1 << 20
 
 
 def check_name(name: str, *, where: object) -> str:
-    """A relative path as records store it, `a/b.json`; anything that leads elsewhere is refused.
+    """Checks a relative path as records store it, such as `a/b.json`; returns it.
 
     Raises:
-        UserError: absolute, with a part that is empty, `.` or `..`, a backslash or a control
-            character.
+        UserError: the path is absolute, or contains an empty part, `.`, `..`, a backslash or a
+            control character.
     """
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts) or any(c == "\\" or c < " " for c in name):
@@ -57,10 +57,10 @@ def check_name(name: str, *, where: object) -> str:
 
 
 def require_below(patterns: Sequence[str], name: str, problem: str, *, where: object) -> None:
-    """Refuse a relative path whose first part matches none of some name patterns.
+    """Refuses a relative path whose first part matches none of the name patterns.
 
     Raises:
-        UserError: says `problem`.
+        UserError: with the text `problem`.
     """
     if not any(fnmatchcase(name.partition("/")[0], pattern) for pattern in patterns):
         raise UserError(
@@ -72,7 +72,7 @@ def require_below(patterns: Sequence[str], name: str, problem: str, *, where: ob
 
 
 def inside(root: Path, *parts: str) -> Path:
-    """The path of `parts` (each may hold `/`) below `root`, none of which is a link.
+    """The path of `parts` (each may contain `/`) below `root`. No part may be a link.
 
     Raises:
         UserError: the path leads out of `root`, or through a link.
@@ -86,13 +86,14 @@ def inside(root: Path, *parts: str) -> Path:
 
 
 def check_folder(root: Path, only: Sequence[str] = ("*",)) -> None:
-    """Check that a folder holds folders and regular files alone, at any depth.
+    """Checks that a folder contains only folders and regular files, at any depth.
 
-    Entries that vanish meanwhile, and folders that may not be read, are passed over. `only`: name
-    patterns of the entries directly in `root` that are looked at; upper and lower case are equal.
+    Entries that disappear during the check, and unreadable folders, are skipped.
+
+    only: name patterns of the entries of `root` that are checked, ignoring case.
 
     Raises:
-        OSError: the name of the folder is one that no folder can have.
+        OSError: the name of the folder is invalid.
         UserError: names the first link, pipe, socket or device.
     """
     passed_over = FileNotFoundError, PermissionError, NotADirectoryError
@@ -118,11 +119,11 @@ def check_folder(root: Path, only: Sequence[str] = ("*",)) -> None:
 
 
 def regular(path: Path, *, at_most: int | None = None) -> Path:
-    """`path`, a regular file that libraries may open by its name; a link is followed.
+    """Checks that `path` is a regular file, which libraries can open by name; follows a link.
 
     Raises:
         UserError: a pipe, a socket, a device, or a file of more than `at_most` bytes.
-        OSError: there is no such file, or it is a folder.
+        OSError: the file does not exist, or is a folder.
     """
     found = _stat(path)
     _require_regular(path, found.st_mode)
@@ -132,11 +133,11 @@ def regular(path: Path, *, at_most: int | None = None) -> Path:
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """A regular file for reading; a link is followed.
+    """Opens a regular file for reading; follows a link.
 
     Raises:
         UserError: a pipe, a socket or a device.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     _require_regular(path, _stat(path).st_mode)
     return _opened(path, os.O_RDONLY, "rb")
@@ -147,11 +148,12 @@ def read_regular(path: Path, *, at_most: int) -> bytes:
 
     Raises:
         UserError: a pipe, a socket, a device, or a file of more than `at_most` bytes.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with open_regular(path) as stream:
         size = os.fstat(stream.fileno()).st_size
-        # Python allocates what is asked for: the size, and a little that may come meanwhile.
+        # Python allocates the requested size, so request the file size and a little more for
+        # growth.
         data = stream.read(min(at_most, size + SPARE) + 1) if size <= at_most else b""
     if max(size, len(data)) > at_most:
         raise _too_large(path, at_most, size)
@@ -159,11 +161,11 @@ def read_regular(path: Path, *, at_most: int) -> bytes:
 
 
 def holds(path: Path, content: bytes) -> bool:
-    """Whether a regular file, of whatever size, holds exactly `content`; False if there is none.
+    """Whether a regular file of any size contains exactly `content`; False if it does not exist.
 
     Raises:
         UserError: a pipe, a socket or a device.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     try:
         same_size = regular(path).stat().st_size == len(content)
@@ -173,14 +175,14 @@ def holds(path: Path, content: bytes) -> bool:
 
 
 def open_unlinked(path: Path) -> IO[bytes]:
-    """A regular file for reading and writing, made if it is not there; the position is its start.
+    """Opens a regular file for reading and writing at its start; creates it if it does not exist.
 
-    For locks: they must be held before a file that has other names (hard links) is replaced.
-    To write, take `open_private`.
+    Use it for locks: the lock must be held before a file with several names (hard links) is
+    replaced. To write to the file, use `open_private`.
 
     Raises:
         UserError: a link, a pipe, a socket or a device.
-        OSError: it cannot be opened.
+        OSError: the file cannot be opened.
     """
     try:
         return _opened(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, "r+b")
@@ -191,11 +193,11 @@ def open_unlinked(path: Path) -> IO[bytes]:
 
 
 def open_private(path: Path) -> IO[bytes]:
-    """`open_unlinked` for writing in place: what is written arrives under no other name.
+    """The same as `open_unlinked`, for writing in place: other hard links do not change.
 
     Raises:
         UserError: a link, a pipe, a socket or a device.
-        OSError: it cannot be opened, or not be copied where it has other names.
+        OSError: the file cannot be opened, or has other hard links and cannot be copied.
     """
     stream = open_unlinked(path)
     try:
@@ -209,14 +211,14 @@ def open_private(path: Path) -> IO[bytes]:
 
 
 def unshare(path: Path, stream: IO[bytes]) -> bool:
-    """Replace `path`, opened as `stream`, by a private copy if the file has other names.
+    """Replaces `path`, opened as `stream`, by a private copy if the file has other hard links.
 
-    Copies by `cp -l` or `rsync --link-dest` share their files with the original: what is appended
-    to one must not arrive in the other. Returns whether `path` was replaced (atomically); `stream`
-    is still the old file.
+    Copies by `cp -l` or `rsync --link-dest` share their files with the original, so an append to
+    one would change the other. Returns whether `path` was replaced (atomically). `stream` is still
+    the old file.
 
     Raises:
-        OSError: it cannot be written; `path` is as it was.
+        OSError: the copy cannot be written; `path` has not changed.
     """
     found = os.fstat(stream.fileno())
     if found.st_nlink <= 1:
@@ -238,7 +240,7 @@ def unshare(path: Path, stream: IO[bytes]) -> bool:
 
 
 def _opened(path: Path, flags: int, mode: Literal["rb", "r+b"]) -> IO[bytes]:
-    """Never waits: opening a pipe whose other end is closed would."""
+    """Opens without blocking, even if the path is a pipe whose other end is closed."""
 
     def opener(name: str, _: int) -> int:
         handle = os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
@@ -255,7 +257,7 @@ def _opened(path: Path, flags: int, mode: Literal["rb", "r+b"]) -> IO[bytes]:
 def _stat(path: Path) -> os.stat_result:
     try:
         return os.stat(path)
-    except ValueError as error:  # a zero byte in the name
+    except ValueError as error:  # a null byte in the name
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), repr(str(path))) from error
 
 

@@ -8,6 +8,6 @@ __all__ = ["with_point"]
 
 
 def with_point(text: str) -> str | None:
-    """`0,5` as `0.5`; None: the text is no such number."""
+    """Converts `0,5` to `0.5`; None if the text is not a number with a decimal comma."""
     is_one = re.fullmatch(r"\s*[-+]?[0-9]*,[0-9]+\s*", text)
     return text.strip().replace(",", ".") if is_one else None

@@ -1,4 +1,4 @@
-"""Queries the host: facts that measurements depend on, optional packages, the cache."""
+"""Queries the host: properties that affect measurements, optional packages, the cache."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _PACKAGES = ("hwnas", "torch", "torchvision", "timm", "numpy", "onnx", "onnxrunt
 
 
 def cache_folder() -> Path:
-    """The user's cache: $HWNAS_CACHE, by default ~/.cache/hwnas.
+    """Cache folder of the user: $HWNAS_CACHE, by default ~/.cache/hwnas.
 
     Raises:
-        UserError: there is no home folder. Whoever keeps something there can do without.
+        UserError: there is no home folder. Callers must work without a cache.
     """
     return user_path(os.environ.get("HWNAS_CACHE", "~/.cache/hwnas"), where="HWNAS_CACHE")
 
 
 def user_path(text: str | Path, *, where: str) -> Path:
-    """A path as users write it: `~` is their home folder, `~name` that of another user.
+    """Expands a path given by the user: `~` is the home folder, `~name` that of another user.
 
     Raises:
-        UserError: there is no such home folder; `where` is the setting that names it.
+        UserError: there is no such home folder; `where` is the setting with the path.
     """
     try:
         return Path(text).expanduser()
@@ -51,10 +51,10 @@ def user_path(text: str | Path, *, where: str) -> Path:
 
 
 def require(module: str, *, extra: str) -> ModuleType:
-    """Import an optional package, or say which extra of hwnas installs it.
+    """Imports an optional package.
 
     Raises:
-        UserError: the package is not installed.
+        UserError: the package is not installed; names the extra of hwnas that installs it.
     """
     try:
         return importlib.import_module(module)
@@ -67,7 +67,7 @@ def require(module: str, *, extra: str) -> ModuleType:
 
 
 def host_facts() -> dict[str, Any]:
-    """What identifies this machine and software stack: CPU, cores, OS, versions of key packages."""
+    """Properties of this machine and its software: CPU, cores, OS, versions of key packages."""
     return {
         "cpu": _cpu_model(),
         "n_cpus": os.cpu_count() or 1,
@@ -80,7 +80,7 @@ def host_facts() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Host:
-    """What `host_facts` found, as run folders keep it."""
+    """Result of `host_facts`, as stored in run folders."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -100,7 +100,7 @@ def _version(package: str) -> str | None:
 
 
 def _cpu_model() -> str:
-    """As the device kit tells it: a board's own name says more than its processor's."""
+    """CPU model, by the rule of the device kit: the name of a board if it has one."""
     with contextlib.suppress(OSError):
         if board := Path("/proc/device-tree/model").read_text().strip("\0 \n"):
             return board
@@ -114,7 +114,7 @@ def _cpu_model() -> str:
 
 
 def use_threads(n: int) -> None:
-    """Let torch use n threads when it is imported, and at once if it already is."""
+    """Sets the number of torch threads, now or when torch is imported."""
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(n)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(n)

@@ -19,9 +19,9 @@ __all__ = [
 
 
 class HwnasError(Exception):
-    """Base of every error hwnas raises on purpose; `exit_code` is the process's exit status.
+    """Base of every error that hwnas raises on purpose; `exit_code` is the exit status.
 
-    Its text may name what files say: control characters are shown by their codes.
+    The text may contain data from files, so control characters are escaped.
     """
 
     exit_code = 1
@@ -40,7 +40,7 @@ class HwnasError(Exception):
         super().__init__(self._text())
 
     def add_way_out(self, fix: str) -> None:
-        """Name another fix besides."""
+        """Appends another possible fix."""
         self.fix = fix if self.fix is None else f"{self.fix}; or {fix}"
         self.args = (self._text(),)
 
@@ -53,11 +53,11 @@ class HwnasError(Exception):
 
 
 class UserError(HwnasError):
-    """Something the user can fix: a key, a missing file, an impossible constraint (exit 1)."""
+    """A problem that the user can fix: a key, a missing file, an infeasible constraint (exit 1)."""
 
 
 class DataAbsent(UserError):
-    """The files of the data set are not here; whoever only looks at a run does without them."""
+    """The files of the data set are missing. Commands that only read a run continue."""
 
 
 class CheckFailed(HwnasError):
@@ -67,13 +67,13 @@ class CheckFailed(HwnasError):
 
 
 class NotJudged(HwnasError):
-    """A check could not be judged: the machine is too far from its table's speed (exit 4)."""
+    """A check could not be judged: the machine is too far from the speed of its table (exit 4)."""
 
     exit_code = 4
 
 
 def did_you_mean(name: str, known: Sequence[str], *, otherwise: str) -> str:
-    """A fix for an unknown name: the nearest known one, or `otherwise` where none is near."""
+    """A fix for an unknown name: a similar known name, or `otherwise` if there is none."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]!r}?" if near else otherwise
 
@@ -85,9 +85,9 @@ _NO_MEMORY = (
 
 
 def out_of_memory(error: BaseException) -> UserError | None:
-    """The error in words if the machine, or a limit (`ulimit -v`), had too little memory for us.
+    """The error to show if the machine, or a limit (`ulimit -v`), ran out of memory, else None.
 
-    Torch and the dynamic linker tell it in the text of an ImportError or a RuntimeError.
+    Torch and the dynamic linker report this in the text of an ImportError or a RuntimeError.
     """
     text = str(error)
     if not isinstance(error, MemoryError) and not any(w in text.lower() for w in _NO_MEMORY):

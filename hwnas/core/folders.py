@@ -13,14 +13,14 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Rename the folder `new`, which lies beside `folder`, to `folder`; what was there is removed.
+    """Renames `new`, a folder next to `folder`, to `folder`, and removes the old `folder`.
 
-    Whenever the process is killed, `folder` is the old one or the new one: Linux exchanges the two
-    names in one call. Where the file system cannot, there are two renames with nothing under the
-    name in between; after a kill right there, `recover_folder` brings the old one back.
+    On Linux one system call exchanges the two names, so after a kill `folder` is complete, old or
+    new. File systems without this call need two renames. After a kill between the two,
+    `recover_folder` restores the old folder.
 
     Raises:
-        OSError: the system refuses; the old folder is still there.
+        OSError: a system call fails; the old folder still exists.
     """
     if not folder.exists():
         os.rename(new, folder)
@@ -38,7 +38,7 @@ def replace_folder(new: Path, folder: Path) -> None:
 
 
 def recover_folder(folder: Path) -> None:
-    """Undo a `replace_folder` that was killed between its two renames; else nothing."""
+    """Undoes a `replace_folder` that was killed between its two renames; otherwise does nothing."""
     aside = _aside(folder)
     if folder.exists():
         shutil.rmtree(aside, ignore_errors=True)
@@ -51,7 +51,7 @@ def _aside(folder: Path) -> Path:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two names in one step; False where the system or the file system cannot."""
+    """Exchanges two names in one step; False if the system does not support it."""
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):  # not Linux, or a C library older than 2018

@@ -1,7 +1,7 @@
 """History of settings changes, and undo: restores the previous configuration and stages.
 
-`history/NNNN.json` says what a change replaced. An undo restores it and renames the entry to
-`undone-NNNN.json`, which holds what was undone.
+`history/NNNN.json` stores what a change replaced. An undo restores this and renames the entry to
+`undone-NNNN.json`, which then stores what was undone.
 """
 
 from __future__ import annotations
@@ -40,15 +40,17 @@ log = logging.getLogger(__name__)
 NUMBER = re.compile("[0-9]{1,9}")
 
 HISTORY, UNDONE = "history", "undone-"
-MAX_TEXT = 4 * 1024 * 1024  # bytes of a configuration
+MAX_TEXT = 4 * 1024 * 1024  # maximum size of a configuration in bytes
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a change of settings replaced.
+    """The state that a change of settings replaced.
 
-    command: that made it. at: when, UTC. texts: content of configuration files by run-relative
-    path, None if there was none. stages: the ledger.
+    command: the command that made the change.
+    at: time in UTC.
+    texts: contents of configuration files by run-relative path; None if there was no file.
+    stages: the ledger.
     """
 
     __pydantic_config__ = STRICT
@@ -60,13 +62,13 @@ class Entry:
 
 
 def last_entry(run: RunDir) -> tuple[int, Entry] | None:
-    """The change that `undo` takes back, with its number; None: there is none."""
+    """Number and entry of the change that `undo` would revert; None if there is none."""
     numbers = [int(path.stem) for path in _files(run) if NUMBER.fullmatch(path.stem)]
     return (max(numbers), _entry(run, max(numbers))) if numbers else None
 
 
 def store(transition: Transition, run: RunDir) -> int:
-    """Let `transition` store the command's settings; the number of the change, 0 if it is none."""
+    """Adds the settings of the command to `transition`. Returns the change's number, or 0."""
     settings = run.settings
     texts = {
         name: text
@@ -84,13 +86,15 @@ def store(transition: Transition, run: RunDir) -> int:
 
 
 def undo(run: RunDir, *, keep: bool = True) -> Entry:
-    """Restore what the last change of settings replaced; the caller holds the lock.
+    """Restores the state before the last change of settings. The caller must hold the lock.
 
-    A stage whose inputs changed since is set aside, and what it was before is brought back.
-    keep: what is undone is kept in history/.
+    If the inputs of a stage changed since then, its files are set aside and the earlier files are
+    moved back.
+
+    keep: whether history/ keeps the undone state.
 
     Raises:
-        UserError: no change is left.
+        UserError: there is no change to undo.
     """
     if (found := last_entry(run)) is None:
         raise UserError(
@@ -121,14 +125,14 @@ def undo(run: RunDir, *, keep: bool = True) -> Entry:
 
 
 def needs_settling(run: RunDir) -> bool:
-    """Whether a process was killed, or is at work, amid a change that is not finished."""
+    """Whether a change was started but not finished; its process may still be running."""
     return is_unfinished(run.root) or bool(_undecided(run.ledger()))
 
 
 def settle(run: RunDir) -> None:
-    """End what a killed process left unfinished; the caller holds the lock.
+    """Completes or reverts the unfinished work of a killed process. The caller must hold the lock.
 
-    A commit is finished. A change of settings that counts only if its stage is finished is undone.
+    A commit is completed. A provisional change of settings whose stage is not finished is undone.
     """
     finish(run.root, OWNED)
     if undecided := _undecided(run.ledger()):
@@ -136,7 +140,7 @@ def settle(run: RunDir) -> None:
 
 
 def take_back(run: RunDir, stage: str, number: int) -> None:
-    """Undo change `number`, whose stage was not finished; the stage goes on if it is repeated."""
+    """Undoes change `number`, whose stage did not finish. The same command resumes the stage."""
     found = last_entry(run)
     if found is not None and found[0] == number:
         undo(run, keep=False)
@@ -164,7 +168,7 @@ def _files(run: RunDir) -> list[Path]:
 
 
 def text_of(path: Path) -> str | None:
-    """A file's text; None if there is none that could be restored."""
+    """The text of a file; None if it does not exist or cannot be restored."""
     with contextlib.suppress(OSError, UnicodeDecodeError, UserError):
         return read_regular(path, at_most=MAX_TEXT).decode()
     return None

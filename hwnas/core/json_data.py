@@ -1,4 +1,4 @@
-"""JSON as data: rejects what readers could interpret differently, or what no field can hold.
+"""Strict JSON: rejects text that readers interpret differently, and values that no field can hold.
 
 The device kit reads bundles and plans by the same rules (`export/bench_json.py`).
 """
@@ -20,7 +20,7 @@ _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse_json(content: bytes | str, *, where: object, problem: str = "not valid JSON") -> Any:
-    """`strict_json`, whose refusals are errors that say `problem`.
+    """`strict_json` with errors that start with `problem`.
 
     Raises:
         UserError: see `strict_json`.
@@ -35,13 +35,13 @@ def strict_json(content: bytes | str) -> Any:
     """The value of a JSON text in UTF-8.
 
     Raises:
-        ValueError: not JSON, a key that is there twice, an integer beyond 64 bits, a number that is
-            not finite, or text with half of a surrogate pair.
+        ValueError: the text is not JSON, or has a duplicate key, an integer beyond 64 bits, a
+            number that is not finite, or an unpaired surrogate.
         RecursionError: nested too deeply.
     """
     data = content.encode() if isinstance(content, str) else content
     value = _DECODER.decode(data.decode("utf-8"))
-    if _ESCAPED_SURROGATE.search(data):  # raises UnicodeEncodeError, a ValueError, for a lone one
+    if _ESCAPED_SURROGATE.search(data):  # an unpaired one raises UnicodeEncodeError, a ValueError
         json.dumps(value, ensure_ascii=False).encode()
     return value
 

@@ -1,4 +1,4 @@
-"""The ledger of a run folder: which stages are done, with which inputs, and what they wrote."""
+"""The ledger of a run folder: finished stages with their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ OWNED = (
     *("tables", "tensorboard", "report*.html", "history", "commit.json"),
     *("data.json", "identities", "outside"),
 )
-"""Name patterns of all that hwnas has directly in a run folder; what else is there stays alone."""
+"""Name patterns of the entries that hwnas owns in a run folder. Other entries are never touched."""
 
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One line of the ledger. `outputs`: run-relative path to sha256 of every file promised.
+    """The ledger entry of a stage. `outputs`: run-relative path to sha256 of every declared output.
 
-    `data`: digest of the data that the stage read; None if it reads none, or was recorded by a
-    version that did not look. owns: the paths that the stage writes; empty in ledgers of earlier
-    versions. kept: hashes of the other files that the stage left, on which no later stage depends.
-    grown: length and hash of journal and metrics when it ended.
-    undo: number of the change of settings that counts only if the stage is finished; 0:
-    it counts in any case.
+    data: digest of the data that the stage read; None if it reads none, or was recorded by a
+        version that stored no digest.
+    owns: paths that the stage writes; empty in ledgers of earlier versions.
+    kept: hashes of the other files of the stage, on which no later stage depends.
+    grown: length and hash of journal and metrics at the end of the stage.
+    undo: number of the provisional change of settings, which is reverted if the stage does not
+        finish; 0: none.
     """
 
     __pydantic_config__ = STRICT
@@ -55,27 +56,28 @@ class StageRecord:
     grown: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def files(self) -> dict[str, str]:
-        """Hashes of all files that the stage left, by run-relative path."""
+        """Hashes of all files of the stage, by run-relative path."""
         return self.kept | self.outputs
 
 
 def ledger_text(stages: Mapping[str, StageRecord]) -> str:
-    """The content of the ledger's file."""
+    """The text of the ledger file."""
     rows = {stage: dump(record, versioned=False) for stage, record in stages.items()}
     return json_text({"schema_version": 1, "check": content_hash(rows), "stages": rows})
 
 
 def read_ledger(path: Path) -> dict[str, StageRecord]:
-    """What is recorded of every stage.
+    """The ledger entry of every stage.
 
     Raises:
-        UserError: not a ledger, not as it was written, or with a name that leads out of the folder.
+        UserError: the file is not a ledger, was modified, or contains a path that leads out of the
+            folder.
     """
     try:
         data = read_json(path)
         if not isinstance(data, dict) or not isinstance(data.get("stages"), dict):
             raise UserError("not a stage ledger", where=path)
-        check = data.get("check", content_hash(data["stages"]))  # earlier versions had none
+        check = data.get("check", content_hash(data["stages"]))  # earlier versions stored no hash
         if check != content_hash(data["stages"]) or not set(data) <= _KEYS:
             raise UserError("the ledger is not as it was written", found=check, where=path)
         return {
@@ -89,10 +91,10 @@ def read_ledger(path: Path) -> dict[str, StageRecord]:
 
 
 def safe_record(record: StageRecord, *, where: str) -> StageRecord:
-    """The record, of which no name leads out of the run folder.
+    """Returns the record after checking that none of its paths leads out of the run folder.
 
     Raises:
-        UserError: one does.
+        UserError: a path leads out of it.
     """
     for name in (
         record.inputs_hash,

@@ -21,20 +21,20 @@ __all__ = ["exclusive_lock", "owner_of", "wait_for_lock"]
 
 log = logging.getLogger(__name__)
 
-MAX_OWNER = 1000  # bytes shown of who holds a lock
+MAX_OWNER = 1000  # maximum bytes shown of the owner of a lock
 NONE_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-"""What NFS without its lock daemon, Lustre without `-o flock` and some FUSE mounts answer."""
+"""Errors of NFS without a lock daemon, Lustre without `-o flock`, and some FUSE mounts."""
 
 
 @contextlib.contextmanager
 def exclusive_lock(path: Path, *, owner: str) -> Iterator[None]:
-    """Hold an advisory lock on `path`; the kernel drops it when the process ends, however it ends.
+    """Holds an advisory lock on `path`. The kernel releases it when the process ends.
 
-    Where `path` has other names (hard links), the file is locked, replaced by a private copy, and
-    the copy locked as well.
+    If `path` has other hard links, the file is locked and replaced by a private copy, which is
+    locked as well.
 
     Raises:
-        UserError: another process holds it, or `path` is a link.
+        UserError: another process holds the lock, or `path` is a link.
     """
     path = Path(path)
     with contextlib.ExitStack() as stack:
@@ -52,7 +52,7 @@ def exclusive_lock(path: Path, *, owner: str) -> Iterator[None]:
 
 
 def owner_of(path: Path) -> str:
-    """The owner of a file or folder: a name, or a number if the system has no name."""
+    """The owner of a file or folder: a name, or a number if the system has no name for it."""
     return _user(os.stat(path).st_uid)
 
 
@@ -64,7 +64,7 @@ def _user(number: int) -> str:
 
 
 def _lock(stream: IO[bytes], how: int) -> str | None:
-    """Lock a file; what a file system without locks says instead."""
+    """Locks a file; returns the error of a file system without locks, else None."""
     try:
         fcntl.lockf(stream, how)
     except OSError as error:
@@ -80,7 +80,7 @@ def _locked(path: Path) -> IO[bytes]:
     except PermissionError as error:
         raise not_ours(path) from error
     try:
-        # A record lock: children made by fork (data workers) do not keep it when we are killed.
+        # A record lock: forked children (data workers) do not keep it if this process is killed.
         if (problem := _lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)) is not None:
             log.warning(
                 "%s: this file system has no locks (%s): nothing stops a second hwnas here",
@@ -102,7 +102,7 @@ def _locked(path: Path) -> IO[bytes]:
 
 
 def not_ours(path: Path) -> UserError:
-    """The error for a run folder in which another user made what we may not write."""
+    """The error for a run folder in which another user made files that this user cannot write."""
     return UserError(
         "cannot write into a run folder of another user",
         expected=f"one that {_user(os.geteuid())} may write",
@@ -113,9 +113,9 @@ def not_ours(path: Path) -> UserError:
 
 
 def wait_for_lock(stream: IO[bytes]) -> None:
-    """Lock a file that is open for writing once nobody else does; nothing if there are no locks.
+    """Waits for the lock of a file that is open for writing. Does nothing if there are no locks.
 
     Raises:
-        OSError: the system refuses.
+        OSError: a system call fails.
     """
     _lock(stream, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Names of costs: `macs`, or `latency_ms@phone` for a metric that depends on a device."""
+"""Names of costs: `macs`, or `latency_ms@phone` for a metric of one device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ LATENCIES = ("latency_ms", "latency_p95_ms")
 
 
 class MetricKey(str):
-    """A metric and, for latencies, its device; immutable, hashable and ordered as its text.
+    """A metric and, for latencies, its device. Immutable, hashable, and ordered as text.
 
-    It is a `str`, so mappings by metric key are their own JSON form, and files of earlier versions
-    are read as they are. Take a key apart with `parse`, never by hand.
+    It is a `str`, so mappings by metric key are valid JSON, and files of earlier versions can be
+    read. Use `parse` to get its parts.
     """
 
     __slots__ = ()
@@ -43,22 +43,22 @@ class MetricKey(str):
 
     @classmethod
     def of(cls, metric: str, device: str) -> MetricKey:
-        """The key of a metric that may depend on a device; the others ignore `device`."""
+        """The key of a metric, with the device if the metric depends on one."""
         return cls(metric, device if metric in LATENCIES else None)
 
     @property
     def metric(self) -> str:
-        """`macs`, `latency_ms`, ..."""
+        """The metric: `macs`, `latency_ms`, ..."""
         return str(self).partition("@")[0]
 
     @property
     def device(self) -> str | None:
-        """The device of a latency; None of other metrics."""
+        """The device of a latency; None for other metrics."""
         return str(self).partition("@")[2] or None
 
     @property
     def is_latency(self) -> bool:
-        """Whether it is timed on a device."""
+        """Whether the metric is timed on a device."""
         return self.metric in LATENCIES
 
     def __getnewargs__(self) -> tuple[str, str | None]:  # type: ignore[override]  # copies

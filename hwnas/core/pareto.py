@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 __all__ = ["crowding", "hypervolume_2d", "non_dominated", "ranks"]
 
-SAMPLE = 1024  # points that are sorted first, to throw out most of the others
+SAMPLE = 1024  # points that are sorted first, to eliminate most of the others
 
 FloatArray = NDArray[np.float64]
 
 
 def non_dominated(points: FloatArray) -> NDArray[np.bool_]:
-    """bool [n] of points [n, m]: True if no other point dominates it.
+    """bool [n] for points [n, m]: True if no other point dominates the point.
 
     Equal points are all kept. O(n log n) for two objectives, O(n * front) otherwise.
     """
@@ -32,10 +32,10 @@ def non_dominated(points: FloatArray) -> NDArray[np.bool_]:
 
 
 def _non_dominated_2d(points: FloatArray) -> NDArray[np.bool_]:
-    """Sorted by x then y, a point stays if its y is below all y of smaller x and least of its x."""
+    """Sorts by x, then y. A point stays if its y is least for its x and below that of smaller x."""
     order = np.lexsort((points[:, 1], points[:, 0]))
     x, y = points[order].T
-    group = np.searchsorted(x, x, side="left")  # first row of the same x: the least y of that x
+    group = np.searchsorted(x, x, side="left")  # first row with the same x: it has the least y
     lowest_before = np.concatenate([[np.inf], np.minimum.accumulate(y)])[group]
     kept = np.zeros(len(points), dtype=bool)
     kept[order] = (y == y[group]) & (y < lowest_before)
@@ -43,16 +43,16 @@ def _non_dominated_2d(points: FloatArray) -> NDArray[np.bool_]:
 
 
 def _not_beaten(points: FloatArray, some: FloatArray) -> NDArray[np.bool_]:
-    """bool [n]: no point of `some` is better in y and no worse in x; spares sorting all points."""
+    """bool [n]: no point of `some` is better in y and no worse in x; avoids sorting all points."""
     front = some[_non_dominated_2d(some)]
     front = front[np.argsort(front[:, 0])]
     nearest = np.searchsorted(front[:, 0], points[:, 0], side="right") - 1
-    lowest = np.append(front[:, 1], np.inf)[nearest]  # -1, nothing to the left, reads the inf
+    lowest = np.append(front[:, 1], np.inf)[nearest]  # index -1 (nothing to the left) reads inf
     return np.asarray(lowest >= points[:, 1])
 
 
 def hypervolume_2d(points: FloatArray, reference: tuple[float, float]) -> float:
-    """Area dominated by points [n, 2] within `reference`; points beyond it add nothing."""
+    """Area dominated by points [n, 2] within `reference`; other points do not count."""
     inside = points[(points < np.asarray(reference)).all(axis=1)]
     if not len(inside):
         return 0.0
@@ -62,9 +62,10 @@ def hypervolume_2d(points: FloatArray, reference: tuple[float, float]) -> float:
 
 
 def ranks(points: FloatArray, n: int) -> NDArray[np.intp]:
-    """[len(points)]: 0 on the front, 1 on the front of the rest, ...
+    """Rank of each point, [len(points)]: 0 on the front, 1 on the front of the other points, ...
 
-    Points beyond the first n by rank may share the last rank: whoever keeps n needs no more.
+    Points beyond the first n by rank may share the last rank, because a caller that keeps n points
+    does not need more.
     """
     found = np.zeros(len(points), dtype=np.intp)
     rest = np.arange(len(points))
@@ -80,8 +81,8 @@ def ranks(points: FloatArray, n: int) -> NDArray[np.intp]:
 def crowding(points: FloatArray) -> FloatArray:
     """Crowding distance [n] of points of one front (Deb et al. 2002, NSGA-II, section III-B).
 
-    The sides of the box between a point's neighbours, each as a share of the front's extent; the
-    ends of the front are infinitely far from anyone.
+    The sum of the sides of the box between the neighbours of a point, each relative to the extent
+    of the front. It is infinite for the ends of the front.
     """
     total = np.zeros(len(points))
     for values in points.T:

@@ -1,7 +1,7 @@
 """Variants of other packages, found by entry points and read without importing them.
 
-A package adds a variant with an entry point of the group `hwnas.PLURAL`, whose name is the
-variant's and whose value is a module:
+A package adds a variant by an entry point of the group `hwnas.PLURAL`. The name of the entry point
+is that of the variant, and its value is a module:
 
     [project.entry-points."hwnas.proxies"]
     depth = "my_package.depth"
@@ -28,7 +28,7 @@ __all__ = ["Facts", "Place", "entries", "facts_of", "faults", "locate"]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a variant is. `distribution`: name and version, or None for those of hwnas itself."""
+    """Module of a variant. `distribution`: name and version; None for variants of hwnas itself."""
 
     name: str
     module: str
@@ -55,20 +55,20 @@ class Facts:
 
 
 def entries(group: str) -> tuple[Place, ...]:
-    """The variants that installed packages add to `group`, as the packages declare them."""
+    """The variants that installed packages declare for `group`."""
     return _entries(tuple(sys.path)).get(group, ())
 
 
 @lru_cache(maxsize=4)
 def _entries(path: tuple[str, ...]) -> dict[str, tuple[Place, ...]]:
-    """Entry points by group. A damaged package is passed over; of two copies the first counts."""
+    """Entry points by group. Damaged packages are skipped; of two copies, the first counts."""
     found: dict[str, list[Place]] = defaultdict(list)
     seen: set[str] = set()
     for distribution in distributions(path=list(path)):
         try:
             name, points = distribution.metadata["Name"], list(distribution.entry_points)
             label = f"{name} {distribution.version}"
-        except Exception:  # metadata is whatever an interrupted installation left
+        except Exception:  # an interrupted installation can leave any metadata
             continue
         if not name or name in seen:
             continue
@@ -80,7 +80,7 @@ def _entries(path: tuple[str, ...]) -> dict[str, tuple[Place, ...]]:
 
 
 def locate(module: str) -> ModuleSpec | None:
-    """The module's spec; unlike `importlib.util.find_spec` this imports none of its parents."""
+    """The spec of a module; unlike `importlib.util.find_spec` it does not import its parents."""
     first, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(first)
@@ -99,7 +99,7 @@ def facts_of(module: str) -> Facts:
     """Summary and requirements: the docstring's first line, and the literals REQUIRES and EXTRA.
 
     Raises:
-        ValueError: there is no such module, or its source cannot be read so; says why.
+        ValueError: there is no such module, or its source cannot be parsed; gives the reason.
     """
     spec = locate(module)
     source = getattr(spec.loader, "get_source", None) if spec is not None else None
@@ -112,7 +112,7 @@ def facts_of(module: str) -> Facts:
     return _facts(module, text)
 
 
-@cache  # a validated configuration asks dozens of times
+@cache  # a validated configuration calls this dozens of times
 def _facts(module: str, source: str) -> Facts:
     try:
         tree = ast.parse(source)
@@ -135,10 +135,10 @@ def _facts(module: str, source: str) -> Facts:
 
 
 def faults(module: ModuleType, contract: type[Any], name: str) -> list[str]:
-    """Members of the Protocol `contract` that a module lacks or has wrong; empty if it conforms.
+    """Members of the Protocol `contract` that a module lacks or defines wrongly.
 
-    Every member must be there, functions must take the Protocol's arguments, and `Config` must be a
-    model that knows the variant's name and refuses unknown keys.
+    Every member must exist, functions must accept the arguments of the Protocol, and `Config` must
+    be a model that has the name of the variant and refuses unknown keys.
     """
     found = []
     for member, declared in _members(contract).items():

@@ -15,7 +15,7 @@ __all__ = ["explain"]
 
 
 def explain(problem: Any, model: type[BaseModel], data: Any) -> str:
-    """One line: the key path, what is wrong there, and the nearest name of an unknown key."""
+    """One line: the key path, the problem, and a similar name for an unknown key."""
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         known = _known_keys(model, problem["loc"][:-1], data)
@@ -27,7 +27,7 @@ def explain(problem: Any, model: type[BaseModel], data: Any) -> str:
 
 
 def _hint(problem: Any) -> str:
-    """What people write who mean something else."""
+    """A hint for common mistakes."""
     given = problem["input"]
     if problem["type"] == "string_type" and isinstance(given, bool):
         return "; YAML reads on, off, yes and no as true and false: put the word into quotes"
@@ -40,7 +40,7 @@ def _hint(problem: Any) -> str:
 
 
 def _known_keys(model: type[BaseModel], path: tuple[Any, ...], data: Any) -> list[str]:
-    """Keys of the section at `path`; the variant of a section is looked up in `data`."""
+    """Keys of the section at `path`; the variant of a section is taken from `data`."""
     current: Any = model
     for part in path:
         if isinstance(part, int):  # an item of a list, all of one type

@@ -1,4 +1,4 @@
-"""Progress reports of long work, independent of how they are shown."""
+"""Progress reports of long operations, independent of their display."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Progress", "silent"]
 
 
 class Progress(Protocol):
-    """Called as often as convenient; the receiver throttles. `note` is a short live status."""
+    """Can be called at any rate, because the receiver throttles. `note` is a short status."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         """`done` of `total` units are finished."""

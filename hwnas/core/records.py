@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON and back; unknown keys, wrong types and versions are errors."""
+"""Frozen dataclasses to JSON and back. Unknown keys, wrong types and wrong versions are errors."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-"""Version written into a record, unless its kind counts for itself; older versions stay loadable,
-newer ones are refused."""
+"""Version written into a record, unless its kind has its own version.
+
+Older versions stay loadable; newer ones are refused.
+"""
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-"""Give a record class `__pydantic_config__ = STRICT` to have it checked when loaded."""
+"""Set `__pydantic_config__ = STRICT` in a record class to validate it when loaded."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=1e300)]
@@ -41,13 +43,13 @@ NotNegative = Annotated[float, Field(ge=0, le=1e300)]
 Milliseconds = Annotated[float, Field(gt=0, le=999_999_999)]
 Rank = Annotated[float, Field(ge=-1, le=1)]
 Count = Annotated[int, Field(ge=0)]
-"""Numbers of records that are loaded: a share, a cost, a latency, a rank correlation, how many."""
+"""Types of numbers in records: a count, a share, a cost, a latency, a rank correlation."""
 
 T = TypeVar("T")
 
 
 def dump(record: Any, *, versioned: bool = True, version: int = SCHEMA_VERSION) -> dict[str, Any]:
-    """JSON-ready dict of a dataclass record, `schema_version` first when `versioned`."""
+    """A dataclass record as a dict of JSON values; `schema_version` comes first if `versioned`."""
     if not is_dataclass(record) or isinstance(record, type):
         raise TypeError(f"expected a dataclass record, found {type(record).__name__}")
     head: dict[str, Any] = {"schema_version": version} if versioned else {}
@@ -58,7 +60,7 @@ def dump(record: Any, *, versioned: bool = True, version: int = SCHEMA_VERSION) 
 
 
 def sparse(record: Any) -> dict[str, Any]:
-    """`dump` without the fields that have their default: the same when a class gains fields."""
+    """`dump` without fields at their default, so that new fields do not change the result."""
     return {
         field.name: _plain(value, sparse)
         for field in fields(record)
@@ -89,10 +91,10 @@ def load(
     versioned: bool = True,
     newest: int = SCHEMA_VERSION,
 ) -> T:
-    """Build a `cls` from a JSON-ready value, checking names, types and version (up to `newest`).
+    """Builds a `cls` from a JSON value; checks names, types and version (up to `newest`).
 
     Raises:
-        UserError: anything does not fit; names every offending key.
+        UserError: the value does not fit; names every invalid key.
     """
     if not isinstance(data, dict):
         raise UserError(
@@ -128,23 +130,23 @@ def load(
 
 @dataclass(frozen=True)
 class RecordFile(Generic[T]):
-    """A JSON file that holds one record of class `kind`."""
+    """A JSON file with one record of class `kind`."""
 
     path: Path
     kind: type[T]
 
     def read(self) -> T:
-        """The record.
+        """Reads the record.
 
         Raises:
-            UserError: the file is missing or holds something else.
+            UserError: the file is missing or has other content.
         """
         return load(self.kind, read_json(self.path), where=self.path)
 
     def read_if_there(self) -> T | None:
-        """The record; None if there is no file."""
+        """Reads the record; None if there is no file."""
         return self.read() if self.path.exists() else None
 
     def write(self, value: T) -> None:
-        """Replace the file atomically."""
+        """Replaces the file atomically."""
         write_json(self.path, dump(value))

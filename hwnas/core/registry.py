@@ -26,11 +26,11 @@ M = TypeVar("M")
 
 
 class VariantModule(Protocol):
-    """What the module of every variant with settings holds besides its `build`."""
+    """The members of a variant module with settings, besides its `build`."""
 
     @property
     def Config(self) -> type[BaseModel]:
-        """Its section of the configuration: a `StrictModel` with `name: Literal["x"] = "x"`."""
+        """The configuration section: a `StrictModel` with `name: Literal["x"] = "x"`."""
         ...
 
 
@@ -38,9 +38,9 @@ class VariantModule(Protocol):
 class Variant:
     """One registered module.
 
-    missing: optional packages that it needs and that are absent; `install` is the command for them.
-    package: the distribution that it comes with.
-    problem: why it cannot be chosen; empty where it can.
+    missing: required optional packages that are not installed; `install` is the command for them.
+    package: the distribution that contains it.
+    problem: why it cannot be chosen; empty if it can.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Variant:
 
     @property
     def available(self) -> str:
-        """`yes`, or what to do about it, for a table."""
+        """`yes`, or the reason and remedy, for a table."""
         return f"no: {self.problem}" if self.problem else self.install or "yes"
 
 
@@ -60,12 +60,12 @@ class Variant:
 class Registry(Generic[M]):
     """The variants of one kind; `M` is the Protocol of their modules.
 
-    Every public module of `package` that is not in `infrastructure` is one, named after its file,
-    and so is every entry point that an installed package has in the group `hwnas.PLURAL`
-    (`core.plugins`). A variant states what it needs in module-level literals, which are read
-    without importing it: its docstring (first line = summary), and optionally
-    `REQUIRES = ("package", ...)` with `EXTRA = "name"`, the extra of its distribution that installs
-    them. Modules of other packages are checked against `contract` (= M) when they are loaded.
+    Every public module of `package` that is not in `infrastructure` is a variant, named after its
+    file. So is every entry point of the group `hwnas.PLURAL` of an installed package
+    (`core.plugins`). A variant declares its properties in its docstring (first line = summary) and
+    in optional module-level literals: `REQUIRES = ("package", ...)` with `EXTRA = "name"`, the
+    extra of its distribution that installs them. These are read without importing the module.
+    Modules of other packages are checked against `contract` (= M) when they are loaded.
     """
 
     kind: str
@@ -75,24 +75,24 @@ class Registry(Generic[M]):
 
     @property
     def plural(self) -> str:
-        """What `hwnas list` calls the kind."""
+        """Plural of the kind, as in `hwnas list`."""
         return f"{self.kind[:-1]}ies" if self.kind.endswith("y") else f"{self.kind}s"
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names that can be chosen, sorted."""
+        """Sorted names of the variants that can be chosen."""
         return tuple(sorted(self._places))
 
     @property
     def problems(self) -> tuple[Variant, ...]:
-        """Variants of other packages that cannot be chosen, and why."""
+        """Variants of other packages that cannot be chosen, with the reason."""
         return self._outside[1]
 
     def describe(self, name: str) -> Variant:
         """Facts about one variant, read from its source without importing it.
 
         Raises:
-            UserError: the name is unknown (lists the known ones), or its package's fault.
+            UserError: unknown name (lists the known ones), or an error in its package.
         """
         self._check(name)
         place = self._places[name]
@@ -105,20 +105,20 @@ class Registry(Generic[M]):
         return Variant(name, facts.summary, missing, install, place.distribution or "hwnas")
 
     def load(self, name: str) -> M:
-        """Import and return the variant's module.
+        """Imports and returns the module of the variant.
 
         Raises:
-            UserError: as `describe`; an optional package is missing; or the module of another
-                package does not import, or is not what the contract asks for.
+            UserError: as in `describe`; or an optional package is missing; or the module of another
+                package cannot be imported or does not conform to the contract.
         """
         self.require(name)
         return self.declaration(name)
 
     def require(self, name: str) -> None:
-        """Refuse a variant that lacks an optional package.
+        """Refuses a variant that lacks an optional package.
 
         Raises:
-            UserError: as `describe`; or a package is missing.
+            UserError: as in `describe`, or a package is missing.
         """
         variant = self.describe(name)
         if variant.missing:
@@ -129,10 +129,10 @@ class Registry(Generic[M]):
             )
 
     def declaration(self, name: str) -> M:
-        """As `load`, for what the module declares: optional packages may be missing.
+        """The same as `load`, for declarations of the module: optional packages may be missing.
 
         Raises:
-            UserError: as `load`, but for the missing package.
+            UserError: as in `load`, except for a missing package.
         """
         self._check(name)
         self._warn_of_rivals(name)
@@ -142,7 +142,7 @@ class Registry(Generic[M]):
         return cast(M, self._import_outside(place))
 
     def _warn_of_rivals(self, name: str) -> None:
-        """Warn once about variants of other packages whose name hwnas uses itself."""
+        """Warns once about variants of other packages that have a name of hwnas."""
         for rival in self.problems:
             if rival.name == name and rival not in self._warned:
                 self._warned.add(rival)
@@ -159,7 +159,7 @@ class Registry(Generic[M]):
         fix = f"update {place.package}, or uninstall it"
         try:
             module = importlib.import_module(place.module)
-        except (Exception, SystemExit) as error:  # whatever foreign code raises
+        except (Exception, SystemExit) as error:  # foreign code can raise any exception
             raise UserError(
                 f"{subject} does not import",
                 found=f"{type(error).__name__}: {error}",
@@ -197,7 +197,7 @@ class Registry(Generic[M]):
 
     @cached_property
     def _outside(self) -> tuple[dict[str, Place], tuple[Variant, ...]]:
-        """Those of other packages that can be chosen, and those that cannot."""
+        """Variants of other packages: those that can be chosen, and those that cannot."""
         places = entries(f"hwnas.{self.plural}")
         count = Counter(place.name for place in places)
         good, bad = {}, []

@@ -9,7 +9,7 @@ from hwnas.core.errors import UserError
 __all__ = ["SHIPPED_TABLES", "resource", "resource_files", "resource_names"]
 
 SHIPPED_TABLES = "latency_tables"
-"""Folder of the latency tables that ship."""
+"""Folder of the shipped latency tables."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _ROOTS = (_PACKAGE / "_data", _PACKAGE.parent)  # an installed wheel; a checkout or editable install
@@ -19,7 +19,7 @@ def resource(*parts: str) -> Path:
     """Path of a shipped file or folder, e.g. `resource("export", "bench.py")`.
 
     Raises:
-        UserError: the installation lacks it.
+        UserError: the file is missing from the installation.
     """
     for root in _ROOTS:
         path = root.joinpath(*parts)

@@ -1,8 +1,8 @@
-"""Named random streams: the same (seed, names) gives the same numbers on every machine and process.
+"""Named random streams: equal (seed, names) give equal numbers on every machine and process.
 
-There is no global seeding: whoever needs randomness derives a stream from what it is doing, e.g.
-`rng(seed, "train/arch", step, slot)`, so that resuming, sharding or adding a consumer elsewhere
-never shifts anybody's numbers.
+There is no global seeding. Code that needs randomness derives a stream named after its task, e.g.
+`rng(seed, "train/arch", step, slot)`. So resuming, sharding, or other consumers never change the
+numbers of a stream.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["rng", "stable_seed"]
 def stable_seed(seed: int, *names: str | int) -> int:
     """A 63-bit seed from a root seed and a path of names; stable across processes and platforms.
 
-    Used for generators that are not numpy's (`torch.Generator().manual_seed(...)`).
+    Used for generators other than numpy's (`torch.Generator().manual_seed(...)`).
 
     Raises:
         UserError: the root seed is not an integer.
@@ -36,5 +36,5 @@ def stable_seed(seed: int, *names: str | int) -> int:
 
 
 def rng(seed: int, *names: str | int) -> np.random.Generator:
-    """An independent numpy generator for the stream `names` under the root `seed`."""
+    """An independent numpy generator for the stream `names` of the root `seed`."""
     return np.random.default_rng(np.random.SeedSequence(stable_seed(seed, *names)))

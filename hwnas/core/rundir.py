@@ -1,12 +1,12 @@
-"""The run folder: its ledger, which records what is up to date, its journal and its metrics.
+"""The run folder: its ledger, which records finished stages, its journal and its metrics.
 
 config.yaml       resolved configuration, as last used      env.json      host and versions
 stages.json       ledger: hash and outputs of every stage   journal.jsonl every evaluation
-metrics.jsonl     training curves                           data.json     which data were read
-identities/  checkpoints/  tables/  labels/                 outside/      files that settings name
+metrics.jsonl     training curves                           data.json     facts on the data
+identities/  checkpoints/  tables/  labels/                 outside/      files of settings
 predictor/        search/<name>/                            bundles/<name>/<device>/
-report.html       history/     configurations of before (`core/history.py`)
-superseded/       what a changed setting made stale (`core/versions.py`); nothing is deleted
+report.html       history/     earlier configurations (`core/history.py`)
+superseded/       files of stages with other settings (`core/versions.py`); nothing is deleted
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from hwnas.core.store import (
     write_text,
 )
 
-REBUILT = "models"  # folders
+REBUILT = "models"  # names of folders whose files can be rebuilt
 
 __all__ = [
     "LEDGER",
@@ -48,11 +48,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class NewSettings:
-    """The configuration of a command, which is stored once all its checks have passed.
+    """The configuration of a command, which is stored after all its checks have passed.
 
-    texts: content of files by run-relative path. before: what an undo puts in their place (None
-    removes a file); None if the settings did not change. command: as the history names it.
-    options: of the command, as text. stored: is called when everything is stored.
+    texts: contents of files by run-relative path.
+    before: the contents that an undo restores (None removes a file); None if the settings did not
+        change.
+    command: name of the command in the history.
+    options: options of the command, as text.
+    stored: called when everything is stored.
     """
 
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -64,9 +67,9 @@ class NewSettings:
 
 @dataclass(frozen=True)
 class RunDir:
-    """Paths and ledger of one run folder. All writes are atomic; one process at a time.
+    """Paths and ledger of one run folder. All writes are atomic, by one process at a time.
 
-    `settings`: what the command that opened the folder has yet to store in it.
+    settings: settings that the current command has not stored yet.
     """
 
     root: Path
@@ -76,26 +79,28 @@ class RunDir:
         """A path inside the folder.
 
         Raises:
-            UserError: it would lead out of it, or through a link in it.
+            UserError: the path leads out of the folder, or through a link in it.
         """
         return inside(self.root, *parts)
 
     def check(self) -> None:
-        """Check that what hwnas owns in the folder are folders and regular files.
+        """Checks that the entries of hwnas in the folder are folders and regular files.
+
+        The folder itself may be reached through a link. Other entries (.git, .venv, photos) are not
+        checked.
 
         Raises:
-            UserError: names a link, pipe or device, through which hwnas would read or write
-                elsewhere, or hang. The folder itself may be reached through a link; what others
-                have in it (.git, .venv, photos) is not looked at.
+            UserError: names a link, pipe or device, which could make hwnas access other places or
+                hang.
         """
         with explained("look into the run folder", self.root):
             check_folder(self.root, OWNED)
 
     def made(self, path: Path, verb: str) -> Path:
-        """`path`, if the file is there, and as the ledger says.
+        """Returns `path` if the file exists and matches the ledger.
 
         Raises:
-            UserError: it is not; `hwnas VERB` makes it.
+            UserError: it does not; `hwnas VERB` creates it.
         """
         command = command_line(*verb.split(), self.root)
         if not path.is_file():
@@ -107,23 +112,23 @@ class RunDir:
         return path
 
     def not_made(self, path: Path, command: str) -> UserError:
-        """The error for a file that a command is yet to make."""
+        """The error for a file that does not exist yet; `command` creates it."""
         return UserError("this file does not exist yet", expected="a file", where=path, fix=command)
 
     def matching(self, pattern: str) -> list[Path]:
-        """Files inside the folder that a run-relative pattern names; one that must be there."""
+        """Files in the folder that match a run-relative pattern; at least one must exist."""
         return sorted(self.root.glob(pattern)) if "*" in pattern else [self.path(pattern)]
 
     @contextlib.contextmanager
     def locked(self, owner: str) -> Iterator[None]:
-        """Hold the folder's lock; a second process is refused with a UserError.
+        """Holds the lock of the folder. A second process gets a UserError.
 
-        A folder that is made for it and in which nothing is written is removed again.
+        If the folder was created for the lock and is still empty at the end, it is removed.
         """
         is_new = not self.root.exists()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-        except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the name
             raise UserError(
                 "cannot create the run folder",
                 found=str(error),
@@ -147,25 +152,25 @@ class RunDir:
 
     @property
     def journal_file(self) -> Path:
-        """Where evaluations are journaled."""
+        """The journal of evaluations."""
         return self.path("journal.jsonl")
 
     @property
     def metrics_file(self) -> Path:
-        """Training curves."""
+        """The file of training curves."""
         return self.path("metrics.jsonl")
 
     # --- journal and metrics ------------------------------------------------------------------
 
     def journal(self, kind: str, row: dict[str, Any]) -> None:
-        """Append one fsynced line {kind, ...row}: an input that later steps rely on."""
+        """Appends one fsynced line {kind, ...row}: an input of later steps."""
         append_jsonl(self.journal_file, sealed({"kind": kind, **row}))
 
     def journaled(self, kind: str) -> list[dict[str, Any]]:
         """All journal rows of a kind, in the order written.
 
         Raises:
-            UserError: a line is broken, or is not as it was written.
+            UserError: a line is damaged or was modified.
         """
         path = self.journal_file
         rows = []
@@ -183,15 +188,15 @@ class RunDir:
         return [row for row in rows if row.get("kind") == kind]
 
     def metric(self, stage: str, row: dict[str, Any]) -> None:
-        """Append a line of training metrics, of the stage as the ledger has it now."""
+        """Appends a line of training metrics, marked with the ledger entry of the stage."""
         row = {"stage": stage, "inputs": self._inputs_of(stage), **row}
         append_jsonl(self.metrics_file, row)
 
     def metrics(self, stage: str, key: str = "step") -> list[dict[str, Any]]:
         """Metric rows of a stage sorted by `key`; a step repeated after a resume counts once.
 
-        Rows that were written with other settings are left out. Rows of earlier versions do not say
-        with which; they count up to the first row that does.
+        Rows that were written with other settings are left out. Rows of earlier versions have no
+        mark; those before the first marked row are included.
         """
         inputs = self._inputs_of(stage)
         path = self.metrics_file
@@ -215,17 +220,17 @@ class RunDir:
     # --- ledger -------------------------------------------------------------------------------
 
     def ledger(self) -> dict[str, StageRecord]:
-        """What is recorded of every stage.
+        """The ledger entry of every stage.
 
         Raises:
-            UserError: not a ledger, not as it was written, or with a name that leads out of the
-                folder.
+            UserError: the file is not a ledger, was modified, or contains a path that leads out of
+                the folder.
         """
         path = self.path(LEDGER)
         return read_ledger(path) if path.exists() else {}
 
     def record(self, name: str, record: StageRecord) -> None:
-        """Write one stage's line of the ledger."""
+        """Writes the ledger entry of one stage."""
         write_text(self.path(LEDGER), ledger_text({**self.ledger(), name: record}))
 
     def hash_outputs(self, paths: list[Path]) -> dict[str, str]:
@@ -233,9 +238,9 @@ class RunDir:
         return {str(path.relative_to(self.root)): file_hash(path) for path in sorted(paths)}
 
     def left_by(self, owns: Iterable[str]) -> list[Path]:
-        """All files at or below run-relative paths, without those of models for timing.
+        """All files at or below run-relative paths, except models built for timing.
 
-        These are many, and written again wherever they are not what they should be.
+        Those models are many, and hwnas rebuilds them if they are missing or changed.
         """
         found: list[Path] = []
         for path in map(self.path, owns):
@@ -244,24 +249,24 @@ class RunDir:
         return found
 
     def intact(self, record: StageRecord, within: str = "") -> bool:
-        """Whether every promised output is there with its recorded content.
+        """Whether every declared output exists with its recorded content.
 
-        within: the folder of files that were set aside.
+        within: the folder, for files in superseded/.
         """
         return record.state == "done" and not self.altered(record.outputs, within=within)
 
     def damaged(self, record: StageRecord) -> list[str]:
-        """Promised outputs that are there, but with another content."""
+        """Declared outputs that exist with other content."""
         return [name for name in self.altered(record.outputs) if self.path(name).is_file()]
 
     def grown(self) -> dict[str, tuple[int, str]]:
-        """Length and hash of the files that only grow, as they are now, by name."""
+        """Current length and hash of the append-only files, by name."""
         paths = [path for path in (self.journal_file, self.metrics_file) if path.is_file()]
         sizes = {path: path.stat().st_size for path in paths}
         return {path.name: (n, file_hash(path, at_most=n)) for path, n in sizes.items()}
 
     def rewritten(self, record: StageRecord) -> list[str]:
-        """Files that only grow, and whose beginning is not as it was when the stage ended."""
+        """Append-only files whose beginning differs from the end of the stage."""
         return [
             name
             for name, (n_bytes, digest) in record.grown.items()
@@ -270,7 +275,7 @@ class RunDir:
         ]
 
     def altered(self, hashes: Mapping[str, str], within: str = "") -> list[str]:
-        """Of files with hashes, by run-relative path, those with another content, or missing."""
+        """The given files (hashes by run-relative path) that are missing or have other content."""
         paths = {name: self.path(*filter(None, [within, name])) for name in hashes}
         return [
             name

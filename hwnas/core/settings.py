@@ -35,9 +35,9 @@ class Setting:
     """One leaf of the configuration.
 
     key: its path, e.g. `search.searcher.population`; an item of a list is `N`.
-    variants: whose setting it is, outermost first, e.g. `("evolution",)`; empty where it is always
-        there.
-    default: as YAML has it on one line; None if a file must give it.
+    variants: names of the variants that have the setting, outermost first, e.g. `("evolution",)`;
+        empty if it always exists.
+    default: in YAML on one line; None if the setting is required.
     """
 
     key: str
@@ -51,7 +51,7 @@ class Setting:
 def settings_of(
     model: type[BaseModel], *, below: str = "", variants: tuple[str, ...] = ()
 ) -> Iterator[Setting]:
-    """The settings of a section and of every variant that it can have, in the order of the fields.
+    """The settings of a section and of all its variants, in the order of the fields.
 
     below: key path of the section.
     """
@@ -76,7 +76,7 @@ def settings_of(
 
 
 def _registry(field: FieldInfo) -> Registry[Any] | None:
-    """Of the variants that a field chooses from, also item by item of a list."""
+    """The registry from which a field, or an item of its list, chooses variants."""
     candidates = list(field.metadata)
     if _is_list(field.annotation):
         candidates += getattr(get_args(field.annotation)[0], "__metadata__", ())
@@ -88,13 +88,13 @@ def _is_list(annotation: Any) -> bool:
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    """The members of a union; else the annotation alone."""
+    """The members of a union; for other types the annotation itself."""
     is_union = get_origin(annotation) in (Union, UnionType)
     return [*get_args(annotation)] if is_union else [annotation]
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
-    """The models that a field holds, alone or in a list."""
+    """The models that a field contains, directly or in a list."""
     found: list[type[BaseModel]] = []
     for part in _alternatives(annotation):
         part = get_args(part)[0] if get_origin(part) is tuple else part
@@ -131,7 +131,7 @@ def _plain(value: Any) -> Any:
 
 
 def _type(annotation: Any) -> str:
-    """E.g. `list of whole numbers`, `soft or hard`, `number or null`."""
+    """The type in words: `list of whole numbers`, `soft or hard`, `number or null`."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _type(inner[0])
@@ -147,7 +147,7 @@ def _type(annotation: Any) -> str:
 
 
 def _range(metadata: list[Any], annotation: Any) -> str:
-    """What the annotations of a field and of the items of its list allow."""
+    """The allowed values, from the annotations of a field and of the items of its list."""
     lengths = _said(metadata, _LENGTHS)
     found = _said(metadata, _BOUNDS) + [f"length {' and '.join(lengths)}"] * bool(lengths)
     found += _said(metadata, {"pattern": "matches {}"})
@@ -164,7 +164,7 @@ def _range(metadata: list[Any], annotation: Any) -> str:
 
 
 def _said(metadata: list[Any], forms: Mapping[str, str]) -> list[str]:
-    """The attributes that annotations have, in words."""
+    """The attributes of annotations, in words."""
     return [
         form.format(value)
         for item in metadata
@@ -174,7 +174,7 @@ def _said(metadata: list[Any], forms: Mapping[str, str]) -> list[str]:
 
 
 def _flat(metadata: list[Any]) -> list[Any]:
-    """The annotations, those inside of a `Field` among them."""
+    """The annotations, including those inside a `Field`."""
     return [
         inner
         for item in metadata

@@ -18,18 +18,18 @@ __all__ = [
     "spearman",
 ]
 
-# Half-widths of a normal's 80 % and 90 % intervals, in standard deviations. Four decimals: more
-# would change the last digits of the tables that ship.
+# Half-widths of 80 % and 90 % intervals of a normal distribution, in standard deviations. Shipped
+# tables were computed with four decimals; more would change their last digits.
 Z80, Z90 = 1.2816, 1.6449
 
 FloatArray = NDArray[np.float64]
 
-MOST_PAIRED = 128  # up to here comparing all pairs takes less time than scipy's call (measured)
-LEAST_CHANCE = 0.01  # a shortfall that chance causes less often than this is a real one
+MOST_PAIRED = 128  # up to this n, comparing all pairs is faster than calling scipy (measured)
+LEAST_CHANCE = 0.01  # a shortfall with a lower probability than this counts as real
 
 
 def kendall_tau(first: FloatArray, second: FloatArray) -> float:
-    """Kendall's tau-b in [-1, 1]; 0 where one side is constant (no order to agree with)."""
+    """Kendall's tau-b in [-1, 1]; 0 if one side is constant."""
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
     if len(first) > MOST_PAIRED or not np.isfinite([first, second]).all():
@@ -37,14 +37,14 @@ def kendall_tau(first: FloatArray, second: FloatArray) -> float:
 
         return float(kendalltau(first, second).statistic)
     signs = [np.sign(np.subtract.outer(side, side)) for side in (first, second)]
-    agreement = (signs[0] * signs[1]).sum() / 2  # concordant less discordant pairs
+    agreement = (signs[0] * signs[1]).sum() / 2  # concordant minus discordant pairs
     n_untied = [np.count_nonzero(sign) / 2 for sign in signs]
     tau = agreement / np.sqrt(n_untied[0]) / np.sqrt(n_untied[1])
     return float(np.clip(tau, -1, 1))
 
 
 def spearman(first: FloatArray, second: FloatArray) -> float:
-    """Spearman's rho in [-1, 1]; 0 where one side is constant."""
+    """Spearman's rho in [-1, 1]; 0 if one side is constant."""
     from scipy.stats import spearmanr
 
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
@@ -74,7 +74,7 @@ def conformal_quantile(residuals: FloatArray, level: float = 0.9) -> float:
     """Half-width that covers a new residual with probability >= `level` (split conformal).
 
     The ceil((n+1) * level)-th smallest absolute residual (Lei et al. 2018, "Distribution-free
-    predictive inference for regression", section 2.2); the largest one where n is too small.
+    predictive inference for regression", section 2.2); the largest residual if n is too small.
     """
     ordered = np.sort(np.abs(np.asarray(residuals, dtype=np.float64)))
     rank = int(np.ceil((len(ordered) + 1) * level))
@@ -82,10 +82,10 @@ def conformal_quantile(residuals: FloatArray, level: float = 0.9) -> float:
 
 
 def agrees(n_equal: int, n: int, least: float) -> bool:
-    """Whether n_equal equal answers out of n agree with a rate of at least `least` in [0, 1].
+    """Whether n_equal equal answers out of n are consistent with a rate >= `least` in [0, 1].
 
-    One-sided exact binomial test at 1 %: a promise of 98 % is not broken by one image of 16, but by
-    three. A promise of 100 % is broken by one. The device kit judges by the same rule
+    One-sided exact binomial test at 1 %. For `least` = 0.98, one wrong image of 16 passes and three
+    fail. For `least` = 1, one wrong image fails. The device kit uses the same rule
     (`export/bundle_checks.py`).
     """
     from scipy.stats import binom

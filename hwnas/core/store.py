@@ -39,7 +39,7 @@ __all__ = [
     "write_text",
 ]
 
-MAX_JSON_BYTES = 256 * 1024 * 1024  # a file from outside that is larger is refused, not parsed
+MAX_JSON_BYTES = 256 * 1024 * 1024  # larger files from outside are refused, not parsed
 MAX_JSONL_BYTES = 2 * 1024 * 1024 * 1024
 TEMPORARY_TOO = ", or let TMPDIR name another folder for temporary files"
 PARTIAL = ".tmp"  # suffix of a file that is being written
@@ -47,7 +47,7 @@ PARTIAL = ".tmp"  # suffix of a file that is being written
 
 @contextlib.contextmanager
 def explained(doing: str, path: Path) -> Iterator[None]:
-    """Turn what the system refuses within (disk full, no permission, ...) into a `UserError`."""
+    """Converts system errors within the context (disk full, no permission, ...) to `UserError`."""
     try:
         yield
     except OSError as error:
@@ -55,7 +55,7 @@ def explained(doing: str, path: Path) -> Iterator[None]:
 
 
 def refused(error: OSError, doing: str, path: Path | None) -> UserError:
-    """What the system refused, in words; `path`: where, if the error does not say it."""
+    """The error for a failed system call; `path`: the place, if the error does not name one."""
     full = error.errno == errno.ENOSPC
     where = error.filename or (_full_folder(path or Path.cwd()) if full else path)
     fixes = {
@@ -75,7 +75,7 @@ def refused(error: OSError, doing: str, path: Path | None) -> UserError:
 
 
 def free_bytes(path: Path) -> int | None:
-    """Free space of the disk that a path lies on, or would; None if the system does not tell."""
+    """Free space of the disk of an existing or planned path; None if unknown."""
     there = next(one for one in (path, *path.absolute().parents) if one.exists())
     try:
         return shutil.disk_usage(there).free
@@ -84,7 +84,7 @@ def free_bytes(path: Path) -> int | None:
 
 
 def _full_folder(path: Path) -> Path:
-    """`path`, or the folder for temporary files where that is what is full."""
+    """`path`, or the folder for temporary files if that one is full."""
     places = [path, Path(tempfile.gettempdir())]
     return min(places, key=lambda one: sys.maxsize if (n := free_bytes(one)) is None else n)
 
@@ -94,19 +94,20 @@ def _is_temporary(where: object) -> bool:
 
 
 def why_unwritable(there: Path) -> str | None:
-    """Why no file can be made in something that exists; None if one can."""
+    """Why no file can be created in an existing folder; None if one can."""
     if not there.is_dir():
         return f"{there} is not a folder"
     return None if os.access(there, os.W_OK | os.X_OK) else f"{there}: no permission to write"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` always holds either the old or the new content, whole.
+    """Writes `data` atomically: `path` always has the complete old or new content.
 
-    Permissions are what `open(path, "wb")` would leave: of a new file by the umask, else as before.
+    Permissions are those that `open(path, "wb")` would set: those of an existing file, or those of
+    the umask for a new file.
 
     Raises:
-        UserError: it cannot be written; the old content is still there.
+        UserError: the file cannot be written; the old content still exists.
     """
     path = Path(path)
     with explained("write a file", path):
@@ -125,9 +126,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def remove_partial(path: Path) -> None:
-    """Remove what writers that were killed left in a folder, at any depth, or beside a file.
+    """Removes partial files of killed writers in a folder, at any depth, or next to a file.
 
-    Only for who is alone with the folder: a living writer's file looks the same.
+    Only call it while holding the lock, because partial files of running writers look the same.
     """
     found = path.rglob(f".*{PARTIAL}") if path.is_dir() else path.parent.glob(f".{path.name}.*")
     with explained("tidy up", path):
@@ -141,20 +142,20 @@ def write_text(path: Path, text: str) -> None:
 
 
 def json_text(value: Any, *, indent: int | None = 1) -> str:
-    """Text of a JSON file. Key order is the caller's (`schema_version` first); NaN is refused."""
+    """Text of a JSON file. Keys stay in order (`schema_version` first); NaN is refused."""
     return json.dumps(value, indent=indent, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
-    """Write `json_text` atomically."""
+    """Writes `json_text` atomically."""
     write_text(path, json_text(value, indent=indent))
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file by the rules of `json_data`; files over 256 MiB are refused.
+    """Parses a JSON file by the rules of `json_data`. Files over 256 MiB are refused.
 
     Raises:
-        UserError: the file is missing, unreadable, too large, no regular file, or not JSON.
+        UserError: the file is missing, unreadable, too large, not a regular file, or not JSON.
     """
     path = Path(path)
     try:
@@ -167,10 +168,10 @@ def read_json(path: Path) -> Any:
 
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
-    """Append one JSON line and fsync it; a torn last line left by a kill is repaired first.
+    """Appends one JSON line and fsyncs it. A partial last line of a killed writer is removed first.
 
     Raises:
-        UserError: it cannot be written, or is a link; at worst a torn line is left.
+        UserError: the file cannot be written, or is a link; a partial line can remain.
     """
     path = Path(path)
     line = json.dumps(row, allow_nan=False).encode() + b"\n"
@@ -184,7 +185,7 @@ def append_jsonl(path: Path, row: dict[str, Any]) -> None:
 
 
 def _drop_torn_tail(stream: Any) -> None:
-    """Truncate `stream` after its last newline; what follows starts on a line of its own."""
+    """Truncates `stream` after its last newline, so that the next row starts on a new line."""
     end = stream.seek(0, os.SEEK_END)
     position = end
     while position > 0:
@@ -201,10 +202,10 @@ def _drop_torn_tail(stream: Any) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All rows of a JSON-lines file; [] if absent. A torn last line (no newline) is ignored.
+    """All rows of a JSON-lines file; [] if it does not exist. A partial last line is ignored.
 
     Raises:
-        UserError: a line other than a torn last one does not parse to an object.
+        UserError: another line is not a JSON object.
     """
     path = Path(path)
     try:
@@ -230,7 +231,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def canonical_json(value: Any) -> str:
-    """The one spelling of a JSON value that hashes are taken over (sorted keys, no spaces)."""
+    """The canonical JSON text for hashes (sorted keys, no spaces)."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -240,7 +241,7 @@ def content_hash(value: Any, *, digits: int = 16) -> str:
 
 
 def sealed(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with a hash of itself, `check`, by which `unsealed` knows that it is as written."""
+    """The row with a hash of itself, `check`; `unsealed` uses it to detect modifications."""
     return {**row, "check": content_hash(row)}
 
 
@@ -248,7 +249,7 @@ def unsealed(row: dict[str, Any]) -> dict[str, Any]:
     """The row without its `check`.
 
     Raises:
-        ValueError: the row is not as it was written; the text is the hash that it should have.
+        ValueError: the row was modified; the text is the hash that it should have.
     """
     plain = {key: value for key, value in row.items() if key != "check"}
     if row.get("check") != (expected := content_hash(plain)):
@@ -257,7 +258,7 @@ def unsealed(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def file_hash(path: Path, *, at_most: int | None = None) -> str:
-    """sha256 of a file's bytes, in hex; `at_most`: of its first ones."""
+    """sha256 of a file in hex; with `at_most`, of its first `at_most` bytes."""
     digest, left = hashlib.sha256(), sys.maxsize if at_most is None else at_most
     with open_regular(Path(path)) as stream:
         while chunk := stream.read(min(1 << 20, left)):

@@ -1,5 +1,7 @@
-"""safetensors files: whatever a damaged one leads to is one kind of error, and equal content is
-written as equal bytes."""
+"""safetensors files with uniform errors and deterministic bytes.
+
+Damaged files lead to one kind of error. Equal content is written as equal bytes.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,9 @@ _ALIGNMENT = 8
 
 
 def in_order(file: bytes) -> bytes:
-    """A .safetensors file with the keys of its metadata sorted: the library has them in any order.
+    """A .safetensors file with sorted metadata keys, because the library writes them in any order.
 
-    The tensors stay as they are, since offsets count from the end of the header.
+    Tensor data do not change, because offsets are relative to the end of the header.
     """
     (length,) = _HEAD.unpack_from(file)
     header: dict[str, Any] = json.loads(file[_HEAD.size : _HEAD.size + length])
@@ -35,10 +37,10 @@ def in_order(file: bytes) -> bytes:
 
 @contextlib.contextmanager
 def readable_tensors(path: Path, problem: str, *, fix: str | None = None) -> Iterator[Path]:
-    """The path of a regular file; within, what reading and taking its tensors raises is one error.
+    """Context in which all errors from reading the safetensors file `path` become one error.
 
     Raises:
-        UserError: says `problem`: missing, cut, not safetensors, or tensors that do not fit.
+        UserError: with the text `problem`: missing, truncated, not safetensors, or invalid tensors.
     """
     from safetensors import SafetensorError
 
@@ -59,7 +61,7 @@ def readable_tensors(path: Path, problem: str, *, fix: str | None = None) -> Ite
 def read_arrays(
     path: Path, problem: str, *, fix: str | None = None
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The arrays of a file by name (numpy's), and its metadata.
+    """The numpy arrays of a file by name, and its metadata.
 
     Raises:
         UserError: see `readable_tensors`.

@@ -11,16 +11,16 @@ from typing import Any, TextIO, cast
 __all__ = ["guarded_streams", "raw", "visible"]
 
 _OBEYED = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f"  # control characters, but for the newline
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # that turn the direction of text
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f"  # control characters except the newline
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # characters that change the direction of text
     "\u2028\u2029\ufeff\ud800-\udfff]"  # line separators, byte order mark, lone surrogates
 )
 
 
 def visible(text: str, *, one_line: bool = False) -> str:
-    """`text` with the codes of control characters in their place: `\\x1b`, `\\u202e`.
+    """`text` with control characters replaced by their codes: `\\x1b`, `\\u202e`.
 
-    one_line: newlines as well, for cells and names.
+    one_line: whether newlines are replaced as well, for cells and names.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -29,7 +29,7 @@ def visible(text: str, *, one_line: bool = False) -> str:
 
 
 class _Guarded:
-    """A text stream that shows everything that is written to it as text; `raw` is the stream."""
+    """A text stream that escapes everything written to it; `raw` is the underlying stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self.raw = stream
@@ -47,13 +47,13 @@ class _Guarded:
 
 
 def raw(stream: TextIO) -> TextIO:
-    """The stream behind a guarded one, for whoever moves the cursor and writes `visible` text."""
+    """The stream behind a guarded one, for code that moves the cursor and writes `visible` text."""
     return stream.raw if isinstance(stream, _Guarded) else stream
 
 
 @contextlib.contextmanager
 def guarded_streams() -> Iterator[None]:
-    """Within, whoever writes to stdout or stderr writes text: names need no care of their own."""
+    """Context in which everything written to stdout and stderr is escaped."""
     before = sys.stdout, sys.stderr
     guarded = [stream if isinstance(stream, _Guarded) else _Guarded(stream) for stream in before]
     sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in guarded)

@@ -1,7 +1,8 @@
-"""Sets files of stages aside in superseded/ when settings change, and moves them back.
+"""Moves files of stages to superseded/ when settings change, and back.
 
-`superseded/<stage>-<hash>/` holds a stage's files under their old paths, and `stage.json`, the line
-that the ledger had of it. Folders without one (of earlier versions, or of damaged files) stay.
+`superseded/<stage>-<hash>/` stores the files of a stage under their old paths, and `stage.json`,
+its ledger entry. Folders without this entry (of earlier versions, or with damaged files) are never
+moved back.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ FACTS = "stage.json"
 
 @dataclass(frozen=True)
 class Version:
-    """A stage's files in superseded/ and the ledger's line of them; `folder` is run-relative."""
+    """Files of a stage in superseded/ and their ledger entry; `folder` is run-relative."""
 
     folder: str
     record: StageRecord
@@ -45,9 +46,9 @@ class _Facts:
 
 
 def find_version(run: RunDir, stage: str, fits: Callable[[StageRecord], bool]) -> Version | None:
-    """What lies in superseded/ of a stage and `fits`: finished and intact, or half-finished.
+    """The files of a stage in superseded/ whose entry `fits`: finished and intact, or unfinished.
 
-    None: nothing does, or its files are not what the ledger said of them.
+    None: there are none, or they do not match their ledger entry.
     """
     found = None
     for path in sorted(run.path(SUPERSEDED).glob(f"*/{FACTS}")):
@@ -68,7 +69,7 @@ def find_version(run: RunDir, stage: str, fits: Callable[[StageRecord], bool]) -
 
 
 def altered_versions(run: RunDir) -> Iterator[tuple[Path, str]]:
-    """Files in superseded/ that would not be brought back, and why: damaged, or not readable."""
+    """Files in superseded/ that cannot be moved back, and why: damaged, or not readable."""
     for path in sorted(run.path(SUPERSEDED).glob(f"*/{FACTS}")):
         try:
             facts = load(_Facts, read_json(path), where=path)
@@ -83,7 +84,7 @@ def altered_versions(run: RunDir) -> Iterator[tuple[Path, str]]:
 
 
 class Transition:
-    """Changes of the ledger and of stages' files, prepared in memory and committed as one."""
+    """Changes of the ledger and of the files of stages, prepared in memory and committed as one."""
 
     def __init__(self, run: RunDir) -> None:
         self.ledger = run.ledger()
@@ -92,10 +93,10 @@ class Transition:
         self._texts: dict[str, str | None] = {}
 
     def set_aside(self, stage: str, owns: Iterable[str], *, label: str | None = None) -> str | None:
-        """Move what lies at `owns` to superseded/ and forget the stage; where, None if no file is.
+        """Moves the files at `owns` to superseded/ and forgets the stage. Returns the folder.
 
-        With `label` in place of the inputs' hash the files are not found again; neither are those
-        of a finished stage some of which are damaged or gone.
+        With a `label` instead of the hash of the inputs, the files are never moved back. The same
+        holds for a finished stage with damaged or missing files.
         """
         record = self.ledger.pop(stage, None)
         names = [name for name in owns if self._run.path(name).exists()]
@@ -113,7 +114,7 @@ class Transition:
         return record.state != "done" or not self._run.altered(record.files())
 
     def bring_back(self, stage: str, version: Version, owns: Iterable[str]) -> str | None:
-        """Put a version in the place of what lies at `owns`, which is set aside: where, if any."""
+        """Moves a version to `owns`. Files there are set aside first; returns their folder."""
         names = dict.fromkeys([*owns, *version.record.owns])
         moved = self.set_aside(stage, names)
         inside = [name for name in names if self._run.path(version.folder, name).exists()]
@@ -123,14 +124,14 @@ class Transition:
         return moved
 
     def write(self, texts: dict[str, str | None]) -> None:
-        """Replace files by run-relative path; None removes one."""
+        """Replaces files by run-relative path; None removes a file."""
         self._texts.update(texts)
 
     def commit(self) -> None:
-        """Do all of it, or, if killed before it begins, nothing.
+        """Applies all changes. A process killed before it begins has changed nothing.
 
         Raises:
-            UserError: the system refuses; what is left is done by the next command.
+            UserError: a system call fails; the next command completes the changes.
         """
         texts = dict(self._texts)
         if self.ledger != self._run.ledger():
@@ -138,7 +139,7 @@ class Transition:
         commit(self._run.root, Commit(tuple(self._moves), texts))
 
     def _free(self, name: str) -> str:
-        """A folder in superseded/ that is not there yet."""
+        """An unused folder name in superseded/."""
         taken = {target for _, target in self._moves}
         base = folder = f"{SUPERSEDED}/{name}"
         n = 1

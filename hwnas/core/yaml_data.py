@@ -17,16 +17,16 @@ __all__ = ["parse_yaml", "read_yaml", "yaml_text"]
 MAX_YAML_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 40
 FLOAT_TAG = "tag:yaml.org,2002:float"
-EXPONENT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")  # of YAML 1.2: 1e-3
+EXPONENT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")  # YAML 1.2: 1e-3
 LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Parse a YAML file of plain data.
+    """Parses a YAML file of plain data.
 
     Raises:
-        UserError: missing, unreadable, no regular file, too large, too deep, with aliases, or not a
-            mapping.
+        UserError: the file is missing, unreadable, not regular, too large, too deeply nested, has
+            aliases, or is not a mapping.
     """
     path = Path(path)
     try:
@@ -55,7 +55,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
     def construct_number(self, node: Any) -> Any:
-        """Numbers as people read them: YAML 1.1 takes 010 for 8 and 1:30 for 90."""
+        """Reads numbers as written; YAML 1.1 would read 010 as 8 and 1:30 as 90."""
         text = self.construct_scalar(node)
         if ":" in text:
             value = super().construct_yaml_float(node)
@@ -79,7 +79,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes text which `_Loader` would take for a number."""
+    """SafeDumper that quotes text which `_Loader` would read as a number."""
 
 
 for _class in (_Loader, _Dumper):
@@ -89,13 +89,13 @@ for _tag in (FLOAT_TAG, "tag:yaml.org,2002:int"):
 
 
 def yaml_text(data: Any) -> str:
-    """Plain data as YAML, in the order of its keys; `parse_yaml` reads it back."""
+    """Plain data as YAML, in the order of its keys; the inverse of `parse_yaml`."""
     text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False)
     return text
 
 
 def parse_yaml(text: str, *, where: object) -> dict[str, Any]:
-    """`read_yaml` of a string."""
+    """The same as `read_yaml`, for a string."""
     try:
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader, stricter
     except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
@@ -109,7 +109,7 @@ def parse_yaml(text: str, *, where: object) -> dict[str, Any]:
 
 
 def _check_plain(value: Any, where: object, depth: int = 0) -> None:
-    """Nothing but mappings, lists, text, numbers, booleans and null; not too deep."""
+    """Checks for mappings, lists, text, numbers, booleans and null, and for the depth."""
     if not isinstance(value, (dict, list, str, int, float, type(None))):
         raise UserError(
             "config is not plain data",

@@ -1,4 +1,4 @@
-"""An Android phone over adb, with a python of its own (Termux, or a rooted phone)."""
+"""An Android phone over adb, with its own Python (Termux, or a rooted phone)."""
 
 from __future__ import annotations
 
@@ -17,24 +17,28 @@ __all__ = ["Config", "build"]
 
 
 class Config(StrictModel):
-    """Which phone, and where its python is. Tested against an imitation of adb only."""
+    """Address of the phone, and the place of its Python. Tested only with a simulated adb."""
 
     name: Literal["adb"] = "adb"
     serial: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$")] | None = Field(
-        None, description="as `adb devices` lists it; needed where there are several"
+        None,
+        description="Serial number from `adb devices`; required if several devices are connected.",
     )
-    as_root: bool = Field(False, description="run through `su -c`, to reach Termux's python")
+    as_root: bool = Field(
+        False, description="Run commands with `su -c`, to use the Python of Termux."
+    )
     folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_./-]*$")] = Field(
-        "/data/local/tmp/hwnas-kit", description="on the phone"
+        "/data/local/tmp/hwnas-kit", description="Folder on the phone for models, kit and results."
     )
     python: str = Field(
-        "/data/data/com.termux/files/usr/bin/python3", description="its python with the runtime"
+        "/data/data/com.termux/files/usr/bin/python3",
+        description="Python interpreter on the phone that has the runtime.",
     )
-    before: str = Field("", description="shell command that prepares it")
+    before: str = Field("", description="Shell command to run before the interpreter.")
 
 
 def build(config: Config, device: DeviceSpec) -> Transport:
-    """The transport to the phone; connects when it is used."""
+    """The transport to the phone; it connects when it is first used."""
     return RemoteKit(_Adb(config), device, config.folder, config.python, config.before)
 
 

@@ -21,19 +21,19 @@ INTERRUPTED = 130
 PATIENCE_S = 10.0  # for an interrupted kit to write its last line
 TAIL_LINES = 12
 NOTE = "bench.py: note: "
-"""Begins a line that the kit says before it times, for the user."""
+"""Prefix of a line with a message of the kit to the user, before the timing."""
 
 log = logging.getLogger(__name__)
 
 
 class KitFailed(UserError):
-    """The kit, or what was to start it, ended with the exit status `status`."""
+    """The kit, or the command that should start it, ended with the exit status `status`."""
 
     status = 1
 
 
 def kit_files() -> tuple[Path, ...]:
-    """What has to lie beside a plan's models for `python bench.py` to time them, in any runtime."""
+    """Files that must be next to the models of a plan so that `python bench.py` can time them."""
     folder = resource("export")
     return (*sorted([*folder.glob("bench*.py"), *folder.glob("run_*.py")]), folder / "README.md")
 
@@ -41,13 +41,14 @@ def kit_files() -> tuple[Path, ...]:
 def run_kit(
     command: Sequence[str], *, environment: Mapping[str, str], progress: Progress, where: object
 ) -> None:
-    """Run `command`, which speaks as `export/bench.py` does: JSON progress lines on stderr.
+    """Runs `command`, which must behave as `export/bench.py` does: JSON progress lines on stderr.
 
-    An interrupt is handed on, and the kit given time to save. `environment` is added to ours.
+    An interrupt is forwarded, and the kit gets time to save. `environment` is added to the
+    environment of this process.
 
     Raises:
-        KitFailed: the kit failed; shows the end of what it said.
-        KeyboardInterrupt: it was interrupted.
+        KitFailed: the kit failed; shows the end of its output.
+        KeyboardInterrupt: the run was interrupted.
     """
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     with subprocess.Popen(
@@ -58,7 +59,7 @@ def run_kit(
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        start_new_session=True,  # the terminal's Ctrl-C must reach the kit once, through us
+        start_new_session=True,  # so that Ctrl-C reaches the kit only once, through this process
     ) as process:
         assert process.stderr is not None
         try:
@@ -86,7 +87,7 @@ def run_kit(
 
 
 def _report(line: str, progress: Progress) -> bool:
-    """Pass a progress line or a note on; False if it is neither."""
+    """Forwards a progress line or a note; False if the line is neither."""
     if line.startswith(NOTE):
         log.warning("%s", line[len(NOTE) :].rstrip())
         return True

@@ -17,7 +17,7 @@ __all__ = ["Config", "build"]
 
 
 class Config(StrictModel):
-    """No settings: the device's spec has all."""
+    """No settings, because the spec of the device has all of them."""
 
     name: Literal["local"] = "local"
 

@@ -1,4 +1,4 @@
-"""A device that hwnas cannot reach: the user carries a zip there and a results file back."""
+"""A device that hwnas cannot reach: the user copies a zip to it and a results file back."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ __all__ = ["Config", "build", "write_kit"]
 
 
 class Config(StrictModel):
-    """No settings: the user carries the files."""
+    """No settings, because the user copies the files."""
 
     name: Literal["offline"] = "offline"
 
 
 def build(config: Config, device: DeviceSpec) -> Transport:
-    """The transport that asks the user to carry files."""
+    """The transport that asks the user to copy files."""
     return _Offline()
 
 
 @dataclass(frozen=True)
 class _Offline:
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
-        """Return if the results are there; else write a kit beside the plan and raise.
+        """Returns if the results exist. Otherwise it writes a kit next to the plan and raises.
 
         Raises:
-            UserError: the results are still to be made.
+            UserError: there are no results yet.
         """
         if results.is_file():
             return
@@ -50,13 +50,13 @@ class _Offline:
 
 
 def write_kit(plan: Path, archive: Path, *, progress: Progress = silent) -> None:
-    """Zip a plan with its models and the kit."""
+    """Zips a plan with its models and the kit."""
     names = [plan.name, *(str(item["file"]) for item in read_json(plan)["items"])]
     members = [(plan.parent / name, name) for name in names]
     members += [(path, path.name) for path in kit_files()]
     archive.parent.mkdir(parents=True, exist_ok=True)
     temporary = archive.with_name(f".{archive.name}.tmp")
-    temporary.unlink(missing_ok=True)  # it may have other names (hard links)
+    temporary.unlink(missing_ok=True)  # it can have other hard links
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as stream:
             for done, (path, name) in enumerate(members, start=1):

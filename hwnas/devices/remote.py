@@ -1,8 +1,8 @@
 """Runs the kit on a remote device: installs it, runs it, and copies the samples back.
 
-A device is a `Reach`; ssh and adb are two. On it lies one folder per plan, with the models, the kit
-and the results. They stay there, so that only what is missing travels. An interrupted or cut-off
-run leaves its samples on the device; they are fetched at once, or by the next run.
+A device is a `Reach`, such as ssh or adb. It has one folder per plan, with the models, the kit and
+the results. The files stay on the device, so only missing files are copied. An interrupted run
+leaves its samples on the device. They are copied immediately, or by the next run.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from hwnas.interfaces import DeviceSpec
 __all__ = ["Reach", "RemoteKit", "call"]
 
 CALL_TIMEOUT_S = 600.0
-LOST = 255  # ssh's own exit status, when it is not the command's
+LOST = 255  # exit status of ssh itself
 RESULTS = "results.jsonl"
-# Ends a kit that an earlier, cut-off run has left behind; $p is ours only while it runs bench.py.
+# Stops a kit that an earlier interrupted run left behind; $p is checked to run bench.py.
 STOP = """
 if p=$(cat pid 2>/dev/null); then
   n=0
@@ -45,7 +45,7 @@ fi
 
 
 class Reach(Protocol):
-    """How commands and files get to a device and back."""
+    """Transfers commands and files to a device and back."""
 
     @property
     def where(self) -> str:
@@ -53,15 +53,15 @@ class Reach(Protocol):
         ...
 
     def command(self, script: str) -> list[str]:
-        """What to execute here so that the device's `sh` runs `script`."""
+        """The local command that makes `sh` on the device run `script`."""
         ...
 
     def push(self, local: Path, remote: str) -> None:
-        """Copy a file onto the device."""
+        """Copies a file to the device."""
         ...
 
     def pull(self, remote: str, local: Path) -> None:
-        """Copy a file from the device."""
+        """Copies a file from the device."""
         ...
 
 
@@ -69,8 +69,9 @@ class Reach(Protocol):
 class RemoteKit:
     """A Transport over a Reach.
 
-    folder: on the device, absolute or relative to where `sh` starts. python: the interpreter that
-    has the runtime. before: shell commands that prepare it, or nothing.
+    folder: folder on the device, absolute or relative to the start folder of `sh`.
+    python: the interpreter on the device that has the runtime.
+    before: shell commands to run before it, or "".
     """
 
     reach: Reach
@@ -83,7 +84,7 @@ class RemoteKit:
         """See `Transport.run_bench`."""
         there = f"{self.folder}/{results.stem}"
         n_there = self._install(plan, there)
-        if results.is_file() and results.stat().st_size > n_there:  # it has been wiped
+        if results.is_file() and results.stat().st_size > n_there:  # the device lost its results
             self.reach.push(results, f"{there}/{RESULTS}")
         try:
             self._run_kit(there, f"plan.json --out {RESULTS}", progress)
@@ -112,7 +113,7 @@ class RemoteKit:
         self._run_kit(there, "plan.json --try", silent)
 
     def _run_kit(self, there: str, arguments: str, progress: Progress) -> None:
-        """Run the device's bench.py to its end; what it needs and lacks is explained."""
+        """Runs the device's bench.py to its end; explains missing requirements."""
         prepare = f"{self.before} && " if self.before else ""
         script = (
             f"cd {shlex.quote(there)} && echo $$ > pid && {prepare}"
@@ -138,10 +139,10 @@ class RemoteKit:
         self._run("echo here")
 
     def _install(self, plan: Path, there: str) -> int:
-        """Have models and kit on the device, and nothing of us running there.
+        """Installs models and kit on the device, and stops earlier kits there.
 
         Returns:
-            How many bytes of samples it holds.
+            Number of bytes of samples on the device.
         """
         names = [plan.name, *(str(item["file"]) for item in read_json(plan)["items"])]
         members = [(plan.parent / name, name) for name in names]
@@ -174,7 +175,7 @@ class RemoteKit:
         return int(found[1])
 
     def _fetch(self, results: Path, there: str) -> None:
-        """Replace our results by the device's, which only ever grow."""
+        """Replaces the local results by those of the device, which are append-only."""
         arrived = results.with_name(f".{results.name}.arriving")
         try:
             self.reach.pull(f"{there}/{RESULTS}", arrived)
@@ -196,15 +197,15 @@ class RemoteKit:
 def call(
     command: Sequence[str], *, where: str, stdin: IO[bytes] | None = None, into: Path | None = None
 ) -> str:
-    """Run a command that reaches the device; returns what it printed, or writes it `into` a file.
+    """Runs a command that connects to the device. Returns its output, or writes it `into` a file.
 
     Raises:
-        UserError: it is not installed, failed, or did not end in ten minutes.
+        UserError: the command is not installed, failed, or took more than ten minutes.
     """
     try:
         with contextlib.ExitStack() as stack:
             if into is not None:
-                into.unlink(missing_ok=True)  # it may have other names (hard links)
+                into.unlink(missing_ok=True)  # it can have other hard links
             stdout = subprocess.PIPE if into is None else stack.enter_context(open(into, "wb"))
             done = subprocess.run(
                 command,

@@ -1,4 +1,4 @@
-"""The runtimes that the device kit supports, read from its `run_NAME.py` without importing."""
+"""The runtimes that the device kit supports, read from `run_NAME.py` without importing it."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ __all__ = ["describe_runtime", "install_line", "runtime_names", "runtime_package
 
 
 def runtime_names() -> tuple[str, ...]:
-    """Names of all runtimes, sorted."""
+    """Sorted names of all runtimes."""
     return tuple(sorted(path.stem[4:] for path in resource("export").glob("run_*.py")))
 
 
 def describe_runtime(name: str) -> Variant:
-    """What it is, and what this machine lacks for it (a device needs it where the device is)."""
+    """The runtime, and its requirements that this machine lacks (they are needed on the device)."""
     missing = tuple(p for p in runtime_packages(name) if importlib.util.find_spec(p) is None)
     summary = (ast.get_docstring(_parsed(name)) or "").split("\n")[0]
     return Variant(name, summary, missing, install_line(name) if missing else None)
 
 
 def install_line(name: str) -> str:
-    """The command that installs what a runtime needs, for the interpreter `python`."""
+    """The command that installs the requirements of a runtime, for the interpreter `python`."""
     for node in _parsed(name).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "INSTALL":
             return str(ast.literal_eval(node.value))
-    raise ValueError(f"run_{name}.py has no INSTALL")  # a file of the kit; tests look at each
+    raise ValueError(f"run_{name}.py has no INSTALL")  # tests check every file of the kit
 
 
 def runtime_packages(name: str) -> tuple[str, ...]:
-    """What the file of a runtime imports, beside the standard library and the kit; sorted."""
+    """Sorted imports of a runtime's file, without the standard library and the kit."""
     kit = {path.stem for path in Path(resource("export")).glob("*.py")}
     needed: set[str] = set()
     for node in _parsed(name).body:

@@ -1,4 +1,4 @@
-"""Loads device specs from YAML: shipped ones by name, the user's by path."""
+"""Loads device specs from YAML: shipped devices by name, others by path."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ def device_names() -> tuple[str, ...]:
 
 
 def load_device(name_or_path: str) -> DeviceSpec:
-    """A shipped device by name, or one from a YAML file; the file's stem is the device's name.
+    """A shipped device by name, or one from a YAML file, named after the stem of the file.
 
     Raises:
-        UserError: no such device, an unfit file name, or an invalid file (every problem at once).
+        UserError: no such device, an invalid file name, or an invalid file (lists all problems).
     """
     return _read(name_or_path)[0]
 
 
 def load_devices(names_or_paths: Sequence[str]) -> dict[str, DeviceSpec]:
-    """Devices by name, in the order given.
+    """Devices by name, in the given order.
 
     Raises:
-        UserError: as `load_device`; or two have one name.
+        UserError: as in `load_device`, or two devices have the same name.
     """
     found: dict[str, DeviceSpec] = {}
     for given in names_or_paths:
@@ -73,13 +73,13 @@ def load_devices(names_or_paths: Sequence[str]) -> dict[str, DeviceSpec]:
 
 
 def load_transport(name_or_path: str, *, beside: Path | None = None) -> Transport:
-    """The transport of a device, ready to run the kit; connects only then.
+    """The transport of a device; it connects when it first runs the kit.
 
-    beside: the folder that relative paths in the device's file count from [the file's own]; for
-        copies of a file, the folder of the original.
+    beside: folder to which relative paths in the device's file refer; default: the folder of the
+        file. For copies of a file, use the folder of the original.
 
     Raises:
-        UserError: as `load_device`.
+        UserError: as in `load_device`.
     """
     device, settings = _read(name_or_path)
     folder = device_file(name_or_path).parent if beside is None else beside
@@ -87,10 +87,10 @@ def load_transport(name_or_path: str, *, beside: Path | None = None) -> Transpor
 
 
 def device_settings(name_or_path: str | Path) -> dict[str, Any]:
-    """Everything that a device's file says, defaults included: spec and transport, flat.
+    """All settings of a device file, including defaults: spec and transport in one mapping.
 
     Raises:
-        UserError: as `load_device`.
+        UserError: as in `load_device`.
     """
     device, settings = _read(str(name_or_path))
     plain = {f"transport.{key}": value for key, value in settings.model_dump().items()}
@@ -98,7 +98,7 @@ def device_settings(name_or_path: str | Path) -> dict[str, Any]:
 
 
 def open_transport(device: DeviceSpec) -> Transport:
-    """The transport of a spec by itself, which says nothing of how to reach the device.
+    """The transport of a spec without settings.
 
     Raises:
         UserError: unknown transport, or one that needs settings.
@@ -108,7 +108,7 @@ def open_transport(device: DeviceSpec) -> Transport:
 
 
 def _placed(settings: BaseModel, folder: Path) -> BaseModel:
-    """The settings with their paths absolute: those that are relative lie below `folder`."""
+    """The settings with absolute paths; relative ones refer to `folder`."""
     paths = {
         name: str(folder / user_path(given, where=name))
         for name, field in type(settings).model_fields.items()
@@ -122,7 +122,7 @@ def _build(device: DeviceSpec, settings: BaseModel) -> Transport:
 
 
 def _read(name_or_path: str) -> tuple[DeviceSpec, BaseModel]:
-    """Spec, and settings of the transport."""
+    """The spec, and the settings of the transport."""
     path = device_file(name_or_path)
     given = build_model(_model(), read_yaml(path), where=path)
     values = {f.name: getattr(given, f.name) for f in fields(DeviceSpec) if f.name != "name"}
@@ -141,10 +141,10 @@ def _read(name_or_path: str) -> tuple[DeviceSpec, BaseModel]:
 
 
 def device_file(name_or_path: str) -> Path:
-    """The file of a shipped device by name, or the path itself.
+    """The file of a shipped device by name, or the given path.
 
     Raises:
-        UserError: no such device, or a file name that is no device's.
+        UserError: no such device, or an invalid file name.
     """
     path = Path(name_or_path)
     if path.suffix.lower() not in (".yaml", ".yml"):
@@ -163,9 +163,9 @@ def device_file(name_or_path: str) -> Path:
     return path
 
 
-@lru_cache(maxsize=1)  # a model takes longer to make than a file to check against it
+@lru_cache(maxsize=1)  # building a model is slower than checking a file
 def _model() -> type[BaseModel]:
-    """A config model with the fields of `DeviceSpec`, less the name: its YAML form."""
+    """A config model with the fields of `DeviceSpec` except the name: the YAML format."""
     hints = get_type_hints(DeviceSpec)
     checked: dict[str, Any] = {"batch": _POSITIVE, "threads": _POSITIVE}
     given: dict[str, Any] = {

@@ -19,31 +19,36 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:-]*$")]  # never
 
 
 class Config(StrictModel):
-    """How to reach the board; what is left out follows from ~/.ssh/config.
+    """Connection to the board; other settings come from ~/.ssh/config.
 
-    The system's `ssh` is used, in batch mode: log in by key. Files travel through `cat`, as small
-    boards have no sftp server.
+    The `ssh` of the system is used in batch mode, so log in by key. Files are copied with `cat`,
+    because small boards have no sftp server.
     """
 
     name: Literal["ssh"] = "ssh"
-    host: Name = Field(description="name, address, or alias in ~/.ssh/config")
+    host: Name = Field(description="Name, address, or alias in ~/.ssh/config.")
     user: Name | None = None
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     identity: Annotated[str | None, BESIDE] = Field(
-        None, description="file of the private key; relative to the device's file"
+        None, description="Private key file, relative to the file of the device."
     )
     known_hosts: Annotated[str | None, BESIDE] = Field(
-        None, description="file to check the board's key against; relative to the device's file"
+        None, description="File of known host keys, relative to the file of the device."
     )
     folder: Annotated[str, Field(pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_./-]*$")] = Field(
-        "hwnas-kit", description="on the board, relative to the home folder"
+        "hwnas-kit", description="Folder on the board, relative to the home folder."
     )
-    python: str = Field("python3", description="the board's interpreter that has the runtime")
-    before: str = Field("", description="shell command that prepares it: `. ~/venv/bin/activate`")
+    python: str = Field(
+        "python3", description="Python interpreter on the board that has the runtime."
+    )
+    before: str = Field(
+        "",
+        description="Shell command to run before the interpreter, such as `. ~/venv/bin/activate`.",
+    )
 
 
 def build(config: Config, device: DeviceSpec) -> Transport:
-    """The transport to the board; connects when it is used."""
+    """The transport to the board; it connects when it is first used."""
     return RemoteKit(_Ssh(config), device, config.folder, config.python, config.before)
 
 
@@ -59,7 +64,7 @@ class _Ssh:
     def command(self, script: str) -> list[str]:
         config = self.config
         options = ["BatchMode=yes", "ConnectTimeout=15"]
-        options += ["ServerAliveInterval=15", "ServerAliveCountMax=3"]  # notice a lost connection
+        options += ["ServerAliveInterval=15", "ServerAliveCountMax=3"]  # detects a lost connection
         if config.known_hosts is not None:
             options += [_file("UserKnownHostsFile", config.known_hosts)]
             options += ["StrictHostKeyChecking=yes"]
@@ -79,6 +84,6 @@ class _Ssh:
 
 
 def _file(option: str, path: str) -> str:
-    """An option of ssh that names one file; bare, ssh splits at spaces and expands `%`."""
+    """An ssh option with one quoted file; otherwise ssh splits at spaces and expands `%`."""
     text = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'{option}="{text}"'

@@ -1,4 +1,4 @@
-"""Export formats of a trained subnet, one file each; parity checks; bundles."""
+"""Export formats of a trained subnet, one file per format; parity checks; bundles."""
 
 from hwnas.core.registry import Registry
 from hwnas.interfaces import ExporterModule

@@ -1,8 +1,8 @@
 """Selects the file of a device: format, settings and file name.
 
-`artifact_of` is the only function that picks them. The modules of the formats declare what runs
-where (`RUNS_ON`). What a project exports is `planned_formats`: the formats of its configuration,
-and those that its devices run and that the configuration leaves out.
+Only `artifact_of` selects it. The modules of the formats declare the devices that run them
+(`RUNS_ON`). A project exports its `planned_formats`: the formats of its configuration, and the
+formats that its devices need in addition.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["PlannedFormat", "artifact_of", "duplicates", "format_of", "planned_f
 
 @dataclass(frozen=True)
 class PlannedFormat:
-    """A file that is exported of networks.
+    """A file that is exported for a network.
 
-    label: in its name, where another variant of the format has the plain name. configured: whether
-    the configuration lists it; otherwise it is there for devices only. devices: names of those
-    whose artifact it is, or is made from.
+    label: suffix in the file name, if another variant of the format has the plain name.
+    configured: whether the configuration lists the format; otherwise only devices need it.
+    devices: names of the devices whose artifact it is, or is made from.
     """
 
     config: BaseModel
@@ -51,7 +51,7 @@ class PlannedFormat:
         return f"{folder}{slash}{with_label(name, self.label, name)}"
 
     def exporter(self) -> Exporter:
-        """Writes, describes and opens it.
+        """The exporter that writes, describes and opens the file.
 
         Raises:
             UserError: a package that the format needs is not installed.
@@ -63,7 +63,7 @@ class PlannedFormat:
         return Labelled(built, self.label)
 
     def belongs_to(self, device: str) -> bool:
-        """Whether the bundle of the device holds it."""
+        """Whether the bundle of the device contains the file."""
         return self.configured or device in self.devices
 
 
@@ -73,10 +73,10 @@ def format_of(config: BaseModel) -> str:
 
 
 def artifact_of(formats: Iterable[PlannedFormat], device: DeviceSpec) -> PlannedFormat:
-    """What a device runs: the first of the formats whose file its runtime runs in its precision.
+    """The artifact of a device: the first format whose file its runtime runs in its precision.
 
     Raises:
-        UserError: none of them is.
+        UserError: no format fits.
     """
     for one in formats:
         if _serves(one.config, device):
@@ -92,10 +92,10 @@ def artifact_of(formats: Iterable[PlannedFormat], device: DeviceSpec) -> Planned
 def planned_formats(
     configured: Sequence[BaseModel], devices: Iterable[DeviceSpec]
 ) -> tuple[PlannedFormat, ...]:
-    """Every format that is exported, sources before what is made from them.
+    """All formats to export. The source of a file comes before the file.
 
     Raises:
-        UserError: a device runs no format.
+        UserError: no format fits a device.
     """
     plan = [PlannedFormat(config) for config in configured]
     for one in configured:
@@ -117,7 +117,7 @@ def _order(one: PlannedFormat) -> tuple[bool, bool]:
 
 
 def duplicates(configured: Sequence[BaseModel]) -> str:
-    """Which of the formats would be one file, in words; empty where there are none."""
+    """Describes formats that would write the same file; empty if there are none."""
     for later, one in enumerate(configured):
         for earlier, other in enumerate(configured[:later]):
             is_variant = isinstance(one, FormatConfig) and one != other
@@ -131,7 +131,7 @@ def duplicates(configured: Sequence[BaseModel]) -> str:
 
 
 def _serves(config: BaseModel, device: DeviceSpec) -> bool:
-    """Whether the file with these settings is what the device runs."""
+    """Whether the device runs the file with these settings."""
     row = _row(format_of(config), device)
     return (
         row is not None
@@ -142,7 +142,7 @@ def _serves(config: BaseModel, device: DeviceSpec) -> bool:
 
 
 def _row(name: str, device: DeviceSpec) -> RunsOn | None:
-    """What the module of a format declares of a device; None: the device does not run it."""
+    """Entry of a format's `RUNS_ON` for a device; None if the device does not run the format."""
     declared: Sequence[RunsOn] = ()
     with contextlib.suppress(UserError):  # a damaged module of another package
         declared = getattr(REGISTRY.declaration(name), "RUNS_ON", ())
@@ -150,10 +150,10 @@ def _row(name: str, device: DeviceSpec) -> RunsOn | None:
 
 
 def _default_for(device: DeviceSpec) -> FormatConfig:
-    """The format that a device runs, with settings for it.
+    """The format for a device, with suitable settings.
 
     Raises:
-        UserError: no format is for such a device.
+        UserError: no format fits the device.
     """
     for name in REGISTRY.names:
         if row := _row(name, device):
@@ -181,7 +181,7 @@ def _sources(config: BaseModel) -> tuple[dict[str, Any], ...]:
 
 
 def _find_or_add(plan: list[PlannedFormat], section: Mapping[str, Any]) -> int:
-    """The position of a format with at least the settings of `section`."""
+    """Index of a format that has at least the settings of `section`; appends one if needed."""
     for index, one in enumerate(plan):
         if all(getattr(one.config, key, None) == value for key, value in section.items()):
             return index
@@ -192,7 +192,7 @@ def _find_or_add(plan: list[PlannedFormat], section: Mapping[str, Any]) -> int:
 
 
 def _labelled(plan: Sequence[PlannedFormat]) -> Iterator[PlannedFormat]:
-    """The same, with labels where two files would have one name."""
+    """The same formats, with labels where two files would have the same name."""
     for one in plan:
         if not isinstance(one.config, FormatConfig):
             yield one

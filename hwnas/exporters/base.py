@@ -1,7 +1,7 @@
 """Shared code of the formats: the exported network, writing of files, common settings.
 
-A format is one file: a `Config`, and a `Format` that says what its files contain, how a bundle
-describes them and how they are opened.
+A format is one file with a `Config` and a `Format`. The `Format` defines the contents of its files,
+their description in a bundle, and how to open them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 
 
 class Promise(NamedTuple):
-    """How close a file must be to torch: see `ModelFile`, which has both of a file."""
+    """Required agreement of a file with torch: see the fields of `ModelFile`."""
 
     parity_tolerance: float
     min_agreement: float
@@ -46,24 +46,26 @@ class Promise(NamedTuple):
 
 PROMISES = {
     "fp32": Promise(1e-4, 1.0),
-    "fp16": Promise(0.03, 0.995),  # 2^-11 per operation, over some fifty layers
-    "int8": Promise(0.3, 0.98),  # what decides is the agreement
+    "fp16": Promise(0.03, 0.995),  # error 2^-11 per operation, over about 50 layers
+    "int8": Promise(0.3, 0.98),  # the agreement is the decisive check
 }
-"""By precision, of files that compute in the precision they say."""
+"""By precision, for files that compute in that precision."""
 
 STATIC_BATCH = ("CoreML", "QNN")
-"""Providers of ONNX Runtime that run graphs of a fixed batch only."""
+"""Providers of ONNX Runtime that only run graphs with a fixed batch."""
 
 LEAST_ONNXRUNTIME = {18: "1.15", 19: "1.16", 20: "1.17", 21: "1.18", 22: "1.21", 23: "1.24"}
-"""By opset, the oldest ONNX Runtime that ran an fp32, an fp16 and an int8 network; 1.15 is the
-oldest that was tried."""
+"""By opset, the oldest ONNX Runtime that ran an fp32, an fp16 and an int8 network.
+
+1.15 is the oldest version that was tested.
+"""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A trained network and all that a format may use; fields as in `interfaces.Exporter.export`.
+    """A trained network and all inputs of a format; fields as in `interfaces.Exporter.export`.
 
-    `folder` is where the files will be, and where files of other formats may be already.
+    `folder` is the destination. It can already contain files of other formats.
     """
 
     model: torch.nn.Module
@@ -85,7 +87,7 @@ class Source:
 
 
 class Format(ABC):
-    """An `interfaces.Exporter` that needs three methods; files are written whole or not at all."""
+    """An `interfaces.Exporter`; subclasses define three methods. Files are written atomically."""
 
     def export(
         self,
@@ -104,13 +106,13 @@ class Format(ABC):
         folder = Path(folder)
         source = Source(model, tuple(input_shape), folder, metadata or {}, images)
         files = {folder / name: content for name, content in self.contents(source).items()}
-        for path, content in reversed(files.items()):  # the model last: never without its facts
+        for path, content in reversed(files.items()):  # the model comes last
             write_bytes(path, content)
         return tuple(files)
 
     @abstractmethod
     def contents(self, source: Source) -> dict[str, bytes]:
-        """Content of every file by its name, the model first.
+        """Content of every file by its name; the model comes first.
 
         Raises:
             UserError: the format cannot express the network.
@@ -129,43 +131,44 @@ class OnnxRuntimeFormat(Format):
     """A format that ONNX Runtime runs."""
 
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
-        """The file in ONNX Runtime on the CPU, see `opened.onnxruntime_model`."""
+        """Opens the file in ONNX Runtime on the CPU, see `opened.onnxruntime_model`."""
         return onnxruntime_model(path, threads=threads)
 
 
 class FormatConfig(StrictModel):
-    """Settings of a format of which variants may lie side by side; see `exporters.artifact`."""
+    """Settings of a format whose variants can be in one folder; see `exporters.artifact`."""
 
     LABELS: ClassVar[Mapping[str, str]] = {}
-    """What the name of a file says of a setting that has not its default."""
+    """Part of the file name for a setting that differs from its default."""
 
     name: str
 
     @property
     def file(self) -> str:
-        """Path in a bundle of the model that is written, where no other variant lies beside it.
+        """Path in a bundle of the exported model, if no other variant is in the bundle.
 
-        A format that runs on devices (`RUNS_ON`) says it; by default all variants are one file.
+        Formats that run on devices (`RUNS_ON`) define it. By default all variants have the same
+        file.
         """
         return self.name
 
     @property
     def sources(self) -> tuple[dict[str, Any], ...]:
-        """Sections of the formats whose files this one is made from."""
+        """Sections of the formats from whose files this one is made."""
         return ()
 
     @property
     def rounding(self) -> EightBits | None:
-        """How a file in 8 bits rounds, if training can round alike."""
+        """Rounding rule of an 8-bit file, if training can use the same rule."""
         return None
 
     def takes(self, batch: int) -> bool:
-        """Whether the file is made for this batch size."""
+        """Whether the file supports this batch size."""
         return True
 
     @classmethod
     def for_batch(cls, batch: int) -> dict[str, Any]:
-        """Settings that make the file for this batch size."""
+        """Settings for a file with this batch size."""
         return {}
 
 
@@ -174,22 +177,22 @@ class BatchConfig(FormatConfig):
 
     LABELS: ClassVar[Mapping[str, str]] = {"dynamic_batch": "batch1"}
 
-    dynamic_batch: bool = Field(True, description="any batch size; otherwise exactly 1")
+    dynamic_batch: bool = Field(True, description="Any batch size; otherwise exactly 1.")
 
     @property
     def batch(self) -> int | None:
-        """The only batch size; None: any."""
+        """The only supported batch size; None: any."""
         return None if self.dynamic_batch else 1
 
     def takes(self, batch: int) -> bool:
-        """Any, or 1."""
+        """Whether the file supports this batch size: any, or only 1."""
         return self.batch in (None, batch)
 
 
 class OnnxConfig(BatchConfig):
     """Settings of an ONNX graph."""
 
-    opset: Annotated[int, Field(ge=18, le=23, description="ONNX operator set of the target")] = (
+    opset: Annotated[int, Field(ge=18, le=23, description="ONNX operator set of the target.")] = (
         OPSET
     )
 

@@ -1,7 +1,7 @@
 """Writes and reads bundles: models, golden data, the kit, and a manifest in one folder.
 
-It appears under its final name whole or not at all: it is built in a folder beside it, which then
-takes its name.
+A bundle is written atomically: it is built in a folder next to its destination, which is then
+renamed.
 """
 
 from __future__ import annotations
@@ -71,17 +71,18 @@ def write_bundle(
     companions: Mapping[str, Path] | None = None,
     samples: Sequence[SampleImage] = (),
 ) -> Manifest:
-    """Write the bundle `folder`, replacing an older one; returns the manifest with its files.
+    """Writes the bundle `folder`, replacing an older one; returns the manifest with its files.
 
-    models: where the content of each `manifest.models[i].path` is now; companions: likewise of
-    files that a model needs beside it (code, a definition). golden_input: [n, C, H, W] as the
-    network sees it; golden_output: [n, classes], torch's logits for it. samples: test images as
-    they are before `resize_px[1:]` and normalisation.
+    models: current path of the content of each `manifest.models[i].path`.
+    companions: the same for files that a model needs in addition (code, a definition).
+    golden_input: [n, C, H, W], as the network receives it.
+    golden_output: [n, classes], the logits of torch for it.
+    samples: test images before `resize_px[1:]` and normalisation.
 
     Raises:
         UserError: a model of the manifest has no source or an unsafe name, golden data or samples
-            do not fit the input spec, `folder` is something else than a bundle, or it cannot be
-            written; an older bundle is still there.
+            do not fit the input spec, `folder` is not a bundle, or it cannot be written. An older
+            bundle is kept.
     """
     folder, companions = Path(os.path.realpath(folder)), companions or {}
     encoded = list(sample_files(samples, manifest.input.class_names))
@@ -110,7 +111,7 @@ def write_bundle(
                 where=folder,
                 fix="give another name, or move what is there",
             )
-        shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(building, ignore_errors=True)  # of a killed process
         try:
             for name, part in parts.items():
                 write_bytes(building / name, _content(part))
@@ -123,11 +124,11 @@ def write_bundle(
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a bundle whose files are all there and unchanged.
+    """The manifest of a bundle whose files all exist and are unchanged.
 
     Raises:
-        UserError: a newer or broken manifest, a name that leads out of the bundle, a link, pipe
-            or device in it, or a file that is missing, altered, or not listed.
+        UserError: a newer or broken manifest, a name that leads out of the bundle, a link, pipe or
+            device in it, or a missing, modified or unlisted file.
     """
     folder = Path(folder)
     path = folder / MANIFEST_NAME
@@ -136,7 +137,7 @@ def read_manifest(folder: Path) -> Manifest:
     check_folder(folder)
     manifest = load(Manifest, read_json(path), where=path, newest=MANIFEST_VERSION)
     kit = _kit_reader()
-    try:  # the schema that lies beside the kit is the contract
+    try:  # the schema next to the kit is the contract
         kit.read_manifest(path)
     except kit.BundleError as error:
         raise UserError("the device kit refuses this manifest", found=error, where=path) from error
@@ -157,7 +158,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 @cache
 def _kit_reader() -> ModuleType:
-    """The kit's own reader of bundles, by its path: it is no part of the package."""
+    """The bundle reader of the kit, loaded by path because it is not part of the package."""
     path = resource("export", "bundle_files.py")
     spec = importlib.util.spec_from_file_location("hwnas_kit_bundle_files", path)
     assert spec is not None and spec.loader is not None
@@ -206,7 +207,7 @@ def _content(part: Path | bytes) -> bytes:
 
 
 def _may_be_replaced(folder: Path) -> bool:
-    """Whether it is an older bundle or an empty folder, rather than someone's photos."""
+    """Whether the folder is an older bundle or empty, and not some other data of the user."""
     return folder.is_dir() and ((folder / MANIFEST_NAME).is_file() or not any(folder.iterdir()))
 
 
@@ -218,7 +219,7 @@ def _inventory(folder: Path) -> Iterator[BundleFile]:
 
 
 def _check_names(names: Iterable[str]) -> None:
-    """Safe names, no two of which are one file (on a device that ignores case, too)."""
+    """Checks that names are safe, and that no two are one file on a device that ignores case."""
     seen: set[str] = set()
     for name in names:
         _check_name(name, "the parts of the bundle")
@@ -228,7 +229,7 @@ def _check_names(names: Iterable[str]) -> None:
 
 
 def _check_name(name: str, where: object) -> None:
-    """Only plain relative names below the bundle: no root, drive, backslash, `..` or `.` part."""
+    """Allows only plain relative names in the bundle: no root, drive, backslash, `..` or `.`."""
     if (
         any(part in ("", ".", "..") for part in name.split("/"))
         or any(char in "\\:\x7f" or char < " " for char in name)

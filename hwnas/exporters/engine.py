@@ -1,4 +1,4 @@
-"""TensorRT engines, built by the device kit as on a board; mismatched ones are errors."""
+"""TensorRT engines, built by the device kit as on a board; mismatched engines are errors."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ Precision = Literal["fp32", "fp16", "int8"]
 SOURCES: dict[str, dict[str, Any]] = {
     "fp32": {"name": "onnx"},
     "fp16": {"name": "fp16"},
-    "int8": {"name": "int8", "symmetric": True},  # the only one that TensorRT takes
+    "int8": {"name": "int8", "symmetric": True},  # the only one that TensorRT supports
 }
-ENGINE_PROMISES = PROMISES | {"fp32": Promise(5e-3, 0.995)}  # TF32, other orders of summation
+ENGINE_PROMISES = PROMISES | {"fp32": Promise(5e-3, 0.995)}  # TF32, other summation orders
 _BUILD = """
 import json, sys
 from pathlib import Path
@@ -68,9 +68,9 @@ def engine_name(runtime: str, precision: Precision, capability: str | None) -> s
 
 
 def runs_on(runtime: str, **settings: Any) -> tuple[RunsOn, ...]:
-    """What the module of an engine declares: GPUs of this machine, in every precision.
+    """The `RUNS_ON` of an engine format: GPUs of this machine, in every precision.
 
-    Tables are measured with TF32, as TensorRT multiplies unless told otherwise.
+    Tables are measured with TF32, because TensorRT multiplies in TF32 by default.
     """
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
     return tuple(
@@ -80,12 +80,17 @@ def runs_on(runtime: str, **settings: Any) -> tuple[RunsOn, ...]:
 
 
 class EngineConfig(FormatConfig):
-    """What is built, and for which batches."""
+    """Precision and batch sizes of the engine."""
 
-    precision: Precision = Field("fp32", description="of which ONNX file: onnx, fp16 or int8")
-    batches: tuple[Batch, Batch, Batch] = Field((1, 1, 8), description="least, usual, largest")
+    precision: Precision = Field(
+        "fp32", description="Precision of the ONNX file from which it is built."
+    )
+    batches: tuple[Batch, Batch, Batch] = Field(
+        (1, 1, 8), description="Smallest, usual and largest batch size."
+    )
     tf32: Annotated[bool, LATER] = Field(
-        False, description="let float32 be multiplied in 19 bits; engines of a device always do"
+        False,
+        description="Allow TF32 (float32 products in 19 bits); always on for engines of a device.",
     )
 
     @model_validator(mode="after")
@@ -102,26 +107,26 @@ class EngineConfig(FormatConfig):
 
     @property
     def sources(self) -> tuple[dict[str, Any], ...]:
-        """The ONNX file of the precision, for the largest batch."""
+        """The ONNX file of the precision, for the largest batch size."""
         section = SOURCES[self.precision]
         return (section if self.batches[2] == 1 else {**section, "dynamic_batch": True},)
 
     def takes(self, batch: int) -> bool:
-        """Engines are tuned for one size."""
+        """Whether the engine is tuned for this batch size."""
         return self.batches[1] == batch
 
     @classmethod
     def for_batch(cls, batch: int) -> dict[str, Any]:
-        """This size and no other, as engines are timed for tables."""
+        """Settings for exactly this batch size, as for timing."""
         return {"batches": [batch, batch, batch]}
 
 
 @dataclass(frozen=True)
 class EngineExporter(Format):
-    """Builds an engine from the ONNX file of its precision, which is in the folder already.
+    """Builds an engine from the ONNX file of its precision, which must be in the folder.
 
-    `batches` are the least, usual and largest batch of a dynamic model. `capability` None: that of
-    the GPU here.
+    `batches` are the smallest, usual and largest batch size of a dynamic model. `capability` None
+    means that of the local GPU.
     """
 
     runtime: Literal["tensorrt", "tensorrt_rtx"]
@@ -131,7 +136,7 @@ class EngineExporter(Format):
     tf32: bool = False
 
     def contents(self, source: Source) -> dict[str, bytes]:
-        """The engine and the facts about it (engine.schema.json).
+        """The engine and its metadata (engine.schema.json).
 
         Raises:
             UserError: the ONNX file is missing, the runtime is missing or refuses it, or there is
@@ -157,7 +162,7 @@ class EngineExporter(Format):
             return {file: Path(temporary, file).read_bytes() for file in (name, f"{name}.json")}
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
-        """The engine, with the tolerance of its precision."""
+        """The manifest entry of the engine, with the tolerance of its precision."""
         least, _, largest = self.batches
         return ModelFile(
             f"engines/{files[0].name}",
@@ -168,11 +173,11 @@ class EngineExporter(Format):
         )
 
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
-        """Refused: engines run on their GPU only, by the kit's `trt_run.py`; see `run_engine`.
+        """Always fails: only `trt_run.py` of the kit runs engines, on their GPU; see `run_engine`.
 
         Raises:
             UserError: the engine is stale (see `check_engine`).
-            CannotRunHere: always.
+            CannotRunHere: otherwise.
         """
         check_engine(path)
         raise CannotRunHere(
@@ -216,10 +221,10 @@ class EngineExporter(Format):
 
 
 def run_engine(bundle: Path, name: str, *, trust: bool = False) -> tuple[bool, str]:
-    """Whether an engine of a bundle passes the checks on this GPU, and what the kit printed.
+    """Whether an engine of a bundle passes the checks on this GPU, and the output of the kit.
 
-    Golden outputs, samples and latency are compared, by this host's own kit: the scripts in the
-    bundle are whoever's made it. trust: run an engine that this hwnas did not build.
+    Golden outputs, samples and latency are compared. The kit of this host runs, because scripts in
+    a bundle may be untrusted. trust: also run an engine that this hwnas did not build.
 
     Raises:
         CannotRunHere: there is no NVIDIA GPU, or the engine is not trusted.
@@ -248,10 +253,10 @@ def check_engine(
     version: str | None = None,
     capability: str | None = None,
 ) -> dict[str, Any]:
-    """Facts of an engine that is whole and, as far as given, of that model, version and GPU.
+    """Metadata of an intact engine, which must match the given model, version and GPU, if given.
 
     Raises:
-        UserError: it is not; an engine never runs anywhere else than it was built for.
+        UserError: the engine does not match; engines only run on the system they were built for.
     """
     path = Path(path)
     facts = read_json(path.with_name(f"{path.name}.json"))

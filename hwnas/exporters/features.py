@@ -1,4 +1,4 @@
-"""ONNX of the network as a feature extractor: the map of every stride, for detection and masks."""
+"""ONNX of the network as a feature extractor: one map per stride, for detection and masks."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Config(OnnxConfig):
 def build(config: Config) -> Exporter:
     """An exporter to `features.onnx` with tensors `input` [B, C, H, W], `logits`, `stride4`, ...
 
-    Every map `strideN` is [B, channels, H / N, W / N]; `nets.pyramid.FeaturePyramid` gives the same
-    in torch. Whoever fetches maps alone sets `RunOptions.only_execute_path_to_fetches`, so that the
-    head is not computed.
+    Every map `strideN` is [B, channels, H / N, W / N]. `nets.pyramid.FeaturePyramid` is the same in
+    torch. To fetch only maps without computing the head, set
+    `RunOptions.only_execute_path_to_fetches`.
     """
     return _Features(config)
 
@@ -38,7 +38,7 @@ class _Features(OnnxRuntimeFormat):
     config: Config
 
     def contents(self, source: Source) -> dict[str, bytes]:
-        """The graph; `metadata` goes into the file's metadata_props.
+        """The graph. `metadata` goes into metadata_props of the file.
 
         Raises:
             UserError: the network has no stages of blocks.
@@ -57,7 +57,7 @@ class _Features(OnnxRuntimeFormat):
         return {FILE_NAME: graph.SerializeToString()}
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
-        """One file."""
+        """The manifest entry of the file."""
         config = self.config
         return ModelFile(
             FILE_NAME,

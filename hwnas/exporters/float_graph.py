@@ -1,4 +1,4 @@
-"""The fp32 ONNX graph that every other ONNX-based format starts from, exported at most once."""
+"""The fp32 ONNX graph from which all other ONNX formats start, exported at most once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["FILE_NAME", "INPUT_NAME", "OPSET", "OUTPUT_NAME", "exported", "float
 FILE_NAME = "model.onnx"
 INPUT_NAME, OUTPUT_NAME = "input", "logits"
 OPSET = 18
-_KEY = "hwnas_graph"  # metadata: a hash of the network and the settings that the graph is of
+_KEY = "hwnas_graph"  # metadata key: hash of network and settings
 
 
 def float_graph(
@@ -35,10 +35,10 @@ def float_graph(
     opset: int = OPSET,
     dynamic_batch: bool = True,
 ) -> onnx.ModelProto:
-    """The graph of `model` by the torch.export-based exporter, BN folded, constants folded.
+    """The graph of `model` from the torch.export-based exporter, with folded BN and constants.
 
-    `folder / FILE_NAME` is taken where it is of these very weights and settings: exporting takes
-    seconds, and every format of one network starts from the same graph. Nothing is written.
+    The export takes seconds and all formats of a network start from this graph. So `folder /
+    FILE_NAME` is reused if it has these weights and settings. Nothing is written.
     """
     import onnx
 
@@ -52,7 +52,7 @@ def float_graph(
     }
     path = Path(folder) / FILE_NAME
     if path.is_file():
-        with contextlib.suppress(Exception):  # not a model: it is about to be replaced
+        with contextlib.suppress(Exception):  # not a model, so it will be replaced
             stored = onnx.load(path)
             if {item.key: item.value for item in stored.metadata_props} == properties:
                 return with_least_ir(stored)
@@ -112,7 +112,7 @@ def _translated(
 
 
 def _weights_hash(model: torch.nn.Module) -> str:
-    """sha256 of a network: what its modules are, and every tensor."""
+    """sha256 of the modules and all tensors of a network."""
     digest = hashlib.sha256(repr(model).encode())
     digest.update(repr(getattr(model, "definition", None)).encode())
     for name, tensor in model.state_dict().items():
@@ -122,7 +122,7 @@ def _weights_hash(model: torch.nn.Module) -> str:
 
 
 def _strip(proto: onnx.ModelProto) -> None:
-    """Drop the exporter's debugging notes; they hold source lines and paths of this machine."""
+    """Removes debug information of the exporter, which contains source lines and local paths."""
     graph = proto.graph
     for item in (proto, graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
         del item.metadata_props[:]
@@ -133,7 +133,7 @@ def _strip(proto: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what exporters print, log and warn about themselves off the terminal."""
+    """Suppresses prints, logs and warnings of the exporters."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
     try:

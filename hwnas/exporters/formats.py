@@ -31,10 +31,10 @@ BATCHES = (1, 2, 8)
 
 
 def exporter(format: str, **settings: Any) -> Exporter:
-    """The exporter of a format, with the settings of its `Config`; `onnx:int8` names one, too.
+    """The exporter of a format with the given settings of its `Config`; also for `onnx:int8`.
 
     Raises:
-        UserError: an unknown format or setting, or a package that is not installed.
+        UserError: unknown format or setting, or a package that is not installed.
     """
     section = format_section(format)
     data = {**(section if isinstance(section, dict) else {"name": section}), **settings}
@@ -54,25 +54,25 @@ def export(
     metadata: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> tuple[Path, ...]:
-    """Write a trained network in one format and check that the file computes the same.
+    """Writes a trained network in one format and checks that the file computes the same.
 
     Args:
-        network: a subnet in eval mode, BN recalibrated; any other network needs `images`.
-        format: a name of `hwnas list exporters`.
-        folder: where the files go; formats that start from ONNX use the `model.onnx` in it.
-        images: float32 [n, C, H, W], normalised training images: `int8` calibrates on them, and
-            the first 16 are compared. Without them the comparison uses noise.
-        metadata: facts that are kept inside the file where the format can.
-        settings: of the format, such as `dynamic_batch=False`.
+        network: a subnet in eval mode with recalibrated BN; any other network requires `images`.
+        format: a name from `hwnas list exporters`.
+        folder: destination; formats that start from ONNX use the `model.onnx` in it.
+        images: normalised training images, float32 [n, C, H, W]. `int8` calibrates on them, and the
+            first 16 are compared. Without images, the comparison uses noise.
+        metadata: stored in the file if the format supports it.
+        settings: settings of the format, such as `dynamic_batch=False`.
 
     Returns:
         Paths of the files, the model first.
 
     Raises:
-        UserError: a setting is wrong, the network is in training mode or has no known input shape,
-            `images` are not for it, or the format cannot express it.
-        CheckFailed: an fp32 file computes something else. A file of lower precision that differs
-            by more than its format may is logged as a warning.
+        UserError: a setting is invalid, the network is in training mode or has no known input
+            shape, `images` do not fit, or the format cannot express the network.
+        CheckFailed: an fp32 file computes something else. If a file of lower precision exceeds the
+            tolerance of its format, a warning is logged.
     """
     from hwnas.nets.subnet import input_shape_of
 
@@ -106,10 +106,10 @@ def export(
 
 
 def _check_images(images: object, shape: tuple[int, ...]) -> None:
-    """Refuse what are no images of `shape`.
+    """Refuses images that do not have `shape`.
 
     Raises:
-        UserError: says what they are instead.
+        UserError: describes what was given.
     """
     kind = repr(images)[:80]
     if isinstance(images, np.ndarray):
@@ -125,15 +125,15 @@ def _check_images(images: object, shape: tuple[int, ...]) -> None:
 
 
 def open_model(format: str, path: Path, *, threads: int = 1, trust: bool = False) -> OpenModel:
-    """A file of a format in its runtime on this host.
+    """Opens a file of a format in its runtime on this host.
 
-    trust: also open a file that can hold code and that this hwnas did not write (see `own`). A
-    module of a format with such files has a function `open_trusted`.
+    trust: also open a file that can contain code and that this hwnas did not write (see `own`). The
+        module of such a format has a function `open_trusted`.
 
     Raises:
-        UserError: the file is damaged or not of this format.
-        CannotRunHere: the format is unknown, its runtime or hardware is not on this host, or the
-            file can hold code and is not trusted.
+        UserError: the file is damaged or has another format.
+        CannotRunHere: unknown format, runtime or hardware missing on this host, or an untrusted
+            file that can contain code.
     """
     if format not in REGISTRY.names:
         raise CannotRunHere("this hwnas does not know the format", found=format)
@@ -151,7 +151,7 @@ def open_model(format: str, path: Path, *, threads: int = 1, trust: bool = False
 def _check(
     exporter: Exporter, files: tuple[Path, ...], network: torch.nn.Module, images: Images
 ) -> None:
-    """Compare file and network on images; see `export`."""
+    """Compares file and network on images; see `export`."""
     described = exporter.describe(files)
     try:
         opened = exporter.open_model(files[0])

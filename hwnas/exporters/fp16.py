@@ -41,10 +41,10 @@ class Config(OnnxConfig):
 
 
 def build(config: Config) -> Exporter:
-    """An exporter to `model.fp16.onnx`, the operators of `model.onnx` between two casts.
+    """An exporter to `model.fp16.onnx`: the operators of `model.onnx` between two casts.
 
-    ONNX Runtime's CPU kernels compute in float32 and round in between, so that on a CPU the file
-    is half as large and slower; GPUs and phones run it in half precision.
+    GPUs and phones run it in half precision. The CPU kernels of ONNX Runtime compute in float32 and
+    round in between, so on a CPU the file is half as large but slower.
     """
     return _Fp16(config)
 
@@ -57,7 +57,7 @@ class _Fp16(OnnxRuntimeFormat):
         """The graph in half precision.
 
         Raises:
-            UserError: a weight is beyond the range of half precision.
+            UserError: a weight exceeds the range of half precision.
         """
         import onnx
 
@@ -70,7 +70,7 @@ class _Fp16(OnnxRuntimeFormat):
         return {FILE_NAME: half.SerializeToString()}
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
-        """One file, with the tolerance of half precision."""
+        """The manifest entry of the file, with the tolerance of half precision."""
         return ModelFile(
             FILE_NAME,
             "fp16",

@@ -36,15 +36,16 @@ FILE_NAME = "model.int8.onnx"
 
 
 class Config(OnnxConfig):
-    """How ranges are found and when a layer stays float."""
+    """How ranges are determined, and when a layer stays in float."""
 
     name: Literal["int8"] = "int8"
     n_calibration: NCalibration = 128
     seed: Seed = 0
     method: Literal["minmax", "percentile", "entropy"] = "minmax"
-    """How the ranges of activations follow from the calibration images."""
+    """How the ranges of activations are determined from the calibration images."""
     symmetric: bool = Field(
-        False, description="signed activations around 0, float biases: what TensorRT and NPUs take"
+        False,
+        description="Signed activations with zero point 0, float biases, as for TensorRT and NPUs.",
     )
     target_agreement: TargetAgreement = 0.99
     max_float_layers: MaxFloatLayers = 0.5
@@ -61,11 +62,11 @@ class Config(OnnxConfig):
 
 
 def build(config: Config) -> Exporter:
-    """An exporter to `model.int8.onnx`; it needs `images` to calibrate with.
+    """An exporter to `model.int8.onnx`; it needs `images` for calibration.
 
-    Activations are unsigned and per tensor, weights signed and per channel. 8 bits need not be
-    faster: in ONNX Runtime depthwise layers and gates gain little (that is one runtime, see
-    `litert`), so a bundle states what was measured.
+    Activations are unsigned and per tensor, weights are signed and per channel. The file is not
+    always faster: in ONNX Runtime, depthwise layers and gates gain little from 8 bits (other
+    runtimes differ, see `litert`). A bundle therefore states measured latencies.
     """
     return _Int8(config)
 
@@ -75,10 +76,10 @@ class _Int8(OnnxRuntimeFormat):
     config: Config
 
     def contents(self, source: Source) -> dict[str, bytes]:
-        """The quantised graph; which layers stayed float is in the metadata under `int8`.
+        """The quantised graph. Its metadata under `int8` list the layers that stayed in float.
 
         Raises:
-            UserError: there are no images to calibrate with, or they are of another size.
+            UserError: there are no images for calibration, or they have another size.
         """
         import onnx
 
@@ -111,7 +112,7 @@ class _Int8(OnnxRuntimeFormat):
         return {FILE_NAME: model.SerializeToString()}
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
-        """One file; the agreement on images decides, logits may differ widely."""
+        """The manifest entry. Agreement on images is the criterion; logits may differ widely."""
         return ModelFile(
             FILE_NAME,
             "int8",

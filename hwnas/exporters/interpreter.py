@@ -1,4 +1,4 @@
-"""`.tflite` files in LiteRT's interpreter, with XNNPACK, as phones run them."""
+"""`.tflite` files in the interpreter of LiteRT, with XNNPACK, as on phones."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from hwnas.interfaces import Images, OpenModel
 __all__ = ["Interpreted", "litert_model", "metadata", "value_ranges"]
 
 BATCH = 16
-MAX_BYTES = 1 << 31  # offsets of flatbuffers
+MAX_BYTES = 1 << 31  # limit of flatbuffer offsets
 
 
 class Interpreted:
-    """A `.tflite` file; call it with images [B, C, H, W], get the file's outputs.
+    """A `.tflite` file; calling it with images [B, C, H, W] returns the outputs of the file.
 
-    `batch`: the only B that it takes; None: any.
+    `batch`: the only supported B; None: any.
     """
 
     def __init__(self, content: bytes, *, where: object, threads: int = 1) -> None:
-        """Open a file.
+        """Opens a file.
 
         Raises:
             UserError: LiteRT is not installed, too old, or rejects the file.
@@ -69,11 +69,11 @@ class Interpreted:
         return [self._model.get_tensor(t["index"]) for t in self._model.get_output_details()]
 
     def fell_out(self) -> list[str] | None:
-        """Operators that XNNPACK does not take, so that slower kernels run; None: cannot tell."""
+        """Operators that XNNPACK does not run, which use slower kernels; None if unknown."""
         if not hasattr(self._model, "_get_ops_details"):
             return None
         writer: dict[int, Mapping[str, Any]] = {}
-        for op in self._model._get_ops_details():  # delegates come behind what they replace
+        for op in self._model._get_ops_details():  # delegates come after their operators
             writer |= {int(tensor): op for tensor in op["outputs"]}
         found: dict[int, str] = {}
         waiting = [int(tensor["index"]) for tensor in self._model.get_output_details()]
@@ -91,7 +91,7 @@ class Interpreted:
 
 
 def litert_model(path: Path, *, threads: int = 1) -> OpenModel:
-    """A `.tflite` file on the CPU; it is given NCHW, as every other format.
+    """A `.tflite` file on the CPU. Its input is NCHW, as for all other formats.
 
     Raises:
         UserError: the file does not load, or LiteRT is too old.
@@ -108,10 +108,10 @@ def litert_model(path: Path, *, threads: int = 1) -> OpenModel:
 
 
 def metadata(content: bytes, *, where: object) -> dict[str, str]:
-    """What a `.tflite` file says of itself, by name.
+    """The metadata of a `.tflite` file, by name.
 
     Raises:
-        UserError: LiteRT is not installed or too old, or this is no such file.
+        UserError: LiteRT is not installed or too old, or the file is not a `.tflite` file.
     """
     schema = package("schema_py_generated")
     found: dict[str, str] = {}
@@ -121,15 +121,15 @@ def metadata(content: bytes, *, where: object) -> dict[str, str]:
             item = model.Metadata(i)
             text = model.Buffers(item.Buffer()).DataAsNumpy()
             found[item.Name().decode()] = bytes(text).decode()
-    except Exception as error:  # of a damaged file, whatever its offsets lead to
+    except Exception as error:  # offsets of a damaged file can raise any exception
         raise UserError("not a .tflite file", found=error, where=where) from error
     return found
 
 
 def value_ranges(graph: Graph, images: Images) -> dict[str, tuple[float, float]]:
-    """Least and largest number that every value of a float graph takes on images [n, C, H, W].
+    """Minimum and maximum of every value of a float graph over images [n, C, H, W].
 
-    These are the extremes of all images, not a moving average of extremes per batch, which clips.
+    They are the extremes over all images. A moving average of extremes per batch would clip.
     """
     names = [op.output for op in graph.ops]
     watched = graph.copy()

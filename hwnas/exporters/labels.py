@@ -1,7 +1,7 @@
 """File names for several variants of one format, such as `model.int8.symmetric.onnx`.
 
-The variant with the fewest settings that differ from their defaults keeps the plain name. The names
-of the others say their settings.
+The variant with the fewest changed settings has the plain name. The names of the others contain
+their changed settings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Labelled", "labels", "with_label"]
 
 
 def labels(variants: Sequence[FormatConfig]) -> tuple[str, ...]:
-    """A label for each of several unequal variants of one file; the plain one's is empty."""
+    """A label for each of several different variants of one file; "" for the plain one."""
     changed = [_changed(config) for config in variants]
     shared = {key for key in changed[0] if all(c.get(key) == changed[0][key] for c in changed)}
     plain = min(range(len(variants)), key=lambda i: len(changed[i]))
@@ -32,7 +32,7 @@ def labels(variants: Sequence[FormatConfig]) -> tuple[str, ...]:
 
 
 def _changed(config: BaseModel) -> dict[str, Any]:
-    """Settings that have not their default."""
+    """Settings that differ from their defaults."""
     fields = type(config).model_fields
     return {
         key: value
@@ -55,7 +55,7 @@ def _text(config: FormatConfig, settings: Mapping[str, Any]) -> str:
 
 
 def with_label(path: str, label: str, model: str) -> str:
-    """The name of a file that belongs to `model`, with the label before the model's ending."""
+    """The name of a file of `model`, with the label inserted before the suffix of the model."""
     stem = model.rpartition(".")[0]
     if not label:
         return path
@@ -67,23 +67,23 @@ def with_label(path: str, label: str, model: str) -> str:
 
 @dataclass(frozen=True)
 class Labelled(Format):
-    """A format whose files carry a label."""
+    """A format whose file names contain a label."""
 
     format: Format
     label: str
 
     def contents(self, source: Source) -> dict[str, bytes]:
-        """Those of the format, by their labelled names."""
+        """The contents of the format, by their labelled names."""
         found = self.format.contents(source)
         model = next(iter(found))
         return {with_label(name, self.label, model): content for name, content in found.items()}
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
-        """As the format does, with the labelled name."""
+        """The manifest entry of the format, with the labelled name."""
         plain = [file.with_name(file.name.replace(f".{self.label}.", ".", 1)) for file in files]
         found = self.format.describe(plain)
         return replace(found, path=str(Path(found.path).with_name(files[0].name)))
 
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
-        """As the format does."""
+        """Opens the file as the format does."""
         return self.format.open_model(path, threads=threads)

@@ -45,11 +45,11 @@ log = logging.getLogger(__name__)
 
 
 class Config(BatchConfig):
-    """Precision, and how the ranges of 8 bits are found."""
+    """Precision, and how 8-bit ranges are determined."""
 
     name: Literal["litert"] = "litert"
     precision: Literal["fp32", "fp16", "int8"] = Field(
-        "fp32", description="fp16: weights; int8: weights and activations"
+        "fp32", description="`fp16`: only weights; `int8`: weights and activations."
     )
     n_calibration: NCalibration = 128
     seed: Seed = 0
@@ -70,8 +70,8 @@ class Config(BatchConfig):
 def build(config: Config) -> Exporter:
     """An exporter to `model.tflite`, `model.fp16.tflite` or `model.int8.tflite`.
 
-    Images are NHWC; images and logits are float32 in every precision. 8 bits need `images` to
-    calibrate with; operators without an 8-bit kernel in XNNPACK, such as hard-swish, stay float.
+    Images are NHWC. Images and logits are float32 in every precision. 8 bits need `images` for
+    calibration. Operators without an 8-bit kernel in XNNPACK, such as hard-swish, stay in float.
     """
     return _LiteRt(config)
 
@@ -81,10 +81,10 @@ class _LiteRt(Format):
     config: Config
 
     def contents(self, source: Source) -> dict[str, bytes]:
-        """The model; `metadata`, and under `litert` what was quantised and delegated, are in it.
+        """The model with its metadata; the entry `litert` lists quantised and delegated operators.
 
         Raises:
-            UserError: LiteRT has no such operator, or there are no images to calibrate with.
+            UserError: LiteRT lacks an operator, or there are no images for calibration.
         """
         from hwnas.builders.tflite import converted
         from hwnas.builders.tflite_precision import to_precision
@@ -107,7 +107,7 @@ class _LiteRt(Format):
         return {name: graph.serialized(metadata)}
 
     def _quantized(self, graph: Graph, source: Source) -> tuple[Graph, dict[str, Any]]:
-        """The graph in 8 bits, and how it was found."""
+        """The 8-bit graph, and the record of its quantisation."""
         from hwnas.builders.tflite_precision import WEIGHTED, quantizable, to_precision
 
         config = self.config
@@ -138,7 +138,7 @@ class _LiteRt(Format):
         }
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
-        """One file."""
+        """The manifest entry of the file."""
         precision = self.config.precision
         return ModelFile(
             FILES[precision],
@@ -151,7 +151,7 @@ class _LiteRt(Format):
         )
 
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
-        """The file in LiteRT on the CPU, see `interpreter.litert_model`."""
+        """Opens the file in LiteRT on the CPU, see `interpreter.litert_model`."""
         return litert_model(path, threads=threads)
 
 

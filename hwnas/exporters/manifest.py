@@ -24,8 +24,11 @@ __all__ = [
 ]
 
 MANIFEST_VERSION = 3
-"""2: sample images, and the least top-1 agreement of a model. 3: the least runtime of a model,
-and the layout of its images. Earlier manifests stay loadable."""
+"""Version of the schema. Earlier manifests stay loadable.
+
+Version 2 added sample images, and the minimum top-1 agreement of a model. Version 3 added the
+oldest runtime of a model, and the layout of its images.
+"""
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -33,10 +36,10 @@ Positive = Annotated[float, Field(gt=0)]
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How an image becomes the model's input, `(pixel / 255 - mean) / std` per channel.
+    """Preprocessing of an image: `(pixel / 255 - mean) / std` per channel.
 
-    `shape` is [C, H, W]. A square image (the centre of another one) is resized to each of
-    `resize_px` in turn, bilinear with antialiasing, as training and evaluation did.
+    `shape` is [C, H, W]. A square image (the centre crop of another image) is resized to each of
+    `resize_px` in turn, bilinear with antialiasing, as in training and evaluation.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -57,7 +60,7 @@ class InputSpec:
 
     @staticmethod
     def of(info: DataInfo, px: int) -> InputSpec:
-        """The input of a net of resolution `px` trained on the data set."""
+        """The input of a network of resolution `px` trained on the data set."""
         resize_px = (px,) if info.base_px == px else (info.base_px, px)
         shape = (info.in_channels, px, px)
         return InputSpec(shape, info.mean, info.std, resize_px, info.class_names)
@@ -65,7 +68,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Golden:
-    """Real inputs [n, C, H, W] and torch's logits [n, classes] for them, as .npy files."""
+    """Real inputs [n, C, H, W] and their torch logits [n, classes], as .npy files."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -75,7 +78,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class SampleFile:
-    """A test image at `resize_px[0]` (.ppm, .pgm or .npy): its class, and the class torch names."""
+    """A test image at `resize_px[0]` (.ppm, .pgm or .npy), its class, and torch's prediction."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -86,9 +89,9 @@ class SampleFile:
 
 @dataclass(frozen=True)
 class LatencyFact:
-    """Latency of one model file on one device: forecast with its 90 % interval, and re-timing.
+    """Latency of one model file on one device: the estimate, its 90 % interval, and the re-timing.
 
-    `host` names the machine; values that were not obtained are None.
+    `host` names the machine. Values that were not measured are None.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -120,7 +123,7 @@ class AccuracyFact:
 
 @dataclass(frozen=True)
 class ConstraintFact:
-    """A bound of the search in the metric's unit, and whether the re-timed net meets it."""
+    """A limit of the search, in the unit of the metric, and whether the re-timed net meets it."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -132,7 +135,7 @@ class ConstraintFact:
 
 @dataclass(frozen=True)
 class BundleFile:
-    """Integrity of one file; `path` is relative to the bundle, with forward slashes."""
+    """Size and hash of one file; `path` is relative to the bundle, with forward slashes."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -143,11 +146,11 @@ class BundleFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The only contract between the host, which writes bundles, and the kit, which runs them.
+    """The contract between the host, which writes bundles, and the kit, which runs them.
 
-    `arch_view` is the readable form of `arch`; `runtimes` the versions it was made with;
-    `provenance` free text facts (run, config hash, seed, host). `samples` and `files` are filled in
-    by `write_bundle`; `files` lists everything but the manifest itself.
+    `arch_view` is the readable form of `arch`. `runtimes` has the versions of the software that
+    made the bundle. `provenance` is free text (run, config hash, seed, host). `write_bundle` fills
+    in `samples` and `files`; `files` lists all files except the manifest.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT

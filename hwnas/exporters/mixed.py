@@ -1,11 +1,11 @@
 """Mixed precision in 8-bit networks of any format: sensitive layers stay in float.
 
-If the whole network in 8 bits names too many other classes than the float one, every layer is
-quantised alone. It is judged by the error that it brings to the logits, over what 8 bits save of it
-(`saving`). The fewest of the worst layers stay float with which the classes agree. Measured on
-three subnets of MobileNetV2 at 48 px, LiteRT, one thread, same agreement: 0.36, 0.37 and 0.35 of
-ONNX Runtime's fp32 latency, where the order by error alone, in powers of two, gave 0.66, 0.48 and
-0.36 (`benchmarks/quickstart_int8.py`).
+If the full 8-bit network disagrees too often with the float network, every layer is quantised
+separately. Layers are ranked by the error in the logits that they cause, divided by the time that 8
+bits save (`saving`). The smallest number of top-ranked layers that gives enough agreement stays in
+float. Measured on three subnets of MobileNetV2 at 48 px, LiteRT, one thread, equal agreement: 0.36,
+0.37 and 0.35 of ONNX Runtime's fp32 latency. Ranking by the error only, in powers of two, gave
+0.66, 0.48 and 0.36 (`benchmarks/quickstart_int8.py`).
 """
 
 from __future__ import annotations
@@ -36,29 +36,36 @@ __all__ = [
     "saving",
 ]
 
-NCalibration = Annotated[int, Field(ge=1, description="training images that set ranges")]
-Seed = Annotated[int, Field(ge=0, description="which of the images those are")]
+NCalibration = Annotated[
+    int, Field(ge=1, description="Number of training images that determine the ranges.")
+]
+Seed = Annotated[int, Field(ge=0, description="Seed of the selection of these images.")]
 TargetAgreement = Annotated[
-    float, Field(gt=0, le=1, description="top-1 agreement below which layers stay float")
+    float,
+    Field(
+        gt=0,
+        le=1,
+        description="Minimum top-1 agreement with the float network; below it, layers stay float.",
+    ),
 ]
 MaxFloatLayers = Annotated[
-    float, Field(ge=0, le=1, description="share of the layers that may stay float")
+    float, Field(ge=0, le=1, description="Maximum share of layers that stay in float.")
 ]
-"""Settings of every format in 8 bits."""
+"""Settings that all 8-bit formats share."""
 
 log = logging.getLogger(__name__)
 
-N_JUDGED = 64  # images that judge single layers
-MACS_PER_WEIGHT = 32  # reading a weight takes as long as so many multiply-accumulates
+N_JUDGED = 64  # images for the ranking of layers
+MACS_PER_WEIGHT = 32  # reading a weight takes as long as this many multiply-accumulates
 Model = TypeVar("Model")
 Made = TypeVar("Made", covariant=True)
 
 
 @dataclass(frozen=True)
 class Mixed(Generic[Model]):
-    """The network in 8 bits and what became of its layers (convolutions and linear ones).
+    """The 8-bit network and the precision of its layers (convolutions and linear layers).
 
-    agreement: share of images of which the float network names the same class.
+    agreement: share of images with the same class as in the float network.
     """
 
     model: Model
@@ -69,7 +76,7 @@ class Mixed(Generic[Model]):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """JSON-ready: what a file says of itself."""
+        """Metadata of the file, as JSON values."""
         return {
             "agreement_all_int8": round(self.agreement_all_int8, 4),
             "agreement": round(self.agreement, 4),
@@ -82,12 +89,12 @@ class Quantize(Protocol[Made]):
     """Makes the network in 8 bits."""
 
     def __call__(self, only: Sequence[str] = (), but: Sequence[str] = ()) -> Made:
-        """The whole network, only some of its layers, or all but some."""
+        """Quantises the whole network, only some layers, or all except some."""
         ...
 
 
 def saving(n_weights: int, n_pixels: int) -> float:
-    """What 8 bits save of a layer: arithmetic, and reading its weights once, in MACs."""
+    """Time that 8 bits save in a layer, in MACs: arithmetic, and reading its weights once."""
     return float(n_weights * (n_pixels + MACS_PER_WEIGHT))
 
 
@@ -101,10 +108,11 @@ def mixed(
     target_agreement: float,
     max_float_layers: float,
 ) -> Mixed[Model]:
-    """A network in 8 bits whose top-1 agrees with `expected` [n, classes] on images `judged`.
+    """An 8-bit network whose top-1 agrees with `expected` [n, classes] on images `judged`.
 
-    layers: the `saving` of each, by name. max_float_layers: share of the layers that may stay
-    float; the best is taken where even that does not reach `target_agreement`.
+    layers: the `saving` of each layer, by name.
+    max_float_layers: maximum share of layers that stay in float. If `target_agreement` cannot be
+        reached, the best network is returned.
     """
 
     def tried(n: int) -> Mixed[Model]:
@@ -114,7 +122,7 @@ def mixed(
 
     worst: list[str] = []
     whole = best = tried(0)
-    most = min(int(max_float_layers * len(layers)), len(layers) - 1)  # else nothing is in 8 bits
+    most = min(int(max_float_layers * len(layers)), len(layers) - 1)  # at least one is in 8 bits
     if whole.agreement >= target_agreement or not most:
         return whole
     log.info(
@@ -148,19 +156,19 @@ def mixed(
 
 @dataclass(frozen=True)
 class Calibration:
-    """Images [n, C, H, W]: `ranges` set the ranges of 8 bits, by `judged` the result is judged."""
+    """Images [n, C, H, W]: `ranges` determine the 8-bit ranges, `judged` measure the result."""
 
     ranges: Images
     judged: Images
 
 
 def calibration(source: Source, n: int, seed: int, stream: str) -> Calibration:
-    """A seeded draw of n of the training images to set ranges, the others to judge.
+    """A seeded selection of n training images for the ranges; the other images measure the result.
 
-    Where there are no others, the same images judge.
+    If there are no other images, the same images are used for both.
 
     Raises:
-        UserError: there are no images, or they are of another size than the network takes.
+        UserError: there are no images, or they have another size than the network expects.
     """
     images = source.images
     if images is None or not len(images):

@@ -33,9 +33,9 @@ class Config(StrictModel):
 
 
 def build(config: Config) -> Exporter:
-    """An exporter to `model.ncnn.param` and `model.ncnn.bin`; blobs are `in0` and `out0`.
+    """An exporter to `model.ncnn.param` and `model.ncnn.bin` with the blobs `in0` and `out0`.
 
-    ncnn has no batch axis: one image at a time.
+    ncnn has no batch axis, so it runs one image at a time.
     """
     return _Ncnn()
 
@@ -43,7 +43,7 @@ def build(config: Config) -> Exporter:
 @dataclass(frozen=True)
 class _Ncnn(Format):
     def contents(self, source: Source) -> dict[str, bytes]:
-        """Graph and weights; the format has no room for `metadata`.
+        """Graph and weights. The format cannot store `metadata`.
 
         Raises:
             UserError: pnnx does not convert the network.
@@ -57,7 +57,7 @@ class _Ncnn(Format):
         with torch.no_grad(), tempfile.TemporaryDirectory() as temporary:
             script = Path(temporary, "model.pt")
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # pnnx reads TorchScript only
+                warnings.simplefilter("ignore", FutureWarning)  # pnnx only reads TorchScript
                 traced = torch.jit.trace(folded(source.model).cpu(), example)  # type: ignore[no-untyped-call]
             traced.save(str(script))
             sizes = ",".join(str(n) for n in example.shape)
@@ -77,14 +77,14 @@ class _Ncnn(Format):
             return {path.name: path.read_bytes() for path in made}
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
-        """Graph and weights, in a folder of their own."""
+        """The manifest entry of graph and weights, which have their own folder."""
         return ModelFile(f"ncnn/{FILES[0]}", "ncnn", "fp32", batch=1)
 
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
-        """The files in ncnn on the CPU, in float32.
+        """Opens the files in ncnn on the CPU, in float32.
 
         Raises:
-            UserError: they do not load.
+            UserError: the files do not load.
         """
         ncnn = require("ncnn", extra=EXTRA)
         net = ncnn.Net()

@@ -1,4 +1,4 @@
-"""ONNX by the torch.export-based exporter: BN folded, static or dynamic batch, one file."""
+"""ONNX from the torch.export-based exporter: BN folded, fixed or dynamic batch, one file."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class _Onnx(OnnxRuntimeFormat):
     config: Config
 
     def contents(self, source: Source) -> dict[str, bytes]:
-        """The graph; `metadata` goes into the file's metadata_props."""
+        """The graph. `metadata` goes into metadata_props of the file."""
         graph = source.graph(opset=self.config.opset, dynamic_batch=self.config.dynamic_batch)
         return {FILE_NAME: graph.SerializeToString()}
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
-        """One file."""
+        """The manifest entry of the file."""
         config = self.config
         return ModelFile(
             FILE_NAME,

@@ -18,7 +18,9 @@ FILES = {"onnx": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.on
 def find_onnx(
     folder: Path, format: str, *, symmetric: bool = False, largest_batch: int = 1
 ) -> Path | None:
-    """The first fitting file of the format `onnx`, `fp16` or `int8`; else any; None without files.
+    """The first fitting file of the format `onnx`, `fp16` or `int8`; None without files.
+
+    If no file fits all conditions, any file of the format is returned.
 
     symmetric: selects the int8 file whose metadata state signed activations.
     largest_batch: files with a smaller fixed batch size do not fit.
@@ -47,12 +49,12 @@ def _is_symmetric(text: str, path: Path) -> bool:
 
 
 def _is_of_another(name: str, stem: str) -> bool:
-    """Whether the file belongs to a format whose own stem is longer: model.int8.onnx, of model."""
+    """Whether the file belongs to a format with a longer stem: model.int8.onnx, for `model`."""
     longer = [f.removesuffix(".onnx") for f in FILES.values() if len(f) > len(f"{stem}.onnx")]
     return any(name.startswith(f"{other}.") for other in longer)
 
 
 def static_batch(model: onnx.ModelProto) -> int | None:
-    """The batch size that a graph is made for; None: any."""
+    """The fixed batch size of a graph; None: any."""
     dim = model.graph.input[0].type.tensor_type.shape.dim[0]
     return int(dim.dim_value) if dim.HasField("dim_value") else None

@@ -11,11 +11,11 @@ __all__ = ["CannotRunHere", "onnxruntime_model"]
 
 
 class CannotRunHere(UserError):
-    """The format's runtime or its hardware is not on this host; the file may be sound."""
+    """This host lacks the runtime or hardware of the format; the file may be valid."""
 
 
 def onnxruntime_model(path: Path, *, threads: int = 1) -> OpenModel:
-    """An .onnx or .ort file in ONNX Runtime on the CPU.
+    """Opens an .onnx or .ort file in ONNX Runtime on the CPU.
 
     Raises:
         UserError: the file does not load.

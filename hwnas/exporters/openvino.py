@@ -1,4 +1,4 @@
-"""OpenVINO's intermediate representation, for Intel's processors, GPUs and NPUs."""
+"""OpenVINO's intermediate representation, for Intel processors, GPUs and NPUs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Config(BatchConfig):
 
     name: Literal["openvino"] = "openvino"
     precision: Annotated[Literal["fp32", "fp16", "int8"], LATER] = Field(
-        "fp32", description="fp16: of the weights; int8: converted from the format int8"
+        "fp32", description="`fp16`: weights only; `int8`: converted from the format int8."
     )
 
     @property
@@ -45,7 +45,7 @@ class Config(BatchConfig):
 
     @property
     def sources(self) -> tuple[dict[str, Any], ...]:
-        """int8 is calibrated once, for all formats."""
+        """The int8 file as the source, so that calibration runs once for all formats."""
         is_int8 = self.precision == "int8"
         return ({"name": "int8", "symmetric": False},) if is_int8 else ()
 
@@ -53,7 +53,8 @@ class Config(BatchConfig):
 def build(config: Config) -> Exporter:
     """An exporter to `model.xml` and `model.bin`, `model.int8.xml` and `.bin`, ...
 
-    Files in fp16 hold weights in half precision; the device computes in what it is asked for.
+    fp16 files store weights in half precision; the device setting determines the precision of
+    arithmetic.
     """
     return _OpenVino(config)
 
@@ -63,10 +64,10 @@ class _OpenVino(Format):
     config: Config
 
     def contents(self, source: Source) -> dict[str, bytes]:
-        """Graph and weights; `metadata` is in the runtime info of the .xml.
+        """Graph and weights. `metadata` is in the runtime info of the .xml.
 
         Raises:
-            UserError: int8 is asked for, and the folder has no file of the format `int8`.
+            UserError: the precision is int8, and the folder has no file of the format `int8`.
         """
         openvino = require("openvino", extra=EXTRA)
         precision = self.config.precision
@@ -80,7 +81,7 @@ class _OpenVino(Format):
             return {name: Path(temporary, name).read_bytes() for name in names}
 
     def _onnx(self, source: Source, temporary: Path) -> Path:
-        """The ONNX file that is converted."""
+        """The ONNX file to convert."""
         if self.config.precision != "int8":
             graph = source.graph(dynamic_batch=self.config.dynamic_batch)
             path = temporary / "float.onnx"
@@ -96,7 +97,7 @@ class _OpenVino(Format):
         return found
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
-        """Graph and weights, in a folder of their own."""
+        """The manifest entry of graph and weights, which have their own folder."""
         precision = self.config.precision
         return ModelFile(
             self.config.file,
@@ -107,7 +108,7 @@ class _OpenVino(Format):
         )
 
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
-        """The file in OpenVINO on the CPU, in float32.
+        """Opens the file in OpenVINO on the CPU, in float32.
 
         Raises:
             UserError: the file does not load.

@@ -1,4 +1,4 @@
-"""`.ort` for ONNX Runtime Mobile: the graph already optimised, in a format without protobuf."""
+"""`.ort` for ONNX Runtime Mobile: an optimised graph in a format without protobuf."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from hwnas.interfaces import Exporter, ModelFile
 __all__ = ["Config", "build"]
 
 FILE_NAME = "model.ort"
-LEAST_ONNXRUNTIME = "1.16"  # the first that reads version 6 of the format
+LEAST_ONNXRUNTIME = "1.16"  # the first version that reads version 6 of the format
 OPERATORS = "model.required_operators.config"
 
 
 class Config(BatchConfig):
-    """How the graph is optimised."""
+    """The target of the graph optimisation."""
 
     name: Literal["ort"] = "ort"
     target: Literal["any", "arm", "amd64"] = Field(
-        "any", description="any (or arm: the same): no layouts of one processor; amd64: blocked ones of x86"
+        "any",
+        description="`any`, `arm`: no layouts for one processor; `amd64`: blocked layouts for x86.",
     )
 
     @property
@@ -36,8 +37,10 @@ class Config(BatchConfig):
 
 
 def build(config: Config) -> Exporter:
-    """An exporter to `model.ort` and the list of operators that a reduced build of ONNX Runtime
-    must have."""
+    """An exporter to `model.ort` and the list of its operators.
+
+    A reduced build of ONNX Runtime must include these operators.
+    """
     return _Ort(config)
 
 
@@ -46,7 +49,7 @@ class _Ort(OnnxRuntimeFormat):
     config: Config
 
     def contents(self, source: Source) -> dict[str, bytes]:
-        """The optimised graph, which keeps `metadata`, and the operators that it needs."""
+        """The optimised graph with `metadata`, and the list of its operators."""
         from onnxruntime.tools.convert_onnx_models_to_ort import (
             OptimizationStyle,
             convert_onnx_models_to_ort,
@@ -67,7 +70,7 @@ class _Ort(OnnxRuntimeFormat):
         return {**made, OPERATORS: made[OPERATORS].replace(temporary.encode(), b".")}
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
-        """The graph; the list of operators is of no use to a device."""
+        """The manifest entry of the graph. Devices do not need the list of operators."""
         return ModelFile(
             FILE_NAME,
             "ort",

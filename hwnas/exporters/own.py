@@ -1,9 +1,10 @@
 """Formats whose files can run code, and the record of the files that hwnas itself wrote.
 
-torch's exported programs and TensorRT's engines cannot be opened without trusting their maker: no
-filter of the bytes suffices, and a ledger beside them may be a stranger's, too. So the exporters
-note the sha256 of what they write in the user's cache ($HWNAS_CACHE, default ~/.cache/hwnas), which
-no foreign folder reaches. Such a file is opened without being asked; any other on request alone.
+Opening an exported program of torch or a TensorRT engine can run code. No check of the bytes can
+exclude this, and a record in the same folder could be forged. So exporters store the sha256 of the
+files that they write in the user's cache ($HWNAS_CACHE, default ~/.cache/hwnas), outside of any
+received folder. Recorded files are opened without a confirmation; other files only if the user
+requests it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def remember(content: bytes) -> None:
-    """Note that this hwnas made a file of this content; where that fails, a warning says so."""
+    """Records that this hwnas wrote a file with this content; logs a warning if that fails."""
     try:
         note = _note(content)
         note.parent.mkdir(parents=True, exist_ok=True)
@@ -34,14 +35,14 @@ def remember(content: bytes) -> None:
 
 
 def require_own(content: bytes, path: Path) -> None:
-    """Nothing if this user's hwnas made the content of `path`.
+    """Checks that this user's hwnas wrote the content of `path`.
 
     Raises:
-        CannotRunHere: somebody else may have.
+        CannotRunHere: the content is not recorded.
     """
     try:
         is_own = _note(content).exists()
-    except UserError:  # without a home folder nothing is remembered
+    except UserError:  # without a home folder there is no record
         is_own = False
     if not is_own:
         raise CannotRunHere(

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 FP32_TOLERANCE = 1e-4
-TIE = 2e-5  # of the largest logit: what rounding in fp32 may exchange
+TIE = 2e-5  # relative to the largest logit; fp32 rounding can swap such classes
 N_AT_ONCE = 32
 
 
@@ -38,8 +38,9 @@ N_AT_ONCE = 32
 class BatchParity:
     """Differences of logits at one batch size; `relative` = max difference / max |torch logit|.
 
-    n_images: distinct ones; repeated ones count once. top1_agreement: the share of images of which
-    both name the same class, or classes whose torch logits are a tie (`TIE`).
+    n_images: number of distinct images.
+    top1_agreement: share of images with the same class in both, or with classes whose torch logits
+        are tied (`TIE`).
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -52,13 +53,13 @@ class BatchParity:
     top1_agreement: Share
 
     def agrees(self, least: float) -> bool:
-        """Whether classes agree on a share of at least `least`, see `core.stats.agrees`."""
+        """Whether the classes agree at a rate of at least `least`, see `core.stats.agrees`."""
         return agrees(round(self.top1_agreement * self.n_images), self.n_images, least)
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """One exported file against torch, at several batch sizes."""
+    """Comparison of one exported file with torch, at several batch sizes."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -75,11 +76,11 @@ class ParityReport:
 
     @property
     def agreement(self) -> float:
-        """The lowest share of images of which the same class is named."""
+        """The lowest top-1 agreement over all batch sizes."""
         return min((batch.top1_agreement for batch in self.batches), default=0.0)
 
     def __str__(self) -> str:
-        """What was found and what is accepted, in words."""
+        """Results and limits in words."""
         n = max((batch.n_images for batch in self.batches), default=0)
         accepted = f"{self.tolerance:.0e}), equal top-1 on {self.agreement:.2%} of {n} images"
         return (
@@ -89,9 +90,9 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every batch size is within the tolerance and agrees often enough.
+        """Whether all batch sizes are within the tolerance and agree often enough.
 
-        Few images say little of a rate, see `core.stats.agrees`.
+        With few images the rate is uncertain, see `core.stats.agrees`.
         """
         return bool(self.batches) and all(
             b.relative <= self.tolerance and b.agrees(self.min_agreement) for b in self.batches
@@ -108,15 +109,16 @@ def check_parity(
     min_agreement: float = 1.0,
     opened: OpenModel | None = None,
 ) -> ParityReport:
-    """Run real inputs through `model` (in eval mode, on the CPU) and through a deployed file.
+    """Runs real inputs through `model` (in eval mode, on the CPU) and through a deployed file.
 
-    images: [n, C, H, W], normalised; per batch size the last, partial batch is left out, and fewer
-    images than a batch holds are repeated. A file with a static batch is checked at that batch size
-    only. `opened` is the file in its runtime; without it the file is opened by ONNX Runtime.
+    images: [n, C, H, W], normalised. For each batch size, a partial last batch is left out; if
+        there are fewer images than the batch size, they are repeated. A file with a fixed batch is
+        checked only at that size.
+    opened: the file in its runtime; without it, ONNX Runtime opens the file.
 
     Raises:
         UserError: the file does not load, or there are no images.
-        CheckFailed: outputs are not finite, so there is nothing to compare.
+        CheckFailed: outputs are not finite, so they cannot be compared.
     """
     import torch
 
@@ -134,7 +136,7 @@ def check_parity(
 
 
 def torch_logits(model: torch.nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits [n, classes] of `model` in eval mode, which is left in the mode it was in."""
+    """Logits [n, classes] of `model` in eval mode; the mode of the model is restored."""
     import torch
 
     was_training = model.training
@@ -160,13 +162,13 @@ def compare_batches(
     tolerance: float = FP32_TOLERANCE,
     min_agreement: float = 1.0,
 ) -> ParityReport:
-    """A deployed model's logits against torch's `expected` [n, classes], at every batch size.
+    """Compares the logits of a deployed model with `expected` [n, classes] at every batch size.
 
-    Where there are fewer images than a batch holds, they are repeated to fill it.
+    If there are fewer images than the batch size, they are repeated.
 
     Raises:
         UserError: there are no images.
-        CheckFailed: outputs are not finite, or of another shape.
+        CheckFailed: outputs are not finite, or have another shape.
     """
     if opened.batch is not None:
         batches = (opened.batch,)
@@ -184,7 +186,7 @@ def compare_batches(
 def compare(
     expected: NDArray[np.float32], found: NDArray[np.float32], batch: int = 1
 ) -> BatchParity:
-    """Differences of two sets of logits [n, classes].
+    """Differences of two arrays of logits [n, classes].
 
     Raises:
         CheckFailed: shapes differ, or a value is not finite.

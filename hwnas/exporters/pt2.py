@@ -1,7 +1,7 @@
 """torch `.pt2`: the exported program, for torch itself, ExecuTorch, AOTInductor.
 
-`torch.export.load` runs what an archive brings (pickles, compiled parts, expressions), so that only
-files that this hwnas wrote are opened unasked, see `exporters.own`.
+`torch.export.load` can run code in the archive (pickles, compiled parts, expressions). So only
+files that this hwnas wrote are opened by default, see `exporters.own`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Pt2(Format):
     config: Config
 
     def contents(self, source: Source) -> dict[str, bytes]:
-        """The program; `metadata` is the archive's extra file `hwnas.json`."""
+        """The program. `metadata` is the extra file `hwnas.json` of the archive."""
         import torch
 
         from hwnas.exporters.fold import folded
@@ -69,15 +69,15 @@ class _Pt2(Format):
         return {FILE_NAME: content}
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
-        """One file."""
+        """The manifest entry of the file."""
         return ModelFile(FILE_NAME, "pt2", "fp32", batch=self.config.batch)
 
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
-        """A program that this hwnas wrote, in torch, with `threads` of the process's own.
+        """Opens a program that this hwnas wrote, in torch, with `threads` threads of this process.
 
         Raises:
-            CannotRunHere: somebody else may have written it: `open_trusted` opens it.
-            UserError: the file is no exported program.
+            CannotRunHere: the program is not recorded as written by this hwnas; use `open_trusted`.
+            UserError: the file is not an exported program.
         """
         content = _read(path)
         require_own(content, path)
@@ -85,16 +85,16 @@ class _Pt2(Format):
 
 
 def open_trusted(path: Path, *, threads: int = 1) -> OpenModel:
-    """A program of whoever made it; runs the code that it brings.
+    """Opens a program from any source; this can run code in it.
 
     Raises:
-        UserError: the file is no exported program.
+        UserError: the file is not an exported program.
     """
     return _loaded(_read(path), path)
 
 
 def _read(path: Path) -> bytes:
-    """Read once: what is checked is what is loaded."""
+    """Reads the file once, so that the checked bytes are the loaded bytes."""
     with explained("read a model", path):
         return read_regular(path, at_most=MAX_BYTES)
 
@@ -105,7 +105,7 @@ def _loaded(content: bytes, path: Path) -> OpenModel:
     try:
         program = torch.export.load(io.BytesIO(content))
         module = program.module()
-    except Exception as error:  # torch raises whatever its parts do
+    except Exception as error:  # torch can raise any exception here
         raise UserError("torch rejects the file", found=error, where=path) from error
     (shape,) = [
         node.meta["val"].shape

@@ -1,4 +1,4 @@
-"""Static 8-bit quantisation of an fp32 graph by ONNX Runtime, except for float layers."""
+"""Static 8-bit quantisation of an fp32 graph by ONNX Runtime; some layers stay in float."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def quantized(
     target_agreement: float,
     max_float_layers: float,
 ) -> Mixed[onnx.ModelProto]:
-    """`proto` in 8 bits with ranges of `calibration` [n, C, H, W] and top-1 checked on `judged`.
+    """`proto` in 8 bits, with ranges from `calibration` [n, C, H, W] and top-1 checked on `judged`.
 
-    symmetric: signed activations with the zero point 0, and biases that stay float.
+    symmetric: signed activations with zero point 0, and biases that stay in float.
     """
     graph = onnx.shape_inference.infer_shapes(proto)
     quantize = _Quantizer(graph, _ranges(graph, calibration, method), symmetric)
@@ -65,7 +65,7 @@ def _savings(graph: onnx.GraphProto) -> dict[str, float]:
 
 
 class _Quantizer:
-    """The graph in 8 bits: whole, only some layers, or all but some."""
+    """Quantises the whole graph, only some layers, or all except some."""
 
     def __init__(self, graph: onnx.ModelProto, ranges: Any, symmetric: bool) -> None:
         self.graph, self.ranges, self.symmetric = graph, ranges, symmetric
@@ -97,8 +97,8 @@ class _Quantizer:
     def _excluded(self, layers: Sequence[str]) -> list[str]:
         """Float layers, and the activation functions that they read.
 
-        ONNX Runtime takes a Clip or Relu out where the range of 8 bits clips by itself, also if its
-        only reader is a float layer, for which nothing then clips.
+        ONNX Runtime removes a Clip or Relu if the 8-bit range clips in the same way. It also does
+        so if the only reader is a float layer, whose input would then not be clipped.
         """
         nodes = self.graph.graph.node
         read = {name for node in nodes if node.name in layers for name in node.input}
@@ -139,7 +139,7 @@ def _ranges(graph: onnx.ModelProto, images: Images, method: str) -> Any:
 
 
 class _Reader:
-    """ONNX Runtime's iterator over feeds, of one batch."""
+    """The calibration data reader of ONNX Runtime, with one batch."""
 
     def __init__(self, name: str, images: Images) -> None:
         self.feeds = [{name: images}]

@@ -20,7 +20,7 @@ MAGIC = {1: ("pgm", b"P5"), 3: ("ppm", b"P6")}  # binary netpbm, by number of ch
 
 @dataclass(frozen=True)
 class SampleImage:
-    """pixels: uint8 [H, W, C]; its class, and the class that torch names for these very pixels."""
+    """pixels: uint8 [H, W, C]; its class, and the class that torch predicts for these pixels."""
 
     pixels: Pixels
     label: int
@@ -28,7 +28,7 @@ class SampleImage:
 
 
 def denormalise(x: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> Pixels:
-    """Images [n, C, H, W] as a network sees them to the nearest 8-bit pixels [n, H, W, C]."""
+    """Normalised images [n, C, H, W] to the nearest 8-bit pixels [n, H, W, C]."""
     pixels = x.transpose(0, 2, 3, 1).astype(np.float64) * np.asarray(std) + np.asarray(mean)
     rounded: Pixels = np.rint(pixels * 255).clip(0, 255).astype(np.uint8)
     return rounded
@@ -37,7 +37,7 @@ def denormalise(x: NDArray[np.float32], mean: Sequence[float], std: Sequence[flo
 def sample_files(
     samples: Sequence[SampleImage], class_names: Sequence[str]
 ) -> Iterator[tuple[SampleFile, bytes]]:
-    """Every sample's line of the manifest, and the content of its file."""
+    """Manifest entry and file content of every sample."""
     for number, sample in enumerate(samples):
         suffix, content = _encode(sample.pixels)
         name = re.sub(r"[^A-Za-z0-9]+", "-", class_names[sample.label])[:24].strip("-")

@@ -7,11 +7,11 @@ from typing import Any
 __all__ = ["format_section"]
 
 PRECISIONS_OF_ONNX = {"fp32": "onnx", "fp16": "fp16", "int8": "int8"}
-"""The formats that are ONNX in a precision, by it: modules of their own."""
+"""ONNX formats by precision; each one is a separate module."""
 
 
 def format_section(given: Any) -> Any:
-    """The section `{name: ..., ...}` of a format; what is neither a name nor one stays as it is.
+    """The section `{name: ..., ...}` of a format; other values are returned unchanged.
 
     `NAME:PRECISION` is the format NAME with its setting `precision`. `onnx:int8` and `onnx:fp16`
     are the formats `int8` and `fp16`.

@@ -16,11 +16,11 @@ EXEMPT = {"runs_here": "engines run on their GPU"}
 
 
 class Config(EngineConfig):
-    """What is built, and for which batches."""
+    """Precision and batch sizes of the engine."""
 
     name: Literal["tensorrt"] = "tensorrt"
 
 
 def build(config: Config) -> Exporter:
-    """An exporter to an engine and the facts by which the kit refuses it elsewhere."""
+    """An exporter to an engine and its metadata, by which the kit refuses it on other systems."""
     return EngineExporter("tensorrt", config.precision, config.batches, tf32=config.tf32)

@@ -1,4 +1,4 @@
-"""TensorRT for RTX engines, also ahead of time for GPUs that are not here."""
+"""TensorRT for RTX engines; they can be built ahead of time for other GPUs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["RUNS_ON", "Config", "build"]
 
 REQUIRES = ("tensorrt_rtx",)
 EXTRA = "tensorrt-rtx"
-QUICK = {"capability": "8.9"}  # built ahead of time, where there is no GPU
+QUICK = {"capability": "8.9"}  # built ahead of time, without a GPU
 RUNS_ON = runs_on("tensorrt_rtx", capability=None)
 EXEMPT = {"runs_here": "engines run on their GPU"}
 
@@ -23,12 +23,15 @@ class Config(EngineConfig):
 
     name: Literal["tensorrt_rtx"] = "tensorrt_rtx"
     capability: (
-        Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]$", description="compute capability")] | None
-    ) = Field(None, description="of the GPU that shall run it, such as 8.9; null: the one here")
+        Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]$", description="Compute capability.")] | None
+    ) = Field(
+        None,
+        description="Compute capability of the target GPU, such as 8.9; null: of the local GPU.",
+    )
 
 
 def build(config: Config) -> Exporter:
-    """An exporter to an engine and the facts by which the kit refuses it elsewhere."""
+    """An exporter to an engine and its metadata, by which the kit refuses it on other systems."""
     return EngineExporter(
         "tensorrt_rtx", config.precision, config.batches, config.capability, config.tf32
     )

@@ -1,7 +1,7 @@
 """Weights, and `model.py` that builds the network without hwnas: in timm, or in plain torch.
 
-The format is called `timm` in configurations, bundles and on the command line since most networks
-are timm models; which of the two a network is says `form` in its `arch.json`.
+The format is called `timm` in configurations, in bundles and on the command line, because most
+networks are timm models. `form` in `arch.json` states which of the two a network is.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["COMPANIONS", "WEIGHTS", "Config", "build", "load_network"]
 
 WEIGHTS = "weights.safetensors"
-COMPANIONS = ("arch.json", "model.py")  # what the weights are of, and the code that reads it
-ENDINGS = {  # of model.py, by the form of the definition
+COMPANIONS = ("arch.json", "model.py")  # the definition of the network, and the code that reads it
+ENDINGS = {  # endings of model.py, by the form of the definition
     "timm": """
 register(Path(__file__).with_name("arch.json"))
 """,
@@ -58,18 +58,18 @@ def build(config: Config) -> Exporter:
     """An exporter to `arch.json`, `model.py`, `weights.safetensors`.
 
     Networks of timm's blocks: `import model, timm; timm.create_model("hwnas_<arch key>",
-    pretrained=True)`, also with `features_only=True`. Others (FBNet's channel shuffle,
-    AttentiveNAS's projected shortcuts, an activation behind the residual add) need torch alone:
+    pretrained=True)`, also with `features_only=True`. Other networks (channel shuffle of FBNet,
+    projected shortcuts of AttentiveNAS, an activation after the residual add) need only torch:
     `model.create_model()`, and `safetensors.torch.load_file` for the weights.
     """
     return _WeightsAndCode()
 
 
 def load_network(weights: Path) -> torch.nn.Module:
-    """The network, in eval mode, of a file of weights and the definition beside it.
+    """The network of a file of weights and the definition next to it, in eval mode.
 
     Raises:
-        UserError: they do not fit each other.
+        UserError: weights and definition do not fit each other.
     """
     from safetensors.torch import load_file
 
@@ -81,7 +81,7 @@ def load_network(weights: Path) -> torch.nn.Module:
         model.load_state_dict(load_file(regular(path)))
     except UserError:
         raise
-    except Exception as error:  # whatever a damaged definition or file leads to
+    except Exception as error:  # a damaged definition or file can raise any exception
         raise UserError("weights do not fit their definition", found=error, where=path) from error
     return model.eval()
 
@@ -92,7 +92,7 @@ class _WeightsAndCode(Format):
         """Weights with `metadata` in their header, definition, and the code that reads both.
 
         Raises:
-            UserError: the network does not know its definition.
+            UserError: the network has no definition.
         """
         from safetensors.torch import save
 
@@ -111,11 +111,11 @@ class _WeightsAndCode(Format):
         }
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
-        """The weights; definition and code lie beside them."""
+        """The manifest entry of the weights; definition and code are in the same folder."""
         return ModelFile(f"timm/{WEIGHTS}", "timm", "fp32")
 
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
-        """The network in torch, by its definition, with `threads` of the process's own."""
+        """Opens the network in torch, by its definition, with `threads` threads of this process."""
         import torch
 
         model = load_network(path)

@@ -1,14 +1,13 @@
 """The shared records and Protocols: the package to read first.
 
-    SearchSpace -> Arch -> lower() -> OpSpecs -> LatencyTable -> LatencyEstimator  (how fast)
-                                         |-----> Supernet -> Evaluator             (how accurate)
+    SearchSpace -> Arch -> lower() -> OpSpecs -> LatencyTable -> LatencyEstimator  (latency)
+                                         |-----> Supernet -> Evaluator             (accuracy)
                                          '-----> graph -> AccuracyPredictor        (prediction)
-    Searcher proposes codes, the controller prices and scores them, the Archive keeps them.
+    Searcher proposes codes, the controller prices and scores them, the Archive stores them.
 
-`records` and `models` hold data, `protocols` what objects promise, `modules` what the file of a
-variant holds.
-Batches of archs travel as codes, int16 [n, d] (`SearchSpace.codes`); single ones as `Arch`.
-Latencies are milliseconds, accuracies fractions in [0, 1], sizes bytes.
+`records` and `models` define data, `protocols` the interfaces of objects, `modules` the contents of
+variant modules. Batches of archs are codes, int16 [n, d] (`SearchSpace.codes`); a single arch is an
+`Arch`. Latencies are in milliseconds, accuracies are fractions in [0, 1], sizes are in bytes.
 """
 
 from hwnas.interfaces.models import EightBits, Images, ModelFile, OpenModel, RunsOn

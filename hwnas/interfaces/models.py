@@ -20,7 +20,7 @@ Images = NDArray[np.float32]
 """Normalised images [n, C, H, W], or logits [n, classes]."""
 
 EightBits = Literal["litert", "onnx", "onnx symmetric"]
-"""Rounding rule of an 8-bit file: which values, to which steps. Training can use the same rule."""
+"""Rounding rule of an 8-bit file: rounded values and step sizes. Training can use it too."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class RunsOn:
-    """Devices whose runtime runs a format, and the settings with which the format is theirs.
+    """Devices whose runtime runs a format, and the settings of the format for them.
 
-    providers: beginnings of their names, in any case; none: all providers. `transport`: where an
-    engine is built by hwnas beside its GPU, or on the device by the kit. Of several rows of one
-    format the first that fits a device counts.
+    providers: prefixes of provider names, ignoring case; empty: all providers.
+    transport: `local` if hwnas builds the engine on this machine, else the kit builds it on the
+        device. If several rows of a format fit a device, the first one counts.
     """
 
     runtime: str
@@ -65,7 +65,7 @@ class RunsOn:
     transport: Literal["any", "local", "remote"] = "any"
 
     def fits(self, device: DeviceSpec) -> bool:
-        """Whether the device is one of them."""
+        """Whether the device is one of these devices."""
         is_local = device.transport == "local"
         return (
             (self.runtime, self.precision) == (device.runtime, device.precision)
@@ -79,14 +79,14 @@ class RunsOn:
 
 @dataclass(frozen=True)
 class OpenModel:
-    """`run`: images [B, C, H, W] -> logits [B, classes]; `batch` None = any B."""
+    """`run`: images [B, C, H, W] -> logits [B, classes]; `batch` None means any B."""
 
     run: Callable[[Images], Images]
     runtime: str
     batch: int | None = None
 
     def logits(self, images: Images, batch: int = 64) -> Images:
-        """Logits of all images, `batch` at a time; a fixed batch is filled up with the last one.
+        """Logits of all images, `batch` at a time; a fixed batch is filled with the last image.
 
         Raises:
             UserError: the runtime does not run the model on such images.

@@ -1,9 +1,9 @@
-"""Contracts of variant modules: what each kind defines, and the arguments of its `build`.
+"""Contracts of variant modules: the members of each kind, and the arguments of `build`.
 
-A variant is one module: a `Config` (its section of the configuration, torch-free, without a
-required key wherever that is possible) and a `build` that makes an object of `interfaces.protocols`
-from it. Modules are imported to validate configurations: whatever is slow to import is imported
-inside `build`. `hwnas.testing` holds the tests that a variant of each kind passes.
+A variant is one module. It has a `Config` (its section of the configuration, torch-free, if
+possible without required keys) and a `build` that creates an object of `interfaces.protocols` from
+it. Modules are imported to validate configurations, so slow imports belong inside `build`.
+`hwnas.testing` has the tests that a variant of each kind must pass.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class DatasetContext:
-    """`seed` fixes splits and augmentation; `n_workers`: processes that prepare images; 0: none."""
+    """`seed` fixes splits and augmentation. `n_workers`: processes that prepare images; 0: none."""
 
     seed: int
     n_workers: int = 0
@@ -69,32 +69,32 @@ class DatasetModule(VariantModule, Protocol):
     def ends(self, config: Any) -> tuple[int, int]:
         """Image channels and number of classes, known without loading an image. Torch-free.
 
-        They fix a network's first and last layer, so that plans, prices and tables need no images.
+        They fix the first and last layer of a network, so plans, prices and tables need no images.
         """
         ...
 
     def build(self, config: Any, context: DatasetContext) -> DataModule:
-        """The data set.
+        """Builds the data set.
 
         Raises:
-            UserError: files are missing or damaged, or are not what `config` says.
+            UserError: files are missing or damaged, or do not match `config`.
         """
         ...
 
 
 @runtime_checkable
 class IdentifiedDataset(Protocol):
-    """A data set that knows its identity without decoding images.
+    """A data set whose identity can be computed without decoding images.
 
-    Optional: the identity of other data sets is taken from all their images, which is slow.
+    Optional: for other data sets it is computed from all their images, which is slow.
     """
 
     def identity(self, config: Any) -> DataIdentity:
-        """What the files are now; see `training.file_hashes`. Torch-free.
+        """The current identity of the files; see `training.file_hashes`. Torch-free.
 
         Raises:
-            DataAbsent: the files are not here.
-            UserError: they are damaged or inconsistent.
+            DataAbsent: the files are missing.
+            UserError: the files are damaged or inconsistent.
         """
         ...
 
@@ -103,13 +103,13 @@ class IdentifiedDataset(Protocol):
 class ArchivedDataset(Protocol):
     """A data set whose files are archives of many images.
 
-    Optional: changes of others are told file by file.
+    Optional: for other data sets, changes are reported per file.
     """
 
     def inside(self, config: Any) -> DataIdentity | None:
-        """The identity by image: what the archives hold now, which are read whole. Torch-free.
+        """The identity per image of the archives, which are read completely. Torch-free.
 
-        None: it is not known.
+        None: unknown.
 
         Raises:
             UserError: an archive is missing or damaged.
@@ -119,29 +119,31 @@ class ArchivedDataset(Protocol):
 
 @runtime_checkable
 class CutDataset(Protocol):
-    """A data set that knows which image is in which split before any is decoded.
+    """A data set whose splits are known before any image is decoded.
 
-    Optional: images of others that lie in two splits are found when they are loaded.
+    Optional: for other data sets, images in two splits are found when the images are loaded.
     """
 
     def contents(
         self, config: Any, context: DatasetContext
     ) -> Mapping[Split, Mapping[str, str]] | None:
-        """`NamedImages.contents` of every split; None: it takes decoding. Torch-free.
+        """`NamedImages.contents` of every split; None if this requires decoding. Torch-free.
 
         Raises:
-            UserError: files are missing, or are not what `config` says.
+            UserError: files are missing, or do not match `config`.
         """
         ...
 
 
 @dataclass(frozen=True)
 class DataPlan:
-    """What is known of a data set before any image is decoded.
+    """Facts about a data set that are known before any image is decoded.
 
-    n_images: per split. base_px: as in `DataInfo`. n_files: image files that are yet to be decoded,
-    any of which may turn out broken. awaited: why the files may still be missing, where the
-    configuration says that they will come; empty where they have to be there.
+    n_images: per split.
+    base_px: as in `DataInfo`.
+    n_files: image files that are not decoded yet, any of which can be damaged.
+    awaited: why the files may still be missing, if the configuration says that they will come
+        later; empty if they must exist now.
     """
 
     n_images: Mapping[str, int] = field(default_factory=dict)
@@ -152,25 +154,25 @@ class DataPlan:
 
 @runtime_checkable
 class PlannedDataset(Protocol):
-    """A data set that can be planned with before it is loaded.
+    """A data set whose plan is known before it is loaded.
 
-    Optional: a dry run loads other data sets, to check what the configuration asks of them.
+    Optional: a dry run loads other data sets to check the configuration.
     """
 
     def plan(self, config: Any) -> DataPlan | None:
-        """What is known without decoding an image; None: too little. Torch-free.
+        """Facts that are known without decoding an image; None if too few are known. Torch-free.
 
         Raises:
-            UserError: files are missing, or are not what `config` says.
+            UserError: files are missing, or do not match `config`.
         """
         ...
 
 
 @dataclass(frozen=True)
 class SamplerContext:
-    """The space, the run's seed, the number of training steps, and prices by name.
+    """The space, the seed of the run, the number of training steps, and metrics by name.
 
-    metrics: `macs`, `params`, and `latency_ms@DEVICE` of every device that has a table.
+    metrics: `macs`, `params`, and `latency_ms@DEVICE` for every device that has a table.
     """
 
     space: SearchSpace
@@ -183,19 +185,19 @@ class SamplerModule(VariantModule, Protocol):
     """An arch sampler of supernet training."""
 
     def build(self, config: Any, context: SamplerContext) -> ArchSampler:
-        """The sampler.
+        """Builds the sampler.
 
         Raises:
-            UserError: a metric that `config` names is not known.
+            UserError: unknown metric in `config`.
         """
         ...
 
 
 @dataclass(frozen=True)
 class ProxyContext:
-    """The space, a seed, prices as in `SamplerContext`, and images.
+    """The space, a seed, metrics as in `SamplerContext`, and images.
 
-    images: normalised training images [B, C, px, px], or None: use noise.
+    images: normalised training images [B, C, px, px]; None: use noise.
     """
 
     space: SearchSpace
@@ -205,20 +207,20 @@ class ProxyContext:
 
 
 class ProxyModule(VariantModule, Protocol):
-    """A score of archs that needs no training."""
+    """A score of archs without training."""
 
     def build(self, config: Any, context: ProxyContext) -> Proxy:
-        """The proxy.
+        """Builds the proxy.
 
         Raises:
-            UserError: a metric that `config` names is not known.
+            UserError: unknown metric in `config`.
         """
         ...
 
 
 @dataclass(frozen=True)
 class PredictorContext:
-    """The space, a seed, and proxies (mean 0, variance 1) that become features of the archs."""
+    """The space, a seed, and proxies (mean 0, variance 1) that are features of the archs."""
 
     space: SearchSpace
     seed: int
@@ -229,7 +231,7 @@ class PredictorModule(VariantModule, Protocol):
     """An accuracy predictor."""
 
     def build(self, config: Any, context: PredictorContext) -> AccuracyPredictor:
-        """The predictor, not fitted yet."""
+        """Builds the predictor, not fitted yet."""
         ...
 
 
@@ -245,37 +247,37 @@ class SearcherModule(VariantModule, Protocol):
     """A search strategy."""
 
     def build(self, config: Any, context: SearcherContext) -> Searcher:
-        """The searcher, before its first `ask`.
+        """Builds the searcher, before its first `ask`.
 
         Raises:
-            UserError: it cannot search this space.
+            UserError: the searcher does not support this space.
         """
         ...
 
 
 class TransportModule(VariantModule, Protocol):
-    """A way to run the device kit where the device is."""
+    """A way to run the device kit on the device."""
 
     def build(self, config: Any, device: DeviceSpec) -> Transport:
-        """The transport to `device`; it connects when it is used, not before."""
+        """Builds the transport to `device`; it connects when it is first used."""
         ...
 
 
 class ExporterModule(VariantModule, Protocol):
     """A deployable format.
 
-    A format that the runtime of a device runs says so in `RUNS_ON`, a tuple of `RunsOn`: it is then
-    what is exported, timed and tested for these devices (`hwnas.exporters.artifact`). Its `Config`
-    is a `hwnas.exporters.base.FormatConfig`.
+    If the runtime of a device runs the format, the module has `RUNS_ON`, a tuple of `RunsOn`. The
+    format is then exported, timed and tested for these devices (`hwnas.exporters.artifact`). Its
+    `Config` is a `hwnas.exporters.base.FormatConfig`.
     """
 
     def build(self, config: Any) -> Exporter:
-        """The exporter; `hwnas.exporters.base.Format` leaves three methods to write."""
+        """Builds the exporter; subclasses of `hwnas.exporters.base.Format` define three methods."""
         ...
 
 
 class ReaderModule(Protocol):
-    """A file format of labelled archs. It has no settings: one `READER` says everything."""
+    """A file format of labelled archs. It has no settings, only one `READER`."""
 
     @property
     def READER(self) -> Reader:

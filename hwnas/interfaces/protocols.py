@@ -47,28 +47,28 @@ __all__ = [
 
 
 class CostMetric(Protocol):
-    """A price per arch, smaller is better."""
+    """A price per arch; lower is better."""
 
     def __call__(self, codes: Codes) -> FloatArray:
-        """float64 [n]."""
+        """Prices, float64 [n]."""
         ...
 
 
 class LatencyEstimator(Protocol):
-    """Latency of whole networks on one device, from its table."""
+    """Latency of whole networks on one device, estimated from its table."""
 
     device: DeviceSpec
 
     def latency_ms(self, codes: Codes) -> FloatArray:
-        """Estimated median latency: [n]."""
+        """Estimated median latency in ms: [n]."""
         ...
 
     def latency_p95_ms(self, codes: Codes) -> FloatArray:
-        """95th percentile over runs of the latency: [n]."""
+        """95th percentile of the latency over runs, in ms: [n]."""
         ...
 
     def interval_ms(self, codes: Codes) -> FloatArray:
-        """90 % interval of the estimated median: [n, 2]."""
+        """90 % interval of the estimated median in ms: [n, 2]."""
         ...
 
 
@@ -76,50 +76,51 @@ class LatencyEstimator(Protocol):
 
 
 class DataModule(Protocol):
-    """One data set with seeded, stratified splits. Batches are (x, y) on the CPU:
+    """One data set with seeded, stratified splits. Batches are pairs (x, y) on the CPU.
 
-    x: float32 [B, C, base_px, base_px], normalised; y: int64 [B].
+    x: float32 [B, C, base_px, base_px], normalised.
+    y: int64 [B].
     """
 
     @property
     def info(self) -> DataInfo:
-        """Facts of the data set."""
+        """Facts about the data set."""
         ...
 
     def train_batches(
         self, epoch: int, batch_size: int, *, rank: int = 0, n_ranks: int = 1
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Augmented batches in an order fixed by (seed, epoch); the last partial one is dropped.
+        """Augmented batches in an order fixed by (seed, epoch). A partial last batch is dropped.
 
-        Of every batch, part `rank` of `n_ranks` equal ones; together they are the whole batch.
+        Each batch is split into `n_ranks` equal parts, and part `rank` is returned.
         """
         ...
 
     def eval_batches(
         self, split: Split, batch_size: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """All images of a split in fixed order, no augmentation."""
+        """All images of a split in fixed order, without augmentation."""
         ...
 
     def calibration_batches(self, n_batches: int, batch_size: int) -> list[torch.Tensor]:
-        """A fixed, seeded draw of un-augmented TRAINING images, for BN and INT8 calibration."""
+        """A fixed, seeded sample of TRAINING images, not augmented, for BN and INT8 calibration."""
         ...
 
 
 @runtime_checkable
 class NamedImages(Protocol):
-    """A DataModule whose images have names. Optional: equal images of others are not looked for."""
+    """A DataModule whose images have names. Optional: others are not searched for duplicates."""
 
     def contents(self, split: Split) -> Mapping[str, str]:
         """Content hash of every image of a split, by its name, in the order of `eval_batches`.
 
-        If that repeats images, it repeats all of them, after each was there once.
+        If `eval_batches` repeats images, it first yields each image once, then repeats all of them.
         """
         ...
 
 
 class Evaluator(Protocol):
-    """Scores archs by running them; every result is worth a journal line."""
+    """Scores archs by running them; every result is journaled."""
 
     def evaluate(self, arch: Arch) -> Evaluation:
         """Accuracy on the validation split."""
@@ -127,12 +128,12 @@ class Evaluator(Protocol):
 
 
 class AccuracyPredictor(Protocol):
-    """Learns scores of archs. Higher is better; units are those of the labels."""
+    """Learns scores of archs. Higher is better; the unit is that of the labels."""
 
     space: SearchSpace
 
     def fit(self, codes: Codes, scores: FloatArray) -> None:
-        """Learn from n labelled archs. Deterministic in the seed given at construction."""
+        """Learns from n labelled archs. Deterministic in the seed given at construction."""
         ...
 
     def predict(self, codes: Codes) -> tuple[FloatArray, FloatArray]:
@@ -140,7 +141,7 @@ class AccuracyPredictor(Protocol):
         ...
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Everything `load_state` needs, as arrays (saved with safetensors)."""
+        """Everything that `load_state` needs, as arrays (saved with safetensors)."""
         ...
 
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
@@ -149,43 +150,43 @@ class AccuracyPredictor(Protocol):
 
 
 class Proxy(Protocol):
-    """A training-free score of archs, higher meaning better (Zen-Score, MACs, ...)."""
+    """A score of archs without training; higher is better (Zen-Score, MACs, ...)."""
 
     def __call__(self, codes: Codes) -> FloatArray:
-        """float64 [n]."""
+        """Scores, float64 [n]."""
         ...
 
 
 class ArchSampler(Protocol):
-    """Which archs a training step runs."""
+    """Selects the archs that a training step runs."""
 
     @property
     def in_place(self) -> bool:
-        """Whether the first arch of a step teaches the others; else all learn the labels."""
+        """Whether the first arch of a step teaches the others; else all learn from the labels."""
         ...
 
     def slots(self, step: int) -> list[Slot]:
-        """The networks of step `step`, from rng(seed, "train/arch", step, slot): same on all ranks.
+        """The networks of a step, from rng(seed, "train/arch", step, slot); equal on all ranks.
 
-        A sampler that is no `LearningSampler` depends on nothing else.
+        Unless it is a `LearningSampler`, a sampler depends on nothing else.
         """
         ...
 
 
 @runtime_checkable
 class LearningSampler(ArchSampler, Protocol):
-    """A sampler that learns from scores; its state travels in the checkpoints."""
+    """A sampler that learns from scores. Checkpoints include its state."""
 
     def trials(self, step: int) -> list[Arch]:
-        """Archs whose scores it wants before step `step`; mostly none."""
+        """Archs that must be scored before step `step`; usually none."""
         ...
 
     def learn(self, archs: list[Arch], losses: FloatArray) -> None:
-        """Cross-entropy [n] of these archs on one batch of validation images, BN of the batch."""
+        """Cross-entropy [n] of these archs on one batch of validation images (BN of the batch)."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """JSON-ready state."""
+        """The state as JSON values."""
         ...
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -197,22 +198,23 @@ class LearningSampler(ArchSampler, Protocol):
 
 
 class Searcher(Protocol):
-    """Ask/tell. Its randomness and progress live in `state`, so that a search resumes exactly."""
+    """Ask/tell. Its randomness and progress are in `state`, so that a search resumes exactly."""
 
     def ask(self, n: int) -> Codes:
-        """Propose up to n archs [m, d], m <= n; m = 0 when it has nothing left to propose."""
+        """Proposes up to n archs [m, d], m <= n; m = 0 if there is nothing left to propose."""
         ...
 
     def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
         """Rewards (higher is better) of exactly the codes of the last `ask`.
 
-        `objectives` [n, 1 + k], all to be minimised: minus the score, then cost / limit of each of
-        k constraints; for searchers of whole fronts. Without it the reward is the one objective.
+        objectives: [n, 1 + k], all to be minimised: minus the score, then cost / limit for each of
+            k constraints. They are for searchers that optimise whole fronts. Without them, the
+            reward is the only objective.
         """
         ...
 
     def state(self) -> dict[str, Any]:
-        """JSON-ready state."""
+        """The state as JSON values."""
         ...
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -224,45 +226,45 @@ class Searcher(Protocol):
 
 
 class Transport(Protocol):
-    """Runs the device kit where the device is."""
+    """Runs the device kit on the device."""
 
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
-        """Execute `export/bench.py` on a plan folder's plan.json; appends to `results` (jsonl).
+        """Runs `export/bench.py` on the plan.json of a plan folder; appends to `results` (jsonl).
 
-        Resumes: what `results` holds already is not timed again.
+        Resumes: timings that `results` already has are not repeated.
         """
         ...
 
 
 @runtime_checkable
 class ReachedTransport(Protocol):
-    """A Transport to a device that may be out of reach. Optional: others are not checked."""
+    """A Transport to a device that may be unreachable. Optional: others are not checked."""
 
     def check(self) -> None:
-        """Whether the device answers, before anything is prepared for it.
+        """Checks that the device responds, before any preparation.
 
         Raises:
-            UserError: it does not.
+            UserError: the device does not respond.
         """
         ...
 
 
 @runtime_checkable
 class TryingTransport(Protocol):
-    """A Transport that can try a plan before it is timed. Optional: others show it in timing."""
+    """A Transport that can try a plan before timing. Optional: others fail during timing."""
 
     def try_out(self, plan: Path) -> None:
-        """Load and run every model of a plan once by `export/bench.py`; no samples are kept.
+        """Loads and runs every model of a plan once with `export/bench.py`; stores no samples.
 
         Raises:
-            UserError: the device lacks a package, or does not answer.
-            KitFailed: a model does not run there.
+            UserError: the device lacks a package, or does not respond.
+            KitFailed: a model does not run on the device.
         """
         ...
 
 
 class Exporter(Protocol):
-    """Writes, describes and opens one deployable format; `exporters.base.Format` does the rest."""
+    """Writes, describes and opens one deployable format; see `exporters.base.Format`."""
 
     def export(
         self,
@@ -273,22 +275,23 @@ class Exporter(Protocol):
         metadata: Mapping[str, str] | None = None,
         images: NDArray[np.float32] | None = None,
     ) -> tuple[Path, ...]:
-        """Write files into `folder`; `input_shape` is [C, H, W]. Returns their paths, model first.
+        """Writes files into `folder`. Returns their paths, the model first.
 
-        `metadata` (arch key, preprocessing, ...) is kept inside the file where the format can.
-        images: [n, C, H, W], normalised training images, for formats that are calibrated.
+        input_shape: [C, H, W].
+        metadata: arch key, preprocessing, ...; stored in the file if the format supports it.
+        images: normalised training images [n, C, H, W], for formats that need calibration.
         """
         ...
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
-        """The entry in a bundle's manifest of the files that `export` returned."""
+        """The manifest entry of the files that `export` returned."""
         ...
 
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
-        """The exported model in the runtime that it ships for, on this host's CPU.
+        """Opens the exported model on the CPU of this host, with the runtime of its format.
 
         Raises:
-            UserError: the file is damaged or not of this format.
-            CannotRunHere: the runtime or its hardware is not on this host.
+            UserError: the file is damaged or has another format.
+            CannotRunHere: this host lacks the runtime or its hardware.
         """
         ...

@@ -1,4 +1,4 @@
-"""Records that several packages share: frozen, and checked when they are loaded from JSON."""
+"""Records that several packages share: frozen, and validated when loaded from JSON."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Metric = Literal[
 
 @dataclass(frozen=True)
 class DeviceSpec:
-    """A runtime on a machine reached by a transport; timings of unequal specs never mix."""
+    """A runtime on a machine, reached by a transport. Timings of different specs never mix."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -57,10 +57,11 @@ class DeviceSpec:
 
 @dataclass(frozen=True)
 class Constraint:
-    """An upper bound on one metric of the arch; exactly one of the two bounds is given.
+    """An upper bound on one metric of the arch. Exactly one of the two bounds is given.
 
-    `max` is in the metric's unit; `max_fraction_of_largest` in (0, 1] of the space's largest arch,
-    priced the same way. `device` matters to latency metrics only.
+    max: in the unit of the metric.
+    max_fraction_of_largest: in (0, 1], relative to the largest arch of the space.
+    device: only for latency metrics.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -80,10 +81,11 @@ class Constraint:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy of one arch, and where the value comes from.
+    """Accuracy of one arch, and the source of the value.
 
-    `source`: `supernet` (inherited weights, BN recalibrated), `trained` (own training),
-    `predicted`, `measured` (a deployed artifact). `val_loss` is cross-entropy in nats.
+    source: `supernet` (inherited weights, BN recalibrated), `trained` (own training), `predicted`,
+        or `measured` (a deployed artifact).
+    val_loss: cross-entropy in nats.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -108,9 +110,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Slot:
-    """One network of a training step: of several candidates, the one that the batch picks.
+    """One network of a training step, selected from several candidates by the images of the step.
 
-    `keep`: the one with the lowest or the highest cross-entropy to the labels of the step's images.
+    keep: whether the candidate with the lowest or the highest cross-entropy to the labels is
+        selected.
     """
 
     candidates: tuple[Arch, ...]
@@ -119,10 +122,11 @@ class Slot:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What every artifact must know of the data set; `mean`, `std` per channel of [0, 1] pixels.
+    """Facts about the data set, which every artifact needs.
 
-    `base_px` is the size of the images that a DataModule yields; archs see them resized. `digests`
-    are `DataIdentity.digests`; empty where they are not known.
+    mean, std: per channel of [0, 1] pixels.
+    base_px: size of the images of the DataModule; archs see them resized.
+    digests: `DataIdentity.digests`; empty if unknown.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -148,12 +152,12 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """What a data set is made of: equal identities mean equal images and labels.
+    """The content of a data set: equal identities mean equal images and labels.
 
-    files: for each stored part of the data set, the content hash of every file by its name.
+    files: for each stored part of the data set, the content hash of every file by its name. If
+        files are sorted by class, a name begins with the class: `ant/001.jpg`.
     parts: for each split, the part with its images; several splits may share one part.
-    If files are sorted by class, a name begins with the class: `ant/001.jpg`.
-    inside: hashes by image if files are archives. Only descriptions of changes use it, no digest.
+    inside: hashes per image if files are archives. Used only to describe changes, not in digests.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -165,7 +169,7 @@ class DataIdentity:
 
     @cached_property
     def digests(self) -> dict[str, str]:
-        """By split, a hash of its files and of the class names."""
+        """Hash of the files and class names of each split."""
         hashes = {
             part: content_hash([self.class_names, self.files[part]], digits=32)
             for part in set(self.parts.values())
@@ -183,9 +187,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Result of a reader: codes [m, d], one row per arch as listed, and columns of numbers.
+    """Result of a reader: codes [m, d], one row per arch of the file, and columns of numbers.
 
-    A column may lack rows, and may hold several values of one row (repeated measurements).
+    A column may lack rows, and may have several values for one row (repeated measurements).
     """
 
     space: SearchSpace
@@ -197,11 +201,11 @@ class Table:
 class Reader:
     """A file format of labelled archs.
 
-    unit: of every column.
-    repeats: whether several values of one arch are averaged, or refused where they differ.
-    target: the column that is read unless another one is asked for; None: the file's first.
-    space: the space that the archs are of, by name and number of classes; None: the user says.
-    matches: whether a file that begins with this text is of the format.
+    unit: unit of every column.
+    repeats: whether several values of one arch are averaged, or refused if they differ.
+    target: the default column; None: the first one of the file.
+    space: name and number of classes of the space; None: the user must give it.
+    matches: whether a file that begins with this text has the format.
     read: parses a file.
     """
 

@@ -1,4 +1,4 @@
-"""Latency estimates without a table: the baselines that a table has to beat."""
+"""Latency estimates without a table: the baselines for a table."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hwnas.interfaces import FloatArray
 __all__ = ["forest_on_counts"]
 
 N_TREES = 50
-SHARE_OF_COUNTS = 1 / 3  # looked at per split: the default of regression forests (Breiman 2001)
+SHARE_OF_COUNTS = 1 / 3  # features per split: the default of regression forests (Breiman 2001)
 
 
 def forest_on_counts(
     counts: FloatArray, measured_ms: FloatArray, fold: NDArray[np.int64]
 ) -> FloatArray:
-    """[n]: latencies by a random forest on operator counts [n, p], fitted on the other folds.
+    """Latencies [n] by a random forest on operator counts [n, p], fitted on the other folds.
 
-    It learns logarithms, so that small networks count as much as large ones.
+    It learns logarithms, so that small and large networks have equal weight.
     """
     from sklearn.ensemble import RandomForestRegressor
 

@@ -1,18 +1,18 @@
-"""Estimates classifiers that a table has not timed from those that it has.
+"""Estimates untimed classifiers from the timed classifiers of a table.
 
-Time of a `linear` operator over its number w of weights, from the nearest classifier timed
-(w0, t0), whose fixed part a is between nothing and the table's cheapest row:
+The time of a `linear` operator is a function of its number w of weights. It is extrapolated from
+the nearest timed classifier (w0, t0). Its fixed part a is between 0 and the cheapest row of the
+table:
 
     t(w) = a + (t0 - a) (w / w0)^e
 
-e = 1 where time is proportional to the weights read; more where fewer weights fit into a nearer
+e = 1 if the time is proportional to the weights read. e > 1 if fewer weights fit into a faster
 cache. Measured on a Xeon with ONNX Runtime, fp32 and int8, 512 to 1504 inputs, from 1000 classes to
 10 ... 4000: e between 0.95 and 1.8 (`benchmarks/latency_subspaces.py --classifiers`). The estimate
-takes e = 4/3 towards fewer weights and e = 1 towards more; the range in which it may be wrong is
-that of all e in [0.9, 2] and all a.
+uses e = 4/3 for fewer weights and e = 1 for more. Its range is that of all e in [0.9, 2] and all a.
 
-Rows that were inferred from whole networks say little of one operator alone: there the fixed part
-may be all of t0.
+If rows are inferred from whole networks, the row of a single operator is uncertain, and the fixed
+part may be all of t0.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ EXPONENT_OF_FEWER, EXPONENT_OF_MORE = 4 / 3, 1.0
 
 
 def is_classifier(op: OpSpec) -> bool:
-    """Whether a table may price the operator without having timed it."""
+    """Whether a table can price the operator without having timed it."""
     return op.kind == "linear"
 
 
 def price_classifiers(
     rows: Mapping[OpSpec, Timing], ops: Iterable[OpSpec], *, rows_are_timed: bool
 ) -> dict[OpSpec, tuple[OpSpec, Timing]]:
-    """The classifiers among `ops` that `rows` lack: the nearest one in `rows`, and the new row.
+    """Rows for the classifiers among `ops` that `rows` lack, with the nearest classifier in `rows`.
 
-    p10_ms and p90_ms are the ends of the range in which the price lies, not percentiles of timings.
-    Empty where `rows` have no classifier.
+    p10_ms and p90_ms are the ends of the range of the price, not percentiles of timings. Empty if
+    `rows` have no classifier.
     """
     known = [op for op in rows if is_classifier(op)]
     if not known:
@@ -57,13 +57,13 @@ def price_classifiers(
 
 
 def _distance(op: OpSpec, other: OpSpec) -> tuple[float, bool]:
-    """Ratio of the numbers of weights; ties go to the classifier with as many inputs."""
+    """Ratio of the numbers of weights; an equal number of inputs decides ties."""
     ratio = op_macs(op) / op_macs(other)
     return max(ratio, 1 / ratio), op.in_channels != other.in_channels
 
 
 def _scaled(row: Timing, ratio: float, fixed: Timing) -> Timing:
-    """The row of a classifier with `ratio` times the weights; `fixed`: the most that is fixed."""
+    """The row of a classifier with `ratio` times the weights; `fixed`: bound of the fixed part."""
     median = _price(row.median_ms, fixed.median_ms, ratio)
     ends = [
         share + (row.median_ms - share) * ratio**exponent
@@ -76,7 +76,7 @@ def _scaled(row: Timing, ratio: float, fixed: Timing) -> Timing:
 
 
 def _price(ms: float, fixed_ms: float, ratio: float) -> float:
-    """The estimate, with half of the most that may be fixed taken for fixed."""
+    """The estimate, with a fixed part of half its upper bound."""
     fixed = min(fixed_ms, ms) / 2
     exponent = EXPONENT_OF_FEWER if ratio < 1 else EXPONENT_OF_MORE
     return fixed + (ms - fixed) * float(ratio**exponent)

@@ -1,9 +1,10 @@
 """The models to time for a set of operators, and the rows computed from their timings.
 
-An operator is timed between two 1x1 convolutions (`onnx_build.micro`), less half of the empty
-context (the two convolutions alone) at either border. Along a network, what the halves leave over
-is exactly one session's overhead, as the network has it (tested). Measured on mobilenet_tiny at
-16-24 px: the sum of rows is within 4 % of every network, the fitted line has scale 0.98.
+An operator is timed between two 1x1 convolutions (`onnx.micro`). Half of the time of the empty
+context (the two convolutions only) is subtracted at each border. In the sum over a network, the
+remaining halves amount to exactly one session overhead, as the network has it (tested). Measured on
+mobilenet_tiny at 16-24 px: the sum of rows is within 4 % of every network, and the fitted line has
+scale 0.98.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from hwnas.spaces.ops import OpSpec
 
 __all__ = ["Border", "borders", "context_id", "contexts", "op_id", "op_rows"]
 
-MAX_IMAGE_CHANNELS = 4  # 1, 3 or 4, where feature maps have at least 8
-MIN_SHARE = 0.01  # of the op in its context: the least that noise may leave of a row
+MAX_IMAGE_CHANNELS = 4  # images have 1, 3 or 4 channels, feature maps at least 8
+MIN_SHARE = 0.01  # minimum row, relative to the op in its context
 
 Border = tuple[int, int]
 """Channels and size of the map between two operators."""
 
 
 def borders(op: OpSpec) -> tuple[Border | None, Border | None]:
-    """The borders of `op` with its neighbours; None at the image and behind the classifier.
+    """The borders of `op` with its neighbours; None at the image and after the classifier.
 
-    A convolution that reads the image is timed without a neighbour: runtimes have a kernel of its
-    own for that layout.
+    A convolution that reads the image is timed without a neighbour, because runtimes have a
+    separate kernel for that layout.
     """
     reads_image = op.kind == "conv" and op.in_channels <= MAX_IMAGE_CHANNELS
     before = None if reads_image else (op.in_channels, op.in_hw)
@@ -35,13 +36,13 @@ def borders(op: OpSpec) -> tuple[Border | None, Border | None]:
 
 
 def contexts(ops: Iterable[OpSpec]) -> tuple[Border, ...]:
-    """All borders of `ops`, sorted: the empty contexts to time beside them."""
+    """All borders of `ops`, sorted. Their empty contexts are timed as well."""
     found = {border for op in ops for border in borders(op) if border is not None}
     return tuple(sorted(found))
 
 
 def op_id(op: OpSpec) -> str:
-    """Plan id of an op in context."""
+    """Plan id of an operator in its context."""
     return f"op-{op.key}"
 
 
@@ -55,9 +56,10 @@ def op_rows(
 ) -> tuple[dict[OpSpec, Timing], tuple[str, ...]]:
     """Rows of `ops` from the timings of their plan, and warnings.
 
-    A row has the spread of its op in context, and the same of cold runs. Where noise makes an op
-    cheaper than its context, the row is `MIN_SHARE` of the op in context, with a warning: a small
-    positive price is wrong by microseconds, a negative one would reward a search for using the op.
+    A row has the spread of the timing in context, for hot and cold runs. If an operator is timed
+    below its context because of noise, its row is `MIN_SHARE` of the timing in context, with a
+    warning. Such a price is wrong by microseconds. A negative price would reward a search for using
+    the operator.
     """
     rows, warnings = {}, []
     for op in ops:
@@ -80,7 +82,7 @@ def op_rows(
 
 
 def _cold(whole: Timing, around: Sequence[Timing]) -> float | None:
-    """Of cold runs, the op's share; None if one of them is not known."""
+    """Share of the operator in the cold runs; None if one of them is unknown."""
     cold = [timing.cold_ms for timing in (whole, *around)]
     known = [value for value in cold if value is not None]
     if len(known) < len(cold):

@@ -21,14 +21,14 @@ FEATURES = (
     "spill_scale",
 )
 MAX_FACTOR = 1e6
-TOLERANCE = 1e-3  # of claims about the networks that a file lists itself, with rounded numbers
-MAX_MS = 1e9  # eleven days; sums of a network's rows stay finite
+TOLERANCE = 1e-3  # for claims about the listed networks, whose numbers are rounded
+MAX_MS = 1e9  # eleven days; sums over a network stay finite
 MAX_PARAMS = 1e12
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Quality of estimates against measured networks: relative errors as fractions, rank order."""
+    """Quality of estimates of measured networks: relative errors as fractions, rank order."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -41,7 +41,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class NetTiming:
-    """Measured and estimated latency of a network that its correction has not seen."""
+    """Measured and estimated latency of a network held out of the fit of its correction."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -56,12 +56,12 @@ class NetTiming:
 
 @dataclass(frozen=True)
 class Validation:
-    """Quality of estimates of unseen networks, by cross-fitting over `nets`.
+    """Quality of estimates of held-out networks, by cross-fitting over `nets`.
 
-    `repeat_*`: the same networks from two halves of the rounds, the best that any forecast could
-    look; None if nothing was repeated. `raw_sum`: rows without a correction; of transferred and
-    fitted tables, what they started from. `macs_line`: a line on MACs, `forest`: a random forest on
-    operator counts, both cross-fitted (`forest` is None in tables that older versions wrote).
+    repeat_*: agreement of two halves of the rounds on the same networks, an upper bound for any
+    estimate; None if nothing was repeated. raw_sum: rows without a correction; in transferred and
+    fitted tables, their starting point. macs_line: a cross-fitted line on MACs. forest: a
+    cross-fitted random forest on operator counts (None in tables of older versions).
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -81,10 +81,11 @@ class Validation:
 
 @dataclass(frozen=True)
 class Spill:
-    """A cache that a network's weights may not fit, as whole networks tell of it.
+    """A cache that the weights of a network may exceed, inferred from whole networks.
 
-    `params_cached`: parameters that it holds; 0: no network timed had room there. `params_per_ms`:
-    how fast those beyond it are read. In parameters, so that it says the same in any precision.
+    params_cached: parameters that fit the cache; 0: no timed network fitted.
+    params_per_ms: reading speed of further parameters. Both are in parameters, so they are valid in
+        any precision.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -99,12 +100,13 @@ class Spill:
 
 @dataclass(frozen=True)
 class Correction:
-    """From sums of rows to whole networks: `coefficients` of what `hwnas.latency.formula` names.
+    """Maps sums of rows to whole networks: `coefficients` of the terms in `hwnas.latency.formula`.
 
-    `spill`: the cache of coefficient `spill_scale`. `interval_fraction`: 90 % of
-    networks lie within this fraction of their estimate. `p95_factor`: a network's 95th percentile
-    over runs, as a multiple of its median. `n_fit` networks, of a space with this `fingerprint`.
-    `covers`: keys of the operators of that space; None: all rows of the table.
+    spill: the cache of the coefficient `spill_scale`.
+    interval_fraction: 90 % of networks are within this fraction of their estimate.
+    p95_factor: 95th percentile over runs of a network / its median.
+    n_fit: number of fitted networks, of a space with this `fingerprint`.
+    covers: keys of the operators of that space; None: all rows of the table.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -137,7 +139,7 @@ class Correction:
             raise ValueError(f"expected interval_fraction and p95_factor below {MAX_FACTOR:g}")
 
     def _check_claim(self) -> None:
-        """Errors that are less than those of the very networks, where all of them are listed."""
+        """Refuses claimed errors that are below those of the listed networks, if all are listed."""
         nets = self.validation.nets
         if not nets or len(nets) != self.n_fit:
             return

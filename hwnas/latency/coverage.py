@@ -31,13 +31,13 @@ __all__ = [
     "working_values",
 ]
 
-N_ARCHS = 8192  # looked at, to see which values of which choices bring operators that are missing
-MIN_ARCHS = 8  # with a value active, before it is judged
+N_ARCHS = 8192  # sampled to find values of choices that need missing operators
+MIN_ARCHS = 8  # minimum samples with a value active
 N_SHOWN = 3
 
 
 def covers(table: LatencyTable, space: SearchSpace) -> bool:
-    """Whether the table prices every arch of the space, a classifier of another size included."""
+    """Whether the table prices every arch of the space, including untimed classifiers."""
     has_classifier = any(is_classifier(op) for op in table.rows)
     return all(
         op in table.rows or (has_classifier and is_classifier(op)) for op in enumerate_ops(space)
@@ -64,10 +64,11 @@ def not_covered(table: LatencyTable, space: SearchSpace, missing: Sequence[OpSpe
 
 
 def working_values(table: LatencyTable, space: SearchSpace) -> dict[str, tuple[Value, ...]] | None:
-    """Choices to narrow and the values to keep (for `SearchSpace.restrict`), so that it is covered.
+    """Restrictions (choices and values to keep) with which the table covers the space.
 
-    A value is dropped if some slot lacks its operator in every arch that has the value; where no
-    value is alone to blame, the one that is most often. None if no restriction is covered.
+    The result is an argument of `SearchSpace.restrict`. A value is dropped if every arch with this
+    value lacks an operator in some slot. If there is no such value, the value that most often
+    occurs with a missing operator is dropped. None if no restriction is covered.
     """
     narrowed = space
     while not covers(table, narrowed):
@@ -90,9 +91,9 @@ def working_values(table: LatencyTable, space: SearchSpace) -> dict[str, tuple[V
 def working_settings(
     table: LatencyTable, name: str, *, num_classes: int = 1000, in_channels: int = 3
 ) -> tuple[dict[str, Any], SearchSpace] | None:
-    """Settings with which the registered space `name` is covered, and that space; None if none are.
+    """Settings with which the table covers the registered space `name`, and that space; else None.
 
-    Tried are the defaults of the space, alone and with the resolutions that the table has rows for.
+    It tries the defaults of the space, and the defaults with the resolutions that the table has.
     """
     if name not in REGISTRY.names:
         return None
@@ -105,7 +106,7 @@ def working_settings(
         try:
             config = build_model(module.Config, {"name": name, **data}, where="defaults")
             space = module.build(config, num_classes=num_classes, in_channels=in_channels)
-        except UserError:  # a setting without a default, or a size that the space does not take
+        except UserError:  # a setting without a default, or a size that the space does not support
             continue
         if covers(table, space):
             return {**defaults, **data}, space
@@ -113,7 +114,7 @@ def working_settings(
 
 
 def _values_to_drop(table: LatencyTable, space: SearchSpace) -> set[tuple[int, int]]:
-    """(column, code) of values that bring missing operators."""
+    """(column, code) of values that need missing operators."""
     codes = space.sample(N_ARCHS, rng=rng(0, "latency/coverage"))
     is_missing = np.array(
         [op not in table.rows and not is_classifier(op) for op in enumerate_ops(space)] + [False]
@@ -138,7 +139,7 @@ def _values_to_drop(table: LatencyTable, space: SearchSpace) -> set[tuple[int, i
 
 
 def _words(values: Mapping[str, tuple[Value, ...]]) -> str:
-    """Kept values; choices of one kind that keep the same are named once, with a star."""
+    """The kept values in words; choices of one kind with equal values become one pattern."""
     groups: dict[tuple[str, tuple[Value, ...]], list[str]] = {}
     for name, kept in values.items():
         groups.setdefault((name.rpartition(".")[2], kept), []).append(name)
@@ -150,12 +151,12 @@ def _words(values: Mapping[str, tuple[Value, ...]]) -> str:
 
 
 def shown_settings(settings: Mapping[str, Any]) -> str:
-    """Settings as they are given on the command line."""
+    """Settings in the form of the command line."""
     return ", ".join(f"{name}={_shown(value)}" for name, value in settings.items())
 
 
 def profile_command(device: str, space: SearchSpace) -> str:
-    """The line that measures a table of a device for a space whose other settings are default."""
+    """The command that measures a table of a device for a space with otherwise default settings."""
     resolutions = [str(space.choices[0].values[code]) for code in space.allowed[0]]
     return command_line(
         *("profile", device, "--space", space.name, "--resolutions", ",".join(resolutions)),

@@ -25,16 +25,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Estimate", "TableEstimator"]
 
-MIN_SHARE = 0.1  # of the operators' sum: a negative overhead leaves that much, whatever its source
+MIN_SHARE = 0.1  # minimum estimate relative to the sum of rows, even with a negative overhead
 
 
 @dataclass(frozen=True)
 class Estimate:
     """Latency of n networks on one device, float64 [n] each, in ms.
 
-    ms: of the median run. low, high: 90 % of networks lie between them. correction: key of the
-    table's correction that was used; None: the sum of rows, for which `low` and `high` say how far
-    sums were off elsewhere, or 0 and inf where no whole network was ever timed.
+    ms: median over runs.
+    low, high: ends of the 90 % interval over networks.
+    correction: key of the correction of the table that was used; None: the sum of rows was used.
+        Then `low` and `high` follow from the errors of sums elsewhere, or are 0 and inf if no whole
+        network was timed.
     """
 
     ms: FloatArray
@@ -43,7 +45,7 @@ class Estimate:
     correction: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; None stands for an upper end that is not known."""
+        """JSON values; None stands for an unknown upper end."""
         high = [end if np.isfinite(end) else None for end in self.high.tolist()]
         ends = {"ms": self.ms.tolist(), "low": self.low.tolist(), "high": high}
         return ends | {"correction": self.correction}
@@ -52,12 +54,13 @@ class Estimate:
 class TableEstimator:
     """A `LatencyEstimator` of one table and one space. Vectorised: microseconds per arch.
 
-    The correction is the one that `LatencyTable.correction_for` finds. Without any, `latency_ms` is
-    the raw sum of rows. A classifier of a size that was not timed is priced from those that were.
-    `row_ms`: the row of every operator of `enumerate_ops(space)`.
+    The correction is that of `LatencyTable.correction_for`. Without a correction, `latency_ms` is
+    the sum of rows. Untimed sizes of the classifier are estimated from the timed ones.
+
+    row_ms: the row of every operator of `enumerate_ops(space)`.
 
     Raises:
-        UserError: the table lacks operators of the space; says which settings would work.
+        UserError: the table lacks operators of the space; names settings that would work.
     """
 
     def __init__(self, table: LatencyTable, space: SearchSpace) -> None:
@@ -89,18 +92,18 @@ class TableEstimator:
             self._shifts[at] = shift
 
     def latency_ms(self, codes: Codes) -> FloatArray:
-        """Estimated median latency: [n]."""
+        """Estimated median latency in ms: [n]."""
         operators = self._prices.of(self.space, codes)
         overhead = self._formula.coefficients.get("overhead_ms", 0.0)
         estimate: FloatArray = np.maximum(overhead + operators, MIN_SHARE * operators)
         return estimate
 
     def latency_p95_ms(self, codes: Codes) -> FloatArray:
-        """95th percentile over runs: [n]."""
+        """95th percentile over runs in ms: [n]."""
         return self.latency_ms(codes) * self.correction.p95_factor
 
     def interval_ms(self, codes: Codes) -> FloatArray:
-        """90 % interval of the estimated median: [n, 2].
+        """90 % interval of the estimated median in ms: [n, 2].
 
         Raises:
             UserError: the table was never validated on whole networks.
@@ -110,10 +113,10 @@ class TableEstimator:
         return np.stack([ms * np.maximum(1 - fraction, 0.0), ms * (1 + fraction)], axis=1)
 
     def estimate(self, archs: Codes | Sequence[Arch]) -> Estimate:
-        """Latencies with their intervals, of codes [n, d] or archs of the space.
+        """Latencies with their intervals, for codes [n, d] or archs of the space.
 
         Raises:
-            UserError: archs that are not members of the space.
+            UserError: an arch does not belong to the space.
         """
         codes = self.space.as_codes(archs)
         ms = self.latency_ms(codes)
@@ -123,12 +126,12 @@ class TableEstimator:
         return Estimate(ms, low, high, self.correction_id)
 
     def _interval_fraction(self, codes: Codes, ms: FloatArray) -> FloatArray:
-        """[n]: half-width of the 90 % interval, as a fraction of `ms`.
+        """Half-width of the 90 % interval as a fraction of `ms`, [n].
 
-        The network with the nearest classifier timed is judged at its size. What the two
-        classifiers differ by is known as well as the rows and the correction agree on it, since a
-        correction is right of sums, not of every operator in them. A correction that is off makes
-        both wrong, so the two widths add up.
+        The width is that of the same network with the nearest timed classifier, plus the width of
+        the difference between the two classifiers. The latter is the disagreement of rows and
+        correction on this difference, because a correction is valid for sums and not for single
+        operators. The widths add up, because an error of the correction affects both.
         """
         if self._is_own:
             return np.full(len(ms), self.correction.interval_fraction)
@@ -141,8 +144,8 @@ class TableEstimator:
     def correction(self) -> Correction:
         """The correction in use.
 
-        If none covers the space, it leaves the sum of rows as it is, with the largest known error
-        of such sums.
+        If no correction covers the space, it leaves the sum of rows unchanged, with the largest
+        known error of such sums.
 
         Raises:
             UserError: the table has no correction.

@@ -1,14 +1,14 @@
 """Fits non-negative, regularised rows to whole networks; validated by cross-fitting.
 
-Latency of network i is the sum of its operators' rows. An operator's starting price follows from
-its MACs, its activations and a constant, the three fitted to the same networks (a roofline without
-its corner); rows depart from it as far as the networks ask for:
+The latency of network i is the sum of the rows of its operators. The starting price of an operator
+is linear in its MACs, its activations and a constant. These three coefficients are fitted to the
+same networks (a smooth roofline). The rows minimise
 
-    minimise  sum_i h((ms_i - sum_o n_io w_o) / ms_i) + strength sum_o ((w_o - start_o) / start_o)^2
+    sum_i h((ms_i - sum_o n_io w_o) / ms_i) + strength sum_o ((w_o - start_o) / start_o)^2
     subject to  w_o >= `MIN_SHARE` start_o
 
-`h` is Huber's loss: phones throttle, and a few networks read several times too slow. `strength`,
-one of five, is chosen once, on a fifth of the networks. Nothing is free and nothing saves time.
+`h` is Huber's loss, because phones throttle and a few timings are several times too slow.
+`strength` is one of five values, selected once on a fifth of the networks. All rows are positive.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ MIN_SHARE = 0.01
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
 N_FOLDS = 5
 N_REWEIGHTINGS = 3
-HUBER = 1.5  # in robust standard deviations; 0.964 of least squares' efficiency on normal errors
-N_STORED = 60  # networks kept in a table's validation, of thousands
+HUBER = 1.5  # robust standard deviations; efficiency 0.964 on normal errors
+N_STORED = 60  # networks stored in the validation of a table, out of thousands
 MIN_NETWORKS = 50
 
 
@@ -53,11 +53,11 @@ class FittedRows:
 def fit_table(
     space: SearchSpace, codes: Codes, counts: FloatArray, measured_ms: FloatArray, *, seed: int = 0
 ) -> tuple[dict[OpSpec, Timing], Correction]:
-    """Rows and their proof from networks `codes` [n, d] with operator counts [n, p].
+    """Rows and a validated correction from networks `codes` [n, d] with operator counts [n, p].
 
-    The correction leaves sums as they are; its validation is cross-fitted over all n networks, of
-    which it keeps `N_STORED`. Repeat noise is unknown, and `p95_factor` is over networks: 95 % of
-    all timings lie below that multiple of their estimate.
+    The correction leaves sums unchanged. Its validation is cross-fitted over all n networks and
+    stores `N_STORED` of them. Repeat noise is unknown. `p95_factor` is a quantile over networks: 95
+    % of all timings are below this multiple of their estimate.
 
     Raises:
         UserError: too few networks, or latencies that are not positive and finite.
@@ -110,7 +110,7 @@ def fit_table(
 def _timings(
     ops: tuple[OpSpec, ...], fitted: FittedRows, n_networks: NDArray[np.intp], p95_factor: float
 ) -> dict[OpSpec, Timing]:
-    """Fitted rows in the form of measured ones; percentiles are those of a normal."""
+    """Fitted rows in the form of measured rows, with the percentiles of a normal distribution."""
     return {
         op: Timing(
             median_ms=_rounded(ms),
@@ -128,7 +128,7 @@ def fit_rows(
 ) -> FittedRows:
     """Prices of `ops` from networks with operator counts [n, p] and latencies [n]."""
     start = starting_prices(ops, counts, measured_ms)
-    shares = counts * start / measured_ms[:, None]  # [n, p]: of each network's time, at the start
+    shares = counts * start / measured_ms[:, None]  # [n, p]: shares of time at the start
     multiples, curvature, noise = _solve(shares, strength)
     spread = np.sqrt(noise * np.diag(np.linalg.inv(curvature)))
     return FittedRows(ms=start * multiples, std_ms=start * spread)
@@ -140,7 +140,7 @@ def _choose_strength(
     measured_ms: FloatArray,
     fold: NDArray[np.int64],
 ) -> float:
-    """The strength with the least median error on the first fold."""
+    """The strength with the lowest median error on the first fold."""
     test = fold == 0
     errors = []
     for strength in STRENGTHS:
@@ -153,7 +153,7 @@ def _choose_strength(
 def starting_prices(
     ops: tuple[OpSpec, ...], counts: FloatArray, measured_ms: FloatArray
 ) -> FloatArray:
-    """[p]: a constant, MACs and activations of every operator, priced by all networks at once."""
+    """Starting prices [p]: linear in MACs, activations and a constant, fitted to all networks."""
     from scipy.optimize import nnls
 
     costs = np.array(
@@ -176,7 +176,7 @@ def starting_prices(
 
 
 def _solve(shares: FloatArray, strength: float) -> tuple[FloatArray, FloatArray, float]:
-    """Multiples [p] of the starting prices, the curvature [p, p], and the noise's variance."""
+    """Multiples [p] of the starting prices, the curvature [p, p], and the variance of the noise."""
     from scipy.optimize import minimize
 
     n_ops = shares.shape[1]
@@ -214,7 +214,7 @@ def _quadratic(
 
 
 def _line(macs: FloatArray, measured_ms: FloatArray, fold: NDArray[np.int64]) -> FloatArray:
-    """[n]: latencies by a line on MACs that has not seen the network's fold."""
+    """Latencies [n] from a line on MACs, fitted without the fold of the network."""
     forecast = np.empty(len(macs))
     for number in range(int(fold.max()) + 1):
         inside = fold == number

@@ -1,4 +1,4 @@
-"""Fitting a correction's formula to whole networks that were timed."""
+"""Fits the formula of a correction to timed whole networks."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ LINE: Form = ("overhead_ms", "scale")
 CURVE: Form = (*LINE, "root_scale")
 MIXTURE: Form = (*CURVE, "cold_scale")
 MACS_LINE: Form = ("overhead_ms", "ms_per_million_macs")
-MIN_CURVE_NETS = 12  # from which on more than a line is known well enough
+MIN_CURVE_NETS = 12  # minimum networks for more than a line
 MIN_SPILL_NETS = 24
-RATES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # quantiles of the operators' own parameters per ms
+RATES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # quantiles of the parameters per ms of the operators
 N_CAPACITIES = 12
-MOST_SPILLED = 2.0  # coefficient: what is read anew is read about once
+MOST_SPILLED = 2.0  # maximum of the coefficient; the expected value is about 1
 CLEARLY = 0.5  # of the squared error of the best sum of operators
-EXACT = 1e-12  # mean square of relative errors that nothing needs to explain
+EXACT = 1e-12  # mean square of relative errors that needs no further terms
 
 
 @dataclass(frozen=True)
 class NetworkSums:
-    """The parts of `hwnas.latency.formula`, of networks `codes` [n, d] of a space with `rows`."""
+    """The terms of `hwnas.latency.formula` for networks `codes` [n, d] of a space with `rows`."""
 
     rows: Mapping[OpSpec, Timing]
     space: SearchSpace
@@ -54,12 +54,12 @@ class NetworkSums:
 
     @cached_property
     def hot(self) -> FloatArray:
-        """[ops]: ms in warm caches."""
+        """Time in warm caches in ms, [ops]."""
         return np.array([self.rows[op].median_ms for op in self.ops])
 
     @cached_property
     def additive(self) -> dict[str, FloatArray]:
-        """[n] by coefficient name; `cold_scale` where cold timings are known."""
+        """Additive terms [n] by coefficient name; includes `cold_scale` if cold runs are known."""
         found = {
             "overhead_ms": np.ones(len(self)),
             "scale": self._sum(self.hot),
@@ -77,12 +77,12 @@ class NetworkSums:
 
     @cached_property
     def params(self) -> FloatArray:
-        """[n]: parameters of the networks."""
+        """Parameters of the networks, [n]."""
         return self._sum(self._params)
 
     @cached_property
     def spills(self) -> dict[Spill, FloatArray]:
-        """Caches that these networks could tell, and [n] what a network's weights cost there."""
+        """Caches that these networks could reveal, and the resulting cost [n] per network."""
         params = self._params
         rates = np.unique(np.quantile((params / self.hot)[params > 0], RATES))
         sizes = np.geomspace(self.params.min(), self.params.max(), N_CAPACITIES)
@@ -95,7 +95,7 @@ class NetworkSums:
         return found
 
     def forecast(self, formula: Formula) -> FloatArray:
-        """[n]: estimates by a formula of these `spills`."""
+        """Estimates [n] by a formula, with these `spills`."""
         parts = dict(self.additive)
         if formula.spill is not None:
             parts["spill_scale"] = self.spills[formula.spill]
@@ -115,11 +115,11 @@ def fit(
 ) -> Formula:
     """Least squares of the relative errors of the networks `kept` [n]; all if None.
 
-    Coefficients are positive, but for the overhead's. Without a `form`, the richest that so many
-    networks can tell; whether weights are read anew, and at which rate, is decided by the Bayesian
-    information criterion (Schwarz 1978). A cache that some networks fit makes latencies that are
-    not sums of operators; it is taken only if it halves the squared error (`CLEARLY`), and never
-    if `with_cache` is false.
+    All coefficients except the overhead are positive. Without a `form`, the richest formula that
+    the number of networks allows is used. The Bayesian information criterion (Schwarz 1978) decides
+    whether weights are read again in each run, and at which rate. If some networks fit a cache and
+    others do not, latencies are not sums over operators. Such a cache is only used if it halves the
+    squared error (`CLEARLY`) and `with_cache` is true.
     """
     rows = np.ones(len(sums), dtype=bool) if kept is None else kept
     target = measured[rows]
@@ -131,7 +131,7 @@ def fit(
         return best
 
     def extended(spills: Iterable[Spill], most: float) -> tuple[Formula, float]:
-        """The best with one of these caches, if its squared error is at most `most`."""
+        """The best formula with one of these caches, if its squared error is at most `most`."""
         chosen, chosen_error = best, error
         least = _criterion(error, len(target), len(best.coefficients) + (best.spill is not None))
         for spill in spills:
@@ -155,9 +155,9 @@ def _form(sums: NetworkSums, n: int) -> Form:
 
 
 def _least_squares(columns: Sequence[FloatArray]) -> tuple[list[float], float]:
-    """Coefficients that bring the columns' sum nearest to 1, and the sum of squares left over.
+    """Coefficients that bring the sum of the columns closest to 1, and the squared residual.
 
-    The first column is the overhead's; the others' coefficients are positive.
+    The first column is the overhead. The coefficients of the others are positive.
     """
     from scipy.optimize import nnls
 

@@ -1,17 +1,18 @@
-"""The formula of a correction: the terms of a whole network's latency.
+"""The formula of a correction: the terms of the latency of a whole network.
 
     overhead_ms + scale * sum(hot) + root_scale * sum(sqrt(hot)) + cold_scale * sum(cold)
                 + spill_scale * share(params) * sum(max(0, params / params_per_ms - hot))
 
-Rows count twice: as timed over and over (hot), and as timed in cold caches. In a network an
-operator finds its caches somewhere between: full of the network's other weights where it is large,
-warm where all of it fits. Small operators lose more by it than large ones, hence the square roots.
+`hot` is a row timed repeatedly, with warm caches; `cold` is timed with cold caches. Inside a
+network the state of the caches is in between. They are full of other weights in a large network,
+and warm if the whole network fits. The relative cache penalty of small operators is larger, which
+the square roots model.
 
-The last term is what weights cost that do not fit a cache beside the network's others: each run
-reads them anew, at `params_per_ms`, where arithmetic does not hide it (a roofline, Williams et al.,
-CACM 2009, whose roof is the next memory). It sets in over `RAMP` around the size of the cache.
-Small images make it large: subnets of MobileNetV2 at 28 to 48 px are estimated to 1.3 % with it and
-to 5.6 % without (docs/results.md).
+The last term is the cost of weights that exceed a cache. Each run reads them again, at
+`params_per_ms`, unless arithmetic hides the reads (a roofline, Williams et al., CACM 2009, for the
+next level of memory). The cost increases over `RAMP` around the size of the cache. It is large for
+small images: the errors for subnets of MobileNetV2 at 28 to 48 px are 1.3 % with it and 5.6 %
+without it (docs/results.md).
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Formula", "Prices", "spill_share", "spilled_ms"]
 
-RAMP = 0.15  # of the cache's size: caches do not replace strictly in turn
+RAMP = 0.15  # relative to the size of the cache, because replacement is not strictly cyclic
 
 
 @dataclass(frozen=True)
 class Prices:
-    """What operators add to a network, in ms [ops]: `always`, and `spilled` times `spill_share`."""
+    """Cost of operators in a network, in ms [ops]: `always`, plus `spilled` times `spill_share`."""
 
     always: FloatArray
     spilled: FloatArray
@@ -46,11 +47,11 @@ class Prices:
 
     @property
     def full(self) -> FloatArray:
-        """[ops]: in a network of which nothing stays in the cache."""
+        """Cost [ops] in a network of which nothing stays in the cache."""
         return self.always + self.spilled
 
     def of(self, space: SearchSpace, codes: Codes) -> FloatArray:
-        """[n]: what all operators of a network add up to; these are of `enumerate_ops(space)`."""
+        """Sum of the costs over each network, [n]; prices are those of `enumerate_ops(space)`."""
         if self.spill is None or not self.spill.params_cached:
             return op_sum(space, codes, self.full)
         share = spill_share(self.spill, op_sum(space, codes, self.params))
@@ -61,16 +62,16 @@ class Prices:
 
 @dataclass(frozen=True)
 class Formula:
-    """Coefficients by name, and the cache of `spill_scale` where there is one."""
+    """Coefficients by name, and the cache of `spill_scale`, if any."""
 
     coefficients: Mapping[str, float]
     spill: Spill | None = None
 
     def prices(self, rows: Mapping[OpSpec, Timing], ops: Sequence[OpSpec]) -> Prices:
-        """Of operators that have a row.
+        """Prices of operators that have a row.
 
         Raises:
-            UserError: `cold_scale` is asked for, and a row has no cold timing.
+            UserError: there is a `cold_scale`, and a row has no cold timing.
         """
         scale, cold_scale = (self.coefficients.get(n, 0.0) for n in ("scale", "cold_scale"))
         if cold_scale and any(rows[op].cold_ms is None for op in ops):
@@ -89,13 +90,13 @@ class Formula:
 
 
 def spilled_ms(params: FloatArray, hot_ms: FloatArray, rate: float) -> FloatArray:
-    """[ops]: ms by which reading an operator's weights at `rate` outlasts its arithmetic."""
+    """Time in ms, [ops], by which reading the weights at `rate` exceeds the arithmetic."""
     found: FloatArray = np.maximum(params / rate - hot_ms, 0.0)
     return found
 
 
 def spill_share(spill: Spill, params: FloatArray) -> FloatArray:
-    """[n]: the share of its weights, 0 to 1, that a network of `params` [n] reads anew in a run."""
+    """Share in [0, 1] of the weights that networks with `params` [n] read again in a run: [n]."""
     if not spill.params_cached:
         return np.ones(len(params))
     over = np.clip((params / spill.params_cached - 1) / RAMP, -50.0, 50.0)

@@ -1,13 +1,12 @@
-"""90 % intervals of estimates for networks unlike those that a correction was fitted on.
+"""90 % intervals of estimates for networks unlike those of the fit of a correction.
 
-In the space of the correction, its one `interval_fraction` holds on average over all sizes. A
-sub-space may lie where errors are larger (small networks, mostly), and another space may leave the
-range of sizes that was timed. There the interval is
+In the space of the correction, `interval_fraction` holds on average over all sizes. A sub-space may
+contain networks with larger errors (mostly small networks), and another space may exceed the timed
+range of sizes. There the interval is
 
-- that fraction, or more, where the 20 timed networks nearest in size ask for more (a conformal
-  quantile of them alone), and
-- wider beyond the smallest and the largest network timed: an octave away, nothing more is known
-  than how far raw sums of rows are off.
+- that fraction, or the conformal quantile of the 20 timed networks nearest in size, if larger, and
+- wider below the smallest and above the largest timed network. One octave away, it is the error of
+  raw sums of rows.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ LEVEL = 0.9
 
 
 def raw_sum_fraction(correction: Correction) -> float:
-    """How far a network may be from its raw sum of rows, as a fraction of that sum.
+    """Maximum deviation of a network from its raw sum of rows, as a fraction of that sum.
 
-    From the largest error seen, which is a fraction of the network; inf where sums were too large
-    by as much as the network or more.
+    It follows from the largest known error, which is a fraction of the measured latency. It is inf
+    if sums were too large by 100 % or more.
     """
     error = correction.validation.raw_sum.max
     return error / (1 - error) if error < 1 else np.inf
 
 
 def local_fraction(correction: Correction, estimate_ms: FloatArray) -> FloatArray:
-    """[n]: half-width of the 90 % interval over the estimate, for networks of other spaces."""
+    """Half-width [n] of the 90 % interval / estimate, for networks of other spaces."""
     fraction: FloatArray = np.full(len(estimate_ms), correction.interval_fraction)
     nets = [net for net in correction.validation.nets if net.forecast_ms > 0]
     if not nets:
@@ -49,10 +48,10 @@ def local_fraction(correction: Correction, estimate_ms: FloatArray) -> FloatArra
         [conformal_quantile(errors[i : i + n], LEVEL) for i in range(len(nets) - n + 1)]
     )
     wanted = np.log(estimate_ms)
-    middles = (size[:-n] + size[n:]) / 2  # from here on the next n networks are nearer
+    middles = (size[:-n] + size[n:]) / 2  # beyond these, the next n networks are nearer
     fraction = np.maximum(fraction, quantiles[np.searchsorted(middles, wanted)])
     beyond = np.maximum(np.log(measured.min()) - wanted, wanted - np.log(measured.max()))
     octaves = np.clip(beyond / np.log(2), 0.0, 1.0)
     known = raw_sum_fraction(correction)
-    fraction[octaves > 0] += octaves[octaves > 0] * known  # which may be inf
+    fraction[octaves > 0] += octaves[octaves > 0] * known  # can be inf
     return fraction

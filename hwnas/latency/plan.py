@@ -18,8 +18,8 @@ from hwnas.latency.sections import ProfileConfig
 
 __all__ = ["PROTOCOL", "Plan", "TimedFile", "plan_hash", "write_plan"]
 
-PROTOCOL = "interleaved-3"  # of export/bench_protocol.py; samples of another one are refused
-MAX_MODEL_BYTES = 1 << 31  # that ONNX files can have
+PROTOCOL = "interleaved-3"  # of export/bench_protocol.py; other samples are refused
+MAX_MODEL_BYTES = 1 << 31  # limit of ONNX files
 SUFFIXES = {"litert": ".tflite"}  # by runtime; else .onnx
 STOPPING_RULES = ("rounds", "min_rounds", "time_budget_s", "target_error")
 
@@ -36,14 +36,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class TimedFile:
-    """A model as it ships: its content, and the ending of its name, by which runtimes know it."""
+    """A model as it is deployed: its content, and the suffix by which runtimes identify it."""
 
     content: bytes
     suffix: str
 
     @staticmethod
     def of(path: Path) -> TimedFile:
-        """A model's file; an .xml and its .bin become one .zip, always the same bytes."""
+        """The file of a model; an .xml and its .bin become one .zip with deterministic bytes."""
         if path.suffix != ".xml":
             return TimedFile(read_regular(path, at_most=MAX_MODEL_BYTES), path.suffix)
         packed = io.BytesIO()
@@ -63,11 +63,12 @@ def write_plan(
     seed: int,
     reference: str | None = None,
 ) -> Plan:
-    """Write models by id, and `plan.json`, into `folder`. Deterministic.
+    """Writes models by id, and `plan.json`, into `folder`. Deterministic.
 
-    models: serialised in the format of the device's runtime, or files; of the device's batch and
-    precision. `reference`: id of the model that tells how the machine's pace changes; the last one
-    if None, which in our plans is a whole network.
+    models: serialised in the format of the device's runtime, or files; for the batch and precision
+        of the device.
+    reference: id of the model that tracks the speed of the machine; None: the last one, which is a
+        whole network in plans of hwnas.
     """
     items = []
     suffix = SUFFIXES.get(device.runtime, ".onnx")
@@ -76,8 +77,8 @@ def write_plan(
         model, path = timed.content, folder / "models" / f"{name}{timed.suffix}"
         if not holds(path, model):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)  # it may have other names (hard links)
-            path.write_bytes(model)  # no fsync, 4 ms each: the kit checks every sha256
+            path.unlink(missing_ok=True)  # it can have other hard links
+            path.write_bytes(model)  # no fsync (4 ms each): the kit checks every sha256
         digest = hashlib.sha256(model).hexdigest()
         items.append({"id": name, "file": f"models/{path.name}", "sha256": digest})
     plan: dict[str, Any] = {
@@ -104,7 +105,7 @@ def write_plan(
 
 
 def plan_hash(plan: Mapping[str, Any]) -> str:
-    """The kit's hash of a plan (export/plan.schema.json): the stopping rules are left out."""
+    """Hash of a plan as in the kit (export/plan.schema.json), without the stopping rules."""
     kept = {key: value for key, value in plan.items() if key not in STOPPING_RULES}
     text = json.dumps([PROTOCOL, kept], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
 """Reads results files of the device kit as untrusted input.
 
-Every number is checked before anything is allocated by it. What a file holds twice, or of another
-plan, is refused; statistics are in `samples`.
+Every number is checked before memory is allocated for it. Duplicate entries, and results of another
+plan, are refused. `samples` computes statistics.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from hwnas.latency.plan import PROTOCOL, Plan
 __all__ = ["MAX_RESULTS_BYTES", "Results", "Turn", "read_results"]
 
 MAX_RESULTS_BYTES = 256 * 1024 * 1024
-MAX_NS = 10**13  # almost three hours: no run takes as long
+MAX_NS = 10**13  # almost three hours, longer than any run
 MAX_ROUNDS = 1_000_000
-MAX_SAMPLES = 1001  # of a turn
+MAX_SAMPLES = 1001  # per turn
 MAX_TEXT = 300
 MAX_FACT = 1e15
 HEADER_TEXTS = ("runtime", "runtime_version", "provider", "precision", "interrupted_runs")
@@ -26,10 +26,10 @@ HEADER_TEXTS = ("runtime", "runtime_version", "provider", "precision", "interrup
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of an item in a round; `item` -1, -2, ... are the reference's extra turns.
+    """One turn of an item in a round; `item` -1, -2, ... are the extra turns of the reference.
 
-    nanoseconds: of the cold run and the hot ones. interrupted: which of them are of no use, because
-    time passed while the processor was away.
+    nanoseconds: of the cold run and the hot runs.
+    interrupted: runs to ignore, because the process was preempted during them.
     """
 
     round: int
@@ -40,7 +40,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Results:
-    """A results file: its header, all turns in their order, and the warnings of its last run."""
+    """A results file: its header, all turns in order, and the warnings of its last run."""
 
     header: dict[str, Any]
     turns: tuple[Turn, ...]
@@ -48,10 +48,11 @@ class Results:
 
 
 def read_results(plan: Plan) -> Results:
-    """The content of a plan's results file; a torn last line is left out.
+    """The content of a plan's results file; a partial last line is ignored.
 
     Raises:
-        UserError: missing, too large, malformed, or of another plan or protocol.
+        UserError: the file is missing, too large, malformed, or belongs to another plan or
+            protocol.
     """
     if plan.results.is_file() and plan.results.stat().st_size > MAX_RESULTS_BYTES:
         raise UserError("results are too large", expected="at most 256 MiB", where=plan.results)
@@ -111,7 +112,7 @@ def _whole(value: Any, least: int, most: int) -> int:
 
 
 def _check_header(header: dict[str, Any]) -> None:
-    """Facts end up in tables and reports: they are short texts and numbers."""
+    """Allows only short texts and numbers, because these facts are shown in tables and reports."""
     for key in HEADER_TEXTS:
         _text(header[key])
     for key, value in header["host"].items():
@@ -119,7 +120,7 @@ def _check_header(header: dict[str, Any]) -> None:
         if isinstance(value, list):
             [_whole(number, 0, 1 << 20) for number in value]
         elif isinstance(value, (int, float)) and abs(value) <= MAX_FACT:
-            continue  # NaN and infinity are not among them
+            continue  # NaN and infinity are excluded
         elif value is not None:
             _text(value)
     _text(header["host"]["cpu"])

@@ -1,12 +1,14 @@
-"""Raw samples of the device kit, and the statistics taken over them.
+"""Raw samples of the device kit, and their statistics.
 
-The statistic of an item is the median over rounds of the fastest hot run of its turn, after the
-rounds' common slow-downs are divided out. Measured on mobilenet_tiny at 16-24 px, two cores with
-four busy processes, two halves of the same rounds: 0.5 % apart (all hot runs: 1.2 %, cold runs:
-3 %). It takes some 40 runs until caches and branch predictors have settled on a model: after 16,
-a network among 650 other models still reads 2-5 % slower than alone, after 48 the same to 0.5 %.
-Hence with 48 a network timed by itself, later, is comparable with one timed beside a table's
-micro-nets. Cold runs never are: they depend on what ran before.
+The statistic of an item is the median over rounds of the fastest hot run of each turn, after the
+common slow-down of each round is divided out. Measured on mobilenet_tiny at 16-24 px, on two cores
+with four busy processes: two halves of the same rounds differ by 0.5 % (all hot runs: 1.2 %, cold
+runs: 3 %).
+
+Caches and branch predictors need about 40 runs to settle on a model. After 16 runs, a network among
+650 other models is 2-5 % slower than by itself; after 48 runs the two agree to 0.5 %. So with 48
+runs, a network timed later by itself can be compared with one timed together with micro-nets. Cold
+runs can never be compared in this way, because they depend on the previous model.
 """
 
 from __future__ import annotations
@@ -36,9 +38,12 @@ STATISTIC = "median over rounds of the fastest hot run"
 class Timing:
     """Latency of one item.
 
-    `median_ms` over the rounds' fastest hot runs, `p10_ms` and `p90_ms` likewise: how well it is
-    known. `p95_ms` over all settled hot runs: how slow a run gets. `n` hot runs. `cold_ms`: median
-    of the first runs of the turns, with the caches full of other models; None if not known.
+    median_ms: over the fastest hot runs of the rounds.
+    p10_ms, p90_ms: percentiles of the same runs, the precision of the median.
+    p95_ms: over all settled hot runs, the slowness of single runs.
+    n: number of hot runs.
+    cold_ms: median of the first runs of the turns, with the caches full of other models; None if
+        unknown.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -61,11 +66,15 @@ class Timing:
 
 @dataclass(frozen=True)
 class Samples:
-    """Hot and cold runs in ms, NaN where there is none. `facts`: the results file's header.
+    """Hot and cold runs in ms; missing values are NaN. `facts`: the header of the results file.
 
-    cold: [items, rounds]; hot: [items, rounds, samples]; reference: [rounds], its fastest hot runs.
-    Interrupted runs are left out, unless all hot runs of a turn were interrupted, as happens to
-    runs longer than a scheduler's slice. `warnings`: what the kit holds against the machine.
+    cold: [items, rounds].
+    hot: [items, rounds, samples].
+    reference: fastest hot runs of the reference, [rounds].
+    warnings: problems of the machine that the kit reports.
+
+    Interrupted runs are left out, unless all hot runs of a turn were interrupted. This happens if a
+    run takes longer than a time slice of the scheduler.
     """
 
     ids: tuple[str, ...]
@@ -76,10 +85,10 @@ class Samples:
     warnings: tuple[str, ...] = ()
 
     def round_factors(self) -> FloatArray:
-        """[rounds]: how much slower than usual a round was.
+        """Slow-down factor of each round, [rounds].
 
-        The median over all items; of few items, what the reference says, for an item must not be
-        corrected by itself.
+        It is the median over all items. With few items it is taken from the reference, because an
+        item must not be corrected by itself.
         """
         if len(self.ids) < FEW_ITEMS:
             slowness: FloatArray = self.reference / np.nanmedian(self.reference)
@@ -88,7 +97,7 @@ class Samples:
         return _nanmedian(fastest / _nanmedian(fastest, axis=1, keepdims=True), axis=0)
 
     def fastest(self) -> FloatArray:
-        """[items, rounds]: every turn's fastest hot run, common slow-downs divided out."""
+        """Fastest hot run of every turn, [items, rounds], without the common slow-downs."""
         result: FloatArray = _nanmin(self.hot) / self.round_factors()
         return result
 
@@ -98,7 +107,7 @@ class Samples:
         cold = self.cold / self.round_factors()
         for name, turns, runs, first in zip(self.ids, self.fastest(), self.hot, cold, strict=True):
             p10, median, p90 = np.nanquantile(turns, (0.1, 0.5, 0.9))
-            settled = runs[:, runs.shape[1] // 2 :]  # of short turns nothing is left here
+            settled = runs[:, runs.shape[1] // 2 :]  # empty for short turns
             p95 = np.nanquantile(settled if np.isfinite(settled).any() else runs, 0.95)
             found[name] = Timing(
                 median_ms=_rounded(median),
@@ -111,18 +120,18 @@ class Samples:
         return found
 
     def halves(self) -> tuple[FloatArray, FloatArray]:
-        """[items] twice: the statistic from the even and from the odd rounds, for repeat noise."""
+        """The statistic from the even and from the odd rounds, [items] each, for repeat noise."""
         fastest = self.fastest()
         even, odd = np.nanmedian(fastest[:, 0::2], axis=1), np.nanmedian(fastest[:, 1::2], axis=1)
         return even, odd
 
 
 def read_samples(plan: Plan) -> Samples:
-    """The samples in a plan's results file.
+    """The samples in the results file of a plan.
 
     Raises:
-        UserError: missing, empty, malformed, of another plan or protocol, or without one turn of
-            every item in two rounds at least.
+        UserError: the file is missing, empty, malformed, belongs to another plan or protocol, or
+            lacks turns of an item in at least two rounds.
     """
     results = read_results(plan)
     n_items = len(plan.ids)
@@ -160,7 +169,7 @@ def read_samples(plan: Plan) -> Samples:
 
 
 def _reference(turns: Sequence[Turn], rounds: int) -> FloatArray:
-    """[rounds]: median of the reference's fastest hot runs; NaN where it had no turn."""
+    """Median [rounds] of the fastest hot runs of the reference; NaN for rounds without a turn."""
     fastest: list[list[float]] = [[] for _ in range(rounds)]
     for turn in turns:
         if turn.item < 0:
@@ -171,13 +180,13 @@ def _reference(turns: Sequence[Turn], rounds: int) -> FloatArray:
 
 
 def _nanmin(values: FloatArray) -> FloatArray:
-    """Minimum over the last axis; NaN, without numpy's warning, where there is nothing."""
+    """Minimum over the last axis; NaN if empty, without the warning of numpy."""
     least = np.min(np.where(np.isnan(values), np.inf, values), axis=-1)
     return np.where(np.isinf(least), np.nan, least)
 
 
 def _nanmedian(values: FloatArray, axis: int, *, keepdims: bool = False) -> FloatArray:
-    """Median over an axis; NaN, without numpy's warning, where there is nothing."""
+    """Median over an axis; NaN if empty, without the warning of numpy."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
         found: FloatArray = np.nanmedian(values, axis=axis, keepdims=keepdims)
@@ -185,5 +194,5 @@ def _nanmedian(values: FloatArray, axis: int, *, keepdims: bool = False) -> Floa
 
 
 def _rounded(value: float) -> float:
-    """Six significant digits: a nanosecond in a millisecond."""
+    """Six significant digits: nanoseconds in a millisecond."""
     return float(f"{value:.6g}")

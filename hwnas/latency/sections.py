@@ -15,28 +15,40 @@ Seconds = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class ProfileConfig(StrictModel):
-    """How long a device is timed, and on how many networks its table is proven."""
+    """How long a device is timed, and on how many networks its table is validated."""
 
-    rounds: Count = Field(20, description="every item has one turn per round")
-    min_rounds: Count = Field(8, description="timed even when the budget is spent")
+    rounds: Count = Field(20, description="Number of rounds; every item has one turn per round.")
+    min_rounds: Count = Field(
+        8, description="Minimum number of rounds, even if the time budget is exceeded."
+    )
     time_budget_s: Seconds = Field(
-        900.0, description="of timing; building and loading models come on top"
+        900.0,
+        description=(
+            "Time limit of the timing, in seconds; building and loading models takes"
+            " additional time."
+        ),
     )
     target_error: Annotated[float, Field(ge=0, le=1)] = Field(
         0.003,
-        description="stop before the budget once the 90 % intervals of 95 % of the medians are"
-        " this narrow (half their width, as a fraction); 0: never",
+        description=(
+            "Stop early when the 90 % intervals of 95 % of the medians have a half-width"
+            " below this fraction; 0: never."
+        ),
     )
     hot_samples: Annotated[int, Field(ge=2, le=1000)] = Field(
-        48, description="runs per turn after its cold one; their minimum is the turn's result"
+        48, description="Hot runs per turn; their minimum is the result of the turn."
     )
-    turn_budget_s: Seconds = Field(0.05, description="a turn beyond it takes no more hot samples")
-    warmup_runs: Annotated[int, Field(ge=0, le=1000)] = Field(2, description="after loading")
+    turn_budget_s: Seconds = Field(
+        0.05, description="A turn that takes longer, in seconds, records no further hot runs."
+    )
+    warmup_runs: Annotated[int, Field(ge=0, le=1000)] = Field(
+        2, description="Runs after loading a model, which are not recorded."
+    )
     n_validation: Annotated[int, Field(ge=5, le=10_000)] = Field(
-        30, description="whole networks, timed to fit and to validate the correction"
+        30, description="Whole networks that are timed to fit and validate the correction."
     )
     retiming_budget_s: Seconds = Field(
-        5.0, description="of timing, when exported models are re-timed"
+        5.0, description="Time limit for re-timing exported models, in seconds."
     )
 
     @model_validator(mode="after")

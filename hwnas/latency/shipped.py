@@ -1,4 +1,4 @@
-"""Latency tables by name: those that ship with hwnas, and JSON files."""
+"""Latency tables by name: shipped tables and JSON files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["latency_table", "shipped_tables"]
 
 
 def shipped_tables() -> tuple[str, ...]:
-    """Names of the tables that ship with hwnas, sorted."""
+    """Sorted names of the tables that ship with hwnas."""
     return resource_names(SHIPPED_TABLES, ".json")
 
 
@@ -20,7 +20,7 @@ def latency_table(name_or_path: str | Path) -> LatencyTable:
     """A shipped table by name, or one from a `.json` file.
 
     Raises:
-        UserError: there is none, or it is malformed.
+        UserError: the table does not exist, or is malformed.
     """
     given = str(name_or_path)
     if given.endswith(".json"):

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 FACTS_OF_TIMINGS = ("cpu", "runtime_version")
-MAX_SIZE = 1 << 24  # of channels and maps
+MAX_SIZE = 1 << 24  # maximum of channels and map sizes
 
 Fact = str | int | float | bool | None | list[int]
 Source = Literal["measured", "fitted", "converted", "transferred", "simulated"]
@@ -42,7 +42,7 @@ Source = Literal["measured", "fitted", "converted", "transferred", "simulated"]
 
 @dataclass(frozen=True)
 class Protocol:
-    """The timing protocol; only tables of one protocol are merged."""
+    """The timing protocol; only tables of one protocol can be merged."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -53,12 +53,13 @@ class Protocol:
 
 @dataclass(frozen=True, repr=False)
 class LatencyTable:
-    """Latency per operator on one device. The rows alone determine the spaces that it serves.
+    """Latency per operator on one device. A table serves every space whose operators it has.
 
-    `corrections` are keyed by the `SearchSpace.id` that they were fitted on; `correction_for` finds
-    one that covers another space. `facts` describe runtime and host at the first measurement.
-    `warnings` name rows that are unreliable because of noise. A table with synthetic numbers has
-    source `simulated` and a device named `simulated-*`.
+    corrections: keyed by the `SearchSpace.id` of their fit; `correction_for` finds one that covers
+        another space.
+    facts: runtime and host at the first measurement.
+    warnings: rows that noise made unreliable.
+    source: `simulated` for synthetic numbers, with a device named `simulated-*`.
     """
 
     device: DeviceSpec
@@ -92,7 +93,7 @@ class LatencyTable:
 
     @property
     def rows_are_timed(self) -> bool:
-        """Whether operators were timed one by one, and not inferred from whole networks."""
+        """Whether operators were timed separately, instead of inferred from whole networks."""
         return self.source not in ("fitted", "transferred")
 
     def estimate(self, space: SearchSpace, archs: Codes | Sequence[Arch]) -> Estimate:
@@ -105,10 +106,11 @@ class LatencyTable:
         return TableEstimator(self, space).estimate(archs)
 
     def correction_for(self, space: SearchSpace) -> str | None:
-        """Key of the correction that serves `space`; None if none does.
+        """Key of the correction for `space`; None if there is none.
 
-        That of the space itself, or else one whose operators include all of the space's,
-        classifiers aside. Of several: one of the same skeleton's name, with the fewest operators.
+        It is the correction of the space itself, or of a space that has all its operators, apart
+        from classifiers. Among several of these, a correction of the same skeleton with the fewest
+        operators is chosen.
         """
         if space.id in self.corrections:
             return space.id
@@ -121,7 +123,7 @@ class LatencyTable:
         return min(found)[2] if found else None
 
     def save(self, path: Path) -> None:
-        """Write JSON atomically: sorted, one row per line."""
+        """Writes sorted JSON atomically, with one row per line."""
         head = {
             "schema_version": SCHEMA_VERSION,
             "device": dump(self.device, versioned=False),
@@ -143,8 +145,8 @@ class LatencyTable:
         """Inverse of `save`.
 
         Raises:
-            UserError: unreadable, unknown keys, numbers that are negative, not finite or absurd,
-                text that would move a terminal's cursor, duplicate rows.
+            UserError: the file is unreadable, or has unknown keys, numbers that are negative, not
+                finite or implausible, text with control characters, or duplicate rows.
         """
         try:
             stored = load(_File, read_json(path), where=path)
@@ -173,7 +175,7 @@ class LatencyTable:
         return LatencyTable(rows=rows, **kept)
 
     def differences(self, other: LatencyTable) -> tuple[str, ...]:
-        """What forbids a merge: device, its settings, protocol, source, processor or runtime."""
+        """Differences that prevent a merge, e.g. of device, protocol, source or runtime."""
         found = []
         for name in ("device", "protocol"):
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -186,7 +188,7 @@ class LatencyTable:
         return tuple(f"{name} {a} and {b}" for name, a, b in found if a != b)
 
     def merge(self, other: LatencyTable) -> LatencyTable:
-        """Rows and corrections of both; those of `self` win where both have one.
+        """Rows and corrections of both tables; those of `self` have priority.
 
         Raises:
             UserError: the tables differ in device, protocol, source, processor or runtime version.
@@ -208,7 +210,7 @@ class LatencyTable:
         )
 
     def _covered(self, key: str) -> set[str]:
-        """Keys of the operators that a correction covers; empty where there is none of that key."""
+        """Keys of the operators that a correction covers; empty if there is no such correction."""
         if key not in self.corrections:
             return set()
         covers = self.corrections[key].covers
@@ -217,14 +219,14 @@ class LatencyTable:
 
 @dataclass(frozen=True)
 class _Row(Timing):
-    """A row as a line of the file: the operator beside its timing."""
+    """A row as a line of the file: the operator and its timing."""
 
     op: OpSpec = field(kw_only=True)
 
 
 @dataclass(frozen=True)
 class _File:
-    """A `LatencyTable` as JSON has it."""
+    """A `LatencyTable` as JSON."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -238,7 +240,7 @@ class _File:
 
 
 def _check_row(row: _Row, path: Path) -> None:
-    """Refuse operators without extent, and prices that would make sums infinite."""
+    """Refuses operators of size 0, and prices that would make sums infinite."""
     op = row.op
     extents = (op.in_channels, op.out_channels, op.in_hw, op.out_hw, op.stride)
     counts = (op.mid_channels, op.se_channels, op.padding, op.pad_more, op.start_kernel)
@@ -255,5 +257,5 @@ def _check_row(row: _Row, path: Path) -> None:
 
 
 def _order(op: OpSpec) -> tuple[Any, ...]:
-    """Rows sort by the fields of their operator: kind, channels, map size, ..."""
+    """Sort key of rows: the fields of their operator (kind, channels, map size, ...)."""
     return tuple(getattr(op, f.name) for f in fields(op))

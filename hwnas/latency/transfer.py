@@ -1,28 +1,31 @@
 """Estimates a new device from few networks: a Gaussian process with other devices as prior.
 
 Latencies of the known devices, each divided by its median, have a weighted mean `mu(x)` over
-networks x. The new device is that mean, bent:
+networks x. The model of the new device scales this mean:
 
     ms(x) = s mu(x) (1 + k + sum_d z_d v_d(x) + sum_o w_o c_o(x))
 
-`v_d`: how far known device d departs from the mean, relative to it: the low-rank part, one weight
-per known device. `c_o`: how often operator o occurs, over mu(x): what is particular to the new
-device; the weights of operators alike in kind, shape and kernel go together. All weights are
-normal, so forecasts, their spread and the rows of a table follow in closed form. How noisy the
-timings are, and how particular the device, is averaged over a small grid by the evidence. A timing
-far off what the others say (phones throttle) is taken for an outlier and given little weight.
+`v_d` is the relative deviation of known device d from the mean: the low-rank part, with one weight
+per known device. `c_o` is the count of operator o divided by mu(x): the part specific to the new
+device. Weights of operators with similar kind, shape and kernel are correlated. All weights are
+normal, so estimates, their spread and the rows of a table have a closed form. The noise of the
+timings and the specificity of the device are averaged over a small grid, weighted by the evidence.
+A timing that contradicts the others (phones throttle) is treated as an outlier with low weight.
 
-Which networks to time follows from the prior alone: those that leave the least variance over a pool
-of candidates (Cohn et al. 1996, "Active learning with statistical models", section 4).
+The networks to time depend only on the prior: they minimise the variance over a pool of candidates
+(Cohn et al. 1996, "Active learning with statistical models", section 4).
 
 Leave-one-device-out, 10 timings, mean Spearman on data/latency_nasbench201 | data/latency_fbnet
-(`benchmarks/latency_transfer.py`, 5 seeds): 0.963 | 0.931; the best single device by the same
-timings 0.949 | 0.912. Tried beside it, in prototypes of 3 or 4 seeds (first this model: 0.964 |
-0.937): random networks instead of chosen ones 0.943 | 0.878 and the largest variance (D-optimal)
-instead of the least left over 0.955 | 0.923, against 0.955 | 0.925, all without averaging over the
-grid; log latency instead of ratios 0.961 | 0.933, but no table of rows follows from it; Student-t
-noise instead of outliers 0.965 | 0.934, more sensitive to the pool; a free weight on 1 / mu for
-launch overhead 0.964 | 0.934, which reversed the order of networks on a phone with outliers.
+(`benchmarks/latency_transfer.py`, 5 seeds): 0.963 | 0.931. The best single device, selected by the
+same timings, has 0.949 | 0.912. Alternatives, in prototypes with 3 or 4 seeds (this model: 0.964 |
+0.937):
+
+- without averaging over the grid, three ways to select networks: at random 0.943 | 0.878, by
+  maximum variance (D-optimal) 0.955 | 0.923, by minimum remaining variance 0.955 | 0.925;
+- log latency instead of ratios: 0.961 | 0.933, but it gives no table of rows;
+- Student-t noise instead of outliers: 0.965 | 0.934, more sensitive to the pool;
+- a free weight on 1 / mu for launch overhead: 0.964 | 0.934, but it reversed the order of networks
+  on a phone with outliers.
 """
 
 from __future__ import annotations
@@ -49,21 +52,22 @@ __all__ = [
 ]
 
 NOISE = (1e-4, 1e-3, 1e-2)  # variances of a timing relative to its latency: 1 %, 3 %, 10 %
-PARTICULAR = (0.003, 0.03, 0.3)  # variance by operators over that between the known devices
-MIN_SPREAD = 0.1  # relative, between devices: assumed at least, as one known device shows none
+PARTICULAR = (0.003, 0.03, 0.3)  # operator variance / variance between known devices
+MIN_SPREAD = 0.1  # minimum relative spread between devices, for a single known device
 OUTLIER_RATE = 0.02
-OUTLIER_VARIANCE = 1.0  # of an outlier, relative to its latency
+OUTLIER_VARIANCE = 1.0  # variance of an outlier relative to its latency
 KINSHIP_LENGTH = 2.0  # in octaves of channels and map size
 MIN_SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class DevicePrior:
-    """What is believed of a new device before it is timed, on n networks.
+    """Prior belief about a new device, on n networks.
 
-    mu: [n], relative latencies. features: [n, q] of the weights, all standard normal a priori, but
-    that the variance of the last `n_particular` is scaled by a hypothesis of `PARTICULAR`. rows:
-    [p, 1 + q], relative price of every operator by (1, weights).
+    mu: relative latencies, [n].
+    features: features of the weights, [n, q]. All weights are standard normal a priori; the
+        variance of the last `n_particular` is scaled by a hypothesis of `PARTICULAR`.
+    rows: relative price of every operator by (1, weights), [p, 1 + q].
     """
 
     mu: FloatArray
@@ -72,7 +76,7 @@ class DevicePrior:
     rows: FloatArray
 
     def scales(self, particular: float) -> FloatArray:
-        """[q]: standard deviations of the weights."""
+        """Standard deviations of the weights, [q]."""
         shared = self.features.shape[1] - self.n_particular
         variances = np.concatenate([np.ones(shared), np.full(self.n_particular, particular)])
         deviations: FloatArray = np.sqrt(variances)
@@ -81,10 +85,10 @@ class DevicePrior:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The new device, from its timings.
+    """Estimates for the new device, from its timings.
 
-    latency_ms, std_ms: [n], of a timing of every network of the prior. rows_ms, rows_std_ms: [p],
-    of operators; at least `MIN_SHARE` of what the known devices say, as nothing is free.
+    latency_ms, std_ms: for a timing of every network of the prior, [n].
+    rows_ms, rows_std_ms: for operators, [p]; at least `MIN_SHARE` of the prior mean.
     """
 
     latency_ms: FloatArray
@@ -93,13 +97,13 @@ class Forecast:
     rows_std_ms: FloatArray
 
     def interval_ms(self) -> FloatArray:
-        """[n, 2]: 90 % interval of a timing of every network."""
+        """90 % interval of a timing of every network in ms, [n, 2]."""
         half = Z90 * self.std_ms
         return np.stack([np.maximum(self.latency_ms - half, 0.0), self.latency_ms + half], axis=1)
 
 
 def kinship(ops: Sequence[OpSpec]) -> FloatArray:
-    """[p, p]: prior correlation of what operators cost a device more, or less, than other devices.
+    """Prior correlation [p, p] of the costs of operators, relative to other devices.
 
     A squared exponential of the distance in kind, kernels, stride, and octaves of channels, map
     size and groups.
@@ -135,10 +139,12 @@ def device_prior(
 ) -> DevicePrior:
     """The prior from known devices.
 
-    counts: [n, p], how often every operator occurs in every network. known_ms: [n, d], latencies of
-    the same networks on the known devices. groups: [d]; devices of one group (batch sizes of one
-    GPU) share one vote. relatedness: [p, p], from `kinship`. known_rows: [p, d], prices of the
-    operators in ms where they are known; else those that explain `known_ms` best.
+    counts: how often every operator occurs in every network, [n, p].
+    known_ms: latencies of the same networks on the known devices, [n, d].
+    groups: [d]; devices of one group (batch sizes of one GPU) share one vote.
+    relatedness: [p, p], from `kinship`.
+    known_rows: prices of the operators in ms, [p, d]; by default those that explain `known_ms`
+        best.
 
     Raises:
         UserError: no device, or a latency that is not positive and finite.
@@ -181,9 +187,9 @@ def device_prior(
 def choose_networks(
     prior: DevicePrior, n: int, pool: NDArray[np.int64] | None = None
 ) -> NDArray[np.int64]:
-    """Positions of the n networks to time: greedily, those that tell most about all of the pool.
+    """Indices of the n networks to time, chosen greedily to minimise the variance over the pool.
 
-    pool: [m] positions to choose from [all]. Nothing of the new device is used.
+    pool: indices [m] of the candidates; default: all. No timing of the new device is used.
     """
     pool = np.arange(len(prior.mu)) if pool is None else pool
     if n > len(pool):
@@ -207,7 +213,7 @@ def choose_networks(
 
 
 def fit_device(prior: DevicePrior, timed: NDArray[np.int64], measured_ms: FloatArray) -> Forecast:
-    """Forecasts for all networks of the prior from `measured_ms` [m] of those at `timed` [m].
+    """Estimates for all networks of the prior from `measured_ms` [m] of the networks `timed` [m].
 
     Raises:
         UserError: fewer than three timings, or one that is not positive and finite.
@@ -253,7 +259,7 @@ def fit_device(prior: DevicePrior, timed: NDArray[np.int64], measured_ms: FloatA
 
 
 def _with_outliers(covariance: FloatArray, target: FloatArray) -> tuple[FloatArray, float]:
-    """Covariance with the variance of outliers added where that raises the evidence; log evidence.
+    """Covariance with the variance of outliers added if that increases the evidence; log evidence.
 
     Greedy: one outlier at a time, the clearest first; at most a third of the timings.
     """
@@ -276,16 +282,16 @@ def _with_outliers(covariance: FloatArray, target: FloatArray) -> tuple[FloatArr
 def _mixture(
     belief: FloatArray, means: FloatArray, variances: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Mean and standard deviation [k] of normals [h, k] mixed with shares [h]."""
+    """Mean and standard deviation [k] of a mixture of normals [h, k] with weights [h]."""
     mean = belief @ means
     return mean, np.sqrt(belief @ (variances + (means - mean) ** 2))
 
 
 def _additive_rows(counts: FloatArray, known_ms: FloatArray) -> FloatArray:
-    """[p, d]: prices of operators whose sums are closest to `known_ms` [n, d].
+    """Prices [p, d] of operators whose sums are closest to `known_ms` [n, d].
 
-    Exact where latencies are sums of rows, up to what the counts cannot tell apart; there the
-    ridge picks the smallest prices.
+    The result is exact if latencies are sums of rows, except for operators that the counts cannot
+    separate. For these, the ridge term selects the smallest prices.
     """
     gram = counts.T @ counts
     ridge = 1e-6 * float(np.trace(gram)) / len(gram)

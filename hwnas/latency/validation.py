@@ -36,16 +36,16 @@ def fit_correction(
     timings: Sequence[Timing],
     halves: tuple[FloatArray, FloatArray],
 ) -> Correction:
-    """A correction fitted on all measured networks `codes`, proven by cross-fitting.
+    """A correction fitted on all measured networks `codes`, validated by cross-fitting.
 
-    How much each part of its formula counts (`hwnas.latency.formula`) is for the measured networks
-    to say. All parts are positive, so nothing that a network has more of makes it faster; only
-    what all have in common may be negative. What was tried, with numbers, is in docs/results.md.
+    The measured networks determine the weight of each term of the formula
+    (`hwnas.latency.formula`). All terms are positive except for the constant, so that adding an
+    operator never makes a network faster. docs/results.md lists alternatives with their results.
 
-    halves: the networks' latencies [n] from two halves of the rounds.
+    halves: latencies [n] of the networks from two halves of the rounds.
 
     Raises:
-        UserError: fewer than four networks, or operators that do not explain them.
+        UserError: fewer than four networks, or operators that do not explain their latencies.
     """
     if len(codes) < MIN_NETS:
         raise UserError("too few networks for a correction", expected=MIN_NETS, found=len(codes))
@@ -104,7 +104,7 @@ def cross_fit(
     *,
     with_cache: bool = True,
 ) -> FloatArray:
-    """[n]: estimate of every network by a fit (see `fit`) on the other folds."""
+    """Estimates [n] of every network by a fit (see `fit`) on the other folds."""
     fold = _folds(measured)
     forecast = np.empty(len(measured))
     for number in range(fold.max() + 1):
@@ -115,7 +115,7 @@ def cross_fit(
 
 
 def _folds(measured: FloatArray) -> NDArray[np.int64]:
-    """[n]: every network's fold; each is spread over all sizes."""
+    """Fold of every network, [n]; each fold is spread over all sizes."""
     n = len(measured)
     fold: NDArray[np.int64] = np.empty(n, dtype=np.int64)
     fold[np.argsort(measured, kind="stable")] = np.arange(n) % min(n, MAX_FOLDS)
@@ -131,10 +131,11 @@ def refit_correction(
     *,
     with_cache: bool = True,
 ) -> Correction:
-    """The correction fitted anew, with `codes` [n, d] and their latencies [n] beside its own nets.
+    """Fits the correction again, with `codes` [n, d] and their latencies [n] added to its networks.
 
-    Its nets that a restriction has since removed from the space are left out. The interval is by
-    cross-fitting over all that remain, at least that of the correction. with_cache: see `fit`.
+    Networks that a later restriction removed from the space are left out. The interval is
+    cross-fitted over the other networks, and is at least that of the given correction. with_cache:
+    see `fit`.
     """
     nets = np.array([net.codes for net in correction.validation.nets], dtype=np.int16)
     ms = np.array([net.measured_ms for net in correction.validation.nets])
@@ -154,11 +155,11 @@ def refit_correction(
 
 
 def as_sums(table: LatencyTable, space: SearchSpace) -> LatencyTable:
-    """The table with a correction for `space` whose estimates are sums over operators.
+    """A table whose correction for `space` gives sums over operators.
 
-    It is the table itself, unless some networks fit a cache that others do not fit. Then the
-    correction of `space` is fitted anew, with its own networks and without a cache. A correction of
-    another space takes all networks for those that do not fit.
+    It is the given table, unless its correction for `space` has a cache that only some networks
+    fit. Then the correction is fitted again to its own networks, without a cache. If the correction
+    belongs to another space, all networks are assumed not to fit the cache.
     """
     key = table.correction_for(space)
     correction = None if key is None else table.corrections[key]

@@ -1,1 +1,1 @@
-"""Profiling: joins tables, builders and devices; independent of run folders."""
+"""Profiling: combines tables, builders and devices; independent of run folders."""

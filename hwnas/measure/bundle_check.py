@@ -1,4 +1,4 @@
-"""`hwnas verify BUNDLE`: checks every model against torch, the test split and its promises."""
+"""`hwnas verify BUNDLE`: checks models against torch, the test split and the manifest."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ from hwnas.measure.on_device import wrong_precisions
 __all__ = ["BundleReport", "verify_bundle"]
 
 N_COMPARED = 512  # test images on which torch and every format are compared
-ACCURACY_SLACK = {"fp32": 0.002, "fp16": 0.005, "int8": 0.01}  # against promise and fp32
+ACCURACY_SLACK = {"fp32": 0.002, "fp16": 0.005, "int8": 0.01}  # allowed loss of top-1
 REFERENCES = ("timm", "pt2")  # formats that run in torch, best first
 
 
 @dataclass(frozen=True)
 class BundleReport:
-    """Rows of a table, and the checks that failed.
+    """Rows of a table, and the failed checks.
 
-    `notes` say what was not checked, and why; `not_judged` what was checked, but on a machine too
-    far from the speed it had when the bundle was made (see `measure.drift`).
+    notes: checks that were not made, with the reason.
+    not_judged: checks without a result, because the speed of the machine is too different from when
+        the bundle was made (see `measure.drift`).
     """
 
     models: tuple[dict[str, Any], ...]
@@ -51,7 +52,7 @@ class BundleReport:
 
 @dataclass(frozen=True)
 class _Images:
-    """Compared images [n, C, H, W], torch's logits of them; the test split and its labels."""
+    """Images [n, C, H, W] for comparisons, their torch logits, and the test split with labels."""
 
     x: NDArray[np.float32]
     expected: NDArray[np.float32]
@@ -60,7 +61,7 @@ class _Images:
 
 @dataclass(frozen=True)
 class _Host:
-    """How models are run here; `trust`: those as well that can hold code of a stranger."""
+    """How models are run on this host; `trust`: also run models that can contain untrusted code."""
 
     threads: int
     trust: bool
@@ -80,16 +81,17 @@ def verify_bundle(
     trust: bool = False,
     progress: Progress,
 ) -> BundleReport:
-    """Compare, test and time the models of a bundle on this host.
+    """Compares, tests and times the models of a bundle on this host.
 
-    data: the data set that the network was trained on; without it torch and the formats are
-    compared on the golden inputs, and accuracy stays unchecked. settings: how timings are taken
-    and what is accepted; without them latency stays unchecked, and the rest is judged by defaults.
-    trust: also run models that can hold code (`.pt2`, engines) and that this hwnas did not write;
-    without it they are left out, and a note says so.
+    data: the data set on which the network was trained. Without it, torch and the formats are
+        compared on the golden inputs, and accuracy is not checked.
+    settings: how models are timed, and tolerances. Without them, latency is not checked, and
+        default tolerances are used.
+    trust: also run models that can contain code (`.pt2`, engines) and that this hwnas did not
+        write. Without it they are skipped, with a note.
 
     Raises:
-        UserError: not a sound bundle, or `data` is another data set.
+        UserError: the bundle is not valid, or `data` is another data set.
     """
     manifest = read_manifest(folder)
     notes: list[str] = []
@@ -116,7 +118,7 @@ def verify_bundle(
 
 
 def drops(rows: list[dict[str, Any]]) -> list[str]:
-    """Models in lower precision that lost more accuracy than they may; rows gain `lost`."""
+    """Models in lower precision that lost too much accuracy; adds `lost` to the rows."""
     whole = [row["test top1"] for row in rows if row["precision"] == "fp32" and "test top1" in row]
     problems = []
     for row in rows:
@@ -176,7 +178,7 @@ def _check_model(
     host: _Host,
     notes: list[str],
 ) -> tuple[dict[str, Any], list[str]]:
-    """A row, and what falls short."""
+    """Row of a model, and its failed checks."""
     row: dict[str, Any] = {"model": model.path, "precision": model.precision}
     if model.path.endswith(".engine"):
         return _check_engine(folder, model, host, row, notes)
@@ -212,7 +214,7 @@ def _check_model(
 def _check_engine(
     folder: Path, model: ModelFile, host: _Host, row: dict[str, Any], notes: list[str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Whether it is of the model in the bundle; by the kit on its GPU, where there is one."""
+    """Checks that an engine belongs to its model; the kit runs it if its GPU is present."""
     try:
         facts = check_engine(folder / model.path)
         source = inside(folder, str(facts["model"]))

@@ -1,4 +1,4 @@
-"""The test split of the data set that a bundle belongs to, and how another data set differs."""
+"""The test split of the data set of a bundle, and the differences of another data set."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hwnas.interfaces import DataIdentity, DataModule
 
 __all__ = ["test_split"]
 
-PREPARED = ("shape", "mean", "std", "resize_px")  # how images become inputs
+PREPARED = ("shape", "mean", "std", "resize_px")  # preprocessing of images
 N_NAMED = 5  # changes of classes that are printed
 
 
 def test_split(
     manifest: Manifest, data: DataModule, folder: Path
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Test images [n, C, H, W] as the bundle's models take them, and labels [n].
+    """Test images [n, C, H, W] as inputs of the bundle's models, and labels [n].
 
     Raises:
         UserError: the bundle in `folder` belongs to another data set.
@@ -64,7 +64,7 @@ def _require_same(promised: InputSpec, found: InputSpec, name: str, folder: Path
 
 
 def _changes(old: Sequence[str], new: Sequence[str]) -> list[str]:
-    """What differs between names of classes, the first few."""
+    """The first few differences between names of classes."""
     from hwnas.training.identity import describe_change
 
     pairs = [(was, name) for was, name in zip(old, new, strict=False) if was != name]

@@ -1,8 +1,8 @@
 """Latency of a bundle on this host: estimate, earlier measurement, new measurement, limits.
 
-A bundle carries no networks of its table, so the machine's pace comes from the bundle's own models:
-for each model, the median of now / then over the *other* models that are timed beside it (a model
-must not excuse itself). A model that is timed alone is compared as it was timed; a note says so.
+A bundle contains no networks of its table, so its own models determine the pace of the machine. The
+pace for a model is the median of now / then over the *other* models of the same run, so that a
+model cannot hide its own slow-down. A single model is compared without a pace; a note says so.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["LatencyReport", "check_latency"]
 
 @dataclass
 class LatencyReport:
-    """A row per model and device; models that fell short, that cannot be judged, and remarks."""
+    """A row per model and device; failed models, models without a result, and notes."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -50,12 +50,13 @@ def check_latency(
     *,
     trust: bool = False,
 ) -> LatencyReport:
-    """Time the models of a bundle that were measured on this host, and judge them.
+    """Times the models of a bundle that were measured on this host, and judges them.
 
-    A model may take the measured latency plus the accepted error of an estimate, or the upper end
-    of the estimate's interval. The limit of the search is widened by this interval, as in stage
+    A model may take its earlier latency plus the accepted error of an estimate, or the upper end of
+    the interval of the estimate. The limit of the search is widened by this interval, as in stage
     `verify`. Timings are compared at the speed that the machine had when the bundle was made.
-    trust: also runs engines that this hwnas did not build.
+
+    trust: also run engines that this hwnas did not build.
     """
     report = LatencyReport()
     here = host_facts()["cpu"]
@@ -83,10 +84,10 @@ def check_latency(
 
 
 def _require_runtime(device: DeviceSpec) -> None:
-    """Refuse a device whose runtime is not installed here.
+    """Refuses a device whose runtime is not installed here.
 
     Raises:
-        CannotRunHere: says what is missing.
+        CannotRunHere: names the missing packages.
     """
     known = device.runtime in runtime_names()
     missing = describe_runtime(device.runtime).missing if known else (device.runtime,)
@@ -95,10 +96,10 @@ def _require_runtime(device: DeviceSpec) -> None:
 
 
 def _require_trust(model: Path, trust: bool) -> None:
-    """Refuse an engine that somebody else may have built: running it runs its maker's code.
+    """Refuses an engine that this hwnas did not build, because running it can run untrusted code.
 
     Raises:
-        CannotRunHere: it is not trusted.
+        CannotRunHere: the engine is not trusted.
     """
     if model.suffix == ".engine" and not trust:
         with explained("read an engine", model):
@@ -106,7 +107,7 @@ def _require_trust(model: Path, trust: bool) -> None:
 
 
 def _groups(facts: Sequence[LatencyFact]) -> list[list[LatencyFact]]:
-    """Facts of one device and host, timed in one interleaved run."""
+    """Facts of one device and host, which are timed in one interleaved run."""
     found: dict[tuple[object, ...], list[LatencyFact]] = {}
     for fact in facts:
         device = fact.device
@@ -134,7 +135,7 @@ def _id(fact: LatencyFact) -> str:
 
 
 def _pace(fact: LatencyFact, group: Sequence[LatencyFact], timings: Timings) -> float | None:
-    """How long the other models take now for 1 ms of then; None if there is none."""
+    """Time of the other models now / then; None if there are no other models."""
     ratios = [
         timings.models[_id(other)].median_ms / other.measured_ms
         for other in group
@@ -144,7 +145,7 @@ def _pace(fact: LatencyFact, group: Sequence[LatencyFact], timings: Timings) -> 
 
 
 def _limits(manifest: Manifest, fact: LatencyFact) -> dict[Metric, float | None]:
-    """Limits of the search; of the model that was searched for, which has an estimate."""
+    """Limits of the search for the winning model; other models have none."""
     return {
         c.metric: c.max
         for c in manifest.constraints
@@ -173,7 +174,7 @@ def _judge(
     verify: VerifyConfig,
     repeat_noise: float,
 ) -> None:
-    """Add one model to the report."""
+    """Adds one model to the report."""
     here_ms, most = judged.median_ms, verify.max_forecast_error
     promised = [fact.interval_ms[1]] if fact.interval_ms else []
     promised += [fact.measured_ms * (1 + most)] if fact.measured_ms else []

@@ -1,10 +1,11 @@
-"""One policy for drifting and noisy machines: timings are judged at the table's speed.
+"""One policy for drifting and noisy machines: timings are judged at the speed of the table.
 
-The pace is the time that the machine takes now, relative to when the table was measured. Timings
-are divided by it. This is right for small changes. A machine that is off by more than a quarter
-throttles, is shared, or is another one, and networks may slow down by different factors: then
-nothing can be judged. A timing is known to some multiple of its repeat noise: a bound that is
-exceeded by less, and noise above the accepted error, cannot be judged either.
+The pace is the time that the machine takes now / when the table was measured. Timings are divided
+by the pace. This is valid for small changes. If the pace is off by more than a quarter, the machine
+throttles, is shared, or is another machine, and different networks may slow down by different
+factors. Then checks have no result. Timings have an uncertainty of some multiple of their repeat
+noise. If a limit is exceeded by less than that, or if the noise exceeds the accepted error, the
+check has no result either.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ from hwnas.latency.samples import Timing
 __all__ = ["Judgement", "can_judge", "judge", "noise_text", "pace_text", "verdict", "worst"]
 
 SLOWEST, FASTEST = 1.25, 0.8
-"""Paces between which a timing can be judged."""
+"""Range of paces in which a timing can be judged."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Timing and estimate of a network, in ms at the table's speed.
+    """Timing and estimate of a network, in ms at the speed of the table.
 
-    measured_ms: median and 95th percentile over runs. estimate_ms: of the median; None if there
-    is none. pace: None if it is unknown, and taken to be 1.
+    measured_ms: median and 95th percentile over runs.
+    estimate_ms: estimate of the median; None if there is none.
+    pace: None if unknown, which counts as 1.
     """
 
     measured_ms: dict[Metric, float]
@@ -36,12 +38,12 @@ class Judgement:
 
     @property
     def median_ms(self) -> float:
-        """Median over runs."""
+        """Median over runs in ms."""
         return self.measured_ms["latency_ms"]
 
     @property
     def p95_ms(self) -> float:
-        """95th percentile over runs."""
+        """95th percentile over runs in ms."""
         return self.measured_ms["latency_p95_ms"]
 
     @property
@@ -51,7 +53,7 @@ class Judgement:
 
 
 def judge(measured: Timing, estimate_ms: float | None, pace: float | None) -> Judgement:
-    """A timing and its estimate [ms] at the table's speed; `pace` is None if it is unknown."""
+    """Converts a timing and its estimate [ms] to the speed of the table; `pace` None: unknown."""
     factor = 1.0 if pace is None else pace
     found: dict[Metric, float] = {
         "latency_ms": measured.median_ms / factor,
@@ -61,18 +63,20 @@ def judge(measured: Timing, estimate_ms: float | None, pace: float | None) -> Ju
 
 
 def can_judge(pace: float | None) -> bool:
-    """Whether the machine is close enough to the table's speed; an unknown pace counts as 1."""
+    """Whether the pace is close enough to 1; an unknown pace counts as 1."""
     return pace is None or FASTEST <= pace <= SLOWEST
 
 
 def verdict(
     excess: float, pace: float | None, *, noise: float = 0.0, most: float = math.inf
 ) -> bool | None:
-    """Whether a timing keeps within its bound; None: that cannot be judged.
+    """Whether a timing is within its limit; None if this cannot be judged.
 
-    excess: how far it is above the bound, as a fraction; up to 0 is within. pace: see `Judgement`.
-    noise: how far a timing of the same network may be off, as a fraction. most: noise up to which
-    timings within the bound count; above it they have to be within by more than the noise.
+    excess: relative excess over the limit; values up to 0 are within the limit.
+    pace: see `Judgement`.
+    noise: relative uncertainty of a timing of the same network.
+    most: noise up to which a timing within the limit passes; with more noise, it must be within the
+        limit by more than the noise.
     """
     if not can_judge(pace):
         return None
@@ -82,17 +86,17 @@ def verdict(
 
 
 def worst(states: Iterable[bool | None]) -> bool | None:
-    """The state of checks together: one that fails decides, then one that cannot be judged."""
+    """The combined state of checks: failed if one failed, else None if one has no result."""
     found = set(states)
     return False if False in found else None if None in found else True
 
 
 def noise_text(repeat_noise: float) -> str:
-    """Why noise leaves a check open, and what to do."""
+    """Explains why noise leaves a check without a result, and what to do."""
     return f"not judged: this machine's repeat noise is {repeat_noise:.1%}, run again when quiet"
 
 
 def pace_text(pace: float) -> str:
-    """The pace in words, and what it means for judging."""
+    """The pace in words, and its effect on the checks."""
     text = f"the machine takes {pace:.2f} times as long as when the table was measured"
     return text if can_judge(pace) else f"{text}, too far from it to judge"

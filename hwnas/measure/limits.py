@@ -16,24 +16,27 @@ __all__ = ["CheckSettings", "TimedLimit", "VerifyConfig", "timed_limits"]
 
 
 class VerifyConfig(StrictModel):
-    """The promises that are checked on the device."""
+    """The tolerances of the checks on the device."""
 
     max_forecast_error: Annotated[
-        float, Field(gt=0, le=1, description="relative error of the estimate that is accepted")
+        float, Field(gt=0, le=1, description="Accepted relative error of the latency estimate.")
     ] = 0.05
     repeat_noise_factor: Annotated[
         float,
-        Field(ge=0, description="timings are known to this multiple of the device's repeat noise"),
+        Field(
+            ge=0,
+            description="Uncertainty of a timing, as a multiple of the repeat noise of the device.",
+        ),
     ] = 2.0
     parity_batches: Annotated[
         tuple[Annotated[int, Field(ge=1)], ...],
-        Field(min_length=1, description="batch sizes at which files are compared with torch"),
+        Field(min_length=1, description="Batch sizes at which files are compared with torch."),
     ] = (1, 2, 8)
 
 
 @dataclass(frozen=True)
 class CheckSettings:
-    """How a bundle is timed, and what is accepted."""
+    """How a bundle is timed, and the tolerances."""
 
     profile: ProfileConfig
     verify: VerifyConfig
@@ -47,7 +50,7 @@ TIMED: tuple[Metric, ...] = ("latency_ms", "latency_p95_ms")
 class TimedLimit:
     """A measured latency of a network and its limit.
 
-    `excess`: how far it is above the widened limit, as a fraction; negative: below.
+    `excess`: relative excess over the widened limit; negative: below the limit.
     """
 
     metric: Metric
@@ -74,7 +77,7 @@ def timed_limits(
     *,
     widening: float,
 ) -> tuple[TimedLimit, ...]:
-    """Every latency limit with its timing; `widening` is the factor by which limits are widened."""
+    """Every latency limit with its timing; `widening` is a factor applied to the limits."""
     return tuple(
         TimedLimit(metric, ms, limit, ms / (limit * widening) - 1)
         for metric in TIMED

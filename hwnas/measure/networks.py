@@ -1,4 +1,4 @@
-"""Whole networks that validate a table: their choice, and their models."""
+"""Whole networks that validate a table: their selection, and their models."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["network_id", "network_models", "serialized", "validation_nets"]
 
 
 def validation_nets(space: SearchSpace, n: int, *, seed: int) -> Codes:
-    """[<= n, d] distinct networks: largest, smallest, and random ones spread evenly over log MACs.
+    """Up to n networks [<= n, d]: largest, smallest, and others spread evenly over log MACs.
 
-    Fewer only where the space has fewer.
+    There are fewer only if the space has fewer.
     """
     generator = rng(seed, "profile/validation")
     ends = space.codes([space.smallest(), space.largest()])
@@ -28,7 +28,7 @@ def validation_nets(space: SearchSpace, n: int, *, seed: int) -> Codes:
         [
             ends,
             space.sample(50 * n, rng=generator),
-            # uniform draws hardly ever come near the ends
+            # uniform samples are hardly ever near the ends
             *(space.mutate(np.repeat(end[None], 25 * n, axis=0), generator, 0.3) for end in ends),
         ]
     )
@@ -51,7 +51,7 @@ def validation_nets(space: SearchSpace, n: int, *, seed: int) -> Codes:
 def network_models(
     space: SearchSpace, nets: Codes, device: DeviceSpec, *, seed: int
 ) -> dict[str, bytes]:
-    """Models of networks [n, d] for the device's runtime, batch and precision, by `network_id`.
+    """Models of networks [n, d] for the runtime, batch and precision of a device, by `network_id`.
 
     Weights are random, drawn from `seed`. Archs that lower to the same network share one model.
     """
@@ -64,7 +64,7 @@ def network_models(
 
 
 def serialized(model: onnx.ModelProto, device: DeviceSpec) -> bytes:
-    """The file that the device is given: the model in its runtime's format and its precision."""
+    """The model in the runtime format and precision of the device, as file content."""
     if device.runtime == "litert":
         return tflite.timed(model, device.precision)
     for_tensorrt = device.runtime.startswith("tensorrt")
@@ -74,5 +74,5 @@ def serialized(model: onnx.ModelProto, device: DeviceSpec) -> bytes:
 
 
 def network_id(space: SearchSpace, codes: Codes) -> str:
-    """Name of the network of one arch [d] in a plan of timings."""
+    """Name of the network of one arch [d] in a timing plan."""
     return f"net-{lower(space, space.arch(codes)).key}"

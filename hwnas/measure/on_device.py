@@ -1,4 +1,4 @@
-"""Runs a model file in the runtime and provider of a device of this machine."""
+"""Runs a model file with the runtime and provider of a device of this machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hwnas.interfaces import DeviceSpec, Images
 __all__ = ["DeviceRun", "held_precisions", "run_on_device", "wrong_precisions"]
 
 PRECISIONS = (None, "fp32", "fp16", "int8")
-UNREADABLE = "unreadable"  # as export/bundle_precision.py says it
+UNREADABLE = "unreadable"  # as in export/bundle_precision.py
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def run_on_device(device: DeviceSpec, model: Path, images: Images) -> DeviceRun:
     """Runs a model on images [n, C, H, W] with the device kit, at the batch size of the device.
 
     Raises:
-        CannotRunHere: the device is not on this machine.
+        CannotRunHere: the device is not this machine.
         UserError: its runtime fails.
     """
     if device.transport != "local":
@@ -68,10 +68,10 @@ def run_on_device(device: DeviceSpec, model: Path, images: Images) -> DeviceRun:
 
 
 def _read(found: Path, said: str, n: int, device: DeviceSpec, model: Path) -> DeviceRun:
-    """What the kit wrote of n images: a foreign model, or its runtime, may have had a hand in it.
+    """Reads the output of the kit for n images. It is untrusted, because the model may be.
 
     Raises:
-        UserError: no float32 logits of n images, or no word about the precision.
+        UserError: the output is not float32 logits of n images, or lacks the precision.
     """
     try:
         logits, last = read_npy(found), strict_json(said.splitlines()[-1])
@@ -89,9 +89,9 @@ def _read(found: Path, said: str, n: int, device: DeviceSpec, model: Path) -> De
 
 
 def held_precisions(models: Sequence[Path]) -> list[str | None]:
-    """The precision that every file holds, by the kit's reading of it; None if it is not known.
+    """The precision of every file, as read by the kit; None if unknown.
 
-    A file that cannot be read holds `UNREADABLE`.
+    An unreadable file has the precision `UNREADABLE`.
     """
     kit = resource("export", "bundle_precision.py")
     done = subprocess.run(
@@ -102,9 +102,9 @@ def held_precisions(models: Sequence[Path]) -> list[str | None]:
 
 
 def wrong_precisions(folder: Path, manifest: Manifest, rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Models of a bundle that hold another precision than it says; their `rows` do not pass.
+    """Models of a bundle whose precision differs from the manifest; their `rows` do not pass.
 
-    A file that another check has refused, and that cannot be read, is not named again.
+    An unreadable file that another check already refused is not reported again.
     """
     held = held_precisions([inside(folder, model.path) for model in manifest.models])
     problems = []

@@ -1,4 +1,4 @@
-"""Profiling a device that hwnas cannot reach: pack the plan and the kit, import the results."""
+"""Profiles a device that hwnas cannot reach: packs the plan and the kit, imports the results."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = ["import_results", "pack"]
 
 
 class _Packed(Exception):
-    """Raised once the plan is written: nothing is run here."""
+    """Raised when the plan is written, because nothing is run here."""
 
 
 @dataclass(frozen=True)
 class _Packer:
-    """A Transport that zips the plan in place of running it."""
+    """A Transport that zips the plan instead of running it."""
 
     archive: Path
 
@@ -41,7 +41,7 @@ class _Packer:
 
 @dataclass(frozen=True)
 class _Importer:
-    """A Transport whose results were made elsewhere."""
+    """A Transport with results from another machine."""
 
     results: Path
 
@@ -50,9 +50,9 @@ class _Importer:
 
 
 def _read_results(path: Path) -> bytes:
-    """A results file, by itself or as the only .jsonl in a zip, whose other names are ignored.
+    """A results file: the file itself, or the only .jsonl in a zip. Other names are ignored.
 
-    Nothing is unpacked: a zip's names lead nowhere, and its sizes are believed only once counted.
+    Nothing is unpacked to disk, and sizes stated in the zip are not trusted.
     """
     try:
         with open_regular(path) as stream:
@@ -93,9 +93,10 @@ def pack(
     seed: int,
     progress: Progress = silent,
 ) -> None:
-    """Write a zip of plan, models and kit. There: unzip, `python bench.py plan.json --out r.jsonl`.
+    """Writes a zip of plan, models and kit.
 
-    The same space, device, settings and seed are needed to import the results.
+    On the device, unzip it and run `python bench.py plan.json --out r.jsonl`. To import the
+    results, the same space, device, settings and seed are needed.
     """
     with TemporaryDirectory() as folder:
         try:
@@ -116,11 +117,11 @@ def pack(
 def import_results(
     space: SearchSpace, device: DeviceSpec, config: ProfileConfig, results: Path, *, seed: int
 ) -> LatencyTable:
-    """The table of results that `bench.py` wrote elsewhere for the plan of `pack`.
+    """The table from the results of `bench.py` on another machine, for the plan of `pack`.
 
     Raises:
-        UserError: the results are of another plan, incomplete or malformed.
+        UserError: the results belong to another plan, or are incomplete or malformed.
     """
-    _read_results(results)  # what cannot be read is an error before models are made
+    _read_results(results)  # report unreadable results before models are built
     with TemporaryDirectory() as folder:
         return profile(space, device, Path(folder), config, seed=seed, transport=_Importer(results))

@@ -37,7 +37,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-N_ANCHORS = 6  # networks of the table that are timed again, for the machine's pace
+N_ANCHORS = 6  # networks of the table that are timed again, for the pace of the machine
 MAX_RETIMING_ROUNDS = 2000
 
 
@@ -51,11 +51,11 @@ def profile(
     progress: Progress = silent,
     transport: Transport | None = None,
 ) -> LatencyTable:
-    """Measure a table that serves `space`, with its correction and validation.
+    """Measures a table for `space`, with its correction and validation.
 
     All operators, their empty contexts and `config.n_validation` whole networks take turns in one
-    plan, so they share the machine's phases. `folder` keeps plan and samples: a run that was cut
-    off goes on, a finished one is not timed again.
+    plan, so changes of the machine's speed affect all of them equally. `folder` stores plan and
+    samples: an interrupted run resumes, and a finished one is not repeated.
 
     Raises:
         UserError: the device cannot be profiled, or its kit failed.
@@ -100,7 +100,7 @@ class NetworkTimings:
 
     @staticmethod
     def of(samples: Samples, space: SearchSpace, nets: Codes) -> NetworkTimings:
-        """Those of `nets` [n, d] among the items of `samples`."""
+        """Timings of `nets` [n, d], which are items of `samples`."""
         position = {name: i for i, name in enumerate(samples.ids)}
         rows = [position[network_id(space, row)] for row in nets]
         timings, (even, odd) = samples.timings(), samples.halves()
@@ -120,7 +120,7 @@ def time_networks(
     progress: Progress = silent,
     transport: Transport | None = None,
 ) -> NetworkTimings:
-    """Time whole networks [n, d] of a space, without any operators. Resumes as `profile` does.
+    """Times whole networks [n, d] of a space, without operators. Resumes as `profile` does.
 
     Raises:
         UserError: the device cannot be timed, or its kit failed.
@@ -142,13 +142,15 @@ def describe_cost(space: SearchSpace, config: ProfileConfig) -> str:
 
 @dataclass(frozen=True)
 class Timings:
-    """Whole networks timed beside networks of a table, by name.
+    """Whole networks by name, timed together with networks of a table.
 
-    `repeat_noise`: by name, how far two halves of the rounds are apart, as a fraction.
-    `repeat_mape`: the same, averaged over all models and anchors. `pace`: how long the machine
-    takes now for what took 1 when the table was measured (1.02: 2 % slower), from networks of the
-    table; None without a table. `pace_spread`: mean distance of these networks from the pace, as a
-    fraction. `measure.drift.judge` compares a timing with an estimate.
+    repeat_noise: relative difference of two halves of the rounds, by name.
+    repeat_mape: the same, averaged over all models and anchors.
+    pace: time of networks of the table now / when it was measured (1.02: 2 % slower); None without
+        a table.
+    pace_spread: mean relative distance of these networks from the pace.
+
+    `measure.drift.judge` compares a timing with an estimate.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -162,7 +164,7 @@ class Timings:
 
     @property
     def noise(self) -> float:
-        """How well timings repeat: within this run, and since the table was measured."""
+        """Uncertainty of timings: within this run, and since the table was measured."""
         return max(self.repeat_mape, self.pace_spread)
 
 
@@ -178,13 +180,14 @@ def time_models(
     progress: Progress = silent,
     transport: Transport | None = None,
 ) -> Timings:
-    """Time models by the protocol and the statistic of the table's own whole networks.
+    """Times models by the protocol and statistic of the table's whole networks.
 
-    models: files that the device's runtime runs, or ONNX models. The statistic does not depend on
-    what else is in the plan (see `latency.samples`), so a handful of models is comparable with a
-    table. With `table` and `space`, some of the table's validation networks take turns with the
-    models and give the machine's pace. What `folder` holds of the same models is not timed again;
-    pass an empty one to measure anew.
+    The statistic does not depend on other models in the plan (see `latency.samples`), so a few
+    models can be compared with a table. With `table` and `space`, some validation networks of the
+    table take turns with the models and determine the pace. Results in `folder` for the same models
+    are reused; use an empty folder to measure again.
+
+    models: files for the runtime of the device, or ONNX models.
 
     Raises:
         UserError: a model is missing, or the kit failed.
@@ -192,7 +195,7 @@ def time_models(
     contents = {name: _content(name, model) for name, model in models.items()}
     anchors: dict[str, float] = {}
     if table is not None and space is not None:
-        whole_space = replace(space, allowed=())  # anchors may have been pruned away since
+        whole_space = replace(space, allowed=())  # anchors may have been pruned since then
         nets = _anchors(table, space)
         codes = np.array([net.codes for net in nets], dtype=np.int16)
         contents |= network_models(whole_space, codes, device, seed=seed)
@@ -204,7 +207,7 @@ def time_models(
         update={
             "rounds": MAX_RETIMING_ROUNDS,
             "time_budget_s": config.retiming_budget_s,
-            "target_error": 0.0,  # a second of a quiet phase says little of the next
+            "target_error": 0.0,  # timings of one quiet second do not predict the next
         }
     )
     samples = _time(contents, device, folder, quick, seed, progress, transport)
@@ -256,7 +259,7 @@ def _time(
 
 
 def _facts(samples: Samples) -> dict[str, Fact]:
-    """Facts of host, runtime and amount of sampling, flat."""
+    """Facts on host, runtime and number of samples, as a flat mapping."""
     header = samples.facts
     return {
         **header["host"],

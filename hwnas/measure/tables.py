@@ -15,13 +15,13 @@ from hwnas.latency.table import LatencyTable
 from hwnas.spaces import REGISTRY
 
 N_MOST_CHANGED = 3
-N_SAMPLED = 1000  # archs whose intervals are looked at
+N_SAMPLED = 1000  # archs whose intervals are computed
 
 __all__ = ["compare_tables", "missed_bounds", "served_spaces", "table_summary"]
 
 
 def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
-    """Per space with a correction: the errors of estimates, and of baselines."""
+    """Errors of the estimates and of the baselines, per space with a correction."""
     rows = []
     for space, correction in sorted(table.corrections.items()):
         validation = correction.validation
@@ -32,7 +32,7 @@ def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
             "forest on op counts": validation.forest,
         }
         for name, fit in fits.items():
-            if fit is None:  # of a table that an older version wrote
+            if fit is None:  # a table written by an older version
                 continue
             rows.append(
                 {
@@ -64,11 +64,11 @@ def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
 
 
 def served_spaces(table: LatencyTable) -> list[dict[str, Any]]:
-    """Registered spaces that the table prices: with which settings and correction, how precisely.
+    """Registered spaces that the table covers: settings, correction and precision.
 
-    `interval`: half-widths of the 90 % interval as fractions of the estimate, the least and the
-    most of random archs; inf where the table was never validated on whole networks. Settings are
-    the defaults of the space, or the resolutions of the table; YAML spaces are not tried.
+    `interval`: minimum and maximum half-width of the 90 % interval over random archs, as fractions
+    of the estimate; inf if the table was never validated on whole networks. Settings are the
+    defaults of the space, or the resolutions of the table. YAML spaces are not tried.
     """
     classes = sorted({op.out_channels for op in table.rows if op.kind == "linear"}) or [1000]
     rows = []
@@ -94,7 +94,7 @@ def served_spaces(table: LatencyTable) -> list[dict[str, Any]]:
 def missed_bounds(
     table: LatencyTable, *, max_mape: float, max_p95: float | None, min_tau: float | None
 ) -> dict[str, str]:
-    """By space, in words, the bounds that estimates of unseen networks miss.
+    """Bounds that estimates of held-out networks miss, in words, by space.
 
     Raises:
         UserError: the table was never validated on whole networks.
@@ -120,10 +120,10 @@ def missed_bounds(
 
 
 def compare_tables(first: LatencyTable, second: LatencyTable) -> dict[str, Any]:
-    """How two tables relate on the operators that both have, and what sets them apart.
+    """Ratios of two tables on their common operators, and differences of their facts.
 
     Raises:
-        UserError: they share no operator.
+        UserError: the tables have no common operator.
     """
     common = [op for op in first.rows if op in second.rows]
     if not common:

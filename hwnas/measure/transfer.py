@@ -1,4 +1,4 @@
-"""A table for a new device from tables of other devices and a few whole networks timed on it."""
+"""A table for a new device, from tables of other devices and timings of a few whole networks."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def transfer_table(
     progress: Progress = silent,
     transport: Transport | None = None,
 ) -> LatencyTable:
-    """A table of `device`: `n` networks, chosen by the known tables, are timed on it.
+    """A table of `device`, from timings of `n` networks that the known tables select.
 
-    Its rows and their spread, and the correction's interval, are those of `latency.transfer`; the
-    validation leaves out one network at a time, so a device unlike the known ones shows in it.
-    `folder` keeps plan and samples: a run that was cut off goes on.
+    Rows, their spread, and the interval of the correction come from `latency.transfer`. The
+    validation leaves out one network at a time, so it reveals a device unlike the known ones.
+    `folder` stores plan and samples: an interrupted run resumes.
 
     Raises:
         UserError: a known table lacks operators of the space, or the device cannot be timed.
@@ -111,7 +111,7 @@ def transfer_table(
 def networks_to_time(
     known: Sequence[LatencyTable], space: SearchSpace, *, n: int = N_TIMED, seed: int = 0
 ) -> Codes:
-    """[n, d]: the networks that `transfer_table` times, in the order in which it chose them."""
+    """The networks [n, d] that `transfer_table` times, in the order of selection."""
     candidates = _candidates(known, space, seed)
     return candidates.codes[_choose(candidates, n)]
 
@@ -140,7 +140,7 @@ def _choose(candidates: _Candidates, n: int) -> NDArray[np.int64]:
 def _rows(
     space: SearchSpace, forecast: Forecast, p95_factor: float, n: int
 ) -> tuple[dict[OpSpec, Timing], tuple[str, ...]]:
-    """Rows with the spread of the inference as p10 and p90, and a warning of vague ones."""
+    """Rows with the spread of the inference as p10 and p90, and a warning for uncertain rows."""
     rows = {}
     for op, median, std in zip(
         enumerate_ops(space), forecast.rows_ms, forecast.rows_std_ms, strict=True
@@ -162,7 +162,7 @@ def _correction(
     forecast: Forecast,
     p95_factor: float,
 ) -> Correction:
-    """No correction of the sum, but its interval and its validation by leaving one out."""
+    """A correction that leaves sums unchanged; interval and validation by leaving one out."""
     nets = candidates.codes[timed]
     measured = np.array([timing.median_ms for timing in timings.timings])
     macs = cost(space, nets, "macs") / 1e6

@@ -19,13 +19,13 @@ __all__ = ["try_device"]
 def try_device(
     space: SearchSpace, device: DeviceSpec, transport: TryingTransport, *, seed: int
 ) -> None:
-    """Run the smallest network of a space on a device by its own kit.
+    """Runs the smallest network of a space on a device with the device kit.
 
-    This finds missing packages, a runtime that is too old for our models, a provider that it lacks,
-    and a folder on the device that is full or cannot be written, within seconds.
+    Within seconds this finds missing packages, a runtime that is too old, a missing provider, and a
+    folder on the device that is full or not writable.
 
     Raises:
-        UserError: the device does not answer, or cannot run the network; says what to do there.
+        UserError: the device does not respond, or cannot run the network; explains what to do.
     """
     with tempfile.TemporaryDirectory() as name:
         models = network_models(space, space.codes([space.smallest()]), device, seed=seed)

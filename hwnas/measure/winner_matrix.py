@@ -15,7 +15,7 @@ __all__ = ["WinnerMatrix", "winner_matrix"]
 
 
 class TimedNetwork(Protocol):
-    """One network on one device, timed beside the others; see `outcomes.NetworkResult`."""
+    """One network on one device, timed together with the others; see `outcomes.NetworkResult`."""
 
     @property
     def device(self) -> str: ...
@@ -33,13 +33,13 @@ class TimedNetwork(Protocol):
 
 @dataclass(frozen=True)
 class WinnerMatrix:
-    """Winners by devices. Everything is in the order of `devices`.
+    """Winners by device. All fields have the order of `devices`.
 
-    arch: key of each device's winner; equal ones are one network. score: of the search, higher is
-    better. found_by: the device whose search found the winner. forecast_ms[d][w] and
-    measured_ms[d][w]: winner w on device d, at the speed of d's table, of one interleaved run.
-    repeat_noise[d]: how far two halves of that run are apart, as a fraction. judged[d]: the machine
-    was near enough to the table's speed to judge.
+    arch: key of the winner of each device; equal keys are one network. score: score of the search;
+    higher is better. found_by: device whose search found the winner. forecast_ms[d][w],
+    measured_ms[d][w]: latency of winner w on device d, at the speed of the table of d, in one
+    interleaved run. repeat_noise[d]: relative difference of two halves of that run. judged[d]:
+    whether the pace was close enough to 1 to judge.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -54,9 +54,9 @@ class WinnerMatrix:
     judged: tuple[bool, ...]
 
     def rivals(self, device: int) -> tuple[int, ...]:
-        """Winners that a device should have had: faster there beyond repeat noise, and better.
+        """Winners of other devices that are better here: clearly faster, with a higher score.
 
-        Better is a higher score. None if the device cannot be judged.
+        Empty if the device cannot be judged.
         """
         own_ms = self.measured_ms[device][device] * (1 - self.repeat_noise[device])
         return tuple(
@@ -69,14 +69,14 @@ class WinnerMatrix:
 
     @property
     def same(self) -> tuple[tuple[str, ...], ...]:
-        """Devices whose winners are one network, in groups of two or more."""
+        """Devices with the same winner, in groups of two or more."""
         groups: dict[str, list[str]] = {}
         for device, arch in zip(self.devices, self.arch, strict=True):
             groups.setdefault(arch, []).append(device)
         return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
     def notes(self) -> tuple[str, ...]:
-        """What the matrix says, in sentences."""
+        """Conclusions from the matrix, in sentences."""
         found = [f"the winners on {_and(group)} are the same network" for group in self.same]
         for device, (name, by) in enumerate(zip(self.devices, self.found_by, strict=True)):
             if by != name:
@@ -95,7 +95,7 @@ class WinnerMatrix:
         return tuple(found)
 
     def summary(self) -> dict[str, Any]:
-        """JSON-ready form, with the sentences."""
+        """JSON values, including the sentences."""
         return dump(self, versioned=False) | {"notes": list(self.notes())}
 
     def _told(self, device: int, other: int) -> str:

@@ -1,4 +1,4 @@
-"""Exact batch-norm statistics of a subnet, which an extracted subnet needs before evaluation."""
+"""Exact batch-norm statistics of a subnet. An extracted subnet needs them before evaluation."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["recalibrate", "recalibrate_in_place"]
 
 
 def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    """A copy of `model`, in eval mode, with its BN statistics estimated anew over `batches`.
+    """A copy of `model` in eval mode, with BN statistics estimated from `batches`.
 
-    Every layer gets the mean and variance of all its inputs pooled over the batches (of any sizes),
-    where each batch ran with its own statistics, as in training ("Rethinking Batch in BatchNorm",
-    2105.07576, appendix). Dropout is off; the model itself is not touched.
+    Every layer gets the mean and variance of all its inputs, pooled over the batches (of any
+    sizes). Each batch runs with its own statistics, as in training ("Rethinking Batch in
+    BatchNorm", 2105.07576, appendix). Dropout is off. `model` does not change.
 
     Args:
         model: a static network with BN layers that keep running statistics.
-        batches: images [B, C, px, px] of the model's resolution, on any device.
+        batches: images [B, C, px, px] at the resolution of the model, on any device.
 
     Raises:
         UserError: there are no batches.
@@ -32,7 +32,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
 
 
 def recalibrate_in_place(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    """As `recalibrate`, of a network that nobody else holds: it is changed, and returned.
+    """The same as `recalibrate`, but changes and returns the given network.
 
     Copying the modules of a network takes longer than recalibrating it on a few small images.
     """

@@ -1,4 +1,4 @@
-"""Definitions of static networks as JSON-ready data, for timm's blocks where possible."""
+"""Definitions of static networks as JSON values, for timm's blocks where possible."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from hwnas.spaces.ops import Act, Layer, OpSpec, layers, same_padding
 __all__ = ["define", "places", "timm_names"]
 
 _BLOCK_TYPES = {"conv": "cn", "mbconv": "ir", "dsconv": "ds", "uib": "uir", "fused": "er"}
-_BN_AFTER = {  # timm's names inside one block
+_BN_AFTER = {  # names in timm within one block
     "conv": {"conv": "bn1"},
     "mbconv": {"conv_pw": "bn1", "conv_dw": "bn2", "conv_pwl": "bn3"},
     "dsconv": {"conv_dw": "bn1", "conv_pw": "bn2"},
     "fused": {"conv_exp": "bn1", "conv_pwl": "bn2"},
 }
 _KERNELS = {"uib": "dw_kernel_size_mid", "fused": "exp_kernel_size"}
-_OWN_MODULES = ("dw_start", "pw_exp", "dw_mid", "pw_proj")  # of a convolution and its BN
+_OWN_MODULES = ("dw_start", "pw_exp", "dw_mid", "pw_proj")  # modules with a convolution and its BN
 _OUTSIDE_BLOCKS = {
     "stem": ("conv_stem", "bn1"),
     "head": ("conv_head", "bn2"),
     "feature": ("conv_head", "norm_head"),
     "classifier": ("classifier", ""),
 }
-_NEVER_DILATE = 1 << 30  # timm trades strides for dilation beyond this output stride
-_V3_OUTPUT_STRIDE = 32  # the same in timm's MobileNetV3, where it is no argument
-_ROUNDED_TO = 8  # timm rounds the depthwise width of an inverted residual
+_NEVER_DILATE = 1 << 30  # timm replaces strides by dilation above this output stride
+_V3_OUTPUT_STRIDE = 32  # the same limit in timm's MobileNetV3, which has no argument for it
+_ROUNDED_TO = 8  # timm rounds the depthwise width of an inverted residual to multiples of this
 
 
 def timm_names(place: str, op: OpSpec, layer: Layer) -> tuple[str, str]:
-    """Paths of a layer and of the BN after it ("" if none), as timm names them.
+    """Paths of a layer and of the BN after it ("" if none) in a timm model.
 
-    place: a slot of `slot_names`, or where the operator is in a static network (`places`).
+    place: a slot of `slot_names`, or the place of the operator in a static network (`places`).
     """
     if place in _OUTSIDE_BLOCKS:
         name, bn = _OUTSIDE_BLOCKS[place]
@@ -47,10 +47,10 @@ def timm_names(place: str, op: OpSpec, layer: Layer) -> tuple[str, str]:
 
 
 def places(slots: Sequence[str]) -> list[str]:
-    """Where the operators of these slots are in a static network.
+    """Places of the operators of these slots in a static network.
 
-    Blocks are numbered without the ones left out. Where a convolution behind the pooling makes the
-    head, as in MobileNetV3, the one before it is one more stage, as in timm.
+    Omitted blocks are not numbered. If the head has a convolution after the pooling, as in
+    MobileNetV3, the convolution before the pooling counts as one more stage, as in timm.
     """
     stages = list(dict.fromkeys(slot.partition(".")[0] for slot in slots if "." in slot))
     n_blocks = dict.fromkeys(stages, 0)
@@ -68,10 +68,10 @@ def places(slots: Sequence[str]) -> list[str]:
 
 
 def define(slots: Sequence[tuple[str, OpSpec]], *, name: str, bn_eps: float) -> dict[str, Any]:
-    """JSON-ready description of the network that has these operators in these slots.
+    """The network that has these operators in these slots, as JSON values.
 
-    `form` is `timm` where timm's blocks can say every operator (built by `timm_net`), else `torch`
-    (built by `plain_net`). `name` is what timm gets to know the network by.
+    `form` is `timm` if timm's blocks can express every operator (built by `timm_net`), else `torch`
+    (built by `plain_net`). `name` is the name under which timm registers the network.
     """
     outer: dict[str, OpSpec] = {}
     stages: dict[str, list[OpSpec]] = {}
@@ -99,14 +99,14 @@ def define(slots: Sequence[tuple[str, OpSpec]], *, name: str, bn_eps: float) -> 
 
 @dataclass(frozen=True)
 class _Network:
-    """The operators of a network where a static network has them."""
+    """The operators of a network, grouped as in a static network."""
 
     stem: OpSpec
     stages: tuple[list[OpSpec], ...]
     head: OpSpec | None
     num_classes: int
     has_pooled_head: bool
-    """Whether the head is behind the pooling."""
+    """Whether the head comes after the pooling."""
 
     @property
     def ops(self) -> list[OpSpec]:
@@ -131,7 +131,7 @@ def _is_timms(op: OpSpec) -> bool:
         return False
     if op.expand_groups > 1 and op.kind != "fused":
         return False
-    if any(kernel % 2 == 0 for kernel in op.kernels):  # timm pads these otherwise
+    if any(kernel % 2 == 0 for kernel in op.kernels):  # timm pads even kernels in a different way
         return False
     if op.out_act != "none" and (op.kind, op.out_act, op.skip) != ("dsconv", op.act, False):
         return False
@@ -139,7 +139,7 @@ def _is_timms(op: OpSpec) -> bool:
 
 
 def _is_same(network: _Network) -> bool:
-    """Whether maps are padded as TensorFlow pads them."""
+    """Whether maps are padded as in TensorFlow."""
     return any(layer.pad_more for op in network.ops for layer in layers(op))
 
 
@@ -151,7 +151,7 @@ def _pads_same(op: OpSpec) -> bool:
 
 
 def _timms_se(network: _Network) -> dict[str, str] | None:
-    """timm's arguments of SE, empty where they are hwnas's own; None if timm has none."""
+    """Arguments of timm for SE; empty for the defaults of hwnas; None if timm cannot express it."""
     gated = [op for op in network.ops if op.se_channels]
     gates, acts = {op.se_gate for op in gated}, {op.se_act for op in gated}
     if gates <= {"hard_sigmoid"} and acts <= {"relu"}:
@@ -183,7 +183,7 @@ def _in_timms_terms(network: _Network) -> dict[str, Any]:
         args |= {"head_norm": True} if head.norm == "bn" else {}
     else:
         args |= {"stem_kernel_size": stem.kernel, "output_stride": _NEVER_DILATE}
-    last, act_at = (head, "bn2.act") if head else (stem, "bn1.act")  # timm's name of the last one
+    last, act_at = (head, "bn2.act") if head else (stem, "bn1.act")  # in timm's names
     if network.has_pooled_head:
         act_at = "norm_head.act" if last.norm == "bn" else "act2"
     se = _timms_se(network)
@@ -200,10 +200,10 @@ def _in_timms_terms(network: _Network) -> dict[str, Any]:
 
 
 def _block_args(op: OpSpec) -> dict[str, Any]:
-    """timm's arguments of one block.
+    """Arguments of timm for one block.
 
-    `exp_ratio` and `se_ratio` are exact quotients: timm multiplies and rounds them back to the
-    integers of `lower()`.
+    `exp_ratio` and `se_ratio` are exact quotients. timm multiplies and rounds them, which gives the
+    integers of `lower()` again.
     """
     common = {
         "block_type": _BLOCK_TYPES[op.kind],

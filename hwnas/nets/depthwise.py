@@ -1,10 +1,10 @@
 """Depthwise convolution with a fast weight gradient on CPUs.
 
-oneDNN's fast kernel for that gradient wants channels_last, at most three columns, and an image
-that holds the whole kernel (`jit_uni_dw_conv_bwd_weights_kernel::init_conf`); anything else falls
-back to code that is up to 20 times slower. So a wider kernel is taken three columns at a time, over
-images shifted and, where they are too small, padded; taps that only ever read padding are left out.
-Same sums, same result.
+The fast kernel of oneDNN for this gradient requires channels_last, at most three kernel columns,
+and an image at least as large as the kernel (`jit_uni_dw_conv_bwd_weights_kernel::init_conf`).
+Other cases use code that is up to 20 times slower. Therefore a wider kernel is split into groups of
+three columns, which read shifted images. Images that are too small are padded. Kernel taps that
+only read padding are left out. The result is the same sum.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from hwnas.spaces.ops import same_padding
 __all__ = ["DepthwiseConv2d", "depthwise_conv2d"]
 
 _FAST_COLUMNS = 3
-_CHUNK_BYTES = 4 << 20  # images shifted at a time, so that the copies stay in cache (measured)
+_CHUNK_BYTES = 4 << 20  # images shifted at a time, so that the copies stay in the cache (measured)
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """`F.conv2d(x, weight, None, stride, padding, groups=channels)` for square kernels and maps.
 
-    x: [B, C, px, px], weight: [C, 1, kernel, kernel]. Differentiable once where it is fast, which
-    is on CPUs without autocast.
+    x: [B, C, px, px].
+    weight: [C, 1, kernel, kernel].
+
+    On CPUs without autocast it uses the fast gradient, which is differentiable once.
     """
     is_slow = x.device.type == "cpu" and weight.shape[-1] > _FAST_COLUMNS
     if is_slow and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
@@ -38,10 +40,10 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, stride: int, padding: int) -> Te
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise `nn.Conv2d` (square, without bias) that runs `depthwise_conv2d`.
+    """A depthwise `nn.Conv2d` (square, without bias) that calls `depthwise_conv2d`.
 
     Attributes:
-        pads_same: pads as TensorFlow, as timm's `Conv2dSame`.
+        pads_same: pads as in TensorFlow, like `Conv2dSame` of timm.
         pad_more: further rows and columns of zeros at the bottom and on the right.
     """
 
@@ -50,7 +52,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
     @staticmethod
     def fits(conv: nn.Conv2d) -> bool:
-        """Whether a layer is depthwise, without bias."""
+        """Whether a layer is depthwise and has no bias."""
         channels = conv.in_channels
         return 1 < conv.groups == channels == conv.out_channels and conv.bias is None
 
@@ -68,7 +70,7 @@ class DepthwiseConv2d(nn.Conv2d):
         return new
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, px, px] -> [B, C, px', px']; in eval mode (export) just `nn.Conv2d`."""
+        """[B, C, px, px] -> [B, C, px', px']; in eval mode (export) the same as `nn.Conv2d`."""
         before, after = 0, self.pad_more
         if self.pads_same:
             before, more = same_padding(int(x.shape[-1]), self.kernel_size[0], self.stride[0])
@@ -101,10 +103,10 @@ class _Depthwise(torch.autograd.Function):
 
 
 def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """[C, 1, kernel, kernel]: gradient of the weight from that of the output, `grad`."""
+    """Gradient of the weight, [C, 1, kernel, kernel], from the gradient `grad` of the output."""
     kernel, px, out_px = weight.shape[3], x.shape[3], grad.shape[3]  # square maps
-    span = stride * (out_px - 1) + 1  # of the pixels that one tap reads
-    low, high = max(0, padding + 1 - span), min(kernel, padding + px)  # taps that read any
+    span = stride * (out_px - 1) + 1  # span of the pixels that one kernel tap reads
+    low, high = max(0, padding + 1 - span), min(kernel, padding + px)  # taps that read pixels
     rows = slice(low, high)
     top, bottom = padding - low, high - 1 - padding + span - px
     pads_rows_itself = top == padding and padding % stride == 0 and px >= kernel
@@ -133,7 +135,7 @@ def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, paddi
 
 
 def _column_groups(low: int, high: int) -> list[slice]:
-    """Taps low..high in groups of three and less; of an odd number of groups, a middle of three."""
+    """Splits taps low..high into groups of up to three; an odd number has a middle group."""
     n_groups = -(-(high - low) // _FAST_COLUMNS)
     ends = [low + round(i * (high - low) / n_groups) for i in range(n_groups + 1)]
     return [slice(*pair) for pair in pairwise(ends)]
@@ -148,7 +150,7 @@ def _backward(
     *,
     of: Literal["x", "weight"],
 ) -> Tensor:
-    """The library's gradient of a depthwise convolution, to its input or to its weight."""
+    """Gradient of a depthwise convolution from torch, for its input or its weight."""
     index = ("x", "weight").index(of)
     gradients = torch.ops.aten.convolution_backward(
         grad,

@@ -1,10 +1,10 @@
-"""Layers whose weights are stored at their largest shape and run at any smaller one.
+"""Layers whose weights are stored at their largest shape and run at any smaller shape.
 
-A layer is told what to be by the `Layer` that `lower()` gave the arch; it keeps no active state.
-`sliced` is the only way to its weights: forward pass, extraction and gradients all go through it.
-Smaller layers use the first channels (Once-for-all 1908.09791 section 3.2, BigNAS 2003.11142) and
-the centre of the kernel, passed through a learned transform per kernel size (1908.09791 section
-3.2, "elastic kernel size").
+The `Layer` that `lower()` returns for an arch defines the shape of a call; the module has no active
+state. Forward pass, extraction and gradients all get weights through `sliced`. Smaller layers use
+the first channels (Once-for-all 1908.09791 section 3.2, BigNAS 2003.11142) and the centre of the
+kernel, multiplied by a learned transform per kernel size (1908.09791 section 3.2, "elastic kernel
+size").
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 Modulation: TypeAlias = tuple[Tensor, Tensor]
-"""What the hypernetwork adds to a layer's output channels: relative scale and shift, [channels]."""
+"""Relative scale and shift of the output channels of a layer, [channels]; from the hypernetwork."""
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
@@ -47,11 +47,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class ElasticConv2d(nn.Module):
-    """A convolution for every one of `shapes`: [B, in, px, px] -> [B, out, px', px'].
+    """A convolution for any of `shapes`: [B, in, px, px] -> [B, out, px', px'].
 
-    branches: of a depthwise convolution, the kernels that are added up: the weight, and others that
-    have a learned scale per channel, 0 at first (online re-parameterisation, 2204.00826). What is
-    extracted is the sum, one kernel.
+    branches: number of kernels that a depthwise convolution adds up. The further kernels have a
+        learned scale per channel, initially 0 (online re-parameterisation, 2204.00826). An
+        extracted subnet has their sum as one kernel.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ElasticConv2d(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """He initialisation over the fan-out of a group, as timm; transforms are the identity."""
+        """He initialisation over the fan-out of a group, as in timm; identity transforms."""
         self.weight.normal_(0, math.sqrt(2 / self._fan_out), generator=generator)
         if self.bias is not None:
             self.bias.zero_()
@@ -93,7 +93,8 @@ class ElasticConv2d(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Weight [out, in / groups, kernel, kernel] and bias [out] of one layer.
 
-        merged: with the branches; else the weight alone, a view of the parameter.
+        merged: the sum of weight and branches. If False, the weight without branches, a view of the
+            parameter.
         """
         weight = _first(self.weight, layer.out_channels, layer.in_channels // layer.groups)
         if merged and self.branches is not None and self.scales is not None:
@@ -102,7 +103,7 @@ class ElasticConv2d(nn.Module):
         for large, small in pairwise(self.kernels):
             if small < layer.kernel:
                 break
-            edge = (large - small + 1) // 2  # even windows reach further down and to the right
+            edge = (large - small + 1) // 2  # the extra row and column of even windows come last
             weight = weight[:, :, edge : edge + small, edge : edge + small]
             if self.transforms:
                 flat = weight.reshape(-1, small**2)
@@ -112,7 +113,7 @@ class ElasticConv2d(nn.Module):
         return _modulated(weight, first, modulation)
 
     def forward(self, x: Tensor, layer: Layer, modulation: Modulation | None = None) -> Tensor:
-        """Convolve with the weights of `layer`."""
+        """Convolves with the weights of `layer`."""
         weight, bias = self.sliced(layer, modulation)
         if layer.pad_more:
             x = F.pad(x, (0, layer.pad_more, 0, layer.pad_more))
@@ -124,9 +125,9 @@ class ElasticConv2d(nn.Module):
 
 
 class ElasticBatchNorm2d(nn.Module):
-    """Normalises by the statistics of the batch, always; scale and shift of the first channels.
+    """Normalises by the statistics of the batch; uses the first channels of scale and shift.
 
-    Running statistics would mix those of many archs, so there are none.
+    There are no running statistics, because they would mix the statistics of many archs.
     """
 
     def __init__(self, shapes: Sequence[Layer], *, eps: float = 1e-5) -> None:
@@ -156,7 +157,7 @@ class ElasticBatchNorm2d(nn.Module):
 
 
 class ElasticLinear(nn.Module):
-    """A linear layer for every one of `shapes`: [B, in, 1, 1] -> [B, out]."""
+    """A linear layer for any of `shapes`: [B, in, 1, 1] -> [B, out]."""
 
     def __init__(self, shapes: Sequence[Layer]) -> None:
         super().__init__()
@@ -167,7 +168,7 @@ class ElasticLinear(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Uniform in +-1 / sqrt(classes), bias 0, as timm's EfficientNet."""
+        """Uniform in +-1 / sqrt(classes), bias 0, as in timm's EfficientNet."""
         bound = 1 / math.sqrt(self.weight.shape[0])
         self.weight.uniform_(-bound, bound, generator=generator)
         self.bias.zero_()
@@ -180,7 +181,7 @@ class ElasticLinear(nn.Module):
         return _modulated(weight, _first(self.bias, layer.out_channels), modulation)
 
     def forward(self, x: Tensor, layer: Layer, modulation: Modulation | None = None) -> Tensor:
-        """Apply the weights of `layer` to [B, in, 1, 1]."""
+        """Applies the weights of `layer` to [B, in, 1, 1]."""
         return F.linear(x.flatten(1), *self.sliced(layer, modulation))
 
 
@@ -188,7 +189,7 @@ Elastic: TypeAlias = ElasticConv2d | ElasticBatchNorm2d | ElasticLinear
 
 
 def _first(whole: Tensor, *sizes: int) -> Tensor:
-    """The first entries of the leading dimensions; `whole` itself, which costs nothing, if all."""
+    """The first entries of the leading dimensions; returns `whole` itself if they are all."""
     for dim, size in enumerate(sizes):
         if size < whole.shape[dim]:
             whole = whole.narrow(dim, 0, size)
@@ -198,7 +199,7 @@ def _first(whole: Tensor, *sizes: int) -> Tensor:
 def _modulated(
     weight: Tensor, bias: Tensor | None, modulation: Modulation | None
 ) -> tuple[Tensor, Tensor | None]:
-    """`weight` times 1 + scale and `bias` plus shift, of the first output channels."""
+    """`weight` * (1 + scale) and `bias` + shift, of the first output channels."""
     if modulation is None:
         return weight, bias
     scale, shift = (_first(value, len(weight)) for value in modulation)
@@ -207,10 +208,10 @@ def _modulated(
 
 
 def global_mean(x: Tensor) -> Tensor:
-    """[B, C, px, px] -> [B, C, 1, 1].
+    """Mean over the map: [B, C, px, px] -> [B, C, 1, 1].
 
-    Hands back an expanded gradient that no memory was written for: the library's own divides it at
-    full size, in a layout that the layers below lose channels_last to.
+    The gradient is an expanded tensor, which takes no memory. The gradient of torch is written at
+    full size, and its layout makes the layers below lose channels_last.
     """
     mean: Tensor = _GlobalMean.apply(x)
     return mean

@@ -22,11 +22,11 @@ Tensors = tuple[Tensor, Tensor | None]
 
 
 class SharedWeights(Protocol):
-    """What an arch is cut out of: a `Supernet`."""
+    """The weights from which an arch is extracted: a `Supernet`."""
 
     @property
     def space(self) -> SearchSpace:
-        """Whose archs it has weights for."""
+        """The space of the archs that can be extracted."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -42,10 +42,10 @@ class SharedWeights(Protocol):
 
 @torch.no_grad()
 def extract(supernet: SharedWeights, arch: Arch) -> nn.Module:
-    """`build_subnet` of `arch` with its own copy of the supernet's slices, in training mode.
+    """The static network of `arch` with its own copy of the supernet's weights, in training mode.
 
-    In training mode it computes what the supernet computes for `arch`. Its running BN statistics
-    are those of a new model: `recalibrate` it before evaluating.
+    In training mode it computes the same as the supernet does for `arch`. Its running BN statistics
+    are those of a new model, so call `recalibrate` before an evaluation.
     """
     model = build_subnet(supernet.space, arch, seed=None)
     like = next(supernet.parameters())
@@ -61,7 +61,7 @@ def extract(supernet: SharedWeights, arch: Arch) -> nn.Module:
 def subnet_tensors(
     supernet: SharedWeights, arch: Arch, *, modulated: bool = True
 ) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter of `build_subnet` of `arch` by name, as `Supernet.tensors` gives it."""
+    """Every parameter of `build_subnet` of `arch`, by name, as returned by `Supernet.tensors`."""
     places = {slot: place for slot, place, _ in placed_slots(supernet.space, arch)}
     for slot, op, layer, *parts in supernet.tensors(arch, modulated=modulated):
         for name, tensors in zip(timm_names(places[slot], op, layer), parts, strict=True):

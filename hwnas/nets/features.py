@@ -1,4 +1,4 @@
-"""A classifier as a feature extractor: the maps of its strides, in torch and for export."""
+"""A classifier as a feature extractor, with one map per stride, in torch and for export."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def features_only(network: nn.Module, strides: Sequence[int] = ()) -> FeaturePyr
 
     Args:
         network: a static network, e.g. `supernet.extract(arch)` or `open_run(...).network()`.
-        strides: of the maps, e.g. (8, 16, 32); by default all that the network has.
-            `feature_info` of the result says channels and strides.
+        strides: strides of the maps, e.g. (8, 16, 32); by default all strides of the network.
+            `feature_info` of the result lists channels and strides.
 
     Raises:
-        UserError: the network has no map of such a stride, or was not made by hwnas.
+        UserError: the network has no map with such a stride, or was not made by hwnas.
     """
     definition_of(network)
     found = [stride for _, _, stride in levels_of(network)]
@@ -39,10 +39,10 @@ def features_only(network: nn.Module, strides: Sequence[int] = ()) -> FeaturePyr
 
 
 class WithFeatures(nn.Module):
-    """A network that gives its logits, and the maps of all its strides behind them.
+    """A network that outputs its logits, followed by the maps of all its strides.
 
     Raises:
-        UserError: the network is none of hwnas.
+        UserError: the network was not made by hwnas.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -1,9 +1,9 @@
-"""Reads networks of 8-bit codes whose BN is folded into the convolutions: `NAME.npz`, `NAME.json`.
+"""Reads 8-bit networks whose BN is folded into the convolutions: `NAME.npz`, `NAME.json`.
 
-The layout is that of TensorFlow Lite's quantised files, unpacked: the JSON file lists the layers in
-execution order, the archive has `LAYER.weight` (uint8; convolutions [out, kh, kw, in], depthwise
-[1, kh, kw, channels]), `LAYER.w_scale`, `LAYER.w_zero` and `LAYER.bias` (int32). Where statistics
-were computed already it also has `LAYER.mean` and `LAYER.var`.
+The layout is that of quantised TensorFlow Lite files, unpacked. The JSON file lists the layers in
+execution order. The archive has `LAYER.weight` (uint8; convolutions [out, kh, kw, in], depthwise
+[1, kh, kw, channels]), `LAYER.w_scale`, `LAYER.w_zero` and `LAYER.bias` (int32). If BN statistics
+were computed before, it also has `LAYER.mean` and `LAYER.var`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ __all__ = ["Folded", "FoldedLayer", "is_folded", "published_of_folded", "read_fo
 
 _KINDS = ("conv", "depthwise")
 _WITHOUT_WEIGHTS = ("add", "global_avg")
-_BACKGROUND = 1001  # classes of TensorFlow's ImageNet, whose first is "none of them"
+_BACKGROUND = 1001  # classes of TensorFlow's ImageNet; the first is "background"
 _LAYER = re.compile(r"\d+\.(weight|w_scale|w_zero|bias|mean|var)")
 
 
 @dataclass(frozen=True)
 class FoldedLayer:
-    """A convolution: weight [out, in / groups, k, k], bias [out]; both of float32.
+    """A convolution: weight [out, in / groups, k, k] and bias [out], both float32.
 
-    is_skipped: a residual connection is added to its output. mean, var: of its output without the
-    bias, per channel, over training images; None: unknown.
+    is_skipped: a residual connection is added to its output.
+    mean, var: per channel, of its output without the bias over training images; None: unknown.
     """
 
     weight: Tensor
@@ -53,9 +53,10 @@ class FoldedLayer:
 
 @dataclass(frozen=True)
 class Folded:
-    """A network as its layers in execution order, the classifier last.
+    """A network as its layers in execution order. The last layer is the classifier.
 
-    px: height and width of its images; mean, std: what their [0, 1] pixels are normalised with.
+    px: height and width of its images.
+    mean, std: normalisation of their pixels in [0, 1].
     """
 
     name: str
@@ -66,18 +67,18 @@ class Folded:
 
     @property
     def has_statistics(self) -> bool:
-        """Whether all is known that BN needs, so that no images are asked for."""
+        """Whether all BN statistics are known, so that no images are needed."""
         return all(layer.mean is not None for layer in self.layers[:-1])
 
 
 def is_folded(names: Iterable[str]) -> bool:
-    """Whether the arrays of an archive are named as those of such a network."""
+    """Whether the arrays of an archive have the names of such a network."""
     names = list(names)
     return bool(names) and all(_LAYER.fullmatch(name) for name in names)
 
 
 def published_of_folded(network: Folded) -> PublishedNetwork:
-    """The definition of a network of 8 bits: MobileNetV1 and V2, and what is built as these are.
+    """The definition of an 8-bit network: MobileNetV1, V2, or a network of the same blocks.
 
     Raises:
         UserError: its layers are not stem, blocks, head, classifier.
@@ -130,12 +131,12 @@ def _conv(layer: FoldedLayer) -> Conv:
 
 
 def read_folded(path: Path) -> Folded:
-    """The network in `path`, a .npz file, and in the .json file of the same name beside it.
+    """Reads the network in the .npz file `path` and in the .json file of the same name next to it.
 
-    The class "background" of TensorFlow's ImageNet, the first of 1,001, is left out.
+    The class "background", the first of the 1,001 classes of TensorFlow's ImageNet, is removed.
 
     Raises:
-        UserError: one of the files is missing, damaged or of another layout; names the layer.
+        UserError: one of the files is missing, damaged or has another layout; names the layer.
     """
     described = path.with_suffix(".json")
     if not described.exists():
@@ -189,10 +190,10 @@ def _layers(
 
 
 def _layer(layer: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> FoldedLayer:
-    """One layer in floats.
+    """One layer with float weights.
 
     Raises:
-        KeyError, ValueError: an array is missing, or of another type or shape.
+        KeyError, ValueError: an array is missing, or has another type or shape.
     """
     number, is_depthwise = layer["layer"], layer["op"] == "depthwise"
     codes = _array(arrays, f"{number}.weight", np.uint8, 4)

@@ -29,7 +29,7 @@ def published_of(model: nn.Module) -> PublishedNetwork:
     """A timm model (`EfficientNet` or `MobileNetV3`) as data.
 
     Raises:
-        UserError: it has what the space `timm` cannot hold; names the block.
+        UserError: the space `timm` does not support a block of the model; names the block.
     """
     if not isinstance(model, (EfficientNet, MobileNetV3)):
         raise refusal("the network", f"a {type(model).__name__}, not timm's EfficientNet")
@@ -40,10 +40,10 @@ def published_of(model: nn.Module) -> PublishedNetwork:
 
 
 def timm_network(name: str) -> nn.Module:
-    """timm's model of that name, also `name.tag`, with random weights; nothing is downloaded.
+    """The timm model of this name (or `name.tag`) with random weights; downloads nothing.
 
     Raises:
-        UserError: timm has none; names the nearest.
+        UserError: timm has no such model; suggests similar names.
     """
     known = [*timm.list_models(), *timm.list_pretrained()]  # the latter with tags of weights
     if name not in known:
@@ -58,7 +58,7 @@ def timm_network(name: str) -> nn.Module:
 
 
 def to_yaml(network: PublishedNetwork) -> str:
-    """The file of a network: one line per block, defaults left out."""
+    """The YAML file of a network: one line per block, without default values."""
     data = sparse(network)
     lines = [f"name: {network.name}"]
     for key in ("weights", "bn_eps", "padding", "se_act", "se_gate", "stem"):
@@ -79,7 +79,7 @@ def _flow(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_flow, value)) + "]"
     if isinstance(value, float):
-        return np.format_float_positional(value, trim="0")  # YAML takes 1e-05 for text
+        return np.format_float_positional(value, trim="0")  # YAML reads 1e-05 as text
     if isinstance(value, str) and value.replace("_", "").isalnum():
         return value
     return json.dumps(value)

@@ -1,7 +1,7 @@
 """A graph convolutional network that scores architectures, as an ensemble run in one pass.
 
-Every weight has a leading member axis, so that e members cost one set of batched matrix products
-instead of e small networks: fits on a hundred graphs are bound by call overhead, not arithmetic.
+Every weight has a leading axis of ensemble members, so e members need one set of batched matrix
+products. Fits on a hundred graphs spend most of their time in call overhead.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from torch import Tensor, nn
 __all__ = ["GCN", "EnsembleLinear", "EnsembleMLP"]
 
 POSITION_STD = 0.3
-"""Of the initial embedding of slots: small, so that operators speak first. Measured: 0.1 to 0.3
-give 0.003 to 0.006 more tau than 1 on NAS-Bench-Macro and OFA records at 80 labels."""
+"""Standard deviation of the initial slot embedding. A small value gives operators more weight.
+
+Measured: 0.1 to 0.3 give 0.003 to 0.006 more tau than 1 on NAS-Bench-Macro and OFA records at 80
+labels.
+"""
 
 
 DIRECTIONS = ("reads", "feeds", "itself")
 
 
 def _draw(members: int, n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
-    """Weights [e, in, out] from N(0, 1 / in); none where there is no input."""
+    """Weights [e, in, out] from N(0, 1 / in); empty if there is no input."""
     return torch.randn(members, n_in, n_out, generator=generator) / math.sqrt(max(n_in, 1))
 
 
@@ -44,7 +47,7 @@ class EnsembleLinear(nn.Module):
 class EnsembleMLP(nn.Module):
     """Linear layers with ReLU between them: [e, n, widths[0]] -> [e, n, widths[-1]].
 
-    An input without member axis, [n, widths[0]], goes to every member.
+    An input without a member axis, [n, widths[0]], is used for every member.
     """
 
     def __init__(self, members: int, widths: tuple[int, ...], generator: torch.Generator) -> None:
@@ -63,9 +66,10 @@ class EnsembleMLP(nn.Module):
 
 
 class GraphConv(nn.Module):
-    """x + ReLU(LayerNorm(R (x W + a) + F (x U + b) + x V + c)): own weights in every direction.
+    """x + ReLU(LayerNorm(R (x W + a) + F (x U + b) + x V + c)), with weights per direction.
 
-    All weights are one product and all directions another: calls cost more than arithmetic here.
+    One product computes all weights and another all directions, because calls are more expensive
+    than arithmetic at this size.
     """
 
     def __init__(self, members: int, width: int, generator: torch.Generator) -> None:
@@ -80,7 +84,7 @@ class GraphConv(nn.Module):
 
 
 def _adjacency(reads: Tensor, feeds: Tensor, members: int) -> Tensor:
-    """[e * b, nodes, nodes * 3] from two [b, nodes, nodes]: who hears which message of whom."""
+    """Adjacency [e * b, nodes, nodes * 3] of all three directions, from two [b, nodes, nodes]."""
     itself = torch.eye(reads.shape[1]).expand_as(reads)
     heard = torch.stack([reads, feeds, itself], dim=3).flatten(2)
     return heard.expand(members, -1, -1, -1).flatten(0, 1)
@@ -89,15 +93,16 @@ def _adjacency(reads: Tensor, feeds: Tensor, members: int) -> Tensor:
 class GCN(nn.Module):
     """Scores of graphs whose nodes are rows of a fixed feature table.
 
-    BRP-NAS's recipe (2007.08668, section 3.1: global node, self loops, row-normalised adjacency)
-    with residuals, LayerNorm and edges in both directions. Read-out is the global node beside the
-    sum of all present nodes and the graph's summary: the first is a mean, which cannot count. A
-    node's position is embedded by its slot.
+    The design is that of BRP-NAS (2007.08668, section 3.1: global node, self loops, row-normalised
+    adjacency) with residual connections, LayerNorm and edges in both directions. The read-out
+    concatenates the global node, the sum of all present nodes, and the summary of the graph. The
+    sum is needed because the global node is a mean, which loses the number of nodes. The position
+    of a node is an embedding of its slot.
 
     Args:
         table: [rows, f] node features.
-        n_nodes: nodes per graph, the global one (last) included.
-        n_summary: numbers that describe a whole graph.
+        n_nodes: nodes per graph, including the global node (the last one).
+        n_summary: number of values that describe a whole graph.
         members: ensemble size e.
         width: channels of every layer and of the head.
         depth: number of graph convolutions.
@@ -129,8 +134,9 @@ class GCN(nn.Module):
     def forward(self, nodes: Tensor, reads: Tensor, feeds: Tensor, summary: Tensor) -> Tensor:
         """Scores [e, b].
 
-        `nodes`: int64 [b, n_nodes], rows of the table; `reads` and `feeds`: [b, n_nodes, n_nodes],
-        whose rows are zero for absent nodes; `summary`: [b, n_summary].
+        nodes: int64 [b, n_nodes], rows of the table.
+        reads, feeds: [b, n_nodes, n_nodes]; the rows of absent nodes are zero.
+        summary: [b, n_summary].
         """
         members, n_nodes, _ = self.position.shape
         features = self.table[nodes].flatten(0, 1).expand(members, -1, -1)

@@ -1,4 +1,4 @@
-"""Weights that timm publishes: found in the local cache, or downloaded on request."""
+"""Weights that timm publishes: from the local cache, or downloaded on request."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def cached_file(name: str) -> Path | None:
-    """Weights of `name` (timm's, with or without a tag) in the cache of huggingface_hub, if there.
+    """The cached weights of `name` (a name in timm, with or without a tag); None if not cached.
 
     Raises:
-        UserError: timm publishes no weights of that name.
+        UserError: timm publishes no weights of this name.
     """
     from huggingface_hub import try_to_load_from_cache
 
@@ -35,11 +35,10 @@ def cached_file(name: str) -> Path | None:
 
 
 def fetched_file(name: str) -> Path:
-    """Weights of `name`: from the cache, or else fetched, after a line that says what and how much.
+    """Weights of `name`, downloaded if they are not cached; logs name and size before a download.
 
     Raises:
-        UserError: as `cached_file`; or they are not cached and cannot be fetched: says how to get
-            them by hand.
+        UserError: as in `cached_file`, or the download fails; explains how to get the file by hand.
     """
     found = cached_file(name)
     return _fetch(name) if found is None else found
@@ -56,12 +55,12 @@ def _fetch(name: str) -> Path:
             *(file, config.hf_hub_id, size / 1e6, spdx(config.license or "not stated")),
         )
         return Path(hf_hub_download(config.hf_hub_id, file))
-    except Exception as error:  # of whatever the hub's client speaks HTTP with
+    except Exception as error:  # the HTTP client of the hub can raise any exception
         raise absent(name, str(error).split("\n")[0][:120] or type(error).__name__) from error
 
 
 def absent(name: str, found: str) -> UserError:
-    """timm's weights are not on this machine."""
+    """The error for timm weights that are not on this machine."""
     config = _config(name)
     return UserError(
         f"the weights of {PREFIX}{name} are not on this machine",
@@ -77,7 +76,7 @@ def absent(name: str, found: str) -> UserError:
 
 
 def origin_of_timm(name: str, file: Path, sha256: str) -> Origin:
-    """Where timm's weights in `file` come from."""
+    """Origin of the timm weights in `file`."""
     config = _config(name)
     return Origin(
         network=f"{config.architecture}.{config.tag}".rstrip("."),
@@ -91,16 +90,16 @@ def origin_of_timm(name: str, file: Path, sha256: str) -> Origin:
 
 
 def _config(name: str) -> Any:
-    """timm's facts of published weights.
+    """The configuration that timm has for published weights.
 
     Raises:
-        UserError: there are none of that name.
+        UserError: unknown name.
     """
     from timm.models import get_pretrained_cfg, list_pretrained
 
     try:
         found = get_pretrained_cfg(name)
-    except (KeyError, ValueError, RuntimeError):  # of an unknown tag
+    except (KeyError, ValueError, RuntimeError):  # unknown tag
         found = None
     if found is None or not found.hf_hub_id:
         names = list_pretrained()

@@ -1,8 +1,8 @@
 """Weak sharing: a small network that adapts the shared weights to each arch.
 
-WPNAS generates part of every subnet's weights from its encoding. Here a hypernetwork scales and
-shifts the output channels of every layer. BN undoes a scale in front of it, so where a layer is
-followed by BN it is the affine map of BN that is modulated, else the layer's own weight and bias.
+WPNAS generates part of the weights of every subnet from its encoding. Here a hypernetwork scales
+and shifts the output channels of every layer. BN cancels a scale of its input, so in a layer with
+BN the scale and shift of the BN are modulated. In other layers, weight and bias are modulated.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _HIDDEN = 16
 
 
 class HyperNet(nn.Module):
-    """Two linear layers from an arch's one-hot encoding to scales and shifts of every path.
+    """Two linear layers: the one-hot encoding of an arch -> scales and shifts of every path.
 
-    The second is zero at first, so that an untrained one changes nothing.
+    The second layer is initially zero, so an untrained hypernetwork changes nothing.
 
     Args:
-        space: what encodes the archs.
-        channels: output channels of every path that is modulated.
+        space: encodes the archs.
+        channels: output channels of every modulated path.
     """
 
     def __init__(self, space: SearchSpace, channels: Mapping[str, int]) -> None:
@@ -41,8 +41,8 @@ class HyperNet(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """First layer as He, second zero."""
-        n_active = len(self._space.choices)  # ones in an encoding, at most
+        """First layer: He initialisation; second layer: zero."""
+        n_active = len(self._space.choices)  # maximum number of ones in an encoding
         self.inner.weight.normal_(0, math.sqrt(2 / n_active), generator=generator)
         for parameter in (self.inner.bias, self.outer.weight, self.outer.bias):
             parameter.zero_()

@@ -13,10 +13,10 @@ __all__ = ["images_of", "normalise", "resize"]
 
 
 def images_of(batch: Any, channels: int) -> torch.Tensor:
-    """The images of a batch that comes from outside: a tensor, or (images, labels).
+    """The images of a batch from outside: a tensor, or a pair (images, labels).
 
     Raises:
-        UserError: they are not floats [B, channels, H, H].
+        UserError: the images are not floats [B, channels, H, H].
     """
     images = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
     is_tensor = isinstance(images, torch.Tensor)
@@ -44,10 +44,10 @@ def normalise(x: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> t
 
 
 def resize(x: torch.Tensor, px: int) -> torch.Tensor:
-    """Square images [B, C, H, H] to [B, C, px, px], bilinear with antialiasing.
+    """Resizes square images [B, C, H, H] to [B, C, px, px], bilinear with antialiasing.
 
-    Pixels of that size already are not touched. The result is channels_last, without which
-    depthwise convolutions train several times slower on CPUs.
+    Images that already have this size do not change. The result is channels_last, because depthwise
+    convolutions otherwise train several times slower on CPUs.
     """
     if x.shape[-2:] != (px, px):
         x = torch.nn.functional.interpolate(

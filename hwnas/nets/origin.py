@@ -34,10 +34,11 @@ _FREE = ("MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause")
 
 @dataclass(frozen=True)
 class Origin:
-    """Where weights that others trained come from; travels with all that is made of them.
+    """Origin of published weights; everything derived from the weights keeps this record.
 
-    licence: an SPDX identifier, or free text. file, sha256: what was read. mean, std: per channel
-    of [0, 1] pixels, of the images that the weights were trained on; empty where they are unknown.
+    licence: an SPDX identifier, or free text.
+    file, sha256: the file that was read.
+    mean, std: normalisation per channel of [0, 1] pixels during training; empty if unknown.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -52,7 +53,7 @@ class Origin:
 
     @property
     def is_free(self) -> bool:
-        """Whether the licence asks for nothing but attribution."""
+        """Whether the licence requires only attribution."""
         return self.licence in _FREE
 
     def __str__(self) -> str:
@@ -60,12 +61,12 @@ class Origin:
 
 
 def spdx(licence: str) -> str:
-    """A licence as SPDX spells it, where it is a known one: `apache-2.0` is `Apache-2.0`."""
+    """The SPDX spelling of a known licence: `apache-2.0` becomes `Apache-2.0`."""
     return next((known for known in _FREE if known.lower() == licence.lower()), licence)
 
 
 def metadata_of(path: Path) -> Mapping[str, str]:
-    """Texts that a .safetensors file has beside its tensors; empty for files of other kinds."""
+    """Text metadata of a .safetensors file; empty for other files."""
     with (
         contextlib.suppress(OSError, SafetensorError),
         safe_open(regular(path), framework="np") as file,
@@ -76,12 +77,12 @@ def metadata_of(path: Path) -> Mapping[str, str]:
 
 
 def read_origin(path: Path) -> Origin | None:
-    """What a .safetensors file of hwnas says of the weights that it started from.
+    """The origin of the starting weights that a .safetensors file of hwnas records.
 
-    None: nothing, or it is another kind of file.
+    Returns None if the file records none, or has another format.
 
     Raises:
-        UserError: it says it in a form that cannot be read.
+        UserError: the record cannot be read.
     """
     metadata = metadata_of(path)
     if _KEY not in metadata:
@@ -92,13 +93,13 @@ def read_origin(path: Path) -> Origin | None:
 
 
 def origin_of(network: object) -> Origin | None:
-    """Where the weights come from that a network started from; None: it was trained here."""
+    """Origin of the weights that a network started from; None if trained here from scratch."""
     found = getattr(network, "origin", None)
     return found if isinstance(found, Origin) else None
 
 
 def origin_metadata(network: object) -> dict[str, str]:
-    """What files of a network say of its origin; nothing if it was trained here."""
+    """Metadata on the origin of a network, for its files; empty if it was trained from scratch."""
     origin = origin_of(network)
     if origin is None:
         return {}
@@ -106,7 +107,7 @@ def origin_metadata(network: object) -> dict[str, str]:
 
 
 def warn_of_licence(origin: Origin | None) -> None:
-    """Log whose weights an exported network started from, and their licence."""
+    """Logs the origin and licence of the weights that an exported network started from."""
     if origin is None:
         return
     level = logging.INFO if origin.is_free else logging.WARNING

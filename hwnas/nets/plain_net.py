@@ -1,8 +1,8 @@
 """A network of inverted residuals from its JSON definition; needs only torch.
 
-Supports what timm's blocks do not: grouped 1x1 convolutions with or without channel shuffle, even
-windows, shortcuts through average pooling and a projection, an activation after the residual add.
-Parameters are named and initialised as in timm.
+It supports operators that timm's blocks lack: grouped 1x1 convolutions with or without channel
+shuffle, even windows, residual connections with average pooling and a 1x1 convolution, and an
+activation after the residual add. Parameters are named and initialised as in timm.
 """
 
 import json
@@ -23,7 +23,7 @@ GATES: dict[str, type[nn.Module]] = {"hard_sigmoid": nn.Hardsigmoid, "sigmoid": 
 
 
 class PaddedConv2d(nn.Conv2d):
-    """A convolution whose maps have `pad_more` further rows of zeros at the bottom and right."""
+    """A convolution with `pad_more` further rows and columns of zeros at the bottom and right."""
 
     pad_more: int = 0
 
@@ -63,7 +63,7 @@ class SqueezeExcite(nn.Module):
 
 
 class ChannelShuffle(nn.Module):
-    """Deals the channels of every group out over all groups (1707.01083, section 3.1)."""
+    """Distributes the channels of every group over all groups (1707.01083, section 3.1)."""
 
     def __init__(self, groups: int) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class ConvBn(nn.Module):
 
 
 def _inverted_residual(op: dict[str, Any], bn_eps: float) -> dict[str, nn.Module]:
-    """An `mbconv`, a `dsconv` or a `fused`: layers, each with BN and activation of its own."""
+    """Layers of an `mbconv`, `dsconv` or `fused`, each with its own BN and activation."""
     mid, groups, kind = op["mid_channels"], op["groups"], op["kind"]
     expand_groups = max(groups, op.get("expand_groups", 1))
     main: dict[str, nn.Module] = {}
@@ -117,7 +117,7 @@ def _inverted_residual(op: dict[str, Any], bn_eps: float) -> dict[str, nn.Module
 
 
 def _universal(op: dict[str, Any], bn_eps: float) -> dict[str, nn.Module]:
-    """A `uib`: [depthwise], 1x1, [depthwise], [SE], 1x1; the stride is the last depthwise's."""
+    """Layers of a `uib`; the stride belongs to the last depthwise convolution."""
     mid, groups, main = op["mid_channels"], op["groups"], dict[str, nn.Module]()
     if start := op["start_kernel"]:
         alone = {"kernel": start}
@@ -137,7 +137,7 @@ def _universal(op: dict[str, Any], bn_eps: float) -> dict[str, nn.Module]:
 
 
 class Block(nn.Module):
-    """A block with the shortcut that the operator has."""
+    """A block with the residual connection of its operator."""
 
     def __init__(self, op: dict[str, Any], bn_eps: float) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """Stem, stages of blocks, head, global mean, classifier; or the head behind the mean."""
+    """Stem, stages of blocks, head, global mean, classifier; the head can come after the mean."""
 
     bn2: nn.Module
     norm_head: nn.Module
@@ -208,12 +208,12 @@ def build_block(op: dict[str, Any], bn_eps: float) -> nn.Module:
 
 
 def build(definition: dict[str, Any]) -> nn.Module:
-    """The network of a definition."""
+    """Builds the network of a definition."""
     return Network(definition)
 
 
 def load(path: Path) -> nn.Module:
-    """The network of the definition in the file `path`."""
+    """Loads a definition from the file `path` and builds its network."""
     return build(json.loads(path.read_text()))
 
 
@@ -249,7 +249,7 @@ def _pointwise(in_channels: int, out_channels: int, groups: int = 1) -> nn.Conv2
 
 
 def _initialise(module: nn.Module) -> None:
-    """He initialisation over the fan-out of a group; biases 0."""
+    """He initialisation over the fan-out of a group; biases are 0."""
     if isinstance(module, nn.Conv2d):
         fan_out = module.kernel_size[0] ** 2 * module.out_channels // module.groups
         nn.init.normal_(module.weight, 0, math.sqrt(2 / fan_out))

@@ -1,4 +1,4 @@
-"""Starts a supernet from weights of a supernet, a published supernet, or one network."""
+"""Starts a supernet from the weights of a supernet, a published supernet, or one network."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ __all__ = ["copy_weights", "network_with", "read_weights", "start_from", "with_h
 
 log = logging.getLogger(__name__)
 
-_NOT_LEARNED = ("running_mean", "running_var", "num_batches_tracked")  # BN's, of static networks
-_HEADS = ("classifier.linear", "classifier")  # of supernets, of static networks
+_NOT_LEARNED = ("running_mean", "running_var", "num_batches_tracked")  # BN state in static networks
+_HEADS = ("classifier.linear", "classifier")  # in supernets, in static networks
 
 Images = Iterable[Tensor]
 """Batches [B, C, H, H] of [0, 1] pixels."""
@@ -44,24 +44,27 @@ def start_from(
     num_classes: int | None = None,
     images: Images | None = None,
 ) -> None:
-    """Replace the weights of `supernet` by given ones, and its `origin`.
+    """Replaces the weights of `supernet` by given weights, and sets its `origin`.
 
-    They are those of a supernet of the same space and options, of a published supernet
-    (`hwnas.pretrained_list()`), or of the largest subnet: a network that timm or others publish,
-    where the space is `timm`, or one trained here. The latter's channels
-    are sorted by importance, so that smaller subnets start with the best of them; whatever the
-    largest does not use (alternatives of operators, kernel transforms, a hypernetwork) keeps its
-    initial weights. Where a supernet's file has no kernel transforms, small kernels are centres.
+    The weights belong to a supernet of the same space and options, to a published supernet
+    (`hwnas.pretrained_list()`), or to one network that equals the largest subnet. That network can
+    be a published one (space `timm`) or one trained with hwnas. Its channels are sorted by
+    importance, so that smaller subnets start with the most important channels. Weights that the
+    largest subnet does not use (alternative operators, kernel transforms, a hypernetwork) keep
+    their initial values. If the file of a supernet has no kernel transforms, small kernels start as
+    centres of the large ones.
 
     Args:
         supernet: with initial weights.
         weights: a file, `shipped`, `timm:NAME`, or tensors by name.
-        num_classes: those of `supernet`: weights for another number of classes are taken, and the
-            classifier starts from small random weights. None: they are refused.
+        num_classes: number of classes of `supernet`. If given, weights with another number of
+            classes are accepted, and the classifier starts from small random weights. None: such
+            weights are refused.
         images: training images, for networks whose BN is folded into their convolutions (`unfold`).
 
     Raises:
-        UserError: they cannot be read, or are of another space; names the first tensor at fault.
+        UserError: the weights cannot be read, or belong to another space; names the first tensor
+            that does not fit.
     """
     source = weights if isinstance(weights, Source) else source_of(weights)
     state = supernet.state_dict()
@@ -98,14 +101,14 @@ def network_with(
     num_classes: int | None = None,
     images: Images | None = None,
 ) -> nn.Module:
-    """The network that weights are of, as the largest arch of `space`, in eval mode.
+    """The network of the given weights, as the largest arch of `space`, in eval mode.
 
-    It has the BN statistics that it was published with, and so its full accuracy: those that a
-    subnet gets from training images (`recalibrate`) are as good only where the images are many.
-    Arguments as of `start_from`; a new classifier is that of `build_subnet`, made small.
+    It has the published BN statistics and so its full accuracy. BN statistics from `recalibrate`
+    are as good only with many images. Arguments are those of `start_from`. A new classifier is that
+    of `build_subnet`, scaled down.
 
     Raises:
-        UserError: as `start_from`; or the weights come without statistics.
+        UserError: as in `start_from`, or the weights have no BN statistics.
     """
     source = weights if isinstance(weights, Source) else source_of(weights)
     network = build_subnet(space, space.largest())
@@ -129,7 +132,7 @@ def network_with(
 
 
 def _named(source: Source, space: SearchSpace, images: Images | None) -> dict[str, Tensor]:
-    """Weights of one network, by the names of the static net of the largest arch."""
+    """Weights of one network, by their names in the static network of the largest arch."""
     if source.folded is not None:
         return unfold(source.folded, space, images)
     return named_as_largest(source.tensors, space, is_ordered=source.is_ordered)
@@ -138,7 +141,7 @@ def _named(source: Source, space: SearchSpace, images: Images | None) -> dict[st
 def with_head_of(
     into: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: Source
 ) -> dict[str, Tensor]:
-    """`weights`; where their classifier has another number of classes, with a new one."""
+    """Replaces the classifier in `weights` by a new one if its number of classes differs."""
     for head in _HEADS:
         ours, theirs = into.get(f"{head}.weight"), weights.get(f"{head}.weight")
         if ours is None or theirs is None or theirs.ndim != 2 or len(theirs) == len(ours):
@@ -151,9 +154,9 @@ def with_head_of(
 def _new_head(
     into: Mapping[str, Tensor], theirs: list[int] | None, source: Source
 ) -> dict[str, Tensor]:
-    """A classifier of the initial values in `into`, scaled to logits of about the features' size.
+    """A classifier with the initial values in `into`, scaled to logits of the size of features.
 
-    theirs: shape of the one that it replaces.
+    theirs: shape of the replaced classifier.
     """
     (head,) = (head for head in _HEADS if f"{head}.weight" in into)
     weight, bias = into[f"{head}.weight"], into[f"{head}.bias"]
@@ -169,7 +172,7 @@ def _new_head(
 
 
 def _check_views(supernet: Supernet, slices: Mapping[str, Tensor]) -> None:
-    """What is copied into the slices must arrive in the parameters."""
+    """Checks that values copied into the slices arrive in the parameters."""
     owned = {parameter.untyped_storage().data_ptr() for parameter in supernet.parameters()}
     for name, tensor in slices.items():
         if tensor.untyped_storage().data_ptr() not in owned:
@@ -183,7 +186,7 @@ def _check_views(supernet: Supernet, slices: Mapping[str, Tensor]) -> None:
 
 @torch.no_grad()
 def copy_weights(weights: Mapping[str, Tensor], into: Mapping[str, Tensor], source: Source) -> None:
-    """Copy every tensor into the one of its name, once all names and shapes are known to fit."""
+    """Copies every tensor to the tensor of the same name, after checking all names and shapes."""
     for name, tensor in into.items():
         if name not in weights or weights[name].shape != tensor.shape:
             found = list(weights[name].shape) if name in weights else "no such tensor"
@@ -197,7 +200,7 @@ def copy_weights(weights: Mapping[str, Tensor], into: Mapping[str, Tensor], sour
 
 
 def _with_centres(weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`weights`; where they have no kernel transforms at all, with those that change nothing."""
+    """Adds kernel transforms that change nothing, if `weights` has no kernel transforms."""
     transforms = [name for name in state if ".transforms." in name]
     if any(".transforms." in name for name in weights):
         transforms = []

@@ -14,7 +14,7 @@ __all__ = ["another_space", "other_network", "unknown_network"]
 
 
 def other_network(source: Source, found: Fit, space: SearchSpace) -> UserError:
-    """Published weights do not fit a space."""
+    """The error for published weights that do not fit a space."""
     (name, expected, actual), (network, best) = found.misfits[0], nearest(source.tensors)
     if found.only_classes_differ:
         return _other_classes(source, name, space.macro.num_classes, (actual or [0])[0])
@@ -44,7 +44,10 @@ def _other_classes(source: Source, name: str, classes: int, found: int) -> UserE
 
 
 def unknown_network(source: Source, network: Network, found: Fit) -> UserError:
-    """Weights are of no known network. network, found: the nearest supernet, and how it fits."""
+    """The error for weights of an unknown network.
+
+    network, found: the most similar supernet, and how the weights fit it.
+    """
     single = candidates(source.tensors)[0]
     known = ", ".join(network.name for network in NETWORKS)
     if not found.found and not single.n_fitting:
@@ -70,7 +73,7 @@ def unknown_network(source: Source, network: Network, found: Fit) -> UserError:
 
 
 def another_space(source: Source, name: str, *, expected: object, found: object) -> UserError:
-    """Weights of a supernet or of a single network do not fit a space."""
+    """The error for weights of a supernet or of a single network that do not fit a space."""
     if name.startswith(f"{CLASSIFIER}."):
         fix = "with train.steps of 1 or more, or num_classes in Python, the classifier starts anew"
     else:
@@ -85,7 +88,7 @@ def another_space(source: Source, name: str, *, expected: object, found: object)
 
 
 def _nearest(source: Source) -> str | None:
-    """The published network that most of the weights fit, if there is one."""
+    """The published network that most of the weights fit, if any."""
     found = candidates(source.tensors)
     if found[0].misfit is None:
         names = " or ".join(f"{{name: timm, model: {one.model}}}" for one in found[:4])

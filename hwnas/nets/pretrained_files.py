@@ -18,21 +18,21 @@ __all__ = ["read_torch"]
 
 MAX_BYTES = 8 << 30
 _NESTED = ("state_dict", "model")
-_FOREIGN = re.compile(r"GLOBAL:? ([\w.]+)")  # in what torch says of it
+_FOREIGN = re.compile(r"GLOBAL:? ([\w.]+)")  # in the error message of torch
 
 
 def read_torch(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file of `torch.save`, or under its key `state_dict` or `model`.
+    """The state dict in a `torch.save` file, or under its key `state_dict` or `model`.
 
     Raises:
-        UserError: it holds more than tensors, numbers, texts and containers of these (nothing of it
-            has run), is damaged, or has no state dict.
-        OSError: it cannot be read.
+        UserError: the file contains objects other than tensors, numbers, text and containers of
+            these (none of it is executed), is damaged, or has no state dict.
+        OSError: the file cannot be read.
     """
     data = read_regular(path, at_most=MAX_BYTES)
     try:
         found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles raise nearly everything
+    except Exception as error:  # damaged pickles can raise nearly any exception
         raise _refused(path, error) from error
     for key in _NESTED:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
@@ -73,7 +73,7 @@ def _refused(path: Path, error: Exception) -> UserError:
 
 
 def _conversion(path: Path) -> str:
-    """Two lines of Python that write the tensors of a file as safetensors."""
+    """Two lines of Python that save the tensors of a file as safetensors."""
     written = path.with_name(path.name.split(".pt")[0] + ".safetensors")
     return (
         "import torch, safetensors.torch; "

@@ -1,4 +1,4 @@
-"""Imports published weights: recognises the network by its tensors, and finds the licence."""
+"""Imports published weights: identifies the network by its tensors, and finds the licence."""
 
 from __future__ import annotations
 
@@ -78,22 +78,22 @@ def import_any(
 def import_weights(
     path: Path, *, num_classes: int | None = None, licence: str | None = None
 ) -> Supernet:
-    """The supernet of a published file of weights; its `origin` says where they come from.
+    """The supernet of a published file of weights. Its `origin` records their source.
 
     Args:
         path: see `hwnas.pretrained_list()`.
-        num_classes: other than those of the file: the classifier starts from random weights.
-        licence: of the weights, where it is not that of the published ones.
+        num_classes: if it differs from the file, the classifier starts from random weights.
+        licence: licence of the weights, if it differs from the published one.
 
     Raises:
-        UserError: the file cannot be read, or is of no known network: names the first tensor that
-            does not fit the nearest one.
+        UserError: the file cannot be read, or belongs to no known network; names the first tensor
+            that does not fit the most similar network.
     """
     return supernet_of(source_of(path), num_classes=num_classes, licence=licence)
 
 
 def supernet_of(source: Source, *, num_classes: int | None, licence: str | None) -> Supernet:
-    """`import_weights` of what was read already."""
+    """The same as `import_weights`, for weights that are already loaded."""
     network, found = nearest(source.tensors)
     if found.misfits:
         raise unknown_network(source, network, found)
@@ -111,10 +111,10 @@ def supernet_of(source: Source, *, num_classes: int | None, licence: str | None)
 
 
 def _settings(source: Source, space: SearchSpace | str | None) -> dict[str, Any]:
-    """The section `space:` that weights of one network are for.
+    """The section `space:` for the weights of one network.
 
     Raises:
-        UserError: they are of no known network, or several have these tensors.
+        UserError: no known network, or more than one, has these tensors.
     """
     if isinstance(space, SearchSpace):
         return {}
@@ -139,7 +139,7 @@ def _settings(source: Source, space: SearchSpace | str | None) -> dict[str, Any]
 
 
 def _settings_of_folded(source: Source) -> dict[str, Any]:
-    """A network by its name where there is one of its shape, else all of it."""
+    """The name of a network if a known one has this shape, else its full definition."""
     assert source.folded is not None
     network = published_of_folded(source.folded)
     for model in published_networks():
@@ -159,7 +159,7 @@ def _classes(source: Source) -> int:
 
 
 def _origin(source: Source, settings: Mapping[str, Any], licence: str | None) -> Origin | None:
-    """Where the weights of a network come from; None: nobody says, as of tensors in memory."""
+    """Origin of the weights of a network; None if unknown, as for tensors in memory."""
     if source.origin is not None:
         return replace(source.origin, licence=licence or source.origin.licence)
     if source.file is None and licence is None:

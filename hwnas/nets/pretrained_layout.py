@@ -1,7 +1,8 @@
 """Maps tensor names of published supernets (Once-for-all, AttentiveNAS, AlphaNet) to ours.
 
-Both families number blocks through all stages and name the layers of a block alike; files differ in
-doubled words (`conv.conv`), in what a block's branch is called, and in a prefix `module.`.
+Both families number blocks across stages and use the same names for the layers of a block. Files
+differ in repeated words (`conv.conv`), in the name of a block's main branch, and in a prefix
+`module.`.
 """
 
 from __future__ import annotations
@@ -36,38 +37,38 @@ _LAYERS = {
 _GATE = {"se.conv_reduce": "depth_conv.se.fc.reduce", "se.conv_expand": "depth_conv.se.fc.expand"}
 _BLOCK = re.compile(r"stage(\d+)\.block(\d+)\.(.+)")
 _UNLEARNED = ("running_mean", "running_var", "num_batches_tracked")
-_UNUSED = re.compile(r"blocks\.\d+\.shortcut\.conv\.weight")  # where widths are always equal
+_UNUSED = re.compile(r"blocks\.\d+\.shortcut\.conv\.weight")  # of blocks with equal widths
 
 
 Misfit: TypeAlias = tuple[str, list[int] | None, list[int] | None]
-"""Published name of a tensor, the shape of the supernet's, the one that was found; None: none."""
+"""Published name of a tensor, the expected shape, and the shape found (None: missing)."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How well published weights fit a supernet. found: those that do, by our names."""
+    """How well published weights fit a supernet. found: the tensors that fit, by our names."""
 
     found: Mapping[str, Tensor]
     misfits: tuple[Misfit, ...]
 
     @property
     def only_classes_differ(self) -> bool:
-        """Whether the weights are of the same network with another number of classes."""
+        """Whether the weights fit except for the number of classes."""
         return bool(self.misfits) and all(
             name.startswith(CLASSIFIER) and found is not None for name, _, found in self.misfits
         )
 
 
 def has_published_names(names: Iterable[str]) -> bool:
-    """Whether tensors are named as in files of Once-for-all, AttentiveNAS or AlphaNet."""
+    """Whether tensors have names as in files of Once-for-all, AttentiveNAS or AlphaNet."""
     found = {plain for name in names if (plain := _plain(name)) is not None}
     return "first_conv.conv.weight" in found and any(name.startswith("blocks.") for name in found)
 
 
 def fit(weights: Mapping[str, Tensor], supernet: Supernet) -> Fit:
-    """Compare weights of published names with the supernet that they may be of.
+    """Compares weights with published names to a supernet.
 
-    Kernel transforms may be missing, all of them: smaller kernels are then the centres.
+    Either all kernel transforms are present or none. Without them, smaller kernels are the centres.
     """
     theirs: dict[str, Tensor] = {}
     found: dict[str, Tensor] = {}
@@ -95,7 +96,7 @@ def fit(weights: Mapping[str, Tensor], supernet: Supernet) -> Fit:
 
 
 def nearest(weights: Mapping[str, Tensor]) -> tuple[Network, Fit]:
-    """The published network that most tensors fit, whatever the number of classes."""
+    """The published network that most tensors fit, ignoring the number of classes."""
     head = next((t for n, t in weights.items() if _plain(n) == f"{CLASSIFIER}.weight"), None)
     num_classes = head.shape[0] if head is not None and head.ndim == 2 and len(head) else 1000
     best = None
@@ -110,12 +111,12 @@ def nearest(weights: Mapping[str, Tensor]) -> tuple[Network, Fit]:
 
 
 def space_of(network: Network, num_classes: int) -> SearchSpace:
-    """The space of a published network, at all resolutions."""
+    """The space of a published network, with all its resolutions."""
     return build_space(network.space, network.settings, num_classes=num_classes)
 
 
 def _shapes(network: Network, num_classes: int) -> Supernet:
-    """Its supernet without memory for the weights."""
+    """The supernet of a published network, without memory for its weights."""
     return _shapes_of(NETWORKS.index(network), min(num_classes, 1 << 20))
 
 
@@ -126,7 +127,7 @@ def _shapes_of(number: int, num_classes: int) -> Supernet:
 
 
 def _plain(name: str) -> str | None:
-    """A published name without what differs between files; None: nothing that was learned."""
+    """A published name without the parts that differ between files; None if not a parameter."""
     words = name.removeprefix("module.").split(".")
     if words[-1] in _UNLEARNED or "bn_tracking" in words:
         return None
@@ -137,7 +138,7 @@ def _plain(name: str) -> str | None:
 
 
 def _names(state: Iterable[str]) -> dict[str, str]:
-    """Of every tensor of a supernet its published name, plain; "" where there is none."""
+    """Normalised published name of every tensor of a supernet; "" if it has none."""
     state = list(state)
     parsed = {name: _BLOCK.fullmatch(name) for name in state}
     blocks = sorted({(int(m[1]), int(m[2])) for m in parsed.values() if m})
@@ -177,7 +178,7 @@ def _in_block(name: str) -> str:
 def origin_of_published(
     source: Source, network: Network, licence: str | None = None
 ) -> Origin | None:
-    """What is kept of a file that has the weights of a published supernet; None: from memory."""
+    """Origin of a file with the weights of a published supernet; None for tensors in memory."""
     if source.file is None:
         return None
     return Origin(

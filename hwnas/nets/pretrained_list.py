@@ -1,6 +1,6 @@
 """Lists published weights: network, licence and URL.
 
-Nothing is downloaded. Facts are as of 2026; sizes are those of the tensors in 32 bits.
+Nothing is downloaded. The data are of 2026. Sizes are those of the tensors in 32 bits.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ _ALPHA = "https://github.com/facebookresearch/AlphaNet"
 
 @dataclass(frozen=True)
 class Published:
-    """One file of weights, by the name its authors gave it. `url`: the file, or the page it is on.
+    """One published file of weights. `url`: the file, or the page that links to it.
 
-    n_params: learned values. size_mb: 10^6 bytes.
+    n_params: number of parameters.
+    size_mb: in 10^6 bytes.
     """
 
     file: str
@@ -32,9 +33,10 @@ class Published:
 
 @dataclass(frozen=True)
 class Shipped:
-    """Weights that come with hwnas: files `NAME.npz` and `NAME.json` in `shipped/`.
+    """Weights that ship with hwnas: files `NAME.npz` and `NAME.json` in `shipped/`.
 
-    model: timm's name of the network. home, commit: where they were taken from.
+    model: name of the network in timm.
+    home, commit: their source.
     """
 
     name: str
@@ -49,10 +51,11 @@ class Shipped:
 
 @dataclass(frozen=True)
 class Network:
-    """A supernet that weights are published of, all files in one layout.
+    """A supernet with published weights; all its files have the same layout.
 
-    space, settings: which of our spaces it is. home: page of its authors. mean, std: of the [0, 1]
-    pixels of the images that it was trained on.
+    space, settings: the equivalent space in hwnas.
+    home: page of the authors.
+    mean, std: normalisation of [0, 1] pixels in its training.
     """
 
     name: str
@@ -71,7 +74,7 @@ _STAGES = ("D4_E6_K7", "D4_E6_K357", "D34_E6_K357", "D234_E6_K357", "D234_E46_K3
 def _ofa(
     name: str, space: str, width: float, file: str, n_params: int, size_mb: float, *more: Published
 ) -> Network:
-    """A supernet of Once-for-All: the file that its training ended with, and `more`."""
+    """A supernet of Once-for-All, its final weights, and `more` files."""
     last = Published(file, f"{_OFA_FILES}/ofa_nets/{file}", n_params, size_mb)
     return Network(name, space, {"width_mult": width}, "MIT", _OFA, (last, *more))
 

@@ -15,14 +15,14 @@ _WORD = "shipped"
 
 
 def is_file(weights: Path | str) -> bool:
-    """Whether weights are named by the path of a file, and not by a word for them."""
+    """Whether `weights` is the path of a file instead of a name."""
     given = str(weights)
     is_shipped = given == _WORD or given.startswith(f"{_WORD}:")
     return isinstance(weights, Path) or not (is_shipped or given.startswith(hub.PREFIX))
 
 
 def file_of(weights: Path | str) -> Path | None:
-    """The file that holds the weights; None: timm's, and they are not in the cache.
+    """The file of the weights; None if timm's weights are not in the cache.
 
     Raises:
         UserError: no such weights ship with hwnas, or timm publishes none of this name.
@@ -35,10 +35,10 @@ def file_of(weights: Path | str) -> Path | None:
 
 
 def shipped(name: str) -> Shipped:
-    """Weights that come with hwnas, by their name or timm's; "": the first.
+    """Weights that ship with hwnas, by their name or timm's; "": the first.
 
     Raises:
-        UserError: there are none of this name.
+        UserError: unknown name.
     """
     name = name or SHIPPED[0].name
     for one in SHIPPED:

@@ -1,4 +1,4 @@
-"""Finds the published network that single weights belong to, by tensor names or order."""
+"""Finds the published network that weights belong to, by tensor names or order."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _STATISTICS = ("running_mean", "running_var")
 _ONE_CHOICE = {"depths": (), "expands": (), "kernels": (), "width_ratios": ()}
 
 Misfit: TypeAlias = tuple[str, list[int] | None, list[int] | None]
-"""Name of a tensor, the shape that a network has, the one that was found; None: none."""
+"""Name of a tensor, the expected shape, and the shape found (None: missing)."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A published network and how weights fit it, whatever the number of classes."""
+    """A published network and how weights fit it, ignoring the number of classes."""
 
     model: str
     n_fitting: int
@@ -44,31 +44,31 @@ class Candidate:
 
 
 def network_space(model: str, num_classes: int = 1000) -> SearchSpace:
-    """The space `timm` of a network that comes with hwnas, with nothing but this network in it."""
+    """The space `timm` of a network that ships with hwnas, with this network as its only arch."""
     return build_space("timm", {"model": model, **_ONE_CHOICE}, num_classes=num_classes)
 
 
 def n_params(model: str) -> int:
-    """Learned values of a network that comes with hwnas, for ImageNet's classes."""
+    """Number of parameters of a network that ships with hwnas, for the classes of ImageNet."""
     return sum(math.prod(shape) for name, shape in _shapes(model) if not name.endswith(_STATISTICS))
 
 
 def named_as_largest(
     weights: Mapping[str, Tensor], space: SearchSpace, *, is_ordered: bool
 ) -> dict[str, Tensor]:
-    """Weights by the names of the static net of the largest arch, as far as they have such.
+    """Renames weights to the names in the static network of the largest arch, where possible.
 
-    Prefixes that all names have (`module.`) go. Where no name is known, but the tensors have the
-    shapes of the static net's in its order, as in files of other code for the same network, they
-    get its names, if the tensors are in an order at all. The classifier may be of another number of
-    classes. Others stay as they are.
+    A common prefix (`module.`) is removed. If no name is known, but the tensors are ordered and
+    have the same sequence of shapes as the static network, they get its names; this covers files of
+    other code for the same network. The number of classes may differ. Other tensors keep their
+    names.
     """
     state = build_subnet(space, space.largest(), seed=None).state_dict()
     found = _without_prefix(weights, state)
     if not is_ordered or any(name in state for name in found):
         return found
     ours = {name: [*value.shape] for name, value in state.items() if value.ndim}
-    theirs = [tensor for tensor in found.values() if tensor.ndim]  # BN's counters have no dimension
+    theirs = [tensor for tensor in found.values() if tensor.ndim]  # BN counters have no dimension
     shapes = zip(ours.items(), theirs)
     if len(theirs) == len(ours) and all(_fits(n, shape, [*t.shape]) for (n, shape), t in shapes):
         return dict(zip(ours, theirs, strict=True))
@@ -76,7 +76,7 @@ def named_as_largest(
 
 
 def candidates(weights: Mapping[str, Tensor]) -> list[Candidate]:
-    """The networks that come with hwnas and fit best: all that fit wholly, or else the nearest."""
+    """The best fitting networks that ship with hwnas: all full fits, or else the most similar."""
     found = [_candidate(model, weights) for model in published_networks()]
     most = max(one.n_fitting for one in found)
     whole = [one for one in found if one.misfit is None]
@@ -107,7 +107,7 @@ def _candidate(model: str, weights: Mapping[str, Tensor]) -> Candidate:
 
 @lru_cache(maxsize=128)
 def _shapes(model: str) -> tuple[tuple[str, list[int]], ...]:
-    """Name and shape of every tensor of a network, in timm's order, but for BN's counters."""
+    """Name and shape of every tensor of a network, in timm's order, without BN counters."""
     space = network_space(model)
     found: list[tuple[str, list[int]]] = []
     for _, place, op in placed_slots(space, space.largest()):
@@ -125,7 +125,7 @@ def _shapes(model: str) -> tuple[tuple[str, list[int]], ...]:
 
 
 def _fits(name: str, shape: Sequence[int], given: Sequence[int] | None) -> bool:
-    """Whether a tensor has the shape; of the classifier, but for the number of classes."""
+    """Whether a tensor has the expected shape; a classifier may differ in the number of classes."""
     skipped = 1 if name.startswith(f"{CLASSIFIER}.") else 0
     return given is not None and [*given[skipped:]] == [*shape[skipped:]]
 
@@ -133,7 +133,7 @@ def _fits(name: str, shape: Sequence[int], given: Sequence[int] | None) -> bool:
 def _without_prefix(
     weights: Mapping[str, Tensor], expected: Mapping[str, object]
 ) -> dict[str, Tensor]:
-    """Without the first words of names that all have, as long as no name is an expected one."""
+    """Removes common first words of all names, as long as no name is an expected one."""
     found = dict(weights)
     while found and not any(name in expected for name in found):
         words = {name.partition(".")[0] if "." in name else "" for name in found}

@@ -29,10 +29,11 @@ Weights: TypeAlias = Path | str | Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Source:
-    """Weights, and what is known of them.
+    """Weights and their source.
 
-    where, file: what was read, in words, and where from; None: memory. folded: the network, in
-    place of `tensors`, if its BN is folded into its convolutions.
+    where: description of the source, for messages.
+    file: the file; None for tensors in memory.
+    folded: replaces `tensors` if the BN of the network is folded into its convolutions.
     """
 
     tensors: Mapping[str, Tensor]
@@ -43,15 +44,15 @@ class Source:
 
     @property
     def is_ordered(self) -> bool:
-        """Whether the tensors have the order that they were written in; safetensors sorts them."""
+        """Whether the tensors are in their original order; safetensors sorts them."""
         return self.file is None or self.file.suffix != ".safetensors"
 
 
 def source_of(weights: Weights) -> Source:
-    """Read weights; those of timm from the cache alone.
+    """Loads weights. Weights of timm are only read from the cache.
 
     Raises:
-        UserError: there are none by this name, they cannot be read, or could run code.
+        UserError: unknown name, unreadable file, or a file that could run code.
     """
     if isinstance(weights, Mapping):
         return _in_memory(weights)
@@ -68,7 +69,7 @@ def source_of(weights: Weights) -> Source:
 
 
 def _shipped_origin(path: Path, network: Folded) -> Origin | None:
-    """Of weights that ship; None: others."""
+    """Origin of weights that ship with hwnas; None for other weights."""
     if path.parent != SHIPPED_FOLDER:
         return None
     one = shipped(path.stem)
@@ -100,15 +101,16 @@ def _is_folded(path: Path) -> bool:
         return False
     try:
         return is_folded(read_npz(path))
-    except (OSError, ValueError):  # `read_weights` says what is wrong
+    except (OSError, ValueError):  # `read_weights` reports the error
         return False
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors in a .safetensors or .npz file, or in one of `torch.save`; runs nothing in it.
+    """The tensors in a .safetensors, .npz or `torch.save` file, without executing code in it.
 
     Raises:
-        UserError: there is no such file, it is not what its name says, or it could run code.
+        UserError: no such file, content that does not match the file name, or content that could
+            run code.
     """
     readers: dict[str, Callable[[Path], dict[str, Tensor]]] = {
         ".safetensors": lambda file: safetensors.torch.load_file(regular(file)),

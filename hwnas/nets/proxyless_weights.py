@@ -1,4 +1,4 @@
-"""Reads networks of the ProxylessNAS repository: a JSON layer list and its weights."""
+"""Reads networks of the ProxylessNAS repository: a JSON list of layers and its weights."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ _BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 def read_proxyless(description: Path, weights: Path) -> nn.Module:
     """The network of a layer list in the format of mit-han-lab/proxylessnas, in eval mode.
 
-    It is a member of the space `proxyless` with the widths of the list, but that some published
-    networks have no residual connection in a stage's first block even where it would fit.
-    `hwnas.nets.subnet.definition_of` tells its resolution; its images are RGB in [-1, 1].
+    It belongs to the space `proxyless` with the widths of the list. An exception: some published
+    networks have no residual connection in the first block of a stage, although the shapes match.
+    `hwnas.nets.subnet.definition_of` gives its resolution. Its images are RGB in [-1, 1].
 
     Args:
         description: JSON file with `first_conv`, `blocks`, `feature_mix_layer`, `classifier`, `bn`.
         weights: numpy archive of its torch state dict.
 
     Raises:
-        UserError: one of the files is not such a file, or they do not fit each other.
+        UserError: a file has another format, or the files do not fit each other.
     """
     data = read_json(description)
     try:
@@ -99,7 +99,7 @@ def _op_name(block: Mapping[str, Any]) -> str:
 
 
 def _block_number(slot: str) -> int:
-    """Position in the layer list of a slot `stage1.block2`."""
+    """Position in the layer list of a slot such as `stage1.block2`."""
     stage, block = (int(part) for part in slot.removeprefix("stage").split(".block"))
     return sum(_BLOCKS_OF_STAGES[:stage]) + block
 

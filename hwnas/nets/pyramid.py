@@ -7,25 +7,25 @@ from torch import Tensor, nn
 
 
 class FeatureInfo:
-    """Channels and strides of maps, finest first; asked for as in timm."""
+    """Channels and strides of the maps, finest first; the interface is that of timm."""
 
     def __init__(self, channels: Sequence[int], reductions: Sequence[int]) -> None:
         self._channels, self._reductions = list(channels), list(reductions)
 
     def channels(self) -> list[int]:
-        """Of every map."""
+        """Channels of every map."""
         return self._channels
 
     def reduction(self) -> list[int]:
-        """Pixels of the image per pixel of a map and axis: its stride."""
+        """Stride of every map: image pixels per map pixel along each axis."""
         return self._reductions
 
 
 class FeaturePyramid(nn.Module):
     """A network without its head: images [B, C, H, W] -> maps [B, channels, H', W'], finest first.
 
-    Of every stride there is the last map, as in timm's `features_only`. Weights are a copy, and
-    have the names that they have in the network. `out_indices` chooses maps; None: all.
+    There is one map per stride, the last one, as in timm's `features_only`. Weights are a copy,
+    with the names of the network. `out_indices` selects maps; None selects all.
     """
 
     def __init__(self, network: nn.Module, out_indices: Sequence[int] | None = None) -> None:
@@ -63,9 +63,9 @@ def blocks_of(network: nn.Module) -> list[nn.Module]:
 
 
 def levels_of(network: nn.Module) -> list[tuple[int, int, int]]:
-    """(position, channels, stride) of the last map of every stride; position n is behind block n.
+    """(position, channels, stride) of the last map of every stride.
 
-    Position 0 is in front of the first block.
+    Position n is after block n; position 0 is before the first block.
     """
     levels: dict[int, tuple[int, int, int]] = {}
     stride = 1

@@ -1,8 +1,8 @@
 """Names and shapes of the shared weights that each layer of an arch uses.
 
-A layer's weights are named after its slot and its place in the block. Slots that choose between
-whole operators (`Stage.ops`) have weights of their own for each alternative, as the spaces of
-FBNet, ProxylessNAS and NAS-Bench-Macro are trained, unless `share_ops`.
+The name of a weight consists of its slot and its place in the block. Slots that choose between
+whole operators (`Stage.ops`) have separate weights per alternative, as in the training of FBNet,
+ProxylessNAS and NAS-Bench-Macro. With `share_ops` the alternatives share weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Node", "Site", "plan", "shared_shapes"]
 
 @dataclass(frozen=True)
 class Site:
-    """A layer of an arch, and the paths of its weights and of the BN behind it ("" if none)."""
+    """A layer of an arch, and the paths of its weights and of the BN after it ("" if none)."""
 
     layer: Layer
     path: str
@@ -31,7 +31,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Node:
-    """An operator of an arch and its layers, `shortcut` apart from those of the main branch."""
+    """An operator of an arch and its layers; `shortcut` is not part of the main branch."""
 
     slot: str
     op: OpSpec
@@ -49,7 +49,7 @@ def plan(space: SearchSpace, arch: Arch, *, share_ops: bool) -> tuple[Node, ...]
     """The operators of `arch` in execution order.
 
     Raises:
-        UserError: the arch is not a member of the space, or the space has no supernet.
+        UserError: the arch does not belong to the space, or the space has no supernet.
     """
     space.macro.require("supernet", space=space.name)
     space.check(arch)
@@ -65,7 +65,7 @@ def plan(space: SearchSpace, arch: Arch, *, share_ops: bool) -> tuple[Node, ...]
 def shared_shapes(
     space: SearchSpace, *, share_ops: bool
 ) -> tuple[Mapping[str, list[Layer]], Mapping[str, list[Layer]]]:
-    """Of every path in the supernet, the layers that share it: of weights, and of BN.
+    """The layers that share each path of the supernet: first for weights, then for BN.
 
     Raises:
         UserError: the space has no supernet.
@@ -84,12 +84,12 @@ def shared_shapes(
 
 
 def _node(slot: str, alternative: str, op: OpSpec) -> Node:
-    """Paths are `slot.alternative.layer`, and with `_bn` behind for BN.
+    """Paths are `slot.alternative.layer`; those of BN end in `_bn`.
 
-    The last layer of a `dsconv` is named as that of an `mbconv`, so that a slot that chooses
-    between expansion 1 and larger ones shares its depthwise and its projection weights.
+    The last layer of a `dsconv` is named as that of an `mbconv`. So a slot that chooses between
+    expansion 1 and larger ones shares its depthwise and projection weights.
     """
-    prefix = f"{slot}.{alternative.replace('.', ',')}" if alternative else slot  # a dot nests
+    prefix = f"{slot}.{alternative.replace('.', ',')}" if alternative else slot  # dots nest
     sites, shortcut = [], None
     for layer in layers(op):
         is_last = op.kind == "dsconv" and layer.name == "conv_pw"

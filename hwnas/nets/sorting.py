@@ -1,8 +1,8 @@
 """Sorts channels by importance, so that narrower subnets start with the most important ones.
 
-Smaller layers use the first channels, hence a supernet that starts from a trained network first
-sorts its channels by the L1 norm of the weights that read them (Once-for-all 1908.09791, section
-3.2, "elastic width"). The largest subnet computes the same afterwards.
+Smaller layers use the first channels. So a supernet that starts from a trained network first sorts
+its channels by the L1 norm of the weights that read them (Once-for-all 1908.09791, section 3.2,
+"elastic width"). The output of the largest subnet does not change.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["sort_channels"]
 
 @dataclass(eq=False)
 class _Channels:
-    """A set of channels whose order is free: every (tensor, dimension) that is indexed by it."""
+    """A set of channels that can be reordered: every (tensor, dimension) that they index."""
 
     size: int
     writes: list[tuple[Tensor, int]] = field(default_factory=list)
@@ -29,7 +29,7 @@ class _Channels:
     is_fixed: bool = False
 
     def merge(self, other: _Channels) -> None:
-        """Take over what is added by a residual connection and so has one order with this."""
+        """Merges channels that a residual connection adds to these, so both keep one order."""
         self.writes += other.writes
         self.reads += other.reads
         self.is_fixed |= other.is_fixed
@@ -37,10 +37,11 @@ class _Channels:
 
 @torch.no_grad()
 def sort_channels(supernet: Supernet) -> None:
-    """Sort the channels of the largest subnet of `supernet`, most important first, in place.
+    """Sorts the channels of the largest subnet of `supernet` in place, most important first.
 
-    Hidden channels of blocks and of SE, the channels between blocks, and those of the head. Inputs
-    and outputs of grouped convolutions stay, since their order says who belongs together.
+    This covers hidden channels of blocks and of SE, the channels between blocks, and those of the
+    head. Inputs and outputs of grouped convolutions are not sorted, because their order defines the
+    groups.
     """
     nodes = supernet.plan(supernet.space.largest())
     image = _Channels(nodes[0].op.in_channels, is_fixed=True)
@@ -71,7 +72,7 @@ def _follow(
         if site.bn_path:
             written += [(value, 0) for value in supernet.elastic(site.bn_path).parameters()]
         if isinstance(module, ElasticConv2d) and 1 < layer.groups == layer.in_channels:
-            current.writes += written  # depthwise: channels keep their order
+            current.writes += written  # depthwise convolutions keep the order of channels
             more = (module.branches, module.scales)
             current.writes += [(part, 1) for part in more if part is not None]
             continue

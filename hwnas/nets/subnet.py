@@ -1,8 +1,8 @@
 """Static modules: `build_subnet` builds one arch as a plain network of timm or torch.
 
-The network is described by JSON-ready data (`subnet_definition`). Where timm's blocks can say
-every operator it is a timm model; the rest (projected shortcuts, channel shuffle, an activation
-behind the residual add) is plain torch with the same names of parameters.
+JSON values describe the network (`subnet_definition`). If timm's blocks can express every operator,
+the network is a timm model. Otherwise (residual connections with a 1x1 convolution, channel
+shuffle, an activation after the residual add) it is plain torch with the same parameter names.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def active_slots(space: SearchSpace, arch: Arch) -> Iterator[tuple[str, OpSpec]]
     """(slot name, operator) of every operator of `arch`, in execution order.
 
     Raises:
-        UserError: the arch is not a member of the space, or the space has no static nets.
+        UserError: the arch does not belong to the space, or the space has no static networks.
     """
     space.macro.require("static net", space=space.name)
     space.check(arch)
@@ -47,7 +47,7 @@ def active_slots(space: SearchSpace, arch: Arch) -> Iterator[tuple[str, OpSpec]]
 
 
 def placed_slots(space: SearchSpace, arch: Arch) -> list[tuple[str, str, OpSpec]]:
-    """As `active_slots`, (slot, place, operator): `timm_names(place, ...)` are the static net's."""
+    """The same as `active_slots`, as (slot, place, operator), for `timm_names(place, ...)`."""
     slots = list(active_slots(space, arch))
     found = places([slot for slot, _ in slots])
     return [(slot, place, op) for (slot, op), place in zip(slots, found, strict=True)]
@@ -56,7 +56,7 @@ def placed_slots(space: SearchSpace, arch: Arch) -> list[tuple[str, str, OpSpec]
 def subnet_definition(
     space: SearchSpace, arch: Arch, *, bn_eps: float | None = None
 ) -> dict[str, Any]:
-    """JSON-ready description of `arch`, of which `build_from_definition` makes the network.
+    """Description of the network of `arch` as JSON values, the input of `build_from_definition`.
 
     bn_eps: by default that of the space.
     """
@@ -67,26 +67,26 @@ def subnet_definition(
 def build_from_definition(definition: dict[str, Any], *, seed: int | None = 0) -> nn.Module:
     """The network of a `subnet_definition`: [B, C, px, px] -> logits [B, classes].
 
-    Initialised as timm does from `seed` (None: weights are left uninitialised); torch's global
-    generator is left as it was. Depthwise and 1x1 layers train faster: the same function and the
-    same names, with a faster backward pass.
+    Initialised as in timm, from `seed` (None: weights stay uninitialised). The global generator of
+    torch does not change. Depthwise and 1x1 layers have a faster backward pass, with the same
+    function and parameter names.
     """
     if seed is None:
         model = assemble(definition)
     else:
         build = {"timm": timm_net.build, "torch": plain_net.build}[definition["form"]]
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # the CPU's alone
+            torch.default_generator.manual_seed(seed)  # only the CPU generator
             model = with_fast_layers(build(definition))
     model.definition = definition  # type: ignore[assignment]
     return model
 
 
 def definition_of(model: nn.Module) -> dict[str, Any]:
-    """The definition that `model` or the network it is a copy of was built from.
+    """The definition from which `model`, or the network that it is a copy of, was built.
 
     Raises:
-        UserError: it was not built by `build_subnet` or `build_from_definition`.
+        UserError: the model was not built by `build_subnet` or `build_from_definition`.
     """
     definition = getattr(model, "definition", None)
     if not isinstance(definition, dict):
@@ -102,7 +102,7 @@ def input_shape_of(model: nn.Module) -> tuple[int, int, int]:
     """[C, H, W] of the images that `model` was built for, from its definition.
 
     Raises:
-        UserError: it has no definition, see `definition_of`.
+        UserError: the model has no definition, see `definition_of`.
     """
     definition = definition_of(model)
     px, form = int(definition["resolution"]), definition["form"]
@@ -113,7 +113,7 @@ def input_shape_of(model: nn.Module) -> tuple[int, int, int]:
 def build_subnet(space: SearchSpace, arch: Arch, *, seed: int | None = 0) -> nn.Module:
     """The static network of `arch`, with exactly the layers of `lower()` and symmetric padding.
 
-    A timm `EfficientNet` or `MobileNetV3` where timm's blocks can say it, else a
+    It is a timm `EfficientNet` or `MobileNetV3` if timm's blocks can express it, else a
     `plain_net.Network`; see `build_from_definition`.
     """
     return build_from_definition(subnet_definition(space, arch), seed=seed)

@@ -37,22 +37,22 @@ __all__ = ["Supernet", "Tensors"]
 
 
 class Supernet(nn.Module):
-    """All archs of `space` in one module, at the largest shape of every weight.
+    """All archs of `space` in one module, which stores every weight at its largest shape.
 
-    There is no active subnet and no running BN statistics: the arch is an argument of every call,
-    BN always uses the statistics of the batch, and eval mode is refused. To evaluate an arch,
-    `recalibrate(extract(supernet, arch), batches)`. `origin` tells of weights that others trained
-    (`hwnas.nets.pretrained`). Weights do not depend on torch's global
-    generator but on `seed`, and are the same for a space and its restrictions.
+    The supernet has no active subnet: the arch is an argument of every call. It has no running BN
+    statistics: BN always uses the statistics of the batch, and eval mode is refused. To evaluate an
+    arch, call `recalibrate(extract(supernet, arch), batches)`. Initial weights depend on `seed` and
+    not on the global generator of torch. They are the same for a space and its restrictions.
+    `origin` records the source of pretrained weights (`hwnas.nets.pretrained`).
 
     Args:
-        space: one whose skeleton has shared weights (`Skeleton.lacks`).
-        seed: of the initial weights.
-        kernel_transform: smaller kernels are learned maps of the larger ones' centres (Once-for-all
-            1908.09791, section 3.2) and not plain centres.
-        share_ops: alternatives of one slot share slices, instead of having weights of their own.
+        space: a space whose skeleton supports shared weights (`Skeleton.lacks`).
+        seed: seed of the initial weights.
+        kernel_transform: smaller kernels are learned maps of the centres of larger kernels
+            (Once-for-all 1908.09791, section 3.2), instead of plain centres.
+        share_ops: alternatives of one slot share slices, instead of having separate weights.
         weak: a hypernetwork modulates the shared weights per arch (`HyperNet`).
-        branches: depthwise kernels that are added up to one (`ElasticConv2d`).
+        branches: number of depthwise kernels that are added to one (`ElasticConv2d`).
 
     Raises:
         UserError: the space has no supernet.
@@ -96,7 +96,7 @@ class Supernet(nn.Module):
                 module.reset_parameters(torch.Generator().manual_seed(stream))
 
     def _attach(self, path: str, module: Elastic) -> None:
-        """Make `module` the submodule at the dotted `path`."""
+        """Makes `module` the submodule at the dotted `path`."""
         parent: nn.Module = self
         *containers, name = path.split(".")
         for container in containers:
@@ -114,14 +114,13 @@ class Supernet(nn.Module):
         """The static network of `arch` with a copy of its weights.
 
         Args:
-            arch: also a row of codes.
-            recalibrate_on: batches of training images, [B, C, px, px] of any px, or (images,
-                labels). With them the network is in eval mode, with BN statistics of its own;
-                without them it is in training mode, and not fit to be evaluated.
+            arch: an arch or a row of codes.
+            recalibrate_on: batches of training images [B, C, px, px] of any px, or pairs (images,
+                labels). With them, the network is in eval mode and has its own BN statistics.
+                Without them, it is in training mode and must not be evaluated.
 
         Raises:
-            UserError: the arch is not a member of the space, there are no batches, or one holds
-                something else.
+            UserError: the arch does not belong to the space, or the batches are empty or invalid.
         """
         member = arch
         if not isinstance(member, Arch):
@@ -138,7 +137,7 @@ class Supernet(nn.Module):
         """The operators of `arch`, and the paths of their weights.
 
         Raises:
-            UserError: the arch is not a member of the space.
+            UserError: the arch does not belong to the space.
         """
         return plan(self.space, arch, share_ops=self._share_ops)
 
@@ -151,13 +150,13 @@ class Supernet(nn.Module):
     def tensors(
         self, arch: Arch, *, modulated: bool = True
     ) -> Iterator[tuple[str, OpSpec, Layer, Tensors, Tensors | None]]:
-        """Slot, operator, layer, its weights and those of the BN behind it, as `arch` uses them.
+        """Slot, operator, layer, its weights, and those of the BN after it, as used by `arch`.
 
-        With `modulated` off, as all archs share them and without branches: views of the parameters
-        but for smaller kernels that are learned maps.
+        If `modulated` is False, weights are those shared by all archs, without branches: views of
+        the parameters, except for smaller kernels with a learned transform.
 
         Raises:
-            UserError: the arch is not a member of the space.
+            UserError: the arch does not belong to the space.
         """
         modulations = self._modulations(arch) if modulated else {}
         for node in self.plan(arch):
@@ -186,11 +185,11 @@ class Supernet(nn.Module):
     ) -> Tensor:
         """Logits [B, classes] of `arch` on images x: [B, C, px, px] of its resolution.
 
-        `dropout` acts on what the classifier reads, `drop_path` on residual blocks with a rate that
-        grows linearly from 0 at the first block, as in timm; both draw from `rng`.
+        `dropout` applies to the input of the classifier. `drop_path` applies to residual blocks,
+        with a rate that grows linearly from 0 at the first block, as in timm. Both draw from `rng`.
 
         Raises:
-            UserError: eval mode, an arch of another space, images of another shape, or noise
+            UserError: eval mode, an arch of another space, images of another shape, or dropout
                 without `rng`.
         """
         nodes = self.plan(arch)
@@ -215,7 +214,7 @@ class Supernet(nn.Module):
         return x
 
     def _main(self, node: Node, x: Tensor, modulations: Mapping[str, Modulation]) -> Tensor:
-        """One operator without its residual connection."""
+        """Output of one operator without its residual connection."""
         gated = x
         for site in node.sites:
             name = site.layer.name
@@ -229,13 +228,13 @@ class Supernet(nn.Module):
         return x
 
     def _shortcut(self, node: Node, x: Tensor, modulations: Mapping[str, Modulation]) -> Tensor:
-        """What the residual connection adds to the output of the operator."""
+        """The term that the residual connection adds to the output of the operator."""
         if node.op.stride > 1:
             x = F.avg_pool2d(x, node.op.stride, ceil_mode=True, count_include_pad=False)
         return x if node.shortcut is None else self._layer(node.shortcut, x, modulations)
 
     def _layer(self, site: Site, x: Tensor, modulations: Mapping[str, Modulation]) -> Tensor:
-        """A layer and the BN behind it."""
+        """Output of a layer and the BN after it."""
         for path in (site.path, site.bn_path):
             if path:
                 x = self.elastic(path)(x, site.layer, modulations.get(path))
@@ -273,7 +272,7 @@ class Supernet(nn.Module):
 def _drop(
     x: Tensor, rate: float, rng: torch.Generator | None, *, per_image: bool = False
 ) -> Tensor:
-    """Zero values (or whole images) with probability `rate`, scaling the rest by 1 / (1 - rate)."""
+    """Zeroes values (or whole images) at probability `rate`; scales the rest by 1 / (1 - rate)."""
     if not rate or rng is None:
         return x
     shape = (x.shape[0], 1, 1, 1) if per_image else x.shape
@@ -282,5 +281,5 @@ def _drop(
 
 
 def _shuffle(x: Tensor, groups: int) -> Tensor:
-    """Deal the channels of every group out over all groups (ShuffleNet 1707.01083, section 3.1)."""
+    """Distributes the channels of every group over all groups (1707.01083, section 3.1)."""
     return F.channel_shuffle(x, groups)

@@ -34,7 +34,7 @@ _ACTS = {
 
 
 def refusal(where: str, found: str) -> UserError:
-    """The error of a network that the space `timm` does not support."""
+    """The error for a network that the space `timm` does not support."""
     return UserError(
         "the space `timm` does not support this network",
         expected="inverted residuals (also fused and universal ones), depthwise separable blocks"
@@ -46,18 +46,18 @@ def refusal(where: str, found: str) -> UserError:
 
 
 class BlockReader:
-    """Reads the blocks of one network; what they share is found on the way."""
+    """Reads the blocks of one network and collects the properties that they share."""
 
     def __init__(self) -> None:
         self.eps: set[float] = set()
-        self.strided: set[bool] = set()  # whether strided convolutions pad as TensorFlow
-        self.se: set[tuple[str, str, str]] = set()  # activation, gate, activation of the block
+        self.strided: set[bool] = set()  # whether strided convolutions pad as in TensorFlow
+        self.se: set[tuple[str, str, str]] = set()  # act and gate of SE, act of the block
 
     def block(self, where: str, block: Any) -> Block:
-        """A block of timm, at the path `where`.
+        """Reads the timm block at the path `where`.
 
         Raises:
-            UserError: the space `timm` cannot hold it.
+            UserError: the space `timm` does not support the block.
         """
         readers: dict[type, Callable[[str, Any], Block]] = {
             ConvBnAct: self.convolution,
@@ -91,7 +91,7 @@ class BlockReader:
         return Block("dsconv", pw.out, dw.act, dw.kernel, dw.stride, **more)
 
     def expanding(self, where: str, block: InvertedResidual | EdgeResidual) -> Block:
-        """An inverted residual, or a fused one, whose expansion is its only window."""
+        """An inverted residual, or a fused block, whose expansion is its only window."""
         is_fused = isinstance(block, EdgeResidual)
         if is_fused:
             wide = window = self.conv(f"{where}.conv_exp", block.conv_exp, block.bn1)
@@ -137,19 +137,19 @@ class BlockReader:
         return Block(kind, last.out, window.act, window.kernel, window.stride, **more)  # type: ignore[arg-type]
 
     def same_act(self, where: str, wide: Conv, window: Conv) -> None:
-        """Refuse an activation behind the expansion that is not the block's."""
+        """Refuses an activation after the expansion that differs from that of the block."""
         if wide.act != window.act:
             raise refusal(where, f"activations {wide.act} and {window.act}")
 
     def plain(self, where: str, block: Any) -> None:
-        """Refuse what timm's blocks can have besides: anti-aliasing, space to depth, scales."""
+        """Refuses further features of timm's blocks: anti-aliasing, space to depth, scales."""
         for name in ("aa", "conv_s2d", "bn_s2d", "layer_scale"):
             part = getattr(block, name, None)
             if not (part is None or isinstance(part, nn.Identity)):
                 raise refusal(f"{where}.{name}", type(part).__name__)
 
     def se_of(self, where: str, se: Any, of_block: str) -> int:
-        """Channels of the bottleneck of SE, 0 without; of_block: the activation of the block."""
+        """Channels of the SE bottleneck; 0 without SE. of_block: the activation of the block."""
         where = f"{where}.se"
         if isinstance(se, nn.Identity):
             return 0
@@ -162,7 +162,7 @@ class BlockReader:
         return int(se.conv_reduce.out_channels)
 
     def conv(self, where: str, conv: Any, norm: Any, *, depthwise: bool = False) -> Conv:
-        """A convolution and the BN behind it."""
+        """A convolution and the BN after it."""
         if type(conv) not in (nn.Conv2d, Conv2dSame) or conv.bias is not None:
             raise refusal(where, str(conv))
         (kernel, *_), (stride, *_) = conv.kernel_size, conv.stride

@@ -10,27 +10,27 @@ from timm.models import EfficientNet, MobileNetV3, load_checkpoint, register_mod
 from timm.models._efficientnet_blocks import SqueezeExcite
 from timm.models._features import FeatureGetterNet
 
-SE = {"gate_layer": "hard_sigmoid", "force_act_layer": "relu"}  # of definitions that do not say it
+SE = {"gate_layer": "hard_sigmoid", "force_act_layer": "relu"}  # for definitions without these keys
 
 
 def build(definition: dict[str, Any], **changed: Any) -> Any:
-    """The timm model; what timm's constructors do not take is set afterwards."""
+    """Builds the timm model, and sets properties that timm's constructors do not accept."""
     model = {"EfficientNet": EfficientNet, "MobileNetV3": MobileNetV3}[definition["class"]](
-        **(json.loads(json.dumps(definition["args"])) | changed),  # a copy, which timm uses up
+        **(json.loads(json.dumps(definition["args"])) | changed),  # a copy: timm removes keys
         act_layer=get_act_layer(definition["stem_act"]),
         norm_layer=partial(BatchNormAct2d, eps=definition["bn_eps"]),
         se_layer=partial(SqueezeExcite, **definition.get("se", SE)),
         round_chs_fn=int,
     )
     model.conv_stem.stride = (definition["stem_stride"],) * 2
-    for level in model.feature_info:  # timm takes every stem to halve the image
+    for level in model.feature_info:  # timm assumes that every stem halves the image
         level["reduction"] = level["reduction"] * definition["stem_stride"] // 2
     model.set_submodule(definition["act_at"], create_act_layer(definition["head_act"], True))
     return model
 
 
 def register(path: Path) -> None:
-    """Make the network of the definition at `path` known to `timm.create_model` by its name."""
+    """Registers the network of the definition at `path` for `timm.create_model`, by its name."""
     definition = json.loads(path.read_text())
 
     def entry(pretrained: bool = False, features_only: bool = False, **given: Any) -> Any:

@@ -1,8 +1,8 @@
 """Restores the BN of a network whose BN is folded into its convolutions.
 
-A folded convolution computes y = W x + b. Behind W x, BN with the mean m and the variance v of W x
-over images, scale sqrt(v + eps) and shift m + b computes the same y; and m and v are known once the
-images have run through the folded network.
+A folded convolution computes y = W x + b. Let m and v be mean and variance of W x over images. Then
+W x followed by BN with mean m, variance v, scale sqrt(v + eps) and shift m + b computes the same y.
+m and v are measured by running images through the folded network.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ def unfold(
 ) -> dict[str, Tensor]:
     """The state dict of the largest arch of `space` with the weights of `network`.
 
-    The classifier is that of the network, of however many classes.
+    The classifier is that of the network, with any number of classes.
 
     Args:
-        network: its layers have the shapes of those of the largest arch.
-        space: of the network.
-        images: batches [B, C, H, H] of [0, 1] pixels, of training images, for the statistics of
-            BN: those that `network` has itself count first.
+        network: its layers have the shapes of the layers of the largest arch.
+        space: the space of the network.
+        images: batches [B, C, H, H] of training images, pixels in [0, 1], for the BN statistics.
+            Not used if `network` has statistics.
 
     Raises:
-        UserError: a layer does not fit; or there are no images, and the statistics are unknown.
+        UserError: a layer does not fit, or statistics are unknown and there are no images.
     """
     arch = space.largest()
     sites = [
@@ -82,7 +82,7 @@ def unfold(
 
 
 def _check(network: Folded, expected: list[tuple[str, Tensor]]) -> None:
-    """Refuse a network of other layers; the number of classes may be another."""
+    """Refuses a network with other layers; the number of classes may differ."""
     found = [layer.weight for layer in network.layers]
     for number in range(max(len(found), len(expected))):
         name, ours = expected[number] if number < len(expected) else ("no such layer", None)
@@ -103,7 +103,7 @@ def _check(network: Folded, expected: list[tuple[str, Tensor]]) -> None:
 
 
 def _known(norms: dict[str, FoldedLayer]) -> dict[str, Moments] | None:
-    """The statistics that the file has; None if it lacks any."""
+    """The statistics in the file; None if any are missing."""
     found = {
         bn: (layer.mean, layer.var)
         for bn, layer in norms.items()
@@ -115,7 +115,7 @@ def _known(norms: dict[str, FoldedLayer]) -> dict[str, Moments] | None:
 def _fold_into_shift(
     model: nn.Module, norms: dict[str, FoldedLayer], state: dict[str, Tensor]
 ) -> None:
-    """Make `model` the folded network: BN adds the bias, and does nothing else."""
+    """Makes `model` compute the folded network: BN only adds the bias."""
     plain = dict(state)
     for bn, layer in norms.items():
         ones = torch.ones_like(layer.bias)
@@ -131,7 +131,7 @@ def _fold_into_shift(
 def _measured(
     model: nn.Module, norms: dict[str, FoldedLayer], batches: Iterator[Tensor]
 ) -> dict[str, Moments]:
-    """Mean and variance of what enters every BN, over all pixels of all images."""
+    """Mean and variance of the input of every BN, over all pixels of all images."""
     totals = {
         bn: torch.zeros(3, len(layer.bias), dtype=torch.double) for bn, layer in norms.items()
     }
@@ -147,7 +147,7 @@ def _measured(
 
 @contextmanager
 def _watched(model: nn.Module, totals: dict[str, Tensor]) -> Iterator[None]:
-    """While entered, `totals` of BN layers gain values, their squares, and their number."""
+    """Within this context, BN layers add values, squares and their number to `totals`."""
 
     def watch(bn: str) -> torch.utils.hooks.RemovableHandle:
         def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -166,10 +166,10 @@ def _watched(model: nn.Module, totals: dict[str, Tensor]) -> Iterator[None]:
 
 
 def _normalised(network: Folded, images: Iterable[Tensor] | None, px: int) -> Iterator[Tensor]:
-    """Images as the network was trained on, at `px`.
+    """Images at `px`, normalised as in the training of the network.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no images.
     """
     is_empty = True
     for batch in images or ():

@@ -1,1 +1,1 @@
-"""pipeline: see ARCHITECTURE.md."""
+"""The pipeline of a run: configuration, run folder, stages, and the engine that runs them."""

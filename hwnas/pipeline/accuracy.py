@@ -1,4 +1,4 @@
-"""Test accuracy of exported files, each in its own runtime, here or on its device."""
+"""Test accuracy of exported files, each in its own runtime, on this host or on its device."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = ["Accuracies", "artifact_check", "test_accuracies"]
 
 log = logging.getLogger(__name__)
 
-N_COMPARED = 64  # test images on which a device's file is compared with torch
+N_COMPARED = 64  # test images on which the file of a device is compared with torch
 
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Top-1 in [0, 1] on the test split, of n images, by the path of the file in a bundle.
+    """Top-1 in [0, 1] on the test split of n images, by the path of the file in a bundle.
 
-    here: files that run on this host, in the runtime of their format. on_devices: by device, of the
-    file that it runs, where that is measured on the device itself. runs: what these devices
-    computed of all test images.
+    here: for files on this host, in the runtime of their format.
+    on_devices: for the file of each device, if it was run on the device itself.
+    runs: outputs of these devices for all test images.
     """
 
     n_images: int
@@ -42,12 +42,12 @@ class Accuracies:
     runs: Mapping[str, DeviceRun] = field(default_factory=dict)
 
     def on(self, device: str) -> dict[str, float]:
-        """By path; that of the device's own file as the device runs it."""
+        """Top-1 by path; the file of this device has its accuracy on the device."""
         return {**self.here, **self.on_devices.get(device, {})}
 
 
 def test_accuracies(project: Project, arch: Arch) -> Accuracies:
-    """Accuracies of every exported file of a network, on every device that is on this machine."""
+    """Accuracies of every exported file of a network, also on all devices of this machine."""
     x, labels = project.images("test", resolution(project.space, arch))
 
     def top1(logits: Images) -> float:
@@ -73,17 +73,17 @@ def test_accuracies(project: Project, arch: Arch) -> Accuracies:
 
 
 def _is_host(device: DeviceSpec) -> bool:
-    """Whether the device is what files are opened with anyway: ONNX Runtime on the processor."""
+    """Whether the device is the default runtime for files: ONNX Runtime on the CPU."""
     return (device.runtime, device.provider) == ("onnxruntime", "CPUExecutionProvider")
 
 
 def artifact_check(
     project: Project, device: DeviceSpec, arch: Arch, accuracies: Accuracies
 ) -> list[Check]:
-    """Whether a winner's file is what its device is to run: precision, and torch's outputs.
+    """Checks of a winner's file for a device: its precision, and its outputs compared with torch.
 
-    Nothing is added for a device of this machine in float32 on ONNX Runtime, whose file every other
-    one is compared with.
+    There are no checks for a float32 device with ONNX Runtime on this machine, because its file is
+    the reference for all others.
     """
     one = exported_artifact(project, arch, device)
     if device.transport != "local" or (_is_host(device) and device.precision == "fp32"):

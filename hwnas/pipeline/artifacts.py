@@ -1,9 +1,9 @@
 """Every file of a run folder: its path, and how it is read and written.
 
-Stages never import each other: what one stage leaves for the next is read here. A file that holds
-one of hwnas's records is a `RecordFile`; files in other formats (weights, archives, journals of the
-device kit) are paths. The folder of one search is in `search_files.py`; the ledger, the journal and
-the metrics belong to `core/rundir.py`.
+Stages never import each other; they read the results of other stages here. A file with one record
+of hwnas is a `RecordFile`. Files in other formats (weights, archives, journals of the device kit)
+are paths. `search_files.py` has the folder of one search. `core/rundir.py` has the ledger, the
+journal and the metrics.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ VERSION = {"schema_version": 1}
 
 @dataclass(frozen=True)
 class Roles:
-    """Archs by the role they play: `winner`, `largest`, ..."""
+    """Archs by role: `winner`, `largest`, ..."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -43,7 +43,7 @@ class Roles:
 
 @dataclass(frozen=True)
 class Exports:
-    """Exported formats by arch key, ONNX first. `data`: digest of what the networks learned."""
+    """Exported formats by arch key, ONNX first. `data`: digest of the training data."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -53,12 +53,12 @@ class Exports:
 
 @dataclass(frozen=True)
 class Artifacts(SettingsFiles):
-    """The files of a run folder; `search` is the name of the search that is meant."""
+    """The files of a run folder; `search` is the name of the search."""
 
     search: str = "main"
 
     def pattern(self, path: Path) -> str:
-        """A path as the ledger names it: relative to the run folder; may hold wildcards."""
+        """A path as in the ledger: relative to the run folder; can contain wildcards."""
         return str(path.relative_to(self.run.root))
 
     # --- the folder itself --------------------------------------------------------------------
@@ -84,15 +84,15 @@ class Artifacts(SettingsFiles):
 
     @property
     def data(self) -> RecordFile[DataRecord]:
-        """Which data the stages read."""
+        """The data that the stages read."""
         return RecordFile(self.data_file, DataRecord)
 
     def data_files(self, digest: str) -> RecordFile[DataIdentity]:
-        """The files of one data set that stages read, with their content hashes."""
+        """The files of one data set, with their content hashes."""
         return RecordFile(self.run.path("identities", f"{digest}.json"), DataIdentity)
 
     def data_of_weights(self) -> DataInfo | None:
-        """Facts of the data as the supernet's weights hold them; None if there are no weights.
+        """Facts about the data, from the supernet's weights; None if there are no weights.
 
         Run folders of earlier versions have no other record of their data.
         """
@@ -101,15 +101,15 @@ class Artifacts(SettingsFiles):
     # --- tables -------------------------------------------------------------------------------
 
     def table(self, device: str) -> Path:
-        """A device's latency table."""
+        """Latency table of a device."""
         return self.run.path("tables", f"{device}.json")
 
     def samples(self, device: str) -> Path:
-        """Folder in which the kit journals the timings of a device's table."""
+        """Folder in which the kit journals the timings for a device's table."""
         return self.run.path("tables", device)
 
     def read_table(self, device: str) -> LatencyTable:
-        """A device's latency table."""
+        """Reads the latency table of a device."""
         return LatencyTable.load(self.table(device))
 
     # --- supernet -----------------------------------------------------------------------------
@@ -121,31 +121,31 @@ class Artifacts(SettingsFiles):
 
     @property
     def training_steps(self) -> Path:
-        """Folder of the checkpoints that an interrupted training goes on from."""
+        """Folder of the checkpoints from which an interrupted training resumes."""
         return self.run.path("checkpoints", "steps")
 
     @property
     def tensorboard(self) -> Path:
-        """Folder of TensorBoard's event files."""
+        """Folder of event files for TensorBoard."""
         return self.run.path("tensorboard")
 
     # --- labels -------------------------------------------------------------------------------
 
     def labels(self, source: str = "supernet") -> Path:
-        """Labels of a source, `supernet` or `trained`."""
+        """Labels from a source, `supernet` or `trained`."""
         return self.run.path("labels", f"{source}.json")
 
     @property
     def label_steps(self) -> Path:
-        """Folder of the checkpoints of stand-alone trainings that make labels."""
+        """Folder of the checkpoints of stand-alone trainings for labels."""
         return self.run.path("labels", "steps")
 
     def read_labels(self, source: str = "supernet") -> list[Evaluation]:
-        """What stage `label` (or `label/trained`) wrote."""
+        """Reads the labels of stage `label` (or `label/trained`)."""
         return read_labels(self.run.made(self.labels(source), "label"))
 
     def write_labels(self, source: str, evaluations: list[Evaluation], *, data: str) -> None:
-        """Replace the labels of a source. `data`: digest of the images that were scored."""
+        """Replaces the labels from a source. `data`: digest of the images used for scoring."""
         rows = [dump(evaluation, versioned=False) for evaluation in evaluations]
         write_json(self.labels(source), VERSION | {"data": data, "labels": rows})
 
@@ -158,12 +158,12 @@ class Artifacts(SettingsFiles):
 
     @property
     def predictor_report(self) -> RecordFile[PredictorReport]:
-        """How the predictor did on held-out labels."""
+        """Report of the predictor on held-out labels."""
         return RecordFile(self.run.path("predictor", "report.json"), PredictorReport)
 
     @property
     def blend(self) -> RecordFile[Blend]:
-        """How supernet score and prediction are combined."""
+        """Parameters of the blend of supernet score and prediction."""
         return RecordFile(self.run.path("predictor", "blend.json"), Blend)
 
     @property
@@ -187,7 +187,7 @@ class Artifacts(SettingsFiles):
         return SearchFiles(self._in_search(BASELINE))
 
     def device_search(self, device: str) -> SearchFiles:
-        """The search for a further device that has one of its own."""
+        """The separate search for a further device."""
         return SearchFiles(self._in_search("devices", device))
 
     # --- networks -----------------------------------------------------------------------------
@@ -207,19 +207,19 @@ class Artifacts(SettingsFiles):
 
     @property
     def roles(self) -> Path:
-        """Which arch plays which role (`winner`, `largest`, ...)."""
+        """The roles of the archs (`winner`, `largest`, ...)."""
         return self.finetuned / "networks.json"
 
     def read_roles(self) -> dict[str, Arch]:
-        """Archs by role."""
+        """Reads the archs by role."""
         return RecordFile(self.roles, Roles).read().networks
 
     def write_roles(self, roles: Mapping[str, Arch]) -> None:
-        """Replace the archs by role."""
+        """Replaces the archs by role."""
         RecordFile(self.roles, Roles).write(Roles(dict(roles)))
 
     def standalone(self, arch: Arch) -> RecordFile[Standalone]:
-        """An arch of the search that was trained stand-alone."""
+        """The stand-alone result of an arch of the search."""
         return RecordFile(self.finetuned / "alone" / f"{arch.key}.json", Standalone)
 
     @property
@@ -240,7 +240,7 @@ class Artifacts(SettingsFiles):
 
     @property
     def exports(self) -> Path:
-        """What stage `export` wrote."""
+        """List of the files that stage `export` wrote."""
         return self.exported / "exports.json"
 
     def read_exports(self) -> dict[str, tuple[Exported, ...]]:
@@ -248,7 +248,7 @@ class Artifacts(SettingsFiles):
         return RecordFile(self.exports, Exports).read().exports
 
     def write_exports(self, found: Mapping[str, list[Exported]], *, data: str) -> None:
-        """Replace what is known of the exported formats. `data`: digest of what they learned."""
+        """Replaces the list of exported formats. `data`: digest of the training data."""
         exports = {key: tuple(formats) for key, formats in found.items()}
         RecordFile(self.exports, Exports).write(Exports(exports, data))
 
@@ -259,12 +259,12 @@ class Artifacts(SettingsFiles):
 
     @property
     def results(self) -> RecordFile[Results]:
-        """The closing table and its checks."""
+        """The result table and the checks."""
         return RecordFile(self.verification / "results.json", Results)
 
     @property
     def bundles(self) -> Path:
-        """Folder of the search's bundles."""
+        """Folder with the bundles of the search."""
         return self.bundles_of(self.search)
 
     def bundle(self, device: str) -> Path:
@@ -273,10 +273,10 @@ class Artifacts(SettingsFiles):
 
 
 def data_of_weights(path: Path) -> DataInfo | None:
-    """Facts of the data that the weights in a file were trained on; None if it does not say.
+    """Facts about the data on which the weights in a file were trained; None if not recorded.
 
     Raises:
-        UserError: it says it in a form that cannot be read.
+        UserError: the record cannot be read.
     """
     problem = "cannot read what weights say of their data"
     facts = parse_json(metadata_of(path).get("hwnas", "{}"), where=path, problem=problem)

@@ -1,6 +1,6 @@
-"""The winner's bundle for one device: models, golden data, samples, facts, kit.
+"""The bundle of the winner for one device: models, golden data, samples, facts, kit.
 
-Part of stage `verify`, which writes it from what it just measured.
+Stage `verify` writes it from its measurements.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ N_GOLDEN, N_SAMPLES = 16, 8
 
 @dataclass(frozen=True)
 class Winner:
-    """Facts about a winner on a device. `top1` and `measured_ms` are by a file's path in a bundle.
+    """Facts about a winner on a device. `top1` and `measured_ms` are by path of a file in a bundle.
 
-    met: by latency metric that is limited, whether the re-timed winner keeps its limit.
+    met: whether the re-timed winner meets its limit, by limited latency metric.
     """
 
     arch: Arch
@@ -57,7 +57,7 @@ class Winner:
 
 
 def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
-    """Write, or replace, the bundle of one device."""
+    """Writes or replaces the bundle of one device."""
     import torch
 
     arch, px = winner.arch, resolution(project.space, winner.arch)
@@ -116,7 +116,7 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
 
 
 def _constraints(project: Project, device: str, winner: Winner) -> Iterator[ConstraintFact]:
-    """Limits of the search on this device, and those that hold on any: MACs, bytes, ..."""
+    """Limits of the search on this device, and device-independent limits: MACs, bytes, ..."""
     limits, analytic = result_on(project, device).limits, cost_metrics(project.space, {})
     codes = project.space.codes([winner.arch])
     for constraint in constraints_on(project, device):
@@ -133,7 +133,7 @@ def _constraints(project: Project, device: str, winner: Winner) -> Iterator[Cons
 def _latency(
     device: DeviceSpec, host: str, winner: Winner, exported: Sequence[Exported]
 ) -> list[LatencyFact]:
-    """Forecast and timing of the file that the device runs, the first; timings of the others."""
+    """Estimate and timing of the file of the device, which comes first; timings of other files."""
     facts = []
     for position, one in enumerate(exported):
         if one.model.path not in winner.measured_ms:
@@ -156,7 +156,7 @@ def _latency(
 
 
 def _notes(folder: Path, exported: Sequence[Exported]) -> dict[str, str]:
-    """How the 8-bit files were calibrated and which layers stayed float."""
+    """How the 8-bit files were calibrated, and which layers stayed in float."""
     import onnx
 
     found: dict[str, str] = {}
@@ -171,7 +171,7 @@ def _notes(folder: Path, exported: Sequence[Exported]) -> dict[str, str]:
 
 
 def _samples(project: Project, model: object, px: int) -> list[SampleImage]:
-    """Test images, and the class that torch names for the very pixels that are stored."""
+    """Test images, with the class that torch predicts for the stored pixels."""
     import torch
 
     from hwnas.training.images import normalise, resize

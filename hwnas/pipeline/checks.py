@@ -1,6 +1,6 @@
 """Finds problems that would stop a stage, before the first stage runs.
 
-Stages call these in `Stage.check`. What takes images to tell is in `data_checks.py`.
+`Stage.check` calls these functions. Checks that need images are in `data_checks.py`.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ __all__ = [
     "out_of_reach",
 ]
 
-MANY_ARCHS = 1000  # among so many, enough are different networks
-PLAIN = ("CPUExecutionProvider", "CPU", "cpu")  # providers that are there with their runtime
+MANY_ARCHS = 1000  # among this many, enough are different networks
+PLAIN = ("CPUExecutionProvider", "CPU", "cpu")  # providers that are always present in their runtime
 COMMON_OPTIMIZERS = ("adamw", "sgd")  # known without importing timm
 
 
@@ -44,11 +44,11 @@ COMMON_OPTIMIZERS = ("adamw", "sgd")  # known without importing timm
 
 
 def can_train(project: Project) -> None:
-    """Refuse what stops supernet training at its start, other than images.
+    """Refuses supernet training that would fail at its start, except for checks of images.
 
     Raises:
-        UserError: the space shares no weights, there is no CUDA, a package is missing, or a batch
-            does not divide among the processes.
+        UserError: the space shares no weights, CUDA or a package is missing, or a batch does not
+            divide among the processes.
     """
     config = project.config
     project.space.macro.require("supernet", space=project.space.name)
@@ -64,10 +64,10 @@ def can_train(project: Project) -> None:
 
 
 def optimizer_exists(config: OptimizerConfig, setting: str) -> None:
-    """Refuse an optimiser that timm does not know, or that refuses its settings.
+    """Refuses an optimiser that timm does not have, or that refuses its settings.
 
     Raises:
-        UserError: says which.
+        UserError: names the optimiser.
     """
     if config.name in COMMON_OPTIMIZERS:
         return
@@ -91,10 +91,10 @@ def optimizer_exists(config: OptimizerConfig, setting: str) -> None:
 
 
 def can_learn(project: Project) -> None:
-    """Refuse fewer labels than the predictor can be fitted on and judged by.
+    """Refuses too few labels for fitting and evaluating the predictor.
 
     Raises:
-        UserError: says how many it takes.
+        UserError: states the required number.
     """
     config = project.config
     n = min(config.label.n_archs, project.space.size())
@@ -119,12 +119,13 @@ def _is_enough(n: int, seed: int) -> bool:
 
 
 def device_runs(project: Project, device: str) -> None:
-    """Refuse a device that cannot run a small network now.
+    """Refuses a device that cannot run a small network now.
 
-    A dry run does not connect to devices that are elsewhere.
+    A dry run does not connect to remote devices.
 
     Raises:
-        UserError: its runtime is not installed or does not run our models, or it does not answer.
+        UserError: the runtime is not installed or does not run the model, or the device does not
+            respond.
     """
     spec = project.devices[device]
     is_here = spec.transport == "local"
@@ -146,15 +147,15 @@ def device_runs(project: Project, device: str) -> None:
 
 
 def asked(project: Project, devices: Iterable[str]) -> dict[str, Callable[[], None]]:
-    """`device_runs` of some devices, for `Stage.asks`."""
+    """`device_runs` for some devices, for `Stage.asks`."""
     return {f"device {name}": partial(device_runs, project, name) for name in devices}
 
 
 def can_be_profiled(project: Project) -> None:
-    """Refuse a space with too little to time.
+    """Refuses a space with too few networks to profile.
 
     Raises:
-        UserError: it has too few networks for a table to be proven on.
+        UserError: there are too few networks to validate a table.
     """
     space = project.space
     if space.size() > MANY_ARCHS:
@@ -172,7 +173,7 @@ def can_be_profiled(project: Project) -> None:
 
 
 def out_of_reach(project: Project) -> tuple[str, ...]:
-    """Devices that a dry run does not ask whether they answer, in sentences."""
+    """Remote devices that a dry run does not connect to, in sentences."""
     return tuple(
         f"whether device {name!r} answers"
         for name in project.devices
@@ -181,10 +182,10 @@ def out_of_reach(project: Project) -> tuple[str, ...]:
 
 
 def folder_is_writable(root: Path) -> None:
-    """Refuse a run folder that cannot be made or written into; nothing is created.
+    """Refuses a run folder that cannot be created or written; creates nothing.
 
     Raises:
-        UserError: names the folder at fault.
+        UserError: names the folder.
     """
     there = next(path for path in (root, *root.absolute().parents) if path.exists())
     if (problem := why_unwritable(there)) is not None:

@@ -45,7 +45,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 RENAMED = {"image_folder": "photos"}
-"""Shipped configurations by the names of earlier versions."""
+"""New names of shipped configurations, by their names in earlier versions."""
 
 REGISTRIES = {
     registry.kind: registry
@@ -64,9 +64,9 @@ REGISTRIES = {
 
 
 class StandaloneConfig(StrictModel):
-    """The best n archs are trained stand-alone, by the recipe of `finetune` without teacher."""
+    """Stand-alone training of the best n archs, by the recipe of `finetune` without a teacher."""
 
-    n: Annotated[int, Field(ge=0, le=1000, description="0: none")] = 0
+    n: Annotated[int, Field(ge=0, le=1000, description="Number of archs; 0: none.")] = 0
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
     """Passes over the training images."""
 
@@ -74,17 +74,24 @@ class StandaloneConfig(StrictModel):
 class EvaluatorConfig(StrictModel):
     """Archs are scored with the trained supernet, or looked up in `records`.
 
-    Archs that the file lacks are rejected without charge. With records no supernet is trained:
-    the predictor learns from the evaluations of the search itself.
+    Archs that are not in the file are rejected, and do not count as evaluations. With records no
+    supernet is trained; the predictor learns from the evaluations of the search.
     """
 
-    records: Annotated[Path | None, Field(description="file of labelled archs")] = None
-    reader: Annotated[str | None, Field(description="its format, if it cannot be told")] = None
-    target: Annotated[str | None, Field(description="column of the scores")] = None
+    records: Annotated[
+        Path | None, Field(description="File of labelled archs; null: score with the supernet.")
+    ] = None
+    reader: Annotated[
+        str | None, Field(description="Reader of the file; null: detect the format.")
+    ] = None
+    target: Annotated[
+        str | None,
+        Field(description="Column of the scores; null: the default column of the reader."),
+    ] = None
 
     @classmethod
     def removed(cls) -> tuple[str, ...]:
-        """`name`, which `records` decides."""
+        """`name`, because `records` determines it."""
         return ("name",)
 
     def removed_values(self) -> dict[str, Any]:
@@ -101,37 +108,40 @@ class EvaluatorConfig(StrictModel):
 class RemeasureConfig(StrictModel):
     """Re-measurement (`controller/remeasure.py`) on every device with a latency limit.
 
-    The key in the configuration is `search.closing`, as earlier versions named it.
+    Its key in the configuration is `search.closing`, the name in earlier versions.
     """
 
     n_retimed: Annotated[
-        int, Field(ge=1, le=1000, description="best archs that are timed in every round")
+        int, Field(ge=1, le=1000, description="Number of best archs that are timed in every round.")
     ] = 4
     max_rounds: Annotated[
         int,
         Field(
             ge=0,
             le=100,
-            description="searches, each with what the timings before it taught; 0: none is timed",
+            description=(
+                "Maximum number of searches, each with estimates corrected by earlier"
+                " timings; 0: no re-measurement."
+            ),
         ),
     ] = 0
 
 
 class SearchSection(SearchConfig):
-    """The controller's settings, the searcher it drives, and who scores.
+    """Settings of the controller and of its searcher, and the source of scores.
 
-    `per_device`: a front and a winner for every device of the project, each under the limits of
-    its own latency and those of no device; the first device's is the one that is deployed.
+    `per_device`: a front and a winner for every device of the project, with the limits on its own
+    latency and those without a device. The winner of the first device is deployed.
     """
 
     searcher: variant(SEARCHERS) = Field(  # type: ignore[valid-type]
         default={"name": "policy_gradient"}, validate_default=True
     )
-    """What proposes archs; see `hwnas list searchers`."""
+    """Proposes archs; see `hwnas list searchers`."""
     evaluator: EvaluatorConfig = EvaluatorConfig()
     closing: RemeasureConfig = RemeasureConfig()
     per_device: bool = False
-    """A front and a winner for every device, under the limits of its own latency."""
+    """Whether every device gets its own front and winner, with the limits on its own latency."""
 
 
 class ExperimentConfig(StrictModel):
@@ -140,26 +150,31 @@ class ExperimentConfig(StrictModel):
     schema_version: Annotated[Literal[1], NUMBER]
     """Version of this file's form."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    """Of the project; its default run folder is `runs/NAME`."""
+    """Name of the project; its default run folder is `runs/NAME`."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of everything random: weights, splits, samples, searches."""
-    threads: Annotated[int, Field(ge=1, le=1024, description="torch threads on the host")] = 1
+    """Seed of everything random: weights, splits, samples, searches."""
+    threads: Annotated[
+        int, Field(ge=1, le=1024, description="Number of torch threads on the host.")
+    ] = 1
     workers: Annotated[
-        int, Field(ge=0, le=256, description="processes that prepare training images; 0: none")
+        int,
+        Field(
+            ge=0, le=256, description="Number of processes that prepare training images; 0: none."
+        ),
     ] = 0
     accelerator: Literal["auto", "cpu", "cuda"] = Field(
         default="auto",
-        description="where networks are trained and scored; auto: on CUDA if there is some",
+        description="Device for training and scoring networks; auto: CUDA if available.",
     )
     space: variant(SPACES)  # type: ignore[valid-type]
     """Search space: a section, a shipped space or a YAML file; see `hwnas space list`."""
     restrict: dict[str, tuple[int | float | str, ...]] = Field(
-        default={}, description="values that stay, by choice, as `hwnas analyze --prune` writes"
+        default={}, description="Values to keep, by choice, as written by `hwnas analyze --prune`."
     )
     data: variant(DATASETS)  # type: ignore[valid-type]
     """Images; see `hwnas list datasets`."""
     devices: Annotated[tuple[str, ...], Field(min_length=1)] = ("local",)
-    """Names or files (`hwnas list devices`); the first is the one that is deployed to."""
+    """Names or files (`hwnas list devices`); the first device is the one that is deployed to."""
     profile: ProfileConfig = ProfileConfig()
     supernet: SupernetConfig = SupernetConfig()
     train: TrainConfig = TrainConfig()
@@ -167,14 +182,14 @@ class ExperimentConfig(StrictModel):
     predictor: variant(PREDICTORS) = Field(  # type: ignore[valid-type]
         default={"name": "gcn"}, validate_default=True
     )
-    """Predictor of accuracy; see `hwnas list predictors`."""
+    """Accuracy predictor; see `hwnas list predictors`."""
     search: SearchSection
     finetune: FinetuneConfig = FinetuneConfig()
     alone: StandaloneConfig = StandaloneConfig()
     export: tuple[variant(EXPORTERS), ...] = Field(  # type: ignore[valid-type]
         default=({"name": "onnx"}, {"name": "timm"}), validate_default=True
     )
-    """Formats; ONNX is always among them. See `hwnas list exporters`."""
+    """Exported formats, in addition to ONNX; see `hwnas list exporters`."""
     verify: VerifyConfig = VerifyConfig()
 
     @field_validator("export", mode="before")
@@ -194,7 +209,7 @@ class ExperimentConfig(StrictModel):
 
 
 def read_config_data(name_or_path: str) -> tuple[dict[str, Any], Path]:
-    """Plain data of a shipped config (by name) or of a YAML file (by path), and where it was.
+    """Plain data of a shipped config (by name) or of a YAML file (by path), and its path.
 
     Raises:
         UserError: neither exists; lists the shipped names.
@@ -218,12 +233,12 @@ def read_config_data(name_or_path: str) -> tuple[dict[str, Any], Path]:
 def load_config(
     data: dict[str, Any], changes: Mapping[str, Any] | None = None, *, where: object
 ) -> ExperimentConfig:
-    """Validate plain data after `changes` by key path, e.g. `{"train.steps": 50}`.
+    """Validates plain data after `changes` by key path, e.g. `{"train.steps": 50}`.
 
-    `space:` may name a shipped space or a YAML file; the result holds what that says.
+    If `space:` names a shipped space or a YAML file, the result contains its section.
 
     Raises:
-        UserError: every problem, with its key path.
+        UserError: lists all problems with their key paths.
     """
     data = override(data, changes or {})
     if isinstance(data.get("space"), (str, dict)):
@@ -232,10 +247,10 @@ def load_config(
 
 
 def with_formats(names: Iterable[str], configured: tuple[Any, ...]) -> list[dict[str, Any]]:
-    """The `export:` section for some formats; settings that are configured of a format are kept.
+    """The `export:` section for some formats; keeps the configured settings of each format.
 
-    ONNX is always among them: the others are made from it, and compared with it. `NAME:PRECISION`
-    chooses the variant of a format, see `format_section`.
+    ONNX is always included, because the other formats are made from it and compared with it.
+    `NAME:PRECISION` selects a variant of a format, see `format_section`.
     """
     known = [config.model_dump(mode="json") for config in configured]
     chosen: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The costs that constraints may name, as `CostMetric`s by metric key."""
+"""The costs that constraints can name, as `CostMetric`s by metric key."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def cost_metrics(
 
 
 def prices(project: Project) -> dict[str, CostMetric]:
-    """All metrics that the project can price archs with, by metric key: devices with a table."""
+    """All metrics with which the project can price archs, by metric key; includes all tables."""
     profiled = [name for name in project.devices if project.files.table(name).exists()]
     return cost_metrics(project.space, {name: project.estimator(name) for name in profiled})
 
 
 def known_metrics(project: Project) -> dict[str, CostMetric]:
-    """Metrics that archs can be priced with before anything is profiled, by metric key."""
+    """Metrics that are known before any device is profiled, by metric key."""
     estimators = {
         name: project.estimator(name) for name in project.devices if is_profiled(project, name)
     }
@@ -49,10 +49,10 @@ def known_metrics(project: Project) -> dict[str, CostMetric]:
 
 
 def require_reachable(project: Project) -> None:
-    """Refuse constraints that no arch meets, as far as tables of the present settings can tell.
+    """Refuses constraints that no arch meets, as far as existing valid tables show.
 
     Raises:
-        UserError: names the nearest reachable arch and its costs.
+        UserError: names the nearest feasible arch and its costs.
     """
     metrics = known_metrics(project)
     for device in targets(project):

@@ -1,6 +1,6 @@
 """Finds problems with the data set before the first stage runs; see `Stage.check_data`.
 
-In a dry run nothing is downloaded and no large data set is decoded: `known_data`.
+A dry run does not download data or decode large data sets: see `known_data`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ __all__ = [
 ]
 
 MOST_DECODED = 100_000
-"""Image files that a dry run decodes, at most; a run needs the decoded images anyway."""
+"""Maximum number of image files that a dry run decodes; a run needs the decoded images anyway."""
 
-MIN_VALIDATION = 2  # images: the predictor is weighed on two halves of them
+MIN_VALIDATION = 2  # images: the weight of the predictor is fitted on one half, tested on the other
 
 
 def known_data(project: Project) -> DataPlan:
-    """Sizes of the data set. It is loaded; in a dry run, only if loading is cheap.
+    """Sizes of the data set. It is loaded; in a dry run, only if that is cheap.
 
     Raises:
         UserError: the data cannot be loaded, a split is empty, or the images are smaller than the
@@ -48,7 +48,7 @@ def known_data(project: Project) -> DataPlan:
     """
     planned = _planned(project)
     if planned is not None and not planned.awaited:
-        _sizes_fit(project, planned)  # at once, and not after all images are decoded
+        _sizes_fit(project, planned)  # checked before all images are decoded
     if planned is not None and project.is_plan and not _is_loaded(planned):
         return planned
     info = project.data.info
@@ -58,14 +58,14 @@ def known_data(project: Project) -> DataPlan:
 
 
 def doubts(project: Project) -> tuple[str, ...]:
-    """What a dry run finds that makes results of the data doubtful, in sentences."""
+    """Problems with the data that make results doubtful, as found by a dry run, in sentences."""
     planned = _planned(project)
     loads = planned is not None and _is_loaded(planned)
     return tuple(map(str, project.source.shared)) if loads else doubts_known(project)
 
 
 def doubts_known(project: Project) -> tuple[str, ...]:
-    """The same without decoding an image."""
+    """The same problems, found without decoding an image."""
     source = project.source
     if source.as_recorded or (identity := source.identity()) is None:
         found = source.record and source.record.latest.shared
@@ -88,7 +88,7 @@ def _contents(source: DataSource) -> Mapping[Split, Mapping[str, str]] | None:
 
 
 def unchecked(project: Project) -> tuple[str, ...]:
-    """What a dry run leaves to the run, in sentences."""
+    """Checks that a dry run leaves to the run, in sentences."""
     planned = _planned(project)
     if planned is None or _is_loaded(planned):
         return ()
@@ -98,13 +98,13 @@ def unchecked(project: Project) -> tuple[str, ...]:
 
 
 def _planned(project: Project) -> DataPlan | None:
-    """What is known of the data set without loading it; None: nothing."""
+    """Facts about the data set that are known without loading it; None if there are none."""
     module = project.source.module
     return module.plan(project.source.section) if isinstance(module, PlannedDataset) else None
 
 
 def _is_loaded(planned: DataPlan) -> bool:
-    """Whether a dry run loads the data set, to see that its images decode."""
+    """Whether a dry run loads the data set to check that its images can be decoded."""
     return not planned.awaited and 0 < planned.n_files <= MOST_DECODED
 
 
@@ -145,10 +145,10 @@ def _images_are_large_enough(project: Project, data: DataPlan) -> None:
 
 
 def enough_images(project: Project, needs: Mapping[str, int]) -> None:
-    """Refuse settings that ask for more training images than there are; `needs`: by setting.
+    """Refuses settings that need more training images than there are; `needs`: by setting.
 
     Raises:
-        UserError: names the setting; or as `known_data`.
+        UserError: names the setting; or as in `known_data`.
     """
     data = known_data(project)
     if data.awaited:
@@ -166,10 +166,10 @@ def enough_images(project: Project, needs: Mapping[str, int]) -> None:
 
 
 def validation_can_be_halved(project: Project) -> None:
-    """Refuse a validation split of which no halves can be made.
+    """Refuses a validation split that is too small to be halved.
 
     Raises:
-        UserError: it has one image; or as `known_data`.
+        UserError: it has one image; or as in `known_data`.
     """
     data = known_data(project)
     if not data.awaited and data.n_images["val"] < MIN_VALIDATION:
@@ -183,11 +183,10 @@ def validation_can_be_halved(project: Project) -> None:
 
 
 def recipe_fits(project: Project, recipe: TrainConfig | FinetuneConfig, setting: str) -> None:
-    """Refuse a recipe that asks for more training images than there are, or for processes that
-    this system does not start.
+    """Refuses a recipe that needs more training images than there are, or unavailable processes.
 
     Raises:
-        UserError: as `enough_images`; or /dev/shm cannot be used, through which processes talk.
+        UserError: as in `enough_images`; or /dev/shm, which worker processes need, cannot be used.
     """
     if project.config.workers:
         _processes_can_talk()

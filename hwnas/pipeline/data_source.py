@@ -36,22 +36,23 @@ __all__ = ["LEARNING", "DataSource"]
 log = logging.getLogger(__name__)
 
 LEARNING = ("train", "val")
-"""Splits that every stage reads but the last one, which looks at the test images."""
+"""Splits that all stages except the last one read. The last stage reads the test images."""
 
 AFTER_JOURNALS = {"classes", "normalise"}
-"""Settings of data sets that journals of earlier versions do not have; see `DataSource.context`."""
+"""Data settings that journals of earlier versions do not have; see `DataSource.context`."""
 
 
 @dataclass(frozen=True)
 class DataSource:
     """The data set that a configuration names.
 
-    record_file: where the run remembers what its stages read; listing: where it keeps what those of
-    a digest were made of. weights: what trained weights say of their data. beside: folders that a
-    relative `data.root` is looked for in, after $HWNAS_DATA (or the working directory) and where
-    the run found its data last. as_recorded: what the run knows comes before what the files say
-    now. first: what the run remembers whose second training round this one is. lenient: data that
-    cannot be read count as absent, as in verbs that only look at a run.
+    record_file: record of the data that the stages of the run read.
+    listing: file with the content hashes of the data of a digest.
+    weights: facts on the data in trained weights.
+    beside: folders in which a relative `data.root` is searched for last.
+    as_recorded: whether facts in the record have priority over the current files.
+    first: record of the first round, if this run is a second training round.
+    lenient: whether unreadable data count as missing, as in verbs that only read a run.
     """
 
     config: ExperimentConfig
@@ -65,36 +66,36 @@ class DataSource:
 
     @property
     def module(self) -> DatasetModule:
-        """The data set's module."""
+        """Module of the data set."""
         return DATASETS.load(self.config.data.name)
 
     @property
     def record(self) -> DataRecord | None:
-        """What the run remembers; None before a stage read data."""
+        """The record of the run; None before a stage has read data."""
         return self.record_file.read_if_there()
 
     @cached_property
     def section(self) -> Any:
-        """The configuration's section `data`, its `root` absolute where it was found elsewhere."""
+        """The section `data` of the configuration, with an absolute `root` if the data moved."""
         first = None if self.first is None else self.first.read_if_there()
         last = [record.latest for record in (self.record, first) if record is not None]
         return where_found(self.config.data, [(s.root, s.folder) for s in last], self.beside)
 
     @property
     def known(self) -> DataInfo | None:
-        """Facts of the data that the run read last; None before a stage read data."""
+        """Facts about the data that the run read last; None before a stage has read data."""
         found = self.record.latest.info if self.record else self.weights()
         fixed = fixed_normalisation(self.config.data)
         return found and (replace(found, mean=fixed[0], std=fixed[1]) if fixed else found)
 
-    # --- what the files are now -------------------------------------------------------------------
+    # --- current files ----------------------------------------------------------------------------
 
     @property
     def ends(self) -> tuple[int, int]:
         """Image channels and number of classes.
 
         Raises:
-            DataAbsent: the data are not here, and the run does not know.
+            DataAbsent: the data are missing, and the run has no record of them.
         """
         known = self.known
         if known is not None and (self.as_recorded or (self.lenient and self.absent)):
@@ -111,7 +112,7 @@ class DataSource:
         """The data set with its splits.
 
         Raises:
-            UserError: for `as_recorded`, it is not the one that the run was made with.
+            UserError: with `as_recorded`, the data set differs from that of the run.
         """
         built = self._built
         if self.as_recorded and self.record:
@@ -133,7 +134,7 @@ class DataSource:
 
     @cached_property
     def info(self) -> DataInfo:
-        """Facts of the data set; those that the run knows where it is only looked at."""
+        """Facts about the data set; those of the record if the run is only read."""
         if (self.as_recorded or self.absent) and (known := self.known):
             return known
         return replace(self.data.info, digests=self._identity.digests)
@@ -146,7 +147,7 @@ class DataSource:
 
     @property
     def absent(self) -> str:
-        """Why the data are not compared with what the run remembers; empty where they are."""
+        """Why the data are not compared with the record; empty if they are compared."""
         try:
             _ = self._identity
         except UserError as error:
@@ -156,46 +157,46 @@ class DataSource:
 
     @property
     def digest(self) -> str:
-        """A hash of all data that are read now, which artifacts hold."""
+        """Hash of all current data, which artifacts record."""
         return content_hash(self.info.digests, digits=32)
 
     def identity(self) -> DataIdentity | None:
-        """What the files are now; None if they are not here."""
+        """Identity of the current files; None if they are missing."""
         return None if self.absent else self._identity
 
     @cached_property
     def shared(self) -> tuple[SharedImages, ...]:
-        """Images that lie in two of the splits; loads the data, but where the run knows it."""
+        """Images that are in two splits; loads the data unless the record has the answer."""
         known = self.shared_as_seen(self.cut)
         return shared_of(self.data, self._identity) if known is None else known
 
     def shared_as_seen(self, cut: str) -> tuple[SharedImages, ...] | None:
-        """What the run remembers of these data, split by settings of this hash; None: nothing."""
+        """Recorded result for these data with splits of the settings `cut` (a hash), or None."""
         seen = () if self.record is None else self.record.seen
         equal = [one for one in seen if one.info.digests == self._identity.digests]
         return next((one.shared for one in equal if one.cut == cut), None)
 
     @property
     def cut(self) -> str:
-        """A hash of all settings that the splits depend on."""
+        """Hash of all settings on which the splits depend."""
         return content_hash([self.settings, self.config.seed], digits=32)
 
     @property
     def folder(self) -> Path | None:
-        """Where the data lie; None if the data set has no `root`."""
+        """Folder of the data; None if the data set has no `root`."""
         root = getattr(self.section, "root", None)
         return data_root(root) if isinstance(root, str) else None
 
-    # --- what the run remembers -------------------------------------------------------------------
+    # --- record of the run ------------------------------------------------------------------------
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Section `data` as hashes of stages see it: equal data elsewhere are the same data."""
+        """Section `data` for hashes of stages; moved data give equal settings."""
         return self._at_first_root(settled(self.config)["data"])
 
     @cached_property
     def context(self) -> Any:
-        """What hashes of journaled evaluations hold of the data; as ever for the run's first."""
+        """Facts about the data in hashes of journaled evaluations; the first data keep theirs."""
         plain = self._at_first_root(self.config.data.model_dump(mode="json"))
         kept = settled(self.config)["data"]
         for key in AFTER_JOURNALS - kept.keys():
@@ -213,7 +214,7 @@ class DataSource:
         return self.record.latest.info.digests if self.record else None
 
     def _at_first_root(self, plain: dict[str, Any]) -> dict[str, Any]:
-        """A dumped section, its `root` the one under which the run saw these very data first."""
+        """A dumped section with the `root` under which the run first read these data."""
         root, seen = plain.get("root"), self.record.seen if self.record else ()
         is_new = root and self.absent and not any(means(root, s.root, s.folder) for s in seen)
         if is_new or all(one.root == root for one in seen):
@@ -223,7 +224,7 @@ class DataSource:
         return plain | {"root": roots[0]} if roots and "root" in plain else plain
 
     def input(self, splits: Sequence[str]) -> Callable[[], DataInput]:
-        """What a stage that reads these splits depends on, when it is asked."""
+        """A function that returns the current data of these splits as an input of a stage."""
 
         def digest(digests: dict[str, str]) -> str:
             return content_hash({split: digests[split] for split in splits}, digits=32)
@@ -250,12 +251,12 @@ class DataSource:
         return now
 
     def _require(self) -> None:
-        """Make sure that the data are here; a data set that downloads itself does so now."""
+        """Checks that the data exist; downloads them if the data set supports it."""
         if self.absent:
             _ = self._built, self._identity
 
     def remember(self) -> None:
-        """Note in the run folder what is read now, before a stage works with it.
+        """Records the current data in the run folder, before a stage uses them.
 
         Raises:
             UserError: the data changed since the stage was planned.
@@ -284,14 +285,14 @@ class DataSource:
 
     @cached_property
     def _inside(self) -> DataIdentity | None:
-        """The identity by image, of archives; None if that is not known."""
-        with contextlib.suppress(UserError):  # damaged: the file is known to have changed
+        """The identity per image, for archives; None if unknown."""
+        with contextlib.suppress(UserError):  # damaged, so the file has changed
             if isinstance(self.module, ArchivedDataset):
                 return self.module.inside(self.section)
         return None
 
     def _change(self, old: SeenData, new: DataIdentity) -> list[str]:
-        """In words, a line each."""
+        """Changes in words, one per line."""
         file = self.listing(old.digest)
         if not file.path.is_file():
             return ["their content is another"]

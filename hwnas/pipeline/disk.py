@@ -15,15 +15,15 @@ from hwnas.training.sections import FinetuneConfig, TrainConfig
 
 __all__ = ["checkpoint_bytes", "require_space", "weights_bytes"]
 
-SPARE = 1 << 24  # bytes for ledger, journals and whatever is small
+SPARE = 1 << 24  # bytes for ledger, journals and other small files
 FLOAT = 4  # bytes
 
 
 def require_space(run: RunDir, stages: Iterable[Stage]) -> None:
-    """Refuse a disk with less room than stages need for what they have not written yet.
+    """Refuses a disk with less free space than stages need for their remaining files.
 
     Raises:
-        UserError: says how much is needed, and how much is free.
+        UserError: states the needed and the free space.
     """
     needs = {
         stage.name: max(0, stage.writes() - sum(_size(path) for path in _owned(stage, run)))
@@ -43,14 +43,14 @@ def require_space(run: RunDir, stages: Iterable[Stage]) -> None:
 
 
 def weights_bytes(project: Project) -> tuple[int, int]:
-    """Float32 weights of the smallest and of the largest network of the space, in bytes."""
+    """Size in bytes of the float32 weights of the smallest and the largest network."""
     space = project.space
     n = cost(space, space.codes([space.smallest(), space.largest()]), "params")
     return int(n[0]) * FLOAT, int(n[1]) * FLOAT
 
 
 def checkpoint_bytes(recipe: TrainConfig | FinetuneConfig, weights: int) -> int:
-    """Checkpoints of one training that are there at a time; `weights`: those of its network."""
+    """Size of the checkpoints that one training keeps; `weights`: size of its weights."""
     n_moments = 1 if recipe.optimizer.name == "sgd" else 2
     n_kept = recipe.keep_last if isinstance(recipe, TrainConfig) else 2
     has_average = isinstance(recipe, TrainConfig) and recipe.ema is not None
@@ -62,7 +62,7 @@ def _owned(stage: Stage, run: RunDir) -> list[Path]:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; 0 if there is none."""
+    """Size of a file, or of all files in a folder, in bytes; 0 if there is none."""
     files = [path] if path.is_file() else path.rglob("*")
     return sum(file.stat().st_size for file in files if file.is_file())
 

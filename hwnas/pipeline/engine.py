@@ -1,6 +1,6 @@
-"""Runs stages: checks first, then sets stale files aside, brings old ones back, and executes.
+"""Runs stages: checks first, then sets stale files aside, moves earlier files back, and executes.
 
-Which files of the run folder belong to which settings is in `core/versions.py`.
+`core/versions.py` finds the files of the run folder that belong to given settings.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def execute(
     only: Iterable[str] | None = None,
     anew: Mapping[str, str] | None = None,
 ) -> None:
-    """Bring `only` (default: all stages) up to date, in order; the caller holds the run's lock.
+    """Brings `only` (default: all stages) up to date, in order. The caller must hold the lock.
 
-    Everything that can be checked is checked first. Then the configuration is stored and the files
-    of changed stages are moved, as one change. The change stays if a stage fails later, unless it
-    was for a provisional stage, and the error says how to undo it.
+    First all checks run. Then the configuration is stored and the files of changed stages are
+    moved, as one change. If a stage fails later, the change stays, unless it was provisional; the
+    error names the command that undoes it.
 
-    anew: stages that are made again whatever they are, with the reason.
+    anew: stages to repeat in any case, with the reason.
 
     Raises:
-        UserError: a stage outside `only` that is needed is not up to date. Before anything is
-            changed: one of the stages can never work, or a file that it reads is missing.
+        UserError: a stage outside `only` is needed but not up to date. Before any change: a stage
+            cannot work, or a file that it reads is missing.
     """
     wanted = {stage.name for stage in stages} if only is None else set(only)
     plans = [
@@ -79,7 +79,7 @@ def execute(
                 provisional = None
     except BaseException as error:
         if provisional is not None:
-            with contextlib.suppress(UserError):  # what stopped the stage matters more
+            with contextlib.suppress(UserError):  # the error of the stage is more important
                 take_back(run, provisional, change)
         elif change and isinstance(error, HwnasError):
             error.add_way_out(
@@ -91,13 +91,13 @@ def execute(
 def check_stages(
     plans: Iterable[Plan], wanted: Container[str], run: RunDir, *, is_plan: bool = False
 ) -> list[str]:
-    """Names of the wanted stages that are not up to date, all of them checked.
+    """Names of the wanted stages that are not up to date, after checking all of them.
 
-    is_plan: for a dry run, which does not insist on data that are not here yet (`check_data` does).
+    is_plan: whether this is a dry run, which allows missing data (`check_data` does not).
 
     Raises:
-        UserError: one of them can never work, the disk is too full, or a file or the data that it
-            reads are missing.
+        UserError: a stage cannot work, the disk is too full, or a file or the data that it reads
+            are missing.
     """
     todo = [p.stage for p in plans if p.stage.name in wanted and p.status not in UP_TO_DATE]
     for stage in todo:
@@ -114,7 +114,7 @@ def check_stages(
 
 
 def _warnings(stages: Iterable[Stage]) -> list[str]:
-    """What makes results of the data doubtful that stages read, each sentence once."""
+    """Problems with the data that make results of stages doubtful, without duplicates."""
     inputs = [stage.data() for stage in stages if stage.data is not None]
     return list(dict.fromkeys(line for one in inputs for line in one.warnings()))
 
@@ -122,11 +122,11 @@ def _warnings(stages: Iterable[Stage]) -> list[str]:
 def _begin(
     plans: Sequence[Plan], wanted: set[str], run: RunDir, anew: Mapping[str, str]
 ) -> tuple[int, str | None]:
-    """Store the settings and move files of stages whose inputs are known, as one change.
+    """Stores the settings and moves files of stages with known inputs, as one change.
 
     Returns:
-        The number of the change, 0 if it is none; and the provisional stage that has to be
-        finished for it to count.
+        The number of the change (0: no change), and the provisional stage that must finish before
+        the change is final.
     """
     transition, before = Transition(run), run.ledger()
     needed, moved, returned = _needed(plans, wanted), {}, []
@@ -158,20 +158,20 @@ def _begin(
 
 
 def _remember_data(returned: Iterable[Plan]) -> None:
-    """Let the run know which data its results are of, where stages came back that read them."""
+    """Records the data of stages that were moved back."""
     for plan in returned:
         if plan.stage.data is not None:
             plan.stage.data().remember()
 
 
 def _is_at_stake(plan: Plan, ledger: Mapping[str, StageRecord]) -> bool:
-    """Whether a finished stage of the kind would make way for a provisional one that may fail."""
+    """Whether a finished stage of the same kind would be replaced by a provisional one."""
     finished = {name.partition("/")[0] for name, r in ledger.items() if r.state == "done"}
     return plan.stage.is_provisional and plan.status not in UP_TO_DATE and plan.kind in finished
 
 
 def _needed(plans: Sequence[Plan], wanted: set[str]) -> set[str]:
-    """Names of the wanted stages and of all that they need."""
+    """Names of the wanted stages and of all stages that they need."""
     needed = set(wanted)
     for plan in reversed(plans):
         if plan.stage.name in needed:
@@ -217,7 +217,7 @@ def _require_files(stage: Stage) -> None:
 
 def _run_stage(plan: Plan, run: RunDir) -> None:
     stage, inputs_hash = plan.stage, plan.inputs_hash
-    assert inputs_hash is not None  # all needs are done
+    assert inputs_hash is not None  # all needed stages are done
     record = _make_way(plan, run)
     if plan.status == "returns" and stage.settled():
         log.info("%s: made before, moved back from superseded/", stage.name)
@@ -235,7 +235,7 @@ def _run_stage(plan: Plan, run: RunDir) -> None:
             stage.run()
     except BaseException:
         spent = earlier_s + time.monotonic() - begin
-        with contextlib.suppress(UserError):  # a full disk; what stopped the stage matters more
+        with contextlib.suppress(UserError):  # a full disk; the stage's error has priority
             run.record(stage.name, replace(started, seconds=round(spent, 2)))
         raise
     spent = earlier_s + time.monotonic() - begin
@@ -246,19 +246,19 @@ def _run_stage(plan: Plan, run: RunDir) -> None:
 
 
 def _damaged(stage: Stage, record: StageRecord, run: RunDir) -> list[str]:
-    """Files that are there, but not as they were written, and that the stage makes again."""
+    """Files that exist with changed content, and that the stage makes again."""
     there = [name for name in lost(stage, record, run) if run.path(name).is_file()]
     return [*run.damaged(record), *there]
 
 
 def _kept(run: RunDir, stage: Stage, outputs: Mapping[str, str]) -> dict[str, str]:
-    """Hashes of what a stage left besides its outputs."""
+    """Hashes of the files of a stage that are not its outputs."""
     found = run.hash_outputs(run.left_by(stage.owns))
     return {name: digest for name, digest in found.items() if name not in outputs}
 
 
 def _look_after(plan: Plan, run: RunDir) -> None:
-    """Tell of files of a finished stage that changed; note those that no version has noted."""
+    """Reports changed files of a finished stage; records the hashes of unrecorded files."""
     record = run.ledger()[plan.stage.name]
     if record.data and plan.stage.data is not None and plan.stage.data().first is None:
         _remember_data([plan])
@@ -275,9 +275,9 @@ def _look_after(plan: Plan, run: RunDir) -> None:
 
 
 def _make_way(plan: Plan, run: RunDir) -> StageRecord | None:
-    """Move aside what was made with other settings, and damaged files; what the stage goes on from.
+    """Sets files with other settings and damaged files aside. Returns the record to resume from.
 
-    What lies in superseded/ of these settings takes its place.
+    If superseded/ has files with the current settings, they are moved back.
     """
     stage, transition = plan.stage, Transition(run)
     record = transition.ledger.get(stage.name)

@@ -39,10 +39,10 @@ TINY_LOSS = 1e-6  # nats; a loss of 0 has no log
 
 
 class JournaledEvaluator:
-    """An Evaluator over the run's journal; the inner one is built only when something is missing.
+    """An Evaluator that journals. The inner evaluator is only built if an evaluation is missing.
 
-    `context` is a hash of everything else that the scores depend on (weights, data, calibration):
-    evaluations of another context are not reused.
+    `context` is a hash of everything else on which the scores depend (weights, data, calibration).
+    Evaluations of another context are not reused.
     """
 
     def __init__(self, run: RunDir, context: str, build: Callable[[], Evaluator]) -> None:
@@ -56,21 +56,21 @@ class JournaledEvaluator:
         return self._build()
 
     def is_known(self, arch: Arch) -> bool:
-        """Whether `evaluate` will answer from the journal."""
+        """Whether the journal has the evaluation of the arch."""
         return arch in self._known
 
     def evaluate(self, arch: Arch) -> Evaluation:
-        """The journaled evaluation, made and journaled first where there is none."""
+        """The journaled evaluation; if there is none, it is made and journaled first."""
         if arch not in self._known:
             self.remember(self.fresh(arch))
         return self._known[arch]
 
     def fresh(self, arch: Arch) -> Evaluation:
-        """Evaluate without reading or writing the journal."""
+        """Evaluates without reading or writing the journal."""
         return self._inner.evaluate(arch)
 
     def remember(self, evaluation: Evaluation) -> None:
-        """Journal an evaluation, from here or from another process."""
+        """Journals an evaluation from this or another process."""
         self._run.journal("evaluation", {"context": self._context, "evaluation": dump(evaluation)})
         self._known[evaluation.arch] = evaluation
 
@@ -99,9 +99,10 @@ def evaluator(project: Project) -> JournaledEvaluator:
 def standalone_evaluator(
     project: Project, recipe: FinetuneConfig, checkpoints: Path, progress: Progress
 ) -> JournaledEvaluator:
-    """Trains archs stand-alone from fresh weights; journals their scores on the validation split.
+    """Trains archs stand-alone from initial weights; journals their validation scores.
 
-    `checkpoints`: where an interrupted training goes on; `progress`: steps of the one that runs.
+    `checkpoints`: folder from which an interrupted training resumes. `progress`: steps of the
+    current training.
     """
     config = project.config
     context = content_hash(["alone", settled(recipe), project.source.context, config.seed])
@@ -125,7 +126,7 @@ def standalone_evaluator(
 def score_all(
     project: Project, scorer: JournaledEvaluator, archs: list[Arch], progress: Progress
 ) -> list[Evaluation]:
-    """Evaluations of all archs, shared among the ranks; journaled by rank 0 as they come."""
+    """Evaluations of all archs, shared among the ranks. Rank 0 journals each one immediately."""
     unknown = [arch for arch in archs if not scorer.is_known(arch)]
     n_known = len(archs) - len(unknown)
 
@@ -145,10 +146,10 @@ def score_all(
 
 
 def half_scores(project: Project, archs: list[Arch]) -> tuple[FloatArray, FloatArray]:
-    """Scores [n] of archs on each half of the validation images: two looks with independent noise.
+    """Scores [n] of archs on each half of the validation images, with independent noise.
 
-    The first stands for what the search sees, the second for the truth it is after: what weighs
-    supernet score against predictor must not share its images with either.
+    The first score stands for the supernet score in the search, the second one for the truth. The
+    weight of the predictor relative to the supernet must be fitted on separate images for both.
     """
     from hwnas.training.evaluate import EVAL_BATCH, SupernetEvaluator, evaluate
     from hwnas.training.images import resize
@@ -171,12 +172,12 @@ def half_scores(project: Project, archs: list[Arch]) -> tuple[FloatArray, FloatA
 
 
 def scores_of(evaluations: list[Evaluation]) -> FloatArray:
-    """What predictors learn and searches maximise: minus the log of the validation cross-entropy.
+    """Scores for predictors and searches: the negative log of the validation cross-entropy.
 
-    Loss ranks subnets better than accuracy on small validation sets (papers.md, section 6: tau
-    0.84 against 0.78 on the same subnets), and its log is closer to symmetric: ridge regression on
-    120 labels of digits reaches a held-back tau of 0.60 on it and 0.42 on top1 (3 seeds).
-    Of recorded accuracies, which come without a loss, it is minus the log of the error.
+    On small validation sets, the loss ranks subnets better than accuracy (papers.md, section 6: tau
+    0.84 and 0.78 on the same subnets). The log of the loss is closer to symmetric: ridge regression
+    on 120 labels of digits has a held-out tau of 0.60 on it and 0.42 on top1 (3 seeds). For
+    recorded accuracies without a loss, the score is the negative log of the error.
     """
     losses = [_loss(evaluation) for evaluation in evaluations]
     return -np.log(np.maximum(np.array(losses, dtype=np.float64), TINY_LOSS))
@@ -189,7 +190,7 @@ def _loss(evaluation: Evaluation) -> float:
 
 
 TINY_ERROR = 1e-6  # an error of 0 has no log
-IRRELEVANT = 0.25  # share of the labels that are as bad as the best of them
+IRRELEVANT = 0.25  # share of the labels that are set to the best of them
 
 
 class TabularEvaluator:
@@ -208,14 +209,14 @@ class TabularEvaluator:
         self._scores = dict(zip(space.keys(records.codes), records.scores.tolist(), strict=True))
 
     def admits(self, codes: Codes) -> NDArray[np.bool_]:
-        """bool [n]: archs that the records hold."""
+        """Archs that are in the records: bool [n]."""
         return np.array([key in self._scores for key in self._space.keys(codes)], dtype=bool)
 
     def evaluate(self, arch: Arch) -> Evaluation:
-        """The recorded accuracy; `n_images` is 0: records do not say.
+        """The recorded accuracy. `n_images` is 0, because records do not state it.
 
         Raises:
-            UserError: the records lack the arch.
+            UserError: the arch is not in the records.
         """
         (key,) = self._space.keys(self._space.codes([arch]))
         if key not in self._scores:
@@ -224,13 +225,13 @@ class TabularEvaluator:
 
 
 class TabularRescoring(Rescoring):
-    """Evaluations from records; `build` makes the predictor that learns from those made so far.
+    """Evaluations from records; `build` builds the predictor that learns from them.
 
-    Scores are minus the log of the error, whose spread is alike among good and bad archs; an
-    evaluated arch's score is what the records say. The predictor sees the worst quarter of its
-    labels as equal: how bad bad archs are says nothing about good ones. Measured on NAS-Bench-201
-    under a latency limit, 100 evaluations, Gaussian process: mean regret 0.09 points without it,
-    0.04 with it (6 seeds).
+    Scores are the negative log of the error, whose spread is similar for good and bad archs. The
+    score of an evaluated arch is the recorded value. For the predictor, the worst quarter of the
+    labels are set equal, because differences among bad archs carry no information about good ones.
+    Measured on NAS-Bench-201 with a latency limit, 100 evaluations, Gaussian process: mean regret
+    0.09 points without this, 0.04 with it (6 seeds).
     """
 
     learns = True
@@ -241,19 +242,19 @@ class TabularRescoring(Rescoring):
         self._evaluator, self._build = TabularEvaluator(records, space), build
 
     def evaluate(self, archs: list[Arch]) -> list[Evaluation]:
-        """Evaluations of archs that the records hold."""
+        """Evaluations of archs in the records."""
         return [self._evaluator.evaluate(arch) for arch in archs]
 
     def label(self, evaluation: Evaluation) -> float:
-        """Minus the log of the error."""
+        """The negative log of the error."""
         return -float(np.log(max(1 - evaluation.top1, TINY_ERROR)))
 
     def blend(self, mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:
-        """The label alone: records are the truth."""
+        """Returns the labels, because records are the truth."""
         return label
 
     def admits(self, codes: Codes) -> NDArray[np.bool_]:
-        """bool [n]: archs that the records hold."""
+        """Archs that are in the records: bool [n]."""
         return self._evaluator.admits(codes)
 
     def refit(self, codes: Codes, labels: FloatArray) -> Predict:

@@ -34,15 +34,15 @@ def winning_archs(project: Project) -> set[Arch]:
 
 
 def formats_for(project: Project, *, is_winner: bool) -> tuple[PlannedFormat, ...]:
-    """What a network is exported to."""
+    """The formats to which a network is exported."""
     float_onnx, *others = project.formats
     return float_onnx, *(one for one in others if is_winner or one.devices)
 
 
 def rounding_of(project: Project) -> EightBits | None:
-    """How training in 8 bits rounds: as the file of the first 8-bit device, else of any format.
+    """Rounding rule of 8-bit training: that of the first 8-bit device, else of any 8-bit format.
 
-    None if nothing is exported in 8 bits that training can imitate.
+    None if no exported 8-bit format can be imitated in training.
     """
     eight = [d.name for d in project.devices.values() if d.precision == "int8"]
     roundings = [
@@ -55,10 +55,10 @@ def rounding_of(project: Project) -> EightBits | None:
 
 
 def exported_artifact(project: Project, arch: Arch, device: DeviceSpec) -> Exported:
-    """The exported file of a network that a device runs.
+    """The exported file of a network for a device.
 
     Raises:
-        UserError: it was not exported, by an earlier version.
+        UserError: an earlier version did not export it.
     """
     path = artifact_of(project.formats, device).path
     for one in exports_of(project, arch):
@@ -76,7 +76,7 @@ def exports_of(project: Project, arch: Arch) -> tuple[Exported, ...]:
     """The exported formats of a network.
 
     Raises:
-        UserError: it was not exported.
+        UserError: the network was not exported.
     """
     fix = command_line("export", project.run.root)
     found, where = project.files.read_exports(), project.files.exports
@@ -91,7 +91,7 @@ def artifacts_are_there(project: Project) -> bool:
 
 
 def in_bundle(project: Project, arch: Arch, device: DeviceSpec) -> list[Exported]:
-    """The files of a winner that the bundle of a device holds; the one that it runs comes first."""
+    """The files of a winner in the bundle of a device; the file that it runs comes first."""
     artifact = exported_artifact(project, arch, device)
     unwanted = {one.path for one in project.formats if not one.belongs_to(device.name)}
     others = [
@@ -103,5 +103,5 @@ def in_bundle(project: Project, arch: Arch, device: DeviceSpec) -> list[Exported
 
 
 def file_of(project: Project, arch: Arch, one: Exported) -> Path:
-    """Where the model is in the run folder."""
+    """Path of the model in the run folder."""
     return project.files.exported_network(arch) / one.files[0]

@@ -19,10 +19,10 @@ __all__ = ["follow"]
 
 
 def follow(stages_of: Callable[[Project], list[Stage]]) -> None:
-    """Run the stages that rank 0 names, on the projects that it opens, until it ends.
+    """Runs the stages that rank 0 names, on the projects that it opens, until it ends.
 
     Raises:
-        UserError: rank 0's run folder is not on this machine.
+        UserError: the run folder of rank 0 is not on this machine.
     """
     ranks = join()
     stages: dict[str, Stage] = {}

@@ -1,6 +1,6 @@
 """Selects the latency tables of a run folder that fit its settings and this machine.
 
-Those of another machine are read, but never compared with timings here.
+Tables of another machine can be read, but are never compared with timings of this machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["foreign_tables", "is_profiled", "require_own_table", "table_settings
 
 
 def table_settings(project: Project, device: str) -> list[Any]:
-    """What the table of a device depends on."""
+    """Settings on which the table of a device depends."""
     return [
         project.config.seed,
         project.space_settings,
@@ -28,15 +28,15 @@ def table_settings(project: Project, device: str) -> list[Any]:
 
 
 def is_profiled(project: Project, device: str) -> bool:
-    """Whether the table that is there stays, as it is of the present settings."""
+    """Whether there is a table with the current settings, which will be kept."""
     return is_done(project.run, f"profile/{device}", table_settings(project, device))
 
 
 def require_own_table(project: Project, device: str) -> None:
-    """Refuse to re-time against a table of a local device that another machine measured.
+    """Refuses re-timing against a table of a local device that was measured on another machine.
 
     Raises:
-        UserError: the table is another machine's.
+        UserError: the table is from another machine.
     """
     if (measured_on := _foreign_cpu(project, device)) is not None:
         raise UserError(
@@ -51,14 +51,14 @@ def require_own_table(project: Project, device: str) -> None:
 
 
 def foreign_tables(project: Project, device: str) -> dict[str, str]:
-    """By stage, why `profile` starts anew: a table that another machine measured, if it is one."""
+    """Reason to repeat `profile`, by stage, if the table was measured on another machine."""
     if device not in project.devices or (cpu := _foreign_cpu(project, device)) is None:
         return {}
     return {f"profile/{device}": f"the table of another machine ({cpu}) was moved to"}
 
 
 def _foreign_cpu(project: Project, device: str) -> str | None:
-    """The processor that a local device's table is of, if it is not this machine's."""
+    """CPU of a local device's table, if it differs from that of this machine."""
     if project.devices[device].transport != "local" or not project.files.table(device).exists():
         return None
     cpu = str(project.files.read_table(device).facts.get("cpu"))

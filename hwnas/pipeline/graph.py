@@ -1,4 +1,4 @@
-"""The stages of a project, in execution order; those of a search carry its name."""
+"""The stages of a project, in execution order. Stages of a search have its name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["stages_of", "stages_of_all_searches"]
 
 
 def stages_of(project: Project) -> list[Stage]:
-    """What a project runs; which settings and inputs each stage depends on is in its file."""
+    """The stages of a project; the file of each stage declares its settings and inputs."""
     return [
         *(profile.stage(project, device) for device in project.devices),
         train.stage(project),
@@ -35,7 +35,7 @@ def stages_of(project: Project) -> list[Stage]:
 
 
 def stages_of_all_searches(project: Project) -> list[Stage]:
-    """The project's stages, then those of the other searches that its run folder holds."""
+    """The stages of the project, then those of the other searches in its run folder."""
     stages = {stage.name: stage for stage in stages_of(project)}
     for name in search_names(project.run):
         if name != project.config.search.name:

@@ -15,13 +15,15 @@ __all__ = ["DataInput", "inputs_hash", "why_absent"]
 
 @dataclass(frozen=True)
 class DataInput:
-    """The data that a stage reads, as they are now.
+    """The current data as an input of a stage.
 
-    digest: None if they are not here. first: that of the data which the run saw first; stages
-    that earlier versions recorded are taken to have read those. change: in words, how the data
-    differ from those of another digest. require: raises a `UserError` if they are not here.
-    remember: lets the run know that its results are of these data. warnings: what makes results of
-    the data doubtful, in sentences; loads the data.
+    digest: None if the data are missing.
+    first: digest of the data that the run read first; stages recorded by earlier versions are
+        assumed to have read these.
+    change: describes how the data differ from those of another digest.
+    require: raises a `UserError` if the data are missing.
+    remember: records that results of the run depend on these data.
+    warnings: problems that make results doubtful, in sentences; loads the data.
     """
 
     digest: str | None
@@ -32,19 +34,19 @@ class DataInput:
     warnings: Callable[[], tuple[str, ...]] = tuple
 
     def before(self, record: StageRecord) -> str | None:
-        """Digest of the data that a recorded stage read; None: not known."""
+        """Digest of the data that a recorded stage read; None if unknown."""
         return record.data or self.first
 
     def changed(self, record: StageRecord) -> bool:
-        """Whether a recorded stage read other data; False where that is not known."""
+        """Whether a recorded stage read other data; False if unknown."""
         before = self.before(record)
         return self.digest is not None and before is not None and before != self.digest
 
 
 def inputs_hash(settings: Any, outputs: Mapping[str, Any], data: str | None) -> str:
-    """Hash of everything that a stage depends on. `data`: None as in records of earlier versions.
+    """Hash of everything on which a stage depends. `data`: None as in records of earlier versions.
 
-    outputs: hashes of the files of the stages that it needs, by stage.
+    outputs: hashes of the files of the needed stages, by stage.
     """
     return content_hash([settings, dict(outputs), *([] if data is None else [data])])
 
@@ -52,11 +54,12 @@ def inputs_hash(settings: Any, outputs: Mapping[str, Any], data: str | None) -> 
 def why_absent(error: UserError, *, has_files: bool, lenient: bool) -> str:
     """Why the data are not compared with those of the run, in one line.
 
-    error: what reading them ended with. has_files: the data set lies in files of the user.
-    lenient: files that are there, but cannot be read as a data set, are no error.
+    error: the error from reading them.
+    has_files: whether the data set consists of files of the user.
+    lenient: whether files that exist but cannot be read as a data set are accepted.
 
     Raises:
-        UserError: `error`, if it is one.
+        UserError: re-raises `error` if the situation is not acceptable.
     """
     is_here = has_files and not isinstance(error, DataAbsent)
     if is_here and not lenient:

@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """A line of the training curves. losses, ranking: means per slot; top1, val_loss: by curve.
+    """A row of the training curves. losses, ranking: means per slot; top1, val_loss: by curve.
 
-    stage, inputs: as `RunDir.metric` adds them.
+    stage, inputs: added by `RunDir.metric`.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -41,10 +41,10 @@ class TrainingRow:
 
 
 def training_rows(run: RunDir) -> list[TrainingRow]:
-    """The curves of the supernet's training, ascending by step.
+    """The curves of the supernet training, ascending by step.
 
     Raises:
-        UserError: a line is none of a curve, or of other curves than the first.
+        UserError: a line is not a row of the curves, or has other curves than the first one.
     """
     where = run.metrics_file
     found = [
@@ -60,7 +60,7 @@ def listed(found: Mapping[str, T], name: str, *, what: str, where: Path, fix: st
     """The entry of a listing.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no entry with this name.
     """
     if name not in found:
         raise UserError(

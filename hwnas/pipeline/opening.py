@@ -43,16 +43,17 @@ def open_project(
     read_only: bool = False,
     as_recorded: bool = False,
 ) -> Iterator[Project]:
-    """A project in `root`, locked while in use.
+    """Opens the project in `root` and locks it while in use.
 
-    `config` (a shipped name or a path) replaces the folder's configuration, `changes` set
-    single keys by path. The result is stored by `engine.execute`, when all checks have passed;
-    under torchrun the other processes learn of it then (`pipeline.follow`). `read_only`: nothing is
-    stored, and no lock taken. `as_recorded`: facts of the data are those of the run, for verbs that
-    only look at it.
+    `config` (a shipped name or a path) replaces the configuration of the folder, and `changes` set
+    single keys by path. `engine.execute` stores the result after all checks have passed, and sends
+    it to other ranks under torchrun (`pipeline.follow`).
+
+    read_only: nothing is stored, and no lock is taken.
+    as_recorded: facts about the data come from the record of the run, for verbs that only read it.
 
     Raises:
-        UserError: no configuration, an invalid one, the folder is in use, or it holds links, pipes
+        UserError: no or an invalid configuration, the folder is in use, or it contains links, pipes
             or devices.
     """
     run = RunDir(root)
@@ -66,7 +67,7 @@ def open_project(
     if read_only:
         yield project
         return
-    _ = project.formats, project.space  # settings that cannot be used are not stored
+    _ = project.formats, project.space  # invalid settings are not stored
     project.require_limited_devices()
     with run.locked(command):
         settle(run)
@@ -82,7 +83,7 @@ def open_project(
 def _opened(
     run: RunDir, given: tuple[str | None, Mapping[str, Any] | None], **how: Any
 ) -> tuple[Project, ExperimentConfig | None]:
-    """The project of a command's `config` and `changes`, and the configuration that is stored."""
+    """The project for a command's `config` and `changes`, and the stored configuration."""
     config, changes = given
     data, where = config_data(run, config, changes)
     around = SettingsFiles(run).around
@@ -102,7 +103,7 @@ def _to_store(
     command: str,
     given: tuple[str | None, Mapping[str, Any] | None],
 ) -> NewSettings:
-    """What a command with these settings stores once its checks have passed."""
+    """The changes that a command with these settings stores after its checks have passed."""
     run, ranks, plain = project.run, project.ranks, project.config.model_dump(mode="json")
     return new_settings(
         run,
@@ -116,7 +117,7 @@ def _to_store(
 
 
 def _end_unfinished(run: RunDir) -> None:
-    """End what a killed process left unfinished, if none is at work here and it can be done."""
+    """Completes or reverts the work of a killed process, if no other process is running."""
     if not needs_settling(run):
         return
     with contextlib.ExitStack() as stack:

@@ -37,9 +37,11 @@ __all__ = [
 class SeenData:
     """Data that a stage of the run read.
 
-    digest: names the file that lists them. root: the setting `data.root` when they were seen first.
-    folder: where they lay last, absolute. shared: images that lie in two splits, as the data were
-    split by settings of the hash `cut`; None if earlier versions did not look for them.
+    digest: name of the file that lists them.
+    root: the setting `data.root` when they were first read.
+    folder: their last folder, absolute.
+    shared: images that are in two splits, for the split settings with the hash `cut`; None if an
+        earlier version did not search for them.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -78,9 +80,9 @@ class DataRecord:
 
 @dataclass(frozen=True)
 class Exported:
-    """One format of one network. `files` are names in the arch's folder, the model first.
+    """One format of one network. `files` are names in the folder of the arch, the model first.
 
-    `parity` is None if the format cannot run on this host, `not_run` says why.
+    `parity` is None if the format cannot run on this host; `not_run` is the reason.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -121,7 +123,7 @@ class Standalone:
     trained: Evaluation
 
     def summary(self) -> dict[str, Any]:
-        """A row of the closing table."""
+        """A row of the result table."""
         return {
             "network": "trained stand-alone",
             "arch": self.candidate.arch.key,
@@ -135,15 +137,16 @@ class Standalone:
 class NetworkResult:
     """One network on one device.
 
-    `measured_ms` and `measured_p95_ms` (95 % of the runs stay below) are at the table's speed: what
-    was timed, divided by `pace`, the machine's speed relative to the table (see `measure.drift`);
-    results of earlier versions have no pace and hold what was timed. `repeat_noise`: how well
-    timings repeat (`measure.profile.Timings.noise`), as a fraction. `constraint_met`: the measured
-    latency is within its limits, or within the estimate's 90 % interval above them; None if the
-    search had no limit for this device, or where it cannot be judged.
-    `file`, of `precision`, is what the device runs (its path in a bundle), which was timed and
-    whose accuracy `test_top1` is; `fp32_top1` is that of the float32 file. Where the file runs
-    nowhere here, and in results of earlier versions, both are the float32 file's.
+    measured_ms, measured_p95_ms: median and 95th percentile of the latency at the speed of the
+        table: timings divided by `pace` (see `measure.drift`). Results of earlier versions have no
+        pace, and unscaled timings.
+    repeat_noise: relative uncertainty of timings (`measure.profile.Timings.noise`).
+    constraint_met: whether the measured latency is within its limits, widened by the 90 % interval
+        of the estimate; None without a limit for this device, or if it cannot be judged.
+    file, precision: the file that the device runs (its path in a bundle). It was timed, and its
+        accuracy is `test_top1`.
+    fp32_top1: accuracy of the float32 file. If the file does not run on this machine, and in
+        results of earlier versions, both accuracies are that of the float32 file.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -170,7 +173,7 @@ class NetworkResult:
 
     @property
     def _fp32_top1(self) -> float | None:
-        """Beside the accuracy of a file in lower precision."""
+        """The fp32 accuracy, for files in lower precision."""
         is_other = self.precision != "fp32" and self.fp32_top1 is not None
         return round(self.fp32_top1 or 0.0, 4) if is_other else None
 
@@ -181,7 +184,7 @@ class NetworkResult:
 
     @property
     def timed_limits(self) -> tuple[TimedLimit, ...]:
-        """The latency limits of the search, against the timings."""
+        """The latency limits of the search, with the timings."""
         return timed_limits(
             {"latency_ms": self.measured_ms, "latency_p95_ms": self.measured_p95_ms},
             {"latency_ms": self.limit_ms, "latency_p95_ms": self.limit_p95_ms},
@@ -189,7 +192,7 @@ class NetworkResult:
         )
 
     def summary(self) -> dict[str, Any]:
-        """The row of the closing table."""
+        """The row of the result table."""
         return {
             "name": self.name,
             "test_top1": round(self.test_top1, 4),
@@ -209,7 +212,7 @@ class NetworkResult:
 
 @dataclass(frozen=True)
 class Check:
-    """One promise and whether it holds; `passed` is None if that cannot be judged."""
+    """One check and its result; `passed` is None if it cannot be judged."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -222,18 +225,18 @@ class Check:
 
     @property
     def state(self) -> Literal["ok", "FAIL", "not judged"]:
-        """The state of the check, for people."""
+        """The state of the check as text."""
         if self.passed is None:
             return "not judged"
         return "ok" if self.passed else "FAIL"
 
     def summary(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """The check as JSON values."""
         return dump(self, versioned=False)
 
 
 class PredictorFacts(TypedDict, total=False):
-    """How good the predictor was on held-out labels, see `PredictorReport`."""
+    """Quality of the predictor on held-out labels, see `PredictorReport`."""
 
     name: str
     kendall_tau: Rank
@@ -247,10 +250,10 @@ class PredictorFacts(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Results:
-    """Final results of a search: the closing table and its checks.
+    """Final results of a search: the result table and its checks.
 
-    winners: every device's winner on every device; None if all share one, and in results of
-    earlier versions.
+    winners: the winner of every device on every device; None if all devices share one, and in
+        results of earlier versions.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -265,10 +268,10 @@ class Results:
         return tuple(check for check in self.checks if check.passed is passed)
 
     def require(self, *, where: Path) -> None:
-        """Raise if a check failed or could not be judged; `where`: the report.
+        """Raises an error if a check failed or could not be judged; `where`: the report.
 
         Raises:
-            CheckFailed: names those that failed.
+            CheckFailed: names the failed checks.
             NotJudged: no check failed, but some could not be judged.
         """
         if failed := self.of(passed=False):
@@ -288,6 +291,6 @@ class Results:
             )
 
     def at_chance(self, num_classes: int) -> str:
-        """See `analysis.chance`: that no network beats guessing; empty where one does."""
+        """Result of `analysis.chance`: a warning if no network beats guessing, else empty."""
         rows = self.networks
         return chance_warning(((row.test_top1, row.n_test_images) for row in rows), num_classes)

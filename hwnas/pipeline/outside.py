@@ -1,8 +1,8 @@
-"""Files outside the run folder that settings name, and the copies or hashes in the folder.
+"""Files outside the run folder that settings name, and their copies or hashes in the folder.
 
-Definitions of devices are copied (`outside/devices/NAME.yaml`); of weights and records of archs,
-where they lie and the hash of their content are noted (`outside/files.json`). So a run folder can
-be looked at when they are gone, or from another folder or machine, and a relative path keeps its
+Definitions of devices are copied (`outside/devices/NAME.yaml`). For weights and records of archs,
+the folder stores their path and content hash (`outside/files.json`). So a run folder can be read
+after these files are gone, or from another folder or machine, and a relative path keeps its
 meaning.
 """
 
@@ -28,20 +28,20 @@ _START = "supernet.init"
 
 
 class OutsideOf(Protocol):
-    """What a run folder keeps of files outside it; see `Artifacts`."""
+    """Records of a run folder on outside files; see `Artifacts`."""
 
     @property
     def outside(self) -> RecordFile[OutsideFiles]:
-        """Where they lay, and the hashes of their content."""
+        """Paths of the outside files, and their content hashes."""
         ...
 
     def device_copy(self, device: str) -> Path:
-        """Where it keeps the definition of a device."""
+        """Path of the copy of a device's definition."""
         ...
 
 
 def named_files(config: ExperimentConfig) -> dict[str, str]:
-    """Files of weights and records by the setting that names them."""
+    """Files of weights and records, by the setting that names them."""
     teacher, labels = config.train.teacher, config.label.records
     records = config.search.evaluator.records
     found = {
@@ -57,11 +57,14 @@ def named_files(config: ExperimentConfig) -> dict[str, str]:
 class Outside:
     """The files that a configuration names.
 
-    record_file: what the run keeps; copy_of: where it keeps the definition of a device.
-    beside: folders that a relative path is looked for in at last. changed: settings that this
-    command names, which count from the working directory; None: all. as_recorded: the run's copies
-    of devices count. read_only: a file that cannot be read is noted, and is no error. first: of the
-    run whose second training round this one is.
+    record_file: the record of the run.
+    copy_of: path of the copy of a device's definition.
+    beside: folders in which a relative path is searched for last.
+    changed: settings that this command sets, whose paths are relative to the working directory;
+        None: all.
+    as_recorded: whether the copies of devices have priority.
+    read_only: an unreadable file is recorded instead of an error.
+    first: record of the first round, if this run is a second training round.
     """
 
     config: ExperimentConfig
@@ -76,13 +79,13 @@ class Outside:
 
     @cached_property
     def _files(self) -> dict[tuple[str, str], OutsideFile]:
-        """What the run knows, by setting and given name."""
+        """Recorded files, by setting and given name."""
         files = [self.record_file] if self.first is None else [self.first.outside, self.record_file]
         records = [file.read_if_there() or OutsideFiles() for file in files]
         return {(f.setting, f.given): f for record in records for f in record.files}
 
     def _copy(self, name: str) -> Path | None:
-        """The run's copy of the definition of a device; None if there is none."""
+        """The copy of a device's definition in the run folder; None if there is none."""
         copies = [self.copy_of] if self.first is None else [self.copy_of, self.first.device_copy]
         found = [copy_of(name) for copy_of in copies] if DEVICE_NAME.fullmatch(name) else []
         return next((path for path in found if path.is_file()), None)
@@ -90,24 +93,24 @@ class Outside:
     # --- files that a setting names ---------------------------------------------------------------
 
     def path(self, setting: str) -> Path:
-        """Where the file of a setting lies, absolute; where it should lie if it is gone."""
+        """Absolute path of the file of a setting; its expected path if the file is gone."""
         return self._find(setting, named_files(self.config)[setting])
 
     @property
     def start(self) -> Path | str | None:
-        """The weights that the supernet starts from: a file, or a word of `pretrained_named`."""
+        """The starting weights of the supernet: a file, or a name for `pretrained_named`."""
         given = self.config.supernet.init
         return self.path(_START) if given is not None and is_file(given) else given
 
     def paths(self, *settings: str) -> dict[str, Path]:
-        """`path` by setting, for those that name a file."""
+        """`path` by setting, for settings that name a file."""
         named = named_files(self.config)
         return {setting: self.path(setting) for setting in settings if setting in named}
 
     def sha256(self, setting: str) -> str | None:
-        """Hash of a file's content: as it is now, or as the run knows it if the file is gone.
+        """Hash of a file's content; the recorded hash if the file is gone.
 
-        None if the setting names no file, or one that was never there.
+        None if the setting names no file, or a file that never existed.
         """
         given = named_files(self.config).get(setting)
         if given is None:
@@ -148,18 +151,18 @@ class Outside:
 
     @property
     def devices(self) -> tuple[Path, ...]:
-        """The definition of every configured device: its file, or the run's copy of it.
+        """The definition of every configured device: its file, or the copy in the run folder.
 
         Raises:
-            UserError: no such device, its file is gone and the run has no copy, or it is invalid.
+            UserError: no such device, its file is gone and there is no copy, or it is invalid.
         """
         return tuple(path for path, _ in self._devices)
 
     @property
     def device_folders(self) -> tuple[Path, ...]:
-        """Of every configured device, the folder that relative paths in its definition count from.
+        """Per configured device, the folder to which relative paths in its definition refer.
 
-        It is the folder of the device's file, also where the run's copy is used.
+        It is the folder of the original file, even if the copy is used.
         """
         return tuple(
             self._folder(given, path)
@@ -178,7 +181,7 @@ class Outside:
         return tuple(note for _, note in self._devices if note)
 
     def _device(self, given: str) -> tuple[Path, str]:
-        """The definition that counts, and a note if it is not what the run last used."""
+        """The definition to use, and a note if it differs from the last used one."""
         name = _name(given)
         if (copy := self._copy(name)) is None:
             return device_file(str(self._source(given) or given)), ""
@@ -208,7 +211,7 @@ class Outside:
         return source, f"device {name}: {source} {changed}; what was measured before is stale"
 
     def _is_as_used(self, name: str, given: str, source: Path) -> bool:
-        """Whether a device's file is as the run knows it; False where it does not know."""
+        """Whether the file of a device matches the record; False if there is no record."""
         now = copy_fact(name, source.read_text(encoding="utf-8"))
         if (copied := self._files.get((now.setting, now.given))) is not None:
             return copied.sha256 == now.sha256
@@ -216,7 +219,7 @@ class Outside:
         return known is not None and known.sha256 == self._hash(source)
 
     def _source(self, given: str) -> Path | None:
-        """The file that a device is named by; None if there is none."""
+        """The file that a device name refers to; None if there is none."""
         if _is_path(given):
             path = self._find(f"devices/{_name(given)}", given)
             return path if path.is_file() else None
@@ -225,12 +228,12 @@ class Outside:
         except UserError:  # shipped by another version
             return None
 
-    # --- what the run keeps -----------------------------------------------------------------------
+    # --- records of the run -----------------------------------------------------------------------
 
     def texts(self) -> dict[Path, str]:
-        """Files of the run folder that keep what this configuration names, with their content.
+        """Files of the run folder that record this configuration's outside files, with content.
 
-        What is gone stays as it is known.
+        Records of files that are gone do not change.
         """
         files, found = dict(self._files), {}
         for key, one in self._files.items():

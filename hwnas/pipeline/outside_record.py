@@ -1,4 +1,4 @@
-"""The run folder's record of the outside files that it depends on."""
+"""The run folder's record of the outside files on which it depends."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["OutsideFile", "OutsideFiles", "copied_device", "copy_fact"]
 
 @dataclass(frozen=True)
 class OutsideFile:
-    """A file outside the run folder: as a setting names it, where it lay (absolute), its hash.
+    """A file outside the run folder: its name in a setting, absolute path and hash.
 
-    setting: `supernet.init`, or `devices/NAME` of the definition of a device; `copies/NAME` is the
-    run's copy of it.
+    setting: `supernet.init`, or `devices/NAME` for the definition of a device, or `copies/NAME` for
+        its copy in the run folder.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -30,7 +30,7 @@ class OutsideFile:
 
 @dataclass(frozen=True)
 class OutsideFiles:
-    """Files outside the run folder, one of each setting and name given in it."""
+    """Files outside the run folder, one per setting and name."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -41,12 +41,12 @@ _COPIES = "copies/"
 
 
 def copy_fact(device: str, text: str) -> OutsideFile:
-    """What the run notes of its copy of the definition of a device."""
+    """Record of the copy of a device's definition."""
     digest = hashlib.sha256(text.encode()).hexdigest()
     return OutsideFile(f"{_COPIES}{device}", device, f"outside/devices/{device}.yaml", digest)
 
 
 def copied_device(file: OutsideFile) -> str | None:
-    """The device whose copy in the run folder this is; None if it is another file."""
+    """The device whose copy this is; None for other files."""
     name = file.setting.removeprefix(_COPIES)
     return name if name != file.setting and DEVICE_NAME.fullmatch(name) else None

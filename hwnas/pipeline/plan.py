@@ -22,19 +22,24 @@ UP_TO_DATE = ("done", "returns")
 class Stage:
     """One step of the pipeline.
 
-    `settings` is the JSON-ready part of the configuration it depends on, `needs` the stages whose
-    outputs it reads, `owns` the run-relative paths it writes and `outputs` those of them that later
-    stages rely on (with * as in a shell). `command` runs it alone; `cost` says in words what it
-    will take. `reads` are files outside the run folder, by the setting that names them. `check`
-    raises a `UserError` if the stage can never work, within seconds; `check_data` does so for what
-    only the data set tells, which it loads; `asks`, by subject, for what several stages depend on,
-    and which is asked once. `writes`: about how many bytes it writes, rather too few than too many.
-    `settled`: whether the outputs answer everything; where
-    a check could not be judged they do not, and the next command runs the stage again.
-    `is_provisional`: new settings count only when it is finished with them; until then what was
-    finished before stays. `remade`: further files (with * as in a shell) without which the stage is
-    not done; of the others that it leaves, changes are noticed and told. `data`: the data that it
-    reads, as they are when it is asked.
+    settings: the part of the configuration on which it depends, as JSON values.
+    needs: the stages whose outputs it reads.
+    owns: the run-relative paths that it writes.
+    outputs: the paths on which later stages depend; can contain wildcards.
+    command: the command that runs only this stage.
+    cost: what the stage will take, in words.
+    reads: files outside the run folder, by the setting that names them.
+    check: raises a `UserError` within seconds if the stage cannot work.
+    check_data: the same for problems that only the data set shows, which it loads.
+    asks: checks that several stages share, by subject; each is run once.
+    writes: approximate number of bytes that it writes, rather too few than too many.
+    settled: whether its outputs are final. If a check could not be judged, they are not, and the
+        next command runs the stage again.
+    is_provisional: whether new settings are only final when the stage has finished with them; until
+        then the earlier results are kept.
+    remade: further files (with wildcards) without which the stage is not done. Changes of its other
+        files are only reported.
+    data: the data that it reads, as they are when this is called.
     """
 
     name: str
@@ -58,10 +63,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """Status of one stage against the ledger. `inputs_hash` is None while an input is missing.
+    """Status of one stage relative to the ledger. `inputs_hash` is None if an input is missing.
 
-    data: digest of the data that the stage would read. change: how the data changed since it ran.
-    back: files of the stage with these inputs, which are moved back from superseded/.
+    data: digest of the data that the stage would read.
+    change: how the data changed since the stage ran.
+    back: files of the stage with these inputs, which will be moved back from superseded/.
     """
 
     stage: Stage
@@ -78,16 +84,16 @@ class Plan:
 
     @property
     def cost(self) -> str:
-        """What is left to do, in words."""
+        """The remaining work, in words."""
         return self.stage.cost if self.status != "returns" else "none: made before, moved back"
 
 
 def plan_stages(stages: Sequence[Stage], run: RunDir, *, after: Sequence[Plan] = ()) -> list[Plan]:
-    """Status of every stage, in order; `after`: plans of the stages before, which still hold.
+    """Status of every stage, in order. `after`: still valid plans of earlier stages.
 
-    `done`: nothing to do. `continues`: it was interrupted and resumes. `returns`: it was finished
-    with these settings before others were tried; its files are moved back. `stale`: settings or
-    inputs changed, its files will be moved aside. `new`: never ran.
+    `done`: nothing to do. `continues`: it was interrupted and will resume. `returns`: it was
+    finished with these settings before others were tried; its files will be moved back. `stale`:
+    settings or inputs changed; its files will be set aside. `new`: it never ran.
     """
     ledger = run.ledger()
     ledger |= {plan.stage.name: plan.back.record for plan in after if plan.back is not None}
@@ -109,7 +115,7 @@ def _plan(
     ready: bool,
     data: DataInput | None,
 ) -> Plan:
-    """Status of one stage; `ready`: all that it needs is there or comes back."""
+    """Status of one stage; `ready`: everything that it needs exists or will be moved back."""
     record, back, change = ledger.get(stage.name), None, ""
 
     def fits(record: StageRecord) -> bool:
@@ -136,7 +142,7 @@ def _plan(
 
 
 def lost(stage: Stage, record: StageRecord, run: RunDir) -> list[str]:
-    """Files that the stage makes again, as they are altered or missing; outputs aside."""
+    """Files that the stage makes again because they are changed or missing, except outputs."""
     return run.altered(
         {
             name: digest
@@ -147,7 +153,7 @@ def lost(stage: Stage, record: StageRecord, run: RunDir) -> list[str]:
 
 
 def is_done(run: RunDir, name: str, settings: Any) -> bool:
-    """Whether a stage that reads neither data nor other stages is up to date with the settings."""
+    """Whether a stage without data and needed stages is up to date with the settings."""
     record = run.ledger().get(name)
     if record is None or record.inputs_hash != inputs_hash(settings, {}, None):
         return False
@@ -155,7 +161,7 @@ def is_done(run: RunDir, name: str, settings: Any) -> bool:
 
 
 def data_changes(plans: Iterable[Plan]) -> list[str]:
-    """How the data changed since stages read them, in words, a line for each change."""
+    """Changes of the data since stages read them, one line per change."""
     names: dict[str, list[str]] = {}
     for plan in plans:
         if plan.change:

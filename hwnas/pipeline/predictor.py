@@ -27,17 +27,20 @@ __all__ = [
 ]
 
 MIN_TRAINED = 12
-"""Stand-alone labels from which on the predictor learns them, and is not only judged by them: a
-fifth of them is held out at a time, and a fifth of the others again."""
+"""Minimum number of stand-alone labels that the predictor learns from.
+
+With fewer labels they are only used for evaluation. A fifth of the labels is held out at a time,
+and a fifth of the others again.
+"""
 
 
 def learns_truth(project: Project) -> bool:
-    """Whether the predictor predicts stand-alone accuracy, and not supernet scores."""
+    """Whether the predictor predicts stand-alone accuracy instead of supernet scores."""
     return project.config.label.trained.n >= MIN_TRAINED
 
 
 def held_out(project: Project) -> tuple[list[Evaluation], NDArray[np.int64]]:
-    """The labels that the predictor predicts, and rows of those in the order of its report."""
+    """The labels of the predictor's target, and their rows in the order of its report."""
     seed = project.config.seed
     if learns_truth(project):
         evaluations = project.files.read_labels("trained")
@@ -47,7 +50,7 @@ def held_out(project: Project) -> tuple[list[Evaluation], NDArray[np.int64]]:
 
 
 def also_learned(project: Project) -> list[Evaluation]:
-    """Labels of another source that the predictor learns besides those it predicts."""
+    """Labels from another source that the predictor learns in addition."""
     return project.files.read_labels() if learns_truth(project) else []
 
 
@@ -83,8 +86,9 @@ def load_predictor(project: Project) -> AccuracyPredictor:
 
 
 def blend_for(project: Project) -> Callable[[FloatArray, FloatArray, FloatArray], FloatArray]:
-    """The score of evaluated archs from predicted mean, its deviation and label, in the
-    predictions' unit.
+    """A function that returns the score of evaluated archs, in the unit of the predictions.
+
+    Its arguments are predicted mean, predicted deviation and label.
     """
     fitted = project.files.blend.read()
 

@@ -1,4 +1,4 @@
-"""A run folder with its configuration, and what is built from it: space, data, devices."""
+"""A run folder with its configuration, and the objects built from it: space, data, devices."""
 
 from __future__ import annotations
 
@@ -46,12 +46,13 @@ __all__ = ["Project"]
 
 @dataclass(frozen=True)
 class Project:
-    """The argument of every stage. Everything built from the configuration is built once.
+    """The argument of every stage. Every object that the configuration defines is built once.
 
-    ranks: this process among those that torchrun started together. beside, as_recorded: see
-    `DataSource` and `Outside`, also for `changed` and `read_only`. is_plan: a dry run, which
-    neither downloads data nor waits for promised ones. around: the run folder whose second training
-    round this one is; what it knows of files that lie elsewhere, the round knows.
+    ranks: the rank of this process under torchrun.
+    beside, as_recorded, changed, read_only: see `DataSource` and `Outside`.
+    is_plan: whether this is a dry run, which does not download data or wait for promised ones.
+    around: the run folder of the first round, if this is a second training round; its records of
+        outside files apply.
     """
 
     run: RunDir
@@ -77,17 +78,17 @@ class Project:
 
     @cached_property
     def settled(self) -> dict[str, Any]:
-        """The configuration as hashes of stages see it."""
+        """The configuration for hashes of stages."""
         return settled(self.config)
 
     @cached_property
     def space_settings(self) -> list[Any]:
-        """What a stage depends on that works in the space."""
+        """Settings on which every stage that uses the space depends."""
         return [self.space.name, sparse(self.space.macro), self.space.allowed]
 
     @cached_property
     def source(self) -> DataSource:
-        """Where the data come from, what they are, and what the run remembers of them."""
+        """The data: their source, identity, and the record of the run."""
         files = self.files
         return DataSource(
             self.config,
@@ -121,10 +122,10 @@ class Project:
 
     @cached_property
     def accelerator(self) -> torch.device:
-        """Where networks are trained and scored.
+        """The device for training and scoring networks.
 
         Raises:
-            UserError: CUDA is asked for and absent.
+            UserError: CUDA is requested but not available.
         """
         from hwnas.training.precision import pick_device
 
@@ -132,14 +133,14 @@ class Project:
 
     @cached_property
     def space(self) -> SearchSpace:
-        """The search space, with the first and last layer that the data set needs, restricted."""
+        """The search space: restricted, and with the first and last layer for the data set."""
         in_channels, num_classes = self.source.ends
         module = SPACES.load(self.config.space.name)
         space = module.build(self.config.space, num_classes=num_classes, in_channels=in_channels)
         return space.restrict(self.config.restrict)
 
     def metadata(self, arch: Arch | None = None) -> dict[str, str]:
-        """What a file of weights says of itself: class names, normalisation, space and arch."""
+        """Metadata of a file of weights: class names, normalisation, space and arch."""
         facts: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "space": self.space.id,
@@ -156,10 +157,10 @@ class Project:
 
     @cached_property
     def formats(self) -> tuple[PlannedFormat, ...]:
-        """What is exported: the configured formats, and those that the devices run besides.
+        """The exported formats: those of the configuration, and further ones that devices need.
 
         Raises:
-            UserError: a device runs nothing that can be exported.
+            UserError: a device runs no format that can be exported.
         """
         return planned_formats(self.config.export, self.devices.values())
 
@@ -167,8 +168,8 @@ class Project:
         """Scores of archs of the space, from the file that `setting` names; it is read once.
 
         Raises:
-            UserError: the file cannot be read, its archs are of another space, or it changed since
-                the command began.
+            UserError: the file cannot be read, its archs belong to another space, or it changed
+                since the command began.
         """
         if setting in self._records:
             return self._records[setting]
@@ -196,14 +197,14 @@ class Project:
         return self._records.setdefault(setting, found)
 
     def transport(self, device: str) -> Transport:
-        """How the kit gets to a device; connects when it is used."""
+        """The transport of the kit to a device; it connects when it is first used."""
         files = zip(self.outside.devices, self.outside.device_folders, strict=True)
         path, folder = dict(zip(self.devices, files, strict=True))[device]
         return load_transport(str(path), beside=folder)
 
     @property
     def first_device(self) -> str:
-        """The device that is deployed first, on which baselines are drawn and reported."""
+        """The device that is deployed to first. Baselines and reports refer to it."""
         return next(iter(self.devices))
 
     def require_device(self, name: str | None) -> str:
@@ -221,10 +222,10 @@ class Project:
         return name or self.first_device
 
     def require_limited_devices(self) -> None:
-        """Checks that every limit on a latency names a device of the project.
+        """Checks that every latency limit names a device of the project.
 
         Raises:
-            UserError: one does not; names the nearest device.
+            UserError: a limit names another device; suggests a similar name.
         """
         known = [*self.devices]
         for number, limit in enumerate(self.config.search.constraints):
@@ -243,7 +244,7 @@ class Project:
 
     @property
     def needs_sums(self) -> bool:
-        """Whether the searcher needs a score and costs that are sums over operators."""
+        """Whether the searcher requires scores and costs that are sums over operators."""
         searcher = SEARCHERS.load(self.config.search.searcher.name)
         return bool(getattr(searcher, "NEEDS_SUMS", False))
 
@@ -280,7 +281,7 @@ class Project:
         return supernet
 
     def new_supernet(self) -> Supernet:
-        """The supernet that the configuration asks for, with random weights."""
+        """The supernet of the configuration, with random weights."""
         from hwnas.nets.supernet import Supernet
 
         options = self.config.supernet

@@ -24,7 +24,7 @@ EVALUATE, FINISHED = "evaluate", "finished"  # commands of rank 0
 
 
 def scoring(project: Project) -> tuple[Predict | None, Rescoring]:
-    """Predictions and evaluations: by predictor and supernet, or from records."""
+    """Predictions and evaluations, from predictor and supernet, or from records."""
     chosen = project.config.search.evaluator
     if chosen.records is not None:
         records = project.records("search.evaluator.records")
@@ -44,18 +44,18 @@ class _SupernetRescoring(Rescoring):
         return evaluate_together(self._project, self._evaluator, archs)
 
     def label(self, evaluation: Evaluation) -> float:
-        """Minus the log of the validation loss."""
+        """The negative log of the validation loss."""
         return float(scores_of([evaluation])[0])
 
     def blend(self, mean: FloatArray, std: FloatArray, label: FloatArray) -> FloatArray:
-        """As held-out archs decided."""
+        """Blends with the weight fitted on held-out archs."""
         return self._blend(mean, std, label)
 
 
 def evaluate_together(
     project: Project, scorer: JournaledEvaluator, archs: list[Arch]
 ) -> list[Evaluation]:
-    """Evaluations of all archs; the unknown ones are shared among the ranks, which `assist`."""
+    """Evaluations of all archs; missing ones are shared among the ranks, which call `assist`."""
     if all(map(scorer.is_known, archs)):
         return [scorer.evaluate(arch) for arch in archs]
     project.ranks.tell(EVALUATE)
@@ -63,7 +63,7 @@ def evaluate_together(
 
 
 def assist(project: Project, build: Callable[[], JournaledEvaluator]) -> None:
-    """Other ranks: take part in the evaluations of rank 0's search until it is finished."""
+    """On other ranks: takes part in the evaluations of rank 0's search until it is finished."""
     scorer = None
     while project.ranks.hear() == EVALUATE:
         scorer = scorer or build()

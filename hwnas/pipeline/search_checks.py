@@ -19,10 +19,10 @@ MOST_PROBES = 100_000
 
 
 def can_search(project: Project) -> None:
-    """Refuse a search that must fail: its limits, or what its searcher cannot do.
+    """Refuses a search that would fail because of its limits or its searcher.
 
     Raises:
-        UserError: says which.
+        UserError: gives the reason.
     """
     limits_can_be_met(project)
     section = project.config.search
@@ -45,7 +45,7 @@ def can_search(project: Project) -> None:
 
 
 def limits_can_be_met(project: Project) -> None:
-    """Refuse limits on unknown devices, and those that no arch meets as far as is known now.
+    """Refuses limits on unknown devices, and limits that no arch meets, as far as known now.
 
     Raises:
         UserError: names the limit.
@@ -55,7 +55,7 @@ def limits_can_be_met(project: Project) -> None:
 
 
 def _scores_are_sums(project: Project) -> None:
-    """Refuse a predictor whose scores are no sums over blocks, as far as it says so."""
+    """Refuses a predictor that declares that its scores are not sums over blocks."""
     config = project.config.predictor
     is_sum = getattr(PREDICTORS.load(config.name), "is_sum", None)
     if is_sum is None or not is_sum(config):
@@ -71,7 +71,7 @@ def _scores_are_sums(project: Project) -> None:
 
 
 def _costs_are_sums(project: Project, searcher: Searcher) -> None:
-    """Let the searcher learn the cost of its first archs, as far as it is known, and no score."""
+    """Lets the searcher check the known costs of its first archs for additivity, without scores."""
     metrics = known_metrics(project)
     limits = constraints_for(project, targets(project)[0])
     if not limits or metric_key(limits[0]) not in metrics:

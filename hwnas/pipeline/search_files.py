@@ -18,23 +18,23 @@ from hwnas.spaces.space import SearchSpace
 
 __all__ = ["BASELINE", "REMADE", "SearchFiles", "SettingsFiles"]
 
-BASELINE = "random"  # folder of the baseline inside the search's folder
+BASELINE = "random"  # folder of the baseline inside the folder of the search
 ROUNDS = "rounds"
 REMADE = tuple(f"{part}{name}" for part in ("", "*/") for name in (*FILES, STATE, "fronts/*"))
-"""Files of a search that it makes again from the journal and the timings."""
+"""Files of a search that it can make again from the journal and the timings."""
 
 VERSION = {"schema_version": 1}
 
 
 @dataclass(frozen=True)
 class SearchFiles:
-    """The folder of one search: of its main target, of another device, or of the baseline."""
+    """The folder of one search: for its main target, for another device, or the baseline."""
 
     folder: Path
 
     @property
     def owned(self) -> tuple[Path, ...]:
-        """Everything that stage `search` writes into the folder of the main search."""
+        """All paths that stage `search` writes in the folder of the main search."""
         parts = (STATE, "fronts", "rounds", "closing", "devices", BASELINE)
         files = (self.result.path, self.remeasurement.path)
         return (*(self.folder / name for name in (*FILES, *parts)), *files)
@@ -46,7 +46,7 @@ class SearchFiles:
 
     @property
     def remeasurement(self) -> RecordFile[Remeasurement]:
-        """How the re-measurement on the devices ended; absent where nothing was re-measured."""
+        """Outcome of the re-measurement on the devices; missing without re-measurement."""
         return RecordFile(self.folder / "closing.json", Remeasurement)
 
     def round(self, number: int) -> Path:
@@ -58,12 +58,12 @@ class SearchFiles:
         return self.folder / "closing" / f"{number}-{device}"
 
     def archive(self, space: SearchSpace) -> Archive:
-        """Everything that was priced, predicted and evaluated; of several rounds, the last one."""
+        """All archs that were priced, predicted and evaluated; after several rounds the last."""
         found = self.remeasurement.read_if_there()
         return Archive.load(self.round(found.n_rounds - 1 if found else 0), space)
 
     def write_fronts(self, fronts: Mapping[str, tuple[Candidate, ...]]) -> None:
-        """One file per metric."""
+        """Writes one file per metric."""
         for key, front in fronts.items():
             rows = [dump(candidate, versioned=False) for candidate in front]
             write_json(
@@ -73,7 +73,7 @@ class SearchFiles:
 
 @dataclass(frozen=True)
 class SettingsFiles:
-    """Files of a run folder that say with what it is used."""
+    """Files of a run folder that store its settings."""
 
     run: RunDir
 
@@ -89,11 +89,11 @@ class SettingsFiles:
 
     @property
     def data_file(self) -> Path:
-        """Which data the stages read."""
+        """Record of the data that the stages read."""
         return self.run.path("data.json")
 
     def of_search(self, name: str) -> Path:
-        """The sections of the configuration that belong to one search alone."""
+        """The sections of the configuration that belong to one search."""
         return self.run.path("search", name, "config.yaml")
 
     def training_round(self, name: str) -> tuple[Path, Path]:
@@ -102,17 +102,17 @@ class SettingsFiles:
 
     @property
     def around(self) -> RunDir | None:
-        """The run folder whose second training round this one is; None: it is no round."""
+        """The run folder of the first round, if this is a second training round; else None."""
         rounds = self.run.root.absolute().parent
         first = RunDir(rounds.parent)
         is_round = rounds.name == ROUNDS and SettingsFiles(first).config.is_file()
         return first if is_round else None
 
     def bundles_of(self, search: str) -> Path:
-        """Folder of a search's bundles, one for each device."""
+        """Folder of the bundles of a search, one bundle per device."""
         return self.run.path("bundles", search)
 
     def search_of_bundle(self, bundle: Path) -> str | None:
-        """The search in whose folder of bundles a folder lies; None: in none."""
+        """The search whose bundles are in a folder; None if there is none."""
         parent = bundle.parent
         return parent.name if parent.parent == self.run.root / "bundles" else None

@@ -1,7 +1,7 @@
-"""Stand-alone accuracy of the best archs of a search, trained from fresh weights.
+"""Stand-alone accuracy of the best archs of a search, trained from initial weights.
 
-The supernet's score of an arch, and the predictor's, are estimates of this. Part of stage
-`finetune`: a stage of its own would make every finished run folder unfinished.
+Scores of the supernet and the predictor are estimates of this accuracy. It is part of stage
+`finetune`, because a separate stage would make every finished run folder unfinished.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ __all__ = ["read_standalone", "train_standalone"]
 
 
 def read_standalone(project: Project) -> tuple[Standalone, ...]:
-    """What was trained stand-alone so far, best score first."""
+    """Stand-alone results so far, best score first."""
     files = (project.files.standalone(candidate.arch) for candidate in _chosen(project))
     return tuple(found for file in files if (found := file.read_if_there()) is not None)
 
 
 def train_standalone(project: Project, progress: Progress) -> None:
-    """Train and score the chosen archs; each is kept as soon as it is done."""
+    """Trains and scores the selected archs; each result is stored immediately."""
     config = project.config
     changes: dict[str, Any] = {"epochs": config.alone.epochs, "distillation": 0.0}
-    if config.finetune.precision == "int8":  # these are accuracies of float networks
+    if config.finetune.precision == "int8":  # stand-alone accuracies are of float networks
         changes["precision"] = "fp32"
     recipe = config.finetune.model_copy(update=changes)
     chosen = _chosen(project)

@@ -18,14 +18,16 @@ __all__ = ["warn_of_normalisation"]
 log = logging.getLogger(__name__)
 
 TOLERANCE = 0.05
-"""Normalised pixels may be shifted or scaled by so much before it is called another normalisation:
-the training images of one data set, drawn anew, differ by less."""
+"""Maximum shift and scale of normalised pixels for two normalisations to count as equal.
+
+Other random training images of the same data set differ by less.
+"""
 
 
 def warn_of_normalisation(project: Project) -> None:
-    """Log a warning if the starting weights were trained on images normalised in another way.
+    """Logs a warning if the starting weights were trained on images with another normalisation.
 
-    Nothing is said where either is not known: weights of unknown source, images that are not here.
+    There is no warning if one of the two is unknown: weights of unknown source, missing images.
     """
     if project.config.supernet.init is None:
         return
@@ -45,9 +47,9 @@ def warn_of_normalisation(project: Project) -> None:
 
 
 def _of_weights(project: Project) -> MeanStd | None:
-    """Mean and std that the images had which the starting weights were trained on.
+    """Mean and std of the images on which the starting weights were trained.
 
-    As the weights say, or else as the definition of the network that the space is made of.
+    They come from the weights, or else from the definition of the network of the space.
     """
     from hwnas.nets.pretrained_layout import has_published_names
     from hwnas.nets.pretrained_source import source_of
@@ -72,7 +74,7 @@ def _of_weights(project: Project) -> MeanStd | None:
 
 
 def _of_data(project: Project) -> MeanStd | None:
-    """Mean and std that the run's images have; those of training images take loading them."""
+    """Mean and std of the images of the run; those of training images require loading them."""
     if (fixed := fixed_normalisation(project.config.data)) is not None:
         return fixed
     if known_data(project).awaited:

@@ -1,7 +1,7 @@
 """The configuration of a run folder: the last one, that of each search, and planned changes.
 
-`config.yaml` is the whole configuration, as last used. `search/<name>/config.yaml` holds the
-sections that belong to one search alone, so that each keeps its own.
+`config.yaml` is the whole configuration, as last used. `search/<name>/config.yaml` has the sections
+that belong to one search, so each search keeps its own.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ __all__ = [
 ]
 
 OWN = ("devices", "search", "finetune", "alone", "export", "verify")
-"""Sections that every search has for itself; the others belong to the run folder."""
+"""Sections that every search has separately; the others belong to the run folder."""
 
 
 def stored_config(run: RunDir) -> Path:
-    """The configuration that a run folder was last used with."""
+    """The configuration with which a run folder was last used."""
     return SettingsFiles(run).config
 
 
 def search_names(run: RunDir) -> tuple[str, ...]:
-    """The searches that the ledger knows."""
+    """Names of the searches in the ledger."""
     stages = [stage.partition("/") for stage in run.ledger()]
     return tuple(name for kind, _, name in stages if kind == "search" and re.fullmatch(NAME, name))
 
 
 def require_search(run: RunDir, name: str) -> None:
-    """Refuse the name of a search that the run folder does not know.
+    """Refuses a search that is not in the run folder.
 
     Raises:
-        UserError: names those that it knows.
+        UserError: names the existing searches.
     """
     if name not in (known := _known_searches(run)):
         raise UserError(
@@ -72,8 +72,8 @@ def require_search(run: RunDir, name: str) -> None:
 def search_of_bundle(run: RunDir, bundle: Path, named: str | None) -> str | None:
     """The search that made a bundle of the run folder; None if unknown.
 
-    named: the search that the bundle's manifest names. Manifests of earlier versions name
-    none; then the path of the bundle determines it.
+    named: search in the manifest of the bundle. Manifests of earlier versions name none; then the
+        path of the bundle determines it.
     """
     names = (named, SettingsFiles(run).search_of_bundle(bundle))
     return next((name for name in names if name in _known_searches(run)), None)
@@ -87,12 +87,13 @@ def _known_searches(run: RunDir) -> tuple[str, ...]:
 def config_data(
     run: RunDir, config: str | None, changes: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], Path]:
-    """Plain data that a command's `changes` are applied to, and where it is from.
+    """Plain data to which a command's `changes` are applied, and their source.
 
-    `config`, or what is stored; where `changes` name a search, with this search's own sections.
+    It is `config`, or the stored configuration. If `changes` name a search, it has the sections of
+    this search.
 
     Raises:
-        UserError: there is none, or it cannot be read.
+        UserError: there is no configuration, or it cannot be read.
     """
     if config is not None:
         return read_config_data(config)
@@ -128,23 +129,23 @@ def _own_sections(run: RunDir, name: str) -> dict[str, Any]:
 
 
 def earlier_config(run: RunDir) -> ExperimentConfig | None:
-    """The stored configuration; None if there is none that can be read."""
+    """The stored configuration; None if there is none, or if it cannot be read."""
     path = stored_config(run)
     try:
         return load_config(read_yaml(path), where=path)
-    except UserError:  # absent or broken: about to be replaced
+    except UserError:  # missing or broken, so it will be replaced
         return None
 
 
 def require_same_space(
     run: RunDir, earlier: ExperimentConfig | None, config: ExperimentConfig
 ) -> None:
-    """Refuse a run folder that holds results of another space.
+    """Refuses a run folder with results of another space.
 
     earlier: its `earlier_config`.
 
     Raises:
-        UserError: its configuration names another space.
+        UserError: the stored configuration has another space.
     """
     if earlier is None or earlier.space == config.space or not run.ledger():
         return
@@ -169,10 +170,12 @@ def new_settings(
     outside: Mapping[Path, str],
     stored: Callable[[], None],
 ) -> NewSettings:
-    """What a command stores once its checks have passed, and what an undo of it restores.
+    """The changes that a command stores after its checks have passed, and what an undo restores.
 
-    earlier: see `earlier_config`. given: the command's `config` and `changes`. outside: what is
-    kept of files that are not in the run folder; an undo leaves it. stored: see `NewSettings`.
+    earlier: see `earlier_config`.
+    given: `config` and `changes` of the command.
+    outside: records of files outside the run folder, which an undo keeps.
+    stored: see `NewSettings`.
     """
     files, name = SettingsFiles(run), config.search.name
     plain = config.model_dump(mode="json")
@@ -183,7 +186,7 @@ def new_settings(
         last, plain = earlier.search.name, earlier.model_dump(mode="json")
         if last != name and last in search_names(run):
             texts[files.of_search(last)] = _own(plain)
-        # the search was made with its own sections, whatever was edited by hand since
+        # a search was made with its own sections, even if the configuration was edited since
         made_with = plain | _own_sections(run, last)
         is_edited = made_with != plain
         made = load_config(made_with, where=files.of_search(last)) if is_edited else earlier

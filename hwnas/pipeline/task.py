@@ -1,4 +1,4 @@
-"""Runs a stage: sets up threads, ranks and data first."""
+"""Runs the work of a stage after setting up threads, ranks and data."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def task(
     together: bool = False,
     reads_data: bool = True,
 ) -> Callable[[], None]:
-    """What a stage runs: `work` with the project's threads; `together`: on all ranks.
+    """The function that a stage runs: `work` with the project's threads; `together`: on all ranks.
 
-    The run remembers the data before they are worked with, and all ranks must see the same.
+    First the data are recorded in the run, and all ranks are checked to have the same data.
     """
 
     def go() -> None:
@@ -44,7 +44,7 @@ def task(
 
 
 def _facts(source: DataSource) -> dict[str, Any]:
-    """What all ranks must agree on before they work together."""
+    """Facts that must be equal on all ranks."""
     info, identity = source.info, source.identity()
     facts: dict[str, Any] = {f"n_images {split}": info.n_images[split] for split in SPLITS}
     facts["class_names"] = list(info.class_names)

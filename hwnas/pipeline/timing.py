@@ -24,9 +24,10 @@ def time_beside_table(
     *,
     progress: Progress = silent,
 ) -> Timings:
-    """Timings of models by name, with the machine's pace; `folder` resumes them.
+    """Timings of models by name, with the pace of the machine; `folder` resumes them.
 
-    Timings at a pace that cannot be judged are deleted from `folder`: the next call measures again.
+    If the pace is too far off to judge, timings are deleted from `folder`, and the next call
+    measures again.
     """
     timings = time_models(
         models,

@@ -1,4 +1,4 @@
-"""The devices of a search, their winners, and the networks that are compared."""
+"""The devices of a search, their winners, and the networks for comparison."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ __all__ = [
 ]
 
 SMALLER_IMAGES = "largest on smaller images"
-"""The published network as it is, at the largest resolution that meets the limits."""
+"""Role of the unchanged published network at the largest resolution that meets the limits."""
 
 
 def targets(project: Project) -> tuple[str | None, ...]:
-    """Devices that have a search of their own; None: one search for all."""
+    """Devices with a separate search; None: one search for all devices."""
     return tuple(project.devices) if project.config.search.per_device else (None,)
 
 
 def search_files(project: Project, device: str | None) -> SearchFiles:
-    """The folder of a target's search; that of the first device is the main one."""
+    """The folder of a target's search; for the first device it is the main one."""
     if device is None or device == project.first_device:
         return project.files.main_search
     return project.files.device_search(device)
 
 
 def result_on(project: Project, device: str) -> SearchResult:
-    """The search whose winner a device gets: its own, or the one for all."""
+    """The search whose winner a device gets: its own, or the common one."""
     own = device if project.config.search.per_device else None
     return search_files(project, own).result.read()
 
 
 def winners_by_device(project: Project) -> dict[str, Candidate]:
-    """The winner for every device, priced on all; that of the first where all share one."""
+    """The winner for every device, priced on all devices; the first one's if all share a search."""
     return {
         target or project.first_device: search_files(project, target).result.read().winner
         for target in targets(project)
@@ -65,17 +65,18 @@ def winners_by_device(project: Project) -> dict[str, Candidate]:
 
 
 def constraints_on(project: Project, device: str) -> tuple[Constraint, ...]:
-    """The constraints under which a device's winner was found."""
+    """The constraints in the search of a device's winner."""
     return constraints_for(project, device if project.config.search.per_device else None)
 
 
 def constraints_for(project: Project, device: str | None) -> tuple[Constraint, ...]:
-    """All constraints, or those of one device and of none.
+    """All constraints, or those for one device and those without a device.
 
-    A device without a latency limit gets the project's, if that is a fraction of the largest arch.
+    A device without a latency limit gets the limit of the project, if it is a fraction of the
+    largest arch.
 
     Raises:
-        UserError: there is none that could be carried over.
+        UserError: no limit can be used for the device.
     """
     given = project.config.search.constraints
     if device is None:
@@ -101,29 +102,29 @@ def constraints_for(project: Project, device: str | None) -> tuple[Constraint, .
 
 
 def winner_role(project: Project, device: str) -> str:
-    """`winner`, or `winner on DEVICE` where a further device has one of its own."""
+    """`winner`, or `winner on DEVICE` if a further device has its own winner."""
     is_own = project.config.search.per_device and device != project.first_device
     return f"winner on {device}" if is_own else "winner"
 
 
 def winner_roles(project: Project) -> tuple[str, ...]:
-    """The roles of the winners, the first device's first."""
+    """The roles of the winners; that of the first device comes first."""
     return tuple(dict.fromkeys(winner_role(project, device) for device in project.devices))
 
 
 def role_names(project: Project) -> tuple[str, ...]:
-    """Every network that is fine-tuned, exported and compared."""
+    """Roles of all networks that are fine-tuned, exported and compared."""
     others = ("largest", "smallest", "random search", "random subnet")
     return (*winner_roles(project), *others, *([SMALLER_IMAGES] * has_smaller_images(project)))
 
 
 def has_smaller_images(project: Project) -> bool:
-    """Whether the published network on smaller images is one of the networks that are compared."""
+    """Whether the published network on smaller images is one of the compared networks."""
     return project.space.macro.is_published and len(project.space.allowed[0]) > 1
 
 
 def networks(project: Project) -> dict[str, Arch]:
-    """The archs that stage `finetune` trained, by role; one arch may play several roles."""
+    """The archs that stage `finetune` trained, by role; one arch can have several roles."""
     archs, where = project.files.read_roles(), project.files.roles
     fix = command_line("finetune", project.run.root)
     return {

@@ -25,8 +25,8 @@ FEW_SHOT_FOLDS = 10
 class Blend:
     """(1 - weight) * z(supernet score) + weight * z(predicted score) (WPNAS 2203.02086, reward).
 
-    The scales are frozen when the weight is set, so that rewards of different rounds compare.
-    `n_held_back` archs decided the weight.
+    The scales are fixed when the weight is set, so that rewards of different rounds are comparable.
+    `n_held_back` held-out archs determined the weight.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -38,11 +38,11 @@ class Blend:
 
 
 def mix_weights(parts: Sequence[FloatArray], truth: FloatArray) -> FloatArray:
-    """Weights [k], summing to 1, of k scores of archs that none has learned from: each [n].
+    """Weights [k], summing to 1, of k scores [n] of held-out archs.
 
-    The non-negative mix of the standardised scores that fits the truth's normal ranks best. A
-    signal that adds nothing beside the others, or is anti-correlated, gets none of the weight; if
-    none helps, all get the same. Ranks keep a few broken archs from deciding it.
+    The result is the non-negative combination of the standardised scores that best fits the normal
+    ranks of the truth. A score that adds nothing to the others, or is anti-correlated, gets weight
+    0. If no score helps, all weights are equal. Ranks limit the influence of a few very bad archs.
     """
     from scipy.optimize import nnls
     from scipy.special import ndtri
@@ -56,15 +56,16 @@ def mix_weights(parts: Sequence[FloatArray], truth: FloatArray) -> FloatArray:
 
 
 def blend_weight(supernet: FloatArray, predicted: FloatArray, truth: FloatArray) -> float:
-    """Weight in [0, 1] of the predictor beside the supernet (`mix_weights`): each [n]."""
+    """Weight in [0, 1] of the predictor relative to the supernet (`mix_weights`); arrays [n]."""
     return float(mix_weights([supernet, predicted], truth)[1])
 
 
 def fit_blend(supernet: FloatArray, predicted: FloatArray, truth: FloatArray) -> Blend:
-    """Weight and scales from held-back archs: three arrays [n], all higher is better.
+    """Weight and scales from held-out archs: three arrays [n], higher is better.
 
     Raises:
-        UserError: fewer than three archs, arrays of different length, or a value is not finite.
+        UserError: fewer than three archs, arrays of different length, or a value that is not
+            finite.
     """
     if not len(supernet) == len(predicted) == len(truth) >= MIN_HELD_BACK:
         raise UserError(
@@ -92,8 +93,9 @@ def few_shot_blend(
 ) -> tuple[AccuracyPredictor, Blend]:
     """A predictor fitted on few true labels, and its blend with the supernet's scores: [n] each.
 
-    Every label is held back once, in one of ten extra fits: few labels cannot spare a quarter of
-    them to set the weight, and a predictor of far fewer would get too little of it.
+    Every label is held out once, in one of ten additional fits. With few labels, a fixed held-out
+    quarter is too expensive, and a predictor fitted on far fewer labels would get too small a
+    weight.
     """
     held_back = cross_fitted(build_predictor, codes, truth, seed=seed, n_folds=FEW_SHOT_FOLDS)
     fitted = fit_blend(supernet, held_back, truth)
@@ -103,7 +105,7 @@ def few_shot_blend(
 
 
 def blend(fitted: Blend, supernet: FloatArray, predicted: FloatArray) -> FloatArray:
-    """Blended scores [n], in standard deviations of the held-back archs."""
+    """Blended scores [n], in standard deviations of the held-out archs."""
     return (1 - fitted.weight) * fitted.supernet.standardise(
         supernet
     ) + fitted.weight * fitted.predicted.standardise(predicted)

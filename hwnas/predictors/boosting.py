@@ -26,13 +26,13 @@ class Config(StrictModel):
 
     name: Literal["boosting"] = "boosting"
     has_costs: bool = True
-    """Add log MACs and log parameters to the one-hot choices."""
+    """Whether log MACs and log parameters are added to the one-hot choices."""
     n_trees: Annotated[int, Field(ge=10, le=10_000)] = 100
-    """Trees, one after the other."""
+    """Number of trees, fitted one after the other."""
     depth: Annotated[int, Field(ge=1, le=16)] = 3
-    """Of a tree."""
+    """Depth of a tree."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Share of a tree's prediction that is added."""
+    """Factor applied to the prediction of each tree."""
 
 
 def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
@@ -42,7 +42,7 @@ def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
 
 
 def _regress(features: FloatArray, targets: FloatArray, *, config: Config, seed: int) -> Model:
-    """Stochastic gradient boosting (Friedman 2002); one std for all, from held-back folds."""
+    """Stochastic gradient boosting (Friedman 2002), with one std from held-out folds."""
     from sklearn.ensemble import GradientBoostingRegressor
     from sklearn.model_selection import KFold, cross_val_predict
 
@@ -54,7 +54,7 @@ def _regress(features: FloatArray, targets: FloatArray, *, config: Config, seed:
         random_state=seed,
     )
     folds = KFold(FOLDS, shuffle=True, random_state=seed)
-    targets = targets.round(9)  # or ties between splits would fall by the labels' unit
+    targets = targets.round(9)  # otherwise the unit of the labels would decide ties between splits
     residuals = cross_val_predict(trees, features, targets, cv=folds) - targets
     std = spread_factor(residuals, np.ones(len(targets)))
     trees.fit(features, targets)

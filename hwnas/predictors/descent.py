@@ -29,10 +29,10 @@ def train(
     *,
     seed: int,
 ) -> None:
-    """Minimise the recipe's loss on `targets` [n]; `seen` [e, n] is 1 where a member learns.
+    """Minimises the loss of the recipe on `targets` [n]; `seen` [e, n] is 1 for a member's labels.
 
-    AdamW's function, not its class, which would load torch's compiler for longer than a small fit
-    takes. Biases do not decay.
+    Uses the function of AdamW instead of its class, because the class loads torch's compiler, which
+    takes longer than a small fit. Biases have no weight decay.
     """
     weights = [_Moments(p) for name, p in net.named_parameters() if not name.endswith("bias")]
     biases = [_Moments(p) for name, p in net.named_parameters() if name.endswith("bias")]
@@ -51,7 +51,7 @@ def train(
 
 
 def ensemble_loss(outputs: Tensor, targets: Tensor, weights: Tensor, recipe: Recipe) -> Tensor:
-    """Sum over members of each one's mean loss. `outputs`, `weights`: [e, b]; `targets`: [b]."""
+    """Sum over members of their mean losses. `outputs`, `weights`: [e, b]; `targets`: [b]."""
     loss = outputs.new_zeros(())
     if recipe.loss == "listwise":
         unseen = torch.where(weights > 0, 0.0, -torch.inf)
@@ -70,7 +70,7 @@ def ensemble_loss(outputs: Tensor, targets: Tensor, weights: Tensor, recipe: Rec
 
 
 def _batches(recipe: Recipe, n: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Rows of every step: fresh permutations cut into whole batches."""
+    """Rows of every step: new permutations cut into full batches."""
     size = min(recipe.batch_size, n)
     per_epoch = n // size
     for step in range(recipe.n_steps(n)):
@@ -81,7 +81,7 @@ def _batches(recipe: Recipe, n: int, seed: int) -> Iterator[NDArray[np.int64]]:
 
 
 class _Moments:
-    """What AdamW remembers of a parameter."""
+    """State of AdamW for one parameter."""
 
     def __init__(self, parameter: nn.Parameter) -> None:
         self.parameter = parameter
@@ -90,7 +90,7 @@ class _Moments:
 
 
 def _adamw_step(group: list[_Moments], rate: float, decay: float) -> None:
-    """One step of those that have a gradient, with torch's default betas."""
+    """One step for the parameters that have a gradient, with the default betas of torch."""
     used = [m for m in group if m.parameter.grad is not None]
     with torch.no_grad():
         adamw(

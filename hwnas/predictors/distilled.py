@@ -21,9 +21,9 @@ QUICK = {"teacher": gcn.QUICK, "n_archs": 512, "epochs": 20}
 PREDICT_CHUNK = 4096
 LEARNING_RATE = 3e-3
 BATCH = 512
-SPREAD_WEIGHT = 0.1  # of the error in log std beside that of the mean
+SPREAD_WEIGHT = 0.1  # weight of the error in log std; that of the mean has 1
 FAR = 0.3  # share of choices that are redrawn in archs near the labels
-CHECKED = 16  # every so many archs is held back, to measure how well the imitation is
+CHECKED = 16  # one in this many archs is held out, to measure the error of the imitation
 
 
 class Config(StrictModel):
@@ -33,9 +33,9 @@ class Config(StrictModel):
     teacher: gcn.Config = gcn.Config()
     """The GCN that is imitated."""
     n_archs: Annotated[int, Field(ge=64, le=10_000_000)] = 16_384
-    """Archs that the teacher scores: half drawn from the space, half near labelled archs."""
+    """Number of archs that the teacher scores: half from the space, half near labelled archs."""
     width: Annotated[int, Field(ge=4, le=4096)] = 256
-    """Units of the first hidden layer; the second has half."""
+    """Units of the first hidden layer; the second one has half as many."""
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 60
     """Passes over these archs."""
 
@@ -43,7 +43,7 @@ class Config(StrictModel):
 def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
     """A distilled GCN ensemble for the space, not fitted yet.
 
-    Proxies are the teacher's; it asks them about archs all over the space.
+    Proxies are features of the teacher, which computes them for archs from the whole space.
     """
     teacher = gcn.build(config.teacher, context)
     return DistilledPredictor(teacher, config, seed=context.seed)
@@ -52,8 +52,8 @@ def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
 class DistilledPredictor:
     """An `AccuracyPredictor` that fits a teacher, and a multi-layer perceptron to the teacher.
 
-    The perceptron reads one-hot choices and tells the teacher's mean and the log of its std; what
-    it gets wrong on held-back archs is added to the std. The teacher is not kept in the state.
+    The perceptron reads one-hot choices and outputs the teacher's mean and log std. Its error on
+    held-out archs is added to the std. The state does not contain the teacher.
     """
 
     def __init__(self, teacher: AccuracyPredictor, config: Config, *, seed: int) -> None:
@@ -62,7 +62,7 @@ class DistilledPredictor:
         self._state: dict[str, NDArray[Any]] = {}
 
     def fit(self, codes: Codes, scores: FloatArray) -> None:
-        """Learn from n >= 4 labels; forgets earlier ones."""
+        """Learns from n >= 4 labels; forgets earlier labels."""
         from hwnas.predictors.labels import RobustScale
 
         self._teacher.fit(codes, scores)
@@ -80,7 +80,7 @@ class DistilledPredictor:
         self._state["scale"][2] = np.sqrt((error**2).mean())
 
     def predict(self, codes: Codes) -> tuple[FloatArray, FloatArray]:
-        """Mean [n] and std [n] in the labels' unit."""
+        """Mean [n] and std [n] in the unit of the labels."""
         from hwnas.predictors.labels import RobustScale, check_codes, not_fitted
 
         if not self._state:
@@ -106,7 +106,8 @@ class DistilledPredictor:
         """Inverse of `state`.
 
         Raises:
-            UserError: the state is of another kind or size of predictor, or of another space.
+            UserError: the state belongs to a predictor of another kind or size, or to another
+                space.
         """
         from hwnas.core.errors import UserError
 
@@ -122,7 +123,7 @@ class DistilledPredictor:
         self._state = {name: array.copy() for name, array in state.items()}
 
     def _archs(self, codes: Codes) -> Codes:
-        """Archs for the teacher to score: the labelled ones, ones near them, and random ones."""
+        """Archs for the teacher to score: labelled archs, archs near them, and random ones."""
         from hwnas.core.rng import rng
         from hwnas.predictors.labels import whole
 
@@ -135,7 +136,7 @@ class DistilledPredictor:
 
 
 def _shapes(space: SearchSpace, width: int) -> dict[str, tuple[int, ...]]:
-    """Of the weights [in, out] and biases [out] of the three layers."""
+    """Shapes of the weights [in, out] and biases [out] of the three layers."""
     sizes = (sum(len(choice.values) for choice in space.choices), width, width // 2, 2)
     shapes: dict[str, tuple[int, ...]] = {}
     for layer, (n_in, n_out) in enumerate(pairwise(sizes)):
@@ -144,7 +145,7 @@ def _shapes(space: SearchSpace, width: int) -> dict[str, tuple[int, ...]]:
 
 
 def _perceptron(x: NDArray[np.float32], state: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """[n, 2]: ReLU between three linear layers."""
+    """Output [n, 2] of three linear layers with ReLU between them."""
     for layer in range(2):
         x = x @ state[f"weight{layer}"]
         x += state[f"bias{layer}"]

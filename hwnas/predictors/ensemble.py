@@ -1,10 +1,10 @@
-"""Fits an ensemble network to labels, and calibrates its std on labels that members held out.
+"""Fits an ensemble network to labels, and calibrates its std on labels held out by members.
 
-Member k is trained without fold k of the labels. Its errors on this fold estimate the errors of
-the ensemble on new archs, slightly pessimistically, without extra labels or fits. They also
-determine the weight of a Gaussian process on the same archs. The process is better where accuracy
-is smooth in the choices, the networks where operators interact (tau with 100 labels: 0.94 against
-0.92 on OFA records, 0.69 against 0.82 on nasbench201's).
+Member k is trained without fold k of the labels. Its errors on this fold estimate the errors of the
+ensemble on new archs, slightly pessimistically, without additional labels or fits. They also
+determine the weight of a Gaussian process on the same archs. The process is better if accuracy is
+smooth in the choices; the networks are better if operators interact. Tau of process and networks
+with 100 labels: 0.94 and 0.92 on OFA records, 0.69 and 0.82 on records of nasbench201.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["EnsemblePredictor"]
 
-PREDICT_CHUNK = 256  # fastest of 64..2048 on one core: activations stay in cache
+PREDICT_CHUNK = 256  # fastest of 64..2048 on one core: activations stay in the cache
 FLOOR = 2.0
-"""Weight of the mean spread beside an arch's own: members agree by chance where they are few.
+"""Weight of the mean spread relative to the spread of the arch itself.
 
-Measured on NAS-Bench-Macro and OFA records at n = 50..400: 90 % intervals cover 86-93 %."""
+With few members, low spreads occur by chance. Measured on NAS-Bench-Macro and OFA records at n =
+50..400: 90 % intervals cover 86-93 %.
+"""
 
 SHARES = tuple(float(share) for share in np.linspace(0, 1, 11))
 PRIOR_LABELS = 10
@@ -59,10 +61,10 @@ class _Fitted:
     floor: float  # of the spread, in standardised scores
     factor: float  # from spread to std
     processes: Processes
-    share: float  # of the processes in the mean, the rest is the networks'
+    share: float  # weight of the processes in the mean; the networks have the rest
 
     def spread(self, mean: FloatArray, std: FloatArray) -> FloatArray:
-        """Uncalibrated std in the labels' unit of standardised scores with this mean and std."""
+        """Uncalibrated std, in the unit of the labels, for a standardised mean and std."""
         width = np.hypot(std, self.floor)
         return (self.scale.restore(mean + width) - self.scale.restore(mean - width)) / 2
 
@@ -72,12 +74,11 @@ class EnsemblePredictor:
 
     Args:
         space: the space of the codes.
-        seed: fixes initial weights, held-back labels and batches.
+        seed: determines initial weights, held-out labels and batches.
         recipe: training settings.
-        encode: codes to the module's inputs, arrays with one row per arch.
-        make: builds the module, drawing its weights from the generator.
-        smooth: codes to features [n, f] of every Gaussian process that joins the networks; () where
-            there are none.
+        encode: maps codes to the inputs of the module, arrays with one row per arch.
+        make: builds the module with weights drawn from the generator.
+        smooth: maps codes to features [n, f] for each Gaussian process; () for no processes.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class EnsemblePredictor:
         self._fitted: _Fitted | None = None
 
     def fit(self, codes: Codes, scores: FloatArray) -> None:
-        """Learn from n >= 4 labels; forgets earlier ones."""
+        """Learns from n >= 4 labels; forgets earlier labels."""
         scores = check_labels(self.space, codes, scores)
         scale = RobustScale.of(scores)
         targets = scale.standardise(scores)
@@ -123,7 +124,7 @@ class EnsemblePredictor:
         self._fitted = replace(fitted, factor=factor)
 
     def predict(self, codes: Codes) -> tuple[FloatArray, FloatArray]:
-        """Ensemble mean [n] and calibrated std [n], in the labels' unit."""
+        """Ensemble mean [n] and calibrated std [n], in the unit of the labels."""
         fitted = self._require()
         check_codes(self.space, codes)
         members = fitted.gain * _outputs(fitted.net, self._encode, codes) + fitted.offset
@@ -134,7 +135,7 @@ class EnsemblePredictor:
         return fitted.scale.restore(mean), fitted.factor * fitted.spread(mean, members.std(axis=0))
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Weights under `net.*`, and what turns outputs into scores and intervals."""
+        """Weights as `net.*`, and the parameters that convert outputs to scores and intervals."""
         fitted = self._require()
         weights = fitted.net.state_dict()
         return (
@@ -152,7 +153,8 @@ class EnsemblePredictor:
         """Inverse of `state`.
 
         Raises:
-            UserError: the state is of another kind or size of predictor, or of another space.
+            UserError: the state belongs to a predictor of another kind or size, or to another
+                space.
         """
         net = self._new_net()
         names = [name for name in state if name.startswith("net.")]
@@ -184,9 +186,10 @@ class EnsemblePredictor:
 
 
 def _share(networks: FloatArray, process: FloatArray, targets: FloatArray) -> float:
-    """Share in [0, 1] of the process that ranks held-back labels best: three arrays [n].
+    """Weight in [0, 1] of the process that ranks held-out labels best: three arrays [n].
 
-    Drawn to a half as if `PRIOR_LABELS` more had said so: tau of few labels is noisy.
+    The weight is shrunk towards 0.5 as if by `PRIOR_LABELS` more labels, because tau of few labels
+    is noisy.
     """
     taus = [kendall_tau((1 - share) * networks + share * process, targets) for share in SHARES]
     best = SHARES[int(np.argmax(taus))]
@@ -206,9 +209,10 @@ def _outputs(net: nn.Module, encode: Encode, codes: Codes) -> FloatArray:
 def _least_squares(
     outputs: FloatArray, targets: FloatArray, seen: NDArray[np.bool_]
 ) -> tuple[FloatArray, FloatArray]:
-    """Per member the line from its outputs to the targets it saw: gain and offset, each [e, 1].
+    """Line from the outputs to the seen targets, per member: gain and offset, [e, 1] each.
 
-    A ranking loss leaves scale and origin free; after a squared error the line is the identity.
+    A ranking loss does not determine scale and origin. With the squared error the line is the
+    identity.
     """
     weights = seen / seen.sum(axis=1, keepdims=True)
     mean_out = (weights * outputs).sum(axis=1, keepdims=True)

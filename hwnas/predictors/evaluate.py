@@ -28,20 +28,21 @@ __all__ = [
 ]
 
 BuildPredictor = Callable[[], AccuracyPredictor]
-Split = tuple[NDArray[np.int64], NDArray[np.int64]]  # rows to fit on, rows held back
+Split = tuple[NDArray[np.int64], NDArray[np.int64]]  # rows to fit, held-out rows
 
 MIN_HELD_OUT = 2
 
 
 @dataclass(frozen=True)
 class PredictorReport:
-    """Rank quality and calibration on held-back archs; scores in the labels' unit.
+    """Rank quality and calibration on held-out archs; scores in the unit of the labels.
 
-    `kendall_tau_interval` is a 90 % bootstrap interval over the held-back archs. `coverage` is the
-    fraction of them inside the predictor's 90 % interval, whose mean full width is
-    `interval_width`. `macs_tau` and `params_tau` are the same archs ranked by cost alone.
-    `truth`, `predicted` and `predicted_std` list them in one order, for a scatter plot. `sources`
-    counts all labels, held back or not, by where they are from.
+    kendall_tau_interval: 90 % bootstrap interval over the held-out archs.
+    coverage: fraction of held-out archs inside the 90 % interval of the predictor.
+    interval_width: mean full width of these intervals.
+    macs_tau, params_tau: tau of a ranking by cost only, on the same archs.
+    truth, predicted, predicted_std: values of the held-out archs in one order, for a scatter plot.
+    sources: number of all labels by source.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -75,17 +76,17 @@ def held_out_report(
     seed: int,
     held_out_fraction: float = 0.25,
 ) -> PredictorReport:
-    """Fit a fresh predictor on a random part of the labels and test it on the rest.
+    """Fits a new predictor on a random part of the labels and tests it on the others.
 
     Raises:
-        UserError: fewer than two archs would be held back, or too few are left to fit.
+        UserError: fewer than two archs would be held out, or too few are left for the fit.
     """
     split = held_out_rows(len(codes), seed=seed, held_out_fraction=held_out_fraction)
     return _report(build_predictor, codes, scores, [split], space=space, seed=seed)
 
 
 def held_out_rows(n: int, *, seed: int, held_out_fraction: float = 0.25) -> Split:
-    """Rows that `held_out_report` fits on, and those that it holds back, in the report's order."""
+    """Rows for the fit, and held-out rows in the order of the report of `held_out_report`."""
     order = rng(seed, "predictor/held_out").permutation(n)
     n_held = round(held_out_fraction * n)
     return order[n_held:], order[:n_held]
@@ -100,9 +101,9 @@ def cross_validated_report(
     seed: int,
     n_folds: int = 5,
 ) -> PredictorReport:
-    """Hold back every arch once, in `n_folds` fits; the pooled predictions are reported.
+    """Holds out every arch once, in `n_folds` fits; reports the pooled predictions.
 
-    Uses all labels as test points, at `n_folds` times the cost. Pooling lowers tau a little, since
+    All labels are test points, at `n_folds` times the cost. Pooling reduces tau a little, because
     folds differ in level.
     """
     order = cross_validated_rows(len(codes), seed=seed)
@@ -112,7 +113,7 @@ def cross_validated_report(
 
 
 def cross_validated_rows(n: int, *, seed: int) -> NDArray[np.int64]:
-    """All rows [n], in the order in which `cross_validated_report` tells of them."""
+    """All rows [n], in the order of the report of `cross_validated_report`."""
     return rng(seed, "predictor/folds").permutation(n)
 
 
@@ -124,7 +125,7 @@ def cross_fitted(
     seed: int,
     n_folds: int = 5,
 ) -> FloatArray:
-    """Mean prediction [n] of every labelled arch by a predictor that did not learn from it."""
+    """Mean prediction [n] of every labelled arch by a predictor fitted without this arch."""
     folds = rng(seed, "predictor/cross_fitted").permutation(len(codes)) % n_folds
     means = np.empty(len(codes))
     for fold in range(min(n_folds, len(codes))):

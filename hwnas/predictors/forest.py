@@ -19,7 +19,7 @@ __all__ = ["Config", "build"]
 
 QUICK = {"n_trees": 20}
 
-FLOOR = 1.0  # weight of the mean spread beside an arch's own, as in the network ensembles
+FLOOR = 1.0  # weight of the mean spread, as in the network ensembles
 
 
 class Config(StrictModel):
@@ -27,9 +27,9 @@ class Config(StrictModel):
 
     name: Literal["forest"] = "forest"
     has_costs: bool = True
-    """Add log MACs and log parameters to the one-hot choices."""
+    """Whether log MACs and log parameters are added to the one-hot choices."""
     n_trees: Annotated[int, Field(ge=10, le=10_000)] = 200
-    """Trees of the forest."""
+    """Number of trees."""
 
 
 def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
@@ -44,14 +44,14 @@ def _regress(features: FloatArray, targets: FloatArray, *, n_trees: int, seed: i
     """Mean over trees; the spread over trees is scaled to cover the out-of-bag residuals."""
     from sklearn.ensemble import RandomForestRegressor
 
-    targets = targets.round(9)  # or ties between splits would fall by the labels' unit
+    targets = targets.round(9)  # otherwise the unit of the labels would decide ties between splits
     forest = RandomForestRegressor(n_trees, oob_score=True, random_state=seed)
-    with warnings.catch_warnings():  # an arch that every tree drew has no out-of-bag prediction
+    with warnings.catch_warnings():  # an arch can be in every bootstrap sample
         warnings.simplefilter("ignore", UserWarning)
         forest.fit(features, targets)
 
     def trees(new: FloatArray) -> FloatArray:
-        """Standardised score by every tree: [n_trees, n]."""
+        """Standardised scores of every tree: [n_trees, n]."""
         return np.stack([tree.predict(new) for tree in forest.estimators_])
 
     spread = trees(features).std(axis=0)

@@ -19,15 +19,15 @@ QUICK = {"training": {"members": 2, "min_steps": 20, "max_steps": 20}}
 
 
 class Config(StrictModel):
-    """Size of every network, and how the ensemble is trained."""
+    """Size of every network, and the training of the ensemble."""
 
     name: Literal["gcn"] = "gcn"
     width: Annotated[int, Field(ge=4, le=1024)] = 24
     """Channels of each graph convolution."""
     depth: Annotated[int, Field(ge=1, le=16)] = 3
-    """Graph convolutions, one hop along the edges each."""
+    """Number of graph convolutions; each one reaches one edge further."""
     has_costs: bool = True
-    """Whether the global node is told MACs, parameters and the shape of the whole graph."""
+    """Whether the global node has MACs, parameters and the shape of the whole graph as features."""
     has_process: bool = True
     """Whether Gaussian processes on the same archs are averaged with the networks."""
     training: Recipe = Recipe()
@@ -63,7 +63,7 @@ def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
         return np.hstack([known, proxy_columns(context.proxies, codes)])
 
     def smooth(codes: Codes) -> tuple[FloatArray, ...]:
-        """Features of two processes: operators and costs, and these beside one-hot choices."""
+        """Features of two processes: operators and costs, without and with one-hot choices."""
         if not config.has_process:
             return ()
         batch = graph_batch(everything, codes)

@@ -12,7 +12,7 @@ from hwnas.predictors.tabular import Model, TabularPredictor
 
 __all__ = ["Config", "build"]
 
-MAX_TRIED = 512  # labels that decide the hyperparameters: all of 4,000 would take minutes
+MAX_TRIED = 512  # labels used to fit hyperparameters; all of 4,000 would take minutes
 
 
 class Config(StrictModel):
@@ -20,11 +20,11 @@ class Config(StrictModel):
 
     name: Literal["gp"] = "gp"
     has_costs: bool = False
-    """Add log MACs and log parameters to the one-hot choices."""
+    """Whether log MACs and log parameters are added to the one-hot choices."""
 
 
 def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
-    """A Gaussian process for the space, not fitted yet; `seed` is not used. Cubic in the labels."""
+    """A Gaussian process for the space, not fitted yet. Time is cubic in the number of labels."""
     return TabularPredictor(context, regress=_regress, has_costs=config.has_costs)
 
 
@@ -38,7 +38,7 @@ def _regress(features: FloatArray, targets: FloatArray) -> Model:
         0.1, (1e-5, 1e1)
     )
     tried = rng(0, "gp").permutation(len(targets))[:MAX_TRIED]
-    with warnings.catch_warnings():  # a hyperparameter at its bound is a fine answer
+    with warnings.catch_warnings():  # a hyperparameter at its bound is acceptable
         warnings.simplefilter("ignore", ConvergenceWarning)
         search = GaussianProcessRegressor(kernel, random_state=0)
         search.fit(features[tried], targets[tried])

@@ -1,13 +1,13 @@
 """Architectures as batches of graphs: one node per slot, edges both ways, one global node.
 
-The recipe of BRP-NAS (2007.08668, section 3.1): a global node that every node talks to, self loops,
-row-normalised adjacency. A node's features are its operator's row in one table, so a batch is the
-integer array of `op_index` plus its adjacency; no Python runs per arch.
+The design follows BRP-NAS (2007.08668, section 3.1): a global node connected to all nodes, self
+loops, row-normalised adjacency. The features of a node are the row of its operator in a table. So a
+batch is the integer array of `op_index` and an adjacency, and no Python code runs per arch.
 
-Beyond the recipe, nodes also listen to their readers, operators that no path from input to output
-meets are left out, and the global node is told a few numbers about the whole graph. Measured on
-nasbench201 records with 50 / 100 / 400 labels (networks alone, 2 seeds): tau 0.73 / 0.78 / - with
-live operators, 0.77 / 0.78 / 0.85 with the summary, 0.77 / 0.79 / 0.86 with readers too.
+There are three additions: edges in both directions, removal of operators on no path from input to
+output, and a summary of the whole graph in the global node. Measured on nasbench201 records with 50
+/ 100 / 400 labels (networks only, 2 seeds), tau is 0.73 / 0.78 / - with live operators, 0.77 / 0.78
+/ 0.85 with the summary as well, and 0.77 / 0.79 / 0.86 with both directions as well.
 """
 
 from __future__ import annotations
@@ -38,24 +38,27 @@ __all__ = [
     "space_features",
 ]
 
-SCALE_ARCHS = 1024  # random archs that features are standardised over
+SCALE_ARCHS = 1024  # random archs for the standardisation of features
 FLAT_VARIANCE = 9.0
-"""Of all slots' features together, beside 1 for each number of the summary. Measured with a
-Gaussian process on OFA records at 50 / 100 / 400 labels: tau 0.924 / 0.941 / 0.959, and 0.912 /
-0.934 / 0.957 without the summary."""
+"""Total variance of the features of all slots; each number of the summary has variance 1.
+
+Measured with a Gaussian process on OFA records at 50 / 100 / 400 labels: tau 0.924 / 0.941 / 0.959
+with the summary, and 0.912 / 0.934 / 0.957 without it.
+"""
 
 
 @dataclass(frozen=True)
 class GraphBatch:
     """n graphs of p slots and a global node, which comes last.
 
-    nodes: int32 [n, p + 1], rows of the space's feature table: operators, then the absent operator,
-        then the global node.
-    reads: float32 [n, p + 1, p + 1], who listens to whom: rows of present nodes sum to 1 and
-        include themselves, those of absent ones are 0. The global node listens to all.
-    feeds: float32 [n, p + 1, p + 1], from readers back to what they read, without self loops and
-        global node; rows sum to 1 or 0.
-    summary: float32 [n, s], numbers about whole graphs, near zero mean and unit variance.
+    nodes: int32 [n, p + 1], rows of the space's feature table: operators, the absent operator, or
+        the global node.
+    reads: float32 [n, p + 1, p + 1], edges from each node to its inputs. Rows of present nodes sum
+        to 1 and include the node itself; rows of absent nodes are 0. The global node reads all
+        nodes.
+    feeds: float32 [n, p + 1, p + 1], the reverse edges, without self loops and global node; rows
+        sum to 1 or 0.
+    summary: float32 [n, s], numbers about whole graphs, about zero mean and unit variance.
     """
 
     nodes: NDArray[np.int32]
@@ -65,9 +68,10 @@ class GraphBatch:
 
 
 def op_features(ops: Sequence[OpSpec]) -> NDArray[np.float32]:
-    """float32 [len(ops), f]: every varying property of the operators, standardised over them.
+    """All varying properties of operators, float32 [len(ops), f], standardised over them.
 
-    Kind, activation and kernels are one-hot; channels, map sizes, MACs and parameters log(1 + x).
+    Kind, activation and kernels are one-hot. Channels, map sizes, MACs and parameters are log(1 +
+    x).
     """
     kernels = sorted({op.kernel for op in ops})
     starts = sorted({op.start_kernel for op in ops})
@@ -96,10 +100,10 @@ def op_features(ops: Sequence[OpSpec]) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=32)
 def space_features(space: SearchSpace) -> NDArray[np.float32]:
-    """float32 [n_ops + 2, f]: the table that `GraphBatch.nodes` indexes.
+    """The table that `GraphBatch.nodes` indexes, float32 [n_ops + 2, f].
 
-    The absent operator and the global node have zero features; a network learns their embedding
-    from their position.
+    The features of the absent operator and the global node are zero. A network learns their
+    embedding from their position.
     """
     return np.pad(op_features(enumerate_ops(space)), ((0, 2), (0, 0)))
 
@@ -126,14 +130,14 @@ def graph_batch(space: SearchSpace, codes: Codes) -> GraphBatch:
 
 
 def flat_features(space: SearchSpace, batch: GraphBatch) -> NDArray[np.float32]:
-    """float32 [n, f]: features of all slots side by side, of total variance `FLAT_VARIANCE`."""
+    """Concatenated features of all slots, float32 [n, f], with total variance `FLAT_VARIANCE`."""
     mean, std = _flat_scale(space)
     flat = space_features(space)[batch.nodes[:, :-1]].reshape(len(batch.nodes), len(mean))
     return _standardised(flat, mean, std)
 
 
 def choice_features(space: SearchSpace, codes: Codes) -> NDArray[np.float32]:
-    """float32 [n, f]: one-hot choices, of total variance `FLAT_VARIANCE`."""
+    """One-hot choices, float32 [n, f], with total variance `FLAT_VARIANCE`."""
     return _standardised(space.encode(codes), *_choice_scale(space))
 
 
@@ -167,11 +171,11 @@ def _typical(space: SearchSpace) -> Codes:
 
 
 def _summary(space: SearchSpace, slots: NDArray[np.int32], edges: Edges) -> FloatArray:
-    """[n, 6]: log MACs, log parameters, and the shape of the graph.
+    """Summary [n, 6]: log MACs, log parameters, and the shape of the graph.
 
-    The shape: longest and shortest path in operators with weights, log of the number of paths,
-    number of nodes. A cell's are known only approximately from its MACs: depth decides which
-    of two cells with equal operators learns better.
+    The shape is the longest and the shortest path (in operators with weights), the log of the
+    number of paths, and the number of nodes. It matters in cells: of two cells with equal
+    operators, the depth decides which one is more accurate.
     """
     ops = enumerate_ops(space)
     macs = np.array([*map(op_macs, ops), 0], dtype=np.float64)[slots].sum(axis=1)

@@ -1,4 +1,4 @@
-"""Checks labels of predictors, and scales them; arithmetic of intervals."""
+"""Checks and scales the labels of predictors; arithmetic of intervals."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ __all__ = [
 ]
 
 LEVEL = 0.9
-"""Level of every interval that a predictor promises: mean +- Z90 * std."""
+"""Level of the intervals of all predictors: mean +- Z90 * std."""
 
 MIN_LABELS = 4
-MAX_LOG = 6.0  # where `RobustScale` stops growing, 300 units out: nothing learned means that much
+MAX_LOG = 6.0  # `RobustScale` is clipped here, 300 units out; larger predictions are meaningless
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Mean and standard deviation of scores; `std` is exactly 0 where they are constant."""
+    """Mean and standard deviation of scores; `std` is exactly 0 if they are constant."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -46,7 +46,7 @@ class Scale:
         return Scale(float(scores.mean()), float(scores.std()) if np.ptp(scores) > 0 else 0.0)
 
     def standardise(self, scores: FloatArray) -> FloatArray:
-        """Scores with mean 0 and std 1; all zero where the scale was fitted on a constant."""
+        """Scores with mean 0 and std 1; all zero if the scale was fitted on a constant."""
         return (scores - self.mean) / self.std if self.std else np.zeros_like(scores)
 
     def restore(self, standardised: FloatArray) -> FloatArray:
@@ -56,11 +56,12 @@ class Scale:
 
 @dataclass(frozen=True)
 class RobustScale:
-    """Median and spread of scores, with tails pulled in: linear near the median, then logarithmic.
+    """Median and spread of scores, with compressed tails: linear near the median, then logarithmic.
 
     u = (score - median) / unit becomes sign(u) * LINEAR * (1 + log(|u| / LINEAR)) beyond LINEAR.
-    Accuracies have a heavy lower tail: a handful of broken archs, ten units down, would take all
-    of a squared error. `unit` is the interquartile range in normal standard deviations.
+    Accuracies have a heavy lower tail: without compression, a few bad archs, ten units below the
+    median, would dominate a squared error. `unit` is the interquartile range in standard deviations
+    of a normal distribution.
     """
 
     LINEAR: ClassVar[float] = 2.0
@@ -71,13 +72,13 @@ class RobustScale:
 
     @staticmethod
     def of(scores: FloatArray) -> RobustScale:
-        """Statistics of `scores` [n]; the unit is 0 where they are constant."""
+        """Statistics of `scores` [n]; the unit is 0 if they are constant."""
         low, median, high = np.quantile(scores, [0.25, 0.5, 0.75])
         unit = (high - low) / RobustScale.NORMAL_IQR
         return RobustScale(float(median), float(unit or Scale.of(scores).std))
 
     def standardise(self, scores: FloatArray) -> FloatArray:
-        """Scores without unit; strictly increasing, all zero where the unit is 0."""
+        """Scores without unit; strictly increasing, all zero if the unit is 0."""
         u = (scores - self.median) / self.unit if self.unit else np.zeros_like(scores)
         size = np.maximum(np.abs(u) / self.LINEAR, 1)
         return np.where(size > 1, np.sign(u) * self.LINEAR * (1 + np.log(size)), u)
@@ -90,20 +91,22 @@ class RobustScale:
 
 
 def whole(space: SearchSpace) -> SearchSpace:
-    """The space without its restrictions: what features are made over.
+    """The space without its restrictions, for the features of archs.
 
-    Labels and fitted predictors outlive a pruning, and a pruned space has the same archs' scores.
+    Labels and fitted predictors stay valid after a restriction, because the scores of archs do not
+    change.
     """
     return replace(space, allowed=())
 
 
 def check_codes(space: SearchSpace, codes: Codes) -> None:
-    """Refuse codes that cannot be archs of `space`.
+    """Refuses codes that cannot be archs of `space`.
 
-    Codes that a restricted space no longer allows pass: labels outlive a pruning.
+    Codes that a restricted space no longer allows are accepted, because labels stay valid after a
+    restriction.
 
     Raises:
-        UserError: wrong shape, or a code out of its choice's range.
+        UserError: wrong shape, or a code outside the range of its choice.
     """
     if codes.ndim != 2 or codes.shape[1] != len(space.choices):
         raise UserError(
@@ -128,7 +131,8 @@ def check_labels(space: SearchSpace, codes: Codes, scores: FloatArray) -> FloatA
     """The scores as float64, after `check_codes`.
 
     Raises:
-        UserError: bad codes, another number of scores, fewer than four, or a score is not finite.
+        UserError: invalid codes, a different number of scores, fewer than four, or a score that is
+            not finite.
     """
     check_codes(space, codes)
     scores = np.asarray(scores, dtype=np.float64)
@@ -154,9 +158,9 @@ def not_fitted() -> UserError:
 
 
 def spread_factor(residuals: FloatArray, spread: FloatArray) -> float:
-    """Factor that turns a spread into a std whose 90 % interval covers new residuals.
+    """Factor that converts a spread to a std whose 90 % interval covers new residuals.
 
-    `residuals` are those of points that the model did not learn from (split conformal prediction
-    with the spread as the scale of difficulty: Lei et al. 2018, section 5.2).
+    `residuals` must be those of points that the model did not learn from (split conformal
+    prediction with the spread as the scale: Lei et al. 2018, section 5.2).
     """
     return conformal_quantile(residuals / np.maximum(spread, 1e-12), LEVEL) / Z90

@@ -1,7 +1,6 @@
 """Predictions of a whole (sub)space as a lookup table (2004.08423).
 
-The prediction of an arch is then a read of one number, under any constraint and for any device;
-no network, no predictor and no torch are needed.
+A table replaces network, predictor and torch by one read per arch, for any constraint and device.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["MAX_ARCHS", "ScoreTable", "Top", "load_table", "save_table", "table_of_space"]
 
-MAX_ARCHS = 20_000_000  # two float32 each: 160 MB
+MAX_ARCHS = 20_000_000  # two float32 per arch: 160 MB
 CHUNK = 16_384
 
 Predict = Callable[[Codes], tuple[FloatArray, FloatArray]]
@@ -36,7 +35,7 @@ Costs = Mapping[str, FloatArray]
 
 @dataclass(frozen=True)
 class _Part:
-    """The archs of a table: by choice, the codes that are allowed."""
+    """The archs of a table: the allowed codes of each choice."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -45,9 +44,9 @@ class _Part:
 
 @dataclass(frozen=True)
 class Top:
-    """The best archs of a question, best first: codes [k, d], means [k], stds [k], costs [k] each.
+    """The best archs for a query, best first: codes [k, d], means [k], stds [k], costs [k] each.
 
-    `n_feasible` of `n` archs keep the limits.
+    `n_feasible` of `n` archs meet the limits.
     """
 
     codes: Codes
@@ -62,7 +61,7 @@ class Top:
 class ScoreTable:
     """Mean and std of the predicted score of every arch of `space`, at its rank: float32 [size].
 
-    source: what made the predictions, for people.
+    source: description of the predictor.
     """
 
     space: SearchSpace
@@ -71,10 +70,10 @@ class ScoreTable:
     source: str
 
     def predict(self, codes: Codes) -> tuple[FloatArray, FloatArray]:
-        """Mean [n] and std [n], as the predictor's own `predict` said.
+        """Mean [n] and std [n], as from `predict` of the predictor.
 
         Raises:
-            UserError: an arch that the table does not hold.
+            UserError: an arch that is not in the table.
         """
         ranks = rank(self.space, codes)
         return self.means[ranks].astype(np.float64), self.stds[ranks].astype(np.float64)
@@ -82,12 +81,12 @@ class ScoreTable:
     def best(
         self, metrics: Mapping[str, CostMetric], limits: Mapping[str, float], *, k: int
     ) -> Top:
-        """The k archs of highest mean whose metrics are at most `limits`, by metric key.
+        """The k archs with the highest mean whose metrics are at most `limits`, by metric key.
 
-        Looks at every arch of the table; the costs of the best are given for all `metrics`.
+        Checks every arch of the table. Costs of the result include all `metrics`.
 
         Raises:
-            UserError: a limit on something without a price, or no arch keeps all limits.
+            UserError: a limit on an unknown metric, or no arch meets all limits.
         """
         unknown = sorted(set(limits) - set(metrics))
         if unknown:
@@ -123,7 +122,7 @@ class ScoreTable:
 def table_of_space(
     predict: Predict, space: SearchSpace, *, source: str, progress: Progress
 ) -> ScoreTable:
-    """Forecast every arch of `space`.
+    """Predicts every arch of `space`.
 
     Raises:
         UserError: the space has more than `MAX_ARCHS` archs.
@@ -146,7 +145,7 @@ def table_of_space(
 
 
 def save_table(path: Path, table: ScoreTable) -> None:
-    """Write a table; it says which archs it holds, not what the space is like."""
+    """Writes a table with its codes, but without the definition of the space."""
     from safetensors.numpy import save
 
     about = {
@@ -160,10 +159,10 @@ def save_table(path: Path, table: ScoreTable) -> None:
 
 
 def load_table(path: Path, space: SearchSpace) -> ScoreTable:
-    """Read a table of some part of `space`.
+    """Reads a table of a part of `space`.
 
     Raises:
-        UserError: no such file, not a table, a broken one, or one of another space.
+        UserError: the file is missing, is not a table, is damaged, or belongs to another space.
     """
     arrays, about = _read(path)
     if about.get("schema_version") != "1" or set(arrays) != {"mean", "std"}:

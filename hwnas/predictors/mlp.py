@@ -1,4 +1,4 @@
-"""An ensemble of multi-layer perceptrons on one-hot choices, as Once-for-All predicts accuracy."""
+"""An ensemble of multi-layer perceptrons on one-hot choices, as in Once-for-All."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ QUICK = {"training": {"members": 2, "min_steps": 20, "max_steps": 20}}
 
 
 class Config(StrictModel):
-    """OFA (1908.09791, appendix; released code) uses three layers of 400 units."""
+    """Default as in OFA (1908.09791, appendix; released code): three layers of 400 units."""
 
     name: Literal["mlp"] = "mlp"
     width: Annotated[int, Field(ge=1, le=8192)] = 400
     """Units per hidden layer."""
     depth: Annotated[int, Field(ge=1, le=16)] = 3
-    """Hidden layers."""
+    """Number of hidden layers."""
     training: Recipe = Recipe(members=3, loss="mse", learning_rate=1e-3)
 
 

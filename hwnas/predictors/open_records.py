@@ -25,7 +25,7 @@ HEAD_CHARS = 4096
 
 @dataclass(frozen=True)
 class Source:
-    """A file's table beside the reader that parsed it."""
+    """The table of a file, and the reader that parsed it."""
 
     path: Path
     reader_name: str
@@ -33,18 +33,19 @@ class Source:
     table: Table
 
     def records(self, target: str | None = None) -> Records:
-        """One score per arch, from `target` or the reader's own column.
+        """One score per arch, from the column `target` or the default column of the reader.
 
         Raises:
-            UserError: the column is not there, or its values are not what the reader declares.
+            UserError: the column is missing, or its values do not match the declaration of the
+                reader.
         """
         return record_set(self.table, self.reader, target, where=self.path)
 
     def proxy(self, column: str) -> ListedProxy:
-        """A column of numbers, in any unit, as a feature of the archs that have it.
+        """A column of numbers, in any unit, as a feature of the archs in the file.
 
         Raises:
-            UserError: the column is not there.
+            UserError: the column is missing.
         """
         codes, values, _ = distinct(self.table, column, where=self.path)
         return ListedProxy(self.table.space, codes, values, name=column)
@@ -58,13 +59,13 @@ def open_records(
     settings: Mapping[str, Any] | None = None,
     num_classes: int | None = None,
 ) -> Source:
-    """Parse a file with the named reader, or with the one whose format it has.
+    """Parses a file with the named reader, or with the reader that recognises it.
 
-    The archs are of the reader's space unless another one is named.
+    The space is that of the reader, unless another one is named.
 
     Raises:
-        UserError: no such file, unknown reader or format, no space given where the reader needs
-            one, or archs of another space.
+        UserError: missing file, unknown reader or format, no space although the reader needs one,
+            or archs of another space.
     """
     name = reader or _guess(path)
     found = READERS.load(name).READER
@@ -81,7 +82,7 @@ def open_records(
 
 
 def _readers() -> Iterator[tuple[str, Reader]]:
-    """All that load; a package's broken reader shall not hide the others."""
+    """All readers that can be loaded; broken readers of other packages are skipped."""
     for name in READERS.names:
         try:
             yield name, READERS.load(name).READER
@@ -90,7 +91,7 @@ def _readers() -> Iterator[tuple[str, Reader]]:
 
 
 def _guess(path: Path) -> str:
-    """Name of the one reader whose format the file has."""
+    """Name of the only reader that recognises the file."""
     try:
         with open_regular(path) as stream:
             head = stream.read(HEAD_CHARS).decode("utf-8-sig", errors="replace")

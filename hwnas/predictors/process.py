@@ -1,4 +1,4 @@
-"""Gaussian processes in closed form, which the graph predictor averages with its networks."""
+"""Gaussian processes in closed form; the graph predictor averages them with its networks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from hwnas.interfaces import FloatArray
 __all__ = ["Process", "Processes", "fit_process", "fit_processes", "forecast"]
 
 LENGTHS = tuple(float(factor) for factor in 2.0 ** np.arange(-2, 8))
-"""Squared length scales that are tried, in median squared distances of the training points."""
+"""Candidates for the squared length scale, in median squared distances of the training points."""
 NOISES = tuple(float(ratio) for ratio in 10.0 ** np.arange(-6, 1.01, 0.5))
-"""Noise variances that are tried, in signal variances."""
-MAX_TRIED = 512  # points that decide length and noise; the rest only join the final solve
+"""Candidates for the noise variance, relative to the signal variance."""
+MAX_TRIED = 512  # points that determine length and noise; the others only join the final solve
 CHUNK = 2048
 
 
@@ -26,7 +26,8 @@ CHUNK = 2048
 class Process:
     """Kernel exp(-|x - y|^2 / length) around a constant mean.
 
-    points: [n, f]; weights: [n], of each point's kernel.
+    points: [n, f].
+    weights: weights of the kernels of the points, [n].
     """
 
     points: FloatArray
@@ -39,10 +40,11 @@ class Process:
 class Processes:
     """The average of Gaussian processes on different features of the same archs.
 
-    Tau with operators, with operators and one-hot choices, and with the average of both (without
-    the networks of the ensemble, seeds 100 to 107): on 50 OFA records 0.907, 0.906, 0.910; on 100
+    Tau with operators, with operators and one-hot choices, and with their average (without the
+    networks of the ensemble, seeds 100 to 107): on 50 OFA records 0.907, 0.906, 0.910; on 100
     0.935, 0.930, 0.937; on 540 0.9625, 0.9637, 0.9643; on 100 records of nasbench201 0.707, 0.700,
-    0.714; on 100 of nas_bench_macro, where the networks have a larger weight, 0.868, 0.855, 0.864.
+    0.714; on 100 records of nas_bench_macro, where the networks have a larger weight, 0.868, 0.855,
+    0.864.
     """
 
     parts: tuple[Process, ...]
@@ -54,7 +56,7 @@ class Processes:
         return mean
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Everything `load` needs."""
+        """Everything that `load` needs."""
         arrays: dict[str, NDArray[Any]] = {}
         for i, part in enumerate(self.parts):
             arrays[f"process{i}.points"] = part.points.copy()
@@ -64,10 +66,10 @@ class Processes:
 
     @staticmethod
     def load(state: Mapping[str, NDArray[Any]], n: int) -> Processes:
-        """Inverse of `state`, of n processes.
+        """Inverse of `state`, for n processes.
 
         Raises:
-            KeyError: the state has fewer.
+            KeyError: the state has fewer processes.
         """
         return Processes(
             tuple(
@@ -84,7 +86,7 @@ class Processes:
 def fit_processes(
     features: Sequence[FloatArray], targets: FloatArray, *, seed: int
 ) -> tuple[Processes, FloatArray]:
-    """A process on each of the features, and what they say of each point when left out: [n]."""
+    """Fits a process on each of the features; also returns leave-one-out predictions [n]."""
     fits = [fit_process(own, targets, seed=seed) for own in features]
     left_out: FloatArray = np.mean([left_out for _, left_out in fits], axis=0)
     return Processes(tuple(process for process, _ in fits)), left_out
@@ -93,11 +95,11 @@ def fit_processes(
 def fit_process(
     features: FloatArray, targets: FloatArray, *, seed: int
 ) -> tuple[Process, FloatArray]:
-    """A process fitted to `targets` [n], and what it says of each point when left out: [n].
+    """Fits a process to `targets` [n]; also returns the leave-one-out predictions [n].
 
-    Length and noise minimise the leave-one-out error, which is known without refitting: residuals
-    are (K + s I)^-1 y over the diagonal of (K + s I)^-1 (Rasmussen and Williams, "Gaussian
-    Processes for Machine Learning", section 5.4.2).
+    Length and noise minimise the leave-one-out error, which needs no further fits: residuals are (K
+    + s I)^-1 y divided by the diagonal of (K + s I)^-1 (Rasmussen and Williams, "Gaussian Processes
+    for Machine Learning", section 5.4.2).
     """
     mean = float(targets.mean())
     y = targets - mean
@@ -134,7 +136,7 @@ def forecast(process: Process, features: FloatArray) -> FloatArray:
 
 
 def _squared_distances(first: FloatArray, second: FloatArray) -> FloatArray:
-    """[n, m]."""
+    """Squared distances [n, m]."""
     norms = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1)
     squared: FloatArray = np.maximum(norms - 2 * first @ second.T, 0)
     return squared

@@ -16,13 +16,13 @@ __all__ = ["ListedProxy", "proxy_columns"]
 
 
 class ListedProxy:
-    """A proxy that is known for listed archs only, standardised over them.
+    """A proxy with values for listed archs only, standardised over these archs.
 
     Args:
         space: the space of the codes.
         codes: [n, d], distinct.
         values: [n], in any unit.
-        name: for errors.
+        name: for error messages.
     """
 
     def __init__(self, space: SearchSpace, codes: Codes, values: FloatArray, *, name: str) -> None:
@@ -32,7 +32,7 @@ class ListedProxy:
         self._keys, self._values = keys[order], Scale.of(values).standardise(values)[order]
 
     def __call__(self, codes: Codes) -> FloatArray:
-        """float64 [n].
+        """Values, float64 [n].
 
         Raises:
             UserError: an arch is not listed.
@@ -50,14 +50,14 @@ class ListedProxy:
 
 
 def _keys(codes: Codes) -> NDArray[np.void]:
-    """One value per row [n] that sorts, equal exactly where the rows are."""
+    """One sortable value per row [n]; two are equal exactly if their rows are equal."""
     rows = np.ascontiguousarray(codes, dtype=np.int16)
     keys: NDArray[np.void] = rows.view(f"V{2 * rows.shape[1]}").ravel()
     return keys
 
 
 def proxy_columns(proxies: Sequence[Proxy], codes: Codes) -> NDArray[np.float32]:
-    """float32 [n, len(proxies)]: values as they are, so give proxies of mean 0 and variance 1."""
+    """Unscaled values, float32 [n, len(proxies)]; proxies should have mean 0 and variance 1."""
     columns = np.empty((len(codes), len(proxies)), dtype=np.float32)
     for column, proxy in enumerate(proxies):
         columns[:, column] = proxy(codes)

@@ -20,10 +20,10 @@ __all__ = ["Records", "distinct", "number", "record_set", "table_of"]
 class Records:
     """Distinct archs of one space with one score each.
 
-    codes: [n, d], in the file's order.
+    codes: [n, d], in the order of the file.
     scores: [n], fractions in [0, 1].
-    target: the column that they are from.
-    n_averaged: archs whose score is the mean of several values.
+    target: name of their column.
+    n_averaged: number of archs whose score is the mean of several values.
     """
 
     space: SearchSpace
@@ -45,10 +45,10 @@ def table_of(
 ) -> Table:
     """A table of archs given by the values of their choices; `values[column][row]` lists numbers.
 
-    A choice that a view lacks has its first value.
+    A choice that is missing from a view gets its first value.
 
     Raises:
-        UserError: a value that the choice does not have: the archs are of another space.
+        UserError: a value that the choice does not have, so the archs belong to another space.
     """
     known = [{value: code for code, value in enumerate(c.values)} for c in space.choices]
     names = [choice.name for choice in space.choices]
@@ -79,7 +79,7 @@ def number(value: object, *, where: object) -> float:
     """A finite number from a file.
 
     Raises:
-        UserError: it is none; NaN and infinity are not.
+        UserError: the value is not a finite number.
     """
     try:
         found = float(value)  # type: ignore[arg-type]  # refused below
@@ -96,8 +96,8 @@ def record_set(table: Table, reader: Reader, target: str | None, *, where: objec
     """One score per distinct arch, from one column of a table.
 
     Raises:
-        UserError: no such column, a value outside of the unit's range, an arch with different
-            values where the reader refuses them, or all scores are equal (one arch included).
+        UserError: no such column, a value outside the range of the unit, several values of an arch
+            although the reader refuses them, or all scores are equal (or there is only one arch).
     """
     target = target or reader.target or next(iter(table.columns), "")
     codes, means, repeats = distinct(table, target, where=where)
@@ -130,7 +130,7 @@ def record_set(table: Table, reader: Reader, target: str | None, *, where: objec
 def distinct(
     table: Table, name: str, *, where: object
 ) -> tuple[Codes, FloatArray, dict[int, FloatArray]]:
-    """Distinct archs of a column [n, d] as listed, their mean values [n], repeats by row of those.
+    """Distinct archs of a column [n, d] in order, their mean values [n], and repeats by row.
 
     Raises:
         UserError: no such column.

@@ -1,4 +1,4 @@
-"""Ridge regression on one-hot choices and costs, its penalty chosen by leave-one-out error."""
+"""Ridge regression on one-hot choices and costs; leave-one-out error selects the penalty."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Config(StrictModel):
 
     name: Literal["ridge"] = "ridge"
     has_costs: bool = True
-    """Add log MACs and log parameters to the one-hot choices."""
+    """Whether log MACs and log parameters are added to the one-hot choices."""
 
 
 def is_sum(config: Config) -> bool:
-    """Whether scores are sums over blocks, as the searcher `exact` needs; costs are in a log."""
+    """Whether scores are sums over blocks, as the searcher `exact` requires; log costs are not."""
     return not config.has_costs
 
 
@@ -34,11 +34,11 @@ def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
 
 
 def ridge(features: FloatArray, targets: FloatArray) -> Model:
-    """Closed-form ridge with free intercept.
+    """Closed-form ridge regression with an unpenalised intercept.
 
-    With leverages h_i of the training points, leave-one-out residuals are r_i / (1 - h_i) and have
-    variance s^2 / (1 - h_i); a new point's is s^2 (1 + h(x)) (Hastie et al., "The Elements of
-    Statistical Learning", sections 3.4.1 and 7.10; exact for penalty 0).
+    With leverages h_i of the training points, leave-one-out residuals are r_i / (1 - h_i) with
+    variance s^2 / (1 - h_i). The variance at a new point is s^2 (1 + h(x)) (Hastie et al., "The
+    Elements of Statistical Learning", sections 3.4.1 and 7.10; exact for penalty 0).
     """
     centre, level = features.mean(axis=0), float(targets.mean())
     left, singular, right = np.linalg.svd(features - centre, full_matrices=False)

@@ -17,10 +17,10 @@ from hwnas.spaces.space import Codes
 __all__ = ["Model", "Regress", "TabularPredictor"]
 
 Model = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
-"""Features [n, f] to mean [n] and std [n] of standardised scores."""
+"""Maps features [n, f] to mean [n] and std [n] of standardised scores."""
 
 Regress = Callable[[FloatArray, FloatArray], Model]
-"""Learns a `Model` from features [n, f] and standardised scores [n]; deterministic."""
+"""Fits a `Model` to features [n, f] and standardised scores [n]; deterministic."""
 
 COSTS: tuple[AnalyticMetric, ...] = ("macs", "params")
 
@@ -28,7 +28,7 @@ COSTS: tuple[AnalyticMetric, ...] = ("macs", "params")
 class TabularPredictor:
     """An `AccuracyPredictor` around a regression.
 
-    Its state is the training set: these regressions refit in the time it takes to read a file.
+    Its state is the training set, because these regressions fit as fast as a file is read.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class TabularPredictor:
         self._labels: dict[str, NDArray[Any]] = {}
 
     def fit(self, codes: Codes, scores: FloatArray) -> None:
-        """Learn from n >= 4 labels; forgets earlier ones."""
+        """Learns from n >= 4 labels; forgets earlier labels."""
         scores = check_labels(self.space, codes, scores)
         self._scale = Scale.of(scores)
         self._model = self._regress(self._features(codes), self._scale.standardise(scores))
         self._labels = {"codes": codes.copy(), "scores": scores.copy()}
 
     def predict(self, codes: Codes) -> tuple[FloatArray, FloatArray]:
-        """Mean [n] and std [n] in the labels' unit."""
+        """Mean [n] and std [n] in the unit of the labels."""
         if self._model is None:
             raise not_fitted()
         check_codes(self.space, codes)
@@ -68,11 +68,11 @@ class TabularPredictor:
         return dict(self._labels)
 
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
-        """Inverse of `state`: fits again."""
+        """Inverse of `state`; repeats the fit."""
         self.fit(state["codes"], state["scores"])
 
     def _features(self, codes: Codes) -> FloatArray:
-        """[n, f]: one-hot choices, log of each cost relative to the largest arch's, proxies."""
+        """Features [n, f]: one-hot choices, log of cost / cost of the largest arch, proxies."""
         columns = [self.space.encode(codes).astype(np.float64)]
         everything = whole(self.space)
         if self._has_costs:

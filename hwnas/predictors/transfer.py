@@ -26,14 +26,15 @@ from hwnas.spaces.space import Codes
 __all__ = ["LabelSet", "TransferPredictor"]
 
 BuildWith = Callable[[Sequence[Proxy]], AccuracyPredictor]
-"""Makes an unfitted predictor that uses proxies as features."""
+"""Builds an unfitted predictor with proxies as features."""
 
 
 @dataclass(frozen=True)
 class LabelSet:
     """Labels of one source: supernet scores, another data set, a shorter training.
 
-    codes: [n, d]; scores: [n], in a unit of their own, higher is better.
+    codes: [n, d].
+    scores: [n], in any unit; higher is better.
     """
 
     source: str
@@ -43,7 +44,7 @@ class LabelSet:
 
 @dataclass(frozen=True)
 class _Mix:
-    """Scale and weight [k + 1] of the predictions of k priors and the final; the labels' unit."""
+    """Scale and weights [k + 1] of the predictions of k priors and the final predictor."""
 
     means: FloatArray
     stds: FloatArray
@@ -53,7 +54,7 @@ class _Mix:
     std: float
 
     def scores(self, parts: FloatArray) -> FloatArray:
-        """[n] in the labels' unit, from predictions [k + 1, n]."""
+        """Scores [n] in the unit of the labels, from predictions [k + 1, n]."""
         standardised = (parts - self.means[:, None]) / self.stds[:, None]
         return self.offset + self.gain * (self.weights @ standardised)
 
@@ -61,15 +62,16 @@ class _Mix:
 class TransferPredictor:
     """An `AccuracyPredictor` that also learns from labels of other sources.
 
-    One predictor per set of other labels is fitted first and averages out their noise. The final
-    one learns the labels given to `fit` with these predictions among its features. All
-    predictions are mixed with weights fitted on held-out labels: WPNAS's few-shot predictor
-    (2203.02086) on supernet scores, or a warm start from another data set.
+    First, one predictor is fitted per set of other labels, which averages out their noise. The
+    final predictor learns the labels given to `fit`, with the predictions of these predictors as
+    further features. All predictions are combined with weights fitted on held-out labels. Examples:
+    the few-shot predictor of WPNAS (2203.02086) on supernet scores, or a warm start from another
+    data set.
 
     Args:
-        build: makes the predictors.
+        build: builds the predictors.
         others: the other labels.
-        seed: decides who is held back.
+        seed: determines the held-out labels.
     """
 
     def __init__(self, build: BuildWith, others: Sequence[LabelSet], *, seed: int) -> None:
@@ -82,10 +84,10 @@ class TransferPredictor:
         self._mix: _Mix | None = None
         self.space = self._final.space
         self.n_labels: dict[str, int] = {}
-        """How many labels of each source the last fit used; those given to it are "target"."""
+        """Number of labels per source in the last fit; labels given to `fit` are "target"."""
 
     def fit(self, codes: Codes, scores: FloatArray) -> None:
-        """Learn from the other labels, then from these; forgets earlier ones."""
+        """Learns from the other labels, then from these; forgets earlier labels."""
         scores = check_labels(self.space, codes, scores)
         for prior, labels in zip(self._priors, self._others, strict=True):
             prior.fit(labels.codes, labels.scores)
@@ -97,7 +99,7 @@ class TransferPredictor:
         self.n_labels["target"] = len(codes)
 
     def predict(self, codes: Codes) -> tuple[FloatArray, FloatArray]:
-        """Mean [n] and std [n], in the unit of the labels of `fit`; one std for all."""
+        """Mean [n] and std [n], in the unit of the labels of `fit`; the std is the same for all."""
         if self._mix is None:
             raise not_fitted()
         check_codes(self.space, codes)
@@ -105,7 +107,7 @@ class TransferPredictor:
         return self._mix.scores(parts), np.full(len(codes), self._mix.std)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """States of all predictors, under `final.*` and `prior0.*`, ..., and how they are mixed."""
+        """States of all predictors, as `final.*` and `prior0.*`, ..., and their weights."""
         if self._mix is None:
             raise not_fitted()
         mix = self._mix
@@ -116,10 +118,10 @@ class TransferPredictor:
         return state
 
     def load_state(self, state: dict[str, NDArray[Any]]) -> None:
-        """Inverse of `state` on a predictor with equally many other label sets.
+        """Inverse of `state` on a predictor with the same number of other label sets.
 
         Raises:
-            UserError: the state is of another kind of predictor.
+            UserError: the state belongs to another kind of predictor.
         """
         for name, part in self._named():
             start = f"{name}."
@@ -132,7 +134,7 @@ class TransferPredictor:
         return [*priors, ("final", self._final)]
 
     def _prior(self, i: int, codes: Codes) -> FloatArray:
-        """Standardised prediction [n] of other labels number i."""
+        """Standardised predictions [n] of the predictor for other labels number i."""
         return np.asarray(self._scales[i].standardise(self._priors[i].predict(codes)[0]))
 
     def _prior_forecasts(self, codes: Codes) -> list[FloatArray]:
@@ -140,7 +142,7 @@ class TransferPredictor:
 
 
 def _mix(parts: FloatArray, scores: FloatArray) -> _Mix:
-    """From held-out predictions [k + 1, n] and true scores [n]."""
+    """Scale and weights from held-out predictions [k + 1, n] and true scores [n]."""
     scales = [Scale.of(part) for part in parts]
     means = np.array([scale.mean for scale in scales])
     stds = np.array([scale.std or 1.0 for scale in scales])

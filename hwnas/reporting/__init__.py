@@ -1,1 +1,1 @@
-"""The report of a run: plain values (`data`) into one self-contained HTML file (`html`)."""
+"""The report of a run: converts plain values (`data`) to one self-contained HTML file (`html`)."""

@@ -1,6 +1,6 @@
 """The contents of a report as plain values, filled by the pipeline; a missing section is None.
 
-Accuracies are fractions in [0, 1], latencies milliseconds.
+Accuracies are fractions in [0, 1], latencies are in milliseconds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Point:
-    """A network in the accuracy-latency plane; `label` is shown when pointed at."""
+    """A network in the accuracy-latency plane; `label` is its tooltip."""
 
     latency_ms: float
     top1: float
@@ -38,10 +38,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Front:
-    """The search on one device. `score` says what `top1` is, e.g. `validation top-1, supernet`.
+    """The search on one device. `score` describes `top1`, e.g. `validation top-1, supernet`.
 
-    `archive` is everything evaluated, `front` its non-dominated part, `baseline` what random search
-    evaluated at equal cost.
+    archive: all evaluated archs.
+    front: the non-dominated archs.
+    baseline: archs that random search evaluated at equal cost.
     """
 
     device: str
@@ -55,9 +56,9 @@ class Front:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Whole nets: estimates of the table against their timing.
+    """Estimated and measured latencies of whole networks.
 
-    `interval_ms` holds the 90 % interval of each estimate; `mape` and `repeat_noise` are fractions.
+    `interval_ms` has the 90 % interval of each estimate. `mape` and `repeat_noise` are fractions.
     """
 
     device: str
@@ -71,7 +72,7 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The accuracy predictor on subnets held back from it; `score` names the unit of both axes."""
+    """The accuracy predictor on held-out subnets; `score` names the unit of both axes."""
 
     predictor: str
     score: str
@@ -85,7 +86,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Trust:
-    """How far a ranking can be trusted against a better one: sentences, and biased choices.
+    """Agreement of a ranking with a more accurate one: sentences, and biased choices.
 
     `biases`: (choice = value, shift in standard deviations, archs), strongest first.
     """
@@ -116,7 +117,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A network to draw: `lower()` of it, and a line of text below."""
+    """A network to draw: the result of `lower()`, and a line of text below the drawing."""
 
     name: str
     network: Network
@@ -125,9 +126,9 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Truth:
-    """One of the search's best archs, trained alone: what was believed of it, and what is so.
+    """One of the best archs of the search, trained stand-alone: predicted and true accuracy.
 
-    `predicted`: score of the predictor; accuracies on the validation split.
+    `predicted` is the score of the predictor. Accuracies are on the validation split.
     """
 
     key: str
@@ -138,11 +139,11 @@ class Truth:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything a report can show. `facts`: device, seed, host, config, ... in display order.
+    """The contents of a report. `facts`: device, seed, host, config, ... in display order.
 
-    `fronts`, `forecasts`: of every device that has one, in the order of the configuration.
-    `commands`: by first word of a stage's name, what makes it where it is missing. `remarks` are
-    what a reader of the accuracies must know; they stand below the closing table.
+    fronts, forecasts: for every device that has one, in the order of the configuration.
+    commands: the command that makes a missing result, by the first word of the stage's name.
+    remarks: notes on the accuracies, shown below the last table.
     """
 
     title: str

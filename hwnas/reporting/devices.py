@@ -12,10 +12,11 @@ __all__ = ["Winners"]
 class Winners:
     """The winners of several devices side by side.
 
-    devices: whose winner, in the order of everything else. forecast_ms[d][w], measured_ms[d][w]:
-    winner w on device d; measured_ms is empty before stage `verify`. macs, score: of each winner.
-    notes: sentences, which winners coincide, and which are better elsewhere. differences: choices
-    in which the winners differ, with the value of each ("-" where inactive).
+    devices: device of each winner; all other fields have this order. forecast_ms[d][w],
+    measured_ms[d][w]: latency of winner w on device d; measured_ms is empty before stage `verify`.
+    macs, score: of each winner. notes: sentences on winners that are equal, or better on another
+    device. differences: choices in which the winners differ, with the value of each ("-" if
+    inactive).
     """
 
     devices: tuple[str, ...]

@@ -1,10 +1,11 @@
-"""A network as an SVG: one box per operator, drawn from its `lower()`.
+"""A network as an SVG: one box per operator, drawn from `lower()`.
 
-Height grows with the size of the output map, width with its channels, the colour is the kernel;
-an arc over a box is a residual connection, a dot on it a squeeze-and-excitation gate.
+The height of a box is the size of the output map, the width its channels, and the colour the
+kernel. An arc over a box is a residual connection, and a dot on the arc is a squeeze-and-excitation
+gate.
 
-A network that is no chain is drawn as a graph from left to right: small boxes, lines, and a dot
-where several lines are summed. What lies on no path from image to logits is left out.
+A network that is not a chain is drawn as a graph from left to right, with small boxes, lines, and a
+dot where several lines are summed. Operators on no path from image to logits are left out.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from hwnas.spaces.ops import OpSpec, layers
 __all__ = ["draw_network"]
 
 GAP, MARGIN, MAP_HEIGHT, TOP = 7, 64, 150, 46
-PAGE_WIDTH, MAX_STRETCH = 1040, 2.0  # short networks are stretched towards the page's width
+PAGE_WIDTH, MAX_STRETCH = 1040, 2.0  # short networks are stretched towards the width of the page
 KNOWN_KERNELS = (1, 3, 5, 7)
-BOX, COLUMN, LANE = 20, 29, 28  # of graphs: side of a box, distances of columns and of lanes
+BOX, COLUMN, LANE = 20, 29, 28  # in graphs: side of a box, distances of columns and of lanes
 SHORT = {"avg_pool": "avg", "identity": "id", "norm": "bn", "pool": "avg", "linear": "fc"}
 
 Point = tuple[float, float]
 
 
 def draw_network(network: Network) -> str:
-    """SVG element; its colours are CSS variables (`--k1` .. `--k7`, `--ink`, `--muted`)."""
+    """SVG element. Its colours are CSS variables (`--k1` .. `--k7`, `--ink`, `--muted`)."""
     return _draw_chain(network.ops) if network.is_chain else _draw_graph(network.live())
 
 
@@ -60,7 +61,7 @@ def _draw_chain(ops: Sequence[OpSpec]) -> str:
 
 
 def _draw_graph(network: Network) -> str:
-    """Columns are distances from the image; a sum of several operators has a column of its own."""
+    """Draws a graph; columns are distances from the image. Sums have their own column."""
     columns = _columns(network)
     lanes: dict[int, list[int]] = {}
     for i, column in enumerate(columns):
@@ -106,7 +107,7 @@ def _draw_graph(network: Network) -> str:
 
 
 def _columns(network: Network) -> list[int]:
-    """Per operator, steps from the image on the longest way; a sum is one step more."""
+    """Number of steps on the longest path from the image to each operator; a sum adds a step."""
     found: list[int] = []
     for sources in network.sources:
         nearest = max((found[source] for source in sources), default=-1)
@@ -115,7 +116,7 @@ def _columns(network: Network) -> list[int]:
 
 
 def _spans(ops: Sequence[OpSpec], at: Callable[[int], Point], y: float) -> list[str]:
-    """A bracket under each run of operators that write maps of one size and width."""
+    """A bracket under each sequence of operators with maps of one size and width."""
     parts = []
     shapes = [(op.out_hw, op.out_channels) for op in ops]
     for (hw, channels), run in groupby(range(len(ops)), key=lambda i: shapes[i]):
@@ -129,7 +130,7 @@ def _spans(ops: Sequence[OpSpec], at: Callable[[int], Point], y: float) -> list[
 
 
 def _line(start: Point, end: Point) -> str:
-    """Along its lane up to the last column, then to the lane where it ends."""
+    """A line along its lane up to the last column, then to the lane of its end."""
     (x0, y0), (x1, y1) = start, end
     turn = max(x0, x1 - COLUMN)
     half = (turn + x1) / 2
@@ -165,7 +166,7 @@ def _box(op: OpSpec, x: float, y: float, width: float, height: float) -> str:
 
 
 def _windows(op: OpSpec) -> str:
-    """E.g. `k5`; `k3+5` with a depthwise convolution before the expansion too."""
+    """Kernels as text: `k5`, or `k3+5` with a depthwise convolution before the expansion."""
     return f"k{'+'.join(map(str, op.kernels)) or 1}"
 
 
@@ -186,7 +187,7 @@ def _labels(op: OpSpec, centre: float, top: float, foot: float) -> list[str]:
 
 
 def _groups(ops: Sequence[OpSpec], edges: Sequence[tuple[float, float]], y: float) -> list[str]:
-    """A bracket under each run of blocks of one resolution and width."""
+    """A bracket under each sequence of blocks of one resolution and width."""
     parts = []
     blocks = [i for i, op in enumerate(ops) if op.mid_channels]
     for (hw, channels), run in groupby(blocks, key=lambda i: (ops[i].out_hw, ops[i].out_channels)):

@@ -1,4 +1,4 @@
-"""The plots of a report, as plotly figures; colours of text and grid come from the page's CSS."""
+"""The plots of a report, as plotly figures. The CSS of the page sets colours of text and grid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MARKED = {"size": 8, "color": BLUE, "opacity": 0.75, "line": {"width": 0}}
 
 
 def front_figure(data: Front) -> go.Figure:
-    """Cloud of the archive, its front as a staircase, random search, the winner, the constraint."""
+    """Archived archs, their front as a staircase, random search, the winner, the constraint."""
     figure = _figure("estimated latency [ms]", data.score, height=460)
     figure.update_yaxes(tickformat=".1%")
     if data.baseline:
@@ -41,7 +41,7 @@ def front_figure(data: Front) -> go.Figure:
 
 
 def forecast_figure(data: Forecast) -> go.Figure:
-    """Measured over estimated latency with the line of equality and the 90 % band."""
+    """Measured over estimated latency, with the line of equality and the 90 % band."""
     figure = _figure("estimate [ms]", "measured [ms]")
     if data.interval_ms:
         order = sorted(range(len(data.forecast_ms)), key=lambda i: data.forecast_ms[i])
@@ -65,7 +65,7 @@ def forecast_figure(data: Forecast) -> go.Figure:
 
 
 def prediction_figure(data: Prediction) -> go.Figure:
-    """Measured over predicted score of subnets the predictor never saw."""
+    """True over predicted score of held-out subnets."""
     figure = _figure(f"predicted {data.score}", f"measured {data.score}")
     _add_diagonal(figure, data.predicted, data.measured, "predicted = measured")
     hover = "predicted %{x:.4g}<br>measured %{y:.4g}<extra></extra>"

@@ -1,4 +1,4 @@
-"""Writes a report: one HTML file that opens offline; plots need JavaScript."""
+"""Writes a report: one HTML file that opens offline. Plots need JavaScript."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PLOT_CONFIG = {"displayModeBar": False, "responsive": True}
 
 
 def write_report(data: ReportData, path: Path) -> None:
-    """Render `data` into the file `path`, atomically."""
+    """Renders `data` into the file `path`, atomically."""
     text = render_report(data)
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # names that are not UTF-8
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # names may not be UTF-8
 
 
 def render_report(data: ReportData) -> str:
-    """The HTML of a report. The same data give the same text."""
+    """The HTML of a report. Equal data give equal text."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -48,7 +48,7 @@ def render_report(data: ReportData) -> str:
 
 
 def _plots(data: ReportData) -> dict[str, str]:
-    """HTML of every plot there is data for; the first one brings plotly's code along."""
+    """HTML of every plot that has data. The first one includes the code of plotly."""
     made: dict[str, go.Figure] = {}
     made |= {f"front-{i}": figures.front_figure(front) for i, front in enumerate(data.fronts)}
     for i, forecast in enumerate(data.forecasts):
@@ -68,7 +68,7 @@ def _plots(data: ReportData) -> dict[str, str]:
 
 
 def _highlights(data: ReportData) -> list[tuple[str, str]]:
-    """The few numbers of the run that matter most, as (value, what it is)."""
+    """The most important numbers of the run, as (value, description)."""
     found = highlights(data.table)
     if data.prediction:
         found.append((f"{data.prediction.tau:.2f}", "Kendall tau of the predictor"))

@@ -11,10 +11,11 @@ __all__ = ["NetRow", "by_device", "highlights"]
 
 @dataclass(frozen=True)
 class NetRow:
-    """One network on one device; None = not obtained. The rows of a device follow each other.
+    """One network on one device; None = not measured. Rows of one device are consecutive.
 
-    test_top1 is the accuracy of `file`, which the device runs; fp32_top1 that of the float32 file,
-    where it is another one. is_winner: this network is the one that the device gets.
+    test_top1: accuracy of `file`, the file that the device runs.
+    fp32_top1: accuracy of the float32 file, if that is another file.
+    is_winner: whether the network is the winner for the device.
     """
 
     name: str
@@ -45,7 +46,7 @@ def by_device(table: Iterable[NetRow]) -> list[tuple[str, list[NetRow]]]:
 
 
 def highlights(table: Iterable[NetRow]) -> list[tuple[str, str]]:
-    """Accuracy and latency of every device's winner, as (value, what it is)."""
+    """Accuracy and latency of the winner of every device, as (value, description)."""
     found, devices = [], by_device(table)
     for device, rows in devices:
         winner = next((row for row in rows if row.is_winner), rows[0])

@@ -1,4 +1,4 @@
-"""Resumes optimisers that cannot be stored by replaying their asks and tells."""
+"""Resumes optimisers without a storable state by replaying their asks and tells."""
 
 from __future__ import annotations
 
@@ -19,29 +19,31 @@ EXEMPT = dict.fromkeys(
 
 
 class ForeignConfig(StrictModel):
-    """What a foreign optimiser minimises."""
+    """Settings of an external optimiser: what it minimises."""
 
     objective: Literal["reward", "front"] = "reward"
-    """The reward, or the front of score and constrained costs."""
-    n_constraints: Annotated[int, Field(ge=1, le=16, description="costs of a front")] = 1
+    """`reward`: only the reward; `front`: the front of score and constrained costs."""
+    n_constraints: Annotated[
+        int, Field(ge=1, le=16, description="Number of constrained costs, for `front`.")
+    ] = 1
 
 
 class Optimiser(Protocol):
-    """A foreign optimiser in a fresh state, deterministic in its seed."""
+    """An external optimiser in its initial state, deterministic in its seed."""
 
     def ask(self, n: int) -> Codes:
-        """Up to n archs."""
+        """Proposes up to n archs."""
         ...
 
     def tell(self, objectives: FloatArray) -> None:
-        """Objectives [n, m], to be minimised, of the last `ask`."""
+        """Objectives [n, m] of the last `ask`, to be minimised."""
         ...
 
 
 class Replayed:
-    """A `Searcher` around an optimiser. State: sizes of past asks and what was told.
+    """A `Searcher` around an optimiser. State: sizes of past asks and all results.
 
-    `is_front`: it minimises all objectives; otherwise the reward is the only one.
+    `is_front`: whether it minimises all objectives; otherwise only the reward counts.
     """
 
     def __init__(self, optimiser: Optimiser, *, is_front: bool) -> None:
@@ -50,22 +52,22 @@ class Replayed:
         self._told: list[list[list[float]]] = []
 
     def ask(self, n: int) -> Codes:
-        """Up to n archs of the optimiser."""
+        """Proposes up to n archs of the optimiser."""
         self._asked.append(n)
         return self._optimiser.ask(n)
 
     def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
-        """Pass on the objectives, or minus the reward."""
+        """Passes on the objectives, or the negative reward."""
         points = objectives if self._is_front and objectives is not None else -rewards[:, None]
         self._told.append(points.tolist())
         self._optimiser.tell(points)
 
     def state(self) -> dict[str, Any]:
-        """The whole past."""
+        """All past asks and results."""
         return {"asked": list(self._asked), "told": list(self._told)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Inverse of `state` on a fresh searcher: lives through the past again."""
+        """Inverse of `state` on a new searcher; replays the past."""
         for n, points in zip(state["asked"], state["told"], strict=True):
             self._asked.append(n)
             self._optimiser.ask(n)

@@ -16,7 +16,7 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Config", "Evolution", "build"]
 
-MAX_REPAIRS = 4  # extra mutations of children that repeat a member of the population
+MAX_REPAIRS = 4  # extra mutations of children that are already in the population
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -24,20 +24,25 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 class Config(StrictModel):
     """`population` archs survive a generation; until there are as many, proposals are uniform.
 
-    `survival`: `elitist` keeps the best of parents and children (mu + lambda); `aging` keeps the
-    youngest (regularised evolution, Real et al. 1802.01548), which forgets lucky scores; `front`
-    keeps the least dominated, the loneliest of equals (NSGA-II, Deb et al. 2002), archs that break
-    a constraint behind all others: for the whole front instead of the best arch.
+    survival: `elitist` keeps the best of parents and children (mu + lambda). `aging` keeps the
+        youngest (regularised evolution, Real et al. 1802.01548), which discards lucky scores.
+        `front` keeps the least dominated archs, by crowding distance among equals (NSGA-II, Deb et
+        al. 2002), and prefers archs that meet all constraints. It optimises the whole front instead
+        of the best arch.
     """
 
     name: Literal["evolution"] = "evolution"
     survival: Literal["elitist", "aging", "front"] = "elitist"
-    """Who survives a generation: the best, the youngest, or the least dominated."""
+    """Archs that survive a generation: the best, the youngest, or the least dominated."""
     population: Annotated[int, Field(ge=2, le=100_000)] = 64
-    """Archs that survive a generation."""
-    tournament: Annotated[int, Field(ge=1, le=1000, description="contestants per parent")] = 4
-    mutation: Annotated[Probability, Field(description="of each choice of a child")] = 0.1
-    crossover: Annotated[Probability, Field(description="of a child having two parents")] = 0.5
+    """Number of archs that survive a generation."""
+    tournament: Annotated[
+        int, Field(ge=1, le=1000, description="Number of contestants per parent.")
+    ] = 4
+    mutation: Annotated[Probability, Field(description="Probability per choice of a child.")] = 0.1
+    crossover: Annotated[
+        Probability, Field(description="Probability that a child has two parents.")
+    ] = 0.5
 
 
 def build(config: Config, context: SearcherContext) -> Evolution:
@@ -46,7 +51,7 @@ def build(config: Config, context: SearcherContext) -> Evolution:
 
 
 class Evolution:
-    """State: population with rewards and objectives (best first, oldest first if aging)."""
+    """State: population with rewards and objectives (best first; oldest first with `aging`)."""
 
     def __init__(self, config: Config, space: SearchSpace, seed: int) -> None:
         self._config, self._space, self._seed = config, space, seed
@@ -56,7 +61,7 @@ class Evolution:
         self._objectives: FloatArray = np.empty((0, 1))
 
     def ask(self, n: int) -> Codes:
-        """n children of the current population, or n uniform archs while it is not full."""
+        """n children of the current population, or n uniform archs until it is full."""
         stream = rng(self._seed, "search/evolution", self._generation)
         if len(self._codes) < self._config.population:
             is_front = self._config.survival == "front"
@@ -77,7 +82,7 @@ class Evolution:
 
     def _parents(self, stream: np.random.Generator, n: int) -> Codes:
         contestants = stream.integers(len(self._codes), size=(n, self._config.tournament))
-        if self._config.survival == "front":  # the population is sorted by rank and crowding
+        if self._config.survival == "front":  # sorted by rank and crowding
             least_dominated: Codes = self._codes[contestants.min(axis=1)]
             return least_dominated
         best = self._rewards[contestants].argmax(axis=1)
@@ -85,7 +90,7 @@ class Evolution:
         return winners
 
     def _repeats(self, children: Codes) -> NDArray[np.bool_]:
-        """bool [n]: children equal to a member of the population or to an earlier child."""
+        """Children equal to a member of the population or to an earlier child: bool [n]."""
         both = np.concatenate([self._codes, children])
         repeats = np.ones(len(both), dtype=bool)
         repeats[self._distinct(both)] = False
@@ -99,7 +104,7 @@ class Evolution:
         return np.fromiter(first.values(), dtype=np.intp, count=len(first))
 
     def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
-        """Merge children into the population and let the surplus leave it."""
+        """Merges children into the population and removes the surplus."""
         points = -rewards[:, None] if objectives is None else objectives
         both = np.concatenate([self._codes, codes])
         values = np.concatenate([self._rewards, rewards])
@@ -138,8 +143,8 @@ class Evolution:
 def _spread(space: SearchSpace, stream: np.random.Generator, n: int) -> Codes:
     """n archs from the smallest to the largest: [n, d].
 
-    Values ascend in cost. Uniform archs crowd in the middle of the costs; here every arch draws a
-    level first, and each choice a value around it.
+    The costs of uniform archs concentrate in the middle. Here every arch draws a level first, and
+    each choice a value near it, because values ascend in cost.
     """
     level = np.linspace(0, 1, n)[:, None]
     last = np.array([len(allowed) - 1 for allowed in space.allowed])
@@ -149,7 +154,7 @@ def _spread(space: SearchSpace, stream: np.random.Generator, n: int) -> Codes:
 
 
 def _by_dominance(objectives: FloatArray, n: int) -> NDArray[np.intp]:
-    """Order of archs [m], m >= n: feasible ones by rank, then crowding; the others by excess."""
+    """Order of archs [m], m >= n: feasible ones by rank, then crowding; others by excess."""
     excess = np.maximum(objectives[:, 1:] - 1, 0).sum(axis=1)
     feasible, rest = np.flatnonzero(excess == 0), np.flatnonzero(excess > 0)
     rank = ranks(objectives[feasible], n)

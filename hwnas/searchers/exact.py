@@ -1,9 +1,9 @@
 """The true optimum of an additive score under one constraint, by dynamic programming.
 
-An upper bound for every other searcher wherever it applies: a linear predictor with a latency
-table, a sum of published block scores. It learns the terms of the sums by asking for archs that
-differ in one block each, checks on further archs that the sums are sums, and merges the blocks'
-Pareto fronts: what is dominated in a part is dominated in every whole.
+It is an upper bound for all other searchers if it applies, for example to a linear predictor and a
+latency table, or to a sum of published block scores. It learns the terms of the sums from archs
+that differ in one block each, and checks additivity on further archs. Then it merges the Pareto
+fronts of the blocks, because a dominated part never belongs to an optimal whole.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ __all__ = ["Config", "Exact", "build"]
 
 EXEMPT = {"beats_random": "it answers after its last probe; tests/unit has its oracle"}
 
-TOLERANCE = 1e-6  # of the spread of the told values
-CONTEXT_ROLES = ("resolution", "width")  # these multiply with everything else
+TOLERANCE = 1e-6  # relative to the spread of the rewards
+CONTEXT_ROLES = ("resolution", "width")  # these choices interact with all others
 MAX_CONSTRAINTS = 1
 NEEDS_SUMS = True
 
 
 class Config(StrictModel):
-    """Every combination of resolutions and widths is a context with sums of its own."""
+    """Every combination of resolutions and widths is a context with separate sums."""
 
     name: Literal["exact"] = "exact"
     max_contexts: Annotated[int, Field(ge=1, le=100_000)] = 1024
-    """Combinations of resolution and widths that are searched one by one, at most."""
-    n_checks: Annotated[int, Field(ge=1, description="archs per context that test the sums")] = 8
+    """Maximum number of combinations of resolution and widths; each one is searched separately."""
+    n_checks: Annotated[
+        int, Field(ge=1, description="Number of archs per context that check additivity.")
+    ] = 8
 
 
 def build(config: Config, context: SearcherContext) -> Exact:
@@ -50,7 +52,7 @@ def build(config: Config, context: SearcherContext) -> Exact:
 
 
 class Exact:
-    """State: the context at hand, what was told of its probes, and the front found so far."""
+    """State: the current context, the results of its probes, and the front found so far."""
 
     def __init__(self, config: Config, space: SearchSpace, seed: int) -> None:
         self._config, self._space, self._seed = config, space, seed
@@ -72,7 +74,7 @@ class Exact:
         self._front, self._points = space.codes([]), np.empty((0, 1))
 
     def ask(self, n: int) -> Codes:
-        """Probes of the current context; when there are no more, the front, the winner first."""
+        """Probes of the current context; after the last one, the front, the winner first."""
         if self._context < len(self._contexts):
             probes = self._probes()
             codes = probes[self._n_asked : self._n_asked + n]
@@ -84,7 +86,7 @@ class Exact:
         return codes
 
     def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
-        """Collect the terms; a context that is complete is solved.
+        """Collects the terms; solves the context when it is complete.
 
         Raises:
             UserError: the score or the cost is not additive, or there are several constraints.
@@ -106,11 +108,11 @@ class Exact:
             self._context, self._told, self._n_asked = self._context + 1, [], 0
 
     def _probes(self) -> Codes:
-        """Base arch, every other code of every root, every other combination, and the checks."""
+        """The base arch, all other codes of every root and of every block, and the checks."""
         base = np.array([codes[0] for codes in self._space.allowed], dtype=np.int16)
         base[self._outer] = self._contexts[self._context]
         for root, _ in self._roots:
-            base[root] = self._space.allowed[root][-1]  # everything below it is active
+            base[root] = self._space.allowed[root][-1]  # all choices below it are active
         rows = [base]
         for root, blocks in self._roots:
             for columns, combinations in [
@@ -126,7 +128,7 @@ class Exact:
         return self._space.normalise(np.concatenate([np.stack(rows), checks]))
 
     def _solve(self, probes: Codes, told: FloatArray) -> tuple[Codes, FloatArray]:
-        """The context's front [m, d] and its points [m, 1 + k]."""
+        """Front [m, d] of the context, and its points [m, 1 + k]."""
         base, terms = told[0], told - told[0]
         empty = np.zeros((1, len(self._space.choices)), dtype=np.int16)
         empty[0, self._outer] = self._contexts[self._context]
@@ -165,7 +167,7 @@ class Exact:
         return total
 
     def state(self) -> dict[str, Any]:
-        """Context, what was told, and the front."""
+        """Context, results of its probes, and the front."""
         return {
             "context": self._context,
             "n_asked": self._n_asked,
@@ -185,14 +187,14 @@ class Exact:
 
 
 _Part = tuple[Codes, FloatArray]
-"""Choices of some columns, the others 0, and what they add to the objectives."""
+"""Codes of some columns (others are 0), and their contributions to the objectives."""
 
 _Block = tuple[list[int], list[list[int]]]
-"""Columns that are chosen together, and all their combinations of allowed codes."""
+"""Columns that are chosen together, and all combinations of their allowed codes."""
 
 
 def _roots(space: SearchSpace, outer: list[int]) -> list[tuple[int, list[_Block]]]:
-    """Every free choice that is not of the context, with the blocks below it."""
+    """Every free choice outside the context, with the blocks below it."""
     blocks: dict[tuple[int, str], list[int]] = {}
     for column, choice in enumerate(space.choices):
         if choice.parent is not None and set(choice.parent_codes) & set(
@@ -216,13 +218,13 @@ def _roots(space: SearchSpace, outer: list[int]) -> list[tuple[int, list[_Block]
 
 
 def _front(points: FloatArray) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """Rows of the front, equal points once."""
+    """Rows of the front, without duplicates."""
     kept = np.flatnonzero(non_dominated(points))
     return kept[np.unique(points[kept], axis=0, return_index=True)[1]]
 
 
 def _merge(first: _Part, second: _Part) -> _Part:
-    """All sums of two parts that are not dominated."""
+    """All non-dominated sums of two parts."""
     points = first[1][:, None] + second[1][None]
     kept = _front(points.reshape(-1, points.shape[2]))
     rows, columns = np.divmod(kept, len(second[0]))
@@ -244,7 +246,7 @@ def _evaluate(
     options: list[tuple[list[int], _Part]],
     space: SearchSpace,
 ) -> FloatArray:
-    """What one root and the blocks below it add to the objectives of the checks."""
+    """Contribution of one root and the blocks below it to the objectives of the checks."""
     total = of_root[[codes.index(code) for code in checks[:, root]]]
     active = space.active(checks)
     for columns, (combinations, values) in options:

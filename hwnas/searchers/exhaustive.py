@@ -29,7 +29,7 @@ def build(config: Config, context: SearcherContext) -> Exhaustive:
     """An enumeration of the space.
 
     Raises:
-        UserError: the space is too large to be enumerated.
+        UserError: the space has too many archs to enumerate.
     """
     if context.space.size() > MAX_SIZE:
         raise UserError(
@@ -43,7 +43,7 @@ def build(config: Config, context: SearcherContext) -> Exhaustive:
 
 
 class Exhaustive:
-    """State: how many archs were proposed. Rank i of the order is (a i + b) mod size."""
+    """State: the number of proposed archs. Arch i of the order has rank (a i + b) mod size."""
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         self._space, self._size, self._n = space, space.size(), 0
@@ -62,10 +62,10 @@ class Exhaustive:
         return unrank(self._space, np.array(ranks, dtype=np.int64))
 
     def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
-        """Nothing is learned."""
+        """Does nothing, because the order is fixed."""
 
     def state(self) -> dict[str, Any]:
-        """How many archs were proposed."""
+        """The number of proposed archs."""
         return {"n": self._n}
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Optuna's samplers (TPE, NSGA-II, random) behind ask/tell; for comparison, thousands of archs."""
+"""Samplers of Optuna (TPE, NSGA-II, random) as ask/tell; for comparisons, thousands of archs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ EXTRA = "bench"
 
 
 class Config(ForeignConfig):
-    """Settings; `population` is NSGA-II's."""
+    """Settings; only NSGA-II uses `population`."""
 
     name: Literal["optuna"] = "optuna"
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
-    """Optuna's."""
+    """Sampler of Optuna."""
     population: Annotated[int, Field(ge=2, le=10_000)] = 50
-    """Of NSGA-II."""
+    """Population of NSGA-II."""
 
 
 def build(config: Config, context: SearcherContext) -> Replayed:
@@ -36,7 +36,7 @@ def build(config: Config, context: SearcherContext) -> Replayed:
 
 
 class _Study:
-    """One integer parameter per choice: the position among its allowed codes."""
+    """One integer parameter per choice: the index of the allowed code."""
 
     def __init__(self, config: Config, space: SearchSpace, seed: int) -> None:
         import optuna

@@ -1,7 +1,7 @@
 """Policy gradient over independent categoricals, one per choice, with a self-critical baseline.
 
-Our instantiation of the controller of WPNAS (2203.02086), whose paper leaves the details open:
-REINFORCE with Adam, an entropy bonus that decays, and a choice of three baselines.
+It is an instance of the controller of WPNAS (2203.02086), whose paper leaves details open. It uses
+REINFORCE with Adam, a decaying entropy bonus, and one of three baselines.
 """
 
 from __future__ import annotations
@@ -35,38 +35,50 @@ __all__ = [
 
 
 class Config(StrictModel):
-    """Rewards are expected on the scale of standardised scores (about one unit of spread).
+    """Rewards should have the scale of standardised scores (about one unit of spread).
 
-    `baseline`: `self_critical` subtracts the reward of the policy's mode, which is the first arch
-    of every ask (Rennie et al. 1612.00563; WPNAS); `ema` a moving average of mean rewards;
-    `leave_one_out` the mean of the other archs of the same ask. `warm_start`: codes of an arch
-    (the winner for another device, say), each of whose active choices has the probability
-    `warm_probability` at first; without it the policy starts uniform.
+    baseline: `self_critical` subtracts the reward of the mode of the policy, the first arch of
+        every ask (Rennie et al. 1612.00563; WPNAS). `ema` subtracts a moving average of mean
+        rewards. `leave_one_out` subtracts the mean of the other archs of the same ask.
+    warm_start: codes of an arch, for example the winner for another device. Its active choices
+        initially have the probability `warm_probability`. Without it the policy starts uniform.
     """
 
     name: Literal["policy_gradient"] = "policy_gradient"
     baseline: Baseline = "self_critical"
-    """Subtracted from rewards: that of the policy's mode, a moving average or the others' mean."""
-    learning_rate: Annotated[float, Field(gt=0, le=10, description="Adam step on logits")] = 0.1
-    entropy: Annotated[float, Field(ge=0, le=100, description="weight of the entropy bonus")] = 0.05
-    entropy_half_life: Annotated[float, Field(gt=0, description="generations")] = 30.0
-    warm_start: Annotated[tuple[int, ...] | None, Field(description="codes of an arch")] = None
+    """Subtracted from rewards: reward of the mode, a moving average, or the mean of the others."""
+    learning_rate: Annotated[
+        float, Field(gt=0, le=10, description="Learning rate of Adam on the logits.")
+    ] = 0.1
+    entropy: Annotated[
+        float, Field(ge=0, le=100, description="Initial weight of the entropy bonus.")
+    ] = 0.05
+    entropy_half_life: Annotated[
+        float, Field(gt=0, description="Generations after which the entropy weight is halved.")
+    ] = 30.0
+    warm_start: Annotated[
+        tuple[int, ...] | None,
+        Field(description="Codes of an arch around which the policy starts; null: uniform."),
+    ] = None
     warm_probability: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Of each choice of `warm_start` at first."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1, description="used by baseline `ema`")] = 0.9
+    """Initial probability of each choice of `warm_start`."""
+    ema_decay: Annotated[
+        float,
+        Field(ge=0, lt=1, description="Decay of the moving average, for the baseline `ema`."),
+    ] = 0.9
 
 
 def build(config: Config, context: SearcherContext) -> PolicyGradient:
-    """A policy over the space, uniform at first, or around `config.warm_start`.
+    """A policy over the space, initially uniform, or around `config.warm_start`.
 
     Raises:
-        UserError: the arch to start from is not one of the space.
+        UserError: the arch to start from does not belong to the space.
     """
     return PolicyGradient(config, context.space, context.seed)
 
 
 class PolicyGradient:
-    """State: that of the policy, and the average reward."""
+    """State: the policy, and the average reward."""
 
     def __init__(self, config: Config, space: SearchSpace, seed: int) -> None:
         self._config, self._space, self._seed = config, space, seed
@@ -77,22 +89,22 @@ class PolicyGradient:
         self._average: float | None = None
 
     def probabilities(self) -> FloatArray:
-        """[d, k]: probability of every code of every choice; 0 where it is not allowed."""
+        """Probability of every code of every choice, [d, k]; 0 if the code is not allowed."""
         return self._policy.probabilities()
 
     def mode(self) -> Codes:
-        """The policy's most probable codes: [1, d]."""
+        """The most probable codes of the policy: [1, d]."""
         return self._policy.mode()
 
     def ask(self, n: int) -> Codes:
-        """n draws from the policy (with repeats); under `self_critical` the first is its mode."""
+        """n draws from the policy (with repeats); with `self_critical` the first is its mode."""
         if n == 0:
             return self._space.codes([])
         stream = rng(self._seed, "search/policy", self._policy.generation)
         return self._policy.draw(stream, n, mode_first=self._config.baseline == "self_critical")
 
     def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
-        """One Adam step up the mean of advantage * log p, plus the entropy bonus."""
+        """One Adam step along the gradient of mean(advantage * log p), plus the entropy bonus."""
         config = self._config
         mean = float(rewards.mean())
         average = mean if self._average is None else self._average
@@ -106,7 +118,7 @@ class PolicyGradient:
         self._average = config.ema_decay * average + (1 - config.ema_decay) * mean
 
     def state(self) -> dict[str, Any]:
-        """Everything that learning changed; draws derive from the generation."""
+        """Everything that learning changes; draws depend on the generation."""
         return {**self._policy.state(), "average": self._average}
 
     def load_state(self, state: dict[str, Any]) -> None:

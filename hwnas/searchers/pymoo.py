@@ -1,4 +1,4 @@
-"""pymoo's NSGA-II behind ask/tell; for comparison."""
+"""NSGA-II of pymoo as ask/tell; for comparisons."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Config(ForeignConfig):
 
     name: Literal["pymoo"] = "pymoo"
     population: Annotated[int, Field(ge=2, le=10_000)] = 100
-    """Of NSGA-II."""
+    """Population of NSGA-II."""
 
 
 def build(config: Config, context: SearcherContext) -> Replayed:
@@ -34,7 +34,7 @@ def build(config: Config, context: SearcherContext) -> Replayed:
 
 
 class _Algorithm:
-    """One integer variable per choice; generations are handed out and told in pieces."""
+    """One integer variable per choice; generations can be asked and told in parts."""
 
     def __init__(self, config: Config, space: SearchSpace, seed: int) -> None:
         from pymoo.algorithms.moo.nsga2 import NSGA2

@@ -1,4 +1,4 @@
-"""Uniform random search without repeats: the baseline that every searcher is compared with."""
+"""Uniform random search without repeats: the baseline for every searcher."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["Config", "RandomSearch", "build"]
 
 EXEMPT = {"beats_random": "it is the baseline"}
 
-MAX_REDRAWS = 64  # batches drawn per ask before giving up on archs that were not seen yet
-MIN_DRAW = 256  # rows of a redraw: small asks on nearly exhausted spaces still find what is left
+MAX_REDRAWS = 64  # batches per ask before it gives up finding new archs
+MIN_DRAW = 256  # rows per redraw; small asks then still find the last archs
 
 
 class Config(StrictModel):
@@ -31,10 +31,10 @@ def build(config: Config, context: SearcherContext) -> RandomSearch:
 
 
 class RandomSearch:
-    """Draws as `SearchSpace.sample` does and drops what it proposed before.
+    """Draws as `SearchSpace.sample` does and drops archs proposed before.
 
-    Its state is the sizes of past asks: loading it redraws them, so that a state stays small and
-    the memory of past proposals is exact.
+    Its state is the sizes of past asks; loading the state redraws them. So the state is small, and
+    past proposals are known exactly.
     """
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
@@ -43,7 +43,7 @@ class RandomSearch:
         self._seen: set[bytes] = set()
 
     def ask(self, n: int) -> Codes:
-        """Up to n archs that were never proposed; fewer when (nearly) all of the space was."""
+        """Up to n archs that were never proposed; fewer if (nearly) all archs were proposed."""
         stream = rng(self._seed, "search/random", len(self._asked))
         self._asked.append(n)
         batches = [self._space.codes([])]
@@ -64,14 +64,14 @@ class RandomSearch:
         return codes[fresh]
 
     def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
-        """Nothing is learned."""
+        """Does nothing, because random search does not learn."""
 
     def state(self) -> dict[str, Any]:
-        """Sizes of all asks so far."""
+        """Sizes of all past asks."""
         return {"asked": list(self._asked)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Inverse of `state`, by drawing the past again."""
+        """Inverse of `state`; draws the past proposals again."""
         self._asked, self._seen = [], set()
         for n in state["asked"]:
             self.ask(n)

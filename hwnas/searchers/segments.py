@@ -1,9 +1,9 @@
 """Segment-wise search that keeps the best few super-cells (2004.08423, figure 2).
 
-Choices are taken in order, a segment at a time. Every candidate for the segment (a kept beginning
-continued by every combination of the segment's choices) is judged by the mean reward of random
-completions; the best `keep` become the super-cells that the next segment continues. The reward
-is what the controller makes of the predictor, fitted on supernet scores: the GCN of the paper.
+Choices are fixed in order, one segment at a time. A candidate is a kept prefix continued by one
+combination of the choices of the segment. It is scored by the mean reward of random completions.
+The best `keep` candidates become the super-cells that the next segment continues. As in the paper,
+the reward comes from a predictor fitted on supernet scores (here the GCN).
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ __all__ = ["Config", "Segments", "build"]
 
 
 class Config(StrictModel):
-    """`keep` super-cells (the paper: 6). A segment takes as many choices as leave at most
-    `candidates` combinations; each is seen in `completions` random archs.
+    """`keep` super-cells are kept (the paper: 6).
 
-    After the last segment the fit begins again with other completions, while the budget lasts.
+    A segment has as many choices as give at most `candidates` combinations. Each combination is
+    tested in `completions` random archs. After the last segment the search starts again with other
+    completions, until the budget is spent.
     """
 
     name: Literal["segments"] = "segments"
     keep: Annotated[int, Field(ge=1, le=1000)] = 6
-    """Super-cells that stay (2004.08423: 6)."""
+    """Number of super-cells that are kept (2004.08423: 6)."""
     candidates: Annotated[int, Field(ge=2, le=1_000_000)] = 64
-    """Combinations of the choices of a segment, at most."""
+    """Maximum number of combinations of the choices of a segment."""
     completions: Annotated[int, Field(ge=1, le=1000)] = 4
-    """Random archs that each combination is seen in."""
+    """Number of random archs in which each combination is tested."""
 
 
 def build(config: Config, context: SearcherContext) -> Segments:
-    """A fit of the space, at its first segment."""
+    """A segment-wise search of the space, at its first segment."""
     return Segments(config, context.space, context.seed)
 
 
 class Segments:
-    """State: the pass, the first choice of the segment, what was kept, and rewards so far."""
+    """State: the pass, the first choice of the segment, the kept super-cells, and rewards."""
 
     def __init__(self, config: Config, space: SearchSpace, seed: int) -> None:
         self._config, self._space, self._seed = config, space, seed
@@ -53,13 +54,13 @@ class Segments:
         self._rewards: list[float] = []
 
     def ask(self, n: int) -> Codes:
-        """The next completions of the current segment's candidates."""
+        """The next completions of the candidates of the current segment."""
         codes = self._proposals()[1][self._n_asked : self._n_asked + n]
         self._n_asked += len(codes)
         return codes
 
     def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
-        """Collect rewards; keep the best candidates when all completions of a segment are told."""
+        """Collects rewards; keeps the best candidates when all completions have a reward."""
         self._rewards += rewards.tolist()
         candidates, proposals = self._proposals()
         if len(self._rewards) < len(proposals):
@@ -72,7 +73,7 @@ class Segments:
             self._kept = np.zeros((1, self._kept.shape[1]), dtype=np.int16)
 
     def _end(self) -> int:
-        """One past the segment's last choice; a segment has at least one."""
+        """Index after the segment's last choice; a segment has at least one choice."""
         n, end = len(self._kept), self._begin
         while end < len(self._space.choices):
             n *= len(self._space.allowed[end])
@@ -82,7 +83,7 @@ class Segments:
         return end
 
     def _proposals(self) -> tuple[Codes, Codes]:
-        """Candidates [c, d] of the segment, 0 behind it, and their completions [c * times, d]."""
+        """Candidates [c, d] of the segment, 0 after it, and their completions [c * times, d]."""
         begin, end = self._begin, self._end()
         grid = np.array(list(product(*self._space.allowed[begin:end])), dtype=np.int16)
         grown = np.repeat(self._kept, len(grid), axis=0)
@@ -97,13 +98,13 @@ class Segments:
             ],
             axis=1,
         ).astype(np.int16)
-        # the same completions for every candidate: what they add cancels out
+        # the same completions for every candidate, so that their contribution cancels
         codes = np.repeat(drawn, len(candidates), axis=0)
         codes[:, :end] = np.tile(candidates[:, :end], (len(drawn), 1))
         return candidates, self._space.normalise(codes)
 
     def state(self) -> dict[str, Any]:
-        """Where the fit stands."""
+        """The position of the search."""
         return {
             "pass": self._pass,
             "begin": self._begin,

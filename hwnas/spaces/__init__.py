@@ -1,4 +1,4 @@
-"""Search spaces: choices as data, and the one lowering from an arch to its operators."""
+"""Search spaces: choices as data, and the function that lowers an arch to its operators."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ __all__ = ["REGISTRY", "SpaceModule"]
 
 
 class SpaceModule(VariantModule, Protocol):
-    """A search space. Torch-free; not bound to a data set."""
+    """A search space. It imports no torch and is independent of any data set."""
 
     def build(self, config: Any, *, num_classes: int, in_channels: int = 3) -> SearchSpace:
-        """The space, for images of so many channels and a classifier of so many classes.
+        """Builds the space.
+
+        in_channels: channels of the images.
+        num_classes: outputs of the classifier.
 
         Raises:
-            UserError: the settings make no space.
+            UserError: the settings do not define a valid space.
         """
         ...
 

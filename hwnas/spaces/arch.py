@@ -18,11 +18,11 @@ Code = Annotated[int, Field(ge=0, lt=1 << 15)]
 
 @dataclass(frozen=True)
 class Arch:
-    """Codes of one architecture: `codes[i]` picks `space.choices[i].values[codes[i]]`.
+    """Codes of one architecture: `codes[i]` selects `space.choices[i].values[codes[i]]`.
 
-    Build it through `SearchSpace.arch`, which sets the codes of inactive choices to 0, so that one
-    network is one value. `space` is `SearchSpace.id`; restricting a space keeps its id, hence keys,
-    labels and weights of archs survive a pruning.
+    `SearchSpace.arch` builds it and sets the codes of inactive choices to 0, so that equal networks
+    compare equal. `space` is `SearchSpace.id`. Restricting a space keeps its id, so keys, labels
+    and weights of archs stay valid.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -32,7 +32,7 @@ class Arch:
 
     @property
     def key(self) -> str:
-        """16 hex digits that labels and weights hang on."""
+        """16 hex digits that identify the labels and weights of the arch."""
         return content_hash([self.space, list(self.codes)])
 
     def to_json(self) -> dict[str, Any]:
@@ -41,5 +41,5 @@ class Arch:
 
     @staticmethod
     def from_json(data: Any, *, where: object) -> Arch:
-        """Inverse of `to_json`; shape and ranges are checked by `SearchSpace.check`."""
+        """Inverse of `to_json`. `SearchSpace.check` checks shape and ranges."""
         return load(Arch, data, where=where)

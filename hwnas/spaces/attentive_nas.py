@@ -22,14 +22,14 @@ class Config(StrictModel):
 
     name: Literal["attentive_nas"] = "attentive_nas"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (192, 224, 256, 288)
-    """In px."""
+    """Input resolutions in px."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:
-    """The space of AttentiveNAS (2011.09011, table 7), which AlphaNet (2102.07954) shares.
+    """The space of AttentiveNAS (2011.09011, table 7), which AlphaNet (2102.07954) also uses.
 
-    Kernel and expansion are chosen per stage, and every block has a shortcut, projected where its
-    shape changes.
+    Kernel and expansion are chosen per stage. Every block has a residual connection; it has a 1x1
+    convolution where the shape changes.
     """
 
     def stage(

@@ -1,4 +1,4 @@
-"""Cell networks: stages of equal cells, with one searched cell."""
+"""Cell networks: stages of identical cells. The cell is searched."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ REDUCTION = ("conv_a", "conv_b", "pool", "shortcut")
 
 @dataclass(frozen=True)
 class CellMacro(Skeleton):
-    """A NAS-Bench-201 skeleton (2001.00326, section 2.1): stages of equal cells, one cell chosen.
+    """The skeleton of NAS-Bench-201 (2001.00326, section 2.1): stages of identical cells.
 
-    A cell is a complete graph of `n_nodes` ordered nodes; every edge chooses one of `ops`. Between
-    stages a residual block halves the map and doubles the channels.
+    A cell is a complete graph of `n_nodes` ordered nodes. Every edge chooses one of `ops`. A
+    residual block between two stages halves the map and doubles the channels.
     """
 
     in_channels: int
@@ -33,7 +33,7 @@ class CellMacro(Skeleton):
     n_nodes: int
     ops: tuple[str, ...]
 
-    absent_passes: ClassVar[bool] = False  # `none` is a zero, not a shortcut
+    absent_passes: ClassVar[bool] = False  # `none` outputs zeros; it does not pass its input on
     act_first: ClassVar[bool] = True  # 2001.00326, section 2
     lacks: ClassVar[Mapping[Ability, str]] = {
         "supernet": "cell spaces have no shared weights yet",
@@ -42,7 +42,7 @@ class CellMacro(Skeleton):
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
-        """(source, target) of every edge, by target as in NAS-Bench-201's strings."""
+        """(source, target) of every edge, sorted by target as in the strings of NAS-Bench-201."""
         return tuple((i, j) for j in range(1, self.n_nodes) for i in range(j))
 
     def choices(self) -> tuple[Choice, ...]:
@@ -51,7 +51,7 @@ class CellMacro(Skeleton):
         return (Choice("resolution", "resolution", self.resolutions), *edges)
 
     def slot_names(self) -> tuple[str, ...]:
-        """E.g. `stem`, `stage0.cell0.edge01`, `reduce1.conv_a`, `norm`, `pool`, `classifier`."""
+        """Names such as `stem`, `stage0.cell0.edge01`, `reduce1.conv_a`, `norm`, `pool`."""
         found = ["stem"]
         for s in range(len(self.widths)):
             if s:
@@ -86,9 +86,12 @@ class CellMacro(Skeleton):
         yield linear(width, self.num_classes)
 
     def reads(self) -> tuple[tuple[int, ...], ...]:
-        """Edges of a cell read its nodes, each the sum of the edges that end there."""
+        """Slots that each slot reads.
+
+        An edge reads a node, which is the sum of the edges that end there.
+        """
         found: list[tuple[int, ...]] = [()]
-        value: tuple[int, ...] = (0,)  # slots whose sum is handed on: the stem's
+        value: tuple[int, ...] = (0,)  # slots whose sum is the current value; first the stem
         for s in range(len(self.widths)):
             if s:
                 a = len(found)
@@ -102,9 +105,9 @@ class CellMacro(Skeleton):
         return (*found, value, (n,), (n + 1,))
 
     def predictor_graph(self) -> SlotGraph:
-        """The last cell, between the stem (its input) and the pooling (its output).
+        """The graph of the last cell, between the stem (its input) and the pooling (its output).
 
-        All cells of an arch are equal, hence one of them says everything.
+        One cell is enough, because all cells of an arch are equal.
         """
         names = self.slot_names()
         last = f"stage{len(self.widths) - 1}.cell{self.cells_per_stage - 1}"
@@ -115,7 +118,7 @@ class CellMacro(Skeleton):
         return SlotGraph(slots, reads, self.absent_passes)
 
     def _nodes(self, value: tuple[int, ...], first: int) -> list[tuple[int, ...]]:
-        """Per node of a cell that reads `value`, what its sum is of; slot `first` is edge 01."""
+        """Slots summed in each node of a cell that reads `value`; slot `first` is edge 01."""
         into = [
             tuple(first + e for e, (_, target) in enumerate(self.edges) if target == node)
             for node in range(1, self.n_nodes)
@@ -125,7 +128,7 @@ class CellMacro(Skeleton):
 
 @cache
 def _cell_op(name: str, width: int, hw: int) -> OpSpec | None:
-    """An edge of a NAS-Bench-201 cell; convolutions come as act-conv-BN (2001.00326, section 2)."""
+    """Operator of one edge of a cell; convolutions are act-conv-BN (2001.00326, section 2)."""
     if name == "none":
         return None
     if name == "skip_connect":

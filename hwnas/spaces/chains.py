@@ -15,9 +15,10 @@ __all__ = ["BlockOp", "MobileMacro", "Stage", "divisible"]
 
 
 def divisible(value: float, divisor: int = 8) -> int:
-    """Nearest multiple of `divisor`, at least one, never more than 10 % below `value`.
+    """Nearest multiple of `divisor`, at least `divisor` and never more than 10 % below `value`.
 
-    The channel rounding of MobileNetV2 (1801.04381, reference code), used by every mobile space.
+    This is the channel rounding of MobileNetV2 (1801.04381, reference code). Every mobile space
+    uses it.
     """
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded if rounded >= 0.9 * value else rounded + divisor
@@ -27,10 +28,10 @@ def divisible(value: float, divisor: int = 8) -> int:
 class BlockOp:
     """One alternative of a block that chooses between whole operators.
 
-    `skip` passes its input on; where the block changes the shape, it is a 1x1 convolution with BN.
-    `conv` is a convolution with BN and activation, without a residual connection. `groups` > 1
-    splits the two 1x1 convolutions, with a channel shuffle behind the first (FBNet 1812.03443,
-    section 3.1). The rest as in `OpSpec`.
+    `skip` passes its input on. In a block that changes the shape, `skip` is a 1x1 convolution with
+    BN. `conv` is a convolution with BN and activation, without a residual connection. `groups` > 1
+    splits the two 1x1 convolutions and shuffles the channels after the first one (FBNet 1812.03443,
+    section 3.1). The other fields are defined in `OpSpec`.
     """
 
     name: str
@@ -44,16 +45,20 @@ class BlockOp:
 
 @dataclass(frozen=True)
 class Stage:
-    """A run of blocks of one width; the first one may stride.
+    """A sequence of blocks with the same width. Only the first block may have a stride.
 
-    Width and depth are chosen per stage. A block chooses its kernel and its expansion (an inverted
-    residual; depthwise separable where the expansion is 1), or one of `ops`. With `start_kernels`
-    it is a universal inverted bottleneck and chooses both kernels, 0 for none. `per_stage`: kernels
-    and expansion are chosen once for all blocks. `out_act` follows the residual add, `skip_act` the
-    convolution of a `skip` that changes the shape. `project_shortcut`: blocks that change the shape
-    keep a shortcut, through average pooling and a 1x1 convolution without BN. `first_ops`,
-    `first_kernels` and `first_widths` (one per value of `widths`) are those of the first block,
-    where they differ.
+    Width and depth are chosen per stage. A block chooses its kernel and its expansion, or one of
+    `ops`. Without `ops` it is an inverted residual, or depthwise separable if the expansion is 1.
+    With `start_kernels` it is a universal inverted bottleneck, which chooses two kernels (0: no
+    depthwise convolution).
+
+    per_stage: kernels and expansion are chosen once for all blocks.
+    out_act: activation after the residual add.
+    skip_act: activation of the convolution that replaces a `skip` where the shape changes.
+    project_shortcut: blocks that change the shape keep a residual connection, with average pooling
+        and a 1x1 convolution without BN.
+    first_ops, first_kernels, first_widths: values for the first block, if they differ;
+        `first_widths` has one value per value of `widths`.
     """
 
     widths: tuple[int, ...]
@@ -65,7 +70,7 @@ class Stage:
     ops: tuple[BlockOp, ...] = ()
     first_ops: tuple[BlockOp, ...] = ()
     per_stage: bool = False
-    se_ratio: float = 0.0  # channels of the gate's bottleneck as a share of the depthwise width
+    se_ratio: float = 0.0  # channels of the SE bottleneck / depthwise channels
     out_act: Act = "none"
     skip_act: Act = "none"
     project_shortcut: bool = False
@@ -74,7 +79,7 @@ class Stage:
     first_widths: tuple[int, ...] = ()
 
     def block_choices(self, block: int) -> tuple[tuple[str, Role, tuple[Value, ...]], ...]:
-        """Name, role and values of what block number `block` chooses, in the order of the codes."""
+        """Name, role and values of each choice of block number `block`, in code order."""
         if ops := self.block_ops(block):
             return (("op", "op", tuple(op.name for op in ops)),)
         start: tuple[tuple[str, Role, tuple[Value, ...]], ...] = ()
@@ -84,26 +89,26 @@ class Stage:
         return (*start, ("kernel", "kernel", kernels), ("expand", "expand", self.expands))
 
     def chosen(self, block: int, code: Iterator[int]) -> BlockOp:
-        """The operator that the next codes choose for block number `block`."""
+        """The operator of block number `block`; consumes its codes from `code`."""
         if ops := self.block_ops(block):
             return ops[next(code)]
         start = self.start_kernels[next(code)] if self.start_kernels else None
         return _block_op(start, self.block_kernels(block)[next(code)], self.expands[next(code)])
 
     def block_kernels(self, block: int) -> tuple[int, ...]:
-        """The kernels that block number `block` chooses from."""
+        """Allowed kernels of block number `block`."""
         return self.first_kernels if self.first_kernels and block == 0 else self.kernels
 
     def block_ops(self, block: int) -> tuple[BlockOp, ...]:
-        """The alternatives of block number `block`; empty where it chooses kernel and expansion."""
+        """The alternatives of block number `block`; empty if it chooses kernel and expansion."""
         return self.first_ops if self.first_ops and block == 0 else self.ops
 
     def lower(
         self, choice: BlockOp, width: int, out_width: int, hw: int, stride: int
     ) -> OpSpec | None:
-        """One block from `width` to `out_width` channels; None if it only passes its input on.
+        """One block from `width` to `out_width` channels; None if the block passes its input on.
 
-        Equal blocks are one object: tables of a whole space lower the same one thousands of times.
+        Results are cached, because tables of a whole space lower the same block thousands of times.
         """
         form = (choice.kind, choice.kernel, choice.expand, choice.groups)
         more = (choice.start_kernel, choice.expand_groups)
@@ -152,9 +157,10 @@ class Stage:
 class MobileMacro(Skeleton):
     """A chain of blocks: stem, stages, head, classifier.
 
-    The head is a 1x1 convolution (`head_width` channels, or `head_expand` times the last width),
-    pooling, with `feature_widths` a further 1x1 convolution (with BN as `feature_bn` says), and the
-    classifier. `head_widths`: values of the head's width to choose from, instead of `head_width`.
+    The head is a 1x1 convolution, pooling, an optional second 1x1 convolution (`feature_widths`)
+    and the classifier. The first convolution has `head_width` channels, or `head_expand` times the
+    last width, or one of `head_widths` if the width is searched. `feature_bn`: the second
+    convolution has BN.
     """
 
     in_channels: int
@@ -177,7 +183,7 @@ class MobileMacro(Skeleton):
     lacks: ClassVar[Mapping[Ability, str]] = {}
 
     def choices(self) -> tuple[Choice, ...]:
-        """All decisions, in code order: resolution, stem width, then stage by stage, head, feature.
+        """All choices in code order: resolution, stem width, choices of each stage, head, feature.
 
         `lower_slots` reads the codes in this order.
         """
@@ -204,7 +210,7 @@ class MobileMacro(Skeleton):
         return tuple(found)
 
     def slot_names(self) -> tuple[str, ...]:
-        """E.g. `stem`, `stage0.block1`, `head`, `pool`, `classifier`."""
+        """Names such as `stem`, `stage0.block1`, `head`, `pool`, `classifier`."""
         blocks = [
             f"stage{s}.block{b}"
             for s, stage in enumerate(self.stages)
@@ -260,7 +266,7 @@ class MobileMacro(Skeleton):
 
 @cache
 def _block_op(start: int | None, kernel: int, expand: float) -> BlockOp:
-    """start: of a universal inverted bottleneck; None for an inverted residual."""
+    """start: first kernel of a universal inverted bottleneck; None for an inverted residual."""
     if start is not None:
         return BlockOp("", "uib", kernel, expand, start_kernel=start)
     return BlockOp("", "dsconv" if expand == 1 else "mbconv", kernel, expand)

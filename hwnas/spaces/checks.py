@@ -27,7 +27,7 @@ __all__ = [
 
 
 def check_restriction(values: Any, *, where: str) -> None:
-    """A restriction maps names of choices to lists of values."""
+    """Checks that a restriction maps names of choices to lists of values."""
     is_mapping = isinstance(values, Mapping)
     if not is_mapping or not all(isinstance(v, (list, tuple)) for v in values.values()):
         raise UserError(
@@ -39,14 +39,14 @@ def check_restriction(values: Any, *, where: str) -> None:
 
 
 def check_ends(in_channels: Any, num_classes: Any, *, where: str) -> None:
-    """Images have channels and networks have classes: integers from 1 on."""
+    """Checks that the numbers of channels and classes are positive integers."""
     for name, n in (("in_channels", in_channels), ("num_classes", num_classes)):
         if not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise UserError(f"wrong {name}", expected="an integer >= 1", found=repr(n), where=where)
 
 
 def check_member(space: SearchSpace, arch: Arch) -> None:
-    """The arch is of this space, its codes are allowed, and 0 where they are inactive."""
+    """Checks that the arch belongs to the space, and that its inactive codes are 0."""
     if arch.space != space.id:
         raise UserError("arch belongs to another space", expected=space.id, found=arch.space)
     if len(arch.codes) != len(space.choices):
@@ -70,10 +70,10 @@ def check_member(space: SearchSpace, arch: Arch) -> None:
 
 
 def checked_codes(space: SearchSpace, given: Any) -> NDArray[np.int16]:
-    """Integers [n, d], an array or nested lists, as codes, if the space allows every row."""
+    """Converts an array or nested lists to codes [n, d], if the space allows every row."""
     try:
         rows = np.asarray(given)
-    except ValueError:  # rows of several lengths
+    except ValueError:  # rows of different lengths
         rows = np.asarray(None)
     if rows.ndim != 2 or rows.shape[1] != len(space.choices) or rows.dtype.kind not in "iu":
         raise UserError(
@@ -95,7 +95,7 @@ def checked_codes(space: SearchSpace, given: Any) -> NDArray[np.int16]:
 
 
 def one_generator(seed: int | None, generator: Any) -> np.random.Generator:
-    """The generator, or that of the seed; exactly one of them is given."""
+    """Returns the generator, or one made from the seed; exactly one of them must be given."""
     if not isinstance(generator, (np.random.Generator, NoneType)):
         raise UserError(
             "rng must be a numpy Generator",
@@ -103,7 +103,7 @@ def one_generator(seed: int | None, generator: Any) -> np.random.Generator:
             found=repr(generator),
         )
     if generator is None and seed is not None:
-        return rng(seed, "cli/sample")  # named when only the command line had seeds
+        return rng(seed, "cli/sample")  # old name of the stream
     if generator is None or seed is not None:
         raise UserError(
             "random archs come from a seed or from a generator",
@@ -115,7 +115,7 @@ def one_generator(seed: int | None, generator: Any) -> np.random.Generator:
 
 
 def checked_count(n: Any) -> int:
-    """How many archs are asked for, an integer from 0 on."""
+    """Number of requested archs: an integer >= 0."""
     if not isinstance(n, (int, np.integer)) or n < 0:
         raise UserError("cannot sample that many archs", expected="an integer >= 0", found=repr(n))
     return int(n)

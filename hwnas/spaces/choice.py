@@ -26,13 +26,12 @@ Codes = NDArray[np.int16]
 class Choice:
     """One decision: a code is an index into `values`.
 
-    values: numbers in ascending order, or names of operators in any order. A choice with a `parent`
-    (the column of an earlier choice of the space) is active only where the parent's code is one of
-    `parent_codes`.
+    values: numbers in ascending order, or names of operators in any order.
+    parent: column of an earlier choice of the space. A choice with a parent is active only if the
+        code of the parent is in `parent_codes`.
 
     Raises:
-        UserError: no name, no values, values that are equal or not in order, or a parent without
-            codes.
+        UserError: no name, no values, duplicate or unsorted values, or a parent without codes.
     """
 
     name: str
@@ -86,17 +85,17 @@ class Choice:
 
 
 def ascending(values: Iterable[Number]) -> tuple[Number, ...]:
-    """Numbers as choices have them: each once, in ascending order, whole ones as integers."""
+    """Sorted numbers without duplicates; whole numbers become integers."""
     found = {int(value) if value == int(value) else value for value in values}
     return tuple(sorted(found))
 
 
 def check_choices(choices: Sequence[Choice], resolutions: tuple[int, ...], *, where: str) -> None:
-    """Refuse choices that contradict each other.
+    """Refuses choices that contradict each other.
 
     Raises:
-        UserError: the first is not that of the resolution, two have one name, or a parent is not an
-            earlier choice with these codes.
+        UserError: the first choice is not the resolution, two choices have the same name, or a
+            parent is not an earlier choice with these codes.
     """
     first = choices[0] if choices else None
     if first is None or first.parent is not None or first.values != resolutions:
@@ -143,7 +142,7 @@ def check_choices(choices: Sequence[Choice], resolutions: tuple[int, ...], *, wh
 def check_allowed(
     choices: Sequence[Choice], allowed: Sequence[tuple[int, ...]], *, where: str
 ) -> None:
-    """Refuse allowed codes that are not some of each choice's, ascending.
+    """Refuses allowed codes that are not an ascending subset of the codes of each choice.
 
     Raises:
         UserError: names the choice.

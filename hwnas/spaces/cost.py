@@ -1,7 +1,7 @@
 """Analytic costs of operators and archs: MACs, parameters, weight bytes, peak activation memory.
 
-MACs are multiply-accumulates of convolutions and linear layers (what papers print as "FLOPs").
-Parameters count weights, biases, and BN scale and shift. Peak memory: see `memory.py`.
+MACs are multiply-accumulates of convolutions and linear layers (papers often call them "FLOPs").
+Parameters are weights, biases, and BN scale and shift. `memory.py` defines peak memory.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def op_macs(op: OpSpec) -> int:
 
 
 def op_params(op: OpSpec) -> int:
-    """Trainable parameters of one operator, BN scale and shift included."""
+    """Trainable parameters of one operator, including BN scale and shift."""
     if op.kind == "norm":
         return 2 * op.out_channels
     return sum(
@@ -54,10 +54,10 @@ def op_params(op: OpSpec) -> int:
 
 
 def op_weight_bytes(op: OpSpec, precision: Precision) -> int:
-    """Bytes of the deployed weights: BN folded into one bias per output channel.
+    """Bytes of the deployed weights, with BN folded into one bias per output channel.
 
-    int8: weights of one byte, per output channel an int32 bias and an fp32 scale (per-channel
-    symmetric quantisation, as ONNX Runtime and TensorRT deploy it).
+    int8: one byte per weight, and an int32 bias and an fp32 scale per output channel (per-channel
+        symmetric quantisation, as in ONNX Runtime and TensorRT).
     """
     size = BYTES[precision]
     per_channel = INT8_CHANNEL_BYTES if precision == "int8" else size
@@ -91,16 +91,18 @@ def _table(space: SearchSpace, metric: AnalyticMetric, precision: Precision) -> 
 def cost(
     space: SearchSpace, codes: Codes, metric: AnalyticMetric, *, precision: Precision = "fp32"
 ) -> NDArray[np.int64]:
-    """int64 [n]: one analytic cost of every row of `codes`; `precision` matters to bytes alone.
+    """One analytic cost of every row of `codes`, int64 [n].
+
+    Only `weight_bytes` depends on `precision`.
 
     Raises:
-        UserError: no such metric or precision.
+        UserError: unknown metric or precision.
     """
     for given, known in ((metric, get_args(AnalyticMetric)), (precision, get_args(Precision))):
         if given not in known:
             raise UserError("no such cost", expected=f"one of {', '.join(known)}", found=given)
     if metric != "peak_memory_bytes":
         return op_sum(space, codes, _table(space, metric, precision))
-    if space.macro.is_chain:  # one value at a time is handed on, hence one operator has the peak
+    if space.macro.is_chain:  # one value between operators, so one operator has the peak
         return op_max(space, codes, _table(space, metric, precision))
     return BYTES[precision] * graph_peaks(space, codes)

@@ -1,4 +1,4 @@
-"""A search space in one line, and as an SVG: one row per part of the network, a box per block."""
+"""A search space as one line of text, and as an SVG with one row per part of the network."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ TEXT = 'font-family="monospace" font-size="12"'
 
 
 def summary(space: SearchSpace) -> str:
-    """Name, size, ends and range of MACs, e.g.
+    """Name, size, inputs, classes and range of MACs, in one line.
 
-    `mobilenet_tiny-165e5a1e: 2.78e+09 archs of 26 choices, 24 to 32 px, 3 channels to 1000 classes,
-    0.712 M to 23.7 M MACs` (one line).
+    Example: `mobilenet_tiny-165e5a1e: 2.78e+09 archs of 26 choices, 24 to 32 px, 3 channels to 1000
+    classes, 0.712 M to 23.7 M MACs`.
     """
     size = space.size()
     sizes = [space.macro.resolutions[code] for code in space.allowed[0]]
@@ -37,7 +37,7 @@ def summary(space: SearchSpace) -> str:
 
 
 def draw_space(space: SearchSpace) -> str:
-    """SVG of the choices with the values that are allowed; those with one value are grey."""
+    """SVG of the choices with their allowed values; choices with one value are grey."""
     rows = _rows(space)
     y = float(2 * LINE)
     parts, width = [_text(0, LINE, str(space))], CHARACTER * len(str(space))
@@ -64,7 +64,7 @@ def draw_space(space: SearchSpace) -> str:
 
 
 def _rows(space: SearchSpace) -> list[tuple[str, list[tuple[bool, list[str]]]]]:
-    """Per part of the network its name and its boxes: whether something is open, and lines."""
+    """Name and boxes of each part of the network. A box: whether it has a choice, and its lines."""
     lines: list[tuple[str, str, bool, str]] = []
     for choice, allowed in zip(space.choices, space.allowed, strict=True):
         row, _, rest = choice.name.partition(".")

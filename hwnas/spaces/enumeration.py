@@ -1,7 +1,7 @@
-"""Numbers every arch of a space: archs from numbers and numbers from archs, vectorised.
+"""Numbers every arch of a space: archs from ranks and ranks from archs, vectorised.
 
-A choice's subtree has as many configurations as its codes have products over the children that
-they activate; an arch's rank is a mixed-radix number in these counts.
+The number of configurations below a choice is the sum over its codes of the products over the child
+choices that the code activates. The rank of an arch is a mixed-radix number in these counts.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from hwnas.spaces.space import Codes, SearchSpace
 __all__ = ["MAX_SIZE", "rank", "unrank"]
 
 MAX_SIZE = 2**40
-"""Largest space whose archs may be numbered: its ranks are exact in int64."""
+"""Largest number of archs that can be ranked, so that ranks are exact in int64."""
 
 
 def unrank(space: SearchSpace, ranks: NDArray[np.int64]) -> Codes:
-    """The archs [n, d] with these ranks in [0, space.size()), each arch having one rank."""
+    """The archs [n, d] with these ranks in [0, space.size())."""
     tree = _tree(space)
     codes = np.zeros((len(ranks), len(space.choices)), dtype=np.int16)
 
@@ -82,7 +82,7 @@ def rank(space: SearchSpace, codes: Codes) -> NDArray[np.int64]:
 
 
 class _Tree:
-    """Choices below their parents, and how many configurations each subtree has."""
+    """Choices below their parents, and the number of configurations of each subtree."""
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
@@ -92,12 +92,12 @@ class _Tree:
         self._counts: dict[int, list[int]] = {}
 
     def active(self, column: int, code: int) -> list[int]:
-        """Children of a choice that one of its codes activates."""
+        """Child choices that a code of a choice activates."""
         below = self.children.get(column, [])
         return [child for child in below if code in self._space.choices[child].parent_codes]
 
     def counts(self, column: int) -> list[int]:
-        """Configurations of the subtree, by allowed code."""
+        """Configurations of the subtree, per allowed code."""
         if column not in self._counts:
             self._counts[column] = [
                 math.prod(self.total(child) for child in self.active(column, code))
@@ -106,17 +106,17 @@ class _Tree:
         return self._counts[column]
 
     def total(self, column: int) -> int:
-        """Configurations of the subtree."""
+        """Number of configurations of the subtree."""
         return sum(self.counts(column))
 
     def starts(self, column: int) -> NDArray[np.int64]:
-        """Number of the first configuration of each allowed code."""
+        """Rank of the first configuration of each allowed code."""
         return np.cumsum([0, *self.counts(column)[:-1]], dtype=np.int64)
 
 
 @lru_cache(maxsize=8)
 def _tree(space: SearchSpace) -> _Tree:
-    """Raises UserError where the space is too large to be numbered."""
+    """Raises UserError if the space has too many archs to rank."""
     if space.size() > MAX_SIZE:
         raise UserError(
             "the space is too large to be enumerated",

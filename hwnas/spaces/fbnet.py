@@ -27,19 +27,19 @@ OPS = (
 class Config(StrictModel):
     """Parameters of the space.
 
-    `layout`: strides and head for small images (32 px) or for ImageNet; `resolutions` in px, by
-    default the layout's own.
+    layout: strides and head, for small images (32 px) or for ImageNet.
+    resolutions: in px; None uses those of the layout.
     """
 
     name: Literal["fbnet"] = "fbnet"
     layout: Literal["cifar", "imagenet"] = "cifar"
     """Strides and head for small images (32 px) or for ImageNet."""
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] | None = None
-    """In px; None: the layout's own."""
+    """Input resolutions in px; None: those of the layout."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:
-    """The space of 1812.03443 (table 1) as HW-NAS-Bench (2103.10584) and HELP measured it."""
+    """The space of FBNet (1812.03443, table 1), as in HW-NAS-Bench (2103.10584) and HELP."""
     is_cifar = config.layout == "cifar"
 
     def stage(width: int, depth: int, stride: Literal[1, 2]) -> Stage:

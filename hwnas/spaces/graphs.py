@@ -31,7 +31,7 @@ def graph(space: SearchSpace, arch: Arch) -> tuple[tuple[OpSpec, ...], tuple[Edg
     """Nodes and directed edges (source, reader) of one arch, in execution order.
 
     Raises:
-        UserError: the arch is not a member of the space.
+        UserError: the arch does not belong to the space.
     """
     space.check(arch)
     shape = slot_graph(space)
@@ -45,7 +45,7 @@ def graph(space: SearchSpace, arch: Arch) -> tuple[tuple[OpSpec, ...], tuple[Edg
 def live_graph(space: SearchSpace, codes: Codes) -> tuple[NDArray[np.int32], Edges]:
     """Operators [n, p] (-1 = absent) and edges [n, p, p] on paths from the first slot to the last.
 
-    The ends stay even where no path joins them. In a chain everything is live.
+    The first and the last slot are always included. In a chain, every operator is on the path.
     """
     shape = slot_graph(space)
     slots = op_index(space, codes)[:, shape.slots]

@@ -33,8 +33,8 @@ Number = TypeVar("Number", np.int64, np.float64)
 
 ABSENT = -1
 DISALLOWED = -2
-CHUNK = 1 << 13  # rows at a time, so that intermediate columns stay in the cache
-BLOCK = 256  # combinations of choices, at most, for which the operators of a block are listed
+CHUNK = 1 << 13  # rows per chunk, so that intermediate columns stay in the cache
+BLOCK = 256  # maximum number of combinations of choices that a block of slots lists
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class _SlotTable:
     ids: NDArray[np.int32]  # shape: len(values) of each column
 
     def rows(self, columns: NDArray[np.int32]) -> NDArray[np.int32]:
-        """int32 [n]: positions in the flat `ids` for the transposed codes `columns` [d, n]."""
+        """Indices int32 [n] into the flat `ids`, for the transposed codes `columns` [d, n]."""
         flat = np.zeros(columns.shape[1], dtype=np.int32)
         for column, size in zip(self.columns, self.ids.shape, strict=True):
             flat *= np.int32(size)
@@ -55,10 +55,10 @@ class _SlotTable:
 
 @dataclass(frozen=True)
 class _Block:
-    """Neighbouring slots and all combinations of the choices that they depend on together.
+    """Neighbouring slots, and all combinations of the choices that they depend on.
 
-    `ids` [slots, combinations]; `is_barred` [combinations]: an operator is not allowed, None if
-    all are.
+    `ids` [slots, combinations]. `is_barred` [combinations]: whether the space disallows the
+    combination; None if all are allowed.
     """
 
     columns: tuple[int, ...]
@@ -67,7 +67,7 @@ class _Block:
     is_barred: NDArray[np.bool_] | None
 
     def rows(self, columns: NDArray[np.int16]) -> NDArray[Any]:
-        """int16 [n], or int32 where there are more: combinations of the codes `columns` [d, n]."""
+        """Index of each arch's combination, int16 [n] (int32 if needed), for `columns` [d, n]."""
         dtype = np.int16 if self.ids.shape[1] <= 1 << 15 else np.int32
         flat = np.zeros(columns.shape[1], dtype=dtype)
         for column, size in zip(self.columns, self.sizes, strict=True):
@@ -78,7 +78,10 @@ class _Block:
 
 @lru_cache(maxsize=64)
 def _blocks(space: SearchSpace) -> tuple[_Block, ...]:
-    """All slots: as many to a block as `BLOCK` admits; roots without a choice are left out."""
+    """Groups all slots into blocks of at most `BLOCK` combinations.
+
+    Root choices with a single code are left out.
+    """
     tables = _slot_tables(space)[1]
     settled = _settled(space)
     groups: list[tuple[list[int], list[_SlotTable]]] = []
@@ -110,7 +113,7 @@ def _blocks(space: SearchSpace) -> tuple[_Block, ...]:
 
 
 def _settled(space: SearchSpace) -> dict[int, int]:
-    """The code of every root that has one left."""
+    """The code of every root choice that has only one allowed code."""
     return {
         column: allowed[0]
         for column, (choice, allowed) in enumerate(zip(space.choices, space.allowed, strict=True))
@@ -120,7 +123,7 @@ def _settled(space: SearchSpace) -> dict[int, int]:
 
 @lru_cache(maxsize=64)
 def _slot_tables(space: SearchSpace) -> tuple[tuple[OpSpec, ...], tuple[_SlotTable, ...]]:
-    """All reachable operators, and per slot the table from local codes to operator ids."""
+    """All reachable operators, and the table from local codes to operator ids per slot."""
     largest = [len(choice.values) - 1 for choice in space.choices]
     ops: dict[OpSpec, int] = {}
     tables = []
@@ -141,7 +144,7 @@ def _slot_tables(space: SearchSpace) -> tuple[tuple[OpSpec, ...], tuple[_SlotTab
 
 
 def _is_allowed(space: SearchSpace, codes: list[int], columns: list[int]) -> bool:
-    """Whether the codes of those `columns` that matter are allowed."""
+    """Whether all active choices among `columns` have allowed codes."""
     for column in columns:
         choice = space.choices[column]
         is_active = choice.parent is None or codes[choice.parent] in choice.parent_codes
@@ -151,7 +154,10 @@ def _is_allowed(space: SearchSpace, codes: list[int], columns: list[int]) -> boo
 
 
 def _slot_columns(space: SearchSpace, largest: list[int]) -> list[list[int]]:
-    """Which choices each slot depends on, found by changing one choice of the largest at a time."""
+    """Choices that each slot depends on.
+
+    Found by changing one choice of the largest arch at a time.
+    """
     reference = space.macro.lower_slots(tuple(largest))
     columns: list[list[int]] = [[] for _ in reference]
     for column, choice in enumerate(space.choices):
@@ -171,19 +177,19 @@ def enumerate_ops(space: SearchSpace) -> tuple[OpSpec, ...]:
 
 
 def slot_ops(space: SearchSpace) -> tuple[tuple[OpSpec, ...], ...]:
-    """Per slot of `slot_names`, its distinct operators; those of the space before any `restrict`.
+    """Distinct operators per slot of `slot_names`, of the space before any `restrict`.
 
-    What a weight shared by all of them must fit, hence the same for a space and its prunings. Only
-    the resolution is the smallest: no weight depends on it.
+    Shared weights must fit all of these operators, so the result is the same for a space and its
+    restrictions. Only the smallest resolution is lowered, because no weight depends on it.
     """
     ops, tables = _unrestricted(space)
     return tuple(_distinct(ops, table.ids) for table in tables)
 
 
 def slot_alternatives(space: SearchSpace) -> tuple[dict[str, tuple[OpSpec, ...]], ...]:
-    """`slot_ops` by the name of the alternative, where a slot chooses between whole operators.
+    """`slot_ops` by the name of the alternative, in slots that choose between whole operators.
 
-    The name is "" for all other slots.
+    In all other slots the name is "".
     """
     ops, tables = _unrestricted(space)
     columns = {choice.name: column for column, choice in enumerate(space.choices)}
@@ -204,7 +210,7 @@ def slot_alternatives(space: SearchSpace) -> tuple[dict[str, tuple[OpSpec, ...]]
 
 
 def _unrestricted(space: SearchSpace) -> tuple[tuple[OpSpec, ...], tuple[_SlotTable, ...]]:
-    """Tables of the space with everything allowed, at the smallest resolution."""
+    """Slot tables of the space with all codes allowed, at the smallest resolution."""
     everything = [tuple(range(len(choice.values))) for choice in space.choices]
     everything[0] = (0,)
     return _slot_tables(replace(space, allowed=tuple(everything)))
@@ -233,18 +239,19 @@ def op_index(space: SearchSpace, codes: Codes) -> NDArray[np.int32]:
 
 
 def op_counts(space: SearchSpace, codes: Codes) -> NDArray[np.float64]:
-    """[n, p]: how often each of `enumerate_ops` occurs."""
+    """How often each operator of `enumerate_ops` occurs in each arch: [n, p]."""
     index = op_index(space, codes)
     counts = np.zeros((len(codes), len(enumerate_ops(space)) + 1))
     for slot in index.T:
-        counts[np.arange(len(codes)), slot] += 1  # -1, absent, counts in the last column
+        counts[np.arange(len(codes)), slot] += 1  # -1 (absent) counts in the last column
     return counts[:, :-1]
 
 
 def op_sum(space: SearchSpace, codes: Codes, per_op: NDArray[Number]) -> NDArray[Number]:
-    """[n]: sum over the operators of every row of `per_op` [len(enumerate_ops(space))].
+    """Sum of `per_op` [len(enumerate_ops(space))] over the operators of every row: [n].
 
-    The cost of an arch where costs add up; what `per_op[op_index]` would give, without holding it.
+    This is the cost of an arch if costs are additive. It equals the sum of `per_op[op_index(...)]`
+    without storing that array.
 
     Raises:
         UserError: codes that the space does not allow.
@@ -253,7 +260,7 @@ def op_sum(space: SearchSpace, codes: Codes, per_op: NDArray[Number]) -> NDArray
 
 
 def op_max(space: SearchSpace, codes: Codes, per_op: NDArray[Number]) -> NDArray[Number]:
-    """[n]: as `op_sum`, the largest of non-negative values instead of their sum."""
+    """Maximum of `per_op` over the operators of every row: [n]. Values must be non-negative."""
     return _reduce(space, codes, per_op, np.maximum)
 
 
@@ -264,7 +271,7 @@ def _reduce(
         if (codes[:, column] != code).any():
             raise _disallowed(space)
     result = np.zeros(len(codes), dtype=per_op.dtype)
-    values = np.append(per_op, [0, 0]).astype(per_op.dtype)  # what DISALLOWED and ABSENT index
+    values = np.append(per_op, [0, 0]).astype(per_op.dtype)  # entries for DISALLOWED and ABSENT
     blocks = [(block, combine.reduce(values[block.ids], axis=0)) for block in _blocks(space)]
     for part, columns in _chunks(codes, np.int16):
         total = result[part]
@@ -277,7 +284,7 @@ def _reduce(
 
 
 def _chunks(codes: Codes, dtype: type[np.integer[Any]]) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Slices of rows, each with its codes transposed: one contiguous line per choice."""
+    """Slices of rows with their codes transposed, so that each choice is contiguous."""
     for start in range(0, len(codes), CHUNK):
         part = slice(start, start + CHUNK)
         yield part, np.ascontiguousarray(codes[part].T, dtype=dtype)

@@ -21,7 +21,7 @@ _FOLDER = "configs/spaces"
 
 
 def shipped_spaces() -> tuple[str, ...]:
-    """Names of the spaces that come as YAML."""
+    """Names of the spaces that ship as YAML files."""
     return resource_names(_FOLDER, ".yaml")
 
 
@@ -32,12 +32,12 @@ def build_space(
     num_classes: int,
     in_channels: int = 3,
 ) -> SearchSpace:
-    """A registered or shipped space, or that of a YAML file.
+    """Builds a registered space, a shipped space, or the space of a YAML file.
 
     settings: changes by key, e.g. `{"resolutions": [160]}`.
 
     Raises:
-        UserError: unknown space, unreadable file, unknown or wrong settings.
+        UserError: unknown space, unreadable file, unknown or invalid settings.
     """
     data = override(space_data(name_or_path), settings or {})
     module = REGISTRY.load(data["name"])
@@ -46,12 +46,12 @@ def build_space(
 
 
 def space_data(given: Any) -> dict[str, Any]:
-    """The `space:` section that a name, a YAML file, or a section itself stands for.
+    """The `space:` section for a name, a YAML file, or a section given as a mapping.
 
-    A section whose `name` is that of a shipped YAML space has that file's keys and its own on top.
+    If the `name` of a section is that of a shipped YAML space, its keys override those of the file.
 
     Raises:
-        UserError: unknown space, unreadable file, a file without `name:`.
+        UserError: unknown space, unreadable file, or a file without `name:`.
     """
     if not isinstance(given, (str, PurePath, dict)):
         raise UserError(
@@ -77,10 +77,10 @@ def space_data(given: Any) -> dict[str, Any]:
 
 
 def read_arch(space: SearchSpace, text: Any) -> Arch:
-    """An arch given as `largest`, `smallest`, a JSON file, or comma-separated codes.
+    """Reads an arch given as `largest`, `smallest`, a JSON file, or comma-separated codes.
 
     Raises:
-        UserError: it is none of these, or not a member of the space.
+        UserError: the text has none of these forms, or the arch does not belong to the space.
     """
     text = str(text)
     if text in ("largest", "smallest"):
@@ -99,10 +99,10 @@ def read_arch(space: SearchSpace, text: Any) -> Arch:
 
 
 def require_space(given: object) -> None:
-    """Refuse what is no `SearchSpace`, such as the name of one.
+    """Refuses anything that is not a `SearchSpace`, for example the name of a space.
 
     Raises:
-        UserError: says how to build one.
+        UserError: explains how to build a space.
     """
     if not isinstance(given, SearchSpace):
         name = given if isinstance(given, str) else "mobilenet_v3"

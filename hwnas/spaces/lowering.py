@@ -17,10 +17,10 @@ __all__ = ["lower", "network_key", "resolution", "slot_names"]
 
 
 def lower(space: SearchSpace, arch: Arch) -> Network:
-    """The operators of one arch in execution order, and who reads whom.
+    """The operators of one arch in execution order, and the edges between them.
 
     Raises:
-        UserError: the arch is not a member of the space.
+        UserError: the arch does not belong to the space.
     """
     space.check(arch)
     skeleton = space.macro
@@ -34,9 +34,10 @@ def lower(space: SearchSpace, arch: Arch) -> Network:
 
 
 def network_key(space: SearchSpace, arch: Arch) -> str:
-    """16 hex digits of the operators; equal for archs that have the same ones in the same order.
+    """16 hex digits; equal for archs with the same operators in the same order.
 
-    Of a chain that is the whole network; of a graph, `lower(space, arch).key` also tells edges.
+    In a chain this identifies the whole network. In a graph, use `lower(space, arch).key`, which
+    also depends on the edges.
     """
     return content_hash([op.key for op in lower(space, arch)])
 
@@ -47,5 +48,5 @@ def resolution(space: SearchSpace, arch: Arch) -> int:
 
 
 def slot_names(space: SearchSpace) -> tuple[str, ...]:
-    """Names of the slots of the space, e.g. `stem`, `stage0.block1`, `head`, `classifier`."""
+    """Names of the slots of the space, such as `stem`, `stage0.block1`, `head`, `classifier`."""
     return space.macro.slot_names()

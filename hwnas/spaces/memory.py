@@ -1,7 +1,7 @@
-"""Peak activation memory: the largest live set of an execution in layer order at batch 1.
+"""Peak activation memory: the largest set of values alive at once, in layer order at batch 1.
 
-A value is alive until its last read. BN, activations and sums work in place where what they change
-is not read again.
+A value is alive until its last read. BN, activations and sums work in place if their input is not
+read again.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ if TYPE_CHECKING:
 
 __all__ = ["graph_peaks", "op_peak_values", "peak_values"]
 
-CHUNK = 128  # graphs at a time: their edges are a dense array
-MAX_KNOWN = 1 << 16  # peaks that are remembered per space
+CHUNK = 128  # graphs per chunk; their edges are a dense array
+MAX_KNOWN = 1 << 16  # maximum number of peaks cached per space
 
 
 def op_peak_values(op: OpSpec, *, input_is_kept: bool = False, act_first: bool = False) -> int:
     """Largest number of activation values alive inside one operator at batch 1.
 
-    While a layer runs, its input and output are alive, and what a later layer of the operator
-    reads: the block's input up to its residual connection, the features that an SE gate scales.
-    input_is_kept: other operators read the input afterwards. act_first: see `Network`.
+    While a layer runs, its input and output are alive. Values that a later layer of the operator
+    reads are alive too: the input of a block until its residual add, and the features that an SE
+    gate scales.
+
+    input_is_kept: other operators read the input afterwards.
+    act_first: see `Network`.
     """
     block_input = op.in_channels * op.in_hw**2
     block_output = op.out_channels * op.out_hw**2
@@ -46,11 +49,11 @@ def op_peak_values(op: OpSpec, *, input_is_kept: bool = False, act_first: bool =
     for position, layer in enumerate(layers(op)):
         live = layer.in_channels * layer.in_hw**2 + layer.out_channels * layer.out_hw**2
         if layer.name == "conv_shortcut":
-            live += block_output  # of the main branch, waiting for the sum
+            live += block_output  # output of the main branch, kept for the sum
             live += block_input * (input_is_kept and op.stride > 1)
         elif keeps_input and position > 0:
             live += block_input
-        if layer.shuffles:  # into a second map
+        if layer.shuffles:  # the channel shuffle writes a second map
             written = layer.out_channels * layer.out_hw**2
             peak = max(peak, 2 * written + keeps_input * block_input)
         if layer.name.startswith("se."):
@@ -58,9 +61,9 @@ def op_peak_values(op: OpSpec, *, input_is_kept: bool = False, act_first: bool =
         else:
             before_gate = layer.out_channels * layer.out_hw**2
         if op.kind == "conv" and act_first and op.act != "none" and input_is_kept:
-            live += block_input  # the activation is written beside what it acts on
+            live += block_input  # the activation does not work in place
         peak = max(peak, live)
-    if op.skip and op.stride > 1:  # pooling the block's input, with the main branch waiting
+    if op.skip and op.stride > 1:  # pools the input, keeps the main branch
         peak = max(peak, block_input + op.in_channels * op.out_hw**2 + block_output)
     return peak
 
@@ -93,7 +96,7 @@ def peak_values(network: Network) -> int:
 
 @lru_cache(maxsize=1 << 14)
 def _op_peaks(op: OpSpec, act_first: bool) -> tuple[int, int]:
-    """`op_peak_values` where the input is read last, and where it is kept."""
+    """`op_peak_values` without and with the input kept."""
     own, own_if_kept = (
         op_peak_values(op, input_is_kept=kept, act_first=act_first) for kept in (False, True)
     )
@@ -101,10 +104,10 @@ def _op_peaks(op: OpSpec, act_first: bool) -> tuple[int, int]:
 
 
 def graph_peaks(space: SearchSpace, codes: Codes) -> NDArray[np.int64]:
-    """int64 [n]: `peak_values` of every row of `codes`.
+    """`peak_values` of every row of `codes`, int64 [n].
 
-    Archs whose operators differ only in what memory does not depend on are computed once, and
-    remembered.
+    Archs whose operators differ only in fields that do not affect memory are computed once. Results
+    are cached.
 
     Raises:
         UserError: codes that the space does not allow.
@@ -140,5 +143,5 @@ def graph_peaks(space: SearchSpace, codes: Codes) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=8)
 def _known(space: SearchSpace) -> dict[bytes, int]:
-    """Peaks by the operators of an arch."""
+    """Cached peaks by the operators of an arch."""
     return {}

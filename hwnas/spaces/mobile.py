@@ -1,4 +1,4 @@
-"""Your own MobileNet space from YAML: stem, stages with choices, head."""
+"""A custom MobileNet space defined in YAML: stem, stages with choices, head."""
 
 from __future__ import annotations
 
@@ -35,40 +35,42 @@ SomeWidths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=64)]
 
 
 class StemConfig(StrictModel):
-    """The convolution that reads the image; `widths` in channels."""
+    """The first convolution, which reads the image."""
 
     widths: SomeWidths
-    """Channels."""
+    """Channel counts to choose from."""
     kernel: Kernel = 3
-    """Height and width in px."""
+    """Kernel size in px."""
     stride: Annotated[Literal[1, 2], NUMBER] = 2
     """1 keeps the size of the map, 2 halves it."""
     act: Act = "relu6"
-    """Activation."""
+    """Activation after the convolution."""
 
 
 class BlockOpConfig(StrictModel):
-    """One operator that blocks may choose; `skip` leaves the block out.
+    """One operator that a block can choose. `skip` omits the block.
 
-    `expand` is that of a block that expands (`mbconv`, `uib`, `fused`), `groups` (of both 1x1
-    convolutions) of an `mbconv` or a `uib`, `start_kernel` of a `uib`.
+    `expand` applies to `mbconv`, `uib` and `fused`, `groups` to `mbconv` and `uib`, `start_kernel`
+    to `uib`.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,39}$")]
-    """What the choice calls it."""
+    """Name of this alternative in the choice."""
     kind: Literal[BlockKind, "skip"] = "mbconv"
-    """Inverted residual, depthwise separable, universal inverted bottleneck (MobileNetV4), one that
-    expands with a full convolution, a convolution alone, or left out."""
+    """`mbconv`: inverted residual; `dsconv`: depthwise separable; `uib`: universal inverted
+    bottleneck (MobileNetV4); `fused`: expansion by a full convolution; `conv`: one convolution;
+    `skip`: no block.
+    """
     kernel: KernelOrNone = 3
-    """In px, of the depthwise convolution, or of the full one; 0: a `uib` without a middle one."""
+    """Kernel size in px; 0: a `uib` without its middle depthwise convolution."""
     expand: Expand = 1
     """Expanded channels / input channels."""
     groups: Annotated[int, Field(ge=1, le=64)] = 1
-    """Of both 1x1 convolutions, with a channel shuffle behind the first."""
+    """Groups of both 1x1 convolutions; channels are shuffled after the first one."""
     start_kernel: Annotated[KernelOrNone, LATER] = 0
-    """Of the depthwise convolution before the expansion of a `uib`, in px; 0: none."""
+    """Kernel size in px of the depthwise convolution before the expansion of a `uib`; 0: none."""
     expand_groups: Annotated[int, LATER, Field(ge=1, le=64)] = 1
-    """Of the expansion alone, without a shuffle (CPUBone 2603.26425)."""
+    """Groups of the expansion only, without a channel shuffle (CPUBone 2603.26425)."""
 
     @model_validator(mode="after")
     def _has_what_its_kind_has(self) -> BlockOpConfig:
@@ -87,47 +89,49 @@ class BlockOpConfig(StrictModel):
 
 
 class StageConfig(StrictModel):
-    """Blocks of one width, the first with `stride`.
+    """Blocks of one width. The first block has stride `stride`.
 
-    Every block chooses one of `kernels` and one of `expands` (with `per_stage` all blocks alike),
-    or one of `ops`; `first_ops` and `first_kernels` are those of the first block, where they
-    differ. With `start_kernels` blocks are universal inverted bottlenecks (MobileNetV4 2404.10518).
+    Every block chooses one of `kernels` and one of `expands`, or one of `ops`. With `per_stage`,
+    all blocks share the choice. `first_ops` and `first_kernels` replace these lists for the first
+    block. With `start_kernels`, blocks are universal inverted bottlenecks (MobileNetV4 2404.10518).
     """
 
     widths: SomeWidths
-    """Output channels."""
+    """Output channels to choose from."""
     depths: Annotated[tuple[Depth, ...], Field(min_length=1, max_length=16)] = (1,)
-    """Numbers of blocks."""
+    """Numbers of blocks to choose from."""
     kernels: tuple[KernelOrNone, ...] = ()
-    """Of the depthwise convolutions, in px; 0, for none, only beside `start_kernels`."""
+    """Kernel sizes of the depthwise convolutions in px; 0 (none) requires `start_kernels`."""
     start_kernels: Annotated[tuple[KernelOrNone, ...], LATER] = ()
-    """Of depthwise convolutions before the expansion, in px; 0: none."""
+    """Kernel sizes of the depthwise convolutions before the expansion in px; 0: none."""
     first_kernels: Annotated[tuple[KernelOrNone, ...], LATER] = ()
-    """Those of the first block: one with a stride needs a depthwise convolution."""
+    """Kernel sizes for the first block, in px; with a stride it needs a depthwise convolution."""
     expands: tuple[Expand, ...] = ()
-    """Depthwise channels / input channels."""
+    """Depthwise channels / input channels, to choose from."""
     ops: tuple[BlockOpConfig, ...] = ()
     first_ops: tuple[BlockOpConfig, ...] = ()
     per_stage: bool = False
-    """All blocks choose kernel and expansion alike."""
+    """Whether all blocks of the stage share one choice of kernel and expansion."""
     stride: Annotated[Literal[1, 2], NUMBER] = 1
-    """Of the first block."""
+    """Stride of the first block."""
     act: Act = "relu6"
-    """Activation inside of a block."""
-    out_act: Annotated[Act, Field(description="behind the residual add (PGONAS 2206.13329)")] = (
-        "none"
-    )
+    """Activation inside the blocks."""
+    out_act: Annotated[
+        Act, Field(description="Activation after the residual add (PGONAS 2206.13329).")
+    ] = "none"
     skip_act: Act = "none"
-    """Activation of the convolution that stands for a `skip` that changes the shape."""
+    """Activation of the convolution that replaces a `skip` where the shape changes."""
     se_ratio: Annotated[
-        float, Field(ge=0, le=1, description="SE bottleneck as a share of the depthwise width")
+        float, Field(ge=0, le=1, description="SE bottleneck channels / depthwise channels.")
     ] = 0.0
     project_shortcut: bool = False
-    """Blocks that change the shape keep a shortcut: average pooling and a 1x1 convolution."""
+    """Whether blocks that change the shape keep a residual connection (average pooling and 1x1
+    convolution).
+    """
 
     @model_validator(mode="after")
     def _chooses_one_way(self) -> StageConfig:
-        """Kernels and expansions, or whole operators."""
+        """Requires either kernels and expansions, or whole operators."""
         if self.ops and (self.kernels or self.expands or self.per_stage):
             raise ValueError("give either `ops`, or `kernels` and `expands`, not both")
         if not self.ops and not (self.kernels and self.expands):
@@ -149,23 +153,24 @@ class StageConfig(StrictModel):
 
 
 class HeadConfig(StrictModel):
-    """1x1 convolution to `width` or `expand` times the last width; pooling; classifier.
+    """1x1 convolution, pooling and classifier.
 
-    `feature_widths`: a further 1x1 convolution behind the pooling, as in MobileNetV3.
+    The convolution has `width` channels, or `expand` times the last width. `feature_widths` adds a
+    second 1x1 convolution after the pooling, as in MobileNetV3.
     """
 
     width: Annotated[int, Field(ge=0, le=16384)] = 0
     """Channels of the 1x1 convolution before the pooling."""
     expand: Annotated[int, Field(ge=0, le=32)] = 0
-    """The same as a multiple of the last width."""
+    """Channels of the 1x1 convolution before the pooling, as a multiple of the last width."""
     act: Act = "relu6"
-    """Activation."""
+    """Activation after the convolution."""
     feature_widths: Annotated[tuple[Width, ...], Field(max_length=64)] = ()
-    """Channels of a further 1x1 convolution behind the pooling, as in MobileNetV3."""
+    """Channels of a second 1x1 convolution, after the pooling, as in MobileNetV3."""
     feature_bias: bool = False
-    """Whether that one has a bias."""
+    """Whether the second convolution has a bias."""
     feature_bn: Annotated[bool, LATER] = False
-    """Whether it has BN instead, as in MobileNetV4."""
+    """Whether the second convolution has BN instead of a bias, as in MobileNetV4."""
 
     @model_validator(mode="after")
     def _has_one_width(self) -> HeadConfig:
@@ -177,22 +182,22 @@ class HeadConfig(StrictModel):
 
 
 class Config(StrictModel):
-    """The whole space; lists of choices may come in any order. `resolutions` in px."""
+    """The whole space. Lists of choices may be in any order; `resolutions` in px."""
 
     name: Literal["mobile"] = "mobile"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1, max_length=64)]
-    """In px."""
+    """Input resolutions in px."""
     stem: StemConfig
     stages: Annotated[tuple[StageConfig, ...], Field(min_length=1, max_length=32)]
     head: HeadConfig
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:
-    """A space of the given stages. Widths are taken as they are; expanded widths are rounded to 8.
+    """A space with the given stages. Widths are used as given; expanded widths are rounded to 8.
 
     Raises:
-        UserError: the stages cannot chain: a stride on a map of one pixel, or groups that do not
-            divide the channels; says where.
+        UserError: the stages do not fit together, for example a stride on a map of one pixel, or
+            groups that do not divide the channels; names the place.
     """
     space = SearchSpace(
         name="mobile",
@@ -241,7 +246,7 @@ def _stage(config: StageConfig) -> Stage:
 
 
 def _check_chain(config: Config, space: SearchSpace) -> None:
-    """Every stride finds a map to halve, at the smallest resolution; groups divide channels."""
+    """Checks strides at the smallest resolution, and that groups divide the channels."""
     for slot, alternatives in zip(slot_names(space), slot_alternatives(space), strict=True):
         for name, ops in alternatives.items():
             for op in ops:
@@ -275,7 +280,7 @@ def _check_chain(config: Config, space: SearchSpace) -> None:
 
 
 def _path(config: Config, slot: str, *, operator: str = "") -> str:
-    """Keys in the configuration that describe a slot such as `stem` or `stage1.block0`."""
+    """Configuration keys that describe a slot such as `stem` or `stage1.block0`."""
     stage, is_block, block = slot.partition(".block")
     if not is_block:
         return slot

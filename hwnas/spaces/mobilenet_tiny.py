@@ -22,13 +22,13 @@ class Config(StrictModel):
 
     name: Literal["mobilenet_tiny"] = "mobilenet_tiny"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1, max_length=32)] = (24, 28, 32)
-    """In px."""
+    """Input resolutions in px."""
     width_mult: Annotated[float, Field(gt=0, le=8)] = 1.0
-    """Factor of every channel count."""
+    """Factor applied to every channel count."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:
-    """Three stages (strides 2, 2, 2 after a stride-1 stem), 2.8e9 archs with three resolutions."""
+    """Three stages with stride 2 after a stem with stride 1: 2.8e9 archs at three resolutions."""
 
     def widths(*base: int) -> tuple[int, ...]:
         return tuple(sorted({divisible(width * config.width_mult) for width in base}))

@@ -23,9 +23,9 @@ class Config(StrictModel):
 
     name: Literal["mobilenet_v3"] = "mobilenet_v3"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = tuple(range(128, 225, 4))
-    """In px."""
+    """Input resolutions in px."""
     width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.0
-    """Factor of every channel count."""
+    """Factor applied to every channel count."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:

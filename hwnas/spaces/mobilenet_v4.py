@@ -1,4 +1,4 @@
-"""MobileNetV4: universal inverted bottlenecks with elastic depthwise kernels on either side."""
+"""MobileNetV4: universal inverted bottlenecks with elastic depthwise kernels before and after."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Config", "build"]
 
 QUICK = {"resolutions": (32, 64), "width_mult": 0.25}
 
-_RATIOS = (0.5, 0.75, 1.0)  # of the published widths
+_RATIOS = (0.5, 0.75, 1.0)  # relative to the published widths
 
 Pixels = Annotated[int, Field(ge=32, le=512)]
 
@@ -24,20 +24,23 @@ class Config(StrictModel):
 
     name: Literal["mobilenet_v4"] = "mobilenet_v4"
     variant: Literal["small", "medium"] = "small"
-    """Which published network is a member: `mobilenetv4_conv_small` (also `_050`) or `_medium`."""
+    """Published network that belongs to the space: `mobilenetv4_conv_small` (also `_050`) or
+    `_medium`.
+    """
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (128, 160, 192, 224, 256)
-    """In px."""
+    """Input resolutions in px."""
     width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.0
-    """Factor of every channel count."""
+    """Factor applied to every channel count."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:
-    """The space around the networks of 2404.10518 (`Conv-S`, `Conv-M`; weights exist in timm).
+    """The space around the networks `Conv-S` and `Conv-M` (2404.10518; timm has weights).
 
-    Every block of the searched stages chooses its depthwise kernels before and behind the expansion
-    (none, 3x3, 5x5) and its expansion (2, 3, 4, 6): ExtraDW, inverted bottleneck, ConvNext-like or
-    FFN. The first block of a stage always has the second kernel, which strides. Stages choose their
-    depth; stages and head choose half, three quarters or all of the published width.
+    Every block of the searched stages chooses two depthwise kernels, before and after the expansion
+    (none, 3x3, 5x5), and its expansion (2, 3, 4, 6). This covers ExtraDW, inverted bottleneck,
+    ConvNext-like and FFN blocks. The first block of a stage always has the second kernel, because
+    that convolution has the stride. Stages choose their depth. Stages and head choose 50 %, 75 % or
+    100 % of the published width.
     """
     scale = config.width_mult
     stages = {
@@ -79,7 +82,7 @@ def _widths(published: int, scale: float) -> tuple[int, ...]:
 
 
 def _searched(width: int, depth: int, scale: float) -> Stage:
-    """Universal inverted bottlenecks, two to `depth`."""
+    """A stage of universal inverted bottlenecks, with 2 to `depth` blocks."""
     return Stage(
         widths=_widths(width, scale),
         depths=tuple(range(2, depth + 1)),
@@ -94,7 +97,7 @@ def _searched(width: int, depth: int, scale: float) -> Stage:
 
 def _convolutions(first: int, width: int, scale: float) -> Stage:
     """A 3x3 convolution with stride 2 to `first` channels, and a 1x1 convolution to `width`."""
-    widths = {  # where two are equal, the larger first one counts
+    widths = {  # if two first widths are equal, the larger one is kept
         divisible(width * ratio * scale): divisible(first * ratio * scale) for ratio in _RATIOS
     }
     return Stage(

@@ -1,4 +1,4 @@
-"""NAS-Bench-201: a cell of six edges, five operators each; latency and accuracy are tabulated."""
+"""NAS-Bench-201: a cell of six edges, five operators each, with tabulated latency and accuracy."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Config(StrictModel):
 
     name: Literal["nasbench201"] = "nasbench201"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (32,)
-    """In px."""
+    """Input resolutions in px."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:
-    """The space of 2001.00326, section 2: 5^6 cells. It has no supernet yet."""
+    """The space of NAS-Bench-201 (2001.00326, section 2): 5^6 cells. It has no supernet."""
     return SearchSpace(
         name="nasbench201",
         macro=CellMacro(

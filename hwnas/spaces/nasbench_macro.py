@@ -1,4 +1,4 @@
-"""NAS-Bench-Macro: 8 blocks that choose one of 3 operators, every arch with a true accuracy."""
+"""NAS-Bench-Macro: 8 blocks that choose one of 3 operators; the accuracy of every arch is known."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPS = (
     BlockOp("k3_e3", "mbconv", 3, 3),
     BlockOp("k5_e6", "mbconv", 5, 6),
 )
-"""In the order of the benchmark's digits, so that codes and digits are the same."""
+"""Operators in the order of the digits of the benchmark, so that codes equal digits."""
 
 
 class Config(StrictModel):
@@ -27,7 +27,7 @@ class Config(StrictModel):
 
     name: Literal["nasbench_macro"] = "nasbench_macro"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (32,)
-    """In px."""
+    """Input resolutions in px."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:

@@ -16,18 +16,20 @@ from hwnas.spaces.ops import OpSpec
 __all__ = ["IMAGE", "Edge", "Network", "Step", "edge_list"]
 
 Edge = tuple[int, int]
-"""(source, reader): positions of two operators, the source first."""
+"""(source, reader): positions of two operators; the source comes first."""
 
 IMAGE = 0
-"""Number of the value that `Step`s know the network's input by."""
+"""Number of the value that stands for the input of the network, in `Step`s."""
 
 
 class Step(NamedTuple):
     """An operator that reads one value, or (`op` is None) the sum of two values.
 
-    Values are numbered; `IMAGE` is the input of the network. position: in `Network.ops`, of the
-    operator, or of the one whose output a sum adds last.
-    An operator without `reads` reads zeros.
+    Values are numbered; `IMAGE` is the input of the network. An operator without `reads` reads
+    zeros.
+
+    position: index in `Network.ops` of the operator, or of the operator that computes the last term
+        of a sum.
     """
 
     op: OpSpec | None
@@ -38,14 +40,15 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Network:
-    """The operators of one arch in execution order, and who reads whom.
+    """The operators of one arch in execution order, and the edges between them.
 
-    The first operator reads the image, the last one writes the result. edges: ascending pairs; None
-    in a chain, where every operator reads the one before it. An operator with several sources reads
-    their sum; readers of the same sources share one sum. act_first: a `conv` applies its activation
-    to what it reads (act-conv-BN), not to what it writes.
+    The first operator reads the image, and the last one computes the result. Iterating yields the
+    operators.
 
-    Iterating yields the operators.
+    edges: ascending pairs. None in a chain, where every operator reads the one before it. An
+        operator with several sources reads their sum, and readers of the same sources share one
+        sum.
+    act_first: a `conv` applies its activation to its input (act-conv-BN) instead of its output.
     """
 
     ops: tuple[OpSpec, ...]
@@ -60,14 +63,14 @@ class Network:
 
     @property
     def is_chain(self) -> bool:
-        """Whether every operator reads the one before it, and no other."""
+        """Whether every operator reads only the operator before it."""
         return self.edges is None
 
     @cached_property
     def key(self) -> str:
-        """16 hex digits; equal where operators, edges and the place of activations are equal.
+        """16 hex digits; equal if operators, edges and the position of activations are equal.
 
-        Of a chain, the hash of its operators' keys alone: `network_key`.
+        In a chain it is the hash of the keys of the operators, as in `network_key`.
         """
         ops = [op.key for op in self.ops]
         if self.edges is None and not self.act_first:
@@ -76,7 +79,7 @@ class Network:
 
     @cached_property
     def sources(self) -> tuple[tuple[int, ...], ...]:
-        """Positions, per operator, of the operators that it reads; the first reads the image."""
+        """Positions of the operators that each operator reads. The first one reads the image."""
         if self.edges is None:
             return tuple((i - 1,) if i else () for i in range(len(self.ops)))
         found: list[list[int]] = [[] for _ in self.ops]
@@ -85,18 +88,18 @@ class Network:
         return tuple(map(tuple, found))
 
     def live(self) -> Network:
-        """The network without the operators that lie on no path from the image to the result.
+        """The network without the operators that are on no path from the image to the result.
 
-        Nothing is lost but constants: an operator that no path reaches reads zeros, and runtimes
-        compute it once, before the first image. Where no path joins the two ends at all, both ends
-        stay, and whatever the result depends on.
+        The removed operators only compute constants: they read zeros, and runtimes fold them before
+        the first image. If no path joins image and result, both ends and the inputs of the result
+        remain.
         """
         if self.edges is None:
             return self
         n = len(self.ops)
         is_fed, is_needed = [False] * n, [False] * n
         is_fed[0] = is_needed[-1] = True
-        for source, reader in self.edges:  # ascending: whatever feeds a source came before
+        for source, reader in self.edges:  # ascending, so edges into a source come first
             is_fed[reader] |= is_fed[source]
         for source, reader in reversed(self.edges):
             is_needed[source] |= is_needed[reader]
@@ -113,17 +116,17 @@ class Network:
         return Network(tuple(self.ops[i] for i in kept), edges, self.act_first)
 
     def steps(self) -> Iterator[Step]:
-        """What a runtime does, in order; of `live()` networks, every operator that is read.
+        """The steps of a runtime, in order.
 
-        A sum grows by a term as soon as the term is there. An `identity` is no step: it hands on
-        the value that it reads.
+        In `live()` networks these include every operator that is read. A sum adds each term as soon
+        as the term is computed. An `identity` is not a step; its readers read its input.
         """
         sums_of: list[list[tuple[int, ...]]] = [[] for _ in self.ops]
         for terms in dict.fromkeys(sources for sources in self.sources if len(sources) > 1):
             for term in terms:
                 sums_of[term].append(terms)
         is_read = {source for sources in self.sources for source in sources}
-        values = list(range(len(self.ops)))  # per operator, the value it writes
+        values = list(range(len(self.ops)))  # number of the value that each operator computes
         totals: dict[tuple[int, ...], int] = {}
         newest = IMAGE
         for i, (op, sources) in enumerate(zip(self.ops, self.sources, strict=True)):

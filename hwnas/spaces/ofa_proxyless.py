@@ -22,16 +22,16 @@ class Config(StrictModel):
 
     name: Literal["ofa_proxyless"] = "ofa_proxyless"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = tuple(range(128, 225, 4))
-    """In px."""
+    """Input resolutions in px."""
     width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.3
-    """Factor of every channel count."""
+    """Factor applied to every channel count."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:
     """The space of `OFAProxylessNASNets` (1908.09791; weights exist at 1.3).
 
-    Its blocks share slices, unlike the space `proxyless`, whose blocks choose between operators
-    with weights of their own, or are left out. BN adds 1e-3 to variances, as the reference code.
+    Its blocks share slices of weights. Blocks of the space `proxyless` choose between operators
+    with separate weights, or are omitted. BN uses eps 1e-3, as in the reference code.
     """
 
     def width(channels: int) -> int:

@@ -32,31 +32,35 @@ Gate = Literal["hard_sigmoid", "sigmoid"]
 PadMode = Literal["symmetric", "tf_same"]
 BlockKind = Literal["conv", "mbconv", "dsconv", "uib", "fused"]
 OpKind = Literal[BlockKind, "pool", "linear", "avg_pool", "norm", "identity"]
-EXPANDING = ("mbconv", "uib", "fused")  # blocks with `mid_channels` of their own
+EXPANDING = ("mbconv", "uib", "fused")  # blocks with their own `mid_channels`
 
 
 @dataclass(frozen=True)
 class OpSpec:
     """One timed unit of a network with square maps; the only key of latency rows.
 
-    kind: `conv` (conv-BN-act), `mbconv` (1x1 expand, depthwise, [SE], 1x1 project), `dsconv`
-    (depthwise, [SE], 1x1), `pool` (global mean), `linear` (with bias, on a pooled vector, hw 1);
-    in cells also `avg_pool` (of one window), `norm` (BN-act alone) and `identity`. `uib` is the
-    universal inverted bottleneck of MobileNetV4 (2404.10518): [depthwise of `start_kernel`, without
-    activation], 1x1 expand, [depthwise of `kernel`], [SE], 1x1 project; a kernel of 0 leaves the
-    depthwise out, and the stride is that of the last one there is. `fused` expands with a
-    convolution of `kernel` instead of 1x1 and depthwise ones (EfficientNetV2 2104.00298).
+    kind: see below.
+    mid_channels: expanded width of a block; 0 for other kinds.
+    groups: of a block: groups > 1 split its 1x1 convolutions, and channels are shuffled after the
+        first one.
+    expand_groups: > 1 splits only the expansion, without a shuffle (CPUBone 2603.26425).
+    skip: the input is added to the output. If the shapes differ, average pooling by `stride` comes
+        first, and a 1x1 convolution without BN if the channels differ.
+    out_act: activation after that sum.
+    norm: what follows the weights of a `conv`: BN, a bias, or nothing.
+    padding: rows and columns of zeros on every side.
+    pad_more: further rows and columns at the bottom and on the right (TensorFlow's SAME:
+        `same_padding`).
+    se_act, se_gate: activations within SE.
 
-    `mid_channels` is the expanded width of a block and 0 elsewhere. `groups` > 1 of a block splits
-    its 1x1 convolutions and shuffles the channels behind the first; `expand_groups` > 1 splits the
-    expansion alone, without a shuffle (CPUBone 2603.26425). `skip` adds the input back; to
-    an output of another shape, through average pooling by `stride` and a 1x1 convolution without BN
-    where the channels differ. `out_act` comes last, after that sum. `norm` is what a `conv` has
-    behind its weights: BN, a bias, or nothing.
-
-    Maps are padded with `padding` rows and columns of zeros on every side, and with `pad_more`
-    further ones at the bottom and on the right (TensorFlow's SAME: `same_padding`). `se_act` and
-    `se_gate` are the activations within SE.
+    Kinds: `conv` is conv-BN-act. `mbconv` is 1x1 expand, depthwise, [SE], 1x1 project. `dsconv` is
+    depthwise, [SE], 1x1. `uib` is the universal inverted bottleneck of MobileNetV4 (2404.10518):
+    [depthwise of `start_kernel`, without activation], 1x1 expand, [depthwise of `kernel`], [SE],
+    1x1 project. A kernel of 0 omits that depthwise convolution; the last one present has the
+    stride. `fused` expands with a convolution of size `kernel` instead of 1x1 and depthwise
+    convolutions (EfficientNetV2 2104.00298). `pool` is the global mean. `linear` has a bias and
+    reads a pooled vector (hw 1). Cells also have `avg_pool` (one window size), `norm` (BN-act only)
+    and `identity`.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -84,17 +88,17 @@ class OpSpec:
 
     @cached_property
     def key(self) -> str:
-        """16 hex digits, stable across versions of this class that add fields with defaults."""
+        """16 hex digits. They stay the same when fields with defaults are added to this class."""
         return content_hash(sparse(self))
 
     @property
     def has_projection(self) -> bool:
-        """Whether the residual connection needs a convolution of its own."""
+        """Whether the residual connection needs its own convolution."""
         return self.skip and self.in_channels != self.out_channels
 
     @property
     def kernels(self) -> tuple[int, ...]:
-        """Sizes of the windows that the operator has, in the order of its layers."""
+        """Window sizes of the operator, in the order of its layers."""
         return tuple(kernel for kernel in (self.start_kernel, self.kernel) if kernel)
 
     def __str__(self) -> str:
@@ -124,8 +128,8 @@ class OpSpec:
 class Layer:
     """One convolution or linear layer inside an OpSpec, named as in timm (`se.conv_reduce`).
 
-    Weight shape [out_channels, in_channels / groups, kernel, kernel]; a linear layer: kernel 1 on
-    a 1x1 map. `act` follows the layer (after BN where `has_bn`).
+    The weight has shape [out_channels, in_channels / groups, kernel, kernel]. A linear layer has
+    kernel 1 on a 1x1 map. `act` follows the layer (after BN if `has_bn`).
     """
 
     name: str
@@ -145,7 +149,7 @@ class Layer:
 
 
 def layers(op: OpSpec) -> tuple[Layer, ...]:
-    """The weighted layers of `op` in execution order; none for those without weights."""
+    """The weighted layers of `op` in execution order; empty for operators without weights."""
     if op.kind == "linear":
         return (
             Layer("linear", op.in_channels, op.out_channels, 1, 1, has_bn=False, has_bias=True),
@@ -181,7 +185,7 @@ def layers(op: OpSpec) -> tuple[Layer, ...]:
 
 
 class _Names(NamedTuple):
-    """timm's names of the layers of a block."""
+    """Names of the layers of a block in timm."""
 
     expand: str
     depthwise: str
@@ -197,7 +201,7 @@ _NAMES = {
 
 
 def _window(name: str, op: OpSpec, in_channels: int, out_channels: int, *, groups: int) -> Layer:
-    """The layer that has kernel, stride, padding and activation of its operator."""
+    """The layer with the kernel, stride, padding and activation of its operator."""
     return Layer(
         name=name,
         in_channels=in_channels,
@@ -216,7 +220,7 @@ def _window(name: str, op: OpSpec, in_channels: int, out_channels: int, *, group
 
 
 def _start(op: OpSpec) -> Layer:
-    """The depthwise convolution before the expansion; it has the stride if there is no other."""
+    """The depthwise convolution before the expansion. It has the stride if it is the only one."""
     whole = _window("dw_start", op, op.in_channels, op.in_channels, groups=op.in_channels)
     found = replace(whole, kernel=op.start_kernel, act="none")
     if not op.kernel:
@@ -226,27 +230,27 @@ def _start(op: OpSpec) -> Layer:
 
 
 def map_size(in_hw: int, stride: int) -> int:
-    """Height and width behind a window of any size, padded in either mode."""
+    """Height and width after a window of any size, with padding of either mode."""
     return (in_hw - 1) // stride + 1
 
 
 def same_padding(hw: int, kernel: int, stride: int) -> tuple[int, int]:
-    """`padding` and `pad_more` of TensorFlow's SAME, whose output has ceil(hw / stride) px.
+    """`padding` and `pad_more` of TensorFlow's SAME mode, whose output has ceil(hw / stride) px.
 
-    Of an odd number of zeros, the bottom and the right have one more.
+    If the number of zeros is odd, the bottom and the right get one more.
     """
     zeros = max((-(-hw // stride) - 1) * stride + kernel - hw, 0)
     return zeros // 2, zeros % 2
 
 
 def padding_of(mode: PadMode, hw: int, kernel: int, stride: int) -> tuple[int, int]:
-    """`padding` and `pad_more` of a window; of an even one they are TensorFlow's in either mode."""
+    """`padding` and `pad_more` of a window. Even kernels are padded as in TensorFlow."""
     if mode == "tf_same" or kernel % 2 == 0:
         return same_padding(hw, kernel, stride)
     return kernel // 2, 0
 
 
-# Cached because tables of a whole space (`index.py`) lower the same operators thousands of times.
+# Cached, because tables of a whole space (`index.py`) lower the same operators thousands of times.
 @lru_cache(maxsize=1 << 14)
 def conv(
     in_channels: int,
@@ -257,7 +261,7 @@ def conv(
     act: Act,
     pad_mode: PadMode = "symmetric",
 ) -> OpSpec:
-    """A convolution with BN, padded by half of its odd kernel, or as TensorFlow's SAME."""
+    """A convolution with BN. Padding is half of the odd kernel, or TensorFlow's SAME."""
     padding, pad_more = padding_of(pad_mode, hw, kernel, stride)
     return OpSpec(
         kind="conv",
@@ -275,7 +279,7 @@ def conv(
 
 @lru_cache(maxsize=1 << 12)
 def mean(channels: int, hw: int) -> OpSpec:
-    """The global mean of every map."""
+    """Global mean of every map."""
     return OpSpec("pool", channels, channels, hw, 1)
 
 

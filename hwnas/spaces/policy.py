@@ -1,7 +1,7 @@
-"""A policy over archs: one categorical per choice, and its gradient.
+"""A policy over archs: one categorical distribution per choice, and its gradient.
 
-REINFORCE with Adam and an entropy bonus, in numpy. A policy of WPNAS (2203.02086) serves twice: a
-searcher has one, and so has a sampler that trains the supernet where the policy looks.
+Learns by REINFORCE with Adam and an entropy bonus, in numpy. As in WPNAS (2203.02086), a searcher
+uses a policy, and so does a sampler that trains the supernet on the archs that the policy prefers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from hwnas.spaces.space import Codes, SearchSpace
 __all__ = ["Baseline", "Policy", "advantages", "entropy_gradient", "log_prob_gradient"]
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Adam (1412.6980, algorithm 1)
-N_LEVELS = 1 << 16  # of a draw: probabilities are met to 1.5e-5, at a third of the time of doubles
+# quantisation of a draw: probabilities are exact to 1.5e-5, in a third of the time of doubles
+N_LEVELS = 1 << 16
 
 FloatArray = NDArray[np.float64]
 Baseline = Literal["self_critical", "ema", "leave_one_out"]
@@ -29,12 +30,13 @@ def log_prob_gradient(
 ) -> FloatArray:
     """Gradient over logits [d, k] of sum_i weights[i] * log p(codes[i]).
 
-    log p of an arch sums over its active choices only; d log softmax = onehot - p. `codes` are
-    canonical: codes above 0 are of active choices, and what was active is known from the parents.
+    log p of an arch is the sum over its active choices; d log softmax = onehot - p. `codes` must be
+    canonical: codes above 0 belong to active choices, and the codes of the parents determine which
+    other choices are active.
     """
     chosen = np.zeros(probabilities.shape)
     for code in range(1, probabilities.shape[1]):
-        # not `@`: what BLAS adds in which order depends on its threads
+        # not `@`: in BLAS the order of additions depends on the number of threads
         chosen[:, code] = np.einsum("i,ij->j", weights, codes == code)
     others = chosen.sum(axis=1)
     total = np.full(len(chosen), weights.sum())
@@ -46,14 +48,14 @@ def log_prob_gradient(
 
 
 def entropy_gradient(probabilities: FloatArray) -> FloatArray:
-    """Gradient over logits [d, k] of the summed entropies of all choices: -p * (log p + H)."""
+    """Gradient over logits [d, k] of the sum of the entropies of all choices: -p * (log p + H)."""
     log = np.log(np.where(probabilities > 0, probabilities, 1.0))
     entropies = -(probabilities * log).sum(axis=1, keepdims=True)
     return np.asarray(-probabilities * (log + entropies))
 
 
 def advantages(baseline: Baseline, rewards: FloatArray, average: float) -> FloatArray:
-    """Rewards above the baseline: [n]; zero for self-critical's own mode (row 0)."""
+    """Rewards minus the baseline: [n]; 0 for row 0 (the mode) with `self_critical`."""
     if baseline == "self_critical":
         above = rewards - rewards[0]
     elif baseline == "ema":
@@ -64,9 +66,10 @@ def advantages(baseline: Baseline, rewards: FloatArray, average: float) -> Float
 
 
 class Policy:
-    """Independent categoricals over the allowed codes of every choice, uniform at first.
+    """Independent categorical distributions over the allowed codes of every choice.
 
-    State: logits, Adam's two moments, and the number of updates, `generation`.
+    They are uniform at first. State: logits, the two moments of Adam, and the number of updates,
+    `generation`.
     """
 
     def __init__(self, space: SearchSpace, *, learning_rate: float) -> None:
@@ -81,7 +84,7 @@ class Policy:
         self._moments = np.zeros((2, *self._allowed.shape))
 
     def favour(self, arch: Arch, probability: float) -> None:
-        """Give the arch's active choices a probability; equal odds to the other codes."""
+        """Gives the arch's codes `probability`, and all other codes equal shares of the rest."""
         active = self._space.active(self._space.codes([arch]))[0]
         for column in np.flatnonzero(active & (self._allowed.sum(axis=1) > 1)):
             n_others = int(self._allowed[column].sum()) - 1
@@ -89,7 +92,7 @@ class Policy:
             self._logits[column, arch.codes[column]] = np.log(odds)
 
     def probabilities(self) -> FloatArray:
-        """[d, k]: probability of every code of every choice; 0 where it is not allowed."""
+        """Probability of every code of every choice, [d, k]; 0 if the code is not allowed."""
         logits = np.where(self._allowed, self._logits, -np.inf)
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(odds / odds.sum(axis=1, keepdims=True))
@@ -100,12 +103,12 @@ class Policy:
         return self._space.normalise(logits.argmax(axis=1).astype(np.int16)[None])
 
     def draw(self, stream: np.random.Generator, n: int, *, mode_first: bool = False) -> Codes:
-        """n draws [n, d], with repeats; the first is the mode, if wanted."""
+        """n draws [n, d] with repetitions; with `mode_first` the first one is the mode."""
         ends = np.rint(self.probabilities().cumsum(axis=1) * N_LEVELS).clip(max=N_LEVELS - 1)
         shape = n, len(ends)
         raw = stream.bit_generator.random_raw(-(-n * len(ends) // 4))
         drawn = np.asarray(raw).view(np.uint16)[: n * len(ends)].reshape(shape)
-        codes = np.zeros(shape, dtype=np.uint8)  # as wide as a bool: no conversions
+        codes = np.zeros(shape, dtype=np.uint8)  # as wide as a bool, so no conversion is needed
         for end in ends.T[:-1].astype(np.uint16):
             codes += (drawn >= end).view(np.uint8)
         np.minimum(codes, self._last, out=codes)
@@ -123,9 +126,11 @@ class Policy:
         average: float,
         entropy: float,
     ) -> None:
-        """One Adam step up the mean of advantage * log p, plus `entropy` times the entropies.
+        """One Adam step along the gradient of the expected advantage and of the entropy.
 
-        Under `self_critical` the first of `codes` is the mode; `average` is the baseline of `ema`.
+        The objective is mean(advantage * log p) + `entropy` * (sum of entropies). With the baseline
+        `self_critical`, the first row of `codes` is the mode. With `ema`, `average` is the
+        baseline.
         """
         weights = advantages(baseline, rewards, average)
         n_drawn = max(len(codes) - (baseline == "self_critical"), 1)
@@ -143,7 +148,7 @@ class Policy:
         self._logits = self._logits + self._learning_rate * step / scale
 
     def state(self) -> dict[str, Any]:
-        """Everything that learning changed, JSON-ready."""
+        """Everything that learning changes, as JSON values."""
         return {
             "generation": self.generation,
             "logits": self._logits.tolist(),

@@ -27,23 +27,24 @@ OPS = tuple(
 class Config(StrictModel):
     """Parameters of the space; `resolutions` in px.
 
-    `widths`: channels of stem, first block, six stages and head, in place of those of the paper
-    times `width_mult`.
+    widths: channels of stem, first block, six stages and head. They replace those of the paper
+        times `width_mult`.
     """
 
     name: Literal["proxyless"] = "proxyless"
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (224,)
-    """In px."""
+    """Input resolutions in px."""
     width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.0
-    """Factor of every channel count."""
+    """Factor applied to every channel count."""
     widths: Annotated[tuple[Width, ...], Field(min_length=9, max_length=9)] | None = None
-    """Channels of stem, first block, stages and head, in place of the paper's."""
+    """Channels of stem, first block, stages and head; they replace those of the paper."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:
-    """The space of 1812.00332, section 4.2, which 2010.08219 studies and the Pixel 1 table covers.
+    """The space of ProxylessNAS (1812.00332, section 4.2).
 
-    The first block of a stage, which changes the shape, cannot be left out.
+    2010.08219 studies it, and the Pixel 1 table covers it. The first block of a stage changes the
+    shape, so it cannot be omitted.
     """
     paper = (32, 16, 24, 40, 80, 96, 192, 320, 1280)
     stem, first, *widths, head = config.widths or (

@@ -1,6 +1,6 @@
 """Published networks as data: every block of a network, and how its weights were trained.
 
-The files in `networks/` are written by `hwnas space from-timm` (`hwnas.nets.from_timm`).
+`hwnas space from-timm` (`hwnas.nets.from_timm`) writes the files in `networks/`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class Feature:
-    """The 1x1 convolution between pooling and classifier; `bn`: as in MobileNetV4, else V3."""
+    """The 1x1 convolution after the pooling; `bn`: BN as in MobileNetV4, else a bias as in V3."""
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -69,9 +69,10 @@ class Feature:
 class Block:
     """A block of one of the kinds of `OpSpec`.
 
-    mid: expanded channels; 0 in a `dsconv`, which has those of its input, and in a `conv`.
-    se: channels of the bottleneck of SE, 0 without. `out_act` comes last, after the skip.
-    kernel, start: of a `uib` 0 where there is no such depthwise convolution.
+    mid: expanded channels; 0 in a `dsconv` (its input has as many) and in a `conv`.
+    se: channels of the SE bottleneck; 0 without SE.
+    out_act: activation after the residual add.
+    kernel, start: in a `uib`, 0 means no such depthwise convolution.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -93,9 +94,9 @@ Stage = Annotated[tuple[Block, ...], Field(min_length=1, max_length=64)]
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkShape:
-    """Stem, stages of blocks, head, feature: all of a network but images and classes.
+    """Stem, stages of blocks, head and feature layer: the network without input size and classes.
 
-    `se_act` and `se_gate` are the activations within SE; `block`: that of the block.
+    `se_act` and `se_gate` are the activations within SE; `block` means the activation of the block.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -112,10 +113,11 @@ class NetworkShape:
 
 @dataclass(frozen=True)
 class Weights:
-    """The images that the network was trained on, and where its weights are.
+    """Preprocessing of the images that the network was trained on, and the place of its weights.
 
-    px: height and width. mean, std: per channel, of pixels in [0, 1]. crop: the share of the
-    shorter side that validation images keep.
+    px: height and width.
+    mean, std: per channel, for pixels in [0, 1].
+    crop: share of the shorter side that validation crops keep.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -131,30 +133,30 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedNetwork(NetworkShape):
-    """A network as a file of `networks/` has it."""
+    """A network as stored in a file of `networks/`."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
     weights: Weights
 
     @property
     def shape(self) -> NetworkShape:
-        """The network alone."""
+        """The network without its name and weights."""
         return NetworkShape(
             **{part.name: getattr(self, part.name) for part in fields(NetworkShape)}
         )
 
 
 def published_networks() -> tuple[str, ...]:
-    """Names of the networks that come with hwnas, sorted."""
+    """Sorted names of the networks that ship with hwnas."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 
 
 @lru_cache(maxsize=64)
 def published_network(name: str) -> PublishedNetwork:
-    """A network that comes with hwnas, by the name that timm has for it.
+    """A network that ships with hwnas, by its name in timm.
 
     Raises:
-        UserError: there is none of that name; names the nearest ones.
+        UserError: unknown name; suggests similar ones.
     """
     names = published_networks()
     if name not in names:
@@ -173,7 +175,7 @@ def published_network(name: str) -> PublishedNetwork:
 
 
 def check_shape(shape: NetworkShape) -> None:
-    """Refuse blocks that cannot chain, or that have not what their kind asks for.
+    """Refuses blocks that do not fit together, or that lack a field required by their kind.
 
     Raises:
         UserError: names the block.

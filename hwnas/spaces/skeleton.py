@@ -22,22 +22,24 @@ from hwnas.spaces.ops import OpSpec
 __all__ = ["Ability", "Edges", "Skeleton", "SlotGraph", "chain"]
 
 Ability = Literal["supernet", "static net"]
-"""What not every skeleton has: shared weights, and trainable networks of single archs.
+"""Optional abilities: weights can be shared, and single archs can be trained.
 
-`hwnas.nets` has both for chains of convolutions, blocks, `pool` and `linear`.
+`hwnas.nets` implements both for chains of convolutions, blocks, `pool` and `linear`.
 """
 
 Edges = NDArray[np.bool_]
-"""bool [n, p, p]: `edges[:, i, j]` where slot i reads the output of slot j."""
+"""bool [n, p, p]: `edges[:, i, j]` if slot i reads the output of slot j."""
 
 
 @dataclass(frozen=True)
 class SlotGraph:
-    """Which slots read which.
+    """The slots of a graph, and the slots that each one reads.
 
-    slots: positions in `slot_names` of the p nodes. reads: per node the earlier nodes (numbered
-    within `slots`) whose sum it reads; None in a chain, where every node reads the one before it.
-    absent_passes: a slot without an operator passes its input on; else nothing is read from it.
+    slots: positions in `slot_names` of the p nodes.
+    reads: per node the earlier nodes (numbered within `slots`) whose sum it reads; None in a chain,
+        where every node reads the one before it.
+    absent_passes: whether a slot without an operator passes its input on. If not, its readers read
+        nothing from it.
     """
 
     slots: tuple[int, ...]
@@ -45,7 +47,7 @@ class SlotGraph:
     absent_passes: bool
 
     def edges(self, present: NDArray[np.bool_]) -> Edges:
-        """bool [n, p, p] for archs whose slots are present as in bool [n, p]."""
+        """Edges bool [n, p, p] of archs, given which slots have an operator, bool [n, p]."""
         if self.reads is None:
             return chain(present)
         n, p = present.shape
@@ -63,7 +65,7 @@ def chain(present: NDArray[np.bool_]) -> Edges:
     """Edges of chains: every present slot of `present` [n, p] reads the present slot before it."""
     n, p = present.shape
     position = np.where(present, np.arange(p), -1)
-    last = np.maximum.accumulate(position, axis=1)  # latest present slot up to here
+    last = np.maximum.accumulate(position, axis=1)  # last present slot up to here
     edges = np.zeros((n, p, p), dtype=bool)
     reader = present[:, 1:] & (last[:, :-1] >= 0)
     row, slot = np.nonzero(reader)
@@ -72,12 +74,14 @@ def chain(present: NDArray[np.bool_]) -> Edges:
 
 
 class Skeleton(ABC):
-    """Everything that `lower()` needs to know of a space besides the codes, as a frozen dataclass.
+    """Everything that `lower()` needs to know about a space except the codes.
 
-    Its fields are hashed into `SearchSpace.id` (those that differ from their defaults), so a field
-    that is added later has a default and means by it what was meant before.
+    A subclass is a frozen dataclass. Fields that differ from their defaults are hashed into
+    `SearchSpace.id`. So a field that is added later needs a default that keeps the earlier
+    behaviour.
 
-    in_channels: of the images. resolutions: in px, ascending; the values of the first choice.
+    in_channels: channels of the images.
+    resolutions: in px, ascending; the values of the first choice.
     """
 
     in_channels: int
@@ -85,17 +89,21 @@ class Skeleton(ABC):
     resolutions: tuple[int, ...]
 
     bn_eps: float = 1e-5
-    """What BN adds to variances; those of published weights are fixed."""
+    """Epsilon that BN adds to variances; published weights fix its value."""
 
     absent_passes: ClassVar[bool] = True
-    """Whether a slot without an operator hands on what it reads; else nothing is read from it."""
+    """Whether a slot without an operator passes its input on. If not, its readers read nothing from
+    it.
+    """
 
     act_first: ClassVar[bool] = False
-    """Whether a `conv` is act-conv-BN and not conv-BN-act."""
+    """Whether a `conv` is act-conv-BN instead of conv-BN-act."""
 
     is_published: ClassVar[bool] = False
-    """Whether the largest arch is a network as it was published: what one would use without search,
-    on images as small as a limit demands."""
+    """Whether the largest arch is a published network, which users would deploy without a search.
+
+    Without a search, they would reduce its resolution until it meets the limit.
+    """
 
     lacks: ClassVar[Mapping[Ability, str]] = MappingProxyType(
         {
@@ -103,33 +111,34 @@ class Skeleton(ABC):
             "static net": "networks of this skeleton cannot be trained yet",
         }
     )
-    """What cannot be done with its archs yet, each with the reason in words."""
+    """Abilities that archs of this skeleton lack, each with the reason."""
 
     @abstractmethod
     def choices(self) -> tuple[Choice, ...]:
-        """The decisions in the order of the codes, the resolution first."""
+        """The decisions in the order of the codes; the resolution comes first."""
 
     @abstractmethod
     def slot_names(self) -> tuple[str, ...]:
-        """One name per slot, all different. The choice of a slot's operator is called `SLOT.op`."""
+        """One unique name per slot. The choice of a slot's operator is called `SLOT.op`."""
 
     @abstractmethod
     def lower_slots(self, codes: tuple[int, ...]) -> tuple[OpSpec | None, ...]:
-        """One operator per slot in execution order; None if the arch has none there.
+        """One operator per slot in execution order; None if the arch has no operator there.
 
-        The first slot reads the image, the last one writes the logits; both are always present.
-        Codes of inactive choices may be anything. Equal operators are best one object
-        (`hwnas.spaces.ops.conv` is cached): tables of a whole space call this thousands of times.
+        The first slot reads the image, and the last one computes the logits. Both are always
+        present. Codes of inactive choices can have any value. Equal operators should be the same
+        object (`hwnas.spaces.ops.conv` is cached), because tables of a whole space call this method
+        thousands of times.
         """
 
     def reads(self) -> tuple[tuple[int, ...], ...] | None:
-        """Per slot the earlier slots whose sum it reads; None: a chain of slots."""
+        """Per slot the earlier slots whose sum it reads; None in a chain of slots."""
         return None
 
     def predictor_graph(self) -> SlotGraph:
-        """The slots and edges that predictors of accuracy see: all of them.
+        """The slots and edges that accuracy predictors see; by default all of them.
 
-        A skeleton that repeats one cell shows the cell once.
+        A skeleton that repeats one cell returns a single cell.
         """
         return self.slot_graph
 
@@ -140,14 +149,14 @@ class Skeleton(ABC):
 
     @property
     def is_chain(self) -> bool:
-        """Whether operators run one after the other, so that one of them has the peak memory."""
+        """Whether operators run one after the other, so that one operator has the peak memory."""
         return self.slot_graph.reads is None
 
     def require(self, ability: Ability, *, space: str) -> None:
-        """Refuse what cannot be done with archs of this skeleton.
+        """Refuses an operation that archs of this skeleton do not support.
 
         Raises:
-            UserError: says why it cannot be done.
+            UserError: gives the reason.
         """
         if ability in self.lacks:
             raise UserError(

@@ -25,16 +25,16 @@ __all__ = ["Codes", "SearchSpace"]
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Choices, skeleton, and which codes are still allowed. Random operators take their rng.
+    """Choices, skeleton, and the allowed codes. Random methods take a generator.
 
-    `id` names the coding (what an `Arch` belongs to); `fingerprint` also covers `allowed`, so a
+    `id` identifies the coding to which an `Arch` belongs. `fingerprint` also covers `allowed`, so a
     restricted space has the same id and another fingerprint.
 
-    allowed: per choice its codes in ascending order; `()` allows all.
+    allowed: codes of each choice in ascending order; `()` allows all codes.
 
     Raises:
-        UserError: choices that contradict each other or the skeleton, or `allowed` that does not
-            fit them; names the choice.
+        UserError: the choices contradict each other or the skeleton, or `allowed` does not fit
+            them; names the choice.
     """
 
     name: str
@@ -71,26 +71,26 @@ class SearchSpace:
     # --- single archs -------------------------------------------------------------------------
 
     def arch(self, codes: Any) -> Arch:
-        """The canonical `Arch` of one row of codes (inactive choices set to 0)."""
+        """The canonical `Arch` of one row of codes (inactive choices are set to 0)."""
         row = self.normalise(np.asarray(codes, dtype=np.int16)[None])[0]
         return Arch(self.id, tuple(int(code) for code in row))
 
     def check(self, arch: Arch) -> Arch:
-        """Return `arch` if it is a canonical member of this space.
+        """Returns `arch` if it is a canonical member of this space.
 
         Raises:
-            UserError: it belongs to another space, or a code is out of range, disallowed, or set
-                where its choice is inactive; names the choice.
+            UserError: the arch belongs to another space, or a code is out of range, disallowed, or
+                nonzero although its choice is inactive; names the choice.
         """
         checks.check_member(self, arch)
         return arch
 
     def largest(self) -> Arch:
-        """The arch whose every choice has its largest allowed value."""
+        """The arch with the largest allowed value of every choice."""
         return self.arch([codes[-1] for codes in self.allowed])
 
     def smallest(self) -> Arch:
-        """The arch whose every choice has its smallest allowed value."""
+        """The arch with the smallest allowed value of every choice."""
         return self.arch([codes[0] for codes in self.allowed])
 
     def view(self, arch: Arch) -> dict[str, Value]:
@@ -105,29 +105,29 @@ class SearchSpace:
     # --- arrays of codes ----------------------------------------------------------------------
 
     def codes(self, archs: list[Arch]) -> Codes:
-        """int16 [n, d] of a list of archs of this space."""
+        """Codes int16 [n, d] of a list of archs of this space."""
         return np.asarray([arch.codes for arch in archs], dtype=np.int16).reshape(
             -1, len(self.choices)
         )
 
     def as_codes(self, archs: NDArray[Any] | Sequence[Arch]) -> Codes:
-        """int16 [n, d]: canonical codes of archs, or of rows of codes that come from outside.
+        """Canonical codes int16 [n, d] of archs, or of rows of codes from outside.
 
         Raises:
-            UserError: something that is not an arch of the space.
+            UserError: an item is not an arch of the space.
         """
         if isinstance(archs, (list, tuple)) and all(isinstance(arch, Arch) for arch in archs):
             return self.codes([self.check(arch) for arch in archs])
         return self.normalise(checks.checked_codes(self, archs))
 
     def keys(self, codes: Codes) -> list[bytes]:
-        """One hashable value per row, equal exactly where the rows are equal."""
+        """One hashable value per row; two are equal exactly if their rows are equal."""
         rows = np.ascontiguousarray(codes, dtype=np.int16)
         found: list[bytes] = rows.view(f"V{2 * len(self.choices)}").ravel().tolist()
         return found
 
     def active(self, codes: NDArray[Any]) -> NDArray[np.bool_]:
-        """bool [n, d]: which choices of each row matter."""
+        """Which choices of each row are active: bool [n, d]."""
         result = np.ones(codes.shape, dtype=bool)
         for parent, activates, columns in self._conditions:
             in_parent = np.take(activates, codes[:, parent], mode="clip") & result[:, parent]
@@ -136,9 +136,9 @@ class SearchSpace:
 
     @cached_property
     def _conditions(self) -> list[tuple[int, NDArray[np.bool_], slice]]:
-        """Parent, which of its codes activate, and neighbouring columns that depend on it alike.
+        """Conditions of choices: parent, its activating codes, and the columns with this condition.
 
-        Columns that every code of a root activates are left out: they are always active.
+        Columns that every code of a root activates are left out, because they are always active.
         """
         found: list[tuple[int, NDArray[np.bool_], slice]] = []
         for column, choice in enumerate(self.choices):
@@ -158,11 +158,11 @@ class SearchSpace:
         return found
 
     def normalise(self, codes: Codes) -> Codes:
-        """A copy whose inactive codes are 0."""
+        """A copy in which inactive codes are 0."""
         return np.where(self.active(codes), codes, np.int16(0)).astype(np.int16, copy=False)
 
     def validate(self, codes: Codes) -> NDArray[np.bool_]:
-        """bool [n]: rows that are canonical and use allowed codes only."""
+        """Which rows are canonical and use only allowed codes: bool [n]."""
         active = self.active(codes)
         valid = np.ones(len(codes), dtype=bool)
         for column, allowed in enumerate(self.allowed):
@@ -173,22 +173,25 @@ class SearchSpace:
     def sample(
         self, n: int, *, seed: int | None = None, rng: np.random.Generator | None = None
     ) -> Codes:
-        """n archs, every choice uniform and independent (as OFA 1908.09791 samples): [n, d].
+        """n archs [n, d]; every choice is uniform and independent, as in OFA (1908.09791).
 
         Raises:
-            UserError: not exactly one of `seed` and a generator is given, or n is negative.
+            UserError: both or none of `seed` and a generator are given, or n is negative.
         """
         return self.normalise(self._draw(checks.one_generator(seed, rng), checks.checked_count(n)))
 
     def mutate(self, codes: Codes, rng: np.random.Generator, probability: float = 0.1) -> Codes:
-        """Redraw every choice with `probability`; at least one per row is redrawn."""
+        """Redraws every choice with `probability`, and at least one choice per row."""
         redraw = rng.random(codes.shape) < probability
         redraw[np.arange(len(codes)), rng.integers(codes.shape[1], size=len(codes))] = True
         fresh = self._draw(rng, len(codes))
         return self.normalise(np.where(redraw | ~self.active(codes), fresh, codes))
 
     def crossover(self, first: Codes, second: Codes, rng: np.random.Generator) -> Codes:
-        """Uniform crossover of paired rows; choices inactive in one parent come from the other."""
+        """Uniform crossover of paired rows.
+
+        A choice that is inactive in one parent comes from the other.
+        """
         child = np.where(rng.random(first.shape) < 0.5, second, first)
         active_first, active_second = self.active(first), self.active(second)
         child = np.where(active_first & ~active_second, first, child)
@@ -197,7 +200,7 @@ class SearchSpace:
         return self.normalise(np.where(neither, self._draw(rng, len(first)), child))
 
     def _draw(self, rng: np.random.Generator, n: int) -> Codes:
-        """Codes of every choice, active or not."""
+        """Random codes of every choice, active or not."""
         columns = [
             np.asarray(allowed, dtype=np.int16)[rng.integers(len(allowed), size=n)]
             for allowed in self.allowed
@@ -205,7 +208,7 @@ class SearchSpace:
         return np.stack(columns, axis=1)
 
     def encode(self, codes: Codes) -> NDArray[np.float32]:
-        """One-hot of the active choices: [n, sum of len(values)]; zeros where inactive."""
+        """One-hot of the active choices: [n, sum of len(values)]; inactive choices are zeros."""
         widths = [len(choice.values) for choice in self.choices]
         first = np.cumsum([0, *widths])
         encoded = np.zeros((len(codes), first[-1]), dtype=np.float32)
@@ -227,10 +230,12 @@ class SearchSpace:
         *,
         precision: Precision = "fp32",
     ) -> NDArray[np.int64]:
-        """int64 [n]: `macs`, `params`, `weight_bytes` or `peak_memory_bytes` of codes or archs.
+        """Cost of codes or archs, int64 [n].
+
+        metric: `macs`, `params`, `weight_bytes` or `peak_memory_bytes`.
 
         Raises:
-            UserError: an unknown metric, or an arch that the space does not allow.
+            UserError: unknown metric, or an arch that the space does not allow.
         """
         return cost(self, self.as_codes(archs), metric, precision=precision)
 
@@ -241,7 +246,7 @@ class SearchSpace:
         return draw_space(self)
 
     def size(self) -> int:
-        """Exact number of distinct archs (choices form a forest; inactive ones count once)."""
+        """Exact number of distinct archs; each choice that is inactive counts as one value."""
         children: dict[int | None, list[int]] = {}
         for column, choice in enumerate(self.choices):
             children.setdefault(choice.parent, []).append(column)
@@ -262,10 +267,10 @@ class SearchSpace:
         return result
 
     def restrict(self, values: Mapping[str, Sequence[Value]]) -> SearchSpace:
-        """The space with the named choices narrowed to the given values.
+        """The space with the named choices restricted to the given values.
 
         Raises:
-            UserError: an unknown choice or value, or nothing left of a choice.
+            UserError: unknown choice or value, or a choice without any value left.
         """
         checks.check_restriction(values, where=self.id)
         by_name = {choice.name: column for column, choice in enumerate(self.choices)}

@@ -1,4 +1,4 @@
-"""Subnets of a published network with weights: the largest arch is that network."""
+"""Subnets of a published network with weights. The largest arch is that network."""
 
 from __future__ import annotations
 
@@ -41,33 +41,37 @@ _STEP_PX = 32
 
 
 class Config(StrictModel):
-    """A network by name, or all of it as `network:`, and what is offered below it.
+    """A network by name or, as `network:`, in full, and the smaller values to choose from.
 
-    Of every list, values that are not below the network's own are left out, and its own are always
-    there.
+    Every list is reduced to values below those of the network; the network's own values are always
+    included.
     """
 
     name: Literal["timm"] = "timm"
     model: Annotated[str, Field(max_length=80)] | None = None
-    """A network that comes with hwnas, by timm's name: `hwnas space models` lists them."""
+    """A network that ships with hwnas, by its name in timm: `hwnas space models` lists them."""
     network: PublishedNetwork | None = None
-    """Any other: what `hwnas space from-timm NAME --out FILE` writes."""
+    """Any other network, as written by `hwnas space from-timm NAME --out FILE`."""
     depths: Annotated[tuple[Depth, ...], Field(max_length=16)] = (1, 2, 3)
-    """Numbers of blocks of a stage."""
+    """Numbers of blocks of a stage to choose from."""
     expands: Annotated[tuple[Expand, ...], Field(max_length=16)] = (2, 3, 4)
-    """Depthwise channels / input channels of a block."""
+    """Depthwise channels / input channels of a block, to choose from."""
     kernels: Annotated[tuple[Kernel, ...], Field(max_length=8)] = (3, 5)
-    """Of the depthwise convolutions, in px; smaller ones start as the centres of the own."""
+    """Sizes of the depthwise kernels in px. A smaller kernel starts as the centre of the network's
+    own.
+    """
     width_ratios: Annotated[tuple[Ratio, ...], Field(max_length=16)] = (0.75, 1.0)
-    """Of the network's own channels; 1 is always there."""
+    """Ratios to the channels of the network; 1 is always included."""
     resolutions: Annotated[tuple[Pixels, ...], Field(max_length=64)] = ()
-    """In px; by default the network's own and those below it in steps of 32, to its half."""
+    """Input resolutions in px; default: that of the network, and lower ones in steps of 32 down to
+    half.
+    """
     pad_mode: PadMode | None = None
-    """Where maps are padded: on all sides alike, or as TensorFlow; by default as the network."""
+    """Padding of maps: symmetric or as in TensorFlow; default: as in the network."""
 
     @field_serializer("network")
     def _without_defaults(self, network: PublishedNetwork | None) -> dict[str, Any] | None:
-        """So that a block that gains a field later leaves the hashes as they are."""
+        """The block without default values, so that a field added later does not change hashes."""
         return None if network is None else sparse(network)
 
     @model_validator(mode="after")
@@ -78,10 +82,10 @@ class Config(StrictModel):
 
 
 def network_of(config: Config) -> PublishedNetwork:
-    """The network that the largest arch is.
+    """The network that equals the largest arch.
 
     Raises:
-        UserError: an unknown name; names the nearest.
+        UserError: unknown name; suggests similar ones.
     """
     if config.network is not None:
         return config.network
@@ -93,11 +97,11 @@ def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSp
     """Elastic depth, expansion, kernel, width and resolution within a published network.
 
     The largest arch has exactly the operators of the network (widths, SE, strides, padding,
-    residual connections), so that its weights fit.
+    residual connections), so the published weights fit.
 
     Raises:
-        UserError: an unknown network, blocks that cannot chain, or a resolution that the network
-            cannot take; says where.
+        UserError: unknown network, blocks that do not fit together, or a resolution that the
+            network does not support; names the place.
     """
     network = network_of(config)
     shape = network.shape
@@ -129,7 +133,7 @@ def _resolutions(config: Config, network: PublishedNetwork) -> tuple[int, ...]:
 
 
 def _check_maps(space: SearchSpace) -> None:
-    """Every stride finds a map to halve at the smallest resolution."""
+    """Checks that every stride reads a map that it can halve, at the smallest resolution."""
     for slot, alternatives in zip(slot_names(space), slot_alternatives(space), strict=True):
         for op in (op for ops in alternatives.values() for op in ops):
             if op.stride > 1 and op.in_hw == 1:

@@ -1,4 +1,4 @@
-"""Skeleton of the subnets of a published network; the largest arch equals that network."""
+"""Skeleton of the subnets of a published network. The largest arch equals that network."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ T = TypeVar("T", int, float)
 
 @dataclass(frozen=True)
 class _Pick(Generic[T]):
-    """What an arch decides: the values in ascending order, the last one is the network's own.
+    """One decision of an arch: its values in ascending order; the last is that of the network.
 
-    column: of the code; None if there is one value.
+    column: column of the code; None if there is only one value.
     """
 
     values: tuple[T, ...]
@@ -38,7 +38,7 @@ class _Pick(Generic[T]):
 
 @dataclass
 class _Picks:
-    """All decisions: those with several values are the choices, in the order of the codes."""
+    """All decisions. Those with several values are the choices, in the order of the codes."""
 
     choices: list[Choice]
     stem: _Pick[int] = field(init=False)
@@ -53,7 +53,7 @@ class _Picks:
     def add(
         self, name: str, role: Role, values: tuple[T, ...], depth: _Pick[int] | None, block: int = 0
     ) -> _Pick[T]:
-        """depth: of the stage of block number `block`."""
+        """depth: the decision on the depth of the stage to which block number `block` belongs."""
         if len(values) == 1:
             return _Pick(values)
         parent = None if depth is None or depth.values[0] > block else depth.column
@@ -66,14 +66,14 @@ class _Picks:
 
 @dataclass(frozen=True)
 class Within(Skeleton):
-    """A published network, and what is smaller than it.
+    """A published network and its smaller variants.
 
-    Of every list, the values below the network's own are offered beside its own. Depth is chosen
-    per stage whose blocks have one width; kernels and expansion per block; width as a ratio per
-    group of stages that residual connections join, for the head and for the feature convolution.
-    Narrowed layers have multiples of 8 channels, as far as the network itself allows, and SE in
-    proportion. A residual connection is where the network has one. A decision with one value is no
-    choice.
+    Every list offers the network's own value and the given values below it. Depth is chosen per
+    stage if all blocks of the stage have one width; kernels and expansion are chosen per block.
+    Width is chosen as a ratio, once per group of stages joined by residual connections, and once
+    for head and feature convolution each. Narrowed layers have multiples of 8 channels if the
+    network allows it, and proportional SE channels. Residual connections are those of the network.
+    A decision with one value is not a choice.
     """
 
     in_channels: int
@@ -90,15 +90,16 @@ class Within(Skeleton):
     lacks: ClassVar[Mapping[Ability, str]] = {}
 
     def choices(self) -> tuple[Choice, ...]:
-        """Resolution, stem, then stage by stage width, depth and blocks, head, feature.
+        """Resolution, stem, then width, depth and blocks of every stage, head, feature.
 
-        Stages of one width have one choice, named after the first: `stem.width`, `stage1.width`.
-        So has a convolution that changes the width within a stage: `stage1.block1.width`.
+        Stages of one width share one choice, named after the first of them: `stem.width`,
+        `stage1.width`. A convolution that changes the width within a stage has its own choice:
+        `stage1.block1.width`.
         """
         return tuple(self._picks.choices)
 
     def slot_names(self) -> tuple[str, ...]:
-        """E.g. `stem`, `stage0.block1`, `head`, `pool`, `feature`, `classifier`."""
+        """Names such as `stem`, `stage0.block1`, `head`, `pool`, `feature`, `classifier`."""
         network = self.network
         blocks = [
             f"stage{s}.block{b}" for s, row in enumerate(network.stages) for b in range(len(row))
@@ -152,7 +153,7 @@ class Within(Skeleton):
         return OpSpec("conv", width, out_width, 1, 1, act=form.act, norm=norm)  # type: ignore[arg-type]
 
     def _block(self, *key: Any) -> OpSpec:
-        """`_lowered`, once: tables of a whole space lower the same block thousands of times."""
+        """Cached `_lowered`: tables of a whole space lower the same block thousands of times."""
         if key not in self._blocks:
             self._blocks[key] = self._lowered(*key)
         return self._blocks[key]
@@ -207,7 +208,7 @@ class Within(Skeleton):
 
     @cached_property
     def _own_inputs(self) -> list[list[int]]:
-        """Channels that every block of the network itself reads."""
+        """Input channels of every block in the published network."""
         found, width = [], self.network.stem.out
         for blocks in self.network.stages:
             found.append([width, *(block.out for block in blocks[:-1])])
@@ -255,7 +256,7 @@ class Within(Skeleton):
         return tuple(sorted({own, *(min(own, divisible(own * r)) for r in self.width_ratios)}))
 
     def _ratios(self, block: Block, own_width: int) -> tuple[float, ...]:
-        """Expansions of a block; smaller ones have fewer channels, no two have as many."""
+        """Expansions of a block: its own, and smaller ones with distinct channel counts."""
         if not block.mid:
             return (1,)
         mids = {divisible(own_width * ratio): ratio for ratio in reversed(self.expands)}

@@ -33,7 +33,7 @@ COPY_ALTERED = (
 
 @dataclass(frozen=True)
 class Damage:
-    """A file that is not as it was written. stage: that wrote it; "" if none did."""
+    """A file with unexpected content. stage: the stage that wrote it; "" if none."""
 
     file: Path
     problem: str
@@ -42,7 +42,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Findings:
-    """Damages of a run folder. hashed, parsed: how many files were compared or read."""
+    """Damaged files of a run folder. hashed, parsed: number of files compared or read."""
 
     damages: tuple[Damage, ...]
     hashed: int
@@ -50,11 +50,10 @@ class Findings:
 
 
 def check_run(run: RunDir) -> Findings:
-    """Go over everything that hwnas owns in a run folder; nothing is changed.
+    """Checks all files of hwnas in a run folder; changes nothing.
 
-    What a finished stage left is compared with the hashes in the ledger, bundles with their
-    manifests, and what else there is must be readable: JSON, YAML, tensors, the journal line by
-    line.
+    Files of finished stages are compared with the hashes in the ledger, and bundles with their
+    manifests. All other files must be readable: JSON, YAML, tensors, each line of the journal.
     """
     try:
         ledger = run.ledger()
@@ -84,12 +83,12 @@ def check_run(run: RunDir) -> Findings:
 
 
 def _missing(run: RunDir, done: Mapping[str, StageRecord]) -> Iterator[Damage]:
-    """Records that every run has, and those of the data that its stages read."""
+    """Missing records that every run has, and missing records of the data."""
     files = Artifacts(run)
     wanted = {files.environment.path: MISSING} if done else {}
     if any(record.data for record in done.values()):
         wanted[files.data_file] = DATA_MISSING
-    with contextlib.suppress(UserError):  # which is told elsewhere
+    with contextlib.suppress(UserError):  # reported elsewhere
         if (known := files.data.read_if_there()) is not None:
             wanted |= {files.data_files(seen.digest).path: LIST_MISSING for seen in known.seen}
     for path, problem in wanted.items():
@@ -98,9 +97,9 @@ def _missing(run: RunDir, done: Mapping[str, StageRecord]) -> Iterator[Damage]:
 
 
 def _copies(run: RunDir) -> Iterator[Damage]:
-    """Copies of definitions of devices whose hash the run knows."""
+    """Copies of device definitions that differ from their recorded hash."""
     files = Artifacts(run)
-    with contextlib.suppress(UserError):  # a damaged record is told elsewhere
+    with contextlib.suppress(UserError):  # a damaged record is reported elsewhere
         for one in (files.outside.read_if_there() or OutsideFiles()).files:
             name = copied_device(one)
             if name is None:
@@ -119,10 +118,10 @@ def _altered(run: RunDir, done: Mapping[str, StageRecord]) -> Iterator[Damage]:
 
 
 def _require_same_data(files: Artifacts, path: Path) -> None:
-    """The list of a data set's files has the digests that the run remembers.
+    """Checks that the file list of a data set has the digests that the run recorded.
 
     Raises:
-        UserError: it has others, or cannot be read.
+        UserError: the digests differ, or the list cannot be read.
     """
     listed, known = files.data_files(path.stem).read(), files.data.read_if_there()
     for seen in () if known is None else known.seen:
@@ -137,7 +136,7 @@ def _owned(run: RunDir) -> list[Path]:
 
 
 def _reader(run: RunDir, path: Path) -> Callable[[Path], object] | None:
-    """What reads a file on which no hash is; None: it has no form that tells of damage."""
+    """Reader for a file without a hash; None if its format cannot reveal damage."""
     files = Artifacts(run)
     if path == run.journal_file:
         return lambda _: run.journaled("evaluation")

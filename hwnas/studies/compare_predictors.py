@@ -37,18 +37,18 @@ __all__ = [
 ]
 
 COSTS: tuple[AnalyticMetric, ...] = ("macs", "params")
-"""What ranks archs without any label."""
+"""Costs that rank archs without any label."""
 
 COPIES = ("distilled",)
-"""Predictors that imitate another one, and are no baseline to it."""
+"""Predictors that imitate another predictor, so they are not a baseline for it."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What predictors are compared on: distinct archs with a score each.
+    """Distinct archs with a score each, for comparing predictors.
 
-    others: labels of other sources that may be learned from as well.
-    proxies: features besides the archs themselves.
+    others: labels from other sources that predictors may learn from.
+    proxies: further features of the archs.
     """
 
     space: SearchSpace
@@ -61,9 +61,9 @@ class Labels:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one predictor did on every seed's split; `coverage` is of its 90 % intervals.
+    """Results of one predictor over the splits of all seeds; `coverage` is of its 90 % intervals.
 
-    `fit_cpu_s` is processor time, which other processes of the machine disturb least.
+    `fit_cpu_s` is processor time, because other processes of the machine affect it least.
     """
 
     kendall_tau: list[float] = field(default_factory=list)
@@ -114,7 +114,7 @@ def labels_of_file(
 
 
 def labels_of_run(project: Project) -> Labels:
-    """What stage `label` found: minus the log of the supernet's validation loss."""
+    """The labels of stage `label`: the negative log of the supernet's validation loss."""
     evaluations = project.files.read_labels()
     codes = project.space.codes([e.arch for e in evaluations])
     return Labels(project.space, codes, scores_of(evaluations), "-log(val_loss)")
@@ -129,10 +129,10 @@ def compare(
     has_baselines: bool = True,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    """One row for the named predictor, every other installed one, and every cost.
+    """One row for the named predictor, for every other installed predictor, and for every cost.
 
     Raises:
-        UserError: fewer archs than asked for.
+        UserError: fewer archs than requested.
     """
     names = [name]
     if has_baselines:
@@ -171,10 +171,10 @@ def measure(
     n_seeds: int,
     progress: Progress,
 ) -> Outcome:
-    """Fit the named predictor on `n_fit` random archs and rank all others, once per seed.
+    """Fits the named predictor on `n_fit` random archs and ranks all others, once per seed.
 
     Raises:
-        UserError: unknown predictor, or fewer archs than asked for.
+        UserError: unknown predictor, or fewer archs than requested.
     """
     outcome = Outcome()
     for seed in range(n_seeds):
@@ -192,14 +192,14 @@ def measure(
 
 
 def measure_cost(metric: AnalyticMetric, labels: Labels, *, n_fit: int, n_seeds: int) -> Outcome:
-    """The archs that `measure` ranks, by a cost alone, which learns nothing."""
+    """Ranks the same archs as `measure` by a cost, without learning."""
     values = cost(labels.space, labels.codes, metric).astype(np.float64)
     splits = [_split(len(labels.codes), n_fit, seed) for seed in range(n_seeds)]
     return Outcome([kendall_tau(values[rest], labels.scores[rest]) for _, rest in splits])
 
 
 def _build(name: str, labels: Labels, seed: int) -> AccuracyPredictor:
-    """The named predictor with its default settings, and what else it may learn from."""
+    """The named predictor with its default settings, and with the other labels."""
     module = PREDICTORS.load(name)
 
     def build(proxies: Sequence[Proxy]) -> AccuracyPredictor:

@@ -11,7 +11,7 @@ __all__ = ["device_winners"]
 
 
 def device_winners(project: Project, results: Results | None) -> Winners | None:
-    """The winners side by side; None if all devices share one. `results`: of stage `verify`."""
+    """The winners side by side; None if all devices share one. `results`: from stage `verify`."""
     found = winners_by_device(project)
     if len(found) < 2:
         return None

@@ -1,7 +1,7 @@
 """Second training rounds in the pruned and in the whole space (2010.08219).
 
-Both rounds are run folders of their own in `rounds/`: equal configuration, start and number of
-steps; only the space differs. Every verb works on them.
+Both rounds are separate run folders in `rounds/`, with equal configuration, start and number of
+steps. Only the space differs. Every verb can be used on them.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ __all__ = ["Comparison", "Round", "train_rounds"]
 
 @dataclass(frozen=True)
 class Round:
-    """One round: accuracies with its supernet's weights, on the validation split.
+    """One round: accuracies with the weights of its supernet, on the validation split.
 
-    `mean_top1`, `best_top1`: of random archs of its own space, those that stage `label` scores.
-    `common_top1`: mean over the random archs of the pruned space, the same for both rounds.
+    mean_top1, best_top1: over random archs of its own space, those that stage `label` scores.
+    common_top1: mean over random archs of the pruned space, the same for both rounds.
     """
 
     name: str
@@ -50,9 +50,9 @@ class Round:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The two rounds; `gain` is pruned minus unpruned top-1 of the same archs, with 90 % interval.
+    """The two rounds. `gain` is pruned minus unpruned top-1 of the same archs, with 90 % interval.
 
-    The interval is over archs: another seed of training is not in it.
+    The interval is over archs; it does not include the variation between training seeds.
     """
 
     pruned: Round
@@ -70,17 +70,17 @@ def train_rounds(
     is_fresh: bool,
     progress_for: Callable[[str], Progress],
 ) -> Comparison:
-    """Train, score and compare both rounds; what exists already is kept.
+    """Trains, scores and compares both rounds; reuses existing results.
 
     Args:
-        first: the run whose supernet the rounds start from.
-        restrict: what stays of its space, by choice.
-        steps: of each round; None: as many as the first run's.
-        is_fresh: start from random weights instead.
-        progress_for: of the stages.
+        first: the run with the supernet from which both rounds start.
+        restrict: values to keep, by choice.
+        steps: steps of each round; None: as in the first run.
+        is_fresh: whether to start from random weights instead.
+        progress_for: progress of the stages.
 
     Raises:
-        UserError: the first run has no trained supernet to start from.
+        UserError: the first run has no trained supernet.
     """
     if not is_fresh and not first.files.supernet.is_file():
         raise UserError(
@@ -120,7 +120,7 @@ def _config(
     steps: int | None,
     is_fresh: bool,
 ) -> Path:
-    """The file with a round's configuration."""
+    """Writes the configuration of a round; returns its path."""
     plain = first.config.model_dump(mode="json")
     plain["name"] = f"{first.config.name}-{name}"
     plain["restrict"] |= {choice: list(values) for choice, values in restrict.items()}

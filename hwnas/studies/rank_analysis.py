@@ -40,9 +40,9 @@ __all__ = ["Analysis", "analyze_records", "analyze_run", "prune", "write_pruned"
 
 @dataclass(frozen=True)
 class Analysis:
-    """A ranking against a truth: rank agreement, bias per choice, and what follows in words.
+    """A ranking compared with a truth: rank agreement, bias per choice, and conclusions in words.
 
-    `ceiling`: how well the truth agrees with itself, where it was measured more than once.
+    `ceiling`: agreement of repeated measurements of the truth, if there are any.
     """
 
     ranking: str
@@ -57,7 +57,8 @@ class Analysis:
 class _Pair:
     """A ranking and the truth of the same archs.
 
-    repeats: [n, r] measurements of the truth. latencies: of any archs, by metric key.
+    repeats: repeated measurements of the truth, [n, r].
+    latencies: latency of any archs, by metric key.
     """
 
     space: SearchSpace
@@ -88,17 +89,17 @@ class _Pair:
 def analyze_run(
     project: Project, ranking: str, truths: Sequence[Path] = ()
 ) -> tuple[Analysis, _Pair]:
-    """Compare a ranking of the run with better knowledge of the same archs.
+    """Compares a ranking of the run with a more accurate truth for the same archs.
 
-    ranking: `predictor`, `supernet`, `macs` or `params`. Without `truths`, the truth is the
-    supernet's labels; for the predictor those it predicts; for the supernet those of the run's
-    archs that were trained alone. With them, it is the mean of labels files of the same space (for
-    example of archs trained alone, with a seed each), of which the archs that all of them and the
-    run hold are used.
+    ranking: `predictor`, `supernet`, `macs` or `params`.
+    truths: labels files of the same space, for example one per training seed. The truth is their
+        mean over the archs that all files and the run contain. Default for the predictor: the
+        labels that it predicts; for the supernet: labels of archs trained stand-alone; else: the
+        labels of the supernet.
 
     Raises:
-        UserError: the supernet would be compared with itself, an unknown ranking, or too few archs
-            are in all files.
+        UserError: the supernet would be compared with itself, the ranking is unknown, or too few
+            archs are in all files.
     """
     if ranking == "supernet" and not truths:
         truths = [_trained_alone(project)]
@@ -147,13 +148,15 @@ def analyze_records(
     seed: int = 0,
     **opening: Any,
 ) -> tuple[Analysis, _Pair]:
-    """Compare a ranking of recorded archs with their recorded accuracy.
+    """Compares a ranking of recorded archs with their recorded accuracy.
 
-    ranking: `macs`, `params`, or a column of the file; tables: latency tables, by name or file, for
-    the bias towards slow archs; `opening` as of `open_records`.
+    ranking: `macs`, `params`, or a column of the file.
+    tables: latency tables, by name or file, for the bias towards slow archs.
+    opening: arguments of `open_records`.
 
     Raises:
-        UserError: the file cannot be read, an unknown ranking, or too few archs have both.
+        UserError: the file cannot be read, the ranking is unknown, or too few archs have both
+            values.
     """
     source = open_records(path, **opening)
     truth = source.records(target)
@@ -186,12 +189,13 @@ def analyze_records(
 
 
 def prune(analysis: Analysis, pair: _Pair, fraction: float | None) -> Pruning:
-    """The space without the choices that only badly scored archs make.
+    """The space without values of choices whose archs are rarely well-scored.
 
-    fraction: of the archs to lose; None: the largest that the analysis calls safe.
+    fraction: share of the archs to remove; None: the largest share that is safe according to the
+        analysis.
 
     Raises:
-        CheckFailed: no fraction is given, and none is safe.
+        CheckFailed: `fraction` is None, and no pruning is safe.
     """
     if fraction is None:
         safe = safe_to_prune(analysis.ranks)
@@ -208,7 +212,7 @@ def prune(analysis: Analysis, pair: _Pair, fraction: float | None) -> Pruning:
 
 
 def write_pruned(path: Path, pruning: Pruning) -> None:
-    """YAML to add to an experiment: its `restrict:` section."""
+    """Writes a YAML file with the section `restrict:` for an experiment."""
     section = {name: list(values) for name, values in dump(pruning)["restrict"].items()}
     head = (
         f"# Keeps {pruning.kept_of_well_scored:.1%} of the well-scored archs in a space of "
@@ -246,7 +250,7 @@ def _by_arch(space: SearchSpace, path: Path) -> dict[Arch, float]:
 
 
 def _repeats(source: Source, target: str) -> FloatArray | None:
-    """[n, r] of the archs that were measured most often; None if that says too little."""
+    """Repeated values [n, r] of the archs measured most often; None if there are too few."""
     repeats = list(distinct(source.table, target, where=source.path)[2].values())
     n_repeats = max(map(len, repeats), default=0)
     often = [values for values in repeats if len(values) == n_repeats]

@@ -1,4 +1,4 @@
-"""The report of a run folder: all its results so far in one HTML file."""
+"""The report of a run folder: all results so far in one HTML file."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ __all__ = [
     "write_run_report",
 ]
 
-N_BIASES = 8  # rows of the report's table
+N_BIASES = 8  # rows of the table of biases
 
 
 def write_run_report(project: Project, path: Path | None = None) -> Path:
-    """Write the report to a file [the run folder's own]; returns its path.
+    """Writes the report to `path`, by default in the run folder; returns its path.
 
-    Sections of stages that are not done are left out.
+    Sections of unfinished stages are left out.
     """
     name = project.config.search.name
     path = project.files.report if path is None else path
@@ -90,7 +90,7 @@ def write_run_report(project: Project, path: Path | None = None) -> Path:
 
 
 def _trust(project: Project) -> Trust | None:
-    """Rank analysis of the predictor on held-out labels; None if they are too few."""
+    """Rank analysis of the predictor on held-out labels; None if there are too few."""
     if len(project.files.predictor_report.read().predicted) < MIN_ARCHS:
         return None
     found, _ = analyze_run(project, "predictor")
@@ -134,8 +134,8 @@ def _table(project: Project) -> tuple[NetRow, ...]:
 def front_data(project: Project, device: str) -> Front:
     """Archs by estimated latency on a device and supernet accuracy on the validation split.
 
-    The search of the device, or the one for all. Random search is that for the first device, and
-    is left out where another one has a search of its own.
+    The search is that of the device, or the common one. The random search belongs to the first
+    device; it is left out if another device has its own search.
     """
     estimator, scorer = project.estimator(device), evaluator(project)
     per_device = project.config.search.per_device
@@ -173,7 +173,7 @@ def _by_latency(point: Point) -> float:
 
 
 def forecast_data(project: Project, device: str) -> Forecast | None:
-    """Estimates and timings of the whole networks of a device's table, if it has some."""
+    """Estimates and timings of the whole networks in a device's table, if it has any."""
     correction = project.files.read_table(device).corrections.get(project.space.id)
     if correction is None:
         return None
@@ -193,7 +193,7 @@ def forecast_data(project: Project, device: str) -> Forecast | None:
 
 
 def prediction_data(project: Project) -> Prediction:
-    """The predictor on held-out subnets."""
+    """Results of the predictor on held-out subnets."""
     report = project.files.predictor_report.read()
     return Prediction(
         predictor=project.config.predictor.name,
@@ -208,7 +208,7 @@ def prediction_data(project: Project) -> Prediction:
 
 
 def training_data(project: Project) -> Training | None:
-    """Curves of the supernet's training; None before the first point."""
+    """Curves of the supernet training; None before the first point."""
     rows = training_rows(project.run)
     if not rows:
         return None
@@ -238,7 +238,7 @@ def _truths(project: Project) -> tuple[Truth, ...]:
 
 
 def _remeasured(project: Project) -> dict[str, str]:
-    """How re-measuring the best archs ended, where it was done."""
+    """Outcome of the re-measurement, by device, if there was one."""
     found = {
         device: search_files(project, device).remeasurement.read_if_there()
         for device in winners_by_device(project)

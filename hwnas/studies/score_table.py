@@ -1,4 +1,4 @@
-"""Lookup tables of a run's predictions: computed once, queried under any limits."""
+"""Lookup tables of a run's predictions: computed once, queried with any limits."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ def export(
     free: Sequence[str] = (),
     progress: Progress,
 ) -> ScoreTable:
-    """Write the predictions of the run's predictor for its space, or for a part of it.
+    """Writes the predictions of the run's predictor for its space, or for a part of it.
 
-    restrict: values that stay, by choice. base: an arch whose choices all stay but those whose
-    name matches one of the patterns `free`: a segment of the space (2004.08423).
+    restrict: values to keep, by choice.
+    base, free: only archs that equal `base`, except in choices whose name matches a pattern in
+        `free`: a segment of the space (2004.08423).
 
     Raises:
-        UserError: what is left is too large, or a restriction that cannot be read.
+        UserError: the part has too many archs, or a restriction is invalid.
     """
     space = project.space.restrict(restrict or {})
     if (base is None) != (not free):
@@ -50,19 +51,21 @@ def export(
 
 
 def look_up(project: Project, path: Path, limits: Mapping[str, float], *, k: int) -> Top:
-    """The k best archs of a table under limits by metric key, priced by the run's tables.
+    """The k best archs of a table with limits by metric key, priced by the tables of the run.
 
     Raises:
-        UserError: no such table, a limit that cannot be read or priced, or nothing keeps them.
+        UserError: no such table, an invalid or unknown limit, or no arch meets all limits.
     """
     return load_table(path, project.space).best(prices(project), dict(limits), k=k)
 
 
 def _segment(space: SearchSpace, base: Arch, free: Sequence[str]) -> SearchSpace:
-    """Archs that differ from `base` in choices that match; choices it lacks have their first value.
+    """Archs that differ from `base` only in matching choices.
+
+    Choices that are inactive in `base` have their first value.
 
     Raises:
-        UserError: a pattern that matches nothing.
+        UserError: a pattern matches nothing.
     """
     names = [choice.name for choice in space.choices]
     for pattern in free:

@@ -19,13 +19,13 @@ __all__ = ["tell_training_cost"]
 log = logging.getLogger(__name__)
 
 MOST_IMAGES_CPU = 16
-"""Images of a timed step on a CPU, at most: one of a large recipe is minutes as it is."""
+"""Maximum number of images of a timed step on a CPU; larger steps could take minutes."""
 
 
 def tell_training_cost(project: Project, processes: int | None = None) -> None:
-    """Log plan, memory and time of the training, and what of them is measured. Needs no data.
+    """Logs plan, memory and time of the training, and which of them are measured. Needs no data.
 
-    processes: that share every batch; by default as many as torchrun started.
+    processes: processes that share every batch; by default those of torchrun.
 
     Raises:
         UserError: a batch does not divide among them.
@@ -56,7 +56,7 @@ def tell_training_cost(project: Project, processes: int | None = None) -> None:
 
 
 def _images_per_part(project: Project, n_processes: int) -> int:
-    """Images that one process takes at a time."""
+    """Images that one process handles at a time."""
     train = project.config.train
     part, rest = divmod(train.batch_size, n_processes * train.accumulation)
     if rest or part < 2:
@@ -89,7 +89,7 @@ def _tell_plan(project: Project, n_processes: int, part: int) -> None:
 
 
 def _time_steps(project: Project, part: int) -> Rehearsal:
-    """Time a few training steps, on fewer images than a part where a CPU would take minutes."""
+    """Times a few training steps, with fewer images than a part if a CPU would take minutes."""
     import torch
 
     from hwnas.training.rehearsal import FEW, N_TIMED, rehearse

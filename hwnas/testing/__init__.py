@@ -8,12 +8,12 @@
         def variant(self):
             return annealing
 
-The fixture `config` is the variant's default configuration; override it where that cannot be built
-everywhere (a data set that needs files). A module may say two things to its suite, as data:
+The fixture `config` is the default configuration of the variant. Override it if the default cannot
+be built everywhere (a data set that needs files). A module can define two variables for its suite:
 
-- `QUICK`: settings, as in YAML, at which tests need not wait or need nothing special. The suites
-  use them wherever the quality of the result does not matter.
-- `EXEMPT`: promises of its suite that it does not make (`Suite.PROMISES`), with the reason.
+- `QUICK`: settings, as in YAML, with which tests are fast and need no special hardware. The suites
+  use them if the quality of the result does not matter.
+- `EXEMPT`: promises of the suite (`Suite.PROMISES`) that the variant does not keep, with reasons.
 """
 
 # ruff: noqa: E402 - pytest explains the asserts of modules that are imported after this call

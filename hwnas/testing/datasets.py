@@ -32,7 +32,7 @@ BATCH = 64
 def everything(
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """All images and labels of some batches."""
+    """All images and labels of some batches, concatenated."""
     xs, ys = zip(*batches, strict=True)
     return torch.cat(xs), torch.cat(ys)
 
@@ -41,7 +41,7 @@ def _bytes(x: torch.Tensor) -> list[bytes]:
     return [image.numpy().tobytes() for image in x]
 
 
-@lru_cache(maxsize=4)  # a data set is built once for all tests, and read only
+@lru_cache(maxsize=4)  # a data set is built once for all tests, which only read it
 def _built(variant: Any, settings: str, seed: int, n_workers: int) -> DataModule:
     config = variant.Config.model_validate_json(settings)
     data: DataModule = variant.build(config, DatasetContext(seed, n_workers))
@@ -49,30 +49,31 @@ def _built(variant: Any, settings: str, seed: int, n_workers: int) -> DataModule
 
 
 class DatasetSuite(Suite):
-    """Contract of a data set; `config` is one with some 200 images or more in every split.
+    """Contract of a data set. `config` must have about 200 images or more in every split.
 
-    Override `config` where the default one needs files: write a small instance, and point at it.
+    If the default configuration needs files, override `config`: write a small data set, and use its
+    path.
     """
 
     CONTRACT = DatasetModule
 
     def build(self, variant: Any, config: Any, seed: int = 0, n_workers: int = 0) -> DataModule:
-        """The data set."""
+        """Builds the data set."""
         return _built(variant, config.model_dump_json(), seed, n_workers)
 
     @pytest.fixture
     def data(self, variant: Any, config: Any) -> DataModule:
-        """The data set of seed 0."""
+        """The data set with seed 0."""
         return self.build(variant, config)
 
     def test_ends_are_those_of_the_data(self, variant: Any, config: Any, data: DataModule) -> None:
-        """Channels and classes, known before an image is loaded."""
+        """Channels and classes are known before an image is loaded."""
         assert variant.ends(config) == (data.info.in_channels, data.info.num_classes)
 
     def test_identity_is_that_of_the_data(
         self, variant: Any, config: Any, data: DataModule
     ) -> None:
-        """Always the same, whole, and known to the data themselves where it comes from files."""
+        """The identity is stable and complete; file-based data know their identity themselves."""
         if isinstance(variant, IdentifiedDataset):
             found = variant.identity(config)
             assert data.info.digests == found.digests == variant.identity(config).digests
@@ -85,7 +86,7 @@ class DatasetSuite(Suite):
     def test_optional_lists_of_images_are_whole(
         self, variant: Any, config: Any, data: DataModule
     ) -> None:
-        """Names and contents of the images, and what is inside archives, if they are told."""
+        """Names and hashes of images, and contents of archives, are complete if defined."""
         if isinstance(data, NamedImages):
             for split, n in data.info.n_images.items():
                 assert len(data.contents(split)) == n  # type: ignore[arg-type]
@@ -98,7 +99,7 @@ class DatasetSuite(Suite):
             assert sum(map(len, inside.files.values())) >= sum(data.info.n_images.values())
 
     def test_info_describes_the_batches(self, data: DataModule) -> None:
-        """Shapes, types, numbers of images, and every class in every split."""
+        """Shapes, types and numbers of images are correct; every split has every class."""
         for split in SPLITS:
             x, y = everything(data.eval_batches(split, BATCH))
             px = data.info.base_px
@@ -108,13 +109,13 @@ class DatasetSuite(Suite):
             assert set(y.tolist()) == set(range(data.info.num_classes))
 
     def test_training_images_are_normalised(self, data: DataModule) -> None:
-        """Mean 0 and variance 1 over the training images."""
+        """Training images have mean 0 and variance 1."""
         x, _ = everything(data.eval_batches("train", BATCH))
         assert x.mean().abs() < 0.05
         assert abs(float(x.std()) - 1) < 0.05
 
     def test_splits_are_disjoint_and_stratified(self, data: DataModule) -> None:
-        """No image in two splits; classes in equal shares."""
+        """No image is in two splits; classes have equal shares."""
         seen, share = {}, {}
         for split in SPLITS:
             x, y = everything(data.eval_batches(split, BATCH))
@@ -129,7 +130,7 @@ class DatasetSuite(Suite):
     def test_training_batches_are_full_and_fixed_by_seed_and_epoch(
         self, variant: Any, config: Any, data: DataModule
     ) -> None:
-        """The last partial batch is dropped; another epoch or seed has another order."""
+        """A partial last batch is dropped; another epoch or seed has another order."""
         first = list(data.train_batches(0, BATCH))
         assert len(first) == data.info.n_images["train"] // BATCH
         assert all(len(x) == len(y) == BATCH for x, y in first)
@@ -144,16 +145,16 @@ class DatasetSuite(Suite):
     def test_results_do_not_depend_on_the_number_of_workers(
         self, variant: Any, config: Any, data: DataModule
     ) -> None:
-        """Bit for bit."""
+        """Results are bit-identical."""
         workers = self.build(variant, config, n_workers=2)
         for (x, y), (other_x, other_y) in zip(
             data.train_batches(1, BATCH), workers.train_batches(1, BATCH), strict=True
         ):
             assert torch.equal(x, other_x) and torch.equal(y, other_y)
-            assert x.stride() == other_x.stride()  # what a convolution adds up first
+            assert x.stride() == other_x.stride()  # affects the order of additions in a convolution
 
     def test_global_generators_are_left_alone(self, data: DataModule) -> None:
-        """Python's, numpy's and torch's."""
+        """The generators of Python, numpy and torch do not change."""
 
         def states() -> list[Any]:
             numpy = np.random.get_state(legacy=False)
@@ -164,14 +165,14 @@ class DatasetSuite(Suite):
         assert states() == before
 
     def test_results_do_not_depend_on_the_batch_size(self, data: DataModule) -> None:
-        """Image i of an epoch is what it is."""
+        """Image i of an epoch is the same for every batch size."""
         x, y = everything(data.train_batches(0, 64))
         small_x, small_y = everything(data.train_batches(0, 32))
         assert torch.equal(small_y[: len(y)], y)
         torch.testing.assert_close(small_x[: len(x)], x)
 
     def test_ranks_together_have_the_whole_batch(self, data: DataModule) -> None:
-        """Part r of n of every batch, in order."""
+        """Each rank gets part r of n of every batch, in order."""
         whole = everything(data.train_batches(0, BATCH))
         parts = [list(data.train_batches(0, BATCH, rank=rank, n_ranks=2)) for rank in (0, 1)]
         for found, expected in zip(
@@ -182,13 +183,13 @@ class DatasetSuite(Suite):
     def test_seeds_change_the_validation_split(
         self, variant: Any, config: Any, data: DataModule
     ) -> None:
-        """Otherwise runs with different seeds would share the luck of one split."""
+        """Otherwise runs with different seeds would all depend on one split."""
         x, _ = everything(data.eval_batches("val", BATCH))
         other, _ = everything(self.build(variant, config, seed=1).eval_batches("val", BATCH))
         assert x.shape != other.shape or not torch.equal(x, other)
 
     def test_calibration_images_are_clean_training_images(self, data: DataModule) -> None:
-        """Without augmentation, drawn without replacement."""
+        """Images are not augmented, and drawn without replacement."""
         x, _ = everything(data.eval_batches("train", BATCH))
         batches = data.calibration_batches(3, 32)
         assert [len(batch) for batch in batches] == [32] * 3
@@ -197,7 +198,7 @@ class DatasetSuite(Suite):
         assert len(set(drawn)) > 90
 
     def test_too_few_images_for_a_batch_say_so(self, data: DataModule) -> None:
-        """Before anything is computed."""
+        """The error comes before anything is computed."""
         too_many = data.info.n_images["train"] + 1
         with pytest.raises(UserError, match=str(too_many)):
             data.train_batches(0, too_many)

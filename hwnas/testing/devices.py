@@ -31,21 +31,21 @@ Execute = Callable[[Transport, Plan], None]
 
 
 def execute(transport: Transport, plan: Plan) -> None:
-    """Run a plan, as profiling does."""
+    """Runs a plan, as profiling does."""
     transport.run_bench(plan.path, plan.results, progress=silent)
 
 
 class TransportSuite(Suite):
     """Contract of a transport, on a device that has ONNX Runtime.
 
-    Override `config` to reach a device from the test, and `run` where a user has a hand in it.
+    Override `config` to reach a device from the test, and `run` if a user must take part.
     """
 
     CONTRACT = TransportModule
 
     @pytest.fixture
     def run(self) -> Execute:
-        """Executes a plan as a user would."""
+        """Runs a plan as a user would."""
         return execute
 
     def _device(self, variant: Any, **fields: Any) -> DeviceSpec:
@@ -54,7 +54,7 @@ class TransportSuite(Suite):
     def test_a_plan_is_timed_once(
         self, variant: Any, config: Any, run: Execute, tmp_path: Path
     ) -> None:
-        """Results of every model, with the device's facts; run again, nothing is timed anew."""
+        """All models have results with facts about the device; a second run times nothing."""
         device = self._device(variant)
         transport = variant.build(config, device)
         models = {f"c{hw}": context(8, hw).SerializeToString() for hw in (4, 16)}
@@ -89,7 +89,7 @@ class RuntimeSuite:
 
     @pytest.fixture
     def provider(self) -> str:
-        """What a device's spec names to run on this machine's processor."""
+        """The provider in a device spec that runs on the CPU of this machine."""
         return ""
 
     @pytest.fixture
@@ -110,7 +110,7 @@ class RuntimeSuite:
         return write_plan(written, device, folder, config, seed=0)
 
     def test_it_is_described_without_being_imported(self, variant: str) -> None:
-        """A summary, and a command where something is missing."""
+        """It has a summary, and an install command if something is missing."""
         found = describe_runtime(variant)
         assert found.summary
         assert bool(found.missing) == bool(found.install)
@@ -118,7 +118,7 @@ class RuntimeSuite:
     def test_whole_networks_are_timed(
         self, variant: str, provider: str, python: str, tmp_path: Path
     ) -> None:
-        """A network takes longer than one small convolution; the header says what ran."""
+        """A network takes longer than one small convolution; the header names the software."""
         plan = self._plan(variant, provider, tmp_path)
         command = [python, str(resource("export", "bench.py")), str(plan.path)]
         done = subprocess.run(
@@ -134,7 +134,7 @@ class RuntimeSuite:
     def test_where_it_is_absent_its_install_line_is_named(
         self, variant: str, provider: str, tmp_path: Path
     ) -> None:
-        """On the device, where nobody has hwnas to ask."""
+        """The kit names the command on the device, without hwnas."""
         install = describe_runtime(variant).install or ""
         plan = self._plan(variant, provider, tmp_path)
         kit = resource("export", "bench.py")

@@ -28,7 +28,7 @@ IMAGES = rng(0, "images").standard_normal((16, *SHAPE)).astype(np.float32)
 def check_parity(
     exporter: Exporter, files: Sequence[Path], model: nn.Module, images: Images
 ) -> ParityReport:
-    """The exported model computes what `model` computes, in every batch size it is made for.
+    """Checks that the exported model computes the same as `model`, at every supported batch size.
 
     Raises:
         CannotRunHere: the format does not run on this host.
@@ -52,16 +52,16 @@ class ExporterSuite(Suite):
 
     CONTRACT = ExporterModule
     PROMISES = frozenset({"runs_here"})
-    """`runs_here`: a format that needs more than this host has (a GPU) may be exempt."""
+    """`runs_here`: formats that need special hardware (a GPU) may be exempt."""
 
     @pytest.fixture
     def model(self) -> nn.Module:
-        """The network, in training mode as training leaves it."""
+        """The network, in training mode as after training."""
         return build_subnet(tiny_space(), tiny_space().smallest()).train()
 
     @pytest.fixture
     def folder(self, variant: Any, model: nn.Module, tmp_path: Path) -> Path:
-        """A folder with the ONNX file, which other formats may start from."""
+        """A folder with the ONNX file, from which other formats may start."""
         folder = tmp_path / "out"
         folder.mkdir()
         if name_of(variant) != name_of(float_onnx):
@@ -72,7 +72,7 @@ class ExporterSuite(Suite):
     def test_exports_a_network_that_agrees_with_torch(
         self, variant: Any, quick_config: Any, model: nn.Module, folder: Path
     ) -> None:
-        """Its files and nothing else, the model first; weights and mode of the network stay."""
+        """Only its files are written, the model first; weights and mode do not change."""
         earlier = set(folder.iterdir())
         before = {key: value.clone() for key, value in model.state_dict().items()}
         exporter: Exporter = variant.build(quick_config)
@@ -91,7 +91,7 @@ class ExporterSuite(Suite):
             raise
 
     def test_importing_it_and_its_settings_needs_no_torch(self, variant: Any) -> None:
-        """Nor onnx; building it neither."""
+        """Importing and building it needs neither torch nor onnx."""
         run_python(
             f"import sys, importlib; module = importlib.import_module({variant.__name__!r})\n"
             "module.build(module.Config())\n"
@@ -101,7 +101,7 @@ class ExporterSuite(Suite):
     def test_an_unwritable_folder_is_an_error_that_says_so(
         self, variant: Any, quick_config: Any, model: nn.Module, tmp_path: Path
     ) -> None:
-        """A `UserError`, whatever the operating system says."""
+        """Every system error becomes a `UserError`."""
         blocked = tmp_path / "file"
         blocked.write_text("not a folder")
         with pytest.raises(UserError):

@@ -1,8 +1,8 @@
 """The spaces that each builder and exporter supports, with the known gaps.
 
-Rows are spaces, columns builders (models that are timed) and exporters (models that ship). What
-adds a row or a column fills it; what it cannot do yet stands in `GAPS`, or in `Skeleton.lacks`
-where no network of the space can be trained.
+Rows are spaces. Columns are builders (timed models) and exporters (deployed models). A new row or
+column must work for all combinations. Exceptions are listed in `GAPS`, or in `Skeleton.lacks` if no
+network of the space can be trained.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from hwnas.testing.suite import exemptions, quick
 __all__ = ["BUILDERS", "GAPS", "check_builder", "check_exporter", "gap"]
 
 GAPS: Mapping[tuple[str, str], str] = {}
-"""(space, column) -> why the column does not serve the space yet."""
+"""(space, column) -> why the column does not support the space."""
 
 N_IMAGES = 16
 
@@ -51,7 +51,7 @@ def _onnx(precision: Literal["fp32", "fp16", "int8"]) -> Callable[[Network], tup
         kind = np.float16 if given.type == "tensor(float16)" else np.float32
         image = rng(0, "image").standard_normal(given.shape).astype(kind)
         (logits,) = session.run(None, {INPUT: image})
-        # random weights overflow half precision in the widest networks, which times the same
+        # random weights overflow half precision in the widest networks; the time is the same
         assert precision == "fp16" or np.isfinite(logits).all()
         return tuple(logits.shape)
 
@@ -81,29 +81,30 @@ BUILDERS: Mapping[str, Callable[[Network], tuple[int, ...]]] = {
     "build tflite:fp16": _tflite("fp16"),
     "build tflite:int8": _tflite("int8"),
 }
-"""By column: builds a network, runs it on an image and returns the shape of the logits."""
+"""By column: builds a network, runs it on an image, and returns the shape of the logits."""
 
 
 def gap(space: SearchSpace, column: str) -> str:
-    """Why the builder or exporter does not serve the space yet; empty where it does."""
+    """Why the builder or exporter does not support the space; empty if it does."""
     untrained = "" if column in BUILDERS else space.macro.lacks.get("static net", "")
     return untrained or GAPS.get((space.name, column), "")
 
 
 def check_builder(space: SearchSpace, column: str) -> None:
-    """The largest and the smallest arch are built, and run."""
+    """Builds and runs the largest and the smallest arch."""
     for arch in (space.largest(), space.smallest()):
         assert BUILDERS[column](lower(space, arch)) == (1, space.macro.num_classes)
 
 
 def check_exporter(space: SearchSpace, column: str, folder: Path) -> None:
-    """The smallest arch is exported, and runs as torch does, where the format runs on this host.
+    """Exports the smallest arch, and compares it with torch if the format runs on this host.
 
-    Low precision is compared by `ExporterSuite`, on a shallow network: a deep untrained one
-    magnifies rounding. Here its logits are finite and of the right shape.
+    For low precision, only the shape of the logits is checked, and that they are finite.
+    `ExporterSuite` compares values on a shallow network, because a deep untrained network amplifies
+    rounding errors.
 
     Raises:
-        CannotRunHere: it does not run here.
+        CannotRunHere: the format does not run on this host.
     """
     arch = space.smallest()
     shape = space.macro.in_channels, *(resolution(space, arch),) * 2

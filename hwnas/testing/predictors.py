@@ -25,18 +25,18 @@ Labelled = tuple[Codes, FloatArray]
 
 
 class PredictorSuite(Suite):
-    """Contract of a predictor. Quality is tested at `config`, everything else at `quick_config`."""
+    """Contract of a predictor. Quality is tested with `config`, the rest with `quick_config`."""
 
     CONTRACT = PredictorModule
 
     @pytest.fixture
     def build(self, variant: Any, config: Any) -> Build:
-        """Makes the predictor with its settings."""
+        """A function that builds the predictor with its settings."""
         return lambda seed=0: variant.build(config, PredictorContext(tiny_space(), seed))
 
     @pytest.fixture
     def build_quick(self, variant: Any, quick_config: Any) -> Build:
-        """Makes it with its quick settings, for `tiny_space` or a given space."""
+        """A function that builds it with its quick settings, for `tiny_space` or a given space."""
         return lambda seed=0, space=None: variant.build(
             quick_config, PredictorContext(space or tiny_space(), seed)
         )
@@ -53,7 +53,7 @@ class PredictorSuite(Suite):
     def test_ranks_an_additive_truth_better_than_macs(
         self, build: Build, labelled: Labelled
     ) -> None:
-        """By far, and in the labels' unit, with intervals that are worth something."""
+        """The difference is large; the unit is that of the labels; intervals are informative."""
         codes, scores = labelled
         predictor = build()
         predictor.fit(codes[:N_FIT], scores[:N_FIT])
@@ -63,7 +63,7 @@ class PredictorSuite(Suite):
         truth = scores[N_FIT:]
         macs = cost(tiny_space(), codes[N_FIT:], "macs").astype(float)
         assert kendall_tau(mean, truth) > max(0.0, kendall_tau(macs, truth)) + 0.2
-        # in the labels' unit: better than guessing the mean; intervals that hold, and say something
+        # better than predicting the mean; intervals cover the truth, and are informative
         assert np.sqrt(((mean - truth) ** 2).mean()) < 0.9 * truth.std()
         assert 0.7 <= (np.abs(mean - truth) <= 1.645 * std).mean() <= 1.0
         assert 0 < std.mean() < 2 * truth.std()
@@ -71,7 +71,7 @@ class PredictorSuite(Suite):
     def test_equal_seeds_give_equal_predictions(
         self, build_quick: Build, labelled: Labelled
     ) -> None:
-        """Nothing may read a global random generator."""
+        """Predictors do not use a global random generator."""
         codes, scores = labelled
         results = []
         for global_seed in (1, 2):
@@ -82,7 +82,7 @@ class PredictorSuite(Suite):
         np.testing.assert_array_equal(results[0], results[1])
 
     def test_fit_forgets_earlier_labels(self, build_quick: Build, labelled: Labelled) -> None:
-        """A second fit gives the same as a first one."""
+        """A second fit gives the same result as a first fit."""
         codes, scores = labelled
         fresh, used = build_quick(), build_quick()
         used.fit(codes[40:80], scores[40:80] + 1)
@@ -91,7 +91,7 @@ class PredictorSuite(Suite):
         np.testing.assert_array_equal(fresh.predict(codes[:50]), used.predict(codes[:50]))
 
     def test_state_round_trips(self, build_quick: Build, labelled: Labelled) -> None:
-        """Through safetensors."""
+        """The state is stored with safetensors."""
         from safetensors.numpy import load, save
 
         codes, scores = labelled
@@ -106,7 +106,7 @@ class PredictorSuite(Suite):
     def test_predictions_do_not_depend_on_the_batch(
         self, build_quick: Build, labelled: Labelled
     ) -> None:
-        """300 archs at once or in parts give the same; no archs give none."""
+        """300 archs give the same predictions at once or in parts; no archs give none."""
         codes, scores = labelled
         predictor = build_quick()
         predictor.fit(codes[:40], scores[:40])
@@ -119,7 +119,7 @@ class PredictorSuite(Suite):
     def test_affine_change_of_unit_changes_only_the_unit(
         self, build_quick: Build, labelled: Labelled
     ) -> None:
-        """Percent instead of fractions."""
+        """Labels in percent instead of fractions change only the unit."""
         codes, scores = labelled
         predictor = build_quick()
         predictor.fit(codes[:40], scores[:40])
@@ -132,7 +132,7 @@ class PredictorSuite(Suite):
     def test_constant_labels_give_that_constant(
         self, build_quick: Build, labelled: Labelled
     ) -> None:
-        """With a standard deviation of 0."""
+        """The standard deviation is 0."""
         codes, _ = labelled
         predictor = build_quick()
         predictor.fit(codes[:20], np.full(20, 0.625))
@@ -141,7 +141,7 @@ class PredictorSuite(Suite):
         np.testing.assert_array_equal(std, 0.0)
 
     def test_eight_labels_are_enough_to_run(self, build_quick: Build, labelled: Labelled) -> None:
-        """Poorly, but finite and not far from the labels."""
+        """Predictions are finite and near the labels."""
         codes, scores = labelled
         predictor = build_quick()
         predictor.fit(codes[:8], scores[:8])
@@ -150,7 +150,7 @@ class PredictorSuite(Suite):
         assert np.abs(mean - scores[:8].mean()).max() < 10 * scores.std()
 
     def test_bad_input_is_refused(self, build_quick: Build, labelled: Labelled) -> None:
-        """With a `UserError` that names what is wrong."""
+        """The error is a `UserError` that names the problem."""
         codes, scores = labelled
         predictor = build_quick()
         with pytest.raises(UserError, match="not been fitted"):

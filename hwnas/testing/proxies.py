@@ -26,7 +26,7 @@ class ProxySuite(Suite):
 
     @pytest.fixture
     def space(self) -> SearchSpace:
-        """Networks small enough to be built and run in milliseconds."""
+        """Networks that are built and run in milliseconds."""
         config = mobilenet_tiny.Config(resolutions=(8, 12), width_mult=0.25)
         return mobilenet_tiny.build(config, num_classes=4)
 
@@ -44,7 +44,7 @@ class ProxySuite(Suite):
     def test_scores_are_finite_reproducible_and_of_each_arch_alone(
         self, variant: Any, quick_config: Any, space: SearchSpace, codes: Codes
     ) -> None:
-        """Another order, another object: the same float64 per arch, and not the same for all."""
+        """Scores are equal float64 in another order or from another object; archs differ."""
         scores = self._build(variant, quick_config, space)(codes)
         assert scores.shape == (4,) and scores.dtype == np.float64
         assert np.isfinite(scores).all()
@@ -55,13 +55,13 @@ class ProxySuite(Suite):
     def test_no_archs_have_no_scores(
         self, variant: Any, quick_config: Any, space: SearchSpace, codes: Codes
     ) -> None:
-        """Shape [0] of codes [0, d]."""
+        """Codes [0, d] give scores of shape [0]."""
         assert self._build(variant, quick_config, space)(codes[:0]).shape == (0,)
 
     def test_images_are_accepted_and_global_generators_left_alone(
         self, variant: Any, quick_config: Any, space: SearchSpace, codes: Codes
     ) -> None:
-        """Training hands over images; scores draw from streams of their own."""
+        """Training images are accepted; scores draw from their own streams."""
         import torch
 
         images = torch.randn(N_IMAGES, 3, 12, 12, generator=torch.Generator().manual_seed(0))

@@ -24,14 +24,14 @@ __all__ = ["ReaderSuite"]
 class ReaderSuite(Suite):
     """Contract of a reader. Two fixtures: `variant`, and `example`, a small file of the format.
 
-    Override `space` as well where the reader does not say which space the archs are of.
+    Override `space` as well if the reader does not define the space of the archs.
     """
 
     CONTRACT = ReaderModule
 
     @pytest.fixture
     def example(self) -> Path:
-        """A file with two archs or more."""
+        """A file with at least two archs."""
         pytest.fail("give the suite's subclass a fixture `example`: a small file of the format")
 
     @pytest.fixture
@@ -42,13 +42,13 @@ class ReaderSuite(Suite):
         return build_space(name, num_classes=num_classes)
 
     def test_the_module_is_what_its_kind_asks_for(self, variant: Any) -> None:
-        """A summary and a `READER`; a reader has no settings."""
+        """The module has a summary and a `READER`; a reader has no settings."""
         assert (variant.__doc__ or "").strip()
         assert faults(variant, self.CONTRACT, "") == []
         assert isinstance(variant.READER, Reader)
 
     def test_importing_it_and_its_settings_needs_no_torch(self, variant: Any) -> None:
-        """Files are read on machines that have none."""
+        """Files can be read on machines without torch."""
         run_python(
             f"import sys, {variant.__name__}\nsys.exit('torch' in sys.modules)",
         )
@@ -56,7 +56,7 @@ class ReaderSuite(Suite):
     def test_the_format_is_recognised_by_this_reader_alone(
         self, variant: Any, example: Path
     ) -> None:
-        """A file is read without `--reader`."""
+        """Files can be read without `--reader`."""
         head = example.read_text(encoding="utf-8")[:HEAD_CHARS]
         assert variant.READER.matches(head)
         readers = {name: REGISTRY.load(name).READER for name in REGISTRY.names}
@@ -67,7 +67,7 @@ class ReaderSuite(Suite):
     def test_a_table_holds_archs_of_the_space_and_finite_numbers(
         self, variant: Any, example: Path, space: SearchSpace
     ) -> None:
-        """Every column names its rows in ascending order, within the table and the unit."""
+        """Rows of every column are ascending and within the table; values fit the unit."""
         table = variant.READER.read(example, space)
         assert table.space == space
         assert len(table.codes) >= 2 and table.codes.dtype == np.int16
@@ -82,7 +82,7 @@ class ReaderSuite(Suite):
         np.testing.assert_array_equal(again.codes, table.codes)
 
     def test_scores_are_fractions(self, variant: Any, example: Path, space: SearchSpace) -> None:
-        """The target column, in the reader's unit, becomes one score per arch in [0, 1]."""
+        """The target column, in the unit of the reader, becomes one score per arch in [0, 1]."""
         table = variant.READER.read(example, space)
         scores = record_set(table, variant.READER, None, where=example).scores
         assert len(scores) >= 2 and ((scores >= 0) & (scores <= 1)).all()
@@ -92,7 +92,7 @@ class ReaderSuite(Suite):
     def test_a_damaged_file_is_refused(
         self, variant: Any, example: Path, space: SearchSpace, tmp_path: Path, damage: str
     ) -> None:
-        """With a `UserError`, never with what a parser happens to raise."""
+        """The error is a `UserError`, not an exception of a parser."""
         content = example.read_bytes()
         broken = {"empty": b"", "half": content[: len(content) // 2], "binary": b"\xff\xfe\x00\x01"}
         path = tmp_path / example.name

@@ -28,7 +28,7 @@ N_STEPS = 100
 
 
 def prices(space: SearchSpace) -> dict[str, CostMetric]:
-    """MACs, parameters, and a latency of a device `phone` and of `local` (parameters)."""
+    """MACs, parameters, and a latency of the devices `phone` and `local` (parameters)."""
 
     def metric(name: AnalyticMetric) -> CostMetric:
         return lambda codes: cost(space, codes, name).astype(float)
@@ -59,14 +59,14 @@ class SamplerSuite(Suite):
     CONTRACT = SamplerModule
 
     def test_archs_are_members_of_the_space(self, variant: Any, config: Any) -> None:
-        """There is a slot at every step, and every slot has a candidate."""
+        """Every step has a slot, and every slot has a candidate."""
         for step in (0, 30, 99):
             slots = _build(variant, config).slots(step)
             assert slots and all(slot.candidates for slot in slots)
             assert all(tiny_space().check(arch) for arch in archs_of(slots))
 
     def test_archs_depend_on_seed_and_step_alone(self, variant: Any, config: Any) -> None:
-        """Calls before, in any order, change nothing: a resumed run continues identically."""
+        """Earlier calls have no effect, so a resumed run continues identically."""
         steps = range(90, 95)
         forward = [_build(variant, config).slots(step) for step in steps]
         sampler = _build(variant, config)
@@ -76,20 +76,20 @@ class SamplerSuite(Suite):
         assert forward != [_build(variant, config, seed=1).slots(step) for step in steps]
 
     def test_restricted_spaces_are_respected(self, variant: Any, config: Any) -> None:
-        """No arch with a value that was taken away."""
+        """No arch has a removed value."""
         space = tiny_space().restrict({"resolution": (16,), "stage0.depth": (2,)})
         for step in (0, 30, 99):
             slots = _build(variant, config, space).slots(step)
             assert all(space.check(arch) for arch in archs_of(slots))
 
     def test_the_teacher_is_the_largest(self, variant: Any, config: Any) -> None:
-        """Where the first arch of a step teaches the others."""
+        """If the first arch of a step is the teacher, it is the largest arch."""
         sampler = _build(variant, config)
         if sampler.in_place:
             assert sampler.slots(50)[0].candidates == (tiny_space().largest(),)
 
     def test_learning_resumes_exactly(self, variant: Any, config: Any) -> None:
-        """Its state goes through JSON into the checkpoints."""
+        """Checkpoints store the state as JSON."""
         sampler, other = _build(variant, config), _build(variant, config)
         if not isinstance(sampler, LearningSampler) or not isinstance(other, LearningSampler):
             pytest.skip("does not learn")

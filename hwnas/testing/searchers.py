@@ -26,7 +26,7 @@ NARROWED = {
 
 
 def separable(space: SearchSpace, codes: Codes, seed: int = 0) -> FloatArray:
-    """A score that is a sum over active choices, standardised over uniform archs: [n]."""
+    """A standardised score [n] that is a sum over active choices."""
     weights = np.random.default_rng(seed).normal(size=(len(space.choices), 8))
 
     def raw(codes: Codes) -> FloatArray:
@@ -38,7 +38,7 @@ def separable(space: SearchSpace, codes: Codes, seed: int = 0) -> FloatArray:
 
 
 def play(searcher: Searcher, space: SearchSpace, sizes: list[int]) -> list[Codes]:
-    """All asks of a searcher until it proposed sum(sizes) archs, or has nothing left."""
+    """All asks of a searcher until it has proposed sum(sizes) archs, or has nothing left."""
     asked: list[Codes] = []
     while missing := sum(sizes) - sum(map(len, asked)):
         asked.append(searcher.ask(min(missing, sizes[len(asked) % len(sizes)])))
@@ -54,7 +54,7 @@ def _build(variant: Any, config: Any, space: SearchSpace, seed: int = 0) -> Sear
 
 
 class SearcherSuite(Suite):
-    """Contract of a searcher. Slow strategies may be exempt from quality, not from the rest."""
+    """Contract of a searcher. Slow searchers may only be exempt from quality."""
 
     CONTRACT = SearcherModule
     PROMISES = frozenset({"beats_random", "finds_the_best"})
@@ -63,7 +63,7 @@ class SearcherSuite(Suite):
     def test_proposals_are_canonical_archs_of_the_space(
         self, variant: Any, config: Any, kept: dict[str, tuple[int, ...]]
     ) -> None:
-        """Archs of the full space are not all archs of the restricted one."""
+        """Searchers respect the restriction of a space."""
         space = tiny_space().restrict(kept)
         if kept:
             assert not space.validate(tiny_space().sample(50, rng=np.random.default_rng(0))).all()
@@ -73,7 +73,7 @@ class SearcherSuite(Suite):
 
     @pytest.mark.parametrize("n", [0, 1, 2, 7, 300])
     def test_never_proposes_more_than_asked(self, variant: Any, config: Any, n: int) -> None:
-        """`ask(n)` gives between one and n archs while there are any."""
+        """`ask(n)` returns between one and n archs as long as there are any."""
         space = tiny_space()
         searcher = _build(variant, config, space)
         assert sum(map(len, play(searcher, space, [80]))) == 80
@@ -93,7 +93,7 @@ class SearcherSuite(Suite):
 
     @pytest.mark.parametrize("n_before", [0, 1, 4])
     def test_state_continues_identically(self, variant: Any, config: Any, n_before: int) -> None:
-        """Through JSON, at the start and later."""
+        """The state is restored from JSON, at the start and later."""
         space = tiny_space()
         whole = _build(variant, config, space)
         play(whole, space, [48] * n_before)
@@ -107,7 +107,7 @@ class SearcherSuite(Suite):
             np.testing.assert_array_equal(found, expected)
 
     def test_beats_random_at_equal_budget(self, variant: Any, config: Any) -> None:
-        """Best of 1,920 proposals on a separable score, in spreads of that score; margin 0.3."""
+        """Best of 1,920 proposals on a separable score, with a margin of 0.3 of its spread."""
         self.promised(variant, "beats_random")
         space = tiny_space()
         best = []
@@ -120,7 +120,7 @@ class SearcherSuite(Suite):
         assert best[0] > best[1] + 0.3
 
     def test_finds_the_best_of_an_enumerable_space(self, variant: Any, config: Any) -> None:
-        """126 archs, 1,280 proposals."""
+        """The space has 126 archs; there are 1,280 proposals."""
         self.promised(variant, "finds_the_best")
         one = {choice.name: choice.values[:1] for choice in tiny_space().choices}
         free: dict[str, tuple[Value, ...]] = {

@@ -1,4 +1,4 @@
-"""Contract tests of search spaces: closed operators, exact sizes, one geometry everywhere."""
+"""Contract tests of search spaces: closed operators, exact sizes, consistent geometry."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ ANALYTIC: dict[AnalyticMetric, Callable[[OpSpec], int]] = {"macs": op_macs, "par
 
 
 def lacks_networks(space: SearchSpace) -> str:
-    """Why the space has no supernet or no static networks, as its skeleton says; empty: it has."""
+    """Why the space has no supernet or no static networks, from its skeleton; empty if it has."""
     lacks = space.macro.lacks
     return lacks.get("supernet", "") or lacks.get("static net", "")
 
 
 def shaken(space: SearchSpace) -> Supernet:
-    """A supernet in double precision no parameter of which has a special value (BN scale 1)."""
+    """A supernet in double precision without special parameter values (BN scale 1)."""
     supernet = Supernet(space, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -57,7 +57,7 @@ def shaken(space: SearchSpace) -> Supernet:
     return supernet.double()
 
 
-_shaken = lru_cache(maxsize=1)(shaken)  # several tests of one space
+_shaken = lru_cache(maxsize=1)(shaken)  # shared by several tests of one space
 
 
 def _some_archs(space: SearchSpace, n: int) -> list[Arch]:
@@ -73,9 +73,9 @@ def _images(space: SearchSpace, arch: Arch, n: int) -> torch.Tensor:
 
 
 class SpaceSuite(Suite):
-    """Contract of a space. Its networks are compared at the settings of `QUICK`.
+    """Contract of a space. Its networks are compared with the settings in `QUICK`.
 
-    Override `space`, and `small_space`, to test an instance with other settings.
+    Override `space` and `small_space` to test an instance with other settings.
     """
 
     CONTRACT = SpaceModule
@@ -88,13 +88,13 @@ class SpaceSuite(Suite):
 
     @pytest.fixture
     def small_space(self, variant: Any, config: Any) -> SearchSpace:
-        """The space at settings whose networks run in milliseconds."""
+        """The space with settings whose networks run in milliseconds."""
         space: SearchSpace = variant.build(quick(variant, config), num_classes=10)
         return space
 
     @pytest.fixture
     def with_networks(self, small_space: SearchSpace) -> SearchSpace:
-        """`small_space`; where its skeleton lacks networks, asking for one gives that reason."""
+        """`small_space`; if its skeleton lacks networks, checks the error and skips the test."""
         if reason := lacks_networks(small_space):
             with pytest.raises(UserError) as caught:
                 extract(Supernet(small_space, seed=0), small_space.smallest())
@@ -113,14 +113,14 @@ class SpaceSuite(Suite):
         assert space.validate(space.codes([space.largest(), space.smallest()])).all()
 
     def test_encode_and_decode_are_inverse(self, space: SearchSpace) -> None:
-        """One-hot codes of active choices."""
+        """One-hot codes of active choices are decoded to the same codes."""
         codes = space.sample(300, rng=rng(3, "encode"))
         encoded = space.encode(codes)
         assert (space.decode(encoded) == codes).all()
         assert (encoded.sum(axis=1) == space.active(codes).sum(axis=1)).all()
 
     def test_the_size_counts_what_sampling_finds_in_a_small_part(self, space: SearchSpace) -> None:
-        """Narrowed to few enough archs that random draws meet them all."""
+        """The space is restricted to so few archs that random samples include all of them."""
         random = rng(4, "narrow")
         kept = {choice.name: (choice.values[-1],) for choice in space.choices}
         for column in random.permutation(len(space.choices)):
@@ -134,7 +134,7 @@ class SpaceSuite(Suite):
         assert len(drawn) == narrowed.size()
 
     def test_the_index_equals_lower(self, space: SearchSpace) -> None:
-        """Operators by table lookup are those of `lower()`, in order."""
+        """Operators from table lookup are those of `lower()`, in order."""
         ops = enumerate_ops(space)
         assert len(set(ops)) == len(ops)
         codes = space.sample(1000, rng=rng(5, "index"))
@@ -144,7 +144,7 @@ class SpaceSuite(Suite):
     def test_a_restriction_has_its_own_fingerprint_and_fewer_operators(
         self, space: SearchSpace
     ) -> None:
-        """The identity of archs stays; what was taken away is refused."""
+        """Archs keep their identity, and removed values are refused."""
         choices = [choice for choice in space.choices if len(choice.values) > 1]
         if not choices:
             assert space.size() == 1
@@ -160,7 +160,7 @@ class SpaceSuite(Suite):
             cost(narrowed, space.codes([space.largest()]), "macs")
 
     def test_costs_of_arrays_are_sums_over_lower(self, space: SearchSpace) -> None:
-        """MACs, parameters, bytes in every precision, and any price per operator."""
+        """This holds for MACs, parameters, bytes in every precision, and any price per operator."""
         codes = space.sample(40, rng=rng(6, "cost"))
         archs = [lower(space, space.arch(row)) for row in codes]
         for metric, of_op in ANALYTIC.items():
@@ -176,19 +176,19 @@ class SpaceSuite(Suite):
         np.testing.assert_allclose(op_sum(space, codes, prices), by_index, rtol=1e-12)
 
     def test_slots_have_names_and_know_their_operators(self, space: SearchSpace) -> None:
-        """Every operator of an arch is among those of its slot."""
+        """Every operator of an arch is among the operators of its slot."""
         names = slot_names(space)
         assert len(set(names)) == len(names)
         per_slot = slot_ops(space)
         for row in space.sample(50, rng=rng(8, "slots")):
-            codes = (0, *space.arch(row).codes[1:])  # at the smallest resolution, as `slot_ops`
+            codes = (0, *space.arch(row).codes[1:])  # at the smallest resolution, as in `slot_ops`
             slots = space.macro.lower_slots(codes)
             assert len(slots) == len(names) == len(per_slot)
             for op, known in zip(slots, per_slot, strict=True):
                 assert op is None or op in known
 
     def test_operators_chain(self, space: SearchSpace) -> None:
-        """In a chain, an operator reads what the one before it writes."""
+        """In a chain, an operator reads the output of the one before it."""
         if not space.macro.is_chain:
             pytest.skip("not a chain")
         for row in space.sample(50, rng=rng(9, "chain")):
@@ -199,7 +199,7 @@ class SpaceSuite(Suite):
                 assert (before.out_channels, before.out_hw) == (after.in_channels, after.in_hw)
 
     def test_layers_of_an_operator_chain(self, space: SearchSpace) -> None:
-        """So do the layers within an operator, gates and shortcuts apart."""
+        """The same holds for the layers of an operator, except gates and residual connections."""
         if not space.macro.is_chain:
             pytest.skip("not a chain")
         for op in enumerate_ops(space):
@@ -217,7 +217,7 @@ class SpaceSuite(Suite):
     def test_graphs_are_topologically_ordered_and_hold_the_operators(
         self, space: SearchSpace
     ) -> None:
-        """Sources come before their readers; a chain's edges join neighbours."""
+        """Sources come before their readers; edges of a chain join neighbours."""
         for row in space.sample(30, rng=rng(11, "graph")):
             arch = space.arch(row)
             nodes, edges = graph(space, arch)
@@ -230,7 +230,7 @@ class SpaceSuite(Suite):
     def test_supernet_extracted_and_static_networks_compute_the_same(
         self, with_networks: SearchSpace
     ) -> None:
-        """In double precision, because batch statistics of four images magnify rounding errors."""
+        """Double precision, because batch statistics of four images amplify rounding errors."""
         space, supernet = with_networks, _shaken(with_networks)
         for arch in _some_archs(space, 4):
             x = _images(space, arch, N_IMAGES)
@@ -248,13 +248,13 @@ class SpaceSuite(Suite):
     def test_the_exported_network_computes_the_same(
         self, with_networks: SearchSpace, tmp_path: Path
     ) -> None:
-        """The smallest arch with its own BN statistics, in ONNX Runtime."""
+        """The smallest arch with its own BN statistics is compared in ONNX Runtime."""
         from hwnas.exporters import onnx as exporter
         from hwnas.exporters.opened import onnxruntime_model
 
         space = with_networks
         arch = space.smallest()
-        x = _images(space, arch, 64).float()  # statistics of fewer would magnify rounding
+        x = _images(space, arch, 64).float()  # fewer would amplify rounding errors
         model = recalibrate(extract(_shaken(space), arch).float(), [x])
         (path, *_) = exporter.build(exporter.Config()).export(
             model, input_shape=tuple(x.shape[1:]), folder=tmp_path

@@ -24,7 +24,7 @@ HEAVY = ("torch", "timm", "torchvision", "onnxruntime", "sklearn")
 
 
 def load_or_skip(registry: Registry[Any], name: str) -> Any:
-    """The variant's module; where a package that it needs is missing, the test is skipped."""
+    """The module of the variant; skips the test if a required package is missing."""
     variant = registry.describe(name)
     if variant.missing:
         pytest.skip(f"{name} needs {', '.join(variant.missing)}: {variant.install}")
@@ -32,18 +32,18 @@ def load_or_skip(registry: Registry[Any], name: str) -> Any:
 
 
 def name_of(variant: ModuleType) -> str:
-    """The name that the variant is chosen by."""
+    """The name of the variant in configurations."""
     return str(variant.Config.model_fields["name"].default)
 
 
 def exemptions(variant: Any) -> Mapping[str, str]:
-    """Promises that the module says it does not make, with the reasons."""
+    """Promises that the module declares not to keep, with the reasons."""
     found: Mapping[str, str] = getattr(variant, "EXEMPT", {})
     return found
 
 
 def quick(variant: Any, config: BaseModel | None = None) -> BaseModel:
-    """`config` (by default the default one) with the module's `QUICK` settings on top."""
+    """`config` (default: the default configuration) with the `QUICK` settings of the module."""
     plain = {} if config is None else config.model_dump(mode="json")
     settings = _merged(plain, getattr(variant, "QUICK", {}))
     model: type[BaseModel] = variant.Config
@@ -60,25 +60,25 @@ def _merged(settings: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 @lru_cache(maxsize=1)
 def tiny_space() -> SearchSpace:
-    """The space that suites of other kinds work on: mobilenet_tiny at 16 and 24 px, 10 classes."""
+    """The space for suites of other kinds: mobilenet_tiny at 16 and 24 px, 10 classes."""
     config = mobilenet_tiny.Config(resolutions=(16, 24))
     return mobilenet_tiny.build(config, num_classes=10)
 
 
 def run_python(code: str) -> None:
-    """Run `code` in a fresh interpreter; fails with what that prints unless it exits with 0."""
+    """Runs `code` in a new interpreter; fails with its output unless it exits with 0."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 class Suite:
-    """Base of the suites. A subclass gives the fixture `variant`: the module under test."""
+    """Base of the suites. A subclass defines the fixture `variant`: the module under test."""
 
     CONTRACT: ClassVar[type[Any]]
-    """The Protocol of `hwnas.interfaces` that the module fulfils."""
+    """The Protocol of `hwnas.interfaces` to which the module must conform."""
 
     PROMISES: ClassVar[frozenset[str]] = frozenset()
-    """What a variant may be exempt from, by an entry of its `EXEMPT`."""
+    """Promises from which a variant may be exempt, by an entry of its `EXEMPT`."""
 
     @pytest.fixture
     def variant(self) -> Any:
@@ -87,7 +87,7 @@ class Suite:
 
     @pytest.fixture
     def config(self, variant: Any) -> Any:
-        """Default settings; those of `QUICK` where there are required ones."""
+        """Default settings; those of `QUICK` if there are required settings."""
         try:
             return variant.Config()
         except ValidationError:
@@ -95,22 +95,22 @@ class Suite:
 
     @pytest.fixture
     def quick_config(self, variant: Any, config: Any) -> Any:
-        """`config` with the module's `QUICK` settings."""
+        """`config` with the `QUICK` settings of the module."""
         return quick(variant, config)
 
     @staticmethod
     def promised(variant: Any, promise: str) -> None:
-        """Skip the rest of the test if the variant is exempt from `promise`."""
+        """Skips the rest of the test if the variant is exempt from `promise`."""
         if reason := exemptions(variant).get(promise):
             pytest.skip(f"{variant.__name__} is exempt from `{promise}`: {reason}")
 
     def test_the_module_is_what_its_kind_asks_for(self, variant: Any) -> None:
-        """A summary, every member of the Protocol, a strict `Config` that knows its name."""
+        """The module has a summary, all members of the Protocol, and a strict, named `Config`."""
         assert (variant.__doc__ or "").strip()
         assert faults(variant, self.CONTRACT, name_of(variant)) == []
 
     def test_exemptions_are_of_promises_and_say_why(self, variant: Any) -> None:
-        """A misspelt exemption would exempt from nothing."""
+        """A misspelt exemption would have no effect."""
         assert set(exemptions(variant)) <= self.PROMISES
         assert all(exemptions(variant).values())
 

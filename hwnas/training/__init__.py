@@ -1,1 +1,1 @@
-"""training: see ARCHITECTURE.md."""
+"""Supernet training, data sets, fine-tuning and evaluation."""

@@ -13,13 +13,14 @@ __all__ = ["agree"]
 
 
 def agree(ranks: Ranks, facts: Callable[[], Mapping[str, Any]], *, subject: str) -> None:
-    """Make sure that all ranks, which call it together, have the same JSON-ready `facts()`.
+    """Checks that all ranks have the same `facts()` (JSON values). All ranks must call it together.
 
-    subject: what the facts are of, for the error.
+    subject: subject of the facts, for the error.
 
     Raises:
-        UserError: on all ranks, if they differ on one; names it, its machine and the facts.
-        HwnasError: of `facts`.
+        UserError: on all ranks, if the facts of one rank differ; names the rank, its machine and
+            the facts.
+        HwnasError: from `facts`.
     """
     if ranks.size == 1:
         return
@@ -27,7 +28,7 @@ def agree(ranks: Ranks, facts: Callable[[], Mapping[str, Any]], *, subject: str)
     failure: HwnasError | None = None
     try:
         said["facts"] = dict(facts())
-    except HwnasError as error:  # sent to the other ranks, so that none waits
+    except HwnasError as error:  # sent to the other ranks, so that none of them waits
         failure = error
         said["error"] = str(error).splitlines()[0]
     answers = ranks.gather(said)
@@ -52,7 +53,7 @@ def agree(ranks: Ranks, facts: Callable[[], Mapping[str, Any]], *, subject: str)
 
 
 def _difference(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """What a rank says that rank 0 does not, or why it cannot say; empty if all is the same."""
+    """Facts of a rank that differ from rank 0, or its error; empty if all facts are equal."""
     if "error" in other:
         return str(other["error"])
     here, there = first.get("facts", {}), other["facts"]
@@ -64,7 +65,7 @@ def _difference(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any, other: Any) -> Any:
-    """Of lists that differ, the items that the other one lacks."""
+    """For lists that differ, the items that the other list lacks."""
     if isinstance(value, list) and isinstance(other, list):
         return ", ".join(str(item) for item in value if item not in other) or "in another order"
     return value

@@ -1,4 +1,4 @@
-"""Augmentation: affine and elastic distortion of batches; libraries' transforms of photos."""
+"""Augmentation: affine and elastic distortion of batches; library transforms for photos."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ GRID = 4  # control points per axis of the elastic displacement
 
 @dataclass(frozen=True)
 class Warper:
-    """Bounds of the distortions, as in `datasets.digits.Warp`; the exposed border is black.
+    """Limits of the distortions, as in `datasets.digits.Warp`; exposed borders are black.
 
-    The draw of image i in an epoch depends on (seed, epoch, i) alone, not on batches or order.
+    The draw of image i in an epoch depends only on (seed, epoch, i), not on batches or order.
     """
 
     rotate_degrees: float
@@ -39,13 +39,14 @@ class Warper:
         return random.uniform(-1, 1, size=(n, 6 + 2 * GRID**2)).astype(np.float32)
 
     def __call__(self, images: torch.Tensor, draws: NDArray[np.float32]) -> torch.Tensor:
-        """Distort images [B, C, H, H] in [0, 1] by their rows of `draw`: same shape."""
+        """Distorts images [B, C, H, H] in [0, 1] by their rows of `draw`; keeps the shape."""
         unit = torch.from_numpy(draws)
         angle = unit[:, 0] * float(np.deg2rad(self.rotate_degrees))
         scale_x, scale_y = (1 + unit[:, 1:3] * self.scale).unbind(1)
         shear = unit[:, 3] * self.shear
         cos, sin = angle.cos(), angle.sin()
-        # Rotation @ [[scale_x, shear], [0, scale_y]]; the image spans [-1, 1], hence shifts double.
+        # Rotation @ [[scale_x, shear], [0, scale_y]]; the image spans [-1, 1], so shifts are
+        # doubled.
         theta = torch.empty(len(images), 2, 3)
         theta[:, 0, 0], theta[:, 0, 1] = cos * scale_x, cos * shear - sin * scale_y
         theta[:, 1, 0], theta[:, 1, 1] = sin * scale_x, sin * shear + cos * scale_y
@@ -62,13 +63,14 @@ class Warper:
 
 
 def photo_transform(config: AugmentConfig, info: DataInfo) -> Callable[[Image], Image]:
-    """Random crop, flip, colour and policy of photos, by torchvision and timm.
+    """Random crop, flip, colour and policy for photos, by torchvision and timm.
 
-    Takes images with a border of `config.border(px)` px and gives them at px = `info.base_px`.
-    They draw from the global generators of Python, numpy and torch, which the caller seeds.
+    The input is an image with a border of `config.border(px)` px; the output has px =
+    `info.base_px`. Transforms draw from the global generators of Python, numpy and torch, which the
+    caller must seed.
 
     Raises:
-        UserError: timm knows no such policy.
+        UserError: timm has no such policy.
     """
     from timm.data.auto_augment import (
         augment_and_mix_transform,

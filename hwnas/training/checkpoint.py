@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 MAX_BYTES = 1 << 36
 _ELSEWHERE = {"data.name", "data.n_images.test", "data.digests.test"}
-"""Keys of an identity that weights do not depend on: the data's folder, and the test images."""
+"""Keys of an identity on which weights do not depend: the data folder, and the test images."""
 
 _META = ("step", "notes", "identity", "optimizer_scalars", "sha256")
 
@@ -34,9 +34,10 @@ _META = ("step", "notes", "identity", "optimizer_scalars", "sha256")
 class Checkpoints:
     """The last checkpoints of one training in `folder`, and the best weights.
 
-    `identity` is what the weights depend on (config, seed, space, data), as JSON. A checkpoint is
-    `step-N.safetensors`, written first, and `step-N.json` with its sha256, which makes it count: a
-    kill at any moment leaves the previous one valid. `keep` of them stay.
+    `identity` is everything on which the weights depend (config, seed, space, data), as JSON. A
+    checkpoint is `step-N.safetensors`, written first, and `step-N.json` with its sha256. Only both
+    together are a valid checkpoint, so the previous one stays valid after a kill. `keep`
+    checkpoints are kept.
     """
 
     folder: Path
@@ -52,9 +53,9 @@ class Checkpoints:
         *,
         average: torch.nn.Module | None = None,
     ) -> None:
-        """Store what training from `step` on depends on.
+        """Stores the state that training from `step` on needs.
 
-        `notes` is the caller's JSON; `average` a moving average of the weights.
+        `notes` are JSON values of the caller. `average` is a moving average of the weights.
         """
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         if average is not None:
@@ -79,12 +80,12 @@ class Checkpoints:
         }
         write_json(stem.with_suffix(".json"), sealed(meta))
         kept = {path.stem for path in self._metas()[: self.keep]}
-        for path in sorted(self.folder.glob("step-*")):  # .json goes before its .safetensors
+        for path in sorted(self.folder.glob("step-*")):  # removes .json before its .safetensors
             if path.stem not in kept:
                 path.unlink()
 
     def save_best(self, model: torch.nn.Module, facts: Mapping[str, str]) -> None:
-        """Replace `best.safetensors`: weights alone, with `facts` as the file's metadata."""
+        """Replaces `best.safetensors`: only weights, with `facts` as metadata of the file."""
         write_bytes(self.folder / "best.safetensors", weights_bytes(model, facts))
 
     def restore(
@@ -94,9 +95,9 @@ class Checkpoints:
         *,
         average: torch.nn.Module | None = None,
     ) -> tuple[int, Any] | None:
-        """Load the newest intact checkpoint: its step and notes; None if there is none.
+        """Loads the newest intact checkpoint; returns its step and notes, or None if there is none.
 
-        A damaged one is skipped with a warning.
+        Damaged checkpoints are skipped with a warning.
 
         Raises:
             UserError: the checkpoint has another identity; names each changed key.
@@ -143,14 +144,14 @@ class Checkpoints:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """The JSON file that vouches for a checkpoint.
+    """The JSON file of a checkpoint, with the hash of its weights.
 
     Raises:
-        UserError: it is none, or not as it was written.
+        UserError: the file is not valid, or was modified.
     """
     meta = read_json(path)
     try:
-        if "check" in meta:  # earlier versions had none
+        if "check" in meta:  # earlier versions had no `check`
             meta = unsealed(meta)
         if set(meta) != {"schema_version", *_META}:
             raise ValueError(f"other keys: {', '.join(meta)}")
@@ -160,7 +161,7 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def weights_bytes(model: torch.nn.Module, metadata: Mapping[str, str]) -> bytes:
-    """The weights as a .safetensors file, wherever the model is; says also where they started."""
+    """The weights as a .safetensors file, from any device; includes their origin."""
     return _bytes_of(model.state_dict(), {**origin_metadata(model), **metadata})
 
 
@@ -198,11 +199,11 @@ def _load(
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
             like = parameters[int(index)]
-            if tensor.shape == like.shape:  # in the parameter's memory format, as it was
+            if tensor.shape == like.shape:  # keep the memory format of the parameter
                 tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
             state.setdefault(int(index), {})[name] = tensor
     for key, value in scalars.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
-    # Hyper-parameters are the config's, whose identity was checked; the schedule sets the rate.
+    # Hyper-parameters come from the config, whose identity was checked; the schedule sets the rate.
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -20,12 +20,12 @@ SYNSETS = "data/_info/imagenet_synsets.txt"  # of timm, whose classifiers have t
 def listed_classes(classes: str, root: Path) -> tuple[str, ...]:
     """Names of classes in the order of a classifier's outputs.
 
-    classes: `imagenet`, the 1,000 folder names of ImageNet (n01440764 ...), or a text file below
-    `root`, whose lines begin with the name of a class.
+    classes: `imagenet` for the 1,000 folder names of ImageNet (n01440764 ...), or a text file below
+        `root` with the name of a class at the start of each line.
 
     Raises:
         DataAbsent: there is no such file.
-        UserError: it is no text, or lists fewer than two names, or one twice.
+        UserError: the file is not text, has fewer than two names, or has a duplicate.
     """
     path = root / Path(classes).expanduser()
     if classes == IMAGENET:

@@ -1,4 +1,4 @@
-"""Three live curves of a supernet, and a warning if one of them falls to chance."""
+"""Three training curves of a supernet, and a warning if one of them falls to chance."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ __all__ = ["CollapseWatch", "curve_archs"]
 log = logging.getLogger(__name__)
 
 AT_CHANCE, LEARNT = 3.0, 6.0
-"""Standard deviations above chance, of a top-1 that is chance: up to one, and from the other on."""
+"""Standard deviations above chance of a top-1.
+
+Up to `AT_CHANCE` the top-1 counts as chance, from `LEARNT` on as learned.
+"""
 
 
 def curve_archs(space: SearchSpace) -> dict[str, Arch]:
-    """Archs of the three curves; `middle` takes the middle allowed code of every choice."""
+    """Archs of the three curves; `middle` has the middle allowed code of every choice."""
     middle = space.arch([codes[len(codes) // 2] for codes in space.allowed])
     return {"largest": space.largest(), "middle": middle, "smallest": space.smallest()}
 
 
 @dataclass
 class CollapseWatch:
-    """Tells when a class of subnets that had learnt is at chance again, or has never learnt.
+    """Detects classes of subnets that fell back to chance, or never learned.
 
     Args:
-        chance: top-1 of always naming the most frequent class.
-        n_images: that top-1 is measured on.
-        peaks: per class its best top-1 so far and the step; travels in the checkpoints.
+        chance: top-1 of always predicting the most frequent class.
+        n_images: number of images of each top-1.
+        peaks: best top-1 so far and its step, per class; stored in checkpoints.
     """
 
     chance: float

@@ -29,11 +29,11 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class MemoryData:
-    """An `interfaces.DataModule` of images in memory; needs no workers.
+    """An `interfaces.DataModule` of images in memory, without workers.
 
     parts: per split, images float32 [N, C, base_px, base_px] in [0, 1] and labels int64 [N].
-    noise_std: of Gaussian noise on all images, the same in all channels; new in every epoch of
-    training, else always the same.
+    noise_std: standard deviation of Gaussian noise on all images, equal in all channels. It is new
+        in every training epoch, and fixed in evaluation.
     """
 
     info: DataInfo
@@ -45,12 +45,12 @@ class MemoryData:
     def train_batches(
         self, epoch: int, batch_size: int, *, rank: int = 0, n_ranks: int = 1
     ) -> Iterator[Batch]:
-        """Augmented training batches, order fixed by (seed, epoch); drops the last partial one.
+        """Augmented training batches in an order fixed by (seed, epoch); drops a partial last one.
 
-        Of every batch, part `rank` of `n_ranks` equal ones; together they are the whole batch.
+        Each batch is split into `n_ranks` equal parts, and part `rank` is returned.
 
         Raises:
-            UserError: there are fewer training images than a batch holds.
+            UserError: there are fewer training images than one batch.
         """
         images, labels = self.parts["train"]
         require_train_images(self.info, batch_size, key="batch_size")
@@ -68,16 +68,16 @@ class MemoryData:
         return batches()
 
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
-        """All images of a split in fixed order, no augmentation."""
+        """All images of a split in fixed order, without augmentation."""
         images, labels = self._as_seen(split)
         for x, y in zip(torch.split(images, batch_size), torch.split(labels, batch_size)):
             yield self._normalise(x), y
 
     def calibration_batches(self, n_batches: int, batch_size: int) -> list[torch.Tensor]:
-        """A fixed, seeded draw of un-augmented TRAINING images, for BN and INT8 calibration.
+        """A fixed, seeded sample of TRAINING images, not augmented, for BN and INT8 calibration.
 
         Raises:
-            UserError: that many training images do not exist.
+            UserError: there are too few training images.
         """
         images, _ = self._as_seen("train")
         n = n_batches * batch_size
@@ -91,7 +91,7 @@ class MemoryData:
         return images + self._noise(split), labels
 
     def _noise(self, split: Split, *stream: int) -> torch.Tensor:
-        """[N, 1, base_px, base_px]; without noise one 0 per image."""
+        """Noise [N, 1, base_px, base_px]; without noise, one 0 per image."""
         n, px = len(self.parts[split][1]), self.info.base_px
         if not self.noise_std:
             return torch.zeros(n, 1, 1, 1)
@@ -104,7 +104,7 @@ class MemoryData:
 
 
 def require_train_images(info: DataInfo, n: int, *, key: str) -> None:
-    """Refuse a setting `key` that needs more training images than there are.
+    """Refuses a setting `key` that needs more training images than there are.
 
     Raises:
         UserError: there are fewer than n.
@@ -120,10 +120,10 @@ def require_train_images(info: DataInfo, n: int, *, key: str) -> None:
 
 
 def part_of_batch(batch_size: int, rank: int, n_ranks: int) -> slice:
-    """Rows of a batch that are rank's.
+    """Rows of a batch for one rank.
 
     Raises:
-        UserError: the batch does not divide into equal parts of two images or more, which BN needs.
+        UserError: the batch does not split into equal parts of at least two images, which BN needs.
     """
     size, rest = divmod(batch_size, n_ranks)
     if n_ranks > 1 and (rest or size < 2):
@@ -141,7 +141,7 @@ def batches_from(
 ) -> Iterator[Batch]:
     """Endless training batches from global step `step` on, epoch after epoch.
 
-    Each rank gets part `rank` of `n_ranks` equal parts of every batch.
+    Each batch is split into `n_ranks` equal parts, and part `rank` is returned.
     """
     steps_per_epoch = max(1, data.info.n_images["train"] // batch_size)
     epoch, skip = divmod(step, steps_per_epoch)
@@ -152,6 +152,6 @@ def batches_from(
 
 
 def placed(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches, on `device`."""
+    """Moves batches to `device`."""
     for x, y in batches:
         yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)

@@ -26,9 +26,9 @@ __all__ = ["Encoded", "decode", "good_rows", "square_rgb"]
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of `square_rgb`; part of the cache's key
-ZEROS = 1 << 20  # bytes that are written at a time
-MAX_PIXELS = 100_000_000  # of an image; it takes up to 16 bytes per pixel while it is read
+VERSION = 2  # version of `square_rgb`; part of the cache key
+ZEROS = 1 << 20  # bytes per write
+MAX_PIXELS = 100_000_000  # of one image; reading takes up to 16 bytes per pixel
 TURNS = {
     number: Image.Transpose[name]
     for number, name in enumerate(
@@ -39,19 +39,19 @@ TURNS = {
         start=2,
     )
 }
-"""What makes a photo upright, by its EXIF orientation."""
-SHOWN = 5  # broken images that an error names
+"""Transform that makes a photo upright, by its EXIF orientation."""
+SHOWN = 5  # maximum number of broken images named in an error
 
 Pixels = NDArray[np.uint8]
 Broken = list[tuple[int, str]]
-"""Rows that could not be decoded (their pixels are 0), and why."""
+"""Rows that could not be decoded (their pixels are 0), with the reason."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """n image files. `open(i)` gives one for reading; `key` is a hash of their contents in order.
+    """n image files. `open(i)` opens one for reading; `key` is a hash of their contents in order.
 
-    `open` raises `ChangedMeanwhile` if the file is not the one that `key` was made of.
+    `open` raises `ChangedMeanwhile` if the file has changed since `key` was computed.
     """
 
     names: Sequence[str]
@@ -62,19 +62,19 @@ class Encoded:
 def square_rgb(stream: IO[bytes], px: int) -> Pixels:
     """The upright centre square of an image file as RGB: uint8 [px, px, 3].
 
-    EXIF rotation is applied, transparency is laid over white, grey becomes RGB, 16 bits and floats
-    in [0, 1] become 8 bits, of an animation the first frame is taken. Resized once, bilinear with
-    antialiasing: what `exporters.manifest.InputSpec` promises.
+    EXIF rotation is applied, transparency is blended with white, grey becomes RGB, 16 bits and
+    floats in [0, 1] become 8 bits, and the first frame of an animation is used. The image is
+    resized once, bilinear with antialiasing, as in `exporters.manifest.InputSpec`.
 
     Raises:
-        Exception: whatever Pillow raises; ValueError: grey values of unknown scale.
+        Exception: any exception of Pillow; ValueError: grey values of unknown scale.
     """
     with Image.open(stream) as opened:
         if opened.width * opened.height > MAX_PIXELS:
             raise ValueError(f"{opened.width} x {opened.height} px, more than {MAX_PIXELS:,}")
         opened.load()
         image = opened.transpose(TURNS[turn]) if (turn := orientation(opened)) in TURNS else opened
-    if image.mode[0] in "IF":  # Pillow's own conversion would saturate
+    if image.mode[0] in "IF":  # the conversion of Pillow would saturate
         image = Image.fromarray(eight_bits(np.asarray(image)))
     if image.has_transparency_data:
         over = image.convert("RGBA")
@@ -89,10 +89,10 @@ def square_rgb(stream: IO[bytes], px: int) -> Pixels:
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where the metadata are damaged: only pixels count."""
+    """The EXIF orientation, 1 to 8; 1 if the metadata are damaged."""
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:  # Pillow raises whatever it stumbles over
+    except Exception:  # Pillow can raise any exception
         return 1
 
 
@@ -100,7 +100,7 @@ def eight_bits(levels: NDArray[Any]) -> Pixels:
     """Grey values of 16 bits, or floats in [0, 1], as 8 bits.
 
     Raises:
-        ValueError: their scale is not known: other numbers, or 16 bits of which 12 suffice.
+        ValueError: unknown scale: other numbers, or 16-bit values that fit into 12 bits.
     """
     low, high = float(levels.min()), float(levels.max())
     if levels.dtype.kind == "f" and low >= 0 and high <= 1:
@@ -116,8 +116,8 @@ def eight_bits(levels: NDArray[Any]) -> Pixels:
 def decode(images: Encoded, px: int, *, n_threads: int = 1) -> tuple[Pixels, Broken]:
     """Pixels uint8 [n, px, px, 3] of all images (memory-mapped if possible), and the broken ones.
 
-    The result is kept in $HWNAS_CACHE (default ~/.cache/hwnas), so that the next stage or run does
-    not decode again; where that cannot be written, pixels are decoded into memory.
+    The result is stored in $HWNAS_CACHE (default ~/.cache/hwnas) for later stages and runs. If the
+    cache is not writable, pixels are decoded into memory.
     """
     name = content_hash([VERSION, px, images.key])
     shape = (len(images.names), px, px, 3)
@@ -125,7 +125,7 @@ def decode(images: Encoded, px: int, *, n_threads: int = 1) -> tuple[Pixels, Bro
         base = cache_folder() / "decoded" / name
         base.parent.mkdir(parents=True, exist_ok=True)
         with open_unlinked(base.with_suffix(".part")) as part:
-            wait_for_lock(part)  # whoever else decodes the same is waited for
+            wait_for_lock(part)  # another process may decode the same images
             cached = _cached(base, shape)
             if cached is None:
                 log.info("decoding %d images at %d px into %s", shape[0], px, base.parent)
@@ -144,10 +144,10 @@ def decode(images: Encoded, px: int, *, n_threads: int = 1) -> tuple[Pixels, Bro
 
 
 def good_rows(images: Encoded, broken: Broken, *, skip: bool, where: object) -> NDArray[np.int64]:
-    """Rows that were decoded; the broken ones are named, and an error unless `skip`.
+    """Rows that were decoded. Broken images are logged with `skip`, else they are an error.
 
     Raises:
-        UserError: some are broken and `skip` is off.
+        UserError: some images are broken, and `skip` is False.
     """
     if broken:
         named = "".join(f"\n    {images.names[i]}: {why}" for i, why in broken[:SHOWN])
@@ -171,14 +171,14 @@ def _cached(base: Path, shape: tuple[int, ...]) -> tuple[Pixels, Broken] | None:
         pixels = np.load(base.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
         broken = [(int(i), str(why)) for i, why in read_json(base.with_suffix(".json"))["broken"]]
     except (OSError, ValueError, TypeError, KeyError, UserError):
-        return None  # absent or damaged: made anew
+        return None  # missing or damaged, so it is rebuilt
     return (pixels, broken) if pixels.shape == shape and pixels.dtype == np.uint8 else None
 
 
 def _decode_into(
     part: IO[bytes], images: Encoded, shape: tuple[int, ...], n_threads: int
 ) -> Broken:
-    """Write a .npy file of `shape` into `part`."""
+    """Writes a .npy file of `shape` into `part`."""
     part.truncate(0)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(part, header)
@@ -192,9 +192,9 @@ def _decode_into(
 
 
 def _reserve(part: IO[bytes], offset: int, n_bytes: int) -> None:
-    """Have the disk hold a file before it is mapped: a full one must be an error, no SIGBUS later.
+    """Reserves disk space before a file is mapped, so that a full disk is no SIGBUS later.
 
-    macOS has no `posix_fallocate`, and some file systems refuse it: there zeros are written.
+    macOS has no `posix_fallocate`, and some file systems refuse it; then zeros are written.
     """
     try:
         os.posix_fallocate(part.fileno(), offset, n_bytes)
@@ -219,11 +219,11 @@ def _fill(pixels: Pixels, images: Encoded, n_threads: int) -> Broken:
                 pixels[i] = square_rgb(stream, px)
         except ChangedMeanwhile:
             raise
-        except Exception as error:  # Pillow's decoders raise whatever they stumble over
+        except Exception as error:  # decoders of Pillow can raise any exception
             return i, f"{type(error).__name__}: {error}"
         return None
 
-    pool = ThreadPoolExecutor(n_threads)  # Pillow decodes outside the interpreter's lock
+    pool = ThreadPoolExecutor(n_threads)  # Pillow releases the interpreter lock while it decodes
     try:
         return [result for result in pool.map(fill, range(len(pixels))) if result is not None]
     finally:

@@ -1,12 +1,11 @@
-"""Distributed training under torchrun: rank 0 leads, one all-reduce per step.
+"""Distributed training under torchrun: rank 0 is the leader, with one all-reduce per step.
 
-Rank 0 is the command that the user gave: it alone holds the run folder's lock and writes what is
-there. The other ranks wait for its commands and take part in the named work. Commands are JSON in
-torchrun's key-value store, gradients go through torch.distributed: NCCL between GPUs, gloo
-between CPUs. If a process dies, torchrun ends the others and, with --max-restarts, starts all of
-them again.
+Rank 0 runs the command of the user. Only rank 0 has the lock of the run folder and writes to it.
+The other ranks wait for its commands and take part in the named work. Commands are JSON in the
+key-value store of torchrun. Gradients use torch.distributed: NCCL between GPUs, gloo between CPUs.
+If a process dies, torchrun stops the others and, with --max-restarts, starts all of them again.
 
-Torch is imported only by processes that are not alone.
+A single process does not import torch here.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ if TYPE_CHECKING:
 __all__ = ["ALONE", "Ranks", "agreed_name", "dismiss", "follows", "join", "local_rank"]
 
 POLL_S = 0.05
-PATIENCE = timedelta(hours=2)  # others wait in the all-reduce while rank 0 draws the curves
+PATIENCE = timedelta(hours=2)  # others wait in the all-reduce while rank 0 evaluates the curves
 END = "end"
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process, `rank`, among `size` that work together; alone by default.
+    """This process, `rank`, out of `size` processes that work together; by default a single one.
 
-    `store` is torchrun's (a torch.distributed.Store).
+    `store` is that of torchrun (a torch.distributed.Store).
     """
 
     rank: int = 0
@@ -55,32 +54,32 @@ class Ranks:
 
     @property
     def path(self) -> tuple[int, ...]:
-        """What names of random streams end in that differ between ranks; rank 0's are the usual."""
+        """Suffix of the names of random streams that differ between ranks; empty on rank 0."""
         return (self.rank,) if self.rank else ()
 
     def tell(self, word: Any) -> None:
-        """Rank 0: say something JSON-ready to all the others, who must `hear` it."""
+        """On rank 0: sends a JSON value to all other ranks, which must call `hear`."""
         if self.store is not None and self.leads:
             self.store.set(f"word/{next(self._words)}", json.dumps(word))
 
     def hear(self) -> Any:
-        """Others: what rank 0 tells next, in its order; None once it has ended."""
+        """On other ranks: the next value from rank 0, in order; None after rank 0 has ended."""
         key = f"word/{next(self._words)}"
         while not self.store.check([key]):
             if self.store.check([END]) and not self.store.check([key]):
                 return None
-            time.sleep(POLL_S)  # not a blocking wait: signals are answered
+            time.sleep(POLL_S)  # polls instead of blocking, so that signals are handled
         return json.loads(self.store.get(key))
 
     def share(
         self, tasks: Sequence[Any], do: Callable[[Any], Any], keep: Callable[[Any, Any], None]
     ) -> None:
-        """Do every task of rank 0's list once, on whichever rank is free first.
+        """Runs every task of rank 0's list once, on the first free rank.
 
         Args:
-            tasks: JSON-ready; those of the other ranks are not looked at.
-            do: a task to its JSON-ready result.
-            keep: rank 0 only; called with each task and result as soon as it is known.
+            tasks: JSON values; only those of rank 0 are used.
+            do: maps a task to its result, a JSON value.
+            keep: called on rank 0 with each task and its result, as soon as it is known.
         """
         if self.store is None:
             for task in tasks:
@@ -108,7 +107,7 @@ class Ranks:
             keep(elsewhere.pop(n), json.loads(self.store.get(f"{name}/{n}")))
 
     def gather(self, value: Any) -> list[Any]:
-        """Rank 0: the JSON-ready values of all ranks, which call it together; others: nothing."""
+        """On rank 0: the JSON values of all ranks. All ranks must call it together."""
         name = f"values/{next(self._groups)}"
         if not self.leads:
             self.store.set(f"{name}/{self.rank}", json.dumps(value))
@@ -122,7 +121,7 @@ class Ranks:
 
     @contextlib.contextmanager
     def group(self) -> Iterator[None]:
-        """Within, `align` and `average` work; all ranks enter it together.
+        """Context in which `align` and `average` work. All ranks must enter it together.
 
         Raises:
             UserError: more processes than GPUs on a machine that has GPUs.
@@ -153,10 +152,10 @@ class Ranks:
         )
         yield
         dist.barrier()
-        dist.destroy_process_group()  # not after an error: the others may be gone
+        dist.destroy_process_group()  # not after an error, because other processes may be gone
 
     def align(self, step: int, weights: Iterable[torch.Tensor]) -> None:
-        """Before the first step: start everywhere from rank 0's weights, at the same step.
+        """Before the first step: copies the weights of rank 0 to all ranks, at the same step.
 
         Raises:
             UserError: this rank found another checkpoint than rank 0.
@@ -177,10 +176,10 @@ class Ranks:
             dist.broadcast(tensor.detach(), src=0)
 
     def average(self, weights: Iterable[torch.Tensor], losses: Sequence[float]) -> list[float]:
-        """Means over all ranks of the weights' gradients, in place, and of the losses, returned.
+        """Averages gradients of the weights over all ranks, in place; returns the averaged losses.
 
-        All ranks ran the same archs, so the same weights have a gradient. One all-reduce of one
-        flat tensor; a loss that is not finite on any rank is not finite on all.
+        All ranks ran the same archs, so the same weights have a gradient. One flat tensor is
+        all-reduced. If a loss is not finite on one rank, it is not finite on all.
 
         Raises:
             UserError: another process is gone.
@@ -216,19 +215,19 @@ ALONE = Ranks()
 
 
 def follows() -> bool:
-    """Whether torchrun started this process to help another one."""
+    """Whether torchrun started this process as a follower."""
     return _is_one_of_many() and os.environ.get("RANK") != "0"
 
 
 def join() -> Ranks:
-    """This process's place among those that torchrun started; `ALONE` without torchrun."""
+    """The rank of this process under torchrun; `ALONE` without torchrun."""
     if not _is_one_of_many():
         return ALONE
     return Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), _store())
 
 
 def dismiss() -> None:
-    """Rank 0, when all is done: let the others end as well."""
+    """On rank 0, at the end of the command: lets the other ranks end as well."""
     if _is_one_of_many():
         _store().set(END, "")
 
@@ -239,7 +238,7 @@ def _is_one_of_many() -> bool:
 
 @cache
 def _store() -> Any:
-    """torchrun's key-value store, below a name that the processes of this start agree on."""
+    """The key-value store of torchrun, with a prefix on which the processes of this start agree."""
     from torch.distributed import distributed_c10d as c10d
     from torch.distributed.rendezvous import rendezvous
 
@@ -249,15 +248,15 @@ def _store() -> Any:
 
 
 def local_rank() -> int:
-    """This process among torchrun's on its machine: which GPU is its own. 0 without torchrun."""
+    """Index of this process on its machine, which selects its GPU; 0 without torchrun."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def agreed_name(store: Any, rank: int, size: int) -> str:
-    """A name that only the processes know that run now, once all of them know it.
+    """A name that only the currently running processes know, after all of them have received it.
 
-    When torchrun starts them again, its store still holds the words of the time before. So rank 0
-    makes up a name, and answers with it whoever asks with a word of its own.
+    After a restart, the store of torchrun still has the values of the previous start. So rank 0
+    generates a new name, and sends it to each rank that asks with its own random word.
     """
     name = uuid.uuid4().hex
     if rank == 0:

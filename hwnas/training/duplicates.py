@@ -1,4 +1,4 @@
-"""Finds images in two splits, which make the reported accuracy too high."""
+"""Finds images in two splits, which would make the reported accuracy too high."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["SharedImages", "shared_images", "shared_of", "shared_parts"]
 N_NAMED = 3
 BATCH = 256
 MOST_COMPARED = 100_000
-"""Splits of more images are not compared by looks: it would take minutes."""
+"""Splits with more images are not compared by looks, because it would take minutes."""
 MEANING: dict[tuple[Split, Split], str] = {
     ("test", "train"): "the test accuracy counts images that the networks have learned",
     ("val", "train"): "validation accuracy, by which networks are ranked, counts learned images",
@@ -28,10 +28,10 @@ MEANING: dict[tuple[Split, Split], str] = {
 
 @dataclass(frozen=True)
 class SharedImages:
-    """Of the `of` images of `split`, `n` have the content of an image of `other`.
+    """Duplicates between two splits: `n` of the `of` images of `split` are also in `other`.
 
-    first: the names of some, each with that of the image in `other`. by_looks: their contents
-    differ, but they look alike (`training.looks`).
+    first: names of some of them, each with the name of the image in `other`.
+    by_looks: the contents differ, but the images look alike (`training.looks`).
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -44,7 +44,7 @@ class SharedImages:
     by_looks: bool = False
 
     def __str__(self) -> str:
-        """How many, which, what it means, and what to do."""
+        """Number, examples, consequence, and remedy."""
         sign = "~" if self.by_looks else "="
         pairs = ", ".join(f"{shown(one)} {sign} {shown(two)}" for one, two in self.first)
         more = ", ..." if self.n > len(self.first) else ""
@@ -61,7 +61,7 @@ class SharedImages:
 
 
 def shared_images(splits: Mapping[Split, Mapping[str, str]]) -> tuple[SharedImages, ...]:
-    """Images that two splits share. `splits`: for each split, content hashes by image name."""
+    """Images that two splits share. `splits`: content hashes by image name, for each split."""
     found = []
     for split, other in MEANING:
         if split not in splits or other not in splits:
@@ -75,9 +75,9 @@ def shared_images(splits: Mapping[Split, Mapping[str, str]]) -> tuple[SharedImag
 
 
 def shared_of(data: DataModule, identity: DataIdentity) -> tuple[SharedImages, ...]:
-    """What the splits of a loaded data set have in common, where its images have names.
+    """Images that the splits of a loaded data set share, if its images have names.
 
-    By content, then by looks.
+    Images are compared by content, then by looks.
     """
     if not isinstance(data, NamedImages):
         return shared_parts(identity)
@@ -109,7 +109,7 @@ def _alike(data: DataModule, splits: Mapping[Split, Mapping[str, str]]) -> Itera
 
 
 def _once(data: DataModule, split: Split, n: int) -> Iterator[torch.Tensor]:
-    """Images of a split in batches, without those that are repeated."""
+    """Images of a split in batches, without repetitions."""
     for x, _ in data.eval_batches(split, BATCH):
         yield x[:n]
         n -= len(x)
@@ -118,7 +118,7 @@ def _once(data: DataModule, split: Split, n: int) -> Iterator[torch.Tensor]:
 
 
 def shared_parts(identity: DataIdentity) -> tuple[SharedImages, ...]:
-    """`shared_images` of the splits that are stored apart, known without cutting any."""
+    """`shared_images` of the splits that are stored separately, which is known before splitting."""
     parts: dict[str, Split] = {}
     for split in SPLITS:
         parts.setdefault(identity.parts[split], split)

@@ -1,4 +1,4 @@
-"""Adds values of choices in the course of training, from the largest down (1908.09791)."""
+"""Adds values of choices during training, from the largest down (1908.09791)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["opened"]
 
 
 def opened(slots: Sequence[Slot], space: SearchSpace, share: float) -> list[Slot]:
-    """The slots of a step, their archs lifted into what is open of `space`.
+    """The slots of a step, with their archs mapped into the open part of `space`.
 
-    Of every choice the largest 1 + floor(share * k) of its k allowed values are open; a smaller one
-    becomes the smallest that is open. At first all archs are the largest one, and the sandwich
-    rule's smallest is always the smallest that is open. An arch that another slot has already is
-    left out: it would learn the same from the same images.
+    The largest 1 + floor(share * k) of the k allowed values of every choice are open. Smaller
+    values are replaced by the smallest open value. So at first all archs are the largest arch, and
+    the smallest arch of the sandwich rule is the smallest open arch. Duplicates in a step are left
+    out, because they would repeat the same gradient.
 
-    share: of the warm-up that has passed, in [0, 1]; at 1 everything is open.
+    share: completed share of the warm-up in [0, 1]; at 1 all values are open.
     """
     if share >= 1:
         return list(slots)

@@ -20,11 +20,11 @@ from hwnas.training.sections import CalibrationConfig
 
 __all__ = ["Score", "SupernetEvaluator", "evaluate"]
 
-EVAL_BATCH = 128  # a quarter faster than 512 on a CPU: activations stay in cache (measured)
+EVAL_BATCH = 128  # a quarter faster than 512 on a CPU: activations stay in the cache (measured)
 
 
 class Score(NamedTuple):
-    """Accuracy in [0, 1], mean cross-entropy in nats, and how many images they are of."""
+    """Accuracy in [0, 1], mean cross-entropy in nats, and number of images."""
 
     top1: float
     cross_entropy: float
@@ -33,7 +33,7 @@ class Score(NamedTuple):
 
 @torch.inference_mode()
 def evaluate(model: torch.nn.Module, batches: Iterable[Batch]) -> Score:
-    """Score an eval-mode model, where it is, on batches that have its resolution already.
+    """Scores a model in eval mode, on its device, with batches at its resolution.
 
     Raises:
         UserError: there are no images.
@@ -55,15 +55,15 @@ def evaluate(model: torch.nn.Module, batches: Iterable[Batch]) -> Score:
 class SupernetEvaluator:
     """Scores archs with inherited weights: extract, recalibrate BN on training images, evaluate.
 
-    Images are resized once per resolution and kept.
+    Images are resized once per resolution and cached.
 
     Args:
         supernet: its weights are read at every call, never changed.
-        data: where images come from.
+        data: source of the images.
         calibration: training images for the BN statistics.
-        seed: of the run; recorded.
-        split: what to score on.
-        n_images: at most that many, the first ones of the split; None for all.
+        seed: seed of the run, which evaluations record.
+        split: the split to score on.
+        n_images: maximum number of images, the first ones of the split; None for all.
     """
 
     def __init__(
@@ -89,13 +89,13 @@ class SupernetEvaluator:
 
     @property
     def chance(self) -> float:
-        """Top-1 of always naming the most frequent class of the images that are scored."""
+        """Top-1 of always predicting the most frequent class of the scored images."""
         labels = torch.cat([y for _, y in self._images])
         return float(torch.bincount(labels).max()) / len(labels)
 
     @property
     def n_images(self) -> int:
-        """How many images are scored."""
+        """Number of scored images."""
         return sum(len(y) for _, y in self._images)
 
     def network(self, arch: Arch) -> torch.nn.Module:

@@ -1,8 +1,8 @@
 """Content hashes of files; hashes of unchanged files are cached.
 
-A file counts as unchanged while its device, inode, size, modification time and change time stay
-the same under the same path. The change time is the kernel's: `touch`, `cp -p`, `rsync -a` and
-`unzip` do not set it.
+A file counts as unchanged if device, inode, size, modification time and change time are the same
+under the same path. The kernel sets the change time; `touch`, `cp -p`, `rsync -a` and `unzip`
+cannot set it.
 """
 
 from __future__ import annotations
@@ -24,48 +24,50 @@ from hwnas.core.store import content_hash, read_json, write_json
 __all__ = ["ChangedMeanwhile", "bytes_hash", "file_hashes", "one_form", "spelled", "text_of"]
 
 SETTLED_NS = 2_000_000_000
-"""A file that changed this short before it was hashed may change again within the same tick of the
-file system's clock (FAT: 2 s), so that its hash is not remembered."""
+"""Minimum age of the last change of a file before its hash is cached.
+
+A younger file may change again within the same tick of the file system clock (FAT: 2 s).
+"""
 
 UNREADABLE = "unreadable"
-N_THREADS = 8  # files are read side by side: discs and servers answer better
+N_THREADS = 8  # disks and servers are faster with parallel reads
 
 _Seen = tuple[int, int, int, int, int]
 """Device, inode, size, modification time and change time."""
 
 
 def bytes_hash(data: bytes) -> str:
-    """Hash of a file's content: 128 bits in hex."""
+    """Hash of content: 128 bits in hex."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def one_form(name: str) -> str:
-    """A file name in Unicode's composed form: macOS decomposes accents, others keep them (NFC)."""
+    """A file name in composed Unicode form (NFC); macOS decomposes accents, others do not."""
     return unicodedata.normalize("NFC", name)
 
 
 def text_of(name: str) -> str:
-    """A file's name as the system gives it, as text: its bytes as UTF-8, whatever the locale is.
+    """A file name from the system as text: its bytes decoded as UTF-8 in any locale.
 
-    Bytes that are not UTF-8 become surrogates, as Python has them.
+    Bytes that are not UTF-8 become surrogates, as in Python.
     """
     return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def spelled(text: str) -> str:
-    r"""`text_of` a name to be shown: bytes that are not UTF-8 are escapes, `fourmi\\xe9`."""
+    """`text_of` a name for display: bytes that are not UTF-8 are escaped, `fourmi\\xe9`."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def file_hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
     """Content hash of every file, by its name relative to `folder`.
 
-    The hash of a file that cannot be read says so.
+    An unreadable file gets a value that says so.
 
     Raises:
-        FileNotFoundError: a file is not there.
+        FileNotFoundError: a file is missing.
         ChangedMeanwhile: a file changed while it was read.
-        UserError: a pipe or a device is in the place of a file.
+        UserError: a path is a pipe or a device.
     """
     remembered = _remembered(folder)
     seen = {name: _seen(os.stat(os.path.join(folder, name))) for name in names}
@@ -123,7 +125,7 @@ def _cache_of(folder: Path) -> Path:
 
 
 def _remembered(folder: Path) -> dict[str, tuple[_Seen, str]]:
-    """By name; nothing where the cache is absent or damaged."""
+    """Cached hashes by name; empty if the cache is missing or damaged."""
     try:
         rows = read_json(_cache_of(folder))["files"]
         return {
@@ -136,5 +138,5 @@ def _remembered(folder: Path) -> dict[str, tuple[_Seen, str]]:
 
 def _remember(folder: Path, rows: Mapping[str, Sequence[int | str]]) -> None:
     if rows:
-        with contextlib.suppress(UserError, OSError):  # no cache: files are hashed every time
+        with contextlib.suppress(UserError, OSError):  # without a cache, files are always hashed
             write_json(_cache_of(folder), {"schema_version": 1, "files": dict(rows)}, indent=None)

@@ -1,4 +1,4 @@
-"""Fine-tuning of one subnet with distillation from the largest."""
+"""Fine-tuning of one subnet with distillation from the largest subnet."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["TeacherSubnet", "finetune"]
 
 @dataclass(frozen=True)
 class TeacherSubnet:
-    """An eval-mode network that sees images at `px`, on the device of the one that it teaches."""
+    """A teacher in eval mode that sees images at `px`, on the device of the student."""
 
     model: torch.nn.Module
     px: int
@@ -47,25 +47,25 @@ def finetune(
     checkpoints: Path | None = None,
     progress: Progress = silent,
 ) -> torch.nn.Module:
-    """A trained eval-mode copy of `model`, BN recalibrated on training images.
+    """A trained copy of `model` in eval mode, with BN recalibrated on training images.
 
     The loss is (1 - w) * cross-entropy with smoothed labels + w * soft cross-entropy to the
-    teacher's logits of the same images, w = `config.distillation`; labels alone without a teacher.
+    teacher's logits for the same images, with w = `config.distillation` (0 without a teacher).
 
     Args:
-        model: an extracted subnet; left as it is. It trains on the device that it is on.
-        data: its training images.
+        model: an extracted subnet; it is not changed. Training runs on its device.
+        data: source of the training images.
         config: the recipe.
-        px: the model's resolution.
+        px: resolution of the model.
         teacher: usually the largest subnet, recalibrated.
-        seed: recorded; the order of images is the data's.
-        rounding: of the file in 8 bits, where `config.precision` is int8; see `training.qat`.
-        checkpoints: folder of this training alone, to resume from after any epoch. It does
-            not cover the weights of `model` and `teacher`: give each pair its own.
-        progress: steps done.
+        seed: recorded; the data set determines the order of images.
+        rounding: rule of the 8-bit file, if `config.precision` is int8; see `training.qat`.
+        checkpoints: folder to resume from after any epoch; each pair of `model` and `teacher` needs
+            its own, because the identity does not cover their weights.
+        progress: called with the completed steps.
 
     Raises:
-        UserError: a loss is not finite; settings differ from the checkpoint's; too few images.
+        UserError: a loss is not finite, settings differ from the checkpoint, or too few images.
     """
     student = copy.deepcopy(model).train()
     device = next(student.parameters()).device
@@ -110,7 +110,7 @@ def _forward(
     steps_per_epoch: int,
     n_steps: int,
 ) -> Forward:
-    """The network itself, or its passes in 8 bits."""
+    """The network itself, or its forward pass in 8 bits."""
     if config.precision != "int8" or not n_steps:
         return lambda _, images: student(images)
     if rounding is None:

@@ -22,7 +22,7 @@ from hwnas.training.sections import TrainConfig
 
 __all__ = ["fit_head"]
 
-MAX_IMAGES = 20_000  # whose features are kept: 100 MB of 1,280 features
+MAX_IMAGES = 20_000  # images whose features are stored; 1,280 features take 100 MB
 
 
 def fit_head(
@@ -33,14 +33,14 @@ def fit_head(
     seed: int,
     progress: Progress = silent,
 ) -> None:
-    """Train the classifier of `supernet` in place for `config.head_epochs`; the rest stays.
+    """Trains only the classifier of `supernet`, in place, for `config.head_epochs`.
 
-    It learns the features that the largest arch, its BN recalibrated, has of the first `MAX_IMAGES`
-    training images, not augmented, by `config.optimizer`. A function of weights, data and seed: a
-    killed training repeats it, which takes seconds.
+    Its inputs are the features of the largest arch, with recalibrated BN, for the first
+    `MAX_IMAGES` training images, not augmented. The optimiser is `config.optimizer`. The result
+    only depends on weights, data and seed. A killed training repeats it, which takes seconds.
 
     Raises:
-        UserError: a loss is not finite; too few images.
+        UserError: a loss is not finite, or there are too few images.
     """
     space, calibration = supernet.space, config.calibration
     largest = space.largest()
@@ -73,7 +73,7 @@ def fit_head(
 
 @torch.no_grad()
 def _features(network: torch.nn.Module, batches: Iterator[Batch]) -> Batch:
-    """What the classifier of an eval-mode network reads, [N, features], and the labels [N]."""
+    """Inputs of the classifier of a network in eval mode, [N, features], and the labels [N]."""
     found: list[torch.Tensor] = []
     classifier = network.classifier
     assert isinstance(classifier, torch.nn.Module)
@@ -87,7 +87,7 @@ def _features(network: torch.nn.Module, batches: Iterator[Batch]) -> Batch:
 
 
 def _rows(n: int, size: int, epochs: int, seed: int) -> Iterator[torch.Tensor]:
-    """Rows of every batch; the last partial one of an epoch is dropped."""
+    """Rows of every batch. A partial last batch of an epoch is dropped."""
     for epoch in range(epochs):
         order = torch.from_numpy(rng(seed, "train/head", epoch).permutation(n))
         yield from order[: n - n % size].reshape(-1, size)

@@ -23,7 +23,7 @@ __all__ = [
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 CUT_FROM_TRAIN = {"train": "train", "val": "train", "test": "test"}
-"""`DataIdentity.parts` where the validation images are drawn from the training images."""
+"""`DataIdentity.parts` if validation images are drawn from the training images."""
 
 BATCH = 256
 
@@ -32,10 +32,10 @@ _File = tuple[str, str]
 
 
 def check_class_names(names: Sequence[str], *, where: object) -> None:
-    """Nothing if names of classes can be written into every artifact, and told apart.
+    """Checks that class names can be written into every artifact, and are distinguishable.
 
     Raises:
-        UserError: a name is not UTF-8; two differ only in their Unicode form.
+        UserError: a name is not UTF-8, or two names differ only in their Unicode form.
     """
     for name in names:
         try:
@@ -69,10 +69,11 @@ def identity_of_files(
 ) -> DataIdentity:
     """The identity of a data set that is stored in a few files of `folder`.
 
-    stored: by part, the files that it is made of. parts: see `DataIdentity`.
+    stored: files of each part.
+    parts: see `DataIdentity`.
 
     Raises:
-        DataAbsent: a file is not here.
+        DataAbsent: a file is missing.
     """
     names = sorted({name for files in stored.values() for name in files})
     try:
@@ -84,7 +85,7 @@ def identity_of_files(
 
 
 def identity_of_arrays(data: DataModule) -> DataIdentity:
-    """The identity of any data set, from the images and labels that it yields."""
+    """The identity of any data set, from its images and labels."""
     files: dict[str, dict[str, str]] = {}
     for split in SPLITS:
         hashes: list[str] = []
@@ -96,9 +97,9 @@ def identity_of_arrays(data: DataModule) -> DataIdentity:
 
 
 def describe_change(old: DataIdentity, new: DataIdentity) -> list[str]:
-    """What differs between two identities, a line each; empty if nothing does.
+    """Differences of two identities, one per line; empty if they are equal.
 
-    Where both know what is inside their archives, images are compared, else files.
+    Images are compared if both identities have hashes of images in archives, else files.
     """
     if old.inside is None or new.inside is None:
         return _described(old, new, "file")
@@ -161,7 +162,7 @@ def _move(old: _File, new: _File) -> str:
 
 
 def _renamed(old: DataIdentity, new: DataIdentity) -> dict[str, str]:
-    """New names of classes whose files are the same."""
+    """New names of classes with unchanged files."""
     gone = set(old.class_names) - set(new.class_names)
     come = set(new.class_names) - set(old.class_names)
     before, now = _by_class(old, gone), _by_class(new, come)
@@ -201,7 +202,7 @@ def _named(kind: str, names: Sequence[str], verb: str) -> list[str]:
 
 
 def shown(name: str) -> str:
-    """A name that a terminal shows and does not obey; run folders may be a stranger's."""
+    """A name escaped for the terminal, because run folders may be untrusted."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 

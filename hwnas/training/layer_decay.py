@@ -1,4 +1,4 @@
-"""Layer-wise learning rates: smaller towards the stem (ULMFiT 1801.06146)."""
+"""Layer-wise learning rates: lower towards the stem (ULMFiT 1801.06146)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import torch
 
 __all__ = ["parameter_groups", "stage_of"]
 
-# of static networks
+# names in static networks
 _SAME_STAGE = {"bn1": "conv_stem", "bn2": "conv_head", "norm_head": "conv_head"}
-_TOPMOST = "hypernet"  # serves all layers alike, and is no layer itself
+_TOPMOST = "hypernet"  # it affects all layers, and is not a layer itself
 
 
 def parameter_groups(
     model: torch.nn.Module, *, decay: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Groups of an optimiser, one stage after the other, whose `lr_scale` timm's schedules follow.
+    """Parameter groups of an optimiser, one per stage, with the `lr_scale` of timm's schedules.
 
-    The last stage, the classifier, has scale 1, each one before it `decay` times that of the next:
-    stem, stages of blocks, head (and the convolution behind the pooling) and classifier count. A
-    supernet and the networks that are cut out of it have the same stages. As without groups, there
-    is no weight decay on biases and BN parameters.
+    The last stage, the classifier, has scale 1. Each earlier stage has `decay` times the scale of
+    the next one. Stages are: stem, stages of blocks, head (with the convolution after the pooling),
+    classifier. A supernet and its extracted networks have the same stages. As without groups,
+    biases and BN parameters have no weight decay.
     """
     stages: list[str] = []
     found: dict[tuple[str, bool], list[torch.nn.Parameter]] = defaultdict(list)

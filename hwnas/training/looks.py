@@ -1,11 +1,12 @@
 """Finds photos that look alike: one photo stored twice, scaled or compressed differently.
 
-Two photos count as one where two rules agree. Their difference hashes (dHash, N. Krawetz 2013: is
-each of 8 x 8 fields of the grey image brighter than the one to its left) differ in at most 3 of 64
-bits, and grey copies of 16 x 18 pixels correlate by at least 0.997. Of photos of hands, flowers,
-blood cells and Tiny-ImageNet none were taken for others, of CIFAR-10 one pair, which is one photo
-in other colours. Of 100 photos, 85 to 100 were found when they were compressed again (JPEG, quality
-75), and 42 to 99 at half their size (none of 32 px). Cropped, mirrored or turned ones are others.
+Two photos are duplicates if two criteria agree. First, their difference hashes differ in at most 3
+of 64 bits (dHash, N. Krawetz 2013: whether each of 8 x 8 fields of the grey image is brighter than
+the one to its left). Second, grey copies of 16 x 18 pixels have a correlation of at least 0.997.
+There were no false positives in photos of hands, flowers, blood cells and Tiny-ImageNet, and one
+pair in CIFAR-10 (the same photo in other colours). Of 100 photos, 85 to 100 were found after
+compression (JPEG, quality 75), and 42 to 99 at half their size (none of 32 px). Cropped, mirrored
+or rotated copies are not found.
 """
 
 from __future__ import annotations
@@ -19,18 +20,19 @@ import torch.nn.functional as F
 __all__ = ["Looks", "alike", "looks_of"]
 
 COPY = (16, 18)
-LUMA = (0.299, 0.587, 0.114)  # JPEG keeps it best
+LUMA = (0.299, 0.587, 0.114)  # JPEG preserves luma best
 N_BITS = 64
 MOST_BITS = 3
 LEAST_CORRELATION = 0.997
-ROWS = 256  # photos that are compared with all others at a time
+ROWS = 256  # photos per block that are compared with all others
 
 
 @dataclass(frozen=True)
 class Looks:
-    """Of n photos: bits of their hashes, -1 or 1, [n, 64]; grey copies, mean 0, length 1, [n, 288].
+    """Features of n photos.
 
-    The copy of a photo of one grey is 0 everywhere, so that it is like no other.
+    They are the bits of the hashes, -1 or 1, [n, 64], and grey copies with mean 0 and length 1, [n,
+    288]. The copy of a uniform photo is 0, so it matches no other photo.
     """
 
     bits: torch.Tensor
@@ -38,7 +40,7 @@ class Looks:
 
 
 def looks_of(batches: Iterable[torch.Tensor]) -> Looks:
-    """Looks of images [B, C, px, px], whose scale does not matter."""
+    """Features of images [B, C, px, px] of any scale."""
     bits, copies = [], []
     for images in batches:
         n = images.shape[1]
@@ -52,7 +54,7 @@ def looks_of(batches: Iterable[torch.Tensor]) -> Looks:
 
 
 def alike(these: Looks, those: Looks) -> list[tuple[int, int]]:
-    """Pairs (i, j) of photos of `these` and `those` that look alike; of every i the likest j."""
+    """Pairs (i, j) of photos of `these` and `those` that look alike; j is the best match of i."""
     found: list[tuple[int, int]] = []
     for start in range(0, len(these.bits), ROWS):
         rows = slice(start, start + ROWS)

@@ -1,4 +1,4 @@
-"""Supernet training: steps, three live curves, checkpoints that resume exactly on CPU."""
+"""Supernet training: steps, three training curves, checkpoints that resume exactly on CPU."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from hwnas.training.step import StepLosses, SupernetStep, Trials, supernet_step
 __all__ = ["train_supernet"]
 
 REPORTING = KEEPING | {"calibration", "checkpoint_every", "curve_every", "curve_images"}
-"""Settings that leave the weights as they are, and may differ when training resumes."""
+"""Settings that do not affect the weights, and may differ when training resumes."""
 
 NO_METRICS: Mapping[str, CostMetric] = {}
 
@@ -51,33 +51,34 @@ def train_supernet(
     device: torch.device = CPU,
     ranks: Ranks = ALONE,
 ) -> Supernet:
-    """Train `supernet` in place for `config.steps` steps, continuing from the last checkpoint.
+    """Trains `supernet` in place for `config.steps` steps, resuming from the last checkpoint.
 
-    Killed between any two moments and called again with a fresh supernet of the same seed, it ends
-    with bit-identical weights on the CPU (same number of threads). The finished state is itself the
-    last checkpoint, so that calling again only loads it.
+    After a kill at any time, a call with a new supernet of the same seed ends with bit-identical
+    weights on the CPU (with the same number of threads). The final state is the last checkpoint, so
+    another call only loads it.
 
     Args:
-        supernet: in train mode; left so, on `device`.
-        data: its training images; the curves use the first `curve_images` of validation.
+        supernet: in train mode; it stays in train mode, on `device`.
+        data: source of the training images; the curves use the first `curve_images` of validation.
         config: the recipe.
-        seed: of arch choices, dropout and drop-path.
+        seed: seed of arch choices, dropout and drop-path.
         checkpoints: folder of this training only.
-        on_metrics: gets a JSON-ready row every `curve_every` steps: step, lr, the mean loss per
-            slot of the sampler since the last row (and `ranking`, of its pairs), per curve `top1`
-            and `val_loss`, and which of them have `collapsed`, if any. After a resume, rows of
-            steps past the checkpoint come again, identical.
-        progress: steps done, with the last row's accuracies.
-        metrics: prices by metric key (`macs`, `latency_ms@device`) for samplers and priors.
-        device: where to train.
-        ranks: processes that train together: all run the same archs, each on its part of every
-            batch; only rank 0 writes checkpoints and rows.
+        on_metrics: called with a row of JSON values every `curve_every` steps: step, lr, the mean
+            loss per slot of the sampler since the last row (and `ranking`, for its pairs), `top1`
+            and `val_loss` per curve, and the curves that have `collapsed`, if any. After a resume,
+            rows of steps after the checkpoint are repeated unchanged.
+        progress: called with the completed steps and the accuracies of the last row.
+        metrics: prices by metric key (`macs`, `latency_ms@device`), for samplers and priors.
+        device: training device.
+        ranks: processes that train together. All run the same archs, each on its part of every
+            batch. Only rank 0 writes checkpoints and rows.
 
     Returns:
-        The supernet to use: `supernet`, or its moving average where `config.ema` asks for one.
+        The supernet to use: `supernet`, or its moving average if `config.ema` is set.
 
     Raises:
-        UserError: a loss is NaN or infinite; settings differ from the checkpoint's; too few images.
+        UserError: a loss is NaN or infinite, settings differ from those of the checkpoint, or there
+            are too few images.
     """
     place(supernet, device)
     precision = Precision.of(config.precision, device)
@@ -99,10 +100,10 @@ def train_supernet(
 
 
 class _Training:
-    """A training under way: step, optimiser and moving average, curves and checkpoints.
+    """A running training: step, optimiser and moving average, curves and checkpoints.
 
-    Continues from the last checkpoint: `start` is the first step to run. `used` is the network that
-    curves, best weights and the caller get.
+    It resumes from the last checkpoint: `start` is the first step to run. `used` is the network for
+    curves, best weights and the caller.
     """
 
     def __init__(
@@ -139,7 +140,7 @@ class _Training:
         return self._state.note
 
     def begin(self, progress: Progress) -> None:
-        """Train a new classifier, unless training continues; ranks get the weights of rank 0."""
+        """Trains a new classifier unless training resumes; all ranks get the weights of rank 0."""
         step, is_new = self._step, self.start == 0 and self._step.config.head_epochs > 0
         if is_new and step.ranks.leads:
             fit_head(step.supernet, self._data, step.config, seed=step.seed, progress=progress)
@@ -148,7 +149,7 @@ class _Training:
             self._ema.set(step.supernet)
 
     def run(self, step: int, x: torch.Tensor, y: torch.Tensor) -> None:
-        """One step of the optimiser; rows, best weights and checkpoint where they are due."""
+        """One step of the optimiser; writes rows, best weights and checkpoint when due."""
         config = self._step.config
         self._trials.before(step)
         self._stepper.start(step)
@@ -173,7 +174,7 @@ class _Training:
             self._store.save(done, model, optimizer, notes, average=self._average)
 
     def _report(self, done: int) -> None:
-        """A row of metrics, and the best weights if these are."""
+        """Writes a row of metrics, and the weights if they are the best."""
         config, state = self._step.config, self._state
         row = _row(self._curves, self.used.space, done, self._stepper.lr, state.losses)
         if collapsed := self._watch.check(done, config.steps, row["top1"]):
@@ -188,9 +189,10 @@ class _Training:
 
 @dataclass
 class _State:
-    """What a training knows besides weights and optimiser; travels in the checkpoints.
+    """State of a training besides weights and optimiser; stored in checkpoints.
 
-    losses: of the steps since the last row; best: mean top1 of the curves, the highest so far.
+    losses: of the steps since the last row.
+    best: highest mean top1 of the curves so far.
     """
 
     losses: list[StepLosses] = field(default_factory=list)
@@ -199,7 +201,7 @@ class _State:
     peaks: dict[str, list[float]] = field(default_factory=dict)
 
     def plain(self, run_step: SupernetStep) -> dict[str, Any]:
-        """As JSON, with the states of the sampler and of the loss scaler."""
+        """The state as JSON, with the states of the sampler and of the loss scaler."""
         sampler = run_step.sampler
         return {
             "losses": [[losses.nets, losses.pairs] for losses in self.losses],
@@ -212,8 +214,8 @@ class _State:
 
     @staticmethod
     def of(notes: Any, run_step: SupernetStep) -> _State:
-        """Inverse of `plain`: also loads the states of sampler and scaler."""
-        if isinstance(notes, list):  # as checkpoints had them before there was more to note
+        """Inverse of `plain`; also loads the states of sampler and scaler."""
+        if isinstance(notes, list):  # checkpoints of earlier versions only had losses
             losses, note = notes
             return _State([StepLosses(nets, [], []) for nets in losses], note)
         if isinstance(run_step.sampler, LearningSampler):
@@ -224,7 +226,7 @@ class _State:
 
 
 def _position(data: DataModule, config: TrainConfig, step: int) -> str:
-    """Which batch step `step` sees, for the message if its loss is not finite."""
+    """The batch of a step, for the error if its loss is not finite."""
     epoch, batch = divmod(step, max(1, data.info.n_images["train"] // config.batch_size))
     return f"batch {batch} of epoch {epoch}"
 
@@ -242,7 +244,7 @@ def _row(
 
 
 def _means(rows: list[list[float]]) -> list[float]:
-    """Mean of every column; rows may be of unequal length, as phases of a sampler are."""
+    """Mean of every column; rows may have different lengths in different phases of a sampler."""
     n = max((len(row) for row in rows), default=0)
     return [float(np.mean([row[i] for row in rows if len(row) > i])) for i in range(n)]
 

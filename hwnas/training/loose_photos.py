@@ -1,4 +1,4 @@
-"""Photos of a folder without labels, at any depth."""
+"""Photos in a folder without labels, at any depth."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["loose_photos"]
 
 
 def loose_photos(folder: Path, px: int, *, batch_size: int, at_most: int) -> Iterator[torch.Tensor]:
-    """Batches [B, 3, px, px] of [0, 1] pixels: central squares of photos spread over the folder.
+    """Batches [B, 3, px, px] of [0, 1] pixels: centre squares of photos spread over the folder.
 
     Raises:
-        UserError: there is no such folder, it has no images, or one cannot be decoded.
+        UserError: the folder is missing, has no images, or has an image that cannot be decoded.
     """
     files = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
     if not files:
@@ -40,5 +40,5 @@ def _pixels(path: Path, px: int) -> torch.Tensor:
     try:
         with open_regular(path) as stream:
             return torch.from_numpy(square_rgb(stream, px).copy())
-    except (OSError, ValueError, SyntaxError) as error:  # of Pillow, on damaged files
+    except (OSError, ValueError, SyntaxError) as error:  # errors of Pillow on damaged files
         raise UserError("an image cannot be decoded", found=str(error), where=path) from error

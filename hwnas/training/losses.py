@@ -1,6 +1,6 @@
 """Losses of logits [B, n_classes], averaged over the batch, in nats.
 
-What a student learns from a teacher is one of three divergences; none sends a gradient to the
+A student learns from a teacher by one of three divergences. None of them sends a gradient to the
 teacher.
 """
 
@@ -25,11 +25,11 @@ __all__ = [
 
 Distillation = Literal["soft_cross_entropy", "kl", "alpha"]
 Distill = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(student's logits, teacher's logits) -> loss."""
+"""(logits of the student, logits of the teacher) -> loss."""
 
 
 def distillation(kind: Distillation, *, temperature: float = 1.0, clip: float = 5.0) -> Distill:
-    """The loss of that name; `clip` is of the importance weights of `alpha`."""
+    """The loss with this name; `clip` limits the importance weights of `alpha`."""
     if kind == "alpha":
         return lambda student, teacher: (
             adaptive_alpha_divergence(student / temperature, teacher / temperature, clip=clip)
@@ -42,7 +42,7 @@ def distillation(kind: Distillation, *, temperature: float = 1.0, clip: float = 
 def soft_cross_entropy(
     student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0
 ) -> torch.Tensor:
-    """Cross-entropy of the student with the teacher's softened softmax; no gradient to the teacher.
+    """Cross-entropy of the student with the softened softmax of the teacher.
 
     The loss is multiplied by temperature**2, which keeps the scale of the gradients (Hinton et al.
     1503.02531, section 2.1).
@@ -55,7 +55,7 @@ def soft_cross_entropy(
 def kl_divergence(
     student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0
 ) -> torch.Tensor:
-    """KL(teacher || student): `soft_cross_entropy` without the teacher's entropy; same gradient."""
+    """KL(teacher || student): `soft_cross_entropy` minus the teacher's entropy; same gradient."""
     target = (teacher.detach() / temperature).log_softmax(dim=1)
     loss = torch.nn.functional.kl_div(
         (student / temperature).log_softmax(dim=1), target, reduction="batchmean", log_target=True
@@ -72,8 +72,8 @@ def adaptive_alpha_divergence(
 ) -> torch.Tensor:
     """Per image the larger of two clipped alpha-divergences (AlphaNet 2102.07954, section 3.3).
 
-    alpha = -1 punishes the student for being sure where the teacher is not, alpha = 1 (KL) for the
-    reverse.
+    alpha = -1 penalises a student that is confident where the teacher is not; alpha = 1 (KL)
+    penalises the reverse.
     """
     low, high = (alpha_divergence(student, teacher, alpha, clip=clip) for alpha in alphas)
     return torch.where(low.detach() > high.detach(), low, high).mean()
@@ -84,16 +84,16 @@ def alpha_divergence(
 ) -> torch.Tensor:
     """D_alpha(p || q) of teacher p and student q, per image: [B].
 
-    D = sum_c q (t^alpha - 1) / (alpha (alpha - 1)) with t = p / q (2102.07954, equation 3); its
-    limit sum_c q t log t, the KL divergence, at alpha = 1. The importance weight t^alpha is clipped
-    at `clip`, in the value and in the gradient -sum_c q t^alpha / alpha * grad log q (same, section
-    3.2), which is finite however far apart p and q are: all powers are taken of logarithms.
+    D = sum_c q (t^alpha - 1) / (alpha (alpha - 1)) with t = p / q (2102.07954, equation 3). Its
+    limit at alpha = 1 is sum_c q t log t, the KL divergence. The importance weight t^alpha is
+    clipped at `clip`, in the value and in the gradient -sum_c q t^alpha / alpha * grad log q
+    (section 3.2). Powers are computed from logarithms, so the gradient is finite for any p and q.
 
     Args:
         student: logits.
         teacher: logits; gets no gradient.
         alpha: not 0.
-        clip: largest importance weight.
+        clip: maximum importance weight.
     """
     log_q = student.log_softmax(dim=1)
     with torch.no_grad():
@@ -110,9 +110,9 @@ def alpha_divergence(
 
 
 def ranking_loss(better: torch.Tensor, worse: torch.Tensor) -> torch.Tensor:
-    """max(0, better - worse), of the losses of two networks of which the first should be lower.
+    """max(0, better - worse), for the losses of two networks of which the first should be lower.
 
-    PGONAS (2206.13329), pairwise ranking loss. Detach `worse` so that only the better network
-    learns: a gradient to the worse one raises its loss.
+    This is the pairwise ranking loss of PGONAS (2206.13329). Detach `worse` so that only the better
+    network learns, because a gradient to the worse network increases its loss.
     """
     return torch.relu(better - worse)

@@ -1,6 +1,6 @@
 """Archives of JPEG files in one .npz: concatenated `jpeg`, `offset`, `label`, `class_names`.
 
-`name` and `group`, one of each per image, may be absent; see `read_groups`.
+Arrays `name` and `group` with one value per image are optional; see `read_groups`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FORMAT = "arrays jpeg uint8 [bytes], offset int64 [n + 1], label [n], class_name
 
 @dataclass(frozen=True)
 class JpegArchive:
-    """n encoded images with labels [n] into `class_names`."""
+    """n encoded images with labels [n], indices of `class_names`."""
 
     images: Encoded
     labels: NDArray[np.int64]
@@ -47,7 +47,7 @@ class JpegArchive:
     def contents(self) -> tuple[list[str], list[str]]:
         """Names (`CLASS/NAME`, all different) and content hashes of the images.
 
-        Images without names are named by their content.
+        The name of an image without a name is its content hash.
         """
         hashes = [bytes_hash(self.images.open(i).read()) for i in range(len(self.labels))]
         stems = self.images.names if self.has_names else [digest[:12] for digest in hashes]
@@ -61,19 +61,19 @@ class JpegArchive:
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """Only the names of the classes; quick.
+    """Reads only the names of the classes, which is fast.
 
     Raises:
-        UserError: the file is missing or of another format.
+        UserError: the file is missing or has another format.
     """
     with _opened(path, ("class_names",)) as arrays:
         return _class_names(arrays["class_names"], path)
 
 
 def read_groups(path: Path) -> NDArray[np.int64] | None:
-    """Group numbers [n] of an archive with an array `group`, which has a value per image.
+    """Group numbers [n] from the array `group` of an archive; None without this array.
 
-    Images of one group, e.g. of one person or scene, are never in two splits. None: no such array.
+    Images of one group, e.g. of one person or scene, must all be in the same split.
 
     Raises:
         UserError: the file is missing, or the array is not one number or text per image.
@@ -93,10 +93,10 @@ def read_groups(path: Path) -> NDArray[np.int64] | None:
 
 
 def read_archive(path: Path) -> JpegArchive:
-    """The whole archive; nothing in it is unpickled, no image decoded yet.
+    """Reads the whole archive without unpickling or decoding.
 
     Raises:
-        UserError: the file is missing, damaged, of another format, or a label has no class.
+        UserError: the file is missing, damaged, has another format, or has a label without class.
     """
     with _opened(path, ("jpeg", "offset", "label", "class_names", "name")) as arrays:
         jpeg, offset, label = arrays["jpeg"], arrays["offset"], arrays["label"]
@@ -137,10 +137,10 @@ def read_archive(path: Path) -> JpegArchive:
 
 
 def identity_of_archives(paths: Mapping[str, Path]) -> DataIdentity:
-    """What archives hold, image by image; `paths`: by part of the data set, see `DataIdentity`.
+    """Identity of archives per image; `paths`: by part of the data set, see `DataIdentity`.
 
     Raises:
-        UserError: as `read_archive`.
+        UserError: as in `read_archive`.
     """
     archives = {part: read_archive(path) for part, path in paths.items()}
     files = {part: dict(zip(*archive.contents)) for part, archive in archives.items()}

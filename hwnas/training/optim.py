@@ -1,4 +1,4 @@
-"""Optimiser, learning rate and the guarded step that supernet training and fine-tuning share."""
+"""Optimiser, learning rate and guarded step, for supernet training and fine-tuning."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["Stepper"]
 
 
 class Stepper:
-    """timm's optimiser over `model`; the learning rate is a function of the step number alone.
+    """An optimiser of timm for `model`. The learning rate only depends on the step number.
 
     Raises:
-        UserError: timm knows no such optimiser, or it refuses the settings.
+        UserError: timm has no such optimiser, or it refuses the settings.
     """
 
     def __init__(
@@ -64,25 +64,25 @@ class Stepper:
 
     @property
     def lr(self) -> float:
-        """Learning rate of the last step, of the classifier where stages have their own."""
+        """Learning rate of the last step; that of the classifier if stages have different rates."""
         group = self.optimizer.param_groups[0]
         return float(group["lr"] / group.get("lr_scale", 1.0))
 
     def start(self, step: int) -> None:
-        """Set the learning rate of `step` and forget the gradients."""
+        """Sets the learning rate of `step` and clears the gradients."""
         self._schedule.step_update(step)
         self.optimizer.zero_grad(set_to_none=True)
 
     def finish(
         self, losses: Sequence[float], *, step: int, nets: Sequence[str], batch: str = ""
     ) -> None:
-        """Clip the gradients and update the weights, unless something is not finite.
+        """Clips the gradients and updates the weights, unless a value is not finite.
 
-        With a scaler (fp16) gradients that overflow are dropped and the scale is lowered. `nets`
-        and `batch` say in errors what the losses are of.
+        With a scaler (fp16), gradients that overflow are dropped and the scale is reduced. `nets`
+        and `batch` describe the losses in errors.
 
         Raises:
-            UserError: a loss or the gradient is NaN or infinite; the weights are left untouched.
+            UserError: a loss or the gradient is NaN or infinite; the weights do not change.
         """
         culprits = [net for net, loss in zip(nets, losses, strict=True) if not math.isfinite(loss)]
         if self._scaler is not None:
@@ -109,7 +109,7 @@ class Stepper:
 
 
 def _schedule(optimizer: torch.optim.Optimizer, config: OptimizerConfig, n_steps: int) -> Scheduler:
-    """timm's schedule of that name: a function of the step number alone, so it has no state."""
+    """A schedule of timm. It only depends on the step number, so it has no state."""
     warmup = {
         "warmup_t": round(config.warmup * n_steps),
         "warmup_lr_init": config.lr / 100,

@@ -39,27 +39,34 @@ NORMALISATIONS: Mapping[Normalise, MeanStd] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
-"""The fixed ones, as timm names them (`timm.data.constants`); `data`: of the training images."""
+"""Fixed values, named as in timm (`timm.data.constants`).
+
+`data` stands for values computed from the training images.
+"""
 
 
 class AugmentConfig(StrictModel):
     """Random changes of a training image, made by torchvision and timm; evaluation has none.
 
-    `crop_scale` (a random resized crop) takes the place of `pad` where both are given.
+    If both are given, `crop_scale` (a random resized crop) replaces `pad`.
     """
 
     pad: Annotated[float, Field(ge=0, le=0.5)] = Field(
-        default=0.125, description="random crop after mirroring this share of the side all around"
+        default=0.125, description="Mirrored border for a random crop, relative to the side."
     )
     crop_scale: tuple[float, float] | None = Field(
-        default=None, description="least and largest share of the area of a random resized crop"
+        default=None,
+        description="Minimum and maximum area of a random resized crop, relative to the image.",
     )
-    flip: Share = Field(default=0.5, description="probability of a horizontal flip")
-    color_jitter: Share = Field(default=0.0, description="of brightness, contrast and saturation")
+    flip: Share = Field(default=0.5, description="Probability of a horizontal flip.")
+    color_jitter: Share = Field(
+        default=0.0,
+        description="Strength of random changes of brightness, contrast and saturation.",
+    )
     auto_augment: str | None = Field(
-        default=None, description="a policy of timm, e.g. rand-m9-mstd0.5, original, augmix-m3-w3"
+        default=None, description="A policy of timm, e.g. rand-m9-mstd0.5, original, augmix-m3-w3."
     )
-    erase: Share = Field(default=0.0, description="probability of timm's random erasing")
+    erase: Share = Field(default=0.0, description="Probability of timm's random erasing.")
 
     @model_validator(mode="after")
     def _has_a_range(self) -> AugmentConfig:
@@ -68,41 +75,42 @@ class AugmentConfig(StrictModel):
         return self
 
     def border(self, px: int) -> int:
-        """Mirrored pixels on each side of an image of `px`, which the random crop moves into."""
+        """Mirrored pixels on each side of an image of `px`, for the random crop."""
         return 0 if self.crop_scale is not None else round(self.pad * px)
 
 
 class PhotoConfig(StrictModel):
-    """What the settings of all data sets of photos have."""
+    """Settings that all data sets of photos share."""
 
     name: str
     normalise: Annotated[Normalise, LATER] = Field(
         default="data",
-        description="mean and std that images are normalised with: those of the training images,"
-        " or ImageNet's, or 0.5 and 0.5 (Inception); as the weights that a run starts from were"
-        " trained with",
+        description=(
+            "Normalisation of images: mean and std of the training images, of ImageNet, or"
+            " 0.5 and 0.5 (Inception); use that of the starting weights."
+        ),
     )
 
 
 def fixed_normalisation(section: object) -> MeanStd | None:
-    """Mean and std that a section `data` sets; None if they are those of training images."""
+    """Mean and std that a section `data` sets; None if they are those of the training images."""
     return NORMALISATIONS.get(getattr(section, "normalise", "data"))
 
 
 def data_root(root: str) -> Path:
-    """`root` itself if absolute, else below $HWNAS_DATA, or below the working directory; absolute.
+    """Absolute path of `root`. A relative one is below $HWNAS_DATA, or the working directory.
 
-    With a relative `root` a run folder means the same data on every machine.
+    With a relative `root`, a run folder refers to the same data on every machine.
 
     Raises:
-        UserError: a `~` that is no home folder.
+        UserError: `~` is used, and there is no home folder.
     """
     base = user_path(os.environ.get("HWNAS_DATA", "."), where="HWNAS_DATA")
     return (base / user_path(root, where="data.root")).absolute()
 
 
 def relative_to(root: str) -> str:
-    """What a relative `root` is relative to, in words."""
+    """Base of a relative `root`, in words."""
     if user_path(root, where="data.root").is_absolute():
         return f"{root} is an absolute path"
     base = data_root(".")
@@ -111,17 +119,17 @@ def relative_to(root: str) -> str:
 
 
 def means(root: str, given: str | None, folder: str | None) -> bool:
-    """Whether `root` may mean the folder that a setting `given` meant elsewhere, or before."""
+    """Whether `root` can mean the folder that a setting `given` meant before or elsewhere."""
     return root == given or f"/{folder}".endswith(f"/{root}")
 
 
 def where_found(
     section: Any, last: Sequence[tuple[str | None, str | None]], beside: Sequence[Path]
 ) -> Any:
-    """A section `data`, its `root` absolute where the data are not where it says but elsewhere.
+    """A section `data` whose `root` is absolute if the data have moved.
 
-    last: settings `root`, and the folders that they meant; those of another `root` do not count.
-    beside: folders that a relative `root` may count from.
+    last: earlier settings `root` and their folders; only those of the same `root` count.
+    beside: folders to which a relative `root` may refer.
     """
     root = getattr(section, "root", None)
     if not isinstance(root, str) or data_root(root).exists():

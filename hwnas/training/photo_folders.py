@@ -1,8 +1,8 @@
 """Maps files of a folder to classes and splits, without opening an image.
 
-Hidden files and folders, and those that systems leave behind (`@eaDir`, `__MACOSX`, `lost+found`),
-are no data. Links to folders are followed. `export/bundle_images.py` reads folders by the same
-rule; tests compare the two.
+Hidden files and folders, and those of operating systems (`@eaDir`, `__MACOSX`, `lost+found`), are
+ignored. Links to folders are followed. `export/bundle_images.py` reads folders by the same rule;
+tests compare the two.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ NAMES: dict[str, Split] = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
-"""First bytes of images, for files without an ending."""
+"""First bytes of images, for files without a suffix."""
 
 SHOWN = 5
 
 
 @dataclass
 class Scan:
-    """Files below a folder, relative to its parent: images, and what cannot be read.
+    """Files below a folder, relative to its parent: images, and unreadable entries.
 
-    lost: links that lead nowhere, and folders that may not be read. left_out: numbers of other
-    files, by ending.
+    lost: broken links, and folders without read permission.
+    left_out: number of other files, by suffix.
     """
 
     images: list[str] = field(default_factory=list)
@@ -55,12 +55,12 @@ class Scan:
 
 
 def is_data(name: str) -> bool:
-    """Whether a file or folder of this name can be data."""
+    """Whether a file or folder with this name can be data."""
     return not name.startswith(".") and name.lower() not in SYSTEM
 
 
 def scan(folder: Path) -> Scan:
-    """All files at any depth below a class folder, images sorted by their composed names."""
+    """All files at any depth below a class folder; images are sorted by their composed names."""
     found = Scan()
     real = folder.resolve()
     _scan(str(folder), folder.name, found, {str(real), *map(str, real.parents)})
@@ -80,7 +80,7 @@ def _scan(folder: str, within: str, found: Scan, above: set[str]) -> None:
             continue
         if entry.is_dir():
             real = os.path.realpath(entry.path)
-            if real not in above:  # else a link to a folder that it lies in
+            if real not in above:  # else a link to one of its parent folders
                 _scan(entry.path, name, found, above | {real})
         elif entry.is_symlink() and not os.path.exists(entry.path):
             found.lost.append(name)
@@ -91,7 +91,7 @@ def _scan(folder: str, within: str, found: Scan, above: set[str]) -> None:
 
 
 def _ending(name: str) -> str:
-    """The ending as it counts: a photo called `IMG 1. ` or `a.jpg.` has none."""
+    """The effective suffix; `IMG 1. ` and `a.jpg.` have none."""
     ending = os.path.splitext(name)[1].lower()
     return ending if len(ending.strip(". ")) else ""
 
@@ -108,7 +108,7 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 
 
 def require_found(scans: Iterable[Scan], folder: Path) -> None:
-    """Refuse links that lead nowhere, and folders that may not be read.
+    """Refuses broken links, and folders without read permission.
 
     Raises:
         UserError: names the first of them.
@@ -125,7 +125,7 @@ def require_found(scans: Iterable[Scan], folder: Path) -> None:
 
 
 def report(split: Split, folder: Path, names: Sequence[str], scans: Sequence[Scan]) -> None:
-    """Say what was left out of a split, and which classes it lacks; `scans`: by class."""
+    """Logs files that were left out of a split, and missing classes; `scans`: by class."""
     left_out = sum((found.left_out for found in scans), Counter[str]())
     n_used, n_lost = (sum(map(len, lists)) for lists in zip(*[(s.images, s.lost) for s in scans]))
     if n_out := sum(left_out.values()) + n_lost:
@@ -146,10 +146,11 @@ def report(split: Split, folder: Path, names: Sequence[str], scans: Sequence[Sca
 
 
 def split_folders(folder: Path) -> dict[Split, Path]:
-    """The folders of class folders: train/ and its siblings (or other names of them), or `folder`.
+    """The folders with class folders: train/ and its siblings (or their other names), or `folder`.
 
     Raises:
-        UserError: two folders are one split, folders beside the splits, or no classes below them.
+        UserError: two folders for one split, other folders next to the splits, or no classes in
+            them.
     """
     inner = {one_form(text_of(path.name)): path for path in _folders(folder)}
     found: dict[Split, Path] = {}
@@ -192,16 +193,16 @@ def split_folders(folder: Path) -> dict[Split, Path]:
 
 
 def class_folders(folder: Path, *, least: int = 1) -> dict[str, Path]:
-    """Class folders by name (in Unicode's composed form), sorted.
+    """Class folders by name (in composed Unicode form), sorted.
 
     Raises:
         DataAbsent: there are none.
-        UserError: fewer than `least`, or names that cannot be told apart.
+        UserError: there are fewer than `least`, or two names are too similar.
     """
     found = sorted((one_form(text_of(path.name)), path) for path in _folders(folder))
     check_class_names([text_of(path.name) for _, path in found], where=folder)
     _check_case([name for name, _ in found], folder)
-    if not found:  # a disc that is not mounted leaves an empty folder
+    if not found:  # an unmounted disk leaves an empty folder
         expected = "a folder of images for each class"
         raise DataAbsent("no class folders", expected=expected, where=folder)
     if len(found) < least:
@@ -220,7 +221,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _check_case(names: Iterable[str], where: Path) -> None:
-    """Refuse names that Windows and macOS take for one, and people too."""
+    """Refuses names that differ only in case, which Windows and macOS treat as equal."""
     by_form: dict[str, list[str]] = {}
     for name in names:
         by_form.setdefault(name.casefold().strip(". "), []).append(name)

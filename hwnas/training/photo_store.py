@@ -37,8 +37,10 @@ MAX_IMAGE_BYTES = 1 << 30
 class StoredPhotos:
     """One folder of class folders.
 
-    names: of the classes. files: relative to `folder`, class by class. labels: of the files.
-    hashes: of their contents.
+    names: of the classes.
+    files: relative to `folder`, class by class.
+    labels: of the files.
+    hashes: content hashes of the files.
     """
 
     folder: Path
@@ -59,11 +61,11 @@ def scans_by_class(
 ) -> list[Scan]:
     """The images of one split, relative to `folder`, for each of the classes.
 
-    is_listed: `names` come from a list; else they are those of the training images.
+    is_listed: whether `names` come from a list instead of the training images.
 
     Raises:
-        UserError: classes that are not among `names`, or have no training images though not listed;
-            what cannot be read, unless `skip_broken`.
+        UserError: classes that are not in `names`, unlisted classes without training images, or
+            unreadable files, unless `skip_broken`.
     """
     classes = class_folders(folder)
     if strangers := [name for name in classes if name not in names]:
@@ -91,10 +93,10 @@ def scans_by_class(
 
 
 def stored_photos(folder: Path, by_class: Sequence[Scan], names: tuple[str, ...]) -> StoredPhotos:
-    """Photos that were found class by class, with their hashes.
+    """Photos found by class, with their hashes.
 
     Raises:
-        ChangedMeanwhile: one is gone or changed.
+        ChangedMeanwhile: a photo was removed or changed.
     """
     files = tuple(file for found in by_class for file in found.images)
     labels = tuple(label for label, found in enumerate(by_class) for _ in found.images)
@@ -106,7 +108,7 @@ def stored_photos(folder: Path, by_class: Sequence[Scan], names: tuple[str, ...]
 
 
 def identity_of_photos(stored: Mapping[Split, StoredPhotos]) -> DataIdentity:
-    """The identity of photos in folders of splits; what has no folder comes from `train`."""
+    """The identity of photos in folders of splits; splits without a folder come from `train`."""
     files: dict[str, dict[str, str]] = {}
     for split, folder in stored.items():
         files[split] = {}
@@ -123,8 +125,8 @@ def read_photos(stored: StoredPhotos, px: int, *, skip_broken: bool, n_threads: 
     """All photos of one split as centre squares of px x px.
 
     Raises:
-        UserError: broken ones, unless `skip_broken`.
-        ChangedMeanwhile: one is not what it was when it was listed.
+        UserError: broken photos, unless `skip_broken`.
+        ChangedMeanwhile: a photo has changed since it was listed.
     """
     from hwnas.training.decode import Encoded, decode, good_rows
     from hwnas.training.photos import Photos

@@ -1,4 +1,4 @@
-"""Data sets of photos: seeded augmentation image by image, in several processes."""
+"""Data sets of photos, with seeded augmentation per image in several processes."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ __all__ = ["PhotoData", "Photos", "photo_data", "photos_of_archives"]
 Arrays = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Images [B, px, px, 3] and labels [B]."""
 
-N_STATISTICS = 10_000  # training images that mean and std are computed from, at most
+N_STATISTICS = 10_000  # maximum number of training images for mean and std
 
 
 @dataclass(frozen=True)
 class Photos:
     """One split: `rows` [n] of `pixels` (uint8 [N, px, px, 3], shared) and their `labels` [n].
 
-    names, hashes: [N], of the images that the pixels are of, and of their contents.
+    names, hashes: names and content hashes of all images, [N].
     """
 
     pixels: NDArray[np.uint8]
@@ -63,10 +63,10 @@ class Photos:
 def photos_of_archives(
     paths: Sequence[Path], px: int, *, skip_broken: bool, n_threads: int
 ) -> tuple[tuple[str, ...], list[Photos]]:
-    """Class names, and the photos of archives of JPEG files (`npz`), centre squares of px x px.
+    """Class names and photos of archives of JPEG files (`npz`), as centre squares of px x px.
 
     Raises:
-        UserError: archives that are missing, damaged or of unequal classes; broken images.
+        UserError: archives are missing, damaged or have different classes; or broken images.
     """
     archives = [read_archive(path) for path in paths]
     names = archives[0].class_names
@@ -100,12 +100,13 @@ def photo_data(
 ) -> PhotoData:
     """A data set of photos.
 
-    digests: see `DataInfo`. normalise: mean and std of (at most 10,000) training images, or fixed.
-    all_classes: whether each class needs training images.
+    digests: see `DataInfo`.
+    normalise: mean and std of (at most 10,000) training images, or fixed values.
+    all_classes: whether every class needs training images.
 
     Raises:
         UserError: fewer than two classes, a class without training images, an empty split, or an
-            unknown policy of augmentation.
+            unknown augmentation policy.
     """
     counts = np.bincount(parts["train"].labels, minlength=len(class_names))
     empty = [n for n, count in zip(class_names, counts) if count == 0 and all_classes]
@@ -134,7 +135,7 @@ def photo_data(
         n_images={split: len(part) for split, part in parts.items()},
         digests=dict(digests),
     )
-    photo_transform(augment, info)  # refuses policies that timm does not know
+    photo_transform(augment, info)  # refuses policies that timm does not have
     return PhotoData(info, parts, augment, seed, n_workers)
 
 
@@ -142,8 +143,8 @@ def photo_data(
 class PhotoData:
     """An `interfaces.DataModule` of decoded photos.
 
-    Every image of every epoch is augmented from its own seed, so that batches depend neither on
-    `n_workers` (processes that prepare them; 0 = in this one) nor on the batch size.
+    Every image of every epoch is augmented from its own seed. So batches do not depend on
+    `n_workers` (processes that prepare them; 0 = this process) or on the batch size.
     """
 
     info: DataInfo
@@ -155,12 +156,12 @@ class PhotoData:
     def train_batches(
         self, epoch: int, batch_size: int, *, rank: int = 0, n_ranks: int = 1
     ) -> Iterator[Batch]:
-        """Augmented training batches, order fixed by (seed, epoch); drops the last partial one.
+        """Augmented training batches in an order fixed by (seed, epoch); drops a partial last one.
 
-        Of every batch, part `rank` of `n_ranks` equal ones; together they are the whole batch.
+        Each batch is split into `n_ranks` equal parts, and part `rank` is returned.
 
         Raises:
-            UserError: there are fewer training images than a batch holds.
+            UserError: there are fewer training images than one batch.
         """
         require_train_images(self.info, batch_size, key="batch_size")
         order = rng(self.seed, "data/order", epoch).permutation(len(self.parts["train"]))
@@ -175,23 +176,23 @@ class PhotoData:
                 num_workers=self.n_workers,
                 collate_fn=_as_they_are,  # type: ignore[arg-type]  # no list: batch_size is None
                 worker_init_fn=_ignore_interrupts,
-                generator=torch.Generator(),  # else it draws from the global one
+                generator=torch.Generator(),  # else it draws from the global generator
                 multiprocessing_context="fork",  # shares the pixels
             )
         return ((torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(y)) for x, y in prepared)
 
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
-        """All images of a split in fixed order, no augmentation."""
+        """All images of a split in fixed order, without augmentation."""
         part = self.parts[split]
         for start in range(0, len(part), batch_size):
             index = slice(start, start + batch_size)
             yield self.normalise(part.unit(index)), torch.from_numpy(part.labels[index])
 
     def calibration_batches(self, n_batches: int, batch_size: int) -> list[torch.Tensor]:
-        """A fixed, seeded draw of un-augmented TRAINING images, for BN and INT8 calibration.
+        """A fixed, seeded sample of TRAINING images, not augmented, for BN and INT8 calibration.
 
         Raises:
-            UserError: that many training images do not exist.
+            UserError: there are too few training images.
         """
         n = n_batches * batch_size
         require_train_images(self.info, n, key="calibration: n_batches * batch_size")
@@ -207,25 +208,25 @@ class PhotoData:
         return {part.names[row]: part.hashes[row] for row in part.rows.tolist()}
 
     def normalise(self, x: torch.Tensor) -> torch.Tensor:
-        """Images [B, 3, px, px] in [0, 1] with the data set's mean and std taken out."""
+        """Images [B, 3, px, px] in [0, 1], normalised by mean and std of the data set."""
         return normalise(x, self.info.mean, self.info.std)
 
     @cached_property
     def transform(self) -> Any:
-        """The augmentation: Pillow image with its border to Pillow image without."""
+        """The augmentation: a Pillow image with a border -> a Pillow image without border."""
         return photo_transform(self.augment, self.info)
 
     @cached_property
     def eraser(self) -> Any:
-        """timm's random erasing of one normalised image [3, px, px] in place; None if it is off."""
+        """Random erasing of timm for one normalised image [3, px, px], in place; None: off."""
         return RandomErasing(self.augment.erase, device="cpu") if self.augment.erase else None
 
 
 class _TrainBatches(torch.utils.data.Dataset[Arrays]):
-    """Batch i of an epoch: the images `index[i]`, augmented.
+    """Batch i of an epoch: the augmented images `index[i]`, as arrays.
 
-    As arrays: torch hands tensors from process to process by file descriptors, which a killed
-    process leaves behind and an interrupted one complains about.
+    Tensors would be passed between processes by file descriptors. A killed process leaves these
+    behind, and an interrupted one raises errors for them.
     """
 
     def __init__(self, data: PhotoData, index: NDArray[np.int64], epoch: int) -> None:
@@ -258,7 +259,7 @@ def _as_they_are(arrays: Arrays) -> Arrays:
 
 
 def _mean_std(part: Photos) -> MeanStd:
-    """Per channel [3], of the first images, which are a fair draw: splits are shuffled."""
+    """Mean and std per channel, [3], of the first images, a random sample of the shuffled split."""
     n, total, squares = min(len(part), N_STATISTICS), torch.zeros(3), torch.zeros(3)
     for start in range(0, n, 500):
         x = part.unit(slice(start, min(start + 500, n))).double()
@@ -274,7 +275,7 @@ def _unit(pixels: NDArray[np.uint8]) -> torch.Tensor:
 
 @contextlib.contextmanager
 def _own_global_state() -> Iterator[None]:
-    """Put the global generators back as they were: augmentation libraries draw from them."""
+    """Restores the global generators, from which augmentation libraries draw."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
@@ -291,7 +292,7 @@ def _seed_globals(seed: int) -> None:
 
 
 def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; the main one ends its workers itself."""
+    """Workers ignore Ctrl-C, which reaches all processes; the main process ends them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)

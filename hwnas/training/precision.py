@@ -22,9 +22,9 @@ Format = Literal["fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class Precision:
-    """Number format of forward passes; `scaler` keeps the gradients of fp16 from underflow.
+    """Number format of forward passes; `scaler` prevents underflow of fp16 gradients.
 
-    Weights, losses and the optimiser are fp32 in any case.
+    Weights, losses and the optimiser are always fp32.
     """
 
     device: torch.device
@@ -33,9 +33,9 @@ class Precision:
 
     @staticmethod
     def of(format: Format, device: torch.device, *, setting: str = "train.precision") -> Precision:
-        """The precision that `format` means on `device`: fp32 on CPUs, with a warning.
+        """The precision of `format` on `device`: fp32 on CPUs, with a warning.
 
-        `setting` is what the warning calls it.
+        `setting` is the name of the setting in the warning.
         """
         if format == "fp32":
             return Precision(device)
@@ -51,18 +51,18 @@ class Precision:
         return Precision(device, torch.float16, torch.amp.GradScaler(device.type))
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """Where forward passes run; backward passes belong outside."""
+        """Context for forward passes; backward passes must be outside."""
         if self.dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradient of `loss`, scaled if it has to be."""
+        """Adds the gradient of `loss`, scaled if necessary."""
         scaled = loss if self.scaler is None else self.scaler.scale(loss)
         scaled.backward()  # type: ignore[no-untyped-call]
 
     def state(self) -> dict[str, Any] | None:
-        """JSON-ready state of the scaler; None if there is none."""
+        """State of the scaler as JSON values; None if there is none."""
         return None if self.scaler is None else self.scaler.state_dict()
 
     def load_state(self, state: dict[str, Any] | None) -> None:
@@ -76,12 +76,12 @@ FULL = Precision(CPU)
 
 
 def pick_device(accelerator: Accelerator) -> torch.device:
-    """The device that trains and scores networks; `auto` is CUDA where there is some.
+    """The device for training and scoring; `auto` is CUDA if available.
 
-    Of several GPUs, the first; for a process of torchrun, the one of its local rank.
+    With several GPUs it is the first one; under torchrun, that of the local rank.
 
     Raises:
-        UserError: CUDA is asked for and absent.
+        UserError: CUDA is requested but not available.
     """
     has_cuda = torch.cuda.is_available()
     if accelerator == "cuda" and not has_cuda:
@@ -98,8 +98,8 @@ def pick_device(accelerator: Accelerator) -> torch.device:
 
 
 def place(model: torch.nn.Module, device: torch.device) -> None:
-    """Move `model` to `device` as it computes fastest there."""
-    if device.type != "cpu":  # on a CPU, convolutions take their weights as they are
+    """Moves `model` to `device`, in the memory format that is fastest there."""
+    if device.type != "cpu":  # CPU convolutions are fast in any weight format
         model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

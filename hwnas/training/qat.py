@@ -1,15 +1,15 @@
 """Quantisation-aware training: forward passes round as the 8-bit file does, gradients do not.
 
-The network runs node by node (`torch.export`), and every value that the exporters `litert` and
-`int8` put into 8 bits is rounded where they round it: the image, the outputs of convolutions and
-linear layers behind their BN and ReLU, of sums, products and means. So hard-swish, say, computes in
-float between two roundings. Weights are rounded per output channel by their largest magnitude, as
-they are at that step; BN scales a whole channel, so it does not matter that the exporters fold it
-first. Ranges of activations are the extremes over calibration images of the network in float, not
-a moving average. Rounding passes the gradient on unless the value was clipped (straight-through
-estimator, 1308.3432; the scheme is that of 1712.05877).
+The network runs node by node (`torch.export`). Every value that the exporters `litert` and `int8`
+convert to 8 bits is rounded: the image, the outputs of convolutions and linear layers after BN and
+ReLU, and the outputs of sums, products and means. So hard-swish, for example, computes in float
+between two roundings. Weights are rounded per output channel, scaled by their current largest
+magnitude. BN scales whole channels, so folding it first, as exporters do, makes no difference.
+Ranges of activations are the extremes over calibration images of the float network, not a moving
+average. Rounding passes the gradient on unless the value was clipped (straight-through estimator,
+1308.3432; the scheme is that of 1712.05877).
 
-A depthwise window that `litert` sums from some rows at a time is rounded once here, not per part.
+A depthwise window that `litert` splits into several rows is rounded once here, not per part.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from hwnas.nets.depthwise import depthwise_conv2d
 __all__ = ["FakeQuantized", "Forward", "rounded_forward"]
 
 Forward = Callable[[int, Tensor], Tensor]
-"""Logits [n, classes] of a step and its images [n, C, px, px]."""
+"""Maps a step and its images [n, C, px, px] to logits [n, classes]."""
 
 FLOAT_SHARE = 0.25
-"""Of the steps: the first ones train in float, while the learning rate rises."""
+"""Share of the steps that train in float first, while the learning rate increases."""
 OBSERVE_EVERY = 25
-"""Steps, from the start of an epoch, after which the ranges are observed anew."""
+"""Steps between two observations of the ranges, from the start of an epoch."""
 
 aten = torch.ops.aten
 CONV, LINEAR = aten.conv2d.default, aten.linear.default
 HARD_SIGMOID, SILU = aten.hardsigmoid.default, aten.silu.default
 NORM = aten._native_batch_norm_legit_no_training.default
 FUSING = (CONV, LINEAR, operator.getitem, aten.add.Tensor, aten.mul.Tensor)
-"""These apply a ReLU themselves; `getitem` is the output of a BN."""
+"""Operators that apply a ReLU themselves; `getitem` is the output of a BN."""
 CLAMPING = (aten.relu.default, aten.hardtanh.default, aten.clamp.default)
 KEEPING = (
     *(aten.view.default, aten.reshape.default, aten.permute.default, aten.sym_size.int),
     *(aten.constant_pad_nd.default, aten.clone.default, aten.dropout.default, NORM),
 )
-"""These round nothing: they move values, or are half of a BN."""
+"""Operators whose output is not rounded: they move values, or are one half of a BN."""
 LEVELS = 127
-OF_SIGMOID = (1 / 256, -LEVELS - 1)  # scale and zero point, by TensorFlow's specification
+OF_SIGMOID = (1 / 256, -LEVELS - 1)  # scale and zero point by the specification of TensorFlow
 
 
 def rounded_forward(
@@ -59,15 +59,15 @@ def rounded_forward(
     steps_per_epoch: int,
     n_steps: int,
 ) -> Forward:
-    """The forward pass of a training whose later steps round as a file in 8 bits does.
+    """The forward pass of a training whose later steps round as an 8-bit file does.
 
-    A function of the step and of the weights alone, so that a resumed training goes on alike.
+    It only depends on the step and the weights, so a resumed training continues in the same way.
 
     Args:
         model: in training mode.
-        calibration: batches of training images as the model takes them, on its device.
-        rule: whose roundings.
-        steps_per_epoch, n_steps: of the training, which is resumed between epochs only.
+        calibration: batches of training images as inputs of the model, on its device.
+        rule: the rounding rule.
+        steps_per_epoch, n_steps: of the training, which is resumed only between epochs.
     """
     fake = FakeQuantized(model, calibration[0], rule)
     first = int(FLOAT_SHARE * n_steps)
@@ -84,14 +84,14 @@ def rounded_forward(
 
 
 class FakeQuantized(torch.fx.Interpreter):
-    """The forward pass of a network in 8 bits, on the network's own parameters.
+    """The forward pass of a network in 8 bits, with the parameters of the network.
 
-    In training mode BN normalises by the statistics of the batch, else by its own.
+    In training mode BN uses the statistics of the batch, else its own.
 
     Args:
         model: a static network.
-        example: images [n, C, px, px] as it takes them; n is free later.
-        rule: whose roundings.
+        example: example images [n, C, px, px]; n may vary later.
+        rule: the rounding rule.
     """
 
     def __init__(self, model: torch.nn.Module, example: Tensor, rule: EightBits) -> None:
@@ -112,7 +112,7 @@ class FakeQuantized(torch.fx.Interpreter):
         self._is_observing = False
 
     def observe(self, batches: Sequence[Tensor]) -> None:
-        """Set the ranges: the extremes of the network in float over images [n, C, px, px]."""
+        """Sets the ranges to the extremes of the float network over images [n, C, px, px]."""
         self._ranges, self._is_observing = {}, True
         try:
             with torch.no_grad():
@@ -122,14 +122,14 @@ class FakeQuantized(torch.fx.Interpreter):
             self._is_observing = False
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits [n, classes] of images [n, C, px, px], as the file in 8 bits computes them."""
+        """Logits [n, classes] of images [n, C, px, px], as computed by the 8-bit file."""
         logits: Tensor = self.run(images)
         return logits
 
     # --- torch.fx ---------------------------------------------------------------------------------
 
     def run_node(self, n: torch.fx.Node) -> Any:
-        """One operator, and the rounding of its output."""
+        """Runs one operator, and rounds its output."""
         if n.target in (HARD_SIGMOID, SILU) and self._rule == "litert":
             found = self._in_two(n)
         else:
@@ -137,7 +137,7 @@ class FakeQuantized(torch.fx.Interpreter):
         return self._round(n.name, found) if n.name in self._rounded else found
 
     def _in_two(self, n: torch.fx.Node) -> Tensor:
-        """Activations that LiteRT has as two operators, with a value in 8 bits between them."""
+        """Activations that LiteRT splits into two operators, with an 8-bit value between them."""
         x: Tensor = self.fetch_args_kwargs_from_env(n)[0][0]
         if n.target is HARD_SIGMOID:
             return self._round(f"{n.name}.relu6", F.relu6(x + 3)) / 6
@@ -145,14 +145,14 @@ class FakeQuantized(torch.fx.Interpreter):
         return x * (gate if self._is_observing else _rounded(gate, *OF_SIGMOID))
 
     def fetch_attr(self, target: str) -> Any:
-        """Parameters and statistics of the network itself, as they are now."""
+        """Current parameters and statistics of the network."""
         try:
             return operator.attrgetter(target)(self._network)
         except AttributeError:  # a constant of the graph
             return super().fetch_attr(target)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """An operator, on rounded weights where it has some."""
+        """Runs an operator, with rounded weights if it has weights."""
         if target is CONV:
             return _convolved(args[0], self._weight(args[1]), *args[2:], **kwargs)
         if target is LINEAR:
@@ -168,7 +168,7 @@ class FakeQuantized(torch.fx.Interpreter):
 
     def _round(self, name: str, x: Tensor) -> Tensor:
         if self._is_observing:
-            low, high = self._ranges.get(name, (0.0, 0.0))  # 0 is a whole number in every scheme
+            low, high = self._ranges.get(name, (0.0, 0.0))  # every scheme represents 0 exactly
             self._ranges[name] = min(low, float(x.min())), max(high, float(x.max()))
             return x
         low, high = self._ranges[name]
@@ -192,7 +192,7 @@ def _rounded(x: Tensor, scale: float, zero: int) -> Tensor:
 
 
 def _is_rounded(node: torch.fx.Node, rule: EightBits) -> bool:
-    """Whether the exporters put the output of a node into 8 bits, rather than what reads it."""
+    """Whether the exporters convert the output of a node to 8 bits, instead of a later node's."""
     if node.op == "placeholder":
         return True
     if node.op != "call_function" or node.target in KEEPING:
@@ -212,7 +212,7 @@ def _is_rounded(node: torch.fx.Node, rule: EightBits) -> bool:
 
 
 def _convolved(x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """As `F.conv2d`; depthwise convolutions with the faster gradient of `nets.depthwise`."""
+    """The same as `F.conv2d`; depthwise convolutions have the fast gradient of `nets.depthwise`."""
     names = ("bias", "stride", "padding", "dilation", "groups")
     given = dict(zip(names, args, strict=False)) | kwargs
     stride, padding = given.get("stride", [1, 1]), given.get("padding", [0, 0])

@@ -1,7 +1,7 @@
 """Ranking pairs: a loss from the order that a prior predicts (PGONAS 2206.13329).
 
-Every pair costs two forward passes; the better of the two by the prior learns to have the lower
-loss, as long as it has not.
+Every pair costs two forward passes. If the arch that the prior predicts to be better has the higher
+loss, it is trained to have the lower loss.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ __all__ = ["Pair", "PairSampler", "pair_weight", "ranking_step"]
 Pair = tuple[Arch, Arch]
 """Worse and better arch, by the prior."""
 
-N_RIVALS = 64  # drawn for every first arch, to find one that is far enough
-N_TIES = 16  # rivals of the same prior before giving up
+N_RIVALS = 64  # drawn for every first arch, to find one at a sufficient distance
+N_TIES = 16  # rivals with the same prior before giving up
 
 
 @dataclass(frozen=True)
 class PairSampler:
-    """Uniform random pairs of archs that the prior can tell apart, ordered by it."""
+    """Uniform random pairs of archs with different priors, ordered by the prior."""
 
     space: SearchSpace
     prior: Proxy
@@ -43,10 +43,10 @@ class PairSampler:
     seed: int
 
     def pairs(self, step: int) -> list[Pair]:
-        """The pairs of step `step`; each depends on (seed, step, slot) alone.
+        """The pairs of step `step`; each one depends only on (seed, step, slot).
 
         Raises:
-            UserError: the prior gives the same value to all archs that were tried.
+            UserError: the prior gives the same value to all tried archs.
         """
         return [self._pair(step, slot) for slot in range(self.config.pairs)]
 
@@ -55,7 +55,7 @@ class PairSampler:
         first, rivals = self.space.sample(1, rng=stream), self.space.sample(N_RIVALS, rng=stream)
         distance = (rivals != first).sum(axis=1)
         far = np.flatnonzero(distance >= self.config.min_distance)
-        if len(far) == 0:  # as far as there is
+        if len(far) == 0:  # use the maximum distance
             far = np.argsort(-distance, kind="stable")
         value = float(self.prior(first)[0])
         for row in far[:N_TIES]:
@@ -76,8 +76,8 @@ class PairSampler:
 def pair_weight(config: RankingConfig, progress: float) -> float:
     """lambda at `progress` in [0, 1] of the training.
 
-    `warmup` is PGONAS's best schedule: min(2, epoch / 10) of 70 epochs, with peak 2 and ramp 2 / 7.
-    Sine and trapezoid start and end at 0; their exact shapes are our reading.
+    `warmup` is the best schedule of PGONAS: min(2, epoch / 10) for 70 epochs, with peak 2 and ramp
+    2 / 7. Sine and trapezoid start and end at 0; the paper does not define their exact shapes.
     """
     rise = min(1.0, progress / config.ramp)
     shapes = {
@@ -99,16 +99,16 @@ def ranking_step(
     both: bool = False,
     precision: Precision = FULL,
 ) -> list[float]:
-    """Add the gradient of weight * sum of ranking losses; two forward passes per pair.
+    """Adds the gradient of weight * sum of ranking losses; two forward passes per pair.
 
     Args:
         supernet: in train mode.
         x: normalised images [B, C, base_px, base_px].
         y: labels [B].
-        pairs: worse arch first.
+        pairs: pairs with the worse arch first.
         weight: lambda.
-        both: send a gradient to the worse arch, too, which raises its loss.
-        precision: how forward and backward passes compute.
+        both: whether the worse arch also gets a gradient, which increases its loss.
+        precision: precision of forward and backward passes.
 
     Returns:
         The ranking loss of every pair, without the weight, in nats.

@@ -23,17 +23,19 @@ from hwnas.training.step import supernet_step
 
 __all__ = ["InventedImages", "Rehearsal", "rehearse"]
 
-N_TIMED = 2  # steps, of other random archs each
-FEW = 2  # images of the step before, which warms up and tells memory per image
+N_TIMED = 2  # steps, each with other random archs
+FEW = 2  # images of the first step, which warms up and measures memory per image
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What `rehearse` measured.
+    """Measurements of `rehearse`.
 
-    n_networks: that learn labels or a teacher in a step, ranking pairs counting as two.
-    n_images: per step. seconds: of a step. peak_bytes: of memory, of the whole process on a CPU.
-    bytes_per_image: by which the peak grew from a step of `FEW` images.
+    n_networks: networks that learn in a step; ranking pairs count as two.
+    n_images: per step.
+    seconds: per step.
+    peak_bytes: peak memory, on a CPU of the whole process.
+    bytes_per_image: increase of the peak per image, from a step with `FEW` images.
     """
 
     n_networks: int
@@ -43,13 +45,13 @@ class Rehearsal:
     bytes_per_image: float
 
     def peak_bytes_of(self, n_images: int) -> float:
-        """Extrapolated peak of a step of that many images at a time."""
+        """Extrapolated peak memory of a step with this number of images."""
         return self.peak_bytes + self.bytes_per_image * (n_images - self.n_images)
 
 
 @dataclass(frozen=True)
 class InventedImages:
-    """An `interfaces.DataModule` of Gaussian noise with random labels, as large as wanted."""
+    """An `interfaces.DataModule` of Gaussian noise with random labels, of any size."""
 
     info: DataInfo
     seed: int = 0
@@ -57,7 +59,7 @@ class InventedImages:
     def train_batches(
         self, epoch: int, batch_size: int, *, rank: int = 0, n_ranks: int = 1
     ) -> Iterator[Batch]:
-        """Batches without end; every rank has its own."""
+        """Endless batches, different on every rank."""
         generator = _generator(self.seed, "rehearsal/train", epoch, rank)
         while True:
             yield self._batch(batch_size // n_ranks, generator)
@@ -67,7 +69,7 @@ class InventedImages:
         yield self._batch(batch_size, _generator(self.seed, "rehearsal", split))
 
     def calibration_batches(self, n_batches: int, batch_size: int) -> list[torch.Tensor]:
-        """Images alone."""
+        """Only images."""
         generator = _generator(self.seed, "rehearsal/calibration")
         return [self._batch(batch_size, generator)[0] for _ in range(n_batches)]
 
@@ -86,11 +88,12 @@ def rehearse(
     metrics: Mapping[str, CostMetric],
     device: torch.device,
 ) -> Rehearsal:
-    """Train `supernet` for a few steps of `n_images` invented images, whole: also the optimiser's.
+    """Trains `supernet` for a few full steps on `n_images` synthetic images.
 
-    The supernet is moved to `device` and its weights change. Not in it: reading and augmenting
-    images, the curves, the trials of samplers that learn, a new classifier, and what processes say
-    to each other. A step trains all networks of the sampler, as after `elastic_warmup`.
+    The supernet is moved to `device` and its weights change. The measurement does not include
+    reading and augmenting images, the curves, the trials of samplers that learn, a new classifier,
+    and communication between processes. A step trains all networks of the sampler, as after
+    `elastic_warmup`.
     """
     space = supernet.space
     macro = space.macro
@@ -114,7 +117,7 @@ def rehearse(
     n_networks = 0
 
     def train(n: int, steps: range) -> float:
-        """Seconds per step."""
+        """Trains on n images per step; returns the seconds per step."""
         nonlocal n_networks
         x, y = next(placed(data.train_batches(0, n), device))
         wait_for(device)
@@ -141,11 +144,11 @@ def _generator(seed: int, *names: str | int) -> torch.Generator:
 
 
 def _peak_bytes(device: torch.device) -> int:
-    """Highest memory so far: of tensors on a GPU, else of this process."""
+    """Peak memory so far: of tensors on a GPU, else of this process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     status = Path("/proc/self/status")
-    if status.exists():  # unlike ru_maxrss, of this program alone
+    if status.exists():  # unlike ru_maxrss, only for this program
         lines = status.read_text().splitlines()
         return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
     unit = 1 if sys.platform == "darwin" else 1024

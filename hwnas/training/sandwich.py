@@ -19,13 +19,14 @@ __all__ = ["SandwichSettings", "label_loss", "sandwich_step", "subnet_logits"]
 
 @dataclass(frozen=True)
 class SandwichSettings:
-    """What stays the same over the steps of a training.
+    """Settings that are constant during a training.
 
-    Label smoothing, dropout and drop-path are those of the largest arch of the space, the only one
-    that is regularised. `in_place`: the first arch teaches the others by the loss `distill`.
-    `teacher_weight` in [0, 1]: with a teacher outside the supernet, whoever learns labels learns
-    (1 - teacher_weight) * labels + teacher_weight * its logits. `precision`: how forward and
-    backward passes compute.
+    Label smoothing, dropout and drop-path only apply to the largest arch of the space.
+
+    in_place: whether the first arch is the teacher of the others, with the loss `distill`.
+    teacher_weight: in [0, 1]; with an external teacher, archs that learn from labels learn (1 -
+        teacher_weight) * labels + teacher_weight * its logits.
+    precision: precision of forward and backward passes.
     """
 
     label_smoothing: float = 0.0
@@ -48,22 +49,22 @@ def sandwich_step(
     teacher: torch.Tensor | None = None,
     weight: float = 1.0,
 ) -> list[float]:
-    """Add the gradient of the summed losses of `archs` to the parameters' `.grad`.
+    """Adds the gradient of the summed losses of `archs` to `.grad` of the parameters.
 
-    With `in_place` the first arch learns the labels and the others its detached logits (BigNAS
-    2003.11142, section 3.1; AttentiveNAS 2011.09011), else all learn the labels. One forward and
-    one backward pass per arch, so that memory holds one graph at a time. The optimiser is the
-    caller's.
+    With `in_place` the first arch learns from the labels, and the others from its detached logits
+    (BigNAS 2003.11142, section 3.1; AttentiveNAS 2011.09011). Otherwise all learn from the labels.
+    Each arch takes one forward and one backward pass, so memory holds one graph at a time. The
+    caller runs the optimiser.
 
     Args:
         supernet: in train mode.
         x: normalised images [B, C, base_px, base_px]; each arch sees them at its own resolution.
         y: labels [B].
-        archs: with `in_place` the teacher first.
+        archs: with `in_place` the teacher comes first.
         settings: see `SandwichSettings`.
         rng: stream of dropout and drop-path.
-        teacher: logits [B, classes] of a network outside the supernet.
-        weight: of this batch in the gradient, where several make one step.
+        teacher: logits [B, classes] of an external teacher.
+        weight: weight of this batch in the gradient, if a step has several batches.
 
     Returns:
         The loss of every arch, in order, in nats; the caller checks that they are finite.
@@ -71,7 +72,7 @@ def sandwich_step(
     losses = []
     largest = supernet.space.largest()
     precision, distill, share = settings.precision, settings.distill, settings.teacher_weight
-    taught: torch.Tensor | None = None  # the first arch's logits
+    taught: torch.Tensor | None = None  # logits of the first arch
     for arch in archs:
         if taught is not None:
             loss = distill(subnet_logits(supernet, x, arch, precision=precision), taught)
@@ -124,7 +125,7 @@ def label_loss(
     *,
     precision: Precision = FULL,
 ) -> torch.Tensor:
-    """Cross-entropy to the labels of one arch with the batch's own BN statistics."""
+    """Cross-entropy of one arch to the labels, with BN statistics of the batch."""
     return torch.nn.functional.cross_entropy(
         subnet_logits(supernet, x, arch, precision=precision), y
     )

@@ -1,8 +1,9 @@
 """Settings of supernet training, fine-tuning and labelling. Torch-free.
 
-The defaults are a recipe for the digits in `mobilenet_tiny` at 16, 20 and 24 px: 75 s of one CPU
-core for the supernet, 10 s for a subnet of a quarter of the largest's MACs (measured, three seeds:
-inherited top1 of random subnets 0.95 .. 0.99, test top1 of fine-tuned ones 0.986 .. 1).
+The defaults are a recipe for the digits in `mobilenet_tiny` at 16, 20 and 24 px. On one CPU core it
+takes 75 s for the supernet, and 10 s for a subnet with a quarter of the largest MACs. Measured with
+three seeds: inherited top1 of random subnets 0.95 .. 0.99, test top1 of fine-tuned subnets 0.986 ..
+1.
 """
 
 from __future__ import annotations
@@ -32,22 +33,24 @@ __all__ = [
 ]
 
 KEEPING = frozenset({"keep_best", "keep_last", "tensorboard"})
-"""Settings of training that say what is kept of it; a finished one is not repeated for them."""
+"""Settings that only affect the stored files; changing them does not repeat a finished training."""
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 MixedPrecision = Annotated[
     Literal["fp32", "bf16", "fp16"],
     LATER,
-    Field(description="mixed precision on CUDA; CPUs stay with fp32"),
+    Field(description="Mixed precision on CUDA; CPUs always use fp32."),
 ]
 
 FinetunePrecision = Annotated[
     Literal["fp32", "bf16", "fp16", "int8"],
     LATER,
     Field(
-        description="bf16, fp16: mixed precision on CUDA; int8: after a quarter of the steps it"
-        " rounds as the file in 8 bits will (quantisation-aware training)"
+        description=(
+            "`bf16`, `fp16`: mixed precision on CUDA; `int8`: quantisation-aware training,"
+            " which rounds as the 8-bit file does after a quarter of the steps."
+        )
     ),
 ]
 
@@ -55,174 +58,168 @@ FinetunePrecision = Annotated[
 class OptimizerConfig(StrictModel):
     """An optimiser of timm with linear warm-up and one of timm's schedules, per step."""
 
-    name: str = Field(default="adamw", description="a name of timm.optim.list_optimizers()")
-    lr: float = Field(
-        default=2e-2, gt=0, description="peak learning rate, of the batch size as it is"
-    )
-    min_lr: float = Field(default=0.0, ge=0, description="learning rate at the end")
-    schedule: Annotated[Literal["cosine", "step", "poly", "tanh", "constant"], LATER] = Field(
-        default="cosine", description="of the learning rate after the warm-up"
-    )
-    decay_every: Annotated[float, LATER] = Field(
-        default=0.3, gt=0, le=1, description="of schedule step: share of the steps between decays"
-    )
-    decay_rate: Annotated[float, LATER] = Field(
-        default=0.1, gt=0, le=1, description="of schedule step: factor of a decay"
-    )
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="where the optimiser has one")
-    weight_decay: float = Field(default=1e-2, ge=0, description="not on biases and BN parameters")
-    layer_decay: Annotated[float, LATER] = Field(
-        default=1.0,
-        gt=0,
-        le=1,
-        description="factor of the learning rate from one stage to the one before it, from the"
-        " classifier to the stem; below 1 pretrained weights near the image change less",
-    )
-    warmup: Fraction = Field(
-        default=0.05, description="share of the steps that ramp up from lr / 100"
-    )
-    clip_norm: float | None = Field(default=1.0, gt=0, description="largest global gradient norm")
-    clip_value: Annotated[float | None, LATER] = Field(
-        default=None, gt=0, description="largest absolute value in a gradient (AttentiveNAS: 1)"
-    )
+    name: str = "adamw"
+    """A name from timm.optim.list_optimizers()."""
+    lr: float = Field(default=2e-2, gt=0)
+    """Peak learning rate; it is not scaled by the batch size."""
+    min_lr: float = Field(default=0.0, ge=0)
+    """Final learning rate."""
+    schedule: Annotated[Literal["cosine", "step", "poly", "tanh", "constant"], LATER] = "cosine"
+    """Schedule of the learning rate after the warm-up."""
+    decay_every: Annotated[float, LATER] = Field(default=0.3, gt=0, le=1)
+    """Share of the steps between two decays, for the schedule `step`."""
+    decay_rate: Annotated[float, LATER] = Field(default=0.1, gt=0, le=1)
+    """Factor of a decay, for the schedule `step`."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum, if the optimiser has one."""
+    weight_decay: float = Field(default=1e-2, ge=0)
+    """Weight decay, except on biases and BN parameters."""
+    layer_decay: Annotated[float, LATER] = Field(default=1.0, gt=0, le=1)
+    """Learning rate of a stage / that of the next stage, from the classifier to the stem; below 1,
+    pretrained weights near the image change less.
+    """
+    warmup: Fraction = 0.05
+    """Share of the steps in which the learning rate rises from lr / 100."""
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    """Maximum global gradient norm; null: no limit."""
+    clip_value: Annotated[float | None, LATER] = Field(default=None, gt=0)
+    """Maximum absolute value in a gradient (AttentiveNAS: 1); null: no limit."""
 
 
 class CalibrationConfig(StrictModel):
-    """Training images, not augmented, that BN statistics are computed from."""
+    """Training images, not augmented, from which BN statistics are computed."""
 
     n_batches: Count = 1
-    """Batches of images."""
-    batch_size: Annotated[int, Field(ge=2)] = Field(default=128, description="images per batch")
+    """Number of batches."""
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Images per batch."""
 
 
 class SupernetConfig(StrictModel):
     """Weight sharing and starting weights of the supernet."""
 
-    weak_sharing: bool = Field(
-        default=False, description="a hypernetwork fits the shared weights to every arch (WPNAS)"
-    )
+    weak_sharing: bool = False
+    """A hypernetwork adapts the shared weights to every arch (WPNAS)."""
     kernel_transform: bool = True
-    """small kernels are learned maps of larger ones, not their centres"""
+    """Whether small kernels are learned maps of larger ones, instead of their centres."""
     share_ops: bool = False
-    """operators that a block chooses between share slices"""
+    """Whether alternative operators of a block share slices."""
     branches: Annotated[int, LATER, Field(ge=1, le=8)] = 1
-    """depthwise kernels that train as a sum and deploy as one (re-parameterisation, 2204.00826)"""
-    init: str | None = Field(
-        default=None,
-        description="weights to start from: the path of a supernet of the same space, also a"
-        " published one, or of a network that is its largest arch, whose channels are then sorted"
-        " by importance; `shipped`; or `timm:NAME` (`hwnas pretrained list`)",
-    )
+    """Number of depthwise kernels that train as a sum and deploy as one (2204.00826)."""
+    init: str | None = None
+    """Starting weights: the path of a supernet of the same space or of a published supernet; or of
+    a network that equals the largest arch, whose channels are then sorted by importance; `shipped`;
+    or `timm:NAME` (`hwnas pretrained list`); null: random.
+    """
 
 
 class RankingConfig(StrictModel):
     """Pairs of archs in every step, ordered by a prior (PGONAS 2206.13329): two passes per pair."""
 
-    pairs: Count = Field(default=2, description="pairs per step")
-    prior: variant(PROXIES) = Field(  # type: ignore[valid-type]
-        default={"name": "macs"}, validate_default=True, description="which arch is better"
-    )
-    gradient: Literal["better", "both"] = Field(
-        default="better", description="`both` also raises the loss of the worse arch"
-    )
-    schedule: Literal["constant", "warmup", "sine", "trapezoid"] = Field(
-        default="warmup", description="of the weight (lambda)"
-    )
-    peak: float = Field(default=2.0, gt=0, description="largest weight")
-    ramp: float = Field(default=0.2857, gt=0, le=1, description="share of the steps that rise")
-    min_distance: Count = Field(
-        default=1, description="choices in which a pair differs, where there are such archs"
-    )
+    pairs: Count = 2
+    """Pairs per step."""
+    prior: variant(PROXIES) = Field(default={"name": "macs"}, validate_default=True)  # type: ignore[valid-type]
+    """The prior that predicts which arch is better."""
+    gradient: Literal["better", "both"] = "better"
+    """`better`: train the better arch; `both`: also raise the loss of the worse."""
+    schedule: Literal["constant", "warmup", "sine", "trapezoid"] = "warmup"
+    """Schedule of the weight (lambda)."""
+    peak: float = Field(default=2.0, gt=0)
+    """Maximum weight."""
+    ramp: float = Field(default=0.2857, gt=0, le=1)
+    """Share of the steps in which the weight rises."""
+    min_distance: Count = 1
+    """Minimum number of choices in which a pair differs, if there are such archs."""
 
 
 class TeacherConfig(StrictModel):
-    """A trained timm model beside the labels: (1 - w) * labels + w * its logits."""
+    """A trained timm model as a teacher besides the labels: (1 - w) * labels + w * its logits."""
 
-    model: str = Field(description="a name of timm.list_models()")
-    weights: Path = Field(description=".safetensors or .npz of the model; nothing is downloaded")
-    px: Count | None = Field(default=None, description="resolution it sees; that of the data")
-    weight: float = Field(default=0.5, ge=0, le=1, description="w")
-    normalisation: Literal["data", "timm"] = Field(
-        default="data", description="mean and std that it was trained with: the data's or timm's"
-    )
+    model: str
+    """A name from timm.list_models()."""
+    weights: Path
+    """Weights of the model, .safetensors or .npz; nothing is downloaded."""
+    px: Count | None = None
+    """Resolution of its images in px; default: that of the data."""
+    weight: float = Field(default=0.5, ge=0, le=1)
+    """Weight w of the teacher."""
+    normalisation: Literal["data", "timm"] = "data"
+    """Normalisation (mean and std) of its training: that of the data or of timm."""
 
 
 class AverageConfig(StrictModel):
-    """Exponential moving average of the weights, which is then what is scored and exported."""
+    """Exponential moving average of the weights, which is used for scoring and export."""
 
-    decay: float = Field(default=0.998, gt=0, lt=1, description="per step")
-    warmup: bool = Field(default=True, description="shorter memory at first (timm's ModelEmaV3)")
+    decay: float = Field(default=0.998, gt=0, lt=1)
+    """Decay per step."""
+    warmup: bool = True
+    """Use a lower decay at first (timm's ModelEmaV3)."""
 
 
 class TrainConfig(StrictModel):
     """Supernet training, by default sandwich rule and in-place distillation (BigNAS 2003.11142).
 
-    With `accumulation` k every batch is split into k parts that run one after the other, as each
-    with its own BN statistics; gradients are averaged. Memory is that of a part. Without BN the
-    result is that of the undivided batch.
+    With `accumulation` k, every batch is split into k parts that run one after the other, each with
+    its own BN statistics. Gradients are averaged, and memory is that of one part. Without BN the
+    result equals that of the full batch.
     """
 
-    steps: Annotated[int, Field(ge=0)] = Field(
-        default=280,
-        description="optimiser steps; each runs every arch of the sampler; 0: the weights stay as"
-        " `supernet.init` has them",
-    )
+    steps: Annotated[int, Field(ge=0)] = 280
+    """Optimiser steps, each of which runs all archs of the sampler; 0: keep the weights of
+    `supernet.init`.
+    """
     batch_size: Annotated[int, Field(ge=2)] = 32
     """Images per step."""
-    head_epochs: Annotated[int, LATER] = Field(
-        default=0,
-        ge=0,
-        description="epochs before the first step in which the classifier alone learns, from"
-        " features that the largest arch computes once; for `supernet.init` of other classes",
-    )
-    elastic_warmup: Annotated[float, LATER] = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="share of the steps over which choices open, from their largest values down;"
-        " the largest arch is trained first, the smallest last",
-    )
-    accumulation: Annotated[Count, LATER] = Field(
-        default=1, description="parts of a batch that run one after the other"
-    )
-    sampler: variant(SAMPLERS) = Field(default=Sandwich(), description="which archs a step runs")  # type: ignore[valid-type]
+    head_epochs: Annotated[int, LATER] = Field(default=0, ge=0)
+    """Epochs in which only the classifier is trained first, from features that the largest arch
+    computes once; for a `supernet.init` with other classes.
+    """
+    elastic_warmup: Annotated[float, LATER] = Field(default=0.0, ge=0, le=1)
+    """Share of the steps in which the values of choices are added, from the largest down; the
+    largest arch is trained first, the smallest last.
+    """
+    accumulation: Annotated[Count, LATER] = 1
+    """Number of parts of a batch that run one after the other."""
+    sampler: variant(SAMPLERS) = Sandwich()  # type: ignore[valid-type]
+    """Selects the archs that a step runs."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    label_smoothing: Fraction = Field(default=0.1, description="on the largest only")
-    dropout: Fraction = Field(default=0.0, description="before the classifier of the largest")
-    drop_path: Fraction = Field(default=0.0, description="on the residual branches of the largest")
-    temperature: float = Field(default=1.0, gt=0, description="of the distillation's softmaxes")
-    distillation: Annotated[Literal["soft_cross_entropy", "kl", "alpha"], LATER] = Field(
-        default="soft_cross_entropy",
-        description="`alpha`: AlphaNet's clipped, adaptive alpha-divergence (2102.07954)",
+    label_smoothing: Fraction = 0.1
+    """Label smoothing of the largest arch."""
+    dropout: Fraction = 0.0
+    """Dropout before the classifier of the largest arch."""
+    drop_path: Fraction = 0.0
+    """Drop-path rate of the residual branches of the largest arch."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Temperature of the softmaxes in distillation."""
+    distillation: Annotated[Literal["soft_cross_entropy", "kl", "alpha"], LATER] = (
+        "soft_cross_entropy"
     )
-    alpha_clip: Annotated[float, LATER] = Field(
-        default=5.0, gt=1, description="largest importance weight of `alpha`"
-    )
-    ranking: Annotated[RankingConfig | None, LATER] = Field(
-        default=None, description="ranking pairs beside the sampler's archs"
-    )
-    teacher: Annotated[TeacherConfig | None, LATER] = Field(
-        default=None, description="a timm model that teaches whoever learns labels"
-    )
-    ema: Annotated[AverageConfig | None, LATER] = Field(
-        default=None, description="a moving average of the weights, to be exported"
-    )
+    """Divergence from the teacher; `alpha`: AlphaNet's clipped, adaptive alpha-divergence
+    (2102.07954).
+    """
+    alpha_clip: Annotated[float, LATER] = Field(default=5.0, gt=1)
+    """Maximum importance weight of `alpha`."""
+    ranking: Annotated[RankingConfig | None, LATER] = None
+    """Ranking pairs in addition to the archs of the sampler."""
+    teacher: Annotated[TeacherConfig | None, LATER] = None
+    """A timm model that is the teacher of archs that learn from labels."""
+    ema: Annotated[AverageConfig | None, LATER] = None
+    """A moving average of the weights, which is then exported."""
     precision: MixedPrecision = "fp32"
-    calibration: CalibrationConfig = Field(
-        default=CalibrationConfig(), description="for the curves"
-    )
-    curve_every: Count = Field(
-        default=70, description="steps between two points of the three curves"
-    )
-    curve_images: Count = Field(default=512, description="validation images of a point, at most")
-    checkpoint_every: Count = Field(default=70, description="steps between two checkpoints")
-    keep_last: Annotated[Count, LATER] = Field(default=2, description="checkpoints that stay")
-    keep_best: Annotated[bool, LATER] = Field(
-        default=True, description="also keep the weights of the best mean top1 of the curves"
-    )
-    tensorboard: Annotated[bool, LATER] = Field(
-        default=False, description="rows also go to the run's folder `tensorboard`"
-    )
+    calibration: CalibrationConfig = CalibrationConfig()
+    """BN calibration for the curves."""
+    curve_every: Count = 70
+    """Steps between two points of the three training curves."""
+    curve_images: Count = 512
+    """Maximum number of validation images per point."""
+    checkpoint_every: Count = 70
+    """Steps between two checkpoints."""
+    keep_last: Annotated[Count, LATER] = 2
+    """Number of checkpoints to keep."""
+    keep_best: Annotated[bool, LATER] = True
+    """Also keep the weights with the best mean top1 of the curves."""
+    tensorboard: Annotated[bool, LATER] = False
+    """Also write metrics to the folder `tensorboard` of the run."""
 
     @model_validator(mode="after")
     def _parts_are_equal(self) -> TrainConfig:
@@ -236,18 +233,19 @@ class TrainConfig(StrictModel):
 
 
 class FinetuneConfig(StrictModel):
-    """Training of one extracted subnet: (1 - w) * labels + w * the largest's logits."""
+    """Training of one extracted subnet: (1 - w) * labels + w * logits of the largest subnet."""
 
-    epochs: Annotated[int, Field(ge=0)] = Field(
-        default=6, description="passes over the training images"
-    )
+    epochs: Annotated[int, Field(ge=0)] = 6
+    """Passes over the training images."""
     batch_size: Annotated[int, Field(ge=2)] = 64
     """Images per step."""
     optimizer: OptimizerConfig = OptimizerConfig(lr=2e-3)
     label_smoothing: Fraction = 0.1
-    """Of the labels' share of the loss."""
-    distillation: float = Field(default=0.5, ge=0, le=1, description="w, the weight of the teacher")
-    temperature: float = Field(default=1.0, gt=0, description="of the distillation's softmaxes")
+    """Label smoothing in the label part of the loss."""
+    distillation: float = Field(default=0.5, ge=0, le=1)
+    """Weight w of the teacher."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Temperature of the softmaxes in distillation."""
     precision: FinetunePrecision = "fp32"
     calibration: CalibrationConfig = CalibrationConfig()
 
@@ -255,10 +253,10 @@ class FinetuneConfig(StrictModel):
 class TrainedLabelConfig(StrictModel):
     """Labels from stand-alone training: expensive, few, and the ground truth."""
 
-    n: Annotated[int, Field(ge=0, description="random archs trained stand-alone; 0: none")] = 0
-    recipe: FinetuneConfig = Field(
-        default=FinetuneConfig(epochs=30, distillation=0.0), description="without a teacher"
-    )
+    n: Annotated[int, Field(ge=0)] = 0
+    """Number of random archs that are trained stand-alone; 0: none."""
+    recipe: FinetuneConfig = FinetuneConfig(epochs=30, distillation=0.0)
+    """Training recipe, without a teacher."""
 
     @model_validator(mode="after")
     def _is_float(self) -> TrainedLabelConfig:
@@ -268,17 +266,19 @@ class TrainedLabelConfig(StrictModel):
 
 
 class LabelConfig(StrictModel):
-    """Scores of sampled subnets, which the accuracy predictor learns from.
+    """Scores of sampled subnets, from which the accuracy predictor learns.
 
-    With `records` the scores come from a file and no subnet is evaluated.
+    With `records`, the scores come from a file and no subnet is evaluated.
     """
 
-    n_archs: Count = Field(default=250, description="archs that get a label")
-    records: Annotated[Path | None, LATER, Field(description="file of labelled archs")] = None
-    reader: Annotated[str | None, LATER, Field(description="its format, if it cannot be told")] = (
-        None
-    )
-    target: Annotated[str | None, LATER, Field(description="column of the scores")] = None
+    n_archs: Count = 250
+    """Number of archs that get a label."""
+    records: Annotated[Path | None, LATER] = None
+    """File of labelled archs; null: evaluate subnets."""
+    reader: Annotated[str | None, LATER] = None
+    """Reader of the file; null: detect the format."""
+    target: Annotated[str | None, LATER] = None
+    """Column of the scores; null: the default column of the reader."""
     calibration: CalibrationConfig = CalibrationConfig()
     trained: Annotated[TrainedLabelConfig, LATER] = TrainedLabelConfig()
 
@@ -292,7 +292,7 @@ class LabelConfig(StrictModel):
 
     @classmethod
     def removed(cls) -> tuple[str, ...]:
-        """`source`, always the supernet: `trained` has labels of another source."""
+        """`source`: it always was the supernet; `trained` has labels of another source."""
         return ("source",)
 
     def removed_values(self) -> dict[str, Any]:

@@ -15,10 +15,10 @@ __all__ = ["cuts", "grouped_split", "split_sizes", "stratified_split"]
 def stratified_split(
     labels: NDArray[np.int64], fractions: Sequence[float], random: np.random.Generator
 ) -> list[NDArray[np.int64]]:
-    """Disjoint random rows of `labels`, len(fractions) + 1 parts, the last one taking the rest.
+    """Disjoint random rows of `labels` in len(fractions) + 1 parts; the last part has the rest.
 
-    Every class is cut at its rounded cumulative fractions, so a part has each class within one
-    image of its share. Each part is shuffled: its first k rows are a fair draw.
+    Every class is cut at its rounded cumulative fractions, so each part is within one image of its
+    share of each class. Each part is shuffled, so its first k rows are a random sample.
     """
     parts: list[list[NDArray[np.int64]]] = [[] for _ in (*fractions, 1)]
     for label in np.unique(labels):
@@ -31,13 +31,13 @@ def stratified_split(
 def grouped_split(
     groups: NDArray[np.int64], fraction: float, random: np.random.Generator
 ) -> list[NDArray[np.int64]]:
-    """Rows of training and of validation images; groups [n] are drawn at random, and kept whole.
+    """Rows of training and of validation images; groups [n] are drawn at random, and never split.
 
-    As many are validation images as comes nearest to `fraction` of all, at least one group; one is
-    left for training. Each part is shuffled.
+    The number of validation images is as close as possible to `fraction`, with at least one group
+    in each part. Each part is shuffled.
 
     Raises:
-        UserError: there is one group only.
+        UserError: there is only one group.
     """
     found, sizes = np.unique(groups, return_counts=True)
     if len(found) < 2:
@@ -54,12 +54,12 @@ def grouped_split(
 
 
 def cuts(n: int, fractions: Sequence[float]) -> NDArray[np.int64]:
-    """Where n shuffled images of a class are cut: at their rounded cumulative fractions."""
+    """Indices at which n shuffled images of a class are cut: rounded cumulative fractions."""
     found: NDArray[np.int64] = np.rint(np.cumsum(fractions) * n).astype(np.int64)
     return found
 
 
 def split_sizes(counts: Iterable[int], fractions: Sequence[float]) -> list[int]:
-    """Sizes of the len(fractions) + 1 parts that classes of `counts` images are cut into."""
+    """Sizes of the len(fractions) + 1 parts of classes with `counts` images."""
     per_class = [np.diff([0, *cuts(n, fractions), n]) for n in counts]
     return [int(total) for total in np.sum(per_class, axis=0)]

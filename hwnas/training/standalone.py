@@ -1,4 +1,4 @@
-"""Stand-alone accuracy: every arch is trained from fresh weights. Expensive ground truth."""
+"""Stand-alone accuracy: every arch is trained from initial weights. Expensive ground truth."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ N_WARM_UP, N_TIMED = 1, 3  # steps
 
 
 class StandaloneEvaluator:
-    """An `Evaluator` that trains every arch from fresh weights by one recipe, without a teacher.
+    """An `Evaluator` that trains every arch from initial weights by one recipe, without a teacher.
 
     Args:
-        space: of the archs.
-        data: their images; scores are of the validation split.
-        recipe: its distillation is not used.
-        seed: of the initial weights.
-        checkpoints: folder where every arch has one of its own, to resume from.
-        progress: steps done of the arch that is being trained.
-        device: where to train and score.
+        space: the space of the archs.
+        data: source of the images; scores are on the validation split.
+        recipe: the training settings; distillation is not used.
+        seed: seed of the initial weights.
+        checkpoints: folder with one sub-folder per arch, to resume from.
+        progress: called with the completed steps of the current arch.
+        device: device for training and scoring.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class StandaloneEvaluator:
         self._checkpoints, self._progress, self._device = checkpoints, progress, device
 
     def evaluate(self, arch: Arch) -> Evaluation:
-        """Train the arch from its last checkpoint, or from fresh weights, and score it."""
+        """Trains the arch from its last checkpoint, or from initial weights, and scores it."""
         px = resolution(self._space, arch)
         fresh = build_subnet(self._space, arch, seed=self._seed)
         place(fresh, self._device)
@@ -84,7 +84,7 @@ class StandaloneEvaluator:
 
 
 def images_seen(data: DataModule, recipe: FinetuneConfig) -> int:
-    """Training images that one network sees: epochs of whole batches."""
+    """Number of training images that one network sees, in full batches."""
     n_train = data.info.n_images["train"]
     return recipe.epochs * (n_train - n_train % recipe.batch_size)
 
@@ -98,7 +98,7 @@ def training_seconds(
 ) -> float:
     """Estimates the seconds to train archs one after the other on this machine, in fp32.
 
-    A few steps of the cheapest and the most expensive arch (by MACs) are timed; the others are
+    A few steps of the cheapest and the most expensive arch (by MACs) are timed; other archs are
     interpolated by MACs.
     """
     macs = cost(space, space.codes(archs), "macs").astype(np.float64)

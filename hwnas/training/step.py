@@ -39,7 +39,7 @@ __all__ = ["StepLosses", "SupernetStep", "Trials", "supernet_step"]
 
 @dataclass(frozen=True)
 class StepLosses:
-    """Losses in nats of a step's networks and of its ranking pairs, with what each is of."""
+    """Losses in nats of the networks and ranking pairs of a step, with their names."""
 
     nets: list[float]
     pairs: list[float]
@@ -48,7 +48,7 @@ class StepLosses:
 
 @dataclass(frozen=True)
 class SupernetStep:
-    """Accumulates the gradients of one step, without the optimiser. Made by `supernet_step`."""
+    """Accumulates the gradients of one step, without the optimiser; see `supernet_step`."""
 
     supernet: Supernet
     config: TrainConfig
@@ -77,7 +77,7 @@ class SupernetStep:
     def __call__(self, step: int, x: torch.Tensor, y: torch.Tensor) -> StepLosses:
         """Gradients and losses of step `step`, averaged over parts of the batch and ranks.
 
-        x: normalised images [B, C, base_px, base_px] and y: labels [B], this rank's, on the device.
+        x, y: normalised images [B, C, base_px, base_px] and labels [B] of this rank, on the device.
         """
         config, n_parts = self.config, self.config.accumulation
         parts = list(zip(x.chunk(n_parts), y.chunk(n_parts), strict=True))
@@ -119,18 +119,18 @@ class SupernetStep:
         )
 
     def _slots(self, step: int) -> list[Slot]:
-        """What the sampler wants to train, as far as the choices are open."""
+        """The archs of the sampler, restricted to the open values of choices."""
         slots, warmup = self.sampler.slots(step), self.config.elastic_warmup * self.config.steps
         return opened(slots, self.supernet.space, step / warmup) if warmup else list(slots)
 
     def _pick(self, slot: Slot, x: torch.Tensor, y: torch.Tensor) -> Arch:
-        """The candidate that the (first part of the) batch of all ranks picks."""
+        """The candidate selected by the (first part of the) batch of all ranks."""
         if len(slot.candidates) == 1:
             return slot.candidates[0]
         losses = np.array(losses_of(self.supernet, x, y, slot.candidates, self.precision))
         losses = np.array(self.ranks.average([], losses.tolist()))
         sign = 1 if slot.keep == "lowest" else -1
-        return slot.candidates[int(np.argmin(sign * losses))]  # the first NaN, to be reported
+        return slot.candidates[int(np.argmin(sign * losses))]  # first NaN, to be reported
 
 
 @torch.no_grad()
@@ -141,18 +141,18 @@ def losses_of(
     archs: tuple[Arch, ...],
     precision: Precision = FULL,
 ) -> list[float]:
-    """Cross-entropy of archs on one batch, with its BN statistics."""
+    """Cross-entropy of archs on one batch, with BN statistics of the batch."""
     return [float(label_loss(supernet, x, y, arch, precision=precision)) for arch in archs]
 
 
 @dataclass
 class Trials:
-    """Scores archs for a `LearningSampler` on batches of validation images; others need none."""
+    """Scores archs for a `LearningSampler` on batches of validation images."""
 
     step: SupernetStep
     data: DataModule
     batch_size: int
-    n_images: int = 2048  # first ones of the validation split, which the batches are drawn from
+    n_images: int = 2048  # first images of the validation split, from which batches are drawn
 
     @cached_property
     def _images(self) -> Batch:
@@ -166,7 +166,7 @@ class Trials:
         return torch.cat(xs), torch.cat(ys)
 
     def before(self, step: int) -> None:
-        """Let the sampler learn what it wants to know before step `step`."""
+        """Scores the archs that the sampler requests before step `step`, and lets it learn."""
         sampler = self.step.sampler
         if not isinstance(sampler, LearningSampler) or not (archs := sampler.trials(step)):
             return
@@ -188,10 +188,10 @@ def supernet_step(
     precision: Precision,
     ranks: Ranks,
 ) -> SupernetStep:
-    """The step that `config` asks for.
+    """The step for the given settings.
 
     Raises:
-        UserError: a metric or the teacher is not there.
+        UserError: unknown metric, or missing teacher.
     """
     space = supernet.space
     return SupernetStep(

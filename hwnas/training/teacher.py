@@ -20,7 +20,7 @@ __all__ = ["PretrainedTeacher", "load_teacher"]
 class PretrainedTeacher:
     """A network in eval mode that sees images at `px`, as x * scale + shift per channel.
 
-    scale, shift: [C, 1, 1]; they turn the data's normalisation into the network's.
+    scale, shift: [C, 1, 1]; they convert the normalisation of the data to that of the network.
     """
 
     model: torch.nn.Module
@@ -36,7 +36,7 @@ class PretrainedTeacher:
 
 
 def load_teacher(config: TeacherConfig, info: DataInfo, device: torch.device) -> PretrainedTeacher:
-    """The teacher that `config` names, with its weights, for the classes of a data set.
+    """The teacher in the settings, with its weights, for the classes of a data set.
 
     Raises:
         UserError: timm has no such model, or the file does not contain its weights.

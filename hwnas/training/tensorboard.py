@@ -12,7 +12,7 @@ __all__ = ["scalars", "tensorboard_rows"]
 
 
 def tensorboard_rows(folder: Path) -> Callable[[dict[str, Any]], None]:
-    """Writes rows of `train_supernet` into event files in `folder`, each as soon as it comes.
+    """Writes rows of `train_supernet` immediately to event files in `folder`.
 
     Raises:
         UserError: tensorboard is not installed.
@@ -31,7 +31,7 @@ def tensorboard_rows(folder: Path) -> Callable[[dict[str, Any]], None]:
 
 
 def scalars(row: dict[str, Any]) -> dict[str, float]:
-    """Every number of a row by a name that groups the charts: `top1/largest`, `losses/0`, `lr`."""
+    """All numbers of a row, with names that group the charts: `top1/largest`, `losses/0`, `lr`."""
     found: dict[str, float] = {}
     for key, value in row.items():
         if isinstance(value, dict):

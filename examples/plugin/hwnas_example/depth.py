@@ -1,4 +1,4 @@
-"""Number of operators: deeper networks are better."""
+"""Number of operators; deeper networks score higher."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ class Config(StrictModel):
 
 
 def build(config: Config, context: ProxyContext) -> Proxy:
-    """Operators of archs of the space; -1 in the index stands for none."""
+    """A proxy that returns the number of operators; an index of -1 means none."""
     return lambda codes: (op_index(context.space, codes) >= 0).sum(axis=1).astype(np.float64)

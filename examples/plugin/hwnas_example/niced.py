@@ -1,4 +1,4 @@
-"""This machine at a lower priority (`nice`), so that profiling disturbs nobody."""
+"""This machine at a lower priority (`nice`), to not disturb other processes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["Config", "build"]
 
 
 class Config(StrictModel):
-    """How far to step back."""
+    """The priority of the kit."""
 
     name: Literal["niced"] = "niced"
-    level: int = Field(10, ge=0, le=19, description="added to the niceness of the kit")
+    level: int = Field(10, ge=0, le=19, description="Added to the niceness of the kit.")
 
 
 def build(config: Config, device: DeviceSpec) -> Transport:

@@ -40,11 +40,11 @@ class _Compressed(Format):
         return {FILE_NAME: gzip.compress(graph.SerializeToString(), mtime=0)}
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
-        """One file, in a folder of its own within the bundle."""
+        """The manifest entry of the file, in its own folder of the bundle."""
         return ModelFile(f"onnx_gz/{FILE_NAME}", "onnx_gz", "fp32", batch=self.config.batch)
 
     def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
-        """Unpacked, in ONNX Runtime.
+        """Unpacks the file and opens it in ONNX Runtime.
 
         Raises:
             UserError: the file is damaged.

@@ -1,4 +1,4 @@
-"""Two narrow stages for 8..64 px: a space small enough to be trained in seconds."""
+"""Two narrow stages for 8..64 px: a space small enough to train in seconds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Config(StrictModel):
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:
-    """Widths 8 to 24, up to two blocks per stage."""
+    """A space with widths 8 to 24 and up to two blocks per stage."""
 
     def stage(*widths: int) -> Stage:
         return Stage(

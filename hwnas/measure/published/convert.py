@@ -1,6 +1,6 @@
 """Converts published latencies to tables; the facts state source and licence.
 
-What a source does not say stays missing: a table serves a space only where its rows cover it.
+Values that a source lacks stay missing: a table serves only the spaces that its rows cover.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ FORMATS = ("help", "pixel1", "tfnas")
 
 
 def convert(format: str, path: Path, column: str | None = None) -> LatencyTable:
-    """The table in a published file or folder; `column` names a device where there are several.
+    """The table in a published file or folder; `column` selects a device if there are several.
 
     Raises:
-        UserError: unknown format, or a file that is not of that format.
+        UserError: unknown format, or a file of another format.
     """
     if format not in FORMATS:
         raise UserError(f"unknown format {format!r}", expected=", ".join(FORMATS))

@@ -1,4 +1,4 @@
-"""Fits tables to whole networks that the authors of HELP (2106.08630) measured."""
+"""Fits tables to whole networks measured by the authors of HELP (2106.08630)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hwnas.spaces.index import op_counts
 
 __all__ = ["convert"]
 
-NOISY = 0.05  # a cross-fitted mean error above which a fitted table says so
+NOISY = 0.05  # a fitted table with a larger cross-fitted mean error has a warning
 PHONES = ("pixel", "samsung", "essential")
 
 
 def convert(folder: Path, column: str) -> LatencyTable:
-    """A fitted table of one column (device and batch size) of a data set of HELP.
+    """A table fitted to one column (device and batch size) of a data set of HELP.
 
     Raises:
-        UserError: the folder holds no such data set, or the data set no such column.
+        UserError: the folder contains no such data set, or the data set has no such column.
     """
     data = read_measurements(folder)
     measured = data.column(column)

@@ -1,7 +1,8 @@
-"""Published latencies of whole networks (data sets of HELP, 2106.08630) as codes of our spaces.
+"""Published latencies of whole networks (data sets of HELP, 2106.08630), with codes of our spaces.
 
-One folder per space with a `latency.npz` (never unpickled): architectures, a column of milliseconds
-per device. The last part of a column's name is the batch size where it is one of `BATCHES`.
+One folder per space with a `latency.npz` (read without pickle): architectures, and a column of
+milliseconds per device. The last part of a column's name is the batch size if it is one of
+`BATCHES`.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Measurements:
-    """codes: [n, d] of `space`; latency_ms: [n, columns], positive; columns: device and batch.
+    """Published networks and their latencies.
 
-    live_codes: [n, d], without the edges of cells that lie on no path from input to output, which
-    runtimes remove; elsewhere equal to codes.
+    codes: [n, d] of `space`.
+    latency_ms: [n, columns], positive; a column is a device and batch size.
+    live_codes: [n, d], without the edges of cells that are on no path from input to output, which
+        runtimes remove; in other spaces equal to codes.
     """
 
     space: SearchSpace
@@ -47,10 +50,10 @@ class Measurements:
     columns: tuple[str, ...]
 
     def column(self, name: str) -> FloatArray:
-        """[n]: latencies of one column.
+        """Latencies of one column in ms, [n].
 
         Raises:
-            UserError: there is none of that name.
+            UserError: unknown column.
         """
         if name not in self.columns:
             raise UserError(f"no device {name!r}", expected=", ".join(self.columns))
@@ -63,15 +66,15 @@ def group_of(column: str) -> str:
 
 
 def batch_of(column: str) -> int:
-    """Batch size of a column; 1 where the name has none."""
+    """Batch size of a column; 1 if the name has none."""
     return int(column[len(group_of(column)) + 1 :] or 1)
 
 
 def read_measurements(folder: Path) -> Measurements:
-    """The data set in `folder`, recognised by its arrays.
+    """The data set in `folder`, identified by its arrays.
 
     Raises:
-        UserError: missing, malformed, or of no known space.
+        UserError: the data set is missing, malformed, or of an unknown space.
     """
     path = Path(folder) / "latency.npz"
     try:
@@ -90,7 +93,7 @@ def read_measurements(folder: Path) -> Measurements:
         raise UserError("measurements of no known space", where=path) from error
     except UserError:
         raise
-    except Exception as error:  # a damaged file leads to many kinds
+    except Exception as error:  # a damaged file can raise many kinds of errors
         raise UserError("malformed measurements", found=repr(error), where=path) from error
     if not (np.isfinite(latency_ms).all() and (latency_ms > 0).all()):
         raise UserError("latencies must be positive and finite", where=path)
@@ -109,7 +112,7 @@ def _fbnet(arrays: Arrays) -> tuple[SearchSpace, Codes]:
 
 
 def _mobilenet_v3(arrays: Arrays) -> tuple[SearchSpace, Codes]:
-    """`d[s]` blocks in stage s of the five; kernel and expansion of 4 blocks for each."""
+    """Codes from `d[s]` blocks per stage, with kernel and expansion of 4 blocks per stage."""
     space = mobilenet_v3.build(mobilenet_v3.Config(), num_classes=IMAGENET_CLASSES)
     codes = _zeros(space, len(arrays["r"]))
     chosen = {"resolution": arrays["r"]}
@@ -136,7 +139,7 @@ def _nasbench201(arrays: Arrays) -> tuple[SearchSpace, Codes]:
 
 
 def _live(space: SearchSpace, codes: Codes) -> Codes:
-    """Codes with `none` in place of the operators of a cell that lie on no path through it."""
+    """Codes with `none` for all operators of a cell that are on no path through it."""
     if space.macro.is_chain:
         return codes
     columns = [c for c, choice in enumerate(space.choices) if choice.role == "op"]
@@ -148,7 +151,7 @@ def _live(space: SearchSpace, codes: Codes) -> Codes:
 
 
 def _codes_of(values: tuple[Any, ...], chosen: NDArray[Any]) -> NDArray[np.int16]:
-    """Positions of `chosen` in `values`."""
+    """Indices of `chosen` in `values`."""
     known: NDArray[Any] = np.array(values)
     position: NDArray[np.int64] = np.searchsorted(known, chosen)
     if not (known[np.minimum(position, len(known) - 1)] == chosen).all():

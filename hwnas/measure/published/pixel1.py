@@ -1,4 +1,4 @@
-"""The Pixel 1 table of ProxylessNAS (1812.00332); its keys describe shapes as OpSpec does."""
+"""The Pixel 1 table of ProxylessNAS (1812.00332). Its keys describe shapes as OpSpec does."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _LOGITS = re.compile(r"Logits-input:(\d+)x\1x(\d+)-output:(\d+)")
 
 
 def convert(path: Path) -> LatencyTable:
-    """The table in a copy of ProxylessNAS's YAML file.
+    """The table in a copy of the YAML file of ProxylessNAS.
 
     Raises:
-        UserError: the file is not that table.
+        UserError: the file has another format.
     """
     rows: dict[OpSpec, Timing] = {}
     for key, value in read_yaml(path).items():
@@ -59,7 +59,7 @@ def convert(path: Path) -> LatencyTable:
 
 
 def _operators(key: str, path: Path) -> Iterator[tuple[OpSpec, float]]:
-    """The operators that a key stands for, each with its share of the time."""
+    """The operators of a key, each with its share of the time."""
     name = key.rstrip(":")
     if block := _BLOCK.fullmatch(name):
         in_hw, width, out_hw, out, expand, kernel, stride, skip = map(int, block.groups())
@@ -107,7 +107,7 @@ def _operators(key: str, path: Path) -> Iterator[tuple[OpSpec, float]]:
 
 
 def _statistics(key: str, value: Any, path: Path) -> tuple[float, float, int]:
-    """Mean, standard deviation in ms and number of runs of one entry."""
+    """Mean and standard deviation in ms, and number of runs of one entry."""
     try:
         mean, variance, n = float(value["mean"]), float(value["var"]), int(value["count"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -123,7 +123,7 @@ def _statistics(key: str, value: Any, path: Path) -> tuple[float, float, int]:
 
 
 def _timing(mean: float, deviation: float, n: int) -> Timing:
-    """Percentiles of a normal."""
+    """A timing with the percentiles of a normal distribution."""
     low, high, p95 = mean - Z80 * deviation, mean + Z80 * deviation, mean + Z90 * deviation
     mean, low, high, p95 = (float(f"{value:.6g}") for value in (mean, max(low, 0.0), high, p95))
     return Timing(mean, low, high, p95, n)

@@ -16,14 +16,14 @@ from hwnas.spaces.ops import OpSpec
 __all__ = ["convert"]
 
 _BLOCK = re.compile(r"MBInvertedResBlock_(\d+)_(\d+)_(\d+)_(\d+)_k(\d+)_s(\d+)_(relu|swish)")
-MULTIPLES = (2, 3, 4, 6, 8)  # of the input's channels: widths kept, of every number from 1
+MULTIPLES = (2, 3, 4, 6, 8)  # widths that are kept, as multiples of the input channels
 
 
 def convert(path: Path) -> LatencyTable:
-    """The table in a copy of TF-NAS's latencies as JSON; nothing but blocks.
+    """The table in a copy of TF-NAS's latencies as JSON; it only has blocks.
 
     Raises:
-        UserError: the file is not that table.
+        UserError: the file has another format.
     """
     data = read_json(path)
     base_ms = data.get("base") if isinstance(data, dict) else None

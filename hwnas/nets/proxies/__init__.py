@@ -1,4 +1,4 @@
-"""Proxies: scores of archs that need no training, higher meaning better, one file each."""
+"""Proxies: scores of archs without training; higher is better. One file per proxy."""
 
 from hwnas.core.registry import Registry
 from hwnas.interfaces import ProxyModule

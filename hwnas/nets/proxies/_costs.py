@@ -1,4 +1,4 @@
-"""Proxies that are an analytic cost: larger networks score higher."""
+"""Proxies that are an analytic cost; larger networks score higher."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ __all__ = ["cost_proxy"]
 
 
 def cost_proxy(space: SearchSpace, metric: AnalyticMetric) -> Proxy:
-    """The cost of archs, float64 [n]."""
+    """A proxy that returns the cost of archs, float64 [n]."""
     return lambda codes: cost(space, codes, metric).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Proxies of networks: every arch is built with fresh weights and scored once."""
+"""Proxies that build every arch with new weights and compute one score."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = ["NetworkProxy", "activations_of", "features_of", "images_at", "noise"
 
 @dataclass(frozen=True)
 class NetworkProxy:
-    """An `interfaces.Proxy` that builds networks; an arch's score depends on (seed, arch) alone.
+    """An `interfaces.Proxy` that builds networks; its scores depend only on (seed, arch).
 
-    `score(model, px, seed)`: of a network in training mode on images of its resolution; without
-    `has_weights` it sets all of them itself, which saves initialising them.
+    score: `score(model, px, seed)` for a network in training mode, on images of its resolution.
+    has_weights: whether the network is initialised. If not, `score` must set all weights itself.
     """
 
     space: SearchSpace
@@ -38,7 +38,7 @@ class NetworkProxy:
     _known: dict[Arch, float] = field(default_factory=dict, repr=False)
 
     def __call__(self, codes: Codes) -> FloatArray:
-        """float64 [n].
+        """Scores, float64 [n].
 
         Raises:
             UserError: a score is not finite; names the arch.
@@ -63,7 +63,7 @@ def noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def images_at(images: Tensor | None, n: int, channels: int, px: int, seed: int) -> Tensor:
-    """n of the given images at px, or as many of noise where none are given: [n, C, px, px]."""
+    """n of the given images at px, or n noise images if none are given: [n, C, px, px]."""
     if images is None:
         return noise((n, channels, px, px), torch.Generator().manual_seed(seed))
     x = images[:n]
@@ -73,7 +73,7 @@ def images_at(images: Tensor | None, n: int, channels: int, px: int, seed: int) 
 
 
 def features_of(model: nn.Module, x: Tensor) -> Tensor:
-    """What goes into the global pooling: [B, C, px', px']."""
+    """The input of the global pooling: [B, C, px', px']."""
     if not isinstance(model, plain_net.Network):
         found: Tensor = model.forward_features(x)  # type: ignore[operator]  # a timm model
         return found
@@ -84,7 +84,7 @@ def features_of(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def activations_of(model: nn.Module) -> list[nn.Module]:
-    """The activation modules of the network, except for the gates of SE."""
+    """The activation modules of the network, without the gates of SE."""
     names = ("ReLU", "ReLU6", "Hardswish", "HardSwish", "SiLU", "Swish")
     return [
         module

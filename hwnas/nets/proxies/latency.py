@@ -1,4 +1,4 @@
-"""Latency of a device's table: slower networks are better."""
+"""Latency from the table of a device; slower networks score higher."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Config", "build"]
 
 
 class Config(StrictModel):
-    """Which table."""
+    """The table."""
 
     name: Literal["latency"] = "latency"
-    device: str = Field(default="local", description="a device with a latency table")
+    device: str = Field(default="local", description="A device with a latency table.")
 
 
 def build(config: Config, context: ProxyContext) -> Proxy:
-    """Milliseconds of archs.
+    """A proxy that returns the latency of archs in ms.
 
     Raises:
         UserError: the device has no table.

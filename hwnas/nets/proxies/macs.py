@@ -1,4 +1,4 @@
-"""Multiply-accumulates: larger networks are better."""
+"""Multiply-accumulates; larger networks score higher."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class Config(StrictModel):
 
 
 def build(config: Config, context: ProxyContext) -> Proxy:
-    """MACs of archs."""
+    """A proxy that returns the MACs of archs."""
     return cost_proxy(context.space, "macs")

@@ -21,11 +21,16 @@ class Config(StrictModel):
     """Settings."""
 
     name: Literal["naswot"] = "naswot"
-    batch_size: int = Field(default=32, ge=2, le=1024, description="images that are told apart")
+    batch_size: int = Field(
+        default=32,
+        ge=2,
+        le=1024,
+        description="Number of images whose activation patterns are compared.",
+    )
 
 
 def build(config: Config, context: ProxyContext) -> Proxy:
-    """NASWOT scores of archs on the first of `images`, or on noise without any."""
+    """NASWOT scores of archs on the first of `images`, or on noise if there are none."""
     from hwnas.nets.proxies._networks import NetworkProxy, images_at
 
     def score(model: torch.nn.Module, px: int, seed: int) -> float:
@@ -36,10 +41,10 @@ def build(config: Config, context: ProxyContext) -> Proxy:
 
 
 def naswot_score(model: torch.nn.Module, x: torch.Tensor) -> float:
-    """log |det K|, K[i, j] = activations that are on, or off, for images i and j alike.
+    """log |det K|, where K[i, j] counts activations with equal state for images i and j.
 
-    2006.04647, section 3: K = N_A - Hamming distance of the binary codes of all N_A activations. Of
-    activations other than ReLU the sign of the input makes the code.
+    2006.04647, section 3: K = N_A - Hamming distance of the binary codes of all N_A activations.
+    For activations other than ReLU, the sign of the input is the code.
     """
     import torch
 

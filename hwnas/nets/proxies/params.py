@@ -1,4 +1,4 @@
-"""Parameters: larger networks are better."""
+"""Parameters; larger networks score higher."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class Config(StrictModel):
 
 
 def build(config: Config, context: ProxyContext) -> Proxy:
-    """Parameters of archs."""
+    """A proxy that returns the number of parameters of archs."""
     return cost_proxy(context.space, "params")

@@ -29,11 +29,11 @@ def build(config: Config, context: ProxyContext) -> Proxy:
 
 
 def synflow_score(model: torch.nn.Module, px: int) -> float:
-    """log of the sum over weights of |w dR/dw|, R = sum of the outputs for an image of ones.
+    """log of the sum over weights of |w dR/dw|; R: sum of the outputs for an image of ones.
 
-    2006.05467, section 4, with all weights replaced by their absolute values and BN left out; as a
-    measure of whole networks in 2101.08134, section 3. The logarithm keeps the order. The model's
-    weights are overwritten.
+    2006.05467, section 4, with absolute weights and without BN. 2101.08134, section 3, uses it as a
+    score of whole networks. The logarithm keeps the order. The weights of the model are
+    overwritten.
     """
     import torch
     from torch import nn
@@ -43,7 +43,7 @@ def synflow_score(model: torch.nn.Module, px: int) -> float:
         for parameter in model.parameters():
             parameter.abs_()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):  # left out: scale 1, shift 0, statistics 0 and 1
+        if isinstance(module, nn.BatchNorm2d):  # disabled: scale 1, shift 0, statistics 0 and 1
             module.reset_running_stats()
             module.eps = 0.0
             nn.init.ones_(module.weight)

@@ -18,20 +18,25 @@ QUICK = {"repeats": 2, "batch_size": 4}
 
 
 class Config(StrictModel):
-    """Settings as PGONAS has them (2206.13329), whose resolution is 224."""
+    """Settings with the defaults of PGONAS (2206.13329), except for its resolution of 224 px."""
 
     name: Literal["zen"] = "zen"
-    repeats: int = Field(default=32, ge=1, le=1024, description="draws of weights and images")
+    repeats: int = Field(
+        default=32, ge=1, le=1024, description="Number of draws of weights and images."
+    )
     batch_size: int = Field(default=16, ge=2, le=1024)
     """Random images per draw."""
-    gamma: float = Field(default=0.01, gt=0, description="size of the change")
+    gamma: float = Field(default=0.01, gt=0, description="Scale of the change of the input.")
     px: int | None = Field(
-        default=None, ge=8, le=1024, description="one resolution for all; each arch's own"
+        default=None,
+        ge=8,
+        le=1024,
+        description="One resolution in px for all archs; null: the own resolution of each arch.",
     )
 
 
 def build(config: Config, context: ProxyContext) -> Proxy:
-    """Zen-Scores of archs; on noise, whatever the images."""
+    """Zen-Scores of archs; always on noise."""
     from hwnas.nets.proxies._networks import NetworkProxy
 
     def score(model: torch.nn.Module, px: int, seed: int) -> float:
@@ -52,10 +57,13 @@ def zen_score(
 ) -> float:
     """Mean over repeats of log E sum |f(x) - f(x + gamma e)| + sum over BN of log sqrt(variance).
 
-    f: the features before the pooling, without residual connections; x, e and the weights of
-    convolutions and linear layers are standard normal, BN scales are 1 and shifts 0; variance: of
-    what a BN normalises in the batch x, the mean over its channels (2102.01063, algorithm 1). The
-    model's weights are overwritten.
+    f: the features before the pooling, without residual connections.
+    x, e: standard normal, as are the weights of convolutions and linear layers. BN scales are 1 and
+        shifts 0.
+    variance: variance of the input of a BN over the batch x, averaged over channels (2102.01063,
+        algorithm 1).
+
+    The weights of the model are overwritten.
     """
     import torch
     from torch import nn
@@ -72,7 +80,7 @@ def zen_score(
     for module in model.modules():
         if hasattr(module, "has_skip"):
             setattr(module, "has_skip", False)  # noqa: B010 - mypy takes it for a submodule
-    channels = next(model.parameters()).shape[1]  # of the stem's convolution
+    channels = next(model.parameters()).shape[1]  # of the convolution in the stem
     generator = torch.Generator().manual_seed(seed)
     total = 0.0
     with torch.inference_mode():

@@ -1,7 +1,7 @@
 """Stage `export`: deployable files of every fine-tuned network, compared with torch.
 
-The winners get every format. The networks that they are compared with get the ONNX file that others
-are made from, and what each device runs, which is timed and tested there.
+The winners get every format. The networks for comparison get the ONNX file from which others are
+made, and the files that devices run, for timing and testing.
 """
 
 from __future__ import annotations
@@ -71,17 +71,17 @@ def stage(project: Project) -> Stage:
 
 
 def _bytes(project: Project) -> int:
-    """The winners have every format; files of 8 bits have a quarter of the weights' size."""
+    """Winners have every format; 8-bit files have a quarter of the size of the weights."""
     smallest, largest = weights_bytes(project)
     n_others = len(role_names(project)) - 2
     return largest + n_others * smallest + len(project.formats) * smallest // 4
 
 
 def _require_packages(project: Project) -> None:
-    """Refuse devices for which nothing can be exported on this machine.
+    """Refuses devices for which nothing can be exported on this machine.
 
     Raises:
-        UserError: names the devices, the format and the package that it needs.
+        UserError: names the devices, the format and the missing package.
     """
     for one in project.formats:
         try:
@@ -100,10 +100,10 @@ def _require_packages(project: Project) -> None:
 
 
 def _is_complete(project: Project) -> bool:
-    """Whether every device's file is there.
+    """Whether the files of all devices exist.
 
-    What earlier versions verified stays as it is, unless a check failed: for every device they
-    exported, and timed, the ONNX file.
+    Networks verified by earlier versions need no further files, unless a check failed, because
+    these versions exported and timed the ONNX file for every device.
     """
     if artifacts_are_there(project):
         return True
@@ -117,7 +117,7 @@ def _is_complete(project: Project) -> bool:
 
 
 def export(project: Project, progress: Progress) -> None:
-    """Export every network; each file must compute what its torch net computes.
+    """Exports every network; each file must compute the same as its torch network.
 
     Raises:
         CheckFailed: an fp32 file computes something else.
@@ -184,7 +184,7 @@ def _export_arch(project: Project, arch: Arch, formats: Sequence[PlannedFormat])
 
 
 def _training_images(project: Project, px: int) -> NDArray[np.float32]:
-    """Un-augmented training images [n, C, px, px], a seeded draw."""
+    """Training images [n, C, px, px] without augmentation, a seeded sample."""
     import torch
 
     from hwnas.training.images import resize
@@ -197,7 +197,7 @@ def _training_images(project: Project, px: int) -> NDArray[np.float32]:
 
 
 def _card(project: Project, arch: Arch, model: torch.nn.Module) -> dict[str, str]:
-    """What a model file says of itself: what it is, how images become its input, its classes."""
+    """Metadata of a model file: its network, preprocessing of images, and its classes."""
     info, px = project.source.info, resolution(project.space, arch)
     spec = dump(InputSpec.of(info, px), versioned=False)
     card = (

@@ -46,7 +46,7 @@ SAME_LATENCY = 0.97
 
 
 def stage(project: Project) -> Stage:
-    """Fine-tunes every role's arch, and trains the best archs of the search stand-alone."""
+    """Fine-tunes the archs of all roles, and trains the best archs of the search stand-alone."""
     files, config = project.files, project.config
     name = f"finetune/{config.search.name}"
     standalone = f", {config.alone.n} stand-alone x {config.alone.epochs}" * bool(config.alone.n)
@@ -74,7 +74,7 @@ def stage(project: Project) -> Stage:
 
 
 def _bytes(project: Project) -> int:
-    """All networks are at least the smallest one, and one of them is the largest."""
+    """All networks are at least as large as the smallest one, and one of them is the largest."""
     recipe, n = project.config.finetune, len(role_names(project))
     smallest, largest = weights_bytes(project)
     checkpoints = checkpoint_bytes(recipe, largest) if recipe.epochs else 0
@@ -82,10 +82,10 @@ def _bytes(project: Project) -> int:
 
 
 def check(project: Project) -> None:
-    """Refuse a space without static networks, an unknown optimiser, and 8 bits without a file.
+    """Refuses a space without static networks, an unknown optimiser, and int8 without 8-bit export.
 
     Raises:
-        UserError: says which.
+        UserError: gives the reason.
     """
     project.space.macro.require("static net", space=project.space.name)
     optimizer_exists(project.config.finetune.optimizer, "finetune.optimizer")
@@ -100,10 +100,10 @@ def check(project: Project) -> None:
 
 
 def random_subnet(project: Project, winner: Arch) -> Arch:
-    """An arch drawn blindly among those as fast as `winner` on the first device.
+    """A random arch with about the latency of `winner` on the first device.
 
-    Of `N_DRAWN` random archs, the first whose estimate is at most that of the winner and at least
-    `SAME_LATENCY` of it; if there is none, the one nearest to the winner.
+    It is the first of `N_DRAWN` random archs whose estimate is at most that of the winner and at
+    least `SAME_LATENCY` of it; if there is none, the nearest one.
     """
     space, estimator = project.space, project.estimator(project.first_device)
     drawn = space.sample(N_DRAWN, rng=rng(project.config.seed, "finetune/random-subnet"))
@@ -114,9 +114,9 @@ def random_subnet(project: Project, winner: Arch) -> Arch:
 
 
 def on_smaller_images(project: Project) -> Arch:
-    """The largest arch at the largest smaller resolution that meets the first device's limits.
+    """The largest arch at the largest smaller resolution that meets the limits of the first device.
 
-    If none does, at the smallest.
+    If no resolution does, the smallest one is used.
     """
     space, limits = project.space, result_on(project, project.first_device).limits
     archs = np.repeat(space.codes([space.largest()]), len(space.allowed[0]) - 1, axis=0)
@@ -128,7 +128,7 @@ def on_smaller_images(project: Project) -> Arch:
 
 
 def teacher_of(project: Project, supernet: Supernet) -> TeacherSubnet:
-    """The largest network of the trained supernet, which the others learn from."""
+    """The largest network of the trained supernet, the teacher of the others."""
     from hwnas.training.finetune import TeacherSubnet
 
     calibration, largest = project.config.finetune.calibration, project.space.largest()
@@ -138,7 +138,7 @@ def teacher_of(project: Project, supernet: Supernet) -> TeacherSubnet:
 
 
 def finetune_all(project: Project, progress: Progress) -> None:
-    """Fine-tune every role's arch with distillation from the largest; finished ones are kept."""
+    """Fine-tunes all roles with distillation from the largest network; skips finished ones."""
     from hwnas.nets.extract import extract
     from hwnas.training.checkpoint import weights_bytes
     from hwnas.training.finetune import finetune
@@ -183,7 +183,7 @@ def finetune_all(project: Project, progress: Progress) -> None:
 
 
 def _is_whole(project: Project, arch: Arch) -> bool:
-    """Whether the weights of a network can be read; it is fine-tuned again if not."""
+    """Whether the weights of a network can be read; otherwise it is fine-tuned again."""
     try:
         load_network(project, arch)
     except UserError as error:

@@ -60,20 +60,20 @@ def stage(project: Project) -> Stage:
 
 
 def _check(project: Project) -> None:
-    """Refuse records that cannot be read, or are of another space."""
+    """Refuses records that cannot be read, or belong to another space."""
     if project.config.label.records is not None:
         project.records(RECORDS)
 
 
 def _check_data(project: Project) -> None:
-    """Refuse to calibrate on more images than there are."""
+    """Refuses calibration on more images than there are."""
     section = project.config.label
     if section.records is None:
         enough_images(project, calibration_needs(section.calibration, "label"))
 
 
 def trained_stage(project: Project) -> Stage:
-    """Trains random archs stand-alone; a stage of the runs that ask for some."""
+    """Trains random archs stand-alone; only in runs that request it."""
     files, section = project.files, project.config.label
     labels = files.pattern(files.labels("trained"))
     return Stage(
@@ -101,7 +101,7 @@ def trained_stage(project: Project) -> Stage:
 
 
 def label(project: Project, progress: Progress) -> None:
-    """Score largest, smallest and random archs with the supernet; all ranks take part."""
+    """Scores largest, smallest and random archs with the supernet; all ranks take part."""
     space = project.space
     if project.config.label.records is not None:
         if project.ranks.leads:
@@ -116,10 +116,10 @@ def label(project: Project, progress: Progress) -> None:
 
 
 def _recorded(project: Project) -> list[Evaluation]:
-    """Labels from a file, a seeded draw where it has more than asked for.
+    """Labels from a file; a seeded sample if it has more than requested.
 
     Raises:
-        UserError: the file cannot be read, or its archs are of another space.
+        UserError: the file cannot be read, or its archs belong to another space.
     """
     records = project.records(RECORDS)
     known = TabularEvaluator(records, project.space)
@@ -129,9 +129,10 @@ def _recorded(project: Project) -> list[Evaluation]:
 
 
 def label_trained(project: Project, progress: Progress) -> None:
-    """Train random archs stand-alone and score them; each rank trains archs of its own.
+    """Trains random archs stand-alone and scores them; each rank trains separate archs.
 
-    A killed one goes on from its checkpoint. The archs are the first random ones of stage `label`.
+    A killed training resumes from its checkpoint. The archs are the first random ones of stage
+    `label`.
     """
     config = project.config.label.trained
     archs = _drawn(project, config.n)
@@ -152,11 +153,11 @@ def label_trained(project: Project, progress: Progress) -> None:
     found = score_all(project, scorer, archs, whole)
     if project.ranks.leads:
         project.files.write_labels("trained", found, data=project.source.digest)
-        shutil.rmtree(steps, ignore_errors=True)  # the journal has what they were for
+        shutil.rmtree(steps, ignore_errors=True)  # the results are in the journal
 
 
 def measured_trained_cost(project: Project) -> str:
-    """Remaining cost of stage `label/trained`: images, and minutes by timed training steps."""
+    """Remaining cost of stage `label/trained`: images, and minutes from timed training steps."""
     from hwnas.training.standalone import images_seen, training_seconds
 
     recipe, n_ranks = project.config.label.trained.recipe, project.ranks.size
@@ -175,7 +176,7 @@ def measured_trained_cost(project: Project) -> str:
 
 
 def _drawn(project: Project, n: int) -> list[Arch]:
-    """At most n distinct random archs; a larger n appends to the same ones."""
+    """At most n distinct random archs; a larger n only appends further archs."""
     space = project.space
     drawn = space.sample(
         4 * project.config.label.n_archs, rng=rng(project.config.seed, "label/archs")

@@ -1,4 +1,4 @@
-"""Stage `predictor`: fits on the labels, and reports on held-out ones."""
+"""Stage `predictor`: fits on the labels, and reports on held-out labels."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ from hwnas.predictors.evaluate import cross_validated_report, held_out_report
 __all__ = ["fit", "stage"]
 
 N_BLENDED = 16
-"""Held-out archs of recorded accuracy that the supernet scores, to weigh it against the predictor.
-"""
+"""Held-out archs of recorded accuracy that the supernet scores, to fit the blend."""
 
 
 def stage(project: Project) -> Stage:
-    """Learns from the labels of the supernet, and from stand-alone ones where there are some."""
+    """Learns from the labels of the supernet, and from stand-alone labels if there are some."""
     files, config = project.files, project.config
     outputs = (files.predictor, files.predictor_report.path, files.blend.path)
     return Stage(
@@ -56,10 +55,10 @@ def stage(project: Project) -> Stage:
 
 
 def fit(project: Project, progress: Progress) -> None:
-    """Report on held-out labels, weigh supernet against predictor on them, then fit on all.
+    """Reports on held-out labels, fits the blend with the supernet on them, then fits all labels.
 
-    The labels are the supernet's, or, where there are enough, those of archs trained alone: then
-    the supernet's are what it learns first (WPNAS's few-shot predictor, 2203.02086).
+    The labels are those of the supernet or, if there are enough, stand-alone accuracies. In that
+    case the supernet labels are learned first (few-shot predictor of WPNAS, 2203.02086).
     """
     from safetensors.numpy import save
 
@@ -80,7 +79,7 @@ def fit(project: Project, progress: Progress) -> None:
     progress(1, 3, note)
     archs = [evaluations[row].arch for row in held]
     predicted = np.asarray(report.predicted)
-    if config.label.records is not None:  # more evaluations than that would take most of the run
+    if config.label.records is not None:  # more evaluations would take most of the run
         archs, held, predicted = archs[:N_BLENDED], held[:N_BLENDED], predicted[:N_BLENDED]
     if learns_truth(project) or config.label.records is not None:
         inherited = evaluator(project)

@@ -40,15 +40,15 @@ def stage(project: Project, device: str) -> Stage:
 
 
 def measure(project: Project, device: str, progress: Progress) -> None:
-    """Measure the table; what was timed before an interruption is kept."""
+    """Measures the table; timings before an interruption are kept."""
     _profile(project, device, project.transport(device), progress)
 
 
 def refit(project: Project, device: str) -> LatencyTable:
-    """Rebuild the table from the samples that the run folder holds; nothing is timed.
+    """Rebuilds the table from the samples in the run folder, without timing.
 
     Raises:
-        UserError: the device was not profiled completely with these settings.
+        UserError: the device was not fully profiled with these settings.
     """
     folder = project.files.samples(device)
     if device not in project.devices or not folder.is_dir():
@@ -77,7 +77,7 @@ def _profile(
 
 
 class _Nothing:
-    """A Transport that leaves the results as they are."""
+    """A Transport that leaves the results unchanged."""
 
     def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
         if not results.is_file():

@@ -43,7 +43,7 @@ RECORDS = "search.evaluator.records"
 
 
 def stage(project: Project) -> Stage:
-    """Searches on every target, with random search beside."""
+    """Searches on every target, and runs random search for comparison."""
     files, section = project.files, project.config.search
     has_records = section.evaluator.records is not None
     name, main = f"search/{section.name}", files.main_search
@@ -74,7 +74,7 @@ def stage(project: Project) -> Stage:
 
 
 def _needs(project: Project) -> tuple[str, ...]:
-    """Every device's table, supernet and predictor; with records only the limited devices'."""
+    """Tables of all devices, supernet and predictor; with records only limited devices' tables."""
     section = project.config.search
     if section.evaluator.records is None:
         return (*(f"profile/{device}" for device in project.devices), "train", "predictor")
@@ -82,16 +82,16 @@ def _needs(project: Project) -> tuple[str, ...]:
 
 
 def _limited(project: Project) -> list[str]:
-    """The devices that have a limit on latency."""
+    """Devices with a latency limit."""
     limited = {c.device for c in project.config.search.constraints if metric_key(c).is_latency}
     return [device for device in project.devices if device in limited]
 
 
 def check(project: Project) -> None:
-    """Refuse a search that must fail: see `can_search`; and records that cannot be used.
+    """Refuses a search that would fail (see `can_search`), and records that cannot be used.
 
     Raises:
-        UserError: says why.
+        UserError: gives the reason.
     """
     can_search(project)
     if project.config.search.evaluator.records is not None:
@@ -99,10 +99,10 @@ def check(project: Project) -> None:
 
 
 def search(project: Project, progress: Progress) -> None:
-    """Run the configured searcher, then random search, with equal predictions and evaluations.
+    """Runs the configured searcher, then random search, with equal predictions and evaluations.
 
-    With `per_device`, the searcher runs once for every device, and winners are exchanged where one
-    is better for another device. Rank 0 searches, all evaluate.
+    With `per_device`, the searcher runs once for every device, and winners are exchanged between
+    devices if that is better. Rank 0 searches, and all ranks evaluate.
     """
     if not project.ranks.leads:
         assist(project, lambda: evaluator(project))
@@ -118,9 +118,9 @@ def search(project: Project, progress: Progress) -> None:
 
 
 def _exchange(project: Project) -> None:
-    """Replace winners that another device's winner beats on their own device, by estimate.
+    """Replaces winners that the winner of another device beats on their own device, by estimate.
 
-    Winners that were re-measured stay: they were timed within their limits, the others were not.
+    Re-measured winners stay, because they were timed within their limits and the others were not.
     """
     files = {device: search_files(project, device).result for device in project.devices}
     results = {device: file.read() for device, file in files.items()}
@@ -136,7 +136,7 @@ def _search_one(
     progress: Progress,
     device: str | None,
 ) -> None:
-    """Search for one target, with re-measurement where it is asked for."""
+    """Searches for one target, with re-measurement if configured."""
     section, seed = project.config.search, project.config.seed
     module = SEARCHERS.load(searcher_config.name)
     predict, rescoring = scoring(project)
@@ -180,7 +180,7 @@ def _search_one(
 def _evaluate_fronts(project: Project, result: SearchResult, rescoring: Rescoring) -> SearchResult:
     """The result with an accuracy for every point of its fronts that can be evaluated.
 
-    These evaluations come after the search and decide nothing, so budgets stay comparable.
+    These evaluations come after the search and do not affect it, so budgets stay comparable.
     """
     points = {point.arch for front in result.fronts.values() for point in front}
     archs = sorted(points, key=lambda arch: arch.codes)
@@ -192,9 +192,9 @@ def _evaluate_fronts(project: Project, result: SearchResult, rescoring: Rescorin
 def _absolute(
     project: Project, device: str | None, metrics: Mapping[str, CostMetric]
 ) -> tuple[Constraint, ...]:
-    """The target's constraints in ms, bytes, ...
+    """The constraints of the target in ms, bytes, ...
 
-    A limit stays what it is while re-measuring corrects the prices that fractions refer to.
+    The limits stay constant while re-measurement corrects the prices to which fractions refer.
     """
     limits = resolve(constraints_for(project, device), metrics, project.space)
     return tuple(

@@ -1,4 +1,4 @@
-"""Stage `train`: the supernet."""
+"""Stage `train`: trains the supernet."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ __all__ = [
 
 TEACHER = "train.teacher.weights"
 START_IMAGES, START_BATCH = 256, 32
-"""Training images for the statistics of BN, where starting weights come without it."""
+"""Training images for the statistics of BN, if the starting weights have none."""
 
 
 def stage(project: Project) -> Stage:
-    """Trains the supernet, which waits for latency tables only where its sampler asks for them."""
+    """Trains the supernet; needs latency tables only if its sampler uses them."""
     files, train_settings = project.files, project.config.train
     plain = project.settled
     return Stage(
@@ -78,11 +78,11 @@ def _bytes(project: Project) -> int:
 
 
 def check(project: Project) -> None:
-    """Refuse what stops the training at its start, other than images; see `Stage.check`.
+    """Refuses training that would fail at its start, except for checks of images.
 
     Raises:
-        UserError: see `checks.can_train`; no steps and nothing to start from; or the weights to
-            start from do not fit.
+        UserError: see `checks.can_train`; there are no steps and no starting weights; or the
+            starting weights do not fit.
     """
     can_train(project)
     if not project.config.train.steps and project.config.supernet.init is None:
@@ -102,9 +102,9 @@ def check(project: Project) -> None:
 
 
 def check_data(project: Project) -> None:
-    """Refuse a recipe that the data set is too small for, or a teacher of another one.
+    """Refuses a recipe that needs more images than there are, or a teacher that does not fit.
 
-    Images that are normalised in another way than those of the starting weights are warned of.
+    Logs a warning if images are not normalised as for the starting weights.
 
     Raises:
         UserError: see `checks.recipe_fits` and `training.teacher.load_teacher`.
@@ -123,7 +123,7 @@ def check_data(project: Project) -> None:
 
 
 def train(project: Project, progress: Progress) -> None:
-    """Train the supernet; resumes from its last checkpoint. All ranks take part, rank 0 writes."""
+    """Trains the supernet, from its last checkpoint. All ranks take part, and rank 0 writes."""
     from hwnas.training.checkpoint import weights_bytes
 
     config = project.config
@@ -168,10 +168,11 @@ def _trained(project: Project, supernet: Supernet, progress: Progress) -> Supern
 
 
 def supernet_at_start(project: Project, images: Iterable[torch.Tensor]) -> Supernet:
-    """The supernet with the weights that its training starts from.
+    """The supernet with its starting weights.
 
-    images: [B, C, H, H] of [0, 1] pixels, for weights that come without BN. A classifier for other
-    classes starts anew where there is a training.
+    images: [B, C, H, H] of [0, 1] pixels, for weights without BN statistics.
+
+    With training steps, a classifier for other classes starts from random weights.
     """
     from hwnas.nets.pretrained import start_from
 
@@ -185,7 +186,7 @@ def supernet_at_start(project: Project, images: Iterable[torch.Tensor]) -> Super
 
 
 def start_images(project: Project) -> Iterator[torch.Tensor]:
-    """Training images, not augmented, in [0, 1]: a seeded draw, once the first is asked for."""
+    """Training images in [0, 1], not augmented: a seeded sample, drawn when first needed."""
     import torch
 
     info = project.source.info
@@ -203,7 +204,7 @@ def _files(project: Project) -> tuple[str, ...]:
 
 
 def latency_devices(project: Project) -> tuple[str, ...]:
-    """Devices whose latency tables the training needs: for its sampler, or to rank pairs.
+    """Devices whose latency tables the training needs, for its sampler or to rank pairs.
 
     Raises:
         UserError: one of them is not a device of the project.
@@ -225,7 +226,7 @@ def latency_devices(project: Project) -> tuple[str, ...]:
 
 
 def _hashes(project: Project) -> str | list[str | None] | None:
-    """Hash of the weights that training starts from, and of the teacher's if there is one."""
+    """Hash of the starting weights, and of the weights of the teacher if there is one."""
     start = project.outside.sha256("supernet.init")
     if project.config.train.teacher is None:
         return start
@@ -233,7 +234,7 @@ def _hashes(project: Project) -> str | list[str | None] | None:
 
 
 def _train_settings(project: Project) -> TrainConfig:
-    """Section `train`, the teacher's weights where they lie."""
+    """Section `train`, with the resolved path of the teacher's weights."""
     section = project.config.train
     if section.teacher is None:
         return section

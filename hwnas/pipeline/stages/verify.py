@@ -1,4 +1,4 @@
-"""Stage `verify`: checks the file of each device against the promises of the search."""
+"""Stage `verify`: checks the file of each device against the results of the search."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def stage(project: Project) -> Stage:
 
 
 def check(project: Project) -> None:
-    """Refuse tables of another machine that would stay as they are.
+    """Refuses tables of another machine that would be kept.
 
     Raises:
         UserError: see `foreign_tables.require_own_table`.
@@ -84,7 +84,7 @@ def check(project: Project) -> None:
 
 
 def verify(project: Project, progress: Progress) -> None:
-    """Test and re-time every network, check the winner's promises, write its bundle."""
+    """Tests and re-times every network, checks the winner, and writes its bundle."""
     for name in project.devices:
         require_own_table(project, name)
     archs = networks(project)
@@ -123,12 +123,12 @@ def verify(project: Project, progress: Progress) -> None:
 
 
 def _measure_again(project: Project, device: str) -> None:
-    """Let the next command time anew what could not be judged."""
+    """Removes timings that could not be judged, so that the next command repeats them."""
     shutil.rmtree(project.files.verification / device, ignore_errors=True)
 
 
 def _predictor(project: Project) -> PredictorFacts:
-    """Facts about the predictor for the closing table."""
+    """Facts about the predictor for the result table."""
     report = project.files.predictor_report.read()
     return {
         "name": project.config.predictor.name,
@@ -145,7 +145,7 @@ def _predictor(project: Project) -> PredictorFacts:
 def _timed_files(
     project: Project, archs: dict[str, Arch], winner: str, device: DeviceSpec
 ) -> dict[str, Path]:
-    """What the device runs of every network; beside it, the winner's other ONNX files."""
+    """The file of the device for every network; for the winner also its other ONNX files."""
     files = {
         arch.key: file_of(project, arch, exported_artifact(project, arch, device))
         for arch in dict.fromkeys(archs.values())
@@ -240,7 +240,7 @@ def _format_checks(
         held = held_precisions([file_of(project, arch, one) for one in exports])
         for position, one in enumerate(exports):
             report = one.parity
-            if report is None or one.model.format == "timm":  # which is the torch network itself
+            if report is None or one.model.format == "timm":  # the format is the torch network
                 continue
             holds = held[position]
             is_other = holds not in (None, one.model.precision)
@@ -260,13 +260,13 @@ def _format_checks(
 
 
 def _name(one: Exported, exports: Sequence[Exported]) -> str:
-    """The format of a file, or its name where it is one of several variants."""
+    """The format of a file, or its name if there are several variants."""
     formats = [other.model.format for other in exports]
     return one.files[0] if formats.count(one.model.format) > 1 else one.model.format
 
 
 def device_checks(winner: NetworkResult, config: VerifyConfig) -> list[Check]:
-    """The winner's latency against its estimate and its limits, at the table's speed."""
+    """Checks the winner's latency against its estimate and limits, at the speed of the table."""
     accepted, error = config.max_forecast_error, winner.forecast_error
     pace = "the machine's pace is unknown" if winner.pace is None else pace_text(winner.pace)
 

@@ -23,7 +23,7 @@ def read_labels(path: Path) -> list[Evaluation]:
     """The evaluations in a labels file.
 
     Raises:
-        UserError: it is none.
+        UserError: the file is not a labels file.
     """
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("labels"), list):
@@ -35,7 +35,7 @@ def read_labels(path: Path) -> list[Evaluation]:
 
 
 def _read(path: Path, space: SearchSpace) -> Table:
-    """Columns are the sources (`supernet`, `trained`, ...), so that they never mix unnoticed."""
+    """Columns are the sources (`supernet`, `trained`, ...), so that sources are never mixed."""
     labels = read_labels(path)
     archs = [space.check(label.arch) for label in labels]
     columns = {
@@ -50,7 +50,7 @@ def _read(path: Path, space: SearchSpace) -> Table:
 
 READER = Reader(
     unit="fraction",
-    repeats="average",  # an arch that several seeds evaluated
+    repeats="average",  # several seeds can evaluate one arch
     target=None,
     space=None,
     matches=_matches,

@@ -22,9 +22,10 @@ def _matches(head: str) -> bool:
 
 
 def _read(path: Path, space: SearchSpace) -> Table:
-    """Keys are one digit per layer (Su et al., CVPR 2021; its repository): an index into its ops.
+    """Reads the keys, which have one digit per layer: an index of the operators of the layer.
 
-    Numbers are columns, lists of numbers are repeated values of one.
+    The format is that of the repository of Su et al., CVPR 2021. Numbers are columns; lists of
+    numbers are repeated values.
     """
     layers = [choice for choice in space.choices if choice.role == "op"]
     views, values = [], []
@@ -53,12 +54,12 @@ def _read(path: Path, space: SearchSpace) -> Table:
 
 
 def _pairs(path: Path) -> list[tuple[str, Any]]:
-    """Objects as lists of pairs: an arch that is listed twice has the values of both entries."""
+    """JSON objects as lists of pairs, so that an arch listed twice keeps both entries."""
     try:
         pairs = json.loads(read_regular(path, at_most=MAX_JSON_BYTES), object_pairs_hook=list)
     except OSError as error:
         raise UserError("cannot read a file", found=error.strerror, where=path) from error
-    except (ValueError, RecursionError) as error:  # integers of any length are none of its values
+    except (ValueError, RecursionError) as error:  # integers of any length, deep nesting
         raise UserError("not valid JSON", found=str(error), where=path) from error
     if not _is_object(pairs):
         raise UserError("not a file of NAS-Bench-Macro", expected="an object", where=path)
@@ -66,7 +67,7 @@ def _pairs(path: Path) -> list[tuple[str, Any]]:
 
 
 def _is_object(value: object) -> bool:
-    """Whether parsed JSON is an object, as a list of pairs, rather than an array."""
+    """Whether parsed JSON is an object (a list of pairs) instead of an array."""
     return isinstance(value, list) and all(isinstance(item, tuple) for item in value)
 
 

@@ -17,8 +17,8 @@ from hwnas.spaces.space import SearchSpace
 __all__ = ["READER"]
 
 MAX_BYTES = 256 * 1024 * 1024
-DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")  # as Excel writes where `;` separates columns
-INDEX = "index"  # the benchmark's own number of a cell
+DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")  # as Excel writes with the separator `;`
+INDEX = "index"  # the number of a cell in the benchmark
 
 
 def _matches(head: str) -> bool:
@@ -28,7 +28,7 @@ def _matches(head: str) -> bool:
 
 
 def _dialect(text: str) -> tuple[str, str]:
-    """What separates columns, and the text from its header on: Excel may write `sep=;` first."""
+    """The column separator, and the text from its header on, without a line `sep=;` of Excel."""
     head, _, rest = text.partition("\n")
     if head.startswith("sep=") and len(head.strip()) == len("sep=;"):
         return head[len("sep=")], rest
@@ -37,7 +37,7 @@ def _dialect(text: str) -> tuple[str, str]:
 
 
 def _read(path: Path, space: SearchSpace) -> Table:
-    """A cell is `|op~0|+|op~0|op~1|+|...|`: per node its inputs (2001.00326, its released API)."""
+    """Reads cells `|op~0|+|op~0|op~1|+|...|`: inputs per node (2001.00326, released API)."""
     try:
         text = read_regular(path, at_most=MAX_BYTES).decode("utf-8-sig")
         delimiter, text = _dialect(text)
@@ -81,7 +81,7 @@ def _view(cell: str, *, where: str) -> dict[str, Value]:
 
 READER = Reader(
     unit="percent",
-    repeats="refuse",  # a benchmark lists a cell once
+    repeats="refuse",  # a benchmark lists each cell once
     target="cifar10_test_200ep",
     space=("nasbench201", 10),
     matches=_matches,

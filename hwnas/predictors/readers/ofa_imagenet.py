@@ -24,7 +24,7 @@ def _matches(head: str) -> bool:
 
 
 def _read(path: Path, space: SearchSpace) -> Table:
-    """`ks` and `e` have 5 x 4 values, of which a stage uses the first `d` (OFA 1908.09791)."""
+    """Reads subnets; `ks` and `e` have 5 x 4 values; a stage uses its first `d` (1908.09791)."""
     rows = read_json(path)
     if not isinstance(rows, list):
         raise UserError("not a list of OFA subnets", found=type(rows).__name__, where=path)
@@ -62,7 +62,7 @@ def _numbers(value: Any, *, where: str) -> list[float]:
 
 READER = Reader(
     unit="percent",
-    repeats="average",  # subnets that several searches met were measured each time
+    repeats="average",  # subnets found by several searches were measured several times
     target="top1",
     space=("mobilenet_v3", 1000),
     matches=_matches,

@@ -19,10 +19,15 @@ LEFT_OUT = -1
 
 
 class ArchiveConfig(PhotoConfig):
-    """What the settings of data sets in archives share."""
+    """Settings that all data sets in archives share."""
 
-    val_fraction: float = Field(default=0.1, gt=0, lt=0.9, description="of the training images")
-    skip_broken: bool = Field(default=False, description="leave out images that do not decode")
+    val_fraction: float = Field(
+        default=0.1,
+        gt=0,
+        lt=0.9,
+        description="Share of the training images that is used for validation.",
+    )
+    skip_broken: bool = Field(default=False, description="Leave out images that cannot be decoded.")
     augment: AugmentConfig = AugmentConfig(crop_scale=(0.35, 1.0))
 
 
@@ -36,14 +41,14 @@ def build_from_archives(
     digests: Mapping[str, str],
     groups: NDArray[np.int64] | None = None,
 ) -> DataModule:
-    """The data set of archives of training and test images; validation is cut from the former.
+    """The data set of archives of training and test images. Validation is split off training.
 
-    groups: [n] of the training images. Each group is in one split as a whole, those of `LEFT_OUT`
-    in none. None: images are drawn class by class.
+    groups: group of each training image, [n]. Each group is completely in one split; the group
+        `LEFT_OUT` is in none. None: images are drawn class by class.
 
     Raises:
-        UserError: archives that are missing, damaged or of unequal classes; broken images; one
-            group only.
+        UserError: archives are missing, damaged or have different classes; broken images; or there
+            is only one group.
     """
     from hwnas.training.photos import Photos, photo_data, photos_of_archives
     from hwnas.training.splits import grouped_split, stratified_split
@@ -55,7 +60,7 @@ def build_from_archives(
     if groups is None:
         kept = stratified_split(whole.labels, fractions, draw)
     else:
-        groups = groups[whole.rows]  # those of images that decode
+        groups = groups[whole.rows]  # groups of images that can be decoded
         used = np.flatnonzero(groups != LEFT_OUT)
         kept = [used[rows] for rows in grouped_split(groups[used], config.val_fraction, draw)]
     train, val = (whole.take(rows) for rows in kept)

@@ -34,20 +34,22 @@ BATCHES = {
     },
     "cifar100": {"train": ["cifar-100-python/train"], "test": ["cifar-100-python/test"]},
 }
-"""The official files by split; their classes are fixed."""
+"""The official files by split, with fixed classes."""
 
 
 class CifarConfig(PhotoConfig):
-    """Where a CIFAR data set lies, and how it is split and augmented."""
+    """Folder, splits and augmentation of a CIFAR data set."""
 
     N_CLASSES: ClassVar[int]
 
     name: Literal["cifar10", "cifar100"]
     root: str
     n_val: Annotated[int, Field(ge=1)] = Field(
-        default=5000, description="training images set apart for validation"
+        default=5000, description="Number of training images used for validation."
     )
-    download: bool = Field(default=True, description="fetch the official files if absent")
+    download: bool = Field(
+        default=True, description="Download the official files if they are missing."
+    )
     augment: AugmentConfig = AugmentConfig()
 
 
@@ -57,10 +59,10 @@ def ends(config: CifarConfig) -> tuple[int, int]:
 
 
 def identity(config: CifarConfig) -> DataIdentity:
-    """The content of the archives, or of the official files.
+    """Content hashes of the archives, or of the official files.
 
     Raises:
-        DataAbsent: they are not here.
+        DataAbsent: the files are missing.
     """
     folder = data_root(config.root)
     stored = ARCHIVES if (folder / TRAIN).exists() else BATCHES[config.name]
@@ -69,7 +71,7 @@ def identity(config: CifarConfig) -> DataIdentity:
 
 
 def inside(config: CifarConfig) -> DataIdentity | None:
-    """Classes and images that the archives hold; the official files never change: None.
+    """Classes and images of the archives; None for the official files, which never change.
 
     Raises:
         UserError: an archive is missing or damaged.
@@ -83,7 +85,7 @@ def inside(config: CifarConfig) -> DataIdentity | None:
 
 
 def plan(config: CifarConfig) -> DataPlan | None:
-    """That the files will be downloaded, where they will."""
+    """The plan of a data set that will be downloaded; None if the files exist."""
     folder = data_root(config.root)
     known = (TRAIN, BATCHES[config.name]["test"][0])
     if any((folder / name).exists() for name in known) or not config.download:
@@ -94,11 +96,12 @@ def plan(config: CifarConfig) -> DataPlan | None:
 def build(config: CifarConfig, context: DatasetContext) -> DataModule:
     """The data set in `root`: official test images as test, a stratified `n_val` of train as val.
 
-    `root` holds `train.npz` and `val.npz` (the latter are official TEST images; see `npz`), or the
-    folder of the Python batches, which torchvision checks before it unpickles, and downloads.
+    `root` contains `train.npz` and `val.npz` (the latter are official TEST images; see `npz`), or
+    the folder of the Python batches. torchvision downloads these, and verifies them before it
+    unpickles them.
 
     Raises:
-        UserError: the files are missing, damaged or of other classes.
+        UserError: files are missing, damaged or have other classes.
     """
     from hwnas.training.photos import photo_data, photos_of_archives
     from hwnas.training.splits import stratified_split

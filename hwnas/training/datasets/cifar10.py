@@ -12,9 +12,9 @@ __all__ = ["Config", "build", "ends", "identity", "inside", "plan"]
 
 
 class Config(CifarConfig):
-    """Where the data set lies, and how it is split and augmented."""
+    """Folder, splits and augmentation of the data set."""
 
     N_CLASSES: ClassVar[int] = 10
 
     name: Literal["cifar10"] = "cifar10"
-    root: str = Field(default="cifar10", description="folder, relative to $HWNAS_DATA")
+    root: str = Field(default="cifar10", description="Folder, relative to $HWNAS_DATA.")

@@ -27,19 +27,33 @@ from hwnas.training.splits import split_sizes
 __all__ = ["Config", "Warp", "build", "ends", "identity", "plan"]
 
 CHANNELS, CLASSES = 3, 10
-FILE = "datasets/data/digits.csv.gz"  # of scikit-learn
-COUNTS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)  # images by class
+FILE = "datasets/data/digits.csv.gz"  # in scikit-learn
+COUNTS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)  # images per class
 
 
 class Warp(StrictModel):
-    """Largest random distortions of a training image; each is drawn uniformly, all 0 = none."""
+    """Maximum random distortions of a training image, each drawn uniformly; 0 disables it."""
 
-    rotate_degrees: float = Field(default=10.0, ge=0, le=180, description="in either direction")
-    scale: float = Field(default=0.1, ge=0, lt=1, description="per axis, 0.1 = 0.9 .. 1.1")
-    shear: float = Field(default=0.1, ge=0, le=1, description="horizontal, per height")
-    shift: float = Field(default=0.06, ge=0, le=1, description="per axis, as a share of the image")
+    rotate_degrees: float = Field(
+        default=10.0, ge=0, le=180, description="Maximum rotation in either direction."
+    )
+    scale: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Maximum relative change of size per axis; 0.1 = 0.9 .. 1.1.",
+    )
+    shear: float = Field(
+        default=0.1, ge=0, le=1, description="Maximum horizontal shear, relative to the height."
+    )
+    shift: float = Field(
+        default=0.06, ge=0, le=1, description="Maximum shift per axis, relative to the image size."
+    )
     elastic: float = Field(
-        default=0.04, ge=0, le=1, description="of a 4x4 grid, as a share of the image"
+        default=0.04,
+        ge=0,
+        le=1,
+        description="Maximum elastic displacement of a 4x4 grid, relative to the image size.",
     )
 
 
@@ -48,17 +62,20 @@ class Config(StrictModel):
 
     name: Literal["digits"] = "digits"
     base_px: int = Field(default=24, ge=8, le=512)
-    """Height and width that the 8x8 images are upsampled to."""
+    """Height and width to which the 8x8 images are upsampled."""
     val_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Of all images."""
+    """Share of all images that is used for validation."""
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Of all images."""
+    """Share of all images that is used for testing."""
     noise_std: float = Field(
         default=0.0,
         ge=0,
         le=10,
-        description="of Gaussian noise on every pixel of [0, 1], new in every epoch of training:"
-        " clean digits are so easy that good and bad networks look alike",
+        description=(
+            "Standard deviation of Gaussian noise on every pixel in [0, 1], new in every"
+            " training epoch; without noise the digits are so easy that good and bad networks"
+            " score alike."
+        ),
     )
     augment: Warp = Warp()
 
@@ -75,10 +92,10 @@ def ends(config: Config) -> tuple[int, int]:
 
 
 def identity(config: Config) -> DataIdentity:
-    """The content of the file that scikit-learn ships, from which all splits are drawn.
+    """Content hash of the file in scikit-learn from which all splits are drawn.
 
     Raises:
-        DataAbsent: scikit-learn does not have it.
+        DataAbsent: scikit-learn or the file is missing.
     """
     found = importlib.util.find_spec("sklearn")  # without importing it
     folder = Path("sklearn" if found is None or found.origin is None else found.origin).parent
@@ -88,7 +105,7 @@ def identity(config: Config) -> DataIdentity:
 
 
 def plan(config: Config) -> DataPlan:
-    """The sizes of the splits, without scikit-learn."""
+    """The sizes of the splits, computed without scikit-learn."""
     train, val, test = split_sizes(COUNTS, _fractions(config))
     return DataPlan({"train": train, "val": val, "test": test}, config.base_px)
 
@@ -99,7 +116,7 @@ def _fractions(config: Config) -> tuple[float, float]:
 
 
 def build(config: Config, context: DatasetContext) -> DataModule:
-    """The data set with splits and augmentation drawn from the seed; too small to need workers."""
+    """The data set with seeded splits and augmentation; it is too small to need workers."""
     import torch
     from sklearn.datasets import load_digits
 

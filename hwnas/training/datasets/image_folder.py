@@ -1,4 +1,4 @@
-"""Your own photos: one folder per class, with or without train/, val/ and test/ above them."""
+"""Photos in one folder per class, with or without train/, val/ and test/ above them."""
 
 from __future__ import annotations
 
@@ -39,29 +39,47 @@ CHANNELS = 3
 
 
 class Config(PhotoConfig):
-    """Where the photos lie, and how they are split and augmented.
+    """Folder, splits and augmentation of the photos.
 
-    A split without a folder of its own gets its fraction of the training images, class by class.
+    A split without its own folder gets its fraction of the training images, class by class.
     """
 
     name: Literal["image_folder"] = "image_folder"
-    root: str = Field(default="images", description="folder, relative to $HWNAS_DATA")
+    root: str = Field(default="images", description="Folder, relative to $HWNAS_DATA.")
     num_classes: Annotated[int | None, LATER] = Field(
-        default=None, ge=2, description="has to be found; lets plans be made before the images are"
+        default=None,
+        ge=2,
+        description="Expected number of classes; lets hwnas plan a run before the images exist.",
     )
     classes: Annotated[str | None, LATER] = Field(
         default=None,
-        description="those of the starting weights, in their order, some maybe without images:"
-        " `imagenet`, or a text file below `root` with a class folder's name on each line",
+        description=(
+            "Classes of the starting weights, in their order; some may have no images:"
+            " `imagenet`, or a text file below `root` with the name of a class folder at the"
+            " start of each line."
+        ),
     )
-    val_fraction: float = Field(default=0.15, gt=0, lt=1, description="where there is no val/")
-    test_fraction: float = Field(default=0.15, gt=0, lt=1, description="where there is no test/")
+    val_fraction: float = Field(
+        default=0.15,
+        gt=0,
+        lt=1,
+        description="Share of the training images used for validation, without a folder val/.",
+    )
+    test_fraction: float = Field(
+        default=0.15,
+        gt=0,
+        lt=1,
+        description="Share of the training images used for testing, without a folder test/.",
+    )
     base_px: Annotated[int, Field(ge=8, le=1024)] = Field(
-        default=64, description="the upright centre square of every photo is kept at this size"
+        default=64,
+        description="Size in px to which the upright centre square of every photo is resized.",
     )
-    skip_broken: bool = Field(default=False, description="leave out images that do not decode")
+    skip_broken: bool = Field(default=False, description="Leave out images that cannot be decoded.")
     repeat_to: Annotated[int, Field(ge=0, le=100_000), LATER] = 0
-    """Training images of an epoch, at least: fewer are repeated, each time augmented anew."""
+    """Minimum training images per epoch. If there are fewer, they are repeated with new
+    augmentation.
+    """
     augment: AugmentConfig = AugmentConfig(crop_scale=(0.35, 1.0))
 
     @model_validator(mode="after")
@@ -79,20 +97,20 @@ def ends(config: Config) -> tuple[int, int]:
 
 
 def identity(config: Config) -> DataIdentity:
-    """Class folders and the content of every image, split by split.
+    """Class folders and content hashes of all images, by split.
 
     Raises:
-        DataAbsent: no such folder.
-        UserError: no class folders, empty ones, unequal ones between splits.
+        DataAbsent: there is no such folder.
+        UserError: no class folders, empty ones, or different ones between splits.
     """
     return identity_of_photos(_stored(config))
 
 
 def plan(config: Config) -> DataPlan:
-    """The sizes of the splits if all images decode.
+    """The sizes of the splits if all images can be decoded.
 
     Raises:
-        UserError: there are no class folders, and `num_classes` does not promise them.
+        UserError: there are no class folders, and `num_classes` is not set.
     """
     root = data_root(config.root)
     if config.num_classes is not None and not root.is_dir():
@@ -112,22 +130,22 @@ def plan(config: Config) -> DataPlan:
 
 
 def _shares_to_cut(config: Config, folders: Iterable[Split]) -> dict[Split, float]:
-    """Shares of the training images, for the splits without a folder of their own."""
+    """Shares of the training images for the splits without their own folder."""
     shares: dict[Split, float] = {"val": config.val_fraction, "test": config.test_fraction}
     return {split: share for split, share in shares.items() if split not in folders}
 
 
 def _repeats(config: Config, n_train: int) -> int:
-    """How often an epoch has every training image."""
+    """Number of repetitions of every training image in an epoch."""
     return max(1, -(-config.repeat_to // max(1, n_train)))
 
 
 def build(config: Config, context: DatasetContext) -> DataModule:
-    """The data set with splits and augmentation drawn from the seed.
+    """The data set with seeded splits and augmentation.
 
     Raises:
-        UserError: no class folders, empty ones, unequal ones between splits, another number of them
-            than `num_classes`; broken images.
+        UserError: no class folders, empty ones, different ones between splits, a number of classes
+            other than `num_classes`, or broken images.
         ChangedMeanwhile: an image changed while it was read.
     """
     from hwnas.training.photos import photo_data
@@ -171,7 +189,7 @@ def build(config: Config, context: DatasetContext) -> DataModule:
 def contents(config: Config, context: DatasetContext) -> dict[Split, dict[str, str]] | None:
     """Content hash of every photo of a split, by its name; see `CutDataset`.
 
-    None if photos are left out that do not decode, which is not known before.
+    None if broken photos are left out, because they are only known after decoding.
     """
     if config.skip_broken:
         return None
@@ -189,9 +207,9 @@ def contents(config: Config, context: DatasetContext) -> dict[Split, dict[str, s
 def _rows(
     config: Config, folders: Iterable[Split], labels: NDArray[np.int64], seed: int
 ) -> dict[Split, NDArray[np.int64]]:
-    """Rows of the images in `train` that are each split's, for `train` and splits without a folder.
+    """Rows of the images in `train` for each split, for `train` and splits without a folder.
 
-    labels: of the images in `train`.
+    labels: labels of the images in `train`.
     """
     cut = _shares_to_cut(config, folders)
     groups = np.zeros_like(labels) if config.classes is not None else labels
@@ -200,7 +218,7 @@ def _rows(
 
 
 def _stored(config: Config) -> dict[Split, StoredPhotos]:
-    """What lies in the folders of splits; the classes are those of the training images."""
+    """Photos in the folders of the splits; the classes are those of the training images."""
     names, folders = _names(config), _split_folders(config.root)
     return {
         split: stored_photos(at, _scans(split, at, names, config), names)
@@ -214,14 +232,14 @@ def _scans(split: Split, folder: Path, names: tuple[str, ...], config: Config) -
 
 
 def _names(config: Config) -> tuple[str, ...]:
-    """The classes: those that are listed, or those of the training images."""
+    """The listed classes, or those of the training images."""
     if config.classes is not None:
         return listed_classes(config.classes, data_root(config.root))
     return tuple(class_folders(_split_folders(config.root)["train"], least=2))
 
 
 def _split_folders(root: str) -> dict[Split, Path]:
-    """The folders of class folders: train/ and its siblings, or `root` alone."""
+    """The folders with class folders: train/ and its siblings, or only `root`."""
     folder = data_root(root)
     if not folder.is_dir():
         raise DataAbsent(

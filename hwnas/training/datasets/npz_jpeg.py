@@ -17,20 +17,20 @@ CHANNELS = 3
 
 
 class Config(ArchiveConfig):
-    """Where the archives lie, and how they are split and augmented.
+    """Folder, splits and augmentation of the archives.
 
-    `test_file` is looked at once, at the very end: where a data set has no test labels, this is its
-    official validation set, and validation images are cut from the training set.
+    `test_file` is only used once, at the end. If a data set has no test labels, this is its
+    official validation set, and validation images are split off the training set.
     """
 
     name: Literal["npz_jpeg"] = "npz_jpeg"
-    root: str = Field(default="tiny_imagenet50", description="folder, relative to $HWNAS_DATA")
+    root: str = Field(default="tiny_imagenet50", description="Folder, relative to $HWNAS_DATA.")
     train_file: str = "train.npz"
-    """Archive of the images that are trained and validated on."""
+    """Archive of the training and validation images."""
     test_file: str = "val.npz"
-    """Archive of the test images, looked at once, at the very end."""
+    """Archive of the test images, which are only used once, at the end."""
     base_px: Annotated[int, Field(ge=8, le=1024)] = Field(
-        default=64, description="the centre square of every photo is kept at this size"
+        default=64, description="Size in px to which the centre square of every photo is resized."
     )
 
 
@@ -42,11 +42,11 @@ def ends(config: Config) -> tuple[int, int]:
 
 
 def identity(config: Config) -> DataIdentity:
-    """Names of the classes and the content of both archives.
+    """Names of the classes, and content hashes of both archives.
 
     Raises:
-        DataAbsent: an archive is not here.
-        UserError: the first one is damaged.
+        DataAbsent: an archive is missing.
+        UserError: the first archive is damaged.
     """
     from hwnas.training.npz import read_class_names
 
@@ -57,7 +57,7 @@ def identity(config: Config) -> DataIdentity:
 
 
 def inside(config: Config) -> DataIdentity:
-    """Classes and images that the archives hold; see `ArchivedDataset`.
+    """Classes and images of the archives; see `ArchivedDataset`.
 
     Raises:
         UserError: an archive is missing or damaged.
@@ -71,10 +71,10 @@ def inside(config: Config) -> DataIdentity:
 
 
 def build(config: Config, context: DatasetContext) -> DataModule:
-    """The data set with its validation split and augmentation drawn from the seed.
+    """The data set with a seeded validation split and augmentation.
 
     Raises:
-        UserError: archives that are missing, damaged or of unequal classes; broken images.
+        UserError: archives are missing, damaged or have different classes; or broken images.
     """
     from hwnas.training.npz import read_groups
 

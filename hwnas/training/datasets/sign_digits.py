@@ -1,8 +1,8 @@
-"""Sign Language Digits: 1,645 photos of hands, 10 classes; they ship with hwnas, no download.
+"""Sign Language Digits: 1,645 photos of hands, 10 classes; ships with hwnas, no download.
 
-From GitHub `ardamavi/Sign-Language-Digits-Dataset` (arXiv 2011.08927), Apache-2.0; NOTICE beside
-the archives says what was changed. 218 students showed one digit after the other. Nobody is both in
-training and in validation images, nor in training and in test images.
+From GitHub `ardamavi/Sign-Language-Digits-Dataset` (arXiv 2011.08927), Apache-2.0. The NOTICE next
+to the archives lists changes. 218 students each showed the ten digits. No person is in both
+training and validation images, or in both training and test images.
 """
 
 from __future__ import annotations
@@ -28,16 +28,21 @@ TRAIN, TEST = "train.npz", "val.npz"
 
 
 class Config(ArchiveConfig):
-    """How the photos are split and augmented; they are of 100 px.
+    """Splits and augmentation of the photos, which have 100 px.
 
-    The 412 test photos are fixed. Validation photos are those of some people, drawn from the seed.
+    The 412 test photos are fixed. Validation photos are those of randomly drawn people.
     """
 
     name: Literal["sign_digits"] = "sign_digits"
     base_px: Annotated[int, Field(ge=8, le=512)] = Field(
-        default=64, description="photos are resized to this size"
+        default=64, description="Size in px to which photos are resized."
     )
-    val_fraction: float = Field(default=0.2, gt=0, lt=0.9, description="of the other 1,233 photos")
+    val_fraction: float = Field(
+        default=0.2,
+        gt=0,
+        lt=0.9,
+        description="Share of the other 1,233 photos that is used for validation.",
+    )
 
 
 def ends(config: Config) -> tuple[int, int]:
@@ -46,20 +51,20 @@ def ends(config: Config) -> tuple[int, int]:
 
 
 def identity(config: Config) -> DataIdentity:
-    """The content of both archives."""
+    """Content hashes of both archives."""
     names = [str(label) for label in range(CLASSES)]
     return identity_of_files(_folder(), {"train": [TRAIN], "test": [TEST]}, CUT_FROM_TRAIN, names)
 
 
 def inside(config: Config) -> DataIdentity:
-    """Classes and images that the archives hold; see `ArchivedDataset`."""
+    """Classes and images of the archives; see `ArchivedDataset`."""
     from hwnas.training.npz import identity_of_archives
 
     return identity_of_archives({"train": _folder() / TRAIN, "test": _folder() / TEST})
 
 
 def build(config: Config, context: DatasetContext) -> DataModule:
-    """The data set with its validation split and augmentation drawn from the seed."""
+    """The data set with a seeded validation split and augmentation."""
     from hwnas.training.npz import read_archive
 
     train = read_archive(_folder() / TRAIN)
@@ -75,10 +80,10 @@ def build(config: Config, context: DatasetContext) -> DataModule:
 
 
 def people(names: Sequence[str], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Who is on each training photo [n], by picture number; the last one, also a test photo: -1.
+    """The person on each training photo, [n], by picture number; the last person, also in test: -1.
 
-    Pictures are numbered in the order in which they were taken, and everyone began with digit 0,
-    so that a person's photos follow each other.
+    Pictures are numbered in the order in which they were taken, and every person started with digit
+    0. So the photos of a person are consecutive.
     """
     order = np.argsort([int(re.findall(r"\d+", name)[-1]) for name in names])
     digits = labels[order]

@@ -31,21 +31,21 @@ __all__ = [
 
 BalanceMetric = Literal["macs", "params", "latency_ms"]
 
-N_PROBES = 2048  # archs that a metric's range is looked for in
+N_PROBES = 2048  # archs that determine the range of a metric
 SKEW = 6.0
 
 
 def single(archs: Iterable[Arch]) -> list[Slot]:
-    """A slot for every arch, with no choice left."""
+    """A slot for every arch, with the arch as the only candidate."""
     return [Slot((arch,)) for arch in archs]
 
 
 @dataclass(frozen=True)
 class SlotBySlot:
-    """An `ArchSampler` whose n slots are drawn independently, each from a stream of its own.
+    """An `ArchSampler` whose n slots are drawn independently, each from its own stream.
 
-    `ends`: the largest arch, which teaches the others, and the smallest come first (the sandwich
-    rule); without them all learn the labels.
+    ends: whether the largest arch, the teacher of the others, and the smallest arch come first (the
+        sandwich rule). Without them, all archs learn from the labels.
     """
 
     space: SearchSpace
@@ -67,36 +67,41 @@ class SlotBySlot:
 
 
 def uniform_arch(space: SearchSpace) -> Callable[[np.random.Generator], Slot]:
-    """A slot of one arch, all choices uniform and independent."""
+    """A function that draws a slot with one arch; all choices are uniform and independent."""
     return lambda stream: Slot((space.arch(space.sample(1, rng=stream)[0]),))
 
 
 class CostConfig(StrictModel):
-    """Settings of samplers that look at the cost of archs."""
+    """Settings of samplers that use the cost of archs."""
 
-    metric: BalanceMetric = Field(default="macs", description="the cost")
-    device: str = Field(default="local", description="of latency_ms: a device with a table")
-    n_random: int = Field(default=2, ge=1, le=64, description="archs per step beside the ends")
-    ends: bool = Field(default=True, description="largest and smallest as well (sandwich rule)")
+    metric: BalanceMetric = Field(default="macs", description="Cost metric.")
+    device: str = Field(default="local", description="Device with a latency table, for latency_ms.")
+    n_random: int = Field(
+        default=2, ge=1, le=64, description="Random archs per step, besides largest and smallest."
+    )
+    ends: bool = Field(
+        default=True,
+        description="Whether largest and smallest are trained in every step (sandwich rule).",
+    )
 
 
 def metric_and_range(
     config: CostConfig, context: SamplerContext
 ) -> tuple[CostMetric, float, float]:
-    """The price that the settings name, and its range over the space.
+    """The metric in the settings, and its range over the space.
 
     Raises:
-        UserError: as `metric_named`.
+        UserError: as in `metric_named`.
     """
     metric = metric_named(config, context)
     return metric, *cost_range(context.space, metric, context.seed)
 
 
 def metric_named(config: CostConfig, context: SamplerContext) -> CostMetric:
-    """The price that the settings name; `device` matters to latency alone.
+    """The metric in the settings; `device` only applies to latency.
 
     Raises:
-        UserError: it is not known, for lack of a latency table.
+        UserError: the metric is unknown, for example without a latency table.
     """
     metric, device, metrics = config.metric, config.device, context.metrics
     key = MetricKey.of(metric, device)
@@ -111,7 +116,7 @@ def metric_named(config: CostConfig, context: SamplerContext) -> CostMetric:
 
 
 def cost_range(space: SearchSpace, metric: CostMetric, seed: int) -> tuple[float, float]:
-    """Least and greatest cost of the ends of the space and of archs between them."""
+    """Minimum and maximum cost, from the ends of the space and archs between them."""
     codes = np.concatenate(
         [
             space.codes([space.smallest(), space.largest()]),
@@ -123,11 +128,11 @@ def cost_range(space: SearchSpace, metric: CostMetric, seed: int) -> tuple[float
 
 
 def skewed(space: SearchSpace, random: np.random.Generator, n: int) -> Codes:
-    """n archs from the smallest to the largest: every arch favours large or small values.
+    """n archs from the smallest to the largest: every arch prefers large or small values.
 
-    Independent uniform choices average out: hardly any arch is near the ends. Here every arch draws
-    a bias b from [-SKEW, SKEW], and each choice the value number i of m with odds
-    exp(b * i / (m - 1)).
+    Independent uniform choices average out, so hardly any arch is near the ends. Here every arch
+    draws a bias b from [-SKEW, SKEW], and each choice picks value i of m with odds exp(b * i / (m -
+    1)).
     """
     bias = random.uniform(-SKEW, SKEW, size=(n, 1))
     columns = []

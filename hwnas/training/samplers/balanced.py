@@ -1,7 +1,8 @@
 """Balanced: random archs are spread evenly over MACs, or over latency on a device (PGONAS).
 
-Independent uniform choices give archs of much the same cost. Here a cost is drawn first, evenly
-between the least and the greatest, and then the arch nearest to it among some of all sizes.
+Independent uniform choices give archs of similar cost. Here a cost is drawn first, uniformly
+between minimum and maximum. Then the arch nearest to this cost is selected among archs of all
+sizes.
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ N_CANDIDATES = 128
 
 
 class Config(CostConfig):
-    """Parameters of the sampler: archs are spread over the cost."""
+    """Parameters of the sampler, which spreads archs over the cost."""
 
     name: Literal["balanced"] = "balanced"
 
 
 def build(config: Config, context: SamplerContext) -> ArchSampler:
-    """The sampler; its archs depend on (seed, step) and the metric.
+    """Builds the sampler; its archs depend on (seed, step) and the metric.
 
     Raises:
-        UserError: the metric is not known.
+        UserError: unknown metric.
     """
     space, (metric, low, high) = context.space, metric_and_range(config, context)
 
     def draw(stream: np.random.Generator) -> Slot:
-        """Of archs of all sizes, the one nearest to a cost drawn between least and greatest."""
+        """The arch, among archs of all sizes, that is nearest to a uniformly drawn cost."""
         wanted = stream.uniform(low, high)
         codes = skewed(space, stream, N_CANDIDATES)
         return Slot((space.arch(codes[np.abs(metric(codes) - wanted).argmin()]),))

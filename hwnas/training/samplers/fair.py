@@ -1,9 +1,9 @@
 """Strict fairness: in every step each value of each choice is trained once (FairNAS, 1907.01845).
 
-As many archs per step as the choice with most values has; they learn the labels, and the weights
-are updated once for all. A choice with fewer values deals them out over and over, in an order drawn
-anew for every round, so that after any number of archs its values' counts differ by at most one.
-Values of choices that another choice switches off (blocks beyond the depth) are not trained.
+The number of archs per step is that of the values of the largest choice. All learn from the labels,
+and the weights are updated once for all of them. A choice with fewer values repeats them in rounds,
+each in a new random order. So the counts of its values never differ by more than one. Values of
+inactive choices (blocks beyond the depth) are not trained.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Fair:
     in_place: bool = False
 
     def slots(self, step: int) -> list[Slot]:
-        """One arch for every value of the choice that has most."""
+        """One arch for every value of the choice with the most values."""
         n_archs = max(len(allowed) for allowed in self.space.allowed)
         columns = []
         for column, allowed in enumerate(self.space.allowed):
@@ -53,5 +53,5 @@ class _Fair:
 
 
 def build(config: Config, context: SamplerContext) -> ArchSampler:
-    """The sampler ; its archs depend on (seed, step) alone."""
+    """Builds the sampler; its archs depend only on (seed, step)."""
     return _Fair(context.space, context.seed)

@@ -1,10 +1,11 @@
 """Policy: archs from learned probabilities, trained in alternation with the weights (WPNAS).
 
-WPNAS (2203.02086) samples archs from probabilities that a self-critical policy gradient improves;
-how is left open there, this is our instantiation. Every `every` steps after the warm-up, archs
-drawn from the policy are scored with the shared weights on one batch of validation images, all on
-the same, with the batch's BN statistics; the reward is minus the loss, standardised by its running
-mean and variance, minus `cost_weight` times the cost as a share of the largest arch's.
+WPNAS (2203.02086) samples archs from probabilities that a self-critical policy gradient improves.
+The paper leaves details open; this is one way to define them. Every `every` steps after the
+warm-up, archs drawn from the policy are scored with the shared weights. All are scored on the same
+batch of validation images, with BN statistics of the batch. The reward is the negative loss,
+standardised by its running mean and variance, minus `cost_weight` * cost / cost of the largest
+arch.
 """
 
 from __future__ import annotations
@@ -24,18 +25,26 @@ __all__ = ["Config", "build"]
 
 
 class Config(CostConfig):
-    """Parameters of the sampler; the policy is uniform until the warm-up is over."""
+    """Parameters of the sampler; the policy is uniform during the warm-up."""
 
     name: Literal["policy"] = "policy"
-    warmup: float = Field(default=0.25, ge=0, le=1, description="share of steps without updates")
-    every: int = Field(default=5, ge=1, description="steps between updates of the policy")
-    n_trials: int = Field(default=8, ge=2, le=1024, description="archs scored for an update")
+    warmup: float = Field(
+        default=0.25, ge=0, le=1, description="Share of the steps without updates of the policy."
+    )
+    every: int = Field(default=5, ge=1, description="Steps between updates of the policy.")
+    n_trials: int = Field(
+        default=8, ge=2, le=1024, description="Archs that are scored for an update."
+    )
     baseline: Baseline = "self_critical"
-    """What is subtracted from rewards, as for searcher `policy_gradient`."""
-    learning_rate: float = Field(default=0.05, gt=0, le=10, description="Adam step on logits")
-    entropy: float = Field(default=0.05, ge=0, le=100, description="weight of the entropy bonus")
-    cost_weight: float = Field(default=0.0, ge=0, description="of the cost in the reward")
-    memory: float = Field(default=0.9, ge=0, lt=1, description="of the running mean and variance")
+    """Subtracted from rewards, as in the searcher `policy_gradient`."""
+    learning_rate: float = Field(
+        default=0.05, gt=0, le=10, description="Learning rate of Adam on the logits."
+    )
+    entropy: float = Field(default=0.05, ge=0, le=100, description="Weight of the entropy bonus.")
+    cost_weight: float = Field(default=0.0, ge=0, description="Weight of the cost in the reward.")
+    memory: float = Field(
+        default=0.9, ge=0, lt=1, description="Decay of the running mean and variance."
+    )
 
 
 class PolicySampler:
@@ -54,18 +63,18 @@ class PolicySampler:
 
     @property
     def in_place(self) -> bool:
-        """Whether the largest arch teaches: only if largest and smallest are in the step."""
+        """Whether the largest arch is the teacher: only if largest and smallest are in the step."""
         return self._config.ends
 
     def slots(self, step: int) -> list[Slot]:
-        """The ends, if wanted, and n archs from the policy as it is."""
+        """Largest and smallest arch, if enabled, and n archs from the current policy."""
         return self._drawn.slots(step)
 
     def _draw(self, stream: np.random.Generator) -> Slot:
         return Slot((self._space.arch(self.policy.draw(stream, 1)[0]),))
 
     def trials(self, step: int) -> list[Arch]:
-        """Archs from the policy when an update is due; the first is its mode if self-critical."""
+        """Archs from the policy when an update is due; with `self_critical` first its mode."""
         since = step - self._first
         if since < 0 or since % self._config.every:
             return []
@@ -78,7 +87,7 @@ class PolicySampler:
         return [self._space.arch(row) for row in codes]
 
     def learn(self, archs: list[Arch], losses: FloatArray) -> None:
-        """One step of the policy towards archs of high reward."""
+        """One step of the policy towards archs with a high reward."""
         config, codes = self._config, self._space.codes(archs)
         scores = -losses
         now = float(scores.mean()), float(scores.var())
@@ -102,7 +111,7 @@ class PolicySampler:
         self._average = keep * self._average + (1 - keep) * float(rewards.mean())
 
     def state(self) -> dict[str, Any]:
-        """JSON-ready state."""
+        """The state as JSON values."""
         moments = None if self._moments is None else list(self._moments)
         return {"policy": self.policy.state(), "moments": moments, "average": self._average}
 
@@ -114,10 +123,10 @@ class PolicySampler:
 
 
 def build(config: Config, context: SamplerContext) -> ArchSampler:
-    """The sampler, a `LearningSampler`.
+    """Builds the sampler, a `LearningSampler`.
 
     Raises:
-        UserError: the cost is not known.
+        UserError: unknown cost metric.
     """
     metric = metric_named(config, context) if config.cost_weight else None
     return PolicySampler(config, context, metric)

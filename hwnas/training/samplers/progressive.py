@@ -1,7 +1,8 @@
 """Progressive shrinking: choices are freed from the largest down, phase by phase (OFA, 1908.09791).
 
-Once-for-all trains the largest network, then elastic kernels, depths and widths, and distils from
-the finished largest network. Here the largest is trained on in every step and teaches in place.
+Once-for-all trains the largest network, then elastic kernels, depths and widths, with distillation
+from the finished largest network. Here the largest network continues to train in every step, and is
+the teacher.
 """
 
 from __future__ import annotations
@@ -21,23 +22,29 @@ from hwnas.training.samplers._slots import single
 
 __all__ = ["Config", "Phase", "build"]
 
-ALL = 1000  # more values than a choice has
+ALL = 1000  # more values than any choice has
 
 
 class Phase(StrictModel):
-    """What is free in one part of the training, besides the resolution.
+    """Free values in one part of the training, besides the resolution.
 
-    `free`: by the last part of a choice's name (`kernel`, `depth`, ...) how many of its largest
-    values may be drawn; all choices that are not named stay at their largest value.
+    `free`: number of the largest values that may be drawn, by the last part of the name of a choice
+    (`kernel`, `depth`, ...). Choices that are not named stay at their largest value.
     """
 
-    share: float = Field(gt=0, le=1, description="of the steps; shares are scaled to a sum of 1")
-    n_random: int = Field(default=1, ge=0, le=64, description="archs per step beside the largest")
-    free: dict[str, int] = Field(default={}, description="choice: number of values, largest first")
+    share: float = Field(
+        gt=0, le=1, description="Share of the steps; shares are scaled to a sum of 1."
+    )
+    n_random: int = Field(
+        default=1, ge=0, le=64, description="Random archs per step, besides the largest."
+    )
+    free: dict[str, int] = Field(
+        default={}, description="Number of free values by choice, largest first."
+    )
 
 
 class Config(StrictModel):
-    """Phases in order; by default those of Once-for-all, archs per step included."""
+    """Phases in order; the default is that of Once-for-all, including the archs per step."""
 
     name: Literal["progressive"] = "progressive"
     phases: tuple[Phase, ...] = Field(
@@ -79,7 +86,7 @@ class _Progressive:
     in_place: bool = True
 
     def slots(self, step: int) -> list[Slot]:
-        """The largest, and random archs of what is free at `step`."""
+        """The largest arch, and random archs with the values that are free at `step`."""
         phase = next((n for n, end in enumerate(self.ends) if step < end), len(self.ends) - 1)
         drawn = [
             self.space.arch(
@@ -91,7 +98,7 @@ class _Progressive:
 
 
 def build(config: Config, context: SamplerContext) -> ArchSampler:
-    """The sampler; its archs depend on (seed, step, n_steps) alone."""
+    """Builds the sampler; its archs depend only on (seed, step, n_steps)."""
     total = sum(phase.share for phase in config.phases)
     shares = accumulate(phase.share / total for phase in config.phases)
     return _Progressive(

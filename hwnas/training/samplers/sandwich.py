@@ -17,13 +17,13 @@ class Config(StrictModel):
     """Parameters of the sampler."""
 
     name: Literal["sandwich"] = "sandwich"
-    n_random: int = Field(default=2, ge=0, le=64, description="random archs per step")
+    n_random: int = Field(default=2, ge=0, le=64, description="Random archs per step.")
 
 
 def build(config: Config, context: SamplerContext) -> ArchSampler:
-    """The sampler (largest, which teaches the others, smallest, then random ones).
+    """Builds the sampler: the largest arch (the teacher), the smallest, then random archs.
 
-    Its archs depend on (seed, step) alone.
+    Its archs depend only on (seed, step).
     """
     draw = uniform_arch(context.space)
     return SlotBySlot(context.space, context.seed, config.n_random, True, draw)

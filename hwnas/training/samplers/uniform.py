@@ -1,4 +1,4 @@
-"""Single-path uniform: every step one random arch that learns the labels (SPOS, 1904.00420)."""
+"""Single-path uniform: one random arch per step, which learns from labels (SPOS, 1904.00420)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Config(StrictModel):
     """Parameters of the sampler."""
 
     name: Literal["uniform"] = "uniform"
-    n_archs: int = Field(default=1, ge=1, le=64, description="archs per step")
+    n_archs: int = Field(default=1, ge=1, le=64, description="Archs per step.")
 
 
 def build(config: Config, context: SamplerContext) -> ArchSampler:
-    """The sampler (all choices uniform and independent).
+    """Builds the sampler; all choices are uniform and independent.
 
-    Its archs depend on (seed, step) alone.
+    Its archs depend only on (seed, step).
     """
     draw = uniform_arch(context.space)
     return SlotBySlot(context.space, context.seed, config.n_archs, False, draw)
