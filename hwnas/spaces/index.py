@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
 from hwnas.spaces.choice import Codes
+from hwnas.spaces.limits import check_combinations, check_operators, check_values
 from hwnas.spaces.ops import OpSpec
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class _Block:
 
     def rows(self, columns: NDArray[np.int16]) -> NDArray[Any]:
         """Index of each arch's combination, int16 [n] (int32 if needed), for `columns` [d, n]."""
-        dtype = np.int16 if self.ids.shape[1] <= 1 << 15 else np.int32
+        dtype = np.int16 if self.ids.shape[1] < 1 << 15 else np.int32
         flat = np.zeros(columns.shape[1], dtype=dtype)
         for column, size in zip(self.columns, self.sizes, strict=True):
             flat *= dtype(size)
@@ -126,29 +127,35 @@ def _slot_tables(space: SearchSpace) -> tuple[tuple[OpSpec, ...], tuple[_SlotTab
     """All reachable operators, and the table from local codes to operator ids per slot."""
     largest = [len(choice.values) - 1 for choice in space.choices]
     ops: dict[OpSpec, int] = {}
-    tables = []
-    for slot, columns in enumerate(_slot_columns(space, largest)):
+    allowed, tables = [frozenset(codes) for codes in space.allowed], []
+    lower = cache(space.macro.lower_slots)  # slots that depend on the same choices share networks
+    columns_of = _slot_columns(space, largest)
+    check_combinations(space, columns_of)
+    for slot, columns in enumerate(columns_of):
         shape = [len(space.choices[column].values) for column in columns]
         ids = np.empty(shape, dtype=np.int32)
         for local in product(*(range(n) for n in shape)):
             codes = list(largest)
             for column, code in zip(columns, local, strict=True):
                 codes[column] = code
-            if not _is_allowed(space, codes, columns):
+            if not _is_allowed(space, allowed, codes, columns):
                 ids[local] = DISALLOWED
                 continue
-            op = space.macro.lower_slots(tuple(codes))[slot]
+            op = lower(tuple(codes))[slot]
             ids[local] = ABSENT if op is None else ops.setdefault(op, len(ops))
+            check_operators(space, len(ops), columns)
         tables.append(_SlotTable(tuple(columns), ids))
     return tuple(ops), tuple(tables)
 
 
-def _is_allowed(space: SearchSpace, codes: list[int], columns: list[int]) -> bool:
-    """Whether all active choices among `columns` have allowed codes."""
+def _is_allowed(
+    space: SearchSpace, allowed: list[frozenset[int]], codes: list[int], columns: list[int]
+) -> bool:
+    """Whether all active choices among `columns` have codes in `allowed` (by column)."""
     for column in columns:
         choice = space.choices[column]
         is_active = choice.parent is None or codes[choice.parent] in choice.parent_codes
-        if is_active and codes[column] not in space.allowed[column]:
+        if is_active and codes[column] not in allowed[column]:
             return False
     return True
 
@@ -159,11 +166,12 @@ def _slot_columns(space: SearchSpace, largest: list[int]) -> list[list[int]]:
     Found by changing one choice of the largest arch at a time.
     """
     reference = space.macro.lower_slots(tuple(largest))
+    check_values(space, len(reference))
     columns: list[list[int]] = [[] for _ in reference]
     for column, choice in enumerate(space.choices):
         variants = [
             space.macro.lower_slots((*largest[:column], code, *largest[column + 1 :]))
-            for code in range(len(choice.values))
+            for code in range(len(choice.values) - 1)  # the last one is the reference
         ]
         for slot, depends in enumerate(columns):
             if any(changed[slot] != reference[slot] for changed in variants):
