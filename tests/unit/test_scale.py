@@ -5,7 +5,9 @@ The sizes themselves are in `benchmarks/scale.py`.
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,10 @@ import pytest
 from hwnas.core import yaml_data
 from hwnas.core.config import StrictModel, build_model
 from hwnas.core.errors import MAX_TEXT, UserError
+from hwnas.core.rundir import RunDir
 from hwnas.core.yaml_data import parse_yaml
 from hwnas.interfaces import PredictorContext, SamplerContext, SearcherContext
+from hwnas.pipeline.disk import disk_text, disk_use
 from hwnas.predictors import REGISTRY as PREDICTORS
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.spaces import limits
@@ -177,3 +181,41 @@ def test_of_many_problems_the_first_twenty_are_told() -> None:
 def test_one_part_of_an_error_is_of_bounded_length() -> None:
     text = str(UserError("wrong", found="x" * 10 * MAX_TEXT))
     assert len(text) < 1.1 * MAX_TEXT and f"{9 * MAX_TEXT:,} characters more" in text
+
+
+# --- run folders ----------------------------------------------------------------------------------
+
+
+def test_the_journal_is_read_line_by_line(tmp_path: Path) -> None:
+    """A million lines took 4 GB."""
+    run, row = RunDir(tmp_path), {"context": "c", "text": "x" * 10_000}
+    for _ in range(200):
+        run.journal("evaluation", row)
+    tracemalloc.start()
+    assert sum(1 for _ in run.journaled("evaluation")) == 200
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < run.journal_file.stat().st_size / 5
+
+
+def test_the_disk_use_of_a_run_tells_what_can_be_removed(tmp_path: Path) -> None:
+    files = {
+        "config.yaml": 10,
+        "superseded/train-1/checkpoints/supernet.safetensors": 200,
+        "superseded/train-1/stage.json": 20,
+        "superseded/profile-1/tables/local/plan.json": 1,
+        "superseded/profile-1/tables/local/models/a.onnx": 9,
+        "tables/local/plan.json": 30,
+        "tables/local/models/a.onnx": 500,
+        "bundles/main/local/models/fp32.onnx": 4000,
+    }
+    for name, n_bytes in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(n_bytes))
+    (tmp_path / "link").symlink_to("/usr")
+    use = disk_use(RunDir(tmp_path))
+    assert use["bytes"] - len("/usr") == sum(files.values())
+    assert (use["superseded_bytes"], use["timed_models_bytes"]) == (230, 500)
+    text = disk_text({**use, "bytes": 10**9, "superseded_bytes": 12_000_000})
+    assert text.startswith("1.0 GB") and "12 MB superseded" in text
