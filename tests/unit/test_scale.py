@@ -215,7 +215,7 @@ def test_the_disk_use_of_a_run_tells_what_can_be_removed(tmp_path: Path) -> None
         path.write_bytes(bytes(n_bytes))
     (tmp_path / "link").symlink_to("/usr")
     use = disk_use(RunDir(tmp_path))
-    assert use["bytes"] - len("/usr") == sum(files.values())
+    assert use["bytes"] == sum(files.values())
     assert (use["superseded_bytes"], use["timed_models_bytes"]) == (230, 500)
     text = disk_text({**use, "bytes": 10**9, "superseded_bytes": 12_000_000})
     assert text.startswith("1.0 GB") and "12 MB superseded" in text
