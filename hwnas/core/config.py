@@ -47,6 +47,7 @@ LATER = "added later"
 
 BESIDE = "relative to the file that names it"
 """Marks a path that is relative to its own file (`Annotated[str | None, BESIDE]`)."""
+MAX_SHOWN = 20  # problems of a configuration; similar names for thousands of keys take minutes
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -243,14 +244,16 @@ def build_model(model: type[Model], data: dict[str, Any], *, where: object) -> M
     """Validates `data` into `model`. Lists become tuples; no other type is converted.
 
     Raises:
-        UserError: lists every problem with its key path, and similar names for unknown keys.
+        UserError: lists up to 20 problems with key paths, and similar names for unknown keys.
     """
     try:
         return _validate(model, data)
     except ValidationError as error:
-        lines = [explain(problem, model, data) for problem in error.errors()]
+        problems = error.errors(include_url=False)
+        lines = [explain(problem, model, data) for problem in problems[:MAX_SHOWN]]
+        lines += [f"... and {n:,} more" for n in [len(problems) - MAX_SHOWN] if n > 0]
         raise UserError(
-            f"{len(lines)} problem{'s' * (len(lines) > 1)} in the config",
+            f"{len(problems):,} problem{'s' * (len(problems) > 1)} in the config",
             found="".join(f"\n    {line}" for line in lines),
             where=where,
         ) from error

@@ -18,6 +18,9 @@ __all__ = [
 ]
 
 
+MAX_TEXT = 10_000  # characters of one part of an error
+
+
 class HwnasError(Exception):
     """Base of every error that hwnas raises on purpose; `exit_code` is the exit status.
 
@@ -48,8 +51,13 @@ class HwnasError(Exception):
         parts = [self._message]
         for label in ("expected", "found", "where", "fix"):
             if (value := getattr(self, label)) is not None:
-                parts.append(f"  {label}: {value}")
+                parts.append(f"  {label}: {_shortened(str(value))}")
         return visible("\n".join(parts))
+
+
+def _shortened(text: str) -> str:
+    more = len(text) - MAX_TEXT
+    return text if more <= 0 else f"{text[:MAX_TEXT]} ... and {more:,} characters more"
 
 
 class UserError(HwnasError):

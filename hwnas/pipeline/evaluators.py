@@ -47,8 +47,9 @@ class JournaledEvaluator:
 
     def __init__(self, run: RunDir, context: str, build: Callable[[], Evaluator]) -> None:
         self._run, self._context, self._build = run, context, build
-        rows = [row for row in run.journaled("evaluation") if row.get("context") == context]
-        known = [load(Evaluation, row.get("evaluation"), where=run.journal_file) for row in rows]
+        rows = (row for row in run.journaled("evaluation") if row.get("context") == context)
+        where = run.journal_file
+        known = (load(Evaluation, row.get("evaluation"), where=where) for row in rows)
         self._known = {evaluation.arch: evaluation for evaluation in known}
 
     @cached_property

@@ -17,6 +17,7 @@ __all__ = ["Choice", "Codes", "Role", "Value", "ascending", "check_allowed", "ch
 Role = Literal["resolution", "width", "depth", "kernel", "expand", "op"]
 Value = int | float | str
 Number = TypeVar("Number", int, float)
+MAX_VALUES = 1 << 15  # what a code, an int16, can number
 
 Codes = NDArray[np.int16]
 """Codes of n archs: int16 [n, d], one column per choice."""
@@ -31,7 +32,8 @@ class Choice:
         code of the parent is in `parent_codes`.
 
     Raises:
-        UserError: no name, no values, duplicate or unsorted values, or a parent without codes.
+        UserError: no name, no values or over 32,768, duplicate or unsorted values, or a parent
+            without codes.
     """
 
     name: str
@@ -47,6 +49,9 @@ class Choice:
             raise self._error(
                 "a choice has values", "at least one value", "none", "give a value, or no choice"
             )
+        if len(self.values) > MAX_VALUES:
+            most = f"at most {MAX_VALUES:,}"
+            raise self._error("a choice has too many values", most, len(self.values), "give fewer")
         if len(set(self.values)) != len(self.values):
             raise self._error(
                 "a choice has a value twice", "different values", self.values, "remove the copies"

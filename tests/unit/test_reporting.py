@@ -26,6 +26,7 @@ from hwnas.reporting.devices import Winners
 from hwnas.reporting.drawing import draw_network
 from hwnas.reporting.figures import forecast_figure, front_figure
 from hwnas.reporting.html import render_report, write_report
+from hwnas.reporting.thinning import thinned
 from hwnas.spaces.lowering import lower
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import SearchSpace
@@ -300,3 +301,35 @@ def test_drawing_shows_size_width_kernel_and_residuals_of_every_operator(
     assert kernels == [f"k{op.kernel}" for op in ops if op.mid_channels]
     ends = [float(box.get("x", "")) + float(box.get("width", "")) for box in boxes]
     assert all(float(box.get("x", "")) > end for box, end in zip(boxes[1:], ends))
+
+
+def test_a_report_has_at_most_five_megabytes_whatever_the_run(data: ReportData) -> None:
+    """A search of 20,000 evaluations on one device made 6 MB."""
+    n = 20_000
+    cloud = tuple(Point(1 + i / 7, (i % 997) / 997, f"{i:016x}") for i in range(n))
+    timed = tuple(1 + i / 7 for i in range(1000))
+    curve = Curve("largest", tuple(range(n)), tuple(i / n for i in range(n)))
+    large = replace(
+        data,
+        fronts=tuple(
+            Front(f"device{i}", "val top-1", cloud, cloud, cloud[0], 2.5, cloud) for i in range(9)
+        ),
+        forecasts=tuple(
+            Forecast(f"device{i}", timed, timed, tuple(zip(timed, timed, strict=True)))
+            for i in range(9)
+        ),
+        training=Training((curve,) * 5, (curve,) * 5),
+    )
+    html = render_report(large)
+    assert len(html.encode()) <= 5_000_000
+    text = Page(html).text
+    assert "20,000 networks scored" in text and "of them drawn" in text
+    assert "Only the first 8 devices have plots" in text
+    assert "of them drawn" not in Page(render_report(data)).text
+
+
+def test_thinning_keeps_the_ends_and_whatever_is_few(data: ReportData) -> None:
+    assert thinned(data, 3) == data
+    (front,) = thinned(data, 2).fronts
+    assert [point.latency_ms for point in front.archive] == [1.0, 2.0]  # the first and the last
+    assert front.winner == data.fronts[0].winner and front.baseline == data.fronts[0].baseline
