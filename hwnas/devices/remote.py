@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import re
 import shlex
@@ -28,6 +29,8 @@ from hwnas.devices.runtimes import install_line
 from hwnas.interfaces import DeviceSpec
 
 __all__ = ["Reach", "RemoteKit", "call"]
+
+log = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S = 600.0
 LOST = 255  # exit status of ssh itself
@@ -88,11 +91,6 @@ class RemoteKit:
             self.reach.push(results, f"{there}/{RESULTS}")
         try:
             self._run_kit(there, f"plan.json --out {RESULTS}", progress)
-        except KeyboardInterrupt:
-            with contextlib.suppress(UserError):
-                self._run(f"cd {shlex.quote(there)}\n{STOP}")
-                self._fetch(results, there)
-            raise
         except UserError as error:
             with contextlib.suppress(UserError):
                 self._fetch(results, there)
@@ -103,6 +101,12 @@ class RemoteKit:
                     where=error.where,
                     fix="the samples are kept; run the same command again to resume",
                 ) from error
+            raise
+        except BaseException:  # Ctrl-C, or the exception that the command line makes of a signal
+            log.info("stopping %s and copying its samples back", self.reach.where)
+            with contextlib.suppress(UserError):
+                self._run(f"cd {shlex.quote(there)}\n{STOP}")
+                self._fetch(results, there)
             raise
         self._fetch(results, there)
 
