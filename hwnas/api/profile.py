@@ -127,12 +127,15 @@ def profile_plan(
     settings: Settings,
     num_classes: int | None,
     profile_settings: Settings,
+    out: Folder | None = None,
 ) -> Listing:
     """The cost of `profile`."""
     from hwnas.measure.profile import describe_cost
+    from hwnas.measure.session_files import known_models
 
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
-    cost = describe_cost(job.space, job.settings)
+    samples = Path(out or f"{job.device.name}.json").with_suffix(".samples")
+    cost = describe_cost(job.space, job.settings, known_models(job.device, job.settings, [samples]))
     return Listing([{"device": job.device.name, "space": job.space.id, "cost": cost}])
 
 

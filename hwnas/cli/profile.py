@@ -128,7 +128,7 @@ def device(
         from hwnas.api.profile_run import refuse_config
 
         refuse_config(config)
-        show(profile_plan(device, **asked), format)
+        show(profile_plan(device, **asked, out=out), format)
         return
     table = hwnas.profile(
         device, **asked, run=run, config=config, out=out, seed=seed, progress=progress_for
