@@ -25,6 +25,7 @@ except ImportError:
 if TYPE_CHECKING:
     from hwnas.api.analyze import analyze
     from hwnas.api.check import check
+    from hwnas.api.clean import clean
     from hwnas.api.config import config_explain, config_schema, config_show
     from hwnas.api.export import export
     from hwnas.api.finetune import finetune
@@ -98,6 +99,7 @@ __all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
     "__version__",
     "analyze",
     "check",
+    "clean",
     "config_explain",
     "config_schema",
     "config_show",

@@ -21,6 +21,7 @@ import hwnas
 from hwnas.cli import (
     analyze,
     check,
+    clean,
     config,
     export,
     finetune,
@@ -61,7 +62,7 @@ GROUPS = {
         verify,
         report,
     ),
-    "In a run folder": (status, check, undo, analyze, prune, predictor),
+    "In a run folder": (status, check, undo, clean, analyze, prune, predictor),
     "What there is": (list_verb, config, space, table, pretrained),
 }
 """Headings of `hwnas --help`, and the verbs below each heading."""

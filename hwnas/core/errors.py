@@ -47,6 +47,11 @@ class HwnasError(Exception):
         self.fix = fix if self.fix is None else f"{self.fix}; or {fix}"
         self.args = (self._text(),)
 
+    def say_where(self, where: object) -> None:
+        """Name another place: the one that the user knows."""
+        self.where = where
+        self.args = (self._text(),)
+
     def _text(self) -> str:
         parts = [self._message]
         for label in ("expected", "found", "where", "fix"):

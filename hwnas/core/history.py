@@ -33,6 +33,7 @@ __all__ = [
     "take_back",
     "text_of",
     "undo",
+    "undone_by",
 ]
 
 log = logging.getLogger(__name__)
@@ -122,6 +123,19 @@ def undo(run: RunDir, *, keep: bool = True) -> Entry:
     transition.write({**entry.texts, _name(number): None})
     transition.commit()
     return entry
+
+
+def undone_by(run: RunDir) -> set[str]:
+    """Folders in superseded/ whose files the next undo would bring back, run-relative."""
+    if (found := last_entry(run)) is None:
+        return set()
+    ledger = run.ledger()
+    back = [
+        find_version(run, stage, partial(_is_same, before))
+        for stage, before in found[1].stages.items()
+        if stage not in ledger or not _is_same(ledger[stage], before)
+    ]
+    return {version.folder for version in back if version is not None}
 
 
 def needs_settling(run: RunDir) -> bool:

@@ -18,7 +18,15 @@ from hwnas.core.records import STRICT, dump, load
 from hwnas.core.rundir import LEDGER, RunDir, StageRecord, ledger_text, safe_record
 from hwnas.core.store import json_text, read_json
 
-__all__ = ["ALTERED", "Transition", "Version", "altered_versions", "find_version"]
+__all__ = [
+    "ALTERED",
+    "FACTS",
+    "Transition",
+    "Version",
+    "altered_versions",
+    "find_version",
+    "set_aside_folders",
+]
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +89,12 @@ def altered_versions(run: RunDir) -> Iterator[tuple[Path, str]]:
             folder = f"{SUPERSEDED}/{path.parent.name}"
             for name in run.altered(record.files(), within=folder):
                 yield run.path(folder, name), ALTERED
+
+
+def set_aside_folders(run: RunDir) -> list[Path]:
+    """All that lies in superseded/, a folder for each stage and hash."""
+    there = run.path(SUPERSEDED)
+    return sorted(there.iterdir()) if there.is_dir() else []
 
 
 class Transition:

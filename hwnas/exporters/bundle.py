@@ -46,6 +46,7 @@ KIT = (
     "bundle_images.py",
     "bundle_latency.py",
     "bundle_precision.py",
+    "bundle_statistics.py",
     "bundle_tflite.py",
     "device_run.py",
     "engine.schema.json",

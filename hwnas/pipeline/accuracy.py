@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwnas.exporters.formats import open_model
 from hwnas.exporters.opened import CannotRunHere
@@ -34,24 +35,40 @@ class Accuracies:
     here: for files on this host, in the runtime of their format.
     on_devices: for the file of each device, if it was run on the device itself.
     runs: outputs of these devices for all test images.
+    right: by device (None: this host) and path, right answers of each class.
+    n_by_class: number of test images of each class.
     """
 
     n_images: int
     here: Mapping[str, float] = field(default_factory=dict)
     on_devices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     runs: Mapping[str, DeviceRun] = field(default_factory=dict)
+    n_by_class: tuple[int, ...] = ()
+    right: Mapping[str | None, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
 
     def on(self, device: str) -> dict[str, float]:
         """Top-1 by path; the file of this device has its accuracy on the device."""
         return {**self.here, **self.on_devices.get(device, {})}
 
+    def by_class(self, device: str) -> dict[str, tuple[tuple[int, int], ...]]:
+        """As `on`: right answers and images of every class."""
+        right = {**self.right.get(None, {}), **self.right.get(device, {})}
+        return {path: tuple(zip(n, self.n_by_class, strict=True)) for path, n in right.items()}
+
 
 def test_accuracies(project: Project, arch: Arch) -> Accuracies:
     """Accuracies of every exported file of a network, also on all devices of this machine."""
     x, labels = project.images("test", resolution(project.space, arch))
+    n_classes = len(project.source.info.class_names)
+    right: dict[str | None, dict[str, tuple[int, ...]]] = {}
 
-    def top1(logits: Images) -> float:
-        return float((logits.argmax(axis=1) == labels).mean())
+    def by_class(labels: NDArray[np.int64]) -> tuple[int, ...]:
+        return tuple(np.bincount(labels, minlength=n_classes).tolist())
+
+    def top1(logits: Images, device: str | None, path: str) -> float:
+        is_right = logits.argmax(axis=1) == labels
+        right.setdefault(device, {})[path] = by_class(labels[is_right])
+        return float(is_right.mean())
 
     here = {}
     for one in project.files.read_exports()[arch.key]:
@@ -62,14 +79,15 @@ def test_accuracies(project: Project, arch: Arch) -> Accuracies:
             except CannotRunHere as error:
                 log.warning("%s: test accuracy not measured: %s", one.files[0], error)
                 continue
-            here[one.model.path] = top1(opened.logits(x))
+            here[one.model.path] = top1(opened.logits(x), None, one.model.path)
     on_devices, runs = {}, {}
     for name, device in project.devices.items():
         if device.transport == "local" and not _is_host(device):
             one = exported_artifact(project, arch, device)
             runs[name] = run_on_device(device, file_of(project, arch, one), x)
-            on_devices[name] = {one.model.path: top1(runs[name].logits)}
-    return Accuracies(len(labels), here, on_devices, runs)
+            shipped = one.model.path
+            on_devices[name] = {shipped: top1(runs[name].logits, name, shipped)}
+    return Accuracies(len(labels), here, on_devices, runs, by_class(labels), right)
 
 
 def _is_host(device: DeviceSpec) -> bool:

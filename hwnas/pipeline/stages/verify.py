@@ -171,6 +171,7 @@ def _winner(row: NetworkResult, timings: Timings, accuracies: Accuracies) -> Win
         ),
         n_test_images=row.n_test_images,
         top1=accuracies.on(row.device),
+        by_class=accuracies.by_class(row.device),
         measured_ms={
             row.file: row.measured_ms,
             **{
