@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwnas.api.result import Folder, Listing, Point, no_progress
+from hwnas.api.result import Folder, Listing, Point, closing_row, no_progress
 from hwnas.api.status import status
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.core.command import command_line
@@ -149,6 +149,11 @@ class Run:
         """The result table: one row per network and device."""
         return [network.summary() for network in self.networks]
 
+    @property
+    def shown(self) -> list[dict[str, Any]]:
+        """`table()` as a terminal shows it."""
+        return [*map(closing_row, self.networks)]
+
     def raise_for_checks(self) -> None:
         """Raises an error if a check failed or could not be judged.
 
@@ -173,8 +178,6 @@ class Run:
             "report": str(self.project.files.report),
             "notes": list(self.notes),
         }
-
-    # --- objects ------------------------------------------------------------------------------
 
     def latency_table(self, device: str | None = None) -> LatencyTable:
         """The table of a device; default: the first one."""
@@ -203,8 +206,6 @@ class Run:
         from hwnas.nets.features import features_only
 
         return features_only(self.network(role), strides)
-
-    # --- plots --------------------------------------------------------------------------------
 
     def plot_front(self, device: str | None = None) -> go.Figure:
         """Evaluated archs by latency on a device (default: the first) and accuracy; the winner."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,15 +13,16 @@ from hwnas.exporters.formats import open_model
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare, torch_logits
 from hwnas.interfaces import DeviceSpec, Images
-from hwnas.measure.on_device import DeviceRun, run_on_device
+from hwnas.measure.on_device import DeviceRun, held_precisions, run_on_device
+from hwnas.pipeline.answers import Replies, replies_of
 from hwnas.pipeline.exports import exported_artifact, file_of
 from hwnas.pipeline.outcomes import Check, Exported
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.winners import load_network
+from hwnas.pipeline.winners import load_network, winner_roles
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
-__all__ = ["Accuracies", "artifact_check", "test_accuracies"]
+__all__ = ["Accuracies", "artifact_check", "format_checks", "test_accuracies"]
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,12 @@ class Accuracies:
     runs: outputs of these devices for all test images.
     right: by device (None: this host) and path, right answers of each class.
     n_by_class: number of test images of each class.
+    replies: of the files that run on this host, for every image.
     """
 
     n_images: int
     here: Mapping[str, float] = field(default_factory=dict)
+    replies: Mapping[str, Replies] = field(default_factory=dict)
     on_devices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     runs: Mapping[str, DeviceRun] = field(default_factory=dict)
     n_by_class: tuple[int, ...] = ()
@@ -54,6 +57,14 @@ class Accuracies:
         """As `on`: right answers and images of every class."""
         right = {**self.right.get(None, {}), **self.right.get(device, {})}
         return {path: tuple(zip(n, self.n_by_class, strict=True)) for path, n in right.items()}
+
+    def replies_on(self, device: str) -> dict[str, Replies]:
+        """By path, as `on`."""
+        found = dict(self.replies)
+        if device in self.runs:
+            own = replies_of(self.runs[device].logits)
+            found |= dict.fromkeys(self.on_devices[device], own)
+        return found
 
 
 def test_accuracies(project: Project, arch: Arch) -> Accuracies:
@@ -70,7 +81,7 @@ def test_accuracies(project: Project, arch: Arch) -> Accuracies:
         right.setdefault(device, {})[path] = by_class(labels[is_right])
         return float(is_right.mean())
 
-    here = {}
+    here, replies = {}, {}
     for one in project.files.read_exports()[arch.key]:
         if one.parity is not None:
             try:
@@ -79,7 +90,9 @@ def test_accuracies(project: Project, arch: Arch) -> Accuracies:
             except CannotRunHere as error:
                 log.warning("%s: test accuracy not measured: %s", one.files[0], error)
                 continue
-            here[one.model.path] = top1(opened.logits(x), None, one.model.path)
+            logits = opened.logits(x)
+            here[one.model.path] = top1(logits, None, one.model.path)
+            replies[one.model.path] = replies_of(logits)
     on_devices, runs = {}, {}
     for name, device in project.devices.items():
         if device.transport == "local" and not _is_host(device):
@@ -87,7 +100,7 @@ def test_accuracies(project: Project, arch: Arch) -> Accuracies:
             runs[name] = run_on_device(device, file_of(project, arch, one), x)
             shipped = one.model.path
             on_devices[name] = {shipped: top1(runs[name].logits, name, shipped)}
-    return Accuracies(len(labels), here, on_devices, runs, by_class(labels), right)
+    return Accuracies(len(labels), here, replies, on_devices, runs, by_class(labels), right)
 
 
 def _is_host(device: DeviceSpec) -> bool:
@@ -128,3 +141,40 @@ def artifact_check(
 def _percent(accuracies: Mapping[str, float], one: Exported) -> str:
     top1 = accuracies.get(one.model.path, np.nan)
     return "not measured" if np.isnan(top1) else f"{top1:.2%}"
+
+
+def format_checks(
+    project: Project, archs: Mapping[str, Arch], accuracies: Mapping[Arch, Accuracies]
+) -> list[Check]:
+    """Parity of every exported format of the winners."""
+    checks = []
+    winners = {archs[role]: role for role in reversed(winner_roles(project))}
+    for arch, role in reversed(winners.items()):
+        top1 = accuracies[arch].here
+        exports = project.files.read_exports()[arch.key]
+        held = held_precisions([file_of(project, arch, one) for one in exports])
+        for position, one in enumerate(exports):
+            report = one.parity
+            if report is None or one.model.format == "timm":  # which is the torch network itself
+                continue
+            holds = held[position]
+            is_other = holds not in (None, one.model.precision)
+            wrong = f"holds {holds}, not {one.model.precision}; " if is_other else ""
+            sizes = ", ".join(str(batch.batch) for batch in report.batches)
+            known = f"{top1[one.model.path]:.2%}" if one.model.path in top1 else "not measured"
+            checks.append(
+                Check(
+                    f"{_name(one, exports) if position else 'parity'} of the {role}",
+                    report.passed and not is_other,
+                    f"{wrong}torch and {report.runtime} differ by {report.worst:.1e} of the"
+                    f" largest logit (batch {sizes}), agree on {report.agreement:.2%} of images;"
+                    f" test top-1 {known}",
+                )
+            )
+    return checks
+
+
+def _name(one: Exported, exports: Sequence[Exported]) -> str:
+    """The format of a file, or its name where it is one of several variants."""
+    formats = [other.model.format for other in exports]
+    return one.files[0] if formats.count(one.model.format) > 1 else one.model.format

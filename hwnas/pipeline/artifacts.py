@@ -19,6 +19,7 @@ from hwnas.core.store import write_json
 from hwnas.interfaces import DataIdentity, DataInfo, Evaluation
 from hwnas.latency.table import LatencyTable
 from hwnas.nets.origin import metadata_of
+from hwnas.pipeline.answers import Answers
 from hwnas.pipeline.outcomes import DataRecord, Exported, Results, Standalone
 from hwnas.pipeline.outside_record import OutsideFiles
 from hwnas.pipeline.search_files import BASELINE, SearchFiles, SettingsFiles
@@ -261,6 +262,11 @@ class Artifacts(SettingsFiles):
     def results(self) -> RecordFile[Results]:
         """The result table and the checks."""
         return RecordFile(self.verification / "results.json", Results)
+
+    @property
+    def answers(self) -> RecordFile[Answers]:
+        """What the networks of the devices answer on the test images."""
+        return RecordFile(self.verification / "answers.json", Answers)
 
     @property
     def bundles(self) -> Path:

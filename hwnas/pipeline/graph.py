@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from hwnas.pipeline.duration import Durations
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.stages import (
@@ -20,8 +23,9 @@ __all__ = ["stages_of", "stages_of_all_searches"]
 
 
 def stages_of(project: Project) -> list[Stage]:
-    """The stages of a project; the file of each stage declares its settings and inputs."""
-    return [
+    """What a project runs; which settings and inputs each stage depends on is in its file."""
+    durations = Durations(project)
+    stages = [
         *(profile.stage(project, device) for device in project.devices),
         train.stage(project),
         label.stage(project),
@@ -32,6 +36,7 @@ def stages_of(project: Project) -> list[Stage]:
         export.stage(project),
         verify.stage(project),
     ]
+    return [replace(stage, seconds=durations.of(stage.name)) for stage in stages]
 
 
 def stages_of_all_searches(project: Project) -> list[Stage]:

@@ -10,9 +10,18 @@ from typing import Any, Literal
 
 from hwnas.core.rundir import RunDir, StageRecord
 from hwnas.core.versions import Version, find_version
-from hwnas.pipeline.inputs import DataInput, inputs_hash
+from hwnas.pipeline.inputs import DataInput, changed_settings, inputs_hash
 
-__all__ = ["UP_TO_DATE", "Plan", "Stage", "data_changes", "is_done", "maker", "plan_stages"]
+__all__ = [
+    "UP_TO_DATE",
+    "Plan",
+    "Stage",
+    "data_changes",
+    "is_done",
+    "maker",
+    "plan_stages",
+    "time_left",
+]
 
 Status = Literal["done", "continues", "returns", "stale", "new"]
 UP_TO_DATE = ("done", "returns")
@@ -22,24 +31,20 @@ UP_TO_DATE = ("done", "returns")
 class Stage:
     """One step of the pipeline.
 
-    settings: the part of the configuration on which it depends, as JSON values.
-    needs: the stages whose outputs it reads.
-    owns: the run-relative paths that it writes.
-    outputs: the paths on which later stages depend; can contain wildcards.
-    command: the command that runs only this stage.
-    cost: what the stage will take, in words.
-    reads: files outside the run folder, by the setting that names them.
-    check: raises a `UserError` within seconds if the stage cannot work.
-    check_data: the same for problems that only the data set shows, which it loads.
-    asks: checks that several stages share, by subject; each is run once.
-    writes: approximate number of bytes that it writes, rather too few than too many.
-    settled: whether its outputs are final. If a check could not be judged, they are not, and the
-        next command runs the stage again.
-    is_provisional: whether new settings are only final when the stage has finished with them; until
-        then the earlier results are kept.
-    remade: further files (with wildcards) without which the stage is not done. Changes of its other
-        files are only reported.
-    data: the data that it reads, as they are when this is called.
+    `settings` is the JSON-ready part of the configuration it depends on, `needs` the stages whose
+    outputs it reads, `owns` the run-relative paths it writes and `outputs` those of them that later
+    stages rely on (with * as in a shell). `command` runs it alone; `cost` says in words what it
+    will take. `reads` are files outside the run folder, by the setting that names them. `check`
+    raises a `UserError` if the stage can never work, within seconds; `check_data` does so for what
+    only the data set tells, which it loads; `asks`, by subject, for what several stages depend on,
+    and which is asked once. `writes`: about how many bytes it writes, rather too few than too many.
+    `settled`: whether the outputs answer everything; where
+    a check could not be judged they do not, and the next command runs the stage again.
+    `is_provisional`: new settings count only when it is finished with them; until then what was
+    finished before stays. `remade`: further files (with * as in a shell) without which the stage is
+    not done; of the others that it leaves, changes are noticed and told. `data`: the data that it
+    reads, as they are when it is asked. `names`: of the items of `settings`, as key paths of the
+    configuration. `seconds`: how long it takes from its beginning, estimated; None: unknown.
     """
 
     name: str
@@ -59,15 +64,17 @@ class Stage:
     is_provisional: bool = False
     remade: tuple[str, ...] = ()
     data: Callable[[], DataInput] | None = None
+    names: tuple[str, ...] = ()
+    seconds: Callable[[], float | None] = lambda: None
 
 
 @dataclass(frozen=True)
 class Plan:
     """Status of one stage relative to the ledger. `inputs_hash` is None if an input is missing.
 
-    data: digest of the data that the stage would read.
-    change: how the data changed since the stage ran.
-    back: files of the stage with these inputs, which will be moved back from superseded/.
+    data: digest of the data that the stage would read. change: how the data changed since it ran.
+    back: files of the stage with these inputs, which are moved back from superseded/. why: what the
+    status is due to, where the stage has run before and is not done.
     """
 
     stage: Stage
@@ -76,6 +83,7 @@ class Plan:
     data: str | None = None
     change: str = ""
     back: Version | None = None
+    why: str = ""
 
     @property
     def kind(self) -> str:
@@ -99,9 +107,9 @@ def plan_stages(stages: Sequence[Stage], run: RunDir, *, after: Sequence[Plan] =
     ledger |= {plan.stage.name: plan.back.record for plan in after if plan.back is not None}
     plans = {plan.stage.name: plan for plan in after}
     for stage in stages:
-        ready = all(plans[need].status in UP_TO_DATE for need in stage.needs)
+        waits = [need for need in stage.needs if plans[need].status not in UP_TO_DATE]
         data = stage.data() if stage.data is not None else None
-        plan = plans[stage.name] = _plan(stage, run, ledger, ready=ready, data=data)
+        plan = plans[stage.name] = _plan(stage, run, ledger, waits=waits, data=data)
         if plan.back is not None:
             ledger[stage.name] = plan.back.record
     return [plans[stage.name] for stage in stages]
@@ -112,11 +120,11 @@ def _plan(
     run: RunDir,
     ledger: Mapping[str, StageRecord],
     *,
-    ready: bool,
+    waits: Sequence[str],
     data: DataInput | None,
 ) -> Plan:
-    """Status of one stage; `ready`: everything that it needs exists or will be moved back."""
-    record, back, change = ledger.get(stage.name), None, ""
+    """Status of one stage; `waits`: what it needs that is neither there nor comes back."""
+    record, back, change, ready = ledger.get(stage.name), None, "", not waits
 
     def fits(record: StageRecord) -> bool:
         if not ready or (data is not None and data.changed(record)):
@@ -138,7 +146,32 @@ def _plan(
         status = "stale" if ready or change or record.state == "done" else "continues"
     digest = data.digest if data is not None else None
     inputs = _hash(stage, ledger, digest) if ready else None
-    return Plan(stage, status, inputs, digest, change, back)
+    why = ""
+    if record is not None and status in ("stale", "continues"):
+        why = _why(stage, record, status, change, waits, has_lost=bool(lost(stage, record, run)))
+    return Plan(stage, status, inputs, digest, change, back, why)
+
+
+def _why(
+    stage: Stage,
+    record: StageRecord,
+    status: Status,
+    change: str,
+    waits: Sequence[str],
+    *,
+    has_lost: bool,
+) -> str:
+    """Why a stage that has run before runs again, or goes on."""
+    if status == "continues":
+        if record.state == "started":
+            return "it was interrupted"
+        return "files of it are missing or altered" if has_lost else "it is not complete"
+    found = changed_settings(stage.names, stage.settings, record.settings)
+    found += [f"the data changed: {change}"] if change else []
+    found += [f"{', '.join(waits)} run{'s' * (len(waits) == 1)} first"] if waits else []
+    return "; ".join(found) or (
+        "its inputs changed" if record.settings else "settings or inputs changed"
+    )
 
 
 def lost(stage: Stage, record: StageRecord, run: RunDir) -> list[str]:
@@ -150,6 +183,20 @@ def lost(stage: Stage, record: StageRecord, run: RunDir) -> list[str]:
             if any(fnmatch(name, pattern) for pattern in stage.remade)
         }
     )
+
+
+LEAST_LEFT = 0.1
+"""Share of the estimate that an interrupted stage still takes, at least."""
+
+
+def time_left(plan: Plan, ledger: Mapping[str, StageRecord]) -> float | None:
+    """Estimated seconds that a stage still takes; 0 where it is done; None: unknown."""
+    if plan.status in UP_TO_DATE:
+        return 0.0
+    seconds = plan.stage.seconds()
+    if seconds is None or plan.status != "continues" or plan.stage.name not in ledger:
+        return seconds
+    return max(seconds - ledger[plan.stage.name].seconds, LEAST_LEFT * seconds)
 
 
 def is_done(run: RunDir, name: str, settings: Any) -> bool:

@@ -34,7 +34,8 @@ def train_standalone(project: Project, progress: Progress) -> None:
     n_done = 0
 
     def show(done: int, total: int, note: str = "") -> None:
-        progress(n_done * total + done, len(chosen) * total, f"stand-alone, {note}")
+        name = f"stand-alone {chosen[n_done].arch.key} ({n_done + 1} of {len(chosen)})"
+        progress(n_done * total + done, len(chosen) * total, f"{name}, {note}")
 
     trained = standalone_evaluator(project, recipe, project.files.standalone_steps, show)
     inherited = evaluator(project)

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hwnas.reporting.devices import Winners
-from hwnas.reporting.results import NetRow
+from hwnas.reporting.sections.bundles import Bundle
+from hwnas.reporting.sections.classes import Classes
+from hwnas.reporting.sections.devices import Winners
+from hwnas.reporting.sections.results import NetRow
 from hwnas.spaces.network import Network
 
 __all__ = [
@@ -40,9 +42,8 @@ class Point:
 class Front:
     """The search on one device. `score` describes `top1`, e.g. `validation top-1, supernet`.
 
-    archive: all evaluated archs.
-    front: the non-dominated archs.
-    baseline: archs that random search evaluated at equal cost.
+    `archive` is everything evaluated, `front` its non-dominated part, `baseline` what random search
+    evaluated at equal cost. n_images: that `top1` is measured on, for its standard error.
     """
 
     device: str
@@ -52,6 +53,7 @@ class Front:
     winner: Point | None = None
     constraint_ms: float | None = None
     baseline: tuple[Point, ...] = ()
+    n_images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -141,9 +143,10 @@ class Truth:
 class ReportData:
     """The contents of a report. `facts`: device, seed, host, config, ... in display order.
 
-    fronts, forecasts: for every device that has one, in the order of the configuration.
-    commands: the command that makes a missing result, by the first word of the stage's name.
-    remarks: notes on the accuracies, shown below the last table.
+    `fronts`, `forecasts`: of every device that has one, in the order of the configuration.
+    `commands`: by first word of a stage's name, what makes it where it is missing. `remarks` are
+    what a reader of the accuracies must know; they stand below the closing table. verdict: a
+    sentence on whether the winner is better than what chance finds; empty where nobody knows.
     """
 
     title: str
@@ -160,3 +163,6 @@ class ReportData:
     warnings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     commands: Mapping[str, str] = field(default_factory=dict)
+    verdict: str = ""
+    bundles: tuple[Bundle, ...] = ()
+    classes: tuple[Classes, ...] = ()
