@@ -25,14 +25,16 @@ from hwnas.core.folders import recover_folder, replace_folder
 from hwnas.core.records import dump, load
 from hwnas.core.resources import resource
 from hwnas.core.store import explained, file_hash, read_json, write_bytes, write_json
+from hwnas.exporters.bundle_readme import readme
 from hwnas.exporters.manifest import MANIFEST_VERSION, BundleFile, Manifest
 from hwnas.exporters.samples import SampleImage, npy, sample_files
 
 __all__ = ["KIT", "MANIFEST_NAME", "read_manifest", "write_bundle"]
 
 MANIFEST_NAME = "manifest.json"
+README = "README.md"
 KIT = (
-    "README.md",
+    README,
     "bench.py",
     "bench_cuda.py",
     "bench_host.py",
@@ -100,6 +102,8 @@ def write_bundle(
         **{file.path: content for file, content in encoded},
         **{name: resource("export", name) for name in KIT},
     }
+    kit = resource("export", README).read_text("utf-8")
+    parts[README] = readme(manifest, kit).encode("utf-8", "backslashreplace")
     _check_names([*names, *companions, *parts])
     parts |= {**models, **companions}
     building = folder.with_name(f".{folder.name}.building")
