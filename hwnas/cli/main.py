@@ -22,6 +22,7 @@ from hwnas.cli import (
     analyze,
     check,
     config,
+    data,
     export,
     finetune,
     label,
@@ -62,7 +63,7 @@ GROUPS = {
         report,
     ),
     "In a run folder": (status, check, undo, analyze, prune, predictor),
-    "What there is": (list_verb, config, space, table, pretrained),
+    "What there is": (list_verb, data, config, space, table, pretrained),
 }
 """Headings of `hwnas --help`, and the verbs below each heading."""
 
