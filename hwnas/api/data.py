@@ -41,7 +41,12 @@ def data_show(folder: Folder, *, config: str | None = None, settings: Settings =
     """
     folder = Path(folder)
     run = RunDir(folder)
-    is_run = config is None and os.path.isdir(folder) and os.path.isfile(stored_config(run))
+    is_run = (
+        config is None
+        and os.path.isdir(folder)
+        and os.access(folder, os.X_OK)
+        and os.path.isfile(stored_config(run))
+    )
     data, where = config_data(run, None if is_run else config or PRESET, settings)
     built = load_config(data, settings, where=where)
     section = built.data

@@ -33,7 +33,7 @@ def _group() -> None:
 @app.command()
 def show(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A folder per class, or a run folder.")
+        Path, typer.Argument(metavar="DIR", readable=False, help="A folder per class, or a run.")
     ],
     config: Annotated[
         str | None, typer.Option("--config", help="What to read it with [photos].")

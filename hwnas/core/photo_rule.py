@@ -125,7 +125,9 @@ def scan(folder: Path, also: tuple[str, ...] = ()) -> Scan:
 def _scan(folder: str, within: str, found: Scan, above: set[str], endings: frozenset[str]) -> None:
     try:
         entries = list(os.scandir(folder))
-    except OSError:  # permissions, a disc or server that is gone
+        if not os.access(folder, os.X_OK):
+            raise PermissionError
+    except OSError:  # or a disc or server that is gone
         found.lost.append(f"{within}/")
         return
     for entry in entries:

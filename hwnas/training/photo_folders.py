@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.photo_rule import Scan, composed, is_data, text_of
+from hwnas.core.store import explained
 from hwnas.interfaces import Split
 from hwnas.training.file_hashes import spelled
 from hwnas.training.identity import SPLITS, check_class_names
@@ -113,7 +114,8 @@ def class_folders(folder: Path, *, least: int = 1) -> dict[str, Path]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if is_data(path.name) and path.is_dir())
+    with explained("read the folder of images", folder):
+        return sorted(path for path in folder.iterdir() if is_data(path.name) and path.is_dir())
 
 
 def _check_case(names: Iterable[str], where: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
-from hwnas.core.photo_rule import ENDINGS, Scan, one_form, scan, text_of
+from hwnas.core.photo_rule import Scan, one_form, scan, text_of
 from hwnas.core.store import content_hash
 from hwnas.interfaces import DataIdentity, Split
 from hwnas.training.file_hashes import (
@@ -83,7 +83,7 @@ def scans_by_class(
     if (empty and split == "train" and not is_listed) or len(empty) == len(names):
         raise UserError(
             "class folders without images",
-            expected=f"files of {', '.join(sorted(ENDINGS))}",
+            expected="files of .jpg, .png, .webp, .tif, or of another format that Pillow reads",
             found=", ".join(_emptiness(name, by_class[names.index(name)]) for name in empty),
             where=folder,
             fix="add images, or remove the folders",
@@ -94,6 +94,7 @@ def scans_by_class(
 def _emptiness(name: str, found: Scan) -> str:
     """A class without images, and what it has instead."""
     there = [f"{n} {ending}" for ending, n in found.left_out.most_common()]
+    there += [f"{len(found.lost)} that cannot be read"] * bool(found.lost)
     return f"{name} ({', '.join(there)})" if there else name
 
 

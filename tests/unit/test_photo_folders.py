@@ -204,6 +204,29 @@ def test_a_folder_that_may_not_be_read_is_told(
         counted(root)
 
 
+@pytest.mark.parametrize("locked", ["photos", "photos/ant"])
+def test_folders_that_may_not_be_read_are_named(
+    locked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = class_folders(tmp_path / "photos", TWO, N)
+    refuses = str(tmp_path / locked)
+    scandir, listdir = os.scandir, os.listdir
+
+    def refuse(read: Callable[[object], object]) -> Callable[[object], object]:
+        def inner(path: object = ".") -> object:
+            if str(path) == refuses:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return read(path)
+
+        return inner
+
+    monkeypatch.setattr(os, "scandir", refuse(scandir))
+    monkeypatch.setattr(os, "listdir", refuse(listdir))
+    for skips in (False, True):
+        with pytest.raises(UserError, match=r"cannot be read|Permission denied"):
+            counted(root, skip_broken=skips)
+
+
 # --- splits and classes ---------------------------------------------------------------------------
 
 
