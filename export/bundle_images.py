@@ -1,6 +1,6 @@
-"""Images to the input of a bundle's model, as its manifest says. Numpy only; Pillow if present.
+"""Converts images to inputs of a bundle's model. Needs only numpy; uses Pillow if installed.
 
-Which files are images, and what Pillow makes of them: `photo_rule.py`, as in training.
+`photo_rule.py` determines which files are images and decodes them, as in training.
 """
 
 import io

@@ -41,8 +41,8 @@ ENDINGS = frozenset(
         *(".tiff", ".vda", ".vst", ".webp", ".xbm", ".xpm"),
     )
 )
-"""Endings of the image formats that Pillow reads by itself, without those of documents, films and
-tables of numbers (.pdf, .eps, .fli, .h5, ...)."""
+"""Suffixes of the image formats that Pillow reads, without documents, films and scientific data
+(.eps, .fli, .h5, ...)."""
 
 SYSTEM = frozenset(
     {"@eadir", "__macosx", "lost+found", "$recycle.bin", "thumbs.db", "ehthumbs.db", "desktop.ini"}
@@ -55,39 +55,39 @@ KINDS = {
     b"\0\0\0\x0cjP  ": "JPEG 2000",
     b"qoif": "QOI",
 }
-"""First bytes of images whose format they tell for certain."""
+"""Image formats by their first bytes."""
 
 BRANDS = {b"avif": "AVIF", b"avis": "AVIF"}
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 TIFF = (b"II*\0", b"MM\0*")  # raw photos of cameras begin so, too
-MAX_PIXELS = 100_000_000  # of an image; it takes up to 16 bytes per pixel while it is read
+MAX_PIXELS = 100_000_000  # of one image; reading takes up to 16 bytes per pixel
 TURNS: dict[int, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
-"""What makes a photo upright, of `PIL.Image.Transpose`, by EXIF orientation."""
+"""`PIL.Image.Transpose` that makes a photo upright, by its EXIF orientation."""
 
 
 # --- names ----------------------------------------------------------------------------------------
 
 
 def one_form(name: str) -> str:
-    """A file name in Unicode's composed form: macOS decomposes accents, others keep them (NFC)."""
+    """A file name in composed Unicode form (NFC); macOS decomposes accents, others do not."""
     return unicodedata.normalize("NFC", name)
 
 
 def text_of(name: str) -> str:
-    """A file's name as the system gives it, as text: its bytes as UTF-8, whatever the locale is.
+    """A file name from the system as text: its bytes decoded as UTF-8 in any locale.
 
-    Bytes that are not UTF-8 become surrogates, as Python has them.
+    Bytes that are not UTF-8 become surrogates, as in Python.
     """
     return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def composed(name: str) -> str:
-    """The name of a class, of the name of its folder."""
+    """The class name of a folder name."""
     return one_form(text_of(name))
 
 
 def is_data(name: str) -> bool:
-    """Whether a file or folder of this name can be data: not hidden, and not the system's."""
+    """Whether a file or folder with this name can be data: neither hidden nor of the system."""
     return not name.startswith(".") and name.lower() not in SYSTEM
 
 
@@ -96,10 +96,11 @@ def is_data(name: str) -> bool:
 
 @dataclass
 class Scan:
-    """Files below a folder, relative to its parent: images, and what is left out.
+    """Files below a folder, relative to its parent: images, and files that are left out.
 
-    lost: links that lead nowhere, and folders that cannot be read. left_out: numbers of other
-    files, by ending. misnamed: of these, images by their content, by ending.
+    lost: broken links, and folders that cannot be read.
+    left_out: number of other files, by suffix.
+    misnamed: number of those among them that are images by their first bytes, by suffix.
     """
 
     images: list[str] = field(default_factory=list)
@@ -109,9 +110,9 @@ class Scan:
 
 
 def scan(folder: Path, also: tuple[str, ...] = ()) -> Scan:
-    """All files at any depth below a class folder, images sorted by their composed names.
+    """All files at any depth below a class folder; images are sorted by their composed names.
 
-    Links to folders are followed. also: endings of further files that count as images.
+    Links to folders are followed. also: suffixes of other files that count as images.
     """
     found = Scan()
     real = folder.resolve()
@@ -137,7 +138,7 @@ def _scan(folder: str, within: str, found: Scan, above: set[str], endings: froze
         kind = _kind(entry)
         if kind == "folder":
             real = os.path.realpath(entry.path)
-            if real not in above:  # else a link to a folder that it lies in
+            if real not in above:  # else a link to one of its parent folders
                 _scan(entry.path, name, found, above | {real}, endings)
         elif kind == "lost":
             found.lost.append(name)
@@ -150,7 +151,7 @@ def _scan(folder: str, within: str, found: Scan, above: set[str], endings: froze
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """folder, file, lost (links that lead nowhere, or in a circle), or other (pipes, devices)."""
+    """folder, file, lost (a broken or circular link), or other (a pipe, a device)."""
     try:
         if entry.is_dir():
             return "folder"
@@ -163,7 +164,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 
 def _ending(name: str) -> str:
-    """The ending as it counts, with a letter: `IMG 1. `, `a.jpg.` and `5.12.2024` have none."""
+    """The suffix in lower case. It has a letter: `IMG 1. `, `a.jpg.` and `5.12.2024` have none."""
     ending = os.path.splitext(name)[1].lower()
     return ending if _ENDING.fullmatch(ending) else ""
 
@@ -185,7 +186,7 @@ def _head(path: str) -> bytes:
 
 
 def content_of(head: bytes) -> str:
-    """The format of an image that Pillow reads, by its first 12 bytes; empty: none for certain."""
+    """The image format by the first 12 bytes of a file; empty: unknown, or not read by Pillow."""
     if head[:4] == b"RIFF" and head[8:] == b"WEBP":
         return "WebP"
     if head[4:8] == b"ftyp":
@@ -197,14 +198,14 @@ def content_of(head: bytes) -> str:
 
 
 def upright(stream: IO[bytes]) -> Image.Image:
-    """An image file as 8-bit grey or RGB (mode L or RGB), rotated as its EXIF orientation says.
+    """Decodes an image file to 8-bit grey or RGB (mode L or RGB), upright by its EXIF orientation.
 
-    Transparency is laid over white, 16 bits and floats in [0, 1] become 8 bits, of an animation the
-    first frame is taken. Other metadata do not matter, and may be damaged.
+    Transparency is blended with white, 16 bits and floats in [0, 1] become 8 bits, and the first
+    frame of an animation is used. Other metadata are ignored, and may be damaged.
 
     Raises:
         ValueError: no image that Pillow reads, too many pixels, or grey values of unknown scale.
-        Exception: whatever else Pillow raises on damaged files.
+        Exception: any exception of Pillow on damaged files.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -219,7 +220,7 @@ def upright(stream: IO[bytes]) -> Image.Image:
         opened.load()
         turn = _orientation(opened)
         image = opened.transpose(TURNS[turn]) if turn in TURNS else opened.copy()
-    if image.mode[0] in "IF":  # Pillow's own conversion would saturate
+    if image.mode[0] in "IF":  # the conversion of Pillow would saturate
         image = Image.fromarray(eight_bits(np.asarray(image)))
     if _may_be_transparent(image):
         over = image.convert("RGBA")
@@ -246,10 +247,10 @@ def _no_image(stream: IO[bytes]) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where the metadata are damaged: only pixels count."""
+    """The EXIF orientation, 1 to 8; 1 if the metadata are damaged."""
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:  # Pillow raises whatever it stumbles over
+    except Exception:  # Pillow can raise any exception
         return 1
 
 
@@ -257,7 +258,7 @@ def eight_bits(levels: NDArray[Any]) -> NDArray[np.uint8]:
     """Grey values of 16 bits, or floats in [0, 1], as 8 bits.
 
     Raises:
-        ValueError: their scale is not known: other numbers, or 16 bits of which 12 suffice.
+        ValueError: unknown scale: other numbers, or 16-bit values that fit into 12 bits.
     """
     low, high = float(levels.min()), float(levels.max())
     if levels.dtype.kind == "f" and low >= 0 and high <= 1:

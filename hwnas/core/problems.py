@@ -27,9 +27,9 @@ def explain(problem: Any, model: type[BaseModel], data: Any) -> str:
 
 
 def _hint(problem: Any) -> str:
-    """What people write who mean something else."""
+    """A hint for common mistakes."""
     given, is_whole = problem["input"], problem["type"] == "int_type"
-    if isinstance(given, float) and problem["type"] == "int_type" and given.is_integer():
+    if is_whole and isinstance(given, float) and given.is_integer():
         return f"; write {int(given)}"
     if problem["type"] == "string_type" and isinstance(given, bool):
         return "; YAML reads on, off, yes and no as true and false: put the word into quotes"

@@ -28,9 +28,9 @@ __all__ = ["Encoded", "decode", "good_rows", "square_rgb"]
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of `square_rgb`; part of the cache's key
-ZEROS = 1 << 20  # bytes that are written at a time
-SHOWN = 5  # broken images that an error names
+VERSION = 2  # version of `square_rgb`; part of the cache key
+ZEROS = 1 << 20  # bytes per write
+SHOWN = 5  # maximum number of broken images named in an error
 
 Pixels = NDArray[np.uint8]
 Broken = list[tuple[int, str]]
@@ -52,8 +52,8 @@ class Encoded:
 def square_rgb(stream: IO[bytes], px: int) -> Pixels:
     """The upright centre square of an image file as RGB: uint8 [px, px, 3].
 
-    Grey becomes RGB. Resized once, bilinear with antialiasing: what `exporters.manifest.InputSpec`
-    promises.
+    Decoded by `upright`. Grey becomes RGB. The image is resized once, bilinear with antialiasing,
+    as in `exporters.manifest.InputSpec`.
 
     Raises:
         Exception: as `upright`.

@@ -17,7 +17,7 @@ from hwnas.spaces.space import SearchSpace
 __all__ = ["READER"]
 
 MAX_BYTES = 256 * 1024 * 1024
-INDEX = "index"  # the benchmark's own number of a cell
+INDEX = "index"  # the number of a cell in the benchmark
 
 
 def _matches(head: str) -> bool:
