@@ -6,13 +6,14 @@ The same report is logged before training, and returned by `hwnas data show`. To
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.core.errors import UserError
 from hwnas.core.photo_rule import Scan, text_of
 from hwnas.interfaces import Split
 from hwnas.training.duplicates import SharedImages
@@ -21,7 +22,7 @@ from hwnas.training.identity import SPLITS
 from hwnas.training.photo_store import StoredPhotos
 from hwnas.training.photos import Photos
 
-__all__ = ["ClassCount", "PhotoReport", "counts_of", "doubts_about", "left_out", "refusals"]
+__all__ = ["ClassCount", "PhotoReport", "doubts_about", "left_out", "report_of"]
 
 NOT_DECODED = "that do not decode"
 NOT_READ = "that cannot be read"
@@ -65,6 +66,30 @@ class PhotoReport:
     doubts: tuple[str, ...]
     refused: tuple[str, ...]
     shared: tuple[SharedImages, ...]
+
+
+def report_of(
+    folder: Path,
+    stored: Mapping[Split, StoredPhotos],
+    parts: Mapping[Split, Photos],
+    shared: Callable[[], tuple[SharedImages, ...]],
+    *,
+    skips_broken: bool,
+) -> PhotoReport:
+    """The report on photos that were read without rejecting broken ones.
+
+    shared: finds images in two splits; its `UserError` says why training rejects the data set.
+    """
+    names = stored["train"].names
+    refused = [] if skips_broken else [*refusals(stored, parts)]
+    in_two: tuple[SharedImages, ...] = ()
+    try:
+        in_two = shared()
+    except UserError as error:
+        refused.append(str(error))
+    outside = [line for of in stored.values() for line in left_out(of.folder, of.scans)]
+    doubts = (*outside, *doubts_about(folder, parts, names), *map(str, in_two))
+    return PhotoReport(folder, counts_of(stored, parts, names), doubts, tuple(refused), in_two)
 
 
 def counts_of(

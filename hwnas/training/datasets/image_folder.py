@@ -33,7 +33,7 @@ from hwnas.training.splits import split_sizes, stratified_split
 
 if TYPE_CHECKING:
     from hwnas.training.photo_report import PhotoReport
-    from hwnas.training.photos import Photos
+    from hwnas.training.photos import PhotoData, Photos
 
 __all__ = ["Config", "build", "contents", "ends", "identity", "plan", "report"]
 
@@ -153,7 +153,6 @@ def build(config: Config, context: DatasetContext) -> DataModule:
         ChangedMeanwhile: an image changed while it was read.
     """
     from hwnas.training.photo_report import doubts_about, left_out
-    from hwnas.training.photos import photo_data
 
     stored = _stored(config)
     folder, names = data_root(config.root), stored["train"].names
@@ -171,9 +170,38 @@ def build(config: Config, context: DatasetContext) -> DataModule:
     sizes = ", ".join(f"{split} {len(parts[split])}" for split in SPLITS)
     log.info("%s: %d classes; images: %s", folder, len(names), sizes)
     _warn(doubts_about(folder, parts, names))
+    return _data(config, context, stored, parts)
+
+
+def report(config: Config, context: DatasetContext) -> PhotoReport:
+    """Report on the folders, including photos that training would reject.
+
+    Raises:
+        UserError: no class folders, or classes without images.
+    """
+    from hwnas.training.photo_report import report_of
+
+    lenient = config.model_copy(update={"skip_broken": True})
+    stored = _stored(lenient)
+    parts = _parts(lenient, stored, context)
+
+    def shared() -> tuple[SharedImages, ...]:
+        return shared_of(_data(config, context, stored, parts), identity_of_photos(stored))
+
+    return report_of(data_root(config.root), stored, parts, shared, skips_broken=config.skip_broken)
+
+
+def _data(
+    config: Config,
+    context: DatasetContext,
+    stored: Mapping[Split, StoredPhotos],
+    parts: Mapping[Split, Photos],
+) -> PhotoData:
+    from hwnas.training.photos import photo_data
+
     return photo_data(
-        folder.name,
-        names,
+        data_root(config.root).name,
+        stored["train"].names,
         parts,
         config.augment,
         seed=context.seed,
@@ -182,48 +210,6 @@ def build(config: Config, context: DatasetContext) -> DataModule:
         normalise=config.normalise,
         all_classes=config.classes is None,
     )
-
-
-def report(config: Config, context: DatasetContext) -> PhotoReport:
-    """What is in the folders, whether or not training would take it.
-
-    Raises:
-        UserError: no class folders, or classes without images.
-    """
-    from hwnas.training.photo_report import (
-        PhotoReport,
-        counts_of,
-        doubts_about,
-        left_out,
-        refusals,
-    )
-    from hwnas.training.photos import photo_data
-
-    lenient = config.model_copy(update={"skip_broken": True})
-    stored = _stored(lenient)
-    names = stored["train"].names
-    parts = _parts(lenient, stored, context)
-    folder, found = data_root(config.root), stored.values()
-    refused = [] if config.skip_broken else [*refusals(stored, parts)]
-    shared: tuple[SharedImages, ...] = ()
-    try:
-        identity = identity_of_photos(stored)
-        data = photo_data(
-            folder.name,
-            names,
-            parts,
-            config.augment,
-            seed=context.seed,
-            digests=identity.digests,
-            normalise=config.normalise,
-            all_classes=config.classes is None,
-        )
-        shared = shared_of(data, identity)
-    except UserError as error:
-        refused.append(str(error))
-    outside = [line for of in found for line in left_out(of.folder, of.scans)]
-    doubts = (*outside, *doubts_about(folder, parts, names), *map(str, shared))
-    return PhotoReport(folder, counts_of(stored, parts, names), doubts, tuple(refused), shared)
 
 
 def contents(config: Config, context: DatasetContext) -> dict[Split, dict[str, str]] | None:
