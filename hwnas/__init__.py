@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hwnas.api.check import check
     from hwnas.api.clean import clean
     from hwnas.api.config import config_explain, config_schema, config_show
+    from hwnas.api.data import data_show
     from hwnas.api.export import export
     from hwnas.api.finetune import finetune
     from hwnas.api.label import label
@@ -103,6 +104,7 @@ __all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
     "config_explain",
     "config_schema",
     "config_show",
+    "data_show",
     "export",
     "finetune",
     "label",

@@ -51,6 +51,7 @@ KIT = (
     "device_run.py",
     "engine.schema.json",
     "ort_run.py",
+    "photo_rule.py",
     "run_litert.py",
     "run_onnxruntime.py",
     "run_openvino.py",

@@ -5,10 +5,10 @@
                                          '-----> graph -> AccuracyPredictor        (prediction)
     Searcher proposes codes, the controller prices and scores them, the Archive stores them.
 
-`records` and `models` define data, `protocols` and `transports` the interfaces of objects, `modules`
-the contents of variant modules. Batches of archs are codes, int16 [n, d] (`SearchSpace.codes`); a
-single arch is an `Arch`. Latencies are in milliseconds, accuracies are fractions in [0, 1], sizes
-are in bytes.
+`records` and `models` define data, `protocols` and `transports` the interfaces of objects,
+`modules` the contents of variant modules. Batches of archs are codes, int16 [n, d]
+(`SearchSpace.codes`); a single arch is an `Arch`. Latencies are in milliseconds, accuracies are
+fractions in [0, 1], sizes are in bytes.
 """
 
 from hwnas.interfaces.models import EightBits, Images, ModelFile, OpenModel, RunsOn

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.core.confined import open_regular
+from hwnas.core.csv_data import text_of
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Reader, Table
 from hwnas.predictors.proxies import ListedProxy
@@ -94,7 +95,7 @@ def _guess(path: Path) -> str:
     """Name of the only reader that recognises the file."""
     try:
         with open_regular(path) as stream:
-            head = stream.read(HEAD_CHARS).decode("utf-8-sig", errors="replace")
+            head = text_of(stream.read(HEAD_CHARS), errors="replace")
     except OSError as error:
         raise UserError("cannot read the file", found=error.strerror, where=path) from error
     names = [name for name, reader in _readers() if reader.matches(head)]

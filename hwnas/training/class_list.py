@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hwnas.core.confined import read_regular
 from hwnas.core.errors import DataAbsent, UserError
-from hwnas.training.file_hashes import one_form
+from hwnas.core.photo_rule import one_form
 from hwnas.training.identity import check_class_names
 
 __all__ = ["listed_classes"]

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import get_args
 
 from hwnas.core.errors import DataAbsent, UserError
+from hwnas.core.photo_rule import one_form
 from hwnas.interfaces import DataIdentity, DataModule, Split
-from hwnas.training.file_hashes import bytes_hash, file_hashes, one_form, spelled
+from hwnas.training.file_hashes import bytes_hash, file_hashes, spelled
 
 __all__ = [
     "CUT_FROM_TRAIN",

@@ -274,11 +274,19 @@ CELLS = {
 
 
 def excel(
-    path: Path, sep: str = ",", decimal: str = ".", first: str = "", mark: bytes = b""
+    path: Path,
+    sep: str = ",",
+    decimal: str = ".",
+    first: str | None = None,
+    mark: bytes = b"",
+    encoding: str = "utf-8",
+    arch: str = "arch",
+    last: str = "",
+    end: str = "\r\n",
 ) -> Path:
     rows = [f"{cell}{sep}{value:.2f}".replace(".", decimal) for cell, value in CELLS.items()]
-    lines = [first] * bool(first) + [f"arch{sep}cifar10_test_200ep", *rows]
-    path.write_bytes(mark + ("\r\n".join(lines) + "\r\n").encode())
+    lines = [first] * (first is not None) + [f"{arch}{sep}cifar10_test_200ep", *rows, last]
+    path.write_bytes(mark + (end.join(lines) + end).encode(encoding))
     return path
 
 
@@ -292,6 +300,17 @@ def excel(
         {"sep": "\t"},
         {"first": "sep=,"},
         {"sep": ";", "first": "sep=;", "decimal": ","},
+        {"sep": ";", "first": "sep=;", "decimal": ",", "mark": codecs.BOM_UTF8},
+        {"sep": "\t", "first": "sep=\t"},
+        {"sep": "\t", "encoding": "utf-16"},
+        {"sep": "\t", "encoding": "utf-16-be", "mark": codecs.BOM_UTF16_BE},
+        {"end": "\r"},
+        {"last": ","},
+        {"sep": ";", "last": ";;;", "decimal": ","},
+        {"sep": ", "},
+        {"arch": '"arch"'},
+        {"arch": "Arch"},
+        {"first": ""},
     ],
 )
 def test_a_table_of_excel_is_the_plain_one(dialect: dict[str, Any], tmp_path: Path) -> None:
@@ -310,3 +329,13 @@ def test_other_dialects_are_named(tmp_path: Path) -> None:
     path.write_text('arch,a\n|none~0|+|none~0|none~1|+|none~0|none~1|none~2|,"76,40"\n')
     with pytest.raises(UserError, match=r"(?s)not a finite number.*write 76\.40"):
         open_records(path, reader="nasbench201")
+    path.write_text(path.read_text().replace('"76,40"', "76.40%"))
+    with pytest.raises(UserError, match=r"(?s)not a finite number.*:2, a\n.*write 76\.40"):
+        open_records(path, reader="nasbench201")
+
+
+def test_lines_of_a_table_are_those_of_its_file(tmp_path: Path) -> None:
+    path = excel(tmp_path / "x.csv", first="sep=,", last="\r\n,\r\nno cell,1")
+    n = len(CELLS)
+    with pytest.raises(UserError, match=rf"(?s)not a NAS-Bench-201 cell.*:{n + 5}$"):
+        open_records(path)
