@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from hwnas.reporting.devices import Winners
 from hwnas.reporting.results import NetRow
+from hwnas.reporting.sections.verdict import Belief
 from hwnas.spaces.network import Network
 
 __all__ = [
@@ -148,6 +149,7 @@ class ReportData:
 
     title: str
     table: tuple[NetRow, ...] = ()
+    belief: Belief | None = None
     fronts: tuple[Front, ...] = ()
     forecasts: tuple[Forecast, ...] = ()
     prediction: Prediction | None = None

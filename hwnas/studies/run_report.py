@@ -40,6 +40,7 @@ from hwnas.reporting.html import write_report
 from hwnas.spaces.lowering import lower
 from hwnas.studies.device_winners import device_winners
 from hwnas.studies.rank_analysis import analyze_run
+from hwnas.studies.winner_verdict import belief_data
 
 __all__ = [
     "forecast_data",
@@ -69,6 +70,7 @@ def write_run_report(project: Project, path: Path | None = None) -> Path:
         ReportData(
             title=f"{project.config.name}: {name}",
             table=_table(project) if verified else (),
+            belief=belief_data(project) if f"search/{name}" in done else None,
             fronts=tuple(front_data(project, device) for device in project.devices)
             if f"search/{name}" in done
             else (),

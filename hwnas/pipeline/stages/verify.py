@@ -17,7 +17,7 @@ from hwnas.measure.limits import VerifyConfig
 from hwnas.measure.on_device import held_precisions
 from hwnas.measure.profile import Timings
 from hwnas.measure.winner_matrix import winner_matrix
-from hwnas.pipeline.accuracy import Accuracies, artifact_check, test_accuracies
+from hwnas.pipeline.accuracy import Accuracies, artifact_check, test_accuracies, test_hits
 from hwnas.pipeline.bundle import Winner, bundle_winner
 from hwnas.pipeline.checks import asked
 from hwnas.pipeline.disk import weights_bytes
@@ -117,6 +117,7 @@ def verify(project: Project, progress: Progress) -> None:
     found_by = {name: result_on(project, name).found_by for name in project.devices}
     matrix = winner_matrix(rows, winners_by_device(project), found_by)
     results = Results(tuple(rows), tuple(checks), _predictor(project), matrix)
+    project.files.test_hits.write(test_hits(project, rows, accuracies))
     project.files.results.write(results)
     if warning := results.at_chance(project.space.macro.num_classes):
         log.warning("%s", warning)
