@@ -143,16 +143,24 @@ def speed(path: Path, n_fit: int = 100, n_archs: int = 200_000) -> Cell:
 
 
 def markdown(rows: list[Cell]) -> str:
-    """The rank cells as one table: a row per file and predictor, a column per size."""
+    """The rank cells as one table: a row per file and predictor, a column per size.
+
+    Kendall's tau / N@1 / N@10 / precision@10 / regret, means over seeds.
+    """
     ranks = {(r["file"], r["predictor"], r["size"]): r for r in rows if r["test"] == "ranks"}
     sizes = [size for size in SIZES if any(key[2] == size for key in ranks)]
     lines = ["| records | predictor | " + " | ".join(f"n={size}" for size in sizes) + " |"]
     lines.append("|" + "---|" * (2 + len(sizes)))
     for file, name in dict.fromkeys((key[0], key[1]) for key in ranks):
         found = [ranks.get((file, name, size)) for size in sizes]
-        values = [f"{r['kendall_tau_mean']:.3f}" if r else "-" for r in found]
+        values = [_cell(r) if r else "-" for r in found]
         lines.append(f"| {file} | {name} | " + " | ".join(values) + " |")
     return "\n".join(lines)
+
+
+def _cell(row: Cell) -> str:
+    top = "/".join(f"{row[n]:.3g}" for n in ("n_at_1", "n_at_10", "precision_at_10", "regret"))
+    return f"{row['kendall_tau_mean']:.3f} / {top}"
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from hwnas.pipeline.evaluators import scores_of
 from hwnas.pipeline.project import Project
 from hwnas.predictors import REGISTRY as PREDICTORS
 from hwnas.predictors.open_records import open_records
+from hwnas.predictors.top import TopQuality, top_quality
 from hwnas.predictors.transfer import LabelSet, TransferPredictor
 from hwnas.spaces.cost import AnalyticMetric, cost
 from hwnas.spaces.space import Codes, SearchSpace
@@ -63,12 +64,19 @@ class Labels:
 class Outcome:
     """Results of one predictor over the splits of all seeds; `coverage` is of its 90 % intervals.
 
-    `fit_cpu_s` is processor time, because other processes of the machine affect it least.
+    top: how well the best archs are found that were not used for fitting.
+    fit_cpu_s: processor time, because other processes of the machine affect it least.
     """
 
     kendall_tau: list[float] = field(default_factory=list)
+    top: list[TopQuality] = field(default_factory=list)
     coverage: list[float] = field(default_factory=list)
     fit_cpu_s: list[float] = field(default_factory=list)
+
+    def add_ranking(self, scores: FloatArray, truth: FloatArray) -> None:
+        """Compare scores [n] of archs that were not learned from with their truth [n]."""
+        self.kendall_tau.append(kendall_tau(scores, truth))
+        self.top.append(top_quality(scores, truth))
 
     def row(self) -> dict[str, float]:
         """Means over seeds, and the spread of tau."""
@@ -76,6 +84,8 @@ class Outcome:
             "kendall_tau_mean": float(np.mean(self.kendall_tau)),
             "kendall_tau_std": float(np.std(self.kendall_tau)),
         }
+        rows = [one.row() for one in self.top]
+        found |= {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         if self.coverage:
             found["coverage"] = float(np.mean(self.coverage))
             found["fit_cpu_s"] = float(np.mean(self.fit_cpu_s))
@@ -185,7 +195,7 @@ def measure(
         outcome.fit_cpu_s.append(time.process_time() - begin)
         mean, std = predictor.predict(labels.codes[rest])
         truth = labels.scores[rest]
-        outcome.kendall_tau.append(kendall_tau(mean, truth))
+        outcome.add_ranking(mean, truth)
         outcome.coverage.append(float((np.abs(mean - truth) <= Z90 * std).mean()))
         progress(seed + 1, n_seeds, f"tau {outcome.kendall_tau[-1]:.3f}")
     return outcome
@@ -194,8 +204,11 @@ def measure(
 def measure_cost(metric: AnalyticMetric, labels: Labels, *, n_fit: int, n_seeds: int) -> Outcome:
     """Ranks the same archs as `measure` by a cost, without learning."""
     values = cost(labels.space, labels.codes, metric).astype(np.float64)
-    splits = [_split(len(labels.codes), n_fit, seed) for seed in range(n_seeds)]
-    return Outcome([kendall_tau(values[rest], labels.scores[rest]) for _, rest in splits])
+    outcome = Outcome()
+    for seed in range(n_seeds):
+        _, rest = _split(len(labels.codes), n_fit, seed)
+        outcome.add_ranking(values[rest], labels.scores[rest])
+    return outcome
 
 
 def _build(name: str, labels: Labels, seed: int) -> AccuracyPredictor:

@@ -206,6 +206,10 @@ def prediction_data(project: Project) -> Prediction:
         tau_interval=report.kendall_tau_interval,
         macs_tau=report.macs_tau,
         n_train=report.n_fit,
+        n_at_1=report.top.n_at_1,
+        n_at_10=report.top.n_at_10,
+        precision_at_10=report.top.precision_at_10,
+        regret=report.top.regret,
     )
 
 
