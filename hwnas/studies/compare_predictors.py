@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.rng import rng
@@ -180,8 +181,11 @@ def measure(
     n_fit: int,
     n_seeds: int,
     progress: Progress,
+    settings: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Fits the named predictor on `n_fit` random archs and ranks all others, once per seed.
+
+    settings: those of the predictor that differ from the defaults.
 
     Raises:
         UserError: unknown predictor, or fewer archs than requested.
@@ -189,7 +193,7 @@ def measure(
     outcome = Outcome()
     for seed in range(n_seeds):
         fit_rows, rest = _split(len(labels.codes), n_fit, seed)
-        predictor = _build(name, labels, seed)
+        predictor = _build(name, labels, seed, settings or {})
         begin = time.process_time()
         predictor.fit(labels.codes[fit_rows], labels.scores[fit_rows])
         outcome.fit_cpu_s.append(time.process_time() - begin)
@@ -211,13 +215,13 @@ def measure_cost(metric: AnalyticMetric, labels: Labels, *, n_fit: int, n_seeds:
     return outcome
 
 
-def _build(name: str, labels: Labels, seed: int) -> AccuracyPredictor:
+def _build(name: str, labels: Labels, seed: int, settings: Mapping[str, Any]) -> AccuracyPredictor:
     """The named predictor with its default settings, and with the other labels."""
     module = PREDICTORS.load(name)
 
     def build(proxies: Sequence[Proxy]) -> AccuracyPredictor:
         context = PredictorContext(labels.space, seed, (*labels.proxies, *proxies))
-        return module.build(module.Config(), context)
+        return module.build(build_model(module.Config, dict(settings), where=name), context)
 
     return TransferPredictor(build, labels.others, seed=seed) if labels.others else build(())
 
