@@ -438,7 +438,12 @@ def timed_verify(
         timings = {name: Timing(value, value, value, value, 10) for name, value in values.items()}
         return Timings(timings, dict.fromkeys(models, 0.003), 0.003, pace, {})
 
-    top1 = SimpleNamespace(on=lambda device: _Always(0.9), here=_Always(0.9), n_images=10)
+    top1 = SimpleNamespace(
+        on=lambda device: _Always(0.9),
+        here=_Always(0.9),
+        hits_on=lambda device: {"model.onnx": np.ones(10, dtype=np.bool_)},
+        n_images=10,
+    )
     patch.setattr(verify, "time_beside_table", timed)
     patch.setattr(verify, "test_accuracies", lambda it, arch: top1)
     patch.setattr(verify, "artifact_check", lambda *_: [])

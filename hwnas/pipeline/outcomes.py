@@ -242,6 +242,10 @@ class PredictorFacts(TypedDict, total=False):
     kendall_tau: Rank
     kendall_tau_interval: list[Rank]
     macs_tau: Rank
+    n_at_1: Count
+    n_at_10: Count
+    precision_at_10: Share
+    regret: NotNegative
     n_fit: Count
     n_held_out: Count
     coverage: Share

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from hwnas.reporting.devices import Winners
 from hwnas.reporting.results import NetRow
+from hwnas.reporting.sections.verdict import Belief
 from hwnas.spaces.network import Network
 
 __all__ = [
@@ -72,7 +73,12 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The accuracy predictor on held-out subnets; `score` names the unit of both axes."""
+    """The accuracy predictor on held-out subnets; `score` names the unit of both axes.
+
+    n_at_1, n_at_10: true rank of the best arch among the predicted top 1 and 10.
+    precision_at_10: share of the predicted top 10 in the true top 10.
+    regret: true best score minus that of the predicted best.
+    """
 
     predictor: str
     score: str
@@ -82,6 +88,10 @@ class Prediction:
     tau_interval: tuple[float, float] | None = None
     macs_tau: float | None = None
     n_train: int | None = None
+    n_at_1: int | None = None
+    n_at_10: int | None = None
+    precision_at_10: float | None = None
+    regret: float | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +158,7 @@ class ReportData:
 
     title: str
     table: tuple[NetRow, ...] = ()
+    belief: Belief | None = None
     fronts: tuple[Front, ...] = ()
     forecasts: tuple[Forecast, ...] = ()
     prediction: Prediction | None = None

@@ -40,6 +40,7 @@ from hwnas.reporting.html import write_report
 from hwnas.spaces.lowering import lower
 from hwnas.studies.device_winners import device_winners
 from hwnas.studies.rank_analysis import analyze_run
+from hwnas.studies.winner_verdict import belief_data
 
 __all__ = [
     "forecast_data",
@@ -69,6 +70,7 @@ def write_run_report(project: Project, path: Path | None = None) -> Path:
         ReportData(
             title=f"{project.config.name}: {name}",
             table=_table(project) if verified else (),
+            belief=belief_data(project) if f"search/{name}" in done else None,
             fronts=tuple(front_data(project, device) for device in project.devices)
             if f"search/{name}" in done
             else (),
@@ -204,6 +206,10 @@ def prediction_data(project: Project) -> Prediction:
         tau_interval=report.kendall_tau_interval,
         macs_tau=report.macs_tau,
         n_train=report.n_fit,
+        n_at_1=report.top.n_at_1,
+        n_at_10=report.top.n_at_10,
+        precision_at_10=report.top.precision_at_10,
+        regret=report.top.regret,
     )
 
 

@@ -15,6 +15,7 @@ from hwnas.predictors.evaluate import (
     cross_validated_report,
     held_out_report,
 )
+from hwnas.predictors.top import TopQuality
 from hwnas.spaces.cost import cost
 
 
@@ -57,6 +58,7 @@ def test_report_measures_what_is_known_by_construction(archs, tiny_space):
     )
     assert report.kendall_tau == report.macs_tau == 1.0
     assert report.kendall_tau_interval == pytest.approx((1.0, 1.0))
+    assert report.top == TopQuality(1, 1, 1.0, 0.0)
     assert 0 < report.params_tau < 1
     assert report.rmse == pytest.approx(0.3)
     assert report.coverage == 0.0  # 0.3 off, intervals of +- 0.16
