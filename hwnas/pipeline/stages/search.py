@@ -56,7 +56,7 @@ def stage(project: Project) -> Stage:
             project.space_settings,
             project.source.settings,
             project.settled["label"]["calibration"],
-            project.settled["search"],
+            {k: v for k, v in project.settled["search"].items() if k != "references"},
             project.outside.sha256(RECORDS),
         ],
         owns=tuple(map(files.pattern, main.owned)),

@@ -1,0 +1,1 @@
+"""Sections of the report that stand in files of their own."""
