@@ -35,8 +35,13 @@ class SearchFiles:
 
     @property
     def owned(self) -> tuple[Path, ...]:
+<<<<<<< HEAD
         """All paths that stage `search` writes in the folder of the main search."""
         parts = (STATE, "fronts", "rounds", "closing", "devices", BASELINE)
+=======
+        """Everything that stage `search` writes into the folder of the main search."""
+        parts = (STATE, "fronts", "rounds", "stages", "closing", "devices", BASELINE)
+>>>>>>> 00b3b51 (a search in stages: some choices vary, the others are held)
         files = (self.result.path, self.remeasurement.path)
         return (*(self.folder / name for name in (*FILES, *parts)), *files)
 
@@ -53,6 +58,11 @@ class SearchFiles:
     def round(self, number: int) -> Path:
         """Folder of the archive of one round of search and re-measurement."""
         return self.folder if number == 0 else self.folder / "rounds" / str(number)
+
+    def part(self, number: int, stage: int, *, of: int) -> Path:
+        """Folder of the archive of one stage of a round; the last stage has that of the round."""
+        folder = self.round(number)
+        return folder if stage + 1 >= of else folder / "stages" / str(stage)
 
     def timings(self, device: str, number: int) -> Path:
         """Folder in which the kit journals the timings of a round."""

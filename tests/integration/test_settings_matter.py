@@ -223,6 +223,11 @@ UNDER: list[tuple[str, dict[str, Any]]] = [
     ("search.closing.*", {"search.closing.max_rounds": 2}),
     ("search.per_device", {"devices": ["local", "local_int8"]}),
     (
+        "search.stages.*",
+        {"search.stages": [{"free": ["*.width"]}, {"free": ["*"]}], "search.constraints": []},
+    ),
+    ("search.held", {"search.stages": [{"free": ["*.width"]}], "search.constraints": []}),
+    (
         "search.references.*",
         {"search.references": {"names": ["lcnet_050"], "train": ["test_resnet"]}},
     ),
@@ -271,6 +276,9 @@ VALUES: list[tuple[str, Any]] = [
     ("search.searcher.keep *", 1),
     ("search.closing.max_rounds", 1),
     ("search.n_initial", 4),
+    ("search.references.epochs", 3),
+    ("search.stages.N.free", ["*.expand"]),
+    ("search.held", {"*.expand": 2}),
     ("search.references.names", ["lcnet_075"]),
     ("search.references.train", []),
     ("search.exploration", 50.0),
