@@ -4,7 +4,7 @@
 
 Each cell (file, number of labels, predictor) is a line of `--out`, written when it is done; run the
 same command again after an interruption and it goes on where it stopped. The whole table is printed
-as JSON at the end, with `--table` as Markdown.
+as JSON at the end, with `--table` as Markdown. `--files` and `--predictors` measure some cells alone.
 
 noise: labels = truth + noise of the truth's own standard deviation (lowest 5 % left out of it), as
 supernet scores are; the fit must rank better than the labels it learned from (2004.08423).
@@ -43,18 +43,25 @@ FILES = {
     "nas_bench_macro": "nas_bench_macro/cifar10.json",
     "ofa_mbv3_imagenet": "ofa_mbv3_imagenet/records.json",
     "nasbench201": "nasbench201_accuracy/accuracy.csv",
+    "accel_nasbench": "accel_nasbench/records.csv",
 }
 SIZES = ("50", "100", "400", "half")
 Cell = dict[str, Any]
 
 
-def cells(data: Path, seeds: int, names: list[str], sizes: list[str]) -> Iterator[tuple[Cell, Any]]:
+def cells(
+    data: Path, seeds: int, names: list[str], sizes: list[str], files: list[str]
+) -> Iterator[tuple[Cell, Any]]:
     """The key of every cell, and the function that measures it."""
     for size in sizes:
-        for file, path in FILES.items():
+        for file in files:
             for name in names:
                 key = {"test": "ranks", "file": file, "size": size, "predictor": name}
-                yield key | {"seeds": seeds}, partial(ranks, data / path, size, name, seeds)
+                yield key | {"seeds": seeds}, partial(ranks, data / FILES[file], size, name, seeds)
+
+
+def other_cells(data: Path, seeds: int) -> Iterator[tuple[Cell, Any]]:
+    """The tests besides ranks."""
     macro = data / FILES["nas_bench_macro"]
     yield {"test": "noise", "seeds": seeds}, partial(noise, macro, seeds)
     yield {"test": "few_shot", "seeds": seeds}, partial(few_shot, macro, seeds)
@@ -162,6 +169,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
+    parser.add_argument("--files", nargs="+", default=list(FILES), choices=FILES)
+    parser.add_argument("--predictors", nargs="+", help="by default all that are installed")
     parser.add_argument("--table", action="store_true", help="print Markdown")
     parser.add_argument("--show", action="store_true", help="measure nothing")
     options = parser.parse_args()
@@ -170,7 +179,10 @@ def main() -> None:
     done = read_jsonl(options.out)
     todo: list[tuple[Cell, Callable[[], Cell]]] = []
     if not options.show:
-        todo = list(cells(options.data, options.seeds, names, options.sizes))
+        names = options.predictors or names
+        todo = list(cells(options.data, options.seeds, names, options.sizes, options.files))
+        if not options.predictors:
+            todo += other_cells(options.data, options.seeds)
     for key, run in todo:
         if not any(key.items() <= row.items() for row in done):
             append_jsonl(options.out, key | run())

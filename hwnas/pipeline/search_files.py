@@ -35,13 +35,8 @@ class SearchFiles:
 
     @property
     def owned(self) -> tuple[Path, ...]:
-<<<<<<< HEAD
         """All paths that stage `search` writes in the folder of the main search."""
-        parts = (STATE, "fronts", "rounds", "closing", "devices", BASELINE)
-=======
-        """Everything that stage `search` writes into the folder of the main search."""
         parts = (STATE, "fronts", "rounds", "stages", "closing", "devices", BASELINE)
->>>>>>> 00b3b51 (a search in stages: some choices vary, the others are held)
         files = (self.result.path, self.remeasurement.path)
         return (*(self.folder / name for name in (*FILES, *parts)), *files)
 
