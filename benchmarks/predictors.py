@@ -4,7 +4,8 @@
 
 Each cell (file, number of labels, predictor) is a line of `--out`, written when it is done; run the
 same command again after an interruption and it goes on where it stopped. The whole table is printed
-as JSON at the end, with `--table` as Markdown. `--files` and `--predictors` measure some cells alone.
+as JSON at the end, with `--table` as Markdown. `--files` and `--predictors` choose some of the
+rank cells.
 
 noise: labels = truth + noise of the truth's own standard deviation (lowest 5 % left out of it), as
 supernet scores are; the fit must rank better than the labels it learned from (2004.08423).
