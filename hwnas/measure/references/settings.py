@@ -47,7 +47,7 @@ class ReferencesConfig(StrictModel):
     min_rounds: Annotated[int, Field(ge=2, le=10_000)] = 8
     """Rounds that are timed even when the budget is spent."""
     time_budget_s: Annotated[float, Field(ge=0, le=1e6)] = Field(
-        15.0, description="of timing, for each device"
+        15.0, description="Time budget for the timing on each device, in seconds."
     )
 
     @field_validator("names", "train")
