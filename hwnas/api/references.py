@@ -40,7 +40,7 @@ def references(
     settings: Settings = None,
     progress: ProgressFor = no_progress,
 ) -> Listing:
-    """Time networks of timm that a user could otherwise take; interrupted, it goes on.
+    """Times networks of timm that a user could otherwise take; interrupted, it goes on.
 
     Weights are random, which does not change latencies; the accuracy in the result is that of the
     published weights on ImageNet.

@@ -25,7 +25,7 @@ __all__ = ["register"]
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Adds the verb to the command line."""
     parent.command()(references)
 
 

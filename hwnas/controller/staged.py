@@ -25,7 +25,7 @@ Run = Callable[[SearchSpace, SearchConfig, int], SearchResult]
 
 
 def check_stages(space: SearchSpace, config: SearchConfig) -> None:
-    """Refuse patterns that match no choice, values that a choice lacks, and too small budgets.
+    """Refuses patterns that match no choice, values that a choice lacks, and too small budgets.
 
     Raises:
         UserError: names the setting.
@@ -54,7 +54,7 @@ def check_stages(space: SearchSpace, config: SearchConfig) -> None:
 
 
 def search_in_stages(space: SearchSpace, config: SearchConfig, run: Run) -> SearchResult:
-    """Search stage by stage; the result has the best archs of all stages.
+    """Searches stage by stage; the result has the best archs of all stages.
 
     Budgets are those of `config`, divided by the shares of its stages.
     """
@@ -101,7 +101,7 @@ def _divided(n: int, shares: Sequence[float]) -> list[int]:
 
 
 def _first_held(space: SearchSpace, config: SearchConfig) -> dict[str, Value]:
-    """By choice, where the first stage holds it.
+    """The value at which the first stage holds each choice, by name.
 
     Raises:
         UserError: a pattern matches no choice, or a choice lacks the value.

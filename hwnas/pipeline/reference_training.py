@@ -39,7 +39,7 @@ def recipe(project: Project, config: ReferencesConfig) -> FinetuneConfig:
 
 
 def require_weights(project: Project, config: ReferencesConfig) -> None:
-    """Refuse to train references whose published weights are not here and cannot be fetched.
+    """Refuses to train references whose published weights are not here and cannot be fetched.
 
     A dry run fetches nothing, and checks only that they are published.
 
@@ -61,7 +61,7 @@ def trained_px(project: Project) -> int:
 def train_references(
     project: Project, config: ReferencesConfig, progress: Progress
 ) -> tuple[TrainedReference, ...]:
-    """Train the networks `config.train` at the winner's resolution; each is kept when it is done.
+    """Trains the networks `config.train` at the winner's resolution; each is kept when it is done.
 
     Accuracies are of the test split.
     """

@@ -38,7 +38,7 @@ class Config(StrictModel):
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (224,)
     """In px."""
     width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.0
-    """Factor of every channel count but that of the head, where it is less than 1."""
+    """Factor of every channel count; the head is never narrower than 1280."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:

@@ -21,12 +21,12 @@ __all__ = ["architecture", "reference_graph", "require_reference"]
 
 
 def architecture(name: str) -> str:
-    """The network's name without that of the weights: `lcnet_100` of `lcnet_100.ra2_in1k`."""
+    """Name of the network without the name of the weights: `lcnet_100` of `lcnet_100.ra2_in1k`."""
     return name.partition(".")[0]
 
 
 def require_reference(name: str) -> None:
-    """Refuse a network or weights that timm does not know.
+    """Refuses a network or weights that timm does not know.
 
     Raises:
         UserError: names the nearest.

@@ -22,7 +22,7 @@ NAMES = (
     "efficientnet_b0.ra4_e3600_r224_in1k",
     "mobilenetv2_100.ra_in1k",
 )
-"""Weights of timm, that is networks, which a user would otherwise download."""
+"""Networks of timm, each with the name of its weights, that users would otherwise download."""
 
 PUBLISHED_PX = 224
 """Resolution at which the accuracies of `NAMES` are published."""
@@ -35,17 +35,17 @@ class ReferencesConfig(StrictModel):
     """Published networks that are timed in one plan with the winner, on every device of the run."""
 
     names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)] = NAMES
-    """Networks of timm, with the name of the weights whose published accuracy is shown."""
+    """Networks of timm, each with the name of the weights whose published accuracy is shown."""
     resolutions: Annotated[tuple[Pixels, ...], Field(max_length=64)] = ()
-    """In px; by default 224 and the resolutions of the space."""
+    """Input sizes in px; by default 224 and the resolutions of the space."""
     train: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
     """Networks that are also fine-tuned by the recipe of the winner, at its resolution."""
     start: Literal["published", "scratch"] = "published"
-    """Fine-tune published weights with the winner's teacher, or train fresh weights without."""
+    """Fine-tune the published weights like the winner, or train fresh weights without a teacher."""
     epochs: Annotated[int | None, Field(ge=1, le=100_000)] = None
-    """Passes over the training images; by default `finetune.epochs`, of scratch `alone.epochs`."""
+    """Passes over the training images; null: `finetune.epochs`, or from scratch `alone.epochs`."""
     min_rounds: Annotated[int, Field(ge=2, le=10_000)] = 8
-    """Rounds that are timed even when the budget is spent."""
+    """Minimum number of rounds, even if the time budget is exceeded."""
     time_budget_s: Annotated[float, Field(ge=0, le=1e6)] = Field(
         15.0, description="Time budget for the timing on each device, in seconds."
     )

@@ -137,7 +137,7 @@ def time_references(
     progress: Progress = silent,
     transport: Transport | None = None,
 ) -> References:
-    """Time reference networks, and with them the networks `own`, by name.
+    """Times reference networks, and with them the networks `own`, by name.
 
     Networks that the runtime of the device cannot run are left out of the plan, with the reason.
     Other arguments, and how an interrupted call resumes: see `measure.profile.time_models`.
@@ -228,7 +228,7 @@ def _failing(
 
 
 def _require_one(models: Mapping[str, bytes], why: Mapping[str, str], device: DeviceSpec) -> None:
-    """Refuse to time nothing.
+    """Refuses to time nothing.
 
     Raises:
         UserError: says why the first network does not run.

@@ -67,7 +67,7 @@ def stage(project: Project) -> Stage:
 
 
 def check(project: Project) -> None:
-    """Refuse networks that timm does not know, and weights that are not there.
+    """Refuses networks that timm does not know, and weights that are not there.
 
     Raises:
         UserError: names the nearest, or says how to get the weights.
@@ -79,7 +79,7 @@ def check(project: Project) -> None:
 
 
 def references(project: Project, progress: Progress) -> None:
-    """Time the networks on every device, beside its winner; then train some."""
+    """Times the networks on every device, beside its winner; then train some."""
     config = _config(project)
     found = tuple(
         _timed(project, config, name, device, progress) for name, device in project.devices.items()

@@ -11,7 +11,7 @@ __all__ = ["Published", "References", "draw_references", "sentences"]
 
 COLOUR = "#c79a12"
 BEYOND = 1.5
-"""A figure goes on to this multiple of its slowest network."""
+"""Networks slower than this multiple of the slowest one in a figure are not drawn."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _words(one: Published) -> str:
 
 
 def draw_references(figure: go.Figure, data: References) -> None:
-    """Add the networks to the figure of a front.
+    """Adds the networks to the figure of a front.
 
     Those that were trained on the images of the run are points in its plane. Of the others only
     the latency compares: they are ticks at the lower edge, with the published accuracy on hover.
