@@ -4,7 +4,8 @@
 
 Each cell (file, number of labels, predictor) is a line of `--out`, written when it is done; run the
 same command again after an interruption and it goes on where it stopped. The whole table is printed
-as JSON at the end, with `--table` as Markdown.
+as JSON at the end, with `--table` as Markdown. `--files` and `--predictors` choose some of the
+rank cells.
 
 noise: labels = truth + noise of the truth's own standard deviation (lowest 5 % left out of it), as
 supernet scores are; the fit must rank better than the labels it learned from (2004.08423).
@@ -48,6 +49,7 @@ FILES = {
     "nas_bench_macro": "nas_bench_macro/cifar10.json",
     "ofa_mbv3_imagenet": "ofa_mbv3_imagenet/records.json",
     "nasbench201": "nasbench201_accuracy/accuracy.csv",
+    "accel_nasbench": "accel_nasbench/records.csv",
 }
 SIZES = ("50", "100", "400", "half")
 SWITCHES = ("warp", "mape", "held_out")
@@ -58,13 +60,16 @@ LOSSES = {
 Cell = dict[str, Any]
 
 
-def cells(data: Path, seeds: int, names: list[str], sizes: list[str]) -> Iterator[tuple[Cell, Any]]:
+def cells(
+    data: Path, seeds: int, names: list[str], sizes: list[str], files: list[str]
+) -> Iterator[tuple[Cell, Any]]:
     """The key of every rank cell, and the function that measures it."""
     for size in sizes:
-        for file, path in FILES.items():
+        for file in files:
             for name in names:
                 key = {"test": "ranks", "file": file, "size": size, "predictor": name}
-                yield key | {"seeds": seeds}, partial(ranks, data / path, size, name, seeds)
+                run = partial(ranks, data / FILES[file], size, name, seeds)
+                yield key | {"seeds": seeds}, run
 
 
 def other_cells(data: Path, seeds: int) -> Iterator[tuple[Cell, Any]]:
@@ -191,6 +196,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--n", nargs="+", default=list(SIZES), help="labels, or `half` of them")
+    parser.add_argument("--files", nargs="+", default=list(FILES), choices=FILES)
+    parser.add_argument("--predictors", nargs="+", help="by default all that are installed")
     parser.add_argument("--losses", action="store_true", help="compare the losses of gcn")
     parser.add_argument("--table", action="store_true", help="print Markdown")
     parser.add_argument("--show", action="store_true", help="measure nothing")
@@ -200,9 +207,10 @@ def main() -> None:
     done = _read(options.out)
     todo: list[tuple[Cell, Callable[[], Cell]]] = []
     if not options.show:
-        names = list(LOSSES) if options.losses else names
-        todo = list(cells(options.data, options.seeds, names, options.n))
-        todo += [] if options.losses else other_cells(options.data, options.seeds)
+        names = list(LOSSES) if options.losses else options.predictors or names
+        todo = list(cells(options.data, options.seeds, names, options.n, options.files))
+        if not (options.losses or options.predictors):
+            todo += other_cells(options.data, options.seeds)
     for key, run in todo:
         if not any(key.items() <= row.items() for row in done):
             append_jsonl(options.out, key | run())

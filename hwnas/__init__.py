@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from hwnas.api.pretrained import pretrained_import, pretrained_list
     from hwnas.api.profile import profile, profile_import, profile_pack
     from hwnas.api.prune import prune
+    from hwnas.api.references import references
     from hwnas.api.report import report
     from hwnas.api.result import Listing, Point
     from hwnas.api.run import run
@@ -122,6 +123,7 @@ __all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
     "profile_import",
     "profile_pack",
     "prune",
+    "references",
     "report",
     "run",
     "search",

@@ -22,7 +22,7 @@ from hwnas.nets.origin import metadata_of
 from hwnas.pipeline.hits import TestHits
 from hwnas.pipeline.outcomes import DataRecord, Exported, Results, Standalone
 from hwnas.pipeline.outside_record import OutsideFiles
-from hwnas.pipeline.search_files import BASELINE, SearchFiles, SettingsFiles
+from hwnas.pipeline.search_files import BASELINE, ReferenceFiles, SearchFiles, SettingsFiles
 from hwnas.predictors.blend import Blend
 from hwnas.predictors.evaluate import PredictorReport
 from hwnas.predictors.readers.hwnas import read_labels
@@ -193,6 +193,11 @@ class Artifacts(SettingsFiles):
     def device_search(self, device: str) -> SearchFiles:
         """The separate search for a further device."""
         return SearchFiles(self._in_search("devices", device))
+
+    @property
+    def references(self) -> ReferenceFiles:
+        """Published networks that are timed beside the winner."""
+        return ReferenceFiles(self._in_search("references"))
 
     # --- networks -----------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from hwnas.controller.sections import SearchConfig
-from hwnas.core.config import NUMBER, StrictModel, build_model, override, variant
+from hwnas.core.config import LATER, NUMBER, StrictModel, build_model, override, variant
 from hwnas.core.errors import UserError
 from hwnas.core.resources import resource, resource_names
 from hwnas.core.yaml_data import read_yaml
@@ -20,6 +20,7 @@ from hwnas.exporters.artifact import duplicates
 from hwnas.exporters.sections import format_section
 from hwnas.latency.sections import ProfileConfig
 from hwnas.measure.limits import VerifyConfig
+from hwnas.measure.references.settings import ReferencesConfig
 from hwnas.nets.proxies import REGISTRY as PROXIES
 from hwnas.predictors import REGISTRY as PREDICTORS
 from hwnas.predictors.readers import REGISTRY as READERS
@@ -142,6 +143,8 @@ class SearchSection(SearchConfig):
     closing: RemeasureConfig = RemeasureConfig()
     per_device: bool = False
     """Whether every device gets its own front and winner, with the limits on its own latency."""
+    references: Annotated[ReferencesConfig | None, LATER] = None
+    """Published networks that are timed together with the winner; `{}`: eight by default."""
 
 
 class ExperimentConfig(StrictModel):

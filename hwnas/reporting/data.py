@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from hwnas.reporting.devices import Winners
 from hwnas.reporting.results import NetRow
+from hwnas.reporting.sections.references import References
 from hwnas.reporting.sections.verdict import Belief
 from hwnas.spaces.network import Network
 
@@ -166,6 +167,7 @@ class ReportData:
     training: Training | None = None
     winner: Drawing | None = None
     winners: Winners | None = None
+    references: tuple[References, ...] = ()
     truths: tuple[Truth, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

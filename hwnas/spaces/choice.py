@@ -14,7 +14,7 @@ from hwnas.core.errors import UserError
 
 __all__ = ["Choice", "Codes", "Role", "Value", "ascending", "check_allowed", "check_choices"]
 
-Role = Literal["resolution", "width", "depth", "kernel", "expand", "op"]
+Role = Literal["resolution", "width", "depth", "kernel", "expand", "se", "op"]
 Value = int | float | str
 Number = TypeVar("Number", int, float)
 MAX_VALUES = 1 << 15  # what a code, an int16, can number

@@ -39,6 +39,7 @@ from hwnas.reporting.data import (
 from hwnas.reporting.html import write_report
 from hwnas.spaces.lowering import lower
 from hwnas.studies.device_winners import device_winners
+from hwnas.studies.published_networks import published_networks
 from hwnas.studies.rank_analysis import analyze_run
 from hwnas.studies.winner_verdict import belief_data
 
@@ -80,6 +81,7 @@ def write_run_report(project: Project, path: Path | None = None) -> Path:
             training=training_data(project),
             winner=_drawing(project) if f"finetune/{name}" in done else None,
             winners=device_winners(project, results) if f"search/{name}" in done else None,
+            references=published_networks(project, done),
             truths=_truths(project) if f"finetune/{name}" in done else (),
             facts=_facts(project, has_search=f"search/{name}" in done),
             remarks=doubts_known(project) + chance,

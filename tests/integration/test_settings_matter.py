@@ -222,6 +222,15 @@ UNDER: list[tuple[str, dict[str, Any]]] = [
     ("search.evaluator.reader", {"search.evaluator.records": "@records"}),
     ("search.closing.*", {"search.closing.max_rounds": 2}),
     ("search.per_device", {"devices": ["local", "local_int8"]}),
+    (
+        "search.stages.*",
+        {"search.stages": [{"free": ["*.width"]}, {"free": ["*"]}], "search.constraints": []},
+    ),
+    ("search.held", {"search.stages": [{"free": ["*.width"]}], "search.constraints": []}),
+    (
+        "search.references.*",
+        {"search.references": {"names": ["lcnet_050"], "train": ["test_resnet"]}},
+    ),
 ]
 """Settings under which a setting (a pattern of key and variant) matters; `*.optimizer`: its own."""
 
@@ -267,6 +276,11 @@ VALUES: list[tuple[str, Any]] = [
     ("search.searcher.keep *", 1),
     ("search.closing.max_rounds", 1),
     ("search.n_initial", 4),
+    ("search.references.epochs", 3),
+    ("search.stages.N.free", ["*.expand"]),
+    ("search.held", {"*.expand": 2}),
+    ("search.references.names", ["lcnet_075"]),
+    ("search.references.train", []),
     ("search.exploration", 50.0),
     ("space.width_ratios *", [0.5]),
     ("space.kernels (timm)", [1]),

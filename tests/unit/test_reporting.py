@@ -26,6 +26,12 @@ from hwnas.reporting.devices import Winners
 from hwnas.reporting.drawing import draw_network
 from hwnas.reporting.figures import forecast_figure, front_figure
 from hwnas.reporting.html import render_report, write_report
+from hwnas.reporting.sections.references import (
+    Published,
+    References,
+    draw_references,
+    sentences,
+)
 from hwnas.reporting.thinning import thinned
 from hwnas.spaces.lowering import lower
 from hwnas.spaces.ops import OpSpec
@@ -168,6 +174,7 @@ def test_missing_parts_say_so_and_the_rest_stays(data: ReportData) -> None:
         "facts",
         "warnings",
         "winners",
+        "references",
         "trust",
         "truths",
         "remarks",
@@ -197,6 +204,36 @@ def test_what_was_trained_alone_stands_beside_what_was_believed(data: ReportData
     for shown in ("abc123", "-0.457", "71.12%", "76.54%"):
         assert shown in page.text
     assert "Trained alone" not in Page(render_report(data)).text
+
+
+SLOW, SAME = Published("slow", 224, 9.0, 0.78, 224), Published("same", 48, 1.5, 0.7213, 224)
+HERE = Published("here", 32, 1.0, 0.65, 224, test_top1=0.9123)
+REFUSED = Published("refused", 32, None, why=f"no kernel for {HOSTILE}")
+
+
+def test_published_networks_that_are_as_fast_as_the_winner_are_named(data: ReportData) -> None:
+    device = data.fronts[0].device
+    references = References(device, 2.0, (SLOW, SAME, HERE, REFUSED))
+    html = render_report(replace(data, references=(references,)))
+    page, text = Page(html), " ".join(Page(html).text.split())
+    assert f"Published networks on {device}" in text
+    assert "you could also take: here at 32 px (1 ms, test top-1 91.23%" in text
+    assert "same at 48 px (1.5 ms, ImageNet top-1 72.1% at 224 px)." in text
+    assert "slow at" not in text and ["slow", "224", "9", "4.50x", "78.0%", "224", "-"] in page.rows
+    assert "refused (no kernel for" in text and HOSTILE not in html
+    assert "Published networks" not in Page(render_report(data)).text
+    (alone,) = sentences(References(device, 0.5, (SLOW, HERE)))
+    assert "none of these networks is as fast" in alone and "the fastest, here" in alone
+
+
+def test_a_front_shows_trained_networks_as_points_and_the_others_as_ticks(data: ReportData) -> None:
+    figure = front_figure(data.fronts[0])
+    n, last = len(figure.data), max(x for trace in figure.data for x in trace.x)
+    beyond = Published("beyond", 224, 2 * last, 0.8, 224)
+    draw_references(figure, References("phone", 2.0, (SAME, HERE, REFUSED, beyond)))
+    trained, others = figure.data[n:]
+    assert (list(trained.x), list(trained.y)) == ([1.0], [0.9123])
+    assert list(others.x) == [1.5] and others.yaxis == "y2"  # not beyond: the table has it
 
 
 def test_winners_of_several_devices_are_priced_on_each_other(data: ReportData) -> None:

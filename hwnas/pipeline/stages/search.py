@@ -14,6 +14,8 @@ from hwnas.controller.exchange import exchanged
 from hwnas.controller.remeasure import Measured, remeasure
 from hwnas.controller.result import SearchResult, with_accuracies
 from hwnas.controller.scorer import Rescoring
+from hwnas.controller.sections import SearchConfig
+from hwnas.controller.staged import search_in_stages
 from hwnas.core.command import command_line
 from hwnas.core.errors import NotJudged
 from hwnas.core.progress import Progress
@@ -35,7 +37,7 @@ from hwnas.pipeline.timing import time_beside_table
 from hwnas.pipeline.winners import constraints_for, search_files, targets
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.searchers.random import Config as RandomConfig
-from hwnas.spaces.space import Codes
+from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["check", "search", "stage"]
 
@@ -56,7 +58,7 @@ def stage(project: Project) -> Stage:
             project.space_settings,
             project.source.settings,
             project.settled["label"]["calibration"],
-            project.settled["search"],
+            {k: v for k, v in project.settled["search"].items() if k != "references"},
             project.outside.sha256(RECORDS),
         ],
         owns=tuple(map(files.pattern, main.owned)),
@@ -143,21 +145,27 @@ def _search_one(
     metrics = prices(project)
     config = section.model_copy(update={"constraints": _absolute(project, device, metrics)})
 
+    is_baseline = files == project.files.baseline
+
     def run(corrected: Mapping[str, CostMetric], number: int) -> SearchResult:
-        return run_search(
-            project.space,
-            module.build(searcher_config, SearcherContext(project.space, seed)),
-            predict=predict,
-            metrics={**metrics, **corrected},
-            config=config,
-            seed=seed,
-            folder=files.round(number),
-            rescoring=rescoring,
-            progress=progress,
-        )
+        def one(space: SearchSpace, part: SearchConfig, stage: int) -> SearchResult:
+            return run_search(
+                space,
+                module.build(searcher_config, SearcherContext(space, seed)),
+                predict=predict,
+                metrics={**metrics, **corrected},
+                config=part,
+                seed=seed,
+                folder=files.part(number, stage, of=len(config.stages)),
+                rescoring=rescoring,
+                progress=progress,
+            )
+
+        if config.stages and not is_baseline:
+            return search_in_stages(project.space, config, one)
+        return one(project.space, config.model_copy(update={"stages": (), "held": {}}), 0)
 
     limited = [c.device for c in config.constraints if metric_key(c).is_latency]
-    is_baseline = files == project.files.baseline
     if section.closing.max_rounds and limited and not is_baseline:
         result, found = remeasure(
             project.space,
