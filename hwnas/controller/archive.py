@@ -177,7 +177,7 @@ class Archive:
         n_rows: int | None = None,
         n_evaluated: int | None = None,
     ) -> Archive:
-        """Reads an archive. Given numbers, it restores the state with so many rows and evaluations.
+        """Reads an archive. `n_rows` and `n_evaluated` restore an earlier state.
 
         Later records are cut off.
 

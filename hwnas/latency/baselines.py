@@ -19,7 +19,7 @@ def forest_on_counts(
 ) -> FloatArray:
     """Latencies [n] by a random forest on operator counts [n, p], fitted on the other folds.
 
-    It learns logarithms, so that small and large networks have equal weight.
+    The forest learns logarithms, so that small and large networks have equal weight.
     """
     from sklearn.ensemble import RandomForestRegressor
 

@@ -144,8 +144,8 @@ class TableEstimator:
     def correction(self) -> Correction:
         """The correction in use.
 
-        If no correction covers the space, it leaves the sum of rows unchanged, with the largest
-        known error of such sums.
+        If no correction covers the space, this one leaves sums of rows unchanged, and has the
+        largest known error of such sums.
 
         Raises:
             UserError: the table has no correction.

@@ -47,7 +47,7 @@ class Accuracies:
     right: Mapping[str | None, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
 
     def on(self, device: str) -> dict[str, float]:
-        """Top-1 by path; the file of this device has its accuracy on the device."""
+        """Top-1 by path; for the file of this device, the top-1 on the device."""
         return {**self.here, **self.on_devices.get(device, {})}
 
     def by_class(self, device: str) -> dict[str, tuple[tuple[int, int], ...]]:

@@ -148,7 +148,7 @@ class ExperimentConfig(StrictModel):
     """One project: data, space, devices, and the settings of every stage."""
 
     schema_version: Annotated[Literal[1], NUMBER]
-    """Version of this file's form."""
+    """Version of the file format."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     """Name of the project; its default run folder is `runs/NAME`."""
     seed: Annotated[int, Field(ge=0)] = 0

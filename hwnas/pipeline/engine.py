@@ -246,7 +246,7 @@ def _run_stage(plan: Plan, run: RunDir) -> None:
 
 
 def _damaged(stage: Stage, record: StageRecord, run: RunDir) -> list[str]:
-    """Files that exist with changed content, and that the stage makes again."""
+    """Files with changed content that the stage will rebuild."""
     there = [name for name in lost(stage, record, run) if run.path(name).is_file()]
     return [*run.damaged(record), *there]
 

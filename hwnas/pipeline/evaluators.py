@@ -191,7 +191,7 @@ def _loss(evaluation: Evaluation) -> float:
 
 
 TINY_ERROR = 1e-6  # an error of 0 has no log
-IRRELEVANT = 0.25  # share of the labels that are set to the best of them
+IRRELEVANT = 0.25  # share of the labels that are set equal
 
 
 class TabularEvaluator:

@@ -89,8 +89,8 @@ def config_data(
 ) -> tuple[dict[str, Any], Path]:
     """Plain data to which a command's `changes` are applied, and their source.
 
-    It is `config`, or the stored configuration. If `changes` name a search, it has the sections of
-    this search.
+    The data are those of `config`, or of the stored configuration. If `changes` name a search, they
+    include the sections of this search.
 
     Raises:
         UserError: there is no configuration, or it cannot be read.

@@ -118,7 +118,7 @@ def search(project: Project, progress: Progress) -> None:
 
 
 def _exchange(project: Project) -> None:
-    """Replaces winners that the winner of another device beats on their own device, by estimate.
+    """Replaces the winner of a device if another device's winner is estimated to be better there.
 
     Re-measured winners stay, because they were timed within their limits and the others were not.
     """
