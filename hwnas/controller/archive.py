@@ -221,14 +221,14 @@ class Archive:
         costs = dict(zip(self.cost_keys, rows["costs"].T, strict=True))
         n_codes = [len(choice.values) for choice in self.space.choices]
         if (rows["codes"].max(axis=0) >= n_codes).any():
-            raise ValueError("a code that no choice of the space has")
+            raise ValueError("a code outside the space")
         self.record(rows["codes"].astype(np.int16), lambda new: {**columns, **costs})
         if len(self) != begin + len(rows):
-            raise ValueError("an arch is there twice")
+            raise ValueError("a duplicate arch")
 
     def _replay_evaluated(self, rows: NDArray[np.void]) -> None:
         self._digests[1].update(rows.data)
         numbers = rows["row"].astype(np.intp)
         if not 0 <= numbers.min() <= numbers.max() < len(self):
-            raise ValueError("an evaluation of no arch of the archive")
+            raise ValueError("an evaluation of an arch that is not in the archive")
         self.set_labels(numbers, rows["label"], rows["score"])

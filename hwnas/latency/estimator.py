@@ -157,7 +157,7 @@ class TableEstimator:
             raise UserError(
                 f"the latency table of {self.device.name} has no correction for {self.space.id}",
                 expected="a correction fitted on whole networks, for intervals and percentiles",
-                found="corrections for no space",
+                found="no corrections",
                 fix=profile_command(self.device.name, self.space),
             )
         worst = max(known.values(), key=raw_sum_fraction)

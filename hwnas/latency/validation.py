@@ -55,7 +55,7 @@ def fit_correction(
     if forecast.min() <= 0:
         raise UserError(
             "the operator latencies do not explain the latencies of the whole networks",
-            expected="estimates of unseen networks above 0 ms",
+            expected="estimates of held-out networks above 0 ms",
             found=f"{forecast.min():.3g} ms for a network that took "
             f"{measured[forecast.argmin()]:.3g} ms",
             where=space.id,

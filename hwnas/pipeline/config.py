@@ -101,7 +101,7 @@ class EvaluatorConfig(StrictModel):
     @model_validator(mode="after")
     def _check(self) -> EvaluatorConfig:
         if self.records is None and (self.reader or self.target):
-            raise ValueError("`reader` and `target` say how `records` are read, and there are none")
+            raise ValueError("`reader` and `target` need `records`")
         return self
 
 
@@ -202,7 +202,7 @@ class ExperimentConfig(StrictModel):
     @classmethod
     def _has_onnx(cls, export: tuple[Any, ...]) -> tuple[Any, ...]:
         if not any(config.name == "onnx" for config in export):
-            raise ValueError("has no onnx, which other formats are made from and compared with")
+            raise ValueError("has no onnx, from which other formats are made")
         if problem := duplicates(export):
             raise ValueError(problem)
         return export

@@ -221,7 +221,7 @@ class TabularEvaluator:
         """
         (key,) = self._space.keys(self._space.codes([arch]))
         if key not in self._scores:
-            raise UserError("the records lack an arch", found=arch.codes, where=self._space.id)
+            raise UserError("an arch is not in the records", found=arch.codes, where=self._space.id)
         return Evaluation(arch, self._scores[key], "trained", "test", n_images=0, seed=0)
 
 

@@ -286,8 +286,8 @@ class Results:
                 "checks could not be judged",
                 found="; ".join(map(str, unknown)),
                 where=where,
-                fix="repeat the command when the machine is as quiet as when it was profiled, which"
-                " measures again; or profile it anew; `--report-only` accepts it",
+                fix="repeat the command when the machine is as idle as when it was profiled, or"
+                " profile it again; `--report-only` accepts the result",
             )
 
     def at_chance(self, num_classes: int) -> str:

@@ -285,7 +285,7 @@ class LabelConfig(StrictModel):
     @model_validator(mode="after")
     def _check(self) -> LabelConfig:
         if self.records is None and (self.reader or self.target):
-            raise ValueError("`reader` and `target` say how `records` are read, and there are none")
+            raise ValueError("`reader` and `target` need `records`")
         if self.records is not None and self.trained.n:
             raise ValueError("labels come from `records` or from archs `trained` here, not both")
         return self
