@@ -27,8 +27,9 @@ from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.spaces import REGISTRY as SPACES
 from hwnas.spaces.load import space_data
 from hwnas.training.datasets import REGISTRY as DATASETS
+from hwnas.training.label_sections import LabelConfig
 from hwnas.training.samplers import REGISTRY as SAMPLERS
-from hwnas.training.sections import FinetuneConfig, LabelConfig, SupernetConfig, TrainConfig
+from hwnas.training.sections import FinetuneConfig, SupernetConfig, TrainConfig
 
 __all__ = [
     "REGISTRIES",
