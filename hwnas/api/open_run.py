@@ -220,15 +220,15 @@ class Run:
         Raises:
             UserError: the table was never validated on whole networks of this space.
         """
-        from hwnas.reporting.figures import forecast_figure
-        from hwnas.studies.run_report import forecast_data
+        from hwnas.reporting.figures import latency_figure
+        from hwnas.studies.run_report import latency_data
 
         name = self.project.require_device(device)
         self._require(self.project.files.table(name))
-        found = forecast_data(self.project, name)
+        found = latency_data(self.project, name)
         if found is None:
             raise UserError("the table has no whole networks of this space", where=self.folder)
-        return forecast_figure(found)
+        return latency_figure(found)
 
     def plot_predictor(self) -> go.Figure:
         """Predicted over true scores of held-out subnets."""

@@ -116,7 +116,7 @@ class Archive:
         self._columns["label"][rows], self._columns["score"][rows] = labels, score
         self._evaluated += rows.tolist()
 
-    def set_forecast(self, mean: FloatArray, std: FloatArray, score: FloatArray) -> None:
+    def set_predictions(self, mean: FloatArray, std: FloatArray, score: FloatArray) -> None:
         """Replaces predictions and scores of all rows: [n] each."""
         for name, values in (("predicted", mean), ("predicted_std", std), ("score", score)):
             self._columns[name][: len(self)] = values

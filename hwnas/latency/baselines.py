@@ -23,7 +23,7 @@ def forest_on_counts(
     """
     from sklearn.ensemble import RandomForestRegressor
 
-    forecast = np.empty(len(measured_ms))
+    estimates = np.empty(len(measured_ms))
     for number in np.unique(fold):
         inside = fold == number
         forest = RandomForestRegressor(
@@ -32,5 +32,5 @@ def forest_on_counts(
             random_state=stable_seed(0, "latency/forest") % 2**32,
         )
         forest.fit(counts[~inside], np.log(measured_ms[~inside]))
-        forecast[inside] = np.exp(forest.predict(counts[inside]))
-    return forecast
+        estimates[inside] = np.exp(forest.predict(counts[inside]))
+    return estimates

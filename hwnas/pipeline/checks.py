@@ -19,7 +19,7 @@ from hwnas.latency.validation import MIN_NETS
 from hwnas.measure.networks import validation_nets
 from hwnas.measure.try_device import try_device
 from hwnas.pipeline.project import Project
-from hwnas.predictors.blend import MIN_HELD_BACK
+from hwnas.predictors.blend import MIN_HELD_OUT
 from hwnas.predictors.evaluate import held_out_rows
 from hwnas.predictors.labels import MIN_LABELS
 from hwnas.training.sections import OptimizerConfig
@@ -112,7 +112,7 @@ def can_learn(project: Project) -> None:
 
 def _is_enough(n: int, seed: int) -> bool:
     fit, held = held_out_rows(n, seed=seed)
-    return len(fit) >= MIN_LABELS and len(held) >= MIN_HELD_BACK
+    return len(fit) >= MIN_LABELS and len(held) >= MIN_HELD_OUT
 
 
 # --- machine --------------------------------------------------------------------------------------

@@ -70,8 +70,8 @@ def _plots(data: ReportData) -> dict[str, str]:
     made |= {
         f"front-{i}": figures.front_figure(front) for i, front in enumerate(data.fronts[:N_PLOTTED])
     }
-    for i, forecast in enumerate(data.forecasts[:N_PLOTTED]):
-        made[f"forecast-{i}"] = figures.forecast_figure(forecast)
+    for i, fit in enumerate(data.latency_fits[:N_PLOTTED]):
+        made[f"latency-{i}"] = figures.latency_figure(fit)
     if data.prediction:
         made["prediction"] = figures.prediction_figure(data.prediction)
     if data.training:

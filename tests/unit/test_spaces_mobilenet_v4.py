@@ -16,7 +16,7 @@ from torch import nn
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.latency.transfer import kinship
+from hwnas.latency.transfer import operator_similarity
 from hwnas.nets import definition
 from hwnas.nets.features import features_only
 from hwnas.nets.plain_net import Network
@@ -166,7 +166,9 @@ def test_predictors_transfer_and_drawings_see_the_start_kernel() -> None:
 
     ops = [uib(0), uib(3), uib(5), uib(5, expand_groups=2)]
     assert len({row.tobytes() for row in op_features(ops)}) == len(ops)
-    assert (kinship(ops)[0, 1:] < 1).all() and kinship(ops)[0, 1] > kinship(ops)[0, 2]
+    assert (operator_similarity(ops)[0, 1:] < 1).all() and operator_similarity(ops)[
+        0, 1
+    ] > operator_similarity(ops)[0, 2]
     narrow = space("small", 64, width_mult=0.25)
     drawn = draw_network(lower(narrow, narrow.largest()))
     assert "k5+5" in drawn
