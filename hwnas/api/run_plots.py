@@ -25,7 +25,7 @@ class RunPlots:
     project: Project
 
     def plot_front(self, device: str | None = None) -> go.Figure:
-        """Evaluated archs by latency on a device [the first one] and accuracy, with the winner."""
+        """Evaluated archs by latency on a device (default: the first) and accuracy; the winner."""
         from hwnas.reporting.figures import front_figure
         from hwnas.studies.run_report import front_data
 
@@ -33,25 +33,25 @@ class RunPlots:
         return front_figure(front_data(self.project, self.project.require_device(device)))
 
     def plot_latency(self, device: str | None = None) -> go.Figure:
-        """Estimates of whole networks against their timings, on a device [the first one].
+        """Estimated over measured latencies of whole networks on a device (default: the first).
 
         Raises:
             UserError: the table was never validated on whole networks of this space.
         """
-        from hwnas.reporting.figures import forecast_figure
-        from hwnas.studies.run_report import forecast_data
+        from hwnas.reporting.figures import latency_figure
+        from hwnas.studies.run_report import latency_data
 
         name = self.project.require_device(device)
         self._require(self.project.files.table(name))
-        found = forecast_data(self.project, name)
+        found = latency_data(self.project, name)
         if found is None:
             raise UserError(
                 "the table has no whole networks of this space", where=self.project.run.root
             )
-        return forecast_figure(found)
+        return latency_figure(found)
 
     def plot_predictor(self) -> go.Figure:
-        """Predicted against measured scores of held-out subnets."""
+        """Predicted over true scores of held-out subnets."""
         from hwnas.reporting.figures import prediction_figure
         from hwnas.studies.run_report import prediction_data
 

@@ -55,7 +55,7 @@ class Accuracies:
         return {path: float(hits.mean()) for path, hits in self.hits.items()}
 
     def on(self, device: str) -> dict[str, float]:
-        """Top-1 by path; the file of this device has its accuracy on the device."""
+        """Top-1 by path; for the file of this device, the top-1 on the device."""
         return {path: float(hits.mean()) for path, hits in self.hits_on(device).items()}
 
     def hits_on(self, device: str) -> dict[str, Hits]:

@@ -28,8 +28,9 @@ from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.spaces import REGISTRY as SPACES
 from hwnas.spaces.load import space_data
 from hwnas.training.datasets import REGISTRY as DATASETS
+from hwnas.training.label_sections import LabelConfig
 from hwnas.training.samplers import REGISTRY as SAMPLERS
-from hwnas.training.sections import FinetuneConfig, LabelConfig, SupernetConfig, TrainConfig
+from hwnas.training.sections import FinetuneConfig, SupernetConfig, TrainConfig
 
 __all__ = [
     "REGISTRIES",
@@ -102,7 +103,7 @@ class EvaluatorConfig(StrictModel):
     @model_validator(mode="after")
     def _check(self) -> EvaluatorConfig:
         if self.records is None and (self.reader or self.target):
-            raise ValueError("`reader` and `target` say how `records` are read, and there are none")
+            raise ValueError("`reader` and `target` need `records`")
         return self
 
 
@@ -151,7 +152,7 @@ class ExperimentConfig(StrictModel):
     """One project: data, space, devices, and the settings of every stage."""
 
     schema_version: Annotated[Literal[1], NUMBER]
-    """Version of this file's form."""
+    """Version of the file format."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     """Name of the project; its default run folder is `runs/NAME`."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -205,7 +206,7 @@ class ExperimentConfig(StrictModel):
     @classmethod
     def _has_onnx(cls, export: tuple[Any, ...]) -> tuple[Any, ...]:
         if not any(config.name == "onnx" for config in export):
-            raise ValueError("has no onnx, which other formats are made from and compared with")
+            raise ValueError("has no onnx, from which other formats are made")
         if problem := duplicates(export):
             raise ValueError(problem)
         return export

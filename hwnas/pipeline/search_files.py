@@ -22,7 +22,7 @@ __all__ = ["BASELINE", "REMADE", "ReferenceFiles", "SearchFiles", "SettingsFiles
 BASELINE = "random"  # folder of the baseline inside the folder of the search
 ROUNDS = "rounds"
 REMADE = tuple(f"{part}{name}" for part in ("", "*/") for name in (*FILES, STATE, "fronts/*"))
-"""Files of a search that it can make again from the journal and the timings."""
+"""Files that a search can rebuild from the journal and the timings."""
 
 VERSION = {"schema_version": 1}
 

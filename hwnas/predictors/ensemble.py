@@ -106,21 +106,21 @@ class EnsemblePredictor:
         seen = folds != np.arange(self._recipe.members)[:, None]  # [e, n]
         own = folds, np.arange(len(codes))  # of every label, the member that holds it out
 
-        def held_out(net: nn.Module) -> FloatArray:
+        def of_held_out(net: nn.Module) -> FloatArray:
             return _members(net, self._encode, codes, targets, seen)[2][own]
 
-        net = self._trained(codes, targets, seen, held_out)
+        net = self._trained(codes, targets, seen, of_held_out)
         gain, offset, members = _members(net, self._encode, codes, targets, seen)
         floor = FLOOR * float(members.std(axis=0).mean())
-        held_back = members[own]
+        held_out = members[own]
         processes, share = Processes(()), 0.0
         if features := self._smooth(codes):
             processes, left_out = fit_processes(features, targets, seed=self._seed)
-            share = _share(held_back, left_out, targets)
-            held_back = (1 - share) * held_back + share * left_out
+            share = _share(held_out, left_out, targets)
+            held_out = (1 - share) * held_out + share * left_out
         fitted = _Fitted(net, scale, gain, offset, floor, 1.0, processes, share)
-        residuals = scale.restore(held_back) - scores
-        factor = spread_factor(residuals, fitted.spread(held_back, members.std(axis=0)))
+        residuals = scale.restore(held_out) - scores
+        factor = spread_factor(residuals, fitted.spread(held_out, members.std(axis=0)))
         self._fitted = replace(fitted, factor=factor)
 
     def predict(self, codes: Codes) -> tuple[FloatArray, FloatArray]:
@@ -130,7 +130,7 @@ class EnsemblePredictor:
         members = fitted.gain * _outputs(fitted.net, self._encode, codes) + fitted.offset
         mean = members.mean(axis=0)
         if fitted.processes.parts:
-            smooth = fitted.processes.forecast(self._smooth(codes))
+            smooth = fitted.processes.predict(self._smooth(codes))
             mean = (1 - fitted.share) * mean + fitted.share * smooth
         return fitted.scale.restore(mean), fitted.factor * fitted.spread(mean, members.std(axis=0))
 

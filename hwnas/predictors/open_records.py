@@ -74,7 +74,7 @@ def open_records(
     space_name, classes = space or default_space, num_classes or default_classes
     if space_name is None or classes is None:
         raise UserError(
-            f"reader {name!r} does not say which space the archs are of",
+            f"reader {name!r} does not define the space of the archs",
             where=path,
             fix="give --space NAME and --num-classes N (and --set), as in the run's config",
         )
@@ -101,9 +101,9 @@ def _guess(path: Path) -> str:
     names = [name for name, reader in _readers() if reader.matches(head)]
     if len(names) != 1:
         raise UserError(
-            "cannot tell the format of the file",
+            "cannot detect the format of the file",
             expected=f"a format of one of {', '.join(READERS.names)}",
-            found=f"one that {' and '.join(names)} could read" if names else "none of them",
+            found=f"a format of both {' and '.join(names)}" if names else "none of them",
             where=path,
             fix="name it with --reader",
         )

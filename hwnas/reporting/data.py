@@ -17,8 +17,8 @@ from hwnas.spaces.network import Network
 __all__ = [
     "Curve",
     "Drawing",
-    "Forecast",
     "Front",
+    "LatencyFit",
     "NetRow",
     "Point",
     "Prediction",
@@ -57,7 +57,7 @@ class Front:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class LatencyFit:
     """Estimated and measured latencies of whole networks.
 
     `interval_ms` has the 90 % interval of each estimate. `mape` and `repeat_noise` are fractions.
@@ -152,7 +152,7 @@ class Truth:
 class ReportData:
     """The contents of a report. `facts`: device, seed, host, config, ... in display order.
 
-    fronts, forecasts: for every device that has one, in the order of the configuration.
+    fronts, latency_fits: for every device that has one, in the order of the configuration.
     commands: the command that makes a missing result, by the first word of the stage's name.
     remarks: notes on the accuracies, shown below the last table.
     """
@@ -161,7 +161,7 @@ class ReportData:
     table: tuple[NetRow, ...] = ()
     belief: Belief | None = None
     fronts: tuple[Front, ...] = ()
-    forecasts: tuple[Forecast, ...] = ()
+    latency_fits: tuple[LatencyFit, ...] = ()
     prediction: Prediction | None = None
     trust: Trust | None = None
     training: Training | None = None

@@ -74,8 +74,8 @@ def _plots(data: ReportData) -> dict[str, str]:
         made[f"front-{i}"] = figure = figures.front_figure(front)
         if front.device in references:
             draw_references(figure, references[front.device])
-    for i, forecast in enumerate(data.forecasts[:N_PLOTTED]):
-        made[f"forecast-{i}"] = figures.forecast_figure(forecast)
+    for i, fit in enumerate(data.latency_fits[:N_PLOTTED]):
+        made[f"latency-{i}"] = figures.latency_figure(fit)
     if data.prediction:
         made["prediction"] = figures.prediction_figure(data.prediction)
     if data.training:

@@ -117,7 +117,7 @@ def check_choices(choices: Sequence[Choice], resolutions: tuple[int, ...], *, wh
         if choice.name in columns:
             raise UserError(
                 "two choices have the same name",
-                expected="a name of its own for every choice",
+                expected="a unique name for every choice",
                 found=f"columns {columns[choice.name]} and {column}",
                 where=place,
                 fix="rename one of them",

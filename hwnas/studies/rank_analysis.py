@@ -233,7 +233,7 @@ def _trained_alone(project: Project) -> Path:
     path = project.files.labels("trained")
     if not path.exists():
         raise UserError(
-            "there is nothing better than the supernet's labels to compare them with",
+            "there are no better labels to compare the supernet's labels with",
             expected="labels of archs trained stand-alone",
             where=path,
             fix=command_line("label", project.run.root, "--source", "trained", "--n", "20")

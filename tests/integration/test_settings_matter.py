@@ -29,8 +29,6 @@ from tests.probes import PROBES, Bench
 CANNOT = {
     "schema_version": "it has one value",
     "predictor.teacher.name (distilled)": "it has one value",
-    "label.trained.recipe.distillation": "archs that are trained stand-alone have no teacher",
-    "label.trained.recipe.temperature": "archs that are trained stand-alone have no teacher",
     "data.skip_broken (sign_digits)": "all of its photos, which come with hwnas, decode",
 }
 """Settings that cannot change anything, and why."""

@@ -74,8 +74,8 @@ def test_no_arch_is_tested_by_a_predictor_that_learned_it(archs, tiny_space):
         lambda: Oracle(tiny_space, 0.0, 0.1), codes, scores, space=tiny_space, seed=0, n_folds=4
     )
     everything = {tuple(row) for row in codes.tolist()}
-    held_back = [everything - fitted for fitted in Oracle.fitted]
-    assert sum(len(part) for part in held_back) == len(set.union(*held_back)) == len(codes)
+    held_out = [everything - fitted for fitted in Oracle.fitted]
+    assert sum(len(part) for part in held_out) == len(set.union(*held_out)) == len(codes)
     assert (report.n_folds, report.n_held_out, report.coverage) == (4, len(codes), 1.0)
 
 

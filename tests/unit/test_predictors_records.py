@@ -254,7 +254,7 @@ def test_archs_of_another_space_are_refused(tmp_path: Path, own_space):
 def test_a_file_that_no_reader_knows_lists_the_readers(tmp_path: Path):
     path = tmp_path / "x.txt"
     path.write_text("hello")
-    with pytest.raises(UserError, match="cannot tell the format") as caught:
+    with pytest.raises(UserError, match="cannot detect the format") as caught:
         open_records(path)
     assert all(name in str(caught.value) for name in REGISTRY.names)
     with pytest.raises(UserError, match="did you mean 'nasbench201'"):

@@ -12,8 +12,8 @@ import pytest
 from hwnas.reporting.data import (
     Curve,
     Drawing,
-    Forecast,
     Front,
+    LatencyFit,
     NetRow,
     Point,
     Prediction,
@@ -24,7 +24,7 @@ from hwnas.reporting.data import (
 )
 from hwnas.reporting.devices import Winners
 from hwnas.reporting.drawing import draw_network
-from hwnas.reporting.figures import forecast_figure, front_figure
+from hwnas.reporting.figures import front_figure, latency_figure
 from hwnas.reporting.html import render_report, write_report
 from hwnas.reporting.sections.references import (
     Published,
@@ -89,8 +89,8 @@ def data(ops: tuple[OpSpec, ...]) -> ReportData:
             NetRow("smallest", 9_999, 321),
         ),
         fronts=(Front("local", "val top-1", points, points, points[2], 2.5, (Point(2.0, 0.8),)),),
-        forecasts=(
-            Forecast("local", (2.0, 1.0), (2.1, 1.0), ((1.8, 2.2), (0.9, 1.1)), 0.024, 1.0, 0.01),
+        latency_fits=(
+            LatencyFit("local", (2.0, 1.0), (2.1, 1.0), ((1.8, 2.2), (0.9, 1.1)), 0.024, 1.0, 0.01),
         ),
         prediction=Prediction("gcn", "val top-1", (0.8, 0.9), (0.81, 0.9), 0.71, (0.6, 0.8), 0.55),
         training=Training((Curve("largest", (0, 10), (0.1, 0.9)),), (Curve("loss", (0,), (2.3,)),)),
@@ -304,10 +304,12 @@ def test_front_is_drawn_in_order_of_latency(data: ReportData) -> None:
 
 
 def test_every_device_has_its_plots(data: ReportData) -> None:
-    phone = replace(data.fronts[0], device="phone"), replace(data.forecasts[0], device="phone")
-    both = replace(data, fronts=(*data.fronts, phone[0]), forecasts=(*data.forecasts, phone[1]))
+    phone = replace(data.fronts[0], device="phone"), replace(data.latency_fits[0], device="phone")
+    both = replace(
+        data, fronts=(*data.fronts, phone[0]), latency_fits=(*data.latency_fits, phone[1])
+    )
     html = render_report(both)
-    for name in ("front-0", "front-1", "forecast-0", "forecast-1"):
+    for name in ("front-0", "front-1", "latency-0", "latency-1"):
         assert html.count(f'id="{name}"') == 1
     assert html.count("plotly.js v") == 1
     text = " ".join(Page(html).text.split())
@@ -315,7 +317,7 @@ def test_every_device_has_its_plots(data: ReportData) -> None:
 
 
 def test_band_of_the_forecast_encloses_its_intervals(data: ReportData) -> None:
-    traces = {trace.name: trace for trace in forecast_figure(data.forecasts[0]).data}
+    traces = {trace.name: trace for trace in latency_figure(data.latency_fits[0]).data}
     band = traces["90 % interval"]
     assert list(zip(band.x, band.y)) == [(1.0, 1.1), (2.0, 2.2), (2.0, 1.8), (1.0, 0.9)]
 
@@ -352,8 +354,8 @@ def test_a_report_has_at_most_five_megabytes_whatever_the_run(data: ReportData) 
         fronts=tuple(
             Front(f"device{i}", "val top-1", cloud, cloud, cloud[0], 2.5, cloud) for i in range(9)
         ),
-        forecasts=tuple(
-            Forecast(f"device{i}", timed, timed, tuple(zip(timed, timed, strict=True)))
+        latency_fits=tuple(
+            LatencyFit(f"device{i}", timed, timed, tuple(zip(timed, timed, strict=True)))
             for i in range(9)
         ),
         training=Training((curve,) * 5, (curve,) * 5),

@@ -70,7 +70,7 @@ def stage(project: Project) -> Stage:
 
 
 def _bytes(project: Project) -> int:
-    """All networks are at least as large as the smallest one, and one of them is the largest."""
+    """Estimated size of the files: the largest network, and others of at least the smallest."""
     recipe, n = project.config.finetune, len(role_names(project))
     smallest, largest = weights_bytes(project)
     checkpoints = checkpoint_bytes(recipe, largest) if recipe.epochs else 0

@@ -120,7 +120,7 @@ def search(project: Project, progress: Progress) -> None:
 
 
 def _exchange(project: Project) -> None:
-    """Replaces winners that the winner of another device beats on their own device, by estimate.
+    """Replaces the winner of a device if another device's winner is estimated to be better there.
 
     Re-measured winners stay, because they were timed within their limits and the others were not.
     """
@@ -227,7 +227,7 @@ def _measure(
             f"the best archs cannot be re-measured on {device}",
             found=pace_text(timings.pace),
             where="search.closing",
-            fix="repeat the command when the machine is quiet, it goes on from here; or"
+            fix="repeat the command when the machine is idle, it resumes from here; or"
             f" {command_line('profile', device, '--run', project.run.root)}",
         )
     judged = [

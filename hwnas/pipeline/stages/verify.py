@@ -273,7 +273,7 @@ def _name(one: Exported, exports: Sequence[Exported]) -> str:
 
 def device_checks(winner: NetworkResult, config: VerifyConfig) -> list[Check]:
     """Checks the winner's latency against its estimate and limits, at the speed of the table."""
-    accepted, error = config.max_forecast_error, winner.forecast_error
+    accepted, error = config.max_forecast_error, winner.estimate_error
     pace = "the machine's pace is unknown" if winner.pace is None else pace_text(winner.pace)
 
     def check(name: str, excess: float, detail: str) -> Check:
