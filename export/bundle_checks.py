@@ -132,7 +132,7 @@ def compared(manifest, model, n_right, n_seen):
     facts = [fact for fact in manifest["accuracy"] if fact["model"] == model["path"]]
     facts = [fact for fact in facts if fact["split"] == "test"] or facts
     if not facts:
-        return None, True, "nothing promised"
+        return None, True, "no accuracy in the manifest"
     fact, n_absent = facts[0], int((n_seen == 0).sum())
     known = f"{fact['n_images']} images of {fact['dataset']}"
     if not fact["classes"]:

@@ -59,7 +59,7 @@ def read_manifest(path):
     if version > SCHEMA_VERSION:
         raise BundleError(
             f"{path}: written by a newer hwnas: schema_version {version}, this kit reads up to "
-            f"{SCHEMA_VERSION}; fix: use the kit that lies in that bundle"
+            f"{SCHEMA_VERSION}; fix: use the kit in that bundle"
         )
     schema = json.loads((HERE / "bundle.schema.json").read_text(encoding="utf-8"))
     found = list(problems(manifest, schema, schema)) or list(contradictions(manifest))

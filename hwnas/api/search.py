@@ -42,6 +42,7 @@ from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import winners_by_device
 from hwnas.spaces.load import require_space
 from hwnas.spaces.space import Codes, SearchSpace
+from hwnas.studies.winner_verdict import verdict_of_search
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -177,6 +178,9 @@ def search_run(
 
     name: name of an existing or new search; default: the last one.
     devices: devices that each get a front and a winner, in one search.
+
+    `facts["verdict"]`: whether the winner is better than that of random search, as a sentence and
+    data; None if that cannot be determined.
     """
     return bring_up_to_date(
         folder,
@@ -217,7 +221,9 @@ def _winners(project: Project) -> Listing:
         rows.append({**known, **c.costs})
         text = accuracy_text(top1, error)
         shown.append({"network": role, score: c.score, "validation top-1": text, **c.costs})
-    return Listing(rows, shown=shown)
+    verdict = verdict_of_search(project)
+    facts = {"verdict": None if verdict is None else verdict.summary()}
+    return Listing(rows, shown=shown, facts=facts)
 
 
 def search_space(

@@ -23,6 +23,7 @@ from hwnas.cli import (
     check,
     clean,
     config,
+    data,
     export,
     finetune,
     label,
@@ -30,6 +31,7 @@ from hwnas.cli import (
     pretrained,
     profile,
     prune,
+    references,
     report,
     run,
     search,
@@ -60,10 +62,11 @@ GROUPS = {
         finetune,
         export,
         verify,
+        references,
         report,
     ),
     "In a run folder": (status, check, undo, clean, analyze, prune, predictor),
-    "What there is": (list_verb, config, space, table, pretrained),
+    "What there is": (list_verb, data, config, space, table, pretrained),
 }
 """Headings of `hwnas --help`, and the verbs below each heading."""
 

@@ -116,7 +116,7 @@ class Archive:
         self._columns["label"][rows], self._columns["score"][rows] = labels, score
         self._evaluated += rows.tolist()
 
-    def set_forecast(self, mean: FloatArray, std: FloatArray, score: FloatArray) -> None:
+    def set_predictions(self, mean: FloatArray, std: FloatArray, score: FloatArray) -> None:
         """Replaces predictions and scores of all rows: [n] each."""
         for name, values in (("predicted", mean), ("predicted_std", std), ("score", score)):
             self._columns[name][: len(self)] = values
@@ -177,7 +177,7 @@ class Archive:
         n_rows: int | None = None,
         n_evaluated: int | None = None,
     ) -> Archive:
-        """Reads an archive. Given numbers, it restores the state with so many rows and evaluations.
+        """Reads an archive. `n_rows` and `n_evaluated` restore an earlier state.
 
         Later records are cut off.
 
@@ -221,14 +221,14 @@ class Archive:
         costs = dict(zip(self.cost_keys, rows["costs"].T, strict=True))
         n_codes = [len(choice.values) for choice in self.space.choices]
         if (rows["codes"].max(axis=0) >= n_codes).any():
-            raise ValueError("a code that no choice of the space has")
+            raise ValueError("a code outside the space")
         self.record(rows["codes"].astype(np.int16), lambda new: {**columns, **costs})
         if len(self) != begin + len(rows):
-            raise ValueError("an arch is there twice")
+            raise ValueError("a duplicate arch")
 
     def _replay_evaluated(self, rows: NDArray[np.void]) -> None:
         self._digests[1].update(rows.data)
         numbers = rows["row"].astype(np.intp)
         if not 0 <= numbers.min() <= numbers.max() < len(self):
-            raise ValueError("an evaluation of no arch of the archive")
+            raise ValueError("an evaluation of an arch that is not in the archive")
         self.set_labels(numbers, rows["label"], rows["score"])

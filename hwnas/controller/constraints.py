@@ -17,7 +17,7 @@ from hwnas.spaces.space import Codes, SearchSpace
 __all__ = ["Costs", "Limit", "Unreachable", "metric_key", "price", "ratios", "reach", "resolve"]
 
 N_RANDOM = 1024  # uniform archs that are priced to find starting points
-N_STARTS = 3  # number of descents from them, after that from the smallest arch
+N_STARTS = 3  # descents from random archs, after the smallest
 
 Costs = Mapping[str, FloatArray]
 """Cost [n] of n archs under every metric key."""

@@ -101,10 +101,10 @@ def _restore(searcher: Searcher, done: Progressed, folder: Path) -> None:
         searcher.load_state(done.searcher)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(
-            "the state of a search is none of its searcher",
+            "the state of a search belongs to another searcher",
             found=repr(error)[:200],
             where=folder / STATE,
-            fix="remove this file: the search begins anew, its evaluations are kept",
+            fix="remove this file: the search starts again, and its evaluations are kept",
         ) from error
 
 

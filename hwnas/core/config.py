@@ -21,6 +21,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     SerializeAsAny,
     ValidationError,
+    WithJsonSchema,
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 
@@ -34,6 +35,7 @@ __all__ = [
     "BESIDE",
     "LATER",
     "NUMBER",
+    "RETIRED",
     "StrictModel",
     "assignments",
     "build_model",
@@ -44,6 +46,9 @@ __all__ = [
 
 LATER = "added later"
 """Marks a field that was added to a section later (`Annotated[int, LATER]`): see `settled`."""
+
+RETIRED = WithJsonSchema({"deprecated": True})
+"""Marks a field that has no effect any more. It stays in files and hashes, but is not listed."""
 
 BESIDE = "relative to the file that names it"
 """Marks a path that is relative to its own file (`Annotated[str | None, BESIDE]`)."""
@@ -76,14 +81,11 @@ class StrictModel(BaseModel):
 
     @classmethod
     def removed(cls) -> tuple[str, ...]:
-        """Removed keys of earlier versions. Each had one valid value, and files may still set it.
-
-        The value of each key stays in the hashes: see `removed_values`.
-        """
+        """Removed keys of earlier versions. Each had one valid value, which files may still set."""
         return ()
 
     def removed_values(self) -> dict[str, Any]:
-        """The only valid value of each removed key."""
+        """The only valid value of each removed key, which stays in the hashes."""
         return {}
 
 

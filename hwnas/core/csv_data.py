@@ -1,23 +1,32 @@
-"""Reads CSV files as people write them, through Excel too: UTF-8 with or without a byte order mark,
-columns separated by commas, semicolons or tabs, `sep=;` in the first line, decimal commas."""
+"""Reads CSV files as people and spreadsheets write them.
+
+UTF-8, or UTF-16 with its mark; columns separated by commas, semicolons or tabs, which a first line
+`sep=;` may name; decimal commas where commas do not separate columns.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
 
-__all__ = ["CsvTable", "read_csv", "separator"]
+__all__ = ["CsvTable", "names_of", "read_csv", "separator", "text_of"]
 
 MAX_BYTES = 256 * 1024 * 1024
 SEPARATORS = ",;\t"
-DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
+DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 @dataclass(frozen=True)
@@ -41,26 +50,38 @@ class CsvTable:
         return f"{self.path}:{self.lines[row]}"
 
 
-def separator(text: str, columns: Sequence[str]) -> tuple[str, str]:
+def text_of(data: bytes, errors: str = "strict") -> str:
+    """The text of a file, its lines ended by newlines: UTF-8, or UTF-16 with its mark (what Excel
+    calls Unicode text).
+
+    Raises:
+        UnicodeDecodeError: the data is neither.
+    """
+    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
+    return data.decode(encoding, errors).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def separator(text: str, columns: Iterable[str]) -> tuple[str, str]:
     """What separates columns, and the text from the header on; `columns`: one of them is there."""
+    text = text.lstrip("\n")
     head, _, rest = text.partition("\n")
-    if head.startswith("sep=") and len(head.strip("\r\n")) == len("sep=;"):
-        return head[len("sep=")], rest
+    if given := re.fullmatch(r"sep=(.)", head):
+        return given[1], rest
     for one in SEPARATORS:
-        if set(columns) & {cell.strip(' "\r') for cell in head.split(one)}:
+        if {*columns} & {*names_of(head, one)}:
             return one, text
     return ",", text
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> CsvTable:
-    """The table in a file; `columns`: one of them must be there.
+    """The table in a file. `columns`: lower-case names of which one must be there, in either case.
 
     Raises:
-        UserError: cannot be read, is no CSV, has no such column, or a row has more cells than the
-            header.
+        UserError: the file cannot be read, is no CSV, has no such column, or a row has more cells
+            than the header.
     """
     try:
-        text = read_regular(path, at_most=MAX_BYTES).decode("utf-8-sig")
+        text = text_of(read_regular(path, at_most=MAX_BYTES))
         delimiter, rest = separator(text, columns)
         skipped = text.count("\n") - rest.count("\n")
         reader = csv.reader(io.StringIO(rest, newline=""), delimiter=delimiter)
@@ -71,7 +92,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> CsvTable:
         fix = "save it as CSV in UTF-8" if isinstance(error, UnicodeDecodeError) else None
         raise UserError("not a CSV file", found=str(error), where=path, fix=fix) from error
     filled = [(cells, line) for cells, line in listed if any(cells)]
-    header = tuple(filled[0][0]) if filled else ()
+    header = tuple(_known(name, columns) for name in filled[0][0]) if filled else ()
     if not set(columns) & set(header):
         raise UserError(
             f"no column {' or '.join(map(repr, columns))}",
@@ -94,3 +115,16 @@ def read_csv(path: Path, columns: Sequence[str]) -> CsvTable:
             )
         rows.append(dict(zip(header, [*cells, *[""] * len(header)], strict=False)))
     return CsvTable(path, header, tuple(rows), tuple(line for _, line in filled[1:]), delimiter)
+
+
+def _known(name: str, columns: Sequence[str]) -> str:
+    return name.lower() if name.lower() in columns else name
+
+
+def names_of(line: str, delimiter: str) -> list[str]:
+    """Names of columns in a header, in lower case; none if the line is no CSV."""
+    try:
+        rows = [*csv.reader([line], delimiter=delimiter)]
+    except csv.Error:
+        return []
+    return [cell.strip().lower() for row in rows for cell in row]

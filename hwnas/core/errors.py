@@ -108,6 +108,6 @@ def out_of_memory(error: BaseException) -> UserError | None:
     return UserError(
         "too little memory",
         found=text.splitlines()[0][:200] if text else None,
-        fix="end other programs, raise the limit (ulimit -v), or take smaller batches; then give"
-        " the same command again, what was written before is kept",
+        fix="stop other programs, raise the limit (ulimit -v), or use smaller batches; then repeat"
+        " the command, earlier results are kept",
     )

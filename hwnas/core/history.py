@@ -158,7 +158,7 @@ def take_back(run: RunDir, stage: str, number: int) -> None:
     found = last_entry(run)
     if found is not None and found[0] == number:
         undo(run, keep=False)
-        log.warning("%s was not finished: the run folder is as it was before", stage)
+        log.warning("%s did not finish: the run folder is unchanged", stage)
     else:  # its entry was removed by hand
         transition = Transition(run)
         transition.ledger[stage] = replace(transition.ledger[stage], undo=0)

@@ -108,7 +108,7 @@ class RunDir:
         name = str(path.relative_to(self.root))
         for record in self.ledger().values():
             if name in record.outputs and self.altered({name: record.outputs[name]}):
-                raise UserError("a file is not as it was written", where=path, fix=command)
+                raise UserError("a file was modified", where=path, fix=command)
         return path
 
     def not_made(self, path: Path, command: str) -> UserError:
@@ -182,7 +182,7 @@ class RunDir:
                     expected=f"check {error}",
                     found=row.get("check"),
                     where=f"{path}:{number}",
-                    fix="remove this line, and its result is measured again",
+                    fix="remove this line; its result will be measured again",
                 ) from error
             if plain.get("kind") == kind:
                 yield plain

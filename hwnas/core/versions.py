@@ -142,7 +142,7 @@ class Transition:
         self._texts.update(texts)
 
     def commit(self) -> None:
-        """Applies all changes. A process killed before it begins has changed nothing.
+        """Applies all changes. A kill before the commit is written leaves everything unchanged.
 
         Raises:
             UserError: a system call fails; the next command completes the changes.

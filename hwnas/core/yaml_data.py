@@ -127,7 +127,7 @@ def _check_plain(value: Any, where: object, depth: int = 0) -> None:
         raise UserError("config is nested too deeply", expected=f"<= {MAX_DEPTH}", where=where)
     for text in (value,) if isinstance(value, str) else value if isinstance(value, dict) else ():
         if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise UserError("half of a surrogate pair is no text", found=f"{text:.80}", where=where)
+            raise UserError("unpaired surrogate in text", found=f"{text:.80}", where=where)
     children = (
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     )

@@ -61,11 +61,13 @@ def call(
     except FileNotFoundError as error:
         raise UserError(f"{command[0]} is not installed on this machine", where=where) from error
     except subprocess.TimeoutExpired as error:
-        raise UserError("the device does not answer", where=where) from error
+        raise UserError("the device does not respond", where=where) from error
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip()[-1000:]
         raise UserError(
-            "cannot reach the device" if done.returncode == LOST else "a command failed there",
+            "cannot reach the device"
+            if done.returncode == LOST
+            else "a command failed on the device",
             found=said or f"exit status {done.returncode}",
             where=where,
         )

@@ -109,10 +109,10 @@ class RemoteKit:
             install = install_line(self.device.runtime)
             if install in str(error.found):
                 raise UserError(
-                    f"the device lacks what {self.device.runtime} needs",
+                    f"the device lacks packages for {self.device.runtime}",
                     found=error.found,
                     where=where,
-                    fix=f"there: {prepare}{self.python}{install.removeprefix('python')}",
+                    fix=f"on the device: {prepare}{self.python}{install.removeprefix('python')}",
                 ) from error
             raise
 

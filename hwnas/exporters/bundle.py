@@ -53,6 +53,7 @@ KIT = (
     "device_run.py",
     "engine.schema.json",
     "ort_run.py",
+    "photo_rule.py",
     "run_litert.py",
     "run_onnxruntime.py",
     "run_openvino.py",
@@ -114,7 +115,7 @@ def write_bundle(
                 "cannot replace a folder that is not a bundle",
                 expected=f"nothing, or a folder with a {MANIFEST_NAME}",
                 where=folder,
-                fix="give another name, or move what is there",
+                fix="give another name, or move the folder",
             )
         shutil.rmtree(building, ignore_errors=True)  # of a killed process
         try:

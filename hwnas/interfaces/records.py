@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from hwnas.core.bits import unpack_bits
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT, Count, NotNegative, Positive
 from hwnas.core.store import content_hash
@@ -86,6 +87,7 @@ class Evaluation:
     source: `supernet` (inherited weights, BN recalibrated), `trained` (own training), `predicted`,
         or `measured` (a deployed artifact).
     val_loss: cross-entropy in nats.
+    hits: the images that are classified correctly (`core.bits`); empty if not stored.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -102,10 +104,16 @@ class Evaluation:
     latency_ms: dict[str, Positive] = field(default_factory=dict)
     macs: Count | None = None
     params: Count | None = None
+    hits: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.top1 <= 1:
             raise UserError("top1 must be a fraction", expected="in [0, 1]", found=self.top1)
+        self.right()
+
+    def right(self) -> NDArray[np.bool_] | None:
+        """bool [n_images]: the images that it gets right; None where that was not kept."""
+        return unpack_bits(self.hits, self.n_images) if self.hits else None
 
 
 @dataclass(frozen=True)

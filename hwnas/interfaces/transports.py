@@ -61,6 +61,6 @@ class CleaningTransport(Protocol):
         Samples that are on the device alone, and a kit that runs, are kept.
 
         Raises:
-            UserError: the device does not answer.
+            UserError: the device does not respond.
         """
         ...

@@ -104,7 +104,7 @@ def missed_bounds(
             "the table was never validated on whole networks",
             where=table.device.name,
             fix=command_line("profile", table.device.name, "--space", "NAME")
-            + ", or look at its sums with caution",
+            + ", or use the sums of rows with caution",
         )
     missed = {}
     for space, correction in sorted(table.corrections.items()):

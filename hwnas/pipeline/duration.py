@@ -89,6 +89,7 @@ class Durations:
             "finetune": self.finetune,
             "export": self.export,
             "verify": self.verify,
+            "references": self.verify,  # as many networks, roughly; their training is not in it
         }
         return estimates[kind]
 

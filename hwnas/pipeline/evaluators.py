@@ -198,7 +198,7 @@ def _loss(evaluation: Evaluation) -> float:
 
 
 TINY_ERROR = 1e-6  # an error of 0 has no log
-IRRELEVANT = 0.25  # share of the labels that are set to the best of them
+IRRELEVANT = 0.25  # share of the labels that are set equal
 
 
 class TabularEvaluator:
@@ -228,7 +228,7 @@ class TabularEvaluator:
         """
         (key,) = self._space.keys(self._space.codes([arch]))
         if key not in self._scores:
-            raise UserError("the records lack an arch", found=arch.codes, where=self._space.id)
+            raise UserError("an arch is not in the records", found=arch.codes, where=self._space.id)
         return Evaluation(arch, self._scores[key], "trained", "test", n_images=0, seed=0)
 
 

@@ -13,6 +13,7 @@ from hwnas.pipeline.stages import (
     label,
     predictor,
     profile,
+    references,
     search,
     train,
     verify,
@@ -35,6 +36,7 @@ def stages_of(project: Project) -> list[Stage]:
         finetune.stage(project),
         export.stage(project),
         verify.stage(project),
+        *([references.stage(project)] if project.config.search.references is not None else []),
     ]
     return [replace(stage, seconds=durations.of(stage.name)) for stage in stages]
 

@@ -31,20 +31,26 @@ UP_TO_DATE = ("done", "returns")
 class Stage:
     """One step of the pipeline.
 
-    `settings` is the JSON-ready part of the configuration it depends on, `needs` the stages whose
-    outputs it reads, `owns` the run-relative paths it writes and `outputs` those of them that later
-    stages rely on (with * as in a shell). `command` runs it alone; `cost` says in words what it
-    will take. `reads` are files outside the run folder, by the setting that names them. `check`
-    raises a `UserError` if the stage can never work, within seconds; `check_data` does so for what
-    only the data set tells, which it loads; `asks`, by subject, for what several stages depend on,
-    and which is asked once. `writes`: about how many bytes it writes, rather too few than too many.
-    `settled`: whether the outputs answer everything; where
-    a check could not be judged they do not, and the next command runs the stage again.
-    `is_provisional`: new settings count only when it is finished with them; until then what was
-    finished before stays. `remade`: further files (with * as in a shell) without which the stage is
-    not done; of the others that it leaves, changes are noticed and told. `data`: the data that it
-    reads, as they are when it is asked. `names`: of the items of `settings`, as key paths of the
-    configuration. `seconds`: how long it takes from its beginning, estimated; None: unknown.
+    settings: the part of the configuration on which it depends, as JSON values.
+    needs: the stages whose outputs it reads.
+    owns: the run-relative paths that it writes.
+    outputs: the paths on which later stages depend; can contain wildcards.
+    command: the command that runs only this stage.
+    cost: the expected work, in words.
+    reads: files outside the run folder, by the setting that names them.
+    check: raises a `UserError` within seconds if the stage cannot work.
+    check_data: the same for problems that only the data set shows, which it loads.
+    asks: checks that several stages share, by subject; each is run once.
+    writes: approximate number of bytes that it writes, rather too few than too many.
+    settled: whether its outputs are final. Outputs with checks that could not be judged are not, so
+        the next command runs the stage again.
+    is_provisional: whether new settings are only final after the stage has finished; until then the
+        earlier results are kept.
+    remade: further files (with wildcards) without which the stage is not done. Changes of its other
+        files are only reported.
+    data: returns the current data that the stage reads.
+    names: the items of `settings`, as key paths of the configuration.
+    seconds: its estimated duration from the beginning; None: unknown.
     """
 
     name: str
@@ -175,7 +181,7 @@ def _why(
 
 
 def lost(stage: Stage, record: StageRecord, run: RunDir) -> list[str]:
-    """Files that the stage makes again because they are changed or missing, except outputs."""
+    """Files that the stage rebuilds because they are changed or missing, except outputs."""
     return run.altered(
         {
             name: digest

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from hwnas.core.stats import standard_error
-from hwnas.reporting.data import Curve, Forecast, Front, Point, Prediction, Training
+from hwnas.reporting.data import Curve, Front, LatencyFit, Point, Prediction, Training
 
-__all__ = ["forecast_figure", "front_figure", "loss_figure", "prediction_figure", "top1_figure"]
+__all__ = ["front_figure", "latency_figure", "loss_figure", "prediction_figure", "top1_figure"]
 
 BLUE, ORANGE, TEAL, VIOLET, GREY = "#3b6fd8", "#e0592a", "#159a86", "#8a5cd0", "#8b95a3"
 MARKED = {"size": 8, "color": BLUE, "opacity": 0.75, "line": {"width": 0}}
@@ -50,7 +50,7 @@ def _errors(points: Sequence[Point], n: int | None, colour: str) -> dict[str, ob
     return {"type": "data", "array": errors, "thickness": 1, "width": 3, "color": colour}
 
 
-def forecast_figure(data: Forecast) -> go.Figure:
+def latency_figure(data: LatencyFit) -> go.Figure:
     """Measured over estimated latency, with the line of equality and the 90 % band."""
     figure = _figure("estimate [ms]", "measured [ms]")
     if data.interval_ms:

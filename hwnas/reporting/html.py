@@ -12,6 +12,7 @@ from hwnas.core.store import write_bytes
 from hwnas.reporting import figures
 from hwnas.reporting.data import ReportData
 from hwnas.reporting.drawing import draw_network
+from hwnas.reporting.sections.references import draw_references, sentences
 from hwnas.reporting.sections.results import by_device, highlights
 from hwnas.reporting.thinning import thinned
 
@@ -60,6 +61,7 @@ def _rendered(data: ReportData, n_drawn: int) -> str:
         drawing=draw_network(data.winner.network) if data.winner else None,
         devices=by_device(data.table),
         highlights=_highlights(data),
+        reference_sentences=[sentences(one) for one in data.references],
         version=__version__,
     )
 
@@ -67,11 +69,13 @@ def _rendered(data: ReportData, n_drawn: int) -> str:
 def _plots(data: ReportData) -> dict[str, str]:
     """HTML of every plot that has data. The first one includes the code of plotly."""
     made: dict[str, go.Figure] = {}
-    made |= {
-        f"front-{i}": figures.front_figure(front) for i, front in enumerate(data.fronts[:N_PLOTTED])
-    }
-    for i, forecast in enumerate(data.forecasts[:N_PLOTTED]):
-        made[f"forecast-{i}"] = figures.forecast_figure(forecast)
+    references = {one.device: one for one in data.references}
+    for i, front in enumerate(data.fronts[:N_PLOTTED]):
+        made[f"front-{i}"] = figure = figures.front_figure(front)
+        if front.device in references:
+            draw_references(figure, references[front.device])
+    for i, fit in enumerate(data.latency_fits[:N_PLOTTED]):
+        made[f"latency-{i}"] = figures.latency_figure(fit)
     if data.prediction:
         made["prediction"] = figures.prediction_figure(data.prediction)
     if data.training:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hwnas.reporting.data import Curve, Forecast, Front, Point, ReportData
+from hwnas.reporting.data import Curve, Front, LatencyFit, Point, ReportData
 
 __all__ = ["thinned"]
 
@@ -29,7 +29,7 @@ def thinned(data: ReportData, n: int) -> ReportData:
     return replace(
         data,
         fronts=tuple(_front(front, n) for front in data.fronts),
-        forecasts=tuple(_forecast(forecast, n) for forecast in data.forecasts),
+        latency_fits=tuple(_latency_fit(fit, n) for fit in data.latency_fits),
         prediction=prediction,
         training=training,
     )
@@ -49,13 +49,13 @@ def _points(points: Sequence[Point], n: int) -> tuple[Point, ...]:
     return tuple(Point(_short(p.latency_ms), _short(p.top1), p.label) for p in kept)
 
 
-def _forecast(forecast: Forecast, n: int) -> Forecast:
-    kept = _positions(len(forecast.forecast_ms), n)
-    intervals = [forecast.interval_ms[i] for i in kept] if forecast.interval_ms else []
+def _latency_fit(fit: LatencyFit, n: int) -> LatencyFit:
+    kept = _positions(len(fit.forecast_ms), n)
+    intervals = [fit.interval_ms[i] for i in kept] if fit.interval_ms else []
     return replace(
-        forecast,
-        forecast_ms=_rounded(forecast.forecast_ms, kept),
-        measured_ms=_rounded(forecast.measured_ms, kept),
+        fit,
+        forecast_ms=_rounded(fit.forecast_ms, kept),
+        measured_ms=_rounded(fit.measured_ms, kept),
         interval_ms=tuple((_short(low), _short(high)) for low, high in intervals),
     )
 

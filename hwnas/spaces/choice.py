@@ -14,7 +14,7 @@ from hwnas.core.errors import UserError
 
 __all__ = ["Choice", "Codes", "Role", "Value", "ascending", "check_allowed", "check_choices"]
 
-Role = Literal["resolution", "width", "depth", "kernel", "expand", "op"]
+Role = Literal["resolution", "width", "depth", "kernel", "expand", "se", "op"]
 Value = int | float | str
 Number = TypeVar("Number", int, float)
 MAX_VALUES = 1 << 15  # what a code, an int16, can number
@@ -117,7 +117,7 @@ def check_choices(choices: Sequence[Choice], resolutions: tuple[int, ...], *, wh
         if choice.name in columns:
             raise UserError(
                 "two choices have the same name",
-                expected="a name of its own for every choice",
+                expected="a unique name for every choice",
                 found=f"columns {columns[choice.name]} and {column}",
                 where=place,
                 fix="rename one of them",

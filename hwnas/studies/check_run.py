@@ -126,7 +126,7 @@ def _require_same_data(files: Artifacts, path: Path) -> None:
     listed, known = files.data_files(path.stem).read(), files.data.read_if_there()
     for seen in () if known is None else known.seen:
         if seen.digest == path.stem and dict(seen.info.digests) != dict(listed.digests):
-            raise UserError("the files of a data set are not those that were read", where=path)
+            raise UserError("the file list of a data set differs from the recorded one", where=path)
 
 
 def _owned(run: RunDir) -> list[Path]:

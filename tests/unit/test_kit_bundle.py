@@ -450,7 +450,7 @@ def test_the_promise_of_the_test_split_comes_first(tmp_path: Path):
     )
     pixels, labels = colour_images(6)
     np.savez(tmp_path / "set.npz", images=pixels, labels=labels)
-    for facts, word in (((val, test), "90.00%"), ((val,), "10.00%"), ((), "nothing promised")):
+    for facts, word in (((val, test), "90.00%"), ((val,), "10.00%"), ((), "no accuracy")):
         manifest = dump(colour_manifest(accuracy=facts), version=2)
         line = checks.check_accuracy(
             manifest, manifest["models"][0], lambda x: x.mean(axis=(2, 3)), tmp_path / "set.npz"

@@ -14,6 +14,8 @@ from hwnas.controller.exchange import exchanged
 from hwnas.controller.remeasure import Measured, remeasure
 from hwnas.controller.result import SearchResult, with_accuracies
 from hwnas.controller.scorer import Rescoring
+from hwnas.controller.sections import SearchConfig
+from hwnas.controller.staged import search_in_stages
 from hwnas.core.command import command_line
 from hwnas.core.errors import NotJudged
 from hwnas.core.progress import Parts, Progress
@@ -35,7 +37,7 @@ from hwnas.pipeline.timing import time_beside_table
 from hwnas.pipeline.winners import constraints_for, search_files, targets
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.searchers.random import Config as RandomConfig
-from hwnas.spaces.space import Codes
+from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["check", "search", "stage"]
 
@@ -59,7 +61,7 @@ def stage(project: Project) -> Stage:
             project.space_settings,
             project.source.settings,
             project.settled["label"]["calibration"],
-            project.settled["search"],
+            {k: v for k, v in project.settled["search"].items() if k != "references"},
             project.outside.sha256(RECORDS),
         ],
         owns=tuple(map(files.pattern, main.owned)),
@@ -125,7 +127,7 @@ def search(project: Project, progress: Progress) -> None:
 
 
 def _exchange(project: Project) -> None:
-    """Replaces winners that the winner of another device beats on their own device, by estimate.
+    """Replaces the winner of a device if another device's winner is estimated to be better there.
 
     Re-measured winners stay, because they were timed within their limits and the others were not.
     """
@@ -153,20 +155,29 @@ def _search_one(
     is_baseline = files == project.files.baseline
     remeasures = bool(section.closing.max_rounds and limited and not is_baseline)
     n_rounds = section.closing.max_rounds if remeasures else 1
-    parts = Parts(progress, [SHARE] * n_rounds + [FRONT_SHARE * (not is_baseline)])
+    whole = Parts(progress, [SHARE] * n_rounds + [FRONT_SHARE * (not is_baseline)])
 
     def run(corrected: Mapping[str, CostMetric], number: int) -> SearchResult:
-        return run_search(
-            project.space,
-            module.build(searcher_config, SearcherContext(project.space, seed)),
-            predict=predict,
-            metrics={**metrics, **corrected},
-            config=config,
-            seed=seed,
-            folder=files.round(number),
-            rescoring=rescoring,
-            progress=parts.part(number, f"round {number + 1}" * remeasures),
-        )
+        stages = () if is_baseline else config.stages
+        named = whole.part(number, f"round {number + 1}" * remeasures)
+        parts = Parts(named, [SHARE] * max(1, len(stages)))
+
+        def one(space: SearchSpace, part: SearchConfig, stage: int) -> SearchResult:
+            return run_search(
+                space,
+                module.build(searcher_config, SearcherContext(space, seed)),
+                predict=predict,
+                metrics={**metrics, **corrected},
+                config=part,
+                seed=seed,
+                folder=files.part(number, stage, of=len(config.stages)),
+                rescoring=rescoring,
+                progress=parts.part(stage, f"stage {stage + 1}" * bool(stages)),
+            )
+
+        if stages:
+            return search_in_stages(project.space, config, one)
+        return one(project.space, config.model_copy(update={"stages": (), "held": {}}), 0)
 
     if remeasures:
         result, found = remeasure(
@@ -178,11 +189,11 @@ def _search_one(
             max_rounds=section.closing.max_rounds,
         )
         files.remeasurement.write(found)
-        parts.part(n_rounds)(0, 1, found.reason)
+        whole.part(n_rounds)(0, 1, found.reason)
     else:
         result = run({}, 0)
     if not is_baseline:
-        result = _evaluate_fronts(project, result, rescoring, parts.part(n_rounds))
+        result = _evaluate_fronts(project, result, rescoring, whole.part(n_rounds))
     files.write_fronts(result.fronts)
     files.result.write(result)
 
@@ -235,7 +246,7 @@ def _measure(
             f"the best archs cannot be re-measured on {device}",
             found=pace_text(timings.pace),
             where="search.closing",
-            fix="repeat the command when the machine is quiet, it goes on from here; or"
+            fix="repeat the command when the machine is idle, it resumes from here; or"
             f" {command_line('profile', device, '--run', project.run.root)}",
         )
     judged = [

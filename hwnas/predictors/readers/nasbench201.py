@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hwnas.core.csv_data import read_csv, separator
+from hwnas.core.csv_data import names_of, read_csv, separator
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Reader, Table
 from hwnas.predictors.records import number, table_of
@@ -20,7 +20,7 @@ INDEX = "index"  # the number of a cell in the benchmark
 def _matches(head: str) -> bool:
     delimiter, rest = separator(head, ["arch"])
     lines = rest.splitlines()
-    return len(lines) > 1 and "arch" in lines[0].split(delimiter) and "|+|" in lines[1]
+    return len(lines) > 1 and "arch" in names_of(lines[0], delimiter) and "|+|" in lines[1]
 
 
 def _read(path: Path, space: SearchSpace) -> Table:

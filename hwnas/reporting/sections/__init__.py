@@ -1,1 +1,1 @@
-"""Sections of the report that stand in files of their own."""
+"""Sections of the report: what each of them shows, and its template."""
