@@ -92,8 +92,7 @@ class StrictModel(BaseModel):
 def settled(section: BaseModel) -> dict[str, Any]:
     """JSON of a section, for hashes and comparisons of the settings of a result.
 
-    Fields marked `LATER` are omitted at their default, and removed keys are added, so that results
-    of earlier versions stay valid.
+    It omits `LATER` fields at their default and adds removed keys: earlier results stay valid.
     """
     plain = section.model_dump(mode="json")
     for name, field in type(section).model_fields.items():
