@@ -1,4 +1,4 @@
-"""Kits that earlier plans left on a remote device: their sizes, and how they are removed."""
+"""Lists and removes the kits that earlier plans left on a remote device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hwnas.devices.reach import Reach, call
 
 __all__ = ["leftovers"]
 
-# A folder is hwnas's if it has the name of a plan's results, or `try`, and is looked into only then
+# Only folders with the name of a plan's results, or `try`, belong to hwnas
 BUSY = (
     'p=$(cat "$d/pid" 2>/dev/null)\n'
     'if [ -n "$p" ] && grep -q bench.py "/proc/$p/cmdline" 2>/dev/null; then busy=yes; '
@@ -26,7 +26,7 @@ for d in results-* try; do
   echo "$d $(du -sk "$d" | cut -f1) $n $busy"
 done
 """
-# Samples go last, so that a removal that is cut off loses none
+# Samples are removed last, so that an interrupted removal loses none
 REMOVE = f"""
 {BUSY}
 [ $busy = no ] || exit 3
@@ -38,7 +38,7 @@ LINE = re.compile(r"(results-[0-9a-f]{16}|try) ([0-9]{1,12}) +([0-9]{1,15}) (yes
 
 
 def leftovers(reach: Reach, folder: str, home: Mapping[str, int]) -> list[Leftover]:
-    """See `interfaces.CleaningTransport.leftovers`; `folder` on the device holds one per plan."""
+    """See `interfaces.CleaningTransport.leftovers`; `folder` on the device has a kit per plan."""
     script = f"cd {shlex.quote(folder)} 2>/dev/null || exit 0\n{LIST}"
     lines = call(reach.command(script), where=reach.where).splitlines()
     found = []
