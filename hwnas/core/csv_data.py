@@ -40,7 +40,7 @@ class CsvTable:
     delimiter: str
 
     def decimal(self, row: int, column: str) -> str:
-        """Text of a numeric cell; a decimal comma becomes a point if commas do not separate cells."""
+        """Text of a numeric cell; a decimal comma becomes a point if the separator is not one."""
         cell = self.rows[row][column]
         is_comma = self.delimiter != "," and DECIMAL_COMMA.fullmatch(cell)
         return cell.replace(",", ".") if is_comma else cell
