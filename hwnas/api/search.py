@@ -26,7 +26,7 @@ from hwnas.controller.controller import run_search
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.controller.sections import SearchConfig
 from hwnas.core.records import dump
-from hwnas.pipeline.costs import cost_metrics
+from hwnas.pipeline.costs import cost_metrics, with_chances
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import winners_by_device
 from hwnas.spaces.load import require_space
@@ -237,7 +237,7 @@ def search_space(
             space,
             searcher_of(searcher, space, seed),
             predict=lambda codes: scores_of(score, codes),
-            metrics=cost_metrics(space, estimators),
+            metrics=with_chances(cost_metrics(space, estimators), config.constraints, estimators),
             config=config,
             seed=seed,
             folder=Path(place),
