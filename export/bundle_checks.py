@@ -87,21 +87,24 @@ def check_samples(folder, manifest, model, predict):
 def check_accuracy(manifest, model, predict, data):
     """Top-1 on labelled images of the user, compared with the manifest class by class.
 
+    data: their path, or that path and the number of images to take, evenly from all classes.
     Images that cannot be read are left out and named.
     """
     names = manifest["input"]["class_names"]
-    read, labels = labelled_images(data, names)
+    path, limit = data if isinstance(data, tuple) else (data, None)
+    read, labels = labelled_images(path, names)
+    chosen = np.arange(len(labels)) if limit is None else balanced(labels, limit)
     n_right, n_seen = np.zeros((2, len(names)), dtype=int)
-    broken, progress = [], Progress("accuracy", len(labels))
-    for start in range(0, len(labels), BATCH):
-        part = range(start, min(start + BATCH, len(labels)))
+    broken, progress = [], Progress("accuracy", len(chosen))
+    for start in range(0, len(chosen), BATCH):
+        part = chosen[start : start + BATCH]
         x, classes = readable(read, labels, part, manifest["input"], broken)
         if x:
             np.add.at(n_seen, classes, 1)
             np.add.at(n_right, classes, predict(np.stack(x)).argmax(1) == classes)
-        progress(part.stop)
-    if len(broken) == len(labels):
-        raise BundleError(f"{data}: none of {len(labels)} images can be read: {broken[0]}")
+        progress(start + len(part))
+    if len(broken) == len(chosen):
+        raise BundleError(f"{path}: none of {len(chosen)} images can be read: {broken[0]}")
     detail = f"{n_right.sum() / n_seen.sum():.2%} of {n_seen.sum()} images here"
     passed, judged, promise = compared(manifest, model, n_right, n_seen)
     detail += f"; {promise}"
@@ -109,6 +112,19 @@ def check_accuracy(manifest, model, predict, data):
         named = "; ".join(broken[:SHOWN]) + "; ..." * (len(broken) > SHOWN)
         detail += f"; {len(broken)} left out that cannot be read: {named}"
     return finding(model, "accuracy", passed, detail, judged=judged)
+
+
+def balanced(labels, n):
+    """Sorted indices of n images at most, with as equal numbers per class as possible.
+
+    Random within a class, and the same in every call.
+    """
+    order = np.random.RandomState(0).permutation(len(labels))
+    rank = np.empty(len(labels), dtype=int)
+    for label in np.unique(labels):
+        own = order[labels[order] == label]
+        rank[own] = np.arange(len(own))
+    return np.sort(np.lexsort((labels, rank))[:n])
 
 
 def readable(read, labels, part, spec, broken):

@@ -106,7 +106,7 @@ def contradictions(manifest):
 
 
 def unlike_classes(fact, n_classes):
-    """What is wrong with the classes of an accuracy: their counts and those of all images."""
+    """Contradictions between the counts of the classes and those of all images."""
     classes = fact.get("classes", [])
     if not classes:
         return

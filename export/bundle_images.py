@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from bundle_files import BundleError, inside, read_npy
-from photo_rule import ENDINGS, composed, is_data, scan, upright
+from photo_rule import ENDINGS, composed, folders_of, scan, upright
 
 MAX_UNPACKED, MAX_RATIO = 1 << 30, 200
 
@@ -172,7 +172,7 @@ def labelled_images(path, names):
 
 def images_of_folder(path, names):
     """See `labelled_images`; says what is left out."""
-    folders = sorted(sub for sub in path.iterdir() if is_data(sub.name) and sub.is_dir())
+    folders = folders_of(path)
     classes = [composed(sub.name) for sub in folders]
     unknown = [name for name in classes if name not in names]
     if unknown:

@@ -1,10 +1,10 @@
-"""How likely chance is to explain a shortfall: binomial and hypergeometric tails. Numpy only."""
+"""Binomial and hypergeometric tail probabilities, in numpy."""
 
 import numpy as np
 
 
 def binomial_tail(k, n, p):
-    """Probability of k or more of n events of probability p, 0 < p < 1."""
+    """Probability of k or more out of n events with probability p, 0 < p < 1."""
     logs = log_factorials(n)
     i = np.arange(k, n + 1)
     terms = logs[n] - logs[i] - logs[n - i] + i * np.log(p) + (n - i) * np.log1p(-p)
@@ -12,11 +12,11 @@ def binomial_tail(k, n, p):
 
 
 def chance_of_fewer(right, n, promised_right, promised_n):
-    """Probability that of equally good sets one has so few right answers.
+    """Probability of so few right answers for two equally good sets.
 
-    Arguments are whole numbers, or one per class: then both sets are equally good in each class,
-    whatever the mix of classes is, and the right answers of all classes are summed. Of one class
-    it is Fisher's exact test, of several its stratified form (the exact Cochran-Mantel-Haenszel).
+    Arguments are whole numbers (Fisher's exact test), or one number per class. Then both sets are
+    equally good in each class, with any mix of classes, and the right answers of all classes are
+    summed (the exact Cochran-Mantel-Haenszel test).
     """
     counts = np.atleast_1d(right, n, promised_right, promised_n)
     total, least = np.ones(1), 0
@@ -27,9 +27,10 @@ def chance_of_fewer(right, n, promised_right, promised_n):
 
 
 def shares(n, others, right):
-    """Of n + others answers, `right` are right: probabilities that 0, 1, ... of the n are.
+    """Distribution of the right answers among n, if `right` of n + others answers are right.
 
-    From the least number that is possible on; also returns that number.
+    Returns the probabilities of least, least + 1, ... right answers, and least, the smallest
+    possible number.
     """
     logs = log_factorials(n + others)
     least = max(0, right - others)

@@ -1,4 +1,4 @@
-"""`hwnas clean`: shows and removes files that are made again where they are needed."""
+"""`hwnas clean`: lists and removes files that hwnas makes again when it needs them."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def clean(
     with_undo: bool = False,
     yes: bool = False,
 ) -> Listing:
-    """List files that can be removed, with their sizes; `yes` removes them.
+    """Lists files that can be removed, with their sizes; `yes` removes them.
 
-    Nothing that a run needs is removed, except time: decoded images, models that were timed and
-    superseded stages are made again where they are needed.
+    hwnas makes these files again when it needs them: decoded images, models that were timed, kits
+    on devices, and superseded stages.
 
     Args:
         folder: a run folder: files that changes of settings superseded, and models that were timed.
             Or a folder of timings (`TABLE.samples`). Without it, and without `device`: the caches
             in ~/.cache/hwnas ($HWNAS_CACHE).
-        device: names or YAML files of devices on which to look for kits. Samples that are only
-            there are kept. Those that `folder` has are removed, too.
-        with_undo: also what the next `undo` would bring back.
-        yes: remove what is listed.
+        device: names or YAML files of devices whose kits to list. Samples that exist only there are
+            kept; samples that `folder` has, too, are removed.
+        with_undo: also files that the next `undo` would restore.
+        yes: remove the listed files.
 
     Returns:
-        One row per file or folder: what it is, where, its size in `mb`, what is `kept` and why.
-        Facts: `mb` in all, and whether it was `removed`.
+        A row per file or folder: `what`, `where`, size in `mb`, and what is `kept` and why.
+        Facts: the total `mb`, and whether it was `removed`.
 
     Raises:
         UserError: not a run folder, another process works on it, or a device does not answer.
@@ -71,7 +71,7 @@ def clean(
 def _found(
     folder: Folder | None, devices: list[str], *, with_undo: bool, alone: bool
 ) -> Iterator[list[Leftover]]:
-    """What there is to remove; with `alone` the run folder is locked meanwhile."""
+    """Yields the files to remove; with `alone`, the run folder is locked meanwhile."""
     if folder is None:
         yield [left for name in devices for left in kits(load_transport(name), {})] or (
             [] if devices else caches()
@@ -99,7 +99,7 @@ def _home(folder: Path) -> dict[str, int]:
 
 
 def _transport(run: RunDir, device: str) -> Transport:
-    """That of the run's device of this name, or of a device of its own."""
+    """Transport of a device of the run, or of any other device."""
     if device == device_name(device):
         with open_project(
             run.root,

@@ -36,7 +36,7 @@ from hwnas.controller.result import Candidate, SearchResult
 from hwnas.controller.sections import SearchConfig
 from hwnas.core.records import dump
 from hwnas.core.stats import standard_error
-from hwnas.pipeline.costs import cost_metrics
+from hwnas.pipeline.costs import cost_metrics, with_chances
 from hwnas.pipeline.evaluators import score_unit
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import winners_by_device
@@ -255,7 +255,7 @@ def search_space(
             space,
             searcher_of(searcher, space, seed),
             predict=lambda codes: scores_of(score, codes),
-            metrics=cost_metrics(space, estimators),
+            metrics=with_chances(cost_metrics(space, estimators), config.constraints, estimators),
             config=config,
             seed=seed,
             folder=Path(place),

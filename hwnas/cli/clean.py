@@ -1,4 +1,4 @@
-"""`hwnas clean`: shows and removes files that are made again where they are needed."""
+"""`hwnas clean`: lists and removes files that hwnas makes again when it needs them."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def clean(
     ] = None,
     device: Annotated[
         list[str] | None,
-        typer.Option("--device", help="Look for kits on it; may be repeated."),
+        typer.Option("--device", help="Also kits on this device; may be repeated."),
     ] = None,
     with_undo: Annotated[
-        bool, typer.Option("--with-undo", help="Also what `hwnas undo` would bring back.")
+        bool, typer.Option("--with-undo", help="Also files that `hwnas undo` would restore.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Show files that can be removed, and remove them once you agree.
+    """List files that can be removed, and remove them after a confirmation.
 
-    Results are never removed: superseded files of a run, models that were timed, kits on boards
-    (`--device my_board.yaml`) and cached images are made again where they are needed.
+    These are superseded files of a run, models that were timed, kits on boards (`--device
+    my_board.yaml`) and cached images. hwnas makes them again when it needs them. Results stay.
     """
     if yes and not dry_run:
         show(hwnas.clean(folder, device=device or (), with_undo=with_undo, yes=True), format)

@@ -30,6 +30,7 @@ __all__ = ["Predict", "Rescoring", "run_search"]
 SAVE_EVERY_S = 2.0  # maximum loss after a kill; evaluations are never lost
 NOTE_EVERY_S = 1.0
 NOTED_COSTS = 2  # devices whose latencies are shown
+LIMITS = ("constraints", "limits_met_on")  # settings that the limits stand for
 
 
 @runtime_checkable
@@ -71,7 +72,7 @@ def run_search(
     """
     if predict is None and (rescoring is None or not rescoring.learns):
         raise ValueError("a search without predictions needs a Rescoring that learns them")
-    limits = resolve(config.constraints, metrics, space)
+    limits = resolve(config.constraints, metrics, space, share=config.limits_met_on)
     anchor = reach(space, metrics, limits, seed=seed)
     store = SearchFolder(folder, _fingerprint(space, searcher, metrics, config, limits, seed))
     stored = store.load(space)
@@ -216,10 +217,20 @@ def _fingerprint(
     limits: tuple[Limit, ...],
     seed: int,
 ) -> str:
-    settings = {key: v for key, v in settled(config).items() if key != "constraints"}
-    bounds = [asdict(limit) for limit in limits]
+    settings = {key: v for key, v in settled(config).items() if key not in LIMITS}
+    bounds = [_plain(limit) for limit in limits]
     kind = type(searcher).__name__
     return content_hash([space.fingerprint, kind, sorted(metrics), settings, bounds, seed])
+
+
+def _plain(limit: Limit) -> dict[str, object]:
+    """A limit for the fingerprint; fields that earlier versions lacked only where they are set."""
+    plain = asdict(limit)
+    if limit.constraint.probability is None:
+        del plain["constraint"]["probability"]
+    if limit.share == 1:
+        del plain["share"]
+    return plain
 
 
 def _note(archive: Archive) -> str:

@@ -39,7 +39,15 @@ class SearchConfig(StrictModel):
         str, Field(pattern=NAME, description="Name of the search and of its folder.")
     ] = "main"
     constraints: tuple[Constraint, ...] = ()
-    """Limits, each `{device, metric, max}` or `{device, metric, max_fraction_of_largest}`."""
+    """Limits, each `{device, metric, max}` or `{device, metric, max_fraction_of_largest}`.
+
+    `probability: 0.9` in a latency limit: it holds with this probability, by the interval of the
+    estimate.
+    """
+    limits_met_on: Annotated[float, Field(gt=0, le=1), LATER] = 1.0
+    """Share of the devices with a latency limit on which these limits have to hold at once: 1 is
+    the worst device, 0.9 leaves out the slowest tenth. Each search of `per_device` has one device.
+    """
     reward: RewardConfig = RewardConfig()
     n_predictions: Count = 12_800
     """Number of proposals; the random search for comparison has the same number."""
@@ -88,7 +96,7 @@ class SearchConfig(StrictModel):
 
     @model_validator(mode="after")
     def _distinct_constraints(self) -> SearchConfig:
-        bounded = {metric_key(constraint) for constraint in self.constraints}
+        bounded = {metric_key(constraint).base for constraint in self.constraints}
         if len(bounded) < len(self.constraints):
             raise ValueError("two constraints bound the same metric of the same device")
         return self

@@ -10,9 +10,9 @@ import copy
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import PurePath
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -92,8 +92,7 @@ class StrictModel(BaseModel):
 def settled(section: BaseModel) -> dict[str, Any]:
     """JSON of a section, for hashes and comparisons of the settings of a result.
 
-    Fields marked `LATER` are omitted at their default, and removed keys are added, so that results
-    of earlier versions stay valid.
+    It omits `LATER` fields at their default and adds removed keys: earlier results stay valid.
     """
     plain = section.model_dump(mode="json")
     for name, field in type(section).model_fields.items():
@@ -104,9 +103,23 @@ def settled(section: BaseModel) -> dict[str, Any]:
             plain[name] = settled(value)
         elif isinstance(value, tuple) and any(isinstance(item, BaseModel) for item in value):
             plain[name] = [settled(item) for item in value]
+        elif isinstance(value, tuple) and any(map(is_dataclass, value)):
+            plain[name] = [_settled_record(*pair) for pair in zip(value, plain[name], strict=True)]
     if isinstance(section, StrictModel):
         plain |= section.removed_values()
     return plain
+
+
+def _settled_record(record: Any, plain: dict[str, Any]) -> dict[str, Any]:
+    """JSON of a dataclass without fields that are marked `LATER` and have their default."""
+    hints = get_type_hints(type(record), include_extras=True)
+    later = {name for name, hint in hints.items() if LATER in getattr(hint, "__metadata__", ())}
+    defaults = {field.name: field.default for field in fields(record)}
+    return {
+        name: value
+        for name, value in plain.items()
+        if not (name in later and getattr(record, name) == defaults[name])
+    }
 
 
 def variant(registry: Registry[Any]) -> Any:

@@ -40,13 +40,13 @@ class CsvTable:
     delimiter: str
 
     def decimal(self, row: int, column: str) -> str:
-        """A number as text; a decimal comma is a point where commas do not separate columns."""
+        """Text of a numeric cell; a decimal comma becomes a point if the separator is not one."""
         cell = self.rows[row][column]
         is_comma = self.delimiter != "," and DECIMAL_COMMA.fullmatch(cell)
         return cell.replace(",", ".") if is_comma else cell
 
     def where(self, row: int) -> str:
-        """The place of a row, for messages."""
+        """File and line of a row, for messages."""
         return f"{self.path}:{self.lines[row]}"
 
 
@@ -62,7 +62,7 @@ def text_of(data: bytes, errors: str = "strict") -> str:
 
 
 def separator(text: str, columns: Iterable[str]) -> tuple[str, str]:
-    """What separates columns, and the text from the header on; `columns`: one of them is there."""
+    """The column separator, and the text from the header on, which has one of `columns`."""
     text = text.lstrip("\n")
     head, _, rest = text.partition("\n")
     if given := re.fullmatch(r"sep=(.)", head):

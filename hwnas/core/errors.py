@@ -48,7 +48,7 @@ class HwnasError(Exception):
         self.args = (self._text(),)
 
     def say_where(self, where: object) -> None:
-        """Name another place: the one that the user knows."""
+        """Replaces the place by one that the user knows."""
         self.where = where
         self.args = (self._text(),)
 

@@ -126,7 +126,7 @@ def undo(run: RunDir, *, keep: bool = True) -> Entry:
 
 
 def undone_by(run: RunDir) -> set[str]:
-    """Folders in superseded/ whose files the next undo would bring back, run-relative."""
+    """Run-relative folders in superseded/ whose files the next undo would restore."""
     if (found := last_entry(run)) is None:
         return set()
     ledger = run.ledger()

@@ -1,4 +1,4 @@
-"""What earlier work left on a disk, and how it is removed."""
+"""Files that earlier work left on a disk, and their removal."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ __all__ = ["Leftover", "left_behind", "size_bytes"]
 
 @dataclass(frozen=True)
 class Leftover:
-    """Files that can be removed, as they are made again where they are needed.
+    """Files that can be removed, because hwnas makes them again when it needs them.
 
-    what, where: in words. n_bytes: that `remove` frees; 0 if there is nothing to remove. kept: what
-    stays nevertheless, and why; empty if nothing does.
+    what, where: description and place, for messages.
+    n_bytes: size that `remove` frees; 0 if there is nothing to remove.
+    kept: files that stay, and the reason; empty if none do.
     """
 
     what: str
@@ -29,7 +30,7 @@ class Leftover:
 
 
 def left_behind(what: str, path: Path, *, first: str = "") -> Leftover:
-    """A file or folder of this machine that can go. first: a file in it to remove first."""
+    """A removable file or folder of this machine. first: name of a file in it to remove first."""
 
     def remove() -> None:
         with explained("remove files", path):
@@ -44,9 +45,9 @@ def left_behind(what: str, path: Path, *, first: str = "") -> Leftover:
 
 
 def size_bytes(path: Path) -> int:
-    """Size of a file, or of all files below a folder; links are not followed, nor are they counted.
+    """Size of a file, or of all files below a folder, without links.
 
-    Files that vanish meanwhile, and folders that may not be read, count as nothing.
+    Files that vanish meanwhile, and unreadable folders, count as 0.
     """
     if path.is_dir() and not path.is_symlink():
         found = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)

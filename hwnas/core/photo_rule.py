@@ -25,6 +25,7 @@ __all__ = [
     "MAX_PIXELS",
     "Scan",
     "composed",
+    "folders_of",
     "is_data",
     "one_form",
     "scan",
@@ -89,6 +90,32 @@ def composed(name: str) -> str:
 def is_data(name: str) -> bool:
     """Whether a file or folder with this name can be data: neither hidden nor of the system."""
     return not name.startswith(".") and name.lower() not in SYSTEM
+
+
+def folders_of(folder: Path) -> list[Path]:
+    """Sorted folders in a folder of photos: classes or splits, but not where hwnas keeps its runs.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    inside = sorted(path for path in folder.iterdir() if is_data(path.name) and path.is_dir())
+    return [path for path in inside if not (_is_run(path) or _holds_runs(path))]
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether hwnas keeps a run in a folder, which has `.lock` first of all."""
+    if os.path.isfile(folder / "stages.json"):
+        return True
+    return os.path.isfile(folder / ".lock") and not scan(folder).images
+
+
+def _holds_runs(folder: Path) -> bool:
+    """Whether all entries of a folder are runs, as in `runs/`."""
+    try:
+        shown = [name for name in os.listdir(folder) if is_data(name)]
+    except OSError:
+        return False
+    return bool(shown) and all(_is_run(folder / name) for name in shown)
 
 
 # --- files ----------------------------------------------------------------------------------------

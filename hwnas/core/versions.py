@@ -92,7 +92,7 @@ def altered_versions(run: RunDir) -> Iterator[tuple[Path, str]]:
 
 
 def set_aside_folders(run: RunDir) -> list[Path]:
-    """All that lies in superseded/, a folder for each stage and hash."""
+    """The folders in superseded/, one for each stage and hash."""
     there = run.path(SUPERSEDED)
     return sorted(there.iterdir()) if there.is_dir() else []
 

@@ -1,4 +1,4 @@
-"""Kits that earlier plans left on a remote device: their sizes, and how they are removed."""
+"""Lists and removes the kits that earlier plans left on a remote device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hwnas.devices.reach import Reach, call
 
 __all__ = ["leftovers"]
 
-# A folder is hwnas's if it has the name of a plan's results, or `try`, and is looked into only then
+# Only folders with the name of a plan's results, or `try`, belong to hwnas
 BUSY = (
     'p=$(cat "$d/pid" 2>/dev/null)\n'
     'if [ -n "$p" ] && grep -q bench.py "/proc/$p/cmdline" 2>/dev/null; then busy=yes; '
@@ -23,10 +23,11 @@ for d in results-* try; do
   [ -d "$d" ] || continue
   {BUSY}
   n=$(wc -c 2>/dev/null < "$d/results.jsonl" || echo 0)
-  echo "$d $(du -sk "$d" | cut -f1) $n $busy"
+  others=$(ls -A "$d" | grep -vcx results.jsonl)
+  echo "$d $(du -sk "$d" | cut -f1) $n $others $busy"
 done
 """
-# Samples go last, so that a removal that is cut off loses none
+# Samples are removed last, so that an interrupted removal loses none
 REMOVE = f"""
 {BUSY}
 [ $busy = no ] || exit 3
@@ -34,11 +35,11 @@ for f in "$d"/* "$d"/.[!.]*; do
   [ "$f" = "$d/results.jsonl" ] || rm -rf "$f"
 done
 """
-LINE = re.compile(r"(results-[0-9a-f]{16}|try) ([0-9]{1,12}) +([0-9]{1,15}) (yes|no)")
+LINE = re.compile(r"(results-[0-9a-f]{16}|try) ([0-9]{1,12}) +([0-9]{1,15}) +([0-9]{1,9}) (yes|no)")
 
 
 def leftovers(reach: Reach, folder: str, home: Mapping[str, int]) -> list[Leftover]:
-    """See `interfaces.CleaningTransport.leftovers`; `folder` on the device holds one per plan."""
+    """See `interfaces.CleaningTransport.leftovers`; `folder` on the device has a kit per plan."""
     script = f"cd {shlex.quote(folder)} 2>/dev/null || exit 0\n{LIST}"
     lines = call(reach.command(script), where=reach.where).splitlines()
     found = []
@@ -51,13 +52,14 @@ def leftovers(reach: Reach, folder: str, home: Mapping[str, int]) -> list[Leftov
                 where=reach.where,
                 fix="its shell must print nothing when it starts",
             )
-        name, kilobytes, n_samples, busy = match.groups()
+        name, kilobytes, n_samples, n_others, busy = match.groups()
         found.append(
             _leftover(
                 reach,
                 (folder, name),
                 n_bytes=int(kilobytes) * 1024,
                 n_samples=int(n_samples),
+                n_others=int(n_others),
                 is_busy=busy == "yes",
                 is_home=int(n_samples) <= home.get(name, 0),
             )
@@ -71,6 +73,7 @@ def _leftover(
     *,
     n_bytes: int,
     n_samples: int,
+    n_others: int,
     is_busy: bool,
     is_home: bool,
 ) -> Leftover:
@@ -81,7 +84,7 @@ def _leftover(
         script += '[ ! -e "$d/results.jsonl" ] || rm "$d/results.jsonl"\nrmdir "$d"\n'
     else:
         kept = f"{n_samples / 1e6:.1f} MB of samples, which no run given here has"
-        n_bytes = max(0, n_bytes - n_samples)
+        n_bytes = max(0, n_bytes - n_samples) if n_others else 0
     if is_busy:
         kept, n_bytes = "its kit is running", 0
 

@@ -94,17 +94,15 @@ def write_bundle(
     manifest = load(Manifest, dump(manifest, versioned=False), where=folder, versioned=False)
     _check_golden(manifest, golden_input, golden_output)
     _check_samples(manifest, samples)
-    names = [model.path for model in manifest.models]
-    if sorted(names) != sorted(models):
+    if sorted(names := [model.path for model in manifest.models]) != sorted(models):
         raise UserError("models do not fit the manifest", expected=names, found=sorted(models))
     parts: dict[str, Path | bytes] = {
         manifest.golden.input: npy(golden_input.astype(np.float32)),
         manifest.golden.output: npy(golden_output.astype(np.float32)),
         **{file.path: content for file, content in encoded},
         **{name: resource("export", name) for name in KIT},
+        README: readme(manifest, resource("export", README).read_text("utf-8")),
     }
-    kit = resource("export", README).read_text("utf-8")
-    parts[README] = readme(manifest, kit).encode("utf-8", "backslashreplace")
     _check_names([*names, *companions, *parts])
     parts |= {**models, **companions}
     building = folder.with_name(f".{folder.name}.building")

@@ -15,7 +15,7 @@ LINK = re.compile(r"\[([^\]]+)\]\(\.\./[^)]*\)")
 """Links of the kit's page that lead out of its folder, and would out of a bundle."""
 
 
-def readme(manifest: Manifest, kit: str) -> str:
+def readme(manifest: Manifest, kit: str) -> bytes:
     """Markdown: facts of the manifest first, then `kit`, the page of the device kit."""
     spec = manifest.input
     channels, height, width = spec.shape
@@ -49,7 +49,7 @@ def readme(manifest: Manifest, kit: str) -> str:
         "",
         LINK.sub(r"\1", kit),
     ]
-    return "\n".join(lines)
+    return "\n".join(lines).encode("utf-8", "backslashreplace")
 
 
 def _table(manifest: Manifest) -> Iterator[str]:

@@ -55,10 +55,11 @@ class CleaningTransport(Protocol):
     """A Transport that leaves files on the device. Optional: others leave none."""
 
     def leftovers(self, home: Mapping[str, int]) -> list[Leftover]:
-        """The kits on the device, one per plan.
+        """Lists the kits on the device, one per plan.
 
-        home: sizes in bytes of the results files that are known here, by name without suffix.
-        Samples that are on the device alone, and a kit that runs, are kept.
+        Samples that exist only on the device are kept, and so is a running kit.
+
+        home: sizes in bytes of the results files that exist here, by name without suffix.
 
         Raises:
             UserError: the device does not respond.

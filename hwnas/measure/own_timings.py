@@ -1,14 +1,14 @@
-"""Tables of timings that users made with their own tools, from a CSV file.
+"""Makes tables from CSV files with timings of other tools.
 
-Every row names what was timed in one of three columns, and its latency in the column `ms`:
+Every row has a name in one of three columns, and a latency in the column `ms`:
 
     model     a model of the packed kit by its name, `net-1f3a...` (or its file, `models/x.onnx`)
     operator  an operator by its text, as `write_template` lists it, or by its key
     arch      a whole network by its codes, `0,1,2` or `0 1 2`, or `smallest` or `largest`
 
-All models of the kit give a table as `hwnas profile` would. All operators give a table of their
-sums; beside at least five whole networks also with a correction. At least 50 whole networks alone
-give a table whose rows are fitted. The column `p95_ms` is optional.
+Timings of all models of the kit give a table as `hwnas profile` does. Timings of all operators give
+a table of their sums; with at least five whole networks it also has a correction. At least 50 whole
+networks alone give a table with fitted rows. The column `p95_ms` is optional.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class _Timings:
-    """What a file holds, by column."""
+    """Timings of a file, by column."""
 
     models: dict[str, Timing]
     operators: dict[OpSpec, Timing]
@@ -59,8 +59,7 @@ class _Timings:
 
 
 def write_template(space: SearchSpace, config: ProfileConfig, path: Path, *, seed: int) -> None:
-    """Write a CSV file of all operators, and of the networks that `profile` would time; `ms` is
-    empty."""
+    """Writes a CSV file with all operators, the networks of `profile`, and an empty column `ms`."""
     nets = validation_nets(space, config.n_validation, seed=seed)
     rows = [(str(op), "", "") for op in enumerate_ops(space)]
     rows += [("", " ".join(map(str, codes.tolist())), "") for codes in nets]
@@ -73,10 +72,10 @@ def write_template(space: SearchSpace, config: ProfileConfig, path: Path, *, see
 def read_timings(
     space: SearchSpace, device: DeviceSpec, config: ProfileConfig, path: Path, *, seed: int
 ) -> LatencyTable:
-    """The table of a CSV file of timings; `config` and `seed` are those of the packed kit.
+    """Makes a table from a CSV file; `config` and `seed` must be those of the packed kit.
 
     Raises:
-        UserError: not such a file, or timings that do not suffice; says which are missing.
+        UserError: not such a file, or missing timings.
     """
     timings = _read(space, path)
     if timings.models:
@@ -121,7 +120,7 @@ def _read(space: SearchSpace, path: Path) -> _Timings:
 
 
 def _timing(table: CsvTable, row: int) -> Timing | None:
-    """The timing of a row; None where `ms` is empty."""
+    """The timing of a row; None if `ms` is empty."""
     cells = table.rows[row]
     if not cells["ms"]:
         return None
@@ -179,7 +178,7 @@ def _of_models(
     *,
     seed: int,
 ) -> LatencyTable:
-    """As `profile` makes it, but for what the file does not tell."""
+    """The table as `profile` makes it, without the facts that the file lacks."""
     ops, nets = enumerate_ops(space), validation_nets(space, config.n_validation, seed=seed)
     names = [network_id(space, row) for row in nets]
     wanted = [*map(op_id, ops), *map(context_id, contexts(ops)), *names]
@@ -223,10 +222,10 @@ def _of_networks(
 def _require(
     wanted: Iterable[T], found: Mapping[T, Timing], name: Callable[[T], str], what: str, path: Path
 ) -> None:
-    """Refuse a file that lacks timings, or has others.
+    """Rejects a file with missing or unknown names.
 
     Raises:
-        UserError: names a few.
+        UserError: lists the first names.
     """
     wanted = [*wanted]
     missing = [name(one) for one in wanted if one not in found]
@@ -245,7 +244,7 @@ def _require(
 def _correction(
     rows: Mapping[OpSpec, Timing], space: SearchSpace, nets: Codes, timings: Sequence[Timing]
 ) -> Correction:
-    """Fitted as for timings of the kit; how well they repeat is not known."""
+    """Fits a correction as for the kit; the repeat noise is unknown."""
     ms = np.array([timing.median_ms for timing in timings])
     found = fit_correction(rows, space, nets, timings, (ms, ms))
     unknown = replace(found.validation, repeat_mape=None, repeat_tau=None)

@@ -1,8 +1,8 @@
 """Reads and stores the sessions of a folder of timings.
 
-A folder has the plan of its last session (`plan.json`), those of earlier ones (`plan-HASH.json`),
-the results of all (`results-HASH.jsonl`), and the order of those that the last one adds to
-(`sessions.json`).
+A folder has the plan of its last session (`plan.json`), the plans of earlier sessions
+(`plan-HASH.json`), the results of all sessions (`results-HASH.jsonl`), and the order of the
+sessions before the last one (`sessions.json`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SAME_PLAN = (
     *("runtime", "provider", "precision", "threads", "batch"),
     *("warmup_runs", "hot_samples", "turn_budget_s"),
 )
-"""What plans must have in common for their timings to be compared."""
+"""Settings that must be equal in plans for their timings to be comparable."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Session:
 
 
 def known_models(device: DeviceSpec, config: ProfileConfig, folders: Sequence[Path]) -> set[str]:
-    """Names of the models that sessions of a device have timed; the most that any folder has."""
+    """Names of the models that sessions of a device have timed, in the folder with most models."""
     like = plan_data({"": b""}, device, config, seed=0)
     known = [_names(chain) for folder in folders for chain in _chains(folder, like, device)]
     return max(known, key=len, default=set())
@@ -55,13 +55,13 @@ def known_models(device: DeviceSpec, config: ProfileConfig, folders: Sequence[Pa
 def best_chain(
     folder: Path, whole: Mapping[str, Any], device: DeviceSpec, earlier: Sequence[Path]
 ) -> list[Session]:
-    """The sessions that know most models of a plan: those that a session here adds to, if any."""
+    """The sessions with most models of a plan, in their order."""
     chains = [chain for place in (folder, *earlier) for chain in _chains(place, whole, device)]
     return max(chains, key=lambda chain: (len(known_in(chain, whole)), -len(chain)), default=[])
 
 
 def _chains(folder: Path, like: Mapping[str, Any], device: DeviceSpec) -> list[list[Session]]:
-    """What a session of this folder can add to: sessions in their order, that can be compared."""
+    """Lists of comparable sessions of a folder, in order; a new session can extend any list."""
     plans = [
         path for path in (folder / PLAN, *sorted(folder.glob("plan-*.json"))) if path.is_file()
     ]
@@ -80,7 +80,7 @@ def _chains(folder: Path, like: Mapping[str, Any], device: DeviceSpec) -> list[l
 
 
 def store(folder: Path, chain: Sequence[Session]) -> None:
-    """Have plans, results and order of sessions in a folder."""
+    """Writes plans, results and order of sessions into a folder."""
     for session in chain:
         name, results = f"plan-{session.plan.hash}.json", session.plan.results
         if not (folder / name).is_file():
@@ -91,7 +91,7 @@ def store(folder: Path, chain: Sequence[Session]) -> None:
 
 
 def _session(path: Path, like: Mapping[str, Any], device: DeviceSpec) -> Session | None:
-    """Of a plan's file; None: not complete, or of another device or other settings."""
+    """The session of a plan file; None: incomplete, or of another device or other settings."""
     try:
         content = read_json(path)
         plan = plan_in(path.parent, content)
@@ -129,7 +129,7 @@ def _can_be_joined(chain: Sequence[Session]) -> bool:
 
 
 def known_in(chain: Sequence[Session], whole: Mapping[str, Any]) -> set[str]:
-    """Models of a plan that sessions have timed: of the same name and content."""
+    """Models of a plan that sessions have timed, with the same name and content."""
     timed = {(item["id"], item["sha256"]) for one in chain for item in one.content["items"]}
     return {item["id"] for item in whole["items"] if (item["id"], item["sha256"]) in timed}
 

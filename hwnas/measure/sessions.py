@@ -1,10 +1,10 @@
-"""Adds to earlier timings on the same device: only models that are missing are timed.
+"""Times only the models that earlier sessions on the same device have not timed.
 
-A space that gains an operator keeps most of its models. The new session times what is missing, and
-beside it `N_REFERENCES` models of the earlier session, from the fastest to the slowest. The median
-of their ratios is the machine's pace since then, and the new timings are divided by it. If the pace
-is off by more than a quarter (`measure.drift`), or processor or runtime have changed, timings of
-both sessions cannot be compared, and all models are timed together.
+A space that gains an operator keeps most of its models. The new session times the missing models,
+and with them `N_REFERENCES` models of the first session, from the fastest to the slowest. The
+median of their ratios is the machine's pace since then. The new timings are divided by it. If the
+pace is off by more than a quarter (`measure.drift`), or processor or runtime have changed, the
+sessions cannot be compared, and all models are timed together.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def time_all(
     progress: Progress,
     transport: Transport,
 ) -> Samples:
-    """Time models together in one session, which goes on where it was interrupted.
+    """Times models together in one session, and resumes it after an interruption.
 
     Raises:
         UserError: the device cannot be reached, or its kit failed.
@@ -78,10 +78,10 @@ def time_missing(
     progress: Progress,
     transport: Transport,
 ) -> Timed:
-    """Time the models that no earlier session has timed; all of them, if that is not possible.
+    """Times the models that no earlier session has timed, or else all models.
 
-    around: by model, the models that are timed in the same session as it. earlier: other folders of
-    timings, whose sessions are copied into `folder` if it has none.
+    around: other models to time in the same session, by model.
+    earlier: other folders of timings. Sessions that are used are copied into `folder`.
 
     Raises:
         UserError: as `time_all`.
@@ -99,7 +99,7 @@ def time_missing(
     if not plan_in(folder, whole).results.is_file():
         chain = best_chain(folder, whole, device, earlier)
         names = _to_time(chain, whole, around)
-        if len(chain) > 1 and names == []:  # the last one may go on, if more rounds are asked for
+        if len(chain) > 1 and names == []:  # the last session can resume, for more rounds
             again = _to_time(chain[:-1], whole, around)
             plan = plan_data(
                 {name: models[name] for name in again or ()}, device, config, seed=seed
@@ -122,7 +122,7 @@ def time_missing(
 def _to_time(
     chain: Sequence[Session], whole: Mapping[str, Any], around: Mapping[str, Sequence[str]]
 ) -> list[str] | None:
-    """Models of a plan that a session after these has to time, networks last; None: all."""
+    """Models of a plan to time in a session after these, networks last; None: all models."""
     known = known_in(chain, whole)
     names = [item["id"] for item in whole["items"]]
     if not known or len(known) < LEAST_KEPT * len(names):

@@ -23,16 +23,18 @@ T = TypeVar("T")
 
 
 class Apart(Exception):
-    """Timings of two sessions cannot be compared; the text says why."""
+    """Timings of two sessions cannot be compared; the text is the reason."""
 
 
 @dataclass(frozen=True)
 class Timed:
     """Timings by model, at the pace of the first session.
 
-    halves: the latency in ms from the even and the odd rounds. sessions: timings of each session,
-    also of the models that a later one timed again. pace, spread: of the last session, and how far
-    its references are from it on average, as a fraction. kept: how many models earlier ones timed.
+    halves: latency in ms from the even and from the odd rounds.
+    sessions: timings of each session, also of models that were timed again.
+    pace: of the last session, relative to the first one.
+    spread: mean distance of its references from the pace, as a fraction.
+    kept: number of models that earlier sessions timed.
     """
 
     timings: dict[str, Timing]
@@ -47,7 +49,7 @@ class Timed:
 
     @staticmethod
     def of(samples: Samples) -> Timed:
-        """Those of one session."""
+        """Timings of one session."""
         timings = samples.timings()
         halves = dict(
             zip(
@@ -60,7 +62,7 @@ class Timed:
         return Timed(timings, halves, samples.facts, n_rounds, samples.warnings, (timings,))
 
     def without(self, names: Set[str]) -> Timed:
-        """But for some models."""
+        """The timings without some models."""
 
         def kept(values: Mapping[str, T]) -> dict[str, T]:
             return {name: value for name, value in values.items() if name not in names}
@@ -73,10 +75,10 @@ class Timed:
         )
 
     def joined(self, later: Timed) -> Timed:
-        """With those of a later session, which timed some models of this one again.
+        """Adds a later session, which timed some of these models again.
 
         Raises:
-            Apart: the timings of both cannot be compared.
+            Apart: the sessions cannot be compared.
         """
         common = [name for name in later.timings if name in self.timings]
         if len(common) < LEAST_COMMON:
@@ -113,7 +115,7 @@ class NetworkTimings:
 
     @staticmethod
     def of(timed: Timed, space: SearchSpace, nets: Codes) -> NetworkTimings:
-        """Those of `nets` [n, d] among the models of `timed`."""
+        """Timings of `nets` [n, d], which are models of `timed`."""
         names = [network_id(space, row) for row in nets]
         even, odd = np.array([timed.halves[name] for name in names]).T
         return NetworkTimings(
@@ -122,7 +124,7 @@ class NetworkTimings:
 
 
 def facts_of(timed: Timed) -> dict[str, Fact]:
-    """Facts of host, runtime and amount of sampling, flat."""
+    """Facts on host, runtime, number of samples and sessions, as a flat mapping."""
     header = timed.header
     facts: dict[str, Fact] = {
         **header["host"],

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Winner", "bundle_winner"]
 
 N_GOLDEN, N_SAMPLES = 16, 8
-BATCH = 256  # images that are looked at together
+BATCH = 256  # images per batch
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
 
 
 def _golden_inputs(project: Project, px: int) -> NDArray[np.float32]:
-    """Validation images of all classes as the model takes them [n, C, px, px]."""
+    """Validation images of all classes as input of the model: [n, C, px, px]."""
     from hwnas.training.images import resize
 
     x, _ = _of_all_classes(project, "val", N_GOLDEN)
@@ -208,9 +208,9 @@ def _samples(project: Project, model: object, px: int) -> list[SampleImage]:
 
 
 def _of_all_classes(project: Project, split: Split, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first n images of a split and their labels, as many of each class as there are.
+    """n images of a split and their labels, with as equal numbers per class as possible.
 
-    Folders of photos are read class by class: their first images are all of one class.
+    The first images of a folder of photos are all of one class.
     """
     import torch
 

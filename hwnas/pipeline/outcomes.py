@@ -9,13 +9,12 @@ from typing import Any, ClassVar, Literal
 from typing_extensions import TypedDict
 
 from hwnas.analysis.chance import chance_warning
-from hwnas.controller.result import Candidate
 from hwnas.core.confined import check_name
 from hwnas.core.errors import CheckFailed, NotJudged
 from hwnas.core.records import STRICT, Count, Milliseconds, NotNegative, Positive, Rank, Share, dump
 from hwnas.core.stats import standard_error
 from hwnas.exporters.parity import ParityReport
-from hwnas.interfaces import DataInfo, Evaluation, ModelFile
+from hwnas.interfaces import DataInfo, ModelFile
 from hwnas.measure.limits import TimedLimit, timed_limits
 from hwnas.measure.winner_matrix import WinnerMatrix
 from hwnas.spaces.arch import Arch
@@ -30,7 +29,6 @@ __all__ = [
     "PredictorFacts",
     "Results",
     "SeenData",
-    "Standalone",
 ]
 
 
@@ -107,30 +105,6 @@ class Exported:
             "relative difference": float(f"{self.parity.worst:.2e}"),
             "agreement": round(self.parity.agreement, 4),
             "passed": self.parity.passed,
-        }
-
-
-@dataclass(frozen=True)
-class Standalone:
-    """One arch that was trained stand-alone, and its score in the search.
-
-    All top-1 accuracies are on the same validation images.
-    """
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    candidate: Candidate
-    supernet_top1: Share
-    trained: Evaluation
-
-    def summary(self) -> dict[str, Any]:
-        """A row of the result table."""
-        return {
-            "network": "trained stand-alone",
-            "arch": self.candidate.arch.key,
-            "predicted score": round(self.candidate.predicted, 4),
-            "supernet top1": round(self.supernet_top1, 4),
-            "trained top1": round(self.trained.top1, 4),
         }
 
 

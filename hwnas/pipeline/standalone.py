@@ -11,8 +11,8 @@ from typing import Any
 from hwnas.controller.result import Candidate
 from hwnas.core.progress import Progress
 from hwnas.pipeline.evaluators import evaluator, standalone_evaluator
-from hwnas.pipeline.outcomes import Standalone
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.trained import Standalone
 
 __all__ = ["read_standalone", "train_standalone"]
 

@@ -1,7 +1,7 @@
-"""What can be removed: files that are made again where they are needed.
+"""Lists files that can be removed, because hwnas makes them again when it needs them.
 
-Nothing that a run still needs is among them: files of finished and half-finished stages, samples,
-the journal, and the files that the next `hwnas undo` brings back.
+Files that a run needs are not listed: those of finished and half-finished stages, samples, the
+journal, and the files that the next `hwnas undo` restores.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ CACHES = {
     "decoded": "decoded images",
     "hashes": "hashes of image files",
 }
-"""Folders of the cache by what they hold. Notes of exported programs (`exported/`) are no cache:
-without them `hwnas verify` does not run these programs."""
+"""Contents of the folders of the cache. `exported/` is not among them: it lists exported programs,
+which `hwnas verify` does not run without it."""
 
 
 def caches() -> list[Leftover]:
-    """The user's caches; none if there is no home folder."""
+    """Caches of the user; none without a home folder."""
     try:
         folder = cache_folder()
     except UserError:
@@ -43,7 +43,7 @@ def caches() -> list[Leftover]:
 def of_run(run: RunDir, *, with_undo: bool = False) -> list[Leftover]:
     """Superseded files, models that were timed, and partial files of a run folder.
 
-    with_undo: also the superseded files that the next undo would bring back.
+    with_undo: also the superseded files that the next undo would restore.
     """
     rounds = [RunDir(path) for path in sorted(run.root.glob(f"{ROUNDS}/*")) if path.is_dir()]
     found = []
@@ -52,7 +52,7 @@ def of_run(run: RunDir, *, with_undo: bool = False) -> list[Leftover]:
         for path in set_aside_folders(one):
             gone = left_behind("superseded files", path, first=FACTS)
             is_needed = str(path.relative_to(one.root)) in needed
-            found.append(_kept(gone, "`hwnas undo` brings it back") if is_needed else gone)
+            found.append(_kept(gone, "`hwnas undo` restores it") if is_needed else gone)
     owned = [path for pattern in OWNED for path in sorted(run.root.glob(pattern)) if path.is_dir()]
     plans = [plan for path in owned for plan in sorted(path.rglob(PLAN))]
     set_aside = {path for one in (run, *rounds) for path in set_aside_folders(one)}
@@ -72,10 +72,10 @@ def of_run(run: RunDir, *, with_undo: bool = False) -> list[Leftover]:
 
 
 def of_timings(folder: Path) -> Iterator[Leftover]:
-    """The models of a folder of timings, and the kits whose results have been brought back.
+    """Models of a folder of timings, and packed kits whose results are there.
 
     Raises:
-        UserError: it is no folder of timings.
+        UserError: not a folder of timings.
     """
     if not (folder / PLAN).is_file():
         raise UserError(
@@ -91,7 +91,7 @@ def of_timings(folder: Path) -> Iterator[Leftover]:
 
 
 def kits(transport: Transport, home: dict[str, int]) -> list[Leftover]:
-    """What the kit left on a device; see `CleaningTransport`."""
+    """Kits on a device; see `CleaningTransport`."""
     return transport.leftovers(home) if isinstance(transport, CleaningTransport) else []
 
 

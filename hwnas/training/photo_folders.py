@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hwnas.core.errors import DataAbsent, UserError
-from hwnas.core.photo_rule import Scan, composed, is_data, text_of
+from hwnas.core.photo_rule import Scan, composed, folders_of, is_data, text_of
 from hwnas.core.store import explained
 from hwnas.interfaces import Split
 from hwnas.training.file_hashes import spelled
@@ -115,7 +115,7 @@ def class_folders(folder: Path, *, least: int = 1) -> dict[str, Path]:
 
 def _folders(folder: Path) -> list[Path]:
     with explained("read the folder of images", folder):
-        return sorted(path for path in folder.iterdir() if is_data(path.name) and path.is_dir())
+        return folders_of(folder)
 
 
 def _check_case(names: Iterable[str], where: Path) -> None:

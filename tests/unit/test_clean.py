@@ -158,6 +158,8 @@ def test_kits_on_a_board_go_and_samples_that_are_only_there_stay(
     hwnas.clean(folder.root, device=[str(board)], yes=True)
     left = {str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()}
     assert left == {f"{other.results.stem}/results.jsonl", "mine/notes.txt"}
+    (row,) = hwnas.clean(device=[str(board)])
+    assert row["mb"] == 0 and row["kept"], "nothing but samples is left"
     before = other.results.read_bytes()
     plan_in(known.path.parent)
     for plan in (known, other):  # what was removed travels again, and nothing is timed twice

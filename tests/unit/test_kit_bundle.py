@@ -379,6 +379,21 @@ def test_files_that_cannot_be_read_are_left_out_and_named(tmp_path: Path):
     assert "2 left out that cannot be read" in line["detail"] and "0.npy" in line["detail"]
 
 
+def test_a_sample_is_taken_evenly_from_all_classes(folder: Path, tmp_path: Path):
+    balanced = kit_module("bundle_checks").balanced
+    labels = np.array([0] * 50 + [1] * 5 + [2] * 50)
+    chosen = balanced(labels, 24)
+    assert np.bincount(labels[chosen]).tolist() == [10, 5, 9]
+    assert (np.diff(chosen) > 0).all() and chosen.tolist() == balanced(labels, 24).tolist()
+    assert balanced(labels, 500).tolist() == list(range(105))
+    photos(tmp_path, [20, 20, 20], [20, 20, 20])
+    model = "models/fp32.onnx"
+    asked = ("--no-latency", "--model", model, "--data", tmp_path, "--limit", "9")
+    assert "100.00% of 9 images" in findings(folder, *asked)[model, "accuracy"]["detail"]
+    done = run_kit(folder, "ort_run.py", "--check", ".", "--limit", "9")
+    assert done.returncode == 2 and "beside --data" in done.stderr
+
+
 def test_a_long_check_says_how_far_it_is(capsys: pytest.CaptureFixture[str], monkeypatch):
     checks = kit_module("bundle_checks")
     now = iter([0.0, 0.5, 2.0, 2.5, 9.0])

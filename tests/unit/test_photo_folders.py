@@ -65,6 +65,13 @@ NOT_DATA = {
     "a renamed original": lambda c: put(c / "a.jpg_original", encoded(photo(0, 1))),
     "of Windows": lambda c: put(c / "desktop.ini", b"x"),
     "a camera's raw photo": lambda c: put(c / "a.dng", encoded(photo(0, 1), "TIFF")),
+    "a run of hwnas": lambda c: put(c.parent / "run" / "stages.json", b"{}"),
+    "a run that begins": lambda c: put(c.parent / "run" / ".lock", b""),
+    "runs of hwnas": lambda c: put(c.parent / "runs" / "my" / ".lock", b""),
+    "a finished run": lambda c: (
+        put(c.parent / "runs" / "my" / "stages.json", b"{}"),
+        put(c.parent / "runs" / "my" / "bundles" / "samples" / "a.png"),
+    ),
     "a hidden class": lambda c: put(c.parent / ".ipynb_checkpoints" / "a.png"),
     "a system's class": lambda c: put(c.parent / "__MACOSX" / "a.png"),
 }
@@ -225,6 +232,12 @@ def test_folders_that_may_not_be_read_are_named(
     for skips in (False, True):
         with pytest.raises(UserError, match=r"cannot be read|Permission denied"):
             counted(root, skip_broken=skips)
+
+
+def test_a_class_with_a_lock_is_a_class(tmp_path: Path) -> None:
+    root = class_folders(tmp_path, TWO, N)
+    put(root / "ant" / ".lock", b"")
+    assert sum(counted(root).values()) == 2 * N
 
 
 # --- splits and classes ---------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def stage(project: Project, device: str) -> Stage:
 
 
 def _cost(project: Project, device: str) -> str:
-    """Cost of the table, in words; what earlier samples have is not timed again."""
+    """Cost of the table, in words, without the models that earlier samples have."""
     config = project.config.profile
     if is_profiled(project, device):
         return describe_cost(project.space, config)
@@ -53,7 +53,7 @@ def _cost(project: Project, device: str) -> str:
 
 
 def _earlier(project: Project, device: str) -> list[Path]:
-    """Folders in superseded/ with samples of a device, the last one first."""
+    """Folders in superseded/ with samples of a device, newest first."""
     samples = project.files.pattern(project.files.samples(device))
     folders = [folder / samples for folder in set_aside_folders(project.run)]
     there = [folder for folder in folders if folder.is_dir()]

@@ -167,7 +167,7 @@ def _search_one(
                 space,
                 module.build(searcher_config, SearcherContext(space, seed)),
                 predict=predict,
-                metrics={**metrics, **corrected},
+                metrics=prices(project, corrected) if corrected else metrics,
                 config=part,
                 seed=seed,
                 folder=files.part(number, stage, of=len(config.stages)),
@@ -187,6 +187,7 @@ def _search_one(
             lambda name, codes, number: _measure(project, files, name, codes, number),
             n_archs=section.closing.n_retimed,
             max_rounds=section.closing.max_rounds,
+            share=section.limits_met_on,
         )
         files.remeasurement.write(found)
         whole.part(n_rounds)(0, 1, found.reason)
