@@ -50,7 +50,7 @@ def test_every_device_is_drawn_with_its_own_latencies(folder: Path, tmp_path: Pa
         correction = run.latency_table(device).corrections[run.space.id]
         timed = {trace.name: trace for trace in run.plot_latency(device).data}["whole nets"]
         assert tuple(timed.y) == tuple(net.measured_ms for net in correction.validation.nets)
-        for name in ("front", "forecast"):
+        for name in ("front", "latency"):
             assert html.count(f'id="{name}-{number}"') == 1
     assert run.plot_front() == run.plot_front("local") != run.plot_front("local_int8")
     for of_device in (run.plot_front, run.plot_latency):

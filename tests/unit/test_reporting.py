@@ -34,6 +34,7 @@ from hwnas.reporting.sections.references import (
     draw_references,
     sentences,
 )
+from hwnas.reporting.sections.verdict import Belief
 from hwnas.reporting.thinning import thinned
 from hwnas.spaces.lowering import lower
 from hwnas.spaces.ops import OpSpec
@@ -425,7 +426,9 @@ def test_of_many_classes_the_confused_pairs_are_listed() -> None:
 
 def test_every_bundle_is_linked_and_the_verdict_comes_first(data: ReportData) -> None:
     bundle = Bundle("my phone", "bundles/a%20b/my%20phone/", ("model.int8.onnx",))
-    page = Page(html := render_report(replace(data, bundles=(bundle,), verdict="Better <b>.")))
+    page = Page(
+        html := render_report(replace(data, bundles=(bundle,), belief=Belief("Better <b>.", ())))
+    )
     folder = "bundles/a%20b/my%20phone/"
     assert {folder, f"{folder}model.int8.onnx", f"{folder}README.md"} <= set(page.addresses)
     assert html.index("Better &lt;b&gt;.") < html.index("<h2>Result")
