@@ -9,8 +9,9 @@ from typing import Any
 from hwnas.api.options import refuse_both, refuse_unused, require_place
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, listed, no_progress
 from hwnas.api.stage import bring_up_to_date, of_known_search
-from hwnas.core.config import build_model, override, settled
+from hwnas.core.config import build_model, settled
 from hwnas.core.errors import UserError
+from hwnas.core.overrides import override
 from hwnas.core.records import dump
 from hwnas.core.store import write_json
 from hwnas.devices.spec import load_device, load_transport

@@ -13,7 +13,7 @@ import hwnas
 from hwnas.cli.options import ClassesOption, DryRunOption, FormatOption, SpaceSettings
 from hwnas.cli.output import Format, progress_for
 from hwnas.cli.shared import show, show_plan, show_table, sizes
-from hwnas.core.config import assignments
+from hwnas.core.overrides import assignments
 
 __all__ = [
     "DeviceArgument",

@@ -19,7 +19,7 @@ from hwnas.cli.output import Format, progress_for
 from hwnas.cli.profile import ProfileSettings, ResolutionsOption
 from hwnas.cli.shared import names as parted
 from hwnas.cli.shared import show, show_plan, sizes
-from hwnas.core.config import assignments
+from hwnas.core.overrides import assignments
 
 __all__ = ["register"]
 
