@@ -128,7 +128,7 @@ def balanced(labels, n):
 
 
 def readable(read, labels, part, spec, broken):
-    """Inputs and classes of some images; appends the reason of each unreadable one to `broken`."""
+    """Inputs and classes of some images; appends the reason for each unreadable one to `broken`."""
     x, classes = [], []
     for index in part:
         try:
@@ -141,9 +141,10 @@ def readable(read, labels, part, spec, broken):
 
 
 def compared(manifest, model, n_right, n_seen):
-    """Compares right answers [classes] of images seen [classes] with the manifest.
+    """Compares the correct answers per class, of the images seen per class, with the manifest.
 
-    Returns passed, judged and the expected accuracy in words.
+    Returns whether the check passed, whether it could be judged, and the expected accuracy in
+    words.
     """
     facts = [fact for fact in manifest["accuracy"] if fact["model"] == model["path"]]
     facts = [fact for fact in facts if fact["split"] == "test"] or facts
@@ -183,7 +184,7 @@ class Progress:
         self._shown, self._next = False, self._begin + 1.0
 
     def __call__(self, done):
-        """`done` images are finished."""
+        """Reports that `done` images are finished."""
         now, is_terminal = time.monotonic(), sys.stderr.isatty()
         is_last = done == self._total and self._shown and is_terminal
         if now < self._next and not is_last:

@@ -135,10 +135,10 @@ class Run(RunPlots):
 
     @cached_property
     def verdict(self) -> Verdict | None:
-        """Whether the winner is better than its baselines, beyond noise: a sentence and data.
+        """Whether the winner is better than its baselines: a sentence and data.
 
-        On test images once the networks are verified, before on the validation images of the
-        search; None where that cannot be said.
+        Uses test images once the networks are verified, and before that the validation images of
+        the search. None if there is nothing to compare.
         """
         return winner_verdict(self.project)
 

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 N_RANDOM = 1024  # uniform archs that are priced to find starting points
-N_STARTS = 3  # descents from random archs, after the smallest
+N_STARTS = 3  # descents from random archs, after the descent from the smallest one
 
 Costs = Mapping[str, FloatArray]
 """Cost [n] of n archs under every metric key."""

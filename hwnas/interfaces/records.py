@@ -120,7 +120,7 @@ class Evaluation:
         self.right()
 
     def right(self) -> NDArray[np.bool_] | None:
-        """bool [n_images]: the images that it gets right; None where that was not kept."""
+        """bool [n_images]: the correctly classified images; None if not stored."""
         return unpack_bits(self.hits, self.n_images) if self.hits else None
 
 

@@ -72,7 +72,10 @@ class ExporterSuite(Suite):
     def test_exports_a_network_that_agrees_with_torch(
         self, variant: Any, quick_config: Any, model: nn.Module, folder: Path
     ) -> None:
-        """Only its files are written, the model first, equal when repeated; the model stays."""
+        """Only the listed files are written, the model first.
+
+        A repeated export gives equal files, and the model is not changed.
+        """
         earlier = set(folder.iterdir())
         before = {key: value.clone() for key, value in model.state_dict().items()}
         exporter: Exporter = variant.build(quick_config)
