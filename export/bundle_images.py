@@ -202,7 +202,7 @@ def say_what_is_left_out(path, scans):
 
 
 def read_arrays(path):
-    """The arrays of a .npz by name; none can be larger than its unpacked file."""
+    """The arrays of a .npz by name; refuses files that unpack to too many bytes."""
     with zipfile.ZipFile(path) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
         size = sum(info.file_size for info in members)

@@ -29,7 +29,7 @@ def register(parent: typer.Typer) -> None:
     parent.command()(references)
 
 
-# long because every option is declared
+# long: every option is declared
 def references(
     device: Annotated[
         str | None, typer.Option("--device", help="A name (`hwnas list devices`) or a YAML file.")

@@ -52,7 +52,7 @@ class ExporterSuite(Suite):
 
     CONTRACT = ExporterModule
     PROMISES = frozenset({"runs_here"})
-    """`runs_here`: formats that need special hardware (a GPU) may be exempt."""
+    """`runs_here` is optional, because some formats need special hardware (a GPU)."""
 
     @pytest.fixture
     def model(self) -> nn.Module:
