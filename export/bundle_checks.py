@@ -85,10 +85,10 @@ def check_samples(folder, manifest, model, predict):
 
 
 def check_accuracy(manifest, model, predict, data):
-    """Top-1 on labelled images of the user, compared with the manifest class by class.
+    """Compares top-1 on labelled images of the user with the manifest, class by class.
 
-    data: their path, or that path and the number of images to take, evenly from all classes.
-    Images that cannot be read are left out and named.
+    data: path of the images, or the path and the number of images to use, balanced over the
+    classes. Unreadable images are left out and named.
     """
     names = manifest["input"]["class_names"]
     path, limit = data if isinstance(data, tuple) else (data, None)
@@ -115,9 +115,9 @@ def check_accuracy(manifest, model, predict, data):
 
 
 def balanced(labels, n):
-    """Sorted indices of n images at most, with as equal numbers per class as possible.
+    """Sorted indices of at most n images, with numbers per class as equal as possible.
 
-    Random within a class, and the same in every call.
+    The choice within a class is random, but the same in every call.
     """
     order = np.random.RandomState(0).permutation(len(labels))
     rank = np.empty(len(labels), dtype=int)

@@ -41,12 +41,14 @@ class SearchConfig(StrictModel):
     constraints: tuple[Constraint, ...] = ()
     """Limits, each `{device, metric, max}` or `{device, metric, max_fraction_of_largest}`.
 
-    `probability: 0.9` in a latency limit: it holds with this probability, by the interval of the
-    estimate.
+    A latency limit with `probability: 0.9` is met with this probability, according to the interval
+    of the estimate.
     """
     limits_met_on: Annotated[float, Field(gt=0, le=1), LATER] = 1.0
-    """Share of the devices with a latency limit on which these limits have to hold at once: 1 is
-    the worst device, 0.9 leaves out the slowest tenth. Each search of `per_device` has one device.
+    """Share of the devices with a latency limit on which the limits must be met at once.
+
+    1: on all devices; 0.9: the slowest tenth may exceed its limits. Each search of `per_device` has
+    one device.
     """
     reward: RewardConfig = RewardConfig()
     n_predictions: Count = 12_800

@@ -95,7 +95,7 @@ def is_data(name: str) -> bool:
 
 
 def folders_of(folder: Path) -> list[Path]:
-    """Sorted folders in a folder of photos: classes or splits, but not where hwnas keeps its runs.
+    """Sorted folders in a folder of photos: classes or splits, without run folders of hwnas.
 
     Raises:
         OSError: the folder cannot be read.
@@ -105,14 +105,14 @@ def folders_of(folder: Path) -> list[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether hwnas keeps a run in a folder, which has `.lock` first of all."""
+    """Whether a folder is a run folder of hwnas; these contain `.lock`."""
     if os.path.isfile(folder / "stages.json"):
         return True
     return os.path.isfile(folder / ".lock") and not scan(folder).images
 
 
 def _holds_runs(folder: Path) -> bool:
-    """Whether all entries of a folder are runs, as in `runs/`."""
+    """Whether all entries of a folder are run folders, as in `runs/`."""
     try:
         shown = [name for name in os.listdir(folder) if is_data(name)]
     except OSError:
