@@ -42,10 +42,7 @@ ENDINGS = frozenset(
         *(".tiff", ".vda", ".vst", ".webp", ".xbm", ".xpm"),
     )
 )
-"""Suffixes of the image formats that Pillow reads.
-
-Excludes documents, films and scientific data (.eps, .fli, .h5, ...).
-"""
+"""Suffixes of Pillow's image formats, without documents, films and data (.eps, .fli, .h5)."""
 
 SYSTEM = frozenset(
     {"@eadir", "__macosx", "lost+found", "$recycle.bin", "thumbs.db", "ehthumbs.db", "desktop.ini"}
@@ -193,10 +190,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 
 def _ending(name: str) -> str:
-    """The suffix in lower case; it must contain a letter.
-
-    `IMG 1. `, `a.jpg.` and `5.12.2024` have none.
-    """
+    """The suffix in lower case, if it contains a letter; `a.jpg.` and `5.12.2024` have none."""
     ending = os.path.splitext(name)[1].lower()
     return ending if _ENDING.fullmatch(ending) else ""
 
@@ -236,8 +230,7 @@ def upright(stream: IO[bytes]) -> Image.Image:
     Of animations, the first frame is used. Other metadata are ignored, and may be damaged.
 
     Raises:
-        ValueError: not an image that Pillow reads, too many pixels, or grey values of unknown
-            scale.
+        ValueError: no image for Pillow, too many pixels, or grey values of unknown scale.
         Exception: any exception of Pillow on damaged files.
     """
     from PIL import Image, UnidentifiedImageError
