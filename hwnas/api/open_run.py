@@ -144,7 +144,7 @@ class Run(RunPlots):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes on the accuracies, in sentences: images in two splits, chance."""
+        """Notes on doubtful accuracies: images in two splits, or no better than guessing."""
         results = self.project.files.results
         is_made, n_classes = results.path.is_file(), self.space.macro.num_classes
         found = results.read().at_chance(n_classes) if is_made else ""
