@@ -27,8 +27,8 @@ def status(folder: Folder, *, settings: Settings = None) -> Listing:
 
     The rows are stages, with the cost of their remaining work. The fact `searches` has a row for
     each search: its state, and score and costs of the winner. The fact `notes` describes data and
-    devices that changed since stages used them, or are missing. The fact `disk` has the bytes of
-    the folder, and of what can be removed from it: `superseded_bytes`, `timed_models_bytes`.
+    devices that changed since stages used them, or are missing. The fact `disk` has the size of the
+    folder in bytes, and of its removable files: `superseded_bytes`, `timed_models_bytes`.
     """
     with open_project(
         Path(folder),

@@ -32,7 +32,7 @@ from hwnas.training.identity import SPLITS
 __all__ = ["OWN", "check", "references", "stage"]
 
 OWN = "winner"
-"""Name of the network of the run that is timed beside the references."""
+"""Name of the run's network that is timed with the references."""
 
 
 def stage(project: Project) -> Stage:
@@ -67,10 +67,10 @@ def stage(project: Project) -> Stage:
 
 
 def check(project: Project) -> None:
-    """Refuses networks that timm does not know, and weights that are not there.
+    """Checks that timm knows the networks, and that the weights for training are available.
 
     Raises:
-        UserError: names the nearest, or says how to get the weights.
+        UserError: suggests similar names, or says how to get the weights.
     """
     config = _config(project)
     for name in config.all_names:
@@ -79,7 +79,7 @@ def check(project: Project) -> None:
 
 
 def references(project: Project, progress: Progress) -> None:
-    """Times the networks on every device, beside its winner; then train some."""
+    """Times the networks with the winner on every device, then trains some."""
     config = _config(project)
     found = tuple(
         _timed(project, config, name, device, progress) for name, device in project.devices.items()
@@ -90,7 +90,7 @@ def references(project: Project, progress: Progress) -> None:
 
 def _config(project: Project) -> ReferencesConfig:
     config = project.config.search.references
-    assert config is not None  # or the project has no such stage
+    assert config is not None  # otherwise the project has no such stage
     return config
 
 
