@@ -24,7 +24,7 @@ import numpy as np
 from hwnas.core.rng import rng
 from hwnas.core.stats import spearman
 from hwnas.interfaces import FloatArray
-from hwnas.latency.transfer import choose_networks, device_prior, fit_device, kinship
+from hwnas.latency.transfer import choose_networks, device_prior, fit_device, operator_similarity
 from hwnas.measure.published.networks import Measurements, group_of, read_measurements
 from hwnas.spaces.index import enumerate_ops, op_counts
 
@@ -43,7 +43,7 @@ def main() -> None:
     begin = time.perf_counter()
     data = read_measurements(args.data)
     counts = op_counts(data.space, data.live_codes)
-    related = kinship(enumerate_ops(data.space))
+    related = operator_similarity(enumerate_ops(data.space))
     rows = [
         _hold_out(data, counts, related, column, args.n, args.pool, args.seeds)
         for column in data.columns

@@ -231,7 +231,7 @@ def images_of_archive(path, names):
         images, labels, offset = arrays["jpeg"], arrays["label"], arrays["offset"]
         n_images = len(offset) - 1
         if list(arrays.get("class_names", names)) != list(names):
-            raise BundleError(f"{path}: its class_names are not the bundle's")
+            raise BundleError(f"{path}: its class_names differ from those of the bundle")
     else:
         raise BundleError(f"{path}: expected images and labels, found {', '.join(arrays)}")
     if labels.shape != (n_images,) or labels.dtype.kind not in "iu":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.analysis.pruning import Pruning
+from hwnas.analysis.verdict import Verdict
 from hwnas.api.options import refuse_unused, require_place
 from hwnas.api.result import Folder, no_progress
 from hwnas.core.errors import UserError
@@ -15,16 +16,22 @@ from hwnas.core.records import dump
 from hwnas.pipeline.opening import open_project
 from hwnas.studies import rank_analysis
 from hwnas.studies.rank_analysis import Analysis
+from hwnas.studies.winner_verdict import winner_verdict
 
 __all__ = ["RankingCheck", "analyze"]
 
 
 @dataclass(frozen=True)
 class RankingCheck:
-    """A ranking compared with a truth, and the pruned space if requested."""
+    """A ranking compared with a truth, and the pruned space if requested.
+
+    winner: of a run folder, whether its winner is better than its baselines, beyond noise; None if
+        that cannot be determined.
+    """
 
     analysis: Analysis
     pruning: Pruning | None
+    winner: Verdict | None = None
 
     @property
     def title(self) -> str:
@@ -54,6 +61,7 @@ class RankingCheck:
             "table": rows,
             **dump(self.analysis, versioned=False),
             "pruning": None if self.pruning is None else dump(self.pruning, versioned=False),
+            "winner": None if self.winner is None else self.winner.summary(),
         }
 
 
@@ -70,7 +78,9 @@ def analyze(
     prune: Folder | None = None,
     prune_fraction: float | None = None,
 ) -> RankingCheck:
-    """Rank agreement, precision at the top, safety of pruning, bias per choice, and a verdict.
+    """Rank agreement, precision at the top, safety of pruning, bias per choice, and what follows.
+
+    Of a run folder, also whether to believe in its winner.
 
     Args:
         folder: a run folder; or else
@@ -98,6 +108,7 @@ def analyze(
             to="--records, whose --target is the truth",
             fix="leave it out; --target COLUMN names another truth",
         )
+        winner = None
         found, pair = rank_analysis.analyze_records(
             Path(records), ranking or "macs", target=target, tables=table, reader=reader
         )
@@ -117,9 +128,10 @@ def analyze(
         ) as project:
             files = [Path(path) for path in truth]
             found, pair = rank_analysis.analyze_run(project, ranking or "predictor", files)
+            winner = winner_verdict(project)
     if prune is None and prune_fraction is None:
-        return RankingCheck(found, None)
+        return RankingCheck(found, None, winner)
     pruning = rank_analysis.prune(found, pair, prune_fraction)
     if prune is not None:
         rank_analysis.write_pruned(Path(prune), pruning)
-    return RankingCheck(found, pruning)
+    return RankingCheck(found, pruning, winner)

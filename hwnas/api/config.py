@@ -11,7 +11,7 @@ from hwnas.api.result import Listing, Settings
 from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.resources import resource_names
 from hwnas.core.rundir import RunDir
-from hwnas.core.settings import Setting, settings_of
+from hwnas.core.settings import Setting, retired_keys, settings_of
 from hwnas.pipeline.config import ExperimentConfig, load_config
 from hwnas.pipeline.stored import config_data, stored_config
 
@@ -35,10 +35,11 @@ def config_show(config: Path | str, *, settings: Settings = None) -> Listing:
     data, where = config_data(RunDir(Path(config)), named, settings)
     built = load_config(data, settings, where=where).model_dump(mode="json")
     changed = tuple(settings or ())
-    given = dict(_leaves(data, ""))
+    given, hidden = dict(_leaves(data, "")), {*retired_keys(ExperimentConfig)}
     rows = [
         {"key": key, "value": value, "from": _source(key, given, changed)}
         for key, value in _leaves(built, "")
+        if key not in hidden
     ]
     return Listing(rows, title=str(where), facts={"config": built})
 

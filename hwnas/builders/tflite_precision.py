@@ -31,7 +31,7 @@ KEEPING = ("RESHAPE", "TRANSPOSE", "PAD")
 CLAMPING = ("RELU", "RELU6")
 """Operators without their own 8-bit kernel.
 
-They are equal to requantisation to a range that starts at 0.
+Requantisation to a range that starts at 0 has the same effect.
 """
 IN_8_BITS = (*WEIGHTED, *KEEPING, *CLAMPING, "ADD", "MUL", "MEAN", "LOGISTIC")
 """Operators that run in 8 bits; HARD_SWISH and AVERAGE_POOL_2D do not."""

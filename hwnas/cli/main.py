@@ -21,6 +21,7 @@ import hwnas
 from hwnas.cli import (
     analyze,
     check,
+    clean,
     config,
     data,
     export,
@@ -30,6 +31,7 @@ from hwnas.cli import (
     pretrained,
     profile,
     prune,
+    references,
     report,
     run,
     search,
@@ -60,9 +62,10 @@ GROUPS = {
         finetune,
         export,
         verify,
+        references,
         report,
     ),
-    "In a run folder": (status, check, undo, analyze, prune, predictor),
+    "In a run folder": (status, check, undo, clean, analyze, prune, predictor),
     "What there is": (list_verb, data, config, space, table, pretrained),
 }
 """Headings of `hwnas --help`, and the verbs below each heading."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import typer
 
 import hwnas
@@ -22,4 +24,8 @@ def status(
     folder: RunArgument, settings: SetOption = None, format: FormatOption = Format.table
 ) -> None:
     """Stages of a run folder that are done, stale or missing."""
-    show_status(hwnas.status(folder, settings=assignments(settings or ())), format)
+    from hwnas.pipeline.disk import disk_text
+
+    found = hwnas.status(folder, settings=assignments(settings or ()))
+    show_status(found, format)
+    logging.getLogger("hwnas.cli").info("disk: %s", disk_text(found.facts["disk"]))

@@ -10,9 +10,9 @@ import copy
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import PurePath
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -21,6 +21,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     SerializeAsAny,
     ValidationError,
+    WithJsonSchema,
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 
@@ -34,6 +35,7 @@ __all__ = [
     "BESIDE",
     "LATER",
     "NUMBER",
+    "RETIRED",
     "StrictModel",
     "assignments",
     "build_model",
@@ -45,8 +47,12 @@ __all__ = [
 LATER = "added later"
 """Marks a field that was added to a section later (`Annotated[int, LATER]`): see `settled`."""
 
+RETIRED = WithJsonSchema({"deprecated": True})
+"""Marks a field that has no effect any more. It stays in files and hashes, but is not listed."""
+
 BESIDE = "relative to the file that names it"
 """Marks a path that is relative to its own file (`Annotated[str | None, BESIDE]`)."""
+MAX_SHOWN = 20  # problems of a configuration; similar names for thousands of keys take minutes
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -75,22 +81,18 @@ class StrictModel(BaseModel):
 
     @classmethod
     def removed(cls) -> tuple[str, ...]:
-        """Removed keys of earlier versions. Each had one valid value, and files may still set it.
-
-        The value of each key stays in the hashes: see `removed_values`.
-        """
+        """Removed keys of earlier versions. Each had one valid value, which files may still set."""
         return ()
 
     def removed_values(self) -> dict[str, Any]:
-        """The only valid value of each removed key."""
+        """The only valid value of each removed key, which stays in the hashes."""
         return {}
 
 
 def settled(section: BaseModel) -> dict[str, Any]:
     """JSON of a section, for hashes and comparisons of the settings of a result.
 
-    Fields marked `LATER` are omitted at their default, and removed keys are added, so that results
-    of earlier versions stay valid.
+    It omits `LATER` fields at their default and adds removed keys: earlier results stay valid.
     """
     plain = section.model_dump(mode="json")
     for name, field in type(section).model_fields.items():
@@ -101,9 +103,23 @@ def settled(section: BaseModel) -> dict[str, Any]:
             plain[name] = settled(value)
         elif isinstance(value, tuple) and any(isinstance(item, BaseModel) for item in value):
             plain[name] = [settled(item) for item in value]
+        elif isinstance(value, tuple) and any(map(is_dataclass, value)):
+            plain[name] = [_settled_record(*pair) for pair in zip(value, plain[name], strict=True)]
     if isinstance(section, StrictModel):
         plain |= section.removed_values()
     return plain
+
+
+def _settled_record(record: Any, plain: dict[str, Any]) -> dict[str, Any]:
+    """JSON of a dataclass without fields that are marked `LATER` and have their default."""
+    hints = get_type_hints(type(record), include_extras=True)
+    later = {name for name, hint in hints.items() if LATER in getattr(hint, "__metadata__", ())}
+    defaults = {field.name: field.default for field in fields(record)}
+    return {
+        name: value
+        for name, value in plain.items()
+        if not (name in later and getattr(record, name) == defaults[name])
+    }
 
 
 def variant(registry: Registry[Any]) -> Any:
@@ -243,14 +259,16 @@ def build_model(model: type[Model], data: dict[str, Any], *, where: object) -> M
     """Validates `data` into `model`. Lists become tuples; no other type is converted.
 
     Raises:
-        UserError: lists every problem with its key path, and similar names for unknown keys.
+        UserError: lists up to 20 problems with key paths, and similar names for unknown keys.
     """
     try:
         return _validate(model, data)
     except ValidationError as error:
-        lines = [explain(problem, model, data) for problem in error.errors()]
+        problems = error.errors(include_url=False)
+        lines = [explain(problem, model, data) for problem in problems[:MAX_SHOWN]]
+        lines += [f"... and {n:,} more" for n in [len(problems) - MAX_SHOWN] if n > 0]
         raise UserError(
-            f"{len(lines)} problem{'s' * (len(lines) > 1)} in the config",
+            f"{len(problems):,} problem{'s' * (len(problems) > 1)} in the config",
             found="".join(f"\n    {line}" for line in lines),
             where=where,
         ) from error

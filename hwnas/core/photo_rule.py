@@ -292,7 +292,7 @@ def eight_bits(levels: NDArray[Any]) -> NDArray[np.uint8]:
         return np.asarray(np.rint(levels * 255), dtype=np.uint8)
     if levels.dtype.kind == "f" or low < 0 or high > 65535 or 0 < high < 4096:
         raise ValueError(
-            f"grey values from {low:g} to {high:g}, whose scale is not known: convert it to 8 bits,"
-            " to 16 bits that are used, or to floats in [0, 1]"
+            f"grey values from {low:g} to {high:g}, of unknown scale: convert the image to 8 bits,"
+            " to full 16 bits, or to floats in [0, 1]"
         )
     return np.asarray(levels.astype(np.int64) >> 8, dtype=np.uint8)

@@ -16,7 +16,7 @@ __all__ = ["explain"]
 
 def explain(problem: Any, model: type[BaseModel], data: Any) -> str:
     """One line: the key path, the problem, and a similar name for an unknown key."""
-    path = ".".join(str(part) for part in problem["loc"])
+    path = f"{'.'.join(str(part) for part in problem['loc']):.200}"
     if problem["type"] == "extra_forbidden":
         known = _known_keys(model, problem["loc"][:-1], data)
         listed = f"known: {', '.join(known)}" if known else ""

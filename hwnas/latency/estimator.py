@@ -144,8 +144,8 @@ class TableEstimator:
     def correction(self) -> Correction:
         """The correction in use.
 
-        If no correction covers the space, it leaves the sum of rows unchanged, with the largest
-        known error of such sums.
+        If no correction covers the space, this one leaves sums of rows unchanged, and has the
+        largest known error of such sums.
 
         Raises:
             UserError: the table has no correction.
@@ -157,7 +157,7 @@ class TableEstimator:
             raise UserError(
                 f"the latency table of {self.device.name} has no correction for {self.space.id}",
                 expected="a correction fitted on whole networks, for intervals and percentiles",
-                found="corrections for no space",
+                found="no corrections",
                 fix=profile_command(self.device.name, self.space),
             )
         worst = max(known.values(), key=raw_sum_fraction)

@@ -94,7 +94,7 @@ class NetworkSums:
                 found[spill] = spill_share(spill, self.params) * reads
         return found
 
-    def forecast(self, formula: Formula) -> FloatArray:
+    def estimate(self, formula: Formula) -> FloatArray:
         """Estimates [n] by a formula, with these `spills`."""
         parts = dict(self.additive)
         if formula.spill is not None:

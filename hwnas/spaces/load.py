@@ -55,7 +55,9 @@ def space_data(given: Any) -> dict[str, Any]:
     """
     if not isinstance(given, (str, PurePath, dict)):
         raise UserError(
-            "which space?", expected="a name, or a path to a .yaml file", found=repr(given)[:80]
+            "the space is missing",
+            expected="a name, or a path to a .yaml file",
+            found=repr(given)[:80],
         )
     if isinstance(given, dict):
         name = given.get("name")
@@ -64,7 +66,7 @@ def space_data(given: Any) -> dict[str, Any]:
     if path.suffix in (".yaml", ".yml") or given in shipped_spaces():
         data = read_yaml(path if path.suffix else resource(_FOLDER, f"{given}.yaml"))
         if not isinstance(data.get("name"), str):
-            raise UserError("a space file says `name:`", expected="name: mobile", where=given)
+            raise UserError("a space file needs `name:`", expected="name: mobile", where=given)
         return data
     names = (*REGISTRY.names, *shipped_spaces())
     if given not in names:

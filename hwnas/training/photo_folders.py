@@ -32,7 +32,7 @@ def require_found(scans: Iterable[Scan], folder: Path) -> None:
     if lost:
         raise UserError(
             f"{len(lost)} files or folders of images cannot be read",
-            expected="files, and links to files that are there",
+            expected="files, and links to existing files",
             found=_some(lost),
             where=folder,
             fix="restore them, or leave them out with --set data.skip_broken=true",

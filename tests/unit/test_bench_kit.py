@@ -299,6 +299,7 @@ def test_the_kit_needs_only_the_standard_library_numpy_and_one_runtime(path: Pat
         "bundle_checks.py": {"numpy"},
         "bundle_cli.py": {"numpy"},
         "bundle_latency.py": {"numpy"},
+        "bundle_statistics.py": {"numpy"},
         "device_run.py": {"numpy"},
         "bundle_files.py": {"numpy"},
         "bundle_images.py": {"numpy"},

@@ -342,10 +342,10 @@ def test_grey_values_of_unknown_scale_are_refused_and_do_not_become_black(
     image: Image.Image, tmp_path: Path
 ) -> None:
     content = encoded(image, "TIFF")
-    with pytest.raises(ValueError, match="scale is not known"):
+    with pytest.raises(ValueError, match="of unknown scale"):
         square_rgb(io.BytesIO(content), 8)
     kit = kit_module("bundle_files")
-    with pytest.raises(kit.BundleError, match="scale is not known"):
+    with pytest.raises(kit.BundleError, match="of unknown scale"):
         kit_module("bundle_images").decode(content, "x")
     root = class_folders(tmp_path, TWO, N)
     put(root / "ant" / "x.tif", content)

@@ -98,6 +98,23 @@ def test_cells_are_read_by_column(tmp_path: Path):
     ]
 
 
+def test_digits_of_accel_nasbench_are_stages(tmp_path: Path):
+    path = tmp_path / "x.csv"
+    rows = ("3,1611141,5355355,2213243,0010000,55,1.5", "4,6611141,5355355,2213233,0010000,61,")
+    path.write_text("\n".join(["index,e,k,l,se,top1,params", *rows, ""]))
+    source = open_records(path)
+    assert source.reader_name == "accel_nasbench"
+    assert source.records().scores.tolist() == [0.55, 0.61]
+    view = source.table.space.view(source.table.space.arch(source.records().codes[0]))
+    assert [view[f"stage{s}.expand"] for s in range(7)] == [1, 6, 1, 1, 1, 4, 1]
+    assert [view[f"stage{s}.depth"] for s in range(7)] == [2, 2, 1, 3, 2, 4, 3]
+    assert [view[f"stage{s}.se"] for s in range(7)] == [0, 0, 0.25, 0, 0, 0, 0]
+    assert source.table.columns["params"].rows.tolist() == [0]
+    path.write_text("index,e,k,l,se,top1\n3,161114,5355355,2213243,0010000,55\n")
+    with pytest.raises(UserError, match="7 digits in column e"):
+        open_records(path)
+
+
 def test_ofa_subnets_that_differ_in_inactive_blocks_are_one(tmp_path: Path):
     other = ofa_entry(70.0, 72.0)
     other["ks"] = [3, 3, 7, 7] * 5  # blocks 2 and 3 of depth 2 do not exist
@@ -144,6 +161,7 @@ def test_a_column_is_a_proxy_in_standard_deviations(tmp_path: Path):
         ("nas_bench_macro/cifar10.json", 3281, 0.9313),
         ("nasbench201_accuracy/accuracy.csv", 7813, 0.9437),
         ("ofa_mbv3_imagenet/records.json", 1081, 0.7747),
+        ("accel_nasbench/records.csv", 2562, 0.6666),
     ],
 )
 def test_real_files_are_recognised_and_read(test_data: Path, file: str, n: int, most: float):
@@ -236,7 +254,7 @@ def test_archs_of_another_space_are_refused(tmp_path: Path, own_space):
 def test_a_file_that_no_reader_knows_lists_the_readers(tmp_path: Path):
     path = tmp_path / "x.txt"
     path.write_text("hello")
-    with pytest.raises(UserError, match="cannot tell the format") as caught:
+    with pytest.raises(UserError, match="cannot detect the format") as caught:
         open_records(path)
     assert all(name in str(caught.value) for name in REGISTRY.names)
     with pytest.raises(UserError, match="did you mean 'nasbench201'"):

@@ -71,7 +71,7 @@ def stage(project: Project) -> Stage:
 
 
 def _bytes(project: Project) -> int:
-    """Winners have every format; 8-bit files have a quarter of the size of the weights."""
+    """Estimated size of the files: winners have every format; 8 bits take a quarter of fp32."""
     smallest, largest = weights_bytes(project)
     n_others = len(role_names(project)) - 2
     return largest + n_others * smallest + len(project.formats) * smallest // 4

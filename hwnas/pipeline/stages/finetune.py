@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.standalone import train_standalone
 from hwnas.pipeline.task import task
+from hwnas.pipeline.teacher import teacher_of
 from hwnas.pipeline.winners import (
     SMALLER_IMAGES,
     has_smaller_images,
@@ -33,11 +33,7 @@ from hwnas.pipeline.winners import (
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
-if TYPE_CHECKING:
-    from hwnas.nets.supernet import Supernet
-    from hwnas.training.finetune import TeacherSubnet
-
-__all__ = ["check", "finetune_all", "on_smaller_images", "random_subnet", "stage", "teacher_of"]
+__all__ = ["check", "finetune_all", "on_smaller_images", "random_subnet", "stage"]
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +70,7 @@ def stage(project: Project) -> Stage:
 
 
 def _bytes(project: Project) -> int:
-    """All networks are at least as large as the smallest one, and one of them is the largest."""
+    """Estimated size of the files: the largest network, and others of at least the smallest."""
     recipe, n = project.config.finetune, len(role_names(project))
     smallest, largest = weights_bytes(project)
     checkpoints = checkpoint_bytes(recipe, largest) if recipe.epochs else 0
@@ -125,16 +121,6 @@ def on_smaller_images(project: Project) -> Arch:
     fits = np.all([costs[key](archs) <= limit for key, limit in limits.items()], axis=0)
     best = np.flatnonzero(np.broadcast_to(fits, len(archs)))
     return space.arch(archs[best[-1] if len(best) else 0])
-
-
-def teacher_of(project: Project, supernet: Supernet) -> TeacherSubnet:
-    """The largest network of the trained supernet, the teacher of the others."""
-    from hwnas.training.finetune import TeacherSubnet
-
-    calibration, largest = project.config.finetune.calibration, project.space.largest()
-    images = project.data.calibration_batches(calibration.n_batches, calibration.batch_size)
-    network = supernet.extract(largest, recalibrate_on=images)
-    return TeacherSubnet(network, resolution(project.space, largest))
 
 
 def finetune_all(project: Project, progress: Progress) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 
-from hwnas.core.confined import read_regular
+from hwnas.core.csv_data import names_of, read_csv, separator
 from hwnas.core.errors import UserError
-from hwnas.core.sheets import read_sheet, sheet_text
 from hwnas.interfaces import Reader, Table
 from hwnas.predictors.records import number, table_of
 from hwnas.spaces.choice import Value
@@ -16,41 +14,27 @@ from hwnas.spaces.space import SearchSpace
 
 __all__ = ["READER"]
 
-MAX_BYTES = 256 * 1024 * 1024
 INDEX = "index"  # the number of a cell in the benchmark
 
 
 def _matches(head: str) -> bool:
-    try:
-        sheet = read_sheet(head, "arch")
-    except csv.Error:
-        return False
-    return "arch" in sheet.names and bool(sheet.rows) and "|+|" in sheet.rows[0][1]["arch"]
+    delimiter, rest = separator(head, ["arch"])
+    lines = rest.splitlines()
+    return len(lines) > 1 and "arch" in names_of(lines[0], delimiter) and "|+|" in lines[1]
 
 
 def _read(path: Path, space: SearchSpace) -> Table:
     """Reads cells `|op~0|+|op~0|op~1|+|...|`: inputs per node (2001.00326, released API)."""
-    try:
-        text = sheet_text(read_regular(path, at_most=MAX_BYTES))
-        sheet = read_sheet(text, "arch")
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise UserError("not a CSV file", found=str(error), where=path) from error
-    if "arch" not in sheet.names:
-        raise UserError(
-            "no column 'arch'",
-            expected="a header with arch, separated by commas",
-            found=text.strip().partition("\n")[0].strip()[:200],
-            where=path,
-            fix="write the table as CSV with commas, in UTF-8",
-        )
+    table = read_csv(path, ["arch"])
     views, columns = [], dict[str, list[list[float]]]()
-    for line, row in sheet.rows:
-        where = f"{path}:{line}"
+    names = [name for name in table.columns if name not in ("arch", INDEX, "")]
+    for index, row in enumerate(table.rows):
+        where = table.where(index)
         views.append(_view(row["arch"], where=where))
-        for name, text in row.items():
-            if name not in ("arch", INDEX):
-                cells = columns.setdefault(name, [])
-                cells.append([] if text == "" else [number(text, where=f"{where}, {name}")])
+        for name in names:
+            text = table.decimal(index, name)
+            values = [] if text == "" else [number(text, where=f"{where}, {name}")]
+            columns.setdefault(name, []).append(values)
     return table_of(space, views, columns, where=path)
 
 

@@ -1,0 +1,39 @@
+"""Which test images every network gets right, so that accuracies are compared image by image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.bits import unpack_bits
+from hwnas.core.records import STRICT, Count
+from hwnas.spaces.arch import Arch
+
+__all__ = ["TestHits"]
+
+
+@dataclass(frozen=True)
+class TestHits:
+    """By device and key of an arch, the images that the network gets right (`core.bits`).
+
+    They are those of the accuracies in `Results`, `n_images` of the test split in its order.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+    __test__: ClassVar[bool] = False  # no test, whatever pytest makes of the name
+
+    n_images: Count
+    right: dict[str, dict[str, str]]
+
+    def __post_init__(self) -> None:
+        for networks in self.right.values():
+            for text in networks.values():
+                unpack_bits(text, self.n_images)
+
+    def of(self, device: str, arch: Arch) -> NDArray[np.bool_] | None:
+        """bool [n_images] of a network on a device; None if it is not among them."""
+        text = self.right.get(device, {}).get(arch.key)
+        return None if text is None else unpack_bits(text, self.n_images)
