@@ -85,10 +85,10 @@ def check_samples(folder, manifest, model, predict):
 
 
 def check_accuracy(manifest, model, predict, data):
-    """Top-1 on labelled images of the user, compared with the manifest class by class.
+    """Compares top-1 on labelled images of the user with the manifest, class by class.
 
-    data: their path, or that path and the number of images to take, evenly from all classes.
-    Images that cannot be read are left out and named.
+    data: path of the images, or the path and the number of images to use, balanced over the
+    classes. Unreadable images are left out and named.
     """
     names = manifest["input"]["class_names"]
     path, limit = data if isinstance(data, tuple) else (data, None)
@@ -115,9 +115,9 @@ def check_accuracy(manifest, model, predict, data):
 
 
 def balanced(labels, n):
-    """Sorted indices of n images at most, with as equal numbers per class as possible.
+    """Sorted indices of at most n images, with numbers per class as equal as possible.
 
-    Random within a class, and the same in every call.
+    The choice within a class is random, but the same in every call.
     """
     order = np.random.RandomState(0).permutation(len(labels))
     rank = np.empty(len(labels), dtype=int)
@@ -128,7 +128,7 @@ def balanced(labels, n):
 
 
 def readable(read, labels, part, spec, broken):
-    """Inputs and classes of some images; appends the reason of each unreadable one to `broken`."""
+    """Inputs and classes of some images; appends the reason for each unreadable one to `broken`."""
     x, classes = [], []
     for index in part:
         try:
@@ -141,9 +141,10 @@ def readable(read, labels, part, spec, broken):
 
 
 def compared(manifest, model, n_right, n_seen):
-    """Compares right answers [classes] of images seen [classes] with the manifest.
+    """Compares the correct answers per class, of the images seen per class, with the manifest.
 
-    Returns passed, judged and the expected accuracy in words.
+    Returns whether the check passed, whether it could be judged, and the expected accuracy in
+    words.
     """
     facts = [fact for fact in manifest["accuracy"] if fact["model"] == model["path"]]
     facts = [fact for fact in facts if fact["split"] == "test"] or facts
@@ -183,7 +184,7 @@ class Progress:
         self._shown, self._next = False, self._begin + 1.0
 
     def __call__(self, done):
-        """`done` images are finished."""
+        """Reports that `done` images are finished."""
         now, is_terminal = time.monotonic(), sys.stderr.isatty()
         is_last = done == self._total and self._shown and is_terminal
         if now < self._next and not is_last:

@@ -33,7 +33,9 @@ def main(doc, check, open_predictor, choice, arguments=None):
         type=Path,
         help="with --check: measure the accuracy on these images: a folder per class, or .npz",
     )
-    parser.add_argument("--limit", type=int, help="--data: so many images, evenly from all classes")
+    parser.add_argument(
+        "--limit", type=int, help=("--data: number of images, balanced over the classes")
+    )
     parser.add_argument("--no-latency", action="store_true", help="with --check: skip timing")
     parser.add_argument(
         f"--{choice}",

@@ -192,7 +192,7 @@ def images_of_folder(path, names):
 
 
 def say_what_is_left_out(path, scans):
-    """Files that are not read as images, by ending; links that lead nowhere."""
+    """Prints the files that are not read as images, by suffix, and the broken links."""
     counts = sum((found.left_out for found in scans), Counter())
     listed = [f"{n} {ending}" for ending, n in counts.most_common()]
     n_lost = sum(len(found.lost) for found in scans)
@@ -202,7 +202,7 @@ def say_what_is_left_out(path, scans):
 
 
 def read_arrays(path):
-    """The arrays of a .npz by name; none can be larger than its unpacked file."""
+    """The arrays of a .npz by name; refuses files that unpack to too many bytes."""
     with zipfile.ZipFile(path) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
         size = sum(info.file_size for info in members)

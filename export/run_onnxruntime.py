@@ -3,6 +3,8 @@
 import numpy
 import onnxruntime
 
+onnxruntime.disable_telemetry_events()  # of its builds for Windows
+
 INSTALL = "python -m pip install numpy onnxruntime"
 KINDS = {
     "tensor(float)": numpy.float32,

@@ -1,12 +1,11 @@
-"""Whether the winner of a search is better than its baselines, beyond noise: sentence and data.
+"""Tests whether the winner of a search is better than its baselines: a sentence and data.
 
-Three things pretend a gain. **Images** are few: two networks are compared on the same ones, so only
-those that exactly one of them gets right count (McNemar 1947). **Seeds**: a network that is trained
-again gets other images right. These are images that the comparison counts as noise already:
-between seeds, accuracies on a fixed test set vary as the finite size of the set predicts, and
-hardly on the distribution (Jordan 2024, "Calibrated chaos", 2304.01910). **Selection**: what was
-picked as the best of many by its validation accuracy is less good than it looks there (winner's
-curse).
+Three effects can look like a gain. **Images**: a test set is finite. Two networks are compared on
+the same images, so only images that exactly one network gets right count (McNemar 1947). **Seeds**:
+a network that is trained again gets other images right. The error from the images covers most of
+this effect: accuracies over seeds vary on a fixed test set about as much as its size predicts, and
+hardly on the distribution (Jordan 2024, "Calibrated chaos", 2304.01910). **Selection**: the best of
+many candidates by validation accuracy is less accurate than that value (winner's curse).
 """
 
 from __future__ import annotations
@@ -28,14 +27,18 @@ __all__ = ["Gain", "Picked", "Sample", "Verdict", "gain", "gain_of_picks", "verd
 Hits = NDArray[np.bool_]
 
 Z95 = 1.959964
-"""Half-width of a normal's 95 % interval. A gain of two standard errors is called so in half of all
-cases, and one of less than one in a sixth at most, whatever the decision: the bar lies between."""
+"""Half-width of the 95 % interval of a standard normal distribution.
+
+A true gain of two standard errors is detected in half of all cases.
+"""
 
 SEED_SHARE = 0.01
-"""Standard deviation of a network's true error over training seeds, as a share of the error.
+"""Standard deviation of a network's true error over training seeds, as a fraction of the error.
 
-NAS-Bench-Macro, 3 seeds of 3,281 networks: accuracies vary by 0.18 to 0.40 points, of which the
-10,000 test images explain all but 0.8 % of the error at most (`tests/unit/test_verdict.py`)."""
+NAS-Bench-Macro trained 3,281 networks with 3 seeds. The standard deviations of their accuracies are
+0.18 to 0.40 points. The part that the 10,000 test images do not explain is at most 0.8 % of the
+error (`tests/unit/test_verdict.py`).
+"""
 
 WORDS: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
 
@@ -46,9 +49,9 @@ MOST = 1_000_000_000
 
 @dataclass(frozen=True)
 class Sample:
-    """Accuracy of a network on `n` images, at least 1, that had no part in choosing it.
+    """Accuracy of a network on n >= 1 images that were not used to select the network.
 
-    top1 in [0, 1]. hits: bool [n], the images that it gets right; None where that was not kept.
+    top1: in [0, 1]. hits: bool [n], the correctly classified images; None if not stored.
     """
 
     top1: float
@@ -58,10 +61,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Picked:
-    """The best of several networks by their accuracy on `n` images, on which it is known alone.
+    """The best of several networks by accuracy on the same n images; no other images were used.
 
-    top1 in [0, 1], also of `candidates`: all that it was picked from, itself included. hits: as of
-    `Sample`.
+    top1: in [0, 1]. candidates: top-1 of all networks that were compared, including this one. hits:
+    as in `Sample`.
     """
 
     top1: float
@@ -72,11 +75,13 @@ class Picked:
 
 @dataclass(frozen=True)
 class Gain:
-    """True accuracy of the winner less that of another network: an estimate, as a fraction.
+    """Estimate of the winner's true accuracy minus that of another network, as a fraction.
 
-    over: the other network. image_error: the standard error from the finite number of images, which
-    shrinks as more are labelled; seed_error: from training once. is_paired: both networks were
-    compared image by image; else as if each had images of its own, which overstates the error.
+    over: name of the other network.
+    image_error: standard error from the finite number of images.
+    seed_error: standard error from training each network once.
+    is_paired: whether both networks were compared image by image; if not, the error is
+        overestimated.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -90,35 +95,36 @@ class Gain:
 
     @property
     def standard_error(self) -> float:
-        """Of the gain."""
+        """Standard error of the gain."""
         return math.hypot(self.image_error, self.seed_error)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval."""
+        """95 % confidence interval."""
         half = Z95 * self.standard_error
         return self.gain - half, self.gain + half
 
     @property
     def state(self) -> Literal["better", "worse", "cannot tell"]:
-        """Whether zero is outside the interval, and on which side."""
+        """Whether the interval is above zero, below zero, or contains zero."""
         low, high = self.interval
         return "better" if low > 0 else "worse" if high < 0 else "cannot tell"
 
     @property
     def trainings_needed(self) -> int:
-        """Trainings of each network, with other seeds, that make the seeds a minor part.
+        """Number of trainings per network, with different seeds, that makes the seed error small.
 
-        1 if images alone settle a gain of this size.
+        1 if more images alone can decide about a gain of this size.
         """
         bar = abs(self.gain) / Z95
         return max(1, math.ceil(min(MOST, 2 * (self.seed_error / bar) ** 2))) if bar else MOST
 
     @property
     def images_needed(self) -> int | None:
-        """Images that settle a gain of this size; None if no affordable number does.
+        """Number of images that can decide about a gain of this size.
 
-        With `trainings_needed` trainings of each network.
+        Assumes `trainings_needed` trainings of each network. None if no affordable number can
+        decide.
         """
         seeds = self.seed_error**2 / self.trainings_needed
         room = (self.gain / Z95) ** 2 - seeds
@@ -127,7 +133,7 @@ class Gain:
         return math.ceil(self.n_images * self.image_error**2 / room)
 
     def settled_by(self, split: Split) -> str:
-        """What would settle the question, in words; empty where it is settled, or nothing would."""
+        """Describes what would decide the question; empty if it is decided or nothing would."""
         if self.state != "cannot tell" or self.images_needed is None:
             return ""
         again = self.trainings_needed
@@ -135,7 +141,7 @@ class Gain:
         return f"{_rounded(self.images_needed):,} labelled {WORDS[split]} images{seeds}"
 
     def summary(self) -> dict[str, Any]:
-        """JSON-ready; `settled_by`: what would settle the question, absent where it is settled."""
+        """JSON values; `settled_by` is absent if the question is decided."""
         low, high = self.interval
         found: dict[str, Any] = {
             "over": self.over,
@@ -155,9 +161,10 @@ class Gain:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether to believe in the winner: its gains over other networks, on images of one split.
+    """Gains of the winner over other networks on the images of one split.
 
-    accuracy: what kind of top-1 is compared, in words. same: baselines that are the winner itself.
+    accuracy: description of the compared top-1 values. same: baselines that are identical to the
+    winner.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -181,7 +188,7 @@ class Verdict:
         return f"{text} (95 % intervals; {of})."
 
     def summary(self) -> dict[str, Any]:
-        """JSON-ready: the sentence, and the gains as fractions."""
+        """JSON values: the sentence, and the gains as fractions."""
         return {
             "sentence": str(self),
             "split": self.split,
@@ -193,7 +200,7 @@ class Verdict:
 def verdict_on(
     gains: Sequence[Gain], *, split: Split, accuracy: str, same: Sequence[str] = ()
 ) -> Verdict | None:
-    """The verdict; None, which is silence, where nothing can be said."""
+    """Returns the verdict; None if there is nothing to compare."""
     return Verdict(tuple(gains), split, accuracy, tuple(same)) if gains or same else None
 
 
@@ -208,20 +215,20 @@ def gain(winner: Sample, other: Sample, *, over: str) -> Gain:
 def gain_of_picks(winner: Picked, other: Picked, *, over: str) -> Gain:
     """The gain of the best of some networks over the best of others, with the same weights.
 
-    Both accuracies are lowered by what selection adds to them. Error of images: that of the
-    difference if nothing had been selected, which the corrected estimates do not exceed.
+    Both accuracies are reduced by their estimated selection bias. The error from the images is that
+    of the difference without selection, which is not smaller than that of the corrected estimates.
     """
     error, is_paired = _image_error(winner, other)
-    own = error / math.sqrt(2)  # of one network, beside what images have in common for both
+    own = error / math.sqrt(2)  # of one network, without the part that both networks share
     found = winner.top1 - _curse(winner, own) - (other.top1 - _curse(other, own))
     return Gain(over, found, error, 0.0, min(winner.n, other.n), is_paired)
 
 
 def _image_error(first: Sample | Picked, second: Sample | Picked) -> tuple[float, bool]:
-    """Standard error of a difference of accuracies, and whether it is paired.
+    """Standard error of a difference of accuracies, and whether the comparison is paired.
 
-    Adjusted Wald: Bonett and Price 2012 for pairs, Agresti and Caffo 2000 otherwise. Without
-    adjustment few images, or none that tell the networks apart, would leave no error.
+    Adjusted Wald intervals: Bonett and Price 2012 for pairs, Agresti and Caffo 2000 otherwise.
+    Without the adjustment, the error would be zero if the networks differ on no image.
     """
     a, b = first.hits, second.hits
     if a is not None and b is not None and len(a) == len(b):
@@ -234,10 +241,10 @@ def _image_error(first: Sample | Picked, second: Sample | Picked) -> tuple[float
 
 
 def _curse(picked: Picked, error: float) -> float:
-    """What being picked adds to an accuracy: the parametric bootstrap of the selection.
+    """Estimates the selection bias of the best accuracy by a parametric bootstrap.
 
-    error: standard error of a candidate's accuracy. The truths that the bootstrap starts from are
-    the observed accuracies, drawn together to the spread that they have without noise.
+    error: standard error of a candidate's accuracy. The bootstrap starts from the observed
+    accuracies, shrunk to the variance that remains after subtracting the noise.
     """
     seen = np.asarray(picked.candidates, dtype=np.float64)
     if len(seen) < 2 or error == 0:
@@ -263,6 +270,6 @@ def _part(gain: Gain, split: Split) -> str:
 
 
 def _rounded(n: int) -> int:
-    """Two significant digits, upwards: the size of a sample is an estimate."""
+    """Rounds up to two significant digits, because the size of a sample is an estimate."""
     unit = int(10 ** max(0, len(str(n)) - 2))
     return -(-n // unit) * unit

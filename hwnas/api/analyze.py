@@ -23,10 +23,11 @@ __all__ = ["RankingCheck", "analyze"]
 
 @dataclass(frozen=True)
 class RankingCheck:
-    """A ranking compared with a truth, and the pruned space if requested.
+    """A ranking compared with ground truth, and the pruned space if requested.
 
-    winner: of a run folder, whether its winner is better than its baselines, beyond noise; None if
-        that cannot be determined.
+    winner: for a run folder, the comparison of its winner with baselines; None if there is nothing
+    to
+        compare.
     """
 
     analysis: Analysis
@@ -78,12 +79,12 @@ def analyze(
     prune: Folder | None = None,
     prune_fraction: float | None = None,
 ) -> RankingCheck:
-    """Rank agreement, precision at the top, safety of pruning, bias per choice, and what follows.
+    """Rank agreement, precision at the top, safety of pruning, bias per choice, and a verdict.
 
-    Of a run folder, also whether to believe in its winner.
+    For a run folder, also compares the winner with its baselines.
 
     Args:
-        folder: a run folder; or else
+        folder: a run folder; either this or `records` is required.
         records: a file of labelled archs.
         reader: format of `records`; default: detected.
         target: column of `records` with the truth.

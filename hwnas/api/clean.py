@@ -46,7 +46,7 @@ def clean(
         Facts: the total `mb`, and whether it was `removed`.
 
     Raises:
-        UserError: not a run folder, another process works on it, or a device does not answer.
+        UserError: not a run folder, another process uses it, or a device does not respond.
     """
     with _found(folder, listed(device), with_undo=with_undo, alone=yes) as found:
         for left in found if yes else ():

@@ -27,7 +27,7 @@ def config_show(config: Path | str, *, settings: Settings = None) -> Listing:
     Raises:
         UserError: there is no such file, or it has problems; lists all of them.
     """
-    is_name = str(config) in resource_names("configs", ".yaml")  # and a folder of photos, maybe
+    is_name = str(config) in resource_names("configs", ".yaml")  # a folder can have this name
     is_run = os.path.isdir(config) and (
         not is_name or os.path.isfile(stored_config(RunDir(Path(config))))
     )

@@ -24,16 +24,16 @@ PRESET = "photos"
 
 
 def data_show(folder: Folder, *, config: str | None = None, settings: Settings = None) -> Listing:
-    """What a folder of photos has: found, used, left out and why, per class and split.
+    """Images in a folder of photos: found, used, left out and why, per class and split.
 
-    The fact `doubts` has sentences about what may make results worse or wrong: files left out,
-    classes that a split lacks, unbalanced classes, photos of one colour, in two classes, or in two
-    splits (also scaled or compressed differently). `refused` has what training refuses. Nothing is
-    written but the cache of decoded images.
+    The fact `doubts` lists possible problems: files left out, classes that a split lacks,
+    unbalanced classes, photos of one colour, photos in two classes, and photos in two splits (also
+    if scaled or recompressed). The fact `refused` lists problems that training rejects. The call
+    writes only the cache of decoded images.
 
     Args:
-        folder: of class folders, or of train/ val/ test/; or a run folder, whose data are shown.
-        config: what to read it with: sizes, splits, seed [`photos`].
+        folder: contains class folders, or train/ val/ test/; or a run folder.
+        config: source of the sizes, splits and seed [`photos`].
         settings: changes, e.g. `{"data.val_fraction": 0.3}`.
 
     Raises:
@@ -84,7 +84,7 @@ def data_show(folder: Folder, *, config: str | None = None, settings: Settings =
 
 
 def _by_class(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row per class with its splits as columns, and a last one for all classes."""
+    """One row per class with its splits as columns, then one for all classes."""
     by_class: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_class.setdefault(row["class"], []).append(row)

@@ -135,16 +135,16 @@ class Run(RunPlots):
 
     @cached_property
     def verdict(self) -> Verdict | None:
-        """Whether the winner is better than its baselines, beyond noise: a sentence and data.
+        """Whether the winner is better than its baselines: a sentence and data.
 
-        On test images once the networks are verified, before on the validation images of the
-        search; None where that cannot be said.
+        Uses test images once the networks are verified, and before that the validation images of
+        the search. None if there is nothing to compare.
         """
         return winner_verdict(self.project)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes on the accuracies, in sentences: images in two splits, chance."""
+        """Notes on doubtful accuracies: images in two splits, or no better than guessing."""
         results = self.project.files.results
         is_made, n_classes = results.path.is_file(), self.space.macro.num_classes
         found = results.read().at_chance(n_classes) if is_made else ""

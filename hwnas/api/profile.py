@@ -10,8 +10,9 @@ from hwnas.api.options import require_place
 from hwnas.api.profile_run import profile_for_run, refuse_config, run_changes
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
 from hwnas.api.space import as_space
-from hwnas.core.config import build_model, override
+from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
+from hwnas.core.overrides import override
 from hwnas.devices.spec import load_device, load_transport
 from hwnas.interfaces import DeviceSpec, Transport
 from hwnas.latency.sections import ProfileConfig

@@ -1,4 +1,4 @@
-"""`hwnas references`: times published networks on a device, alone or for a run folder."""
+"""`hwnas references`: times published networks on a device, with or without a run folder."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 from hwnas.api.options import refuse_both, refuse_unused, require_place
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, listed, no_progress
 from hwnas.api.stage import bring_up_to_date, of_known_search
-from hwnas.core.config import build_model, override, settled
+from hwnas.core.config import build_model, settled
 from hwnas.core.errors import UserError
+from hwnas.core.overrides import override
 from hwnas.core.records import dump
 from hwnas.core.store import write_json
 from hwnas.devices.spec import load_device, load_transport
@@ -40,30 +41,30 @@ def references(
     settings: Settings = None,
     progress: ProgressFor = no_progress,
 ) -> Listing:
-    """Times networks of timm that a user could otherwise take; interrupted, it goes on.
+    """Times published networks of timm as alternatives to a winner; an interrupted call resumes.
 
-    Weights are random, which does not change latencies; the accuracy in the result is that of the
-    published weights on ImageNet.
+    Weights are random, which does not affect latency. The accuracy in the result is the ImageNet
+    accuracy of the published weights.
 
     Args:
-        device: a name (`hwnas.list("devices")`) or a YAML file, without `run`.
-        run: a run folder. Networks are timed on all its devices, in one plan with the winner of
-            each, with the classes of the run; the report of the run then shows them.
-        names: networks of timm, with the name of the weights; eight by default.
-        resolutions: in px; 224, and in a run also those of the space, by default.
-        train: with `run`, those that are also fine-tuned by the recipe of the winner.
-        num_classes: of the classifiers, without `run`; 1000 by default.
-        profile_settings: without `run`; e.g. `{"min_rounds": 4, "retiming_budget_s": 60}`.
-        out: without `run`, a file to write, `DEVICE-references.json` by default; the timings lie
-            beside it.
-        seed: without `run`, of the random weights; 0 by default.
-        search: with `run`, beside the winner of which search [the last one].
-        settings: with `run`, changes of its configuration.
-        progress: shows it.
+        device: without `run`: a name (`hwnas.list("devices")`) or a YAML file.
+        run: a run folder. The networks are timed on all its devices, together with the winner of
+            each and with the run's number of classes. The report of the run then shows them.
+        names: networks of timm with the name of their weights; eight by default.
+        resolutions: in px. Default: 224, and with `run` also those of the space.
+        train: with `run`: networks that are also fine-tuned by the winner's recipe.
+        num_classes: without `run`: number of classes; 1000 by default.
+        profile_settings: without `run`: e.g. `{"min_rounds": 4, "retiming_budget_s": 60}`.
+        out: without `run`: output file, `DEVICE-references.json` by default. The timings are stored
+            next to it.
+        seed: without `run`: seed of the random weights; 0 by default.
+        search: with `run`: the search with the winner [the last one].
+        settings: with `run`: changes of its configuration.
+        progress: receives progress messages.
 
     Raises:
-        UserError: timm does not know a network (names the nearest), weights to train are not
-            there, no network runs on the device, or arguments that do not apply.
+        UserError: unknown network (suggests similar names), missing weights, no network runs on the
+            device, or arguments that do not apply.
     """
     if run is not None:
         refuse_unused(
@@ -110,10 +111,10 @@ def references_changes(
     search: str | None,
     settings: Settings,
 ) -> dict[str, Any]:
-    """Settings with which a run times references; what it has configured of them is kept.
+    """Settings for timing references in a run; configured references are kept.
 
     Raises:
-        UserError: the settings say otherwise.
+        UserError: the arguments contradict `settings`.
     """
     changes = of_known_search(run, search, settings)
     given = {"names": names, "resolutions": resolutions, "train": train}
@@ -140,7 +141,7 @@ def references_plan(
     search: str | None,
     settings: Settings,
 ) -> Listing:
-    """What `references` without a run folder would time, checked."""
+    """Checks the arguments and returns what `references` would time without a run folder."""
     from hwnas.measure.references.graphs import require_reference
 
     spec, chosen, profile = _alone(
@@ -172,7 +173,7 @@ def _alone(
     settings: Settings,
     profile_settings: Settings,
 ) -> tuple[Any, ReferencesConfig, ProfileConfig]:
-    """Device, networks and settings of timing, without a run folder."""
+    """Device, networks and settings for timing without a run folder."""
     refuse_unused(
         {"--train": train, "--search": search, "--set": settings},
         to="references without a run folder",
@@ -208,7 +209,7 @@ def _plain(values: Sequence[Any]) -> list[Any]:
 
 
 def _of_run(found: RunReferences) -> Listing:
-    """A row per network, resolution and device, with the accuracy of those that were trained."""
+    """One row per network, resolution and device; trained networks have an accuracy."""
     trained = {(one.name, one.px): one.test_top1 for one in found.trained}
 
     def rows(device: References) -> list[dict[str, Any]]:

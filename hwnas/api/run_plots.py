@@ -20,7 +20,7 @@ __all__ = ["RunPlots"]
 
 @dataclass(frozen=True, repr=False)
 class RunPlots:
-    """The plots of the report, as figures that a notebook shows."""
+    """The plots of the report, as figures for notebooks."""
 
     project: Project
 

@@ -32,8 +32,8 @@ def status(folder: Folder, *, settings: Settings = None) -> Listing:
     is the reason of a status, if the stage has run before; of a finished `verify`, it names the
     checks that failed. The fact `searches` has a row for each search: its state, and score,
     validation top-1 and costs of the winner. The fact `notes` describes data and devices that
-    changed since stages used them, or are missing. The fact `disk` has the bytes of the
-    folder, and of what can be removed from it: `superseded_bytes`, `timed_models_bytes`.
+    changed since stages used them, or are missing. The fact `disk` has the size of
+    the folder in bytes, and of its removable files: `superseded_bytes`, `timed_models_bytes`.
     """
     with open_project(
         Path(folder),

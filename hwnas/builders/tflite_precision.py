@@ -47,7 +47,7 @@ def to_precision(
     """A float graph in another precision; fp32 is returned unchanged. Images and logits stay fp32.
 
     ranges: range of every value for 8 bits; None: synthetic ranges, which take the same time.
-    in_float: outputs of operators that stay in float, besides those of the rule.
+    in_float: outputs of operators that stay in float although `quantizable` lists them.
     """
     if precision == "fp32":
         return graph

@@ -55,7 +55,7 @@ def analyze(
 ) -> None:
     """Rank agreement, precision at the top, safety of pruning, bias per choice, and a verdict.
 
-    Of a run folder, also whether its winner is better than random search's, beyond noise.
+    For a run folder, also tests whether its winner is better than that of random search.
     """
     found = hwnas.analyze(
         folder,

@@ -12,7 +12,7 @@ import hwnas
 from hwnas.cli.options import FormatOption, SetOption
 from hwnas.cli.output import Format
 from hwnas.cli.shared import show as show_result
-from hwnas.core.config import assignments
+from hwnas.core.overrides import assignments
 
 __all__ = ["register"]
 
@@ -36,12 +36,12 @@ def show(
         Path, typer.Argument(metavar="DIR", readable=False, help="A folder per class, or a run.")
     ],
     config: Annotated[
-        str | None, typer.Option("--config", help="What to read it with [photos].")
+        str | None, typer.Option("--config", help="Source of the settings [photos].")
     ] = None,
     settings: SetOption = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """What is found, used, left out and why, per class and split; and what to doubt.
+    """Show photos per class and split: found, used, left out and why, and possible problems.
 
     Example: `hwnas data show my_photos`.
     """

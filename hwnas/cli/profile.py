@@ -13,7 +13,7 @@ import hwnas
 from hwnas.cli.options import ClassesOption, DryRunOption, FormatOption, SpaceSettings
 from hwnas.cli.output import Format, progress_for
 from hwnas.cli.shared import show, show_plan, show_table, sizes
-from hwnas.core.config import assignments
+from hwnas.core.overrides import assignments
 
 __all__ = [
     "DeviceArgument",
@@ -139,7 +139,7 @@ def device(
 @app.command("pack")
 def pack(
     device: DeviceArgument,
-    out: Annotated[Path, typer.Option("--out", help="Zip to write; or a .csv to fill in.")],
+    out: Annotated[Path, typer.Option("--out", help="Zip to write; or a .csv file to complete.")],
     space: SpaceOption = None,
     resolutions: ResolutionsOption = None,
     settings: SpaceSettings = None,
@@ -150,7 +150,7 @@ def pack(
     """Pack models and kit for a device without hwnas.
 
     On the device, unzip it and run `python bench.py plan.json --out results.jsonl`. Then import
-    results.jsonl. A .csv lists operators and networks instead, to time with another tool.
+    results.jsonl. A .csv file lists operators and networks to time with another tool.
     """
     path = hwnas.profile_pack(
         device,

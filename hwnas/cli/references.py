@@ -1,4 +1,4 @@
-"""`hwnas references`: times published networks on a device, alone or for a run folder."""
+"""`hwnas references`: times published networks on a device, with or without a run folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hwnas.cli.output import Format, progress_for
 from hwnas.cli.profile import ProfileSettings, ResolutionsOption
 from hwnas.cli.shared import names as parted
 from hwnas.cli.shared import show, show_plan, sizes
-from hwnas.core.config import assignments
+from hwnas.core.overrides import assignments
 
 __all__ = ["register"]
 
@@ -36,7 +36,9 @@ def references(
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option("--run", help="Time on the devices of a run folder, beside its winners."),
+        typer.Option(
+            "--run", help=("Time on the devices of a run folder, together with its winners.")
+        ),
     ] = None,
     names: Annotated[
         str | None, typer.Option(help="Networks of timm, comma-separated [eight common ones].")
@@ -44,7 +46,7 @@ def references(
     resolutions: ResolutionsOption = None,
     train: Annotated[
         str | None,
-        typer.Option(help="With --run: fine-tune these by the recipe of the winner [none]."),
+        typer.Option(help="With --run: networks to fine-tune by the winner's recipe [none]."),
     ] = None,
     num_classes: ClassesOption = None,
     profile_settings: ProfileSettings = None,
@@ -57,7 +59,7 @@ def references(
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Time published networks that could be taken instead of a winner; interrupted, it goes on.
+    """Time published networks as alternatives to a winner; an interrupted call resumes.
 
     Example: `hwnas references --device local --resolutions 128,224 --dry-run`.
     """

@@ -11,7 +11,7 @@ import hwnas
 from hwnas.cli.options import DryRunOption, FormatOption, ReportOnly, SetOption
 from hwnas.cli.output import Format, progress_for
 from hwnas.cli.shared import show, show_plan, show_verdict
-from hwnas.core.config import assignments
+from hwnas.core.overrides import assignments
 
 if TYPE_CHECKING:
     from hwnas.api.open_run import Run

@@ -50,7 +50,7 @@ def show_plan(
 
 
 def show_verdict(verdict: Any) -> None:
-    """Print whether to believe in the winner, below a table; `verdict`: its summary or None."""
+    """Print the verdict on the winner below a table; `verdict`: its summary or None."""
     if verdict is not None:
         sys.stdout.write(f"{verdict['sentence']}\n")
 

@@ -10,7 +10,7 @@ import hwnas
 from hwnas.cli.options import FormatOption, RunArgument, SetOption
 from hwnas.cli.output import Format
 from hwnas.cli.shared import show_status
-from hwnas.core.config import assignments
+from hwnas.core.overrides import assignments
 
 __all__ = ["register"]
 

@@ -28,7 +28,7 @@ FILES = ("archive.bin", "evaluated.bin")
 class CodeIndex:
     """Numbers distinct rows of codes 0, 1, 2, ... in order of arrival.
 
-    dtype: of the codes, the smallest that holds them. Takes 0.2 us of processor time per arch of
+    dtype: smallest type that can store the codes. Takes 0.2 us of processor time per arch of
     mobilenet_v3 (12,800 archs in batches of 128).
     """
 

@@ -1,4 +1,4 @@
-"""The records of an archive on file, and the line that describes them."""
+"""The file format of an archive: a first line that describes it, and records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hwnas.spaces.space import SearchSpace
 __all__ = ["EVALUATED", "about", "code_type", "cost_keys", "row_type"]
 
 EVALUATED = np.dtype([("row", "<i8"), ("label", "<f8"), ("score", "<f8")])
-CODE_TYPE = "code_type"  # key of the first line, if codes take more than one byte
+CODE_TYPE = "code_type"  # key in the first line, present if codes take more than one byte
 
 
 def about(space: SearchSpace, cost_keys: tuple[str, ...]) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def about(space: SearchSpace, cost_keys: tuple[str, ...]) -> dict[str, Any]:
 
 
 def cost_keys(head: dict[str, Any], space: SearchSpace, folder: Path) -> tuple[str, ...]:
-    """What an archive of the space tracks, by its first line; nothing if it has none.
+    """Cost keys that an archive tracks, from its first line; empty if it tracks none.
 
     Raises:
         UserError: it belongs to another space or version, or is damaged.
@@ -51,12 +51,12 @@ def cost_keys(head: dict[str, Any], space: SearchSpace, folder: Path) -> tuple[s
 
 
 def code_type(space: SearchSpace) -> str:
-    """The numpy type of codes on file: one byte where every code fits it."""
+    """The numpy type of codes in the file: one byte if all codes fit."""
     return "u1" if max(len(choice.values) for choice in space.choices) <= 256 else "<u2"
 
 
 def row_type(space: SearchSpace, cost_keys: tuple[str, ...]) -> np.dtype[np.void]:
-    """One row on file, packed, little-endian."""
+    """The type of a packed little-endian record."""
     return np.dtype(
         [
             ("codes", code_type(space), (len(space.choices),)),

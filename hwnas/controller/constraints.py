@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 N_RANDOM = 1024  # uniform archs that are priced to find starting points
-N_STARTS = 3  # descents from random archs, after the smallest
+N_STARTS = 3  # descents from random archs, after the descent from the smallest one
 
 Costs = Mapping[str, FloatArray]
 """Cost [n] of n archs under every metric key."""
@@ -42,7 +42,7 @@ class Unreachable(UserError):
 class Limit:
     """A constraint with its limit in the unit of the metric; `key` names metric and device.
 
-    share: of the devices with a latency limit, on which these limits have to hold.
+    share: latency limits must be met on this share of the devices that have one.
     """
 
     constraint: Constraint
@@ -81,7 +81,9 @@ def resolve(
     *,
     share: float = 1.0,
 ) -> tuple[Limit, ...]:
-    """Absolute limits. Fractions are relative to the estimate of `space.largest()`.
+    """Converts constraints to absolute limits.
+
+    Fractions are relative to the estimate of `space.largest()`.
 
     Raises:
         UserError: a constraint on a metric without a price (a device without a table).
@@ -109,8 +111,8 @@ def resolve(
 def ratios(limits: Sequence[Limit], costs: Costs, n: int) -> FloatArray:
     """cost / limit [n, k] of n archs; an arch is feasible if all are <= 1.
 
-    If latency limits have to hold on a share of the devices only, those on the other devices, where
-    the arch exceeds them most, count as met.
+    If latency limits must be met only on a share of the devices, the ratios of the other devices
+    are set to 1 at most. These are the devices on which the arch exceeds its limits most.
     """
     if not limits:
         return np.empty((n, 0))
@@ -127,7 +129,7 @@ def ratios(limits: Sequence[Limit], costs: Costs, n: int) -> FloatArray:
 
 
 def n_needed(share: float, n_devices: int) -> int:
-    """The number of devices, of those with a latency limit, on which the limits have to hold."""
+    """Number of devices on which latency limits must be met, of those that have one."""
     return math.ceil(share * n_devices - 1e-9)
 
 

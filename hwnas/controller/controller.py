@@ -30,7 +30,7 @@ __all__ = ["Predict", "Rescoring", "run_search"]
 SAVE_EVERY_S = 2.0  # maximum loss after a kill; evaluations are never lost
 NOTE_EVERY_S = 1.0
 NOTED_COSTS = 2  # devices whose latencies are shown
-LIMITS = ("constraints", "limits_met_on")  # settings that the limits stand for
+LIMITS = ("constraints", "limits_met_on")  # settings that `limits` contains
 
 
 @runtime_checkable
@@ -71,7 +71,7 @@ def run_search(
             contains another search, or one with another `predict`.
     """
     if predict is None and (rescoring is None or not rescoring.learns):
-        raise ValueError("a search without predictions needs a Rescoring that learns them")
+        raise ValueError("`predict` is required, because `rescoring` does not learn predictions")
     limits = resolve(config.constraints, metrics, space, share=config.limits_met_on)
     anchor = reach(space, metrics, limits, seed=seed)
     store = SearchFolder(folder, _fingerprint(space, searcher, metrics, config, limits, seed))
@@ -224,7 +224,7 @@ def _fingerprint(
 
 
 def _plain(limit: Limit) -> dict[str, object]:
-    """A limit for the fingerprint; fields that earlier versions lacked only where they are set."""
+    """A limit for the fingerprint; fields of later versions are included only if they are set."""
     plain = asdict(limit)
     if limit.constraint.probability is None:
         del plain["constraint"]["probability"]

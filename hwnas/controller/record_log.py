@@ -29,9 +29,9 @@ PART = 1 << 16  # records that are read at a time
 
 @dataclass(frozen=True)
 class RecordLog:
-    """What a file says of itself, and its records.
+    """The first line and the records of a file.
 
-    head: bytes of the first line; n_bytes: of the records, with a torn last one.
+    head: bytes of the first line. n_bytes: bytes of the records, including a partial last one.
     """
 
     path: Path
@@ -40,7 +40,7 @@ class RecordLog:
     n_bytes: int = 0
 
     def parts(self, dtype: np.dtype[np.void], n: int) -> Iterator[Records]:
-        """The first n records, some at a time.
+        """Yields the first n records in parts.
 
         Raises:
             UserError: they cannot be read, or there are fewer.

@@ -105,7 +105,7 @@ def remeasure(
     """Alternates between a search and timing its best `n_archs`, at most `max_rounds` times.
 
     tables: tables of the devices that have a latency limit.
-    share: of these devices, on which the limits have to hold.
+    share: share of these devices on which the limits must be met.
 
     The winner of the result is the best arch that was timed within all limits. If there is none, it
     is that of the last search.

@@ -102,7 +102,7 @@ class SearchResult:
     def limit(self, metric: str, device: str) -> float | None:
         """The limit of a metric (of `device`, if it is a latency); None if there was none.
 
-        Also None on a device on which the winner need not hold its limits (`limits_met_on`).
+        None as well if the winner may exceed its limits on this device (`limits_met_on`).
         """
         wanted = MetricKey.of(metric, device)
         for key, limit in self.limits.items():

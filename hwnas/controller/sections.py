@@ -18,12 +18,12 @@ Count = Annotated[int, Field(ge=1, le=100_000_000)]
 
 
 class SearchStage(StrictModel):
-    """A part of a search in which some choices vary and the others are held."""
+    """A part of a search in which some choices vary and the others are fixed."""
 
     free: Annotated[tuple[str, ...], Field(min_length=1, max_length=256)]
     """Patterns of the choices that vary, such as `*.width`."""
     share: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    """Its part of the predictions and evaluations, relative to those of the other stages."""
+    """Share of the predictions and evaluations, relative to the other stages."""
 
 
 class SearchConfig(StrictModel):
@@ -41,12 +41,14 @@ class SearchConfig(StrictModel):
     constraints: tuple[Constraint, ...] = ()
     """Limits, each `{device, metric, max}` or `{device, metric, max_fraction_of_largest}`.
 
-    `probability: 0.9` in a latency limit: it holds with this probability, by the interval of the
-    estimate.
+    A latency limit with `probability: 0.9` is met with this probability, according to the interval
+    of the estimate.
     """
     limits_met_on: Annotated[float, Field(gt=0, le=1), LATER] = 1.0
-    """Share of the devices with a latency limit on which these limits have to hold at once: 1 is
-    the worst device, 0.9 leaves out the slowest tenth. Each search of `per_device` has one device.
+    """Share of the devices with a latency limit on which the limits must be met at once.
+
+    1: on all devices; 0.9: the slowest tenth may exceed its limits. Each search of `per_device` has
+    one device.
     """
     reward: RewardConfig = RewardConfig()
     n_predictions: Count = 12_800
@@ -84,8 +86,11 @@ class SearchConfig(StrictModel):
         Field(gt=0, description="Time limit over all sessions, in seconds; null: none."),
     ] = None
     stages: Annotated[tuple[SearchStage, ...], LATER, Field(max_length=16)] = ()
-    """Parts of the search, one after the other; each holds what it does not vary at the best arch
-    so far. Together they have the budgets of the search; empty: everything varies at once."""
+    """Stages of the search, run in order; empty: all choices vary at once.
+
+    Each stage fixes the choices that it does not vary at the best arch so far. All stages share the
+    budgets of the search.
+    """
     held: Annotated[dict[str, int | float | str], LATER] = Field(default={})
     """Values of choices, by pattern, at which the first stage holds them; default: the largest."""
 

@@ -1,7 +1,7 @@
-"""A search in stages: some choices vary, the others are held at the best arch so far.
+"""A search in stages: some choices vary, the others have the values of the best arch so far.
 
-As MobileNetV4 was searched (2404.10518): widths first, with one kind of block, then the depthwise
-convolutions of every block. A stage is a search of the space restricted to what is held.
+MobileNetV4 was searched like this (2404.10518): first the widths with one kind of block, then the
+depthwise convolutions of every block. Each stage searches the space restricted to the fixed values.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from hwnas.spaces.space import SearchSpace
 __all__ = ["check_stages", "search_in_stages"]
 
 Run = Callable[[SearchSpace, SearchConfig, int], SearchResult]
-"""Searches a restricted space by a part of the budgets, as the stage of a number."""
+"""Searches a restricted space with a share of the budgets; gets the number of the stage."""
 
 
 def check_stages(space: SearchSpace, config: SearchConfig) -> None:
-    """Refuses patterns that match no choice, values that a choice lacks, and too small budgets.
+    """Checks the patterns and values of the stages against the space, and their budgets.
 
     Raises:
-        UserError: names the setting.
+        UserError: a pattern matches no choice, a choice lacks a value, or a budget is too small.
     """
     for number, stage in enumerate(config.stages):
         for position, pattern in enumerate(stage.free):
@@ -54,9 +54,9 @@ def check_stages(space: SearchSpace, config: SearchConfig) -> None:
 
 
 def search_in_stages(space: SearchSpace, config: SearchConfig, run: Run) -> SearchResult:
-    """Searches stage by stage; the result has the best archs of all stages.
+    """Runs the stages in order; the result has the best archs of all stages.
 
-    Budgets are those of `config`, divided by the shares of its stages.
+    The budgets of `config` are divided by the shares of its stages.
     """
     held = _first_held(space, config)
     results: list[SearchResult] = []
@@ -69,7 +69,7 @@ def search_in_stages(space: SearchSpace, config: SearchConfig, run: Run) -> Sear
 
 
 def _parts(config: SearchConfig) -> list[SearchConfig]:
-    """The settings of every stage: all budgets are spent, and each stage has some."""
+    """The settings of each stage; their budgets are positive and sum to those of `config`."""
     shares = [stage.share for stage in config.stages]
     counts = {
         key: _divided(getattr(config, key), shares) for key in ("n_predictions", "n_evaluations")
@@ -90,7 +90,7 @@ def _parts(config: SearchConfig) -> list[SearchConfig]:
 
 
 def _divided(n: int, shares: Sequence[float]) -> list[int]:
-    """n as a sum of whole numbers, at least 1 each, as near to the shares as that allows."""
+    """Divides n into positive whole numbers, as close to the shares as possible."""
     ends = np.rint(np.cumsum(shares) / sum(shares) * n).astype(int)
     last, found = 0, []
     for position, end in enumerate(ends):
@@ -101,7 +101,7 @@ def _divided(n: int, shares: Sequence[float]) -> list[int]:
 
 
 def _first_held(space: SearchSpace, config: SearchConfig) -> dict[str, Value]:
-    """The value at which the first stage holds each choice, by name.
+    """The value at which the first stage fixes each choice, by name.
 
     Raises:
         UserError: a pattern matches no choice, or a choice lacks the value.
@@ -149,7 +149,7 @@ def _best(results: Sequence[SearchResult]) -> Candidate:
 
 
 def _joined(results: Sequence[SearchResult], top_k: int) -> SearchResult:
-    """The last result with the best archs and fronts of all."""
+    """The last result, with the best archs and fronts of all stages."""
     last = results[-1]
     known = {c.arch: c for result in results for c in result.top}
     top = tuple(sorted(known.values(), key=lambda candidate: -candidate.score))[:top_k]
@@ -169,7 +169,7 @@ def _joined(results: Sequence[SearchResult], top_k: int) -> SearchResult:
 
 
 def _front(key: str, points: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Points that no other beats in both cost and score, cheapest first."""
+    """Points that no other point dominates in cost and score, cheapest first."""
     found: list[Candidate] = []
     for point in sorted(points, key=lambda c: (c.costs[key], -c.score)):
         if not found or point.score > found[-1].score:

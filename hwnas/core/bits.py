@@ -1,4 +1,4 @@
-"""Truth values as short text, for JSON: which images a network gets right."""
+"""Truth values as short text for JSON: which images a network classifies correctly."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["pack_bits", "unpack_bits"]
 
 
 def pack_bits(bits: NDArray[np.bool_]) -> str:
-    """bool [n] as base64 of ceil(n / 8) bytes; the first value is the highest bit of the first."""
+    """Encodes bool [n] as base64 of ceil(n / 8) bytes; the first value is the highest bit."""
     return base64.b64encode(np.packbits(bits).tobytes()).decode()
 
 
 def unpack_bits(text: str, n: int) -> NDArray[np.bool_]:
-    """bool [n], the inverse of `pack_bits`.
+    """Inverse of `pack_bits`; returns bool [n].
 
     Raises:
         ValueError: the text holds another number of bytes, or is not base64.

@@ -1,7 +1,7 @@
-"""Reads CSV files as people and spreadsheets write them.
+"""Reads CSV files written by people and spreadsheets.
 
-UTF-8, or UTF-16 with its mark; columns separated by commas, semicolons or tabs, which a first line
-`sep=;` may name; decimal commas where commas do not separate columns.
+Encodings: UTF-8, or UTF-16 with a byte-order mark. Separators: comma, semicolon or tab; a first
+line `sep=;` can specify it. Decimal commas are accepted if the separator is not a comma.
 """
 
 from __future__ import annotations
@@ -51,8 +51,7 @@ class CsvTable:
 
 
 def text_of(data: bytes, errors: str = "strict") -> str:
-    """The text of a file, its lines ended by newlines: UTF-8, or UTF-16 with its mark (what Excel
-    calls Unicode text).
+    """Decodes UTF-8, or UTF-16 with a byte-order mark (Excel: "Unicode text"); normalises newlines.
 
     Raises:
         UnicodeDecodeError: the data is neither.
@@ -74,10 +73,12 @@ def separator(text: str, columns: Iterable[str]) -> tuple[str, str]:
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> CsvTable:
-    """The table in a file. `columns`: lower-case names of which one must be there, in either case.
+    """Reads a CSV file.
+
+    columns: lower-case names of which the header must have at least one, in any case.
 
     Raises:
-        UserError: the file cannot be read, is no CSV, has no such column, or a row has more cells
+        UserError: the file cannot be read, is not CSV, has no such column, or a row has more cells
             than the header.
     """
     try:
@@ -122,7 +123,7 @@ def _known(name: str, columns: Sequence[str]) -> str:
 
 
 def names_of(line: str, delimiter: str) -> list[str]:
-    """Names of columns in a header, in lower case; none if the line is no CSV."""
+    """Names of columns in a header, in lower case; empty if the line is not CSV."""
     try:
         rows = [*csv.reader([line], delimiter=delimiter)]
     except csv.Error:

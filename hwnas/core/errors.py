@@ -80,7 +80,7 @@ class CheckFailed(HwnasError):
 
 
 class NotJudged(HwnasError):
-    """A check could not be judged: the machine is too far from the speed of its table (exit 4)."""
+    """The speed of the machine differs too much from its latency table for a check (exit 4)."""
 
     exit_code = 4
 

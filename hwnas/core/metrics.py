@@ -12,8 +12,8 @@ LATENCIES = ("latency_ms", "latency_p95_ms")
 class MetricKey(str):
     """A metric and, for latencies, its device. Immutable, hashable, and ordered as text.
 
-    `latency_ms~0.9@phone` is the latency that an arch does not exceed with probability 0.9, by the
-    interval of its estimate.
+    `latency_ms~0.9@phone` is the latency that an arch does not exceed with probability 0.9,
+    according to the interval of its estimate.
 
     It is a `str`, so mappings by metric key are valid JSON, and files of earlier versions can be
     read. Use `parse` to get its parts.
@@ -22,9 +22,9 @@ class MetricKey(str):
     __slots__ = ()
 
     def __new__(cls, metric: str, device: str | None = None) -> MetricKey:
-        """Raises ValueError for a latency without a device, or a device of another metric.
+        """Raises ValueError for a latency without a device, or another metric with a device.
 
-        Also for a probability that is none, or is not between a half and 1.
+        Also for a malformed probability, or one outside (0.5, 1).
         """
         base, tilde, probability = metric.partition("~")
         if (base in LATENCIES) != bool(device) or "@" in metric:

@@ -1,7 +1,7 @@
-"""Which files of a folder are photos, and how a photo becomes pixels.
+"""Determines which files of a folder are photos, and decodes photos to pixels.
 
-The only place that decides this, for training and for the device kit: every bundle holds this file
-as it is. So it imports nothing of hwnas, and runs with Python 3.8, numpy, and Pillow to decode.
+Training and the device kit both use this module, and every bundle contains this file unchanged.
+Therefore it does not import hwnas, and requires only Python 3.8 and numpy; decoding needs Pillow.
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ ENDINGS = frozenset(
         *(".tiff", ".vda", ".vst", ".webp", ".xbm", ".xpm"),
     )
 )
-"""Suffixes of the image formats that Pillow reads, without documents, films and scientific data
-(.eps, .fli, .h5, ...)."""
+"""Suffixes of Pillow's image formats, without documents, films and data (.eps, .fli, .h5)."""
 
 SYSTEM = frozenset(
     {"@eadir", "__macosx", "lost+found", "$recycle.bin", "thumbs.db", "ehthumbs.db", "desktop.ini"}
@@ -60,7 +59,7 @@ KINDS = {
 
 BRANDS = {b"avif": "AVIF", b"avis": "AVIF"}
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
-TIFF = (b"II*\0", b"MM\0*")  # raw photos of cameras begin so, too
+TIFF = (b"II*\0", b"MM\0*")  # raw photos of cameras start with these bytes, too
 MAX_PIXELS = 100_000_000  # of one image; reading takes up to 16 bytes per pixel
 TURNS: dict[int, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """`PIL.Image.Transpose` that makes a photo upright, by its EXIF orientation."""
@@ -88,12 +87,12 @@ def composed(name: str) -> str:
 
 
 def is_data(name: str) -> bool:
-    """Whether a file or folder with this name can be data: neither hidden nor of the system."""
+    """Whether a name can be data; hidden files and files of the operating system cannot."""
     return not name.startswith(".") and name.lower() not in SYSTEM
 
 
 def folders_of(folder: Path) -> list[Path]:
-    """Sorted folders in a folder of photos: classes or splits, but not where hwnas keeps its runs.
+    """Sorted folders in a folder of photos: classes or splits, without run folders of hwnas.
 
     Raises:
         OSError: the folder cannot be read.
@@ -103,14 +102,14 @@ def folders_of(folder: Path) -> list[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether hwnas keeps a run in a folder, which has `.lock` first of all."""
+    """Whether a folder is a run folder of hwnas; these contain `.lock`."""
     if os.path.isfile(folder / "stages.json"):
         return True
     return os.path.isfile(folder / ".lock") and not scan(folder).images
 
 
 def _holds_runs(folder: Path) -> bool:
-    """Whether all entries of a folder are runs, as in `runs/`."""
+    """Whether all entries of a folder are run folders, as in `runs/`."""
     try:
         shown = [name for name in os.listdir(folder) if is_data(name)]
     except OSError:
@@ -125,9 +124,9 @@ def _holds_runs(folder: Path) -> bool:
 class Scan:
     """Files below a folder, relative to its parent: images, and files that are left out.
 
-    lost: broken links, and folders that cannot be read.
+    lost: broken links, and unreadable folders.
     left_out: number of other files, by suffix.
-    misnamed: number of those among them that are images by their first bytes, by suffix.
+    misnamed: number of left-out files that are images according to their first bytes, by suffix.
     """
 
     images: list[str] = field(default_factory=list)
@@ -155,7 +154,7 @@ def _scan(folder: str, within: str, found: Scan, above: set[str], endings: froze
         entries = list(os.scandir(folder))
         if not os.access(folder, os.X_OK):
             raise PermissionError
-    except OSError:  # or a disc or server that is gone
+    except OSError:  # or the disc or server was disconnected
         found.lost.append(f"{within}/")
         return
     for entry in entries:
@@ -191,7 +190,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 
 def _ending(name: str) -> str:
-    """The suffix in lower case. It has a letter: `IMG 1. `, `a.jpg.` and `5.12.2024` have none."""
+    """The suffix in lower case, if it contains a letter; `a.jpg.` and `5.12.2024` have none."""
     ending = os.path.splitext(name)[1].lower()
     return ending if _ENDING.fullmatch(ending) else ""
 
@@ -213,7 +212,7 @@ def _head(path: str) -> bytes:
 
 
 def content_of(head: bytes) -> str:
-    """The image format by the first 12 bytes of a file; empty: unknown, or not read by Pillow."""
+    """The image format by the first 12 bytes; empty if unknown or not readable by Pillow."""
     if head[:4] == b"RIFF" and head[8:] == b"WEBP":
         return "WebP"
     if head[4:8] == b"ftyp":
@@ -227,11 +226,11 @@ def content_of(head: bytes) -> str:
 def upright(stream: IO[bytes]) -> Image.Image:
     """Decodes an image file to 8-bit grey or RGB (mode L or RGB), upright by its EXIF orientation.
 
-    Transparency is blended with white, 16 bits and floats in [0, 1] become 8 bits, and the first
-    frame of an animation is used. Other metadata are ignored, and may be damaged.
+    Transparency is blended with white. 16-bit values and floats in [0, 1] are converted to 8 bits.
+    Of animations, the first frame is used. Other metadata are ignored, and may be damaged.
 
     Raises:
-        ValueError: no image that Pillow reads, too many pixels, or grey values of unknown scale.
+        ValueError: no image for Pillow, too many pixels, or grey values of unknown scale.
         Exception: any exception of Pillow on damaged files.
     """
     from PIL import Image, UnidentifiedImageError

@@ -1,4 +1,4 @@
-"""Transfers commands and files to a remote device and back; ssh and adb are two ways."""
+"""Runs commands on a remote device and transfers files, by ssh or adb."""
 
 from __future__ import annotations
 

@@ -24,10 +24,10 @@ __all__ = [
 ]
 
 MANIFEST_VERSION = 4
-"""Version of the schema. Earlier manifests stay loadable.
+"""Version of the schema. Earlier manifests remain loadable.
 
-Version 2 added sample images, and the minimum top-1 agreement of a model. Version 3 added the
-oldest runtime of a model, and the layout of its images. Version 4 added right answers by class.
+Version 2 added sample images and the minimum top-1 agreement of a model. Version 3 added the oldest
+runtime of a model and the layout of its images. Version 4 added correct answers by class.
 """
 
 Count = Annotated[int, Field(ge=1)]
@@ -113,7 +113,7 @@ class LatencyFact:
 class AccuracyFact:
     """Top-1 in [0, 1] of one model file on a split of the data set.
 
-    classes: right answers and images of every class; empty if they are not known.
+    classes: correct answers and number of images of every class; empty if unknown.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT

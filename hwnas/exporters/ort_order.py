@@ -1,4 +1,4 @@
-"""Rewrites `.ort` files in one fixed order: ONNX Runtime writes its hash maps in random order."""
+"""Rewrites `.ort` files in a fixed order, because ONNX Runtime writes hash maps in random order."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ MAPS = {
     "OpKernelTypeStrArgs": "OpId",
     "OpsetImport": "Domain",
 }
-"""Lists of the format that are hash maps in ONNX Runtime, each with the key of its items."""
+"""Lists in the format that are hash maps in ONNX Runtime, each with the key of its items."""
 SHUFFLED = b"ReorderOutput"
-"""Nodes that ONNX Runtime adds in the order of a hash map, where blocked layouts end."""
+"""Nodes that ONNX Runtime adds in random order where a blocked layout ends."""
 
 
 def in_fixed_order(model: bytes) -> bytes:
-    """The same model; equal models are equal bytes.
+    """Rewrites a model so that equal models have equal bytes.
 
-    Copies table by table with the classes of the format that ONNX Runtime ships, sorts what is a
-    hash map there, and numbers `SHUFFLED` nodes by their outputs. Any other order has a meaning.
+    Copies all tables with the classes of the format that ONNX Runtime ships. Sorts hash maps, and
+    numbers `SHUFFLED` nodes by their outputs. All other orders are kept, because they matter.
     """
     import flatbuffers
     import onnxruntime.tools.ort_format_model  # noqa: F401 - makes `ort_flatbuffers_py` importable
@@ -40,22 +40,22 @@ def in_fixed_order(model: bytes) -> bytes:
 
 
 def _module(kind: str) -> Mapping[str, Any]:
-    """The class of a kind of table, and the functions that write one."""
+    """The class of a kind of table, and the functions that write it."""
     return vars(importlib.import_module(f"ort_flatbuffers_py.fbs.{kind}"))
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """Copies tables into a builder; every method returns offsets, as the builder does.
+    """Copies tables into a builder; every method returns offsets, like the builder.
 
-    nodes: new number and name, by number, of the nodes of a graph that get other ones.
+    nodes: new number and name of each renumbered node of a graph, by old number.
     """
 
     builder: Any
     nodes: Mapping[int, tuple[int, bytes]] = field(default_factory=dict)
 
     def table(self, table: Any) -> int:
-        """Writes a table behind everything that it refers to."""
+        """Writes a table after all tables that it references."""
         kind = type(table).__name__
         if kind == "Graph":
             return replace(self, nodes=_renumbered(table))._written(kind, table)
@@ -88,7 +88,7 @@ class _Copy:
         return self.nodes[index][0] if index in self.nodes else index
 
     def _value(self, value: Any) -> Any:
-        """Numbers, and None of a field that is not set, stay as they are."""
+        """Returns numbers, and None for a field that is not set, unchanged."""
         if isinstance(value, bytes):
             return self.builder.CreateString(value)
         return self.table(value) if hasattr(value, "_tab") else value
@@ -100,7 +100,7 @@ class _Copy:
             return int(self.builder.CreateNumpyVector(numbers()))
         items = [getattr(table, name)(i) for i in range(getattr(table, f"{name}Length")())]
         start = _module(kind)[f"{kind}Start{name}Vector"]
-        if kind == "NodeEdge":  # structs, which lie in the list itself
+        if kind == "NodeEdge":  # structs are stored in the list itself
             ends = [(self._number(e.NodeIndex()), e.SrcArgIndex(), e.DstArgIndex()) for e in items]
             start(self.builder, len(ends))
             for end in sorted(ends, reverse=True):
@@ -120,7 +120,7 @@ class _Copy:
 
 
 def _renumbered(graph: Any) -> dict[int, tuple[int, bytes]]:
-    """Numbers and names of the `SHUFFLED` nodes of a graph, dealt out anew by their outputs."""
+    """New numbers and names of the `SHUFFLED` nodes of a graph, ordered by their outputs."""
     nodes = [graph.Nodes(i) for i in range(graph.NodesLength())]
     shuffled = [node for node in nodes if node.OpType() == SHUFFLED]
     places = sorted((node.Index(), node.Name()) for node in shuffled)
@@ -129,7 +129,7 @@ def _renumbered(graph: Any) -> dict[int, tuple[int, bytes]]:
 
 
 def _held_by(info: Any) -> Any:
-    """The table that a `TypeInfo` holds, None if it holds none."""
+    """The table in a `TypeInfo`; None if it has none."""
     held = info.Value()
     if held is None:
         return None

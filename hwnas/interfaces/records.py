@@ -65,9 +65,8 @@ class Constraint:
     max: in the unit of the metric.
     max_fraction_of_largest: in (0, 1], relative to the largest arch of the space.
     device: only for latency metrics.
-    probability: in (0.5, 1), only for latency metrics. The limit holds with this probability, by
-        the interval of the estimate: less than the limit is estimated. None: the estimate itself
-        meets the limit.
+    probability: in (0.5, 1), only for latency metrics. The limit is met with this probability,
+        according to the interval of the estimate. None: the estimate itself must meet the limit.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -85,7 +84,7 @@ class Constraint:
         if self.max_fraction_of_largest is not None and self.max_fraction_of_largest > 1:
             raise ValueError("max_fraction_of_largest is at most 1")
         if self.probability is not None:
-            MetricKey.of(self.metric, self.device, self.probability)  # refuses others
+            MetricKey.of(self.metric, self.device, self.probability)  # checks the combination
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class Evaluation:
         self.right()
 
     def right(self) -> NDArray[np.bool_] | None:
-        """bool [n_images]: the images that it gets right; None where that was not kept."""
+        """bool [n_images]: the correctly classified images; None if not stored."""
         return unpack_bits(self.hits, self.n_images) if self.hits else None
 
 

@@ -105,7 +105,9 @@ class Correction:
     spill: the cache of the coefficient `spill_scale`.
     interval_fraction: 90 % of networks are within this fraction of their estimate.
     p95_factor: 95th percentile over runs of a network / its median.
-    n_fit: number of fitted networks, of a space with this `fingerprint`.
+    n_fit: number of fitted networks.
+    fingerprint: of their space. In any other space, and in another restriction of this one, the
+        interval is wider.
     covers: keys of the operators of that space; None: all rows of the table.
     """
 

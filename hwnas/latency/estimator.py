@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from hwnas.latency.table import LatencyTable
 
 __all__ = ["Estimate", "TableEstimator"]
+
+log = logging.getLogger(__name__)
+
+STRANGE = (
+    "the latency table of %s has a correction for space %s that was fitted on another restriction"
+    " of the space, or on another space: its intervals are wider"
+)
 
 MIN_SHARE = 0.1  # minimum estimate relative to the sum of rows, even with a negative overhead
 
@@ -74,10 +82,14 @@ class TableEstimator:
         self.device: DeviceSpec = table.device
         self.table, self.space = table, space
         self.correction_id = table.correction_for(space)
-        self._is_own = self.correction_id == space.id and not priced
+        self._is_own = False
         self._formula = Formula({"scale": 1.0})
         if self.correction_id is not None:
             correction = table.corrections[self.correction_id]
+            is_of_space = _is_of(correction, space)
+            self._is_own = self.correction_id == space.id and is_of_space and not priced
+            if self.correction_id == space.id and not is_of_space:
+                log.warning(STRANGE, table.device.name, space.id)
             self._formula = Formula(correction.coefficients, correction.spill)
         self._prices = self._formula.prices(rows, ops)
         self._doubts, self._shifts = np.zeros(len(ops)), np.zeros(len(ops))
@@ -169,3 +181,8 @@ class TableEstimator:
             p95_factor=max(correction.p95_factor for correction in known.values()),
             validation=replace(worst.validation, nets=()),
         )
+
+
+def _is_of(correction: Correction, space: SearchSpace) -> bool:
+    """Whether a correction was fitted on networks of the space, restricted or not."""
+    return correction.fingerprint in (space.fingerprint, replace(space, allowed=()).fingerprint)

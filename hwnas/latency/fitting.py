@@ -131,7 +131,7 @@ def fit(
         return best
 
     def extended(spills: Iterable[Spill], most: float) -> tuple[Formula, float]:
-        """The best formula with one of these caches, if its squared error is at most `most`."""
+        """The best formula so far, or a better one with a cache of `spills` and error <= `most`."""
         chosen, chosen_error = best, error
         least = _criterion(error, len(target), len(best.coefficients) + (best.spill is not None))
         for spill in spills:

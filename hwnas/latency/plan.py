@@ -127,7 +127,7 @@ def plan_data(
 
 
 def plan_in(folder: Path, plan: Mapping[str, Any]) -> Plan:
-    """The files of a plan in its folder, written or not."""
+    """The files of a plan in its folder, whether they exist or not."""
     digest = plan_hash(plan)
     ids = tuple(item["id"] for item in plan["items"])
     return Plan(folder / PLAN, folder / f"results-{digest}.jsonl", digest, ids)

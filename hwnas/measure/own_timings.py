@@ -2,9 +2,9 @@
 
 Every row has a name in one of three columns, and a latency in the column `ms`:
 
-    model     a model of the packed kit by its name, `net-1f3a...` (or its file, `models/x.onnx`)
-    operator  an operator by its text, as `write_template` lists it, or by its key
-    arch      a whole network by its codes, `0,1,2` or `0 1 2`, or `smallest` or `largest`
+    model     name of a model of the packed kit, `net-1f3a...`, or its file, `models/x.onnx`
+    operator  an operator as `write_template` lists it, or its key
+    arch      codes of a whole network, `0,1,2` or `0 1 2`, or `smallest` or `largest`
 
 Timings of all models of the kit give a table as `hwnas profile` does. Timings of all operators give
 a table of their sums; with at least five whole networks it also has a correction. At least 50 whole
@@ -44,7 +44,7 @@ from hwnas.spaces.space import Codes, SearchSpace
 __all__ = ["read_timings", "write_template"]
 
 NAMES = ("model", "operator", "arch")
-MIN_NETWORKS = 5  # for a correction
+MIN_NETWORKS = 5  # minimum for a correction
 N_SHOWN = 3
 T = TypeVar("T")
 

@@ -30,7 +30,7 @@ __all__ = ["LEAST_KEPT", "N_REFERENCES", "time_all", "time_missing"]
 log = logging.getLogger(__name__)
 
 N_REFERENCES = 16
-LEAST_KEPT = 0.5  # of the models; with fewer, all are timed together
+LEAST_KEPT = 0.5  # share of the models; with fewer, all are timed again
 KIT_SHARES = 10, 90  # units of progress: of loading models, and of timing them
 
 Models = Mapping[str, bytes | TimedFile]

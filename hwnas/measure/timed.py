@@ -1,4 +1,4 @@
-"""Timings of models from one or several sessions, at one pace."""
+"""Timings of models from one or several sessions, scaled to the same pace."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Apart", "NetworkTimings", "Timed", "fact_of", "facts_of"]
 
-LEAST_COMMON = 5  # models by which the pace is known
+LEAST_COMMON = 5  # minimum number of models for a pace
 Halves = tuple[float, float]
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class Apart(Exception):
 
 @dataclass(frozen=True)
 class Timed:
-    """Timings by model, at the pace of the first session.
+    """Timings by model, scaled to the pace of the first session.
 
     halves: latency in ms from the even and from the odd rounds.
     sessions: timings of each session, also of models that were timed again.
@@ -139,7 +139,7 @@ def facts_of(timed: Timed) -> dict[str, Fact]:
 
 
 def fact_of(header: Mapping[str, Any], key: str) -> Any:
-    """A fact of host or runtime in the header of a results file."""
+    """A fact on the host or runtime in the header of a results file."""
     return header["host"][key] if key == "cpu" else header[key]
 
 

@@ -55,12 +55,12 @@ def require_timm_name(name: str) -> None:
 
 
 def timm_network(name: str, *, seed: int = 0, **settings: Any) -> nn.Module:
-    """timm's model of that name, also `name.tag`, with random weights; nothing is downloaded.
+    """timm's model with this name, or `name.tag`, with random weights; downloads nothing.
 
     `settings`: of `timm.create_model`, such as `num_classes`.
 
     Raises:
-        UserError: timm has none; names the nearest.
+        UserError: timm has no such model; suggests similar names.
     """
     require_timm_name(name)
     with torch.random.fork_rng(devices=[]):

@@ -66,7 +66,7 @@ class Accuracies:
         return {**self.hits, **self.device_hits.get(device, {})}
 
     def by_class(self, device: str) -> dict[str, tuple[tuple[int, int], ...]]:
-        """As `on`: right answers and images of every class."""
+        """Correct answers and number of images of every class, by path; for the files of `on`."""
         of = self._per_class(self.labels)
         return {
             path: tuple(zip(self._per_class(self.labels[hits]), of, strict=True))
@@ -118,7 +118,7 @@ def test_accuracies(project: Project, arch: Arch) -> Accuracies:
 def test_hits(
     project: Project, rows: Sequence[NetworkResult], accuracies: Mapping[Arch, Accuracies]
 ) -> TestHits:
-    """The images behind the accuracies of `rows`, to be kept."""
+    """The correctly classified images behind the accuracies of `rows`, for storage."""
     n_images = 0
     right: dict[str, dict[str, str]] = {device: {} for device in project.devices}
     exports = project.files.read_exports()

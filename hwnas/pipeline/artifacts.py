@@ -189,7 +189,7 @@ class Artifacts(SettingsFiles):
 
     @property
     def references(self) -> ReferenceFiles:
-        """Published networks that are timed beside the winner."""
+        """Files of the published networks that are timed together with the winner."""
         return ReferenceFiles(self._in_search("references"))
 
     # --- networks -----------------------------------------------------------------------------
@@ -271,7 +271,7 @@ class Artifacts(SettingsFiles):
 
     @property
     def test_hits(self) -> RecordFile[TestHits]:
-        """Which test images every network gets right; results of earlier versions have none."""
+        """Correctly classified test images of every network; earlier versions stored none."""
         return RecordFile(self.verification / "hits.json", TestHits)
 
     @property

@@ -48,11 +48,11 @@ BATCH = 256  # images per batch
 
 @dataclass(frozen=True)
 class Winner:
-    """Facts about a winner on a device. `top1`, `by_class` and `measured_ms` are by path of a file
-    in a bundle.
+    """Facts about a winner on a device.
 
-    by_class: right answers and images of every class.
-    met: whether the re-timed winner meets its limit, by limited latency metric.
+    top1, by_class, measured_ms: by path of a file in a bundle. by_class has the correct answers and
+    the number of images of every class. met: whether the re-timed winner meets its limit, by
+    limited latency metric.
     """
 
     arch: Arch

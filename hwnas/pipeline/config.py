@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from hwnas.controller.sections import SearchConfig
-from hwnas.core.config import LATER, NUMBER, StrictModel, build_model, override, variant
+from hwnas.core.config import LATER, NUMBER, StrictModel, build_model, variant
 from hwnas.core.errors import UserError
+from hwnas.core.overrides import override
 from hwnas.core.resources import resource, resource_names
 from hwnas.core.yaml_data import read_yaml
 from hwnas.devices import REGISTRY as TRANSPORTS

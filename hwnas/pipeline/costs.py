@@ -53,13 +53,13 @@ def with_chances(
     constraints: Iterable[Constraint],
     estimators: Mapping[str, LatencyEstimator],
 ) -> dict[str, CostMetric]:
-    """The metrics, and the latencies that constraints with a probability bound.
+    """Adds latencies with a probability, as far as constraints limit them.
 
-    An arch does not exceed such a latency with the probability, if the errors of estimates are
-    normal and 90 % of them are within the interval of the estimate.
+    An arch does not exceed such a latency with the given probability. This assumes that errors of
+    estimates are normal, and that the interval of the estimate contains 90 % of them.
 
     Raises:
-        UserError: when it is priced, if the table was never validated on whole networks.
+        UserError: on use, if the table was never validated on whole networks.
     """
 
     def bound(latency: CostMetric, estimator: LatencyEstimator, probability: float) -> CostMetric:

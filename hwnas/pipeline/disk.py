@@ -17,7 +17,7 @@ from hwnas.training.sections import FinetuneConfig, TrainConfig
 
 __all__ = ["checkpoint_bytes", "disk_text", "disk_use", "require_space", "weights_bytes"]
 
-PLAN = "plan.json"  # beside the models that were timed
+PLAN = "plan.json"  # next to the timed models
 
 SPARE = 1 << 24  # bytes for ledger, journals and other small files
 FLOAT = 4  # bytes
@@ -62,11 +62,11 @@ def checkpoint_bytes(recipe: TrainConfig | FinetuneConfig, weights: int) -> int:
 
 
 def disk_use(run: RunDir) -> dict[str, int]:
-    """Bytes of a run folder, and of what can be removed from it.
+    """Size of a run folder in bytes, and of its removable files.
 
-    `bytes`: all files, with those of others. `superseded_bytes`: files that other settings made;
-    hwnas uses them if these settings return, and for undo. `timed_models_bytes`: models that were
-    timed; they are built again if they are needed.
+    bytes: all files, including unknown ones. superseded_bytes: files from earlier settings; hwnas
+    uses them if these settings return, and for undo. timed_models_bytes: timed models, which are
+    built again when needed.
     """
     use = {"bytes": 0, "superseded_bytes": 0, "timed_models_bytes": 0}
     for name, folders, files in os.walk(run.root):
@@ -93,7 +93,7 @@ def disk_text(use: Mapping[str, int]) -> str:
 def _file_size(path: Path) -> int:
     try:
         return os.lstat(path).st_size
-    except OSError:  # removed meanwhile
+    except OSError:  # removed in the meantime
         return 0
 
 

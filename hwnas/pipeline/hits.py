@@ -1,4 +1,4 @@
-"""Which test images every network gets right, so that accuracies are compared image by image."""
+"""Stores which test images every network gets right, for comparisons image by image."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["TestHits"]
 
 @dataclass(frozen=True)
 class TestHits:
-    """By device and key of an arch, the images that the network gets right (`core.bits`).
+    """Correctly classified images (`core.bits`) by device and key of an arch.
 
-    They are those of the accuracies in `Results`, `n_images` of the test split in its order.
+    They belong to the accuracies in `Results`: `n_images` of the test split, in its order.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
-    __test__: ClassVar[bool] = False  # no test, whatever pytest makes of the name
+    __test__: ClassVar[bool] = False  # not a test, although pytest would collect the name
 
     n_images: Count
     right: dict[str, dict[str, str]]
@@ -34,6 +34,6 @@ class TestHits:
                 unpack_bits(text, self.n_images)
 
     def of(self, device: str, arch: Arch) -> NDArray[np.bool_] | None:
-        """bool [n_images] of a network on a device; None if it is not among them."""
+        """bool [n_images] of a network on a device; None if not stored."""
         text = self.right.get(device, {}).get(arch.key)
         return None if text is None else unpack_bits(text, self.n_images)

@@ -1,4 +1,4 @@
-"""Trains reference networks on the images of a run by the recipe of its winner.
+"""Trains reference networks on the images of a run by the winner's recipe.
 
 Part of stage `references`.
 """
@@ -27,9 +27,9 @@ __all__ = ["recipe", "require_weights", "train_references", "trained_px"]
 
 
 def recipe(project: Project, config: ReferencesConfig) -> FinetuneConfig:
-    """How references are trained: as the winner; fresh weights as the stand-alone winner."""
+    """The recipe for references: the winner's, or from fresh weights the stand-alone winner's."""
     changes: dict[str, Any] = {}
-    if project.config.finetune.precision == "int8":  # which is made for networks of the space
+    if project.config.finetune.precision == "int8":  # supports only networks of the space
         changes["precision"] = "fp32"
     if config.start == "scratch":
         changes |= {"epochs": project.config.alone.epochs, "distillation": 0.0}
@@ -39,9 +39,9 @@ def recipe(project: Project, config: ReferencesConfig) -> FinetuneConfig:
 
 
 def require_weights(project: Project, config: ReferencesConfig) -> None:
-    """Refuses to train references whose published weights are not here and cannot be fetched.
+    """Checks that the weights of the references to train are available or can be downloaded.
 
-    A dry run fetches nothing, and checks only that they are published.
+    A dry run downloads nothing; it only checks that the weights are published.
 
     Raises:
         UserError: names the weights, and how to get them.
@@ -61,9 +61,9 @@ def trained_px(project: Project) -> int:
 def train_references(
     project: Project, config: ReferencesConfig, progress: Progress
 ) -> tuple[TrainedReference, ...]:
-    """Trains the networks `config.train` at the winner's resolution; each is kept when it is done.
+    """Trains the networks `config.train` at the winner's resolution; stores each when it is done.
 
-    Accuracies are of the test split.
+    Accuracies are those on the test split.
     """
     return tuple(_trained(project, config, progress))
 
@@ -116,7 +116,7 @@ def _network(project: Project, config: ReferencesConfig, name: str) -> torch.nn.
     """A network of timm with a new classifier for the images of the run.
 
     Raises:
-        UserError: the published weights are not here, or do not fit.
+        UserError: the published weights are missing, or do not fit.
     """
     from timm.models import adapt_input_conv
 

@@ -55,7 +55,7 @@ class SearchFiles:
         return self.folder if number == 0 else self.folder / "rounds" / str(number)
 
     def part(self, number: int, stage: int, *, of: int) -> Path:
-        """Folder of the archive of one stage of a round; the last stage has that of the round."""
+        """Folder of the archive of one stage of a round; the last stage uses that of the round."""
         folder = self.round(number)
         return folder if stage + 1 >= of else folder / "stages" / str(stage)
 
@@ -85,7 +85,7 @@ class ReferenceFiles:
 
     @property
     def results(self) -> RecordFile[RunReferences]:
-        """Their latencies on every device, and accuracies of those that were trained."""
+        """Latencies on every device, and accuracies of the trained networks."""
         return RecordFile(self.folder / "results.json", RunReferences)
 
     def timings(self, device: str) -> Path:

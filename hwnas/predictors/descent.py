@@ -22,11 +22,11 @@ WARM_UP_FRACTION = 0.05
 
 
 class Training:
-    """Minimises losses on `targets` [n] in `recipe.n_steps(n)` steps; `seen` [e, n] is 1 where a
-    member learns.
+    """Minimises losses on `targets` [n] in `recipe.n_steps(n)` steps.
 
-    Uses AdamW's function, because its class loads torch's compiler, which takes longer than a small
-    fit. Biases do not decay. A copy (`copy.deepcopy`) continues on its own.
+    seen: [e, n]; 1 if a member learns from a label. Uses AdamW's function, because its class loads
+    torch's compiler, which takes longer than a small fit. Biases do not decay. A copy
+    (`copy.deepcopy`) can continue independently.
     """
 
     def __init__(

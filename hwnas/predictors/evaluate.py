@@ -69,7 +69,7 @@ class PredictorReport:
 
     @property
     def top(self) -> TopQuality:
-        """How well the predictor finds the best of the held-back archs."""
+        """How well the predictor finds the best of the held-out archs."""
         return top_quality(np.array(self.predicted), np.array(self.truth))
 
 

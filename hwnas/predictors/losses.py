@@ -23,7 +23,7 @@ TOP_SHARE = 0.25
 BOUND = 0.5
 """MAPE: distance of the best label of a batch to the upper bound, in standard deviations."""
 
-FAR = -1e4  # in place of minus infinity, whose gradients are undefined
+FAR = -1e4  # instead of minus infinity, whose gradients are undefined
 
 
 def ensemble_loss(
@@ -56,9 +56,10 @@ def _listwise(outputs: Tensor, targets: Tensor, weights: Tensor, recipe: Recipe)
 
 
 def _listmle(outputs: Tensor, targets: Tensor, weights: Tensor, recipe: Recipe) -> Tensor:
-    """ListMLE (Xia et al. 2008): minus the mean log likelihood of the true order.
+    """ListMLE (Xia et al. 2008): minus the mean log-likelihood of the true order.
 
-    The best is drawn first by the softmax of all outputs, then the next best by that of the rest.
+    The likelihood draws the best arch by a softmax over all outputs, then the next by a softmax
+    over the remaining outputs, and so on.
     """
     order = targets.argsort(descending=True)
     outputs, weights = outputs[:, order], weights[:, order]
@@ -69,8 +70,8 @@ def _listmle(outputs: Tensor, targets: Tensor, weights: Tensor, recipe: Recipe) 
 def _warp(outputs: Tensor, targets: Tensor, weights: Tensor, recipe: Recipe) -> Tensor:
     """WARP (Weston et al. 2011): hinge on pairs of a top label and a worse one.
 
-    The errors of a top label count 1 + 1/2 + ... + 1/k for the k worse labels that violate the
-    margin, averaged over these. All pairs are used instead of a sample.
+    If k worse labels violate the margin of a top label, their mean error has weight 1 + 1/2 + ... +
+    1/k. All pairs are used instead of a sample.
     """
     _, hinge = _pairs(outputs, targets, weights, recipe.margin)
     n_top = max(1, round(TOP_SHARE * len(targets)))
@@ -93,7 +94,7 @@ def _mape(outputs: Tensor, targets: Tensor, weights: Tensor, recipe: Recipe) -> 
 def _pairs(
     outputs: Tensor, targets: Tensor, weights: Tensor, margin: float
 ) -> tuple[Tensor, Tensor]:
-    """[e, b, b]: 1 where the first label is better than the second, and the hinge of these."""
+    """[e, b, b] each: 1 if the first label is better than the second, and the hinge of the pair."""
     better = (targets[:, None] > targets) * weights[:, :, None] * weights[:, None, :]
     return better, better * F.relu(margin - (outputs[:, :, None] - outputs[:, None, :]))
 

@@ -12,7 +12,7 @@ __all__ = ["LossName", "Recipe", "SwitchName"]
 
 LossName = Literal["mse", "pairwise", "listwise", "both", "listmle", "warp", "mape"]
 TOP_WEIGHTED: tuple[LossName, ...] = ("warp", "mape")
-MIN_HELD_OUT = 20  # labels from which on their order selects a loss
+MIN_HELD_OUT = 20  # minimum number of labels to select a loss by their order
 SwitchName = Literal["never", "warp", "mape", "held_out"]
 
 

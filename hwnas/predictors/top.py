@@ -1,4 +1,4 @@
-"""How well predictions find the best archs, which is what a search needs of them."""
+"""How well predictions find the best archs, which is what a search requires."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ K = 10
 
 @dataclass(frozen=True)
 class TopQuality:
-    """Quality at the top of n ranked archs; for fewer than ten, "10" is all of them.
+    """Quality at the top of n ranked archs; with fewer than ten archs, "10" means all of them.
 
-    n_at_1, n_at_10: the true rank of the best arch among the predicted top 1 and 10; 1 is the best
-    of all (N@k of Ning et al., "A Generic Graph-based Neural Architecture Encoding Scheme",
-    2004.01899). precision_at_10: share of the predicted top 10 that is in the true top 10. regret:
-    what the predicted best lacks of the best, in the unit of the truth.
+    n_at_1, n_at_10: true rank of the best arch among the predicted top 1 and 10. Rank 1 is the best
+    arch of all (N@k of Ning et al., "A Generic Graph-based Neural Architecture Encoding Scheme",
+    2004.01899). precision_at_10: share of the predicted top 10 in the true top 10. regret: true
+    best value minus the true value of the predicted best, in the unit of the truth.
     """
 
     n_at_1: int
@@ -29,15 +29,15 @@ class TopQuality:
     regret: float
 
     def row(self) -> dict[str, float]:
-        """By name."""
+        """The values by name."""
         return asdict(self)
 
 
 def top_quality(predicted: FloatArray, truth: FloatArray) -> TopQuality:
-    """Compare predictions [n] with the truth [n], n >= 1; higher is better on both sides.
+    """Compares predictions [n] with the truth [n], n >= 1; higher is better for both.
 
-    Among equal predictions the truly worst come first: a constant finds nothing. Archs that tie
-    with the true number ten all count as top ten.
+    Equal predictions are ordered by ascending truth, so a constant finds no good arch. Archs that
+    tie with the true rank 10 count as top ten.
     """
     predicted, truth = np.asarray(predicted), np.asarray(truth)
     order = np.lexsort((truth, -predicted))[:K]

@@ -18,8 +18,8 @@ from hwnas.reporting.thinning import thinned
 
 __all__ = ["render_report", "write_report"]
 
-MAX_BYTES = 5_000_000  # of which the code of plotly takes 4.8 MB
-N_DRAWN = (1000, 300, 100, 30)  # points per line or cloud of a plot, as many as fit
+MAX_BYTES = 5_000_000  # the code of plotly takes 4.8 MB of it
+N_DRAWN = (1000, 300, 100, 30)  # points per line of a plot; the first number that fits
 N_PLOTTED = 8  # devices with plots
 PLOT_CONFIG = {"displayModeBar": False, "responsive": True}
 

@@ -11,7 +11,7 @@ __all__ = ["thinned"]
 
 
 def thinned(data: ReportData, n: int) -> ReportData:
-    """The same data with at most n points per line or cloud, evenly chosen, the ends included.
+    """The same data with at most n points per line or cloud, evenly selected, including both ends.
 
     Numbers are rounded to five digits.
     """

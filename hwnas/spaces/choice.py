@@ -17,7 +17,7 @@ __all__ = ["Choice", "Codes", "Role", "Value", "ascending", "check_allowed", "ch
 Role = Literal["resolution", "width", "depth", "kernel", "expand", "se", "op"]
 Value = int | float | str
 Number = TypeVar("Number", int, float)
-MAX_VALUES = 1 << 15  # what a code, an int16, can number
+MAX_VALUES = 1 << 15  # maximum for codes, which are int16
 
 Codes = NDArray[np.int16]
 """Codes of n archs: int16 [n, d], one column per choice."""

@@ -1,4 +1,4 @@
-"""Limits on spaces: the operators of larger ones could be neither listed nor timed."""
+"""Limits on spaces, because the operators of larger ones could not be listed or timed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MAX_OPERATORS = 20_000  # different operators of a space; latency tables have a 
 
 
 def check_values(space: SearchSpace, n_slots: int) -> None:
-    """Refuse more values of choices than can be tried one by one.
+    """Checks that the values of all choices are few enough to try each one.
 
     Raises:
-        UserError: names the limit and the choices with most values.
+        UserError: names the limit and the choices with the most values.
     """
     n_values = sum(len(choice.values) for choice in space.choices)
     if n_values * n_slots > MAX_LOWERED:
@@ -31,10 +31,12 @@ def check_values(space: SearchSpace, n_slots: int) -> None:
 
 
 def check_combinations(space: SearchSpace, columns_of: Sequence[Sequence[int]]) -> None:
-    """Refuse more combinations of the choices of a slot, `columns_of` the slots, than can be tried.
+    """Checks that the combinations of the choices of a slot are few enough to try each one.
+
+    columns_of: columns of the choices, by slot.
 
     Raises:
-        UserError: names the limit and the choices with most values.
+        UserError: names the limit and the choices with the most values.
     """
     sizes = [math.prod(len(space.choices[c].values) for c in columns) for columns in columns_of]
     n_slots = len(columns_of)
@@ -45,10 +47,10 @@ def check_combinations(space: SearchSpace, columns_of: Sequence[Sequence[int]]) 
 
 
 def check_operators(space: SearchSpace, n: int, columns: Sequence[int]) -> None:
-    """Refuse more operators than a latency table can time; `columns`: choices of the last slot.
+    """Checks that a latency table can time n operators; `columns`: choices of the last slot.
 
     Raises:
-        UserError: names the limit and the choices with most values.
+        UserError: names the limit and the choices with the most values.
     """
     if n > MAX_OPERATORS:
         limit = f"{MAX_OPERATORS:,} different ones"

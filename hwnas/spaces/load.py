@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from hwnas.core.config import build_model, override
+from hwnas.core.config import build_model
 from hwnas.core.errors import UserError, did_you_mean
+from hwnas.core.overrides import override
 from hwnas.core.resources import resource, resource_names
 from hwnas.core.store import read_json
 from hwnas.core.yaml_data import read_yaml

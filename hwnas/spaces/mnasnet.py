@@ -17,7 +17,7 @@ QUICK = {"resolutions": (32, 64), "width_mult": 0.25}
 Pixels = Annotated[int, Field(ge=32, le=512)]
 
 SE_SHARE = 0.25
-"""Channels of SE / input channels of the block."""
+"""Channels of SE, as a share of the block's input channels."""
 
 STAGES: tuple[tuple[int, Literal[1, 2], int], ...] = (
     (16, 1, 3),
@@ -38,13 +38,13 @@ class Config(StrictModel):
     resolutions: Annotated[tuple[Pixels, ...], Field(min_length=1)] = (224,)
     """In px."""
     width_mult: Annotated[float, Field(ge=0.1, le=4)] = 1.0
-    """Factor of every channel count; the head is never narrower than 1280."""
+    """Factor of every channel count; the head has at least 1280 channels."""
 
 
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:
-    """The space of Accel-NASBench (2404.08005): EfficientNet-B0 with all blocks of a stage alike.
+    """The space of Accel-NASBench (2404.08005): EfficientNet-B0, identical blocks per stage.
 
-    Accel-NASBench publishes accuracies of 5,138 of its archs that were trained alone on ImageNet.
+    Accel-NASBench publishes accuracies of 5,138 archs that were trained individually on ImageNet.
     """
     return SearchSpace(
         name="mnasnet",

@@ -109,7 +109,7 @@ class Policy:
         shape = n, len(ends)
         raw = stream.bit_generator.random_raw(-(-n * len(ends) // 4))
         drawn = np.asarray(raw).view(np.uint16)[: n * len(ends)].reshape(shape)
-        codes = np.zeros(shape, dtype=self._dtype)  # mostly as wide as a bool: no conversion needed
+        codes = np.zeros(shape, dtype=self._dtype)  # usually one byte like bool, so no conversion
         for end in ends.T[:-1].astype(np.uint16):
             codes += (drawn >= end).view(np.uint8)
         np.minimum(codes, self._last, out=codes)

@@ -110,10 +110,10 @@ def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSp
 
 
 def published_at(name: str, px: int, *, num_classes: int, in_channels: int = 3) -> Network:
-    """A network that comes with hwnas, at a resolution of px, even where strides meet 1 px.
+    """A network from the data of hwnas at a resolution of px, even if strides reduce it to 1 px.
 
     Raises:
-        UserError: an unknown name; names the nearest.
+        UserError: unknown name; suggests similar names.
     """
     space = _space(Config(model=name, resolutions=(px,)), num_classes, in_channels)
     return lower(space, space.largest())

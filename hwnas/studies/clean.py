@@ -41,7 +41,7 @@ def caches() -> list[Leftover]:
 
 
 def of_run(run: RunDir, *, with_undo: bool = False) -> list[Leftover]:
-    """Superseded files, models that were timed, and partial files of a run folder.
+    """Superseded files, timed models, and partial files of a run folder.
 
     with_undo: also the superseded files that the next undo would restore.
     """
@@ -96,7 +96,7 @@ def kits(transport: Transport, home: dict[str, int]) -> list[Leftover]:
 
 
 def samples_of(run: RunDir, device: str) -> dict[str, int]:
-    """Sizes in bytes of the results files of a device that the run folder has, by name."""
+    """Sizes in bytes of a device's results files in the run folder, by name."""
     found: dict[str, int] = {}
     for path in run.root.rglob(f"{device}/results-*.jsonl"):
         found[path.stem] = max(path.stat().st_size, found.get(path.stem, 0))

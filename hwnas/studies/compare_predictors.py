@@ -75,7 +75,7 @@ class Outcome:
     fit_cpu_s: list[float] = field(default_factory=list)
 
     def add_ranking(self, scores: FloatArray, truth: FloatArray) -> None:
-        """Compare scores [n] of archs that were not learned from with their truth [n]."""
+        """Compares scores [n] of archs that were not used for fitting with the truth [n]."""
         self.kendall_tau.append(kendall_tau(scores, truth))
         self.top.append(top_quality(scores, truth))
 
@@ -185,7 +185,7 @@ def measure(
 ) -> Outcome:
     """Fits the named predictor on `n_fit` random archs and ranks all others, once per seed.
 
-    settings: those of the predictor that differ from the defaults.
+    settings: settings of the predictor that differ from the defaults.
 
     Raises:
         UserError: unknown predictor, or fewer archs than requested.

@@ -1,4 +1,4 @@
-"""Settings of labelling: scores of subnets from the supernet, from a file, or stand-alone."""
+"""Settings of labels for the predictor: from the supernet, from a file, or stand-alone training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was found in folders of photos, what is used, what is left out and why, and what to doubt.
+"""Report on folders of photos: found, used, left out and why, and possible problems.
 
 The same report is logged before training, and returned by `hwnas data show`. Torch-free.
 """
@@ -27,18 +27,18 @@ __all__ = ["ClassCount", "PhotoReport", "doubts_about", "left_out", "report_of"]
 NOT_DECODED = "that do not decode"
 NOT_READ = "that cannot be read"
 PHONES = (".heic", ".heif", ".hif")
-IMBALANCE = 10  # largest class to smallest
-FLAT = 1  # levels between the darkest and the brightest pixel of a channel
-GRID = 8  # pixels a side that are looked at first
+IMBALANCE = 10  # ratio of the largest to the smallest class
+FLAT = 1  # difference between the brightest and the darkest pixel of a channel
+GRID = 8  # pixels per side that are checked first
 SHOWN = 5
 
 
 @dataclass(frozen=True)
 class ClassCount:
-    """Files of one class in one split. left_out: numbers of files by ending, or why.
+    """Files of one class in one split. left_out: numbers of files by suffix or reason.
 
-    A split without a folder of its own has what it gets of the photos in train/; what is left out
-    there counts for train/.
+    A split without its own folder gets a share of the photos in train/. Files that are left out
+    there count for train/.
     """
 
     split: Split
@@ -48,17 +48,17 @@ class ClassCount:
 
     @property
     def found(self) -> int:
-        """All files."""
+        """Number of all files."""
         return self.used + sum(self.left_out.values())
 
 
 @dataclass(frozen=True)
 class PhotoReport:
-    """All of a folder of photos.
+    """The report on a folder of photos.
 
-    counts: by split, then by class. doubts: what may make results worse or wrong. refused: what
-    training refuses until it is mended, or allowed by a setting. shared: photos in two splits; they
-    are among the doubts, too.
+    counts: by split, then by class. doubts: problems that may impair the results. refused: problems
+    that training rejects unless a setting allows them. shared: photos in two splits, which `doubts`
+    mentions as well.
     """
 
     folder: Path
@@ -95,7 +95,7 @@ def report_of(
 def counts_of(
     stored: Mapping[Split, StoredPhotos], parts: Mapping[Split, Photos], names: Sequence[str]
 ) -> tuple[ClassCount, ...]:
-    """Counts by split and class. parts: of the split's photos, maybe repeated."""
+    """Counts by split and class. parts: photos of each split, possibly with repeats."""
     found = []
     for split in SPLITS:
         used = _per_class(parts[split], names)
@@ -108,7 +108,7 @@ def counts_of(
 
 
 def _per_class(part: Photos, names: Sequence[str]) -> NDArray[np.int64]:
-    """Photos of each class; repeated ones count once."""
+    """Number of photos of each class, without repeats."""
     first = np.unique(part.rows, return_index=True)[1]
     found: NDArray[np.int64] = np.bincount(part.labels[first], minlength=len(names))
     return found
@@ -120,7 +120,7 @@ def _broken(stored: StoredPhotos, part: Photos) -> list[int]:
 
 
 def left_out(folder: Path, scans: Sequence[Scan]) -> Iterator[str]:
-    """Sentences about files of a split that are not images, by their names."""
+    """Sentences on files of a split whose names are not those of images."""
     counts = sum((found.left_out for found in scans), Counter[str]())
     n_used, n_lost = (sum(len(getattr(s, what)) for s in scans) for what in ("images", "lost"))
     if n_out := sum(counts.values()) + n_lost:
@@ -146,7 +146,7 @@ def left_out(folder: Path, scans: Sequence[Scan]) -> Iterator[str]:
 
 
 def refusals(stored: Mapping[Split, StoredPhotos], parts: Mapping[Split, Photos]) -> Iterator[str]:
-    """What training refuses unless `data.skip_broken` is set."""
+    """Problems that training rejects unless `data.skip_broken` is set."""
     allow = "restore or remove them, or set data.skip_broken"
     for split, of in stored.items():
         lost = [spelled(text_of(name)) for found in of.scans for name in found.lost]
@@ -159,7 +159,7 @@ def refusals(stored: Mapping[Split, StoredPhotos], parts: Mapping[Split, Photos]
 def doubts_about(
     folder: Path, parts: Mapping[Split, Photos], names: Sequence[str]
 ) -> Iterator[str]:
-    """Sentences about the photos of all splits: what may make results worse or wrong."""
+    """Sentences on problems with the photos of all splits that may impair the results."""
     for split in SPLITS:
         counts = _per_class(parts[split], names)
         if lacks := [name for name, n in zip(names, counts, strict=True) if n == 0]:
@@ -192,7 +192,7 @@ def _imbalance(parts: Mapping[Split, Photos], names: Sequence[str]) -> Iterator[
 
 
 def flat_rows(pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of these rows of `pixels` [N, px, px, 3], the images of one colour."""
+    """Selects the rows of `pixels` [N, px, px, 3] that are images of one colour."""
     step = max(1, pixels.shape[1] // GRID)
     grid = pixels[:, ::step, ::step][rows]
     maybe = rows[np.ptp(grid, axis=(1, 2)).max(1, initial=0) <= FLAT]
@@ -202,7 +202,7 @@ def flat_rows(pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.
 
 
 def _in_two_classes(parts: Iterable[Photos]) -> Iterator[str]:
-    """Photos of equal content in two classes, one of which is wrong."""
+    """Sentences on photos with equal content in two classes, one of which must be wrong."""
     seen: dict[str, tuple[int, str]] = {}
     pairs: set[str] = set()
     for part in parts:

@@ -92,7 +92,7 @@ def scans_by_class(
 
 
 def _emptiness(name: str, found: Scan) -> str:
-    """A class without images, and what it has instead."""
+    """Describes a class without images, and its other files."""
     there = [f"{n} {ending}" for ending, n in found.left_out.most_common()]
     there += [f"{len(found.lost)} that cannot be read"] * bool(found.lost)
     return f"{name} ({', '.join(there)})" if there else name

@@ -39,8 +39,8 @@ N_STATISTICS = 10_000  # maximum number of training images for mean and std
 class Photos:
     """One split: `rows` [n] of `pixels` (uint8 [N, px, px, 3], shared) and their `labels` [n].
 
-    names, hashes: [N], of the images that the pixels are of, and of their contents. broken: rows of
-    pixels that do not decode, and why.
+    names, hashes: [N]; names of the images and hashes of their contents. broken: rows of images
+    that cannot be decoded, with the reason.
     """
 
     pixels: NDArray[np.uint8]

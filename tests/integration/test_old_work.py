@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from hwnas.core.config import assignments
+from hwnas.core.overrides import assignments
 from hwnas.core.progress import silent
 from hwnas.core.resources import resource
 from hwnas.core.rng import rng

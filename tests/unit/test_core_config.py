@@ -11,16 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from hwnas.core.config import (
-    LATER,
-    StrictModel,
-    assignments,
-    build_model,
-    override,
-    settled,
-    variant,
-)
+from hwnas.core.config import LATER, StrictModel, build_model, settled, variant
 from hwnas.core.errors import UserError
+from hwnas.core.overrides import assignments, override
 from hwnas.core.yaml_data import parse_yaml, read_yaml, yaml_text
 from hwnas.spaces import REGISTRY as SPACES
 

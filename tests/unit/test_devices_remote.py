@@ -286,7 +286,7 @@ def test_a_board_without_numpy_is_told_the_line_to_run_there(
             phone, tmp_path, tiny_space, python=bare, before="export X=1", runtime=runtime
         )
         line = install_line(runtime).removeprefix("python")
-        assert error.fix == f"there: export X=1 && {bare}{line}"
+        assert error.fix == f"on the device: export X=1 && {bare}{line}"
         assert "No module named 'numpy'" in str(error) and "FAKE123" in str(error)
 
 

@@ -90,6 +90,7 @@ def of_devices() -> dict[str, tuple[str, Entry]]:
             "x.yaml",
             lambda p: hwnas.profile("local", run=p.with_name("run"), config=str(p)),
         ),
+        "clean.device": ("x.yaml", lambda p: hwnas.clean(device=[str(p)])),
         "references.device": (
             "x.yaml",
             lambda p: hwnas.references(device=str(p), out=p.with_name("o.json")),

@@ -377,7 +377,7 @@ def test_lists_that_do_not_fit_are_refused(tmp_path: Path, text: str, message: s
     root = class_folders(tmp_path / "pets", CLASSES, 4)
     with pytest.raises(UserError, match=message):
         image_folder.build(listing(root, text), DatasetContext(0))
-    with pytest.raises(UserError, match="not here"):
+    with pytest.raises(UserError, match="the list of classes is missing"):
         image_folder.ends(folder_of(root, classes="none.txt"))
 
 

@@ -1,1 +1,1 @@
-"""Reference networks: published networks that are timed beside the winner of a search."""
+"""Reference networks: published networks that are timed together with the winner of a search."""

@@ -1,7 +1,7 @@
 """Reference networks as ONNX graphs with random weights, for timing.
 
-Networks that come with hwnas as data are lowered and built like every candidate of a search, which
-takes milliseconds. Any other network of timm is exported by torch, which takes seconds.
+hwnas builds the graphs of networks in its own data within milliseconds, as for candidates of a
+search. torch exports all other networks of timm, which takes seconds.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def architecture(name: str) -> str:
 
 
 def require_reference(name: str) -> None:
-    """Refuses a network or weights that timm does not know.
+    """Checks that timm knows a network and its weights.
 
     Raises:
-        UserError: names the nearest.
+        UserError: unknown; suggests similar names.
     """
     if not published(name) and name not in published_networks():
         from hwnas.nets.from_timm import require_timm_name
@@ -51,7 +51,7 @@ def reference_graph(
     Weights are random, drawn from `seed`; BN is folded. Equal arguments give equal bytes.
 
     Raises:
-        UserError: timm has no such network (names the nearest), or it cannot take this resolution.
+        UserError: unknown network (suggests similar names), or it does not support this resolution.
     """
     require_reference(name)
     if architecture(name) not in published_networks():
@@ -63,7 +63,7 @@ def reference_graph(
 def _exported(
     name: str, px: int, num_classes: int, in_channels: int, batch: int, seed: int
 ) -> onnx.ModelProto:
-    """The graph that torch exports."""
+    """The graph exported by torch."""
     from hwnas.exporters.float_graph import exported
     from hwnas.nets.from_timm import timm_network
 
@@ -72,7 +72,7 @@ def _exported(
         graph = exported(
             model, (in_channels, px, px), properties={"network": name}, dynamic_batch=batch > 1
         )
-    except Exception as error:  # of torch's exporter, or of a network that takes one resolution
+    except Exception as error:  # from torch's exporter, or from a network with a fixed resolution
         raise UserError(
             f"timm's {name} cannot be exported at {px} px",
             found=(str(error).strip().splitlines() or [type(error).__name__])[0][:200],

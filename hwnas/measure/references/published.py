@@ -23,7 +23,7 @@ class Published:
 
 
 def published(weights: str) -> tuple[Published, ...]:
-    """Published results of weights, by ascending resolution; empty where none are known.
+    """Published results of weights, by ascending resolution; empty if there are none.
 
     Source: results-imagenet.csv of pytorch-image-models (Apache-2.0), networks of at most 12
     million parameters.

@@ -22,7 +22,7 @@ NAMES = (
     "efficientnet_b0.ra4_e3600_r224_in1k",
     "mobilenetv2_100.ra_in1k",
 )
-"""Networks of timm, each with the name of its weights, that users would otherwise download."""
+"""Networks of timm that users would otherwise download, each with the name of its weights."""
 
 PUBLISHED_PX = 224
 """Resolution at which the accuracies of `NAMES` are published."""
@@ -32,14 +32,14 @@ Pixels = Annotated[int, Field(ge=8, le=4096)]
 
 
 class ReferencesConfig(StrictModel):
-    """Published networks that are timed in one plan with the winner, on every device of the run."""
+    """Published networks that are timed together with the winner on every device of the run."""
 
     names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)] = NAMES
     """Networks of timm, each with the name of the weights whose published accuracy is shown."""
     resolutions: Annotated[tuple[Pixels, ...], Field(max_length=64)] = ()
     """Input sizes in px; by default 224 and the resolutions of the space."""
     train: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
-    """Networks that are also fine-tuned by the recipe of the winner, at its resolution."""
+    """Networks that are also fine-tuned by the winner's recipe, at the winner's resolution."""
     start: Literal["published", "scratch"] = "published"
     """Fine-tune the published weights like the winner, or train fresh weights without a teacher."""
     epochs: Annotated[int | None, Field(ge=1, le=100_000)] = None
@@ -59,7 +59,7 @@ class ReferencesConfig(StrictModel):
 
     @property
     def all_names(self) -> tuple[str, ...]:
-        """`names`, and those of `train` besides."""
+        """`names`, followed by the other networks of `train`."""
         return tuple(dict.fromkeys((*self.names, *self.train)))
 
     def sizes(self, own: Iterable[int]) -> tuple[int, ...]:
@@ -67,7 +67,7 @@ class ReferencesConfig(StrictModel):
         return tuple(sorted(set(self.resolutions or (*own, PUBLISHED_PX))))
 
     def protocol(self, profile: ProfileConfig) -> ProfileConfig:
-        """Settings of profiling with the budget of the references."""
+        """Settings of profiling with the time budget of the references."""
         return profile.model_copy(
             update={"min_rounds": self.min_rounds, "retiming_budget_s": self.time_budget_s}
         )

@@ -53,9 +53,9 @@ class Reference:
 class TimedReference:
     """A reference network on one device.
 
-    measured_ms: median over runs, at the speed of the device's table where there is one; None where
-    the network does not run there: `why` says the reason. repeat_noise: how far two halves of the
-    rounds are apart, as a fraction. published_top1: on ImageNet, at `published_px`.
+    measured_ms: median over the runs, scaled to the speed of the device's table if there is one.
+    None if the network does not run on the device; `why` is the reason. repeat_noise: relative
+    difference between two halves of the rounds. published_top1: ImageNet top-1 at `published_px`.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -85,8 +85,8 @@ class TimedReference:
 class References:
     """Reference networks on one device, and the networks of a run that were timed with them.
 
-    own_ms: the latter by name, in ms as `measured_ms`. pace: see `measure.drift`; None without a
-    table.
+    own_ms: latencies of the networks of the run by name, scaled like `measured_ms`.
+    pace: see `measure.drift`; None without a table.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -101,7 +101,7 @@ class References:
 class TrainedReference:
     """A reference network that was trained on the images of a run, at `px`.
 
-    test_top1: of n_test_images. n_train_images_seen: passes over the training images, in images.
+    test_top1: on n_test_images images. n_train_images_seen: number of images over all epochs.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -137,13 +137,13 @@ def time_references(
     progress: Progress = silent,
     transport: Transport | None = None,
 ) -> References:
-    """Times reference networks, and with them the networks `own`, by name.
+    """Times reference networks together with the networks `own`, by name.
 
-    Networks that the runtime of the device cannot run are left out of the plan, with the reason.
-    Other arguments, and how an interrupted call resumes: see `measure.profile.time_models`.
+    Networks that the runtime of the device does not support are left out of the plan, with the
+    reason. See `measure.profile.time_models` for the other arguments and for resuming.
 
     Raises:
-        UserError: timm does not know a network, none runs, or the device cannot be timed.
+        UserError: unknown network, no network runs, or the device cannot be timed.
     """
     models, why = _models(references, device, seed)
     known = dict(own or {})
@@ -189,7 +189,7 @@ def time_references(
 def _models(
     references: Sequence[Reference], device: DeviceSpec, seed: int
 ) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Files by id, and for networks that cannot be made for the device, the reason."""
+    """Model files by id, and the reason for each network that cannot be built for the device."""
     models, why = {}, {}
     for one in references:
         try:
@@ -214,7 +214,7 @@ def _failing(
     config: ProfileConfig,
     seed: int,
 ) -> dict[str, str]:
-    """Models that the device's kit does not run, tried one by one, and what it says of each."""
+    """Tries models one by one; returns those that the kit cannot run, with its message."""
     found = {}
     for name, model in models.items():
         with TemporaryDirectory() as folder:
@@ -228,10 +228,10 @@ def _failing(
 
 
 def _require_one(models: Mapping[str, bytes], why: Mapping[str, str], device: DeviceSpec) -> None:
-    """Refuses to time nothing.
+    """Checks that at least one network runs.
 
     Raises:
-        UserError: says why the first network does not run.
+        UserError: none runs; gives the reason for the first one.
     """
     if not models:
         name, reason = next(iter(why.items()))

@@ -72,7 +72,10 @@ def stage(project: Project) -> Stage:
 
 
 def _bytes(project: Project) -> int:
-    """Estimated size of the files: winners have every format; 8 bits take a quarter of fp32."""
+    """Estimated size of the files.
+
+    Winners have every format. An 8-bit file has a quarter of the size of an fp32 file.
+    """
     smallest, largest = weights_bytes(project)
     n_others = len(role_names(project)) - 2
     return largest + n_others * smallest + len(project.formats) * smallest // 4

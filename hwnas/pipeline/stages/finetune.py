@@ -11,6 +11,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import Parts, Progress
 from hwnas.core.rng import rng
 from hwnas.core.store import write_bytes
+from hwnas.core.tensor_file import require_sealed, sealed_tensors
 from hwnas.pipeline.checks import optimizer_exists
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.data_checks import recipe_fits
@@ -165,14 +166,15 @@ def finetune_all(project: Project, progress: Progress) -> None:
             checkpoints=project.files.network_steps(arch),
             progress=parts.part(n, f"{names[arch]} ({n + 1} of {len(archs)} networks)"),
         )
-        write_bytes(path, weights_bytes(tuned, project.metadata(arch)))
+        write_bytes(path, sealed_tensors(weights_bytes(tuned, project.metadata(arch))))
     train_standalone(project, parts.part(len(archs)))
     project.files.write_roles(roles)
 
 
 def _is_whole(project: Project, arch: Arch) -> bool:
-    """Whether the weights of a network can be read; otherwise it is fine-tuned again."""
+    """Whether the weights of a network are as written; otherwise it is fine-tuned again."""
     try:
+        require_sealed(project.files.network(arch), "the weights of a network are not as written")
         load_network(project, arch)
     except UserError as error:
         log.warning("%s\n  it is fine-tuned again", error)

@@ -34,7 +34,7 @@ __all__ = ["OWN", "check", "references", "stage"]
 TIMED, TRAINED = 10, 100  # units of progress: of timing one device, of training one network
 
 OWN = "winner"
-"""Name of the network of the run that is timed beside the references."""
+"""Name of the run's network that is timed with the references."""
 
 
 def stage(project: Project) -> Stage:
@@ -70,10 +70,10 @@ def stage(project: Project) -> Stage:
 
 
 def check(project: Project) -> None:
-    """Refuses networks that timm does not know, and weights that are not there.
+    """Checks that timm knows the networks, and that the weights for training are available.
 
     Raises:
-        UserError: names the nearest, or says how to get the weights.
+        UserError: suggests similar names, or says how to get the weights.
     """
     config = _config(project)
     for name in config.all_names:
@@ -82,7 +82,7 @@ def check(project: Project) -> None:
 
 
 def references(project: Project, progress: Progress) -> None:
-    """Times the networks on every device, beside its winner; then train some."""
+    """Times the networks with the winner on every device, then trains some."""
     config = _config(project)
     parts = Parts(progress, [TIMED] * len(project.devices) + [TRAINED * len(config.train)])
     found = tuple(
@@ -95,7 +95,7 @@ def references(project: Project, progress: Progress) -> None:
 
 def _config(project: Project) -> ReferencesConfig:
     config = project.config.search.references
-    assert config is not None  # or the project has no such stage
+    assert config is not None  # otherwise the project has no such stage
     return config
 
 

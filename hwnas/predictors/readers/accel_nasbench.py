@@ -19,8 +19,8 @@ __all__ = ["READER"]
 
 MAX_BYTES = 256 * 1024 * 1024
 DIGITS = {"e": "expand", "k": "kernel", "l": "depth", "se": "se"}
-"""Columns with one digit per stage, and the choice that each is."""
-INDEX = "index"  # the benchmark's own number of an arch
+"""Columns with one digit per stage, and the choice that the digits belong to."""
+INDEX = "index"  # number of an arch in the benchmark
 
 
 def _matches(head: str) -> bool:
@@ -29,9 +29,10 @@ def _matches(head: str) -> bool:
 
 
 def _read(path: Path, space: SearchSpace) -> Table:
-    """Every column but the digits and the index is numbers; empty cells have no value.
+    """All columns except digits and index are numbers; empty cells have no value.
 
-    Source: 2404.08005 and the networks' definition in github.com/afzalxo/ANB-DatasetCollection.
+    Source: 2404.08005 and the definition of the networks in
+    github.com/afzalxo/ANB-DatasetCollection.
     """
     try:
         text = read_regular(path, at_most=MAX_BYTES).decode("utf-8-sig")

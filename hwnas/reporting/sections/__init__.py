@@ -1,1 +1,1 @@
-"""Sections of the report: what each of them shows, and its template."""
+"""Sections of the report, each with its data and its template."""

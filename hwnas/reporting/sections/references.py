@@ -1,4 +1,4 @@
-"""The report section on published networks: what could be taken at the winner's latency."""
+"""The report section on published networks with at most the winner's latency."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ BEYOND = 1.5
 class Published:
     """A published network at one resolution on one device.
 
-    measured_ms: None where it does not run there, for the reason `why`. imagenet_top1: as published
-    for `imagenet_px`. test_top1: trained on the images of the run, on the test split.
+    measured_ms: None if the network does not run there; `why` is the reason. imagenet_top1:
+    published value at `imagenet_px`. test_top1: on the test split, after training on the images of
+    the run.
     """
 
     name: str
@@ -33,7 +34,7 @@ class Published:
 
 @dataclass(frozen=True)
 class References:
-    """The published networks on one device; `winner_ms`: of the winner, in the same plan."""
+    """The published networks on one device. `winner_ms`: the winner's latency in the same plan."""
 
     device: str
     winner_ms: float
@@ -41,18 +42,18 @@ class References:
 
     @property
     def timed(self) -> list[Published]:
-        """Those that run on the device, fastest first."""
+        """Networks that run on the device, fastest first."""
         found = [one for one in self.networks if one.measured_ms is not None]
         return sorted(found, key=lambda one: (one.measured_ms or 0.0, one.name))
 
     @property
     def not_run(self) -> list[tuple[str, str]]:
-        """Networks that do not run there, each with the reason once."""
+        """Networks that do not run on the device, each with its reason."""
         return sorted({(one.name, one.why) for one in self.networks if one.measured_ms is None})
 
 
 def sentences(data: References) -> tuple[str, ...]:
-    """What could be taken instead of the winner, by latency alone."""
+    """Describes the alternatives to the winner, by latency alone."""
     fast = [one for one in data.timed if (one.measured_ms or 0.0) <= data.winner_ms]
     if not fast:
         first = data.timed[0] if data.timed else None
@@ -61,7 +62,7 @@ def sentences(data: References) -> tuple[str, ...]:
             f"On {data.device} none of these networks is as fast as the winner"
             f" ({data.winner_ms:.3g} ms){nearest}.",
         )
-    best = {one.name: one for one in fast}  # of every network the slowest: the most pixels
+    best = {one.name: one for one in fast}  # the slowest timing of each network, at the most pixels
     said = "; ".join(_words(one) for one in best.values())
     return (
         f"On {data.device}, at the latency of the winner ({data.winner_ms:.3g} ms), you could also"
@@ -81,9 +82,9 @@ def _words(one: Published) -> str:
 def draw_references(figure: go.Figure, data: References) -> None:
     """Adds the networks to the figure of a front.
 
-    Those that were trained on the images of the run are points in its plane. Of the others only
-    the latency compares: they are ticks at the lower edge, with the published accuracy on hover.
-    Networks far slower than all that the figure shows are left to the table.
+    Networks that were trained on the images of the run are points. For the others, only the latency
+    is comparable: they are ticks at the lower edge, with the published accuracy on hover. Networks
+    far slower than all points of the figure are not drawn.
     """
     shown_ms = [float(x) for trace in figure.data for x in trace.x or ()]
     last_ms = max([data.winner_ms, *shown_ms]) * BEYOND

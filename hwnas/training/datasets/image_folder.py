@@ -238,7 +238,7 @@ def _warn(lines: Iterable[str]) -> None:
 def _parts(
     config: Config, stored: Mapping[Split, StoredPhotos], context: DatasetContext
 ) -> dict[Split, Photos]:
-    """The photos of every split, decoded."""
+    """The decoded photos of every split."""
     skips, n_threads = config.skip_broken, max(1, context.n_workers)
     found: dict[Split, Photos] = {
         split: read_photos(of, config.base_px, skip_broken=skips, n_threads=n_threads)
