@@ -1,6 +1,6 @@
 """Leave-one-device-out: how well ten timings of a new device carry over from known devices.
 
-    python benchmarks/latency_transfer.py --data ../shared/data/latency_fbnet --n 10 --seeds 5
+    python benchmarks/latency_transfer.py --data $DATA/latency_fbnet --n 10 --seeds 5
 
 Every column is held out in turn, with all batch sizes of its machine. Per seed, the networks to
 time are chosen from a random pool by the prior over the other machines alone; scores are over all

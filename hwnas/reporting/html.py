@@ -12,8 +12,8 @@ from hwnas.core.store import write_bytes
 from hwnas.reporting import figures
 from hwnas.reporting.data import ReportData
 from hwnas.reporting.drawing import draw_network
-from hwnas.reporting.results import by_device, highlights
 from hwnas.reporting.sections.references import draw_references, sentences
+from hwnas.reporting.sections.results import by_device, highlights
 from hwnas.reporting.thinning import thinned
 
 __all__ = ["render_report", "write_report"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hwnas.core.command import command_line
 from hwnas.core.config import settled
-from hwnas.core.progress import Progress
+from hwnas.core.progress import Parts, Progress
 from hwnas.interfaces import DeviceSpec
 from hwnas.measure.references.graphs import require_reference
 from hwnas.measure.references.settings import ReferencesConfig
@@ -31,6 +31,8 @@ from hwnas.training.identity import SPLITS
 
 __all__ = ["OWN", "check", "references", "stage"]
 
+TIMED, TRAINED = 10, 100  # units of progress: of timing one device, of training one network
+
 OWN = "winner"
 """Name of the run's network that is timed with the references."""
 
@@ -50,6 +52,7 @@ def stage(project: Project) -> Stage:
             f"finetune/{search}",
             f"export/{search}",
         ),
+        names=("seed", "search.references", "recipe", "data"),
         settings=[
             project.config.seed,
             settled(config),
@@ -81,10 +84,12 @@ def check(project: Project) -> None:
 def references(project: Project, progress: Progress) -> None:
     """Times the networks with the winner on every device, then trains some."""
     config = _config(project)
+    parts = Parts(progress, [TIMED] * len(project.devices) + [TRAINED * len(config.train)])
     found = tuple(
-        _timed(project, config, name, device, progress) for name, device in project.devices.items()
+        _timed(project, config, name, device, parts.part(number, name))
+        for number, (name, device) in enumerate(project.devices.items())
     )
-    trained = train_references(project, config, progress)
+    trained = train_references(project, config, parts.part(len(found)))
     project.files.references.results.write(RunReferences(found, trained))
 
 
