@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hwnas.core.command import command_line
 from hwnas.core.config import settled
 from hwnas.core.progress import Parts, Progress
@@ -12,6 +14,8 @@ from hwnas.measure.references.timing import (
     Reference,
     References,
     RunReferences,
+    model_bytes,
+    remove_models,
     time_references,
 )
 from hwnas.pipeline.checks import asked
@@ -41,7 +45,7 @@ def stage(project: Project) -> Stage:
     """Times the networks `search.references.names`, and trains those of `train`."""
     files, search = project.files, project.config.search.name
     config, name = _config(project), f"references/{search}"
-    n = len(config.all_names) * len(_sizes(project, config))
+    n = len(_chosen(project, config))
     trained = f", {len(config.train)} trained" * bool(config.train)
     return Stage(
         name=name,
@@ -66,6 +70,7 @@ def stage(project: Project) -> Stage:
         check=lambda: check(project),
         check_data=lambda: _check_recipe(project),
         asks=asked(project, project.devices),
+        writes=lambda: model_bytes(_chosen(project, config)),
     )
 
 
@@ -111,14 +116,14 @@ def _timed(
     device: DeviceSpec,
     progress: Progress,
 ) -> References:
-    in_channels, num_classes = project.source.ends
     winner = networks(project)[winner_role(project, name)]
-    chosen = [(network, px) for network in config.all_names for px in _sizes(project, config)]
-    chosen += [(network, trained_px(project)) for network in config.train]
-    return time_references(
-        [Reference(*one, num_classes, in_channels) for one in dict.fromkeys(chosen)],
+    chosen = _chosen(project, config)
+    chosen += [replace(one, px=trained_px(project)) for one in chosen if one.name in config.train]
+    folder = project.files.references.timings(name)
+    found = time_references(
+        list(dict.fromkeys(chosen)),
         device,
-        project.files.references.timings(name),
+        folder,
         config.protocol(project.config.profile),
         own={OWN: file_of(project, winner, exported_artifact(project, winner, device))},
         table=project.files.read_table(name),
@@ -127,6 +132,18 @@ def _timed(
         progress=progress,
         transport=project.transport(name),
     )
+    remove_models(folder)
+    return found
+
+
+def _chosen(project: Project, config: ReferencesConfig) -> list[Reference]:
+    """All networks at all resolutions, for the classes and channels of the run's images."""
+    in_channels, num_classes = project.source.ends
+    return [
+        Reference(name, px, num_classes, in_channels)
+        for name in config.all_names
+        for px in _sizes(project, config)
+    ]
 
 
 def _check_recipe(project: Project) -> None:
