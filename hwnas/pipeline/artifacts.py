@@ -273,7 +273,7 @@ class Artifacts(SettingsFiles):
 
     @property
     def test_hits(self) -> RecordFile[TestHits]:
-        """Which test images every network gets right; results of earlier versions have none."""
+        """Correctly classified test images of every network; earlier versions stored none."""
         return RecordFile(self.verification / "hits.json", TestHits)
 
     @property

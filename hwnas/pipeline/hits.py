@@ -1,4 +1,4 @@
-"""Which test images every network gets right, so that accuracies are compared image by image."""
+"""Correctly classified test images of every network, to compare them image by image."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["TestHits"]
 
 @dataclass(frozen=True)
 class TestHits:
-    """By device and key of an arch, the images that the network gets right (`core.bits`).
+    """Correctly classified images (`core.bits`) by device and key of an arch.
 
-    They are those of the accuracies in `Results`, `n_images` of the test split in its order.
+    They belong to the accuracies in `Results`. The images are those of the test split, in order.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
-    __test__: ClassVar[bool] = False  # no test, whatever pytest makes of the name
+    __test__: ClassVar[bool] = False  # not a test class of pytest
 
     n_images: Count
     right: dict[str, dict[str, str]]

@@ -1,4 +1,4 @@
-"""How well predictions find the best archs, which is what a search needs of them."""
+"""How well predictions find the best archs."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class TopQuality:
     regret: float
 
     def row(self) -> dict[str, float]:
-        """By name."""
+        """The values by name."""
         return asdict(self)
 
 
 def top_quality(predicted: FloatArray, truth: FloatArray) -> TopQuality:
-    """Compare predictions [n] with the truth [n], n >= 1; higher is better on both sides.
+    """Compares predictions [n] with the truth [n], n >= 1; higher is better in both.
 
-    Among equal predictions the truly worst come first: a constant finds nothing. Archs that tie
-    with the true number ten all count as top ten.
+    Equal predictions are ordered from worst to best truth, so a constant finds nothing. All archs
+    that tie with the tenth best truth count as top ten.
     """
     predicted, truth = np.asarray(predicted), np.asarray(truth)
     order = np.lexsort((truth, -predicted))[:K]
