@@ -16,7 +16,7 @@ from hwnas.latency.classifiers import price_classifiers
 from hwnas.latency.correction import Correction
 from hwnas.latency.coverage import not_covered, profile_command
 from hwnas.latency.formula import Formula
-from hwnas.latency.intervals import local_fraction, raw_sum_fraction
+from hwnas.latency.intervals import local_fraction, one_sided_share, raw_sum_fraction
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.index import enumerate_ops, op_sum
 from hwnas.spaces.space import Codes, SearchSpace
@@ -123,6 +123,18 @@ class TableEstimator:
         ms = self.latency_ms(codes)
         fraction = self._interval_fraction(codes, ms)
         return np.stack([ms * np.maximum(1 - fraction, 0.0), ms * (1 + fraction)], axis=1)
+
+    def bound_ms(self, codes: Codes, probability: float) -> FloatArray:
+        """What the median stays below with a probability in (0.5, 1), in ms: [n].
+
+        Raises:
+            UserError: the table was never validated on whole networks.
+        """
+        ms = self.latency_ms(codes)
+        half_width = self._interval_fraction(codes, ms)
+        share = one_sided_share(self.correction, probability)
+        bound: FloatArray = ms * (1 + share * half_width)
+        return bound
 
     def estimate(self, archs: Codes | Sequence[Arch]) -> Estimate:
         """Latencies with their intervals, for codes [n, d] or archs of the space.

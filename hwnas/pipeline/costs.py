@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from statistics import NormalDist
 from types import MappingProxyType
 from typing import get_args
 
@@ -11,7 +10,6 @@ import numpy as np
 
 from hwnas.controller.constraints import metric_key, reach, resolve
 from hwnas.core.metrics import MetricKey
-from hwnas.core.stats import Z90
 from hwnas.interfaces import Constraint, CostMetric, FloatArray, LatencyEstimator
 from hwnas.latency.spread import latency_spread
 from hwnas.pipeline.foreign_tables import is_profiled
@@ -55,20 +53,14 @@ def with_chances(
 ) -> dict[str, CostMetric]:
     """Adds latencies with a probability, as far as constraints limit them.
 
-    An arch does not exceed such a latency with the given probability. This assumes that errors of
-    estimates are normal, and that the interval of the estimate contains 90 % of them.
-
     Raises:
         UserError: on use, if the table was never validated on whole networks.
     """
 
     def bound(latency: CostMetric, estimator: LatencyEstimator, probability: float) -> CostMetric:
-        share = NormalDist().inv_cdf(probability) / Z90
-
         def metric(codes: Codes) -> FloatArray:
-            upper = estimator.interval_ms(codes)[:, 1] / estimator.latency_ms(codes)
-            found: FloatArray = latency(codes) * (1 + share * (upper - 1))
-            return found
+            widening = estimator.bound_ms(codes, probability) / estimator.latency_ms(codes)
+            return latency(codes) * widening
 
         return metric
 

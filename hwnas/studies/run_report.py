@@ -278,6 +278,7 @@ def _facts(project: Project, *, has_search: bool) -> dict[str, str]:
         "constraints": "; ".join(
             f"{c.metric} on {c.device} <= "
             + (f"{c.max}" if c.max is not None else f"{c.max_fraction_of_largest} of the largest")
+            + ("" if c.probability is None else f" with probability {c.probability:g}")
             for c in config.search.constraints
         ),
         "searcher": config.search.searcher.name,
