@@ -131,29 +131,11 @@ class Stage:
             widths = self.first_widths if is_first and self.first_widths else self.widths
             choice = self.chosen(int(not is_first), iter(codes))
             stride = self.stride if is_first else 1
-            self._blocks[key] = self.lower(choice, width, widths[number], hw, stride)
+            self._blocks[key] = self._lower(choice, width, widths[number], hw, stride)
         return self._blocks[key]
 
     @cached_property
     def _blocks(self) -> dict[tuple[bool, tuple[int, ...], int, int, int], OpSpec | None]:
-        return {}
-
-    def lower(
-        self, choice: BlockOp, width: int, out_width: int, hw: int, stride: int
-    ) -> OpSpec | None:
-        """One block from `width` to `out_width` channels; None if the block passes its input on.
-
-        Results are cached, because tables of a whole space lower the same block thousands of times.
-        """
-        form = (choice.kind, choice.kernel, choice.expand, choice.groups)
-        more = (choice.start_kernel, choice.expand_groups, choice.se)
-        key = (form, more, width, out_width, hw, stride)
-        if key not in self._lowered:
-            self._lowered[key] = self._lower(choice, width, out_width, hw, stride)
-        return self._lowered[key]
-
-    @cached_property
-    def _lowered(self) -> dict[tuple[object, ...], OpSpec | None]:
         return {}
 
     def _lower(
