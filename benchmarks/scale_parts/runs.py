@@ -99,4 +99,4 @@ def make_files(n: int, folder: Path) -> None:
 
 def measure_disk(n: int, folder: Path) -> dict[str, Any]:
     """What `hwnas status` shows."""
-    return {"text": disk_text(disk_use(RunDir(folder / "run")))}
+    return {"text": disk_text(disk_use(RunDir(folder / "run")), "hwnas clean")}
