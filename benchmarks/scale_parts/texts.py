@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hwnas.core.resources import resource
+from hwnas.core import resources
 from hwnas.core.yaml_data import read_yaml
 
 BASE = {"name": "mobile", "resolutions": [32], "stem": {"widths": [16]}, "head": {"width": 128}}
@@ -41,7 +41,7 @@ def make_spaces(n: int, folder: Path) -> None:
 
 def make_configs(n: int, folder: Path) -> None:
     """Configurations with n unknown keys, at the top, in a section, and less than the limit."""
-    digits = read_yaml(resource("configs", "digits.yaml"))
+    digits = read_yaml(resources.resource("configs", "digits.yaml"))
     unknown = {f"key{i}": 1 for i in range(n)}
     few = dict(list(unknown.items())[: n // 3])
     made = {
