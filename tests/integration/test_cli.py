@@ -153,7 +153,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path):
     names = [row["stage"] for row in rows]
     assert names == [
         "profile/local", "train", "label", "predictor", "search/main", "finetune/main",
-        "export/main", "references/main", "verify/main",
+        "export/main", "verify/main", "references/main",
     ]  # fmt: skip
     assert {row["status"] for row in rows} == {"new"} and all(row["cost"] for row in rows)
     assert not (tmp_path / "r").exists()
