@@ -34,11 +34,16 @@ def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
         for name, fit in fits.items():
             if fit is None:  # a table written by an older version
                 continue
+            within_5, within_10 = fit.within_5, fit.within_10
+            if fit is validation.forecast:
+                within_5, within_10 = validation.within
             rows.append(
                 {
                     "space": space,
                     "estimate": name,
                     "mape": fit.mape,
+                    "within_5": within_5,
+                    "within_10": within_10,
                     "p95": fit.p95,
                     "max": fit.max,
                     "spearman": fit.spearman,

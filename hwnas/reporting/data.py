@@ -58,7 +58,8 @@ class Front:
 class Forecast:
     """Estimated and measured latencies of whole networks.
 
-    `interval_ms` has the 90 % interval of each estimate. `mape` and `repeat_noise` are fractions.
+    `interval_ms` has the 90 % interval of each estimate. `mape`, `repeat_noise` and the
+    shares of networks with an error of at most 5 % and 10 % are fractions.
     """
 
     device: str
@@ -68,6 +69,8 @@ class Forecast:
     mape: float | None = None
     tau: float | None = None
     repeat_noise: float | None = None
+    within_5: float | None = None
+    within_10: float | None = None
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,7 @@ def forecast_data(project: Project, device: str) -> Forecast | None:
     if correction is None:
         return None
     validation, width = correction.validation, correction.interval_fraction
+    within_5, within_10 = validation.within
     return Forecast(
         device=device,
         forecast_ms=tuple(net.forecast_ms for net in validation.nets),
@@ -189,6 +190,8 @@ def forecast_data(project: Project, device: str) -> Forecast | None:
         mape=validation.forecast.mape,
         tau=validation.forecast.kendall_tau,
         repeat_noise=validation.repeat_mape,
+        within_5=within_5,
+        within_10=within_10,
     )
 
 
