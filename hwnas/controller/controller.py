@@ -197,14 +197,14 @@ class _Search:
 
 
 def _tracked(metrics: Mapping[str, CostMetric], limits: tuple[Limit, ...]) -> tuple[str, ...]:
-    """Metrics priced for every arch: constrained metrics and latencies, else MACs."""
+    """Metrics priced for every arch: constrained metrics, latencies and energies; else MACs."""
     constrained = {limit.key for limit in limits}
-    kept = [key for key in metrics if key in constrained or _is_median_latency(key)]
+    kept = [key for key in metrics if key in constrained or _has_a_front(key)]
     return tuple(kept or [key for key in metrics if key == "macs"])
 
 
-def _is_median_latency(key: str) -> bool:
-    return MetricKey.parse(key).metric == "latency_ms"
+def _has_a_front(key: str) -> bool:
+    return MetricKey.parse(key).metric in ("latency_ms", "energy_mj")
 
 
 def _fingerprint(
@@ -226,7 +226,7 @@ def _note(archive: Archive) -> str:
     feasible = np.flatnonzero(archive.column("feasible"))
     best = float(archive.column("score")[feasible].max()) if len(feasible) else np.nan
     note = f"best {best:.4f} of {len(archive)} archs, {len(archive.evaluated)} evaluated"
-    latencies = [key for key in archive.cost_keys if _is_median_latency(key)]
+    latencies = [key for key in archive.cost_keys if _has_a_front(key)]
     for key in (latencies or archive.cost_keys)[:NOTED_FRONTS]:
         front = archive.front(key)
         shown = front[np.unique(np.linspace(0, len(front) - 1, NOTED_POINTS).round().astype(int))]

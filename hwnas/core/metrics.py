@@ -1,4 +1,4 @@
-"""Names of costs: `macs`, or `latency_ms@phone` for a metric of one device."""
+"""Names of costs: `macs`, or `latency_ms@phone`, `energy_mj@phone` for a metric of one device."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from hwnas.core.errors import UserError
 __all__ = ["MetricKey"]
 
 LATENCIES = ("latency_ms", "latency_p95_ms")
+OF_DEVICE = (*LATENCIES, "energy_mj")
 
 
 class MetricKey(str):
-    """A metric and, for latencies, its device. Immutable, hashable, and ordered as text.
+    """A metric and, for latency and energy, its device. Immutable, hashable, and ordered as text.
 
     It is a `str`, so mappings by metric key are valid JSON, and files of earlier versions can be
     read. Use `parse` to get its parts.
@@ -19,8 +20,8 @@ class MetricKey(str):
     __slots__ = ()
 
     def __new__(cls, metric: str, device: str | None = None) -> MetricKey:
-        """Raises ValueError for a latency without a device, or a device of another metric."""
-        if (metric in LATENCIES) != bool(device) or "@" in metric:
+        """Raises ValueError for a metric of a device without one, or the other way round."""
+        if (metric in OF_DEVICE) != bool(device) or "@" in metric:
             raise ValueError(f"not a metric and its device: {metric!r}, {device!r}")
         return super().__new__(cls, f"{metric}@{device}" if device else metric)
 
@@ -29,7 +30,7 @@ class MetricKey(str):
         """Inverse of `str`.
 
         Raises:
-            UserError: a latency without a device, or a device of another metric.
+            UserError: a latency or energy without a device, or a device of another metric.
         """
         metric, _, device = text.partition("@")
         try:
@@ -37,14 +38,15 @@ class MetricKey(str):
         except ValueError as error:
             raise UserError(
                 "not a metric",
-                expected="macs, params, ..., or latency_ms@DEVICE, latency_p95_ms@DEVICE",
+                expected="macs, params, ..., or latency_ms@DEVICE, latency_p95_ms@DEVICE, "
+                "energy_mj@DEVICE",
                 found=repr(text),
             ) from error
 
     @classmethod
     def of(cls, metric: str, device: str) -> MetricKey:
         """The key of a metric, with the device if the metric depends on one."""
-        return cls(metric, device if metric in LATENCIES else None)
+        return cls(metric, device if metric in OF_DEVICE else None)
 
     @property
     def metric(self) -> str:
@@ -53,7 +55,7 @@ class MetricKey(str):
 
     @property
     def device(self) -> str | None:
-        """The device of a latency; None for other metrics."""
+        """The device of a latency or an energy; None for other metrics."""
         return str(self).partition("@")[2] or None
 
     @property

@@ -70,6 +70,7 @@ class TableEstimator:
         missing = [op for op in ops if op not in rows]
         if missing:
             raise not_covered(table, space, missing)
+        self._rows = rows
         self.row_ms: FloatArray = np.array([rows[op].median_ms for op in ops])
         self.device: DeviceSpec = table.device
         self.table, self.space = table, space
@@ -101,6 +102,24 @@ class TableEstimator:
     def latency_p95_ms(self, codes: Codes) -> FloatArray:
         """95th percentile over runs in ms: [n]."""
         return self.latency_ms(codes) * self.correction.p95_factor
+
+    def energy_mj(self, codes: Codes) -> FloatArray:
+        """Estimated energy of one run in mJ, the sum over operators: [n].
+
+        Raises:
+            UserError: the table lacks the energy of an operator.
+        """
+        energies = [self._rows[op].energy_mj for op in enumerate_ops(self.space)]
+        known = [energy for energy in energies if energy is not None]
+        if len(known) < len(energies):
+            raise UserError(
+                f"the latency table of {self.device.name} has no energies",
+                expected=f"an energy of all {len(energies)} operators of {self.space.id}",
+                found=len(known),
+                fix="no device is measured for energy here; of the published sources, "
+                "hw_nasbench201 has it (`hwnas table convert`)",
+            )
+        return op_sum(self.space, codes, np.array(known))
 
     def interval_ms(self, codes: Codes) -> FloatArray:
         """90 % interval of the estimated median in ms: [n, 2].

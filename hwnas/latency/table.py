@@ -96,6 +96,11 @@ class LatencyTable:
         """Whether operators were timed separately, instead of inferred from whole networks."""
         return self.source not in ("fitted", "transferred")
 
+    @property
+    def has_energy(self) -> bool:
+        """Whether every operator has an energy."""
+        return all(row.energy_mj is not None for row in self.rows.values())
+
     def estimate(self, space: SearchSpace, archs: Codes | Sequence[Arch]) -> Estimate:
         """Latency and 90 % interval of archs: codes [n, d] of `space`, or a list of its `Arch`.
 
@@ -161,7 +166,13 @@ class LatencyTable:
             if row.op in rows:
                 raise UserError("duplicate rows in a latency table", found=row.op, where=path)
             rows[row.op] = Timing(
-                row.median_ms, row.p10_ms, row.p90_ms, row.p95_ms, row.n, row.cold_ms
+                row.median_ms,
+                row.p10_ms,
+                row.p90_ms,
+                row.p95_ms,
+                row.n,
+                row.cold_ms,
+                row.energy_mj,
             )
         keys = {op.key for op in rows}
         for space, correction in stored.corrections.items():
