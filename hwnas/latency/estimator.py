@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwnas.core.errors import UserError
+from hwnas.core.stats import Z90
 from hwnas.interfaces import DeviceSpec, FloatArray
 from hwnas.latency.classifiers import price_classifiers
 from hwnas.latency.correction import Correction
@@ -124,11 +125,14 @@ class TableEstimator:
     def interval_ms(self, codes: Codes) -> FloatArray:
         """90 % interval of the estimated median in ms: [n, 2].
 
+        If the pace of the machine varied while the table was measured, the interval is wider: the
+        table is of no single state of the machine.
+
         Raises:
             UserError: the table was never validated on whole networks.
         """
         ms = self.latency_ms(codes)
-        fraction = self._interval_fraction(codes, ms)
+        fraction = np.hypot(self._interval_fraction(codes, ms), Z90 * self.table.pace_error)
         return np.stack([ms * np.maximum(1 - fraction, 0.0), ms * (1 + fraction)], axis=1)
 
     def estimate(self, archs: Codes | Sequence[Arch]) -> Estimate:

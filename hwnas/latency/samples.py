@@ -30,6 +30,7 @@ __all__ = ["STATISTIC", "Samples", "Timing", "read_samples"]
 
 FEW_ITEMS = 8  # as in the kit
 MAX_SAMPLES_IN_MEMORY = 100_000_000
+MAX_SLICES = 20
 MAX_MJ = 1e9  # a quarter of a kilowatt hour; sums over a network stay finite
 
 STATISTIC = "median over rounds of the fastest hot run"
@@ -100,6 +101,15 @@ class Samples:
             return np.where(np.isnan(slowness), 1.0, slowness)
         fastest = _nanmin(self.hot)
         return _nanmedian(fastest / _nanmedian(fastest, axis=1, keepdims=True), axis=0)
+
+    def pace(self) -> tuple[float, ...]:
+        """How long the reference took over time, relative to its median; 20 values at most."""
+        known = self.reference[np.isfinite(self.reference)]
+        if len(known) < 2:
+            return ()
+        slices = np.array_split(known, min(MAX_SLICES, len(known)))
+        medians = np.array([np.median(part) for part in slices]) / np.median(known)
+        return tuple(round(float(value), 4) for value in medians)
 
     def fastest(self) -> FloatArray:
         """Fastest hot run of every turn, [items, rounds], without the common slow-downs."""

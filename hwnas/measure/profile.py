@@ -14,6 +14,7 @@ from hwnas.builders.onnx import context, micro
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress, silent
 from hwnas.core.records import STRICT
+from hwnas.core.stats import Z90
 from hwnas.devices.spec import open_transport
 from hwnas.interfaces import DeviceSpec, FloatArray, Transport
 from hwnas.latency.construction import borders, context_id, contexts, op_id, op_rows
@@ -87,6 +88,7 @@ def profile(
             space.id: fit_correction(rows, space, nets, measured.timings, measured.halves)
         },
         warnings=warnings,
+        pace=samples.pace(),
     )
 
 
@@ -166,6 +168,19 @@ class Timings:
     def noise(self) -> float:
         """Uncertainty of timings: within this run, and since the table was measured."""
         return max(self.repeat_mape, self.pace_spread)
+
+    def widened(self, estimate_ms: FloatArray, interval_ms: FloatArray) -> FloatArray:
+        """90 % intervals [n, 2] of timings at the table's speed, from those of estimates [n].
+
+        If load slows some networks down more than others, no pace is right for all of them. The
+        networks of the table, timed again, show by how much. They lie evenly between the fastest
+        and the slowest one, so their mean distance from the pace is about the standard deviation
+        over all networks. Its 90 % interval and the half-widths add up in quadrature.
+        """
+        spread = estimate_ms * Z90 * self.pace_spread
+        low = estimate_ms - np.hypot(estimate_ms - interval_ms[:, 0], spread)
+        high = estimate_ms + np.hypot(interval_ms[:, 1] - estimate_ms, spread)
+        return np.stack([np.maximum(low, 0.0), high], axis=1)
 
 
 def time_models(

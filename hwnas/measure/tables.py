@@ -9,7 +9,7 @@ import numpy as np
 from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.core.stats import spearman
+from hwnas.core.stats import Z90, spearman
 from hwnas.latency.coverage import shown_settings, working_settings
 from hwnas.latency.table import LatencyTable
 from hwnas.spaces import REGISTRY
@@ -62,7 +62,7 @@ def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
             {
                 "space": space,
                 "estimate": "90 % interval, half its width",
-                "mape": correction.interval_fraction,
+                "mape": float(np.hypot(correction.interval_fraction, Z90 * table.pace_error)),
             }
         )
     return rows

@@ -191,8 +191,9 @@ def _result(
     accuracies: Accuracies,
 ) -> NetworkResult:
     codes, device = project.space.codes([arch]), estimator.device.name
-    low, high = (float(bound) for bound in estimator.interval_ms(codes)[0])
-    forecast_ms = float(estimator.latency_ms(codes)[0])
+    estimate = estimator.latency_ms(codes)
+    low, high = map(float, timings.widened(estimate, estimator.interval_ms(codes))[0])
+    forecast_ms = float(estimate[0])
     search = result_on(project, device)
     artifact = exported_artifact(project, arch, project.devices[device])
     float_path = project.files.read_exports()[arch.key][0].model.path
