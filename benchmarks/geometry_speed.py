@@ -30,7 +30,8 @@ WORK = """
 import json, sys, time
 from hwnas.core.rng import rng
 from hwnas.spaces.cost import cost
-from hwnas.spaces.index import _slot_tables, op_index
+from hwnas.spaces.index import op_index
+from hwnas.spaces.slot_tables import slot_tables
 from hwnas.spaces.lowering import lower
 
 try:
@@ -52,7 +53,7 @@ op_index(warm, draw(warm, 10, rng(0, "warm")))
 for name in sys.argv[1].split(","):
     space = build_space(name, num_classes=10)
     begin = clock()
-    _slot_tables(space)
+    slot_tables(space)
     seconds["tables"] += clock() - begin
     archs = [space.arch(row) for row in draw(space, 2000, rng(0, "lower"))]
     begin = clock()

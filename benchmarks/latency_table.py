@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.cli.output import progress_for
-from hwnas.core.config import assignments
+from hwnas.core.overrides import assignments
 from hwnas.core.rng import rng
 from hwnas.core.stats import kendall_tau
 from hwnas.devices.spec import load_device

@@ -4,12 +4,17 @@
 
 Each cell (file, number of labels, predictor) is a line of `--out`, written when it is done; run the
 same command again after an interruption and it goes on where it stopped. The whole table is printed
-as JSON at the end, with `--table` as Markdown.
+as JSON at the end, with `--table` as Markdown. `--files` and `--predictors` choose some of the
+rank cells.
 
 noise: labels = truth + noise of the truth's own standard deviation (lowest 5 % left out of it), as
 supernet scores are; the fit must rank better than the labels it learned from (2004.08423).
 few_shot: a supernet score of tau 0.42 and 30 true labels, blended with a weight from held-back
 labels (2203.02086). speed: archs per second of processor time that the distilled predictor scores.
+
+--n: other numbers of labels. --losses: the losses of gcn instead of other predictors:
+
+    python benchmarks/predictors.py --data ../shared/data --out losses.jsonl --n 100 --losses
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -30,6 +35,7 @@ from hwnas.core.store import append_jsonl, read_jsonl
 from hwnas.interfaces import PredictorContext
 from hwnas.predictors import REGISTRY, distilled, gcn
 from hwnas.predictors.blend import blend, few_shot_blend
+from hwnas.predictors.recipe import LossName
 from hwnas.studies.compare_predictors import (
     COPIES,
     COSTS,
@@ -43,18 +49,31 @@ FILES = {
     "nas_bench_macro": "nas_bench_macro/cifar10.json",
     "ofa_mbv3_imagenet": "ofa_mbv3_imagenet/records.json",
     "nasbench201": "nasbench201_accuracy/accuracy.csv",
+    "accel_nasbench": "accel_nasbench/records.csv",
 }
 SIZES = ("50", "100", "400", "half")
+SWITCHES = ("warp", "mape", "held_out")
+LOSSES = {
+    **{f"gcn {loss}": {"training": {"loss": loss}} for loss in get_args(LossName)},
+    **{f"gcn both, then {late}": {"training": {"switch": late}} for late in SWITCHES},
+}
 Cell = dict[str, Any]
 
 
-def cells(data: Path, seeds: int, names: list[str], sizes: list[str]) -> Iterator[tuple[Cell, Any]]:
-    """The key of every cell, and the function that measures it."""
+def cells(
+    data: Path, seeds: int, names: list[str], sizes: list[str], files: list[str]
+) -> Iterator[tuple[Cell, Any]]:
+    """The key of every rank cell, and the function that measures it."""
     for size in sizes:
-        for file, path in FILES.items():
+        for file in files:
             for name in names:
                 key = {"test": "ranks", "file": file, "size": size, "predictor": name}
-                yield key | {"seeds": seeds}, partial(ranks, data / path, size, name, seeds)
+                run = partial(ranks, data / FILES[file], size, name, seeds)
+                yield key | {"seeds": seeds}, run
+
+
+def other_cells(data: Path, seeds: int) -> Iterator[tuple[Cell, Any]]:
+    """The noise, few-shot and speed tests."""
     macro = data / FILES["nas_bench_macro"]
     yield {"test": "noise", "seeds": seeds}, partial(noise, macro, seeds)
     yield {"test": "few_shot", "seeds": seeds}, partial(few_shot, macro, seeds)
@@ -68,7 +87,9 @@ def ranks(path: Path, size: str, name: str, seeds: int) -> Cell:
     n_fit = len(labels.codes) // 2 if size == "half" else int(size)
     if name in COSTS:
         return measure_cost(name, labels, n_fit=n_fit, n_seeds=seeds).row()
-    return measure(name, labels, n_fit=n_fit, n_seeds=seeds, progress=lambda *_: None).row()
+    predictor, settings = ("gcn", LOSSES[name]) if name in LOSSES else (name, None)
+    how: Any = {"n_fit": n_fit, "n_seeds": seeds, "settings": settings}
+    return measure(predictor, labels, progress=lambda *_: None, **how).row()
 
 
 def noisy(labels: Labels, factor: float, seed: int) -> np.ndarray:
@@ -143,16 +164,29 @@ def speed(path: Path, n_fit: int = 100, n_archs: int = 200_000) -> Cell:
 
 
 def markdown(rows: list[Cell]) -> str:
-    """The rank cells as one table: a row per file and predictor, a column per size."""
+    """The rank cells as one table: a row per file and predictor, a column per size.
+
+    Kendall's tau / N@1 / N@10 / precision@10 / regret, means over seeds.
+    """
     ranks = {(r["file"], r["predictor"], r["size"]): r for r in rows if r["test"] == "ranks"}
-    sizes = [size for size in SIZES if any(key[2] == size for key in ranks)]
+    sizes = list(dict.fromkeys(key[2] for key in ranks))
     lines = ["| records | predictor | " + " | ".join(f"n={size}" for size in sizes) + " |"]
     lines.append("|" + "---|" * (2 + len(sizes)))
     for file, name in dict.fromkeys((key[0], key[1]) for key in ranks):
         found = [ranks.get((file, name, size)) for size in sizes]
-        values = [f"{r['kendall_tau_mean']:.3f}" if r else "-" for r in found]
+        values = [_cell(r) if r else "-" for r in found]
         lines.append(f"| {file} | {name} | " + " | ".join(values) + " |")
     return "\n".join(lines)
+
+
+def _read(path: Path) -> list[Cell]:
+    """Cells that are done; those of earlier versions without N@k are measured again."""
+    return [row for row in read_jsonl(path) if row["test"] != "ranks" or "n_at_10" in row]
+
+
+def _cell(row: Cell) -> str:
+    top = "/".join(f"{row[n]:.3g}" for n in ("n_at_1", "n_at_10", "precision_at_10", "regret"))
+    return f"{row['kendall_tau_mean']:.3f} / {top}"
 
 
 def main() -> None:
@@ -161,20 +195,26 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES)
+    parser.add_argument("--n", nargs="+", default=list(SIZES), help="labels, or `half` of them")
+    parser.add_argument("--files", nargs="+", default=list(FILES), choices=FILES)
+    parser.add_argument("--predictors", nargs="+", help="by default all that are installed")
+    parser.add_argument("--losses", action="store_true", help="compare the losses of gcn")
     parser.add_argument("--table", action="store_true", help="print Markdown")
     parser.add_argument("--show", action="store_true", help="measure nothing")
     options = parser.parse_args()
     installed = [n for n in REGISTRY.names if not REGISTRY.describe(n).missing and n not in COPIES]
     names = ["gcn", *(n for n in installed if n != "gcn"), *COSTS]
-    done = read_jsonl(options.out)
+    done = _read(options.out)
     todo: list[tuple[Cell, Callable[[], Cell]]] = []
     if not options.show:
-        todo = list(cells(options.data, options.seeds, names, options.sizes))
+        names = list(LOSSES) if options.losses else options.predictors or names
+        todo = list(cells(options.data, options.seeds, names, options.n, options.files))
+        if not (options.losses or options.predictors):
+            todo += other_cells(options.data, options.seeds)
     for key, run in todo:
         if not any(key.items() <= row.items() for row in done):
             append_jsonl(options.out, key | run())
-    rows = read_jsonl(options.out)
+    rows = _read(options.out)
     print(markdown(rows) if options.table else json.dumps(rows, indent=1))
 
 

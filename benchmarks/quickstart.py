@@ -33,8 +33,8 @@ from pretrained_parts.paired import Difference, Hits, hits, paired
 
 import hwnas
 from hwnas.cli.output import progress_for
-from hwnas.core.config import assignments
 from hwnas.core.env import host_facts, use_threads
+from hwnas.core.overrides import assignments
 from hwnas.core.store import read_json, write_json
 from hwnas.pipeline.project import Project
 from hwnas.spaces.arch import Arch

@@ -89,7 +89,7 @@ def load_plan(path):
     if len(set(ids)) != len(ids) or not ids:
         raise KitError(f"{path}: items must be present and have unique ids")
     if plan["reference"] not in ids:
-        raise KitError(f"{path}: the reference {plan['reference']!r} is none of the items")
+        raise KitError(f"{path}: the reference {plan['reference']!r} is not one of the items")
     return plan
 
 
@@ -237,10 +237,10 @@ def main(arguments=None):
         return 1
     except (KeyboardInterrupt, BrokenPipeError):  # BrokenPipe: the parent process is gone
         with contextlib.suppress(OSError):
-            print("bench.py: interrupted; the same command goes on from here", file=sys.stderr)
+            print("bench.py: interrupted; the same command resumes from here", file=sys.stderr)
         return 130
     except OSError as error:  # a full disk, or a folder that is not writable
-        print(f"bench.py: {error}; then the same command goes on from here", file=sys.stderr)
+        print(f"bench.py: {error}; then the same command resumes from here", file=sys.stderr)
         return 1
     return 0
 

@@ -63,7 +63,9 @@ class Execution:
         self._runtime = trt.Runtime(logger)  # must outlive its engine
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
-            raise RuntimeError(f"{path.name} does not load; delete it to have it built again")
+            raise RuntimeError(
+                f"{path.name} cannot be loaded; delete it, and it will be built again"
+            )
         self._context = self._engine.create_execution_context()
         self._bound = {}
         self.inputs = self.outputs = ()

@@ -5,11 +5,17 @@
 `judged` (False: this machine is too slow or too fast to judge) and `detail`.
 """
 
+import sys
+import time
+
 import numpy as np
-from bundle_files import read_golden
+from bundle_files import BundleError, read_golden
 from bundle_images import labelled_images, preprocess, read_samples
+from bundle_statistics import binomial_tail, chance_of_fewer
 
 BATCH = 32  # images per batch
+SHOWN = 3  # images that cannot be read
+PERIOD_S = 5.0  # of progress where there is no terminal
 LEAST_CHANCE = 0.01  # a shortfall with a lower probability than this counts as real
 
 
@@ -79,23 +85,115 @@ def check_samples(folder, manifest, model, predict):
 
 
 def check_accuracy(manifest, model, predict, data):
-    """Top-1 on labelled images of the user, compared with the manifest."""
-    read, labels = labelled_images(data, manifest["input"]["class_names"])
-    n_right = 0
-    for start in range(0, len(labels), BATCH):
-        part = range(start, min(start + BATCH, len(labels)))
-        x = np.stack([preprocess(read(index), manifest["input"]) for index in part])
-        n_right += int((predict(x).argmax(1) == labels[start : start + BATCH]).sum())
-    detail = f"{n_right / len(labels):.2%} of {len(labels)} images here"
+    """Compares top-1 on labelled images of the user with the manifest, class by class.
+
+    data: path of the images, or the path and the number of images to use, balanced over the
+    classes. Unreadable images are left out and named.
+    """
+    names = manifest["input"]["class_names"]
+    path, limit = data if isinstance(data, tuple) else (data, None)
+    read, labels = labelled_images(path, names)
+    chosen = np.arange(len(labels)) if limit is None else balanced(labels, limit)
+    n_right, n_seen = np.zeros((2, len(names)), dtype=int)
+    broken, progress = [], Progress("accuracy", len(chosen))
+    for start in range(0, len(chosen), BATCH):
+        part = chosen[start : start + BATCH]
+        x, classes = readable(read, labels, part, manifest["input"], broken)
+        if x:
+            np.add.at(n_seen, classes, 1)
+            np.add.at(n_right, classes, predict(np.stack(x)).argmax(1) == classes)
+        progress(start + len(part))
+    if len(broken) == len(chosen):
+        raise BundleError(f"{path}: none of {len(chosen)} images can be read: {broken[0]}")
+    detail = f"{n_right.sum() / n_seen.sum():.2%} of {n_seen.sum()} images here"
+    passed, judged, promise = compared(manifest, model, n_right, n_seen)
+    detail += f"; {promise}"
+    if broken:
+        named = "; ".join(broken[:SHOWN]) + "; ..." * (len(broken) > SHOWN)
+        detail += f"; {len(broken)} left out that cannot be read: {named}"
+    return finding(model, "accuracy", passed, detail, judged=judged)
+
+
+def balanced(labels, n):
+    """Sorted indices of at most n images, with numbers per class as equal as possible.
+
+    The choice within a class is random, but the same in every call.
+    """
+    order = np.random.RandomState(0).permutation(len(labels))
+    rank = np.empty(len(labels), dtype=int)
+    for label in np.unique(labels):
+        own = order[labels[order] == label]
+        rank[own] = np.arange(len(own))
+    return np.sort(np.lexsort((labels, rank))[:n])
+
+
+def readable(read, labels, part, spec, broken):
+    """Inputs and classes of some images; appends the reason for each unreadable one to `broken`."""
+    x, classes = [], []
+    for index in part:
+        try:
+            x.append(preprocess(read(index), spec))
+        except BundleError as error:
+            broken.append(str(error))
+        else:
+            classes.append(labels[index])
+    return x, np.array(classes, dtype=int)
+
+
+def compared(manifest, model, n_right, n_seen):
+    """Compares the correct answers per class, of the images seen per class, with the manifest.
+
+    Returns whether the check passed, whether it could be judged, and the expected accuracy in
+    words.
+    """
     facts = [fact for fact in manifest["accuracy"] if fact["model"] == model["path"]]
     facts = [fact for fact in facts if fact["split"] == "test"] or facts
     if not facts:
-        return finding(model, "accuracy", None, f"{detail}; nothing promised")
-    fact = facts[0]
-    n_promised = round(fact["top1"] * fact["n_images"])
-    chance = chance_of_fewer(n_right, len(labels), n_promised, fact["n_images"])
-    detail += f"; promised {fact['top1']:.2%} ({fact['n_images']} images of {fact['dataset']})"
-    return finding(model, "accuracy", chance >= LEAST_CHANCE, detail)
+        return None, True, "no accuracy in the manifest"
+    fact, n_absent = facts[0], int((n_seen == 0).sum())
+    known = f"{fact['n_images']} images of {fact['dataset']}"
+    if not fact["classes"]:
+        promise = f"promised {fact['top1']:.2%} ({known})"
+        if n_absent:
+            promise += (
+                f", but not class by class, and {n_absent} of {len(n_seen)} classes are absent"
+            )
+            return None, False, promise
+        promised = round(fact["top1"] * fact["n_images"]), fact["n_images"]
+        chance = chance_of_fewer(n_right.sum(), n_seen.sum(), *promised)
+        return chance >= LEAST_CHANCE, True, promise
+    right, n = np.array(fact["classes"]).T
+    both = (n > 0) & (n_seen > 0)
+    if not both.any():
+        return None, False, f"of none of these classes an accuracy is promised ({known})"
+    share = float((n_seen[both] * right[both] / n[both]).sum() / n_seen[both].sum())
+    promise = f"promised {share:.2%} for these classes ({known})"
+    if n_absent:
+        promise += f"; {n_absent} of {len(n_seen)} classes are absent here"
+    if (lone := int((n_seen[~both & (n_seen > 0)]).sum())) > 0:
+        promise += f"; {lone} images are of classes without a promise"
+    chance = chance_of_fewer(n_right[both], n_seen[both], right[both], n[both])
+    return chance >= LEAST_CHANCE, True, promise
+
+
+class Progress:
+    """Shows the progress of a long check on stderr."""
+
+    def __init__(self, what, total):
+        self._what, self._total, self._begin = what, total, time.monotonic()
+        self._shown, self._next = False, self._begin + 1.0
+
+    def __call__(self, done):
+        """Reports that `done` images are finished."""
+        now, is_terminal = time.monotonic(), sys.stderr.isatty()
+        is_last = done == self._total and self._shown and is_terminal
+        if now < self._next and not is_last:
+            return
+        self._shown, self._next = True, now + (1.0 if is_terminal else PERIOD_S)
+        left = (now - self._begin) * (self._total / done - 1)
+        text = f"{self._what}: {done} of {self._total} images, {left:.0f} s left"
+        end = "" if is_terminal and done < self._total else "\n"
+        print(f"\r{text}   " if is_terminal else text, end=end, file=sys.stderr, flush=True)
 
 
 def agrees(n_equal, n, least):
@@ -106,29 +204,3 @@ def agrees(n_equal, n, least):
     if n_equal == n or least in (0, 1):
         return n_equal >= n * least
     return binomial_tail(n - n_equal, n, 1 - least) >= LEAST_CHANCE
-
-
-def binomial_tail(k, n, p):
-    """Probability of k or more out of n events with probability p, 0 < p < 1."""
-    logs = log_factorials(n)
-    i = np.arange(k, n + 1)
-    terms = logs[n] - logs[i] - logs[n - i] + i * np.log(p) + (n - i) * np.log1p(-p)
-    return float(np.exp(terms).sum())
-
-
-def chance_of_fewer(right, n, promised_right, promised_n):
-    """Probability of so few right answers for two equally good sets (Fisher's exact test)."""
-    logs = log_factorials(n + promised_n)
-    total = right + promised_right
-
-    def log_ways(count, picked):
-        return logs[count] - logs[picked] - logs[count - picked]
-
-    i = np.arange(max(0, total - promised_n), right + 1)
-    terms = log_ways(n, i) + log_ways(promised_n, total - i) - log_ways(n + promised_n, total)
-    return float(np.exp(terms).sum())
-
-
-def log_factorials(n):
-    """log i! for i = 0..n."""
-    return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])

@@ -33,6 +33,9 @@ def main(doc, check, open_predictor, choice, arguments=None):
         type=Path,
         help="with --check: measure the accuracy on these images: a folder per class, or .npz",
     )
+    parser.add_argument(
+        "--limit", type=int, help=("--data: number of images, balanced over the classes")
+    )
     parser.add_argument("--no-latency", action="store_true", help="with --check: skip timing")
     parser.add_argument(
         f"--{choice}",
@@ -45,6 +48,8 @@ def main(doc, check, open_predictor, choice, arguments=None):
     options = parser.parse_args(arguments)
     if not options.check and not options.images:
         parser.error("give images, or --check")
+    if options.limit is not None and (options.data is None or options.limit < 1):
+        parser.error("--limit takes a number of images, beside --data")
     if options.check and len(options.images) > 1:
         parser.error("--check takes one bundle")
     folder = options.images[0] if options.check and options.images else options.bundle
@@ -58,7 +63,8 @@ def run(options, folder, check, open_predictor):
         manifest = read_bundle(folder)
         if options.check:
             print(f"{manifest['name']}: {len(manifest['files'])} files, checksums ok", flush=True)
-            found = check(folder, manifest, options.chosen, options.data, not options.no_latency)
+            data = options.data if options.limit is None else (options.data, options.limit)
+            found = check(folder, manifest, options.chosen, data, not options.no_latency)
             if options.json:
                 options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
             return show(found)

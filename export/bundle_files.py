@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from bench_json import strict_json
 
-SCHEMA_VERSION = 3  # newest supported version; version 1 has no samples and no min_agreement
+SCHEMA_VERSION = 4  # newest supported version; version 1 has no samples and no min_agreement
 HERE = Path(__file__).resolve().parent
 KINDS = {
     "object": dict,
@@ -59,7 +59,7 @@ def read_manifest(path):
     if version > SCHEMA_VERSION:
         raise BundleError(
             f"{path}: written by a newer hwnas: schema_version {version}, this kit reads up to "
-            f"{SCHEMA_VERSION}; fix: use the kit that lies in that bundle"
+            f"{SCHEMA_VERSION}; fix: use the kit in that bundle"
         )
     schema = json.loads((HERE / "bundle.schema.json").read_text(encoding="utf-8"))
     found = list(problems(manifest, schema, schema)) or list(contradictions(manifest))
@@ -71,6 +71,8 @@ def read_manifest(path):
         model.setdefault("min_agreement", 1.0)
         model.setdefault("least_runtime", None)
         model.setdefault("layout", "NCHW")
+    for fact in manifest["accuracy"]:
+        fact.setdefault("classes", [])
     return manifest
 
 
@@ -96,9 +98,25 @@ def contradictions(manifest):
     for name in sorted({fact["model"] for fact in manifest["latency"] + manifest["accuracy"]}):
         if name not in models:
             yield f"models: does not list {name!r}"
+    for fact in manifest["accuracy"]:
+        yield from unlike_classes(fact, len(spec["class_names"]))
     for sample in samples:
         if max(sample["label"], sample["predicted"]) >= len(spec["class_names"]):
             yield f"samples: {sample['path']}: a class without a name"
+
+
+def unlike_classes(fact, n_classes):
+    """Contradictions between the counts of the classes and those of all images."""
+    classes = fact.get("classes", [])
+    if not classes:
+        return
+    if len(classes) != n_classes:
+        yield f"accuracy: {len(classes)} classes, expected {n_classes}"
+    right, n = (sum(pair[i] for pair in classes) for i in (0, 1))
+    if any(a > b for a, b in classes) or n != fact["n_images"]:
+        yield "accuracy: the counts of the classes are not those of all images"
+    elif abs(right - fact["top1"] * n) > 0.5:
+        yield "accuracy: top1 is not that of the classes"
 
 
 def inside(folder, name):

@@ -1,29 +1,22 @@
-"""Converts images to inputs of a bundle's model. Needs only numpy; uses Pillow if installed."""
+"""Converts images to inputs of a bundle's model. Needs only numpy; uses Pillow if installed.
+
+`photo_rule.py` determines which files are images and decodes them, as in training.
+"""
 
 import io
-import os
 import re
-import unicodedata
+import sys
+import warnings
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from bundle_files import BundleError, inside, read_npy
+from photo_rule import ENDINGS, composed, folders_of, scan, upright
 
-PLAIN = (".npy", ".ppm", ".pgm")  # can be read without Pillow
-SUFFIXES = (
-    *PLAIN,
-    *(".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
-    *(".jpx", ".png", ".pnm", ".tga", ".tif", ".tiff", ".webp"),
-)
-HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
-SYSTEM = ("@eadir", "__macosx", "lost+found", "$recycle.bin")
-MAX_PIXELS = 100_000_000  # as in training
 MAX_UNPACKED, MAX_RATIO = 1 << 30, 200
-# `Image.Transpose` by EXIF orientation
-TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
-
 
 # --- files ----------------------------------------------------------------------------------------
 
@@ -101,35 +94,10 @@ def decode_netpbm(data):
 
 
 def decode_with_pillow(data):
-    """uint8 pixels of any image that Pillow reads, as in hwnas/training/decode.py."""
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(data))
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-    image.load()
-    try:
-        turn = int(image.getexif().get(0x0112, 1))
-    except Exception:  # damaged metadata are ignored
-        turn = 1
-    if turn in TURNS:
-        image = image.transpose(TURNS[turn])
-    if image.mode[0] in "IF":  # the conversion of Pillow would saturate
-        image = Image.fromarray(eight_bits(np.asarray(image)))
-    if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
-        over = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-    return np.asarray(image if image.mode == "L" else image.convert("RGB"))
-
-
-def eight_bits(levels):
-    """Converts grey values of 16 bits, or floats in [0, 1], to 8 bits; refuses unknown scales."""
-    low, high = float(levels.min()), float(levels.max())
-    if levels.dtype.kind == "f" and low >= 0 and high <= 1:
-        return np.rint(levels * 255).astype(np.uint8)
-    if levels.dtype.kind == "f" or low < 0 or high > 65535 or 0 < high < 4096:
-        raise ValueError(f"grey values from {low:g} to {high:g}, whose scale is not known")
-    return (levels.astype(np.int64) >> 8).astype(np.uint8)
+    """uint8 [H, W] or [H, W, 3] of any image that Pillow reads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about metadata
+        return np.asarray(upright(io.BytesIO(data)))
 
 
 # --- preprocessing --------------------------------------------------------------------------------
@@ -198,60 +166,43 @@ def labelled_images(path, names):
     else:
         raise BundleError(f"{path}: expected a folder with one folder per class, or a .npz")
     if len(labels) == 0:
-        raise BundleError(f"{path}: no images ({', '.join(SUFFIXES)})")
+        raise BundleError(f"{path}: no images ({', '.join(sorted(ENDINGS))})")
     return read, labels
 
 
 def images_of_folder(path, names):
-    """See `labelled_images`."""
-    folders = sorted(sub for sub in path.iterdir() if is_data(sub.name) and sub.is_dir())
-    unknown = [class_of(sub) for sub in folders if class_of(sub) not in names]
+    """See `labelled_images`; says what is left out."""
+    folders = folders_of(path)
+    classes = [composed(sub.name) for sub in folders]
+    unknown = [name for name in classes if name not in names]
     if unknown:
         raise BundleError(
             f"{path}: no class is called {', '.join(unknown[:5])}; the classes are "
             f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
         )
-    found = [(file, names.index(class_of(sub))) for sub in folders for file in files_of(sub)]
+    scans = [scan(sub, (".npy",)) for sub in folders]
+    say_what_is_left_out(path, scans)
+    found = [
+        (sub.parent / file, names.index(name))
+        for sub, name, below in zip(folders, classes, scans)
+        for file in below.images
+    ]
     files, labels = [file for file, _ in found], [label for _, label in found]
     return lambda index: read_image(files[index]), np.array(labels, dtype=int)
 
 
-def class_of(folder):
-    """Name of a class folder: UTF-8 in any locale, with composed accents as in hwnas."""
-    text = os.fsencode(folder.name).decode("utf-8", "surrogateescape")
-    return unicodedata.normalize("NFC", text)
-
-
-def is_data(name):
-    """Whether a file or folder of this name can be data: neither hidden nor of the system."""
-    return not name.startswith(".") and name.lower() not in SYSTEM
-
-
-def files_of(folder, above=()):
-    """Sorted image files at any depth below a class folder; links to folders are followed."""
-    above = (*above, folder.resolve(), *folder.resolve().parents)
-    for path in sorted(folder.iterdir()):
-        if not is_data(path.name):
-            continue
-        if path.is_dir():
-            if path.resolve() not in above:
-                yield from files_of(path, above)
-        elif path.is_file() and is_image(path):
-            yield path
-
-
-def is_image(path):
-    """Whether a file is an image, by its suffix, or by its first bytes if it has none."""
-    ending = path.suffix.lower() if path.suffix.strip(". ") else ""
-    if ending:
-        return ending in SUFFIXES
-    with open(path, "rb") as stream:
-        head = stream.read(12)
-    return head.startswith(HEADS) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+def say_what_is_left_out(path, scans):
+    """Prints the files that are not read as images, by suffix, and the broken links."""
+    counts = sum((found.left_out for found in scans), Counter())
+    listed = [f"{n} {ending}" for ending, n in counts.most_common()]
+    n_lost = sum(len(found.lost) for found in scans)
+    listed += [f"{n_lost} that cannot be read"] if n_lost else []
+    if listed:
+        print(f"note: {path}: left out: {', '.join(listed)}", file=sys.stderr)
 
 
 def read_arrays(path):
-    """The arrays of a .npz by name; none can be larger than its unpacked file."""
+    """The arrays of a .npz by name; refuses files that unpack to too many bytes."""
     with zipfile.ZipFile(path) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
         size = sum(info.file_size for info in members)
@@ -280,7 +231,7 @@ def images_of_archive(path, names):
         images, labels, offset = arrays["jpeg"], arrays["label"], arrays["offset"]
         n_images = len(offset) - 1
         if list(arrays.get("class_names", names)) != list(names):
-            raise BundleError(f"{path}: its class_names are not the bundle's")
+            raise BundleError(f"{path}: its class_names differ from those of the bundle")
     else:
         raise BundleError(f"{path}: expected images and labels, found {', '.join(arrays)}")
     if labels.shape != (n_images,) or labels.dtype.kind not in "iu":

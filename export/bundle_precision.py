@@ -66,7 +66,7 @@ def fields(data):
         else:
             size, at = varint(data, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
             if at + size > len(data):
-                raise ValueError("cut off")
+                raise ValueError("the file ends within a field")
             value, at = data[at : at + size], at + size
         yield key >> 3, value
 

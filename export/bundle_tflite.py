@@ -11,7 +11,7 @@ def tflite_kinds(data):
     Raises ValueError or IndexError if the data are not a .tflite file, or damaged.
     """
     if data[4:8] != IDENTIFIER:
-        raise ValueError("no .tflite file")
+        raise ValueError("not a .tflite file")
     kinds = set()
     for graph in tables(data, number(data, 0, 4), SUBGRAPHS):
         for tensor in tables(data, graph, TENSORS):

@@ -104,7 +104,7 @@ class Runner:
         if not self._has_warned and (names := fell_out(interpreter)):
             self._has_warned = True
             listed = ", ".join(sorted(set(names)))
-            print(f"warning: {path.name}: not taken by XNNPACK: {listed}", file=sys.stderr)
+            print(f"warning: {path.name}: not run by XNNPACK: {listed}", file=sys.stderr)
         return interpreter.invoke
 
     def _accelerated(self, path):

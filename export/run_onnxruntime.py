@@ -3,6 +3,8 @@
 import numpy
 import onnxruntime
 
+onnxruntime.disable_telemetry_events()  # of its builds for Windows
+
 INSTALL = "python -m pip install numpy onnxruntime"
 KINDS = {
     "tensor(float)": numpy.float32,
@@ -72,7 +74,9 @@ class Runner:
         """Random values of an input's type and shape: normal, or uniform over an integer type."""
         batch, *shape = value.shape
         if value.type not in KINDS or not all(isinstance(size, int) for size in shape):
-            raise ValueError(f"input {value.name!r}: cannot make up a {value.type} {value.shape}")
+            raise ValueError(
+                f"input {value.name!r}: cannot generate a random {value.type} {value.shape}"
+            )
         if isinstance(batch, int) and batch != self.batch:
             raise ValueError(f"the model's batch is {batch}, the plan's {self.batch}")
         kind, shape = KINDS[value.type], [self.batch, *shape]

@@ -67,8 +67,8 @@ def target_of(trt, capability):
     if member not in known:
         can = ", ".join(as_dotted(name) for name in known if name.startswith("SM"))
         raise BundleError(
-            f"{trt.__name__} {trt.__version__} cannot build for a GPU elsewhere of capability "
-            f"{capability}; it can for {can or 'none: build on the GPU itself'}"
+            f"{trt.__name__} {trt.__version__} cannot build for another GPU of capability "
+            f"{capability}; supported: {can or 'none, build on the GPU itself'}"
         )
     return capability, known[member], None
 

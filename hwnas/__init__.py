@@ -25,7 +25,9 @@ except ImportError:
 if TYPE_CHECKING:
     from hwnas.api.analyze import analyze
     from hwnas.api.check import check
+    from hwnas.api.clean import clean
     from hwnas.api.config import config_explain, config_schema, config_show
+    from hwnas.api.data import data_show
     from hwnas.api.export import export
     from hwnas.api.finetune import finetune
     from hwnas.api.label import label
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from hwnas.api.pretrained import pretrained_import, pretrained_list
     from hwnas.api.profile import profile, profile_import, profile_pack
     from hwnas.api.prune import prune
+    from hwnas.api.references import references
     from hwnas.api.report import report
     from hwnas.api.result import Listing, Point
     from hwnas.api.run import run
@@ -98,9 +101,11 @@ __all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
     "__version__",
     "analyze",
     "check",
+    "clean",
     "config_explain",
     "config_schema",
     "config_show",
+    "data_show",
     "export",
     "finetune",
     "label",
@@ -118,6 +123,7 @@ __all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
     "profile_import",
     "profile_pack",
     "prune",
+    "references",
     "report",
     "run",
     "search",

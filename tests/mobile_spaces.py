@@ -155,6 +155,7 @@ PIXELS = {"mobilenet_tiny": 20, "attentive_nas": 42, "fbnet": 16, "nasbench_macr
 NEEDS = {
     "timm": {"model": "mobilenetv3_small_050", "pad_mode": "tf_same"},
     "mobilenet_v4": {"width_mult": 0.25},
+    "mnasnet": {"width_mult": 0.25},
 }
 """Settings without a default, and those that make networks small."""
 

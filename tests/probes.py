@@ -37,14 +37,28 @@ from hwnas.exporters.parity import BatchParity, ParityReport
 from hwnas.interfaces import Evaluation
 from hwnas.latency.samples import Timing
 from hwnas.measure.profile import Timings
-from hwnas.pipeline import evaluators, project
+from hwnas.measure.references.timing import References
+from hwnas.nets import hub
+from hwnas.nets.from_timm import timm_network
+from hwnas.pipeline import evaluators, project, reference_training
 from hwnas.pipeline.config import ExperimentConfig, load_config
 from hwnas.pipeline.outcomes import Results
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages import export, finetune, label, predictor, profile, search, train, verify
+from hwnas.pipeline.stages import (
+    export,
+    finetune,
+    label,
+    predictor,
+    profile,
+    references,
+    search,
+    train,
+    verify,
+)
 from hwnas.pipeline.task import task
 from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.lowering import lower
+from hwnas.training import finetune as finetuning
 from hwnas.training import step, tensorboard
 from hwnas.training.precision import Precision
 from hwnas.training.ranking import PairSampler
@@ -438,7 +452,12 @@ def timed_verify(
         timings = {name: Timing(value, value, value, value, 10) for name, value in values.items()}
         return Timings(timings, dict.fromkeys(models, 0.003), 0.003, pace, {})
 
-    top1 = SimpleNamespace(on=lambda device: _Always(0.9), here=_Always(0.9), n_images=10)
+    top1 = SimpleNamespace(
+        on=lambda device: _Always(0.9),
+        here=_Always(0.9),
+        hits_on=lambda device: {"model.onnx": np.ones(10, dtype=np.bool_)},
+        n_images=10,
+    )
     patch.setattr(verify, "time_beside_table", timed)
     patch.setattr(verify, "test_accuracies", lambda it, arch: top1)
     patch.setattr(verify, "artifact_check", lambda *_: [])
@@ -474,6 +493,32 @@ def probe_profile(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPa
                 work()
     assert len(plans) == 2
     return plans
+
+
+def probe_references(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPatch) -> Any:
+    """What is timed by which protocol, and how networks are trained."""
+    calls: list[Any] = []
+
+    def timed(chosen: Any, device: Any, folder: Path, protocol: Any, **_: Any) -> References:
+        calls.append([[one.id for one in chosen], protocol.model_dump()])
+        return References(device.name, (), {})
+
+    def tuned(model: torch.nn.Module, data: Any, how: Any, *, teacher: Any, **_: Any) -> Any:
+        calls.append([plain(model.state_dict()), how.epochs, teacher is None])
+        return model.eval()
+
+    def fetched(name: str) -> Path:
+        path = bench.scratch / f"{name}.safetensors"
+        safetensors.torch.save_file(timm_network(name, seed=7).state_dict(), path)
+        return path
+
+    patch.setattr(references, "time_references", timed)
+    patch.setattr(finetuning, "finetune", tuned)
+    patch.setattr(hub, "fetched_file", fetched)
+    patch.setattr(reference_training, "teacher_of", lambda *_: "teacher")
+    with bench.project(config) as it:
+        references.references(it, silent)
+    return calls
 
 
 def probe_threads(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPatch) -> Any:
@@ -557,6 +602,7 @@ PROBES = {
     "label.trained": probe_trained_labels,
     "predictor": probe_predictor,
     "search": probe_search,
+    "search.references": probe_references,
     "finetune": probe_finetune,
     "alone": probe_finetune,
     "export": probe_export,

@@ -17,8 +17,8 @@ from hwnas.measure.networks import network_id, network_models
 from hwnas.nets.extract import extract
 from hwnas.nets.supernet import Supernet
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages.finetune import teacher_of
 from hwnas.pipeline.stages.train import start_images, supernet_at_start
+from hwnas.pipeline.teacher import teacher_of
 from hwnas.pipeline.timing import time_beside_table
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.choice import Choice

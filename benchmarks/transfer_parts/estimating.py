@@ -14,11 +14,11 @@ from hwnas.interfaces import FloatArray
 from hwnas.latency.smoothing import smooth_additively
 from hwnas.latency.transfer import (
     DevicePrior,
-    Forecast,
+    DeviceEstimate,
     choose_networks,
     device_prior,
     fit_device,
-    kinship,
+    operator_similarity,
 )
 from hwnas.measure.published.networks import Measurements, group_of
 from hwnas.spaces.index import enumerate_ops, op_counts
@@ -32,7 +32,7 @@ POOL = 600  # random candidates, of which the prior chooses those to time
 class Estimated:
     """A forecast for all networks, and the positions of those that were timed."""
 
-    forecast: Forecast
+    forecast: DeviceEstimate
     timed: NDArray[np.int64]
 
 
@@ -50,7 +50,7 @@ class Columns:
     @cached_property
     def related(self) -> FloatArray:
         """[p, p]."""
-        return kinship(enumerate_ops(self.data.space))
+        return operator_similarity(enumerate_ops(self.data.space))
 
     @cached_property
     def choices(self) -> FloatArray:

@@ -132,7 +132,7 @@ def _worst_value(
     alive: NDArray[np.bool_],
     is_good: NDArray[np.bool_],
 ) -> tuple[int, int, NDArray[np.bool_]] | None:
-    """Column, code and archs of the value that is most rarely well-scored; None: nothing can go."""
+    """Column, code and archs of the value that is most rarely well-scored; None: keep all."""
     worst: tuple[float, int, int, NDArray[np.bool_]] | None = None
     for column, values in enumerate(allowed):
         if len(values) < 2:

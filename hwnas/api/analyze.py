@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.analysis.pruning import Pruning
+from hwnas.analysis.verdict import Verdict
 from hwnas.api.options import refuse_unused, require_place
 from hwnas.api.result import Folder, no_progress
 from hwnas.core.errors import UserError
@@ -15,16 +16,23 @@ from hwnas.core.records import dump
 from hwnas.pipeline.opening import open_project
 from hwnas.studies import rank_analysis
 from hwnas.studies.rank_analysis import Analysis
+from hwnas.studies.winner_verdict import winner_verdict
 
 __all__ = ["RankingCheck", "analyze"]
 
 
 @dataclass(frozen=True)
 class RankingCheck:
-    """A ranking compared with a truth, and the pruned space if requested."""
+    """A ranking compared with ground truth, and the pruned space if requested.
+
+    winner: for a run folder, the comparison of its winner with baselines; None if there is nothing
+    to
+        compare.
+    """
 
     analysis: Analysis
     pruning: Pruning | None
+    winner: Verdict | None = None
 
     @property
     def title(self) -> str:
@@ -54,6 +62,7 @@ class RankingCheck:
             "table": rows,
             **dump(self.analysis, versioned=False),
             "pruning": None if self.pruning is None else dump(self.pruning, versioned=False),
+            "winner": None if self.winner is None else self.winner.summary(),
         }
 
 
@@ -72,8 +81,10 @@ def analyze(
 ) -> RankingCheck:
     """Rank agreement, precision at the top, safety of pruning, bias per choice, and a verdict.
 
+    For a run folder, also compares the winner with its baselines.
+
     Args:
-        folder: a run folder; or else
+        folder: a run folder; either this or `records` is required.
         records: a file of labelled archs.
         reader: format of `records`; default: detected.
         target: column of `records` with the truth.
@@ -98,6 +109,7 @@ def analyze(
             to="--records, whose --target is the truth",
             fix="leave it out; --target COLUMN names another truth",
         )
+        winner = None
         found, pair = rank_analysis.analyze_records(
             Path(records), ranking or "macs", target=target, tables=table, reader=reader
         )
@@ -117,9 +129,10 @@ def analyze(
         ) as project:
             files = [Path(path) for path in truth]
             found, pair = rank_analysis.analyze_run(project, ranking or "predictor", files)
+            winner = winner_verdict(project)
     if prune is None and prune_fraction is None:
-        return RankingCheck(found, None)
+        return RankingCheck(found, None, winner)
     pruning = rank_analysis.prune(found, pair, prune_fraction)
     if prune is not None:
         rank_analysis.write_pruned(Path(prune), pruning)
-    return RankingCheck(found, pruning)
+    return RankingCheck(found, pruning, winner)

@@ -19,7 +19,7 @@ def check(folder: Folder) -> Listing:
 
     Files of finished stages are compared with their hashes, and bundles with their manifests. All
     other files of hwnas in the folder must be readable. Nothing is changed. The fact `fix` is the
-    command that makes again files on which results depend.
+    command that rebuilds files on which results depend.
 
     Raises:
         UserError: not a run folder, or a folder with links, pipes or devices in it.

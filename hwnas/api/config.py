@@ -9,10 +9,11 @@ from typing import Any
 
 from hwnas.api.result import Listing, Settings
 from hwnas.core.errors import UserError, did_you_mean
+from hwnas.core.resources import resource_names
 from hwnas.core.rundir import RunDir
-from hwnas.core.settings import Setting, settings_of
+from hwnas.core.settings import Setting, retired_keys, settings_of
 from hwnas.pipeline.config import ExperimentConfig, load_config
-from hwnas.pipeline.stored import config_data
+from hwnas.pipeline.stored import config_data, stored_config
 
 __all__ = ["config_explain", "config_schema", "config_show"]
 
@@ -26,14 +27,19 @@ def config_show(config: Path | str, *, settings: Settings = None) -> Listing:
     Raises:
         UserError: there is no such file, or it has problems; lists all of them.
     """
-    named = None if os.path.isdir(config) else str(config)
+    is_name = str(config) in resource_names("configs", ".yaml")  # a folder can have this name
+    is_run = os.path.isdir(config) and (
+        not is_name or os.path.isfile(stored_config(RunDir(Path(config))))
+    )
+    named = None if is_run else str(config)
     data, where = config_data(RunDir(Path(config)), named, settings)
     built = load_config(data, settings, where=where).model_dump(mode="json")
     changed = tuple(settings or ())
-    given = dict(_leaves(data, ""))
+    given, hidden = dict(_leaves(data, "")), {*retired_keys(ExperimentConfig)}
     rows = [
         {"key": key, "value": value, "from": _source(key, given, changed)}
         for key, value in _leaves(built, "")
+        if key not in hidden
     ]
     return Listing(rows, title=str(where), facts={"config": built})
 

@@ -8,10 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwnas.analysis.verdict import Verdict
 from hwnas.api.result import Folder, Listing, Point, no_progress
+from hwnas.api.run_plots import RunPlots
 from hwnas.api.status import status
 from hwnas.controller.result import Candidate, SearchResult
-from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.core.metrics import MetricKey
 from hwnas.interfaces import Evaluation
@@ -19,17 +20,14 @@ from hwnas.latency.table import LatencyTable
 from hwnas.measure.winner_matrix import WinnerMatrix
 from hwnas.pipeline.data_checks import doubts_known
 from hwnas.pipeline.evaluators import JournaledEvaluator, evaluator
-from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.outcomes import Check, NetworkResult, Results
-from hwnas.pipeline.plan import maker
-from hwnas.pipeline.project import Project
 from hwnas.pipeline.stored import require_search
 from hwnas.pipeline.winners import load_network, networks, search_files, targets, winners_by_device
 from hwnas.spaces.space import SearchSpace
+from hwnas.studies.winner_verdict import winner_verdict
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
     import torch
 
     from hwnas.nets.pyramid import FeaturePyramid
@@ -39,13 +37,11 @@ __all__ = ["Run", "open_run"]
 
 
 @dataclass(frozen=True, repr=False)
-class Run:
+class Run(RunPlots):
     """A run folder and one of its searches; returned by `open_run` and `run`.
 
     Results that a stage has not made yet raise a `UserError` that names the missing file.
     """
-
-    project: Project
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}, search={self.search!r})"
@@ -137,9 +133,18 @@ class Run:
         """Every device's winner on every device; None if all devices share one."""
         return self._results.winners
 
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """Whether the winner is better than its baselines: a sentence and data.
+
+        Uses test images once the networks are verified, and before that the validation images of
+        the search. None if there is nothing to compare.
+        """
+        return winner_verdict(self.project)
+
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes on the accuracies, in sentences: images in two splits, chance."""
+        """Notes on doubtful accuracies: images in two splits, or no better than guessing."""
         results = self.project.files.results
         is_made, n_classes = results.path.is_file(), self.space.macro.num_classes
         found = results.read().at_chance(n_classes) if is_made else ""
@@ -169,6 +174,7 @@ class Run:
             "table": self.table(),
             "checks": [check.summary() for check in self.checks],
             "predictor": self._results.predictor,
+            "verdict": None if (verdict := self.verdict) is None else verdict.summary(),
             "winners": None if (matrix := self.winner_matrix) is None else matrix.summary(),
             "report": str(self.project.files.report),
             "notes": list(self.notes),
@@ -204,49 +210,10 @@ class Run:
 
         return features_only(self.network(role), strides)
 
-    # --- plots --------------------------------------------------------------------------------
-
-    def plot_front(self, device: str | None = None) -> go.Figure:
-        """Evaluated archs by latency on a device (default: the first) and accuracy; the winner."""
-        from hwnas.reporting.figures import front_figure
-        from hwnas.studies.run_report import front_data
-
-        self._require(self.project.files.main_search.result.path)
-        return front_figure(front_data(self.project, self.project.require_device(device)))
-
-    def plot_latency(self, device: str | None = None) -> go.Figure:
-        """Estimated over measured latencies of whole networks on a device (default: the first).
-
-        Raises:
-            UserError: the table was never validated on whole networks of this space.
-        """
-        from hwnas.reporting.figures import forecast_figure
-        from hwnas.studies.run_report import forecast_data
-
-        name = self.project.require_device(device)
-        self._require(self.project.files.table(name))
-        found = forecast_data(self.project, name)
-        if found is None:
-            raise UserError("the table has no whole networks of this space", where=self.folder)
-        return forecast_figure(found)
-
-    def plot_predictor(self) -> go.Figure:
-        """Predicted over true scores of held-out subnets."""
-        from hwnas.reporting.figures import prediction_figure
-        from hwnas.studies.run_report import prediction_data
-
-        self._require(self.project.files.predictor_report.path)
-        return prediction_figure(prediction_data(self.project))
-
     @property
     def _results(self) -> Results:
         self._require(self.project.files.results.path)
         return self.project.files.results.read()
-
-    def _require(self, path: Path) -> None:
-        if not path.is_file():
-            command = maker(stages_of(self.project), self.project.files.pattern(path))
-            raise self.project.run.not_made(path, command or command_line("status", self.folder))
 
     def _result(self, target: str | None) -> SearchResult:
         file = search_files(self.project, target).result

@@ -71,7 +71,7 @@ def require_place(out: Folder | None) -> None:
     if problem:
         raise UserError(
             "cannot write the file",
-            expected="the path of a file, in a folder that can be made",
+            expected="the path of a file in a writable folder",
             found=problem,
             where=repr(str(out))[:200],
             fix="give another path",

@@ -53,6 +53,7 @@ def _fit(project: Project) -> Listing:
         "kendall_tau": report.kendall_tau,
         "tau_low": low,
         "tau_high": high,
+        **report.top.row(),
         "macs_tau": report.macs_tau,
         "coverage": report.coverage,
         "blend_weight": project.files.blend.read().weight,

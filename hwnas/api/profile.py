@@ -10,8 +10,9 @@ from hwnas.api.options import require_place
 from hwnas.api.profile_run import profile_for_run, refuse_config, run_changes
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
 from hwnas.api.space import as_space
-from hwnas.core.config import build_model, override
+from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
+from hwnas.core.overrides import override
 from hwnas.devices.spec import load_device, load_transport
 from hwnas.interfaces import DeviceSpec, Transport
 from hwnas.latency.sections import ProfileConfig
@@ -127,12 +128,15 @@ def profile_plan(
     settings: Settings,
     num_classes: int | None,
     profile_settings: Settings,
+    out: Folder | None = None,
 ) -> Listing:
     """The cost of `profile`."""
     from hwnas.measure.profile import describe_cost
+    from hwnas.measure.session_files import known_models
 
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
-    cost = describe_cost(job.space, job.settings)
+    samples = Path(out or f"{job.device.name}.json").with_suffix(".samples")
+    cost = describe_cost(job.space, job.settings, known_models(job.device, job.settings, [samples]))
     return Listing([{"device": job.device.name, "space": job.space.id, "cost": cost}])
 
 
@@ -151,12 +155,17 @@ def profile_pack(
     """Packs models and kit into the zip `out`, for a device without hwnas.
 
     On the device, unzip it and run `python bench.py plan.json --out results.jsonl`. Then pass
-    results.jsonl to `profile_import`. Arguments are those of `profile`.
+    results.jsonl to `profile_import`. Arguments are those of `profile`. If `out` ends with .csv, it
+    becomes a list of operators and networks to time with another tool, with an empty column `ms`.
     """
+    from hwnas.measure.own_timings import write_template
     from hwnas.measure.pack import pack
 
     require_place(out)
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
+    if _is_csv(out):
+        write_template(job.space, job.settings, Path(out), seed=seed)
+        return Path(out)
     pack(job.space, job.device, job.settings, Path(out), seed=seed, progress=progress("pack"))
     return Path(out)
 
@@ -175,16 +184,23 @@ def profile_import(
 ) -> LatencyTable:
     """Converts results of a packed kit to a table; takes the same arguments as `profile_pack`.
 
-    results: the output of bench.py on the device, or a zip with it.
+    results: the output of bench.py on the device, or a zip with it; or a .csv file with your own
+        timings of models, operators or networks.
     out: table to write; default: `DEVICE.json`.
 
     Raises:
         UserError: results of another plan, or malformed results.
     """
+    from hwnas.measure.own_timings import read_timings
     from hwnas.measure.pack import import_results
 
     require_place(out)
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
-    table = import_results(job.space, job.device, job.settings, Path(results), seed=seed)
+    read = read_timings if _is_csv(results) else import_results
+    table = read(job.space, job.device, job.settings, Path(results), seed=seed)
     table.save(Path(out or f"{job.device.name}.json"))
     return table
+
+
+def _is_csv(path: Folder) -> bool:
+    return Path(path).suffix.lower() == ".csv"

@@ -26,11 +26,12 @@ from hwnas.controller.controller import run_search
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.controller.sections import SearchConfig
 from hwnas.core.records import dump
-from hwnas.pipeline.costs import cost_metrics
+from hwnas.pipeline.costs import cost_metrics, with_chances
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import winners_by_device
 from hwnas.spaces.load import require_space
 from hwnas.spaces.space import Codes, SearchSpace
+from hwnas.studies.winner_verdict import verdict_of_search
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -166,6 +167,9 @@ def search_run(
 
     name: name of an existing or new search; default: the last one.
     devices: devices that each get a front and a winner, in one search.
+
+    `facts["verdict"]`: whether the winner is better than that of random search, as a sentence and
+    data; None if that cannot be determined.
     """
     return bring_up_to_date(
         folder,
@@ -197,7 +201,11 @@ def _winners(project: Project) -> Listing:
         for device, candidate in winners_by_device(project).items()
     }
     found["random search"] = project.files.baseline.result.read().winner
-    return Listing([{"network": role, "score": c.score, **c.costs} for role, c in found.items()])
+    verdict = verdict_of_search(project)
+    return Listing(
+        [{"network": role, "score": c.score, **c.costs} for role, c in found.items()],
+        facts={"verdict": None if verdict is None else verdict.summary()},
+    )
 
 
 def search_space(
@@ -229,7 +237,7 @@ def search_space(
             space,
             searcher_of(searcher, space, seed),
             predict=lambda codes: scores_of(score, codes),
-            metrics=cost_metrics(space, estimators),
+            metrics=with_chances(cost_metrics(space, estimators), config.constraints, estimators),
             config=config,
             seed=seed,
             folder=Path(place),

@@ -69,7 +69,7 @@ def _constraint(text: Any, bound: Any) -> Constraint:
     where = f"limits[{text!r}]"
     try:
         key = MetricKey.parse(str(text))
-        metric: Metric = next(m for m in get_args(Metric) if m == key.metric)
+        metric: Metric = next(m for m in get_args(Metric) if m == key.base.metric)
     except (UserError, StopIteration):
         raise UserError(
             "no such limit",
@@ -85,7 +85,8 @@ def _constraint(text: Any, bound: Any) -> Constraint:
             found=repr(bound),
             where=where,
         )
-    return Constraint(metric, device=key.device or "local", max=float(bound))
+    device = key.device or "local"
+    return Constraint(metric, device=device, max=float(bound), probability=key.probability)
 
 
 def searcher_of(chosen: Any, space: SearchSpace, seed: int) -> Any:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from hwnas.api.options import refuse_both
 from hwnas.api.result import Folder, Listing, Settings
-from hwnas.core.config import override
 from hwnas.core.errors import UserError
+from hwnas.core.overrides import override
 from hwnas.core.records import dump
 from hwnas.core.store import write_text
 from hwnas.spaces import REGISTRY

@@ -12,6 +12,7 @@ from hwnas.api.stage import stage_names
 from hwnas.pipeline.artifacts import Artifacts
 from hwnas.pipeline.checks import folder_is_writable, out_of_reach
 from hwnas.pipeline.data_checks import doubts, doubts_known, unchecked
+from hwnas.pipeline.disk import disk_use
 from hwnas.pipeline.engine import check_stages
 from hwnas.pipeline.graph import stages_of, stages_of_all_searches
 from hwnas.pipeline.opening import open_project
@@ -26,7 +27,8 @@ def status(folder: Folder, *, settings: Settings = None) -> Listing:
 
     The rows are stages, with the cost of their remaining work. The fact `searches` has a row for
     each search: its state, and score and costs of the winner. The fact `notes` describes data and
-    devices that changed since stages used them, or are missing.
+    devices that changed since stages used them, or are missing. The fact `disk` has the size of the
+    folder in bytes, and of its removable files: `superseded_bytes`, `timed_models_bytes`.
     """
     with open_project(
         Path(folder),
@@ -40,7 +42,8 @@ def status(folder: Folder, *, settings: Settings = None) -> Listing:
         winners = {f"search/{row['search']}": row["winner"] for row in searches}
         rows = [row | {"winner": winners.get(row["stage"])} for row in _rows(project, plans)]
         known = doubts_known(project)
-        return _listing(project, plans, rows, {"searches": searches}, known)
+        facts = {"searches": searches, "disk": disk_use(project.run)}
+        return _listing(project, plans, rows, facts, known)
 
 
 def plan(

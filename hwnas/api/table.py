@@ -16,7 +16,13 @@ from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.rundir import RunDir
 from hwnas.latency.shipped import latency_table, shipped_tables
 from hwnas.latency.table import LatencyTable
-from hwnas.measure.tables import compare_tables, missed_bounds, served_spaces, table_summary
+from hwnas.measure.tables import (
+    compare_tables,
+    missed_bounds,
+    provenance,
+    served_spaces,
+    table_summary,
+)
 from hwnas.pipeline.artifacts import Artifacts
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.load import read_arch
@@ -46,7 +52,10 @@ def as_table(given: Table) -> LatencyTable:
 
 
 def table_list(*, run: Folder | None = None) -> Listing:
-    """Shipped tables, and those of a run folder."""
+    """Shipped tables, and those of a run folder.
+
+    `provenance`: measured here or on another machine, published, fitted or transferred.
+    """
     rows = [_facts(name, latency_table(name)) for name in shipped_tables()]
     if run is not None:
         found = RunDir(Path(run))
@@ -57,7 +66,7 @@ def table_list(*, run: Folder | None = None) -> Listing:
         every = files.table("*")
         paths = sorted(every.parent.glob(every.name))
         rows += [_facts(str(path), LatencyTable.load(path)) for path in paths]
-    return Listing(rows)
+    return Listing(rows, shown=[{k: v for k, v in row.items() if k != "source"} for row in rows])
 
 
 def _facts(name: str, table: LatencyTable) -> dict[str, Any]:
@@ -69,6 +78,7 @@ def _facts(name: str, table: LatencyTable) -> dict[str, Any]:
         "n_ops": len(table.rows),
         "spaces": ", ".join(sorted(table.corrections)),
         "source": table.source,
+        "provenance": provenance(table),
     }
 
 

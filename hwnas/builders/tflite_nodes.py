@@ -164,7 +164,7 @@ def row_parts(kernel: int) -> list[range]:
 def unknown(node: onnx.NodeProto, what: str) -> UserError:
     """The error for a node that LiteRT does not support."""
     return UserError(
-        f"LiteRT has no kernel, or hwnas no form, for {what}",
+        f"LiteRT or hwnas does not support {what}",
         expected="the operators of hwnas's own networks",
         where=node.name or node.output[0],
         fix="export this network as `onnx`",

@@ -31,7 +31,7 @@ KEEPING = ("RESHAPE", "TRANSPOSE", "PAD")
 CLAMPING = ("RELU", "RELU6")
 """Operators without their own 8-bit kernel.
 
-They are equal to requantisation to a range that starts at 0.
+Requantisation to a range that starts at 0 has the same effect.
 """
 IN_8_BITS = (*WEIGHTED, *KEEPING, *CLAMPING, "ADD", "MUL", "MEAN", "LOGISTIC")
 """Operators that run in 8 bits; HARD_SWISH and AVERAGE_POOL_2D do not."""
@@ -47,7 +47,7 @@ def to_precision(
     """A float graph in another precision; fp32 is returned unchanged. Images and logits stay fp32.
 
     ranges: range of every value for 8 bits; None: synthetic ranges, which take the same time.
-    in_float: outputs of operators that stay in float, besides those of the rule.
+    in_float: outputs of operators that stay in float although `quantizable` lists them.
     """
     if precision == "fp32":
         return graph

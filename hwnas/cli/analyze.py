@@ -53,7 +53,10 @@ def analyze(
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Rank agreement, precision at the top, safety of pruning, bias per choice, and a verdict."""
+    """Rank agreement, precision at the top, safety of pruning, bias per choice, and a verdict.
+
+    For a run folder, also tests whether its winner is better than that of random search.
+    """
     found = hwnas.analyze(
         folder,
         records=records,
@@ -67,7 +70,7 @@ def analyze(
     )
     show(found, format)
     if format is Format.table:
-        sentences = [*found.verdict]
+        sentences = [*found.verdict, *((str(found.winner),) if found.winner else ())]
         if (pruning := found.pruning) is not None:
             sentences.append(
                 f"Pruned: {pruning.size_after:,} of {pruning.size_before:,} archs are left, with "

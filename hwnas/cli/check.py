@@ -21,7 +21,7 @@ def register(parent: typer.Typer) -> None:
 def check(folder: RunArgument, format: FormatOption = Format.table) -> None:
     """Compare every file with its recorded hash; exit 3 if one is damaged.
 
-    `hwnas run` makes damaged files again if results depend on them.
+    `hwnas run` rebuilds damaged files on which results depend.
     """
     found = hwnas.check(folder)
     show(found, format)

@@ -11,7 +11,7 @@ import hwnas
 from hwnas.cli.options import FormatOption, SetOption
 from hwnas.cli.output import Format
 from hwnas.cli.shared import show as show_result
-from hwnas.core.config import assignments
+from hwnas.core.overrides import assignments
 
 __all__ = ["register"]
 

@@ -17,7 +17,7 @@ from hwnas.cli.options import (
 )
 from hwnas.cli.output import Format, progress_for
 from hwnas.cli.shared import names, show, show_plan
-from hwnas.core.config import assignments
+from hwnas.core.overrides import assignments
 
 __all__ = ["register"]
 

@@ -21,7 +21,9 @@ import hwnas
 from hwnas.cli import (
     analyze,
     check,
+    clean,
     config,
+    data,
     export,
     finetune,
     label,
@@ -29,6 +31,7 @@ from hwnas.cli import (
     pretrained,
     profile,
     prune,
+    references,
     report,
     run,
     search,
@@ -59,10 +62,11 @@ GROUPS = {
         finetune,
         export,
         verify,
+        references,
         report,
     ),
-    "In a run folder": (status, check, undo, analyze, prune, predictor),
-    "What there is": (list_verb, config, space, table, pretrained),
+    "In a run folder": (status, check, undo, clean, analyze, prune, predictor),
+    "What there is": (list_verb, data, config, space, table, pretrained),
 }
 """Headings of `hwnas --help`, and the verbs below each heading."""
 

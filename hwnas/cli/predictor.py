@@ -18,9 +18,9 @@ from hwnas.cli.options import (
 )
 from hwnas.cli.output import Format, progress_for
 from hwnas.cli.shared import show, show_plan
-from hwnas.core.config import assignments
 from hwnas.core.errors import UserError
 from hwnas.core.metrics import MetricKey
+from hwnas.core.overrides import assignments
 
 __all__ = ["register"]
 

@@ -13,7 +13,7 @@ import hwnas
 from hwnas.cli.options import ClassesOption, DryRunOption, FormatOption, SpaceSettings
 from hwnas.cli.output import Format, progress_for
 from hwnas.cli.shared import show, show_plan, show_table, sizes
-from hwnas.core.config import assignments
+from hwnas.core.overrides import assignments
 
 __all__ = [
     "DeviceArgument",
@@ -128,7 +128,7 @@ def device(
         from hwnas.api.profile_run import refuse_config
 
         refuse_config(config)
-        show(profile_plan(device, **asked), format)
+        show(profile_plan(device, **asked, out=out), format)
         return
     table = hwnas.profile(
         device, **asked, run=run, config=config, out=out, seed=seed, progress=progress_for
@@ -139,7 +139,7 @@ def device(
 @app.command("pack")
 def pack(
     device: DeviceArgument,
-    out: Annotated[Path, typer.Option("--out", help="Zip to write.")],
+    out: Annotated[Path, typer.Option("--out", help="Zip to write; or a .csv file to complete.")],
     space: SpaceOption = None,
     resolutions: ResolutionsOption = None,
     settings: SpaceSettings = None,
@@ -150,7 +150,7 @@ def pack(
     """Pack models and kit for a device without hwnas.
 
     On the device, unzip it and run `python bench.py plan.json --out results.jsonl`. Then import
-    results.jsonl.
+    results.jsonl. A .csv file lists operators and networks to time with another tool.
     """
     path = hwnas.profile_pack(
         device,
@@ -166,7 +166,10 @@ def pack(
 def import_(
     device: DeviceArgument,
     results: Annotated[
-        Path, typer.Argument(help="Output of bench.py on the device, or a zip with it.")
+        Path,
+        typer.Argument(
+            help="Output of bench.py on the device, or a zip with it; or a .csv of own timings."
+        ),
     ],
     space: SpaceOption = None,
     resolutions: ResolutionsOption = None,

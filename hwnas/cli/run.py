@@ -10,8 +10,8 @@ import typer
 import hwnas
 from hwnas.cli.options import DryRunOption, FormatOption, ReportOnly, SetOption
 from hwnas.cli.output import Format, progress_for
-from hwnas.cli.shared import show, show_plan
-from hwnas.core.config import assignments
+from hwnas.cli.shared import show, show_plan, show_verdict
+from hwnas.core.overrides import assignments
 
 if TYPE_CHECKING:
     from hwnas.api.open_run import Run
@@ -56,6 +56,8 @@ def show_run(run: Run, format: Format, *, report_only: bool) -> None:
 
     log = logging.getLogger("hwnas.cli")
     show(run, format)
+    if format is Format.table:
+        show_verdict(run.to_dict()["verdict"])
     for check in run.checks:
         log.info("%-4s %s: %s", check.state, check.name, check.detail)
     for note in matrix.notes() if (matrix := run.winner_matrix) else ():

@@ -9,8 +9,8 @@ import typer
 import hwnas
 from hwnas.cli.options import ConfigOption, DryRunOption, FormatOption, RunArgument, SetOption
 from hwnas.cli.output import Format, progress_for
-from hwnas.cli.shared import names, show, show_plan
-from hwnas.core.config import assignments
+from hwnas.cli.shared import names, show, show_plan, show_verdict
+from hwnas.core.overrides import assignments
 
 __all__ = ["register"]
 
@@ -55,3 +55,5 @@ def search(
         progress=progress_for,
     )
     show(found, format)
+    if format is Format.table:
+        show_verdict(found.facts["verdict"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from hwnas.cli.output import Format, emit
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from hwnas.api.result import Listing, Result
     from hwnas.latency.table import LatencyTable
 
-__all__ = ["names", "show", "show_plan", "show_status", "show_table", "sizes"]
+__all__ = ["names", "show", "show_plan", "show_status", "show_table", "show_verdict", "sizes"]
 
 
 def show(result: Result, format: Format) -> None:
@@ -41,6 +42,12 @@ def show_plan(
     log.info("checked: %s", ", ".join(found.facts["checked"]) or "nothing is left to do")
     for text in found.facts["unchecked"]:
         log.info("not checked: %s", text)
+
+
+def show_verdict(verdict: Any) -> None:
+    """Print the verdict on the winner below a table; `verdict`: its summary or None."""
+    if verdict is not None:
+        sys.stdout.write(f"{verdict['sentence']}\n")
 
 
 def show_status(found: Listing, format: Format) -> None:

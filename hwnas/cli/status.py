@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 import typer
 
 import hwnas
 from hwnas.cli.options import FormatOption, RunArgument, SetOption
 from hwnas.cli.output import Format
 from hwnas.cli.shared import show_status
-from hwnas.core.config import assignments
+from hwnas.core.overrides import assignments
 
 __all__ = ["register"]
 
@@ -22,4 +24,8 @@ def status(
     folder: RunArgument, settings: SetOption = None, format: FormatOption = Format.table
 ) -> None:
     """Stages of a run folder that are done, stale or missing."""
-    show_status(hwnas.status(folder, settings=assignments(settings or ())), format)
+    from hwnas.pipeline.disk import disk_text
+
+    found = hwnas.status(folder, settings=assignments(settings or ()))
+    show_status(found, format)
+    logging.getLogger("hwnas.cli").info("disk: %s", disk_text(found.facts["disk"]))

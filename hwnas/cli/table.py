@@ -23,7 +23,7 @@ from hwnas.cli.profile import (
 from hwnas.cli.scatter import scatter
 from hwnas.cli.shared import show as show_result
 from hwnas.cli.shared import show_table, sizes
-from hwnas.core.config import assignments
+from hwnas.core.overrides import assignments
 
 __all__ = ["register"]
 

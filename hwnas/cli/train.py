@@ -11,7 +11,7 @@ from hwnas.api.options import refuse_unused
 from hwnas.cli.options import ConfigOption, DryRunOption, FormatOption, RunArgument, SetOption
 from hwnas.cli.output import Format, progress_for
 from hwnas.cli.shared import show, show_plan
-from hwnas.core.config import assignments
+from hwnas.core.overrides import assignments
 
 __all__ = ["register"]
 

@@ -19,7 +19,7 @@ from hwnas.cli.options import (
 from hwnas.cli.output import Format, emit, progress_for
 from hwnas.cli.run import show_run
 from hwnas.cli.shared import show, show_plan
-from hwnas.core.config import assignments
+from hwnas.core.overrides import assignments
 
 if TYPE_CHECKING:
     from hwnas.api.verify import BundleCheck

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.controller.archive_format import EVALUATED, about, code_type, cost_keys, row_type
 from hwnas.controller.record_log import append_records, cut_records, read_records
 from hwnas.core.errors import UserError
 from hwnas.core.pareto import non_dominated
-from hwnas.core.records import SCHEMA_VERSION
 from hwnas.interfaces import FloatArray
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -23,17 +23,18 @@ Rows = NDArray[np.intp]
 Describe = Callable[[Codes], Mapping[str, NDArray[Any]]]
 
 FILES = ("archive.bin", "evaluated.bin")
-EVALUATED = np.dtype([("row", "<i8"), ("label", "<f8"), ("score", "<f8")])
 
 
 class CodeIndex:
-    """Numbers distinct rows of codes 0, 1, 2, ... in order of arrival; codes are below 256.
+    """Numbers distinct rows of codes 0, 1, 2, ... in order of arrival.
 
-    Takes 0.2 us of processor time per arch of mobilenet_v3 (12,800 archs in batches of 128).
+    dtype: smallest type that can store the codes. Takes 0.2 us of processor time per arch of
+    mobilenet_v3 (12,800 archs in batches of 128).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: str = "u1") -> None:
         self._numbers: dict[bytes, int] = {}
+        self._dtype = dtype
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -41,10 +42,11 @@ class CodeIndex:
     def add(self, codes: Codes) -> tuple[Rows, Rows]:
         """Number of every row of `codes` [n, d], and the indices of the new rows, ascending."""
         begin, known = len(self), self._numbers
-        keys = codes.astype(np.uint8).view(f"V{codes.shape[1]}").ravel().tolist()
+        rows = codes.astype(self._dtype)
+        keys = rows.view(f"V{rows.itemsize * codes.shape[1]}").ravel().tolist()
         numbers = np.array([known.setdefault(key, len(known)) for key in keys], dtype=np.intp)
-        distinct, first = np.unique(numbers, return_index=True)
-        return numbers, first[distinct >= begin]
+        newest = np.maximum.accumulate(np.append(begin - 1, numbers))
+        return numbers, np.flatnonzero(np.diff(newest))
 
 
 class Archive:
@@ -58,7 +60,7 @@ class Archive:
 
     def __init__(self, space: SearchSpace, cost_keys: tuple[str, ...]) -> None:
         self.space, self.cost_keys = space, cost_keys
-        self._index = CodeIndex()
+        self._index = CodeIndex(code_type(space))
         floats = ("predicted", "predicted_std", "label", "score", *cost_keys)
         self._columns: dict[str, NDArray[Any]] = {name: np.empty(0) for name in floats}
         self._columns["feasible"] = np.empty(0, dtype=bool)
@@ -114,7 +116,7 @@ class Archive:
         self._columns["label"][rows], self._columns["score"][rows] = labels, score
         self._evaluated += rows.tolist()
 
-    def set_forecast(self, mean: FloatArray, std: FloatArray, score: FloatArray) -> None:
+    def set_predictions(self, mean: FloatArray, std: FloatArray, score: FloatArray) -> None:
         """Replaces predictions and scores of all rows: [n] each."""
         for name, values in (("predicted", mean), ("predicted_std", std), ("score", score)):
             self._columns[name][: len(self)] = values
@@ -146,32 +148,25 @@ class Archive:
     def append_to(self, folder: Path) -> None:
         """Appends what is new since the last `append_to` or `load` to the files in `folder`."""
         new = slice(self._n_saved, len(self))
-        rows = np.empty(len(self) - self._n_saved, dtype=_dtype(self.space, self.cost_keys))
+        rows = np.empty(len(self) - self._n_saved, dtype=row_type(self.space, self.cost_keys))
         for name in ("codes", "feasible", "predicted", "predicted_std"):
             rows[name] = self.column(name)[new]
         rows["costs"] = np.stack([self.column(key)[new] for key in self.cost_keys], axis=1)
-        append_records(folder / FILES[0], self._about(), rows)
+        append_records(folder / FILES[0], about(self.space, self.cost_keys), rows)
         chosen = self.evaluated[self._n_evaluated_saved :]
         evaluated = np.empty(len(chosen), dtype=EVALUATED)
         evaluated["row"] = chosen
         for name in ("label", "score"):
             evaluated[name] = self.column(name)[chosen]
-        append_records(folder / FILES[1], self._about(), evaluated)
+        append_records(folder / FILES[1], about(self.space, self.cost_keys), evaluated)
         for digest, new_records in zip(self._digests, (rows, evaluated), strict=True):
-            digest.update(new_records.tobytes())
+            digest.update(new_records.data)
         self._n_saved, self._n_evaluated_saved = len(self), len(self._evaluated)
 
     @property
     def digests(self) -> tuple[str, ...]:
         """Hashes of the records in the files, in the order of `FILES`."""
         return tuple(digest.hexdigest() for digest in self._digests)
-
-    def _about(self) -> dict[str, Any]:
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "space": self.space.id,
-            "cost_keys": list(self.cost_keys),
-        }
 
     @classmethod
     def load(
@@ -182,7 +177,7 @@ class Archive:
         n_rows: int | None = None,
         n_evaluated: int | None = None,
     ) -> Archive:
-        """Reads an archive. Given numbers, it restores the state with so many rows and evaluations.
+        """Reads an archive. `n_rows` and `n_evaluated` restore an earlier state.
 
         Later records are cut off.
 
@@ -190,72 +185,50 @@ class Archive:
             UserError: the files belong to another space, are damaged, or are shorter than
                 requested.
         """
-        about, body = read_records(folder / FILES[0])
-        _, evaluated_body = read_records(folder / FILES[1])
-        if about and (about.get("schema_version"), about.get("space")) != (
-            SCHEMA_VERSION,
-            space.id,
-        ):
-            raise UserError(
-                "the archive belongs to another space or version",
-                expected=f"{space.id}, version {SCHEMA_VERSION}",
-                found=f"{about.get('space')}, version {about.get('schema_version')}",
-                where=folder,
-            )
-        keys = about.get("cost_keys", [])
-        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-            raise UserError("damaged archive", found=f"cost_keys {keys!r:.80}", where=folder)
-        archive = cls(space, tuple(keys))
-        dtype = _dtype(space, archive.cost_keys)
-        rows, evaluated = _whole(body, dtype), _whole(evaluated_body, EVALUATED)
-        if not len(rows) or len(rows) < (n_rows or 0) or len(evaluated) < (n_evaluated or 0):
+        log, evaluated = (read_records(folder / name) for name in FILES)
+        archive = cls(space, cost_keys(log.about, space, folder))
+        dtype = row_type(space, archive.cost_keys)
+        n_found = log.n_bytes // dtype.itemsize
+        n_found_evaluated = evaluated.n_bytes // EVALUATED.itemsize
+        if not n_found or n_found < (n_rows or 0) or n_found_evaluated < (n_evaluated or 0):
             raise UserError(
                 "the archive of a search is empty or incomplete",
                 expected=f"{n_rows or 'some'} archs, {n_evaluated or 0} of them evaluated",
-                found=f"{len(rows)} and {len(evaluated)}",
+                found=f"{n_found} and {n_found_evaluated}",
                 where=folder,
                 fix="remove the folder of this search and run it again",
             )
         if n_rows is not None and n_evaluated is not None:
             cut_records(folder / FILES[0], dtype.itemsize, n_rows)
             cut_records(folder / FILES[1], EVALUATED.itemsize, n_evaluated)
-        kept = rows[:n_rows], evaluated[:n_evaluated]
-        for digest, records in zip(archive._digests, kept, strict=True):
-            digest.update(records.tobytes())
+        n = n_found if n_rows is None else n_rows
+        m = n_found_evaluated if n_evaluated is None else n_evaluated
         try:
-            archive._replay(*kept)
+            archive._reserve(n)
+            for rows in log.parts(dtype, n):
+                archive._replay(rows)
+            for rows in evaluated.parts(EVALUATED, m):
+                archive._replay_evaluated(rows)
         except (ValueError, IndexError) as error:
             raise UserError("damaged archive", found=repr(error), where=folder) from error
+        archive._n_saved, archive._n_evaluated_saved = n, m
         return archive
 
-    def _replay(self, rows: NDArray[np.void], evaluated: NDArray[np.void]) -> None:
+    def _replay(self, rows: NDArray[np.void]) -> None:
+        self._digests[0].update(rows.data)
+        begin = len(self)
         columns = {name: rows[name] for name in ("feasible", "predicted", "predicted_std")}
         costs = dict(zip(self.cost_keys, rows["costs"].T, strict=True))
-        codes = rows["codes"].astype(np.int16)
-        if (codes.max(axis=0) >= [len(choice.values) for choice in self.space.choices]).any():
-            raise ValueError("a code that no choice of the space has")
-        self.record(codes, lambda new: {**columns, **costs})
-        if len(self) != len(rows):
-            raise ValueError("an arch is there twice")
-        numbers = evaluated["row"].astype(np.intp)
-        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self):
-            raise ValueError("an evaluation of no arch of the archive")
-        self.set_labels(numbers, evaluated["label"], evaluated["score"])
-        self._n_saved, self._n_evaluated_saved = len(self), len(self._evaluated)
+        n_codes = [len(choice.values) for choice in self.space.choices]
+        if (rows["codes"].max(axis=0) >= n_codes).any():
+            raise ValueError("a code outside the space")
+        self.record(rows["codes"].astype(np.int16), lambda new: {**columns, **costs})
+        if len(self) != begin + len(rows):
+            raise ValueError("a duplicate arch")
 
-
-def _dtype(space: SearchSpace, cost_keys: tuple[str, ...]) -> np.dtype[np.void]:
-    """Packed, little-endian format of one row in the file."""
-    return np.dtype(
-        [
-            ("codes", "u1", (len(space.choices),)),
-            ("feasible", "?"),
-            ("predicted", "<f8"),
-            ("predicted_std", "<f8"),
-            ("costs", "<f8", (len(cost_keys),)),
-        ]
-    )
-
-
-def _whole(body: bytes, dtype: np.dtype[np.void]) -> NDArray[np.void]:
-    return np.frombuffer(body, dtype=dtype, count=len(body) // dtype.itemsize)
+    def _replay_evaluated(self, rows: NDArray[np.void]) -> None:
+        self._digests[1].update(rows.data)
+        numbers = rows["row"].astype(np.intp)
+        if not 0 <= numbers.min() <= numbers.max() < len(self):
+            raise ValueError("an evaluation of an arch that is not in the archive")
+        self.set_labels(numbers, rows["label"], rows["score"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,10 +15,20 @@ from hwnas.core.rng import rng
 from hwnas.interfaces import Constraint, CostMetric, FloatArray
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["Costs", "Limit", "Unreachable", "metric_key", "price", "ratios", "reach", "resolve"]
+__all__ = [
+    "Costs",
+    "Limit",
+    "Unreachable",
+    "metric_key",
+    "n_needed",
+    "price",
+    "ratios",
+    "reach",
+    "resolve",
+]
 
 N_RANDOM = 1024  # uniform archs that are priced to find starting points
-N_STARTS = 3  # number of descents from them, after that from the smallest arch
+N_STARTS = 3  # descents from random archs, after the descent from the smallest one
 
 Costs = Mapping[str, FloatArray]
 """Cost [n] of n archs under every metric key."""
@@ -29,11 +40,15 @@ class Unreachable(UserError):
 
 @dataclass(frozen=True)
 class Limit:
-    """A constraint with its limit in the unit of the metric; `key` names metric and device."""
+    """A constraint with its limit in the unit of the metric; `key` names metric and device.
+
+    share: latency limits must be met on this share of the devices that have one.
+    """
 
     constraint: Constraint
     key: MetricKey
     max: float
+    share: float = 1.0
 
     def __str__(self) -> str:
         fraction = self.constraint.max_fraction_of_largest
@@ -43,7 +58,7 @@ class Limit:
 
 def metric_key(constraint: Constraint) -> MetricKey:
     """The metric of a constraint; the device only applies to latency and energy."""
-    return MetricKey.of(constraint.metric, constraint.device)
+    return MetricKey.of(constraint.metric, constraint.device, constraint.probability)
 
 
 def price(metrics: Mapping[str, CostMetric], codes: Codes) -> dict[str, FloatArray]:
@@ -60,9 +75,15 @@ def price(metrics: Mapping[str, CostMetric], codes: Codes) -> dict[str, FloatArr
 
 
 def resolve(
-    constraints: Sequence[Constraint], metrics: Mapping[str, CostMetric], space: SearchSpace
+    constraints: Sequence[Constraint],
+    metrics: Mapping[str, CostMetric],
+    space: SearchSpace,
+    *,
+    share: float = 1.0,
 ) -> tuple[Limit, ...]:
-    """Absolute limits. Fractions are relative to `space.largest()`, priced by the same metric.
+    """Converts constraints to absolute limits.
+
+    Fractions are relative to the estimate of `space.largest()`.
 
     Raises:
         UserError: a constraint on a metric without a price (a device without a table).
@@ -80,8 +101,8 @@ def resolve(
         bound = constraint.max
         if bound is None:
             assert constraint.max_fraction_of_largest is not None  # checked by Constraint
-            bound = constraint.max_fraction_of_largest * float(metrics[key](largest)[0])
-        limits.append(Limit(constraint, key, bound))
+            bound = constraint.max_fraction_of_largest * float(metrics[key.base](largest)[0])
+        limits.append(Limit(constraint, key, bound, share))
     return tuple(limits)
 
 
@@ -94,9 +115,28 @@ def _way_to_price(key: MetricKey, space: SearchSpace) -> str | None:
 
 
 def ratios(limits: Sequence[Limit], costs: Costs, n: int) -> FloatArray:
-    """cost / limit [n, k] of n archs; an arch is feasible if all are <= 1."""
-    columns = [costs[limit.key] / limit.max for limit in limits]
-    return np.stack(columns, axis=1) if columns else np.empty((n, 0))
+    """cost / limit [n, k] of n archs; an arch is feasible if all are <= 1.
+
+    If latency limits must be met only on a share of the devices, the ratios of the other devices
+    are set to 1 at most. These are the devices on which the arch exceeds its limits most.
+    """
+    if not limits:
+        return np.empty((n, 0))
+    found = np.stack([costs[limit.key] / limit.max for limit in limits], axis=1)
+    devices = [limit.key.device or "" for limit in limits]
+    names = sorted({name for name in devices if name})
+    needed = n_needed(limits[0].share, len(names))
+    if needed < len(names):
+        own = np.array(names)[:, None] == np.array(devices)  # [devices, k]
+        worst = np.where(own[None], found[:, None], 0.0).max(axis=2)  # [n, devices]
+        given_up = np.argsort(np.argsort(worst, axis=1, kind="stable"), axis=1) >= needed
+        found = np.where(given_up @ own, np.minimum(found, 1.0), found)
+    return found
+
+
+def n_needed(share: float, n_devices: int) -> int:
+    """Number of devices on which latency limits must be met, of those that have one."""
+    return math.ceil(share * n_devices - 1e-9)
 
 
 def reach(

@@ -29,6 +29,7 @@ __all__ = ["Predict", "Rescoring", "run_search"]
 
 SAVE_EVERY_S = 2.0  # maximum loss after a kill; evaluations are never lost
 NOTE_EVERY_S = 1.0
+LIMITS = ("constraints", "limits_met_on")  # settings that `limits` contains
 NOTED_FRONTS, NOTED_POINTS = 2, 4  # number of fronts, and points of each, in the progress report
 
 
@@ -70,8 +71,8 @@ def run_search(
             contains another search, or one with another `predict`.
     """
     if predict is None and (rescoring is None or not rescoring.learns):
-        raise ValueError("a search without predictions needs a Rescoring that learns them")
-    limits = resolve(config.constraints, metrics, space)
+        raise ValueError("`predict` is required, because `rescoring` does not learn predictions")
+    limits = resolve(config.constraints, metrics, space, share=config.limits_met_on)
     anchor = reach(space, metrics, limits, seed=seed)
     store = SearchFolder(folder, _fingerprint(space, searcher, metrics, config, limits, seed))
     stored = store.load(space)
@@ -101,10 +102,10 @@ def _restore(searcher: Searcher, done: Progressed, folder: Path) -> None:
         searcher.load_state(done.searcher)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(
-            "the state of a search is none of its searcher",
+            "the state of a search belongs to another searcher",
             found=repr(error)[:200],
             where=folder / STATE,
-            fix="remove this file: the search begins anew, its evaluations are kept",
+            fix="remove this file: the search starts again, and its evaluations are kept",
         ) from error
 
 
@@ -215,10 +216,20 @@ def _fingerprint(
     limits: tuple[Limit, ...],
     seed: int,
 ) -> str:
-    settings = {key: v for key, v in settled(config).items() if key != "constraints"}
-    bounds = [asdict(limit) for limit in limits]
+    settings = {key: v for key, v in settled(config).items() if key not in LIMITS}
+    bounds = [_plain(limit) for limit in limits]
     kind = type(searcher).__name__
     return content_hash([space.fingerprint, kind, sorted(metrics), settings, bounds, seed])
+
+
+def _plain(limit: Limit) -> dict[str, object]:
+    """A limit for the fingerprint; fields of later versions are included only if they are set."""
+    plain = asdict(limit)
+    if limit.constraint.probability is None:
+        del plain["constraint"]["probability"]
+    if limit.share == 1:
+        del plain["share"]
+    return plain
 
 
 def _note(archive: Archive) -> str:

@@ -7,21 +7,52 @@ overwritten by the next append. Records are binary, and only new ones are writte
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.core.confined import open_private, read_regular
+from hwnas.core.confined import open_private, open_regular
 from hwnas.core.errors import UserError
 from hwnas.core.json_data import parse_json
 from hwnas.core.store import canonical_json, explained
 
-__all__ = ["append_records", "cut_records", "read_records"]
+__all__ = ["RecordLog", "append_records", "cut_records", "read_records"]
 
 Records = NDArray[np.void]
-MAX_BYTES = 1 << 34
+MAX_HEAD = 1 << 20  # bytes of the first line
+PART = 1 << 16  # records that are read at a time
+
+
+@dataclass(frozen=True)
+class RecordLog:
+    """The first line and the records of a file.
+
+    head: bytes of the first line. n_bytes: bytes of the records, including a partial last one.
+    """
+
+    path: Path
+    about: dict[str, Any] = field(default_factory=dict)
+    head: int = 0
+    n_bytes: int = 0
+
+    def parts(self, dtype: np.dtype[np.void], n: int) -> Iterator[Records]:
+        """Yields the first n records in parts.
+
+        Raises:
+            UserError: they cannot be read, or there are fewer.
+        """
+        try:
+            with open_regular(self.path) as stream:
+                stream.seek(self.head)
+                for begin in range(0, n, PART):
+                    count = min(PART, n - begin)
+                    yield np.frombuffer(stream.read(count * dtype.itemsize), dtype, count)
+        except (OSError, ValueError) as error:
+            raise UserError("cannot read a file", found=str(error), where=self.path) from error
 
 
 def append_records(path: Path, about: dict[str, Any], records: Records) -> None:
@@ -46,24 +77,26 @@ def append_records(path: Path, about: dict[str, Any], records: Records) -> None:
             os.fsync(stream.fileno())
 
 
-def read_records(path: Path) -> tuple[dict[str, Any], bytes]:
+def read_records(path: Path) -> RecordLog:
     """Header and records of the file, including a partial last record; empty if there is no file.
 
     Raises:
         UserError: the file cannot be read, or its first line is damaged.
     """
     try:
-        head, found, body = read_regular(path, at_most=MAX_BYTES).partition(b"\n")
+        with open_regular(path) as stream:
+            head = stream.readline(MAX_HEAD)
+            n_bytes = os.fstat(stream.fileno()).st_size - len(head)
     except FileNotFoundError:
-        return {}, b""
+        return RecordLog(path)
     except OSError as error:
         raise UserError("cannot read a file", found=error.strerror, where=path) from error
-    if not found:
-        return {}, b""
+    if not head.endswith(b"\n") and len(head) < MAX_HEAD:
+        return RecordLog(path)
     about = parse_json(head, where=path, problem="damaged first line of a file")
     if not isinstance(about, dict):
         raise UserError("damaged first line of a file", expected="an object", where=path)
-    return about, body
+    return RecordLog(path, about, len(head), n_bytes)
 
 
 def cut_records(path: Path, itemsize: int, n: int) -> None:

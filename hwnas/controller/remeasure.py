@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hwnas.controller.constraints import Unreachable
+from hwnas.controller.constraints import Unreachable, n_needed
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.core.metrics import MetricKey
 from hwnas.core.records import STRICT, Count, Milliseconds
@@ -100,10 +100,12 @@ def remeasure(
     *,
     n_archs: int,
     max_rounds: int,
+    share: float = 1.0,
 ) -> tuple[SearchResult, Remeasurement]:
     """Alternates between a search and timing its best `n_archs`, at most `max_rounds` times.
 
     tables: tables of the devices that have a latency limit.
+    share: share of these devices on which the limits must be met.
 
     The winner of the result is the best arch that was timed within all limits. If there is none, it
     is that of the last search.
@@ -113,7 +115,11 @@ def remeasure(
     """
     devices = {name: _Device(space, table) for name, table in tables.items()}
     seen: dict[Arch, Candidate] = {}
-    obstacle = ""
+    obstacle, needed = "", n_needed(share, len(devices))
+
+    def meets(arch: Arch) -> bool:
+        return sum(device.meets(arch) for device in devices.values()) >= needed
+
     for number in range(max_rounds):
         metrics = {key: m for device in devices.values() for key, m in device.metrics().items()}
         try:
@@ -127,10 +133,10 @@ def remeasure(
         seen |= {candidate.arch: candidate for candidate in result.top}
         for device in devices.values():
             device.measure(result, n_archs, measure, number)
-        if all(device.meets(result.winner.arch) for device in devices.values()):
+        if meets(result.winner.arch):
             reason = f"the winner's measured latency meets its limits, in round {n_rounds}"
             return result, Remeasurement(True, reason, n_rounds, _rows(devices))
-    kept = [c for c in seen.values() if all(d.meets(c.arch) for d in devices.values())]
+    kept = [candidate for candidate in seen.values() if meets(candidate.arch)]
     if kept:
         winner = max(kept, key=lambda candidate: candidate.score)
         reason = (
@@ -181,9 +187,9 @@ class _Device:
                 arch=arch,
                 forecast_ms=float(estimates[position]),
                 measured_ms=float(measured["latency_ms"][position]),
-                limit_ms=result.limits.get(MetricKey("latency_ms", self._name)),
+                limit_ms=result.limit("latency_ms", self._name),
                 measured_p95_ms=float(measured["latency_p95_ms"][position]),
-                limit_p95_ms=result.limits.get(MetricKey("latency_p95_ms", self._name)),
+                limit_p95_ms=result.limit("latency_p95_ms", self._name),
             )
 
     def meets(self, arch: Arch) -> bool:

@@ -100,8 +100,15 @@ class SearchResult:
     found_by: str | None = None
 
     def limit(self, metric: str, device: str) -> float | None:
-        """The limit of a metric (of `device`, if it is a latency); None if there was none."""
-        return self.limits.get(MetricKey.of(metric, device))
+        """The limit of a metric (of `device`, if it is a latency); None if there was none.
+
+        None as well if the winner may exceed its limits on this device (`limits_met_on`).
+        """
+        wanted = MetricKey.of(metric, device)
+        for key, limit in self.limits.items():
+            if MetricKey.parse(key).base == wanted:
+                return limit if self.winner.costs.get(key, 0.0) / limit <= 1 else None
+        return None
 
 
 def candidates(

@@ -98,7 +98,7 @@ class Scorer:
         if self._rescoring is not None and self._rescoring.learns:
             return
         rows = np.unique(np.linspace(0, len(self._archive) - 1, N_SPOTS).round().astype(int))
-        now, _ = self._forecast(self._archive.column("codes")[rows])
+        now, _ = self._predictions(self._archive.column("codes")[rows])
         known = self._archive.column("predicted")[rows]
         if not np.allclose(now, known, rtol=1e-3, atol=1e-3 * self._spread):
             raise UserError(
@@ -114,7 +114,7 @@ class Scorer:
         feasible = np.all(ratios(self._limits, costs, len(fresh)) <= 1, axis=1)
         if self._rescoring is not None:
             feasible &= self._rescoring.admits(fresh)
-        mean, std = self._forecast(fresh)
+        mean, std = self._predictions(fresh)
         return {"predicted": mean, "predicted_std": std, "feasible": feasible, **costs}
 
     def standardised(self, rows: Rows) -> FloatArray:
@@ -200,17 +200,17 @@ class Scorer:
         rows = archive.evaluated
         labels = archive.column("label")[rows]
         self._predict = rescoring.refit(archive.column("codes")[rows], labels)
-        mean, std = self._forecast(archive.column("codes"))
+        mean, std = self._predictions(archive.column("codes"))
         score = mean.copy()
         score[rows] = rescoring.blend(mean[rows], std[rows], labels)
-        archive.set_forecast(mean, std, score)
+        archive.set_predictions(mean, std, score)
 
     def _is_evaluated(self) -> NDArray[np.bool_]:
         return np.asarray(~np.isnan(self._archive.column("label")))
 
     # --- predictions --------------------------------------------------------------------------
 
-    def _forecast(self, codes: Codes) -> tuple[FloatArray, FloatArray]:
+    def _predictions(self, codes: Codes) -> tuple[FloatArray, FloatArray]:
         if self._predict is None:  # equal scores until there are predictions
             return np.zeros(len(codes)), np.zeros(len(codes))
         mean, std = self._predict(codes)
@@ -224,5 +224,7 @@ class Scorer:
 
     def _set_scale(self) -> None:
         """Sets the zero and unit of rewards: mean and spread of predictions of uniform archs."""
-        mean, _ = self._forecast(self._space.sample(N_SCALE, rng=rng(self._seed, "search/scale")))
+        mean, _ = self._predictions(
+            self._space.sample(N_SCALE, rng=rng(self._seed, "search/scale"))
+        )
         self._center, self._spread = float(mean.mean()), float(mean.std()) or 1.0

@@ -8,13 +8,22 @@ from pydantic import Field, model_validator
 
 from hwnas.controller.constraints import metric_key
 from hwnas.controller.reward import RewardConfig
-from hwnas.core.config import StrictModel
+from hwnas.core.config import LATER, StrictModel
 from hwnas.interfaces import Constraint
 
-__all__ = ["SearchConfig"]
+__all__ = ["SearchConfig", "SearchStage"]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 Count = Annotated[int, Field(ge=1, le=100_000_000)]
+
+
+class SearchStage(StrictModel):
+    """A part of a search in which some choices vary and the others are fixed."""
+
+    free: Annotated[tuple[str, ...], Field(min_length=1, max_length=256)]
+    """Patterns of the choices that vary, such as `*.width`."""
+    share: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """Share of the predictions and evaluations, relative to the other stages."""
 
 
 class SearchConfig(StrictModel):
@@ -30,7 +39,17 @@ class SearchConfig(StrictModel):
         str, Field(pattern=NAME, description="Name of the search and of its folder.")
     ] = "main"
     constraints: tuple[Constraint, ...] = ()
-    """Limits, each `{device, metric, max}` or `{device, metric, max_fraction_of_largest}`."""
+    """Limits, each `{device, metric, max}` or `{device, metric, max_fraction_of_largest}`.
+
+    A latency limit with `probability: 0.9` is met with this probability, according to the interval
+    of the estimate.
+    """
+    limits_met_on: Annotated[float, Field(gt=0, le=1), LATER] = 1.0
+    """Share of the devices with a latency limit on which the limits must be met at once.
+
+    1: on all devices; 0.9: the slowest tenth may exceed its limits. Each search of `per_device` has
+    one device.
+    """
     reward: RewardConfig = RewardConfig()
     n_predictions: Count = 12_800
     """Number of proposals; the random search for comparison has the same number."""
@@ -66,6 +85,14 @@ class SearchConfig(StrictModel):
         float | None,
         Field(gt=0, description="Time limit over all sessions, in seconds; null: none."),
     ] = None
+    stages: Annotated[tuple[SearchStage, ...], LATER, Field(max_length=16)] = ()
+    """Stages of the search, run in order; empty: all choices vary at once.
+
+    Each stage fixes the choices that it does not vary at the best arch so far. All stages share the
+    budgets of the search.
+    """
+    held: Annotated[dict[str, int | float | str], LATER] = Field(default={})
+    """Values of choices, by pattern, at which the first stage holds them; default: the largest."""
 
     @property
     def n_generations(self) -> int:
@@ -74,7 +101,7 @@ class SearchConfig(StrictModel):
 
     @model_validator(mode="after")
     def _distinct_constraints(self) -> SearchConfig:
-        bounded = {metric_key(constraint) for constraint in self.constraints}
+        bounded = {metric_key(constraint).base for constraint in self.constraints}
         if len(bounded) < len(self.constraints):
             raise ValueError("two constraints bound the same metric of the same device")
         return self

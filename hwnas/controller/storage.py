@@ -74,7 +74,7 @@ class SearchFolder:
             except _AnotherSearch:
                 raise
             except UserError as error:
-                log.warning("%s\n  the search begins anew; its evaluations are kept", error)
+                log.warning("%s\n  the search starts again; its evaluations are kept", error)
             else:
                 names = [field.name for field in fields(Progressed)]
                 return archive, Progressed(**{name: getattr(state, name) for name in names})
@@ -89,14 +89,16 @@ class SearchFolder:
             try:
                 data = unsealed(data)
             except ValueError as error:
-                raise UserError("a state is not as written", found=error, where=path) from error
+                raise UserError(
+                    "the state of a search was modified", found=error, where=path
+                ) from error
         state = load(_State, data, where=path)
         self._require_same(state)
         n_rows, n_evaluated = state.n_rows, state.n_evaluated
         archive = Archive.load(self.path, space, n_rows=n_rows, n_evaluated=n_evaluated)
         if state.archive is not None and state.archive != archive.digests:
             raise UserError(
-                "the archive of a search is not as it was written",
+                "the archive of a search was modified",
                 expected=", ".join(state.archive),
                 found=", ".join(archive.digests),
                 where=self.path,

@@ -18,7 +18,15 @@ from pydantic import Field
 from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT
 
-__all__ = ["Host", "cache_folder", "host_facts", "require", "use_threads", "user_path"]
+__all__ = [
+    "Host",
+    "cache_folder",
+    "host_facts",
+    "onnx_runtime",
+    "require",
+    "use_threads",
+    "user_path",
+]
 
 _PACKAGES = ("hwnas", "torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime")
 
@@ -56,6 +64,8 @@ def require(module: str, *, extra: str) -> ModuleType:
     Raises:
         UserError: the package is not installed; names the extra of hwnas that installs it.
     """
+    if module == "openvino":  # without this package, its converter reports nothing
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -64,6 +74,13 @@ def require(module: str, *, extra: str) -> ModuleType:
             found=str(error),
             fix=f"pip install 'hwnas[{extra}]'",
         ) from error
+
+
+def onnx_runtime() -> ModuleType:
+    """ONNX Runtime, with its telemetry off (its builds for Windows report usage to Microsoft)."""
+    module = importlib.import_module("onnxruntime")
+    module.disable_telemetry_events()
+    return module
 
 
 def host_facts() -> dict[str, Any]:

@@ -18,6 +18,9 @@ __all__ = [
 ]
 
 
+MAX_TEXT = 10_000  # characters of one part of an error
+
+
 class HwnasError(Exception):
     """Base of every error that hwnas raises on purpose; `exit_code` is the exit status.
 
@@ -44,12 +47,22 @@ class HwnasError(Exception):
         self.fix = fix if self.fix is None else f"{self.fix}; or {fix}"
         self.args = (self._text(),)
 
+    def say_where(self, where: object) -> None:
+        """Replaces the place by one that the user knows."""
+        self.where = where
+        self.args = (self._text(),)
+
     def _text(self) -> str:
         parts = [self._message]
         for label in ("expected", "found", "where", "fix"):
             if (value := getattr(self, label)) is not None:
-                parts.append(f"  {label}: {value}")
+                parts.append(f"  {label}: {_shortened(str(value))}")
         return visible("\n".join(parts))
+
+
+def _shortened(text: str) -> str:
+    more = len(text) - MAX_TEXT
+    return text if more <= 0 else f"{text[:MAX_TEXT]} ... and {more:,} characters more"
 
 
 class UserError(HwnasError):
@@ -67,7 +80,7 @@ class CheckFailed(HwnasError):
 
 
 class NotJudged(HwnasError):
-    """A check could not be judged: the machine is too far from the speed of its table (exit 4)."""
+    """The speed of the machine differs too much from its latency table for a check (exit 4)."""
 
     exit_code = 4
 
@@ -95,6 +108,6 @@ def out_of_memory(error: BaseException) -> UserError | None:
     return UserError(
         "too little memory",
         found=text.splitlines()[0][:200] if text else None,
-        fix="end other programs, raise the limit (ulimit -v), or take smaller batches; then give"
-        " the same command again, what was written before is kept",
+        fix="stop other programs, raise the limit (ulimit -v), or use smaller batches; then repeat"
+        " the command, earlier results are kept",
     )

@@ -33,6 +33,7 @@ __all__ = [
     "take_back",
     "text_of",
     "undo",
+    "undone_by",
 ]
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,19 @@ def undo(run: RunDir, *, keep: bool = True) -> Entry:
     return entry
 
 
+def undone_by(run: RunDir) -> set[str]:
+    """Run-relative folders in superseded/ whose files the next undo would restore."""
+    if (found := last_entry(run)) is None:
+        return set()
+    ledger = run.ledger()
+    back = [
+        find_version(run, stage, partial(_is_same, before))
+        for stage, before in found[1].stages.items()
+        if stage not in ledger or not _is_same(ledger[stage], before)
+    ]
+    return {version.folder for version in back if version is not None}
+
+
 def needs_settling(run: RunDir) -> bool:
     """Whether a change was started but not finished; its process may still be running."""
     return is_unfinished(run.root) or bool(_undecided(run.ledger()))
@@ -144,7 +158,7 @@ def take_back(run: RunDir, stage: str, number: int) -> None:
     found = last_entry(run)
     if found is not None and found[0] == number:
         undo(run, keep=False)
-        log.warning("%s was not finished: the run folder is as it was before", stage)
+        log.warning("%s did not finish: the run folder is unchanged", stage)
     else:  # its entry was removed by hand
         transition = Transition(run)
         transition.ledger[stage] = replace(transition.ledger[stage], undo=0)

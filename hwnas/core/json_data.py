@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from typing import Any
 
 from hwnas.core.errors import UserError
@@ -16,6 +17,7 @@ __all__ = ["MAX_INT", "parse_json", "strict_json"]
 
 MAX_INT = 2**63 - 1
 _MAX_DIGITS = len(str(MAX_INT))
+_LONG_NUMBER = re.compile("[0-9]{19}")  # an integer that may need more than 64 bits
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -40,7 +42,8 @@ def strict_json(content: bytes | str) -> Any:
         RecursionError: nested too deeply.
     """
     data = content.encode() if isinstance(content, str) else content
-    value = _DECODER.decode(data.decode("utf-8"))
+    text = data.decode("utf-8")
+    value = (_DECODER if _LONG_NUMBER.search(text) else _FAST_DECODER).decode(text)
     if _ESCAPED_SURROGATE.search(data):  # an unpaired one raises UnicodeEncodeError, a ValueError
         json.dumps(value, ensure_ascii=False).encode()
     return value
@@ -49,8 +52,7 @@ def strict_json(content: bytes | str) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"duplicate key {twice!r:.80}")
     return found
 
@@ -74,6 +76,9 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not allowed")
 
 
+_FAST_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=_float, parse_constant=_refuse_constant
+)
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object,
     parse_int=_int,

@@ -79,7 +79,7 @@ def read_ledger(path: Path) -> dict[str, StageRecord]:
             raise UserError("not a stage ledger", where=path)
         check = data.get("check", content_hash(data["stages"]))  # earlier versions stored no hash
         if check != content_hash(data["stages"]) or not set(data) <= _KEYS:
-            raise UserError("the ledger is not as it was written", found=check, where=path)
+            raise UserError("the ledger was modified", found=check, where=path)
         return {
             name: safe_record(load(StageRecord, record, where=where, versioned=False), where=where)
             for name, record in data["stages"].items()

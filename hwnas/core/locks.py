@@ -83,7 +83,7 @@ def _locked(path: Path) -> IO[bytes]:
         # A record lock: forked children (data workers) do not keep it if this process is killed.
         if (problem := _lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)) is not None:
             log.warning(
-                "%s: this file system has no locks (%s): nothing stops a second hwnas here",
+                "%s: this file system has no locks (%s): a second hwnas process is not prevented",
                 path.parent,
                 problem,
             )

@@ -1,4 +1,4 @@
-"""Names of costs: `macs`, or `latency_ms@phone`, `energy_mj@phone` for a metric of one device."""
+"""Names of costs: `macs`, `latency_ms@phone`, `energy_mj@phone`, or `latency_ms~0.9@phone`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ OF_DEVICE = (*LATENCIES, "energy_mj")
 class MetricKey(str):
     """A metric and, for latency and energy, its device. Immutable, hashable, and ordered as text.
 
+    `latency_ms~0.9@phone` is the latency that an arch does not exceed with probability 0.9,
+    according to the interval of its estimate.
+
     It is a `str`, so mappings by metric key are valid JSON, and files of earlier versions can be
     read. Use `parse` to get its parts.
     """
@@ -20,9 +23,15 @@ class MetricKey(str):
     __slots__ = ()
 
     def __new__(cls, metric: str, device: str | None = None) -> MetricKey:
-        """Raises ValueError for a metric of a device without one, or the other way round."""
-        if (metric in OF_DEVICE) != bool(device) or "@" in metric:
+        """Raises ValueError for a metric of a device without one, or the other way round.
+
+        Also for a malformed probability, or one outside (0.5, 1).
+        """
+        base, tilde, probability = metric.partition("~")
+        if (base in OF_DEVICE) != bool(device) or "@" in metric:
             raise ValueError(f"not a metric and its device: {metric!r}, {device!r}")
+        if tilde and not (base in LATENCIES and 0.5 < float(probability) < 1):
+            raise ValueError(f"not a latency and a probability in (0.5, 1): {metric!r}")
         return super().__new__(cls, f"{metric}@{device}" if device else metric)
 
     @classmethod
@@ -44,14 +53,26 @@ class MetricKey(str):
             ) from error
 
     @classmethod
-    def of(cls, metric: str, device: str) -> MetricKey:
+    def of(cls, metric: str, device: str, probability: float | None = None) -> MetricKey:
         """The key of a metric, with the device if the metric depends on one."""
-        return cls(metric, device if metric in OF_DEVICE else None)
+        chance = "" if probability is None else f"~{probability!r}"
+        return cls(f"{metric}{chance}", device if metric in OF_DEVICE else None)
 
     @property
     def metric(self) -> str:
-        """The metric: `macs`, `latency_ms`, ..."""
+        """The metric: `macs`, `latency_ms`, `latency_ms~0.9`, ..."""
         return str(self).partition("@")[0]
+
+    @property
+    def base(self) -> MetricKey:
+        """The key without a probability."""
+        return MetricKey(self.metric.partition("~")[0], self.device)
+
+    @property
+    def probability(self) -> float | None:
+        """The probability of not exceeding a latency; None for an estimate of the latency."""
+        text = self.metric.partition("~")[2]
+        return float(text) if text else None
 
     @property
     def device(self) -> str | None:
@@ -61,7 +82,7 @@ class MetricKey(str):
     @property
     def is_latency(self) -> bool:
         """Whether the metric is timed on a device."""
-        return self.metric in LATENCIES
+        return self.metric.partition("~")[0] in LATENCIES
 
     def __getnewargs__(self) -> tuple[str, str | None]:  # type: ignore[override]  # copies
         return self.metric, self.device

@@ -128,9 +128,9 @@ def _facts(module: str, source: str) -> Facts:
     summary = (ast.get_docstring(tree) or "").split("\n")[0]
     requires, extra = literals.get("REQUIRES", ()), literals.get("EXTRA")
     if not isinstance(requires, (tuple, list)) or not all(isinstance(r, str) for r in requires):
-        raise ValueError(f"{module}: REQUIRES is no tuple of names, but {requires!r}")
+        raise ValueError(f"{module}: REQUIRES must be a tuple of names, found {requires!r}")
     if extra is not None and not isinstance(extra, str):
-        raise ValueError(f"{module}: EXTRA is no name, but {extra!r}")
+        raise ValueError(f"{module}: EXTRA must be a name, found {extra!r}")
     return Facts(summary, tuple(requires), extra)
 
 

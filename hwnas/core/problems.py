@@ -16,7 +16,7 @@ __all__ = ["explain"]
 
 def explain(problem: Any, model: type[BaseModel], data: Any) -> str:
     """One line: the key path, the problem, and a similar name for an unknown key."""
-    path = ".".join(str(part) for part in problem["loc"])
+    path = f"{'.'.join(str(part) for part in problem['loc']):.200}"
     if problem["type"] == "extra_forbidden":
         known = _known_keys(model, problem["loc"][:-1], data)
         listed = f"known: {', '.join(known)}" if known else ""
@@ -28,10 +28,14 @@ def explain(problem: Any, model: type[BaseModel], data: Any) -> str:
 
 def _hint(problem: Any) -> str:
     """A hint for common mistakes."""
-    given = problem["input"]
+    given, is_whole = problem["input"], problem["type"] == "int_type"
+    if is_whole and isinstance(given, float) and given.is_integer():
+        return f"; write {int(given)}"
     if problem["type"] == "string_type" and isinstance(given, bool):
         return "; YAML reads on, off, yes and no as true and false: put the word into quotes"
     if problem["type"] in ("float_type", "int_type") and isinstance(given, str):
+        if re.fullmatch(r"\s*[-+]?[0-9]{1,3}([, '_][0-9]{3})+\s*", given) and is_whole:
+            return f"; write {re.sub('[^0-9+-]', '', given)}: digits have no separators"
         if (number := with_point(given)) is not None:
             return f"; write {number}: decimals come after a point"
         if re.fullmatch(r"\s*[-+]?[0-9][0-9_]*[.,0-9eE+-]*\s*", given):

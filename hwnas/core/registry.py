@@ -169,7 +169,7 @@ class Registry(Generic[M]):
         if found := faults(module, self.contract, place.name):
             raise UserError(
                 f"{subject} is not a {self.kind} module",
-                expected=f"what hwnas.interfaces.{self.contract.__name__} asks for",
+                expected=f"the members of hwnas.interfaces.{self.contract.__name__}",
                 found="; ".join(found),
                 where=module.__file__,
                 fix=fix,

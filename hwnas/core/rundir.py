@@ -27,7 +27,7 @@ from hwnas.core.store import (
     append_jsonl,
     explained,
     file_hash,
-    read_jsonl,
+    iter_jsonl,
     sealed,
     unsealed,
     write_text,
@@ -108,7 +108,7 @@ class RunDir:
         name = str(path.relative_to(self.root))
         for record in self.ledger().values():
             if name in record.outputs and self.altered({name: record.outputs[name]}):
-                raise UserError("a file is not as it was written", where=path, fix=command)
+                raise UserError("a file was modified", where=path, fix=command)
         return path
 
     def not_made(self, path: Path, command: str) -> UserError:
@@ -166,26 +166,26 @@ class RunDir:
         """Appends one fsynced line {kind, ...row}: an input of later steps."""
         append_jsonl(self.journal_file, sealed({"kind": kind, **row}))
 
-    def journaled(self, kind: str) -> list[dict[str, Any]]:
-        """All journal rows of a kind, in the order written.
+    def journaled(self, kind: str) -> Iterator[dict[str, Any]]:
+        """The journal's rows of a kind, in the order written, one at a time.
 
         Raises:
             UserError: a line is damaged or was modified.
         """
         path = self.journal_file
-        rows = []
-        for number, row in enumerate(read_jsonl(path), start=1):
+        for number, row in enumerate(iter_jsonl(path), start=1):
             try:
-                rows.append(unsealed(row))
+                plain = unsealed(row)
             except ValueError as error:
                 raise UserError(
                     "a line of the journal was altered",
                     expected=f"check {error}",
                     found=row.get("check"),
                     where=f"{path}:{number}",
-                    fix="remove this line, and its result is measured again",
+                    fix="remove this line; its result will be measured again",
                 ) from error
-        return [row for row in rows if row.get("kind") == kind]
+            if plain.get("kind") == kind:
+                yield plain
 
     def metric(self, stage: str, row: dict[str, Any]) -> None:
         """Appends a line of training metrics, marked with the ledger entry of the stage."""
@@ -200,7 +200,7 @@ class RunDir:
         """
         inputs = self._inputs_of(stage)
         path = self.metrics_file
-        rows = [row for row in read_jsonl(path) if row.get("stage") == stage and key in row]
+        rows = [row for row in iter_jsonl(path) if row.get("stage") == stage and key in row]
         if any(type(row[key]) not in (int, float) for row in rows):
             raise UserError("not training metrics", expected=f"numbers as {key!r}", where=path)
         own = {row[key]: row for row in rows if row.get("inputs", "") == inputs}

@@ -13,9 +13,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from hwnas.core.config import RETIRED
 from hwnas.core.registry import Registry
 
-__all__ = ["Setting", "settings_of"]
+__all__ = ["Setting", "retired_keys", "settings_of"]
 
 _NAMES = {
     int: "whole number",
@@ -56,6 +57,8 @@ def settings_of(
     below: key path of the section.
     """
     for name, field in model.model_fields.items():
+        if RETIRED in field.metadata:
+            continue
         key = f"{below}.{name}" if below else name
         registry = _registry(field)
         if registry is not None:
@@ -73,6 +76,16 @@ def settings_of(
             yield from settings_of(section, below=inner, variants=variants)
         if not sections:
             yield _setting(key, field, variants, None)
+
+
+def retired_keys(model: type[BaseModel], *, below: str = "") -> Iterator[str]:
+    """Key paths of the fields marked `RETIRED`, which have no effect."""
+    for name, field in model.model_fields.items():
+        key = f"{below}.{name}" if below else name
+        if RETIRED in field.metadata:
+            yield key
+        for section in _sections(field.annotation):
+            yield from retired_keys(section, below=key)
 
 
 def _registry(field: FieldInfo) -> Registry[Any] | None:

@@ -16,6 +16,7 @@ __all__ = [
     "conformal_quantile",
     "kendall_tau",
     "spearman",
+    "top_weighted_tau",
 ]
 
 # Half-widths of 80 % and 90 % intervals of a normal distribution, in standard deviations. Shipped
@@ -41,6 +42,19 @@ def kendall_tau(first: FloatArray, second: FloatArray) -> float:
     n_untied = [np.count_nonzero(sign) / 2 for sign in signs]
     tau = agreement / np.sqrt(n_untied[0]) / np.sqrt(n_untied[1])
     return float(np.clip(tau, -1, 1))
+
+
+def top_weighted_tau(first: FloatArray, second: FloatArray) -> float:
+    """Kendall's tau in [-1, 1] with weights 1 / rank, so that the largest values count most.
+
+    Additive hyperbolic weights (Vigna 2015, "A weighted correlation index for rankings with ties");
+    0 if one side is constant.
+    """
+    from scipy.stats import weightedtau
+
+    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return 0.0
+    return float(weightedtau(first, second).statistic)
 
 
 def spearman(first: FloatArray, second: FloatArray) -> float:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.core.beside import create_beside
-from hwnas.core.confined import open_private, open_regular, read_regular
+from hwnas.core.confined import open_private, open_regular, read_regular, regular
 from hwnas.core.errors import UserError
-from hwnas.core.json_data import parse_json
+from hwnas.core.json_data import parse_json, strict_json
 
 __all__ = [
     "append_jsonl",
@@ -26,6 +26,7 @@ __all__ = [
     "explained",
     "file_hash",
     "free_bytes",
+    "iter_jsonl",
     "json_text",
     "read_json",
     "read_jsonl",
@@ -202,32 +203,43 @@ def _drop_torn_tail(stream: Any) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All rows of a JSON-lines file; [] if it does not exist. A partial last line is ignored.
+    """All rows of `iter_jsonl`."""
+    return list(iter_jsonl(path))
+
+
+def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON-lines file, one at a time; none if it does not exist.
+
+    A partial last line is ignored.
 
     Raises:
         UserError: another line is not a JSON object.
     """
     path = Path(path)
     try:
-        lines = read_regular(path, at_most=MAX_JSONL_BYTES).split(b"\n")
+        with open_regular(regular(path, at_most=MAX_JSONL_BYTES)) as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.endswith(b"\n"):
+                    yield _row(line[:-1], path, number)
     except FileNotFoundError:
-        return []
+        return
     except OSError as error:
         raise UserError("cannot read a file", found=error.strerror, where=path) from error
-    rows = []
-    for number, line in enumerate(lines[:-1], start=1):
-        where, broken = f"{path}:{number}", "invalid line in a JSON-lines file"
-        fix = "remove this line; only what it records is lost, and made again where it is needed"
-        try:
-            row = parse_json(line, where=where, problem=broken)
-        except UserError as error:
-            error.add_way_out(fix)
-            raise
-        if not isinstance(row, dict):
-            found = type(row).__name__
-            raise UserError(broken, expected="an object", found=found, where=where, fix=fix)
-        rows.append(row)
-    return rows
+
+
+def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    broken = "invalid line in a JSON-lines file"
+    fix = "remove this line; only what it records is lost, and made again where it is needed"
+    try:
+        row = strict_json(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(broken, found=error, where=f"{path}:{number}", fix=fix) from error
+    if not isinstance(row, dict):
+        found = type(row).__name__
+        raise UserError(
+            broken, expected="an object", found=found, where=f"{path}:{number}", fix=fix
+        )
+    return row
 
 
 def canonical_json(value: Any) -> str:

@@ -18,7 +18,15 @@ from hwnas.core.records import STRICT, dump, load
 from hwnas.core.rundir import LEDGER, RunDir, StageRecord, ledger_text, safe_record
 from hwnas.core.store import json_text, read_json
 
-__all__ = ["ALTERED", "Transition", "Version", "altered_versions", "find_version"]
+__all__ = [
+    "ALTERED",
+    "FACTS",
+    "Transition",
+    "Version",
+    "altered_versions",
+    "find_version",
+    "set_aside_folders",
+]
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +91,12 @@ def altered_versions(run: RunDir) -> Iterator[tuple[Path, str]]:
                 yield run.path(folder, name), ALTERED
 
 
+def set_aside_folders(run: RunDir) -> list[Path]:
+    """The folders in superseded/, one for each stage and hash."""
+    there = run.path(SUPERSEDED)
+    return sorted(there.iterdir()) if there.is_dir() else []
+
+
 class Transition:
     """Changes of the ledger and of the files of stages, prepared in memory and committed as one."""
 
@@ -128,7 +142,7 @@ class Transition:
         self._texts.update(texts)
 
     def commit(self) -> None:
-        """Applies all changes. A process killed before it begins has changed nothing.
+        """Applies all changes. A kill before the commit is written leaves everything unchanged.
 
         Raises:
             UserError: a system call fails; the next command completes the changes.

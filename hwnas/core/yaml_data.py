@@ -14,7 +14,8 @@ from hwnas.core.json_data import MAX_INT
 
 __all__ = ["parse_yaml", "read_yaml", "yaml_text"]
 
-MAX_YAML_BYTES = 4 * 1024 * 1024
+MAX_YAML_BYTES = 1 << 20
+MAX_NODES = 50_000  # keys and values of a file: two seconds of parsing
 MAX_DEPTH = 40
 FLOAT_TAG = "tag:yaml.org,2002:float"
 EXPONENT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")  # YAML 1.2: 1e-3
@@ -37,9 +38,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses aliases (they allow exponential files) and duplicate keys."""
+    """SafeLoader that refuses duplicate keys, long files, and aliases (exponential files)."""
+
+    n_nodes = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
+        self.n_nodes += 1
+        if self.n_nodes > MAX_NODES:
+            raise yaml.YAMLError(f"more than {MAX_NODES:,} keys and values")
         if self.check_event(yaml.events.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not supported")
         return super().compose_node(parent, index)
@@ -98,7 +104,7 @@ def parse_yaml(text: str, *, where: object) -> dict[str, Any]:
     """The same as `read_yaml`, for a string."""
     try:
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader, stricter
-    except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
         raise UserError("not valid YAML", found=str(error)[:500], where=where) from error
     if not isinstance(data, dict):
         raise UserError(
@@ -121,7 +127,7 @@ def _check_plain(value: Any, where: object, depth: int = 0) -> None:
         raise UserError("config is nested too deeply", expected=f"<= {MAX_DEPTH}", where=where)
     for text in (value,) if isinstance(value, str) else value if isinstance(value, dict) else ():
         if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise UserError("half of a surrogate pair is no text", found=f"{text:.80}", where=where)
+            raise UserError("unpaired surrogate in text", found=f"{text:.80}", where=where)
     children = (
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     )

@@ -6,7 +6,7 @@ from hwnas.interfaces import TransportModule
 REGISTRY = Registry[TransportModule](
     kind="transport",
     package="hwnas.devices",
-    infrastructure=frozenset({"kit", "remote", "runtimes", "spec"}),
+    infrastructure=frozenset({"kit", "reach", "remote", "remote_kits", "runtimes", "spec"}),
     contract=TransportModule,
 )
 

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hwnas.core.config import StrictModel
-from hwnas.devices.remote import RemoteKit, call
+from hwnas.devices.reach import call
+from hwnas.devices.remote import RemoteKit
 from hwnas.interfaces import DeviceSpec, Transport
 
 __all__ = ["Config", "build"]

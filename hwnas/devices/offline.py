@@ -44,8 +44,8 @@ class _Offline:
             "this device must be profiled by hand",
             expected=f"results at {results}",
             found=f"none yet; the kit is written to {archive}",
-            fix="unzip it there, `python3 bench.py plan.json --out results.jsonl`, copy "
-            "results.jsonl back to that path, and repeat this command",
+            fix="unzip it on the device, run `python3 bench.py plan.json --out results.jsonl`, copy"
+            " results.jsonl to the expected path, and repeat this command",
         )
 
 

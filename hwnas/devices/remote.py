@@ -9,28 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import re
 import shlex
-import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Protocol
 
 from hwnas.core.errors import UserError
+from hwnas.core.leftover import Leftover
 from hwnas.core.progress import Progress, silent
 from hwnas.core.store import read_json
 from hwnas.devices.kit import KitFailed, kit_files, run_kit
+from hwnas.devices.reach import LOST, Reach, call
+from hwnas.devices.remote_kits import leftovers
 from hwnas.devices.runtimes import install_line
 from hwnas.interfaces import DeviceSpec
 
-__all__ = ["Reach", "RemoteKit", "call"]
+__all__ = ["RemoteKit"]
 
-CALL_TIMEOUT_S = 600.0
-LOST = 255  # exit status of ssh itself
+log = logging.getLogger(__name__)
+
 RESULTS = "results.jsonl"
 # Stops a kit that an earlier interrupted run left behind; $p is checked to run bench.py.
 STOP = """
@@ -42,27 +44,6 @@ if p=$(cat pid 2>/dev/null); then
   rm -f pid
 fi
 """
-
-
-class Reach(Protocol):
-    """Transfers commands and files to a device and back."""
-
-    @property
-    def where(self) -> str:
-        """The device, for messages."""
-        ...
-
-    def command(self, script: str) -> list[str]:
-        """The local command that makes `sh` on the device run `script`."""
-        ...
-
-    def push(self, local: Path, remote: str) -> None:
-        """Copies a file to the device."""
-        ...
-
-    def pull(self, remote: str, local: Path) -> None:
-        """Copies a file from the device."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -88,11 +69,6 @@ class RemoteKit:
             self.reach.push(results, f"{there}/{RESULTS}")
         try:
             self._run_kit(there, f"plan.json --out {RESULTS}", progress)
-        except KeyboardInterrupt:
-            with contextlib.suppress(UserError):
-                self._run(f"cd {shlex.quote(there)}\n{STOP}")
-                self._fetch(results, there)
-            raise
         except UserError as error:
             with contextlib.suppress(UserError):
                 self._fetch(results, there)
@@ -103,6 +79,12 @@ class RemoteKit:
                     where=error.where,
                     fix="the samples are kept; run the same command again to resume",
                 ) from error
+            raise
+        except BaseException:  # Ctrl-C, or the exception that the command line makes of a signal
+            log.info("stopping %s and copying its samples back", self.reach.where)
+            with contextlib.suppress(UserError):
+                self._run(f"cd {shlex.quote(there)}\n{STOP}")
+                self._fetch(results, there)
             raise
         self._fetch(results, there)
 
@@ -127,16 +109,20 @@ class RemoteKit:
             install = install_line(self.device.runtime)
             if install in str(error.found):
                 raise UserError(
-                    f"the device lacks what {self.device.runtime} needs",
+                    f"the device lacks packages for {self.device.runtime}",
                     found=error.found,
                     where=where,
-                    fix=f"there: {prepare}{self.python}{install.removeprefix('python')}",
+                    fix=f"on the device: {prepare}{self.python}{install.removeprefix('python')}",
                 ) from error
             raise
 
     def check(self) -> None:
         """See `ReachedTransport.check`."""
         self._run("echo here")
+
+    def leftovers(self, home: Mapping[str, int]) -> list[Leftover]:
+        """See `CleaningTransport.leftovers`."""
+        return leftovers(self.reach, self.folder, home)
 
     def _install(self, plan: Path, there: str) -> int:
         """Installs models and kit on the device, and stops earlier kits there.
@@ -192,38 +178,3 @@ class RemoteKit:
             return self._run("echo here").strip() == "here"
         except UserError:
             return False
-
-
-def call(
-    command: Sequence[str], *, where: str, stdin: IO[bytes] | None = None, into: Path | None = None
-) -> str:
-    """Runs a command that connects to the device. Returns its output, or writes it `into` a file.
-
-    Raises:
-        UserError: the command is not installed, failed, or took more than ten minutes.
-    """
-    try:
-        with contextlib.ExitStack() as stack:
-            if into is not None:
-                into.unlink(missing_ok=True)  # it can have other hard links
-            stdout = subprocess.PIPE if into is None else stack.enter_context(open(into, "wb"))
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL if stdin is None else stdin,
-                stdout=stdout,
-                stderr=subprocess.PIPE,
-                timeout=CALL_TIMEOUT_S,
-                check=False,
-            )
-    except FileNotFoundError as error:
-        raise UserError(f"{command[0]} is not installed on this machine", where=where) from error
-    except subprocess.TimeoutExpired as error:
-        raise UserError("the device does not answer", where=where) from error
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()[-1000:]
-        raise UserError(
-            "cannot reach the device" if done.returncode == LOST else "a command failed there",
-            found=said or f"exit status {done.returncode}",
-            where=where,
-        )
-    return (done.stdout or b"").decode(errors="replace")

@@ -62,7 +62,7 @@ def load_devices(names_or_paths: Sequence[str]) -> dict[str, DeviceSpec]:
         if device.name.casefold() in {name.casefold() for name in found}:
             raise UserError(
                 f"two devices are called {device.name!r}"
-                + ", or so but for upper and lower case" * (device.name not in found),
+                + " (ignoring case)" * (device.name not in found),
                 expected="distinct names; the stem of a device's file is its name",
                 found=", ".join(names_or_paths),
                 where="devices",

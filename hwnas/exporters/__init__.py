@@ -21,6 +21,7 @@ REGISTRY = Registry[ExporterModule](
             "mixed",
             "onnx_files",
             "opened",
+            "ort_order",
             "own",
             "parity",
             "quantize",

@@ -46,10 +46,12 @@ KIT = (
     "bundle_images.py",
     "bundle_latency.py",
     "bundle_precision.py",
+    "bundle_statistics.py",
     "bundle_tflite.py",
     "device_run.py",
     "engine.schema.json",
     "ort_run.py",
+    "photo_rule.py",
     "run_litert.py",
     "run_onnxruntime.py",
     "run_openvino.py",
@@ -109,7 +111,7 @@ def write_bundle(
                 "cannot replace a folder that is not a bundle",
                 expected=f"nothing, or a folder with a {MANIFEST_NAME}",
                 where=folder,
-                fix="give another name, or move what is there",
+                fix="give another name, or move the folder",
             )
         shutil.rmtree(building, ignore_errors=True)  # of a killed process
         try:

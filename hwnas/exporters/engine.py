@@ -96,7 +96,7 @@ class EngineConfig(FormatConfig):
     @model_validator(mode="after")
     def _ordered(self) -> EngineConfig:
         if list(self.batches) != sorted(self.batches):
-            raise ValueError("batches: least, usual, largest, in this order")
+            raise ValueError("batches: expected smallest <= usual <= largest")
         return self
 
     @property
@@ -181,7 +181,8 @@ class EngineExporter(Format):
         """
         check_engine(path)
         raise CannotRunHere(
-            "an engine runs on its GPU, by the kit", fix="python trt_run.py --check . in the bundle"
+            "an engine only runs on its GPU, with the kit",
+            fix="python trt_run.py --check . in the bundle",
         )
 
     def _build(self, source: Path, out: Path) -> None:
@@ -232,7 +233,7 @@ def run_engine(bundle: Path, name: str, *, trust: bool = False) -> tuple[bool, s
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError as error:
-        raise CannotRunHere("no NVIDIA GPU here, engines are not run", found=error) from error
+        raise CannotRunHere("no NVIDIA GPU here, so engines are not run", found=error) from error
     engine = inside(bundle, name)
     if not trust:
         with explained("read an engine", engine):

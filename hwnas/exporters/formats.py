@@ -79,7 +79,7 @@ def export(
     if network.training:
         raise UserError(
             "the network is in training mode",
-            expected="a network in eval mode with BN statistics of its own",
+            expected="a network in eval mode with its own BN statistics",
             found=type(network).__name__,
             fix="hwnas.nets.bn.recalibrate(network, batches), or network.eval()",
         )

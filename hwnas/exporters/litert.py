@@ -98,7 +98,7 @@ class _LiteRt(Format):
             graph = to_precision(graph, precision)
         facts["not_delegated"] = missed = Interpreted(graph.serialized(), where=name).fell_out()
         if missed:
-            log.warning("%s: XNNPACK does not take %s", name, ", ".join(sorted({*missed})))
+            log.warning("%s: XNNPACK does not run %s", name, ", ".join(sorted({*missed})))
         metadata = {
             "hwnas_version": __version__,
             **source.metadata,

@@ -23,14 +23,15 @@ __all__ = [
     "SampleFile",
 ]
 
-MANIFEST_VERSION = 3
-"""Version of the schema. Earlier manifests stay loadable.
+MANIFEST_VERSION = 4
+"""Version of the schema. Earlier manifests remain loadable.
 
-Version 2 added sample images, and the minimum top-1 agreement of a model. Version 3 added the
-oldest runtime of a model, and the layout of its images.
+Version 2 added sample images and the minimum top-1 agreement of a model. Version 3 added the oldest
+runtime of a model and the layout of its images. Version 4 added correct answers by class.
 """
 
 Count = Annotated[int, Field(ge=1)]
+NotNegativeCount = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -110,7 +111,10 @@ class LatencyFact:
 
 @dataclass(frozen=True)
 class AccuracyFact:
-    """Top-1 in [0, 1] of one model file on a split of the data set."""
+    """Top-1 in [0, 1] of one model file on a split of the data set.
+
+    classes: correct answers and number of images of every class; empty if unknown.
+    """
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -119,6 +123,16 @@ class AccuracyFact:
     split: Literal["train", "val", "test"]
     n_images: Count
     top1: Share
+    classes: tuple[tuple[NotNegativeCount, NotNegativeCount], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            return
+        right, n = (sum(pair[i] for pair in self.classes) for i in (0, 1))
+        if any(a > b for a, b in self.classes) or n != self.n_images:
+            raise ValueError("the counts of the classes are not those of all images")
+        if abs(right - self.top1 * n) > 0.5:
+            raise ValueError("top1 is not that of the classes")
 
 
 @dataclass(frozen=True)
@@ -177,6 +191,9 @@ class Manifest:
         promised = {f.model for f in self.latency} | {f.model for f in self.accuracy}
         if promised - models:
             raise ValueError(f"facts of models that are not listed: {sorted(promised - models)}")
+        n_names = len(self.input.class_names)
+        if any(len(fact.classes) not in (0, n_names) for fact in self.accuracy):
+            raise ValueError(f"accuracies have counts of {n_names} classes, or of none")
         classes = max((max(s.label, s.predicted) for s in self.samples), default=0)
-        if classes >= len(self.input.class_names):
+        if classes >= n_names:
             raise ValueError(f"a sample is of class {classes}, which has no name")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hwnas.core.env import onnx_runtime
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Images, OpenModel
 
@@ -20,7 +21,7 @@ def onnxruntime_model(path: Path, *, threads: int = 1) -> OpenModel:
     Raises:
         UserError: the file does not load.
     """
-    import onnxruntime
+    onnxruntime = onnx_runtime()
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

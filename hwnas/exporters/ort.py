@@ -12,6 +12,7 @@ from pydantic import Field
 
 from hwnas.exporters.base import BatchConfig, OnnxRuntimeFormat, Source
 from hwnas.exporters.float_graph import OPSET, quiet
+from hwnas.exporters.ort_order import in_fixed_order
 from hwnas.interfaces import Exporter, ModelFile
 
 __all__ = ["Config", "build"]
@@ -67,7 +68,10 @@ class _Ort(OnnxRuntimeFormat):
                     target_platform=target,
                 )
             made = {name: Path(temporary, name).read_bytes() for name in (FILE_NAME, OPERATORS)}
-        return {**made, OPERATORS: made[OPERATORS].replace(temporary.encode(), b".")}
+        return {
+            FILE_NAME: in_fixed_order(made[FILE_NAME]),
+            OPERATORS: made[OPERATORS].replace(temporary.encode(), b"."),
+        }
 
     def describe(self, files: Sequence[Path]) -> ModelFile:
         """The manifest entry of the graph. Devices do not need the list of operators."""

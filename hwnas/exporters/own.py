@@ -30,7 +30,8 @@ def remember(content: bytes) -> None:
         note.touch()
     except (OSError, UserError) as error:
         log.warning(
-            "cannot note what was exported, so it will not be run: %s; fix: set HWNAS_CACHE", error
+            "cannot record the exported files, so they will not be run: %s; fix: set HWNAS_CACHE",
+            error,
         )
 
 
@@ -46,9 +47,9 @@ def require_own(content: bytes, path: Path) -> None:
         is_own = False
     if not is_own:
         raise CannotRunHere(
-            "it can hold code, and this hwnas did not write it (--trust runs it)",
+            "it can contain code, and this hwnas did not write it (--trust runs it)",
             where=path,
-            fix="if you trust whoever made it: `hwnas verify BUNDLE --trust`",
+            fix="if you trust its source: `hwnas verify BUNDLE --trust`",
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from hwnas.core.env import onnx_runtime
 from hwnas.exporters.float_graph import quiet
 from hwnas.exporters.mixed import Mixed, mixed, saving
 from hwnas.interfaces import Images
@@ -170,7 +171,7 @@ def _batch(model: onnx.ModelProto) -> int:
 
 
 def _logits(model: onnx.ModelProto, images: Images) -> NDArray[np.float32]:
-    import onnxruntime
+    onnxruntime = onnx_runtime()
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

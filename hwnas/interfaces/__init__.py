@@ -5,9 +5,10 @@
                                          '-----> graph -> AccuracyPredictor        (prediction)
     Searcher proposes codes, the controller prices and scores them, the Archive stores them.
 
-`records` and `models` define data, `protocols` the interfaces of objects, `modules` the contents of
-variant modules. Batches of archs are codes, int16 [n, d] (`SearchSpace.codes`); a single arch is an
-`Arch`. Latencies are in milliseconds, accuracies are fractions in [0, 1], sizes are in bytes.
+`records` and `models` define data, `protocols` and `transports` the interfaces of objects,
+`modules` the contents of variant modules. Batches of archs are codes, int16 [n, d]
+(`SearchSpace.codes`); a single arch is an `Arch`. Latencies are in milliseconds, accuracies are
+fractions in [0, 1], sizes are in bytes.
 """
 
 from hwnas.interfaces.models import EightBits, Images, ModelFile, OpenModel, RunsOn
@@ -44,10 +45,7 @@ from hwnas.interfaces.protocols import (
     LearningSampler,
     NamedImages,
     Proxy,
-    ReachedTransport,
     Searcher,
-    Transport,
-    TryingTransport,
 )
 from hwnas.interfaces.records import (
     Column,
@@ -63,11 +61,18 @@ from hwnas.interfaces.records import (
     Split,
     Table,
 )
+from hwnas.interfaces.transports import (
+    CleaningTransport,
+    ReachedTransport,
+    Transport,
+    TryingTransport,
+)
 
 __all__ = [
     "AccuracyPredictor",
     "ArchSampler",
     "ArchivedDataset",
+    "CleaningTransport",
     "Column",
     "Constraint",
     "CostMetric",

@@ -105,6 +105,6 @@ class OpenModel:
                 raise UserError(
                     f"{self.runtime} does not run the model on images {list(images.shape[1:])}",
                     found=error,
-                    fix="is it the file of another network?",
+                    fix="check that it is the file of this network",
                 ) from error
         return np.concatenate(found)

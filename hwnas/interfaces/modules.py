@@ -21,9 +21,9 @@ from hwnas.interfaces.protocols import (
     Exporter,
     Proxy,
     Searcher,
-    Transport,
 )
 from hwnas.interfaces.records import DataIdentity, DeviceSpec, Reader, Split
+from hwnas.interfaces.transports import Transport
 from hwnas.spaces import SpaceModule
 from hwnas.spaces.space import SearchSpace
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.core.progress import Progress
 from hwnas.interfaces.models import ModelFile, OpenModel
 from hwnas.interfaces.records import (
     DataInfo,
@@ -37,10 +36,7 @@ __all__ = [
     "LearningSampler",
     "NamedImages",
     "Proxy",
-    "ReachedTransport",
     "Searcher",
-    "Transport",
-    "TryingTransport",
 ]
 
 # --- pricing --------------------------------------------------------------------------------------
@@ -222,45 +218,7 @@ class Searcher(Protocol):
         ...
 
 
-# --- devices and artifacts ------------------------------------------------------------------------
-
-
-class Transport(Protocol):
-    """Runs the device kit on the device."""
-
-    def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
-        """Runs `export/bench.py` on the plan.json of a plan folder; appends to `results` (jsonl).
-
-        Resumes: timings that `results` already has are not repeated.
-        """
-        ...
-
-
-@runtime_checkable
-class ReachedTransport(Protocol):
-    """A Transport to a device that may be unreachable. Optional: others are not checked."""
-
-    def check(self) -> None:
-        """Checks that the device responds, before any preparation.
-
-        Raises:
-            UserError: the device does not respond.
-        """
-        ...
-
-
-@runtime_checkable
-class TryingTransport(Protocol):
-    """A Transport that can try a plan before timing. Optional: others fail during timing."""
-
-    def try_out(self, plan: Path) -> None:
-        """Loads and runs every model of a plan once with `export/bench.py`; stores no samples.
-
-        Raises:
-            UserError: the device lacks a package, or does not respond.
-            KitFailed: a model does not run on the device.
-        """
-        ...
+# --- artifacts ------------------------------------------------------------------------------------
 
 
 class Exporter(Protocol):

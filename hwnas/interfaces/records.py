@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from hwnas.core.bits import unpack_bits
+from hwnas.core.config import LATER
 from hwnas.core.errors import UserError
+from hwnas.core.metrics import MetricKey
 from hwnas.core.records import STRICT, Count, NotNegative, Positive
 from hwnas.core.store import content_hash
 from hwnas.spaces.arch import Arch
@@ -68,6 +71,8 @@ class Constraint:
     max: in the unit of the metric.
     max_fraction_of_largest: in (0, 1], relative to the largest arch of the space.
     device: only for latency metrics.
+    probability: in (0.5, 1), only for latency metrics. The limit is met with this probability,
+        according to the interval of the estimate. None: the estimate itself must meet the limit.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -76,6 +81,7 @@ class Constraint:
     device: str = "local"
     max: float | None = None
     max_fraction_of_largest: float | None = None
+    probability: Annotated[float | None, LATER] = None
 
     def __post_init__(self) -> None:
         bounds = [b for b in (self.max, self.max_fraction_of_largest) if b is not None]
@@ -83,6 +89,8 @@ class Constraint:
             raise ValueError("give one of max and max_fraction_of_largest, greater than 0")
         if self.max_fraction_of_largest is not None and self.max_fraction_of_largest > 1:
             raise ValueError("max_fraction_of_largest is at most 1")
+        if self.probability is not None:
+            MetricKey.of(self.metric, self.device, self.probability)  # checks the combination
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,7 @@ class Evaluation:
     source: `supernet` (inherited weights, BN recalibrated), `trained` (own training), `predicted`,
         or `measured` (a deployed artifact).
     val_loss: cross-entropy in nats.
+    hits: the images that are classified correctly (`core.bits`); empty if not stored.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -108,10 +117,16 @@ class Evaluation:
     latency_ms: dict[str, Positive] = field(default_factory=dict)
     macs: Count | None = None
     params: Count | None = None
+    hits: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.top1 <= 1:
             raise UserError("top1 must be a fraction", expected="in [0, 1]", found=self.top1)
+        self.right()
+
+    def right(self) -> NDArray[np.bool_] | None:
+        """bool [n_images]: the correctly classified images; None if not stored."""
+        return unpack_bits(self.hits, self.n_images) if self.hits else None
 
 
 @dataclass(frozen=True)

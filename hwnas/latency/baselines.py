@@ -19,11 +19,11 @@ def forest_on_counts(
 ) -> FloatArray:
     """Latencies [n] by a random forest on operator counts [n, p], fitted on the other folds.
 
-    It learns logarithms, so that small and large networks have equal weight.
+    The forest learns logarithms, so that small and large networks have equal weight.
     """
     from sklearn.ensemble import RandomForestRegressor
 
-    forecast = np.empty(len(measured_ms))
+    estimates = np.empty(len(measured_ms))
     for number in np.unique(fold):
         inside = fold == number
         forest = RandomForestRegressor(
@@ -32,5 +32,5 @@ def forest_on_counts(
             random_state=stable_seed(0, "latency/forest") % 2**32,
         )
         forest.fit(counts[~inside], np.log(measured_ms[~inside]))
-        forecast[inside] = np.exp(forest.predict(counts[inside]))
-    return forecast
+        estimates[inside] = np.exp(forest.predict(counts[inside]))
+    return estimates

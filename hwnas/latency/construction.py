@@ -1,8 +1,8 @@
 """The models to time for a set of operators, and the rows computed from their timings.
 
 An operator is timed between two 1x1 convolutions (`onnx.micro`). Half of the time of the empty
-context (the two convolutions only) is subtracted at each border. In the sum over a network, the
-remaining halves amount to exactly one session overhead, as the network has it (tested). Measured on
+context (the two convolutions only) is subtracted at each border. The halves that remain in the sum
+over a network amount to one session overhead, which a network has as well. Measured on
 mobilenet_tiny at 16-24 px: the sum of rows is within 4 % of every network, and the fitted line has
 scale 0.98.
 """

@@ -121,7 +121,9 @@ class Correction:
     spill: the cache of the coefficient `spill_scale`.
     interval_fraction: 90 % of networks are within this fraction of their estimate.
     p95_factor: 95th percentile over runs of a network / its median.
-    n_fit: number of fitted networks, of a space with this `fingerprint`.
+    n_fit: number of fitted networks.
+    fingerprint: of their space. In any other space, and in another restriction of this one, the
+        interval is wider.
     covers: keys of the operators of that space; None: all rows of the table.
     """
 
@@ -145,11 +147,13 @@ class Correction:
             not (-MAX_MS if name == "overhead_ms" else 0) <= value < MAX_MS
             for name, value in self.coefficients.items()
         ):
-            raise ValueError("expected coefficients between 0 and 1e9: no operator saves time")
+            raise ValueError(
+                "expected coefficients between 0 and 1e9: operators cannot have negative costs"
+            )
         if not set(self.coefficients) <= set(FEATURES):
             raise ValueError(f"expected coefficients of {', '.join(FEATURES)}")
         if not any(value > 0 for value in self.coefficients.values()):
-            raise ValueError("expected a coefficient above 0: no network would take any time")
+            raise ValueError("expected a coefficient above 0: otherwise all latencies are 0")
         self._check_claim()
         if max(self.interval_fraction, self.p95_factor) >= MAX_FACTOR:
             raise ValueError(f"expected interval_fraction and p95_factor below {MAX_FACTOR:g}")

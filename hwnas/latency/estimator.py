@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
     from hwnas.latency.table import LatencyTable
 
 __all__ = ["Estimate", "TableEstimator"]
+
+log = logging.getLogger(__name__)
+
+STRANGE = (
+    "the latency table of %s has a correction for space %s that was fitted on another restriction"
+    " of the space, or on another space: its intervals are wider"
+)
 
 MIN_SHARE = 0.1  # minimum estimate relative to the sum of rows, even with a negative overhead
 
@@ -76,10 +84,14 @@ class TableEstimator:
         self.device: DeviceSpec = table.device
         self.table, self.space = table, space
         self.correction_id = table.correction_for(space)
-        self._is_own = self.correction_id == space.id and not priced
+        self._is_own = False
         self._formula = Formula({"scale": 1.0})
         if self.correction_id is not None:
             correction = table.corrections[self.correction_id]
+            is_of_space = _is_of(correction, space)
+            self._is_own = self.correction_id == space.id and is_of_space and not priced
+            if self.correction_id == space.id and not is_of_space:
+                log.warning(STRANGE, table.device.name, space.id)
             self._formula = Formula(correction.coefficients, correction.spill)
         self._prices = self._formula.prices(rows, ops)
         self._doubts, self._shifts = np.zeros(len(ops)), np.zeros(len(ops))
@@ -167,8 +179,8 @@ class TableEstimator:
     def correction(self) -> Correction:
         """The correction in use.
 
-        If no correction covers the space, it leaves the sum of rows unchanged, with the largest
-        known error of such sums.
+        If no correction covers the space, this one leaves sums of rows unchanged, and has the
+        largest known error of such sums.
 
         Raises:
             UserError: the table has no correction.
@@ -180,7 +192,7 @@ class TableEstimator:
             raise UserError(
                 f"the latency table of {self.device.name} has no correction for {self.space.id}",
                 expected="a correction fitted on whole networks, for intervals and percentiles",
-                found="corrections for no space",
+                found="no corrections",
                 fix=profile_command(self.device.name, self.space),
             )
         worst = max(known.values(), key=raw_sum_fraction)
@@ -192,3 +204,8 @@ class TableEstimator:
             p95_factor=max(correction.p95_factor for correction in known.values()),
             validation=replace(worst.validation, nets=()),
         )
+
+
+def _is_of(correction: Correction, space: SearchSpace) -> bool:
+    """Whether a correction was fitted on networks of the space, restricted or not."""
+    return correction.fingerprint in (space.fingerprint, replace(space, allowed=()).fingerprint)

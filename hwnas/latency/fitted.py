@@ -69,13 +69,13 @@ def fit_table(
     ops = enumerate_ops(space)
     fold = rng(seed, "fitted/folds").permutation(len(codes)) % N_FOLDS
     strength = _choose_strength(ops, counts, measured_ms, fold)
-    forecast = np.empty(len(codes))
+    estimates = np.empty(len(codes))
     for number in range(N_FOLDS):
         inside = fold == number
         fitted = fit_rows(ops, counts[~inside], measured_ms[~inside], strength)
-        forecast[inside] = counts[inside] @ fitted.ms
+        estimates[inside] = counts[inside] @ fitted.ms
     final = fit_rows(ops, counts, measured_ms, strength)
-    p95_factor = max(1.0, float(np.quantile(measured_ms / forecast, 0.95)))
+    p95_factor = max(1.0, float(np.quantile(measured_ms / estimates, 0.95)))
     rows = _timings(ops, final, (counts > 0).sum(axis=0), p95_factor)
     macs = cost(space, codes, "macs") / 1e6
     raw = counts @ starting_prices(ops, counts, measured_ms)
@@ -84,12 +84,12 @@ def fit_table(
     ]
     return rows, Correction(
         coefficients={"scale": 1.0},
-        interval_fraction=conformal_quantile(measured_ms / forecast - 1, 0.9),
+        interval_fraction=conformal_quantile(measured_ms / estimates - 1, 0.9),
         p95_factor=p95_factor,
         n_fit=len(codes),
         fingerprint=space.fingerprint,
         validation=Validation(
-            forecast=fit_quality(forecast, measured_ms),
+            forecast=fit_quality(estimates, measured_ms),
             raw_sum=fit_quality(raw, measured_ms),
             macs_line=fit_quality(_line(macs, measured_ms, fold), measured_ms),
             forest=fit_quality(forest_on_counts(counts, measured_ms, fold), measured_ms),
@@ -99,7 +99,7 @@ def fit_table(
                 NetTiming(
                     tuple(int(c) for c in codes[i]),
                     _rounded(measured_ms[i]),
-                    _rounded(forecast[i]),
+                    _rounded(estimates[i]),
                 )
                 for i in stored
             ),
@@ -145,8 +145,8 @@ def _choose_strength(
     errors = []
     for strength in STRENGTHS:
         fitted = fit_rows(ops, counts[~test], measured_ms[~test], strength)
-        forecast = counts[test] @ fitted.ms
-        errors.append(float(np.median(np.abs(forecast / measured_ms[test] - 1))))
+        estimates = counts[test] @ fitted.ms
+        errors.append(float(np.median(np.abs(estimates / measured_ms[test] - 1))))
     return STRENGTHS[int(np.argmin(errors))]
 
 
@@ -215,13 +215,13 @@ def _quadratic(
 
 def _line(macs: FloatArray, measured_ms: FloatArray, fold: NDArray[np.int64]) -> FloatArray:
     """Latencies [n] from a line on MACs, fitted without the fold of the network."""
-    forecast = np.empty(len(macs))
+    estimates = np.empty(len(macs))
     for number in range(int(fold.max()) + 1):
         inside = fold == number
-        forecast[inside] = np.polyval(
+        estimates[inside] = np.polyval(
             np.polyfit(macs[~inside], measured_ms[~inside], 1), macs[inside]
         )
-    return forecast
+    return estimates
 
 
 def _rounded(value: float) -> float:

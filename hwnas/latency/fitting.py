@@ -94,7 +94,7 @@ class NetworkSums:
                 found[spill] = spill_share(spill, self.params) * reads
         return found
 
-    def forecast(self, formula: Formula) -> FloatArray:
+    def estimate(self, formula: Formula) -> FloatArray:
         """Estimates [n] by a formula, with these `spills`."""
         parts = dict(self.additive)
         if formula.spill is not None:
@@ -131,7 +131,7 @@ def fit(
         return best
 
     def extended(spills: Iterable[Spill], most: float) -> tuple[Formula, float]:
-        """The best formula with one of these caches, if its squared error is at most `most`."""
+        """The best formula so far, or a better one with a cache of `spills` and error <= `most`."""
         chosen, chosen_error = best, error
         least = _criterion(error, len(target), len(best.coefficients) + (best.spill is not None))
         for spill in spills:

@@ -16,9 +16,19 @@ from hwnas.core.store import write_json
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.sections import ProfileConfig
 
-__all__ = ["PROTOCOL", "Plan", "TimedFile", "plan_hash", "write_plan"]
+__all__ = [
+    "PLAN",
+    "PROTOCOL",
+    "Plan",
+    "TimedFile",
+    "plan_data",
+    "plan_hash",
+    "plan_in",
+    "write_plan",
+]
 
 PROTOCOL = "interleaved-3"  # of export/bench_protocol.py; other samples are refused
+PLAN = "plan.json"
 MAX_MODEL_BYTES = 1 << 31  # limit of ONNX files
 SUFFIXES = {"litert": ".tflite"}  # by runtime; else .onnx
 STOPPING_RULES = ("rounds", "min_rounds", "time_budget_s", "target_error")
@@ -70,18 +80,33 @@ def write_plan(
     reference: id of the model that tracks the speed of the machine; None: the last one, which is a
         whole network in plans of hwnas.
     """
-    items = []
-    suffix = SUFFIXES.get(device.runtime, ".onnx")
-    for name, given in models.items():
-        timed = given if isinstance(given, TimedFile) else TimedFile(given, suffix)
-        model, path = timed.content, folder / "models" / f"{name}{timed.suffix}"
+    plan = plan_data(models, device, config, seed=seed, reference=reference)
+    for item, given in zip(plan["items"], models.values(), strict=True):
+        model, path = _content(given), folder / item["file"]
         if not holds(path, model):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)  # it can have other hard links
             path.write_bytes(model)  # no fsync (4 ms each): the kit checks every sha256
-        digest = hashlib.sha256(model).hexdigest()
-        items.append({"id": name, "file": f"models/{path.name}", "sha256": digest})
-    plan: dict[str, Any] = {
+    write_json(folder / PLAN, plan)
+    return plan_in(folder, plan)
+
+
+def plan_data(
+    models: Mapping[str, bytes | TimedFile],
+    device: DeviceSpec,
+    config: ProfileConfig,
+    *,
+    seed: int,
+    reference: str | None = None,
+) -> dict[str, Any]:
+    """The content of `plan.json`; see `write_plan`."""
+    items = []
+    for name, given in models.items():
+        suffix = SUFFIXES.get(device.runtime, ".onnx")
+        suffix = given.suffix if isinstance(given, TimedFile) else suffix
+        digest = hashlib.sha256(_content(given)).hexdigest()
+        items.append({"id": name, "file": f"models/{name}{suffix}", "sha256": digest})
+    return {
         "schema_version": 1,
         "runtime": device.runtime,
         "provider": device.provider,
@@ -99,9 +124,17 @@ def write_plan(
         "reference": reference if reference is not None else items[-1]["id"],
         "items": items,
     }
-    write_json(folder / "plan.json", plan)
+
+
+def plan_in(folder: Path, plan: Mapping[str, Any]) -> Plan:
+    """The files of a plan in its folder, whether they exist or not."""
     digest = plan_hash(plan)
-    return Plan(folder / "plan.json", folder / f"results-{digest}.jsonl", digest, tuple(models))
+    ids = tuple(item["id"] for item in plan["items"])
+    return Plan(folder / PLAN, folder / f"results-{digest}.jsonl", digest, ids)
+
+
+def _content(given: bytes | TimedFile) -> bytes:
+    return given.content if isinstance(given, TimedFile) else given
 
 
 def plan_hash(plan: Mapping[str, Any]) -> str:

@@ -64,7 +64,7 @@ def read_results(plan: Plan) -> Results:
                 expected=expected,
                 found=_shown(header.get(key)),
                 where=plan.results,
-                fix="the plan follows from space, device, settings and seed: give the same ones",
+                fix="give the same space, device, settings and seed, which determine the plan",
             )
     try:
         _check_header(header)

@@ -17,8 +17,7 @@ The networks to time depend only on the prior: they minimise the variance over a
 
 Leave-one-device-out, 10 timings, mean Spearman on data/latency_nasbench201 | data/latency_fbnet
 (`benchmarks/latency_transfer.py`, 5 seeds): 0.963 | 0.931. The best single device, selected by the
-same timings, has 0.949 | 0.912. Alternatives, in prototypes with 3 or 4 seeds (this model: 0.964 |
-0.937):
+same timings, has 0.949 | 0.912. Alternatives, with 3 or 4 seeds (this model: 0.964 | 0.937):
 
 - without averaging over the grid, three ways to select networks: at random 0.943 | 0.878, by
   maximum variance (D-optimal) 0.955 | 0.923, by minimum remaining variance 0.955 | 0.925;
@@ -43,12 +42,12 @@ from hwnas.interfaces import FloatArray
 from hwnas.spaces.ops import OpSpec
 
 __all__ = [
+    "DeviceEstimate",
     "DevicePrior",
-    "Forecast",
     "choose_networks",
     "device_prior",
     "fit_device",
-    "kinship",
+    "operator_similarity",
 ]
 
 NOISE = (1e-4, 1e-3, 1e-2)  # variances of a timing relative to its latency: 1 %, 3 %, 10 %
@@ -56,7 +55,7 @@ PARTICULAR = (0.003, 0.03, 0.3)  # operator variance / variance between known de
 MIN_SPREAD = 0.1  # minimum relative spread between devices, for a single known device
 OUTLIER_RATE = 0.02
 OUTLIER_VARIANCE = 1.0  # variance of an outlier relative to its latency
-KINSHIP_LENGTH = 2.0  # in octaves of channels and map size
+SIMILARITY_LENGTH = 2.0  # in octaves of channels and map size
 MIN_SHARE = 0.01
 
 
@@ -84,7 +83,7 @@ class DevicePrior:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class DeviceEstimate:
     """Estimates for the new device, from its timings.
 
     latency_ms, std_ms: for a timing of every network of the prior, [n].
@@ -102,7 +101,7 @@ class Forecast:
         return np.stack([np.maximum(self.latency_ms - half, 0.0), self.latency_ms + half], axis=1)
 
 
-def kinship(ops: Sequence[OpSpec]) -> FloatArray:
+def operator_similarity(ops: Sequence[OpSpec]) -> FloatArray:
     """Prior correlation [p, p] of the costs of operators, relative to other devices.
 
     A squared exponential of the distance in kind, kernels, stride, and octaves of channels, map
@@ -112,7 +111,7 @@ def kinship(ops: Sequence[OpSpec]) -> FloatArray:
     points = np.array(
         [
             [
-                *(KINSHIP_LENGTH * (op.kind == kind) for kind in kinds),
+                *(SIMILARITY_LENGTH * (op.kind == kind) for kind in kinds),
                 *np.log2([op.in_channels, op.out_channels, op.mid_channels + 1.0]),
                 *np.log2([op.in_hw, op.groups, op.expand_groups]),
                 op.kernel / 2,
@@ -125,7 +124,7 @@ def kinship(ops: Sequence[OpSpec]) -> FloatArray:
         dtype=np.float64,
     )
     squares = ((points[:, None] - points[None]) ** 2).sum(axis=2)
-    correlation: FloatArray = np.exp(-0.5 * squares / KINSHIP_LENGTH**2)
+    correlation: FloatArray = np.exp(-0.5 * squares / SIMILARITY_LENGTH**2)
     return correlation
 
 
@@ -142,7 +141,7 @@ def device_prior(
     counts: how often every operator occurs in every network, [n, p].
     known_ms: latencies of the same networks on the known devices, [n, d].
     groups: [d]; devices of one group (batch sizes of one GPU) share one vote.
-    relatedness: [p, p], from `kinship`.
+    relatedness: [p, p], from `operator_similarity`.
     known_rows: prices of the operators in ms, [p, d]; by default those that explain `known_ms`
         best.
 
@@ -212,7 +211,9 @@ def choose_networks(
     return pool[chosen]
 
 
-def fit_device(prior: DevicePrior, timed: NDArray[np.int64], measured_ms: FloatArray) -> Forecast:
+def fit_device(
+    prior: DevicePrior, timed: NDArray[np.int64], measured_ms: FloatArray
+) -> DeviceEstimate:
     """Estimates for all networks of the prior from `measured_ms` [m] of the networks `timed` [m].
 
     Raises:
@@ -250,7 +251,7 @@ def fit_device(prior: DevicePrior, timed: NDArray[np.int64], measured_ms: FloatA
     ratio, std = _mixture(belief, np.array(ratios), np.array(variances))
     row, row_std = _mixture(belief, np.array(rows), np.array(row_variances))
     size = scale * prior.mu
-    return Forecast(
+    return DeviceEstimate(
         latency_ms=size * np.maximum(1 + ratio, 0.01),
         std_ms=size * std,
         rows_ms=scale * np.maximum(row, MIN_SHARE * np.abs(prior.rows[:, 0])),

@@ -51,13 +51,13 @@ def fit_correction(
         raise UserError("too few networks for a correction", expected=MIN_NETS, found=len(codes))
     measured = np.array([timing.median_ms for timing in timings])
     sums = NetworkSums(rows, space, codes)
-    forecast = cross_fit(sums, measured)
-    if forecast.min() <= 0:
+    estimates = cross_fit(sums, measured)
+    if estimates.min() <= 0:
         raise UserError(
             "the operator latencies do not explain the latencies of the whole networks",
-            expected="estimates of unseen networks above 0 ms",
-            found=f"{forecast.min():.3g} ms for a network that took "
-            f"{measured[forecast.argmin()]:.3g} ms",
+            expected="estimates of held-out networks above 0 ms",
+            found=f"{estimates.min():.3g} ms for a network that took "
+            f"{measured[estimates.argmin()]:.3g} ms",
             where=space.id,
             fix="time more networks (profile.n_validation) or more rounds; timings are kept",
         )
@@ -66,12 +66,12 @@ def fit_correction(
     return Correction(
         coefficients=dict(fitted.coefficients),
         spill=fitted.spill,
-        interval_fraction=conformal_quantile(measured / forecast - 1, 0.9),
+        interval_fraction=conformal_quantile(measured / estimates - 1, 0.9),
         p95_factor=float(np.median([timing.p95_ms / timing.median_ms for timing in timings])),
         n_fit=len(codes),
         fingerprint=space.fingerprint,
         validation=Validation(
-            forecast=fit_quality(forecast, measured),
+            forecast=fit_quality(estimates, measured),
             raw_sum=fit_quality(sums.additive["scale"], measured),
             macs_line=fit_quality(cross_fit(sums, measured, form=MACS_LINE), measured),
             forest=fit_quality(forest, measured),
@@ -79,21 +79,21 @@ def fit_correction(
             repeat_tau=kendall_tau(*halves),
             nets=tuple(
                 NetTiming(tuple(int(c) for c in row), float(ms), round(float(guess), 9))
-                for row, ms, guess in zip(codes, measured, forecast, strict=True)
+                for row, ms, guess in zip(codes, measured, estimates, strict=True)
             ),
         ),
     )
 
 
-def fit_quality(forecast: FloatArray, measured: FloatArray) -> Fit:
+def fit_quality(estimates: FloatArray, measured: FloatArray) -> Fit:
     """Errors relative to `measured`, shares of small errors, and rank agreement."""
-    errors = np.abs(forecast / measured - 1)
+    errors = np.abs(estimates / measured - 1)
     return Fit(
         mape=float(errors.mean()),
         p95=float(np.quantile(errors, 0.95)),
         max=float(errors.max()),
-        spearman=spearman(forecast, measured),
-        kendall_tau=kendall_tau(forecast, measured),
+        spearman=spearman(estimates, measured),
+        kendall_tau=kendall_tau(estimates, measured),
         within_5=float((errors <= 0.05).mean()),
         within_10=float((errors <= 0.1).mean()),
     )
@@ -108,12 +108,12 @@ def cross_fit(
 ) -> FloatArray:
     """Estimates [n] of every network by a fit (see `fit`) on the other folds."""
     fold = _folds(measured)
-    forecast = np.empty(len(measured))
+    estimates = np.empty(len(measured))
     for number in range(fold.max() + 1):
         inside = fold == number
         fitted = fit(sums, measured, kept=~inside, form=form, with_cache=with_cache)
-        forecast[inside] = sums.forecast(fitted)[inside]
-    return forecast
+        estimates[inside] = sums.estimate(fitted)[inside]
+    return estimates
 
 
 def _folds(measured: FloatArray) -> NDArray[np.int64]:

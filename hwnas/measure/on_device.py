@@ -68,7 +68,7 @@ def run_on_device(device: DeviceSpec, model: Path, images: Images) -> DeviceRun:
 
 
 def _read(found: Path, said: str, n: int, device: DeviceSpec, model: Path) -> DeviceRun:
-    """Reads the output of the kit for n images. It is untrusted, because the model may be.
+    """Reads and checks the untrusted output of the kit for n images.
 
     Raises:
         UserError: the output is not float32 logits of n images, or lacks the precision.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import IO
 
 from hwnas.core.confined import open_regular
 from hwnas.core.errors import UserError
+from hwnas.core.json_data import parse_json
 from hwnas.core.progress import Progress, silent
 from hwnas.core.store import write_bytes
 from hwnas.devices.offline import write_kit
@@ -22,6 +24,8 @@ from hwnas.measure.profile import profile
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["import_results", "pack"]
+
+OF_DEVICE = ("runtime", "provider", "precision", "threads", "batch")
 
 
 class _Packed(Exception):
@@ -70,7 +74,11 @@ def _read_results(path: Path) -> bytes:
             with archive.open(names[0]) as stream:
                 return _bounded(stream, path)
     except FileNotFoundError as error:
-        raise UserError("no results to import", where=path) from error
+        raise UserError(
+            "no results to import",
+            expected="results.jsonl as bench.py wrote it on the device",
+            where=path,
+        ) from error
     except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError("cannot read the results", found=error, where=path) from error
 
@@ -120,8 +128,38 @@ def import_results(
     """The table from the results of `bench.py` on another machine, for the plan of `pack`.
 
     Raises:
-        UserError: the results belong to another plan, or are incomplete or malformed.
+        UserError: the results belong to another device or plan, or are incomplete or malformed.
     """
-    _read_results(results)  # report unreadable results before models are built
+    _require_device(_read_results(results), device, results)  # before models are built
     with TemporaryDirectory() as folder:
-        return profile(space, device, Path(folder), config, seed=seed, transport=_Importer(results))
+        try:
+            return profile(
+                space, device, Path(folder), config, seed=seed, transport=_Importer(results)
+            )
+        except UserError as error:
+            place = str(error.where)
+            if place.startswith(folder):  # our copy; a line number stays
+                line = "".join(re.findall(r":[0-9]+$", place))
+                error.say_where(f"{results}{line}, imported for device {device.name}")
+            raise
+
+
+def _require_device(content: bytes, device: DeviceSpec, path: Path) -> None:
+    """Compares the header of results with the device; other damage is reported later.
+
+    Raises:
+        UserError: the results belong to another device; names the differences.
+    """
+    try:
+        header = parse_json(content.partition(b"\n")[0], where=path)
+        found = {key: header[key] for key in OF_DEVICE if header[key] != getattr(device, key)}
+    except (UserError, KeyError, TypeError):
+        return
+    if found:
+        raise UserError(
+            f"these results are not of device {device.name!r}",
+            expected=", ".join(f"{key} {getattr(device, key)}" for key in found),
+            found=", ".join(f"{key} {value!r:.40}" for key, value in found.items()),
+            where=path,
+            fix="give the device for which the kit was packed, by its name or its file",
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,17 +14,19 @@ from hwnas.builders.onnx import context, micro
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress, silent
 from hwnas.core.records import STRICT
-from hwnas.core.stats import Z90
 from hwnas.devices.spec import open_transport
-from hwnas.interfaces import DeviceSpec, FloatArray, Transport
+from hwnas.interfaces import DeviceSpec, Transport
 from hwnas.latency.construction import borders, context_id, contexts, op_id, op_rows
-from hwnas.latency.plan import PROTOCOL, TimedFile, write_plan
-from hwnas.latency.samples import STATISTIC, Samples, Timing, read_samples
+from hwnas.latency.plan import PROTOCOL, TimedFile
+from hwnas.latency.samples import STATISTIC, Samples, Timing
 from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import Fact, LatencyTable, NetTiming, Protocol
 from hwnas.latency.validation import fit_correction, fit_quality
 from hwnas.measure.networks import network_id, network_models, serialized, validation_nets
+from hwnas.measure.sessions import LEAST_KEPT, N_REFERENCES, time_all, time_missing
+from hwnas.measure.timed import NetworkTimings, Timed, facts_of
 from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = [
@@ -51,12 +53,15 @@ def profile(
     seed: int = 0,
     progress: Progress = silent,
     transport: Transport | None = None,
+    earlier: Sequence[Path] = (),
 ) -> LatencyTable:
     """Measures a table for `space`, with its correction and validation.
 
     All operators, their empty contexts and `config.n_validation` whole networks take turns in one
     plan, so changes of the machine's speed affect all of them equally. `folder` stores plan and
-    samples: an interrupted run resumes, and a finished one is not repeated.
+    samples: an interrupted run resumes, and a finished one is not repeated. If `folder`, or one of
+    the folders `earlier`, has samples of most of these models, only the others are timed
+    (`measure.sessions`).
 
     Raises:
         UserError: the device cannot be profiled, or its kit failed.
@@ -72,43 +77,50 @@ def profile(
         model = context(*border, batch=device.batch, seed=seed)
         models[context_id(border)] = serialized(model, device)
     models |= network_models(space, nets, device, seed=seed)
-    samples = _time(models, device, folder, config, seed, progress, transport)
-    rows, warnings = op_rows(samples.timings(), ops)
-    warnings = (*samples.warnings, *warnings)
+    timed = time_missing(
+        models,
+        device,
+        folder,
+        config,
+        around={op_id(op): _contexts_of(op) for op in ops},
+        earlier=earlier,
+        seed=seed,
+        progress=progress,
+        transport=transport if transport is not None else open_transport(device),
+    )
+    rows, warnings = _rows(timed, ops)
+    warnings = (*timed.warnings, *warnings)
     for warning in warnings:
         log.warning("%s", warning)
-    measured = NetworkTimings.of(samples, space, nets)
+    measured = NetworkTimings.of(timed, space, nets)
+    correction = fit_correction(rows, space, nets, measured.timings, measured.halves)
     return LatencyTable(
         device=device,
         protocol=Protocol(PROTOCOL, STATISTIC, config.hot_samples),
         source="measured",
         facts=measured.facts,
         rows=rows,
-        corrections={
-            space.id: fit_correction(rows, space, nets, measured.timings, measured.halves)
-        },
+        corrections={space.id: correction},
         warnings=warnings,
-        pace=samples.pace(),
+        pace=timed.over_time,
     )
 
 
-@dataclass(frozen=True)
-class NetworkTimings:
-    """Whole networks timed together. `halves`: latencies [n] from the even and the odd rounds."""
+def _rows(timed: Timed, ops: Sequence[OpSpec]) -> tuple[dict[OpSpec, Timing], tuple[str, ...]]:
+    """Rows of operators, each from the first session that timed it together with its contexts."""
+    rows: dict[OpSpec, Timing] = {}
+    warnings: tuple[str, ...] = ()
+    for timings in timed.sessions:
+        here = [
+            op for op in ops if op not in rows and {op_id(op), *_contexts_of(op)} <= timings.keys()
+        ]
+        more, said = op_rows(timings, here)
+        rows, warnings = rows | more, warnings + said
+    return {op: rows[op] for op in ops}, warnings
 
-    timings: tuple[Timing, ...]
-    halves: tuple[FloatArray, FloatArray]
-    facts: dict[str, Fact]
 
-    @staticmethod
-    def of(samples: Samples, space: SearchSpace, nets: Codes) -> NetworkTimings:
-        """Timings of `nets` [n, d], which are items of `samples`."""
-        position = {name: i for i, name in enumerate(samples.ids)}
-        rows = [position[network_id(space, row)] for row in nets]
-        timings, (even, odd) = samples.timings(), samples.halves()
-        return NetworkTimings(
-            tuple(timings[samples.ids[i]] for i in rows), (even[rows], odd[rows]), _facts(samples)
-        )
+def _contexts_of(op: OpSpec) -> list[str]:
+    return [context_id(border) for border in borders(op) if border is not None]
 
 
 def time_networks(
@@ -129,16 +141,28 @@ def time_networks(
     """
     models = network_models(space, nets, device, seed=seed)
     samples = _time(models, device, folder, config, seed, progress, transport)
-    return NetworkTimings.of(samples, space, nets)
+    return NetworkTimings.of(Timed.of(samples), space, nets)
 
 
-def describe_cost(space: SearchSpace, config: ProfileConfig) -> str:
-    """Cost of measuring a table of this space, in words."""
+def describe_cost(
+    space: SearchSpace, config: ProfileConfig, known: Collection[str] = frozenset()
+) -> str:
+    """Cost of measuring a table of this space, in words.
+
+    known: names of models that earlier sessions have timed (`measure.sessions.known_models`).
+    """
     ops = enumerate_ops(space)
-    n_items = len(ops) + len(contexts(ops)) + config.n_validation
+    models = {op_id(op) for op in ops} | {context_id(border) for border in contexts(ops)}
+    n_items = len(models) + config.n_validation
+    new = models - set(known)
+    budget = f"{config.rounds} rounds, at most {config.time_budget_s:.0f} s of timing"
+    if n_items - len(new) - config.n_validation < LEAST_KEPT * n_items:
+        return f"{n_items} models ({len(ops)} ops, {config.n_validation} whole nets) x {budget}"
+    n_ops = sum(op_id(op) in new for op in ops)
+    n_timed = len(new) + config.n_validation + N_REFERENCES
     return (
-        f"{n_items} models ({len(ops)} ops, {config.n_validation} whole nets) x {config.rounds}"
-        f" rounds, at most {config.time_budget_s:.0f} s of timing"
+        f"at most {n_timed} models ({n_ops} of {len(ops)} ops, {config.n_validation} whole nets, "
+        f"{N_REFERENCES} again for the pace; earlier samples have the rest) x {budget}"
     )
 
 
@@ -168,19 +192,6 @@ class Timings:
     def noise(self) -> float:
         """Uncertainty of timings: within this run, and since the table was measured."""
         return max(self.repeat_mape, self.pace_spread)
-
-    def widened(self, estimate_ms: FloatArray, interval_ms: FloatArray) -> FloatArray:
-        """90 % intervals [n, 2] of timings at the table's speed, from those of estimates [n].
-
-        If load slows some networks down more than others, no pace is right for all of them. The
-        networks of the table, timed again, show by how much. They lie evenly between the fastest
-        and the slowest one, so their mean distance from the pace is about the standard deviation
-        over all networks. Its 90 % interval and the half-widths add up in quadrature.
-        """
-        spread = estimate_ms * Z90 * self.pace_spread
-        low = estimate_ms - np.hypot(estimate_ms - interval_ms[:, 0], spread)
-        high = estimate_ms + np.hypot(interval_ms[:, 1] - estimate_ms, spread)
-        return np.stack([np.maximum(low, 0.0), high], axis=1)
 
 
 def time_models(
@@ -236,7 +247,7 @@ def time_models(
         repeat_noise={name: float(noise[name]) for name in models},
         repeat_mape=fit_quality(even, odd).mape,
         pace=pace,
-        facts=_facts(samples),
+        facts=facts_of(Timed.of(samples)),
         pace_spread=0.0 if pace is None else float(np.abs(ratios / pace - 1).mean()),
     )
 
@@ -267,18 +278,12 @@ def _time(
     progress: Progress,
     transport: Transport | None,
 ) -> Samples:
-    plan = write_plan(models, device, folder, config, seed=seed)
-    transport = transport if transport is not None else open_transport(device)
-    transport.run_bench(plan.path, plan.results, progress=progress)
-    return read_samples(plan)
-
-
-def _facts(samples: Samples) -> dict[str, Fact]:
-    """Facts on host, runtime and number of samples, as a flat mapping."""
-    header = samples.facts
-    return {
-        **header["host"],
-        "runtime": header["runtime"],
-        "runtime_version": header["runtime_version"],
-        "rounds": samples.hot.shape[1],
-    }
+    return time_all(
+        models,
+        device=device,
+        folder=folder,
+        config=config,
+        seed=seed,
+        progress=progress,
+        transport=transport if transport is not None else open_transport(device),
+    )

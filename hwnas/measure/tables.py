@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.core.command import command_line
+from hwnas.core.env import host_facts
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.core.stats import Z90, spearman
@@ -17,7 +18,24 @@ from hwnas.spaces import REGISTRY
 N_MOST_CHANGED = 3
 N_SAMPLED = 1000  # archs whose intervals are computed
 
-__all__ = ["compare_tables", "missed_bounds", "served_spaces", "table_summary"]
+__all__ = ["compare_tables", "missed_bounds", "provenance", "served_spaces", "table_summary"]
+
+
+def provenance(table: LatencyTable) -> str:
+    """How the numbers of a table were obtained, in words."""
+    facts = table.facts
+    is_own = str(facts.get("source", "")).startswith("own timings")
+    if table.source == "measured":
+        cpu = facts.get("cpu")
+        is_here = table.device.transport == "local" and cpu == host_facts()["cpu"]
+        return "measured here" if is_here else f"measured on {cpu or 'an unknown processor'}"
+    if table.source == "converted":
+        return "own timings" if is_own else "published"
+    if table.source == "fitted":
+        return f"fitted to {'own timings' if is_own else 'published networks'}"
+    if table.source == "transferred":
+        return f"transferred from {facts.get('transferred_from', 'other tables')}"
+    return "simulated"
 
 
 def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
@@ -109,7 +127,7 @@ def missed_bounds(
             "the table was never validated on whole networks",
             where=table.device.name,
             fix=command_line("profile", table.device.name, "--space", "NAME")
-            + ", or look at its sums with caution",
+            + ", or use the sums of rows with caution",
         )
     missed = {}
     for space, correction in sorted(table.corrections.items()):

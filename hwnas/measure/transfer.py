@@ -21,12 +21,12 @@ from hwnas.latency.samples import STATISTIC, Timing
 from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import Correction, LatencyTable, NetTiming, Protocol, Validation
 from hwnas.latency.transfer import (
+    DeviceEstimate,
     DevicePrior,
-    Forecast,
     choose_networks,
     device_prior,
     fit_device,
-    kinship,
+    operator_similarity,
 )
 from hwnas.latency.validation import fit_quality
 from hwnas.measure.profile import NetworkTimings, time_networks
@@ -84,9 +84,9 @@ def transfer_table(
         transport=transport,
     )
     measured = np.array([timing.median_ms for timing in timings.timings])
-    forecast = fit_device(candidates.prior, timed, measured)
+    estimate = fit_device(candidates.prior, timed, measured)
     p95_factor = float(np.median([t.p95_ms / t.median_ms for t in timings.timings]))
-    rows, warnings = _rows(space, forecast, p95_factor, len(timed))
+    rows, warnings = _rows(space, estimate, p95_factor, len(timed))
     names = sorted({table.device.name for table in known})
     return LatencyTable(
         device=device,
@@ -99,7 +99,7 @@ def transfer_table(
         },
         rows=rows,
         corrections={
-            space.id: _correction(known, space, candidates, timed, timings, forecast, p95_factor)
+            space.id: _correction(known, space, candidates, timed, timings, estimate, p95_factor)
         },
         warnings=(
             f"rows are inferred from {', '.join(names)} and {len(timed)} networks, not timed",
@@ -127,7 +127,8 @@ def _candidates(known: Sequence[LatencyTable], space: SearchSpace, seed: int) ->
     rows = np.stack([TableEstimator(table, space).row_ms for table in known], axis=1)
     groups = [table.device.name for table in known]
     return _Candidates(
-        codes, device_prior(counts, counts @ rows, groups, kinship(ops), known_rows=rows)
+        codes,
+        device_prior(counts, counts @ rows, groups, operator_similarity(ops), known_rows=rows),
     )
 
 
@@ -138,16 +139,16 @@ def _choose(candidates: _Candidates, n: int) -> NDArray[np.int64]:
 
 
 def _rows(
-    space: SearchSpace, forecast: Forecast, p95_factor: float, n: int
+    space: SearchSpace, estimate: DeviceEstimate, p95_factor: float, n: int
 ) -> tuple[dict[OpSpec, Timing], tuple[str, ...]]:
     """Rows with the spread of the inference as p10 and p90, and a warning for uncertain rows."""
     rows = {}
     for op, median, std in zip(
-        enumerate_ops(space), forecast.rows_ms, forecast.rows_std_ms, strict=True
+        enumerate_ops(space), estimate.rows_ms, estimate.rows_std_ms, strict=True
     ):
         low, high = max(median - Z80 * std, 0.0), median + Z80 * std
         rows[op] = Timing(float(median), float(low), float(high), float(median * p95_factor), n)
-    n_vague = int((forecast.rows_std_ms > forecast.rows_ms).sum())
+    n_vague = int((estimate.rows_std_ms > estimate.rows_ms).sum())
     if not n_vague:
         return rows, ()
     return rows, (f"{n_vague} of {len(rows)} rows: the uncertainty exceeds the price",)
@@ -159,7 +160,7 @@ def _correction(
     candidates: _Candidates,
     timed: NDArray[np.int64],
     timings: NetworkTimings,
-    forecast: Forecast,
+    estimate: DeviceEstimate,
     p95_factor: float,
 ) -> Correction:
     """A correction that leaves sums unchanged; interval and validation by leaving one out."""
@@ -175,7 +176,7 @@ def _correction(
     forest = forest_on_counts(op_counts(space, nets), measured, np.arange(len(timed)))
     raw = [TableEstimator(table, space).latency_ms(nets) for table in known]
     nearest = max(raw, key=lambda sums: kendall_tau(sums, measured))
-    relative = forecast.std_ms / forecast.latency_ms
+    relative = estimate.std_ms / estimate.latency_ms
     return Correction(
         coefficients={"scale": 1.0},
         interval_fraction=float(Z90 * np.sqrt(np.mean(relative**2))),

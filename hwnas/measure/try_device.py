@@ -39,5 +39,5 @@ def try_device(
                 f" models in {device.precision}",
                 found=error.found,
                 where=error.where,
-                fix="upgrade it where the device is, or correct the device's file",
+                fix="upgrade it on the device, or correct the file of the device",
             ) from error

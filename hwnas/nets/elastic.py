@@ -189,7 +189,7 @@ Elastic: TypeAlias = ElasticConv2d | ElasticBatchNorm2d | ElasticLinear
 
 
 def _first(whole: Tensor, *sizes: int) -> Tensor:
-    """The first entries of the leading dimensions; returns `whole` itself if they are all."""
+    """The first entries of the leading dimensions; `whole` itself if nothing is cut off."""
     for dim, size in enumerate(sizes):
         if size < whole.shape[dim]:
             whole = whole.narrow(dim, 0, size)

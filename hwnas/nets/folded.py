@@ -165,7 +165,7 @@ def read_folded(path: Path) -> Folded:
         )
         classes = int(data["classes"])
         if not 0 < len(found.layers) <= 4096 or len(found.layers[-1].bias) != classes:
-            raise ValueError(f"the last layer has not the {classes} classes")
+            raise ValueError(f"the last layer does not have {classes} outputs")
     except (KeyError, IndexError, TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise UserError(
             "8-bit weights of another layout",

@@ -22,7 +22,7 @@ from hwnas.core.records import dump, load, sparse
 from hwnas.nets.timm_blocks import BlockReader, refusal
 from hwnas.spaces.published import Conv, Feature, PublishedNetwork, Weights, check_shape
 
-__all__ = ["published_of", "timm_network", "to_yaml"]
+__all__ = ["published_of", "require_timm_name", "timm_network", "to_yaml"]
 
 
 def published_of(model: nn.Module) -> PublishedNetwork:
@@ -39,8 +39,8 @@ def published_of(model: nn.Module) -> PublishedNetwork:
     return load(PublishedNetwork, data, where=f"timm's {network.name}", versioned=False)
 
 
-def timm_network(name: str) -> nn.Module:
-    """The timm model of this name (or `name.tag`) with random weights; downloads nothing.
+def require_timm_name(name: str) -> None:
+    """Refuses a name that is neither a timm model nor weights of one (`name.tag`).
 
     Raises:
         UserError: timm has no such model; suggests similar names.
@@ -52,8 +52,20 @@ def timm_network(name: str) -> nn.Module:
             expected="a name of timm.list_models() or timm.list_pretrained()",
             fix=did_you_mean(name, known, otherwise="python -c 'import timm; timm.list_models()'"),
         )
+
+
+def timm_network(name: str, *, seed: int = 0, **settings: Any) -> nn.Module:
+    """timm's model with this name, or `name.tag`, with random weights; downloads nothing.
+
+    `settings`: of `timm.create_model`, such as `num_classes`.
+
+    Raises:
+        UserError: timm has no such model; suggests similar names.
+    """
+    require_timm_name(name)
     with torch.random.fork_rng(devices=[]):
-        found: nn.Module = timm.create_model(name)
+        torch.manual_seed(seed)
+        found: nn.Module = timm.create_model(name, **settings)
     return found
 
 

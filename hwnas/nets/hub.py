@@ -69,9 +69,9 @@ def absent(name: str, found: str) -> UserError:
         where=PREFIX + name,
         fix="with a network: "
         + command_line("pretrained", "import", PREFIX + name, "--out", "W.safetensors")
-        + "; without: get"
-        f" https://huggingface.co/{config.hf_hub_id}/resolve/main/{_FILES[0]} elsewhere, and give"
-        " the path of the file instead",
+        + "; without: download"
+        f" https://huggingface.co/{config.hf_hub_id}/resolve/main/{_FILES[0]} on another machine,"
+        " and give the path of the file",
     )
 
 

@@ -162,7 +162,7 @@ def _new_head(
     weight, bias = into[f"{head}.weight"], into[f"{head}.bias"]
     classes, features = weight.shape
     log.info(
-        "%s: a new classifier for %d classes in place of %d; train it",
+        "%s: a new classifier for %d classes (was %d), which must be trained",
         source.where,
         classes,
         (theirs or [0])[0],

@@ -61,14 +61,14 @@ def _refused(path: Path, error: Exception) -> UserError:
             expected="tensors, numbers, texts and containers of these",
             found=foreign[1],
             where=path,
-            fix="if you trust its maker, run these two lines where they may do anything, and use"
-            f" what they write:\n{_conversion(path)}",
+            fix="if you trust its source, run these two lines in a safe environment, and use the"
+            f" file that they write:\n{_conversion(path)}",
         )
     return UserError(
         "cannot read the weights: the file is damaged, or was not written by torch.save",
         found=(text or type(error).__name__).split("\n")[0][:120],
         where=path,
-        fix="compare its size with the published one, and get it again",
+        fix="compare its size with the published one, and download it again",
     )
 
 

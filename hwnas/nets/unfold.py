@@ -177,8 +177,8 @@ def _normalised(network: Folded, images: Iterable[Tensor] | None, px: int) -> It
         yield resize(normalise(batch, network.mean, network.std), px)
     if is_empty:
         raise UserError(
-            "the batch norm of these weights is folded into their convolutions, and comes back only"
-            " with the statistics of images",
+            "the batch norm of these weights is folded into their convolutions, and can only be"
+            " restored with images",
             expected="training images",
             found="none",
             where=network.name,

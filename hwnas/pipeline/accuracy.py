@@ -3,55 +3,85 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
+from hwnas.core.bits import pack_bits
 from hwnas.exporters.formats import open_model
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare, torch_logits
 from hwnas.interfaces import DeviceSpec, Images
 from hwnas.measure.on_device import DeviceRun, run_on_device
 from hwnas.pipeline.exports import exported_artifact, file_of
-from hwnas.pipeline.outcomes import Check, Exported
+from hwnas.pipeline.hits import TestHits
+from hwnas.pipeline.outcomes import Check, Exported, NetworkResult
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import load_network
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
-__all__ = ["Accuracies", "artifact_check", "test_accuracies"]
+__all__ = ["Accuracies", "artifact_check", "test_accuracies", "test_hits"]
 
 log = logging.getLogger(__name__)
+
+Hits = NDArray[np.bool_]
 
 N_COMPARED = 64  # test images on which the file of a device is compared with torch
 
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Top-1 in [0, 1] on the test split of n images, by the path of the file in a bundle.
+    """Results of one network on the test split of n images, by the path of the file in a bundle.
 
-    here: for files on this host, in the runtime of their format.
-    on_devices: for the file of each device, if it was run on the device itself.
+    hits: bool [n], correctly classified images, for files on this host, in the runtime of their
+        format.
+    device_hits: the same for the file of each device, if it was run on the device itself.
     runs: outputs of these devices for all test images.
+    labels: int64 [n], the class of each image, of `n_classes`.
     """
 
-    n_images: int
-    here: Mapping[str, float] = field(default_factory=dict)
-    on_devices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    labels: NDArray[np.int64]
+    n_classes: int
+    hits: Mapping[str, Hits] = field(default_factory=dict)
+    device_hits: Mapping[str, Mapping[str, Hits]] = field(default_factory=dict)
     runs: Mapping[str, DeviceRun] = field(default_factory=dict)
 
+    @property
+    def here(self) -> dict[str, float]:
+        """Top-1 in [0, 1] on this host."""
+        return {path: float(hits.mean()) for path, hits in self.hits.items()}
+
     def on(self, device: str) -> dict[str, float]:
-        """Top-1 by path; the file of this device has its accuracy on the device."""
-        return {**self.here, **self.on_devices.get(device, {})}
+        """Top-1 by path; for the file of this device, the top-1 on the device."""
+        return {path: float(hits.mean()) for path, hits in self.hits_on(device).items()}
+
+    def hits_on(self, device: str) -> dict[str, Hits]:
+        """Correctly classified images by path, as averaged by `on`."""
+        return {**self.hits, **self.device_hits.get(device, {})}
+
+    def by_class(self, device: str) -> dict[str, tuple[tuple[int, int], ...]]:
+        """Correct answers and number of images of every class, by path; for the files of `on`."""
+        of = self._per_class(self.labels)
+        return {
+            path: tuple(zip(self._per_class(self.labels[hits]), of, strict=True))
+            for path, hits in self.hits_on(device).items()
+        }
+
+    def _per_class(self, labels: NDArray[np.int64]) -> list[int]:
+        found: list[int] = np.bincount(labels, minlength=self.n_classes).tolist()
+        return found
 
 
 def test_accuracies(project: Project, arch: Arch) -> Accuracies:
     """Accuracies of every exported file of a network, also on all devices of this machine."""
     x, labels = project.images("test", resolution(project.space, arch))
 
-    def top1(logits: Images) -> float:
-        return float((logits.argmax(axis=1) == labels).mean())
+    def right(logits: Images) -> Hits:
+        found: Hits = logits.argmax(axis=1) == labels
+        return found
 
     here = {}
     for one in project.files.read_exports()[arch.key]:
@@ -62,14 +92,31 @@ def test_accuracies(project: Project, arch: Arch) -> Accuracies:
             except CannotRunHere as error:
                 log.warning("%s: test accuracy not measured: %s", one.files[0], error)
                 continue
-            here[one.model.path] = top1(opened.logits(x))
+            here[one.model.path] = right(opened.logits(x))
     on_devices, runs = {}, {}
     for name, device in project.devices.items():
         if device.transport == "local" and not _is_host(device):
             one = exported_artifact(project, arch, device)
             runs[name] = run_on_device(device, file_of(project, arch, one), x)
-            on_devices[name] = {one.model.path: top1(runs[name].logits)}
-    return Accuracies(len(labels), here, on_devices, runs)
+            on_devices[name] = {one.model.path: right(runs[name].logits)}
+    n_classes = len(project.source.info.class_names)
+    return Accuracies(labels, n_classes, here, on_devices, runs)
+
+
+def test_hits(
+    project: Project, rows: Sequence[NetworkResult], accuracies: Mapping[Arch, Accuracies]
+) -> TestHits:
+    """The correctly classified images behind the accuracies of `rows`, for storage."""
+    n_images = 0
+    right: dict[str, dict[str, str]] = {device: {} for device in project.devices}
+    exports = project.files.read_exports()
+    for row in rows:
+        found = accuracies[row.arch].hits_on(row.device)
+        own = found.get(row.file)
+        if own is None:
+            own = found[exports[row.arch.key][0].model.path]
+        n_images, right[row.device][row.arch.key] = len(own), pack_bits(own)
+    return TestHits(n_images, right)
 
 
 def _is_host(device: DeviceSpec) -> bool:

@@ -9,7 +9,7 @@ journal and the metrics.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,9 +19,10 @@ from hwnas.core.store import write_json
 from hwnas.interfaces import DataIdentity, DataInfo, Evaluation
 from hwnas.latency.table import LatencyTable
 from hwnas.nets.origin import metadata_of
+from hwnas.pipeline.hits import TestHits
 from hwnas.pipeline.outcomes import DataRecord, Exported, Results, Standalone
 from hwnas.pipeline.outside_record import OutsideFiles
-from hwnas.pipeline.search_files import BASELINE, SearchFiles, SettingsFiles
+from hwnas.pipeline.search_files import BASELINE, ReferenceFiles, SearchFiles, SettingsFiles
 from hwnas.predictors.blend import Blend
 from hwnas.predictors.evaluate import PredictorReport
 from hwnas.predictors.readers.hwnas import read_labels
@@ -145,8 +146,11 @@ class Artifacts(SettingsFiles):
         return read_labels(self.run.made(self.labels(source), "label"))
 
     def write_labels(self, source: str, evaluations: list[Evaluation], *, data: str) -> None:
-        """Replaces the labels from a source. `data`: digest of the images used for scoring."""
-        rows = [dump(evaluation, versioned=False) for evaluation in evaluations]
+        """Replaces the labels from a source. `data`: digest of the images used for scoring.
+
+        The correctly classified images of each arch are stored in the journal only.
+        """
+        rows = [dump(replace(one, hits=""), versioned=False) for one in evaluations]
         write_json(self.labels(source), VERSION | {"data": data, "labels": rows})
 
     # --- predictor ----------------------------------------------------------------------------
@@ -189,6 +193,11 @@ class Artifacts(SettingsFiles):
     def device_search(self, device: str) -> SearchFiles:
         """The separate search for a further device."""
         return SearchFiles(self._in_search("devices", device))
+
+    @property
+    def references(self) -> ReferenceFiles:
+        """Files of the published networks that are timed together with the winner."""
+        return ReferenceFiles(self._in_search("references"))
 
     # --- networks -----------------------------------------------------------------------------
 
@@ -261,6 +270,11 @@ class Artifacts(SettingsFiles):
     def results(self) -> RecordFile[Results]:
         """The result table and the checks."""
         return RecordFile(self.verification / "results.json", Results)
+
+    @property
+    def test_hits(self) -> RecordFile[TestHits]:
+        """Correctly classified test images of every network; earlier versions stored none."""
+        return RecordFile(self.verification / "hits.json", TestHits)
 
     @property
     def bundles(self) -> Path:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwnas import __version__
 from hwnas.controller.constraints import metric_key
@@ -24,7 +26,7 @@ from hwnas.exporters.manifest import (
     Manifest,
 )
 from hwnas.exporters.samples import SampleImage, denormalise
-from hwnas.interfaces import DeviceSpec, Metric
+from hwnas.interfaces import DeviceSpec, Metric, Split
 from hwnas.nets.origin import origin_of
 from hwnas.pipeline.costs import cost_metrics
 from hwnas.pipeline.data_checks import doubts_known
@@ -35,16 +37,22 @@ from hwnas.pipeline.winners import constraints_on, load_network, result_on
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["Winner", "bundle_winner"]
 
 N_GOLDEN, N_SAMPLES = 16, 8
+BATCH = 256  # images per batch
 
 
 @dataclass(frozen=True)
 class Winner:
-    """Facts about a winner on a device. `top1` and `measured_ms` are by path of a file in a bundle.
+    """Facts about a winner on a device.
 
-    met: whether the re-timed winner meets its limit, by limited latency metric.
+    top1, by_class, measured_ms: by path of a file in a bundle. by_class has the correct answers and
+    the number of images of every class. met: whether the re-timed winner meets its limit, by
+    limited latency metric.
     """
 
     arch: Arch
@@ -53,6 +61,7 @@ class Winner:
     met: Mapping[Metric, bool]
     n_test_images: int
     top1: Mapping[str, float]
+    by_class: Mapping[str, tuple[tuple[int, int], ...]]
     measured_ms: Mapping[str, float]
 
 
@@ -61,7 +70,7 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
     import torch
 
     arch, px = winner.arch, resolution(project.space, winner.arch)
-    x, _ = project.images("val", px, N_GOLDEN)
+    x = _golden_inputs(project, px)
     model = load_network(project, arch)
     origin = origin_of(model)
     with torch.inference_mode():
@@ -84,6 +93,7 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
                 "test",
                 winner.n_test_images,
                 winner.top1[one.model.path],
+                winner.by_class[one.model.path],
             )
             for one in exported
             if one.model.path in winner.top1
@@ -113,6 +123,15 @@ def bundle_winner(project: Project, device: DeviceSpec, winner: Winner) -> None:
         },
         samples=_samples(project, model, px),
     )
+
+
+def _golden_inputs(project: Project, px: int) -> NDArray[np.float32]:
+    """Validation images of all classes as input of the model: [n, C, px, px]."""
+    from hwnas.training.images import resize
+
+    x, _ = _of_all_classes(project, "val", N_GOLDEN)
+    found: NDArray[np.float32] = resize(x, px).contiguous().numpy()
+    return found
 
 
 def _constraints(project: Project, device: str, winner: Winner) -> Iterator[ConstraintFact]:
@@ -177,7 +196,7 @@ def _samples(project: Project, model: object, px: int) -> list[SampleImage]:
     from hwnas.training.images import normalise, resize
 
     info = project.source.info
-    x, labels = next(iter(project.data.eval_batches("test", N_SAMPLES)))
+    x, labels = _of_all_classes(project, "test", N_SAMPLES)
     pixels = denormalise(x.contiguous().numpy(), info.mean, info.std)
     stored = torch.from_numpy(pixels.astype(np.float32) / 255).movedim(3, 1)
     with torch.inference_mode():
@@ -186,3 +205,29 @@ def _samples(project: Project, model: object, px: int) -> list[SampleImage]:
         SampleImage(image, int(label), int(predicted))
         for image, label, predicted in zip(pixels, labels, logits.argmax(1), strict=True)
     ]
+
+
+def _of_all_classes(project: Project, split: Split, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """n images of a split and their labels, with as equal numbers per class as possible.
+
+    The first images of a folder of photos are all of one class.
+    """
+    import torch
+
+    n_classes = len(project.source.info.class_names)
+    quota = -(-n // n_classes)
+    chosen: dict[int, list[torch.Tensor]] = {}
+    spare: list[tuple[torch.Tensor, int]] = []
+    for batch, labels in project.data.eval_batches(split, BATCH):
+        for image, label in zip(batch, labels.tolist(), strict=True):
+            of_class = chosen.setdefault(label, [])
+            if len(of_class) < quota:
+                of_class.append(image)
+            elif len(spare) < n:
+                spare.append((image, label))
+        if sum(map(len, chosen.values())) >= min(n, n_classes) * quota:
+            break
+    ranked = [(rank, label) for label, images in chosen.items() for rank in range(len(images))]
+    found = [(chosen[label][rank], label) for rank, label in sorted(ranked)]
+    images, of = zip(*[*found, *spare][:n], strict=True)
+    return torch.stack(images), torch.tensor(of)

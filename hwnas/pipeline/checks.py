@@ -19,7 +19,7 @@ from hwnas.latency.validation import MIN_NETS
 from hwnas.measure.networks import validation_nets
 from hwnas.measure.try_device import try_device
 from hwnas.pipeline.project import Project
-from hwnas.predictors.blend import MIN_HELD_BACK
+from hwnas.predictors.blend import MIN_HELD_OUT
 from hwnas.predictors.evaluate import held_out_rows
 from hwnas.predictors.labels import MIN_LABELS
 from hwnas.training.sections import OptimizerConfig
@@ -79,7 +79,7 @@ def optimizer_exists(config: OptimizerConfig, setting: str) -> None:
         Stepper(torch.nn.Linear(2, 2), config, n_steps=2)
     except UserError as error:
         raise UserError(
-            "cannot make the optimiser",
+            "cannot create the optimiser",
             expected=error.expected,
             found=error.found,
             where=f"{setting}.name",
@@ -112,7 +112,7 @@ def can_learn(project: Project) -> None:
 
 def _is_enough(n: int, seed: int) -> bool:
     fit, held = held_out_rows(n, seed=seed)
-    return len(fit) >= MIN_LABELS and len(held) >= MIN_HELD_BACK
+    return len(fit) >= MIN_LABELS and len(held) >= MIN_HELD_OUT
 
 
 # --- machine --------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def device_runs(project: Project, device: str) -> None:
             expected=", ".join(lacks.missing),
             found="not installed",
             where="devices",
-            fix=lacks.install or "install it, or take the device out",
+            fix=lacks.install or "install it, or remove the device",
         )
     if spec.provider in PLAIN if is_here else project.is_plan:
         return
@@ -191,7 +191,7 @@ def folder_is_writable(root: Path) -> None:
     if (problem := why_unwritable(there)) is not None:
         raise UserError(
             "cannot write into the run folder",
-            expected="a folder, or a path where one can be made",
+            expected="a writable folder, or a path where one can be created",
             found=problem,
             where=root,
             fix="change its owner, or give another folder with --run",

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from hwnas.controller.sections import SearchConfig
-from hwnas.core.config import NUMBER, StrictModel, build_model, override, variant
+from hwnas.core.config import LATER, NUMBER, StrictModel, build_model, variant
 from hwnas.core.errors import UserError
+from hwnas.core.overrides import override
 from hwnas.core.resources import resource, resource_names
 from hwnas.core.yaml_data import read_yaml
 from hwnas.devices import REGISTRY as TRANSPORTS
@@ -20,6 +21,7 @@ from hwnas.exporters.artifact import duplicates
 from hwnas.exporters.sections import format_section
 from hwnas.latency.sections import ProfileConfig
 from hwnas.measure.limits import VerifyConfig
+from hwnas.measure.references.settings import ReferencesConfig
 from hwnas.nets.proxies import REGISTRY as PROXIES
 from hwnas.predictors import REGISTRY as PREDICTORS
 from hwnas.predictors.readers import REGISTRY as READERS
@@ -27,8 +29,9 @@ from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.spaces import REGISTRY as SPACES
 from hwnas.spaces.load import space_data
 from hwnas.training.datasets import REGISTRY as DATASETS
+from hwnas.training.label_sections import LabelConfig
 from hwnas.training.samplers import REGISTRY as SAMPLERS
-from hwnas.training.sections import FinetuneConfig, LabelConfig, SupernetConfig, TrainConfig
+from hwnas.training.sections import FinetuneConfig, SupernetConfig, TrainConfig
 
 __all__ = [
     "REGISTRIES",
@@ -101,7 +104,7 @@ class EvaluatorConfig(StrictModel):
     @model_validator(mode="after")
     def _check(self) -> EvaluatorConfig:
         if self.records is None and (self.reader or self.target):
-            raise ValueError("`reader` and `target` say how `records` are read, and there are none")
+            raise ValueError("`reader` and `target` need `records`")
         return self
 
 
@@ -142,13 +145,15 @@ class SearchSection(SearchConfig):
     closing: RemeasureConfig = RemeasureConfig()
     per_device: bool = False
     """Whether every device gets its own front and winner, with the limits on its own latency."""
+    references: Annotated[ReferencesConfig | None, LATER] = None
+    """Published networks that are timed together with the winner; `{}`: eight by default."""
 
 
 class ExperimentConfig(StrictModel):
     """One project: data, space, devices, and the settings of every stage."""
 
     schema_version: Annotated[Literal[1], NUMBER]
-    """Version of this file's form."""
+    """Version of the file format."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     """Name of the project; its default run folder is `runs/NAME`."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -202,7 +207,7 @@ class ExperimentConfig(StrictModel):
     @classmethod
     def _has_onnx(cls, export: tuple[Any, ...]) -> tuple[Any, ...]:
         if not any(config.name == "onnx" for config in export):
-            raise ValueError("has no onnx, which other formats are made from and compared with")
+            raise ValueError("has no onnx, from which other formats are made")
         if problem := duplicates(export):
             raise ValueError(problem)
         return export

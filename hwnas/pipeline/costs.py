@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from statistics import NormalDist
+from types import MappingProxyType
 from typing import get_args
 
 import numpy as np
 
 from hwnas.controller.constraints import metric_key, reach, resolve
 from hwnas.core.metrics import MetricKey
-from hwnas.interfaces import CostMetric, LatencyEstimator
+from hwnas.core.stats import Z90
+from hwnas.interfaces import Constraint, CostMetric, FloatArray, LatencyEstimator
 from hwnas.latency.estimator import TableEstimator
 from hwnas.pipeline.foreign_tables import is_profiled
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import constraints_for, targets
 from hwnas.spaces.cost import AnalyticMetric, cost
-from hwnas.spaces.space import SearchSpace
+from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["cost_metrics", "known_metrics", "prices", "require_reachable"]
+__all__ = ["cost_metrics", "known_metrics", "prices", "require_reachable", "with_chances"]
+
+
+Corrected = Mapping[str, CostMetric]
 
 
 def cost_metrics(
@@ -40,18 +46,61 @@ def cost_metrics(
     return metrics
 
 
-def prices(project: Project) -> dict[str, CostMetric]:
-    """All metrics with which the project can price archs, by metric key; includes all tables."""
+def with_chances(
+    metrics: Mapping[str, CostMetric],
+    constraints: Iterable[Constraint],
+    estimators: Mapping[str, LatencyEstimator],
+) -> dict[str, CostMetric]:
+    """Adds latencies with a probability, as far as constraints limit them.
+
+    An arch does not exceed such a latency with the given probability. This assumes that errors of
+    estimates are normal, and that the interval of the estimate contains 90 % of them.
+
+    Raises:
+        UserError: on use, if the table was never validated on whole networks.
+    """
+
+    def bound(latency: CostMetric, estimator: LatencyEstimator, probability: float) -> CostMetric:
+        share = NormalDist().inv_cdf(probability) / Z90
+
+        def metric(codes: Codes) -> FloatArray:
+            upper = estimator.interval_ms(codes)[:, 1] / estimator.latency_ms(codes)
+            found: FloatArray = latency(codes) * (1 + share * (upper - 1))
+            return found
+
+        return metric
+
+    chances: dict[str, CostMetric] = {
+        metric_key(one): bound(metrics[metric_key(one).base], estimators[one.device], p)
+        for one in constraints
+        if (p := one.probability) is not None and one.device in estimators
+    }
+    return {**metrics, **chances}
+
+
+def prices(project: Project, corrected: Corrected = MappingProxyType({})) -> dict[str, CostMetric]:
+    """All metrics with which the project can price archs, by metric key; includes all tables.
+
+    corrected: latencies that replace the estimates of the tables.
+    """
     profiled = [name for name in project.devices if project.files.table(name).exists()]
-    return cost_metrics(project.space, {name: project.estimator(name) for name in profiled})
+    return _metrics(project, profiled, corrected)
 
 
 def known_metrics(project: Project) -> dict[str, CostMetric]:
     """Metrics that are known before any device is profiled, by metric key."""
-    estimators = {
-        name: project.estimator(name) for name in project.devices if is_profiled(project, name)
-    }
-    return cost_metrics(project.space, estimators)
+    return _metrics(project, [name for name in project.devices if is_profiled(project, name)])
+
+
+def _metrics(
+    project: Project, devices: Iterable[str], corrected: Corrected = MappingProxyType({})
+) -> dict[str, CostMetric]:
+    estimators = {name: project.estimator(name) for name in devices}
+    metrics = {**cost_metrics(project.space, estimators), **corrected}
+    if all(limit.probability is None for limit in project.config.search.constraints):
+        return metrics
+    constraints = [c for device in targets(project) for c in constraints_for(project, device)]
+    return with_chances(metrics, constraints, estimators)
 
 
 def require_reachable(project: Project) -> None:
@@ -65,5 +114,6 @@ def require_reachable(project: Project) -> None:
         priced = [
             limit for limit in constraints_for(project, device) if metric_key(limit) in metrics
         ]
-        limits = resolve(priced, metrics, project.space)
+        share = project.config.search.limits_met_on
+        limits = resolve(priced, metrics, project.space, share=share)
         reach(project.space, metrics, limits, seed=project.config.seed)

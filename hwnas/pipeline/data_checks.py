@@ -36,7 +36,7 @@ __all__ = [
 MOST_DECODED = 100_000
 """Maximum number of image files that a dry run decodes; a run needs the decoded images anyway."""
 
-MIN_VALIDATION = 2  # images: the weight of the predictor is fitted on one half, tested on the other
+MIN_VALIDATION = 2  # one image for each half, see `half_scores`
 
 
 def known_data(project: Project) -> DataPlan:

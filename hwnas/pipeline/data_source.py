@@ -123,7 +123,7 @@ class DataSource:
                     expected=f"the data that it read last: {then.info.name}",
                     found="; ".join(self._change(then, now)),
                     where=self.folder,
-                    fix="restore the data, or use `hwnas run` to redo what depends on them",
+                    fix="restore the data, or use `hwnas run` to update its results",
                 )
         return built
 

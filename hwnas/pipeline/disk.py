@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from hwnas.core.errors import UserError
-from hwnas.core.rundir import RunDir
+from hwnas.core.rundir import REBUILT, RunDir
 from hwnas.core.store import free_bytes
+from hwnas.core.versions import SUPERSEDED
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.spaces.cost import cost
 from hwnas.training.sections import FinetuneConfig, TrainConfig
 
-__all__ = ["checkpoint_bytes", "require_space", "weights_bytes"]
+__all__ = ["checkpoint_bytes", "disk_text", "disk_use", "require_space", "weights_bytes"]
+
+PLAN = "plan.json"  # next to the timed models
 
 SPARE = 1 << 24  # bytes for ledger, journals and other small files
 FLOAT = 4  # bytes
@@ -57,6 +61,42 @@ def checkpoint_bytes(recipe: TrainConfig | FinetuneConfig, weights: int) -> int:
     return (n_kept + 1) * (1 + n_moments + has_average) * weights  # one more while it is written
 
 
+def disk_use(run: RunDir) -> dict[str, int]:
+    """Size of a run folder in bytes, and of its removable files.
+
+    bytes: all files, including unknown ones. superseded_bytes: files from earlier settings; hwnas
+    uses them if these settings return, and for undo. timed_models_bytes: timed models, which are
+    built again when needed.
+    """
+    use = {"bytes": 0, "superseded_bytes": 0, "timed_models_bytes": 0}
+    for name, folders, files in os.walk(run.root):
+        folder = Path(name)
+        n_bytes = sum(_file_size(folder / file) for file in files)
+        use["bytes"] += n_bytes
+        if folder.is_relative_to(run.root / SUPERSEDED):
+            use["superseded_bytes"] += n_bytes
+        elif PLAN in files and REBUILT in folders:
+            use["timed_models_bytes"] += _size(folder / REBUILT)
+    return use
+
+
+def disk_text(use: Mapping[str, int]) -> str:
+    """`disk_use` in words."""
+    removable = {
+        "superseded by other settings": use["superseded_bytes"],
+        "in models that were timed": use["timed_models_bytes"],
+    }
+    named = [f"{_text(n)} {what}" for what, n in removable.items() if n]
+    return _text(use["bytes"]) + (f", of which can be removed: {', '.join(named)}" if named else "")
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return os.lstat(path).st_size
+    except OSError:  # removed in the meantime
+        return 0
+
+
 def _owned(stage: Stage, run: RunDir) -> list[Path]:
     return [run.path(name) for name in stage.owns if "*" not in name]
 
@@ -68,4 +108,6 @@ def _size(path: Path) -> int:
 
 
 def _text(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+    if n_bytes >= 1e9:
+        return f"{n_bytes / 1e9:.1f} GB"
+    return f"{n_bytes / 1e6:.0f} MB" if n_bytes >= 1e7 else f"{n_bytes / 1e6:.1f} MB"

@@ -246,7 +246,7 @@ def _run_stage(plan: Plan, run: RunDir) -> None:
 
 
 def _damaged(stage: Stage, record: StageRecord, run: RunDir) -> list[str]:
-    """Files that exist with changed content, and that the stage makes again."""
+    """Files with changed content that the stage will rebuild."""
     there = [name for name in lost(stage, record, run) if run.path(name).is_file()]
     return [*run.damaged(record), *there]
 
@@ -268,7 +268,7 @@ def _look_after(plan: Plan, run: RunDir) -> None:
         return
     for name in (*run.altered(record.kept), *run.rewritten(record)):
         log.warning(
-            "%s: %s is not as it was written, or is gone; results do not depend on it any more",
+            "%s: %s was changed or removed; results no longer depend on it",
             plan.stage.name,
             run.path(name),
         )

@@ -47,8 +47,9 @@ class JournaledEvaluator:
 
     def __init__(self, run: RunDir, context: str, build: Callable[[], Evaluator]) -> None:
         self._run, self._context, self._build = run, context, build
-        rows = [row for row in run.journaled("evaluation") if row.get("context") == context]
-        known = [load(Evaluation, row.get("evaluation"), where=run.journal_file) for row in rows]
+        rows = (row for row in run.journaled("evaluation") if row.get("context") == context)
+        where = run.journal_file
+        known = (load(Evaluation, row.get("evaluation"), where=where) for row in rows)
         self._known = {evaluation.arch: evaluation for evaluation in known}
 
     @cached_property
@@ -190,7 +191,7 @@ def _loss(evaluation: Evaluation) -> float:
 
 
 TINY_ERROR = 1e-6  # an error of 0 has no log
-IRRELEVANT = 0.25  # share of the labels that are set to the best of them
+IRRELEVANT = 0.25  # share of the labels that are set equal
 
 
 class TabularEvaluator:
@@ -220,7 +221,7 @@ class TabularEvaluator:
         """
         (key,) = self._space.keys(self._space.codes([arch]))
         if key not in self._scores:
-            raise UserError("the records lack an arch", found=arch.codes, where=self._space.id)
+            raise UserError("an arch is not in the records", found=arch.codes, where=self._space.id)
         return Evaluation(arch, self._scores[key], "trained", "test", n_images=0, seed=0)
 
 

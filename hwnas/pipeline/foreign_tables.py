@@ -46,7 +46,7 @@ def require_own_table(project: Project, device: str) -> None:
             found=host_facts()["cpu"],
             where=project.files.table(device),
             fix=command_line("profile", device, "--run", project.run.root)
-            + "; or continue over there",
+            + "; or continue on that machine",
         )
 
 

@@ -10,6 +10,7 @@ from hwnas.pipeline.stages import (
     label,
     predictor,
     profile,
+    references,
     search,
     train,
     verify,
@@ -31,6 +32,7 @@ def stages_of(project: Project) -> list[Stage]:
         finetune.stage(project),
         export.stage(project),
         verify.stage(project),
+        *([references.stage(project)] if project.config.search.references is not None else []),
     ]
 
 

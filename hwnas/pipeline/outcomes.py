@@ -178,7 +178,7 @@ class NetworkResult:
         return round(self.fp32_top1 or 0.0, 4) if is_other else None
 
     @property
-    def forecast_error(self) -> float:
+    def estimate_error(self) -> float:
         """Signed relative error of the estimate."""
         return self.forecast_ms / self.measured_ms - 1
 
@@ -200,7 +200,7 @@ class NetworkResult:
             "params": self.params,
             "forecast_ms": round(self.forecast_ms, 5),
             "measured_ms": round(self.measured_ms, 5),
-            "forecast_error": round(self.forecast_error, 4),
+            "forecast_error": round(self.estimate_error, 4),
             "limit_ms": None if self.limit_ms is None else round(self.limit_ms, 5),
             "constraint_met": self.constraint_met,
             "device": self.device,
@@ -242,6 +242,10 @@ class PredictorFacts(TypedDict, total=False):
     kendall_tau: Rank
     kendall_tau_interval: list[Rank]
     macs_tau: Rank
+    n_at_1: Count
+    n_at_10: Count
+    precision_at_10: Share
+    regret: NotNegative
     n_fit: Count
     n_held_out: Count
     coverage: Share
@@ -286,8 +290,8 @@ class Results:
                 "checks could not be judged",
                 found="; ".join(map(str, unknown)),
                 where=where,
-                fix="repeat the command when the machine is as quiet as when it was profiled, which"
-                " measures again; or profile it anew; `--report-only` accepts it",
+                fix="repeat the command when the machine is as idle as when it was profiled, or"
+                " profile it again; `--report-only` accepts the result",
             )
 
     def at_chance(self, num_classes: int) -> str:

@@ -27,19 +27,19 @@ class Stage:
     owns: the run-relative paths that it writes.
     outputs: the paths on which later stages depend; can contain wildcards.
     command: the command that runs only this stage.
-    cost: what the stage will take, in words.
+    cost: the expected work, in words.
     reads: files outside the run folder, by the setting that names them.
     check: raises a `UserError` within seconds if the stage cannot work.
     check_data: the same for problems that only the data set shows, which it loads.
     asks: checks that several stages share, by subject; each is run once.
     writes: approximate number of bytes that it writes, rather too few than too many.
-    settled: whether its outputs are final. If a check could not be judged, they are not, and the
-        next command runs the stage again.
-    is_provisional: whether new settings are only final when the stage has finished with them; until
-        then the earlier results are kept.
+    settled: whether its outputs are final. Outputs with checks that could not be judged are not, so
+        the next command runs the stage again.
+    is_provisional: whether new settings are only final after the stage has finished; until then the
+        earlier results are kept.
     remade: further files (with wildcards) without which the stage is not done. Changes of its other
         files are only reported.
-    data: the data that it reads, as they are when this is called.
+    data: returns the current data that the stage reads.
     """
 
     name: str
@@ -142,7 +142,7 @@ def _plan(
 
 
 def lost(stage: Stage, record: StageRecord, run: RunDir) -> list[str]:
-    """Files that the stage makes again because they are changed or missing, except outputs."""
+    """Files that the stage rebuilds because they are changed or missing, except outputs."""
     return run.altered(
         {
             name: digest

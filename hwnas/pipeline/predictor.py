@@ -81,7 +81,7 @@ def load_predictor(project: Project) -> AccuracyPredictor:
         predictor.load_state(state)
         mean, std = predictor.predict(project.space.codes([project.space.smallest()]))
         if not (np.isfinite(mean).all() and np.isfinite(std).all()):
-            raise ValueError("it predicts no number")
+            raise ValueError("its predictions are not finite")
     return predictor
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hwnas.controller.constraints import metric_key
+from hwnas.controller.staged import check_stages
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Searcher, SearcherContext
 from hwnas.pipeline.costs import known_metrics, require_reachable
@@ -26,6 +27,7 @@ def can_search(project: Project) -> None:
     """
     limits_can_be_met(project)
     section = project.config.search
+    check_stages(project.space, section)
     module = SEARCHERS.load(section.searcher.name)
     searcher = module.build(section.searcher, SearcherContext(project.space, project.config.seed))
     most = getattr(module, "MAX_CONSTRAINTS", None)

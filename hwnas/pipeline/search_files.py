@@ -14,14 +14,15 @@ from hwnas.core.env import Host
 from hwnas.core.records import RecordFile, dump
 from hwnas.core.rundir import RunDir
 from hwnas.core.store import write_json
+from hwnas.measure.references.timing import RunReferences, TrainedReference
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["BASELINE", "REMADE", "SearchFiles", "SettingsFiles"]
+__all__ = ["BASELINE", "REMADE", "ReferenceFiles", "SearchFiles", "SettingsFiles"]
 
 BASELINE = "random"  # folder of the baseline inside the folder of the search
 ROUNDS = "rounds"
 REMADE = tuple(f"{part}{name}" for part in ("", "*/") for name in (*FILES, STATE, "fronts/*"))
-"""Files of a search that it can make again from the journal and the timings."""
+"""Files that a search can rebuild from the journal and the timings."""
 
 VERSION = {"schema_version": 1}
 
@@ -35,7 +36,7 @@ class SearchFiles:
     @property
     def owned(self) -> tuple[Path, ...]:
         """All paths that stage `search` writes in the folder of the main search."""
-        parts = (STATE, "fronts", "rounds", "closing", "devices", BASELINE)
+        parts = (STATE, "fronts", "rounds", "stages", "closing", "devices", BASELINE)
         files = (self.result.path, self.remeasurement.path)
         return (*(self.folder / name for name in (*FILES, *parts)), *files)
 
@@ -53,6 +54,11 @@ class SearchFiles:
         """Folder of the archive of one round of search and re-measurement."""
         return self.folder if number == 0 else self.folder / "rounds" / str(number)
 
+    def part(self, number: int, stage: int, *, of: int) -> Path:
+        """Folder of the archive of one stage of a round; the last stage uses that of the round."""
+        folder = self.round(number)
+        return folder if stage + 1 >= of else folder / "stages" / str(stage)
+
     def timings(self, device: str, number: int) -> Path:
         """Folder in which the kit journals the timings of a round."""
         return self.folder / "closing" / f"{number}-{device}"
@@ -69,6 +75,34 @@ class SearchFiles:
             write_json(
                 self.folder / "fronts" / f"{key.replace('@', '-')}.json", VERSION | {"front": rows}
             )
+
+
+@dataclass(frozen=True)
+class ReferenceFiles:
+    """The folder of the reference networks of one search."""
+
+    folder: Path
+
+    @property
+    def results(self) -> RecordFile[RunReferences]:
+        """Latencies on every device, and accuracies of the trained networks."""
+        return RecordFile(self.folder / "results.json", RunReferences)
+
+    def timings(self, device: str) -> Path:
+        """Folder in which the kit journals the timings on a device."""
+        return self.folder / "timings" / device
+
+    def trained(self, name: str) -> RecordFile[TrainedReference]:
+        """The accuracy of a trained network."""
+        return RecordFile(self.folder / "trained" / f"{name}.json", TrainedReference)
+
+    def weights(self, name: str) -> Path:
+        """Weights of a trained network (safetensors)."""
+        return self.folder / "trained" / f"{name}.safetensors"
+
+    def steps(self, name: str) -> Path:
+        """Folder of the checkpoints of one training."""
+        return self.folder / "trained" / "steps" / name
 
 
 @dataclass(frozen=True)

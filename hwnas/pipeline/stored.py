@@ -89,8 +89,8 @@ def config_data(
 ) -> tuple[dict[str, Any], Path]:
     """Plain data to which a command's `changes` are applied, and their source.
 
-    It is `config`, or the stored configuration. If `changes` name a search, it has the sections of
-    this search.
+    The data are those of `config`, or of the stored configuration. If `changes` name a search, they
+    include the sections of this search.
 
     Raises:
         UserError: there is no configuration, or it cannot be read.
@@ -156,7 +156,7 @@ def require_same_space(
         expected=", ".join(f"{key}: {before.get(key)}" for key in changed),
         found=", ".join(f"{key}: {now.get(key)}" for key in changed),
         where=run.root,
-        fix="give another folder with --run, or set the space back",
+        fix="give another folder with --run, or restore the space",
     )
 
 

@@ -90,7 +90,7 @@ def constraints_for(project: Project, device: str | None) -> tuple[Constraint, .
     if not fractions:
         raise UserError(
             f"no latency limit for device {device!r}",
-            expected="a constraint of its own, or one that is a fraction of the largest arch",
+            expected="a constraint for it, or one that is a fraction of the largest arch",
             found="; ".join(f"{metric_key(c)} <= {c.max}" for c in latencies),
             where="search.constraints",
             fix=f"add {{device: {device}, metric: latency_ms, max: ...}}",

@@ -17,7 +17,7 @@ from hwnas.spaces.space import Codes
 
 __all__ = ["Blend", "blend", "blend_weight", "few_shot_blend", "fit_blend", "mix_weights"]
 
-MIN_HELD_BACK = 3
+MIN_HELD_OUT = 3
 FEW_SHOT_FOLDS = 10
 
 
@@ -67,10 +67,10 @@ def fit_blend(supernet: FloatArray, predicted: FloatArray, truth: FloatArray) ->
         UserError: fewer than three archs, arrays of different length, or a value that is not
             finite.
     """
-    if not len(supernet) == len(predicted) == len(truth) >= MIN_HELD_BACK:
+    if not len(supernet) == len(predicted) == len(truth) >= MIN_HELD_OUT:
         raise UserError(
             "cannot weigh supernet against predictor",
-            expected=f"three scores of each of at least {MIN_HELD_BACK} held-out archs",
+            expected=f"three scores of each of at least {MIN_HELD_OUT} held-out archs",
             found=f"{len(supernet)}, {len(predicted)} and {len(truth)} scores",
         )
     if not np.isfinite([supernet, predicted, truth]).all():
@@ -97,8 +97,8 @@ def few_shot_blend(
     quarter is too expensive, and a predictor fitted on far fewer labels would get too small a
     weight.
     """
-    held_back = cross_fitted(build_predictor, codes, truth, seed=seed, n_folds=FEW_SHOT_FOLDS)
-    fitted = fit_blend(supernet, held_back, truth)
+    held_out = cross_fitted(build_predictor, codes, truth, seed=seed, n_folds=FEW_SHOT_FOLDS)
+    fitted = fit_blend(supernet, held_out, truth)
     predictor = build_predictor()
     predictor.fit(codes, truth)
     return predictor, fitted

@@ -2,71 +2,68 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from hwnas.core.rng import rng
-from hwnas.predictors.recipe import Recipe
+from hwnas.predictors.losses import ensemble_loss
+from hwnas.predictors.recipe import LossName, Recipe
 
-__all__ = ["ensemble_loss", "train"]
+__all__ = ["Training"]
 
 WARM_UP_FRACTION = 0.05
 
 
-def train(
-    net: nn.Module,
-    inputs: list[Tensor],
-    targets: Tensor,
-    seen: Tensor,
-    recipe: Recipe,
-    *,
-    seed: int,
-) -> None:
-    """Minimises the loss of the recipe on `targets` [n]; `seen` [e, n] is 1 for a member's labels.
+class Training:
+    """Minimises losses on `targets` [n] in `recipe.n_steps(n)` steps.
 
-    Uses the function of AdamW instead of its class, because the class loads torch's compiler, which
-    takes longer than a small fit. Biases have no weight decay.
+    seen: [e, n]; 1 if a member learns from a label. Uses AdamW's function, because its class loads
+    torch's compiler, which takes longer than a small fit. Biases do not decay. A copy
+    (`copy.deepcopy`) can continue independently.
     """
-    weights = [_Moments(p) for name, p in net.named_parameters() if not name.endswith("bias")]
-    biases = [_Moments(p) for name, p in net.named_parameters() if name.endswith("bias")]
-    total = recipe.n_steps(len(targets))
-    warm_up = max(1, round(WARM_UP_FRACTION * total))
-    for step, rows in enumerate(_batches(recipe, len(targets), seed)):
-        picked = torch.from_numpy(rows)
-        outputs = net(*(tensor[picked] for tensor in inputs))
-        loss = ensemble_loss(outputs, targets[picked], seen[:, picked], recipe)
-        net.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        cosine = 0.5 * (1 + math.cos(math.pi * step / total))
-        rate = recipe.learning_rate * cosine * min(1.0, (step + 1) / warm_up)
-        for group, decay in ((weights, recipe.weight_decay), (biases, 0.0)):
-            _adamw_step(group, rate, decay)
 
+    def __init__(
+        self,
+        net: nn.Module,
+        inputs: list[Tensor],
+        targets: Tensor,
+        seen: Tensor,
+        recipe: Recipe,
+        *,
+        seed: int,
+    ) -> None:
+        self.net, self._inputs, self._targets, self._seen = net, inputs, targets, seen
+        self._recipe, self._seed = recipe, seed
+        named = list(net.named_parameters())
+        self._weights = [_Moments(p) for name, p in named if not name.endswith("bias")]
+        self._biases = [_Moments(p) for name, p in named if name.endswith("bias")]
+        self.n_steps, self._step = recipe.n_steps(len(targets)), 0
 
-def ensemble_loss(outputs: Tensor, targets: Tensor, weights: Tensor, recipe: Recipe) -> Tensor:
-    """Sum over members of their mean losses. `outputs`, `weights`: [e, b]; `targets`: [b]."""
-    loss = outputs.new_zeros(())
-    if recipe.loss == "listwise":
-        unseen = torch.where(weights > 0, 0.0, -torch.inf)
-        wanted = torch.softmax(targets + unseen, dim=1)
-        found = torch.log_softmax(outputs + unseen, dim=1)
-        return -(wanted * torch.where(weights > 0, found, 0.0)).sum()
-    if recipe.loss != "pairwise":
-        errors = weights * (outputs - targets) ** 2
-        loss = loss + (errors.sum(1) / weights.sum(1).clamp(min=1)).sum()
-    if recipe.loss != "mse":
-        better = (targets[:, None] > targets) * weights[:, :, None] * weights[:, None, :]
-        hinge = better * F.relu(recipe.margin - (outputs[:, :, None] - outputs[:, None, :]))
-        ranking = (hinge.sum((1, 2)) / better.sum((1, 2)).clamp(min=1)).sum()
-        loss = loss + (recipe.ranking_weight if recipe.loss == "both" else 1.0) * ranking
-    return loss
+    def run(self, loss: LossName, until: int) -> None:
+        """Continues with a loss, up to the step `until`."""
+        recipe, n = self._recipe, len(self._targets)
+        warm_up = max(1, round(WARM_UP_FRACTION * self.n_steps))
+        batches = _batches(recipe, n, self._seed)
+        for step, rows in enumerate(itertools.islice(batches, until)):
+            if step < self._step:
+                continue
+            picked = torch.from_numpy(rows)
+            outputs = self.net(*(tensor[picked] for tensor in self._inputs))
+            seen = self._seen[:, picked]
+            self.net.zero_grad()
+            ensemble_loss(outputs, self._targets[picked], seen, recipe, loss).backward()  # type: ignore[no-untyped-call]
+            cosine = 0.5 * (1 + math.cos(math.pi * step / self.n_steps))
+            rate = recipe.learning_rate * cosine * min(1.0, (step + 1) / warm_up)
+            for group, decay in ((self._weights, recipe.weight_decay), (self._biases, 0.0)):
+                _adamw_step(group, rate, decay)
+        self._step = max(self._step, until)
 
 
 def _batches(recipe: Recipe, n: int, seed: int) -> Iterator[NDArray[np.int64]]:

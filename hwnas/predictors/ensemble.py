@@ -9,6 +9,7 @@ with 100 labels: 0.94 and 0.92 on OFA records, 0.69 and 0.82 on records of nasbe
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,9 +21,9 @@ from torch import nn
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng, stable_seed
-from hwnas.core.stats import kendall_tau
+from hwnas.core.stats import kendall_tau, top_weighted_tau
 from hwnas.interfaces import FloatArray
-from hwnas.predictors.descent import train
+from hwnas.predictors.descent import Training
 from hwnas.predictors.labels import (
     RobustScale,
     check_codes,
@@ -103,24 +104,23 @@ class EnsemblePredictor:
         targets = scale.standardise(scores)
         folds = rng(self._seed, "predictor/folds").permutation(len(codes)) % self._recipe.members
         seen = folds != np.arange(self._recipe.members)[:, None]  # [e, n]
-        net = self._new_net()
-        inputs = [torch.from_numpy(array) for array in self._encode(codes)]
-        labels = torch.from_numpy(targets).float()
-        train(net, inputs, labels, torch.from_numpy(seen).float(), self._recipe, seed=self._seed)
+        own = folds, np.arange(len(codes))  # of every label, the member that holds it out
 
-        outputs = _outputs(net, self._encode, codes)
-        gain, offset = _least_squares(outputs, targets, seen)
-        members = gain * outputs + offset
+        def of_held_out(net: nn.Module) -> FloatArray:
+            return _members(net, self._encode, codes, targets, seen)[2][own]
+
+        net = self._trained(codes, targets, seen, of_held_out)
+        gain, offset, members = _members(net, self._encode, codes, targets, seen)
         floor = FLOOR * float(members.std(axis=0).mean())
-        held_back = members[folds, np.arange(len(codes))]
+        held_out = members[own]
         processes, share = Processes(()), 0.0
         if features := self._smooth(codes):
             processes, left_out = fit_processes(features, targets, seed=self._seed)
-            share = _share(held_back, left_out, targets)
-            held_back = (1 - share) * held_back + share * left_out
+            share = _share(held_out, left_out, targets)
+            held_out = (1 - share) * held_out + share * left_out
         fitted = _Fitted(net, scale, gain, offset, floor, 1.0, processes, share)
-        residuals = scale.restore(held_back) - scores
-        factor = spread_factor(residuals, fitted.spread(held_back, members.std(axis=0)))
+        residuals = scale.restore(held_out) - scores
+        factor = spread_factor(residuals, fitted.spread(held_out, members.std(axis=0)))
         self._fitted = replace(fitted, factor=factor)
 
     def predict(self, codes: Codes) -> tuple[FloatArray, FloatArray]:
@@ -130,7 +130,7 @@ class EnsemblePredictor:
         members = fitted.gain * _outputs(fitted.net, self._encode, codes) + fitted.offset
         mean = members.mean(axis=0)
         if fitted.processes.parts:
-            smooth = fitted.processes.forecast(self._smooth(codes))
+            smooth = fitted.processes.predict(self._smooth(codes))
             mean = (1 - fitted.share) * mean + fitted.share * smooth
         return fitted.scale.restore(mean), fitted.factor * fitted.spread(mean, members.std(axis=0))
 
@@ -176,6 +176,32 @@ class EnsemblePredictor:
             net, RobustScale(median, unit), gain, offset, floor, factor, processes, share
         )
 
+    def _trained(
+        self,
+        codes: Codes,
+        targets: FloatArray,
+        seen: NDArray[np.bool_],
+        held_out: Callable[[nn.Module], FloatArray],
+    ) -> nn.Module:
+        """A network trained by the recipe; `held_out` predicts the labels [n] held out from it."""
+        recipe = self._recipe
+        training = Training(
+            self._new_net(),
+            [torch.from_numpy(array) for array in self._encode(codes)],
+            torch.from_numpy(targets).float(),
+            torch.from_numpy(seen).float(),
+            recipe,
+            seed=self._seed,
+        )
+        training.run(recipe.loss, training.n_steps // 2)
+        losses = recipe.late_losses(len(codes))
+        runs = [copy.deepcopy(training) for _ in losses[1:]] + [training]
+        for run, loss in zip(runs, losses, strict=True):
+            run.run(loss, training.n_steps)
+        if len(runs) == 1:
+            return training.net
+        return max(runs, key=lambda run: top_weighted_tau(held_out(run.net), targets)).net
+
     def _new_net(self) -> nn.Module:
         return self._make(torch.Generator().manual_seed(stable_seed(self._seed, "predictor/init")))
 
@@ -204,6 +230,15 @@ def _outputs(net: nn.Module, encode: Encode, codes: Codes) -> FloatArray:
             arrays = encode(codes[start : start + PREDICT_CHUNK])
             parts.append(net(*(torch.from_numpy(array) for array in arrays)).numpy())
     return np.concatenate(parts, axis=1).astype(np.float64)
+
+
+def _members(
+    net: nn.Module, encode: Encode, codes: Codes, targets: FloatArray, seen: NDArray[np.bool_]
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Gain and offset of every member, [e, 1] each, and its scores [e, n] of the labelled archs."""
+    outputs = _outputs(net, encode, codes)
+    gain, offset = _least_squares(outputs, targets, seen)
+    return gain, offset, gain * outputs + offset
 
 
 def _least_squares(

@@ -14,6 +14,7 @@ from hwnas.core.records import STRICT, Count, NotNegative, Rank, Share
 from hwnas.core.rng import rng
 from hwnas.core.stats import Z90, bootstrap_interval, kendall_tau
 from hwnas.interfaces import AccuracyPredictor, FloatArray
+from hwnas.predictors.top import TopQuality, top_quality
 from hwnas.spaces.cost import cost
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -65,6 +66,11 @@ class PredictorReport:
     def __post_init__(self) -> None:
         if not len(self.truth) == len(self.predicted) == len(self.predicted_std):
             raise ValueError("truth, predicted and predicted_std are of the same archs")
+
+    @property
+    def top(self) -> TopQuality:
+        """How well the predictor finds the best of the held-out archs."""
+        return top_quality(np.array(self.predicted), np.array(self.truth))
 
 
 def held_out_report(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.core.confined import open_regular
+from hwnas.core.csv_data import text_of
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Reader, Table
 from hwnas.predictors.proxies import ListedProxy
@@ -73,7 +74,7 @@ def open_records(
     space_name, classes = space or default_space, num_classes or default_classes
     if space_name is None or classes is None:
         raise UserError(
-            f"reader {name!r} does not say which space the archs are of",
+            f"reader {name!r} does not define the space of the archs",
             where=path,
             fix="give --space NAME and --num-classes N (and --set), as in the run's config",
         )
@@ -94,15 +95,15 @@ def _guess(path: Path) -> str:
     """Name of the only reader that recognises the file."""
     try:
         with open_regular(path) as stream:
-            head = stream.read(HEAD_CHARS).decode("utf-8-sig", errors="replace")
+            head = text_of(stream.read(HEAD_CHARS), errors="replace")
     except OSError as error:
         raise UserError("cannot read the file", found=error.strerror, where=path) from error
     names = [name for name, reader in _readers() if reader.matches(head)]
     if len(names) != 1:
         raise UserError(
-            "cannot tell the format of the file",
+            "cannot detect the format of the file",
             expected=f"a format of one of {', '.join(READERS.names)}",
-            found=f"one that {' and '.join(names)} could read" if names else "none of them",
+            found=f"a format of both {' and '.join(names)}" if names else "none of them",
             where=path,
             fix="name it with --reader",
         )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hwnas.core.rng import rng
 from hwnas.interfaces import FloatArray
 
-__all__ = ["Process", "Processes", "fit_process", "fit_processes", "forecast"]
+__all__ = ["Process", "Processes", "fit_process", "fit_processes", "predict"]
 
 LENGTHS = tuple(float(factor) for factor in 2.0 ** np.arange(-2, 8))
 """Candidates for the squared length scale, in median squared distances of the training points."""
@@ -49,10 +49,10 @@ class Processes:
 
     parts: tuple[Process, ...]
 
-    def forecast(self, features: Sequence[FloatArray]) -> FloatArray:
+    def predict(self, features: Sequence[FloatArray]) -> FloatArray:
         """Mean [n] over the processes, each at its own features [n, f]."""
-        forecasts = [forecast(p, own) for p, own in zip(self.parts, features, strict=True)]
-        mean: FloatArray = np.mean(forecasts, axis=0)
+        predictions = [predict(p, own) for p, own in zip(self.parts, features, strict=True)]
+        mean: FloatArray = np.mean(predictions, axis=0)
         return mean
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -124,7 +124,7 @@ def fit_process(
     return Process(features, weights, length, mean), left_out
 
 
-def forecast(process: Process, features: FloatArray) -> FloatArray:
+def predict(process: Process, features: FloatArray) -> FloatArray:
     """Mean [n] of the process at `features` [n, f]."""
     parts = [
         process.mean

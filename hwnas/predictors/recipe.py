@@ -6,9 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hwnas.core.config import StrictModel
+from hwnas.core.config import LATER, StrictModel
 
-__all__ = ["Recipe"]
+__all__ = ["LossName", "Recipe", "SwitchName"]
+
+LossName = Literal["mse", "pairwise", "listwise", "both", "listmle", "warp", "mape"]
+TOP_WEIGHTED: tuple[LossName, ...] = ("warp", "mape")
+MIN_HELD_OUT = 20  # minimum number of labels to select a loss by their order
+SwitchName = Literal["never", "warp", "mape", "held_out"]
 
 
 class Recipe(StrictModel):
@@ -21,10 +26,17 @@ class Recipe(StrictModel):
 
     members: Annotated[int, Field(ge=2, le=64)] = 5
     """Networks in the ensemble; each one holds out every `members`-th label for calibration."""
-    loss: Literal["mse", "pairwise", "listwise", "both"] = "both"
+    loss: LossName = "both"
     """`mse`: squared error; `pairwise`: hinge on the order of every pair in a batch; `listwise`:
     cross-entropy between the softmax of labels and of scores (ListNet, Cao et al. 2007); `both`:
-    weighted sum of `mse` and `pairwise`.
+    weighted sum of `mse` and `pairwise`; `listmle`: likelihood of the true order (Xia et al. 2008).
+    Two weigh the best labels most: `warp`, a hinge on the order of the top quarter and all worse
+    ones (Weston et al. 2011), and `mape`, absolute error over the distance to an upper bound.
+    """
+    switch: Annotated[SwitchName, LATER] = "never"
+    """Loss of the second half of the steps: `never` stays with `loss`; `warp` and `mape` are
+    top-weighted. `held_out` trains all three and keeps the one whose order of the held-out labels
+    is best at the top, from 20 labels on; a fit takes twice as long.
     """
     ranking_weight: Annotated[float, Field(ge=0, le=100)] = 3.0
     """Weight of the pairwise hinge in `both`."""
@@ -47,6 +59,14 @@ class Recipe(StrictModel):
     """Minimum optimiser steps of every member."""
     max_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 1800
     """Maximum optimiser steps of every member."""
+
+    def late_losses(self, n_labels: int) -> tuple[LossName, ...]:
+        """Losses of the second half of the steps; if several, held-out labels select one."""
+        if self.switch in ("warp", "mape"):
+            return (self.switch,)
+        if self.switch == "held_out" and n_labels >= MIN_HELD_OUT:
+            return tuple(dict.fromkeys((self.loss, *TOP_WEIGHTED)))
+        return (self.loss,)
 
     def n_steps(self, n_labels: int) -> int:
         """Optimiser steps for a fit on `n_labels`."""

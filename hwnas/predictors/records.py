@@ -86,7 +86,8 @@ def number(value: object, *, where: object) -> float:
     except (TypeError, ValueError):
         found = float("nan")
     if isinstance(value, bool) or not np.isfinite(found):
-        plain = with_point(value) if isinstance(value, str) else None
+        text = value.strip().removesuffix("%") if isinstance(value, str) else ""
+        plain = with_point(text) or (text if text != value else None)
         fix = None if plain is None else f"write {plain}"
         raise UserError("not a finite number", found=repr(value), where=where, fix=fix)
     return found

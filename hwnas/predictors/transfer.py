@@ -91,8 +91,8 @@ class TransferPredictor:
         scores = check_labels(self.space, codes, scores)
         for prior, labels in zip(self._priors, self._others, strict=True):
             prior.fit(labels.codes, labels.scores)
-        held_back = cross_fitted(self._build_final, codes, scores, seed=self._seed)
-        parts = np.stack([*self._prior_forecasts(codes), held_back])
+        held_out = cross_fitted(self._build_final, codes, scores, seed=self._seed)
+        parts = np.stack([*self._prior_predictions(codes), held_out])
         self._final.fit(codes, scores)
         self._mix = _mix(parts, scores)
         self.n_labels = {labels.source: len(labels.codes) for labels in self._others}
@@ -103,7 +103,7 @@ class TransferPredictor:
         if self._mix is None:
             raise not_fitted()
         check_codes(self.space, codes)
-        parts = np.stack([*self._prior_forecasts(codes), self._final.predict(codes)[0]])
+        parts = np.stack([*self._prior_predictions(codes), self._final.predict(codes)[0]])
         return self._mix.scores(parts), np.full(len(codes), self._mix.std)
 
     def state(self) -> dict[str, NDArray[Any]]:
@@ -137,7 +137,7 @@ class TransferPredictor:
         """Standardised predictions [n] of the predictor for other labels number i."""
         return np.asarray(self._scales[i].standardise(self._priors[i].predict(codes)[0]))
 
-    def _prior_forecasts(self, codes: Codes) -> list[FloatArray]:
+    def _prior_predictions(self, codes: Codes) -> list[FloatArray]:
         return [self._prior(i, codes) for i in range(len(self._priors))]
 
 

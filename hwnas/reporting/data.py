@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 
 from hwnas.reporting.devices import Winners
 from hwnas.reporting.results import NetRow
+from hwnas.reporting.sections.references import References
+from hwnas.reporting.sections.verdict import Belief
 from hwnas.spaces.network import Network
 
 __all__ = [
     "Curve",
     "Drawing",
-    "Forecast",
     "Front",
+    "LatencyFit",
     "NetRow",
     "Point",
     "Prediction",
@@ -55,7 +57,7 @@ class Front:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class LatencyFit:
     """Estimated and measured latencies of whole networks.
 
     `interval_ms` has the 90 % interval of each estimate. `mape`, `repeat_noise` and the
@@ -75,7 +77,12 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The accuracy predictor on held-out subnets; `score` names the unit of both axes."""
+    """The accuracy predictor on held-out subnets; `score` names the unit of both axes.
+
+    n_at_1, n_at_10: true rank of the best arch among the predicted top 1 and 10.
+    precision_at_10: share of the predicted top 10 in the true top 10.
+    regret: true best score minus that of the predicted best.
+    """
 
     predictor: str
     score: str
@@ -85,6 +92,10 @@ class Prediction:
     tau_interval: tuple[float, float] | None = None
     macs_tau: float | None = None
     n_train: int | None = None
+    n_at_1: int | None = None
+    n_at_10: int | None = None
+    precision_at_10: float | None = None
+    regret: float | None = None
 
 
 @dataclass(frozen=True)
@@ -144,20 +155,22 @@ class Truth:
 class ReportData:
     """The contents of a report. `facts`: device, seed, host, config, ... in display order.
 
-    fronts, forecasts: for every device that has one, in the order of the configuration.
+    fronts, latency_fits: for every device that has one, in the order of the configuration.
     commands: the command that makes a missing result, by the first word of the stage's name.
     remarks: notes on the accuracies, shown below the last table.
     """
 
     title: str
     table: tuple[NetRow, ...] = ()
+    belief: Belief | None = None
     fronts: tuple[Front, ...] = ()
-    forecasts: tuple[Forecast, ...] = ()
+    latency_fits: tuple[LatencyFit, ...] = ()
     prediction: Prediction | None = None
     trust: Trust | None = None
     training: Training | None = None
     winner: Drawing | None = None
     winners: Winners | None = None
+    references: tuple[References, ...] = ()
     truths: tuple[Truth, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

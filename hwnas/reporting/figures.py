@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from hwnas.reporting.data import Curve, Forecast, Front, Point, Prediction, Training
+from hwnas.reporting.data import Curve, Front, LatencyFit, Point, Prediction, Training
 
-__all__ = ["forecast_figure", "front_figure", "loss_figure", "prediction_figure", "top1_figure"]
+__all__ = ["front_figure", "latency_figure", "loss_figure", "prediction_figure", "top1_figure"]
 
 BLUE, ORANGE, TEAL, VIOLET, GREY = "#3b6fd8", "#e0592a", "#159a86", "#8a5cd0", "#8b95a3"
 MARKED = {"size": 8, "color": BLUE, "opacity": 0.75, "line": {"width": 0}}
@@ -40,7 +40,7 @@ def front_figure(data: Front) -> go.Figure:
     return figure
 
 
-def forecast_figure(data: Forecast) -> go.Figure:
+def latency_figure(data: LatencyFit) -> go.Figure:
     """Measured over estimated latency, with the line of equality and the 90 % band."""
     figure = _figure("estimate [ms]", "measured [ms]")
     if data.interval_ms:

@@ -13,9 +13,14 @@ from hwnas.reporting import figures
 from hwnas.reporting.data import ReportData
 from hwnas.reporting.drawing import draw_network
 from hwnas.reporting.results import by_device, highlights
+from hwnas.reporting.sections.references import draw_references, sentences
+from hwnas.reporting.thinning import thinned
 
 __all__ = ["render_report", "write_report"]
 
+MAX_BYTES = 5_000_000  # the code of plotly takes 4.8 MB of it
+N_DRAWN = (1000, 300, 100, 30)  # points per line of a plot; the first number that fits
+N_PLOTTED = 8  # devices with plots
 PLOT_CONFIG = {"displayModeBar": False, "responsive": True}
 
 
@@ -26,7 +31,18 @@ def write_report(data: ReportData, path: Path) -> None:
 
 
 def render_report(data: ReportData) -> str:
-    """The HTML of a report. Equal data give equal text."""
+    """The HTML of a report, at most `MAX_BYTES` long. Equal data give equal text.
+
+    Plots have as many points as fit. If there are many devices, only the first ones have plots.
+    """
+    for n in N_DRAWN:
+        text = _rendered(data, n)
+        if len(text.encode("utf-8", "backslashreplace")) <= MAX_BYTES:
+            break
+    return text
+
+
+def _rendered(data: ReportData, n_drawn: int) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -39,10 +55,13 @@ def render_report(data: ReportData) -> str:
     }
     return environment.get_template("template.html.j2").render(
         data=data,
-        plots=_plots(data),
+        plots=_plots(thinned(data, n_drawn)),
+        n_drawn=n_drawn,
+        n_plotted=N_PLOTTED,
         drawing=draw_network(data.winner.network) if data.winner else None,
         devices=by_device(data.table),
         highlights=_highlights(data),
+        reference_sentences=[sentences(one) for one in data.references],
         version=__version__,
     )
 
@@ -50,9 +69,13 @@ def render_report(data: ReportData) -> str:
 def _plots(data: ReportData) -> dict[str, str]:
     """HTML of every plot that has data. The first one includes the code of plotly."""
     made: dict[str, go.Figure] = {}
-    made |= {f"front-{i}": figures.front_figure(front) for i, front in enumerate(data.fronts)}
-    for i, forecast in enumerate(data.forecasts):
-        made[f"forecast-{i}"] = figures.forecast_figure(forecast)
+    references = {one.device: one for one in data.references}
+    for i, front in enumerate(data.fronts[:N_PLOTTED]):
+        made[f"front-{i}"] = figure = figures.front_figure(front)
+        if front.device in references:
+            draw_references(figure, references[front.device])
+    for i, fit in enumerate(data.latency_fits[:N_PLOTTED]):
+        made[f"latency-{i}"] = figures.latency_figure(fit)
     if data.prediction:
         made["prediction"] = figures.prediction_figure(data.prediction)
     if data.training:

@@ -67,7 +67,7 @@ class Replayed:
         return {"asked": list(self._asked), "told": list(self._told)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Inverse of `state` on a new searcher; replays the past."""
+        """Inverse of `state` on a new searcher; repeats all past asks and results."""
         for n, points in zip(state["asked"], state["told"], strict=True):
             self._asked.append(n)
             self._optimiser.ask(n)

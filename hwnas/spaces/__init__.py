@@ -42,6 +42,7 @@ REGISTRY = Registry[SpaceModule](
             "enumeration",
             "graphs",
             "index",
+            "limits",
             "load",
             "lowering",
             "memory",
@@ -50,6 +51,7 @@ REGISTRY = Registry[SpaceModule](
             "policy",
             "published",
             "skeleton",
+            "slot_tables",
             "space",
             "within",
         }

@@ -28,8 +28,8 @@ class Config(StrictModel):
 def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSpace:
     """The space of AttentiveNAS (2011.09011, table 7), which AlphaNet (2102.07954) also uses.
 
-    Kernel and expansion are chosen per stage. Every block has a residual connection; it has a 1x1
-    convolution where the shape changes.
+    Kernel and expansion are chosen per stage. Every block has a residual connection, with a 1x1
+    convolution if the shape changes.
     """
 
     def stage(

@@ -8,7 +8,7 @@ from functools import cache, cached_property
 from typing import ClassVar, Literal
 
 from hwnas.spaces.choice import Choice, Role, Value
-from hwnas.spaces.ops import Act, BlockKind, OpSpec, conv, linear, map_size, mean, padding_of
+from hwnas.spaces.ops import Act, BlockKind, Gate, OpSpec, conv, linear, map_size, mean, padding_of
 from hwnas.spaces.skeleton import Ability, Skeleton
 
 __all__ = ["BlockOp", "MobileMacro", "Stage", "divisible"]
@@ -31,7 +31,8 @@ class BlockOp:
     `skip` passes its input on. In a block that changes the shape, `skip` is a 1x1 convolution with
     BN. `conv` is a convolution with BN and activation, without a residual connection. `groups` > 1
     splits the two 1x1 convolutions and shuffles the channels after the first one (FBNet 1812.03443,
-    section 3.1). The other fields are defined in `OpSpec`.
+    section 3.1). `se`: channels of SE as a share of the block's input channels; 0: no SE. The other
+    fields are defined in `OpSpec`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class BlockOp:
     groups: int = 1
     start_kernel: int = 0
     expand_groups: int = 1
+    se: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Stage:
         and a 1x1 convolution without BN.
     first_ops, first_kernels, first_widths: values for the first block, if they differ;
         `first_widths` has one value per value of `widths`.
+    ses: values of `BlockOp.se`, if blocks choose SE as well.
     """
 
     widths: tuple[int, ...]
@@ -77,6 +80,9 @@ class Stage:
     start_kernels: tuple[int, ...] = ()
     first_kernels: tuple[int, ...] = ()
     first_widths: tuple[int, ...] = ()
+    ses: tuple[float, ...] = ()
+    se_act: Act = "relu"
+    se_gate: Gate = "hard_sigmoid"
 
     def block_choices(self, block: int) -> tuple[tuple[str, Role, tuple[Value, ...]], ...]:
         """Name, role and values of each choice of block number `block`, in code order."""
@@ -85,15 +91,19 @@ class Stage:
         start: tuple[tuple[str, Role, tuple[Value, ...]], ...] = ()
         if self.start_kernels:
             start = (("start", "kernel", self.start_kernels),)
+        se: tuple[tuple[str, Role, tuple[Value, ...]], ...] = ()
+        if self.ses:
+            se = (("se", "se", self.ses),)
         kernels = self.block_kernels(block)
-        return (*start, ("kernel", "kernel", kernels), ("expand", "expand", self.expands))
+        return (*start, ("kernel", "kernel", kernels), ("expand", "expand", self.expands), *se)
 
     def chosen(self, block: int, code: Iterator[int]) -> BlockOp:
         """The operator of block number `block`; consumes its codes from `code`."""
         if ops := self.block_ops(block):
             return ops[next(code)]
         start = self.start_kernels[next(code)] if self.start_kernels else None
-        return _block_op(start, self.block_kernels(block)[next(code)], self.expands[next(code)])
+        kernel, expand = self.block_kernels(block)[next(code)], self.expands[next(code)]
+        return _block_op(start, kernel, expand, self.ses[next(code)] if self.ses else 0.0)
 
     def block_kernels(self, block: int) -> tuple[int, ...]:
         """Allowed kernels of block number `block`."""
@@ -111,7 +121,7 @@ class Stage:
         Results are cached, because tables of a whole space lower the same block thousands of times.
         """
         form = (choice.kind, choice.kernel, choice.expand, choice.groups)
-        more = (choice.start_kernel, choice.expand_groups)
+        more = (choice.start_kernel, choice.expand_groups, choice.se)
         key = (form, more, width, out_width, hw, stride)
         if key not in self._lowered:
             self._lowered[key] = self._lower(choice, width, out_width, hw, stride)
@@ -143,14 +153,21 @@ class Stage:
             stride=stride,
             padding=padding,
             groups=choice.groups,
-            se_channels=divisible(mid * self.se_ratio) if self.se_ratio else 0,
+            se_channels=self._se_channels(choice, width, mid),
             act=self.act,
             skip=same_shape or self.project_shortcut,
             out_act=self.out_act,
             pad_more=pad_more,
             start_kernel=choice.start_kernel,
             expand_groups=choice.expand_groups,
+            se_act=self.se_act,
+            se_gate=self.se_gate,
         )
+
+    def _se_channels(self, choice: BlockOp, width: int, mid: int) -> int:
+        if choice.se:
+            return max(1, int(width * choice.se))
+        return divisible(mid * self.se_ratio) if self.se_ratio else 0
 
 
 @dataclass(frozen=True)
@@ -265,8 +282,8 @@ class MobileMacro(Skeleton):
 
 
 @cache
-def _block_op(start: int | None, kernel: int, expand: float) -> BlockOp:
+def _block_op(start: int | None, kernel: int, expand: float, se: float) -> BlockOp:
     """start: first kernel of a universal inverted bottleneck; None for an inverted residual."""
     if start is not None:
-        return BlockOp("", "uib", kernel, expand, start_kernel=start)
-    return BlockOp("", "dsconv" if expand == 1 else "mbconv", kernel, expand)
+        return BlockOp("", "uib", kernel, expand, start_kernel=start, se=se)
+    return BlockOp("", "dsconv" if expand == 1 else "mbconv", kernel, expand, se=se)

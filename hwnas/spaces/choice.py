@@ -14,9 +14,10 @@ from hwnas.core.errors import UserError
 
 __all__ = ["Choice", "Codes", "Role", "Value", "ascending", "check_allowed", "check_choices"]
 
-Role = Literal["resolution", "width", "depth", "kernel", "expand", "op"]
+Role = Literal["resolution", "width", "depth", "kernel", "expand", "se", "op"]
 Value = int | float | str
 Number = TypeVar("Number", int, float)
+MAX_VALUES = 1 << 15  # maximum for codes, which are int16
 
 Codes = NDArray[np.int16]
 """Codes of n archs: int16 [n, d], one column per choice."""
@@ -31,7 +32,8 @@ class Choice:
         code of the parent is in `parent_codes`.
 
     Raises:
-        UserError: no name, no values, duplicate or unsorted values, or a parent without codes.
+        UserError: no name, no values or over 32,768, duplicate or unsorted values, or a parent
+            without codes.
     """
 
     name: str
@@ -47,6 +49,9 @@ class Choice:
             raise self._error(
                 "a choice has values", "at least one value", "none", "give a value, or no choice"
             )
+        if len(self.values) > MAX_VALUES:
+            most = f"at most {MAX_VALUES:,}"
+            raise self._error("a choice has too many values", most, len(self.values), "give fewer")
         if len(set(self.values)) != len(self.values):
             raise self._error(
                 "a choice has a value twice", "different values", self.values, "remove the copies"
@@ -112,7 +117,7 @@ def check_choices(choices: Sequence[Choice], resolutions: tuple[int, ...], *, wh
         if choice.name in columns:
             raise UserError(
                 "two choices have the same name",
-                expected="a name of its own for every choice",
+                expected="a unique name for every choice",
                 found=f"columns {columns[choice.name]} and {column}",
                 where=place,
                 fix="rename one of them",

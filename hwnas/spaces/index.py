@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import product
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from hwnas.core.errors import UserError
 from hwnas.spaces.choice import Codes
 from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.slot_tables import DISALLOWED, SlotTable, slot_tables
 
 if TYPE_CHECKING:
     from hwnas.spaces.space import SearchSpace
@@ -31,26 +31,8 @@ __all__ = [
 
 Number = TypeVar("Number", np.int64, np.float64)
 
-ABSENT = -1
-DISALLOWED = -2
 CHUNK = 1 << 13  # rows per chunk, so that intermediate columns stay in the cache
 BLOCK = 256  # maximum number of combinations of choices that a block of slots lists
-
-
-@dataclass(frozen=True)
-class _SlotTable:
-    """Operator ids of one slot for every combination of the few choices that it depends on."""
-
-    columns: tuple[int, ...]
-    ids: NDArray[np.int32]  # shape: len(values) of each column
-
-    def rows(self, columns: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Indices int32 [n] into the flat `ids`, for the transposed codes `columns` [d, n]."""
-        flat = np.zeros(columns.shape[1], dtype=np.int32)
-        for column, size in zip(self.columns, self.ids.shape, strict=True):
-            flat *= np.int32(size)
-            flat += columns[column]
-        return flat
 
 
 @dataclass(frozen=True)
@@ -68,7 +50,7 @@ class _Block:
 
     def rows(self, columns: NDArray[np.int16]) -> NDArray[Any]:
         """Index of each arch's combination, int16 [n] (int32 if needed), for `columns` [d, n]."""
-        dtype = np.int16 if self.ids.shape[1] <= 1 << 15 else np.int32
+        dtype = np.int16 if self.ids.shape[1] < 1 << 15 else np.int32
         flat = np.zeros(columns.shape[1], dtype=dtype)
         for column, size in zip(self.columns, self.sizes, strict=True):
             flat *= dtype(size)
@@ -82,9 +64,9 @@ def _blocks(space: SearchSpace) -> tuple[_Block, ...]:
 
     Root choices with a single code are left out.
     """
-    tables = _slot_tables(space)[1]
+    tables = slot_tables(space)[1]
     settled = _settled(space)
-    groups: list[tuple[list[int], list[_SlotTable]]] = []
+    groups: list[tuple[list[int], list[SlotTable]]] = []
     for table in tables:
         free = [column for column in table.columns if column not in settled]
         if groups:
@@ -121,59 +103,9 @@ def _settled(space: SearchSpace) -> dict[int, int]:
     }
 
 
-@lru_cache(maxsize=64)
-def _slot_tables(space: SearchSpace) -> tuple[tuple[OpSpec, ...], tuple[_SlotTable, ...]]:
-    """All reachable operators, and the table from local codes to operator ids per slot."""
-    largest = [len(choice.values) - 1 for choice in space.choices]
-    ops: dict[OpSpec, int] = {}
-    tables = []
-    for slot, columns in enumerate(_slot_columns(space, largest)):
-        shape = [len(space.choices[column].values) for column in columns]
-        ids = np.empty(shape, dtype=np.int32)
-        for local in product(*(range(n) for n in shape)):
-            codes = list(largest)
-            for column, code in zip(columns, local, strict=True):
-                codes[column] = code
-            if not _is_allowed(space, codes, columns):
-                ids[local] = DISALLOWED
-                continue
-            op = space.macro.lower_slots(tuple(codes))[slot]
-            ids[local] = ABSENT if op is None else ops.setdefault(op, len(ops))
-        tables.append(_SlotTable(tuple(columns), ids))
-    return tuple(ops), tuple(tables)
-
-
-def _is_allowed(space: SearchSpace, codes: list[int], columns: list[int]) -> bool:
-    """Whether all active choices among `columns` have allowed codes."""
-    for column in columns:
-        choice = space.choices[column]
-        is_active = choice.parent is None or codes[choice.parent] in choice.parent_codes
-        if is_active and codes[column] not in space.allowed[column]:
-            return False
-    return True
-
-
-def _slot_columns(space: SearchSpace, largest: list[int]) -> list[list[int]]:
-    """Choices that each slot depends on.
-
-    Found by changing one choice of the largest arch at a time.
-    """
-    reference = space.macro.lower_slots(tuple(largest))
-    columns: list[list[int]] = [[] for _ in reference]
-    for column, choice in enumerate(space.choices):
-        variants = [
-            space.macro.lower_slots((*largest[:column], code, *largest[column + 1 :]))
-            for code in range(len(choice.values))
-        ]
-        for slot, depends in enumerate(columns):
-            if any(changed[slot] != reference[slot] for changed in variants):
-                depends.append(column)
-    return columns
-
-
 def enumerate_ops(space: SearchSpace) -> tuple[OpSpec, ...]:
     """All distinct operators of the (possibly restricted) space, in a fixed order."""
-    return _slot_tables(space)[0]
+    return slot_tables(space)[0]
 
 
 def slot_ops(space: SearchSpace) -> tuple[tuple[OpSpec, ...], ...]:
@@ -209,11 +141,11 @@ def slot_alternatives(space: SearchSpace) -> tuple[dict[str, tuple[OpSpec, ...]]
     return tuple(found)
 
 
-def _unrestricted(space: SearchSpace) -> tuple[tuple[OpSpec, ...], tuple[_SlotTable, ...]]:
+def _unrestricted(space: SearchSpace) -> tuple[tuple[OpSpec, ...], tuple[SlotTable, ...]]:
     """Slot tables of the space with all codes allowed, at the smallest resolution."""
     everything = [tuple(range(len(choice.values))) for choice in space.choices]
     everything[0] = (0,)
-    return _slot_tables(replace(space, allowed=tuple(everything)))
+    return slot_tables(replace(space, allowed=tuple(everything)))
 
 
 def _distinct(ops: tuple[OpSpec, ...], ids: NDArray[np.int32]) -> tuple[OpSpec, ...]:
@@ -228,7 +160,7 @@ def op_index(space: SearchSpace, codes: Codes) -> NDArray[np.int32]:
     Raises:
         UserError: codes that the space does not allow.
     """
-    tables = _slot_tables(space)[1]
+    tables = slot_tables(space)[1]
     result = np.empty((len(codes), len(tables)), dtype=np.int32)
     for part, columns in _chunks(codes, np.int32):
         for slot, table in enumerate(tables):

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from hwnas.core.config import build_model, override
+from hwnas.core.config import build_model
 from hwnas.core.errors import UserError, did_you_mean
+from hwnas.core.overrides import override
 from hwnas.core.resources import resource, resource_names
 from hwnas.core.store import read_json
 from hwnas.core.yaml_data import read_yaml
@@ -55,7 +56,9 @@ def space_data(given: Any) -> dict[str, Any]:
     """
     if not isinstance(given, (str, PurePath, dict)):
         raise UserError(
-            "which space?", expected="a name, or a path to a .yaml file", found=repr(given)[:80]
+            "the space is missing",
+            expected="a name, or a path to a .yaml file",
+            found=repr(given)[:80],
         )
     if isinstance(given, dict):
         name = given.get("name")
@@ -64,7 +67,7 @@ def space_data(given: Any) -> dict[str, Any]:
     if path.suffix in (".yaml", ".yml") or given in shipped_spaces():
         data = read_yaml(path if path.suffix else resource(_FOLDER, f"{given}.yaml"))
         if not isinstance(data.get("name"), str):
-            raise UserError("a space file says `name:`", expected="name: mobile", where=given)
+            raise UserError("a space file needs `name:`", expected="name: mobile", where=given)
         return data
     names = (*REGISTRY.names, *shipped_spaces())
     if given not in names:

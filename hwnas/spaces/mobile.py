@@ -80,11 +80,13 @@ class BlockOpConfig(StrictModel):
         if not expands and self.expand_groups > 1:
             raise ValueError(f"a {self.kind} has no expansion to split into `expand_groups`")
         if self.kind == "fused" and self.groups > 1:
-            raise ValueError("a fused has no `groups`; `expand_groups` split its convolution")
+            raise ValueError("a fused block has no `groups`; use `expand_groups`")
         if self.groups > 1 and self.expand_groups > 1:
-            raise ValueError("`groups` split the expansion already: give one of the two")
+            raise ValueError(
+                "`groups` already split the expansion: give either `groups` or `expand_groups`"
+            )
         if self.kind != "uib" and (self.start_kernel or not self.kernel):
-            raise ValueError(f"a {self.kind} has a kernel and no `start_kernel`; a uib may")
+            raise ValueError(f"a {self.kind} needs a kernel, and has no `start_kernel`")
         return self
 
 
@@ -137,13 +139,11 @@ class StageConfig(StrictModel):
         if not self.ops and not (self.kernels and self.expands):
             raise ValueError("give `kernels` and `expands`, or `ops`")
         if (self.start_kernels or self.first_kernels) and not self.kernels:
-            raise ValueError(
-                "`start_kernels` and `first_kernels` go with `kernels`, not with `ops`"
-            )
+            raise ValueError("`start_kernels` and `first_kernels` need `kernels`, not `ops`")
         if self.first_kernels and self.per_stage:
-            raise ValueError("`per_stage` blocks are alike: no `first_kernels`")
+            raise ValueError("`first_kernels` cannot be used with `per_stage`")
         if 0 in (*self.kernels, *self.first_kernels) and not self.start_kernels:
-            raise ValueError("a kernel of 0 goes with `start_kernels`: only a uib may have none")
+            raise ValueError("a kernel of 0 needs `start_kernels`: only a uib can omit a kernel")
         for ops in (self.ops, self.first_ops):
             if len({op.name for op in ops}) != len(ops):
                 raise ValueError("operators of one stage need different names")

@@ -19,7 +19,7 @@ Edge = tuple[int, int]
 """(source, reader): positions of two operators; the source comes first."""
 
 IMAGE = 0
-"""Number of the value that stands for the input of the network, in `Step`s."""
+"""Number of the network's input among the values of `Step`s."""
 
 
 class Step(NamedTuple):

@@ -148,6 +148,7 @@ class Layer:
     shuffles: bool = False
 
 
+@lru_cache(maxsize=1 << 15)
 def layers(op: OpSpec) -> tuple[Layer, ...]:
     """The weighted layers of `op` in execution order; empty for operators without weights."""
     if op.kind == "linear":
@@ -251,7 +252,7 @@ def padding_of(mode: PadMode, hw: int, kernel: int, stride: int) -> tuple[int, i
 
 
 # Cached, because tables of a whole space (`index.py`) lower the same operators thousands of times.
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 15)
 def conv(
     in_channels: int,
     out_channels: int,

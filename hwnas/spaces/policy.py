@@ -79,7 +79,8 @@ class Policy:
         self._allowed = np.zeros((len(space.choices), n_codes), dtype=bool)
         for column, codes in enumerate(space.allowed):
             self._allowed[column, list(codes)] = True
-        self._last = np.array([codes[-1] for codes in space.allowed], dtype=np.uint8)
+        self._dtype = np.uint8 if n_codes <= 256 else np.uint16
+        self._last = np.array([codes[-1] for codes in space.allowed], dtype=self._dtype)
         self._logits = np.zeros(self._allowed.shape)
         self._moments = np.zeros((2, *self._allowed.shape))
 
@@ -108,7 +109,7 @@ class Policy:
         shape = n, len(ends)
         raw = stream.bit_generator.random_raw(-(-n * len(ends) // 4))
         drawn = np.asarray(raw).view(np.uint16)[: n * len(ends)].reshape(shape)
-        codes = np.zeros(shape, dtype=np.uint8)  # as wide as a bool, so no conversion is needed
+        codes = np.zeros(shape, dtype=self._dtype)  # usually one byte like bool, so no conversion
         for end in ends.T[:-1].astype(np.uint16):
             codes += (drawn >= end).view(np.uint8)
         np.minimum(codes, self._last, out=codes)

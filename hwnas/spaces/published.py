@@ -167,7 +167,7 @@ def published_network(name: str) -> PublishedNetwork:
             fix=did_you_mean(
                 name,
                 names,
-                otherwise="hwnas space from-timm NAME --out FILE reads others from timm",
+                otherwise="`hwnas space from-timm NAME --out FILE` reads other networks",
             ),
         )
     path = _FOLDER / f"{name}.yaml"

@@ -12,8 +12,9 @@ from hwnas.core.errors import UserError
 from hwnas.core.records import sparse
 from hwnas.spaces.choice import ascending
 from hwnas.spaces.index import slot_alternatives
-from hwnas.spaces.lowering import slot_names
+from hwnas.spaces.lowering import lower, slot_names
 from hwnas.spaces.mobile import Depth, Expand, Pixels
+from hwnas.spaces.network import Network
 from hwnas.spaces.ops import PadMode
 from hwnas.spaces.published import (
     Kernel,
@@ -25,7 +26,7 @@ from hwnas.spaces.published import (
 from hwnas.spaces.space import SearchSpace
 from hwnas.spaces.within import Within
 
-__all__ = ["Config", "build", "network_of"]
+__all__ = ["Config", "build", "network_of", "published_at"]
 
 QUICK = {
     "model": "mobilenetv3_small_050",
@@ -103,12 +104,28 @@ def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSp
         UserError: unknown network, blocks that do not fit together, or a resolution that the
             network does not support; names the place.
     """
+    space = _space(config, num_classes, in_channels)
+    _check_maps(space)
+    return space
+
+
+def published_at(name: str, px: int, *, num_classes: int, in_channels: int = 3) -> Network:
+    """A network from the data of hwnas at a resolution of px, even if strides reduce it to 1 px.
+
+    Raises:
+        UserError: unknown name; suggests similar names.
+    """
+    space = _space(Config(model=name, resolutions=(px,)), num_classes, in_channels)
+    return lower(space, space.largest())
+
+
+def _space(config: Config, num_classes: int, in_channels: int) -> SearchSpace:
     network = network_of(config)
     shape = network.shape
     if config.pad_mode is not None:
         shape = replace(shape, padding=config.pad_mode)
     check_shape(shape)
-    space = SearchSpace(
+    return SearchSpace(
         name="timm",
         macro=Within(
             in_channels=in_channels,
@@ -122,8 +139,6 @@ def build(config: Config, *, num_classes: int, in_channels: int = 3) -> SearchSp
             bn_eps=shape.bn_eps,
         ),
     )
-    _check_maps(space)
-    return space
 
 
 def _resolutions(config: Config, network: PublishedNetwork) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hwnas.core.errors import UserError
 from hwnas.core.ledger import OWNED
 from hwnas.core.rundir import RunDir, StageRecord
-from hwnas.core.store import file_hash, read_json, read_jsonl
+from hwnas.core.store import file_hash, iter_jsonl, read_json
 from hwnas.core.tensor_file import read_arrays
 from hwnas.core.versions import ALTERED, altered_versions
 from hwnas.core.yaml_data import read_yaml
@@ -126,7 +126,7 @@ def _require_same_data(files: Artifacts, path: Path) -> None:
     listed, known = files.data_files(path.stem).read(), files.data.read_if_there()
     for seen in () if known is None else known.seen:
         if seen.digest == path.stem and dict(seen.info.digests) != dict(listed.digests):
-            raise UserError("the files of a data set are not those that were read", where=path)
+            raise UserError("the file list of a data set differs from the recorded one", where=path)
 
 
 def _owned(run: RunDir) -> list[Path]:
@@ -139,7 +139,7 @@ def _reader(run: RunDir, path: Path) -> Callable[[Path], object] | None:
     """Reader for a file without a hash; None if its format cannot reveal damage."""
     files = Artifacts(run)
     if path == run.journal_file:
-        return lambda _: run.journaled("evaluation")
+        return lambda _: sum(1 for _ in run.journaled("evaluation"))
     if path == run.metrics_file:
         return lambda _: training_rows(run)
     if path == files.data_file:
@@ -156,7 +156,7 @@ def _reader(run: RunDir, path: Path) -> Callable[[Path], object] | None:
         return read_meta
     return {
         ".json": read_json,
-        ".jsonl": read_jsonl,
+        ".jsonl": lambda lines: sum(1 for _ in iter_jsonl(lines)),
         ".yaml": read_yaml,
         ".safetensors": lambda tensors: read_arrays(tensors, "cannot read the tensors"),
     }.get(path.suffix)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.rng import rng
@@ -20,6 +21,7 @@ from hwnas.pipeline.evaluators import scores_of
 from hwnas.pipeline.project import Project
 from hwnas.predictors import REGISTRY as PREDICTORS
 from hwnas.predictors.open_records import open_records
+from hwnas.predictors.top import TopQuality, top_quality
 from hwnas.predictors.transfer import LabelSet, TransferPredictor
 from hwnas.spaces.cost import AnalyticMetric, cost
 from hwnas.spaces.space import Codes, SearchSpace
@@ -63,12 +65,19 @@ class Labels:
 class Outcome:
     """Results of one predictor over the splits of all seeds; `coverage` is of its 90 % intervals.
 
-    `fit_cpu_s` is processor time, because other processes of the machine affect it least.
+    top: how well the best archs are found that were not used for fitting.
+    fit_cpu_s: processor time, because other processes of the machine affect it least.
     """
 
     kendall_tau: list[float] = field(default_factory=list)
+    top: list[TopQuality] = field(default_factory=list)
     coverage: list[float] = field(default_factory=list)
     fit_cpu_s: list[float] = field(default_factory=list)
+
+    def add_ranking(self, scores: FloatArray, truth: FloatArray) -> None:
+        """Compares scores [n] of archs that were not used for fitting with the truth [n]."""
+        self.kendall_tau.append(kendall_tau(scores, truth))
+        self.top.append(top_quality(scores, truth))
 
     def row(self) -> dict[str, float]:
         """Means over seeds, and the spread of tau."""
@@ -76,6 +85,8 @@ class Outcome:
             "kendall_tau_mean": float(np.mean(self.kendall_tau)),
             "kendall_tau_std": float(np.std(self.kendall_tau)),
         }
+        rows = [one.row() for one in self.top]
+        found |= {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         if self.coverage:
             found["coverage"] = float(np.mean(self.coverage))
             found["fit_cpu_s"] = float(np.mean(self.fit_cpu_s))
@@ -170,8 +181,11 @@ def measure(
     n_fit: int,
     n_seeds: int,
     progress: Progress,
+    settings: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Fits the named predictor on `n_fit` random archs and ranks all others, once per seed.
+
+    settings: settings of the predictor that differ from the defaults.
 
     Raises:
         UserError: unknown predictor, or fewer archs than requested.
@@ -179,13 +193,13 @@ def measure(
     outcome = Outcome()
     for seed in range(n_seeds):
         fit_rows, rest = _split(len(labels.codes), n_fit, seed)
-        predictor = _build(name, labels, seed)
+        predictor = _build(name, labels, seed, settings or {})
         begin = time.process_time()
         predictor.fit(labels.codes[fit_rows], labels.scores[fit_rows])
         outcome.fit_cpu_s.append(time.process_time() - begin)
         mean, std = predictor.predict(labels.codes[rest])
         truth = labels.scores[rest]
-        outcome.kendall_tau.append(kendall_tau(mean, truth))
+        outcome.add_ranking(mean, truth)
         outcome.coverage.append(float((np.abs(mean - truth) <= Z90 * std).mean()))
         progress(seed + 1, n_seeds, f"tau {outcome.kendall_tau[-1]:.3f}")
     return outcome
@@ -194,17 +208,20 @@ def measure(
 def measure_cost(metric: AnalyticMetric, labels: Labels, *, n_fit: int, n_seeds: int) -> Outcome:
     """Ranks the same archs as `measure` by a cost, without learning."""
     values = cost(labels.space, labels.codes, metric).astype(np.float64)
-    splits = [_split(len(labels.codes), n_fit, seed) for seed in range(n_seeds)]
-    return Outcome([kendall_tau(values[rest], labels.scores[rest]) for _, rest in splits])
+    outcome = Outcome()
+    for seed in range(n_seeds):
+        _, rest = _split(len(labels.codes), n_fit, seed)
+        outcome.add_ranking(values[rest], labels.scores[rest])
+    return outcome
 
 
-def _build(name: str, labels: Labels, seed: int) -> AccuracyPredictor:
+def _build(name: str, labels: Labels, seed: int, settings: Mapping[str, Any]) -> AccuracyPredictor:
     """The named predictor with its default settings, and with the other labels."""
     module = PREDICTORS.load(name)
 
     def build(proxies: Sequence[Proxy]) -> AccuracyPredictor:
         context = PredictorContext(labels.space, seed, (*labels.proxies, *proxies))
-        return module.build(module.Config(), context)
+        return module.build(build_model(module.Config, dict(settings), where=name), context)
 
     return TransferPredictor(build, labels.others, seed=seed) if labels.others else build(())
 

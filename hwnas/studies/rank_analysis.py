@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.analysis.advice import advice, safe_to_prune
 from hwnas.analysis.bias import BiasReport, bias_report
 from hwnas.analysis.noise import NoiseCeiling, noise_ceiling
 from hwnas.analysis.pruning import Pruning, prune_space
 from hwnas.analysis.ranks import MIN_ARCHS, RankReport, rank_report
-from hwnas.analysis.verdict import safe_to_prune, verdict
 from hwnas.core.command import command_line
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.metrics import MetricKey
@@ -80,7 +80,7 @@ class _Pair:
             latencies={key: metric(self.codes) for key, metric in self.latencies.items()},
         )
         ceiling = None if self.repeats is None else noise_ceiling(self.repeats)
-        sentences = verdict(ranks, bias)
+        sentences = advice(ranks, bias)
         if ceiling is not None:
             sentences = (*sentences, _ceiling_in_words(ceiling))
         return Analysis(self.ranking, self.truth_name, ranks, bias, ceiling, sentences)
@@ -233,7 +233,7 @@ def _trained_alone(project: Project) -> Path:
     path = project.files.labels("trained")
     if not path.exists():
         raise UserError(
-            "there is nothing better than the supernet's labels to compare them with",
+            "there are no better labels to compare the supernet's labels with",
             expected="labels of archs trained stand-alone",
             where=path,
             fix=command_line("label", project.run.root, "--source", "trained", "--n", "20")

@@ -26,8 +26,8 @@ from hwnas.pipeline.winners import (
 from hwnas.reporting.data import (
     Curve,
     Drawing,
-    Forecast,
     Front,
+    LatencyFit,
     NetRow,
     Point,
     Prediction,
@@ -39,11 +39,13 @@ from hwnas.reporting.data import (
 from hwnas.reporting.html import write_report
 from hwnas.spaces.lowering import lower
 from hwnas.studies.device_winners import device_winners
+from hwnas.studies.published_networks import published_networks
 from hwnas.studies.rank_analysis import analyze_run
+from hwnas.studies.winner_verdict import belief_data
 
 __all__ = [
-    "forecast_data",
     "front_data",
+    "latency_data",
     "prediction_data",
     "training_data",
     "write_run_report",
@@ -69,15 +71,17 @@ def write_run_report(project: Project, path: Path | None = None) -> Path:
         ReportData(
             title=f"{project.config.name}: {name}",
             table=_table(project) if verified else (),
+            belief=belief_data(project) if f"search/{name}" in done else None,
             fronts=tuple(front_data(project, device) for device in project.devices)
             if f"search/{name}" in done
             else (),
-            forecasts=_forecasts(project, done),
+            latency_fits=_latency_fits(project, done),
             prediction=prediction_data(project) if "predictor" in done else None,
             trust=_trust(project) if "predictor" in done else None,
             training=training_data(project),
             winner=_drawing(project) if f"finetune/{name}" in done else None,
             winners=device_winners(project, results) if f"search/{name}" in done else None,
+            references=published_networks(project, done),
             truths=_truths(project) if f"finetune/{name}" in done else (),
             facts=_facts(project, has_search=f"search/{name}" in done),
             remarks=doubts_known(project) + chance,
@@ -104,10 +108,10 @@ def _trust(project: Project) -> Trust | None:
     )
 
 
-def _forecasts(project: Project, done: Container[str]) -> tuple[Forecast, ...]:
+def _latency_fits(project: Project, done: Container[str]) -> tuple[LatencyFit, ...]:
     made = [device for device in project.devices if f"profile/{device}" in done]
-    found = [forecast_data(project, device) for device in made]
-    return tuple(forecast for forecast in found if forecast is not None)
+    found = [latency_data(project, device) for device in made]
+    return tuple(estimate for estimate in found if estimate is not None)
 
 
 def _table(project: Project) -> tuple[NetRow, ...]:
@@ -172,14 +176,14 @@ def _by_latency(point: Point) -> float:
     return point.latency_ms
 
 
-def forecast_data(project: Project, device: str) -> Forecast | None:
+def latency_data(project: Project, device: str) -> LatencyFit | None:
     """Estimates and timings of the whole networks in a device's table, if it has any."""
     correction = project.files.read_table(device).corrections.get(project.space.id)
     if correction is None:
         return None
     validation, width = correction.validation, correction.interval_fraction
     within_5, within_10 = validation.within
-    return Forecast(
+    return LatencyFit(
         device=device,
         forecast_ms=tuple(net.forecast_ms for net in validation.nets),
         measured_ms=tuple(net.measured_ms for net in validation.nets),
@@ -207,6 +211,10 @@ def prediction_data(project: Project) -> Prediction:
         tau_interval=report.kendall_tau_interval,
         macs_tau=report.macs_tau,
         n_train=report.n_fit,
+        n_at_1=report.top.n_at_1,
+        n_at_10=report.top.n_at_10,
+        precision_at_10=report.top.precision_at_10,
+        regret=report.top.regret,
     )
 
 

@@ -41,8 +41,8 @@ def tell_training_cost(project: Project, processes: int | None = None) -> None:
     accumulation = project.config.train.accumulation
     step_s = found.seconds * accumulation * part / found.n_images
     log.info(
-        "extrapolated: memory %s per process (by images of a part), %.2f s per step (by images of "
-        "a process), %s in all on %d of this machine's kind",
+        "extrapolated: memory %s per process (from the images per part), %.2f s per step (from the "
+        "images per process), %s in total on %d such machines",
         _gib(found.peak_bytes_of(part)),
         step_s,
         _duration(step_s * project.config.train.steps),

@@ -52,7 +52,7 @@ class ExporterSuite(Suite):
 
     CONTRACT = ExporterModule
     PROMISES = frozenset({"runs_here"})
-    """`runs_here`: formats that need special hardware (a GPU) may be exempt."""
+    """`runs_here` is optional, because some formats need special hardware (a GPU)."""
 
     @pytest.fixture
     def model(self) -> nn.Module:
@@ -72,12 +72,18 @@ class ExporterSuite(Suite):
     def test_exports_a_network_that_agrees_with_torch(
         self, variant: Any, quick_config: Any, model: nn.Module, folder: Path
     ) -> None:
-        """Only its files are written, the model first; weights and mode do not change."""
+        """Only the listed files are written, the model first.
+
+        A repeated export gives equal files, and the model is not changed.
+        """
         earlier = set(folder.iterdir())
         before = {key: value.clone() for key, value in model.state_dict().items()}
         exporter: Exporter = variant.build(quick_config)
         files = exporter.export(model, input_shape=SHAPE, folder=folder, images=IMAGES)
         assert files and set(files) == set(folder.iterdir()) - earlier
+        content = {path: path.read_bytes() for path in files}
+        exporter.export(model, input_shape=SHAPE, folder=folder, images=IMAGES)
+        assert {path: path.read_bytes() for path in files} == content, "repeated, equal bytes"
         assert model.training
         for key, value in model.state_dict().items():
             assert value.equal(before[key]), key

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hwnas.core.confined import read_regular
 from hwnas.core.errors import DataAbsent, UserError
-from hwnas.training.file_hashes import one_form
+from hwnas.core.photo_rule import one_form
 from hwnas.training.identity import check_class_names
 
 __all__ = ["listed_classes"]
@@ -35,7 +35,7 @@ def listed_classes(classes: str, root: Path) -> tuple[str, ...]:
     try:
         text = read_regular(path, at_most=MAX_BYTES).decode()
     except FileNotFoundError as error:
-        raise DataAbsent("the list of classes is not here", where=path) from error
+        raise DataAbsent("the list of classes is missing", where=path) from error
     except (OSError, ValueError) as error:
         raise UserError("cannot read the list of classes", found=str(error), where=path) from error
     names = [one_form(line.split()[0]) for line in text.splitlines() if line.strip()]
@@ -44,7 +44,7 @@ def listed_classes(classes: str, root: Path) -> tuple[str, ...]:
         raise UserError(
             "the list of classes needs at least two distinct names"
             if twice is None
-            else "the list of classes names one twice",
+            else "the list of classes has a duplicate",
             expected="lines that begin with the name of a class's folder, each once",
             found=twice or f"{len(names)} names",
             where=path,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from hwnas.core.confined import open_unlinked
 from hwnas.core.env import cache_folder
 from hwnas.core.errors import UserError
 from hwnas.core.locks import wait_for_lock
+from hwnas.core.photo_rule import upright
 from hwnas.core.store import content_hash, read_json, write_json
 from hwnas.training.file_hashes import ChangedMeanwhile
 
@@ -28,18 +30,6 @@ log = logging.getLogger(__name__)
 
 VERSION = 2  # version of `square_rgb`; part of the cache key
 ZEROS = 1 << 20  # bytes per write
-MAX_PIXELS = 100_000_000  # of one image; reading takes up to 16 bytes per pixel
-TURNS = {
-    number: Image.Transpose[name]
-    for number, name in enumerate(
-        (
-            *("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE"),
-            *("ROTATE_270", "TRANSVERSE", "ROTATE_90"),
-        ),
-        start=2,
-    )
-}
-"""Transform that makes a photo upright, by its EXIF orientation."""
 SHOWN = 5  # maximum number of broken images named in an error
 
 Pixels = NDArray[np.uint8]
@@ -62,55 +52,19 @@ class Encoded:
 def square_rgb(stream: IO[bytes], px: int) -> Pixels:
     """The upright centre square of an image file as RGB: uint8 [px, px, 3].
 
-    EXIF rotation is applied, transparency is blended with white, grey becomes RGB, 16 bits and
-    floats in [0, 1] become 8 bits, and the first frame of an animation is used. The image is
-    resized once, bilinear with antialiasing, as in `exporters.manifest.InputSpec`.
+    Decoded by `upright`. Grey becomes RGB. The image is resized once, bilinear with antialiasing,
+    as in `exporters.manifest.InputSpec`.
 
     Raises:
-        Exception: any exception of Pillow; ValueError: grey values of unknown scale.
+        Exception: as `upright`.
     """
-    with Image.open(stream) as opened:
-        if opened.width * opened.height > MAX_PIXELS:
-            raise ValueError(f"{opened.width} x {opened.height} px, more than {MAX_PIXELS:,}")
-        opened.load()
-        image = opened.transpose(TURNS[turn]) if (turn := orientation(opened)) in TURNS else opened
-    if image.mode[0] in "IF":  # the conversion of Pillow would saturate
-        image = Image.fromarray(eight_bits(np.asarray(image)))
-    if image.has_transparency_data:
-        over = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-    image = image.convert("RGB")
+    image = upright(stream).convert("RGB")
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     if image.size != (px, px):
         box = (left, top, left + side, top + side)
         image = image.resize((px, px), Image.Resampling.BILINEAR, box=box)
     return np.asarray(image)
-
-
-def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 if the metadata are damaged."""
-    try:
-        return int(image.getexif().get(0x0112, 1))
-    except Exception:  # Pillow can raise any exception
-        return 1
-
-
-def eight_bits(levels: NDArray[Any]) -> Pixels:
-    """Grey values of 16 bits, or floats in [0, 1], as 8 bits.
-
-    Raises:
-        ValueError: unknown scale: other numbers, or 16-bit values that fit into 12 bits.
-    """
-    low, high = float(levels.min()), float(levels.max())
-    if levels.dtype.kind == "f" and low >= 0 and high <= 1:
-        return np.asarray(np.rint(levels * 255), dtype=np.uint8)
-    if levels.dtype.kind == "f" or low < 0 or high > 65535 or 0 < high < 4096:
-        raise ValueError(
-            f"grey values from {low:g} to {high:g}, whose scale is not known: convert it to 8 bits,"
-            " to 16 bits that are used, or to floats in [0, 1]"
-        )
-    return np.asarray(levels.astype(np.int64) >> 8, dtype=np.uint8)
 
 
 def decode(images: Encoded, px: int, *, n_threads: int = 1) -> tuple[Pixels, Broken]:
@@ -225,6 +179,8 @@ def _fill(pixels: Pixels, images: Encoded, n_threads: int) -> Broken:
 
     pool = ThreadPoolExecutor(n_threads)  # Pillow releases the interpreter lock while it decodes
     try:
-        return [result for result in pool.map(fill, range(len(pixels))) if result is not None]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, about metadata
+            return [result for result in pool.map(fill, range(len(pixels))) if result is not None]
     finally:
         pool.shutdown(cancel_futures=True)

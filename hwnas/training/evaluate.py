@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
+from hwnas.core.bits import pack_bits
 from hwnas.core.errors import UserError
 from hwnas.interfaces import DataModule, Evaluation, Split
 from hwnas.nets.bn import recalibrate_in_place
@@ -24,11 +26,15 @@ EVAL_BATCH = 128  # a quarter faster than 512 on a CPU: activations stay in the 
 
 
 class Score(NamedTuple):
-    """Accuracy in [0, 1], mean cross-entropy in nats, and number of images."""
+    """Accuracy in [0, 1], mean cross-entropy in nats, number of images, and correct ones.
+
+    hits: the correctly classified images, see `core.bits`.
+    """
 
     top1: float
     cross_entropy: float
     n_images: int
+    hits: str
 
 
 @torch.inference_mode()
@@ -38,18 +44,19 @@ def evaluate(model: torch.nn.Module, batches: Iterable[Batch]) -> Score:
     Raises:
         UserError: there are no images.
     """
-    correct, loss, n = 0, 0.0, 0
+    hits: list[torch.Tensor] = []
+    loss = 0.0
     parameter = next(model.parameters(), None)
     for x, y in batches:
         if parameter is not None:
             x, y = x.to(parameter.device), y.to(parameter.device)
         logits = model(x)
-        correct += int((logits.argmax(dim=1) == y).sum())
+        hits.append((logits.argmax(dim=1) == y).cpu())
         loss += float(torch.nn.functional.cross_entropy(logits, y, reduction="sum"))
-        n += len(y)
-    if n == 0:
+    right = torch.cat(hits).numpy() if hits else np.zeros(0, dtype=np.bool_)
+    if (n := len(right)) == 0:
         raise UserError("nothing to evaluate on", expected="at least one image", found=0)
-    return Score(correct / n, loss / n, n)
+    return Score(int(right.sum()) / n, loss / n, n, pack_bits(right))
 
 
 class SupernetEvaluator:
@@ -113,6 +120,7 @@ class SupernetEvaluator:
             split=self._split,
             n_images=score.n_images,
             seed=self._seed,
+            hits=score.hits,
         )
 
     def _at(self, arch: Arch) -> tuple[list[torch.Tensor], list[Batch]]:

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import os
 import time
-import unicodedata
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +20,7 @@ from hwnas.core.env import cache_folder
 from hwnas.core.errors import HwnasError, UserError
 from hwnas.core.store import content_hash, read_json, write_json
 
-__all__ = ["ChangedMeanwhile", "bytes_hash", "file_hashes", "one_form", "spelled", "text_of"]
+__all__ = ["ChangedMeanwhile", "bytes_hash", "file_hashes", "spelled"]
 
 SETTLED_NS = 2_000_000_000
 """Minimum age of the last change of a file before its hash is cached.
@@ -39,19 +38,6 @@ _Seen = tuple[int, int, int, int, int]
 def bytes_hash(data: bytes) -> str:
     """Hash of content: 128 bits in hex."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def one_form(name: str) -> str:
-    """A file name in composed Unicode form (NFC); macOS decomposes accents, others do not."""
-    return unicodedata.normalize("NFC", name)
-
-
-def text_of(name: str) -> str:
-    """A file name from the system as text: its bytes decoded as UTF-8 in any locale.
-
-    Bytes that are not UTF-8 become surrogates, as in Python.
-    """
-    return os.fsencode(name).decode("utf-8", "surrogateescape")
 
 
 def spelled(text: str) -> str:

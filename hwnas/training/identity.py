@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import get_args
 
 from hwnas.core.errors import DataAbsent, UserError
+from hwnas.core.photo_rule import one_form
 from hwnas.interfaces import DataIdentity, DataModule, Split
-from hwnas.training.file_hashes import bytes_hash, file_hashes, one_form, spelled
+from hwnas.training.file_hashes import bytes_hash, file_hashes, spelled
 
 __all__ = [
     "CUT_FROM_TRAIN",
@@ -79,7 +80,7 @@ def identity_of_files(
     try:
         hashes = file_hashes(folder, names)
     except FileNotFoundError as error:
-        raise DataAbsent("a file of the data set is not here", where=error.filename) from error
+        raise DataAbsent("a file of the data set is missing", where=error.filename) from error
     files = {part: {name: hashes[name] for name in stored[part]} for part in stored}
     return DataIdentity(tuple(class_names), files, dict(parts))
 

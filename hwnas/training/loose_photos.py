@@ -9,8 +9,8 @@ import torch
 
 from hwnas.core.confined import open_regular
 from hwnas.core.errors import UserError
+from hwnas.core.photo_rule import ENDINGS, scan
 from hwnas.training.decode import square_rgb
-from hwnas.training.photo_folders import SUFFIXES
 
 __all__ = ["loose_photos"]
 
@@ -21,11 +21,12 @@ def loose_photos(folder: Path, px: int, *, batch_size: int, at_most: int) -> Ite
     Raises:
         UserError: the folder is missing, has no images, or has an image that cannot be decoded.
     """
-    files = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
+    folder = folder.absolute()  # `.` has no name
+    files = [folder.parent / name for name in scan(folder).images]
     if not files:
         raise UserError(
             "no images",
-            expected=f"a folder with files of {', '.join(sorted(SUFFIXES))}, at any depth",
+            expected=f"a folder with files of {', '.join(sorted(ENDINGS))}, at any depth",
             found="none" if folder.is_dir() else "no such folder",
             where=folder,
         )

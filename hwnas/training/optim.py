@@ -51,8 +51,8 @@ class Stepper:
             )
         except (ImportError, ValueError) as error:
             raise UserError(
-                "cannot make the optimiser",
-                expected="a name of timm.optim.list_optimizers(), and settings that it takes",
+                "cannot create the optimiser",
+                expected="a name of timm.optim.list_optimizers(), and settings that it accepts",
                 found=f"{config.name}: {error}",
                 where="optimizer",
             ) from error

@@ -12,18 +12,17 @@ import numpy as np
 
 from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
+from hwnas.core.photo_rule import Scan, one_form, scan, text_of
 from hwnas.core.store import content_hash
 from hwnas.interfaces import DataIdentity, Split
 from hwnas.training.file_hashes import (
     ChangedMeanwhile,
     bytes_hash,
     file_hashes,
-    one_form,
     spelled,
-    text_of,
 )
 from hwnas.training.identity import SPLITS
-from hwnas.training.photo_folders import SUFFIXES, Scan, class_folders, require_found, scan
+from hwnas.training.photo_folders import class_folders, require_found
 
 if TYPE_CHECKING:
     from hwnas.training.photos import Photos
@@ -84,12 +83,19 @@ def scans_by_class(
     if (empty and split == "train" and not is_listed) or len(empty) == len(names):
         raise UserError(
             "class folders without images",
-            expected=f"files of {', '.join(sorted(SUFFIXES))}",
-            found=", ".join(empty),
+            expected="files of .jpg, .png, .webp, .tif, or of another format that Pillow reads",
+            found=", ".join(_emptiness(name, by_class[names.index(name)]) for name in empty),
             where=folder,
             fix="add images, or remove the folders",
         )
     return by_class
+
+
+def _emptiness(name: str, found: Scan) -> str:
+    """Describes a class without images, and its other files."""
+    there = [f"{n} {ending}" for ending, n in found.left_out.most_common()]
+    there += [f"{len(found.lost)} that cannot be read"] * bool(found.lost)
+    return f"{name} ({', '.join(there)})" if there else name
 
 
 def stored_photos(folder: Path, by_class: Sequence[Scan], names: tuple[str, ...]) -> StoredPhotos:
@@ -143,4 +149,4 @@ def read_photos(stored: StoredPhotos, px: int, *, skip_broken: bool, n_threads: 
     images = Encoded(stored.shown, opened, content_hash(hashes))
     pixels, broken = decode(images, px, n_threads=n_threads)
     rows = good_rows(images, broken, skip=skip_broken, where=stored.folder)
-    return Photos(pixels, rows, labels[rows], images.names, hashes)
+    return Photos(pixels, rows, labels[rows], images.names, hashes, dict(broken))

@@ -6,7 +6,7 @@ import contextlib
 import random
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ N_STATISTICS = 10_000  # maximum number of training images for mean and std
 class Photos:
     """One split: `rows` [n] of `pixels` (uint8 [N, px, px, 3], shared) and their `labels` [n].
 
-    names, hashes: names and content hashes of all images, [N].
+    names, hashes: [N]; names of the images and hashes of their contents. broken: rows of images
+    that cannot be decoded, with the reason.
     """
 
     pixels: NDArray[np.uint8]
@@ -47,6 +48,7 @@ class Photos:
     labels: NDArray[np.int64]
     names: Sequence[str]
     hashes: Sequence[str]
+    broken: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)

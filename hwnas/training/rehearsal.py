@@ -21,7 +21,7 @@ from hwnas.training.precision import Precision, place, wait_for
 from hwnas.training.sections import TrainConfig
 from hwnas.training.step import supernet_step
 
-__all__ = ["InventedImages", "Rehearsal", "rehearse"]
+__all__ = ["Rehearsal", "SyntheticImages", "rehearse"]
 
 N_TIMED = 2  # steps, each with other random archs
 FEW = 2  # images of the first step, which warms up and measures memory per image
@@ -50,7 +50,7 @@ class Rehearsal:
 
 
 @dataclass(frozen=True)
-class InventedImages:
+class SyntheticImages:
     """An `interfaces.DataModule` of Gaussian noise with random labels, of any size."""
 
     info: DataInfo
@@ -107,7 +107,7 @@ def rehearse(
         max(macro.resolutions),
         {"train": 1_000_000, "val": n_images, "test": n_images},
     )
-    data = InventedImages(info, seed)
+    data = SyntheticImages(info, seed)
     place(supernet, device)
     precision = Precision.of(config.precision, device)
     run_step = supernet_step(

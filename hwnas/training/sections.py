@@ -1,4 +1,4 @@
-"""Settings of supernet training, fine-tuning and labelling. Torch-free.
+"""Settings of supernet training and fine-tuning; `label_sections` has labelling. Torch-free.
 
 The defaults are a recipe for the digits in `mobilenet_tiny` at 16, 20 and 24 px. On one CPU core it
 takes 75 s for the supernet, and 10 s for a subnet with a quarter of the largest MACs. Measured with
@@ -9,7 +9,7 @@ three seeds: inherited top1 of random subnets 0.95 .. 0.99, test top1 of fine-tu
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -23,13 +23,11 @@ __all__ = [
     "AverageConfig",
     "CalibrationConfig",
     "FinetuneConfig",
-    "LabelConfig",
     "OptimizerConfig",
     "RankingConfig",
     "SupernetConfig",
     "TeacherConfig",
     "TrainConfig",
-    "TrainedLabelConfig",
 ]
 
 KEEPING = frozenset({"keep_best", "keep_last", "tensorboard"})
@@ -248,53 +246,3 @@ class FinetuneConfig(StrictModel):
     """Temperature of the softmaxes in distillation."""
     precision: FinetunePrecision = "fp32"
     calibration: CalibrationConfig = CalibrationConfig()
-
-
-class TrainedLabelConfig(StrictModel):
-    """Labels from stand-alone training: expensive, few, and the ground truth."""
-
-    n: Annotated[int, Field(ge=0)] = 0
-    """Number of random archs that are trained stand-alone; 0: none."""
-    recipe: FinetuneConfig = FinetuneConfig(epochs=30, distillation=0.0)
-    """Training recipe, without a teacher."""
-
-    @model_validator(mode="after")
-    def _is_float(self) -> TrainedLabelConfig:
-        if self.recipe.precision == "int8":
-            raise ValueError("recipe.precision int8: labels are accuracies of float networks")
-        return self
-
-
-class LabelConfig(StrictModel):
-    """Scores of sampled subnets, from which the accuracy predictor learns.
-
-    With `records`, the scores come from a file and no subnet is evaluated.
-    """
-
-    n_archs: Count = 250
-    """Number of archs that get a label."""
-    records: Annotated[Path | None, LATER] = None
-    """File of labelled archs; null: evaluate subnets."""
-    reader: Annotated[str | None, LATER] = None
-    """Reader of the file; null: detect the format."""
-    target: Annotated[str | None, LATER] = None
-    """Column of the scores; null: the default column of the reader."""
-    calibration: CalibrationConfig = CalibrationConfig()
-    trained: Annotated[TrainedLabelConfig, LATER] = TrainedLabelConfig()
-
-    @model_validator(mode="after")
-    def _check(self) -> LabelConfig:
-        if self.records is None and (self.reader or self.target):
-            raise ValueError("`reader` and `target` say how `records` are read, and there are none")
-        if self.records is not None and self.trained.n:
-            raise ValueError("labels come from `records` or from archs `trained` here, not both")
-        return self
-
-    @classmethod
-    def removed(cls) -> tuple[str, ...]:
-        """`source`: it always was the supernet; `trained` has labels of another source."""
-        return ("source",)
-
-    def removed_values(self) -> dict[str, Any]:
-        """See `StrictModel`."""
-        return {"source": "supernet"}

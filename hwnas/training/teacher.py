@@ -47,7 +47,7 @@ def load_teacher(config: TeacherConfig, info: DataInfo, device: torch.device) ->
         )
     except (RuntimeError, TypeError, ValueError) as error:
         raise UserError(
-            "timm cannot make the teacher",
+            "timm cannot create the teacher",
             expected="a name of timm.list_models()",
             found=f"{config.model}: {error}",
             where="train.teacher.model",

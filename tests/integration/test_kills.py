@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,21 @@ def test_damaged_weights_are_noticed_and_made_again(copy: Path, finished: Path):
     damaged = next((copy / "search" / "main" / "finetuned").glob("*.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-100])
     assert "altered outputs moved to" in do("finetune/main", copy)
+    assert_same(copy, finished, UNTIL_FINETUNE)
+
+
+def test_a_flipped_bit_in_a_network_is_noticed_while_the_others_are_missing(
+    copy: Path, finished: Path
+):
+    """The ledger has no hashes of an unfinished stage, so the file has one of itself."""
+    run = RunDir(copy)
+    run.record("finetune/main", replace(run.ledger()["finetune/main"], state="started", outputs={}))
+    damaged = next((copy / "search" / "main" / "finetuned").glob("*.safetensors"))
+    content = bytearray(damaged.read_bytes())
+    content[-10] ^= 1
+    damaged.write_bytes(content)
+    said = do("finetune/main", copy)
+    assert "not as written" in said and "fine-tuned again" in said
     assert_same(copy, finished, UNTIL_FINETUNE)
 
 

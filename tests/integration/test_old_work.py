@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from hwnas.core.config import assignments
+from hwnas.core.overrides import assignments
 from hwnas.core.progress import silent
 from hwnas.core.resources import resource
 from hwnas.core.rng import rng
@@ -140,7 +140,8 @@ def test_stages_of_shipped_configs_hash_as_before(
         monkeypatch.setenv("HWNAS_DATA", str(folder))
     config = load_config(data, assignments(case["set"]), where=where)
     project = Project(RunDir(Path("nowhere")), config, lambda stage: silent)
-    stages = stages_of(project)
+    later = ("references/",)  # a stage that came later leaves those of before as they were
+    stages = [stage for stage in stages_of(project) if not stage.name.startswith(later)]
     assert {s.name: content_hash(s.settings) for s in stages} == case["settings"]
     assert {s.name: list(s.needs) for s in stages} == case["needs"]
     assert {s.name: list(s.outputs) for s in stages} == case["outputs"]

@@ -25,6 +25,8 @@ SAMPLES: dict[str, list[str]] = {
     "folder": ["--run", "elsewhere"],
     "run": ["--run", "elsewhere"],
     "report_only": ["--report-only"],
+    "with_undo": ["--with-undo"],
+    "yes": ["--yes"],
     "space": ["--space", "mobilenet_v2"],
     "resolutions": ["--resolutions", "16,24"],
     "num_classes": ["--num-classes", "7"],
@@ -70,6 +72,8 @@ SAMPLES: dict[str, list[str]] = {
     "n": ["--n", "7"],
     "licence": ["--licence", "MIT"],
     "images": ["--images", "photos"],
+    "names": ["--names", "lcnet_050"],
+    "train": ["--train", "lcnet_050"],
 }
 SPECIAL = {("space_sample", "n"): ["--number", "7"]}
 REQUIRED: dict[str, list[str]] = {
@@ -84,15 +88,24 @@ OF_THE_EXIT_STATUS = {("run", "report_only"), ("verify", "report_only")}
 """The command line itself heeds them, after the function has returned."""
 
 NOT_PLANNED = OF_THE_EXIT_STATUS | {
+    ("clean", "yes"),  # nothing is asked, nothing is removed
     ("profile", "out"),
     ("profile", "seed"),
     ("table_transfer", "out"),
     ("prune", "steps"),
     ("prune", "fresh"),
+    ("references", "out"),
+    ("references", "seed"),
 }
 """Of the command that a dry run is of; they change nothing that it shows."""
 
-ELSEWHERE = {("profile", "run"), ("profile", "config"), ("verify", "latency"), ("verify", "trust")}
+ELSEWHERE = {
+    ("references", "run"),
+    ("profile", "run"),
+    ("profile", "config"),
+    ("verify", "latency"),
+    ("verify", "trust"),
+}
 """Of one of two modes; below."""
 
 
@@ -126,6 +139,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         "table.transfer_plan",
         "prune.prune_plan",
         "verify.bundle_plan",
+        "references.references_plan",
     ):
         monkeypatch.setattr(f"hwnas.api.{name}", record(name, nothing))
     for name in ("train.log_training_cost", "label.log_trained_cost"):
@@ -206,6 +220,36 @@ REFUSED: dict[str, tuple[str, Callable[[Path, Path], Any]]] = {
             "--seed": {"seed": 0},
         }.items()
     },
+    **{
+        f"references --run {option}": (
+            option,
+            lambda run, bundle, given=given: hwnas.references(run=run, **given),
+        )
+        for option, given in {
+            "--device": {"device": "local"},
+            "--num-classes": {"num_classes": 10},
+            "--profile": {"profile_settings": {"min_rounds": 3}},
+            "--out": {"out": "r.json"},
+            "--seed": {"seed": 0},
+        }.items()
+    },
+    **{
+        f"references --device {option}": (
+            option,
+            lambda run, bundle, given=given: hwnas.references(device="local", **given),
+        )
+        for option, given in {
+            "--train": {"train": ["lcnet_050"]},
+            "--search": {"search": "main"},
+            "--set": {"settings": {"seed": 1}},
+        }.items()
+    },
+    "references --names twice": (
+        "--names",
+        lambda run, bundle: hwnas.references(
+            run=run, names=["lcnet_050"], settings={"search.references.names": ["lcnet_075"]}
+        ),
+    ),
     "profile --run --profile twice": (
         "--profile rounds",
         lambda run, bundle: hwnas.profile(
@@ -344,6 +388,7 @@ def test_a_path_where_nothing_can_be_written_is_refused_at_once(
     asked: dict[str, Any] = {"space": SPACE, "out": there}
     for call in (
         lambda: hwnas.profile("local", **asked),
+        lambda: hwnas.references(device="local", out=there),
         lambda: hwnas.profile_pack("local", **asked),
         lambda: hwnas.profile_import("local", tmp_path / "file", **asked),
         lambda: hwnas.table_transfer("local", known=[epyc], **asked),
@@ -379,7 +424,8 @@ def test_profiling_for_a_run_takes_its_settings(
     if is_dry:
         changed = ["--profile", "rounds=7", "--set", "profile.n_validation=9"]
         app(args=[*asked, *changed, *dry], standalone_mode=False)
-        assert "9 whole nets) x 7 rounds" in capsys.readouterr().out
+        planned = capsys.readouterr().out
+        assert "9 whole nets" in planned and "x 7 rounds" in planned
 
 
 def test_another_device_of_the_same_name_is_not_taken_for_the_runs(

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import yaml
 
+from hwnas.api.open_run import open_run
+from hwnas.studies.winner_verdict import verdict_of_search
 from tests import command
 
 MINI = Path(__file__).parent / "mini.yaml"
@@ -265,6 +267,11 @@ def test_questions_to_a_finished_run_are_answered(finished: tuple[Path, dict], t
     assert {"gcn", "ridge", "macs"} <= {row["predictor"] for row in compared}
     analysis = json.loads(hwnas("analyze", run, "--ranking", "macs", "--format", "json"))
     assert analysis["verdict"] and analysis["ranks"]["n"] == 24
+    assert analysis["winner"] == finished[1]["verdict"]
+    assert all(gain["is_paired"] for gain in analysis["winner"]["gains"])
+    searched = verdict_of_search(open_run(run).project)
+    assert searched is not None and str(searched) in hwnas("search", run)
+    assert searched.split == "val" and all(gain.is_paired for gain in searched.gains)
     by_macs = ("analyze", run, "--ranking", "macs", "--prune-fraction", "0.5", "--prune", pruned)
     hwnas(*by_macs)
     narrower = yaml.safe_load(Path(pruned).read_text())["restrict"]

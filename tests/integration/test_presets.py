@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import hwnas
-from hwnas.core.config import assignments
 from hwnas.core.errors import UserError
+from hwnas.core.overrides import assignments
 from hwnas.core.progress import silent
 from hwnas.pipeline import project as project_module
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data

@@ -29,8 +29,6 @@ from tests.probes import PROBES, Bench
 CANNOT = {
     "schema_version": "it has one value",
     "predictor.teacher.name (distilled)": "it has one value",
-    "label.trained.recipe.distillation": "archs that are trained stand-alone have no teacher",
-    "label.trained.recipe.temperature": "archs that are trained stand-alone have no teacher",
     "data.skip_broken (sign_digits)": "all of its photos, which come with hwnas, decode",
 }
 """Settings that cannot change anything, and why."""
@@ -222,6 +220,15 @@ UNDER: list[tuple[str, dict[str, Any]]] = [
     ("search.evaluator.reader", {"search.evaluator.records": "@records"}),
     ("search.closing.*", {"search.closing.max_rounds": 2}),
     ("search.per_device", {"devices": ["local", "local_int8"]}),
+    (
+        "search.stages.*",
+        {"search.stages": [{"free": ["*.width"]}, {"free": ["*"]}], "search.constraints": []},
+    ),
+    ("search.held", {"search.stages": [{"free": ["*.width"]}], "search.constraints": []}),
+    (
+        "search.references.*",
+        {"search.references": {"names": ["lcnet_050"], "train": ["test_resnet"]}},
+    ),
 ]
 """Settings under which a setting (a pattern of key and variant) matters; `*.optimizer`: its own."""
 
@@ -267,6 +274,11 @@ VALUES: list[tuple[str, Any]] = [
     ("search.searcher.keep *", 1),
     ("search.closing.max_rounds", 1),
     ("search.n_initial", 4),
+    ("search.references.epochs", 3),
+    ("search.stages.N.free", ["*.expand"]),
+    ("search.held", {"*.expand": 2}),
+    ("search.references.names", ["lcnet_075"]),
+    ("search.references.train", []),
     ("search.exploration", 50.0),
     ("space.width_ratios *", [0.5]),
     ("space.kernels (timm)", [1]),

@@ -20,6 +20,7 @@ from hwnas.api import export as api_export
 from hwnas.api import search as api_search
 from hwnas.api.list import Kind
 from hwnas.cli.main import app
+from tests.photos import class_folders
 
 ROOT = Path(__file__).resolve().parents[2]
 EPYC = "amd-epyc-2vcpu-mobilenet_v3"
@@ -175,6 +176,12 @@ def test_json_of_a_verb_of_a_run_is_to_dict(
     assert shown["table"] and shown == json.loads(json.dumps(found.to_dict()))
 
 
+def test_reports_on_photos_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = class_folders(tmp_path / "photos", ["ant", "bee"], 8)
+    shown = json.loads(printed(capsys, "data", "show", str(root), "--format", "json"))
+    assert shown["table"] and shown == hwnas.data_show(root).to_dict()
+
+
 def test_run_and_predictions_are_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = str(folder / "config.yaml")
     shown = printed(
@@ -241,6 +248,7 @@ WRONG: list[tuple[list[str], Callable[[], Any]]] = [
         lambda: hwnas.run("digits", folder="/none", settings={"train.stpes": 3}),
     ),
     (["run", "quickstrat"], lambda: hwnas.run("quickstrat")),
+    (["data", "show", "/none"], lambda: hwnas.data_show("/none")),
     (["config", "explain", "search.sercher"], lambda: hwnas.config_explain("search.sercher")),
     (["config", "show", "quickstrat"], lambda: hwnas.config_show("quickstrat")),
 ]  # fmt: skip

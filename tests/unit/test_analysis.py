@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hwnas.analysis.advice import advice
 from hwnas.analysis.bias import bias_report
 from hwnas.analysis.ranks import rank_report
-from hwnas.analysis.verdict import verdict
 from hwnas.core.errors import UserError
 from hwnas.core.records import dump, load
 from hwnas.core.rng import rng
@@ -78,7 +78,7 @@ def test_an_injected_bias_is_recovered_in_sign_and_order(tiny_space: SearchSpace
     assert [np.sign(shifts[key]) for key in injected] == [1, -1, 1]
     sizes = [abs(shifts[key]) for key in injected]
     assert sizes == sorted(sizes, reverse=True)
-    named = " ".join(verdict(rank_report(scores, truth, seed=0), report))
+    named = " ".join(advice(rank_report(scores, truth, seed=0), report))
     assert "resolution" in named
 
 
@@ -103,15 +103,15 @@ def test_a_bias_towards_slow_networks_shows_per_device(tiny_space: SearchSpace):
     report = bias_report(tiny_space, codes, scores, truth, latencies=latencies)
     assert report.residual_vs_latency["latency_ms@phone"] < -0.5
     assert abs(report.residual_vs_latency["latency_ms@board"]) < 0.15
-    sentences = [s for s in verdict(rank_report(scores, truth, seed=0), report) if "Slow" in s]
+    sentences = [s for s in advice(rank_report(scores, truth, seed=0), report) if "Slow" in s]
     assert len(sentences) == 1 and "under-rated" in sentences[0] and "phone" in sentences[0]
 
 
-def test_the_verdict_follows_the_quality_of_the_signal():
-    stream = rng(4, "verdict")
+def test_the_advice_follows_the_quality_of_the_signal():
+    stream = rng(4, "advice")
     truth = stream.normal(size=2000)
-    good = verdict(rank_report(truth + 0.1 * stream.normal(size=2000), truth, seed=0))
-    useless = verdict(rank_report(stream.normal(size=2000), truth, seed=0))
+    good = advice(rank_report(truth + 0.1 * stream.normal(size=2000), truth, seed=0))
+    useless = advice(rank_report(stream.normal(size=2000), truth, seed=0))
     assert any(sentence.startswith("Safe to prune") for sentence in good)
     assert any(sentence.startswith("Not safe to prune") for sentence in useless)
     assert any(sentence.startswith("Not safe to pick") for sentence in useless)

@@ -12,8 +12,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hwnas.core.config import assignments
 from hwnas.core.errors import UserError
+from hwnas.core.overrides import assignments
 from hwnas.core.resources import resource, resource_names
 from hwnas.core.rundir import RunDir, StageRecord
 from hwnas.interfaces import Evaluation

@@ -53,6 +53,9 @@ def test_eval_prints_tau_and_every_baseline(records: Path):
     )  # fmt: skip
     assert found["kendall_tau_mean"] > 0.8
     assert 0 <= found["kendall_tau_std"] < 0.2
+    for row in (found, *found["baselines"].values()):
+        assert 1 <= row["n_at_10"] <= row["n_at_1"] and row["regret"] >= 0
+        assert 0 <= row["precision_at_10"] <= 1
     others = {name for name in REGISTRY.names if name not in ("ridge", "distilled")}
     assert set(found["baselines"]) == others | {"macs", "params"}
     assert all(-1 <= row["kendall_tau_mean"] <= 1 for row in found["baselines"].values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hwnas.controller.archive import Archive, CodeIndex
 from hwnas.controller.record_log import append_records, read_records
 from hwnas.core.errors import UserError
 from hwnas.spaces import mobilenet_tiny
+from hwnas.spaces.load import build_space
 from hwnas.spaces.space import Codes
 
 SPACE = mobilenet_tiny.build(mobilenet_tiny.Config(resolutions=(16,)), num_classes=10)
@@ -142,6 +144,12 @@ def test_every_prefix_of_the_files_is_the_archive_at_that_time(tmp_path: Path) -
     assert contents(tmp_path) == whole  # whenever it was saved
 
 
+def read_all(path: Path) -> tuple[dict[str, Any], bytes]:
+    log = read_records(path)
+    parts = log.parts(np.dtype([("byte", "u1")]), log.n_bytes)
+    return log.about, b"".join(part.tobytes() for part in parts)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -153,7 +161,7 @@ def test_a_torn_file_is_made_whole_by_the_next_append(tmp_path: Path, n_bytes: i
     archive.append_to(tmp_path)
     path = tmp_path / "archive.bin"
     whole = path.read_bytes()
-    about, body = read_records(path)
+    about, body = read_all(path)
     itemsize = len(body) // len(archive)
     path.write_bytes(whole[:n_bytes])
     kept = max(0, n_bytes - (len(whole) - len(body))) // itemsize
@@ -176,7 +184,7 @@ def test_unusable_files_are_explained(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="another space"):
         Archive.load(tmp_path, other)
     path = tmp_path / "archive.bin"
-    about, body = read_records(path)
+    about, body = read_all(path)
     itemsize = len(body) // len(archive)
     append_records(path, about, np.frombuffer(body, dtype=f"V{itemsize}"))
     with pytest.raises(UserError, match="damaged archive"):
@@ -184,3 +192,30 @@ def test_unusable_files_are_explained(tmp_path: Path) -> None:
     path.write_bytes(b"not json\n" + body)
     with pytest.raises(UserError, match="damaged first line"):
         Archive.load(tmp_path, SPACE)
+
+
+def test_codes_beyond_one_byte_come_back(tmp_path: Path) -> None:
+    """Code 266 returned as 10 when the file kept one byte of each code."""
+    ops = [{"name": f"e{n}", "expand": 1 + n / 64} for n in range(300)]
+    space = build_space(
+        "mobile",
+        {
+            "resolutions": [16],
+            "stem": {"widths": [8]},
+            "stages": [{"widths": [8], "ops": ops}],
+            "head": {"width": 16},
+        },
+        num_classes=2,
+    )
+    codes = np.zeros((3, len(space.choices)), dtype=np.int16)
+    codes[:, -1] = 10, 266, 299
+    archive = Archive(space, ("macs",))
+    assert fill(archive, codes).tolist() == [0, 1, 2]
+    archive.append_to(tmp_path)
+    loaded = Archive.load(tmp_path, space)
+    np.testing.assert_array_equal(loaded.column("codes"), codes)
+    assert fill(loaded, codes).tolist() == [0, 1, 2]
+    path = tmp_path / "archive.bin"
+    path.write_bytes(path.read_bytes().replace(b'"code_type":"<u2",', b""))  # of before
+    with pytest.raises(UserError, match="eight bits"):
+        Archive.load(tmp_path, space)

@@ -11,16 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from hwnas.core.config import (
-    LATER,
-    StrictModel,
-    assignments,
-    build_model,
-    override,
-    settled,
-    variant,
-)
+from hwnas.core.config import LATER, StrictModel, build_model, settled, variant
 from hwnas.core.errors import UserError
+from hwnas.core.overrides import assignments, override
 from hwnas.core.yaml_data import parse_yaml, read_yaml, yaml_text
 from hwnas.spaces import REGISTRY as SPACES
 
@@ -157,6 +150,12 @@ def test_numbers_that_yaml_reads_otherwise_are_refused(text: str, words: tuple[s
         ("inner: {names: [on]}", "put the word into quotes"),
         ("inner: {names: [no]}", "put the word into quotes"),
         ("steps: many", "found 'many'"),
+        ("steps: '1,000'", "write 1000: digits have no separators"),
+        ("steps: 1 000 000", "write 1000000"),
+        ("steps: 20.0", "write 20"),
+        ("steps: 2e1", "write 20"),
+        ("steps: '1,5'", "write 1.5"),
+        ("inner: {rate: '1,000'}", "write 1.000: decimals"),
     ],
 )
 def test_what_people_mean_is_hinted_at(text: str, hint: str):

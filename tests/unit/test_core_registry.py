@@ -107,9 +107,9 @@ def test_its_settings_are_validated_like_our_own(
         ("broken.it:thing", "", "no module"),
         ("broken.it", "def (", "cannot be read"),
         ("broken.it", "REQUIRES = some_call()", "cannot be read"),
-        ("broken.it", "REQUIRES = 3", "REQUIRES is no tuple of names"),
-        ("broken.it", "REQUIRES = (3,)", "REQUIRES is no tuple of names"),
-        ("broken.it", "EXTRA = 3", "EXTRA is no name"),
+        ("broken.it", "REQUIRES = 3", "REQUIRES must be a tuple of names"),
+        ("broken.it", "REQUIRES = (3,)", "REQUIRES must be a tuple of names"),
+        ("broken.it", "EXTRA = 3", "EXTRA must be a name"),
     ],
 )
 def test_a_broken_package_is_named_and_breaks_no_other(

@@ -11,9 +11,9 @@ import pytest
 from pydantic import Field
 
 import hwnas
-from hwnas.core.config import StrictModel
+from hwnas.core.config import RETIRED, StrictModel, build_model, settled
 from hwnas.core.resources import resource_files
-from hwnas.core.settings import Setting, settings_of
+from hwnas.core.settings import Setting, retired_keys, settings_of
 from hwnas.core.yaml_data import read_yaml
 from hwnas.pipeline.config import ExperimentConfig, load_config
 
@@ -134,3 +134,19 @@ def test_explain_takes_sections_items_and_misspellings() -> None:
     assert len(hwnas.config_explain("train")) > 20
     with pytest.raises(hwnas.UserError, match=r"train\.steps"):
         hwnas.config_explain("train.stps")
+
+
+def test_a_retired_setting_stays_in_files_and_hashes_and_is_not_listed() -> None:
+    class Section(StrictModel):
+        steps: int = 1
+        unused: Annotated[float, RETIRED] = 0.5
+
+    class Whole(StrictModel):
+        section: Section = Section()
+
+    assert [setting.key for setting in settings_of(Whole)] == ["section.steps"]
+    assert list(retired_keys(Whole)) == ["section.unused"]
+    built = build_model(Whole, {"section": {"unused": 0.25}}, where="test")
+    assert settled(built) == {"section": {"steps": 1, "unused": 0.25}}
+    described = Whole.model_json_schema()["$defs"]["Section"]["properties"]
+    assert described["unused"]["deprecated"] and "deprecated" not in described["steps"]

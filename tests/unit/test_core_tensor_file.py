@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors.numpy import load, save
 
 from hwnas.core.errors import UserError
-from hwnas.core.tensor_file import in_order, read_arrays
+from hwnas.core.tensor_file import in_order, read_arrays, require_sealed, sealed_tensors
 from hwnas.exporters.formats import export
 from hwnas.nets.subnet import build_subnet
 from tests.mutations import mutated_bytes
@@ -43,6 +44,27 @@ def test_damage_is_one_kind_of_error(tmp_path: Path) -> None:
         except UserError as error:
             refused += str(path) in str(error)
     assert refused > 100
+
+
+def test_a_sealed_file_tells_flipped_bits(tmp_path: Path) -> None:
+    path, plain = tmp_path / "x.safetensors", in_order(save(ARRAYS, metadata=METADATA))
+    content = sealed_tensors(plain)
+    path.write_bytes(content)
+    require_sealed(path, "not as written")
+    assert np.array_equal(read_arrays(path, "broken")[0]["b"], ARRAYS["b"])
+    for bit in range(0, 8 * len(content), 3):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        if b'"__metadata__"' in damaged and b'"check"' in damaged:  # else the weights are whole
+            with pytest.raises(UserError):
+                require_sealed(path, "not as written")
+    for n in range(0, len(content), 50):
+        path.write_bytes(content[:n])
+        with pytest.raises(UserError):
+            require_sealed(path, "not as written")
+    path.write_bytes(plain)  # of earlier versions
+    require_sealed(path, "not as written")
 
 
 def test_an_ort_file_says_nothing_of_where_it_was_made(tiny_space: Any, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_a_broken_line_of_the_journal_says_how_to_go_on(finished: Path) -> None:
     try:
         path.write_bytes(first[:-5] + b"\n" + rest)
         with pytest.raises(UserError, match=r"journal.jsonl:1[\s\S]*fix: remove this line"):
-            RunDir(finished).journaled("evaluation")
+            list(RunDir(finished).journaled("evaluation"))
         path.write_bytes(rest)
         assert {row["status"] for row in hwnas.status(finished)} == {"done"}
     finally:

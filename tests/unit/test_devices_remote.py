@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from hwnas.builders.onnx import context
+from hwnas.cli.main import _Stopped
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.store import read_jsonl
@@ -82,6 +83,11 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
+def stop() -> None:
+    """As a signal arrives in a command."""
+    raise _Stopped(signal.SIGINT)
+
+
 def test_a_board_gets_models_and_kit_once(server: Sshd, tmp_path: Path):
     """Its interpreter is found by what `before` prepares."""
     python = Path(str(server.settings["python"]))
@@ -128,6 +134,20 @@ def test_interrupts_and_lost_connections_cost_no_samples(server: Sshd, tmp_path:
     third = turns(plan.results)
     assert first == second[: len(first)] and second == third[: len(second)]
     read_samples(again)  # refuses turns that occur twice
+
+
+def test_a_signal_to_the_command_stops_the_board_and_brings_its_samples_home(
+    server: Sshd, tmp_path: Path
+):
+    """The command line turns SIGINT, SIGTERM and SIGHUP into an exception of its own."""
+    name = device_file(tmp_path, server.settings)
+    plan, transport = plan_for(name, tmp_path, rounds=1_000_000), load_transport(name)
+    with pytest.raises(_Stopped):
+        transport.run_bench(plan.path, plan.results, progress=Disturbance(stop))
+    (there,) = (tmp_path / "board").iterdir()
+    assert turns(plan.results)
+    assert plan.results.read_bytes() == (there / "results.jsonl").read_bytes()
+    assert not (there / "pid").exists()
 
 
 def test_a_board_out_of_reach_is_explained(server: Sshd, tmp_path: Path):
@@ -266,7 +286,7 @@ def test_a_board_without_numpy_is_told_the_line_to_run_there(
             phone, tmp_path, tiny_space, python=bare, before="export X=1", runtime=runtime
         )
         line = install_line(runtime).removeprefix("python")
-        assert error.fix == f"there: export X=1 && {bare}{line}"
+        assert error.fix == f"on the device: export X=1 && {bare}{line}"
         assert "No module named 'numpy'" in str(error) and "FAKE123" in str(error)
 
 

@@ -16,8 +16,9 @@ from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import LatencyTable
+from hwnas.measure.drift import widened
 from hwnas.measure.networks import network_id, network_models, validation_nets
-from hwnas.measure.profile import Timings, profile, time_models
+from hwnas.measure.profile import profile, time_models
 from hwnas.spaces.lowering import network_key
 from hwnas.spaces.mobilenet_tiny import Config, build
 from hwnas.spaces.space import Codes, SearchSpace
@@ -97,7 +98,9 @@ def coverage(space: SearchSpace, regime: str, folder: Path) -> list[np.ndarray]:
         names = [network_id(space, row) for row in nets]
         ms = np.array([timed.models[name].median_ms for name in names]) / timed.pace
         estimator = TableEstimator(table, space)
-        low, high = timed.widened(estimator.latency_ms(nets), estimator.interval_ms(nets)).T
+        low, high = widened(
+            estimator.latency_ms(nets), estimator.interval_ms(nets), timed.pace_spread
+        ).T
         inside.append((low <= ms) & (ms <= high))
     return inside
 
@@ -134,9 +137,8 @@ def test_a_table_keeps_the_pace_of_its_machine_and_widens_by_its_uncertainty(
 
 def test_unequal_slowdowns_widen_the_interval_of_a_check():
     """Networks of the table 1 % away from the pace on average: 1.645 % of half-width."""
-    timed = Timings({}, {}, 0.0, 1.1, {}, pace_spread=0.01)
-    wide = timed.widened(np.array([2.0]), np.array([[1.94, 2.06]]))
+    wide = widened(np.array([2.0]), np.array([[1.94, 2.06]]), 0.01)
     half = 2 * np.hypot(0.03, 0.016449)
     assert wide[0] == pytest.approx([2 - half, 2 + half], rel=1e-6)
-    same = Timings({}, {}, 0.0, None, {}).widened(np.array([2.0]), np.array([[1.94, 2.06]]))
+    same = widened(np.array([2.0]), np.array([[1.94, 2.06]]), 0.0)
     assert same[0] == pytest.approx([1.94, 2.06])

@@ -119,7 +119,7 @@ def test_schema_and_records_have_the_same_fields() -> None:
         (names(manifest.Golden), top["golden"], set()),
         (names(LatencyFact), top["latency"]["items"], set()),
         (names(DeviceSpec), top["latency"]["items"]["properties"]["device"], set()),
-        (names(AccuracyFact), top["accuracy"]["items"], set()),
+        (names(AccuracyFact), top["accuracy"]["items"], {"classes"}),
         (names(ConstraintFact), top["constraints"]["items"], set()),
         (names(manifest.BundleFile), top["files"]["items"], set()),
     ]
@@ -444,7 +444,9 @@ def test_host_kit_and_schema_agree_on_every_mutation(
     """What the schema refuses the kit refuses; the kit takes what the host takes."""
     monkeypatch.setattr(bundle, "KIT", ())
     folder = tmp_path / "winner"
-    colour_bundle(folder)
+    counts = ((70, 70), (50, 65), (60, 65))
+    fact = AccuracyFact("models/fp32.onnx", "colours", "test", 200, 0.9, counts)
+    colour_bundle(folder, colour_manifest(accuracy=(fact,)))
     path, kit = folder / "manifest.json", kit_module("bundle_files")
     data = json.loads(path.read_text())
     schema = json.loads(resource("export", "bundle.schema.json").read_text())

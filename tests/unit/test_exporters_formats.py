@@ -18,6 +18,7 @@ from hwnas.exporters import float_graph, fp16, int8, ort
 from hwnas.exporters import quantize as quantize_module
 from hwnas.exporters.base import PROMISES
 from hwnas.exporters.opened import onnxruntime_model
+from hwnas.exporters.ort_order import in_fixed_order
 from hwnas.exporters.quantize import quantized
 from hwnas.interfaces import OpenModel
 from hwnas.nets.subnet import build_subnet
@@ -196,6 +197,20 @@ def test_ort_is_what_onnxruntime_mobile_reads(net: nn.Module, tmp_path: Path) ->
     whole.write_bytes(network_bytes(net, tmp_path))
     expected, found = (onnxruntime_model(p).logits(IMAGES) for p in (whole, model))
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("target", ["any", "amd64"])
+def test_ort_files_are_equal_when_repeated(net: nn.Module, tmp_path: Path, target: str) -> None:
+    """ONNX Runtime orders attributes and tables by the addresses of its hash maps."""
+    exporter = ort.build(ort.Config(target=target))
+
+    def exported(n: int) -> bytes:
+        model, _ = exporter.export(net, input_shape=SHAPE, folder=tmp_path / str(n))
+        return model.read_bytes()
+
+    first = exported(0)
+    assert all(exported(n) == first for n in (1, 2))
+    assert in_fixed_order(first) == first
 
 
 def network_bytes(net: nn.Module, folder: Path) -> bytes:

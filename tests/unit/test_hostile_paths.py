@@ -90,6 +90,11 @@ def of_devices() -> dict[str, tuple[str, Entry]]:
             "x.yaml",
             lambda p: hwnas.profile("local", run=p.with_name("run"), config=str(p)),
         ),
+        "clean.device": ("x.yaml", lambda p: hwnas.clean(device=[str(p)])),
+        "references.device": (
+            "x.yaml",
+            lambda p: hwnas.references(device=str(p), out=p.with_name("o.json")),
+        ),
         "profile_pack.device": (
             "x.yaml",
             lambda p: hwnas.profile_pack(str(p), out=p.with_name("o.zip"), **TINY),
@@ -126,7 +131,13 @@ def of_files() -> dict[str, tuple[str, Entry]]:
                     p, reader=reader, space="mobilenet_v3", num_classes=10
                 ),
             )
-            for reader in ("hwnas", "nasbench201", "nas_bench_macro", "ofa_imagenet")
+            for reader in (
+                "hwnas",
+                "nasbench201",
+                "nas_bench_macro",
+                "ofa_imagenet",
+                "accel_nasbench",
+            )
         },
         "verify.folder, bundle": ("manifest.json", lambda p: hwnas.verify(p.parent)),
         "search.space": (

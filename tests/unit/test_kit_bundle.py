@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
+import math
 import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +314,100 @@ def test_data_that_cannot_be_used_are_explained(arrays, message, folder: Path, t
         checks.check_accuracy(manifest, manifest["models"][0], lambda x: x, tmp_path / "set.npz")
 
 
+def counted(n_right: list[int], n: list[int]) -> dict[str, Any]:
+    """A manifest that promises right answers of every class."""
+    model = "models/fp32.onnx"
+    pairs = tuple(zip(n_right, n, strict=True))
+    fact = AccuracyFact(model, "c", "test", sum(n), sum(n_right) / sum(n), pairs)
+    return dump(colour_manifest(accuracy=(fact,)))
+
+
+def judged(manifest: dict[str, Any], data: Path) -> dict[str, Any]:
+    def brightest(x: np.ndarray) -> np.ndarray:
+        return x.mean(axis=(2, 3))  # what the network of the tests computes
+
+    return kit_module("bundle_checks").check_accuracy(
+        manifest, manifest["models"][0], brightest, data
+    )
+
+
+def photos(folder: Path, n_right: list[int], n: list[int]) -> Path:
+    """A folder per class that has images; of n of a class, n_right look like it."""
+    pixels, labels = colour_images(300)
+    for own, (right, of) in enumerate(zip(n_right, n, strict=True)):
+        for index in range(of):
+            looks = own if index < right else (own + 1) % 3
+            place = folder / CLASSES[own] / f"{index}.npy"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            np.save(place, pixels[labels == looks][index])
+    return folder
+
+
+def test_classes_that_are_given_are_compared_with_what_is_promised_of_them(tmp_path: Path):
+    """Red is promised always, blue half the time: blue alone is as good as promised."""
+    manifest = counted([100, 100, 50], [100, 100, 100])
+    blue = judged(manifest, photos(tmp_path / "blue", [0, 0, 20], [0, 0, 40]))
+    assert blue["passed"] is True and blue["judged"]
+    assert "50.00% of 40 images here; promised 50.00% for these classes" in blue["detail"]
+    assert "2 of 3 classes are absent here" in blue["detail"]
+    red = judged(manifest, photos(tmp_path / "red", [33, 0, 0], [40, 0, 0]))
+    assert red["passed"] is False and "82.50% of 40" in red["detail"], "above the promise of all"
+    mixed = judged(manifest, photos(tmp_path / "mixed", [2, 2, 30], [2, 2, 60]))
+    assert mixed["passed"] is True, "another mix of classes is no shortfall"
+    unseen = counted([100, 100, 0], [100, 100, 0])
+    line = judged(unseen, tmp_path / "blue")
+    assert line["passed"] is None and not line["judged"]
+    line = judged(unseen, tmp_path / "mixed")
+    assert line["passed"] is True and "60 images are of classes without" in line["detail"]
+
+
+def test_some_classes_cannot_be_judged_by_a_promise_of_all_together(tmp_path: Path):
+    manifest = dump(colour_manifest())
+    manifest["accuracy"][0]["classes"] = []  # as of earlier versions
+    line = judged(manifest, photos(tmp_path, [0, 0, 20], [0, 0, 40]))
+    assert line["passed"] is None and not line["judged"]
+    assert "not class by class, and 2 of 3 classes are absent" in line["detail"]
+
+
+def test_files_that_cannot_be_read_are_left_out_and_named(tmp_path: Path):
+    manifest = counted([100, 100, 100], [100, 100, 100])
+    photos(tmp_path, [5, 5, 5], [5, 5, 5])
+    (tmp_path / "red" / "0.npy").write_bytes(b"\x93NUMPY broken")
+    np.save(tmp_path / "green" / "1.npy", np.zeros((8, 8, 2), np.uint8))
+    line = judged(manifest, tmp_path)
+    assert line["passed"] is True and "100.00% of 13 images here" in line["detail"]
+    assert "2 left out that cannot be read" in line["detail"] and "0.npy" in line["detail"]
+
+
+def test_a_sample_is_taken_evenly_from_all_classes(folder: Path, tmp_path: Path):
+    balanced = kit_module("bundle_checks").balanced
+    labels = np.array([0] * 50 + [1] * 5 + [2] * 50)
+    chosen = balanced(labels, 24)
+    assert np.bincount(labels[chosen]).tolist() == [10, 5, 9]
+    assert (np.diff(chosen) > 0).all() and chosen.tolist() == balanced(labels, 24).tolist()
+    assert balanced(labels, 500).tolist() == list(range(105))
+    photos(tmp_path, [20, 20, 20], [20, 20, 20])
+    model = "models/fp32.onnx"
+    asked = ("--no-latency", "--model", model, "--data", tmp_path, "--limit", "9")
+    assert "100.00% of 9 images" in findings(folder, *asked)[model, "accuracy"]["detail"]
+    done = run_kit(folder, "ort_run.py", "--check", ".", "--limit", "9")
+    assert done.returncode == 2 and "beside --data" in done.stderr
+
+
+def test_a_long_check_says_how_far_it_is(capsys: pytest.CaptureFixture[str], monkeypatch):
+    checks = kit_module("bundle_checks")
+    now = iter([0.0, 0.5, 2.0, 2.5, 9.0])
+    monkeypatch.setattr(checks.time, "monotonic", lambda: next(now))
+    progress = checks.Progress("accuracy", 100)
+    for done in (10, 20, 30, 90):
+        progress(done)
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "accuracy: 20 of 100 images, 8 s left",
+        "accuracy: 90 of 100 images, 1 s left",
+    ]
+
+
 def test_folders_that_are_no_classes_are_named(tmp_path: Path):
     (tmp_path / "purple").mkdir()
     images, files = kit_module("bundle_images"), kit_module("bundle_files")
@@ -336,6 +433,22 @@ def test_chances_are_those_of_scipy():
         assert found == pytest.approx(expected, rel=1e-6)
 
 
+def test_chances_of_several_classes_are_those_of_all_that_could_have_happened():
+    """Every way to deal right answers to both sets, class by class."""
+    shortfall = kit_module("bundle_checks").chance_of_fewer
+    right, n, promised, of = [1, 0, 3], [3, 2, 4], [2, 2, 5], [2, 3, 5]
+    ways = []
+    for r, m, p, o in zip(right, n, promised, of, strict=True):
+        deals = itertools.combinations(range(m + o), r + p)
+        ways.append(Counter(sum(i < m for i in deal) for deal in deals))
+    total = fewer = 0
+    for picks in itertools.product(*(way.items() for way in ways)):
+        weight = math.prod(count for _, count in picks)
+        total += weight
+        fewer += weight * (sum(k for k, _ in picks) <= sum(right))
+    assert shortfall(right, n, promised, of) == pytest.approx(fewer / total, rel=1e-9)
+
+
 def test_agreement_is_judged_as_what_it_says_of_the_long_run():
     agrees = kit_module("bundle_checks").agrees
     assert agrees(16, 16, 1.0) and not agrees(15, 16, 1.0)
@@ -352,7 +465,7 @@ def test_the_promise_of_the_test_split_comes_first(tmp_path: Path):
     )
     pixels, labels = colour_images(6)
     np.savez(tmp_path / "set.npz", images=pixels, labels=labels)
-    for facts, word in (((val, test), "90.00%"), ((val,), "10.00%"), ((), "nothing promised")):
+    for facts, word in (((val, test), "90.00%"), ((val,), "10.00%"), ((), "no accuracy")):
         manifest = dump(colour_manifest(accuracy=facts), version=2)
         line = checks.check_accuracy(
             manifest, manifest["models"][0], lambda x: x.mean(axis=(2, 3)), tmp_path / "set.npz"

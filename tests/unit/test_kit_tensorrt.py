@@ -132,7 +132,7 @@ def test_a_model_of_a_fixed_batch_gets_engines_of_that_batch(tmp_path, environme
     ("arguments", "changes", "words"),
     [
         ([], {"NO_GPU": "1"}, ["no usable CUDA GPU", "no driver"]),
-        (["--capability", "8.9"], {}, ["cannot build for a GPU elsewhere", "on the GPU itself"]),
+        (["--capability", "8.9"], {}, ["cannot build for another GPU", "on the GPU itself"]),
         (["--model", "models/other.onnx"], {}, ["no ONNX model models/other.onnx", "int8.onnx"]),
         (["--batch", "8,1,2"], {}, ["least,usual,most"]),
         (["--batch", "many"], {}, ["least,usual,most"]),

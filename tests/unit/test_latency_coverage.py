@@ -116,6 +116,30 @@ def test_a_correction_serves_every_space_that_it_covers(
     assert table.estimate(space, space.sample(5, rng=rng(0, "x"))).correction == whole.id
 
 
+def test_a_correction_of_another_fingerprint_is_noticed_and_its_interval_is_wider(
+    whole: SearchSpace, table: LatencyTable, caplog: pytest.LogCaptureFixture
+):
+    """Whichever fingerprint stood in the table, nothing depended on it."""
+
+    def width(space: SearchSpace, fingerprint: str) -> FloatArray:
+        correction = replace(table.corrections[whole.id], fingerprint=fingerprint)
+        changed = replace(table, corrections={whole.id: correction})
+        found = changed.estimate(space, codes)
+        return found.high / found.ms
+
+    part = whole.restrict({"resolution": (16, 24)})
+    codes = part.sample(200, rng=rng(0, "fingerprint"))
+    known = width(whole, whole.fingerprint)
+    for space, fingerprint in ((part, whole.fingerprint), (part, part.fingerprint)):
+        np.testing.assert_allclose(width(space, fingerprint), known)
+    assert not caplog.records
+    for space, fingerprint in ((whole, "0" * 16), (whole, part.fingerprint)):
+        caplog.clear()
+        strange = width(space, fingerprint)
+        assert (strange >= known).all() and strange.max() > known.max()
+        assert "another restriction" in caplog.text
+
+
 def test_the_estimate_is_that_of_the_corrected_rows(whole: SearchSpace):
     """Without noise the machine is known exactly, wherever no classifier has to be priced."""
     table = table_of(whole, noise=False)

@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from hwnas.core.env import host_facts
 from hwnas.core.errors import UserError
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.samples import Timing
+from hwnas.latency.shipped import latency_table
 from hwnas.latency.table import LatencyTable
+from hwnas.measure.tables import provenance
 from hwnas.spaces.ops import OpSpec
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "latency_table_v1.json"
@@ -141,3 +144,19 @@ def test_merging_keeps_all_rows_and_prefers_the_first(table: LatencyTable):
 def test_tables_of_different_devices_are_not_merged(table: LatencyTable, difference: Any):
     with pytest.raises(UserError, match="cannot merge"):
         table.merge(replace(table, **difference))
+
+
+def test_a_table_says_how_it_was_obtained() -> None:
+    table = latency_table("amd-epyc-2vcpu-mobilenet_v3")
+    assert provenance(table) == "measured on AMD EPYC"
+    here = {**table.facts, "cpu": host_facts()["cpu"]}
+    assert provenance(replace(table, facts=here)) == "measured here"
+    board = replace(table.device, transport="ssh")
+    assert provenance(replace(table, facts=here, device=board)) == f"measured on {here['cpu']}"
+    assert provenance(latency_table("pixel1-proxyless")) == "published"
+    assert provenance(latency_table("titanx-b1-fbnet")) == "fitted to published networks"
+    own = {"source": "own timings: a.csv"}
+    assert provenance(replace(table, facts=own, source="fitted")) == "fitted to own timings"
+    assert provenance(replace(table, facts=own, source="converted")) == "own timings"
+    carried = replace(table, facts={"transferred_from": "local"}, source="transferred")
+    assert provenance(carried) == "transferred from local"

@@ -16,7 +16,7 @@ from hwnas.latency.transfer import (
     choose_networks,
     device_prior,
     fit_device,
-    kinship,
+    operator_similarity,
 )
 from hwnas.measure.published.networks import group_of, read_measurements
 from hwnas.spaces.index import enumerate_ops, op_counts
@@ -43,7 +43,7 @@ def known_rows(tiny_space: SearchSpace) -> np.ndarray:
 @pytest.fixture(scope="module")
 def prior(tiny_space: SearchSpace, counts: np.ndarray, known_rows: np.ndarray) -> DevicePrior:
     groups = [f"device{i}" for i in range(N_KNOWN)]
-    related = kinship(enumerate_ops(tiny_space))
+    related = operator_similarity(enumerate_ops(tiny_space))
     return device_prior(counts, counts @ known_rows, groups, related, known_rows=known_rows)
 
 
@@ -124,7 +124,7 @@ def test_choosing_is_deterministic_and_stays_in_the_pool(prior: DevicePrior):
 
 def test_groups_share_one_vote(tiny_space: SearchSpace, counts: np.ndarray, known_rows: np.ndarray):
     """A device repeated under one group name weighs as much as once."""
-    related = kinship(enumerate_ops(tiny_space))
+    related = operator_similarity(enumerate_ops(tiny_space))
     two, three = known_rows[:, [0, 5]], known_rows[:, [0, 0, 5]]
     once = device_prior(counts, counts @ two, ["a", "b"], related, known_rows=two)
     twice = device_prior(counts, counts @ three, ["a", "a", "b"], related, known_rows=three)
@@ -142,14 +142,14 @@ def test_the_scale_of_a_device_is_its_own(
     assert thousand.rows_ms == pytest.approx(1000 * one.rows_ms)
 
 
-def test_kinship_is_a_correlation(tiny_space: SearchSpace):
+def test_operator_similarity_is_a_correlation(tiny_space: SearchSpace):
     ops = enumerate_ops(tiny_space)
-    related = kinship(ops)
+    related = operator_similarity(ops)
     assert np.diag(related) == pytest.approx(1)
     assert np.linalg.eigvalsh(related).min() > -1e-9
     op = next(op for op in ops if op.kind == "mbconv")
     near, far = replace(op, kernel=op.kernel + 2), replace(op, in_hw=op.in_hw * 8, kind="conv")
-    pair = kinship([op, near, far])
+    pair = operator_similarity([op, near, far])
     assert pair[0, 1] > pair[0, 2]
 
 
@@ -181,7 +181,7 @@ def test_ten_timings_of_a_real_device_say_more_than_any_other_device(
     """The whole of it, with all seeds, is benchmarks/latency_transfer.py."""
     data = read_measurements(test_data / folder)
     counts = op_counts(data.space, data.live_codes)
-    related = kinship(enumerate_ops(data.space))
+    related = operator_similarity(enumerate_ops(data.space))
     scores, alternatives, covered = [], [], []
     for column in columns:
         others = [c for c in data.columns if group_of(c) != group_of(column)]

@@ -34,9 +34,9 @@ from hwnas.controller.result import SearchResult
 from hwnas.controller.storage import SearchFolder
 from hwnas.core.arrays import read_npy, read_npz
 from hwnas.core.commit import Commit
-from hwnas.core.config import assignments, override
 from hwnas.core.env import Host
 from hwnas.core.errors import UserError
+from hwnas.core.overrides import assignments, override
 from hwnas.core.records import RecordFile, dump, load
 from hwnas.core.resources import resource as shipped
 from hwnas.core.rundir import RunDir

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,25 @@ def test_results_of_another_plan_are_refused(space: SearchSpace, packed: tuple[P
         import_results(space, load_device("local"), QUICK, packed[1], seed=1)
     with pytest.raises(UserError, match="no results to import"):
         import_results(space, load_device("local"), QUICK, packed[1].with_name("none"), seed=0)
+
+
+def test_errors_name_the_file_and_the_device_that_were_given(
+    space: SearchSpace, packed: tuple[Path, Path], tmp_path: Path
+):
+    device, given = load_device("local"), tmp_path / "from the board.jsonl"
+    lines = packed[1].read_text().splitlines()
+    for made, seed, device_given, words in (
+        (lines, 1, device, ("another plan_hash", "device local")),
+        (lines[:1], 0, device, ("incomplete", "device local")),
+        ([*lines[:2], "no json", *lines[2:]], 0, device, ("from the board.jsonl:3", "local")),
+        (lines, 0, replace(device, threads=4), ("not of device 'local'", "threads 4", "threads 1")),
+    ):
+        given.write_text("\n".join(made) + "\n")
+        with pytest.raises(UserError) as caught:
+            import_results(space, device_given, QUICK, given, seed=seed)
+        said = str(caught.value)
+        assert str(given) in said and all(word in said for word in words), said
+        assert "results-" not in said, "a file of ours, which the user does not have"
 
 
 Change = Callable[[dict[str, Any], list[dict[str, Any]]], object]

@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hwnas.core import photo_rule
 from hwnas.core.errors import UserError
+from hwnas.core.photo_rule import scan
+from hwnas.exporters.bundle import KIT
 from hwnas.interfaces import DatasetContext
 from hwnas.training.datasets import image_folder
 from hwnas.training.decode import square_rgb
-from hwnas.training.photo_folders import SUFFIXES, scan
 from tests.bundles import kit_module
 from tests.photos import class_folders, encoded, photo
 
@@ -60,6 +62,16 @@ NOT_DATA = {
     "a phone's": lambda c: put(c / "IMG_1.HEIC", b"x"),
     "a thumbnail database": lambda c: put(c / "Thumbs.db", b"\xff\xd8\xff"),
     "no image without an ending": lambda c: put(c / "README", b"read me"),
+    "a renamed original": lambda c: put(c / "a.jpg_original", encoded(photo(0, 1))),
+    "of Windows": lambda c: put(c / "desktop.ini", b"x"),
+    "a camera's raw photo": lambda c: put(c / "a.dng", encoded(photo(0, 1), "TIFF")),
+    "a run of hwnas": lambda c: put(c.parent / "run" / "stages.json", b"{}"),
+    "a run that begins": lambda c: put(c.parent / "run" / ".lock", b""),
+    "runs of hwnas": lambda c: put(c.parent / "runs" / "my" / ".lock", b""),
+    "a finished run": lambda c: (
+        put(c.parent / "runs" / "my" / "stages.json", b"{}"),
+        put(c.parent / "runs" / "my" / "bundles" / "samples" / "a.png"),
+    ),
     "a hidden class": lambda c: put(c.parent / ".ipynb_checkpoints" / "a.png"),
     "a system's class": lambda c: put(c.parent / "__MACOSX" / "a.png"),
 }
@@ -67,6 +79,20 @@ DATA = {
     "jfif": lambda c: put(c / "a.jfif", encoded(photo(0, 1))),
     "avif": lambda c: put(c / "a.avif", encoded(photo(0, 1), "AVIF")),
     "jpeg 2000": lambda c: put(c / "a.jp2", encoded(photo(0, 1), "JPEG2000")),
+    "jpeg 2000, bare": lambda c: put(c / "a.j2c", encoded(photo(0, 1), "JPEG2000")),
+    "a date as ending": lambda c: put(c / "IMG 5.12.2024", encoded(photo(0, 1))),
+    "a phrase as ending": lambda c: put(c / "in St. Mary", encoded(photo(0, 1))),
+    "no ending, avif": lambda c: put(c / "a", encoded(photo(0, 1), "AVIF")),
+    "no ending, tiff": lambda c: put(c / "a", encoded(photo(0, 1), "TIFF")),
+    **{
+        f"as Pillow writes {name}": lambda c, name=name, format=format: put(
+            c / f"a.{name}", encoded(photo(0, 1), format)
+        )
+        for name, format in {
+            **{"bmp": "BMP", "dib": "DIB", "ico": "ICO", "mpo": "MPO", "pcx": "PCX"},
+            **{"ppm": "PPM", "sgi": "SGI", "tga": "TGA", "dds": "DDS", "icns": "ICNS"},
+        }.items()
+    },
     "capital letters": lambda c: put(c / "a.PNG"),
     "no ending": lambda c: put(c / "a"),
     "no ending, webp": lambda c: put(c / "a", encoded(photo(0, 1), "WEBP")),
@@ -94,8 +120,12 @@ def test_what_is_data_is_the_same_for_training_and_for_the_kit(kind: str, tmp_pa
     assert sum(counted(root).values()) == expected + N
 
 
-def test_training_and_kit_know_the_same_endings() -> None:
-    assert {*kit_module("bundle_images").SUFFIXES} == SUFFIXES | {".npy"}
+def test_there_is_one_rule_and_a_bundle_holds_it_as_it_is() -> None:
+    rule = kit_module("photo_rule")
+    assert Path(str(rule.__file__)).read_bytes() == Path(photo_rule.__file__).read_bytes()
+    assert "photo_rule.py" in KIT
+    assert kit_module("bundle_images").scan is rule.scan
+    assert kit_module("bundle_images").upright is rule.upright
 
 
 def test_what_is_left_out_is_counted_by_ending(
@@ -124,6 +154,46 @@ def test_links_that_lead_nowhere_are_told_or_left_out(
     assert "3 of 19 files" in caplog.text and "3 that cannot be read" in caplog.text
 
 
+def test_links_in_a_circle_are_told(tmp_path: Path) -> None:
+    root = class_folders(tmp_path, TWO, N)
+    (root / "bee" / "a.png").symlink_to("b.png")
+    (root / "bee" / "b.png").symlink_to("a.png")
+    with pytest.raises(UserError, match=r"(?s)2 files.*bee/a\.png, bee/b\.png"):
+        counted(root)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "the file is empty"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "a HEIC photo whatever its ending says"),
+        (b"<html>404</html>", "not an image that Pillow reads"),
+        (encoded(photo(0, 1))[:20], "damaged JPEG file"),
+    ],
+)
+def test_why_a_file_is_no_image_is_told_in_words(
+    content: bytes, words: str, tmp_path: Path
+) -> None:
+    root = class_folders(tmp_path, TWO, N)
+    put(root / "ant" / "x.jpg", content)
+    with pytest.raises(UserError, match=rf"(?s)ant/x\.jpg.*{words}") as caught:
+        counted(root)
+    assert "0x" not in str(caught.value)
+    kit = kit_module("bundle_files")
+    with pytest.raises(kit.BundleError, match=words):
+        kit_module("bundle_images").read_image(root / "ant" / "x.jpg")
+
+
+def test_the_kit_says_what_it_leaves_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = class_folders(tmp_path, TWO, N)
+    put(root / "ant" / "a.HEIC")
+    (root / "bee" / "annex.png").symlink_to("/nowhere")
+    kit_module("bundle_images").labelled_images(root, TWO)
+    assert "left out: 1 .heic, 1 that cannot be read" in capsys.readouterr().err
+
+
 def test_a_folder_that_may_not_be_read_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +209,35 @@ def test_a_folder_that_may_not_be_read_is_told(
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UserError, match=r"(?s)1 files or folders.*bee/locked/"):
         counted(root)
+
+
+@pytest.mark.parametrize("locked", ["photos", "photos/ant"])
+def test_folders_that_may_not_be_read_are_named(
+    locked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = class_folders(tmp_path / "photos", TWO, N)
+    refuses = str(tmp_path / locked)
+    scandir, listdir = os.scandir, os.listdir
+
+    def refuse(read: Callable[[object], object]) -> Callable[[object], object]:
+        def inner(path: object = ".") -> object:
+            if str(path) == refuses:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return read(path)
+
+        return inner
+
+    monkeypatch.setattr(os, "scandir", refuse(scandir))
+    monkeypatch.setattr(os, "listdir", refuse(listdir))
+    for skips in (False, True):
+        with pytest.raises(UserError, match=r"cannot be read|Permission denied"):
+            counted(root, skip_broken=skips)
+
+
+def test_a_class_with_a_lock_is_a_class(tmp_path: Path) -> None:
+    root = class_folders(tmp_path, TWO, N)
+    put(root / "ant" / ".lock", b"")
+    assert sum(counted(root).values()) == 2 * N
 
 
 # --- splits and classes ---------------------------------------------------------------------------
@@ -243,10 +342,10 @@ def test_grey_values_of_unknown_scale_are_refused_and_do_not_become_black(
     image: Image.Image, tmp_path: Path
 ) -> None:
     content = encoded(image, "TIFF")
-    with pytest.raises(ValueError, match="scale is not known"):
+    with pytest.raises(ValueError, match="of unknown scale"):
         square_rgb(io.BytesIO(content), 8)
     kit = kit_module("bundle_files")
-    with pytest.raises(kit.BundleError, match="scale is not known"):
+    with pytest.raises(kit.BundleError, match="of unknown scale"):
         kit_module("bundle_images").decode(content, "x")
     root = class_folders(tmp_path, TWO, N)
     put(root / "ant" / "x.tif", content)

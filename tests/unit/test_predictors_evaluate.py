@@ -15,6 +15,7 @@ from hwnas.predictors.evaluate import (
     cross_validated_report,
     held_out_report,
 )
+from hwnas.predictors.top import TopQuality
 from hwnas.spaces.cost import cost
 
 
@@ -57,6 +58,7 @@ def test_report_measures_what_is_known_by_construction(archs, tiny_space):
     )
     assert report.kendall_tau == report.macs_tau == 1.0
     assert report.kendall_tau_interval == pytest.approx((1.0, 1.0))
+    assert report.top == TopQuality(1, 1, 1.0, 0.0)
     assert 0 < report.params_tau < 1
     assert report.rmse == pytest.approx(0.3)
     assert report.coverage == 0.0  # 0.3 off, intervals of +- 0.16
@@ -72,8 +74,8 @@ def test_no_arch_is_tested_by_a_predictor_that_learned_it(archs, tiny_space):
         lambda: Oracle(tiny_space, 0.0, 0.1), codes, scores, space=tiny_space, seed=0, n_folds=4
     )
     everything = {tuple(row) for row in codes.tolist()}
-    held_back = [everything - fitted for fitted in Oracle.fitted]
-    assert sum(len(part) for part in held_back) == len(set.union(*held_back)) == len(codes)
+    held_out = [everything - fitted for fitted in Oracle.fitted]
+    assert sum(len(part) for part in held_out) == len(set.union(*held_out)) == len(codes)
     assert (report.n_folds, report.n_held_out, report.coverage) == (4, len(codes), 1.0)
 
 

@@ -12,8 +12,9 @@ from hwnas.core.stats import kendall_tau
 from hwnas.interfaces import PredictorContext
 from hwnas.nets.graph_conv import EnsembleMLP
 from hwnas.predictors import gcn, mlp, ridge
-from hwnas.predictors.descent import ensemble_loss, train
+from hwnas.predictors.descent import Training
 from hwnas.predictors.ensemble import _share
+from hwnas.predictors.losses import ensemble_loss
 from hwnas.predictors.recipe import Recipe
 from hwnas.spaces.cost import cost
 from hwnas.spaces.mobilenet_tiny import Config as SpaceConfig
@@ -143,7 +144,9 @@ def test_training_is_adamw_with_a_cosine():
         def forward(self, x):
             return self.net(x)[..., 0]
 
-    train(Scored(nets[0]), [inputs], targets, torch.ones(2, 8), recipe, seed=0)
+    training = Training(Scored(nets[0]), [inputs], targets, torch.ones(2, 8), recipe, seed=0)
+    training.run("mse", 5)
+    training.run("mse", 12)
     named = list(nets[1].named_parameters())
     groups = [
         {"params": [p for name, p in named if not name.endswith("bias")], "weight_decay": 1.0},
@@ -167,7 +170,7 @@ def test_listwise_loss_is_the_cross_entropy_of_the_labels_that_a_member_sees():
     by_hand = -(targets.softmax(0) * outputs[0].log_softmax(0)).sum()
     kept = [0, 2]
     by_hand -= (targets[kept].softmax(0) * outputs[1][kept].log_softmax(0)).sum()
-    found = ensemble_loss(outputs, targets, seen, Recipe(loss="listwise"))
+    found = ensemble_loss(outputs, targets, seen, Recipe(), "listwise")
     torch.testing.assert_close(found, by_hand)
 
 

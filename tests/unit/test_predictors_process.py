@@ -8,7 +8,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, WhiteKernel
 
 from hwnas.core.rng import rng
-from hwnas.predictors.process import Processes, fit_process, fit_processes, forecast
+from hwnas.predictors.process import Processes, fit_process, fit_processes, predict
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +34,7 @@ def test_forecasts_are_those_of_scikit_learn_with_the_same_kernel(data):
     kernel = RBF(np.sqrt(process.length / 2)) + WhiteKernel(noise)
     oracle = GaussianProcessRegressor(kernel, optimizer=None)
     oracle.fit(features, targets - process.mean)
-    np.testing.assert_allclose(
-        forecast(process, new), process.mean + oracle.predict(new), atol=1e-4
-    )
+    np.testing.assert_allclose(predict(process, new), process.mean + oracle.predict(new), atol=1e-4)
 
 
 def test_left_out_forecasts_are_those_of_refits(data):
@@ -63,8 +61,8 @@ def test_noise_is_noticed(data):
 def test_equal_points_and_constant_targets_are_no_trouble():
     process, left_out = fit_process(np.zeros((8, 2)), np.ones(8), seed=0)
     np.testing.assert_allclose(left_out, 1)
-    np.testing.assert_allclose(forecast(process, np.ones((3, 2))), 1)
-    assert forecast(process, np.zeros((0, 2))).shape == (0,)
+    np.testing.assert_allclose(predict(process, np.ones((3, 2))), 1)
+    assert predict(process, np.zeros((0, 2))).shape == (0,)
 
 
 def test_several_processes_are_averaged_and_survive_their_state(data):
@@ -73,8 +71,8 @@ def test_several_processes_are_averaged_and_survive_their_state(data):
     both, left_out = fit_processes(views, targets, seed=0)
     alone = [fit_process(view, targets, seed=0) for view in views]
     np.testing.assert_allclose(left_out, (alone[0][1] + alone[1][1]) / 2)
-    expected = (forecast(alone[0][0], new) + forecast(alone[1][0], new[:, :1])) / 2
-    np.testing.assert_allclose(both.forecast(new_views), expected)
-    np.testing.assert_array_equal(Processes.load(both.state(), 2).forecast(new_views), expected)
+    expected = (predict(alone[0][0], new) + predict(alone[1][0], new[:, :1])) / 2
+    np.testing.assert_allclose(both.predict(new_views), expected)
+    np.testing.assert_array_equal(Processes.load(both.state(), 2).predict(new_views), expected)
     with pytest.raises(KeyError):
         Processes.load(both.state(), 3)

@@ -98,6 +98,23 @@ def test_cells_are_read_by_column(tmp_path: Path):
     ]
 
 
+def test_digits_of_accel_nasbench_are_stages(tmp_path: Path):
+    path = tmp_path / "x.csv"
+    rows = ("3,1611141,5355355,2213243,0010000,55,1.5", "4,6611141,5355355,2213233,0010000,61,")
+    path.write_text("\n".join(["index,e,k,l,se,top1,params", *rows, ""]))
+    source = open_records(path)
+    assert source.reader_name == "accel_nasbench"
+    assert source.records().scores.tolist() == [0.55, 0.61]
+    view = source.table.space.view(source.table.space.arch(source.records().codes[0]))
+    assert [view[f"stage{s}.expand"] for s in range(7)] == [1, 6, 1, 1, 1, 4, 1]
+    assert [view[f"stage{s}.depth"] for s in range(7)] == [2, 2, 1, 3, 2, 4, 3]
+    assert [view[f"stage{s}.se"] for s in range(7)] == [0, 0, 0.25, 0, 0, 0, 0]
+    assert source.table.columns["params"].rows.tolist() == [0]
+    path.write_text("index,e,k,l,se,top1\n3,161114,5355355,2213243,0010000,55\n")
+    with pytest.raises(UserError, match="7 digits in column e"):
+        open_records(path)
+
+
 def test_ofa_subnets_that_differ_in_inactive_blocks_are_one(tmp_path: Path):
     other = ofa_entry(70.0, 72.0)
     other["ks"] = [3, 3, 7, 7] * 5  # blocks 2 and 3 of depth 2 do not exist
@@ -144,6 +161,7 @@ def test_a_column_is_a_proxy_in_standard_deviations(tmp_path: Path):
         ("nas_bench_macro/cifar10.json", 3281, 0.9313),
         ("nasbench201_accuracy/accuracy.csv", 7813, 0.9437),
         ("ofa_mbv3_imagenet/records.json", 1081, 0.7747),
+        ("accel_nasbench/records.csv", 2562, 0.6666),
     ],
 )
 def test_real_files_are_recognised_and_read(test_data: Path, file: str, n: int, most: float):
@@ -236,7 +254,7 @@ def test_archs_of_another_space_are_refused(tmp_path: Path, own_space):
 def test_a_file_that_no_reader_knows_lists_the_readers(tmp_path: Path):
     path = tmp_path / "x.txt"
     path.write_text("hello")
-    with pytest.raises(UserError, match="cannot tell the format") as caught:
+    with pytest.raises(UserError, match="cannot detect the format") as caught:
         open_records(path)
     assert all(name in str(caught.value) for name in REGISTRY.names)
     with pytest.raises(UserError, match="did you mean 'nasbench201'"):
@@ -274,11 +292,19 @@ CELLS = {
 
 
 def excel(
-    path: Path, sep: str = ",", decimal: str = ".", first: str = "", mark: bytes = b""
+    path: Path,
+    sep: str = ",",
+    decimal: str = ".",
+    first: str | None = None,
+    mark: bytes = b"",
+    encoding: str = "utf-8",
+    arch: str = "arch",
+    last: str = "",
+    end: str = "\r\n",
 ) -> Path:
     rows = [f"{cell}{sep}{value:.2f}".replace(".", decimal) for cell, value in CELLS.items()]
-    lines = [first] * bool(first) + [f"arch{sep}cifar10_test_200ep", *rows]
-    path.write_bytes(mark + ("\r\n".join(lines) + "\r\n").encode())
+    lines = [first] * (first is not None) + [f"{arch}{sep}cifar10_test_200ep", *rows, last]
+    path.write_bytes(mark + (end.join(lines) + end).encode(encoding))
     return path
 
 
@@ -292,6 +318,17 @@ def excel(
         {"sep": "\t"},
         {"first": "sep=,"},
         {"sep": ";", "first": "sep=;", "decimal": ","},
+        {"sep": ";", "first": "sep=;", "decimal": ",", "mark": codecs.BOM_UTF8},
+        {"sep": "\t", "first": "sep=\t"},
+        {"sep": "\t", "encoding": "utf-16"},
+        {"sep": "\t", "encoding": "utf-16-be", "mark": codecs.BOM_UTF16_BE},
+        {"end": "\r"},
+        {"last": ","},
+        {"sep": ";", "last": ";;;", "decimal": ","},
+        {"sep": ", "},
+        {"arch": '"arch"'},
+        {"arch": "Arch"},
+        {"first": ""},
     ],
 )
 def test_a_table_of_excel_is_the_plain_one(dialect: dict[str, Any], tmp_path: Path) -> None:
@@ -310,3 +347,13 @@ def test_other_dialects_are_named(tmp_path: Path) -> None:
     path.write_text('arch,a\n|none~0|+|none~0|none~1|+|none~0|none~1|none~2|,"76,40"\n')
     with pytest.raises(UserError, match=r"(?s)not a finite number.*write 76\.40"):
         open_records(path, reader="nasbench201")
+    path.write_text(path.read_text().replace('"76,40"', "76.40%"))
+    with pytest.raises(UserError, match=r"(?s)not a finite number.*:2, a\n.*write 76\.40"):
+        open_records(path, reader="nasbench201")
+
+
+def test_lines_of_a_table_are_those_of_its_file(tmp_path: Path) -> None:
+    path = excel(tmp_path / "x.csv", first="sep=,", last="\r\n,\r\nno cell,1")
+    n = len(CELLS)
+    with pytest.raises(UserError, match=rf"(?s)not a NAS-Bench-201 cell.*:{n + 5}$"):
+        open_records(path)

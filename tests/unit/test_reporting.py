@@ -12,8 +12,8 @@ import pytest
 from hwnas.reporting.data import (
     Curve,
     Drawing,
-    Forecast,
     Front,
+    LatencyFit,
     NetRow,
     Point,
     Prediction,
@@ -24,8 +24,15 @@ from hwnas.reporting.data import (
 )
 from hwnas.reporting.devices import Winners
 from hwnas.reporting.drawing import draw_network
-from hwnas.reporting.figures import forecast_figure, front_figure
+from hwnas.reporting.figures import front_figure, latency_figure
 from hwnas.reporting.html import render_report, write_report
+from hwnas.reporting.sections.references import (
+    Published,
+    References,
+    draw_references,
+    sentences,
+)
+from hwnas.reporting.thinning import thinned
 from hwnas.spaces.lowering import lower
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import SearchSpace
@@ -82,8 +89,8 @@ def data(ops: tuple[OpSpec, ...]) -> ReportData:
             NetRow("smallest", 9_999, 321),
         ),
         fronts=(Front("local", "val top-1", points, points, points[2], 2.5, (Point(2.0, 0.8),)),),
-        forecasts=(
-            Forecast("local", (2.0, 1.0), (2.1, 1.0), ((1.8, 2.2), (0.9, 1.1)), 0.024, 1.0, 0.01),
+        latency_fits=(
+            LatencyFit("local", (2.0, 1.0), (2.1, 1.0), ((1.8, 2.2), (0.9, 1.1)), 0.024, 1.0, 0.01),
         ),
         prediction=Prediction("gcn", "val top-1", (0.8, 0.9), (0.81, 0.9), 0.71, (0.6, 0.8), 0.55),
         training=Training((Curve("largest", (0, 10), (0.1, 0.9)),), (Curve("loss", (0,), (2.3,)),)),
@@ -167,11 +174,13 @@ def test_missing_parts_say_so_and_the_rest_stays(data: ReportData) -> None:
         "facts",
         "warnings",
         "winners",
+        "references",
         "trust",
         "truths",
         "remarks",
         "commands",
-    )  # the last five: not always
+        "belief",
+    )  # the last six: not always
     sections = [f.name for f in fields(ReportData) if f.name not in no_section]
     for name in sections:
         only = replace(ReportData("one part"), **{name: getattr(data, name)})
@@ -195,6 +204,36 @@ def test_what_was_trained_alone_stands_beside_what_was_believed(data: ReportData
     for shown in ("abc123", "-0.457", "71.12%", "76.54%"):
         assert shown in page.text
     assert "Trained alone" not in Page(render_report(data)).text
+
+
+SLOW, SAME = Published("slow", 224, 9.0, 0.78, 224), Published("same", 48, 1.5, 0.7213, 224)
+HERE = Published("here", 32, 1.0, 0.65, 224, test_top1=0.9123)
+REFUSED = Published("refused", 32, None, why=f"no kernel for {HOSTILE}")
+
+
+def test_published_networks_that_are_as_fast_as_the_winner_are_named(data: ReportData) -> None:
+    device = data.fronts[0].device
+    references = References(device, 2.0, (SLOW, SAME, HERE, REFUSED))
+    html = render_report(replace(data, references=(references,)))
+    page, text = Page(html), " ".join(Page(html).text.split())
+    assert f"Published networks on {device}" in text
+    assert "you could also take: here at 32 px (1 ms, test top-1 91.23%" in text
+    assert "same at 48 px (1.5 ms, ImageNet top-1 72.1% at 224 px)." in text
+    assert "slow at" not in text and ["slow", "224", "9", "4.50x", "78.0%", "224", "-"] in page.rows
+    assert "refused (no kernel for" in text and HOSTILE not in html
+    assert "Published networks" not in Page(render_report(data)).text
+    (alone,) = sentences(References(device, 0.5, (SLOW, HERE)))
+    assert "none of these networks is as fast" in alone and "the fastest, here" in alone
+
+
+def test_a_front_shows_trained_networks_as_points_and_the_others_as_ticks(data: ReportData) -> None:
+    figure = front_figure(data.fronts[0])
+    n, last = len(figure.data), max(x for trace in figure.data for x in trace.x)
+    beyond = Published("beyond", 224, 2 * last, 0.8, 224)
+    draw_references(figure, References("phone", 2.0, (SAME, HERE, REFUSED, beyond)))
+    trained, others = figure.data[n:]
+    assert (list(trained.x), list(trained.y)) == ([1.0], [0.9123])
+    assert list(others.x) == [1.5] and others.yaxis == "y2"  # not beyond: the table has it
 
 
 def test_winners_of_several_devices_are_priced_on_each_other(data: ReportData) -> None:
@@ -265,10 +304,12 @@ def test_front_is_drawn_in_order_of_latency(data: ReportData) -> None:
 
 
 def test_every_device_has_its_plots(data: ReportData) -> None:
-    phone = replace(data.fronts[0], device="phone"), replace(data.forecasts[0], device="phone")
-    both = replace(data, fronts=(*data.fronts, phone[0]), forecasts=(*data.forecasts, phone[1]))
+    phone = replace(data.fronts[0], device="phone"), replace(data.latency_fits[0], device="phone")
+    both = replace(
+        data, fronts=(*data.fronts, phone[0]), latency_fits=(*data.latency_fits, phone[1])
+    )
     html = render_report(both)
-    for name in ("front-0", "front-1", "forecast-0", "forecast-1"):
+    for name in ("front-0", "front-1", "latency-0", "latency-1"):
         assert html.count(f'id="{name}"') == 1
     assert html.count("plotly.js v") == 1
     text = " ".join(Page(html).text.split())
@@ -276,7 +317,7 @@ def test_every_device_has_its_plots(data: ReportData) -> None:
 
 
 def test_band_of_the_forecast_encloses_its_intervals(data: ReportData) -> None:
-    traces = {trace.name: trace for trace in forecast_figure(data.forecasts[0]).data}
+    traces = {trace.name: trace for trace in latency_figure(data.latency_fits[0]).data}
     band = traces["90 % interval"]
     assert list(zip(band.x, band.y)) == [(1.0, 1.1), (2.0, 2.2), (2.0, 1.8), (1.0, 0.9)]
 
@@ -300,3 +341,35 @@ def test_drawing_shows_size_width_kernel_and_residuals_of_every_operator(
     assert kernels == [f"k{op.kernel}" for op in ops if op.mid_channels]
     ends = [float(box.get("x", "")) + float(box.get("width", "")) for box in boxes]
     assert all(float(box.get("x", "")) > end for box, end in zip(boxes[1:], ends))
+
+
+def test_a_report_has_at_most_five_megabytes_whatever_the_run(data: ReportData) -> None:
+    """A search of 20,000 evaluations on one device made 6 MB."""
+    n = 20_000
+    cloud = tuple(Point(1 + i / 7, (i % 997) / 997, f"{i:016x}") for i in range(n))
+    timed = tuple(1 + i / 7 for i in range(1000))
+    curve = Curve("largest", tuple(range(n)), tuple(i / n for i in range(n)))
+    large = replace(
+        data,
+        fronts=tuple(
+            Front(f"device{i}", "val top-1", cloud, cloud, cloud[0], 2.5, cloud) for i in range(9)
+        ),
+        latency_fits=tuple(
+            LatencyFit(f"device{i}", timed, timed, tuple(zip(timed, timed, strict=True)))
+            for i in range(9)
+        ),
+        training=Training((curve,) * 5, (curve,) * 5),
+    )
+    html = render_report(large)
+    assert len(html.encode()) <= 5_000_000
+    text = Page(html).text
+    assert "20,000 networks scored" in text and "of them drawn" in text
+    assert "Only the first 8 devices have plots" in text
+    assert "of them drawn" not in Page(render_report(data)).text
+
+
+def test_thinning_keeps_the_ends_and_whatever_is_few(data: ReportData) -> None:
+    assert thinned(data, 3) == data
+    (front,) = thinned(data, 2).fronts
+    assert [point.latency_ms for point in front.archive] == [1.0, 2.0]  # the first and the last
+    assert front.winner == data.fronts[0].winner and front.baseline == data.fronts[0].baseline

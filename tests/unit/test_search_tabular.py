@@ -75,7 +75,7 @@ def test_evaluations_are_the_recorded_accuracies() -> None:
     everything = unrank(SPACE, np.arange(SPACE.size()))
     held = evaluator.admits(everything)
     assert held.sum() == len(records)
-    with pytest.raises(UserError, match="lack an arch"):
+    with pytest.raises(UserError, match="not in the records"):
         evaluator.evaluate(SPACE.arch(everything[~held][0]))
 
 

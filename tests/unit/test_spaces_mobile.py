@@ -127,7 +127,7 @@ def test_a_space_file_is_a_space(tmp_path: Path):
     space = build_space(str(path), {"resolutions": [48]}, num_classes=7, in_channels=1)
     assert space.id == mobile_space(PLAIN.replace("[32]", "[48]"), num_classes=7, in_channels=1).id
     path.write_text(PLAIN.replace("name: mobile\n", ""))
-    with pytest.raises(UserError, match="says `name:`"):
+    with pytest.raises(UserError, match="needs `name:`"):
         build_space(str(path), num_classes=7)
 
 

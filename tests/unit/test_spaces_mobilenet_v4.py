@@ -16,7 +16,7 @@ from torch import nn
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.latency.transfer import kinship
+from hwnas.latency.transfer import operator_similarity
 from hwnas.nets import definition
 from hwnas.nets.features import features_only
 from hwnas.nets.plain_net import Network
@@ -166,7 +166,9 @@ def test_predictors_transfer_and_drawings_see_the_start_kernel() -> None:
 
     ops = [uib(0), uib(3), uib(5), uib(5, expand_groups=2)]
     assert len({row.tobytes() for row in op_features(ops)}) == len(ops)
-    assert (kinship(ops)[0, 1:] < 1).all() and kinship(ops)[0, 1] > kinship(ops)[0, 2]
+    assert (operator_similarity(ops)[0, 1:] < 1).all() and operator_similarity(ops)[
+        0, 1
+    ] > operator_similarity(ops)[0, 2]
     narrow = space("small", 64, width_mult=0.25)
     drawn = draw_network(lower(narrow, narrow.largest()))
     assert "k5+5" in drawn
@@ -203,16 +205,16 @@ head: {width: 64}
             "",
             "stride is applied to a block without a depthwise(?s:.)*stages.0",
         ),
-        (" start_kernels: [0, 3],", "", "kernel of 0 goes with `start_kernels`"),
-        ("depths: [2]", "depths: [2], per_stage: true", "no `first_kernels`"),
+        (" start_kernels: [0, 3],", "", "kernel of 0 needs `start_kernels`"),
+        ("depths: [2]", "depths: [2], per_stage: true", "`first_kernels` cannot be used"),
         ("kind: fused", "kind: fused, start_kernel: 3", "no `start_kernel`"),
-        ("kind: fused", "kind: fused, kernel: 0", "has a kernel"),
-        ("kind: fused", "kind: fused, groups: 2", "`expand_groups` split its convolution"),
+        ("kind: fused", "kind: fused, kernel: 0", "needs a kernel"),
+        ("kind: fused", "kind: fused, groups: 2", "use `expand_groups`"),
         ("kind: fused", "kind: fused, expand_groups: 3", "divisible by 3"),
         ("kind: fused, expand: 2", "kind: conv, expand_groups: 2", "no expansion to split"),
-        ("kind: fused", "kind: uib, groups: 2, expand_groups: 2", "give one of the two"),
+        ("kind: fused", "kind: uib, groups: 2, expand_groups: 2", "give either `groups` or"),
         ("{width: 64}", "{width: 64, feature_bias: true, feature_bn: true}", "either `feature_b"),
-        ("ops: [{", "start_kernels: [3], ops: [{", "go with `kernels`, not with `ops`"),
+        ("ops: [{", "start_kernels: [3], ops: [{", "need `kernels`, not `ops`"),
     ],
 )
 def test_blocks_that_cannot_be_are_refused(before: str, after: str, message: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hwnas.predictors.readers.accel_nasbench import READER
 from hwnas.spaces.choice import Value
 from hwnas.spaces.cost import cost
 from hwnas.spaces.graphs import graph
@@ -99,6 +100,16 @@ def test_nas_bench_macro_archs_have_the_recorded_params_and_flops(test_data: Pat
     assert cost(space, codes, "params").tolist() == [r["params"] for r in records.values()]
 
 
+def test_mnasnet_archs_have_the_recorded_params_and_macs(test_data: Path):
+    """The source counted parameters; MACs of convolutions and linear layers are counted beside."""
+    space = build_space("mnasnet", num_classes=1000)
+    table = READER.read(test_data / "accel_nasbench" / "records.csv", space)
+    assert len(table.codes) == 2569
+    for metric, column in (("params", "params"), ("macs", "macs_conv")):
+        recorded = table.columns[column]
+        assert cost(space, table.codes, metric)[recorded.rows].tolist() == recorded.values.tolist()
+
+
 @pytest.mark.parametrize(
     ("name", "params"),
     [("mobilenet_v2", 3504872), ("mobilenet_v3_large", 5483032), ("mobilenet_v3_small", 2542856)],
@@ -165,6 +176,7 @@ SIZES = {
     "fbnet": 9**22,
     "nasbench_macro": 3**8,
     "nasbench201": 5**6,
+    "mnasnet": 3**6 * 4 * (2 * 3 * 2) ** 7,
     "attentive_nas": 4  # resolutions
     * 2  # stem
     * (2 * 2 * 2)  # widths x depths x kernels x expansions, stage by stage

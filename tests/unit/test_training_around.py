@@ -257,7 +257,7 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path):
     settings = TeacherConfig(model="test_byobnet", weights=path)
     with pytest.raises(UserError, match="for 10 classes"):
         load_teacher(settings, DATA.info, torch.device("cpu"))
-    with pytest.raises(UserError, match="cannot make the teacher"):
+    with pytest.raises(UserError, match="cannot create the teacher"):
         load_teacher(settings.model_copy(update={"model": "x"}), DATA.info, torch.device("cpu"))
 
 

@@ -115,7 +115,8 @@ def test_a_batch_larger_than_the_data_is_an_error_not_an_endless_loop():
 def test_configs_and_variants_import_no_torch():
     code = """
 import sys
-from hwnas.training.sections import FinetuneConfig, LabelConfig, TrainConfig
+from hwnas.training.label_sections import LabelConfig
+from hwnas.training.sections import FinetuneConfig, TrainConfig
 from hwnas.training import datasets, samplers
 for registry in (datasets.REGISTRY, samplers.REGISTRY):
     for name in registry.names:

@@ -371,13 +371,13 @@ def test_imagenet_lists_its_folders_in_the_order_of_classifiers(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("ant\n", "1 names"), ("ant\nbee\nant\n", "names one twice"), ("bee\ncat\n", "lists")],
+    [("ant\n", "1 names"), ("ant\nbee\nant\n", "has a duplicate"), ("bee\ncat\n", "lists")],
 )
 def test_lists_that_do_not_fit_are_refused(tmp_path: Path, text: str, message: str):
     root = class_folders(tmp_path / "pets", CLASSES, 4)
     with pytest.raises(UserError, match=message):
         image_folder.build(listing(root, text), DatasetContext(0))
-    with pytest.raises(UserError, match="not here"):
+    with pytest.raises(UserError, match="the list of classes is missing"):
         image_folder.ends(folder_of(root, classes="none.txt"))
 
 

@@ -19,12 +19,12 @@ from hwnas.nets.subnet import build_subnet
 from hwnas.spaces import mobilenet_tiny
 from hwnas.training.datasets import digits
 from hwnas.training.finetune import finetune
+from hwnas.training.label_sections import StandaloneRecipe, TrainedLabelConfig
 from hwnas.training.qat import FakeQuantized, rounded_forward
 from hwnas.training.sections import (
     CalibrationConfig,
     FinetuneConfig,
     OptimizerConfig,
-    TrainedLabelConfig,
 )
 
 RULES: tuple[EightBits, ...] = ("litert", "onnx", "onnx symmetric")
@@ -289,4 +289,4 @@ def test_it_resumes_after_an_epoch(tmp_path: Path) -> None:
 
 def test_labels_are_of_float_networks() -> None:
     with pytest.raises(ValidationError, match="labels are accuracies of float networks"):
-        TrainedLabelConfig(n=1, recipe=FinetuneConfig(precision="int8"))
+        TrainedLabelConfig(n=1, recipe=StandaloneRecipe(precision="int8"))

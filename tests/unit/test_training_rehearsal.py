@@ -8,8 +8,8 @@ import re
 import pytest
 import torch
 
-from hwnas.core.config import assignments
 from hwnas.core.errors import UserError
+from hwnas.core.overrides import assignments
 from hwnas.core.progress import silent
 from hwnas.core.rundir import RunDir
 from hwnas.pipeline.config import load_config, read_config_data

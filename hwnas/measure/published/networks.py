@@ -112,7 +112,7 @@ def _fbnet(arrays: Arrays) -> tuple[SearchSpace, Codes]:
 
 
 def _mobilenet_v3(arrays: Arrays) -> tuple[SearchSpace, Codes]:
-    """Codes from `d[s]` blocks per stage, with kernel and expansion of 4 blocks per stage."""
+    """Converts the depth of each stage, and kernel and expansion of its 4 blocks, to codes."""
     space = mobilenet_v3.build(mobilenet_v3.Config(), num_classes=IMAGENET_CLASSES)
     codes = _zeros(space, len(arrays["r"]))
     chosen = {"resolution": arrays["r"]}

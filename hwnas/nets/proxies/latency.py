@@ -33,6 +33,6 @@ def build(config: Config, context: ProxyContext) -> Proxy:
         raise UserError(
             f"no latency table of {config.device!r} to rank archs by",
             expected=f"one of {', '.join(known) or '-'}",
-            fix="add it to `devices`, and profile it before",
+            fix="add it to `devices`, and profile it first",
         )
     return context.metrics[key]

@@ -71,7 +71,10 @@ def stage(project: Project) -> Stage:
 
 
 def _bytes(project: Project) -> int:
-    """Winners have every format; 8-bit files have a quarter of the size of the weights."""
+    """Estimated size of the files.
+
+    Winners have every format. An 8-bit file has a quarter of the size of an fp32 file.
+    """
     smallest, largest = weights_bytes(project)
     n_others = len(role_names(project)) - 2
     return largest + n_others * smallest + len(project.formats) * smallest // 4

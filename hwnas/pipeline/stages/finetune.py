@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.rng import rng
 from hwnas.core.store import write_bytes
+from hwnas.core.tensor_file import require_sealed, sealed_tensors
 from hwnas.pipeline.checks import optimizer_exists
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.data_checks import recipe_fits
@@ -22,6 +22,7 @@ from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.standalone import train_standalone
 from hwnas.pipeline.task import task
+from hwnas.pipeline.teacher import teacher_of
 from hwnas.pipeline.winners import (
     SMALLER_IMAGES,
     has_smaller_images,
@@ -33,11 +34,7 @@ from hwnas.pipeline.winners import (
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
-if TYPE_CHECKING:
-    from hwnas.nets.supernet import Supernet
-    from hwnas.training.finetune import TeacherSubnet
-
-__all__ = ["check", "finetune_all", "on_smaller_images", "random_subnet", "stage", "teacher_of"]
+__all__ = ["check", "finetune_all", "on_smaller_images", "random_subnet", "stage"]
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +71,7 @@ def stage(project: Project) -> Stage:
 
 
 def _bytes(project: Project) -> int:
-    """All networks are at least as large as the smallest one, and one of them is the largest."""
+    """Estimated size of the files: the largest network, and others of at least the smallest."""
     recipe, n = project.config.finetune, len(role_names(project))
     smallest, largest = weights_bytes(project)
     checkpoints = checkpoint_bytes(recipe, largest) if recipe.epochs else 0
@@ -127,16 +124,6 @@ def on_smaller_images(project: Project) -> Arch:
     return space.arch(archs[best[-1] if len(best) else 0])
 
 
-def teacher_of(project: Project, supernet: Supernet) -> TeacherSubnet:
-    """The largest network of the trained supernet, the teacher of the others."""
-    from hwnas.training.finetune import TeacherSubnet
-
-    calibration, largest = project.config.finetune.calibration, project.space.largest()
-    images = project.data.calibration_batches(calibration.n_batches, calibration.batch_size)
-    network = supernet.extract(largest, recalibrate_on=images)
-    return TeacherSubnet(network, resolution(project.space, largest))
-
-
 def finetune_all(project: Project, progress: Progress) -> None:
     """Fine-tunes all roles with distillation from the largest network; skips finished ones."""
     from hwnas.nets.extract import extract
@@ -177,14 +164,15 @@ def finetune_all(project: Project, progress: Progress) -> None:
             checkpoints=project.files.network_steps(arch),
             progress=show,
         )
-        write_bytes(path, weights_bytes(tuned, project.metadata(arch)))
+        write_bytes(path, sealed_tensors(weights_bytes(tuned, project.metadata(arch))))
     train_standalone(project, progress)
     project.files.write_roles(roles)
 
 
 def _is_whole(project: Project, arch: Arch) -> bool:
-    """Whether the weights of a network can be read; otherwise it is fine-tuned again."""
+    """Whether the weights of a network are as written; otherwise it is fine-tuned again."""
     try:
+        require_sealed(project.files.network(arch), "the weights of a network are not as written")
         load_network(project, arch)
     except UserError as error:
         log.warning("%s\n  it is fine-tuned again", error)

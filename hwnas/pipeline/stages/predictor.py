@@ -76,6 +76,7 @@ def fit(project: Project, progress: Progress) -> None:
     sources = Counter(str(e.source) for e in [*evaluations, *also_learned(project)])
     report = replace(report, sources=dict(sources))
     note = f"tau {report.kendall_tau:.3f} on held-out subnets, MACs {report.macs_tau:.3f}"
+    note += f", the best of its top 10 is number {report.top.n_at_10} of {report.n_held_out}"
     progress(1, 3, note)
     archs = [evaluations[row].arch for row in held]
     predicted = np.asarray(report.predicted)

@@ -7,12 +7,14 @@ from pathlib import Path
 from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress, silent
+from hwnas.core.versions import set_aside_folders
 from hwnas.interfaces import Transport
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.profile import describe_cost, profile
+from hwnas.measure.session_files import known_models
 from hwnas.pipeline.checks import asked, can_be_profiled
 from hwnas.pipeline.disk import weights_bytes
-from hwnas.pipeline.foreign_tables import table_settings
+from hwnas.pipeline.foreign_tables import is_profiled, table_settings
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 
@@ -32,11 +34,29 @@ def stage(project: Project, device: str) -> Stage:
         owns=(table, files.pattern(files.samples(device))),
         outputs=(table,),
         run=lambda: measure(project, device, project.progress_for(name)),
-        cost=describe_cost(project.space, config.profile),
+        cost=_cost(project, device),
         check=lambda: can_be_profiled(project),
         writes=lambda: config.profile.n_validation * sum(weights_bytes(project)) // 8,
         asks=asked(project, [device]),
     )
+
+
+def _cost(project: Project, device: str) -> str:
+    """Cost of the table, in words, without the models that earlier samples have."""
+    config = project.config.profile
+    if is_profiled(project, device):
+        return describe_cost(project.space, config)
+    folders = [project.files.samples(device), *_earlier(project, device)]
+    known = known_models(project.devices[device], config, folders)
+    return describe_cost(project.space, config, known)
+
+
+def _earlier(project: Project, device: str) -> list[Path]:
+    """Folders in superseded/ with samples of a device, newest first."""
+    samples = project.files.pattern(project.files.samples(device))
+    folders = [folder / samples for folder in set_aside_folders(project.run)]
+    there = [folder for folder in folders if folder.is_dir()]
+    return sorted(there, key=lambda folder: folder.stat().st_mtime, reverse=True)
 
 
 def measure(project: Project, device: str, progress: Progress) -> None:
@@ -71,6 +91,7 @@ def _profile(
         seed=project.config.seed,
         progress=progress,
         transport=transport,
+        earlier=_earlier(project, device),
     )
     table.save(project.files.table(device))
     return table

@@ -14,6 +14,8 @@ from hwnas.controller.exchange import exchanged
 from hwnas.controller.remeasure import Measured, remeasure
 from hwnas.controller.result import SearchResult, with_accuracies
 from hwnas.controller.scorer import Rescoring
+from hwnas.controller.sections import SearchConfig
+from hwnas.controller.staged import search_in_stages
 from hwnas.core.command import command_line
 from hwnas.core.errors import NotJudged
 from hwnas.core.progress import Progress
@@ -35,7 +37,7 @@ from hwnas.pipeline.timing import time_beside_table
 from hwnas.pipeline.winners import constraints_for, search_files, targets
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.searchers.random import Config as RandomConfig
-from hwnas.spaces.space import Codes
+from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["check", "search", "stage"]
 
@@ -56,7 +58,7 @@ def stage(project: Project) -> Stage:
             project.space_settings,
             project.source.settings,
             project.settled["label"]["calibration"],
-            project.settled["search"],
+            {k: v for k, v in project.settled["search"].items() if k != "references"},
             project.outside.sha256(RECORDS),
         ],
         owns=tuple(map(files.pattern, main.owned)),
@@ -118,7 +120,7 @@ def search(project: Project, progress: Progress) -> None:
 
 
 def _exchange(project: Project) -> None:
-    """Replaces winners that the winner of another device beats on their own device, by estimate.
+    """Replaces the winner of a device if another device's winner is estimated to be better there.
 
     Re-measured winners stay, because they were timed within their limits and the others were not.
     """
@@ -143,21 +145,27 @@ def _search_one(
     metrics = prices(project)
     config = section.model_copy(update={"constraints": _absolute(project, device, metrics)})
 
+    is_baseline = files == project.files.baseline
+
     def run(corrected: Mapping[str, CostMetric], number: int) -> SearchResult:
-        return run_search(
-            project.space,
-            module.build(searcher_config, SearcherContext(project.space, seed)),
-            predict=predict,
-            metrics={**metrics, **corrected},
-            config=config,
-            seed=seed,
-            folder=files.round(number),
-            rescoring=rescoring,
-            progress=progress,
-        )
+        def one(space: SearchSpace, part: SearchConfig, stage: int) -> SearchResult:
+            return run_search(
+                space,
+                module.build(searcher_config, SearcherContext(space, seed)),
+                predict=predict,
+                metrics=prices(project, corrected) if corrected else metrics,
+                config=part,
+                seed=seed,
+                folder=files.part(number, stage, of=len(config.stages)),
+                rescoring=rescoring,
+                progress=progress,
+            )
+
+        if config.stages and not is_baseline:
+            return search_in_stages(project.space, config, one)
+        return one(project.space, config.model_copy(update={"stages": (), "held": {}}), 0)
 
     limited = [c.device for c in config.constraints if metric_key(c).is_latency]
-    is_baseline = files == project.files.baseline
     if section.closing.max_rounds and limited and not is_baseline:
         result, found = remeasure(
             project.space,
@@ -166,6 +174,7 @@ def _search_one(
             lambda name, codes, number: _measure(project, files, name, codes, number),
             n_archs=section.closing.n_retimed,
             max_rounds=section.closing.max_rounds,
+            share=section.limits_met_on,
         )
         files.remeasurement.write(found)
         progress(config.n_predictions, config.n_predictions, found.reason)
@@ -219,7 +228,7 @@ def _measure(
             f"the best archs cannot be re-measured on {device}",
             found=pace_text(timings.pace),
             where="search.closing",
-            fix="repeat the command when the machine is quiet, it goes on from here; or"
+            fix="repeat the command when the machine is idle, it resumes from here; or"
             f" {command_line('profile', device, '--run', project.run.root)}",
         )
     judged = [

@@ -71,7 +71,7 @@ def stage(project: Project) -> Stage:
 
 
 def _bytes(project: Project) -> int:
-    """The supernet is at least as large as its largest network."""
+    """Estimated size of the files: a supernet is at least as large as its largest network."""
     _, largest = weights_bytes(project)
     recipe = project.config.train
     return largest + (checkpoint_bytes(recipe, largest) if recipe.steps else 0)

@@ -12,12 +12,12 @@ from hwnas.core.command import command_line
 from hwnas.core.progress import Progress
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
-from hwnas.measure.drift import can_judge, judge, noise_text, pace_text, verdict, worst
+from hwnas.measure.drift import can_judge, judge, noise_text, pace_text, verdict, widened, worst
 from hwnas.measure.limits import VerifyConfig
 from hwnas.measure.on_device import held_precisions
 from hwnas.measure.profile import Timings
 from hwnas.measure.winner_matrix import winner_matrix
-from hwnas.pipeline.accuracy import Accuracies, artifact_check, test_accuracies
+from hwnas.pipeline.accuracy import Accuracies, artifact_check, test_accuracies, test_hits
 from hwnas.pipeline.bundle import Winner, bundle_winner
 from hwnas.pipeline.checks import asked
 from hwnas.pipeline.disk import weights_bytes
@@ -117,6 +117,7 @@ def verify(project: Project, progress: Progress) -> None:
     found_by = {name: result_on(project, name).found_by for name in project.devices}
     matrix = winner_matrix(rows, winners_by_device(project), found_by)
     results = Results(tuple(rows), tuple(checks), _predictor(project), matrix)
+    project.files.test_hits.write(test_hits(project, rows, accuracies))
     project.files.results.write(results)
     if warning := results.at_chance(project.space.macro.num_classes):
         log.warning("%s", warning)
@@ -135,6 +136,10 @@ def _predictor(project: Project) -> PredictorFacts:
         "kendall_tau": report.kendall_tau,
         "kendall_tau_interval": list(report.kendall_tau_interval),
         "macs_tau": report.macs_tau,
+        "n_at_1": report.top.n_at_1,
+        "n_at_10": report.top.n_at_10,
+        "precision_at_10": report.top.precision_at_10,
+        "regret": report.top.regret,
         "n_fit": report.n_fit,
         "n_held_out": report.n_held_out,
         "coverage": report.coverage,
@@ -171,6 +176,7 @@ def _winner(row: NetworkResult, timings: Timings, accuracies: Accuracies) -> Win
         ),
         n_test_images=row.n_test_images,
         top1=accuracies.on(row.device),
+        by_class=accuracies.by_class(row.device),
         measured_ms={
             row.file: row.measured_ms,
             **{
@@ -192,7 +198,7 @@ def _result(
 ) -> NetworkResult:
     codes, device = project.space.codes([arch]), estimator.device.name
     estimate = estimator.latency_ms(codes)
-    low, high = map(float, timings.widened(estimate, estimator.interval_ms(codes))[0])
+    low, high = map(float, widened(estimate, estimator.interval_ms(codes), timings.pace_spread)[0])
     forecast_ms = float(estimate[0])
     search = result_on(project, device)
     artifact = exported_artifact(project, arch, project.devices[device])
@@ -204,7 +210,7 @@ def _result(
         device=device,
         arch=arch,
         test_top1=top1.get(artifact.model.path, top1[float_path]),
-        n_test_images=accuracies.n_images,
+        n_test_images=len(accuracies.labels),
         macs=int(cost(project.space, codes, "macs")[0]),
         params=int(cost(project.space, codes, "params")[0]),
         forecast_ms=forecast_ms,
@@ -268,7 +274,7 @@ def _name(one: Exported, exports: Sequence[Exported]) -> str:
 
 def device_checks(winner: NetworkResult, config: VerifyConfig) -> list[Check]:
     """Checks the winner's latency against its estimate and limits, at the speed of the table."""
-    accepted, error = config.max_forecast_error, winner.forecast_error
+    accepted, error = config.max_forecast_error, winner.estimate_error
     pace = "the machine's pace is unknown" if winner.pace is None else pace_text(winner.pace)
 
     def check(name: str, excess: float, detail: str) -> Check:

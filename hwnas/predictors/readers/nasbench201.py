@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from pathlib import Path
 
-from hwnas.core.confined import read_regular
+from hwnas.core.csv_data import names_of, read_csv, separator
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Reader, Table
 from hwnas.predictors.records import number, table_of
@@ -16,53 +14,27 @@ from hwnas.spaces.space import SearchSpace
 
 __all__ = ["READER"]
 
-MAX_BYTES = 256 * 1024 * 1024
-DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")  # as Excel writes with the separator `;`
 INDEX = "index"  # the number of a cell in the benchmark
 
 
 def _matches(head: str) -> bool:
-    delimiter, rest = _dialect(head)
+    delimiter, rest = separator(head, ["arch"])
     lines = rest.splitlines()
-    return len(lines) > 1 and "arch" in lines[0].split(delimiter) and "|+|" in lines[1]
-
-
-def _dialect(text: str) -> tuple[str, str]:
-    """The column separator, and the text from its header on, without a line `sep=;` of Excel."""
-    head, _, rest = text.partition("\n")
-    if head.startswith("sep=") and len(head.strip()) == len("sep=;"):
-        return head[len("sep=")], rest
-    separators = [one for one in ",;\t" if "arch" in [c.strip('"\r') for c in head.split(one)]]
-    return (separators or [","])[0], text
+    return len(lines) > 1 and "arch" in names_of(lines[0], delimiter) and "|+|" in lines[1]
 
 
 def _read(path: Path, space: SearchSpace) -> Table:
     """Reads cells `|op~0|+|op~0|op~1|+|...|`: inputs per node (2001.00326, released API)."""
-    try:
-        text = read_regular(path, at_most=MAX_BYTES).decode("utf-8-sig")
-        delimiter, text = _dialect(text)
-        table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-        rows = list(table)
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise UserError("not a CSV file", found=str(error), where=path) from error
-    if "arch" not in (table.fieldnames or ()):
-        raise UserError(
-            "no column 'arch'",
-            expected="a header with arch, separated by commas",
-            found=text.partition("\n")[0].strip()[:200],
-            where=path,
-            fix="write the table as CSV with commas, in UTF-8",
-        )
+    table = read_csv(path, ["arch"])
     views, columns = [], dict[str, list[list[float]]]()
-    for line, row in enumerate(rows, start=2):
-        where = f"{path}:{line}"
-        views.append(_view(row.get("arch") or "", where=where))
-        for name, text in row.items():
-            if name not in ("arch", INDEX, None):
-                cells = columns.setdefault(name, [])
-                if delimiter != "," and DECIMAL_COMMA.fullmatch(text or ""):
-                    text = text.replace(",", ".")
-                cells.append([] if text == "" else [number(text, where=f"{where}, {name}")])
+    names = [name for name in table.columns if name not in ("arch", INDEX, "")]
+    for index, row in enumerate(table.rows):
+        where = table.where(index)
+        views.append(_view(row["arch"], where=where))
+        for name in names:
+            text = table.decimal(index, name)
+            values = [] if text == "" else [number(text, where=f"{where}, {name}")]
+            columns.setdefault(name, []).append(values)
     return table_of(space, views, columns, where=path)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,12 +14,14 @@ from pydantic import Field, model_validator
 
 from hwnas.core.config import LATER
 from hwnas.core.errors import DataAbsent, UserError
+from hwnas.core.photo_rule import Scan
 from hwnas.core.rng import rng
 from hwnas.interfaces import DataIdentity, DataModule, DataPlan, DatasetContext, Split
 from hwnas.training.class_list import listed_classes
+from hwnas.training.duplicates import SharedImages, shared_of
 from hwnas.training.identity import SPLITS
 from hwnas.training.photo_config import AugmentConfig, PhotoConfig, data_root, relative_to
-from hwnas.training.photo_folders import Scan, class_folders, report, split_folders
+from hwnas.training.photo_folders import class_folders, split_folders
 from hwnas.training.photo_store import (
     StoredPhotos,
     identity_of_photos,
@@ -29,9 +32,10 @@ from hwnas.training.photo_store import (
 from hwnas.training.splits import split_sizes, stratified_split
 
 if TYPE_CHECKING:
-    from hwnas.training.photos import Photos
+    from hwnas.training.photo_report import PhotoReport
+    from hwnas.training.photos import PhotoData, Photos
 
-__all__ = ["Config", "build", "contents", "ends", "identity", "plan"]
+__all__ = ["Config", "build", "contents", "ends", "identity", "plan", "report"]
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +117,7 @@ def plan(config: Config) -> DataPlan:
         UserError: there are no class folders, and `num_classes` is not set.
     """
     root = data_root(config.root)
-    if config.num_classes is not None and not root.is_dir():
+    if config.num_classes is not None and not os.path.isdir(root):
         return DataPlan(awaited=f"there are no images at {root} yet (data.num_classes is given)")
     folders = _split_folders(config.root)
     names, listed = _names(config), config.classes is not None
@@ -148,10 +152,10 @@ def build(config: Config, context: DatasetContext) -> DataModule:
             other than `num_classes`, or broken images.
         ChangedMeanwhile: an image changed while it was read.
     """
-    from hwnas.training.photos import photo_data
+    from hwnas.training.photo_report import doubts_about, left_out
 
     stored = _stored(config)
-    names = stored["train"].names
+    folder, names = data_root(config.root), stored["train"].names
     if config.num_classes not in (None, len(names)):
         raise UserError(
             "the number of class folders differs from data.num_classes",
@@ -160,22 +164,44 @@ def build(config: Config, context: DatasetContext) -> DataModule:
             where=stored["train"].folder,
             fix="correct data.num_classes, or data.root",
         )
-    for split, folder in stored.items():
-        report(split, folder.folder, names, folder.scans)
-    skips, n_threads = config.skip_broken, max(1, context.n_workers)
-    found: dict[Split, Photos] = {
-        split: read_photos(folder, config.base_px, skip_broken=skips, n_threads=n_threads)
-        for split, folder in stored.items()
-    }
-    whole = found["train"]
-    rows = _rows(config, stored, whole.labels, context.seed)
-    parts = found | {split: whole.take(rows[split]) for split in rows}
-    parts["train"] = whole.take(np.tile(rows["train"], _repeats(config, len(rows["train"]))))
+    for of in stored.values():
+        _warn(left_out(of.folder, of.scans))
+    parts = _parts(config, stored, context)
     sizes = ", ".join(f"{split} {len(parts[split])}" for split in SPLITS)
-    log.info("%s: %d classes; images: %s", data_root(config.root), len(names), sizes)
+    log.info("%s: %d classes; images: %s", folder, len(names), sizes)
+    _warn(doubts_about(folder, parts, names))
+    return _data(config, context, stored, parts)
+
+
+def report(config: Config, context: DatasetContext) -> PhotoReport:
+    """Report on the folders, including photos that training would reject.
+
+    Raises:
+        UserError: no class folders, or classes without images.
+    """
+    from hwnas.training.photo_report import report_of
+
+    lenient = config.model_copy(update={"skip_broken": True})
+    stored = _stored(lenient)
+    parts = _parts(lenient, stored, context)
+
+    def shared() -> tuple[SharedImages, ...]:
+        return shared_of(_data(config, context, stored, parts), identity_of_photos(stored))
+
+    return report_of(data_root(config.root), stored, parts, shared, skips_broken=config.skip_broken)
+
+
+def _data(
+    config: Config,
+    context: DatasetContext,
+    stored: Mapping[Split, StoredPhotos],
+    parts: Mapping[Split, Photos],
+) -> PhotoData:
+    from hwnas.training.photos import photo_data
+
     return photo_data(
         data_root(config.root).name,
-        names,
+        stored["train"].names,
         parts,
         config.augment,
         seed=context.seed,
@@ -202,6 +228,27 @@ def contents(config: Config, context: DatasetContext) -> dict[Split, dict[str, s
         kept, shown = rows[split].tolist() if split in rows else range(len(of.files)), of.shown
         found[split] = {shown[row]: of.hashes[of.files[row]] for row in kept}
     return found
+
+
+def _warn(lines: Iterable[str]) -> None:
+    for line in lines:
+        log.warning("%s", line)
+
+
+def _parts(
+    config: Config, stored: Mapping[Split, StoredPhotos], context: DatasetContext
+) -> dict[Split, Photos]:
+    """The decoded photos of every split."""
+    skips, n_threads = config.skip_broken, max(1, context.n_workers)
+    found: dict[Split, Photos] = {
+        split: read_photos(of, config.base_px, skip_broken=skips, n_threads=n_threads)
+        for split, of in stored.items()
+    }
+    whole = found["train"]
+    rows = _rows(config, stored, whole.labels, context.seed)
+    parts = found | {split: whole.take(rows[split]) for split in rows}
+    parts["train"] = whole.take(np.tile(rows["train"], _repeats(config, len(rows["train"]))))
+    return parts
 
 
 def _rows(
@@ -241,7 +288,7 @@ def _names(config: Config) -> tuple[str, ...]:
 def _split_folders(root: str) -> dict[Split, Path]:
     """The folders with class folders: train/ and its siblings, or only `root`."""
     folder = data_root(root)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataAbsent(
             "no such folder of images",
             expected="root/CLASS/*.jpg, or root/train/CLASS/*.jpg",

@@ -110,7 +110,7 @@ def metric_named(config: CostConfig, context: SamplerContext) -> CostMetric:
             f"the sampler has no metric {key!r}",
             expected=f"one of {', '.join(sorted(metrics)) or '-'}",
             where="train.sampler",
-            fix=f"add {device!r} to `devices`, and profile it before",
+            fix=f"add {device!r} to `devices`, and profile it first",
         )
     return metrics[key]
 

@@ -1,0 +1,1 @@
+../hwnas/core/photo_rule.py

@@ -1,0 +1,106 @@
+"""`hwnas data ...`: reports on folders of photos."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hwnas.api.result import Folder, Listing, Settings
+from hwnas.core.errors import UserError
+from hwnas.core.records import dump
+from hwnas.core.rundir import RunDir
+from hwnas.interfaces import DatasetContext
+from hwnas.pipeline.config import load_config
+from hwnas.pipeline.stored import config_data, stored_config
+from hwnas.training.datasets import image_folder
+from hwnas.training.photo_config import data_root
+
+__all__ = ["data_show"]
+
+PRESET = "photos"
+
+
+def data_show(folder: Folder, *, config: str | None = None, settings: Settings = None) -> Listing:
+    """Images in a folder of photos: found, used, left out and why, per class and split.
+
+    The fact `doubts` lists possible problems: files left out, classes that a split lacks,
+    unbalanced classes, photos of one colour, photos in two classes, and photos in two splits (also
+    if scaled or recompressed). The fact `refused` lists problems that training rejects. The call
+    writes only the cache of decoded images.
+
+    Args:
+        folder: contains class folders, or train/ val/ test/; or a run folder.
+        config: source of the sizes, splits and seed [`photos`].
+        settings: changes, e.g. `{"data.val_fraction": 0.3}`.
+
+    Raises:
+        UserError: there are no class folders, or classes without images.
+    """
+    folder = Path(folder)
+    run = RunDir(folder)
+    is_run = (
+        config is None
+        and os.path.isdir(folder)
+        and os.access(folder, os.X_OK)
+        and os.path.isfile(stored_config(run))
+    )
+    data, where = config_data(run, None if is_run else config or PRESET, settings)
+    built = load_config(data, settings, where=where)
+    section = built.data
+    if not isinstance(section, image_folder.Config):
+        raise UserError(
+            "no report for this kind of data set",
+            expected="data.name: image_folder",
+            found=section.name,
+            where=where,
+        )
+    if not is_run:
+        section = section.model_copy(update={"root": str(folder.absolute())})
+    found = image_folder.report(section, DatasetContext(built.seed, built.workers))
+    rows = [
+        {
+            "split": count.split,
+            "class": count.name,
+            "found": count.found,
+            "used": count.used,
+            "left_out": dict(count.left_out),
+        }
+        for count in found.counts
+    ]
+    return Listing(
+        rows,
+        title=str(data_root(section.root)),
+        facts={
+            "folder": str(found.folder),
+            "doubts": [*found.doubts],
+            "refused": [*found.refused],
+            "shared": [dump(one, versioned=False) for one in found.shared],
+        },
+        shown=_by_class(rows),
+    )
+
+
+def _by_class(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per class with its splits as columns, then one for all classes."""
+    by_class: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_class.setdefault(row["class"], []).append(row)
+    shown = [_row(name, of) for name, of in by_class.items()]
+    return [*shown, _row(f"all {len(shown)} classes", rows)]
+
+
+def _row(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    used: Counter[str] = Counter()
+    why: Counter[str] = Counter()
+    for row in rows:
+        used[row["split"]] += row["used"]
+        why.update(row["left_out"])
+    return {
+        "class": name,
+        "found": sum(row["found"] for row in rows),
+        **used,
+        "left out": ", ".join(f"{n} {reason}" for reason, n in why.items()),
+    }

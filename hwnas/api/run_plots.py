@@ -1,0 +1,66 @@
+"""Plots of a run folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas.core.command import command_line
+from hwnas.core.errors import UserError
+from hwnas.pipeline.graph import stages_of
+from hwnas.pipeline.plan import maker
+from hwnas.pipeline.project import Project
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+__all__ = ["RunPlots"]
+
+
+@dataclass(frozen=True, repr=False)
+class RunPlots:
+    """The plots of the report, as figures for notebooks."""
+
+    project: Project
+
+    def plot_front(self, device: str | None = None) -> go.Figure:
+        """Evaluated archs by latency on a device (default: the first) and accuracy; the winner."""
+        from hwnas.reporting.figures import front_figure
+        from hwnas.studies.run_report import front_data
+
+        self._require(self.project.files.main_search.result.path)
+        return front_figure(front_data(self.project, self.project.require_device(device)))
+
+    def plot_latency(self, device: str | None = None) -> go.Figure:
+        """Estimated over measured latencies of whole networks on a device (default: the first).
+
+        Raises:
+            UserError: the table was never validated on whole networks of this space.
+        """
+        from hwnas.reporting.figures import latency_figure
+        from hwnas.studies.run_report import latency_data
+
+        name = self.project.require_device(device)
+        self._require(self.project.files.table(name))
+        found = latency_data(self.project, name)
+        if found is None:
+            raise UserError(
+                "the table has no whole networks of this space", where=self.project.run.root
+            )
+        return latency_figure(found)
+
+    def plot_predictor(self) -> go.Figure:
+        """Predicted over true scores of held-out subnets."""
+        from hwnas.reporting.figures import prediction_figure
+        from hwnas.studies.run_report import prediction_data
+
+        self._require(self.project.files.predictor_report.path)
+        return prediction_figure(prediction_data(self.project))
+
+    def _require(self, path: Path) -> None:
+        if not path.is_file():
+            command = maker(stages_of(self.project), self.project.files.pattern(path))
+            raise self.project.run.not_made(
+                path, command or command_line("status", self.project.run.root)
+            )

@@ -1,0 +1,31 @@
+"""Truth values as short text for JSON: which images a network classifies correctly."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["pack_bits", "unpack_bits"]
+
+
+def pack_bits(bits: NDArray[np.bool_]) -> str:
+    """Encodes bool [n] as base64 of ceil(n / 8) bytes; the first value is the highest bit."""
+    return base64.b64encode(np.packbits(bits).tobytes()).decode()
+
+
+def unpack_bits(text: str, n: int) -> NDArray[np.bool_]:
+    """Inverse of `pack_bits`; returns bool [n].
+
+    Raises:
+        ValueError: the text holds another number of bytes, or is not base64.
+    """
+    try:
+        packed = base64.b64decode(text, validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise ValueError(f"not base64: {error}") from error
+    if len(packed) != -(-n // 8):
+        raise ValueError(f"{len(packed)} bytes for {n} bits")
+    return np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=n).astype(np.bool_)

@@ -1,0 +1,131 @@
+"""Reads CSV files written by people and spreadsheets.
+
+Encodings: UTF-8, or UTF-16 with a byte-order mark. Separators: comma, semicolon or tab; a first
+line `sep=;` can specify it. Decimal commas are accepted if the separator is not a comma.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwnas.core.confined import read_regular
+from hwnas.core.errors import UserError
+
+__all__ = ["CsvTable", "names_of", "read_csv", "separator", "text_of"]
+
+MAX_BYTES = 256 * 1024 * 1024
+SEPARATORS = ",;\t"
+DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+@dataclass(frozen=True)
+class CsvTable:
+    """A header and rows of stripped cells. `lines`: the line of each row in the file."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[dict[str, str], ...]
+    lines: tuple[int, ...]
+    delimiter: str
+
+    def decimal(self, row: int, column: str) -> str:
+        """Text of a numeric cell; a decimal comma becomes a point if the separator is not one."""
+        cell = self.rows[row][column]
+        is_comma = self.delimiter != "," and DECIMAL_COMMA.fullmatch(cell)
+        return cell.replace(",", ".") if is_comma else cell
+
+    def where(self, row: int) -> str:
+        """File and line of a row, for messages."""
+        return f"{self.path}:{self.lines[row]}"
+
+
+def text_of(data: bytes, errors: str = "strict") -> str:
+    """Decodes UTF-8, or UTF-16 with a byte-order mark (Excel: "Unicode text"); normalises newlines.
+
+    Raises:
+        UnicodeDecodeError: the data is neither.
+    """
+    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
+    return data.decode(encoding, errors).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def separator(text: str, columns: Iterable[str]) -> tuple[str, str]:
+    """The column separator, and the text from the header on, which has one of `columns`."""
+    text = text.lstrip("\n")
+    head, _, rest = text.partition("\n")
+    if given := re.fullmatch(r"sep=(.)", head):
+        return given[1], rest
+    for one in SEPARATORS:
+        if {*columns} & {*names_of(head, one)}:
+            return one, text
+    return ",", text
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> CsvTable:
+    """Reads a CSV file.
+
+    columns: lower-case names of which the header must have at least one, in any case.
+
+    Raises:
+        UserError: the file cannot be read, is not CSV, has no such column, or a row has more cells
+            than the header.
+    """
+    try:
+        text = text_of(read_regular(path, at_most=MAX_BYTES))
+        delimiter, rest = separator(text, columns)
+        skipped = text.count("\n") - rest.count("\n")
+        reader = csv.reader(io.StringIO(rest, newline=""), delimiter=delimiter)
+        listed = [([cell.strip() for cell in row], reader.line_num + skipped) for row in reader]
+    except FileNotFoundError as error:
+        raise UserError("file not found", where=path) from error
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        fix = "save it as CSV in UTF-8" if isinstance(error, UnicodeDecodeError) else None
+        raise UserError("not a CSV file", found=str(error), where=path, fix=fix) from error
+    filled = [(cells, line) for cells, line in listed if any(cells)]
+    header = tuple(_known(name, columns) for name in filled[0][0]) if filled else ()
+    if not set(columns) & set(header):
+        raise UserError(
+            f"no column {' or '.join(map(repr, columns))}",
+            expected="a header with it, separated by commas, semicolons or tabs",
+            found=(rest.partition("\n")[0].strip() or "an empty file")[:200],
+            where=path,
+            fix="write the table as CSV with commas, in UTF-8",
+        )
+    if len(set(header) - {""}) < len([name for name in header if name]):
+        raise UserError("two columns have the same name", found=", ".join(header), where=path)
+    rows = []
+    for cells, line in filled[1:]:
+        if len(cells) > len(header) and any(cells[len(header) :]):
+            raise UserError(
+                "a row has more cells than the header",
+                expected=len(header),
+                found=len(cells),
+                where=f"{path}:{line}",
+                fix="quote cells that hold the separator" if delimiter == "," else None,
+            )
+        rows.append(dict(zip(header, [*cells, *[""] * len(header)], strict=False)))
+    return CsvTable(path, header, tuple(rows), tuple(line for _, line in filled[1:]), delimiter)
+
+
+def _known(name: str, columns: Sequence[str]) -> str:
+    return name.lower() if name.lower() in columns else name
+
+
+def names_of(line: str, delimiter: str) -> list[str]:
+    """Names of columns in a header, in lower case; empty if the line is not CSV."""
+    try:
+        rows = [*csv.reader([line], delimiter=delimiter)]
+    except csv.Error:
+        return []
+    return [cell.strip().lower() for row in rows for cell in row]

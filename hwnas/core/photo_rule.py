@@ -1,0 +1,297 @@
+"""Determines which files of a folder are photos, and decodes photos to pixels.
+
+Training and the device kit both use this module, and every bundle contains this file unchanged.
+Therefore it does not import hwnas, and requires only Python 3.8 and numpy; decoding needs Pillow.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+
+__all__ = [
+    "ENDINGS",
+    "MAX_PIXELS",
+    "Scan",
+    "composed",
+    "folders_of",
+    "is_data",
+    "one_form",
+    "scan",
+    "text_of",
+    "upright",
+]
+
+ENDINGS = frozenset(
+    (
+        *(".apng", ".avif", ".avifs", ".bmp", ".bw", ".cur", ".dcx", ".dds", ".dib", ".gif"),
+        *(".icb", ".icns", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe"),
+        *(".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pcx", ".pfm", ".pgm", ".png"),
+        *(".pnm", ".ppm", ".psd", ".qoi", ".ras", ".rgb", ".rgba", ".sgi", ".tga", ".tif"),
+        *(".tiff", ".vda", ".vst", ".webp", ".xbm", ".xpm"),
+    )
+)
+"""Suffixes of Pillow's image formats, without documents, films and data (.eps, .fli, .h5)."""
+
+SYSTEM = frozenset(
+    {"@eadir", "__macosx", "lost+found", "$recycle.bin", "thumbs.db", "ehthumbs.db", "desktop.ini"}
+)
+_ENDING = re.compile(r"\.[\w~+-]*[a-z][\w~+-]*", re.ASCII | re.IGNORECASE)
+KINDS = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n": "PNG",
+    b"GIF8": "GIF",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"qoif": "QOI",
+}
+"""Image formats by their first bytes."""
+
+BRANDS = {b"avif": "AVIF", b"avis": "AVIF"}
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+TIFF = (b"II*\0", b"MM\0*")  # raw photos of cameras start with these bytes, too
+MAX_PIXELS = 100_000_000  # of one image; reading takes up to 16 bytes per pixel
+TURNS: dict[int, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+"""`PIL.Image.Transpose` that makes a photo upright, by its EXIF orientation."""
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+def one_form(name: str) -> str:
+    """A file name in composed Unicode form (NFC); macOS decomposes accents, others do not."""
+    return unicodedata.normalize("NFC", name)
+
+
+def text_of(name: str) -> str:
+    """A file name from the system as text: its bytes decoded as UTF-8 in any locale.
+
+    Bytes that are not UTF-8 become surrogates, as in Python.
+    """
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def composed(name: str) -> str:
+    """The class name of a folder name."""
+    return one_form(text_of(name))
+
+
+def is_data(name: str) -> bool:
+    """Whether a name can be data; hidden files and files of the operating system cannot."""
+    return not name.startswith(".") and name.lower() not in SYSTEM
+
+
+def folders_of(folder: Path) -> list[Path]:
+    """Sorted folders in a folder of photos: classes or splits, without run folders of hwnas.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    inside = sorted(path for path in folder.iterdir() if is_data(path.name) and path.is_dir())
+    return [path for path in inside if not (_is_run(path) or _holds_runs(path))]
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is a run folder of hwnas; these contain `.lock`."""
+    if os.path.isfile(folder / "stages.json"):
+        return True
+    return os.path.isfile(folder / ".lock") and not scan(folder).images
+
+
+def _holds_runs(folder: Path) -> bool:
+    """Whether all entries of a folder are run folders, as in `runs/`."""
+    try:
+        shown = [name for name in os.listdir(folder) if is_data(name)]
+    except OSError:
+        return False
+    return bool(shown) and all(_is_run(folder / name) for name in shown)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Scan:
+    """Files below a folder, relative to its parent: images, and files that are left out.
+
+    lost: broken links, and unreadable folders.
+    left_out: number of other files, by suffix.
+    misnamed: number of left-out files that are images according to their first bytes, by suffix.
+    """
+
+    images: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    misnamed: Counter[str] = field(default_factory=Counter)
+
+
+def scan(folder: Path, also: tuple[str, ...] = ()) -> Scan:
+    """All files at any depth below a class folder; images are sorted by their composed names.
+
+    Links to folders are followed. also: suffixes of other files that count as images.
+    """
+    found = Scan()
+    real = folder.resolve()
+    above = {str(real), *map(str, real.parents)}
+    _scan(str(folder), folder.name, found, above, ENDINGS.union(also))
+    found.images.sort(key=lambda name: (composed(name).split("/"), name))
+    found.lost.sort()
+    return found
+
+
+def _scan(folder: str, within: str, found: Scan, above: set[str], endings: frozenset[str]) -> None:
+    try:
+        entries = list(os.scandir(folder))
+        if not os.access(folder, os.X_OK):
+            raise PermissionError
+    except OSError:  # or the disc or server was disconnected
+        found.lost.append(f"{within}/")
+        return
+    for entry in entries:
+        name = f"{within}/{entry.name}"
+        if not is_data(entry.name):
+            continue
+        kind = _kind(entry)
+        if kind == "folder":
+            real = os.path.realpath(entry.path)
+            if real not in above:  # else a link to one of its parent folders
+                _scan(entry.path, name, found, above | {real}, endings)
+        elif kind == "lost":
+            found.lost.append(name)
+        elif kind == "file" and _is_image(entry, endings):
+            found.images.append(name)
+        else:
+            ending = _ending(entry.name) or "without an ending"
+            found.left_out[ending] += 1
+            found.misnamed[ending] += kind == "file" and bool(content_of(_head(entry.path)))
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """folder, file, lost (a broken or circular link), or other (a pipe, a device)."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+        os.stat(entry.path)
+    except OSError:
+        return "lost"
+    return "other"
+
+
+def _ending(name: str) -> str:
+    """The suffix in lower case, if it contains a letter; `a.jpg.` and `5.12.2024` have none."""
+    ending = os.path.splitext(name)[1].lower()
+    return ending if _ENDING.fullmatch(ending) else ""
+
+
+def _is_image(entry: os.DirEntry[str], endings: frozenset[str]) -> bool:
+    ending = _ending(entry.name)
+    if ending:
+        return ending in endings
+    head = _head(entry.path)
+    return bool(content_of(head)) or head[:4] in TIFF
+
+
+def _head(path: str) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(12)
+    except OSError:
+        return b""
+
+
+def content_of(head: bytes) -> str:
+    """The image format by the first 12 bytes; empty if unknown or not readable by Pillow."""
+    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        return "WebP"
+    if head[4:8] == b"ftyp":
+        return BRANDS.get(head[8:], "")
+    return next((name for first, name in KINDS.items() if head.startswith(first)), "")
+
+
+# --- pixels ---------------------------------------------------------------------------------------
+
+
+def upright(stream: IO[bytes]) -> Image.Image:
+    """Decodes an image file to 8-bit grey or RGB (mode L or RGB), upright by its EXIF orientation.
+
+    Transparency is blended with white. 16-bit values and floats in [0, 1] are converted to 8 bits.
+    Of animations, the first frame is used. Other metadata are ignored, and may be damaged.
+
+    Raises:
+        ValueError: no image for Pillow, too many pixels, or grey values of unknown scale.
+        Exception: any exception of Pillow on damaged files.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        opened = Image.open(stream)
+    except UnidentifiedImageError:
+        raise ValueError(_no_image(stream)) from None
+    with opened:
+        if opened.width * opened.height > MAX_PIXELS:
+            size = f"{opened.width} x {opened.height}"
+            raise ValueError(f"{size} pixels, more than {MAX_PIXELS:,}")
+        opened.load()
+        turn = _orientation(opened)
+        image = opened.transpose(TURNS[turn]) if turn in TURNS else opened.copy()
+    if image.mode[0] in "IF":  # the conversion of Pillow would saturate
+        image = Image.fromarray(eight_bits(np.asarray(image)))
+    if _may_be_transparent(image):
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    return image if image.mode == "L" else image.convert("RGB")
+
+
+def _may_be_transparent(image: Image.Image) -> bool:
+    if image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A"):
+        return True
+    return image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info
+
+
+def _no_image(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    head = stream.read(12)
+    if not head:
+        return "the file is empty"
+    if head[4:8] == b"ftyp" and head[8:] in HEIC:
+        return "a HEIC photo whatever its ending says, which Pillow does not read: convert it"
+    if content_of(head):
+        return f"a damaged {content_of(head)} file, or of a kind that this Pillow does not read"
+    return "not an image that Pillow reads"
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 if the metadata are damaged."""
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # Pillow can raise any exception
+        return 1
+
+
+def eight_bits(levels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Grey values of 16 bits, or floats in [0, 1], as 8 bits.
+
+    Raises:
+        ValueError: unknown scale: other numbers, or 16-bit values that fit into 12 bits.
+    """
+    low, high = float(levels.min()), float(levels.max())
+    if levels.dtype.kind == "f" and low >= 0 and high <= 1:
+        return np.asarray(np.rint(levels * 255), dtype=np.uint8)
+    if levels.dtype.kind == "f" or low < 0 or high > 65535 or 0 < high < 4096:
+        raise ValueError(
+            f"grey values from {low:g} to {high:g}, of unknown scale: convert the image to 8 bits,"
+            " to full 16 bits, or to floats in [0, 1]"
+        )
+    return np.asarray(levels.astype(np.int64) >> 8, dtype=np.uint8)

@@ -1,0 +1,74 @@
+"""Runs commands on a remote device and transfers files, by ssh or adb."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Protocol
+
+from hwnas.core.errors import UserError
+
+__all__ = ["LOST", "Reach", "call"]
+
+CALL_TIMEOUT_S = 600.0
+LOST = 255  # exit status of ssh itself
+
+
+class Reach(Protocol):
+    """Transfers commands and files to a device and back."""
+
+    @property
+    def where(self) -> str:
+        """The device, for messages."""
+        ...
+
+    def command(self, script: str) -> list[str]:
+        """The local command that makes `sh` on the device run `script`."""
+        ...
+
+    def push(self, local: Path, remote: str) -> None:
+        """Copies a file to the device."""
+        ...
+
+    def pull(self, remote: str, local: Path) -> None:
+        """Copies a file from the device."""
+        ...
+
+
+def call(
+    command: Sequence[str], *, where: str, stdin: IO[bytes] | None = None, into: Path | None = None
+) -> str:
+    """Runs a command that connects to the device. Returns its output, or writes it `into` a file.
+
+    Raises:
+        UserError: the command is not installed, failed, or took more than ten minutes.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            if into is not None:
+                into.unlink(missing_ok=True)  # it can have other hard links
+            stdout = subprocess.PIPE if into is None else stack.enter_context(open(into, "wb"))
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                timeout=CALL_TIMEOUT_S,
+                check=False,
+            )
+    except FileNotFoundError as error:
+        raise UserError(f"{command[0]} is not installed on this machine", where=where) from error
+    except subprocess.TimeoutExpired as error:
+        raise UserError("the device does not respond", where=where) from error
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip()[-1000:]
+        raise UserError(
+            "cannot reach the device"
+            if done.returncode == LOST
+            else "a command failed on the device",
+            found=said or f"exit status {done.returncode}",
+            where=where,
+        )
+    return (done.stdout or b"").decode(errors="replace")

@@ -1,0 +1,67 @@
+"""Protocols of transports, which run the device kit on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from hwnas.core.leftover import Leftover
+from hwnas.core.progress import Progress
+
+__all__ = ["CleaningTransport", "ReachedTransport", "Transport", "TryingTransport"]
+
+
+class Transport(Protocol):
+    """Runs the device kit on the device."""
+
+    def run_bench(self, plan: Path, results: Path, *, progress: Progress) -> None:
+        """Runs `export/bench.py` on the plan.json of a plan folder; appends to `results` (jsonl).
+
+        Resumes: timings that `results` already has are not repeated.
+        """
+        ...
+
+
+@runtime_checkable
+class ReachedTransport(Protocol):
+    """A Transport to a device that may be unreachable. Optional: others are not checked."""
+
+    def check(self) -> None:
+        """Checks that the device responds, before any preparation.
+
+        Raises:
+            UserError: the device does not respond.
+        """
+        ...
+
+
+@runtime_checkable
+class TryingTransport(Protocol):
+    """A Transport that can try a plan before timing. Optional: others fail during timing."""
+
+    def try_out(self, plan: Path) -> None:
+        """Loads and runs every model of a plan once with `export/bench.py`; stores no samples.
+
+        Raises:
+            UserError: the device lacks a package, or does not respond.
+            KitFailed: a model does not run on the device.
+        """
+        ...
+
+
+@runtime_checkable
+class CleaningTransport(Protocol):
+    """A Transport that leaves files on the device. Optional: others leave none."""
+
+    def leftovers(self, home: Mapping[str, int]) -> list[Leftover]:
+        """Lists the kits on the device, one per plan.
+
+        Samples that exist only on the device are kept, and so is a running kit.
+
+        home: sizes in bytes of the results files that exist here, by name without suffix.
+
+        Raises:
+            UserError: the device does not respond.
+        """
+        ...

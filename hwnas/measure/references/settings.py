@@ -1,0 +1,73 @@
+"""Settings of the reference networks. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from hwnas.core.config import StrictModel
+from hwnas.latency.sections import ProfileConfig
+
+__all__ = ["NAMES", "PUBLISHED_PX", "ReferencesConfig"]
+
+NAMES = (
+    "mobilenetv4_conv_small.e2400_r224_in1k",
+    "mobilenetv3_large_100.miil_in21k_ft_in1k",
+    "mobilenetv3_small_100.lamb_in1k",
+    "lcnet_100.ra2_in1k",
+    "hgnetv2_b0.ssld_stage2_ft_in1k",
+    "hardcorenas_f.miil_green_in1k",
+    "efficientnet_b0.ra4_e3600_r224_in1k",
+    "mobilenetv2_100.ra_in1k",
+)
+"""Networks of timm that users would otherwise download, each with the name of its weights."""
+
+PUBLISHED_PX = 224
+"""Resolution at which the accuracies of `NAMES` are published."""
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+Pixels = Annotated[int, Field(ge=8, le=4096)]
+
+
+class ReferencesConfig(StrictModel):
+    """Published networks that are timed together with the winner on every device of the run."""
+
+    names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)] = NAMES
+    """Networks of timm, each with the name of the weights whose published accuracy is shown."""
+    resolutions: Annotated[tuple[Pixels, ...], Field(max_length=64)] = ()
+    """Input sizes in px; by default 224 and the resolutions of the space."""
+    train: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+    """Networks that are also fine-tuned by the winner's recipe, at the winner's resolution."""
+    start: Literal["published", "scratch"] = "published"
+    """Fine-tune the published weights like the winner, or train fresh weights without a teacher."""
+    epochs: Annotated[int | None, Field(ge=1, le=100_000)] = None
+    """Passes over the training images; null: `finetune.epochs`, or from scratch `alone.epochs`."""
+    min_rounds: Annotated[int, Field(ge=2, le=10_000)] = 8
+    """Minimum number of rounds, even if the time budget is exceeded."""
+    time_budget_s: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        15.0, description="Time budget for the timing on each device, in seconds."
+    )
+
+    @field_validator("names", "train")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("a network is named twice")
+        return names
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """`names`, followed by the other networks of `train`."""
+        return tuple(dict.fromkeys((*self.names, *self.train)))
+
+    def sizes(self, own: Iterable[int]) -> tuple[int, ...]:
+        """Resolutions in px, ascending; `own`: those of the space."""
+        return tuple(sorted(set(self.resolutions or (*own, PUBLISHED_PX))))
+
+    def protocol(self, profile: ProfileConfig) -> ProfileConfig:
+        """Settings of profiling with the time budget of the references."""
+        return profile.model_copy(
+            update={"min_rounds": self.min_rounds, "retiming_budget_s": self.time_budget_s}
+        )

@@ -1,0 +1,39 @@
+"""Stores which test images every network gets right, for comparisons image by image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.core.bits import unpack_bits
+from hwnas.core.records import STRICT, Count
+from hwnas.spaces.arch import Arch
+
+__all__ = ["TestHits"]
+
+
+@dataclass(frozen=True)
+class TestHits:
+    """Correctly classified images (`core.bits`) by device and key of an arch.
+
+    They belong to the accuracies in `Results`: `n_images` of the test split, in its order.
+    """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+    __test__: ClassVar[bool] = False  # not a test, although pytest would collect the name
+
+    n_images: Count
+    right: dict[str, dict[str, str]]
+
+    def __post_init__(self) -> None:
+        for networks in self.right.values():
+            for text in networks.values():
+                unpack_bits(text, self.n_images)
+
+    def of(self, device: str, arch: Arch) -> NDArray[np.bool_] | None:
+        """bool [n_images] of a network on a device; None if not stored."""
+        text = self.right.get(device, {}).get(arch.key)
+        return None if text is None else unpack_bits(text, self.n_images)

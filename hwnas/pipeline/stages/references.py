@@ -1,0 +1,130 @@
+"""Stage `references`: times published networks in one plan with the winner of every device."""
+
+from __future__ import annotations
+
+from hwnas.core.command import command_line
+from hwnas.core.config import settled
+from hwnas.core.progress import Progress
+from hwnas.interfaces import DeviceSpec
+from hwnas.measure.references.graphs import require_reference
+from hwnas.measure.references.settings import ReferencesConfig
+from hwnas.measure.references.timing import (
+    Reference,
+    References,
+    RunReferences,
+    time_references,
+)
+from hwnas.pipeline.checks import asked
+from hwnas.pipeline.data_checks import recipe_fits
+from hwnas.pipeline.exports import exported_artifact, file_of
+from hwnas.pipeline.plan import Stage
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.reference_training import (
+    recipe,
+    require_weights,
+    train_references,
+    trained_px,
+)
+from hwnas.pipeline.task import task
+from hwnas.pipeline.winners import networks, winner_role
+from hwnas.training.identity import SPLITS
+
+__all__ = ["OWN", "check", "references", "stage"]
+
+OWN = "winner"
+"""Name of the run's network that is timed with the references."""
+
+
+def stage(project: Project) -> Stage:
+    """Times the networks `search.references.names`, and trains those of `train`."""
+    files, search = project.files, project.config.search.name
+    config, name = _config(project), f"references/{search}"
+    n = len(config.all_names) * len(_sizes(project, config))
+    trained = f", {len(config.train)} trained" * bool(config.train)
+    return Stage(
+        name=name,
+        command=command_line("references", "--run", project.run.root),
+        needs=(
+            *(f"profile/{device}" for device in project.devices),
+            *(("train",) if config.train else ()),
+            f"finetune/{search}",
+            f"export/{search}",
+        ),
+        settings=[
+            project.config.seed,
+            settled(config),
+            *([settled(recipe(project, config)), project.source.settings] if config.train else ()),
+        ],
+        owns=(files.pattern(files.references.folder),),
+        outputs=(files.pattern(files.references.results.path),),
+        run=task(project, name, references, reads_data=bool(config.train)),
+        cost=f"{n} networks timed on {len(project.devices)} devices{trained}",
+        data=project.source.input(SPLITS) if config.train else None,
+        check=lambda: check(project),
+        check_data=lambda: _check_recipe(project),
+        asks=asked(project, project.devices),
+    )
+
+
+def check(project: Project) -> None:
+    """Checks that timm knows the networks, and that the weights for training are available.
+
+    Raises:
+        UserError: suggests similar names, or says how to get the weights.
+    """
+    config = _config(project)
+    for name in config.all_names:
+        require_reference(name)
+    require_weights(project, config)
+
+
+def references(project: Project, progress: Progress) -> None:
+    """Times the networks with the winner on every device, then trains some."""
+    config = _config(project)
+    found = tuple(
+        _timed(project, config, name, device, progress) for name, device in project.devices.items()
+    )
+    trained = train_references(project, config, progress)
+    project.files.references.results.write(RunReferences(found, trained))
+
+
+def _config(project: Project) -> ReferencesConfig:
+    config = project.config.search.references
+    assert config is not None  # otherwise the project has no such stage
+    return config
+
+
+def _sizes(project: Project, config: ReferencesConfig) -> tuple[int, ...]:
+    space = project.space
+    return config.sizes(space.macro.resolutions[code] for code in space.allowed[0])
+
+
+def _timed(
+    project: Project,
+    config: ReferencesConfig,
+    name: str,
+    device: DeviceSpec,
+    progress: Progress,
+) -> References:
+    in_channels, num_classes = project.source.ends
+    winner = networks(project)[winner_role(project, name)]
+    chosen = [(network, px) for network in config.all_names for px in _sizes(project, config)]
+    chosen += [(network, trained_px(project)) for network in config.train]
+    return time_references(
+        [Reference(*one, num_classes, in_channels) for one in dict.fromkeys(chosen)],
+        device,
+        project.files.references.timings(name),
+        config.protocol(project.config.profile),
+        own={OWN: file_of(project, winner, exported_artifact(project, winner, device))},
+        table=project.files.read_table(name),
+        space=project.space,
+        seed=project.config.seed,
+        progress=progress,
+        transport=project.transport(name),
+    )
+
+
+def _check_recipe(project: Project) -> None:
+    config = _config(project)
+    if config.train:
+        recipe_fits(project, recipe(project, config), "finetune")

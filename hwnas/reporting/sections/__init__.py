@@ -1,0 +1,1 @@
+"""Sections of the report, each with its data and its template."""

@@ -1,0 +1,71 @@
+"""Limits on spaces, because the operators of larger ones could not be listed or timed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hwnas.core.errors import UserError
+
+if TYPE_CHECKING:
+    from hwnas.spaces.space import SearchSpace
+
+__all__ = ["check_combinations", "check_operators", "check_values"]
+
+MAX_LOWERED = 2_000_000  # operators that are lowered to fill the tables of a space: two seconds
+MAX_OPERATORS = 20_000  # different operators of a space; latency tables have a row for each
+
+
+def check_values(space: SearchSpace, n_slots: int) -> None:
+    """Checks that the values of all choices are few enough to try each one.
+
+    Raises:
+        UserError: names the limit and the choices with the most values.
+    """
+    n_values = sum(len(choice.values) for choice in space.choices)
+    if n_values * n_slots > MAX_LOWERED:
+        limit = f"{MAX_LOWERED // n_slots:,} in a network of {n_slots:,} operators"
+        columns = range(len(space.choices))
+        raise _too_large(space, "values of choices", limit, f"{n_values:,}", columns)
+
+
+def check_combinations(space: SearchSpace, columns_of: Sequence[Sequence[int]]) -> None:
+    """Checks that the combinations of the choices of a slot are few enough to try each one.
+
+    columns_of: columns of the choices, by slot.
+
+    Raises:
+        UserError: names the limit and the choices with the most values.
+    """
+    sizes = [math.prod(len(space.choices[c].values) for c in columns) for columns in columns_of]
+    n_slots = len(columns_of)
+    if sum(sizes) * n_slots > MAX_LOWERED:
+        limit = f"{MAX_LOWERED // n_slots:,} in a network of {n_slots:,} operators"
+        columns = columns_of[sizes.index(max(sizes))]
+        raise _too_large(space, "combinations of choices", limit, f"{sum(sizes):,}", columns)
+
+
+def check_operators(space: SearchSpace, n: int, columns: Sequence[int]) -> None:
+    """Checks that a latency table can time n operators; `columns`: choices of the last slot.
+
+    Raises:
+        UserError: names the limit and the choices with the most values.
+    """
+    if n > MAX_OPERATORS:
+        limit = f"{MAX_OPERATORS:,} different ones"
+        raise _too_large(space, "operators", limit, "more", columns)
+
+
+def _too_large(
+    space: SearchSpace, what: str, limit: str, found: str, columns: Sequence[int]
+) -> UserError:
+    most = sorted(columns, key=lambda column: -len(space.choices[column].values))[:4]
+    counts = [f"{space.choices[c].name} ({len(space.choices[c].values)})" for c in most]
+    return UserError(
+        f"the space has too many {what}",
+        expected=f"at most {limit}",
+        found=found,
+        where=f"space {space.id}",
+        fix="give fewer values or blocks" + (f": {', '.join(counts)}" if counts else ""),
+    )

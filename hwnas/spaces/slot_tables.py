@@ -1,0 +1,95 @@
+"""Lists the operators of every slot of a space, by the few choices that the slot depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.spaces.limits import check_combinations, check_operators, check_values
+from hwnas.spaces.ops import OpSpec
+
+if TYPE_CHECKING:
+    from hwnas.spaces.space import SearchSpace
+
+__all__ = ["DISALLOWED", "SlotTable", "slot_tables"]
+
+ABSENT = -1
+DISALLOWED = -2
+
+
+@dataclass(frozen=True)
+class SlotTable:
+    """Operator ids of one slot for every combination of the few choices that it depends on."""
+
+    columns: tuple[int, ...]
+    ids: NDArray[np.int32]  # shape: len(values) of each column
+
+    def rows(self, columns: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Indices int32 [n] into the flat `ids`, for the transposed codes `columns` [d, n]."""
+        flat = np.zeros(columns.shape[1], dtype=np.int32)
+        for column, size in zip(self.columns, self.ids.shape, strict=True):
+            flat *= np.int32(size)
+            flat += columns[column]
+        return flat
+
+
+@lru_cache(maxsize=64)
+def slot_tables(space: SearchSpace) -> tuple[tuple[OpSpec, ...], tuple[SlotTable, ...]]:
+    """All reachable operators, and the table from local codes to operator ids per slot."""
+    largest = [len(choice.values) - 1 for choice in space.choices]
+    ops: dict[OpSpec, int] = {}
+    allowed, tables = [frozenset(codes) for codes in space.allowed], []
+    lower = cache(space.macro.lower_slots)  # slots that depend on the same choices share networks
+    columns_of = _slot_columns(space, largest)
+    check_combinations(space, columns_of)
+    for slot, columns in enumerate(columns_of):
+        shape = [len(space.choices[column].values) for column in columns]
+        ids = np.empty(shape, dtype=np.int32)
+        for local in product(*(range(n) for n in shape)):
+            codes = list(largest)
+            for column, code in zip(columns, local, strict=True):
+                codes[column] = code
+            if not _is_allowed(space, allowed, codes, columns):
+                ids[local] = DISALLOWED
+                continue
+            op = lower(tuple(codes))[slot]
+            ids[local] = ABSENT if op is None else ops.setdefault(op, len(ops))
+            check_operators(space, len(ops), columns)
+        tables.append(SlotTable(tuple(columns), ids))
+    return tuple(ops), tuple(tables)
+
+
+def _is_allowed(
+    space: SearchSpace, allowed: list[frozenset[int]], codes: list[int], columns: list[int]
+) -> bool:
+    """Whether all active choices among `columns` have codes in `allowed` (by column)."""
+    for column in columns:
+        choice = space.choices[column]
+        is_active = choice.parent is None or codes[choice.parent] in choice.parent_codes
+        if is_active and codes[column] not in allowed[column]:
+            return False
+    return True
+
+
+def _slot_columns(space: SearchSpace, largest: list[int]) -> list[list[int]]:
+    """Choices that each slot depends on.
+
+    Found by changing one choice of the largest arch at a time.
+    """
+    reference = space.macro.lower_slots(tuple(largest))
+    check_values(space, len(reference))
+    columns: list[list[int]] = [[] for _ in reference]
+    for column, choice in enumerate(space.choices):
+        variants = [
+            space.macro.lower_slots((*largest[:column], code, *largest[column + 1 :]))
+            for code in range(len(choice.values) - 1)  # the last one is the reference
+        ]
+        for slot, depends in enumerate(columns):
+            if any(changed[slot] != reference[slot] for changed in variants):
+                depends.append(column)
+    return columns

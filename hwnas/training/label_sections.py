@@ -1,0 +1,72 @@
+"""Settings of labels for the predictor: from the supernet, from a file, or stand-alone training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from hwnas.core.config import LATER, RETIRED, StrictModel
+from hwnas.training.sections import CalibrationConfig, Count, FinetuneConfig
+
+__all__ = ["LabelConfig", "StandaloneRecipe", "TrainedLabelConfig"]
+
+
+class StandaloneRecipe(FinetuneConfig):
+    """Training of one network from the labels only, without a teacher."""
+
+    distillation: Annotated[float, RETIRED] = Field(default=0.5, ge=0, le=1)
+    """Has no effect."""
+    temperature: Annotated[float, RETIRED] = Field(default=1.0, gt=0)
+    """Has no effect."""
+
+
+class TrainedLabelConfig(StrictModel):
+    """Labels from stand-alone training: expensive, few, and the ground truth."""
+
+    n: Annotated[int, Field(ge=0)] = 0
+    """Number of random archs that are trained stand-alone; 0: none."""
+    recipe: StandaloneRecipe = StandaloneRecipe(epochs=30, distillation=0.0)
+    """Training recipe, without a teacher."""
+
+    @model_validator(mode="after")
+    def _is_float(self) -> TrainedLabelConfig:
+        if self.recipe.precision == "int8":
+            raise ValueError("recipe.precision int8: labels are accuracies of float networks")
+        return self
+
+
+class LabelConfig(StrictModel):
+    """Scores of sampled subnets, from which the accuracy predictor learns.
+
+    With `records`, the scores come from a file and no subnet is evaluated.
+    """
+
+    n_archs: Count = 250
+    """Number of archs that get a label."""
+    records: Annotated[Path | None, LATER] = None
+    """File of labelled archs; null: evaluate subnets."""
+    reader: Annotated[str | None, LATER] = None
+    """Reader of the file; null: detect the format."""
+    target: Annotated[str | None, LATER] = None
+    """Column of the scores; null: the default column of the reader."""
+    calibration: CalibrationConfig = CalibrationConfig()
+    trained: Annotated[TrainedLabelConfig, LATER] = TrainedLabelConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> LabelConfig:
+        if self.records is None and (self.reader or self.target):
+            raise ValueError("`reader` and `target` need `records`")
+        if self.records is not None and self.trained.n:
+            raise ValueError("labels come from `records` or from archs `trained` here, not both")
+        return self
+
+    @classmethod
+    def removed(cls) -> tuple[str, ...]:
+        """`source`: it always was the supernet; `trained` has labels of another source."""
+        return ("source",)
+
+    def removed_values(self) -> dict[str, Any]:
+        """See `StrictModel`."""
+        return {"source": "supernet"}

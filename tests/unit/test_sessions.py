@@ -1,0 +1,167 @@
+"""A space that gains an operator: what earlier sessions timed is kept, at the pace of then."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwnas.interfaces import DeviceSpec
+from hwnas.latency.construction import op_id
+from hwnas.latency.sections import ProfileConfig
+from hwnas.latency.table import LatencyTable
+from hwnas.measure.profile import describe_cost, profile
+from hwnas.measure.session_files import known_models
+from hwnas.measure.sessions import N_REFERENCES
+from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.mobilenet_tiny import Config, build
+from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.space import SearchSpace
+from tests.kit import FakeMachine, FakeTransport
+from tests.unit.test_profiling import additive_machine
+
+DEVICE = DeviceSpec("board", transport="offline")
+QUICK = ProfileConfig(rounds=4, min_rounds=4, hot_samples=2, n_validation=12)
+
+
+def space_with(*expands: int, others: tuple[int, ...] = (2,)) -> SearchSpace:
+    """A handful of ops; `expands` are those of one block of three."""
+    whole = build(Config(resolutions=(16,)), num_classes=4)
+    widths = {f"stage{s}.width": (width,) for s, width in enumerate((16, 32, 48))}
+    ratios = {f"stage{s}.block{b}.expand": others for s in range(3) for b in range(3)}
+    ratios |= {"stage1.block0.expand": expands}
+    return whole.restrict({"stem.width": (8,), **widths, **ratios})
+
+
+SMALL, LARGE, LARGER = space_with(2), space_with(2, 4), space_with(2, 4, 6)
+
+
+def rows_ms(table: LatencyTable) -> dict[OpSpec, float]:
+    return {op: timing.median_ms for op, timing in table.rows.items()}
+
+
+def plan_ids(folder: Path) -> set[str]:
+    return {item["id"] for item in json.loads((folder / "plan.json").read_text())["items"]}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Samples of the small space."""
+    folder = tmp_path_factory.mktemp("samples")
+    profile(SMALL, DEVICE, folder, QUICK, transport=additive_machine(SMALL))
+    return folder
+
+
+@pytest.fixture
+def folder(first: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(first, tmp_path / "samples")
+
+
+def profiled(space: SearchSpace, folder: Path, **how: Any) -> LatencyTable:
+    slow = how.pop("slow", 1.0)
+    return profile(space, DEVICE, folder, QUICK, transport=additive_machine(space, slow), **how)
+
+
+NEW_OPS = set(enumerate_ops(LARGE)) - set(enumerate_ops(SMALL))
+
+
+def test_one_operator_is_timed_beside_references_and_drift_is_divided_out(folder: Path):
+    kept = set(enumerate_ops(SMALL)) & set(enumerate_ops(LARGE))
+    assert 0 < len(NEW_OPS) <= 2 and len(kept) >= 10
+    grown = profiled(LARGE, folder, slow=1.15)
+    truth = profiled(LARGE, folder.with_name("whole"))
+    assert {op_id(op) for op in NEW_OPS} < plan_ids(folder)
+    again = {op_id(op) for op in kept} & plan_ids(folder)
+    assert len(again) <= N_REFERENCES < len(kept) + 12, "few operators are timed twice"
+    np.testing.assert_allclose(
+        [rows_ms(grown)[op] for op in truth.rows], list(rows_ms(truth).values()), rtol=1e-4
+    )
+    assert grown.facts["pace"] == pytest.approx(1.15, rel=1e-3) and grown.facts["sessions"] == 2
+    found = grown.corrections[LARGE.id].validation
+    assert found.forecast.mape < 1e-3
+    own = {net.codes: net.measured_ms for net in truth.corrections[LARGE.id].validation.nets}
+    assert {net.codes: net.measured_ms for net in found.nets} == pytest.approx(own, rel=1e-3)
+
+
+def test_the_plan_says_so(folder: Path):
+    def cost(space: SearchSpace, config: ProfileConfig = QUICK) -> str:
+        return describe_cost(space, config, known_models(DEVICE, config, [folder]))
+
+    n = len(enumerate_ops(LARGE))
+    assert f"({len(NEW_OPS)} of {n} ops, 12 whole nets, {N_REFERENCES} again" in cost(LARGE)
+    fewer = QUICK.model_copy(update={"hot_samples": 3})  # not comparable
+    assert f"({n} ops, 12 whole nets)" in cost(LARGE, fewer)
+    wide = space_with(2, 4, 6, others=(2, 4, 6))
+    assert f"({len(enumerate_ops(wide))} ops," in cost(wide), "most are missing"
+
+
+def test_a_session_that_is_cut_off_goes_on_and_one_that_is_done_is_not_timed_again(folder: Path):
+    class CutOff(FakeMachine):
+        def execute(self, name: str) -> None:
+            if len(self.runs) == 250:
+                raise KeyboardInterrupt
+            super().execute(name)
+
+    transport = additive_machine(LARGE)
+    whole = transport.machine
+
+    def cut(plan: dict[str, Any]) -> FakeMachine:
+        return CutOff(whole(plan).true_ns)
+
+    with pytest.raises(KeyboardInterrupt):
+        profile(LARGE, DEVICE, folder, QUICK, transport=FakeTransport(cut))
+    ids = plan_ids(folder)
+    table = profile(LARGE, DEVICE, folder, QUICK, transport=transport)
+    assert plan_ids(folder) == ids and transport.runs > 0
+    before, files = transport.runs, sorted(path.name for path in folder.iterdir())
+    assert profile(LARGE, DEVICE, folder, QUICK, transport=transport) == table
+    assert transport.runs == before and sorted(path.name for path in folder.iterdir()) == files
+    more = QUICK.model_copy(update={"rounds": 9, "target_error": 0.0})
+    profile(LARGE, DEVICE, folder, more, transport=transport)
+    assert transport.runs > before, "more rounds are added to what the last session timed"
+
+
+def test_sessions_add_up_also_from_other_folders(folder: Path, tmp_path: Path):
+    profiled(LARGE, folder, slow=1.1)
+    there = tmp_path / "there"
+    table = profiled(LARGER, there, slow=0.9, earlier=[tmp_path / "none", folder])
+    truth = profiled(LARGER, tmp_path / "whole")
+    assert table.facts["sessions"] == 3 and table.facts["pace"] == pytest.approx(0.9, rel=1e-3)
+    np.testing.assert_allclose(
+        [rows_ms(table)[op] for op in truth.rows], list(rows_ms(truth).values()), rtol=1e-4
+    )
+    shutil.rmtree(folder)
+    assert rows_ms(profiled(LARGER, there)) == rows_ms(table), "the folder has all that it needs"
+    transport = additive_machine(SMALL)
+    profile(SMALL, DEVICE, there, QUICK, transport=transport)
+    assert transport.runs == 0, "a space of which all was timed"
+
+
+@pytest.mark.parametrize("change", ["pace", "runtime", "models"])
+def test_what_cannot_be_compared_is_timed_together(
+    change: str, folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    if change == "runtime":
+        monkeypatch.setitem(_facts(), "runtime_version", "1.0")
+    if change == "models":
+        monkeypatch.setattr("hwnas.measure.profile.micro", _other_micro, raising=True)
+    table = profiled(LARGE, folder, slow=1.5 if change == "pace" else 1.0)
+    assert "sessions" not in table.facts
+    assert {op_id(op) for op in enumerate_ops(LARGE)} < plan_ids(folder)
+    assert ("all models are timed anew" in caplog.text) == (change != "models")
+
+
+def _facts() -> dict[str, Any]:
+    from tests import kit
+
+    return kit.FACTS
+
+
+def _other_micro(*arguments: Any, **how: Any) -> Any:
+    from hwnas.builders.onnx import micro
+
+    return micro(*arguments, **{**how, "seed": 7})
