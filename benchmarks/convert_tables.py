@@ -1,6 +1,6 @@
 """Write every converted and fitted table that ships in `latency_tables/`, from the published data.
 
-    python benchmarks/convert_tables.py --data ../shared/data [--only gold] [--out latency_tables]
+    python benchmarks/convert_tables.py --data $DATA [--only gold] [--out latency_tables]
 
 Each file is what `hwnas table convert FORMAT PATH [--device COLUMN] --out FILE` writes.
 """

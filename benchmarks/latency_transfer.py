@@ -1,9 +1,9 @@
 """How well a few timings of a new device carry over from known devices.
 
-    python benchmarks/latency_transfer.py --tasks leave-out --data ../shared/data/latency_fbnet
+    python benchmarks/latency_transfer.py --tasks leave-out --data $DATA/latency_fbnet
     python benchmarks/latency_transfer.py --tasks nasflat --data FOLDER
-    python benchmarks/latency_transfer.py --tasks shared --data ../shared/data
-    python benchmarks/latency_transfer.py --tasks search --data ../shared/data
+    python benchmarks/latency_transfer.py --tasks shared --data $DATA
+    python benchmarks/latency_transfer.py --tasks search --data $DATA
 
 Per seed, the networks to time are chosen from a random pool by the prior over the known devices
 alone. Known devices are smoothed additively first (`hwnas.latency.smoothing`), unless a column says

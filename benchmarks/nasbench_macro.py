@@ -1,6 +1,6 @@
 """A supernet of NAS-Bench-Macro on CIFAR-10, its ranking against the published accuracies.
 
-    python benchmarks/nasbench_macro.py --data ../shared/data --work /tmp/macro               (CPU)
+    python benchmarks/nasbench_macro.py --data $DATA --work /tmp/macro               (CPU)
     python benchmarks/nasbench_macro.py --data DATA --work W --epochs 60 --archs 1000 --images 5000
 
 The supernet trains one uniform random arch at a time; then `--archs` archs, one drawn from each of

@@ -1,6 +1,6 @@
 """Rank quality of every predictor on records of trained nets, and the noise and few-shot tests.
 
-    python benchmarks/predictors.py --data ../shared/data --out predictors.jsonl --seeds 10
+    python benchmarks/predictors.py --data $DATA --out predictors.jsonl --seeds 10
 
 Each cell (file, number of labels, predictor) is a line of `--out`, written when it is done; run the
 same command again after an interruption and it goes on where it stopped. The whole table is printed

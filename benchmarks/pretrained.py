@@ -1,6 +1,6 @@
 """Searching below a pretrained network, against what one would do with it instead.
 
-    HWNAS_DATA=../shared/data python benchmarks/pretrained.py --work /tmp/pretrained
+    HWNAS_DATA=$DATA python benchmarks/pretrained.py --work /tmp/pretrained
 
 Per data set and seed: one elastic network from the pretrained weights (`--config`), a search at 60,
 40 and 25 % of the full network's latency, and at each limit, on the data set's test images, the

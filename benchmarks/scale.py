@@ -12,7 +12,7 @@ kept in `--cells` as soon as it is known. Parts: `archive` (search resumed), `jo
 run on so many class folders), `space` (blocks; every choice sampled, priced, searched), `labels`
 (GCN fitted and asked for 10,000 archs), `networks` (correction of a latency table fitted on so many
 whole networks), `report` (evaluated archs), `disk` (files of a run folder, for `hwnas status`),
-`small files of huge spaces` and `configurations` (answered or refused: seconds of the command).
+`small files of huge spaces` and `configurations` (answered or refused: seconds of each command).
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def main() -> None:
             print(json.dumps(measured(name, n, options.work)))
         return
     for name in options.only.split(","):
-        sizes = [max(2, n // options.shrink) for n in PARTS[name].sizes]
+        sizes = [max(1, n // options.shrink) for n in PARTS[name].sizes]
         cells = [cell(name, n, options) for n in sizes]
         found = {"part": name, "sizes": cells}
         if len(cells) == 2:

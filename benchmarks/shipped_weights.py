@@ -1,6 +1,6 @@
 """Makes the weights that ship with hwnas: 8-bit codes as published, and the statistics of BN.
 
-    python benchmarks/shipped_weights.py ../shared/data/weights_mobilenet_int8/NAME.npz IMAGES.npz
+    python benchmarks/shipped_weights.py $DATA/weights_mobilenet_int8/NAME.npz IMAGES.npz
 
 IMAGES.npz has JPEG photos end to end (`jpeg`, `offset`); the central 87.5 % of each are used. The
 statistics are means and variances over photos of what enters every BN, 8 bytes per channel.

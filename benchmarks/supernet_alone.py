@@ -1,7 +1,7 @@
 """What sharing weights costs in accuracy: three subnets of a run, and the same three trained alone.
 
-    HWNAS_DATA=../shared/data hwnas run cifar10_cpu
-    HWNAS_DATA=../shared/data python benchmarks/supernet_alone.py runs/cifar10_cpu --work /tmp/alone
+    HWNAS_DATA=$DATA hwnas run cifar10_cpu
+    HWNAS_DATA=$DATA python benchmarks/supernet_alone.py runs/cifar10_cpu --work /tmp/alone
 
 The largest, the middle and the smallest subnet (those of the training curves) of a finished run are
 scored on all its validation images with the supernet's weights, and again after each was trained

@@ -40,7 +40,7 @@ def use_space(n: int, folder: Path) -> dict[str, Any]:
     settings = {
         "resolutions": [128, 160, 192],
         "stem": {"widths": [16]},
-        "stages": [{**stage, "widths": [16 + 8 * s]} for s in range(n // PER_STAGE)],
+        "stages": [{**stage, "widths": [16 + 8 * s]} for s in range(max(1, n // PER_STAGE))],
         "head": {"width": 512},
     }
     space = build_space("mobile", settings, num_classes=1000)

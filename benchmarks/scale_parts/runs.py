@@ -15,7 +15,7 @@ from hwnas.core.store import sealed
 from hwnas.interfaces import Evaluation
 from hwnas.pipeline.disk import disk_text, disk_use
 from hwnas.pipeline.evaluators import JournaledEvaluator
-from hwnas.reporting.data import Curve, Forecast, Front, Point, ReportData, Training
+from hwnas.reporting.data import Curve, Front, LatencyFit, Point, ReportData, Training
 from hwnas.reporting.html import write_report as write
 from hwnas.spaces.load import build_space
 from hwnas.spaces.space import Codes
@@ -81,7 +81,7 @@ def write_report(n: int, folder: Path) -> dict[str, Any]:
     report = ReportData(
         title="scale",
         fronts=tuple(Front(name, "top-1", cloud, cloud, cloud[0], 2.0, cloud) for name in names),
-        forecasts=tuple(Forecast(name, ms, ms, pairs, 0.02, 1.0, 0.01) for name in names),
+        latency_fits=tuple(LatencyFit(name, ms, ms, pairs, 0.02, 1.0, 0.01) for name in names),
         training=Training((curve,) * 4, (curve,) * 4),
     )
     write(report, folder / "report.html")
@@ -99,4 +99,4 @@ def make_files(n: int, folder: Path) -> None:
 
 def measure_disk(n: int, folder: Path) -> dict[str, Any]:
     """What `hwnas status` shows."""
-    return {"text": disk_text(disk_use(RunDir(folder / "run")))}
+    return {"text": disk_text(disk_use(RunDir(folder / "run")), "hwnas clean")}

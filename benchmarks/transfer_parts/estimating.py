@@ -13,8 +13,8 @@ from hwnas.core.stats import spearman
 from hwnas.interfaces import FloatArray
 from hwnas.latency.smoothing import smooth_additively
 from hwnas.latency.transfer import (
-    DevicePrior,
     DeviceEstimate,
+    DevicePrior,
     choose_networks,
     device_prior,
     fit_device,

@@ -1,11 +1,15 @@
-"""Tests whether the winner of a search is better than its baselines: a sentence and data.
+"""Whether the winner of a search is better than its baselines beyond noise: sentence and data.
 
-Three effects can look like a gain. **Images**: a test set is finite. Two networks are compared on
-the same images, so only images that exactly one network gets right count (McNemar 1947). **Seeds**:
-a network that is trained again gets other images right. The error from the images covers most of
-this effect: accuracies over seeds vary on a fixed test set about as much as its size predicts, and
-hardly on the distribution (Jordan 2024, "Calibrated chaos", 2304.01910). **Selection**: the best of
-many candidates by validation accuracy is less accurate than that value (winner's curse).
+Three kinds of noise are counted:
+
+- Images: the number of images is finite. Two networks are compared on the same images, so only the
+  images count that exactly one of them classifies correctly (McNemar 1947).
+- Seeds: a network that is trained again classifies other images correctly. The comparison counts
+  these images as noise already: between seeds, the accuracy on a fixed test set varies as much as
+  its finite size predicts, and the accuracy on the distribution hardly varies (Jordan 2024,
+  "Calibrated chaos", 2304.01910).
+- Selection: the best of many networks by validation accuracy is overestimated by this accuracy
+  (winner's curse).
 """
 
 from __future__ import annotations
@@ -27,17 +31,16 @@ __all__ = ["Gain", "Picked", "Sample", "Verdict", "gain", "gain_of_picks", "verd
 Hits = NDArray[np.bool_]
 
 Z95 = 1.959964
-"""Half-width of the 95 % interval of a standard normal distribution.
+"""Half-width of the 95 % interval of a normal distribution.
 
-A true gain of two standard errors is detected in half of all cases.
+A true gain of 0, 1, 2, 3 standard errors is called "better" in 2, 17, 52, 85 % of cases.
 """
 
 SEED_SHARE = 0.01
-"""Standard deviation of a network's true error over training seeds, as a fraction of the error.
+"""Standard deviation of the true error of a network over training seeds, relative to the error.
 
-NAS-Bench-Macro trained 3,281 networks with 3 seeds. The standard deviations of their accuracies are
-0.18 to 0.40 points. The part that the 10,000 test images do not explain is at most 0.8 % of the
-error (`tests/unit/test_verdict.py`).
+On NAS-Bench-Macro (3 seeds of 3,281 networks), accuracies vary by 0.18 to 0.40 points. All of this
+but 0.8 % of the error follows from the size of the test set (`tests/unit/test_verdict.py`).
 """
 
 WORDS: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
@@ -49,9 +52,10 @@ MOST = 1_000_000_000
 
 @dataclass(frozen=True)
 class Sample:
-    """Accuracy of a network on n >= 1 images that were not used to select the network.
+    """Accuracy of a network on `n` >= 1 images that were not used to select it.
 
-    top1: in [0, 1]. hits: bool [n], the correctly classified images; None if not stored.
+    top1: in [0, 1].
+    hits: bool [n], correctly classified images; None if not stored.
     """
 
     top1: float
@@ -61,10 +65,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Picked:
-    """The best of several networks by accuracy on the same n images; no other images were used.
+    """The best of several networks by their accuracy on `n` images; no other accuracy is known.
 
-    top1: in [0, 1]. candidates: top-1 of all networks that were compared, including this one. hits:
-    as in `Sample`.
+    top1: in [0, 1].
+    candidates: top-1 of all networks that it was selected from, including its own.
+    hits: see `Sample`.
     """
 
     top1: float
@@ -75,13 +80,13 @@ class Picked:
 
 @dataclass(frozen=True)
 class Gain:
-    """Estimate of the winner's true accuracy minus that of another network, as a fraction.
+    """Estimate of the true accuracy of the winner minus that of another network, as a fraction.
 
-    over: name of the other network.
-    image_error: standard error from the finite number of images.
-    seed_error: standard error from training each network once.
-    is_paired: whether both networks were compared image by image; if not, the error is
-        overestimated.
+    over: the other network.
+    image_error: standard error due to the finite number of images.
+    seed_error: standard error due to a single training of each network.
+    is_paired: whether the networks were compared image by image. Otherwise the error is that of
+        independent images, which is larger.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -106,25 +111,24 @@ class Gain:
 
     @property
     def state(self) -> Literal["better", "worse", "cannot tell"]:
-        """Whether the interval is above zero, below zero, or contains zero."""
+        """Whether the interval is above zero, below zero, or contains it."""
         low, high = self.interval
         return "better" if low > 0 else "worse" if high < 0 else "cannot tell"
 
     @property
     def trainings_needed(self) -> int:
-        """Number of trainings per network, with different seeds, that makes the seed error small.
+        """Trainings of each network with different seeds that can settle a gain of this size.
 
-        1 if more images alone can decide about a gain of this size.
+        1 if more images suffice.
         """
         bar = abs(self.gain) / Z95
         return max(1, math.ceil(min(MOST, 2 * (self.seed_error / bar) ** 2))) if bar else MOST
 
     @property
     def images_needed(self) -> int | None:
-        """Number of images that can decide about a gain of this size.
+        """Images that settle a gain of this size; None if it would take more than `MOST`.
 
-        Assumes `trainings_needed` trainings of each network. None if no affordable number can
-        decide.
+        It applies to `trainings_needed` trainings of each network.
         """
         seeds = self.seed_error**2 / self.trainings_needed
         room = (self.gain / Z95) ** 2 - seeds
@@ -133,7 +137,7 @@ class Gain:
         return math.ceil(self.n_images * self.image_error**2 / room)
 
     def settled_by(self, split: Split) -> str:
-        """Describes what would decide the question; empty if it is decided or nothing would."""
+        """What would settle it, in words; empty if it is settled, or nothing affordable would."""
         if self.state != "cannot tell" or self.images_needed is None:
             return ""
         again = self.trainings_needed
@@ -141,7 +145,7 @@ class Gain:
         return f"{_rounded(self.images_needed):,} labelled {WORDS[split]} images{seeds}"
 
     def summary(self) -> dict[str, Any]:
-        """JSON values; `settled_by` is absent if the question is decided."""
+        """JSON-ready values; `settled_by` (images and trainings) only if it is not settled."""
         low, high = self.interval
         found: dict[str, Any] = {
             "over": self.over,
@@ -161,10 +165,10 @@ class Gain:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Gains of the winner over other networks on the images of one split.
+    """Gains of the winner over its baselines, on the images of one split.
 
-    accuracy: description of the compared top-1 values. same: baselines that are identical to the
-    winner.
+    accuracy: kind of the compared top-1, in words.
+    same: baselines that are the same network as the winner.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -188,7 +192,7 @@ class Verdict:
         return f"{text} (95 % intervals; {of})."
 
     def summary(self) -> dict[str, Any]:
-        """JSON values: the sentence, and the gains as fractions."""
+        """JSON-ready values: the sentence, and the gains as fractions."""
         return {
             "sentence": str(self),
             "split": self.split,
@@ -200,12 +204,12 @@ class Verdict:
 def verdict_on(
     gains: Sequence[Gain], *, split: Split, accuracy: str, same: Sequence[str] = ()
 ) -> Verdict | None:
-    """Returns the verdict; None if there is nothing to compare."""
+    """The verdict; None if there is nothing to compare."""
     return Verdict(tuple(gains), split, accuracy, tuple(same)) if gains or same else None
 
 
 def gain(winner: Sample, other: Sample, *, over: str) -> Gain:
-    """The gain of one network over another, each trained once."""
+    """Gain of one network over another; each was trained once."""
     seeds = SEED_SHARE * math.hypot(1 - winner.top1, 1 - other.top1)
     error, is_paired = _image_error(winner, other)
     n = min(winner.n, other.n)
@@ -213,13 +217,13 @@ def gain(winner: Sample, other: Sample, *, over: str) -> Gain:
 
 
 def gain_of_picks(winner: Picked, other: Picked, *, over: str) -> Gain:
-    """The gain of the best of some networks over the best of others, with the same weights.
+    """Gain of the best of some networks over the best of others, with the weights of one supernet.
 
-    Both accuracies are reduced by their estimated selection bias. The error from the images is that
-    of the difference without selection, which is not smaller than that of the corrected estimates.
+    The effect of the selection is subtracted from both accuracies. The standard error is that of a
+    difference without selection, which the simulation of `tests/unit/test_verdict.py` confirms.
     """
     error, is_paired = _image_error(winner, other)
-    own = error / math.sqrt(2)  # of one network, without the part that both networks share
+    own = error / math.sqrt(2)  # of one network, without the error that both have in common
     found = winner.top1 - _curse(winner, own) - (other.top1 - _curse(other, own))
     return Gain(over, found, error, 0.0, min(winner.n, other.n), is_paired)
 
@@ -227,8 +231,8 @@ def gain_of_picks(winner: Picked, other: Picked, *, over: str) -> Gain:
 def _image_error(first: Sample | Picked, second: Sample | Picked) -> tuple[float, bool]:
     """Standard error of a difference of accuracies, and whether the comparison is paired.
 
-    Adjusted Wald intervals: Bonett and Price 2012 for pairs, Agresti and Caffo 2000 otherwise.
-    Without the adjustment, the error would be zero if the networks differ on no image.
+    Adjusted Wald intervals: Bonett and Price 2012 for pairs, else Agresti and Caffo 2000. The
+    adjustment matters if few images distinguish the networks: without it, none would mean no error.
     """
     a, b = first.hits, second.hits
     if a is not None and b is not None and len(a) == len(b):
@@ -241,10 +245,12 @@ def _image_error(first: Sample | Picked, second: Sample | Picked) -> tuple[float
 
 
 def _curse(picked: Picked, error: float) -> float:
-    """Estimates the selection bias of the best accuracy by a parametric bootstrap.
+    """Mean error of the accuracy of the best candidate, by a parametric bootstrap of the selection.
 
-    error: standard error of a candidate's accuracy. The bootstrap starts from the observed
-    accuracies, shrunk to the variance that remains after subtracting the noise.
+    error: standard error of the accuracy of a candidate.
+
+    The bootstrap needs true accuracies. It uses the observed ones, shrunk towards their median to
+    the spread that they have without noise.
     """
     seen = np.asarray(picked.candidates, dtype=np.float64)
     if len(seen) < 2 or error == 0:
@@ -270,6 +276,6 @@ def _part(gain: Gain, split: Split) -> str:
 
 
 def _rounded(n: int) -> int:
-    """Rounds up to two significant digits, because the size of a sample is an estimate."""
+    """Rounded up to two significant digits, because it is an estimate."""
     unit = int(10 ** max(0, len(str(n)) - 2))
     return -(-n // unit) * unit

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from hwnas.api.options import refuse_both
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, listed, no_progress
-from hwnas.api.stage import bring_up_to_date, of_search
+from hwnas.api.stage import bring_up_to_date, of_known_search
 from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.exporters.formats import export as export_network
@@ -101,7 +101,7 @@ def export_run(
         folder,
         "export",
         config=config,
-        changes=export_changes(folder, config, formats, of_search(search, settings)),
+        changes=export_changes(folder, config, formats, of_known_search(folder, search, settings)),
         progress=progress,
         found=_exports,
     )
@@ -113,7 +113,7 @@ def export_changes(
     """Settings with which a run exports `formats`; configured settings of a format are kept.
 
     Raises:
-        UserError: the settings contradict `formats`, or no format is named.
+        UserError: the settings contradict `formats`, no format is named, or one is named twice.
     """
     refuse_both("--formats", formats, "export", settings)
     changes = dict(settings or {})
@@ -126,6 +126,15 @@ def export_changes(
             found=repr(formats),
             where="--formats",
             fix=f"see `{command_line('list', 'exporters')}`",
+        )
+    given = [name.strip() for name in listed(formats)]
+    if twice := sorted({name for name in given if given.count(name) > 1}):
+        raise UserError(
+            "a format is named twice",
+            expected="every format once",
+            found=", ".join(given),
+            where="--formats",
+            fix=f"name {', '.join(twice)} once",
         )
     with open_project(
         Path(folder),

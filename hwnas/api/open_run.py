@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwnas.analysis.verdict import Verdict
-from hwnas.api.result import Folder, Listing, Point, no_progress
+from hwnas.api.result import Folder, Listing, Point, closing_row, no_progress
 from hwnas.api.run_plots import RunPlots
 from hwnas.api.status import status
 from hwnas.controller.result import Candidate, SearchResult
@@ -154,6 +154,11 @@ class Run(RunPlots):
         """The result table: one row per network and device."""
         return [network.summary() for network in self.networks]
 
+    @property
+    def shown(self) -> list[dict[str, Any]]:
+        """`table()` as a terminal shows it."""
+        return [*map(closing_row, self.networks)]
+
     def raise_for_checks(self) -> None:
         """Raises an error if a check failed or could not be judged.
 
@@ -179,8 +184,6 @@ class Run(RunPlots):
             "report": str(self.project.files.report),
             "notes": list(self.notes),
         }
-
-    # --- objects ------------------------------------------------------------------------------
 
     def latency_table(self, device: str | None = None) -> LatencyTable:
         """The table of a device; default: the first one."""

@@ -17,7 +17,13 @@ from hwnas.core.store import write_json
 from hwnas.devices.spec import load_device, load_transport
 from hwnas.latency.sections import ProfileConfig
 from hwnas.measure.references.settings import PUBLISHED_PX, ReferencesConfig
-from hwnas.measure.references.timing import Reference, References, RunReferences, time_references
+from hwnas.measure.references.timing import (
+    Reference,
+    References,
+    RunReferences,
+    remove_models,
+    time_references,
+)
 from hwnas.pipeline.opening import open_project
 
 __all__ = ["references", "references_changes", "references_plan"]
@@ -100,6 +106,7 @@ def references(
         transport=load_transport(str(device)),
     )
     write_json(target, dump(found))
+    remove_models(target.with_suffix(".samples"))
     return Listing([{**row.summary(), "device": spec.name} for row in found.networks])
 
 

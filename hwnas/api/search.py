@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, overload
 from numpy.typing import ArrayLike
 
 from hwnas.api.options import refuse_both
-from hwnas.api.result import Folder, Listing, Point, ProgressFor, Settings, listed, no_progress
+from hwnas.api.result import (
+    Folder,
+    Listing,
+    Point,
+    ProgressFor,
+    Settings,
+    accuracy_text,
+    listed,
+    no_progress,
+)
 from hwnas.api.search_arguments import (
     check_arguments,
     constraints_of,
@@ -26,7 +35,9 @@ from hwnas.controller.controller import run_search
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.controller.sections import SearchConfig
 from hwnas.core.records import dump
+from hwnas.core.stats import standard_error
 from hwnas.pipeline.costs import cost_metrics, with_chances
+from hwnas.pipeline.evaluators import score_unit
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import winners_by_device
 from hwnas.spaces.load import require_space
@@ -201,11 +212,18 @@ def _winners(project: Project) -> Listing:
         for device, candidate in winners_by_device(project).items()
     }
     found["random search"] = project.files.baseline.result.read().winner
+    rows, shown, n = [], [], project.source.info.n_images["val"]
+    score = f"score [{score_unit(project)}]"
+    for role, c in found.items():
+        top1 = None if c.accuracy is None else c.accuracy.top1
+        error = None if top1 is None else standard_error(top1, n)
+        known = {"network": role, "score": c.score, "top1": top1, "top1_se": error}
+        rows.append({**known, **c.costs})
+        text = accuracy_text(top1, error)
+        shown.append({"network": role, score: c.score, "validation top-1": text, **c.costs})
     verdict = verdict_of_search(project)
-    return Listing(
-        [{"network": role, "score": c.score, **c.costs} for role, c in found.items()],
-        facts={"verdict": None if verdict is None else verdict.summary()},
-    )
+    facts = {"verdict": None if verdict is None else verdict.summary()}
+    return Listing(rows, shown=shown, facts=facts)
 
 
 def search_space(

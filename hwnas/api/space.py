@@ -14,6 +14,10 @@ from hwnas.core.errors import UserError
 from hwnas.core.overrides import override
 from hwnas.core.records import dump
 from hwnas.core.store import write_text
+from hwnas.latency.estimator import TableEstimator
+from hwnas.latency.shipped import latency_table
+from hwnas.latency.spread import latency_spread
+from hwnas.latency.table import LatencyTable
 from hwnas.spaces import REGISTRY
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.choice import Choice
@@ -148,10 +152,23 @@ def space_from_timm(model: torch.nn.Module | str, *, out: Folder | None = None) 
 
 
 def space_show(
-    name: SearchSpace | str, *, settings: Settings = None, num_classes: int | None = None
+    name: SearchSpace | str,
+    *,
+    table: Sequence[LatencyTable | Folder] | LatencyTable | Folder = (),
+    settings: Settings = None,
+    num_classes: int | None = None,
 ) -> Listing:
-    """Choices, size and cost range: `costs` of the smallest and the largest arch, by metric."""
+    """Choices, size and cost range: `costs` of the smallest and the largest arch, by metric.
+
+    table: latency tables of devices (a shipped name or a `.json` file); the fact `latencies` then
+    has the fastest arch, the quartiles and the slowest arch on each, in milliseconds.
+
+    Raises:
+        UserError: as `space`; or a table cannot be read, or does not serve the space.
+    """
     found = as_space(name, settings=settings, num_classes=num_classes)
+    given = [table] if isinstance(table, (LatencyTable, str, Path)) else table
+    tables = [t if isinstance(t, LatencyTable) else latency_table(t) for t in given]
     ends = found.codes([found.smallest(), found.largest()])
     costs: dict[str, list[int]] = {
         "macs": cost(found, ends, "macs").tolist(),
@@ -169,6 +186,11 @@ def space_show(
             "n_archs": found.size(),
             "n_ops": len(enumerate_ops(found)),
             "costs": costs,
+            "latencies": [
+                {"device": one.device.name, "unit": "ms"}
+                | latency_spread(TableEstimator(one, found).latency_ms, found)
+                for one in tables
+            ],
         },
     )
 

@@ -51,7 +51,8 @@ def bring_up_to_date(
             before(project)
         stages = stages_of(project)
         again = {} if anew is None else anew(project)
-        execute(stages, project.run, only=stage_names(stages, prefix), anew=again)
+        names = stage_names(stages, prefix)
+        execute(stages, project.run, only=names, anew=again, outlook=project.outlook)
         return found(project)
 
 

@@ -9,14 +9,17 @@ from typing import Any
 
 from hwnas.api.result import Folder, Listing, Settings, no_progress
 from hwnas.api.stage import stage_names
+from hwnas.core.env import use_threads
+from hwnas.core.progress import duration
 from hwnas.pipeline.artifacts import Artifacts
 from hwnas.pipeline.checks import folder_is_writable, out_of_reach
+from hwnas.pipeline.costs import latency_spreads
 from hwnas.pipeline.data_checks import doubts, doubts_known, unchecked
 from hwnas.pipeline.disk import disk_use
 from hwnas.pipeline.engine import check_stages
 from hwnas.pipeline.graph import stages_of, stages_of_all_searches
 from hwnas.pipeline.opening import open_project
-from hwnas.pipeline.plan import Plan, data_changes, plan_stages
+from hwnas.pipeline.plan import Plan, data_changes, plan_stages, time_left
 from hwnas.pipeline.project import Project
 
 __all__ = ["plan", "status"]
@@ -25,10 +28,12 @@ __all__ = ["plan", "status"]
 def status(folder: Folder, *, settings: Settings = None) -> Listing:
     """Status of the stages of a run folder, for all its searches, and their winners.
 
-    The rows are stages, with the cost of their remaining work. The fact `searches` has a row for
-    each search: its state, and score and costs of the winner. The fact `notes` describes data and
-    devices that changed since stages used them, or are missing. The fact `disk` has the size of the
-    folder in bytes, and of its removable files: `superseded_bytes`, `timed_models_bytes`.
+    The rows are stages, with the cost of their remaining work and the seconds that they took. `why`
+    is the reason of a status, if the stage has run before; of a finished `verify`, it names the
+    checks that failed. The fact `searches` has a row for each search: its state, and score,
+    validation top-1 and costs of the winner. The fact `notes` describes data and devices that
+    changed since stages used them, or are missing. The fact `disk` has the size of
+    the folder in bytes, and of its removable files: `superseded_bytes`, `timed_models_bytes`.
     """
     with open_project(
         Path(folder),
@@ -46,6 +51,17 @@ def status(folder: Folder, *, settings: Settings = None) -> Listing:
         return _listing(project, plans, rows, facts, known)
 
 
+def _checks(project: Project, plan: Plan) -> str:
+    """What the checks of a finished `verify` ended with, where one of them failed."""
+    if plan.kind != "verify" or plan.status != "done":
+        return ""
+    name = plan.stage.name.partition("/")[2]
+    results = Artifacts(project.run, name).results.read_if_there()
+    failed = results.of(passed=False) if results is not None else ()
+    named = ", ".join(check.name for check in failed)
+    return f"{len(failed)} check{'s' * (len(failed) > 1)} failed: {named}" if failed else ""
+
+
 def plan(
     folder: Folder,
     *,
@@ -57,7 +73,10 @@ def plan(
 
     It makes all checks that are possible before the first stage runs: settings, files, devices,
     limits, and number of images. It writes only the cache of decoded images. The fact `checked` has
-    the names of the checked stages, and `unchecked` the checks that are left to the run.
+    the names of the checked stages, and `unchecked` the checks that are left to the run. `left_s`
+    of a row is the estimated time of a stage in seconds (None: unknown); the fact `left_s` is their
+    sum. If a search would run, the fact `latencies` has range and quartiles of the latencies that
+    the space reaches, by device.
 
     only: a stage (`train`), or the first part of stage names (`search`), to run and therefore
         check; default: all stages.
@@ -79,10 +98,18 @@ def plan(
         plans = plan_stages(stages, project.run)
         wanted = [stage.name for stage in stages] if only is None else stage_names(stages, only)
         checked = check_stages(plans, wanted, project.run, is_plan=True)
-        left = (*unchecked(project), *out_of_reach(project)) if checked else ()
-        facts = {"checked": checked, "unchecked": [*left]}
+        open_points = (*unchecked(project), *out_of_reach(project)) if checked else ()
         known = doubts(project) if checked else doubts_known(project)
-        return _listing(project, plans, _rows(project, plans), facts, known)
+        use_threads(project.config.threads)
+        ledger = project.run.ledger()
+        left = {p.stage.name: time_left(p, ledger) for p in plans if p.stage.name in wanted}
+        rows = [row | {"left_s": left.get(row["stage"])} for row in _rows(project, plans)]
+        told = [seconds for seconds in left.values() if seconds is not None]
+        facts: dict[str, Any] = {"checked": checked, "unchecked": [*open_points]}
+        facts["left_s"] = sum(told)
+        if any(name.startswith("search/") for name in wanted):
+            facts["latencies"] = latency_spreads(project)
+        return _listing(project, plans, rows, facts, known)
 
 
 def _listing(
@@ -96,7 +123,22 @@ def _listing(
     if absent := project.source.absent:
         notes.append(f"{absent}; they are not compared")
     root = str(project.run.root)
-    return Listing(rows, title=root, facts={"run": root, "notes": notes, **facts})
+    facts = {"run": root, "notes": notes, **facts}
+    shown = [*map(_shown, rows)]
+    if not any(row["why"] for row in shown):
+        shown = [{key: value for key, value in row.items() if key != "why"} for row in shown]
+    return Listing(rows, title=root, facts=facts, shown=shown)
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as a terminal shows it: one column for the time, of what is done or left."""
+    spent, left, is_done = row["seconds"], row.get("left_s"), row["status"] == "done"
+    time = f"{duration(spent)}" if spent is not None and is_done else None
+    if left:
+        time = f"about {duration(left)}"
+    found = {"stage": row["stage"], "status": row["status"], "time": time, "cost": row["cost"]}
+    found["why"] = row["why"] or None
+    return found | {k: row[k] for k in ("winner",) if k in row}
 
 
 def _rows(project: Project, plans: Sequence[Plan]) -> list[dict[str, Any]]:
@@ -107,6 +149,7 @@ def _rows(project: Project, plans: Sequence[Plan]) -> list[dict[str, Any]]:
             "status": plan.status,
             "cost": plan.cost,
             "seconds": ledger[plan.stage.name].seconds if plan.stage.name in ledger else None,
+            "why": plan.why or _checks(project, plan),
         }
         for plan in plans
     ]
@@ -118,6 +161,12 @@ def _search(project: Project, plan: Plan) -> dict[str, Any]:
     row = {"search": name, "status": plan.status, "is_last": name == project.config.search.name}
     result = Artifacts(project.run, name).main_search.result.read_if_there()
     if result is None:
-        return row | {"winner": None, "score": None, "costs": None}
-    winner = result.winner
-    return row | {"winner": winner.arch.key, "score": winner.score, "costs": winner.costs}
+        return row | {"winner": None, "score": None, "top1": None, "costs": None}
+    winner, known = result.winner, result.winner.accuracy
+    top1 = None if known is None else known.top1
+    return row | {
+        "winner": winner.arch.key,
+        "score": winner.score,
+        "top1": top1,
+        "costs": winner.costs,
+    }

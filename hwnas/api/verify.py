@@ -12,7 +12,7 @@ from hwnas.api.open_run import Run
 from hwnas.api.options import refuse_unused
 from hwnas.api.result import Folder, Listing, ProgressFor, Row, Settings, no_progress
 from hwnas.api.run import held, reported
-from hwnas.api.stage import bring_up_to_date, of_search
+from hwnas.api.stage import bring_up_to_date, of_known_search
 from hwnas.core.errors import CheckFailed, NotJudged, UserError
 from hwnas.pipeline.opening import open_project
 
@@ -120,7 +120,7 @@ def verify(
             folder,
             "verify",
             config=config,
-            changes=of_search(search, settings),
+            changes=of_known_search(folder, search, settings),
             progress=progress,
             found=lambda project: held(reported(project), report_only),
         )

@@ -48,9 +48,11 @@ def export(
     changes = assignments(settings or ())
     if dry_run:
         from hwnas.api.export import export_changes
-        from hwnas.api.stage import of_search
+        from hwnas.api.stage import of_known_search
 
-        planned = export_changes(folder, config, names(formats), of_search(search, changes))
+        planned = export_changes(
+            folder, config, names(formats), of_known_search(folder, search, changes)
+        )
         show_plan(folder, format, config=config, settings=planned, only="export")
         return
     found = hwnas.export(

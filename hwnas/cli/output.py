@@ -6,11 +6,12 @@ import json
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
-from hwnas.core.progress import Progress
+from hwnas.core.progress import Pace, Progress, duration
 from hwnas.core.text import raw, visible
 
 __all__ = ["Format", "emit", "progress_for", "setup_logging"]
@@ -70,7 +71,13 @@ def _cell(value: Any) -> str:
 
 
 def setup_logging(*, debug: bool) -> None:
-    """Logs of hwnas to stderr; other libraries from WARNING up."""
+    """Logs of hwnas to stderr; other libraries from WARNING up.
+
+    Python warnings of libraries address their callers, so they are shown only with --debug, or if
+    -W or PYTHONWARNINGS asks for them.
+    """
+    if not (debug or sys.warnoptions):
+        warnings.simplefilter("ignore")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
@@ -78,26 +85,38 @@ def setup_logging(*, debug: bool) -> None:
 
 
 def progress_for(stage: str) -> Progress:
-    """A Progress that rewrites one line of a terminal, or prints a line from time to time."""
-    begin = time.monotonic()
-    is_terminal = sys.stderr.isatty()
-    last = 0.0
+    """A Progress that rewrites one line of a terminal, or prints a line now and then to a pipe."""
+    return _Line(stage)
 
-    def show(done: int, total: int, note: str = "") -> None:
-        nonlocal last
-        now = time.monotonic()
-        finished = done >= total
-        if not finished and now - last < (TERMINAL_PERIOD_S if is_terminal else PIPE_PERIOD_S):
+
+class _Line:
+    """The progress of one stage: units done, time left of it and of the command, and a note."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage, self._pace, self._later = stage, Pace(), 0.0
+        self._is_terminal = sys.stderr.isatty()
+        self._last = -PIPE_PERIOD_S
+
+    def expect(self, seconds: float | None, later: float) -> None:
+        """See `core.progress.Expecting`."""
+        self._pace, self._later = Pace(seconds), later
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        left = self._pace.left(done, total)
+        now, is_over = time.monotonic(), done >= total
+        period = TERMINAL_PERIOD_S if self._is_terminal else PIPE_PERIOD_S
+        if not is_over and now - self._last < period:
             return
-        last = now
-        spent = now - begin
-        left = f", {spent / done * (total - done):.0f} s left" if 0 < done < total else ""
-        line = f"  {stage}: {done}/{total}{left}" + (f"  {note}" if note else "")
-        if is_terminal:
+        self._last = now
+        line = f"  {self._stage}: {done}/{total}"
+        if left is not None and not is_over:
+            line += f", {duration(left)} left"
+            if self._later:
+                line += f", {duration(left + self._later)} in all"
+        line += f"  {note}" if note else ""
+        if self._is_terminal:
             shown = visible(line[:140], one_line=True)
-            raw(sys.stderr).write(f"\r\x1b[2K{shown}" + ("\n" if finished else ""))
+            raw(sys.stderr).write(f"\r\x1b[2K{shown}" + ("\n" if is_over else ""))
         else:
             sys.stderr.write(line + "\n")
         sys.stderr.flush()
-
-    return show

@@ -35,10 +35,15 @@ def show_plan(
     import logging
 
     import hwnas
+    from hwnas.core.progress import duration
 
     found = hwnas.plan(folder, config=config, settings=settings, only=only)
     show_status(found, format)
     log = logging.getLogger("hwnas.cli")
+    if format is Format.table and (rows := found.facts.get("latencies")):
+        emit(rows, format=format, title="estimated latencies that the space reaches")
+    if left := found.facts.get("left_s"):
+        log.info("about %s in all on this machine", duration(left))
     log.info("checked: %s", ", ".join(found.facts["checked"]) or "nothing is left to do")
     for text in found.facts["unchecked"]:
         log.info("not checked: %s", text)

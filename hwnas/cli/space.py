@@ -57,12 +57,22 @@ def from_timm(
 @app.command()
 def show(
     name: NameArgument,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--table",
+            metavar="TABLE",
+            help="Also latencies by this table (`hwnas table list`, or a .json); may be repeated.",
+        ),
+    ] = None,
     settings: SpaceSettings = None,
     num_classes: ClassesOption = None,
     format: FormatOption = Format.table,
 ) -> None:
     """Choices, size and cost range. Example: `hwnas space show mobilenet_tiny`."""
-    found = hwnas.space_show(name, settings=assignments(settings or ()), num_classes=num_classes)
+    found = hwnas.space_show(
+        name, table=table or (), settings=assignments(settings or ()), num_classes=num_classes
+    )
     show_result(found, format)
     if format is Format.table:
         ranges = [
@@ -70,6 +80,8 @@ def show(
             for cost, (low, high) in found.facts["costs"].items()
         ]
         emit(ranges, format=format, title=f"{found.facts['n_ops']:,} distinct operators")
+        if latencies := found.facts["latencies"]:
+            emit(latencies, format=format, title="estimated latencies that the space reaches")
 
 
 @app.command()

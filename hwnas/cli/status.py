@@ -10,6 +10,7 @@ import hwnas
 from hwnas.cli.options import FormatOption, RunArgument, SetOption
 from hwnas.cli.output import Format
 from hwnas.cli.shared import show_status
+from hwnas.core.command import command_line
 from hwnas.core.overrides import assignments
 
 __all__ = ["register"]
@@ -28,4 +29,5 @@ def status(
 
     found = hwnas.status(folder, settings=assignments(settings or ()))
     show_status(found, format)
-    logging.getLogger("hwnas.cli").info("disk: %s", disk_text(found.facts["disk"]))
+    text = disk_text(found.facts["disk"], command_line("clean", folder))
+    logging.getLogger("hwnas.cli").info("disk: %s", text)

@@ -65,7 +65,7 @@ def verify(
     Example: `hwnas verify runs/quickstart --config quickstart --dry-run`.
     """
     from hwnas.api.open_run import Run
-    from hwnas.api.stage import of_search
+    from hwnas.api.stage import of_known_search
     from hwnas.api.verify import bundle_plan, is_bundle, refuse_of_bundles, refuse_of_runs
 
     changes = assignments(settings or ())
@@ -74,7 +74,7 @@ def verify(
         show(bundle_plan(folder, config=config, settings=changes), format)
     elif dry_run:
         refuse_of_bundles(latency, trust)
-        planned = of_search(search, changes)
+        planned = of_known_search(folder, search, changes)
         show_plan(folder, format, config=config, settings=planned, only="verify")
     else:
         found = hwnas.verify(

@@ -29,8 +29,9 @@ __all__ = ["Predict", "Rescoring", "run_search"]
 
 SAVE_EVERY_S = 2.0  # maximum loss after a kill; evaluations are never lost
 NOTE_EVERY_S = 1.0
+NOTED_COSTS = 2  # devices whose latencies are shown
+UNITS = {"latency_ms": "ms", "energy_mj": "mJ"}  # metrics with a front of their own
 LIMITS = ("constraints", "limits_met_on")  # settings that `limits` contains
-NOTED_FRONTS, NOTED_POINTS = 2, 4  # number of fronts, and points of each, in the progress report
 
 
 @runtime_checkable
@@ -150,7 +151,8 @@ class _Search:
                 saved = time.monotonic()
             if time.monotonic() - noted >= NOTE_EVERY_S:
                 note, noted = _note(archive), time.monotonic()
-            progress(self._n_proposals, config.n_predictions, note)
+            n = f"{self._n_proposals:,} of {config.n_predictions:,} proposals"
+            progress(self._n_proposals, config.n_predictions, f"{n}; {note}")
         self._save()
 
     def finish(self, progress: Progress) -> SearchResult:
@@ -205,7 +207,7 @@ def _tracked(metrics: Mapping[str, CostMetric], limits: tuple[Limit, ...]) -> tu
 
 
 def _has_a_front(key: str) -> bool:
-    return MetricKey.parse(key).metric in ("latency_ms", "energy_mj")
+    return MetricKey.parse(key).metric in UNITS
 
 
 def _fingerprint(
@@ -233,15 +235,16 @@ def _plain(limit: Limit) -> dict[str, object]:
 
 
 def _note(archive: Archive) -> str:
-    """The best feasible score, and some points of the current fronts as `cost: score`."""
+    """The best feasible score, its accuracy where it was evaluated, and its first cost."""
     feasible = np.flatnonzero(archive.column("feasible"))
-    best = float(archive.column("score")[feasible].max()) if len(feasible) else np.nan
-    note = f"best {best:.4f} of {len(archive)} archs, {len(archive.evaluated)} evaluated"
-    latencies = [key for key in archive.cost_keys if _has_a_front(key)]
-    for key in (latencies or archive.cost_keys)[:NOTED_FRONTS]:
-        front = archive.front(key)
-        shown = front[np.unique(np.linspace(0, len(front) - 1, NOTED_POINTS).round().astype(int))]
-        points = zip(archive.column(key)[shown], archive.column("score")[shown], strict=True)
-        note += f"; {key} front of {len(front)}: "
-        note += ", ".join(f"{cost:.3g}: {score:.3f}" for cost, score in points)
+    counted = f"{len(archive):,} archs, {len(archive.evaluated)} evaluated"
+    if not len(feasible):
+        return f"{counted}, none within the limits yet"
+    best = feasible[archive.column("score")[feasible].argmax()]
+    note = f"{counted}; best score {archive.column('score')[best]:.3f}"
+    keys = [key for key in archive.cost_keys if _has_a_front(key)] or [*archive.cost_keys]
+    for key in keys[:NOTED_COSTS]:
+        unit = UNITS.get(MetricKey.parse(key).metric, "")
+        place = f" {unit} on {MetricKey.parse(key).device}" if unit else f" {key}"
+        note += f", {archive.column(key)[best]:.3g}{place}"
     return note

@@ -187,9 +187,9 @@ class _Device:
                 arch=arch,
                 forecast_ms=float(estimates[position]),
                 measured_ms=float(measured["latency_ms"][position]),
-                limit_ms=result.limit("latency_ms", self._name),
+                limit_ms=result.given_limit("latency_ms", self._name),
                 measured_p95_ms=float(measured["latency_p95_ms"][position]),
-                limit_p95_ms=result.limit("latency_p95_ms", self._name),
+                limit_p95_ms=result.given_limit("latency_p95_ms", self._name),
             )
 
     def meets(self, arch: Arch) -> bool:

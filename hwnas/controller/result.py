@@ -104,11 +104,18 @@ class SearchResult:
 
         None as well if the winner may exceed its limits on this device (`limits_met_on`).
         """
+        key, limit = self._limit(metric, device)
+        is_held = limit is not None and self.winner.costs.get(key, 0.0) / limit <= 1
+        return limit if is_held else None
+
+    def given_limit(self, metric: str, device: str) -> float | None:
+        """As `limit`, also on a device on which the winner need not hold it."""
+        return self._limit(metric, device)[1]
+
+    def _limit(self, metric: str, device: str) -> tuple[str, float | None]:
         wanted = MetricKey.of(metric, device)
-        for key, limit in self.limits.items():
-            if MetricKey.parse(key).base == wanted:
-                return limit if self.winner.costs.get(key, 0.0) / limit <= 1 else None
-        return None
+        found = (item for item in self.limits.items() if MetricKey.parse(item[0]).base == wanted)
+        return next(found, (wanted, None))
 
 
 def candidates(

@@ -14,6 +14,7 @@ import numpy as np
 
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.controller.sections import SearchConfig, SearchStage
+from hwnas.core.command import command_line
 from hwnas.core.errors import UserError, did_you_mean
 from hwnas.spaces.choice import Value
 from hwnas.spaces.space import SearchSpace
@@ -135,7 +136,9 @@ def _matching(space: SearchSpace, pattern: str, where: str) -> list[str]:
             f"no choice of the space matches {pattern!r}",
             expected="names of choices; * stands for any text",
             where=where,
-            fix=did_you_mean(pattern, names, otherwise=f"see `hwnas space show {space.name}`"),
+            fix=did_you_mean(
+                pattern, names, otherwise=f"see `{command_line('space', 'show', space.name)}`"
+            ),
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Truth values as short text for JSON: which images a network classifies correctly."""
+"""Boolean arrays as short text for JSON, e.g. the images that a network classifies correctly."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["pack_bits", "unpack_bits"]
 
 
 def pack_bits(bits: NDArray[np.bool_]) -> str:
-    """Encodes bool [n] as base64 of ceil(n / 8) bytes; the first value is the highest bit."""
+    """Encodes bool [n] as base64 of ceil(n / 8) bytes; value 0 is the highest bit of byte 0."""
     return base64.b64encode(np.packbits(bits).tobytes()).decode()
 
 
 def unpack_bits(text: str, n: int) -> NDArray[np.bool_]:
-    """Inverse of `pack_bits`; returns bool [n].
+    """Decodes bool [n]; inverse of `pack_bits`.
 
     Raises:
-        ValueError: the text holds another number of bytes, or is not base64.
+        ValueError: the text is not base64, or has another number of bytes.
     """
     try:
         packed = base64.b64decode(text, validate=True)

@@ -34,13 +34,13 @@ OWNED = (
 class StageRecord:
     """The ledger entry of a stage. `outputs`: run-relative path to sha256 of every declared output.
 
-    data: digest of the data that the stage read; None if it reads none, or was recorded by a
-        version that stored no digest.
-    owns: paths that the stage writes; empty in ledgers of earlier versions.
-    kept: hashes of the other files of the stage, on which no later stage depends.
-    grown: length and hash of journal and metrics at the end of the stage.
-    undo: number of the provisional change of settings, which is reverted if the stage does not
-        finish; 0: none.
+    `data`: digest of the data that the stage read; None if it reads none, or was recorded by a
+    version that did not look. owns: the paths that the stage writes; empty in ledgers of earlier
+    versions. kept: hashes of the other files that the stage left, on which no later stage depends.
+    grown: length and hash of journal and metrics when it ended. settings: what the stage depended
+    on, as JSON by key path, to say later which of it changed; empty in earlier versions.
+    undo: number of the change of settings that counts only if the stage is finished; 0:
+    it counts in any case.
     """
 
     __pydantic_config__ = STRICT
@@ -54,6 +54,7 @@ class StageRecord:
     undo: int = 0
     kept: dict[str, str] = field(default_factory=dict)
     grown: dict[str, tuple[int, str]] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
 
     def files(self) -> dict[str, str]:
         """Hashes of all files of the stage, by run-relative path."""

@@ -1,10 +1,21 @@
-"""Progress reports of long operations, independent of their display."""
+"""Progress reports of long work, independent of how they are shown, and the time that is left."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
-__all__ = ["Progress", "silent"]
+__all__ = ["Expecting", "Outlook", "Pace", "Parts", "Progress", "duration", "silent"]
+
+TRUSTED_SHARE = 0.1
+"""Share of the work after which its measured pace alone counts, and not what was expected."""
+
+MOST_SEEN = 500
+
+UNTRUSTED_S = 2.0
+"""Without an expectation, nothing is said of the time left before so much of it was measured."""
 
 
 class Progress(Protocol):
@@ -15,5 +26,112 @@ class Progress(Protocol):
         ...
 
 
+@runtime_checkable
+class Expecting(Protocol):
+    """A Progress that also shows how long the work was estimated to take before it began."""
+
+    def expect(self, seconds: float | None, later: float) -> None:
+        """Seconds of this work, if they are known, and of what the command does after it."""
+        ...
+
+
 def silent(done: int, total: int, note: str = "") -> None:
     """A Progress that shows nothing."""
+
+
+class Parts:
+    """One Progress for pieces of work that follow each other: it never restarts.
+
+    sizes: units of each piece; a piece may count in units of its own. One of size 0 takes no part.
+    """
+
+    def __init__(self, progress: Progress, sizes: Sequence[int]) -> None:
+        self._progress, self._sizes = progress, [*sizes]
+        self._most = 0
+
+    def part(self, number: int, name: str = "") -> Progress:
+        """The Progress of piece `number`; `name` precedes its notes."""
+        before, size, whole = sum(self._sizes[:number]), self._sizes[number], sum(self._sizes)
+
+        def show(done: int, total: int, note: str = "") -> None:
+            share = size * done // total if total else size
+            self._most = max(self._most, before + share)
+            self._progress(self._most, whole, ", ".join(filter(None, (name, note))))
+
+        return show
+
+
+@dataclass
+class Pace:
+    """Estimates the time left of counted work.
+
+    The first unit, which often also warms up, is left out, and so is work of earlier sessions. Of
+    the rest the later half counts, as steps become more expensive or cheaper on the way. At first
+    `expected_s` counts as well, the seconds that the whole work was estimated to take.
+    """
+
+    expected_s: float | None = None
+    clock: Callable[[], float] = time.monotonic
+    _seen: list[tuple[float, int]] = field(default_factory=list, init=False)
+    _first: int | None = field(default=None, init=False)
+
+    def left(self, done: int, total: int) -> float | None:
+        """Seconds left; None: nothing can be said yet."""
+        now, n_left = self.clock(), total - done
+        if n_left <= 0:
+            return 0.0
+        if self._first is None or done < self._first:
+            self._first, self._seen = done, []
+        elif done > self._first and (not self._seen or done > self._seen[-1][1]):
+            self._seen.append((now, done))
+            if len(self._seen) > MOST_SEEN:
+                self._seen = [*self._seen[:-1:2], self._seen[-1]]
+        expected = None if self.expected_s is None else self.expected_s * n_left / total
+        if len(self._seen) < 2:
+            return expected
+        begin, end = self._seen[0], self._seen[-1]
+        middle = (begin[1] + end[1]) / 2
+        since = next(seen for seen in reversed(self._seen[:-1]) if seen[1] <= middle)
+        measured = (now - since[0]) / (end[1] - since[1]) * n_left
+        if expected is None:
+            return measured if now - begin[0] >= UNTRUSTED_S else None
+        weight = min(1.0, (end[1] - begin[1]) / total / TRUSTED_SHARE)
+        return weight * measured + (1 - weight) * expected
+
+
+@dataclass
+class Outlook:
+    """How long a command is expected to take: seconds of the stages that it will run, in order.
+
+    `execute` fills it when all checks have passed; it is empty before, and where nothing is known.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def after(self, stage: str) -> float:
+        """Seconds of the stages that come after one."""
+        names = [*self.seconds]
+        later = names[names.index(stage) + 1 :] if stage in self.seconds else []
+        return sum(self.seconds[name] for name in later)
+
+    def said(self, stage: str) -> str:
+        """What is expected when a stage starts, to follow the words that say so."""
+        if stage not in self.seconds:
+            return ""
+        own, later = self.seconds[stage], self.after(stage)
+        more = f", {duration(own + later)} for all that is left" if later else ""
+        return f", about {duration(own)}{more}"
+
+    def tell(self, progress: Progress, stage: str) -> Progress:
+        """The `progress` of a stage, which learns what is expected if it asks for that."""
+        if isinstance(progress, Expecting):
+            progress.expect(self.seconds.get(stage), self.after(stage))
+        return progress
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: `40 s`, `12 min`, `3.5 h`, `2.1 days`."""
+    for unit, name in ((86400.0, "days"), (3600.0, "h")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"

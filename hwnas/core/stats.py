@@ -16,6 +16,7 @@ __all__ = [
     "conformal_quantile",
     "kendall_tau",
     "spearman",
+    "standard_error",
     "top_weighted_tau",
 ]
 
@@ -27,6 +28,15 @@ FloatArray = NDArray[np.float64]
 
 MOST_PAIRED = 128  # up to this n, comparing all pairs is faster than calling scipy (measured)
 LEAST_CHANCE = 0.01  # a shortfall with a lower probability than this counts as real
+
+
+def standard_error(share: float, n: int) -> float:
+    """Standard error of a share of n independent images, sqrt(p (1 - p) / n).
+
+    p is kept half an image away from 0 and 1, where the formula would claim certainty.
+    """
+    p = min(max(share, 0.5 / n), 1 - 0.5 / n)
+    return float(np.sqrt(p * (1 - p) / n))
 
 
 def kendall_tau(first: FloatArray, second: FloatArray) -> float:

@@ -11,6 +11,7 @@ REGISTRY = Registry[ExporterModule](
             "artifact",
             "base",
             "bundle",
+            "bundle_readme",
             "engine",
             "float_graph",
             "fold",

@@ -25,14 +25,16 @@ from hwnas.core.folders import recover_folder, replace_folder
 from hwnas.core.records import dump, load
 from hwnas.core.resources import resource
 from hwnas.core.store import explained, file_hash, read_json, write_bytes, write_json
+from hwnas.exporters.bundle_readme import readme
 from hwnas.exporters.manifest import MANIFEST_VERSION, BundleFile, Manifest
 from hwnas.exporters.samples import SampleImage, npy, sample_files
 
 __all__ = ["KIT", "MANIFEST_NAME", "read_manifest", "write_bundle"]
 
 MANIFEST_NAME = "manifest.json"
+README = "README.md"
 KIT = (
-    "README.md",
+    README,
     "bench.py",
     "bench_cuda.py",
     "bench_host.py",
@@ -92,14 +94,14 @@ def write_bundle(
     manifest = load(Manifest, dump(manifest, versioned=False), where=folder, versioned=False)
     _check_golden(manifest, golden_input, golden_output)
     _check_samples(manifest, samples)
-    names = [model.path for model in manifest.models]
-    if sorted(names) != sorted(models):
+    if sorted(names := [model.path for model in manifest.models]) != sorted(models):
         raise UserError("models do not fit the manifest", expected=names, found=sorted(models))
     parts: dict[str, Path | bytes] = {
         manifest.golden.input: npy(golden_input.astype(np.float32)),
         manifest.golden.output: npy(golden_output.astype(np.float32)),
         **{file.path: content for file, content in encoded},
         **{name: resource("export", name) for name in KIT},
+        README: readme(manifest, resource("export", README).read_text("utf-8")),
     }
     _check_names([*names, *companions, *parts])
     parts |= {**models, **companions}

@@ -67,6 +67,10 @@ class LatencyEstimator(Protocol):
         """90 % interval of the estimated median in ms: [n, 2]."""
         ...
 
+    def bound_ms(self, codes: Codes, probability: float) -> FloatArray:
+        """Bound that the median does not exceed with a probability in (0.5, 1), in ms: [n]."""
+        ...
+
 
 # --- accuracy -------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from hwnas.latency.classifiers import price_classifiers
 from hwnas.latency.correction import Correction
 from hwnas.latency.coverage import not_covered, profile_command
 from hwnas.latency.formula import Formula
-from hwnas.latency.intervals import local_fraction, raw_sum_fraction
+from hwnas.latency.intervals import local_fraction, one_sided_share, raw_sum_fraction
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.index import enumerate_ops, op_sum
 from hwnas.spaces.space import Codes, SearchSpace
@@ -144,8 +144,20 @@ class TableEstimator:
             UserError: the table was never validated on whole networks.
         """
         ms = self.latency_ms(codes)
-        fraction = np.hypot(self._interval_fraction(codes, ms), Z90 * self.table.pace_error)
+        fraction = self._interval_fraction(codes, ms)
         return np.stack([ms * np.maximum(1 - fraction, 0.0), ms * (1 + fraction)], axis=1)
+
+    def bound_ms(self, codes: Codes, probability: float) -> FloatArray:
+        """What the median stays below with a probability in (0.5, 1), in ms: [n].
+
+        Raises:
+            UserError: the table was never validated on whole networks.
+        """
+        ms = self.latency_ms(codes)
+        half_width = self._interval_fraction(codes, ms)
+        share = one_sided_share(self.correction, probability)
+        bound: FloatArray = ms * (1 + share * half_width)
+        return bound
 
     def estimate(self, archs: Codes | Sequence[Arch]) -> Estimate:
         """Latencies with their intervals, for codes [n, d] or archs of the space.
@@ -168,12 +180,13 @@ class TableEstimator:
         correction on this difference, because a correction is valid for sums and not for single
         operators. The widths add up, because an error of the correction affects both.
         """
+        pace = Z90 * self.table.pace_error
         if self._is_own:
-            return np.full(len(ms), self.correction.interval_fraction)
+            return np.full(len(ms), np.hypot(self.correction.interval_fraction, pace))
         doubt = op_sum(self.space, codes, self._doubts)
         size = np.maximum(ms + op_sum(self.space, codes, self._shifts), ms * MIN_SHARE)
         fraction: FloatArray = (size * local_fraction(self.correction, size) + doubt) / ms
-        return fraction
+        return np.hypot(fraction, pace)
 
     @cached_property
     def correction(self) -> Correction:

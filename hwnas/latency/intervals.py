@@ -11,13 +11,16 @@ range of sizes. There the interval is
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
+
 import numpy as np
 
-from hwnas.core.stats import conformal_quantile
+from hwnas.core.stats import Z90, conformal_quantile
 from hwnas.interfaces import FloatArray
 from hwnas.latency.correction import Correction
 
-__all__ = ["local_fraction", "raw_sum_fraction"]
+__all__ = ["local_fraction", "one_sided_share", "raw_sum_fraction"]
 
 N_NEAREST = 20
 LEVEL = 0.9
@@ -31,6 +34,21 @@ def raw_sum_fraction(correction: Correction) -> float:
     """
     error = correction.validation.raw_sum.max
     return error / (1 - error) if error < 1 else np.inf
+
+
+def one_sided_share(correction: Correction, probability: float) -> float:
+    """Where the one-sided bound of a probability in (0.5, 1) lies: 0 at the estimate, 1 at the
+    upper end of the 90 % interval.
+
+    It is the conformal quantile of the signed errors of the held-out networks. If they are too few
+    for this probability, errors are assumed to be normal. Never below the estimate.
+    """
+    nets = [net for net in correction.validation.nets if net.forecast_ms > 0]
+    rank = math.ceil((len(nets) + 1) * probability)
+    if rank > len(nets) or correction.interval_fraction == 0:
+        return NormalDist().inv_cdf(probability) / Z90
+    errors = sorted(net.measured_ms / net.forecast_ms - 1 for net in nets)
+    return max(0.0, errors[rank - 1] / correction.interval_fraction)
 
 
 def local_fraction(correction: Correction, estimate_ms: FloatArray) -> FloatArray:

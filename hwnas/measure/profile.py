@@ -40,7 +40,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-N_ANCHORS = 6  # networks of the table that are timed again, for the pace of the machine
+N_ANCHORS = 6  # networks of the table that are timed again, for the machine's pace
 MAX_RETIMING_ROUNDS = 2000
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.core.progress import Progress
+from hwnas.core.progress import Parts, Progress
 from hwnas.interfaces import DeviceSpec, Transport
 from hwnas.latency.plan import TimedFile, plan_data, plan_in, write_plan
 from hwnas.latency.samples import Samples, read_samples
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 N_REFERENCES = 16
 LEAST_KEPT = 0.5  # share of the models; with fewer, all are timed again
+KIT_SHARES = 10, 90  # units of progress: of loading models, and of timing them
 
 Models = Mapping[str, bytes | TimedFile]
 
@@ -51,8 +52,18 @@ def time_all(
         UserError: the device cannot be reached, or its kit failed.
     """
     plan = write_plan(models, device, folder, config, seed=seed)
-    transport.run_bench(plan.path, plan.results, progress=progress)
+    transport.run_bench(plan.path, plan.results, progress=_of_kit(progress))
     return read_samples(plan)
+
+
+def _of_kit(progress: Progress) -> Progress:
+    """One Progress for what the kit reports in turn: loading of models, then timing."""
+    parts = Parts(progress, KIT_SHARES)
+
+    def show(done: int, total: int, note: str = "") -> None:
+        parts.part(int(note == "timing"))(done, total, note)
+
+    return show
 
 
 def time_missing(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from copy import deepcopy
 
-from fvcore.nn.precise_bn import update_bn_stats
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hwnas.core.errors import UserError
+
+with warnings.catch_warnings():  # of what it calls at its import, which no user can change
+    warnings.simplefilter("ignore", FutureWarning)
+    from fvcore.nn.precise_bn import update_bn_stats
 
 __all__ = ["recalibrate", "recalibrate_in_place"]
 

@@ -14,16 +14,17 @@ from hwnas.exporters.formats import open_model
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare, torch_logits
 from hwnas.interfaces import DeviceSpec, Images
-from hwnas.measure.on_device import DeviceRun, run_on_device
+from hwnas.measure.on_device import DeviceRun, held_precisions, run_on_device
+from hwnas.pipeline.answers import Replies, replies_of
 from hwnas.pipeline.exports import exported_artifact, file_of
 from hwnas.pipeline.hits import TestHits
 from hwnas.pipeline.outcomes import Check, Exported, NetworkResult
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.winners import load_network
+from hwnas.pipeline.winners import load_network, winner_roles
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
-__all__ = ["Accuracies", "artifact_check", "test_accuracies", "test_hits"]
+__all__ = ["Accuracies", "artifact_check", "format_checks", "test_accuracies", "test_hits"]
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Accuracies:
     device_hits: the same for the file of each device, if it was run on the device itself.
     runs: outputs of these devices for all test images.
     labels: int64 [n], the class of each image, of `n_classes`.
+    replies: answers for every image, for files on this host.
     """
 
     labels: NDArray[np.int64]
@@ -48,6 +50,7 @@ class Accuracies:
     hits: Mapping[str, Hits] = field(default_factory=dict)
     device_hits: Mapping[str, Mapping[str, Hits]] = field(default_factory=dict)
     runs: Mapping[str, DeviceRun] = field(default_factory=dict)
+    replies: Mapping[str, Replies] = field(default_factory=dict)
 
     @property
     def here(self) -> dict[str, float]:
@@ -74,6 +77,14 @@ class Accuracies:
         found: list[int] = np.bincount(labels, minlength=self.n_classes).tolist()
         return found
 
+    def replies_on(self, device: str) -> dict[str, Replies]:
+        """By path, as `on`."""
+        found = dict(self.replies)
+        if device in self.runs:
+            own = replies_of(self.runs[device].logits)
+            found |= dict.fromkeys(self.device_hits[device], own)
+        return found
+
 
 def test_accuracies(project: Project, arch: Arch) -> Accuracies:
     """Accuracies of every exported file of a network, also on all devices of this machine."""
@@ -83,7 +94,7 @@ def test_accuracies(project: Project, arch: Arch) -> Accuracies:
         found: Hits = logits.argmax(axis=1) == labels
         return found
 
-    here = {}
+    here, replies = {}, {}
     for one in project.files.read_exports()[arch.key]:
         if one.parity is not None:
             try:
@@ -92,7 +103,8 @@ def test_accuracies(project: Project, arch: Arch) -> Accuracies:
             except CannotRunHere as error:
                 log.warning("%s: test accuracy not measured: %s", one.files[0], error)
                 continue
-            here[one.model.path] = right(opened.logits(x))
+            logits = opened.logits(x)
+            here[one.model.path], replies[one.model.path] = right(logits), replies_of(logits)
     on_devices, runs = {}, {}
     for name, device in project.devices.items():
         if device.transport == "local" and not _is_host(device):
@@ -100,7 +112,7 @@ def test_accuracies(project: Project, arch: Arch) -> Accuracies:
             runs[name] = run_on_device(device, file_of(project, arch, one), x)
             on_devices[name] = {one.model.path: right(runs[name].logits)}
     n_classes = len(project.source.info.class_names)
-    return Accuracies(labels, n_classes, here, on_devices, runs)
+    return Accuracies(labels, n_classes, here, on_devices, runs, replies)
 
 
 def test_hits(
@@ -157,3 +169,40 @@ def artifact_check(
 def _percent(accuracies: Mapping[str, float], one: Exported) -> str:
     top1 = accuracies.get(one.model.path, np.nan)
     return "not measured" if np.isnan(top1) else f"{top1:.2%}"
+
+
+def format_checks(
+    project: Project, archs: Mapping[str, Arch], accuracies: Mapping[Arch, Accuracies]
+) -> list[Check]:
+    """Parity of every exported format of the winners."""
+    checks = []
+    winners = {archs[role]: role for role in reversed(winner_roles(project))}
+    for arch, role in reversed(winners.items()):
+        top1 = accuracies[arch].here
+        exports = project.files.read_exports()[arch.key]
+        held = held_precisions([file_of(project, arch, one) for one in exports])
+        for position, one in enumerate(exports):
+            report = one.parity
+            if report is None or one.model.format == "timm":  # which is the torch network itself
+                continue
+            holds = held[position]
+            is_other = holds not in (None, one.model.precision)
+            wrong = f"holds {holds}, not {one.model.precision}; " if is_other else ""
+            sizes = ", ".join(str(batch.batch) for batch in report.batches)
+            known = f"{top1[one.model.path]:.2%}" if one.model.path in top1 else "not measured"
+            checks.append(
+                Check(
+                    f"{_name(one, exports) if position else 'parity'} of the {role}",
+                    report.passed and not is_other,
+                    f"{wrong}torch and {report.runtime} differ by {report.worst:.1e} of the"
+                    f" largest logit (batch {sizes}), agree on {report.agreement:.2%} of images;"
+                    f" test top-1 {known}",
+                )
+            )
+    return checks
+
+
+def _name(one: Exported, exports: Sequence[Exported]) -> str:
+    """The format of a file, or its name where it is one of several variants."""
+    formats = [other.model.format for other in exports]
+    return one.files[0] if formats.count(one.model.format) > 1 else one.model.format

@@ -19,10 +19,12 @@ from hwnas.core.store import write_json
 from hwnas.interfaces import DataIdentity, DataInfo, Evaluation
 from hwnas.latency.table import LatencyTable
 from hwnas.nets.origin import metadata_of
+from hwnas.pipeline.answers import Answers
 from hwnas.pipeline.hits import TestHits
-from hwnas.pipeline.outcomes import DataRecord, Exported, Results, Standalone
+from hwnas.pipeline.outcomes import DataRecord, Exported, Results
 from hwnas.pipeline.outside_record import OutsideFiles
 from hwnas.pipeline.search_files import BASELINE, ReferenceFiles, SearchFiles, SettingsFiles
+from hwnas.pipeline.trained import Roles, Standalone
 from hwnas.predictors.blend import Blend
 from hwnas.predictors.evaluate import PredictorReport
 from hwnas.predictors.readers.hwnas import read_labels
@@ -31,15 +33,6 @@ from hwnas.spaces.arch import Arch
 __all__ = ["Artifacts", "Exports", "Roles", "SearchFiles", "data_of_weights"]
 
 VERSION = {"schema_version": 1}
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Archs by role: `winner`, `largest`, ..."""
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    networks: dict[str, Arch]
 
 
 @dataclass(frozen=True)
@@ -270,6 +263,11 @@ class Artifacts(SettingsFiles):
     def results(self) -> RecordFile[Results]:
         """The result table and the checks."""
         return RecordFile(self.verification / "results.json", Results)
+
+    @property
+    def answers(self) -> RecordFile[Answers]:
+        """What the networks of the devices answer on the test images."""
+        return RecordFile(self.verification / "answers.json", Answers)
 
     @property
     def test_hits(self) -> RecordFile[TestHits]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from statistics import NormalDist
 from types import MappingProxyType
 from typing import get_args
 
@@ -11,16 +10,23 @@ import numpy as np
 
 from hwnas.controller.constraints import metric_key, reach, resolve
 from hwnas.core.metrics import MetricKey
-from hwnas.core.stats import Z90
 from hwnas.interfaces import Constraint, CostMetric, FloatArray, LatencyEstimator
 from hwnas.latency.estimator import TableEstimator
+from hwnas.latency.spread import latency_spread
 from hwnas.pipeline.foreign_tables import is_profiled
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import constraints_for, targets
 from hwnas.spaces.cost import AnalyticMetric, cost
 from hwnas.spaces.space import Codes, SearchSpace
 
-__all__ = ["cost_metrics", "known_metrics", "prices", "require_reachable", "with_chances"]
+__all__ = [
+    "cost_metrics",
+    "known_metrics",
+    "latency_spreads",
+    "prices",
+    "require_reachable",
+    "with_chances",
+]
 
 
 Corrected = Mapping[str, CostMetric]
@@ -53,20 +59,14 @@ def with_chances(
 ) -> dict[str, CostMetric]:
     """Adds latencies with a probability, as far as constraints limit them.
 
-    An arch does not exceed such a latency with the given probability. This assumes that errors of
-    estimates are normal, and that the interval of the estimate contains 90 % of them.
-
     Raises:
         UserError: on use, if the table was never validated on whole networks.
     """
 
     def bound(latency: CostMetric, estimator: LatencyEstimator, probability: float) -> CostMetric:
-        share = NormalDist().inv_cdf(probability) / Z90
-
         def metric(codes: Codes) -> FloatArray:
-            upper = estimator.interval_ms(codes)[:, 1] / estimator.latency_ms(codes)
-            found: FloatArray = latency(codes) * (1 + share * (upper - 1))
-            return found
+            widening = estimator.bound_ms(codes, probability) / estimator.latency_ms(codes)
+            return latency(codes) * widening
 
         return metric
 
@@ -101,6 +101,23 @@ def _metrics(
         return metrics
     constraints = [c for device in targets(project) for c in constraints_for(project, device)]
     return with_chances(metrics, constraints, estimators)
+
+
+def latency_spreads(project: Project) -> list[dict[str, object]]:
+    """The latencies that the space reaches on every device that was profiled, and the limits, ms.
+
+    Rows in the order of the devices; a limit of None: there is none, or none in this metric.
+    """
+    metrics = known_metrics(project)
+    rows: list[dict[str, object]] = []
+    for device in project.devices:
+        if (key := MetricKey("latency_ms", device)) in metrics:
+            given = [c for c in project.config.search.constraints if metric_key(c) == key]
+            limits = resolve(given, metrics, project.space)
+            spread = latency_spread(metrics[key], project.space)
+            limit = limits[0].max if limits else None
+            rows.append({"device": device, "unit": "ms", **spread, "limit": limit})
+    return rows
 
 
 def require_reachable(project: Project) -> None:

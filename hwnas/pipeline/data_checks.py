@@ -20,6 +20,7 @@ from hwnas.interfaces import (
 from hwnas.pipeline.data_source import DataSource
 from hwnas.pipeline.project import Project
 from hwnas.training.duplicates import shared_images, shared_parts
+from hwnas.training.identity import SPLITS
 from hwnas.training.sections import CalibrationConfig, FinetuneConfig, TrainConfig
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "doubts",
     "doubts_known",
     "enough_images",
+    "images_text",
     "known_data",
     "recipe_fits",
     "unchecked",
@@ -78,6 +80,22 @@ def doubts_known(project: Project) -> tuple[str, ...]:
         if found is None and not isinstance(source.module, ArchivedDataset):
             found = shared_parts(identity)
     return tuple(map(str, found or ()))
+
+
+def images_text(project: Project) -> str:
+    """Images by split, in words; of repeated ones also how many there are and how often each."""
+    source = project.source
+    n_images = source.info.n_images
+    words = {split: f"{n_images[split]:,} {split}" for split in SPLITS}
+    record, repeat_to = source.record, getattr(project.config.data, "repeat_to", 0)
+    identity = None if record is None else source.listing(record.latest.digest).read_if_there()
+    if repeat_to and identity is not None:
+        part = identity.parts["train"]
+        cut = [s for s, p in identity.parts.items() if p == part and s != "train"]
+        n = len(identity.files[part]) - sum(n_images[split] for split in SPLITS if split in cut)
+        if 0 < n < n_images["train"] and n_images["train"] % n == 0:
+            words["train"] += f" ({n:,} photos, each {n_images['train'] // n} times in an epoch)"
+    return ", ".join(words.values())
 
 
 def _contents(source: DataSource) -> Mapping[Split, Mapping[str, str]] | None:

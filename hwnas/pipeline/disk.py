@@ -80,14 +80,15 @@ def disk_use(run: RunDir) -> dict[str, int]:
     return use
 
 
-def disk_text(use: Mapping[str, int]) -> str:
-    """`disk_use` in words."""
+def disk_text(use: Mapping[str, int], command: str) -> str:
+    """`disk_use` in words; `command` removes what can be removed."""
     removable = {
         "superseded by other settings": use["superseded_bytes"],
         "in models that were timed": use["timed_models_bytes"],
     }
     named = [f"{_text(n)} {what}" for what, n in removable.items() if n]
-    return _text(use["bytes"]) + (f", of which can be removed: {', '.join(named)}" if named else "")
+    more = f", of which {' and '.join(named)} can be removed ({command})" if named else ""
+    return _text(use["bytes"]) + more
 
 
 def _file_size(path: Path) -> int:

@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from hwnas.core.command import command_line
 from hwnas.core.errors import HwnasError, UserError
 from hwnas.core.history import store, take_back
+from hwnas.core.progress import Outlook
 from hwnas.core.rundir import RunDir, StageRecord
-from hwnas.core.store import explained, remove_partial
 from hwnas.core.versions import Transition
 from hwnas.pipeline.disk import require_space
-from hwnas.pipeline.plan import UP_TO_DATE, Plan, Stage, data_changes, lost, plan_stages
+from hwnas.pipeline.plan import UP_TO_DATE, Plan, Stage, data_changes, plan_stages, time_left
+from hwnas.pipeline.run_stage import CHANGED, look_after, remember_data, run_stage
 
 __all__ = ["check_stages", "execute"]
 
 log = logging.getLogger(__name__)
-
-CHANGED = "settings or inputs changed; old files moved to"
-ALTERED = "altered outputs moved to"
 
 
 def execute(
@@ -34,6 +31,7 @@ def execute(
     *,
     only: Iterable[str] | None = None,
     anew: Mapping[str, str] | None = None,
+    outlook: Outlook | None = None,
 ) -> None:
     """Brings `only` (default: all stages) up to date, in order. The caller must hold the lock.
 
@@ -41,19 +39,15 @@ def execute(
     moved, as one change. If a stage fails later, the change stays, unless it was provisional; the
     error names the command that undoes it.
 
-    anew: stages to repeat in any case, with the reason.
+    anew: stages that are made again whatever they are, with the reason. outlook: learns how long
+    the stages are expected to take.
 
     Raises:
         UserError: a stage outside `only` is needed but not up to date. Before any change: a stage
             cannot work, or a file that it reads is missing.
     """
     wanted = {stage.name for stage in stages} if only is None else set(only)
-    plans = [
-        replace(plan, status="stale") if plan.stage.name in (anew or {}) else plan
-        for plan in plan_stages(stages, run)
-    ]
-    for line in data_changes(plans):
-        log.warning("%s", line)
+    plans = _plans(stages, run, anew or {})
     made = wanted | {plan.stage.name for plan in plans if plan.status == "returns"}
     for plan in plans:
         if plan.stage.name in wanted and plan.status not in UP_TO_DATE:
@@ -61,6 +55,7 @@ def execute(
     todo = check_stages(plans, wanted, run)
     for line in _warnings(plan.stage for plan in plans if plan.stage.name in todo):
         log.warning("%s", line)
+    outlook = _expect(Outlook() if outlook is None else outlook, plans, todo, run)
     change, provisional = _begin(plans, wanted, run, anew or {})
     try:
         plans = []
@@ -71,12 +66,13 @@ def execute(
             _require_needs(plans[-1], plans, run)
             if plans[-1].status == "done":
                 log.info("%s: up to date", stage.name)
-                _look_after(plans[-1], run)
+                look_after(plans[-1], run)
             else:
-                _run_stage(plans[-1], run)
+                run_stage(plans[-1], run, expected=outlook.said(stage.name))
                 plans[-1:] = plan_stages([stage], run, after=plans[:-1])
             if stage.name == provisional:
                 provisional = None
+        _tell_next(stages, run, plans)
     except BaseException as error:
         if provisional is not None:
             with contextlib.suppress(UserError):  # the error of the stage is more important
@@ -86,6 +82,17 @@ def execute(
                 f"{command_line('undo', run.root)}, which brings back settings and stages of before"
             )
         raise
+
+
+def _plans(stages: Sequence[Stage], run: RunDir, anew: Container[str]) -> list[Plan]:
+    """The plans of all stages; changes of the data are logged."""
+    plans = [
+        replace(plan, status="stale") if plan.stage.name in anew else plan
+        for plan in plan_stages(stages, run)
+    ]
+    for line in data_changes(plans):
+        log.warning("%s", line)
+    return plans
 
 
 def check_stages(
@@ -149,7 +156,7 @@ def _begin(
             )
             undecided = name
     transition.commit()
-    _remember_data(returned)
+    remember_data(returned)
     for name, where in moved.items():
         if where is not None:
             log.warning("%s: %s %s", name, anew.get(name, CHANGED), where)
@@ -157,17 +164,25 @@ def _begin(
     return number, undecided
 
 
-def _remember_data(returned: Iterable[Plan]) -> None:
-    """Records the data of stages that were moved back."""
-    for plan in returned:
-        if plan.stage.data is not None:
-            plan.stage.data().remember()
-
-
 def _is_at_stake(plan: Plan, ledger: Mapping[str, StageRecord]) -> bool:
     """Whether a finished stage of the same kind would be replaced by a provisional one."""
     finished = {name.partition("/")[0] for name, r in ledger.items() if r.state == "done"}
     return plan.stage.is_provisional and plan.status not in UP_TO_DATE and plan.kind in finished
+
+
+def _expect(outlook: Outlook, plans: Iterable[Plan], todo: Container[str], run: RunDir) -> Outlook:
+    """The outlook, which knows now how long the stages that run are expected to take."""
+    ledger = run.ledger()
+    found = {plan.stage.name: time_left(plan, ledger) for plan in plans if plan.stage.name in todo}
+    outlook.seconds |= {name: seconds for name, seconds in found.items() if seconds is not None}
+    return outlook
+
+
+def _tell_next(stages: Sequence[Stage], run: RunDir, plans: Sequence[Plan]) -> None:
+    """Log the command that comes next: of the first stage that is not done, else the report's."""
+    left = plan_stages(stages[len(plans) :], run, after=plans)
+    missing = [plan.stage for plan in (*plans, *left) if plan.status not in UP_TO_DATE]
+    log.info("next: %s", missing[0].command if missing else command_line("report", run.root))
 
 
 def _needed(plans: Sequence[Plan], wanted: set[str]) -> set[str]:
@@ -213,87 +228,3 @@ def _require_files(stage: Stage) -> None:
                 where=setting,
                 fix="add the file, or change the setting",
             )
-
-
-def _run_stage(plan: Plan, run: RunDir) -> None:
-    stage, inputs_hash = plan.stage, plan.inputs_hash
-    assert inputs_hash is not None  # all needed stages are done
-    record = _make_way(plan, run)
-    if plan.status == "returns" and stage.settled():
-        log.info("%s: made before, moved back from superseded/", stage.name)
-        return
-    for name in stage.owns:
-        remove_partial(run.path(name))
-    earlier_s, undo = (record.seconds, record.undo) if record is not None else (0.0, 0)
-    is_first = plan.status != "continues" or bool(undo and not earlier_s)
-    log.info("%s: %s", stage.name, "starts" if is_first else "continues")
-    started = StageRecord(inputs_hash, "started", {}, earlier_s, plan.data, stage.owns, undo)
-    run.record(stage.name, started)
-    begin = time.monotonic()
-    try:
-        with explained(f"finish stage {stage.name!r}", run.root):
-            stage.run()
-    except BaseException:
-        spent = earlier_s + time.monotonic() - begin
-        with contextlib.suppress(UserError):  # a full disk; the stage's error has priority
-            run.record(stage.name, replace(started, seconds=round(spent, 2)))
-        raise
-    spent = earlier_s + time.monotonic() - begin
-    outputs = run.hash_outputs([path for name in stage.outputs for path in run.matching(name)])
-    done = StageRecord(inputs_hash, "done", outputs, round(spent, 2), plan.data, stage.owns)
-    run.record(stage.name, replace(done, kept=_kept(run, stage, outputs), grown=run.grown()))
-    log.info("%s: done in %.1f s", stage.name, spent)
-
-
-def _damaged(stage: Stage, record: StageRecord, run: RunDir) -> list[str]:
-    """Files with changed content that the stage will rebuild."""
-    there = [name for name in lost(stage, record, run) if run.path(name).is_file()]
-    return [*run.damaged(record), *there]
-
-
-def _kept(run: RunDir, stage: Stage, outputs: Mapping[str, str]) -> dict[str, str]:
-    """Hashes of the files of a stage that are not its outputs."""
-    found = run.hash_outputs(run.left_by(stage.owns))
-    return {name: digest for name, digest in found.items() if name not in outputs}
-
-
-def _look_after(plan: Plan, run: RunDir) -> None:
-    """Reports changed files of a finished stage; records the hashes of unrecorded files."""
-    record = run.ledger()[plan.stage.name]
-    if record.data and plan.stage.data is not None and plan.stage.data().first is None:
-        _remember_data([plan])
-    if not (record.kept or record.grown):
-        kept = _kept(run, plan.stage, record.outputs)
-        run.record(plan.stage.name, replace(record, kept=kept, grown=run.grown()))
-        return
-    for name in (*run.altered(record.kept), *run.rewritten(record)):
-        log.warning(
-            "%s: %s was changed or removed; results no longer depend on it",
-            plan.stage.name,
-            run.path(name),
-        )
-
-
-def _make_way(plan: Plan, run: RunDir) -> StageRecord | None:
-    """Sets files with other settings and damaged files aside. Returns the record to resume from.
-
-    If superseded/ has files with the current settings, they are moved back.
-    """
-    stage, transition = plan.stage, Transition(run)
-    record = transition.ledger.get(stage.name)
-    why, moved = CHANGED, None
-    if plan.back is not None:
-        moved = transition.bring_back(stage.name, plan.back, stage.owns)
-    elif record is not None and plan.status == "stale":
-        moved = transition.set_aside(stage.name, stage.owns)
-    elif record is not None and (damaged := _damaged(stage, record, run)):
-        why = ALTERED
-        moved = transition.set_aside(stage.name, damaged, label="damaged")
-        transition.ledger[stage.name] = record
-    record = transition.ledger.get(stage.name)
-    transition.commit()
-    if plan.back is not None:
-        _remember_data([plan])
-    if moved is not None:
-        log.warning("%s: %s %s", stage.name, why, moved)
-    return record

@@ -31,6 +31,7 @@ __all__ = [
     "evaluator",
     "half_scores",
     "score_all",
+    "score_unit",
     "scores_of",
     "standalone_evaluator",
 ]
@@ -139,7 +140,7 @@ def score_all(
         evaluation = load(Evaluation, found, where="an evaluation of another process")
         scorer.remember(evaluation)
         n_known += 1
-        progress(n_known, len(archs), f"top1 {evaluation.top1:.3f}")
+        progress(n_known, len(archs), f"validation top-1 {evaluation.top1:.1%}")
 
     progress(n_known, len(archs))
     project.ranks.share(project.space.codes(unknown).tolist(), do, keep)
@@ -182,6 +183,12 @@ def scores_of(evaluations: list[Evaluation]) -> FloatArray:
     """
     losses = [_loss(evaluation) for evaluation in evaluations]
     return -np.log(np.maximum(np.array(losses, dtype=np.float64), TINY_LOSS))
+
+
+def score_unit(project: Project) -> str:
+    """What the scores of a project's searches are."""
+    recorded = project.config.search.evaluator.records is not None
+    return "minus log of the error" if recorded else "minus log of the validation loss"
 
 
 def _loss(evaluation: Evaluation) -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from hwnas.pipeline.duration import Durations
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.stages import (
@@ -21,8 +24,9 @@ __all__ = ["stages_of", "stages_of_all_searches"]
 
 
 def stages_of(project: Project) -> list[Stage]:
-    """The stages of a project; the file of each stage declares its settings and inputs."""
-    return [
+    """What a project runs; which settings and inputs each stage depends on is in its file."""
+    durations = Durations(project)
+    stages = [
         *(profile.stage(project, device) for device in project.devices),
         train.stage(project),
         label.stage(project),
@@ -34,6 +38,7 @@ def stages_of(project: Project) -> list[Stage]:
         verify.stage(project),
         *([references.stage(project)] if project.config.search.references is not None else []),
     ]
+    return [replace(stage, seconds=durations.of(stage.name)) for stage in stages]
 
 
 def stages_of_all_searches(project: Project) -> list[Stage]:

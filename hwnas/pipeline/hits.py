@@ -1,4 +1,4 @@
-"""Stores which test images every network gets right, for comparisons image by image."""
+"""Correctly classified test images of every network, to compare them image by image."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["TestHits"]
 class TestHits:
     """Correctly classified images (`core.bits`) by device and key of an arch.
 
-    They belong to the accuracies in `Results`: `n_images` of the test split, in its order.
+    They belong to the accuracies in `Results`. The images are those of the test split, in order.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
-    __test__: ClassVar[bool] = False  # not a test, although pytest would collect the name
+    __test__: ClassVar[bool] = False  # not a test class of pytest
 
     n_images: Count
     right: dict[str, dict[str, str]]

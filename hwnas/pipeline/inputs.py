@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,10 @@ from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.rundir import StageRecord
 from hwnas.core.store import content_hash
 
-__all__ = ["DataInput", "inputs_hash", "why_absent"]
+__all__ = ["DataInput", "changed_settings", "inputs_hash", "settings_by_path", "why_absent"]
+
+SHOWN = 60  # characters of a setting that are kept; of longer ones their hash
+N_CHANGES = 3  # that are named
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,36 @@ def inputs_hash(settings: Any, outputs: Mapping[str, Any], data: str | None) -> 
     outputs: hashes of the files of the needed stages, by stage.
     """
     return content_hash([settings, dict(outputs), *([] if data is None else [data])])
+
+
+def settings_by_path(names: Sequence[str], settings: Any) -> dict[str, str]:
+    """Settings of a stage as JSON by key path; `names`: the paths of the items of `settings`."""
+    found: dict[str, str] = {}
+    for name, value in zip(names, settings if names else (), strict=False):
+        _flatten(name, value, found)
+    return found
+
+
+def _flatten(path: str, value: Any, found: dict[str, str]) -> None:
+    if isinstance(value, Mapping) and value:
+        for key, part in value.items():
+            _flatten(f"{path}.{key}", part, found)
+        return
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    found[path] = text if len(text) <= SHOWN else f"#{content_hash(text)[:12]}"
+
+
+def changed_settings(names: Sequence[str], settings: Any, before: Mapping[str, str]) -> list[str]:
+    """How settings differ from those `before`, `steps: 200 -> 50`; nothing if these are unknown."""
+    now = settings_by_path(names, settings) if before else {}
+    found = []
+    for path in dict.fromkeys([*now, *before]):
+        old, new = before.get(path, "-"), now.get(path, "-")
+        if old != new:
+            is_long = "#" in (old[0], new[0])
+            found.append(f"{path} changed" if is_long else f"{path}: {old} -> {new}")
+    more = [f"{len(found) - N_CHANGES} more settings changed"] * (len(found) > N_CHANGES)
+    return found[:N_CHANGES] + more
 
 
 def why_absent(error: UserError, *, has_files: bool, lenient: bool) -> str:

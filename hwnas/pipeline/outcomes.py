@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Literal
 from typing_extensions import TypedDict
 
 from hwnas.analysis.chance import chance_warning
-from hwnas.controller.result import Candidate
 from hwnas.core.confined import check_name
 from hwnas.core.errors import CheckFailed, NotJudged
 from hwnas.core.records import STRICT, Count, Milliseconds, NotNegative, Positive, Rank, Share, dump
+from hwnas.core.stats import standard_error
 from hwnas.exporters.parity import ParityReport
-from hwnas.interfaces import DataInfo, Evaluation, ModelFile
+from hwnas.interfaces import DataInfo, ModelFile
 from hwnas.measure.limits import TimedLimit, timed_limits
 from hwnas.measure.winner_matrix import WinnerMatrix
 from hwnas.spaces.arch import Arch
@@ -29,7 +29,6 @@ __all__ = [
     "PredictorFacts",
     "Results",
     "SeenData",
-    "Standalone",
 ]
 
 
@@ -110,30 +109,6 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Standalone:
-    """One arch that was trained stand-alone, and its score in the search.
-
-    All top-1 accuracies are on the same validation images.
-    """
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    candidate: Candidate
-    supernet_top1: Share
-    trained: Evaluation
-
-    def summary(self) -> dict[str, Any]:
-        """A row of the result table."""
-        return {
-            "network": "trained stand-alone",
-            "arch": self.candidate.arch.key,
-            "predicted score": round(self.candidate.predicted, 4),
-            "supernet top1": round(self.supernet_top1, 4),
-            "trained top1": round(self.trained.top1, 4),
-        }
-
-
-@dataclass(frozen=True)
 class NetworkResult:
     """One network on one device.
 
@@ -172,10 +147,9 @@ class NetworkResult:
     fp32_top1: Share | None = None
 
     @property
-    def _fp32_top1(self) -> float | None:
-        """The fp32 accuracy, for files in lower precision."""
-        is_other = self.precision != "fp32" and self.fp32_top1 is not None
-        return round(self.fp32_top1 or 0.0, 4) if is_other else None
+    def top1_error(self) -> float | None:
+        """Standard error of `test_top1`."""
+        return standard_error(self.test_top1, self.n_test_images) if self.n_test_images else None
 
     @property
     def estimate_error(self) -> float:
@@ -196,6 +170,7 @@ class NetworkResult:
         return {
             "name": self.name,
             "test_top1": round(self.test_top1, 4),
+            "test_top1_se": None if self.top1_error is None else round(self.top1_error, 4),
             "macs": self.macs,
             "params": self.params,
             "forecast_ms": round(self.forecast_ms, 5),
@@ -205,7 +180,9 @@ class NetworkResult:
             "constraint_met": self.constraint_met,
             "device": self.device,
             "file": self.file,
-            "fp32_top1": self._fp32_top1,
+            "fp32_top1": None
+            if self.precision == "fp32" or self.fp32_top1 is None
+            else round(self.fp32_top1, 4),
             "pace": None if self.pace is None else round(self.pace, 4),
         }
 

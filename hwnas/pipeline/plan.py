@@ -10,9 +10,18 @@ from typing import Any, Literal
 
 from hwnas.core.rundir import RunDir, StageRecord
 from hwnas.core.versions import Version, find_version
-from hwnas.pipeline.inputs import DataInput, inputs_hash
+from hwnas.pipeline.inputs import DataInput, changed_settings, inputs_hash
 
-__all__ = ["UP_TO_DATE", "Plan", "Stage", "data_changes", "is_done", "maker", "plan_stages"]
+__all__ = [
+    "UP_TO_DATE",
+    "Plan",
+    "Stage",
+    "data_changes",
+    "is_done",
+    "maker",
+    "plan_stages",
+    "time_left",
+]
 
 Status = Literal["done", "continues", "returns", "stale", "new"]
 UP_TO_DATE = ("done", "returns")
@@ -40,6 +49,8 @@ class Stage:
     remade: further files (with wildcards) without which the stage is not done. Changes of its other
         files are only reported.
     data: returns the current data that the stage reads.
+    names: the items of `settings`, as key paths of the configuration.
+    seconds: its estimated duration from the beginning; None: unknown.
     """
 
     name: str
@@ -59,15 +70,17 @@ class Stage:
     is_provisional: bool = False
     remade: tuple[str, ...] = ()
     data: Callable[[], DataInput] | None = None
+    names: tuple[str, ...] = ()
+    seconds: Callable[[], float | None] = lambda: None
 
 
 @dataclass(frozen=True)
 class Plan:
     """Status of one stage relative to the ledger. `inputs_hash` is None if an input is missing.
 
-    data: digest of the data that the stage would read.
-    change: how the data changed since the stage ran.
-    back: files of the stage with these inputs, which will be moved back from superseded/.
+    data: digest of the data that the stage would read. change: how the data changed since it ran.
+    back: files of the stage with these inputs, which are moved back from superseded/. why: what the
+    status is due to, where the stage has run before and is not done.
     """
 
     stage: Stage
@@ -76,6 +89,7 @@ class Plan:
     data: str | None = None
     change: str = ""
     back: Version | None = None
+    why: str = ""
 
     @property
     def kind(self) -> str:
@@ -99,9 +113,9 @@ def plan_stages(stages: Sequence[Stage], run: RunDir, *, after: Sequence[Plan] =
     ledger |= {plan.stage.name: plan.back.record for plan in after if plan.back is not None}
     plans = {plan.stage.name: plan for plan in after}
     for stage in stages:
-        ready = all(plans[need].status in UP_TO_DATE for need in stage.needs)
+        waits = [need for need in stage.needs if plans[need].status not in UP_TO_DATE]
         data = stage.data() if stage.data is not None else None
-        plan = plans[stage.name] = _plan(stage, run, ledger, ready=ready, data=data)
+        plan = plans[stage.name] = _plan(stage, run, ledger, waits=waits, data=data)
         if plan.back is not None:
             ledger[stage.name] = plan.back.record
     return [plans[stage.name] for stage in stages]
@@ -112,11 +126,11 @@ def _plan(
     run: RunDir,
     ledger: Mapping[str, StageRecord],
     *,
-    ready: bool,
+    waits: Sequence[str],
     data: DataInput | None,
 ) -> Plan:
-    """Status of one stage; `ready`: everything that it needs exists or will be moved back."""
-    record, back, change = ledger.get(stage.name), None, ""
+    """Status of one stage; `waits`: what it needs that is neither there nor comes back."""
+    record, back, change, ready = ledger.get(stage.name), None, "", not waits
 
     def fits(record: StageRecord) -> bool:
         if not ready or (data is not None and data.changed(record)):
@@ -138,7 +152,32 @@ def _plan(
         status = "stale" if ready or change or record.state == "done" else "continues"
     digest = data.digest if data is not None else None
     inputs = _hash(stage, ledger, digest) if ready else None
-    return Plan(stage, status, inputs, digest, change, back)
+    why = ""
+    if record is not None and status in ("stale", "continues"):
+        why = _why(stage, record, status, change, waits, has_lost=bool(lost(stage, record, run)))
+    return Plan(stage, status, inputs, digest, change, back, why)
+
+
+def _why(
+    stage: Stage,
+    record: StageRecord,
+    status: Status,
+    change: str,
+    waits: Sequence[str],
+    *,
+    has_lost: bool,
+) -> str:
+    """Why a stage that has run before runs again, or goes on."""
+    if status == "continues":
+        if record.state == "started":
+            return "it was interrupted"
+        return "files of it are missing or altered" if has_lost else "it is not complete"
+    found = changed_settings(stage.names, stage.settings, record.settings)
+    found += [f"the data changed: {change}"] if change else []
+    found += [f"{', '.join(waits)} run{'s' * (len(waits) == 1)} first"] if waits else []
+    return "; ".join(found) or (
+        "its inputs changed" if record.settings else "settings or inputs changed"
+    )
 
 
 def lost(stage: Stage, record: StageRecord, run: RunDir) -> list[str]:
@@ -150,6 +189,20 @@ def lost(stage: Stage, record: StageRecord, run: RunDir) -> list[str]:
             if any(fnmatch(name, pattern) for pattern in stage.remade)
         }
     )
+
+
+LEAST_LEFT = 0.1
+"""Share of the estimate that an interrupted stage still takes, at least."""
+
+
+def time_left(plan: Plan, ledger: Mapping[str, StageRecord]) -> float | None:
+    """Estimated seconds that a stage still takes; 0 where it is done; None: unknown."""
+    if plan.status in UP_TO_DATE:
+        return 0.0
+    seconds = plan.stage.seconds()
+    if seconds is None or plan.status != "continues" or plan.stage.name not in ledger:
+        return seconds
+    return max(seconds - ledger[plan.stage.name].seconds, LEAST_LEFT * seconds)
 
 
 def is_done(run: RunDir, name: str, settings: Any) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hwnas.core.config import settled
 from hwnas.core.errors import UserError, did_you_mean
-from hwnas.core.progress import Progress
+from hwnas.core.progress import Outlook, Progress
 from hwnas.core.records import SCHEMA_VERSION, dump, sparse
 from hwnas.core.rundir import RunDir
 from hwnas.core.store import file_hash
@@ -48,11 +48,11 @@ __all__ = ["Project"]
 class Project:
     """The argument of every stage. Every object that the configuration defines is built once.
 
-    ranks: the rank of this process under torchrun.
-    beside, as_recorded, changed, read_only: see `DataSource` and `Outside`.
-    is_plan: whether this is a dry run, which does not download data or wait for promised ones.
-    around: the run folder of the first round, if this is a second training round; its records of
-        outside files apply.
+    ranks: this process among those that torchrun started together. beside, as_recorded: see
+    `DataSource` and `Outside`, also for `changed` and `read_only`. is_plan: a dry run, which
+    neither downloads data nor waits for promised ones. around: the run folder whose second training
+    round this one is; what it knows of files that lie elsewhere, the round knows. outlook: how long
+    the command is expected to take, once that is known.
     """
 
     run: RunDir
@@ -65,6 +65,7 @@ class Project:
     changed: tuple[str, ...] | None = ()
     read_only: bool = False
     around: RunDir | None = None
+    outlook: Outlook = field(default_factory=Outlook, compare=False)
     _records: dict[str, Records] = field(default_factory=dict, init=False, compare=False)
 
     @cached_property
@@ -195,6 +196,10 @@ class Project:
                 fix="repeat the command when nothing writes to it",
             )
         return self._records.setdefault(setting, found)
+
+    def progress(self, stage: str) -> Progress:
+        """The progress of a stage, with what is expected of its time."""
+        return self.outlook.tell(self.progress_for(stage), stage)
 
     def transport(self, device: str) -> Transport:
         """The transport of the kit to a device; it connects when it is first used."""

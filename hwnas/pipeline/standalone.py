@@ -11,8 +11,8 @@ from typing import Any
 from hwnas.controller.result import Candidate
 from hwnas.core.progress import Progress
 from hwnas.pipeline.evaluators import evaluator, standalone_evaluator
-from hwnas.pipeline.outcomes import Standalone
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.trained import Standalone
 
 __all__ = ["read_standalone", "train_standalone"]
 
@@ -34,7 +34,8 @@ def train_standalone(project: Project, progress: Progress) -> None:
     n_done = 0
 
     def show(done: int, total: int, note: str = "") -> None:
-        progress(n_done * total + done, len(chosen) * total, f"stand-alone, {note}")
+        name = f"stand-alone {chosen[n_done].arch.key} ({n_done + 1} of {len(chosen)})"
+        progress(n_done * total + done, len(chosen) * total, f"{name}, {note}")
 
     trained = standalone_evaluator(project, recipe, project.files.standalone_steps, show)
     inherited = evaluator(project)

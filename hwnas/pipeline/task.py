@@ -38,7 +38,7 @@ def task(
                 agree(project.ranks, lambda: _facts(project.source), subject="data")
             if project.ranks.leads:
                 project.source.remember()
-        work(project, project.progress_for(stage))
+        work(project, project.progress(stage))
 
     return go
 

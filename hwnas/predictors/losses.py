@@ -83,9 +83,10 @@ def _warp(outputs: Tensor, targets: Tensor, weights: Tensor, recipe: Recipe) -> 
 
 
 def _mape(outputs: Tensor, targets: Tensor, weights: Tensor, recipe: Recipe) -> Tensor:
-    """Absolute error over the label's distance to an upper bound (BANANAS, 1910.11858).
+    """Absolute error relative to the distance of the label from an upper bound (1910.11858).
 
-    The bound lies above the best label of the batch, so errors of the best count most.
+    The bound is slightly above the best label of the batch, so errors of the best labels count
+    most.
     """
     distance = targets.max() - targets + BOUND
     return _mean((outputs - targets).abs() / distance, weights)

@@ -1,4 +1,4 @@
-"""How well predictions find the best archs, which is what a search requires."""
+"""How well predictions find the best archs."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class TopQuality:
 
 
 def top_quality(predicted: FloatArray, truth: FloatArray) -> TopQuality:
-    """Compares predictions [n] with the truth [n], n >= 1; higher is better for both.
+    """Compares predictions [n] with the truth [n], n >= 1; higher is better in both.
 
-    Equal predictions are ordered by ascending truth, so a constant finds no good arch. Archs that
-    tie with the true rank 10 count as top ten.
+    Equal predictions are ordered from worst to best truth, so a constant finds nothing. All archs
+    that tie with the tenth best truth count as top ten.
     """
     predicted, truth = np.asarray(predicted), np.asarray(truth)
     order = np.lexsort((truth, -predicted))[:K]

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hwnas.reporting.devices import Winners
-from hwnas.reporting.results import NetRow
+from hwnas.reporting.sections.bundles import Bundle
+from hwnas.reporting.sections.classes import Classes
+from hwnas.reporting.sections.devices import Winners
 from hwnas.reporting.sections.references import References
+from hwnas.reporting.sections.results import NetRow
 from hwnas.reporting.sections.verdict import Belief
 from hwnas.spaces.network import Network
 
@@ -42,9 +44,8 @@ class Point:
 class Front:
     """The search on one device. `score` describes `top1`, e.g. `validation top-1, supernet`.
 
-    archive: all evaluated archs.
-    front: the non-dominated archs.
-    baseline: archs that random search evaluated at equal cost.
+    `archive` is everything evaluated, `front` its non-dominated part, `baseline` what random search
+    evaluated at equal cost. n_images: that `top1` is measured on, for its standard error.
     """
 
     device: str
@@ -54,6 +55,7 @@ class Front:
     winner: Point | None = None
     constraint_ms: float | None = None
     baseline: tuple[Point, ...] = ()
+    n_images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -176,3 +178,5 @@ class ReportData:
     warnings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     commands: Mapping[str, str] = field(default_factory=dict)
+    bundles: tuple[Bundle, ...] = ()
+    classes: tuple[Classes, ...] = ()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from hwnas.core.stats import standard_error
 from hwnas.reporting.data import Curve, Front, LatencyFit, Point, Prediction, Training
 
 __all__ = ["front_figure", "latency_figure", "loss_figure", "prediction_figure", "top1_figure"]
@@ -24,7 +25,7 @@ def front_figure(data: Front) -> go.Figure:
     front = sorted(data.front, key=lambda point: point.latency_ms)
     trace = _cloud(front, "front", BLUE, "circle")
     trace.update(mode="lines+markers", line={"shape": "hv", "width": 2, "color": BLUE})
-    trace.update(marker={"size": 7, "opacity": 1})
+    trace.update(marker={"size": 7, "opacity": 1}, error_y=_errors(front, data.n_images, BLUE))
     figure.add_trace(trace)
     if data.constraint_ms is not None:
         figure.add_vline(
@@ -36,8 +37,17 @@ def front_figure(data: Front) -> go.Figure:
     if data.winner is not None:
         trace = _cloud([data.winner], "winner", ORANGE, "star")
         trace.update(marker={"size": 17, "opacity": 1, "line": {"width": 1.5, "color": "white"}})
+        trace.update(error_y=_errors([data.winner], data.n_images, ORANGE))
         figure.add_trace(trace)
     return figure
+
+
+def _errors(points: Sequence[Point], n: int | None, colour: str) -> dict[str, object]:
+    """Bars of one standard error of top-1 accuracies on n images; none where n is unknown."""
+    if n is None:
+        return {"visible": False}
+    errors = [standard_error(point.top1, n) for point in points]
+    return {"type": "data", "array": errors, "thickness": 1, "width": 3, "color": colour}
 
 
 def latency_figure(data: LatencyFit) -> go.Figure:

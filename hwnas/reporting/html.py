@@ -12,16 +12,17 @@ from hwnas.core.store import write_bytes
 from hwnas.reporting import figures
 from hwnas.reporting.data import ReportData
 from hwnas.reporting.drawing import draw_network
-from hwnas.reporting.results import by_device, highlights
+from hwnas.reporting.plots import packed_code, plot_html
 from hwnas.reporting.sections.references import draw_references, sentences
+from hwnas.reporting.sections.results import by_device, highlights
 from hwnas.reporting.thinning import thinned
 
 __all__ = ["render_report", "write_report"]
 
 MAX_BYTES = 5_000_000  # the code of plotly takes 4.8 MB of it
-N_DRAWN = (1000, 300, 100, 30)  # points per line of a plot; the first number that fits
-N_PLOTTED = 8  # devices with plots
-PLOT_CONFIG = {"displayModeBar": False, "responsive": True}
+N_DRAWN = (3000, 1000, 300, 100, 30)  # points per line of a plot; the first number that fits
+N_PLOTTED = 8  # devices with plots, and with tables of classes
+N_LISTED = 500  # classes of such a table
 
 
 def write_report(data: ReportData, path: Path) -> None:
@@ -55,9 +56,11 @@ def _rendered(data: ReportData, n_drawn: int) -> str:
     }
     return environment.get_template("template.html.j2").render(
         data=data,
-        plots=_plots(thinned(data, n_drawn)),
+        plots=(plots := _plots(thinned(data, n_drawn))),
+        plotly=packed_code() if plots else "",
         n_drawn=n_drawn,
         n_plotted=N_PLOTTED,
+        n_listed=N_LISTED,
         drawing=draw_network(data.winner.network) if data.winner else None,
         devices=by_device(data.table),
         highlights=_highlights(data),
@@ -67,7 +70,7 @@ def _rendered(data: ReportData, n_drawn: int) -> str:
 
 
 def _plots(data: ReportData) -> dict[str, str]:
-    """HTML of every plot that has data. The first one includes the code of plotly."""
+    """HTML of every plot that has data."""
     made: dict[str, go.Figure] = {}
     references = {one.device: one for one in data.references}
     for i, front in enumerate(data.fronts[:N_PLOTTED]):
@@ -82,12 +85,7 @@ def _plots(data: ReportData) -> dict[str, str]:
         made["top1"] = figures.top1_figure(data.training)
         if data.training.loss:
             made["loss"] = figures.loss_figure(data.training)
-    return {
-        name: figure.to_html(
-            full_html=False, include_plotlyjs=position == 0, config=PLOT_CONFIG, div_id=name
-        )
-        for position, (name, figure) in enumerate(made.items())
-    }
+    return {name: plot_html(figure, name) for name, figure in made.items()}
 
 
 def _highlights(data: ReportData) -> list[tuple[str, str]]:

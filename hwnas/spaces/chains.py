@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import islice
 from typing import ClassVar, Literal
 
 from hwnas.spaces.choice import Choice, Role, Value
@@ -113,22 +114,28 @@ class Stage:
         """The alternatives of block number `block`; empty if it chooses kernel and expansion."""
         return self.first_ops if self.first_ops and block == 0 else self.ops
 
-    def lower(
-        self, choice: BlockOp, width: int, out_width: int, hw: int, stride: int
-    ) -> OpSpec | None:
-        """One block from `width` to `out_width` channels; None if the block passes its input on.
+    @cached_property
+    def n_codes(self) -> tuple[int, int]:
+        """Numbers of codes that the first block and each other block read."""
+        return len(self.block_choices(0)), len(self.block_choices(1))
 
-        Results are cached, because tables of a whole space lower the same block thousands of times.
+    def block(
+        self, is_first: bool, codes: tuple[int, ...], width: int, number: int, hw: int
+    ) -> OpSpec | None:
+        """The block with these codes, from `width` channels to the width with this number.
+
+        Cached by its arguments, because tables of a whole space ask for few blocks many times.
         """
-        form = (choice.kind, choice.kernel, choice.expand, choice.groups)
-        more = (choice.start_kernel, choice.expand_groups, choice.se)
-        key = (form, more, width, out_width, hw, stride)
-        if key not in self._lowered:
-            self._lowered[key] = self._lower(choice, width, out_width, hw, stride)
-        return self._lowered[key]
+        key = (is_first, codes, width, number, hw)
+        if key not in self._blocks:
+            widths = self.first_widths if is_first and self.first_widths else self.widths
+            choice = self.chosen(int(not is_first), iter(codes))
+            stride = self.stride if is_first else 1
+            self._blocks[key] = self._lower(choice, width, widths[number], hw, stride)
+        return self._blocks[key]
 
     @cached_property
-    def _lowered(self) -> dict[tuple[object, ...], OpSpec | None]:
+    def _blocks(self) -> dict[tuple[bool, tuple[int, ...], int, int, int], OpSpec | None]:
         return {}
 
     def _lower(
@@ -249,17 +256,17 @@ class MobileMacro(Skeleton):
         for stage in self.stages:
             number = next(code)
             depth = stage.depths[next(code)]
-            shared = stage.chosen(0, code) if stage.per_stage else None
+            n_codes = stage.n_codes
+            shared = tuple(islice(code, n_codes[0])) if stage.per_stage else None
             for block in range(max(stage.depths)):
-                choice = shared or stage.chosen(block, code)
+                is_first = block == 0
+                codes = shared or tuple(islice(code, n_codes[not is_first]))
                 if block >= depth:
                     yield None
                     continue
-                is_first = block == 0
-                widths = stage.first_widths if is_first and stage.first_widths else stage.widths
-                stride = stage.stride if is_first else 1
-                op = stage.lower(choice, width, widths[number], hw, stride)
+                op = stage.block(is_first, codes, width, number, hw)
                 yield op
+                widths = stage.first_widths if is_first and stage.first_widths else stage.widths
                 width, hw = widths[number], op.out_hw if op is not None else hw
         head_width = self.head_expand * width or self.head_width
         if self.head_widths:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hwnas.pipeline.outcomes import Results
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import winners_by_device
-from hwnas.reporting.devices import Winners
+from hwnas.reporting.sections.devices import Winners
 
 __all__ = ["device_winners"]
 

@@ -99,7 +99,12 @@ def train_rounds(
             progress_for=progress_for,
             command="hwnas prune",
         ) as project:
-            execute(stages_of(project), project.run, only=["train", "label"])
+            execute(
+                stages_of(project),
+                project.run,
+                only=["train", "label"],
+                outlook=project.outlook,
+            )
             own = project.files.read_labels()
             common = common or own
             scorer = evaluator(project)

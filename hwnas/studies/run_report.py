@@ -9,9 +9,10 @@ import numpy as np
 
 from hwnas.analysis.ranks import MIN_ARCHS
 from hwnas.core.pareto import non_dominated
+from hwnas.core.progress import duration
 from hwnas.interfaces import Evaluation
 from hwnas.pipeline.artifacts import SearchFiles
-from hwnas.pipeline.data_checks import doubts_known
+from hwnas.pipeline.data_checks import doubts_known, images_text
 from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.listings import training_rows
@@ -41,6 +42,7 @@ from hwnas.spaces.lowering import lower
 from hwnas.studies.device_winners import device_winners
 from hwnas.studies.published_networks import published_networks
 from hwnas.studies.rank_analysis import analyze_run
+from hwnas.studies.report_answers import bundles_of, classes_of
 from hwnas.studies.winner_verdict import belief_data
 
 __all__ = [
@@ -86,6 +88,8 @@ def write_run_report(project: Project, path: Path | None = None) -> Path:
             facts=_facts(project, has_search=f"search/{name}" in done),
             remarks=doubts_known(project) + chance,
             commands={s.name.partition("/")[0]: s.command for s in reversed(stages_of(project))},
+            bundles=bundles_of(project, path) if verified else (),
+            classes=classes_of(project) if verified else (),
             warnings=tuple(f"{check.name}: {check.detail}" for check in failed),
         ),
         path,
@@ -130,6 +134,8 @@ def _table(project: Project) -> tuple[NetRow, ...]:
             fp32_top1=row.fp32_top1 if row.precision != "fp32" else None,
             limit_ms=row.limit_ms,
             is_winner=row.name == winner_role(project, row.device),
+            top1_error=row.top1_error,
+            pace=row.pace,
         )
         for row in project.files.results.read().networks
     )
@@ -169,6 +175,7 @@ def front_data(project: Project, device: str) -> Front:
         winner=points([scorer.evaluate(result.winner.arch)])[0],
         constraint_ms=result.limit("latency_ms", device),
         baseline=points(evaluated(project.files.baseline)) if has_baseline else (),
+        n_images=scorer.evaluate(result.winner.arch).n_images or None,
     )
 
 
@@ -264,8 +271,7 @@ def _facts(project: Project, *, has_search: bool) -> dict[str, str]:
     host = project.files.environment.read()
     seconds = {name: record.seconds for name, record in project.run.ledger().items()}
     return {
-        "data": f"{info.name}, {info.num_classes} classes, "
-        + ", ".join(f"{n} {split}" for split, n in info.n_images.items()),
+        "data": f"{info.name}, {info.num_classes} classes, {images_text(project)}",
         "space": f"{project.space.id}, {project.space.size():.3g} archs",
         "devices": ", ".join(
             f"{spec.name} ({spec.runtime} {spec.provider}, {spec.precision}, batch {spec.batch},"
@@ -275,6 +281,7 @@ def _facts(project: Project, *, has_search: bool) -> dict[str, str]:
         "constraints": "; ".join(
             f"{c.metric} on {c.device} <= "
             + (f"{c.max}" if c.max is not None else f"{c.max_fraction_of_largest} of the largest")
+            + ("" if c.probability is None else f" with probability {c.probability:g}")
             for c in config.search.constraints
         ),
         "searcher": config.search.searcher.name,
@@ -282,5 +289,6 @@ def _facts(project: Project, *, has_search: bool) -> dict[str, str]:
         "seed": str(config.seed),
         "host": f"{host.cpu}, {host.n_cpus} CPUs, {host.system}",
         "packages": ", ".join(f"{name} {version}" for name, version in host.packages.items()),
-        "time": ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items()),
+        "time": ", ".join(f"{name} {duration(s)}" for name, s in seconds.items())
+        + f"; {duration(sum(seconds.values()))} in all",
     }

@@ -1,4 +1,4 @@
-"""Whether the winner of a run is better than its baselines, on validation and test images."""
+"""Whether the winner of a run is better than its baselines, on validation and on test images."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ BEST_OF_RANDOM = "random search's winner"
 
 
 def winner_verdict(project: Project) -> Verdict | None:
-    """The verdict from tests of the fine-tuned networks, or else from scores of the search.
+    """The verdict on test images if the winner was verified, else on validation images.
 
-    None if nothing can be compared: no search yet, accuracies without images (records), or no
-    network better than guessing.
+    None if nothing can be compared: no search yet, recorded accuracies, or no network is better
+    than guessing.
     """
     files = project.files
     results = files.results.read_if_there()
@@ -56,10 +56,10 @@ def belief_data(project: Project) -> Belief | None:
 
 
 def verdict_of_tests(project: Project, results: Results) -> Verdict | None:
-    """On test images, which were not used for selection; each network was fine-tuned once.
+    """Compares fine-tuned networks on the test images, as run by the first device.
 
-    Uses the accuracies on the first device. Results of earlier versions do not store the correctly
-    classified images. Then the comparison is not paired, which requires larger gains.
+    No network was selected by test images. Results of earlier versions lack the correctly
+    classified images, so their accuracies are compared as those of independent images.
     """
     rows = {row.name: row for row in results.networks if row.device == project.first_device}
     if "winner" not in rows or results.at_chance(project.space.macro.num_classes):
@@ -97,10 +97,10 @@ def _tested(row: NetworkResult, hits: TestHits | None) -> Sample:
 
 
 def verdict_of_search(project: Project) -> Verdict | None:
-    """On validation images, which were used for selection, with the weights of the supernet.
+    """Compares archs on the validation images, with the weights of the supernet.
 
-    Random search had the same budgets. The random subnet is the first labelled arch whose estimated
-    latency on the first device is that of the winner, or up to 3 % less.
+    Both winners were selected by these images, which is corrected for. The random subnet is the
+    first labelled arch with 97 to 100 % of the estimated latency of the winner on the first device.
     """
     files = project.files
     if project.config.search.evaluator.records is not None or not files.supernet.is_file():
@@ -129,7 +129,7 @@ def verdict_of_search(project: Project) -> Verdict | None:
 def _picked(
     project: Project, files: SearchFiles, scorer: JournaledEvaluator
 ) -> tuple[Evaluation, tuple[Evaluation, ...]] | None:
-    """Evaluations of a search's winner and of all feasible archs; None if it was not evaluated."""
+    """Evaluations of the winner and of all feasible archs; None if it was not evaluated."""
     winner = files.result.read().winner.arch
     archive = files.archive(project.space)
     rows = archive.evaluated[archive.column("feasible")[archive.evaluated]]
@@ -144,7 +144,7 @@ def _pick(best: Evaluation, candidates: tuple[Evaluation, ...]) -> Picked:
 
 
 def _equal_label(project: Project, winner: Arch, scorer: JournaledEvaluator) -> Evaluation | None:
-    """A random labelled arch with the winner's latency; None if there is none."""
+    """A labelled arch with about the latency of the winner; None if there is none."""
     archs = [one.arch for one in project.files.read_labels() if one.arch != winner]
     archs = [arch for arch in archs if scorer.is_known(arch)]
     estimator = project.estimator(project.first_device)

@@ -56,7 +56,11 @@ class CollapseWatch:
                     f"fell to chance: top1 {value:.3f}, after {peak:.3f} at step {peak_step:.0f}"
                 )
                 fix = "best.safetensors, as supernet.init, starts from the best weights so far"
-            elif step >= n_steps / 2 and peak <= self.chance + AT_CHANCE * deviation:
+            elif (
+                step >= n_steps / 2
+                and peak <= self.chance + AT_CHANCE * deviation
+                and self.chance + LEARNT * deviation <= (1 + self.chance) / 2
+            ):  # with fewer images, half of what can be learnt would look like chance
                 found = f"has not learnt anything: top1 {value:.3f}, chance is {self.chance:.3f}"
                 fix = "if it does not learn alone either, it is too small for these data"
             else:

@@ -93,7 +93,7 @@ def finetune(
         stepper.finish([loss.item()], step=step, nets=["the fine-tuned subnet"])
         if store is not None and (step + 1) % steps_per_epoch == 0:
             store.save(step + 1, student, stepper.optimizer, precision.state())
-        progress(step + 1, n_steps, f"loss {loss.item():.3f}")
+        progress(step + 1, n_steps, f"loss {loss.item():.3f} nats")
     return recalibrate_in_place(student, seen)
 
 

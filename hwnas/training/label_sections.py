@@ -25,7 +25,7 @@ class StandaloneRecipe(FinetuneConfig):
 class TrainedLabelConfig(StrictModel):
     """Labels from stand-alone training: expensive, few, and the ground truth."""
 
-    n: Annotated[int, Field(ge=0)] = 0
+    n: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Number of random archs that are trained stand-alone; 0: none."""
     recipe: StandaloneRecipe = StandaloneRecipe(epochs=30, distillation=0.0)
     """Training recipe, without a teacher."""
@@ -43,7 +43,7 @@ class LabelConfig(StrictModel):
     With `records`, the scores come from a file and no subnet is evaluated.
     """
 
-    n_archs: Count = 250
+    n_archs: Annotated[Count, Field(le=1_000_000)] = 250
     """Number of archs that get a label."""
     records: Annotated[Path | None, LATER] = None
     """File of labelled archs; null: evaluate subnets."""

@@ -13,7 +13,7 @@ import torch
 from timm.utils import ModelEmaV3
 
 from hwnas.core.config import settled
-from hwnas.core.progress import Progress, silent
+from hwnas.core.progress import Parts, Progress, silent
 from hwnas.core.records import dump
 from hwnas.core.store import file_hash
 from hwnas.interfaces import CostMetric, DataModule, LearningSampler
@@ -86,8 +86,9 @@ def train_supernet(
         supernet, data, config, seed=seed, metrics=metrics, precision=precision, ranks=ranks
     )
     training = _Training(run_step, data, checkpoints, on_metrics)
-    training.begin(progress)
-    progress(training.start, config.steps, training.note)
+    parts = Parts(progress, [config.head_epochs, config.steps])
+    training.begin(parts.part(0))
+    (steps := parts.part(1))(training.start, config.steps, training.note)
     batches = batches_from(
         data, config.batch_size, training.start, rank=ranks.rank, n_ranks=ranks.size
     )
@@ -95,7 +96,7 @@ def train_supernet(
     for step, (x, y) in enumerate(placed(left, device), training.start):
         training.run(step, x, y)
         if ranks.leads:
-            progress(step + 1, config.steps, training.note)
+            steps(step + 1, config.steps, training.note)
     return training.used
 
 
@@ -252,10 +253,10 @@ def _means(rows: list[list[float]]) -> list[float]:
 def _note(row: dict[str, Any]) -> str:
     collapsed = row.get("collapsed", [])
     parts = [
-        f"{name} {value:.3f}" + " (collapsed)" * (name in collapsed)
+        f"{name} {value:.1%}" + " (collapsed)" * (name in collapsed)
         for name, value in row["top1"].items()
     ]
-    return "top1 " + " ".join(parts)
+    return f"validation top-1 at step {row['step']}: {', '.join(parts)}"
 
 
 def _identity(data: DataModule, run_step: SupernetStep) -> dict[str, Any]:

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.command import hwnas
 
@@ -52,6 +54,10 @@ def examples() -> list[list[str]]:
 
 @pytest.mark.parametrize("arguments", examples(), ids=" ".join)
 def test_the_example_of_every_help_text_runs(arguments: list[str], tmp_path: Path):
+    for n, name in enumerate(("cat", "dog")):
+        (tmp_path / "my_photos" / name).mkdir(parents=True)
+        pixels = np.random.default_rng(n).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "my_photos" / name / "0.png")
     done = hwnas(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout
@@ -147,7 +153,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path):
     names = [row["stage"] for row in rows]
     assert names == [
         "profile/local", "train", "label", "predictor", "search/main", "finetune/main",
-        "export/main", "verify/main",
+        "export/main", "verify/main", "references/main",
     ]  # fmt: skip
     assert {row["status"] for row in rows} == {"new"} and all(row["cost"] for row in rows)
     assert not (tmp_path / "r").exists()

@@ -82,6 +82,7 @@ def test_they_are_timed_on_every_device_beside_its_winner(run: Path) -> None:
         ids = [item["id"] for item in plan["items"]]
         assert f"{NETWORK}-32px" in ids and "winner" in ids
         assert sum(name.startswith("net-") for name in ids) > 1  # networks of the table: the pace
+        assert not (run / f"search/main/references/timings/{device}/models").exists()  # large
     assert (run / "search/main/result.json").read_bytes() == search
     before = {p: p.stat().st_mtime_ns for p in (run / "search/main/references").rglob("*")}
     again = hwnas.references(run=run)

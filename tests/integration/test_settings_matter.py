@@ -221,6 +221,16 @@ UNDER: list[tuple[str, dict[str, Any]]] = [
     ("search.closing.*", {"search.closing.max_rounds": 2}),
     ("search.per_device", {"devices": ["local", "local_int8"]}),
     (
+        "search.limits_met_on",
+        {
+            "devices": ["local", "local_int8"],
+            "search.constraints": [
+                {"metric": "latency_ms", "device": device, "max_fraction_of_largest": fraction}
+                for device, fraction in (("local", 0.9), ("local_int8", 0.6))
+            ],
+        },
+    ),
+    (
         "search.stages.*",
         {"search.stages": [{"free": ["*.width"]}, {"free": ["*"]}], "search.constraints": []},
     ),

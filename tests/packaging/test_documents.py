@@ -72,10 +72,27 @@ def test_python_blocks_that_are_not_run_are_none_of_the_python_page():
     assert len(python_blocks(ROOT / "docs" / "python.md")) == text.count("```python") >= 10
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_relative_links_lead_to_files(path: Path):
+def texts_with_links() -> list[Path]:
+    """Everything that is written for readers, also beside the code."""
+    folders = "benchmarks", "configs", "docs", "examples", "export", "latency_tables", "tests"
+    pages = [page for folder in folders for page in (ROOT / folder).rglob("*.md")]
+    return sorted({*DOCUMENTS, *pages})
+
+
+@pytest.mark.parametrize("path", texts_with_links(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_relative_links_lead_to_files_of_the_repository(path: Path):
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", path.read_text()):
-        assert (path.parent / target).exists(), target
+        found = (path.parent / target).resolve()
+        assert found.is_relative_to(ROOT) and found.exists(), target
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "configs", "docs", "examples", "export"])
+def test_no_path_leads_out_of_the_repository(folder: str):
+    """Data that do not ship are in $DATA; a path that only one machine has helps nobody."""
+    outside = re.compile(r"\.\./shared|(?<![\w$}])/(?:work|home|root)/")
+    for path in (ROOT / folder).rglob("*"):
+        if path.suffix in (".md", ".py", ".yaml", ".toml"):
+            assert not outside.findall(path.read_text()), path
 
 
 def shown_commands() -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from hwnas.core.stats import (
     conformal_quantile,
     kendall_tau,
     spearman,
+    standard_error,
 )
 from tests.bundles import kit_module
 
@@ -128,3 +129,10 @@ def test_host_and_device_kit_judge_agreement_alike():
             assert [agrees(k, n, least) for k in range(n + 1)] == [
                 kit(k, n, least) for k in range(n + 1)
             ]
+
+
+def test_the_standard_error_of_a_share() -> None:
+    assert standard_error(0.5, 100) == pytest.approx(0.05)
+    assert standard_error(0.8689, 412) == pytest.approx(0.01663, rel=1e-3)
+    for certain in (0.0, 1.0):
+        assert standard_error(certain, 20) == pytest.approx(0.0349, rel=1e-2)

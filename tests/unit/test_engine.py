@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from hwnas.core.errors import UserError
-from hwnas.core.progress import silent
+from hwnas.core.progress import Outlook, silent
 from hwnas.core.rundir import RunDir
 from hwnas.pipeline.config import load_config, read_config_data
 from hwnas.pipeline.engine import execute
 from hwnas.pipeline.graph import stages_of
-from hwnas.pipeline.plan import Stage, plan_stages
+from hwnas.pipeline.inputs import changed_settings, settings_by_path
+from hwnas.pipeline.plan import Stage, plan_stages, time_left
 from hwnas.pipeline.project import Project
 
 
@@ -234,3 +235,75 @@ def test_a_space_without_a_supernet_is_refused_before_the_first_stage(tmp_path: 
     with pytest.raises(UserError, match="space nasbench201 has no supernet"):
         execute(stages_of(project), project.run)
     assert project.run.ledger() == {}
+
+
+def test_a_stage_says_why_it_runs_again(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
+    """By setting, old value and new; by what runs before it; by what became of its files."""
+
+    def why() -> dict[str, str]:
+        return {plan.stage.name: plan.why for plan in plan_stages(named(), pipeline.run)}
+
+    def named() -> list[Stage]:
+        keys = {"steps": pipeline.settings["train"], "augment": {"flip": "x" * 90}}
+        return [
+            replace(stage, settings=[7, keys], names=("seed", "train"))
+            if stage.name == "train"
+            else stage
+            for stage in pipeline.stages()
+        ]
+
+    assert set(why().values()) == {""}
+    execute(named(), pipeline.run)
+    assert set(why().values()) == {""}
+    pipeline.settings["train"] = 20
+    assert why() == {"measure": "", "train": "train.steps: 1 -> 20", "search": "train runs first"}
+    pipeline.fail_in = "train"
+    with pytest.raises(KeyboardInterrupt):
+        execute(named(), pipeline.run)
+    assert why()["train"] == "it was interrupted"
+    ledger = pipeline.run.ledger()
+    pipeline.run.record("measure", replace(ledger["measure"], settings={}, inputs_hash="old"))
+    assert why()["measure"] == "settings or inputs changed", "as recorded by earlier versions"
+
+
+def test_long_settings_are_named_and_many_are_counted() -> None:
+    before = settings_by_path(["train"], [{"a": "x" * 99, "b": 1, "c": 1, "d": 1, "e": 1}])
+    now = [{"a": "y" * 99, "b": 2, "c": 2, "d": 2, "f": None}]
+    assert changed_settings(["train"], now, before) == [
+        "train.a changed", "train.b: 1 -> 2", "train.c: 1 -> 2", "3 more settings changed",
+    ]  # fmt: skip
+    assert max(map(len, before.values())) <= 60
+    assert changed_settings(["train"], [{"b": 1}], {}) == [], "nobody knows"
+
+
+def test_the_command_that_comes_next_is_said(pipeline: Pipeline, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level("INFO"):
+        for name, expected in (("measure", "hwnas train"), ("train", "hwnas search")):
+            pipeline.execute([name])
+            assert caplog.messages[-1] == f"next: {expected}"
+        pipeline.execute(["search"])
+        assert caplog.messages[-1] == f"next: hwnas report {pipeline.run.root}"
+
+
+def test_the_time_of_what_runs_is_said_and_only_that(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+):
+    stages = [
+        replace(stage, seconds=lambda seconds=seconds: seconds)
+        for stage, seconds in zip(pipeline.stages(), (60.0, 30.0, None), strict=True)
+    ]
+    with caplog.at_level("INFO"):
+        execute(stages, pipeline.run, only=["measure"])
+        assert caplog.messages[0] == "measure: starts, about 60 s"
+        caplog.clear()
+        outlook = Outlook()
+        execute(stages, pipeline.run, outlook=outlook)
+    assert outlook.seconds == {"train": 30.0}
+    assert "train: starts, about 30 s" in caplog.messages and "search: starts" in caplog.messages
+    plan = plan_stages(stages, pipeline.run)[0]
+    ledger = pipeline.run.ledger()
+    assert time_left(plan, ledger) == 0.0
+    begun = replace(ledger["measure"], seconds=45.0)
+    half = replace(plan, status="continues")
+    assert time_left(half, {"measure": begun}) == 15.0
+    assert time_left(half, {"measure": replace(begun, seconds=500.0)}) == pytest.approx(6.0)

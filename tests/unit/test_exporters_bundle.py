@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -77,6 +78,26 @@ def test_the_kit_in_a_bundle_is_complete(folder: Path) -> None:
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert {n for n in names if n in own} <= {p.stem for p in folder.glob("*.py")}, path
+
+
+def test_the_readme_is_of_this_network(tmp_path: Path) -> None:
+    """Classes, accuracy with its error, latency, limits and commands; and leads nowhere outside."""
+    made = colour_manifest()
+    names = (*made.input.class_names[:2], "<b>*bold*")
+    made = dataclasses.replace(made, input=dataclasses.replace(made.input, class_names=names))
+    fact = AccuracyFact(made.models[0].path, "colours", "test", 400, 0.9)
+    made = dataclasses.replace(made, accuracy=(fact,))
+    colour_bundle(tmp_path / "bundle", made)
+    text = (tmp_path / "bundle/README.md").read_text()
+    assert text.startswith(f"# {made.name}\n")
+    assert "red, green, \\<b\\>\\*bold\\*" in text
+    assert f"90.00% ± {(0.9 * 0.1 / 400) ** 0.5:.2%} of 400 test images" in text
+    assert "python3 ort_run.py --check ." in text and "pip install numpy onnxruntime" in text
+    for limit in made.constraints:
+        assert f"{limit.metric} on {limit.device} at most {limit.max:.4g}: met." in text
+    assert "# The device kit" in text and "](../" not in text
+    for script in re.findall(r"python3 (\w+\.py)", text):
+        assert (tmp_path / "bundle" / script).is_file(), script
 
 
 def test_manifest_is_valid_by_the_schema_of_the_kit(folder: Path) -> None:

@@ -70,7 +70,7 @@ WITH_TORCH = FOLDERS.replace("FORBIDDEN", 'sys.modules["timm"] = None').replace(
             "timm",
             WITH_TIMM,
             {*("mobilenet_tiny", "mobilenet_v3", "proxyless", "ofa_proxyless", "fbnet", "mixed")}
-            | {"mobilenet_v4", "nasbench_macro", "timm"},
+            | {"mnasnet", "mobilenet_v4", "nasbench_macro", "timm"},
         ),
         ("torch", WITH_TORCH, {"attentive_nas", "fbnet", "strange", "headless"}),
     ],

@@ -52,9 +52,10 @@ from hwnas.pipeline.artifacts import Exports, Roles, data_of_weights
 from hwnas.pipeline.config import load_config
 from hwnas.pipeline.listings import training_rows
 from hwnas.pipeline.opening import open_project
-from hwnas.pipeline.outcomes import Results, Standalone
+from hwnas.pipeline.outcomes import Results
 from hwnas.pipeline.outside_record import OutsideFiles
 from hwnas.pipeline.predictor import load_predictor
+from hwnas.pipeline.trained import Standalone
 from hwnas.predictors.blend import Blend
 from hwnas.predictors.evaluate import PredictorReport
 from hwnas.predictors.readers.hwnas import read_labels

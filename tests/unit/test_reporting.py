@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import re
 from dataclasses import fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,16 +25,19 @@ from hwnas.reporting.data import (
     Trust,
     Truth,
 )
-from hwnas.reporting.devices import Winners
 from hwnas.reporting.drawing import draw_network
 from hwnas.reporting.figures import front_figure, latency_figure
 from hwnas.reporting.html import render_report, write_report
+from hwnas.reporting.sections.bundles import Bundle
+from hwnas.reporting.sections.classes import Classes, Picture
+from hwnas.reporting.sections.devices import Winners
 from hwnas.reporting.sections.references import (
     Published,
     References,
     draw_references,
     sentences,
 )
+from hwnas.reporting.sections.verdict import Belief
 from hwnas.reporting.thinning import thinned
 from hwnas.spaces.lowering import lower
 from hwnas.spaces.ops import OpSpec
@@ -84,7 +90,18 @@ def data(ops: tuple[OpSpec, ...]) -> ReportData:
     return ReportData(
         title="quickstart",
         table=(
-            NetRow("winner", 1_234_567, 45_678, 0.9833, 0.481, 0.475, True, "1f2e"),
+            NetRow(
+                "winner",
+                1_234_567,
+                45_678,
+                0.9833,
+                0.481,
+                0.475,
+                True,
+                "1f2e",
+                top1_error=0.00604,
+                pace=1.02,
+            ),
             NetRow("largest", 8_234_567, 345_678, 0.988, 1.39, 1.9, False),
             NetRow("smallest", 9_999, 321),
         ),
@@ -107,24 +124,28 @@ def test_one_file_that_loads_nothing(data: ReportData, tmp_path: Path) -> None:
     assert all(address.startswith("data:") for address in Page(html).addresses)
     style = html[html.index("<style>") : html.index("</style>")]
     assert "url(" not in style and "@import" not in style
-    assert html.count("plotly.js v") == 1, "plotly's code is there, once"
+    (packed,) = re.findall('<script type="text/plain" id="plotly">(.*?)</script>', html)
+    assert b"plotly.js v" in gzip.decompress(base64.b64decode(packed)), (
+        "plotly's code is there, once"
+    )
 
 
 def test_table_is_readable_without_javascript(data: ReportData) -> None:
     rows = Page(render_report(data)).rows[1:]
     assert [" ".join(cell.split()) for cell in rows[0]] == [
         "winner 1f2e",
-        "98.33%",
+        "98.33% ± 0.6%",
+        "0.475",
+        "met",
+        "-",
+        "0.481",
+        "+1.26%",
+        "1.02",
         "1,234,567",
         "45,678",
-        "0.481",
-        "0.475",
-        "+1.26%",
-        "-",
-        "met",
     ]
-    assert rows[1][-1] == "not met"
-    assert rows[2][1:] == ["-", "9,999", "321", "-", "-", "-", "-", "-"]
+    assert rows[1][3] == "not met"
+    assert rows[2][1:] == ["-", "-", "-", "-", "-", "-", "-", "9,999", "321"]
 
 
 def test_every_device_has_its_rows_and_its_winner_is_marked(data: ReportData) -> None:
@@ -143,12 +164,18 @@ def test_every_device_has_its_rows_and_its_winner_is_marked(data: ReportData) ->
     )
     html = render_report(replace(data, table=table))
     page = Page(html)
-    shown = ["model.int8.onnx", "90.00%", "95.00%", "1", "1"]
-    assert [[c.strip() for c in r] for r in page.rows[1:5]] == [
-        ["winner", "phone", *shown, "0.001235", "0.001235", "+0.00%", "0.001235", "-"],
-        ["winner on board", "phone", *shown, "0.001235", "0.001235", "+0.00%", "0.001235", "-"],
-        ["winner", "board", *shown, "12.35", "12.35", "+0.00%", "12.35", "-"],
-        ["winner on board", "board", *shown, "12.35", "12.35", "+0.00%", "12.35", "-"],
+
+    def shown(name: str, device: str, ms: str) -> list[str]:
+        file = "model.int8.onnx"
+        return [name, "90.00%", ms, "-", device, file, "95.00%", ms, ms, "+0.00%", "1", "1"]
+
+    assert [[c.strip() for c in r] for r in page.rows[1:7]] == [
+        [],  # the name of the device
+        shown("winner", "phone", "0.001235"),
+        shown("winner on board", "phone", "0.001235"),
+        [],
+        shown("winner", "board", "12.35"),
+        shown("winner on board", "board", "12.35"),
     ]
     marked = [line for line in html.splitlines() if line.startswith('<tr class="winner">')]
     assert len(marked) == 2 and "winner on board" in marked[1]
@@ -179,8 +206,10 @@ def test_missing_parts_say_so_and_the_rest_stays(data: ReportData) -> None:
         "truths",
         "remarks",
         "commands",
+        "bundles",
+        "classes",
         "belief",
-    )  # the last six: not always
+    )  # all from `winners` on: not always
     sections = [f.name for f in fields(ReportData) if f.name not in no_section]
     for name in sections:
         only = replace(ReportData("one part"), **{name: getattr(data, name)})
@@ -311,7 +340,7 @@ def test_every_device_has_its_plots(data: ReportData) -> None:
     html = render_report(both)
     for name in ("front-0", "front-1", "latency-0", "latency-1"):
         assert html.count(f'id="{name}"') == 1
-    assert html.count("plotly.js v") == 1
+    assert html.count('id="plotly"') == 1
     text = " ".join(Page(html).text.split())
     assert "with their latencies on phone." in text and "whole networks timed on phone:" in text
 
@@ -360,11 +389,16 @@ def test_a_report_has_at_most_five_megabytes_whatever_the_run(data: ReportData) 
         ),
         training=Training((curve,) * 5, (curve,) * 5),
     )
-    html = render_report(large)
+    n_classes = 600
+    confusion = tuple(tuple(int(i == j) for j in range(n_classes)) for i in range(n_classes))
+    names = tuple(f"a class with a name of some length {i}" for i in range(n_classes))
+    classes = (Classes("device", "model.onnx", names, confusion),) * 20
+    html = render_report(replace(large, classes=classes))
     assert len(html.encode()) <= 5_000_000
     text = Page(html).text
     assert "20,000 networks scored" in text and "of them drawn" in text
     assert "Only the first 8 devices have plots" in text
+    assert text.count("the worst first (500 of 600)") == 8
     assert "of them drawn" not in Page(render_report(data)).text
 
 
@@ -373,3 +407,64 @@ def test_thinning_keeps_the_ends_and_whatever_is_few(data: ReportData) -> None:
     (front,) = thinned(data, 2).fronts
     assert [point.latency_ms for point in front.archive] == [1.0, 2.0]  # the first and the last
     assert front.winner == data.fronts[0].winner and front.baseline == data.fronts[0].baseline
+
+
+def test_classes_are_told_apart_the_worst_first(data: ReportData) -> None:
+    names = ("ant", "bee", "<cat>", "dog")
+    confusion = ((8, 2, 0, 0), (0, 10, 0, 0), (1, 3, 1, 0), (0, 0, 0, 0))
+    picture = Picture("aGVsbG8=", "<cat>", "bee", 0.876)
+    found = Classes("phone", "model.onnx", names, confusion, wrong=(picture,))
+    assert [row.name for row in found.rows] == ["<cat>", "ant", "bee", "dog"]
+    page = Page(html := render_report(replace(data, classes=(found,))))
+    rows = [[" ".join(cell.split()) for cell in row] for row in page.rows]
+    error = (0.8 * 0.2 / 10) ** 0.5
+    assert ["ant", "10", f"80.0% ± {error:.1%}", "bee (2)"] in rows
+    assert ["<cat>", "5", f"20.0% ± {(0.2 * 0.8 / 5) ** 0.5:.1%}", "bee (3)"] in rows
+    assert ["dog", "0", "-", "-"] in rows
+    assert ["1", "3", "1", ""] in rows, "the matrix"
+    assert 'src="data:image/jpeg;base64,aGVsbG8="' in html
+    assert "<cat> named bee 88%" in " ".join(page.text.split())
+    assert "Classes" not in Page(render_report(data)).text
+
+
+def test_of_many_classes_the_confused_pairs_are_listed() -> None:
+    names = tuple(f"class {i}" for i in range(40))
+    confusion = [[9 * (i == j) + (j == i + 1) * i for j in range(40)] for i in range(40)]
+    found = Classes("phone", "f", names, tuple(map(tuple, confusion)))
+    assert not found.is_square and len(found.pairs) == 20
+    assert found.pairs[0] == ("class 38", "class 39", 38)
+
+
+def test_every_bundle_is_linked_and_the_verdict_comes_first(data: ReportData) -> None:
+    bundle = Bundle("my phone", "bundles/a%20b/my%20phone/", ("model.int8.onnx",))
+    page = Page(
+        html := render_report(replace(data, bundles=(bundle,), belief=Belief("Better <b>.", ())))
+    )
+    folder = "bundles/a%20b/my%20phone/"
+    assert {folder, f"{folder}model.int8.onnx", f"{folder}README.md"} <= set(page.addresses)
+    assert html.index("Better &lt;b&gt;.") < html.index("<h2>Result")
+
+
+def test_points_of_the_front_have_bars_of_their_standard_error(data: ReportData) -> None:
+    bare = {trace.name: trace for trace in front_figure(data.fronts[0]).data}
+    assert not bare["front"].error_y.visible
+    front = replace(data.fronts[0], n_images=400)
+    traces = {trace.name: trace for trace in front_figure(front).data}
+    assert traces["front"].error_y.array[0] == pytest.approx((0.9 * 0.1 / 400) ** 0.5)
+    assert traces["winner"].error_y.array == (pytest.approx((0.95 * 0.05 / 400) ** 0.5),)
+    html = render_report(replace(data, fronts=(front,)))
+    assert "standard errors on 400 images" in html and "The limit is 2.5 ms" in html
+
+
+def test_each_device_has_its_own_verdict_at_the_head(data: ReportData) -> None:
+    rows = [
+        NetRow(
+            "winner", 1, 1, 0.9, 2.0, ms, met, device=device, limit_ms=limit, is_winner=True,
+            top1_error=0.01, pace=1.25,
+        )
+        for device, ms, met, limit in (("phone", 2.0, True, 3.0), ("board", 9.0, False, 8.0))
+    ]  # fmt: skip
+    text = " ".join(Page(render_report(replace(data, table=tuple(rows)))).text.split())
+    assert "90.00% ± 1.0%test top-1 of the winner on phone" in text
+    assert "limit met3 ms on phone" in text and "limit not met8 ms on board" in text
+    assert "error of its latency estimate on board, machine's pace 1.25" in text

@@ -284,6 +284,13 @@ def test_a_class_that_has_never_learnt_is_reported_at_half_time(caplog):
     assert "has not learnt anything" in caplog.text and "too small for these data" in caplog.text
 
 
+def test_of_few_images_nobody_is_told_that_nothing_was_learnt(caplog):
+    """0.4 of 20 images against a chance of 0.2 may be luck or half of what can be learnt."""
+    assert CollapseWatch(chance=0.2, n_images=20).check(50, 100, {"middle": 0.4}) == []
+    assert not caplog.text
+    assert CollapseWatch(chance=0.2, n_images=100).check(50, 100, {"middle": 0.2}) == ["middle"]
+
+
 def test_the_best_and_the_last_k_are_kept(tmp_path):
     config = recipe(steps=5, curve_every=1, keep_last=3)
     supernet, _, rows = train(tmp_path, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress, silent
 from hwnas.core.records import STRICT, Count, Milliseconds, NotNegative, Positive, Share
+from hwnas.core.rundir import REBUILT
 from hwnas.devices.kit import KitFailed
 from hwnas.devices.spec import open_transport
 from hwnas.interfaces import DeviceSpec, Transport, TryingTransport
@@ -30,6 +32,8 @@ __all__ = [
     "RunReferences",
     "TimedReference",
     "TrainedReference",
+    "model_bytes",
+    "remove_models",
     "time_references",
 ]
 
@@ -184,6 +188,20 @@ def time_references(
         {name: ms[name] for name in known},
         timings.pace,
     )
+
+
+def remove_models(folder: Path) -> None:
+    """Deletes the model files of a finished plan; the timings stay.
+
+    Published networks are large, and equal arguments make the same files again.
+    """
+    shutil.rmtree(folder / REBUILT, ignore_errors=True)
+
+
+def model_bytes(references: Sequence[Reference]) -> int:
+    """About the size in bytes of the model files of a plan in fp32, where it is known."""
+    known = [published(one.name) for one in references]
+    return sum(int(results[0].params_millions * 4e6) for results in known if results)
 
 
 def _models(

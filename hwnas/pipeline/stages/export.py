@@ -52,6 +52,7 @@ def stage(project: Project) -> Stage:
         name=name,
         command=command_line("export", project.run.root),
         needs=(f"finetune/{search}",),
+        names=("seed", "data", "export", "verify.parity_batches"),
         settings=[
             project.config.seed,
             project.source.settings,

@@ -8,7 +8,7 @@ import numpy as np
 
 from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
-from hwnas.core.progress import Progress
+from hwnas.core.progress import Parts, Progress
 from hwnas.core.rng import rng
 from hwnas.core.store import write_bytes
 from hwnas.core.tensor_file import require_sealed, sealed_tensors
@@ -51,6 +51,7 @@ def stage(project: Project) -> Stage:
         name=name,
         command=command_line("finetune", project.run.root),
         needs=("train", f"search/{config.search.name}"),
+        names=("seed", "space", "data", "finetune", "alone", "export"),
         settings=[
             config.seed,
             project.space_settings,
@@ -145,14 +146,15 @@ def finetune_all(project: Project, progress: Progress) -> None:
     supernet = project.supernet()
     teacher = teacher_of(project, supernet)
     archs, rounding = list(dict.fromkeys(roles.values())), rounding_of(project)
+    n_steps = config.epochs * (data.info.n_images["train"] // config.batch_size)
+    n_alone = project.config.alone.n
+    alone = n_alone * n_steps * project.config.alone.epochs // max(1, config.epochs)
+    parts = Parts(progress, [max(1, n_steps)] * len(archs) + [alone])
+    names = {arch: role for role, arch in reversed(roles.items())}
     for n, arch in enumerate(archs):
         path = project.files.network(arch)
         if path.exists() and _is_whole(project, arch):
             continue
-
-        def show(done: int, total: int, note: str = "", n: int = n) -> None:
-            progress(n * total + done, len(archs) * total, note)
-
         tuned = finetune(
             extract(supernet, arch),
             data,
@@ -162,10 +164,10 @@ def finetune_all(project: Project, progress: Progress) -> None:
             seed=project.config.seed,
             rounding=rounding,
             checkpoints=project.files.network_steps(arch),
-            progress=show,
+            progress=parts.part(n, f"{names[arch]} ({n + 1} of {len(archs)} networks)"),
         )
         write_bytes(path, sealed_tensors(weights_bytes(tuned, project.metadata(arch))))
-    train_standalone(project, progress)
+    train_standalone(project, parts.part(len(archs)))
     project.files.write_roles(roles)
 
 

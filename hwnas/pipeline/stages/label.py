@@ -41,6 +41,7 @@ def stage(project: Project) -> Stage:
         name="label",
         command=command_line("label", project.run.root),
         needs=() if has_records else ("train",),
+        names=("seed", "space", "data", "label", "label.records"),
         settings=[
             project.config.seed,
             project.space_settings,
@@ -80,6 +81,7 @@ def trained_stage(project: Project) -> Stage:
         name="label/trained",
         command=command_line("label", project.run.root, "--source", "trained"),
         needs=(),
+        names=("seed", "space", "data", "label.n_archs", "label.trained"),
         settings=[
             project.config.seed,
             project.space_settings,
@@ -140,7 +142,8 @@ def label_trained(project: Project, progress: Progress) -> None:
     n_done = 0
 
     def one(done: int, total: int, note: str = "") -> None:
-        progress(n_done * total + done, len(archs) * total, note)
+        name = f"network {n_done + 1} of {len(archs)}"
+        progress(n_done * total + done, len(archs) * total, f"{name}, {note}")
 
     def whole(done: int, total: int, note: str = "") -> None:
         nonlocal n_done

@@ -37,6 +37,7 @@ def stage(project: Project) -> Stage:
         name="predictor",
         command=command_line("predictor", "fit", project.run.root),
         needs=("train", "label", *(("label/trained",) if config.label.trained.n else ())),
+        names=("seed", "space", "data", "label", "predictor"),
         settings=[
             config.seed,
             project.space_settings,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hwnas.core.command import command_line
 from hwnas.core.config import settled
-from hwnas.core.progress import Progress
+from hwnas.core.progress import Parts, Progress
 from hwnas.interfaces import DeviceSpec
 from hwnas.measure.references.graphs import require_reference
 from hwnas.measure.references.settings import ReferencesConfig
@@ -12,6 +14,8 @@ from hwnas.measure.references.timing import (
     Reference,
     References,
     RunReferences,
+    model_bytes,
+    remove_models,
     time_references,
 )
 from hwnas.pipeline.checks import asked
@@ -31,6 +35,8 @@ from hwnas.training.identity import SPLITS
 
 __all__ = ["OWN", "check", "references", "stage"]
 
+TIMED, TRAINED = 10, 100  # units of progress: of timing one device, of training one network
+
 OWN = "winner"
 """Name of the run's network that is timed with the references."""
 
@@ -39,7 +45,7 @@ def stage(project: Project) -> Stage:
     """Times the networks `search.references.names`, and trains those of `train`."""
     files, search = project.files, project.config.search.name
     config, name = _config(project), f"references/{search}"
-    n = len(config.all_names) * len(_sizes(project, config))
+    n = len(_chosen(project, config))
     trained = f", {len(config.train)} trained" * bool(config.train)
     return Stage(
         name=name,
@@ -50,6 +56,7 @@ def stage(project: Project) -> Stage:
             f"finetune/{search}",
             f"export/{search}",
         ),
+        names=("seed", "search.references", "recipe", "data"),
         settings=[
             project.config.seed,
             settled(config),
@@ -63,6 +70,7 @@ def stage(project: Project) -> Stage:
         check=lambda: check(project),
         check_data=lambda: _check_recipe(project),
         asks=asked(project, project.devices),
+        writes=lambda: model_bytes(_chosen(project, config)),
     )
 
 
@@ -81,10 +89,12 @@ def check(project: Project) -> None:
 def references(project: Project, progress: Progress) -> None:
     """Times the networks with the winner on every device, then trains some."""
     config = _config(project)
+    parts = Parts(progress, [TIMED] * len(project.devices) + [TRAINED * len(config.train)])
     found = tuple(
-        _timed(project, config, name, device, progress) for name, device in project.devices.items()
+        _timed(project, config, name, device, parts.part(number, name))
+        for number, (name, device) in enumerate(project.devices.items())
     )
-    trained = train_references(project, config, progress)
+    trained = train_references(project, config, parts.part(len(found)))
     project.files.references.results.write(RunReferences(found, trained))
 
 
@@ -106,14 +116,14 @@ def _timed(
     device: DeviceSpec,
     progress: Progress,
 ) -> References:
-    in_channels, num_classes = project.source.ends
     winner = networks(project)[winner_role(project, name)]
-    chosen = [(network, px) for network in config.all_names for px in _sizes(project, config)]
-    chosen += [(network, trained_px(project)) for network in config.train]
-    return time_references(
-        [Reference(*one, num_classes, in_channels) for one in dict.fromkeys(chosen)],
+    chosen = _chosen(project, config)
+    chosen += [replace(one, px=trained_px(project)) for one in chosen if one.name in config.train]
+    folder = project.files.references.timings(name)
+    found = time_references(
+        list(dict.fromkeys(chosen)),
         device,
-        project.files.references.timings(name),
+        folder,
         config.protocol(project.config.profile),
         own={OWN: file_of(project, winner, exported_artifact(project, winner, device))},
         table=project.files.read_table(name),
@@ -122,6 +132,18 @@ def _timed(
         progress=progress,
         transport=project.transport(name),
     )
+    remove_models(folder)
+    return found
+
+
+def _chosen(project: Project, config: ReferencesConfig) -> list[Reference]:
+    """All networks at all resolutions, for the classes and channels of the run's images."""
+    in_channels, num_classes = project.source.ends
+    return [
+        Reference(name, px, num_classes, in_channels)
+        for name in config.all_names
+        for px in _sizes(project, config)
+    ]
 
 
 def _check_recipe(project: Project) -> None:

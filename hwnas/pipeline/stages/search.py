@@ -18,8 +18,8 @@ from hwnas.controller.sections import SearchConfig
 from hwnas.controller.staged import search_in_stages
 from hwnas.core.command import command_line
 from hwnas.core.errors import NotJudged
-from hwnas.core.progress import Progress
-from hwnas.interfaces import Constraint, CostMetric, SearcherContext
+from hwnas.core.progress import Parts, Progress
+from hwnas.interfaces import Constraint, CostMetric, Evaluation, SearcherContext
 from hwnas.measure.drift import can_judge, judge, pace_text
 from hwnas.measure.networks import network_id, network_models
 from hwnas.pipeline.artifacts import SearchFiles
@@ -42,6 +42,8 @@ from hwnas.spaces.space import Codes, SearchSpace
 __all__ = ["check", "search", "stage"]
 
 RECORDS = "search.evaluator.records"
+SHARE, FRONT_SHARE = 100, 30  # units of progress: of one search, and of evaluating its fronts
+N_AT_ONCE = 8  # archs of the fronts that every process evaluates between two reports
 
 
 def stage(project: Project) -> Stage:
@@ -53,6 +55,7 @@ def stage(project: Project) -> Stage:
         name=name,
         command=command_line("search", project.run.root),
         needs=_needs(project),
+        names=("seed", "space", "data", "label.calibration", "search", "search.evaluator.records"),
         settings=[
             project.config.seed,
             project.space_settings,
@@ -109,13 +112,17 @@ def search(project: Project, progress: Progress) -> None:
     if not project.ranks.leads:
         assist(project, lambda: evaluator(project))
         return
-    config = project.config.search
-    for device in targets(project):
-        _search_one(project, config.searcher, search_files(project, device), progress, device)
+    config, found = project.config.search, targets(project)
+    parts = Parts(progress, [SHARE] * (len(found) + 1))
+    for number, device in enumerate(found):
+        name = config.searcher.name + f" for {device}" * (device is not None)
+        one = parts.part(number, name)
+        _search_one(project, config.searcher, search_files(project, device), one, device)
     if config.per_device and not config.closing.max_rounds:
         _exchange(project)
     first = project.first_device if config.per_device else None
-    _search_one(project, RandomConfig(), project.files.baseline, progress, first)
+    last = parts.part(len(found), "random search at equal cost")
+    _search_one(project, RandomConfig(), project.files.baseline, last, first)
     project.ranks.tell(FINISHED)
 
 
@@ -144,10 +151,17 @@ def _search_one(
     predict, rescoring = scoring(project)
     metrics = prices(project)
     config = section.model_copy(update={"constraints": _absolute(project, device, metrics)})
-
+    limited = [c.device for c in config.constraints if metric_key(c).is_latency]
     is_baseline = files == project.files.baseline
+    remeasures = bool(section.closing.max_rounds and limited and not is_baseline)
+    n_rounds = section.closing.max_rounds if remeasures else 1
+    whole = Parts(progress, [SHARE] * n_rounds + [FRONT_SHARE * (not is_baseline)])
 
     def run(corrected: Mapping[str, CostMetric], number: int) -> SearchResult:
+        stages = () if is_baseline else config.stages
+        named = whole.part(number, f"round {number + 1}" * remeasures)
+        parts = Parts(named, [SHARE] * max(1, len(stages)))
+
         def one(space: SearchSpace, part: SearchConfig, stage: int) -> SearchResult:
             return run_search(
                 space,
@@ -158,15 +172,14 @@ def _search_one(
                 seed=seed,
                 folder=files.part(number, stage, of=len(config.stages)),
                 rescoring=rescoring,
-                progress=progress,
+                progress=parts.part(stage, f"stage {stage + 1}" * bool(stages)),
             )
 
-        if config.stages and not is_baseline:
+        if stages:
             return search_in_stages(project.space, config, one)
         return one(project.space, config.model_copy(update={"stages": (), "held": {}}), 0)
 
-    limited = [c.device for c in config.constraints if metric_key(c).is_latency]
-    if section.closing.max_rounds and limited and not is_baseline:
+    if remeasures:
         result, found = remeasure(
             project.space,
             {name: project.files.read_table(name) for name in limited},
@@ -177,16 +190,18 @@ def _search_one(
             share=section.limits_met_on,
         )
         files.remeasurement.write(found)
-        progress(config.n_predictions, config.n_predictions, found.reason)
+        whole.part(n_rounds)(0, 1, found.reason)
     else:
         result = run({}, 0)
     if not is_baseline:
-        result = _evaluate_fronts(project, result, rescoring)
+        result = _evaluate_fronts(project, result, rescoring, whole.part(n_rounds))
     files.write_fronts(result.fronts)
     files.result.write(result)
 
 
-def _evaluate_fronts(project: Project, result: SearchResult, rescoring: Rescoring) -> SearchResult:
+def _evaluate_fronts(
+    project: Project, result: SearchResult, rescoring: Rescoring, progress: Progress
+) -> SearchResult:
     """The result with an accuracy for every point of its fronts that can be evaluated.
 
     These evaluations come after the search and do not affect it, so budgets stay comparable.
@@ -195,7 +210,11 @@ def _evaluate_fronts(project: Project, result: SearchResult, rescoring: Rescorin
     archs = sorted(points, key=lambda arch: arch.codes)
     admitted = rescoring.admits(project.space.codes(archs))
     archs = [arch for arch, is_in in zip(archs, admitted, strict=True) if is_in]
-    return with_accuracies(result, dict(zip(archs, rescoring.evaluate(archs), strict=True)))
+    found: list[Evaluation] = []
+    for start in range(0, len(archs), size := N_AT_ONCE * project.ranks.size):
+        found += rescoring.evaluate(archs[start : start + size])
+        progress(len(found), len(archs), "accuracies of the fronts")
+    return with_accuracies(result, dict(zip(archs, found, strict=True)))
 
 
 def _absolute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from hwnas.core.store import write_bytes
 from hwnas.nets.pretrained_named import is_file
 from hwnas.pipeline.checks import can_train
 from hwnas.pipeline.costs import cost_metrics, require_reachable
-from hwnas.pipeline.data_checks import known_data, recipe_fits
+from hwnas.pipeline.data_checks import images_text, known_data, recipe_fits
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.disk import checkpoint_bytes, weights_bytes
 from hwnas.pipeline.plan import Stage
@@ -36,6 +37,8 @@ __all__ = [
     "train",
 ]
 
+log = logging.getLogger(__name__)
+
 TEACHER = "train.teacher.weights"
 START_IMAGES, START_BATCH = 256, 32
 """Training images for the statistics of BN, if the starting weights have none."""
@@ -49,6 +52,7 @@ def stage(project: Project) -> Stage:
         name="train",
         command=command_line("train", project.run.root),
         needs=tuple(f"profile/{device}" for device in latency_devices(project)),
+        names=("seed", "space", "data", "supernet", "supernet.init", "train"),
         settings=[
             project.config.seed,
             project.space_settings,
@@ -129,6 +133,8 @@ def train(project: Project, progress: Progress) -> None:
     config = project.config
     if project.ranks.leads:
         require_reachable(project)
+        if (images := images_text(project)).count("("):
+            log.info("train: %s (data.repeat_to)", images)
     used = supernet_at_start(project, start_images(project))
     if config.train.steps or config.train.head_epochs:
         used = _trained(project, used, progress)

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hwnas.core.command import command_line
-from hwnas.core.progress import Progress
+from hwnas.core.progress import Parts, Progress
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
 from hwnas.measure.drift import can_judge, judge, noise_text, pace_text, verdict, widened, worst
 from hwnas.measure.limits import VerifyConfig
-from hwnas.measure.on_device import held_precisions
 from hwnas.measure.profile import Timings
 from hwnas.measure.winner_matrix import winner_matrix
-from hwnas.pipeline.accuracy import Accuracies, artifact_check, test_accuracies, test_hits
+from hwnas.pipeline.accuracy import (
+    Accuracies,
+    artifact_check,
+    format_checks,
+    test_accuracies,
+    test_hits,
+)
+from hwnas.pipeline.answers import Answered, Answers, Replies, answers_of
 from hwnas.pipeline.bundle import Winner, bundle_winner
 from hwnas.pipeline.checks import asked
 from hwnas.pipeline.disk import weights_bytes
 from hwnas.pipeline.exports import exported_artifact, file_of
 from hwnas.pipeline.foreign_tables import is_profiled, require_own_table
-from hwnas.pipeline.outcomes import Check, Exported, NetworkResult, PredictorFacts, Results
+from hwnas.pipeline.outcomes import Check, NetworkResult, PredictorFacts, Results
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.task import task
@@ -33,16 +38,18 @@ from hwnas.pipeline.winners import (
     result_on,
     role_names,
     winner_role,
-    winner_roles,
     winners_by_device,
 )
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
+from hwnas.spaces.lowering import resolution
 from hwnas.training.identity import SPLITS
 
 __all__ = ["check", "device_checks", "stage", "verify"]
 
 log = logging.getLogger(__name__)
+
+RETIMED = 10  # units of progress of timing one device's networks; testing one network has 1
 
 
 def stage(project: Project) -> Stage:
@@ -53,6 +60,7 @@ def stage(project: Project) -> Stage:
         name=name,
         command=command_line("verify", project.run.root),
         needs=(*(f"profile/{device}" for device in project.devices), f"export/{search}"),
+        names=("seed", "data", "search.constraints", "verify"),
         settings=[
             project.config.seed,
             project.source.settings,
@@ -88,10 +96,15 @@ def verify(project: Project, progress: Progress) -> None:
     for name in project.devices:
         require_own_table(project, name)
     archs = networks(project)
-    accuracies = {arch: test_accuracies(project, arch) for arch in set(archs.values())}
+    tested, accuracies = [*dict.fromkeys(archs.values())], {}
+    parts = Parts(progress, [len(tested)] + [RETIMED] * len(project.devices))
+    for number, arch in enumerate(tested, start=1):
+        accuracies[arch] = test_accuracies(project, arch)
+        parts.part(0)(number, len(tested), f"test images, network {arch.key}")
     rows: list[NetworkResult] = []
-    checks = _format_checks(project, archs, accuracies)
-    for name, device in project.devices.items():
+    answers: list[Answered] = []
+    checks = format_checks(project, archs, accuracies)
+    for number, (name, device) in enumerate(project.devices.items(), start=1):
         estimator = project.estimator(name)
         role = winner_role(project, name)
         timings = time_beside_table(
@@ -100,7 +113,7 @@ def verify(project: Project, progress: Progress) -> None:
             _timed_files(project, archs, role, device),
             estimator.table,
             project.files.verification / name,
-            progress=progress,
+            progress=parts.part(number, name),
         )
         found = [
             _result(project, name, archs[name], estimator, timings, accuracies[archs[name]])
@@ -112,15 +125,32 @@ def verify(project: Project, progress: Progress) -> None:
         if any(check.passed is None for check in found_out):
             _measure_again(project, name)
         checks += found_out
+        replies = accuracies[winner.arch].replies_on(name).get(winner.file)
+        if replies is not None:
+            answers.append(_answered(project, winner, replies))
         bundle_winner(project, device, _winner(winner, timings, accuracies[winner.arch]))
         rows += found
     found_by = {name: result_on(project, name).found_by for name in project.devices}
     matrix = winner_matrix(rows, winners_by_device(project), found_by)
     results = Results(tuple(rows), tuple(checks), _predictor(project), matrix)
+    project.files.answers.write(Answers(tuple(answers)))
     project.files.test_hits.write(test_hits(project, rows, accuracies))
     project.files.results.write(results)
     if warning := results.at_chance(project.space.macro.num_classes):
         log.warning("%s", warning)
+
+
+def _answered(project: Project, winner: NetworkResult, replies: Replies) -> Answered:
+    """What a device's winner answers on the test images."""
+    test = project.images("test", resolution(project.space, winner.arch))
+    return answers_of(
+        project.source.info,
+        test,
+        replies,
+        device=winner.device,
+        arch=winner.arch,
+        file=winner.file,
+    )
 
 
 def _measure_again(project: Project, device: str) -> None:
@@ -233,43 +263,6 @@ def _result(
 def _state(excess: float, row: NetworkResult, config: VerifyConfig) -> bool | None:
     noise = config.repeat_noise_factor * row.repeat_noise
     return verdict(excess, row.pace, noise=noise, most=config.max_forecast_error)
-
-
-def _format_checks(
-    project: Project, archs: Mapping[str, Arch], accuracies: Mapping[Arch, Accuracies]
-) -> list[Check]:
-    """Parity of every exported format of the winners."""
-    checks = []
-    winners = {archs[role]: role for role in reversed(winner_roles(project))}
-    for arch, role in reversed(winners.items()):
-        top1 = accuracies[arch].here
-        exports = project.files.read_exports()[arch.key]
-        held = held_precisions([file_of(project, arch, one) for one in exports])
-        for position, one in enumerate(exports):
-            report = one.parity
-            if report is None or one.model.format == "timm":  # the format is the torch network
-                continue
-            holds = held[position]
-            is_other = holds not in (None, one.model.precision)
-            wrong = f"holds {holds}, not {one.model.precision}; " if is_other else ""
-            sizes = ", ".join(str(batch.batch) for batch in report.batches)
-            known = f"{top1[one.model.path]:.2%}" if one.model.path in top1 else "not measured"
-            checks.append(
-                Check(
-                    f"{_name(one, exports) if position else 'parity'} of the {role}",
-                    report.passed and not is_other,
-                    f"{wrong}torch and {report.runtime} differ by {report.worst:.1e} of the"
-                    f" largest logit (batch {sizes}), agree on {report.agreement:.2%} of images;"
-                    f" test top-1 {known}",
-                )
-            )
-    return checks
-
-
-def _name(one: Exported, exports: Sequence[Exported]) -> str:
-    """The format of a file, or its name if there are several variants."""
-    formats = [other.model.format for other in exports]
-    return one.files[0] if formats.count(one.model.format) > 1 else one.model.format
 
 
 def device_checks(winner: NetworkResult, config: VerifyConfig) -> list[Check]:

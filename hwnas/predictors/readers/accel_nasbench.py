@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from hwnas.core.confined import read_regular
+from hwnas.core.csv_data import names_of, read_csv, separator
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Reader, Table
 from hwnas.predictors.records import number, table_of
@@ -17,15 +16,14 @@ from hwnas.spaces.space import SearchSpace
 
 __all__ = ["READER"]
 
-MAX_BYTES = 256 * 1024 * 1024
 DIGITS = {"e": "expand", "k": "kernel", "l": "depth", "se": "se"}
 """Columns with one digit per stage, and the choice that the digits belong to."""
 INDEX = "index"  # number of an arch in the benchmark
 
 
 def _matches(head: str) -> bool:
-    columns = head.partition("\n")[0].strip().split(",")
-    return {"top1", *DIGITS} <= set(columns)
+    delimiter, rest = separator(head, ["top1"])
+    return {"top1", *DIGITS} <= set(names_of(rest.partition("\n")[0], delimiter))
 
 
 def _read(path: Path, space: SearchSpace) -> Table:
@@ -34,39 +32,31 @@ def _read(path: Path, space: SearchSpace) -> Table:
     Source: 2404.08005 and the definition of the networks in
     github.com/afzalxo/ANB-DatasetCollection.
     """
-    try:
-        text = read_regular(path, at_most=MAX_BYTES).decode("utf-8-sig")
-        table = csv.DictReader(io.StringIO(text, newline=""))
-        rows = list(table)
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise UserError("not a CSV file", found=str(error), where=path) from error
-    names = list(table.fieldnames or ())
-    if not {*DIGITS} <= set(names):
+    table = read_csv(path, [*DIGITS])
+    if missing := [name for name in DIGITS if name not in table.columns]:
         raise UserError(
-            "no file of Accel-NASBench",
+            "not a file of Accel-NASBench",
             expected=f"columns {', '.join(DIGITS)}",
-            found=", ".join(names)[:200],
+            found=f"no column {', '.join(missing)}",
             where=path,
         )
-    measured = [name for name in names if name not in (*DIGITS, INDEX)]
-    views, columns = [], {name: list[list[float]]() for name in measured}
+    names = [name for name in table.columns if name not in (*DIGITS, INDEX, "")]
+    views, columns = [], dict[str, list[list[float]]]()
     n_stages = sum(choice.role == "depth" for choice in space.choices)
-    for line, row in enumerate(rows, start=2):
-        where = f"{path}:{line}"
+    for index, row in enumerate(table.rows):
+        where = table.where(index)
         views.append(_view(row, n_stages, where=where))
-        for name in measured:
-            cell = row[name]
-            if cell is None:
-                raise UserError("a line is too short", expected=f"{len(names)} cells", where=where)
-            values = [] if cell == "" else [number(cell, where=f"{where}, {name}")]
-            columns[name].append(values)
+        for name in names:
+            text = table.decimal(index, name)
+            values = [] if text == "" else [number(text, where=f"{where}, {name}")]
+            columns.setdefault(name, []).append(values)
     return table_of(space, views, columns, where=path)
 
 
-def _view(row: dict[str, str], n_stages: int, *, where: str) -> dict[str, Value]:
+def _view(row: Mapping[str, str], n_stages: int, *, where: str) -> dict[str, Value]:
     view: dict[str, Value] = {}
     for column, choice in DIGITS.items():
-        digits = row[column] or ""
+        digits = row[column]
         if not re.fullmatch(rf"[0-9]{{{n_stages}}}", digits):
             raise UserError(
                 "the arch belongs to another space",

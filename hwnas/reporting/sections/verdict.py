@@ -1,4 +1,4 @@
-"""The report section on the comparison of the winner with its baselines (`verdict.html.j2`)."""
+"""Report section: whether the winner is better than its baselines (`verdict.html.j2`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Belief", "GainRow"]
 
 @dataclass(frozen=True)
 class GainRow:
-    """Gain of the winner over another network: top-1 and its 95 % interval, as fractions."""
+    """Gain in top-1 of the winner over another network, with its 95 % interval, as fractions."""
 
     over: str
     state: str
@@ -21,7 +21,7 @@ class GainRow:
 
 @dataclass(frozen=True)
 class Belief:
-    """Whether the winner is better than its baselines: one sentence, and a row per baseline."""
+    """The verdict: a sentence, and one row per baseline."""
 
     sentence: str
     rows: tuple[GainRow, ...]

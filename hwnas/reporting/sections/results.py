@@ -16,6 +16,9 @@ class NetRow:
     test_top1: accuracy of `file`, the file that the device runs.
     fp32_top1: accuracy of the float32 file, if that is another file.
     is_winner: whether the network is the winner for the device.
+    top1_error: standard error of test_top1.
+    pace: time that the machine takes now for work that took 1 when the table was measured;
+    latencies are at the speed of the table.
     """
 
     name: str
@@ -31,6 +34,8 @@ class NetRow:
     fp32_top1: float | None = None
     limit_ms: float | None = None
     is_winner: bool = False
+    top1_error: float | None = None
+    pace: float | None = None
 
     @property
     def error(self) -> float | None:
@@ -52,12 +57,17 @@ def highlights(table: Iterable[NetRow]) -> list[tuple[str, str]]:
         winner = next((row for row in rows if row.is_winner), rows[0])
         there = f" on {device}" if len(devices) > 1 else ""
         if winner.test_top1 is not None:
-            found.append((f"{winner.test_top1:.2%}", f"test top-1 of the winner{there}"))
+            error = f" \u00b1 {winner.top1_error:.1%}" if winner.top1_error is not None else ""
+            found.append((f"{winner.test_top1:.2%}{error}", f"test top-1 of the winner{there}"))
         if winner.measured_ms is not None:
             share = _share(winner.measured_ms, rows)
             found.append((f"{winner.measured_ms:.3g} ms", f"measured latency{there}{share}"))
+        if winner.constraint_met is not None and winner.limit_ms is not None:
+            verdict = "limit met" if winner.constraint_met else "limit not met"
+            found.append((verdict, f"{winner.limit_ms:.3g} ms{there or ' of latency'}"))
         if winner.error is not None:
-            found.append((f"{winner.error:+.1%}", f"error of its latency estimate{there}"))
+            pace = f", machine's pace {winner.pace:.2f}" if winner.pace else ""
+            found.append((f"{winner.error:+.1%}", f"error of its latency estimate{there}{pace}"))
     return found
 
 

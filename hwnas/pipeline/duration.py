@@ -1,0 +1,257 @@
+"""Estimates how long each stage takes on this machine, before the first one runs.
+
+Passes of networks are counted, and priced by a few that are timed (`training.speed`). The rest are
+constants that were fitted to runs of shipped configurations; the estimates are to be within a
+factor of two. None: the images are not here, so that nobody knows how many there are.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.controller.constraints import metric_key
+from hwnas.core.errors import UserError
+from hwnas.core.speed import Speed, guessed_speed
+from hwnas.core.store import content_hash
+from hwnas.interfaces import FloatArray
+from hwnas.latency.construction import contexts
+from hwnas.pipeline.data_checks import known_data
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.winners import role_names, targets
+from hwnas.spaces.cost import cost, op_macs
+from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.lowering import lower
+from hwnas.training.sections import CalibrationConfig, FinetuneConfig
+
+__all__ = ["Durations"]
+
+GPU = Path("/dev/nvidiactl")
+N_RANDOM = 64  # archs that stand for those that are drawn
+N_FRONT = 40  # archs of the fronts, all of which are evaluated
+N_PARITY_PASSES = 5 * 256  # images that an exported file and its network run on
+RUNTIME_SHARE = 0.6  # of torch's time, which runtimes take
+LAUNCH_S, LOAD_S = 2e-5, 0.02  # of one operator, and of loading its model
+START_S = 3.0  # of a device's kit, and of what is written at the end
+EXTRACT_S = 0.06  # a subnet out of the supernet
+PREDICT_S = {"gcn": 1e-3}  # per arch; others need a tenth of it
+FIT_S = {"gcn": (2.0, 0.012), "mlp": (1.0, 0.01)}  # fixed, and per label
+CONVERT_S = 0.06  # per operator of an exported network
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """What a speed is of: projects of equal keys have the same."""
+
+    key: str
+    project: Project = field(compare=False)
+
+
+@cache
+def _speed(timed: _Timed) -> Speed | None:
+    """Measured once in a process, so that it gives one estimate.
+
+    A dry run that got along without torch only guesses, where there is no GPU.
+    """
+    project = timed.project
+    try:
+        project.space.macro.require("supernet", space=project.space.name)
+        if project.is_plan and "torch" not in sys.modules and not GPU.exists():
+            return guessed_speed(len(lower(project.space, project.space.largest()).ops))
+        from hwnas.training.speed import measure_speed
+
+        return measure_speed(project.new_supernet(), project.accelerator)
+    except UserError:
+        return None
+
+
+@dataclass(frozen=True)
+class Durations:
+    """Seconds of the stages of a project, each from its beginning; None where nobody can know."""
+
+    project: Project
+
+    def of(self, stage: str) -> Callable[[], float | None]:
+        """The estimate of a stage by its name."""
+        kind, _, rest = stage.partition("/")
+        if kind == "profile":
+            return lambda: self.profile(rest)
+        estimates: dict[str, Callable[[], float | None]] = {
+            "train": self.train,
+            "label": self.label_trained if rest else self.label,
+            "predictor": self.predictor,
+            "search": self.search,
+            "finetune": self.finetune,
+            "export": self.export,
+            "verify": self.verify,
+            "references": self.verify,  # as many networks, roughly; their training is not in it
+        }
+        return estimates[kind]
+
+    @cached_property
+    def speed(self) -> Speed | None:
+        """Of this machine; None for a space that has no supernet."""
+        config = self.project.config
+        network = [self.project.space.fingerprint, config.supernet.model_dump(mode="json")]
+        key = content_hash([network, config.threads, config.accelerator])
+        return _speed(_Timed(key, self.project))
+
+    @cached_property
+    def n_images(self) -> dict[str, int] | None:
+        """By split; None if the data are not here."""
+        data = known_data(self.project)
+        return None if data.awaited else {str(split): n for split, n in data.n_images.items()}
+
+    def profile(self, device: str) -> float:
+        """Turns of all models, as the host would take them; at most the budget, and loading."""
+        space, config = self.project.space, self.project.config.profile
+        ops = enumerate_ops(space)
+        per_mac = self.speed.inference[1] if self.speed else 1e-10
+        macs = np.array([op_macs(op) for op in ops], dtype=np.float64)
+        largest = float(self._macs_of_ends[1])
+        runs = np.append(macs, [largest / 2] * config.n_validation) * per_mac * RUNTIME_SHARE
+        turns = np.minimum((1 + config.hot_samples) * (runs + LAUNCH_S), config.turn_budget_s)
+        n_models = len(ops) + len(contexts(ops)) + config.n_validation
+        timing = config.rounds * float(turns.sum()) * n_models / len(turns)
+        return START_S + n_models * LOAD_S + min(config.time_budget_s, timing)
+
+    def train(self) -> float | None:
+        """Steps of all networks of the sampler, a new classifier, and the curves."""
+        config, ends = self.project.config.train, self._macs_of_ends
+        if self.speed is None or self.n_images is None:
+            return None
+        n_random = getattr(config.sampler, "n_random", 2)
+        has_ends = getattr(config.sampler, "ends", True)
+        n_random += 2 * config.ranking.pairs if config.ranking is not None else 0
+        nets = np.array([ends[1], ends[0]] * has_ends + [self._mean_macs] * n_random)
+        opened = nets + (ends[1] - nets) * config.elastic_warmup / 2
+        if len(nets):  # as archs are lifted they become equal, and equal ones train once
+            opened[1:] *= 1 - config.elastic_warmup / 2
+        part = config.batch_size / config.accumulation / self.project.ranks.size
+        step = self.speed.train(opened, part, config.accumulation)
+        curve = sum(
+            self._score(macs, config.calibration, min(config.curve_images, self.n_images["val"]))
+            for macs in (*ends, self._mean_macs)
+        )
+        head = self.speed.infer(ends[1], self.n_images["train"]) if config.head_epochs else 0.0
+        n_curves = -(-config.steps // config.curve_every)
+        return START_S + head + config.steps * step + n_curves * curve
+
+    def label(self) -> float | None:
+        """Random subnets, scored on the validation images."""
+        section = self.project.config.label
+        if section.records is not None:
+            return 1.0
+        return self._times(section.n_archs, self._evaluation)
+
+    def label_trained(self) -> float | None:
+        """Random archs, trained from fresh weights."""
+        section = self.project.config.label.trained
+        return self._times(section.n, self._training(self._mean_macs, section.recipe))
+
+    def predictor(self) -> float | None:
+        """Two fits, and the held-out subnets on two halves of the validation images."""
+        config = self.project.config
+        fixed, per_label = FIT_S.get(config.predictor.name, (0.2, 1e-3))
+        fits = 2 * (fixed + per_label * config.label.n_archs)
+        scored = self._times(max(4, config.label.n_archs // 5), self._evaluation)
+        return fits if config.label.records is not None or scored is None else fits + scored
+
+    def search(self) -> float | None:
+        """Searches for all targets and random search; archs that are evaluated, also of fronts."""
+        config = self.project.config
+        section, n = config.search, len(targets(self.project))
+        limits = [metric_key(one) for one in section.constraints]
+        timed = any(limit.is_latency for limit in limits) and section.closing.max_rounds > 0
+        n_searches = n * (2 if timed else 1) + 1
+        per_arch = PREDICT_S.get(config.predictor.name, 1e-4)
+        proposals = n_searches * section.n_predictions * per_arch
+        retimed = n * 2 * (config.profile.retiming_budget_s + START_S) if timed else 0.0
+        if section.evaluator.records is not None:
+            return 1.0 + proposals + retimed
+        fronts = n * min(N_FRONT, 4 + section.n_predictions // 8)
+        evaluated = self._times(n_searches * section.n_evaluations + fronts, self._evaluation)
+        return None if evaluated is None else 1.0 + proposals + retimed + evaluated
+
+    def finetune(self) -> float | None:
+        """Epochs of every network, with the largest as teacher; and those trained stand-alone."""
+        config, ends = self.project.config, self._macs_of_ends
+        recipe, small = config.finetune, self._limited_macs
+        n_others = len(role_names(self.project)) - 2
+        found = [self._training(float(macs), recipe) for macs in (*ends, *[small] * n_others)]
+        if any(one is None for one in found) or self.speed is None or self.n_images is None:
+            return None
+        seen = len(found) * recipe.epochs * self.n_images["train"] * (recipe.distillation > 0)
+        alone = recipe.model_copy(update={"epochs": config.alone.epochs})
+        return (
+            sum(one or 0.0 for one in found)
+            + self.speed.infer(ends[1], seen)
+            + config.alone.n * (self._training(small, alone) or 0.0)
+        )
+
+    def export(self) -> float | None:
+        """Files of every network, compared with torch on validation images."""
+        n = len(role_names(self.project))
+        n_ops = len(self.project.space.choices)
+        converted = n * (1.0 + CONVERT_S * n_ops)
+        return (
+            None
+            if self.speed is None
+            else converted + n * self.speed.infer(self._limited_macs, N_PARITY_PASSES)
+        )
+
+    def verify(self) -> float | None:
+        """Every network timed on every device and run on the test images; the bundles."""
+        n, config = len(role_names(self.project)), self.project.config.profile
+        if self.speed is None or self.n_images is None:
+            return None
+        timed = len(self.project.devices) * (config.retiming_budget_s + START_S)
+        return timed + n * self.speed.infer(self._limited_macs, self.n_images["test"])
+
+    # --- one network --------------------------------------------------------------------------
+
+    @cached_property
+    def _macs_of_ends(self) -> FloatArray:
+        space = self.project.space
+        return cost(space, space.codes([space.smallest(), space.largest()]), "macs").astype(float)
+
+    @cached_property
+    def _mean_macs(self) -> float:
+        space = self.project.space
+        return float(cost(space, space.sample(N_RANDOM, seed=0), "macs").mean())
+
+    @cached_property
+    def _limited_macs(self) -> float:
+        """MACs of a network within the limits, roughly: the tightest fraction of the largest."""
+        given = self.project.config.search.constraints
+        shares = [c.max_fraction_of_largest for c in given if c.max_fraction_of_largest is not None]
+        return float(self._macs_of_ends[1]) * min(shares) if shares else self._mean_macs
+
+    @cached_property
+    def _evaluation(self) -> float | None:
+        """A random arch on the validation images, as labels are."""
+        if self.n_images is None:
+            return None
+        calibration = self.project.config.label.calibration
+        return self._score(self._mean_macs, calibration, self.n_images["val"])
+
+    def _score(self, macs: float, calibration: CalibrationConfig, n: int) -> float:
+        if self.speed is None:
+            return 0.0
+        n_seen = calibration.n_batches * calibration.batch_size + n
+        return EXTRACT_S + self.speed.infer(macs, n_seen)
+
+    def _training(self, macs: float, recipe: FinetuneConfig) -> float | None:
+        if self.speed is None or self.n_images is None:
+            return None
+        n_steps = recipe.epochs * max(1, self.n_images["train"] // recipe.batch_size)
+        return self.speed.train(macs, recipe.batch_size, n_steps)
+
+    @staticmethod
+    def _times(n: int, one: float | None) -> float | None:
+        return None if one is None else n * one

@@ -1,0 +1,84 @@
+"""Measures how fast this machine trains and runs networks of a space, within about a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from hwnas.core.rng import stable_seed
+from hwnas.core.speed import Speed
+from hwnas.interfaces import FloatArray
+from hwnas.nets.supernet import Supernet
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.cost import cost
+from hwnas.spaces.lowering import resolution
+from hwnas.training.precision import place, wait_for
+
+__all__ = ["measure_speed"]
+
+MOST_MACS = 4e9  # of one timed pass: more would take seconds on a CPU
+MOST_IMAGES = 32
+N_TIMED = 2
+
+
+def measure_speed(supernet: Supernet, device: torch.device) -> Speed:
+    """Time passes of the smallest and of the largest arch on synthetic images.
+
+    The supernet is moved to `device` and gets gradients, which are removed again.
+    """
+    space = supernet.space
+    ends = [space.smallest(), space.largest()]
+    macs = cost(space, space.codes(ends), "macs").astype(np.float64)
+    place(supernet, device)
+    rows = [_passes(supernet, arch, n, device) for arch, n in zip(ends, _images(macs), strict=True)]
+    supernet.zero_grad(set_to_none=True)
+    work = macs * _images(macs)
+    return Speed(*(_line(work, [row[kind] for row in rows]) for kind in (0, 1)))
+
+
+def _images(macs: FloatArray) -> list[int]:
+    return [int(np.clip(MOST_MACS / one, 2, MOST_IMAGES)) for one in macs]
+
+
+def _line(work: FloatArray, seconds: list[float]) -> tuple[float, float]:
+    """Fixed seconds, and seconds per unit of work, through two points; both at least 0."""
+    low, high = seconds
+    per_mac = max(0.0, high - low) / max(1.0, float(work[1] - work[0])) or high / float(work[1])
+    return max(0.0, low - per_mac * float(work[0])), per_mac
+
+
+def _passes(
+    supernet: Supernet, arch: Arch, n_images: int, device: torch.device
+) -> tuple[float, float]:
+    """Seconds of a training pass and of a forward pass."""
+    macro, px = supernet.space.macro, resolution(supernet.space, arch)
+    generator = torch.Generator().manual_seed(stable_seed(0, "speed"))
+    x = torch.randn((n_images, macro.in_channels, px, px), generator=generator)
+    x = x.contiguous(memory_format=torch.channels_last).to(device)
+    y = torch.zeros(n_images, dtype=torch.long, device=device)
+
+    def train() -> None:
+        loss = torch.nn.functional.cross_entropy(supernet(x, arch), y)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def infer() -> None:
+        with torch.no_grad():
+            supernet(x, arch)
+
+    return _fastest(train, device), _fastest(infer, device)
+
+
+def _fastest(work: Callable[[], None], device: torch.device) -> float:
+    """Seconds of the fastest of a few calls, after one that warms up."""
+    work()
+    times = []
+    for _ in range(N_TIMED):
+        wait_for(device)
+        begin = time.perf_counter()
+        work()
+        wait_for(device)
+        times.append(time.perf_counter() - begin)
+    return min(times)

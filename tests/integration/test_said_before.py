@@ -1,0 +1,112 @@
+"""What a user is told before anything runs: time, reasons, latencies that can be reached."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hwnas
+from hwnas.core.errors import UserError
+from hwnas.pipeline.outcomes import Check, Results
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.stages import export
+
+MINI = str(Path(__file__).with_name("mini.yaml"))
+
+
+def test_a_dry_run_has_a_time_for_every_stage_and_one_for_all(tmp_path: Path) -> None:
+    planned = hwnas.plan(tmp_path / "run", config=MINI, settings={"train.steps": 8})
+    left = [row["left_s"] for row in planned]
+    assert all(seconds > 0 for seconds in left)
+    assert planned.facts["left_s"] == sum(left)
+    assert all(row["time"].startswith("about ") for row in planned.shown)
+    longer = hwnas.plan(tmp_path / "run", config=MINI, settings={"train.steps": 8000})
+    train, more = (next(r["left_s"] for r in p if r["stage"] == "train") for p in (planned, longer))
+    assert more > 100 * train > 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_done_takes_no_time_and_shows_what_it_took(folder: Path) -> None:
+    status = hwnas.status(folder)
+    planned = hwnas.plan(folder, only="search")
+    assert {row["status"] for row in status} == {"done"} and planned.facts["left_s"] == 0
+    for row, shown in zip(status, planned.shown, strict=True):
+        assert shown["time"] == f"{row['seconds']:.0f} s" and row["why"] == ""
+    (search,) = status.facts["searches"]
+    assert search["top1"] in (None, hwnas.open_run(folder).winner.accuracy)  # earlier versions
+
+
+def test_a_plan_says_which_setting_makes_a_stage_stale(folder: Path) -> None:
+    planned = hwnas.plan(folder, settings={"finetune.epochs": 2})
+    why = {row["stage"]: row["why"] for row in planned}
+    assert why["search/main"] == "" and why["export/main"] == "finetune/main runs first"
+    assert why["finetune/main"] == "settings or inputs changed", "recorded by an earlier version"
+    assert next(row["why"] for row in planned.shown) is None
+
+
+def test_latencies_that_can_be_reached_are_told_before_a_limit_is_chosen(folder: Path) -> None:
+    run = hwnas.open_run(folder)
+    rows = hwnas.plan(folder, only="search").facts["latencies"]
+    assert [row["device"] for row in rows] == [*run.project.devices]
+    for row in rows:
+        table = run.latency_table(row["device"])
+        shown = hwnas.space_show(run.space, table=table).facts["latencies"]
+        assert shown == [{key: value for key, value in row.items() if key != "limit"}]
+        latency = run.project.estimator(row["device"]).latency_ms
+        drawn = latency(run.space.sample(20_000, seed=1))
+        share = [float((drawn <= row[key]).mean()) for key in [*row][3:6]]
+        assert np.allclose(share, [0.25, 0.5, 0.75], atol=0.05)
+        ends = latency(run.space.codes([run.space.smallest(), run.space.largest()]))
+        assert row["smallest"] <= min(ends.min(), np.quantile(drawn, 0.01))
+        assert row["largest"] >= max(ends.max(), np.quantile(drawn, 0.99))
+    assert rows[0]["limit"] == run.limits[f"latency_ms@{rows[0]['device']}"]
+
+
+def test_a_failed_check_stands_beside_done(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "artifacts_are_there", lambda project: True)  # as of this version
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    project: Project = hwnas.open_run(copy).project
+    file = project.files.results
+    results = file.read()
+    bad = (Check("constraint on local", False, "too slow"), *results.checks)
+    file.write(Results(results.networks, bad, results.predictor, results.winners))
+    ledger = project.run.ledger()["verify/main"]
+    name = str(file.path.relative_to(copy))
+    changed = {**ledger.outputs, **project.run.hash_outputs([file.path])}
+    assert name in changed
+    project.run.record("verify/main", replace(ledger, outputs=changed))
+    row = next(row for row in hwnas.status(copy) if row["stage"] == "verify/main")
+    assert row["status"] == "done"
+    assert row["why"] == "1 check failed: constraint on local"
+
+
+@pytest.mark.parametrize("verb", ["export", "verify", "finetune", "report"])
+def test_another_search_is_refused_with_those_there_are(folder: Path, verb: str) -> None:
+    before = json.loads((folder / "stages.json").read_text())
+    with pytest.raises(UserError, match=r"no such search[\s\S]*one of main[\s\S]*nope"):
+        getattr(hwnas, verb)(folder, search="nope")
+    assert json.loads((folder / "stages.json").read_text()) == before
+
+
+@pytest.mark.parametrize("formats", [["onnx", "onnx"], ["int8", " onnx", "onnx "]])
+def test_a_format_that_is_named_twice_is_refused(folder: Path, formats: list[str]) -> None:
+    with pytest.raises(UserError, match=r"named twice[\s\S]*name onnx once"):
+        hwnas.export(folder, formats=formats)
+
+
+def test_the_winners_are_listed_with_unit_accuracy_and_error(folder: Path) -> None:
+    found = hwnas.search(folder)
+    n = hwnas.open_run(folder).project.source.info.n_images["val"]
+    for row, shown in zip(found, found.shown, strict=True):
+        assert "score [minus log of the validation loss]" in shown
+        if row["top1"] is not None:
+            error = (row["top1"] * (1 - row["top1"]) / n) ** 0.5
+            assert row["top1_se"] == pytest.approx(error)
+            assert shown["validation top-1"] == f"{row['top1']:.2%} ± {error:.2%}"
