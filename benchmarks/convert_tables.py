@@ -46,18 +46,19 @@ def main() -> None:
         table.save(args.out / f"{name}.json")
         for correction in table.corrections.values():
             fit = correction.validation.forecast
+            five, ten = correction.validation.within
             interval = correction.interval_fraction
             line = correction.validation.macs_line
             by_counts = correction.validation.forest
             forest = "-" if by_counts is None else f"{by_counts.mape:.1%}"
-            print(
-                f"| {name} | {len(table.rows)} | {fit.mape:.1%} | {fit.p95:.1%} | "
-                f"{fit.spearman:.3f} | {fit.kendall_tau:.3f} | {interval:.1%} | {line.mape:.1%} | "
-                f"{forest} |",
-                flush=True,
-            )
+            cells = [
+                *(name, str(len(table.rows)), f"{fit.mape:.1%}", f"{fit.p95:.1%}"),
+                *(f"{five:.0%}", f"{ten:.0%}", f"{fit.spearman:.3f}", f"{fit.kendall_tau:.3f}"),
+                *(f"{interval:.1%}", f"{line.mape:.1%}", forest),
+            ]
+            print(f"| {' | '.join(cells)} |", flush=True)
         if not table.corrections:
-            print(f"| {name} | {len(table.rows)} | - | - | - | - | - | - | - |", flush=True)
+            print(f"| {name} | {len(table.rows)} | - | - | - | - | - | - | - | - | - |", flush=True)
 
 
 if __name__ == "__main__":

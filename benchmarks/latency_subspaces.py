@@ -93,13 +93,16 @@ def sub_spaces(
         names = [f"{space.id}-{i}" for i in range(len(codes))]
         measured = np.array([timed.models[name].median_ms for name in names]) / (timed.pace or 1)
         found = table.estimate(space, codes)
+        errors = np.abs(found.ms / measured - 1)
         rows.append(
             {
                 "num_classes": space.macro.num_classes,
                 "resolutions": space.choices[0].values,
                 "n": len(codes),
                 "inside": float(((found.low <= measured) & (measured <= found.high)).mean()),
-                "mape": float(np.abs(found.ms / measured - 1).mean()),
+                "mape": float(errors.mean()),
+                "within_5": float((errors <= 0.05).mean()),
+                "within_10": float((errors <= 0.1).mean()),
                 "raw_mape": float(np.abs(raw.estimate(space, codes).ms / measured - 1).mean()),
                 "half_width": float((found.high / found.ms - 1).mean()),
             }

@@ -125,13 +125,10 @@ def quality_of(table: LatencyTable, space: SearchSpace) -> dict[str, Any]:
     """Errors of forecasts by cross-fitting, and of those without spilled weights."""
     nets = table.corrections[space.id].validation.nets
     measured = np.array([net.measured_ms for net in nets])
-    errors = np.abs(np.array([net.forecast_ms for net in nets]) / measured - 1)
     sums = NetworkSums(table.rows, space, np.array([net.codes for net in nets], dtype=np.int16))
     without = cross_fit(sums, measured, form=MIXTURE)
     return {
         **asdict(table.corrections[space.id].validation.forecast),
-        "within_5_percent": float((errors <= 0.05).mean()),
-        "within_10_percent": float((errors <= 0.10).mean()),
         "without_spill": asdict(fit_quality(without, measured)),
     }
 

@@ -1,13 +1,22 @@
-"""Leave-one-device-out: how well ten timings of a new device carry over from known devices.
+"""How well a few timings of a new device carry over from known devices.
 
-    python benchmarks/latency_transfer.py --data $DATA/latency_fbnet --n 10 --seeds 5
+    python benchmarks/latency_transfer.py --tasks leave-out --data $DATA/latency_fbnet
+    python benchmarks/latency_transfer.py --tasks nasflat --data FOLDER
+    python benchmarks/latency_transfer.py --tasks shared --data $DATA
+    python benchmarks/latency_transfer.py --tasks search --data $DATA
 
-Every column is held out in turn, with all batch sizes of its machine. Per seed, the networks to
-time are chosen from a random pool by the prior over the other machines alone; scores are over all
-networks that were not timed. `baseline`: the best single other column by rank agreement on the same
-timings. `ceiling`: an additive model fitted on four fifths of the networks, on the other fifth;
-its shortfall is noise and interaction. `coverage`: of the 90 % intervals. HELP (2106.08630,
-table 1) publishes a mean of 0.932 on unseen devices of NAS-Bench-201.
+Per seed, the networks to time are chosen from a random pool by the prior over the known devices
+alone. Known devices are smoothed additively first (`hwnas.latency.smoothing`), unless a column says
+`raw`.
+
+`leave-out`: every column in turn, with all batch sizes of its machine; DATA has a `latency.npz`.
+`nasflat`: the seven tasks of NASFLAT (2403.02446) whose columns are below DATA (folders
+    `latency_fbnet` and `latency_nasbench201`), beside its published rows. Sources are known on 800
+    (FBNet) or 512 (NAS-Bench-201) networks only; an additive model estimates all others.
+`shared`: five tasks of the same kind per space, on columns of the published files (listed in
+    transfer_parts/tasks.py).
+`search`: NAS-Bench-201 on CIFAR-100 under limits on two devices that are known by few timings;
+    also reads `nasbench201_accuracy_200ep` below DATA.
 """
 
 from __future__ import annotations
@@ -19,118 +28,111 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).parent))
 
-from hwnas.core.rng import rng
-from hwnas.core.stats import spearman
-from hwnas.interfaces import FloatArray
-from hwnas.latency.transfer import choose_networks, device_prior, fit_device, operator_similarity
-from hwnas.measure.published.networks import Measurements, group_of, read_measurements
-from hwnas.spaces.index import enumerate_ops, op_counts
+from transfer_parts.estimating import POOL, Columns
+from transfer_parts.fixed import run_tasks
+from transfer_parts.leave_out import leave_out
+from transfer_parts.searching import read_accuracy, search_under_limits
+from transfer_parts.tasks import NASFLAT, PUBLISHED, SHARED, Task
 
-HELP_MEAN = 0.932
+from hwnas.core.errors import UserError
+from hwnas.measure.published.networks import read_measurements
+
+SPACES = ("nasbench201", "fbnet")
 
 
-def main() -> None:
-    """Print one row per column, and their mean and worst."""
+def main(arguments: list[str] | None = None) -> int:
+    """Print the rows of one set of tasks; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder with latency.npz")
-    parser.add_argument("--n", type=int, default=10, help="networks timed on the new device")
-    parser.add_argument("--pool", type=int, default=600, help="candidates to choose them from")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tasks", choices=tuple(PARTS), default="leave-out")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--n", default=None, help="networks timed on the new device: 10 or 10,20")
+    parser.add_argument("--pool", type=int, default=POOL, help="candidates to choose them from")
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--format", choices=("table", "json"), default="table")
-    args = parser.parse_args()
-    begin = time.perf_counter()
-    data = read_measurements(args.data)
-    counts = op_counts(data.space, data.live_codes)
-    related = operator_similarity(enumerate_ops(data.space))
-    rows = [
-        _hold_out(data, counts, related, column, args.n, args.pool, args.seeds)
-        for column in data.columns
-    ]
-    mean = {
-        key: float(np.mean([row[key] for row in rows]))
-        for key in ("spearman", "baseline", "ceiling", "of_ceiling", "coverage", "median_error")
-    }
-    worst = min(rows, key=lambda row: row["spearman"])
-    summary = {
-        "data": args.data.name,
-        "n": args.n,
-        "seeds": args.seeds,
-        "mean": mean,
-        "worst": {"column": worst["column"], "spearman": worst["spearman"]},
-        "columns_below_95_percent_of_ceiling": [
-            row["column"] for row in rows if row["of_ceiling"] < 0.95
-        ],
-        "help_published_mean_nasbench201": HELP_MEAN,
-        "seconds": time.perf_counter() - begin,
-    }
+    args = parser.parse_args(arguments)
+    begin = time.process_time()
+    try:
+        found = PARTS[args.tasks](args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if args.format == "json":
-        json.dump({**summary, "columns": rows}, sys.stdout, indent=1)
+        found = {"tasks": args.tasks, "seeds": args.seeds, **found}
+        json.dump(found | {"processor_seconds": time.process_time() - begin}, sys.stdout, indent=1)
         print()
-        return
-    for row in (*rows, {"column": "mean", **mean}):
-        print(
-            "  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{v:16}" for k, v in row.items())
-        )
-    print(f"worst: {worst['column']} {worst['spearman']:.3f}; HELP on NAS-Bench-201: {HELP_MEAN}")
+    else:
+        _print(found)
+    return 0
 
 
-def _hold_out(
-    data: Measurements,
-    counts: FloatArray,
-    related: FloatArray,
-    column: str,
-    n: int,
-    pool_size: int,
-    seeds: int,
-) -> dict[str, Any]:
-    known = [c for c in data.columns if group_of(c) != group_of(column)]
-    known_ms = np.stack([data.column(c) for c in known], axis=1)
-    prior = device_prior(counts, known_ms, [group_of(c) for c in known], related)
-    truth = data.column(column)
-    scores: list[tuple[float, ...]] = []
-    for seed in range(seeds):
-        pool = rng(seed, "transfer/pool", column).choice(len(truth), pool_size, replace=False)
-        timed = choose_networks(prior, n, pool)
-        forecast = fit_device(prior, timed, truth[timed])
-        unseen = np.setdiff1d(np.arange(len(truth)), timed)
-        low, high = forecast.interval_ms()[unseen].T
-        agreement = [spearman(ms[timed], truth[timed]) for ms in known_ms.T]
-        best = known_ms[:, int(np.argmax(agreement))]
-        guess = forecast.latency_ms[unseen]
-        scores.append(
-            (
-                spearman(guess, truth[unseen]),
-                spearman(best[unseen], truth[unseen]),
-                float(((low <= truth[unseen]) & (truth[unseen] <= high)).mean()),
-                float(np.median(np.abs(guess / truth[unseen] - 1))),
-            )
-        )
-    score, baseline, coverage, error = np.mean(scores, axis=0).tolist()
-    ceiling = _ceiling(data, truth)
-    return {
-        "column": column,
-        "spearman": score,
-        "baseline": baseline,
-        "ceiling": ceiling,
-        "of_ceiling": score / ceiling,
-        "coverage": coverage,
-        "median_error": error,
+def _leave_out(args: argparse.Namespace) -> dict[str, Any]:
+    (n,) = _counts(args, "10")
+    found = leave_out(Columns(read_measurements(args.data)), n, args.pool, args.seeds)
+    rows = [*found.pop("columns"), {"column": "mean", **found["mean"]}]
+    return {"data": args.data.name, **found, "rows": rows}
+
+
+def _fixed(args: argparse.Namespace, tasks: tuple[Task, ...]) -> dict[str, Any]:
+    folders = {space: args.data / f"latency_{space}" for space in SPACES}
+    data = {
+        space: Columns(read_measurements(folder))
+        for space, folder in folders.items()
+        if (folder / "latency.npz").is_file()
     }
+    rows, missing = run_tasks(tasks, data, _counts(args, "10,20"), args.seeds)
+    if not rows:
+        lost = "; ".join(f"{m['task']}: {', '.join(m['missing'])}" for m in missing)
+        raise UserError("no task has all of its columns", found=f"missing: {lost}", where=args.data)
+    return {"rows": rows, "not_run": missing}
 
 
-def _ceiling(data: Measurements, truth: FloatArray) -> float:
-    """Spearman of a ridge over one-hot choices on a fifth of the networks, fitted on the others."""
-    choices = data.space.encode(data.codes).astype(np.float64)
-    choices = choices[:, choices.std(axis=0) > 0]
-    order = rng(0, "transfer/ceiling").permutation(len(truth))
-    fit, test = order[len(order) // 5 :], order[: len(order) // 5]
-    centre = choices[fit].mean(axis=0)
-    x, y = choices[fit] - centre, truth[fit] - truth[fit].mean()
-    weights = np.linalg.solve(x.T @ x + 1e-3 * np.eye(x.shape[1]), x.T @ y)
-    return spearman((choices[test] - centre) @ weights, truth[test])
+def _nasflat(args: argparse.Namespace) -> dict[str, Any]:
+    found = _fixed(args, NASFLAT)
+    for row in found["rows"]:
+        names = ("published_help_20", "published_multipredict_20", "published_nasflat_20")
+        row.update(zip(names, PUBLISHED[row["task"]], strict=True))
+    return found
+
+
+def _search(args: argparse.Namespace) -> dict[str, Any]:
+    columns = Columns(read_measurements(args.data / "latency_nasbench201"))
+    index, accuracy = read_accuracy(args.data / "nasbench201_accuracy_200ep")
+    if index.max() >= len(columns.data.codes):
+        raise UserError("accuracies of networks without latencies", where=args.data)
+    rows = search_under_limits(columns, index, accuracy, _counts(args, "10,20"), args.seeds)
+    return {"n_networks": len(index), "rows": rows}
+
+
+PARTS = {
+    "leave-out": _leave_out,
+    "nasflat": _nasflat,
+    "shared": lambda args: _fixed(args, SHARED),
+    "search": _search,
+}
+
+
+def _counts(args: argparse.Namespace, usual: str) -> list[int]:
+    try:
+        return [int(n) for n in (args.n or usual).split(",")]
+    except ValueError as error:
+        raise UserError("--n takes whole numbers", found=args.n) from error
+
+
+def _print(found: dict[str, Any]) -> None:
+    for row in found["rows"]:
+        shown = {k: v for k, v in row.items() if not isinstance(v, dict)}
+        print(
+            "  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{v}" for k, v in shown.items())
+        )
+        for target, score in row.get("per_target", {}).items():
+            print(f"    {target} {score:.3f}")
+    for lost in found.get("not_run", []):
+        print(f"not run: {lost['task']} ({lost['space']}) lacks {', '.join(lost['missing'])}")
+    if worst := found.get("worst"):
+        print(f"worst: {worst['column']} {worst['spearman']:.3f}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

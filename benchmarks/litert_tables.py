@@ -99,6 +99,8 @@ def compare(found: dict[str, LatencyTable], space: SearchSpace, seed: int) -> di
         result[name] = {
             "mape": validation.forecast.mape,
             "mape_interval": interval(errors, seed),
+            "within_5": float((errors <= 0.05).mean()),
+            "within_10": float((errors <= 0.1).mean()),
             "bar": round(bar(table.device.precision, validation.repeat_mape), 5),
             "kendall_tau": validation.forecast.kendall_tau,
             "repeat_mape": validation.repeat_mape,

@@ -46,7 +46,8 @@ class FakeMachine:
     true_ns: by item id. `drift(t_ns)` multiplies; `noise` is the scale of half-normal relative
     noise; with probability `outliers` a run is interrupted and takes three times as long, a third
     of it at work, which `work` tells if `counts_work`. The first run after another model takes
-    `cold` times as long.
+    `cold` times as long. `load(t_ns)`: how much slower neighbours make the average item, which
+    `sensitivity(true_ns)` multiplies.
     """
 
     def __init__(
@@ -58,8 +59,11 @@ class FakeMachine:
         cold: float = 1.0,
         drift: Callable[[float], float] = lambda t: 1.0,
         counts_work: bool = False,
+        load: Callable[[float], float] = lambda t: 0.0,
+        sensitivity: Callable[[float], float] = lambda true_ns: 1.0,
         seed: int = 0,
     ) -> None:
+        self.load_at, self.sensitivity = load, sensitivity
         self.true_ns, self.noise, self.outliers = true_ns, noise, outliers
         self.cold, self.drift = cold, drift
         self.random = np.random.default_rng(seed)
@@ -83,6 +87,8 @@ class FakeMachine:
 
     def execute(self, name: str) -> None:
         spent = self.true_ns[name] * self.drift(self.time_ns)
+        if (load := self.load_at(self.time_ns)) > 0:
+            spent *= 1 + load * self.sensitivity(self.true_ns[name])
         spent *= 1 + self.noise * abs(self.random.standard_normal())
         if not self.runs or self.runs[-1] != name:
             spent *= self.cold

@@ -146,7 +146,7 @@ def search(where: SearchSpace | Folder, /, **arguments: Any) -> Found | Listing:
     `score`, a function from codes [n, d] to n numbers, and returns a `Found`:
 
     - limits: maximum cost by metric key: `macs`, `params`, `weight_bytes`, `peak_memory_bytes`,
-      `latency_ms@DEVICE`, `latency_p95_ms@DEVICE`.
+      `latency_ms@DEVICE`, `latency_p95_ms@DEVICE`, `energy_mj@DEVICE`.
     - tables: latency tables (also names and files) that cover the space, one per device.
     - searcher [`evolution`]: a name from `hwnas.list("searchers")`, or its settings with `name`.
     - budget [12800]: number of proposals; repeats count, but are not scored again.

@@ -73,8 +73,8 @@ def _constraint(text: Any, bound: Any) -> Constraint:
     except (UserError, StopIteration):
         raise UserError(
             "no such limit",
-            expected="macs, params, weight_bytes, peak_memory_bytes, latency_ms@DEVICE or"
-            " latency_p95_ms@DEVICE",
+            expected="macs, params, weight_bytes, peak_memory_bytes, latency_ms@DEVICE,"
+            " latency_p95_ms@DEVICE or energy_mj@DEVICE",
             found=text,
             where=where,
         ) from None

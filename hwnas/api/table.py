@@ -178,10 +178,10 @@ def table_convert(
     """Makes a table from published latencies; rows are fitted if only whole networks were timed.
 
     Args:
-        source: `pixel1`, `tfnas` or `help`.
-        path: the published file, or the folder of HELP's data.
+        source: `help`, `hw_nasbench201`, `ofa_i7`, `pixel1` or `tfnas`.
+        path: the published file or folder.
         out: file to which the table is also written.
-        device: column of HELP's data.
+        device: column of `help` or `hw_nasbench201`.
     """
     from hwnas.measure.published.convert import convert
 

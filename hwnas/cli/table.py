@@ -150,11 +150,14 @@ def fit(
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(metavar="FORMAT", help="pixel1, tfnas or help.")],
-    path: Annotated[Path, typer.Argument(help="The published file, or folder of HELP's data.")],
+    source: Annotated[
+        str, typer.Argument(metavar="FORMAT", help="help, hw_nasbench201, ofa_i7, pixel1 or tfnas.")
+    ],
+    path: Annotated[Path, typer.Argument(help="The published file or folder.")],
     out: Annotated[Path, typer.Option("--out", help="Table to write.")],
     device: Annotated[
-        str | None, typer.Option("--device", help="Column of HELP's data, e.g. gold_6240.")
+        str | None,
+        typer.Option("--device", help="Column of help or hw_nasbench201, e.g. gold_6240."),
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:

@@ -57,7 +57,7 @@ class Limit:
 
 
 def metric_key(constraint: Constraint) -> MetricKey:
-    """The metric of a constraint; the device only applies to latencies."""
+    """The metric of a constraint; the device only applies to latency and energy."""
     return MetricKey.of(constraint.metric, constraint.device, constraint.probability)
 
 
@@ -96,9 +96,7 @@ def resolve(
             raise UserError(
                 f"constraint on {key}, which cannot be priced",
                 expected=f"one of {', '.join(sorted(metrics)) or '(no metric)'}",
-                fix=command_line("profile", constraint.device, "--space", space.name)
-                if key.is_latency
-                else None,
+                fix=_way_to_price(key, space),
             )
         bound = constraint.max
         if bound is None:
@@ -106,6 +104,14 @@ def resolve(
             bound = constraint.max_fraction_of_largest * float(metrics[key.base](largest)[0])
         limits.append(Limit(constraint, key, bound, share))
     return tuple(limits)
+
+
+def _way_to_price(key: MetricKey, space: SearchSpace) -> str | None:
+    if key.is_latency:
+        return command_line("profile", key.device or "", "--space", space.name)
+    if key.device:
+        return "give a table with energies: of the published ones, hw_nasbench201 has them"
+    return None
 
 
 def ratios(limits: Sequence[Limit], costs: Costs, n: int) -> FloatArray:

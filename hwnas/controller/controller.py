@@ -30,6 +30,7 @@ __all__ = ["Predict", "Rescoring", "run_search"]
 SAVE_EVERY_S = 2.0  # maximum loss after a kill; evaluations are never lost
 NOTE_EVERY_S = 1.0
 NOTED_COSTS = 2  # devices whose latencies are shown
+UNITS = {"latency_ms": "ms", "energy_mj": "mJ"}  # metrics with a front of their own
 LIMITS = ("constraints", "limits_met_on")  # settings that `limits` contains
 
 
@@ -199,14 +200,14 @@ class _Search:
 
 
 def _tracked(metrics: Mapping[str, CostMetric], limits: tuple[Limit, ...]) -> tuple[str, ...]:
-    """Metrics priced for every arch: constrained metrics and latencies, else MACs."""
+    """Metrics priced for every arch: constrained metrics, latencies and energies; else MACs."""
     constrained = {limit.key for limit in limits}
-    kept = [key for key in metrics if key in constrained or _is_median_latency(key)]
+    kept = [key for key in metrics if key in constrained or _has_a_front(key)]
     return tuple(kept or [key for key in metrics if key == "macs"])
 
 
-def _is_median_latency(key: str) -> bool:
-    return MetricKey.parse(key).metric == "latency_ms"
+def _has_a_front(key: str) -> bool:
+    return MetricKey.parse(key).metric in UNITS
 
 
 def _fingerprint(
@@ -241,9 +242,9 @@ def _note(archive: Archive) -> str:
         return f"{counted}, none within the limits yet"
     best = feasible[archive.column("score")[feasible].argmax()]
     note = f"{counted}; best score {archive.column('score')[best]:.3f}"
-    keys = [key for key in archive.cost_keys if _is_median_latency(key)] or [*archive.cost_keys]
+    keys = [key for key in archive.cost_keys if _has_a_front(key)] or [*archive.cost_keys]
     for key in keys[:NOTED_COSTS]:
-        unit = " ms" if _is_median_latency(key) else ""
-        place = f" on {MetricKey.parse(key).device}" if unit else f" {key}"
-        note += f", {archive.column(key)[best]:.3g}{unit}{place}"
+        unit = UNITS.get(MetricKey.parse(key).metric, "")
+        place = f" {unit} on {MetricKey.parse(key).device}" if unit else f" {key}"
+        note += f", {archive.column(key)[best]:.3g}{place}"
     return note

@@ -1,4 +1,4 @@
-"""Names of costs: `macs`, `latency_ms@phone`, or `latency_ms~0.9@phone`."""
+"""Names of costs: `macs`, `latency_ms@phone`, `energy_mj@phone`, or `latency_ms~0.9@phone`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from hwnas.core.errors import UserError
 __all__ = ["MetricKey"]
 
 LATENCIES = ("latency_ms", "latency_p95_ms")
+OF_DEVICE = (*LATENCIES, "energy_mj")
 
 
 class MetricKey(str):
-    """A metric and, for latencies, its device. Immutable, hashable, and ordered as text.
+    """A metric and, for latency and energy, its device. Immutable, hashable, and ordered as text.
 
     `latency_ms~0.9@phone` is the latency that an arch does not exceed with probability 0.9,
     according to the interval of its estimate.
@@ -22,12 +23,12 @@ class MetricKey(str):
     __slots__ = ()
 
     def __new__(cls, metric: str, device: str | None = None) -> MetricKey:
-        """Raises ValueError for a latency without a device, or another metric with a device.
+        """Raises ValueError for a metric of a device without one, or the other way round.
 
         Also for a malformed probability, or one outside (0.5, 1).
         """
         base, tilde, probability = metric.partition("~")
-        if (base in LATENCIES) != bool(device) or "@" in metric:
+        if (base in OF_DEVICE) != bool(device) or "@" in metric:
             raise ValueError(f"not a metric and its device: {metric!r}, {device!r}")
         if tilde and not (base in LATENCIES and 0.5 < float(probability) < 1):
             raise ValueError(f"not a latency and a probability in (0.5, 1): {metric!r}")
@@ -38,7 +39,7 @@ class MetricKey(str):
         """Inverse of `str`.
 
         Raises:
-            UserError: a latency without a device, or a device of another metric.
+            UserError: a latency or energy without a device, or a device of another metric.
         """
         metric, _, device = text.partition("@")
         try:
@@ -46,7 +47,8 @@ class MetricKey(str):
         except ValueError as error:
             raise UserError(
                 "not a metric",
-                expected="macs, params, ..., or latency_ms@DEVICE, latency_p95_ms@DEVICE",
+                expected="macs, params, ..., or latency_ms@DEVICE, latency_p95_ms@DEVICE, "
+                "energy_mj@DEVICE",
                 found=repr(text),
             ) from error
 
@@ -54,7 +56,7 @@ class MetricKey(str):
     def of(cls, metric: str, device: str, probability: float | None = None) -> MetricKey:
         """The key of a metric, with the device if the metric depends on one."""
         chance = "" if probability is None else f"~{probability!r}"
-        return cls(f"{metric}{chance}", device if metric in LATENCIES else None)
+        return cls(f"{metric}{chance}", device if metric in OF_DEVICE else None)
 
     @property
     def metric(self) -> str:
@@ -74,7 +76,7 @@ class MetricKey(str):
 
     @property
     def device(self) -> str | None:
-        """The device of a latency; None for other metrics."""
+        """The device of a latency or an energy; None for other metrics."""
         return str(self).partition("@")[2] or None
 
     @property

@@ -39,7 +39,13 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 Split = Literal["train", "val", "test"]
 Metric = Literal[
-    "latency_ms", "latency_p95_ms", "macs", "params", "peak_memory_bytes", "weight_bytes"
+    "latency_ms",
+    "latency_p95_ms",
+    "energy_mj",
+    "macs",
+    "params",
+    "peak_memory_bytes",
+    "weight_bytes",
 ]
 
 

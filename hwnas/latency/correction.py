@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from hwnas.core.records import STRICT, NotNegative, Rank
+from hwnas.core.records import STRICT, NotNegative, Rank, Share
 from hwnas.spaces.arch import Code
 
 __all__ = ["MAX_MS", "Correction", "Fit", "NetTiming", "Spill", "Validation"]
@@ -28,7 +28,11 @@ MAX_PARAMS = 1e12
 
 @dataclass(frozen=True)
 class Fit:
-    """Quality of estimates of measured networks: relative errors as fractions, rank order."""
+    """Quality of estimates of measured networks: relative errors as fractions, rank order.
+
+    within_5, within_10: share of networks whose error is at most 5 % and 10 %; None in tables that
+    older versions wrote.
+    """
 
     __pydantic_config__: ClassVar[Any] = STRICT
 
@@ -37,6 +41,8 @@ class Fit:
     max: NotNegative
     spearman: Rank
     kendall_tau: Rank
+    within_5: Share | None = None
+    within_10: Share | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,16 @@ class Validation:
     def __post_init__(self) -> None:
         if len({len(net.codes) for net in self.nets}) > 1:
             raise ValueError("nets: expected archs of one space")
+
+    @property
+    def within(self) -> tuple[float | None, float | None]:
+        """Shares of networks estimated within 5 % and 10 %; of `nets`, where a table lacks them."""
+        claimed = self.forecast.within_5, self.forecast.within_10
+        if None not in claimed or not self.nets:
+            return claimed
+        errors = [abs(net.forecast_ms / net.measured_ms - 1) for net in self.nets]
+        five, ten = (sum(e <= limit for e in errors) / len(errors) for limit in (0.05, 0.1))
+        return five, ten
 
 
 @dataclass(frozen=True)
@@ -152,3 +168,9 @@ class Correction:
         for claim, found in ((claimed.mape, sum(errors) / len(errors)), (claimed.max, max(errors))):
             if claim < found - TOLERANCE * max(1.0, found):
                 raise ValueError(f"expected errors of {found:.4g}, as of the nets, not {claim:.4g}")
+        for share, limit in ((claimed.within_5, 0.05), (claimed.within_10, 0.1)):
+            inside = sum(error <= limit + TOLERANCE for error in errors) / len(errors)
+            if share is not None and share > inside + TOLERANCE:
+                raise ValueError(
+                    f"expected {inside:.4g} of the nets within {limit}, not {share:.4g}"
+                )

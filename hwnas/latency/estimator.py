@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwnas.core.errors import UserError
+from hwnas.core.stats import Z90
 from hwnas.interfaces import DeviceSpec, FloatArray
 from hwnas.latency.classifiers import price_classifiers
 from hwnas.latency.correction import Correction
@@ -78,6 +79,7 @@ class TableEstimator:
         missing = [op for op in ops if op not in rows]
         if missing:
             raise not_covered(table, space, missing)
+        self._rows = rows
         self.row_ms: FloatArray = np.array([rows[op].median_ms for op in ops])
         self.device: DeviceSpec = table.device
         self.table, self.space = table, space
@@ -114,8 +116,29 @@ class TableEstimator:
         """95th percentile over runs in ms: [n]."""
         return self.latency_ms(codes) * self.correction.p95_factor
 
+    def energy_mj(self, codes: Codes) -> FloatArray:
+        """Estimated energy of one run in mJ, the sum over operators: [n].
+
+        Raises:
+            UserError: the table lacks the energy of an operator.
+        """
+        energies = [self._rows[op].energy_mj for op in enumerate_ops(self.space)]
+        known = [energy for energy in energies if energy is not None]
+        if len(known) < len(energies):
+            raise UserError(
+                f"the latency table of {self.device.name} has no energies",
+                expected=f"an energy of all {len(energies)} operators of {self.space.id}",
+                found=len(known),
+                fix="no device is measured for energy here; of the published sources, "
+                "hw_nasbench201 has it (`hwnas table convert`)",
+            )
+        return op_sum(self.space, codes, np.array(known))
+
     def interval_ms(self, codes: Codes) -> FloatArray:
         """90 % interval of the estimated median in ms: [n, 2].
+
+        If the pace of the machine varied while the table was measured, the interval is wider: the
+        table is of no single state of the machine.
 
         Raises:
             UserError: the table was never validated on whole networks.
@@ -157,12 +180,13 @@ class TableEstimator:
         correction on this difference, because a correction is valid for sums and not for single
         operators. The widths add up, because an error of the correction affects both.
         """
+        pace = Z90 * self.table.pace_error
         if self._is_own:
-            return np.full(len(ms), self.correction.interval_fraction)
+            return np.full(len(ms), np.hypot(self.correction.interval_fraction, pace))
         doubt = op_sum(self.space, codes, self._doubts)
         size = np.maximum(ms + op_sum(self.space, codes, self._shifts), ms * MIN_SHARE)
         fraction: FloatArray = (size * local_fraction(self.correction, size) + doubt) / ms
-        return fraction
+        return np.hypot(fraction, pace)
 
     @cached_property
     def correction(self) -> Correction:

@@ -30,6 +30,8 @@ __all__ = ["STATISTIC", "Samples", "Timing", "read_samples"]
 
 FEW_ITEMS = 8  # as in the kit
 MAX_SAMPLES_IN_MEMORY = 100_000_000
+MAX_SLICES = 20
+MAX_MJ = 1e9  # a quarter of a kilowatt hour; sums over a network stay finite
 
 STATISTIC = "median over rounds of the fastest hot run"
 
@@ -44,6 +46,7 @@ class Timing:
     n: number of hot runs.
     cold_ms: median of the first runs of the turns, with the caches full of other models; None if
         unknown.
+    energy_mj: energy of one run; None if unknown, as in all timings of the kit.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -54,6 +57,7 @@ class Timing:
     p95_ms: float
     n: int
     cold_ms: float | None = None
+    energy_mj: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.p10_ms <= self.median_ms <= self.p90_ms or self.median_ms <= 0:
@@ -62,6 +66,8 @@ class Timing:
             raise ValueError("expected p95_ms >= median_ms and n >= 1")
         if self.cold_ms is not None and not self.cold_ms > 0:
             raise ValueError("expected cold_ms > 0")
+        if self.energy_mj is not None and not 0 < self.energy_mj < MAX_MJ:
+            raise ValueError("expected energy_mj > 0")
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,15 @@ class Samples:
             return np.where(np.isnan(slowness), 1.0, slowness)
         fastest = _nanmin(self.hot)
         return _nanmedian(fastest / _nanmedian(fastest, axis=1, keepdims=True), axis=0)
+
+    def pace(self) -> tuple[float, ...]:
+        """How long the reference took over time, relative to its median; 20 values at most."""
+        known = self.reference[np.isfinite(self.reference)]
+        if len(known) < 2:
+            return ()
+        slices = np.array_split(known, min(MAX_SLICES, len(known)))
+        medians = np.array([np.median(part) for part in slices]) / np.median(known)
+        return tuple(round(float(value), 4) for value in medians)
 
     def fastest(self) -> FloatArray:
         """Fastest hot run of every turn, [items, rounds], without the common slow-downs."""

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from hwnas.core.errors import UserError
-from hwnas.core.records import SCHEMA_VERSION, STRICT, dump, load, sparse
+from hwnas.core.records import SCHEMA_VERSION, STRICT, Positive, dump, load, sparse
 from hwnas.core.store import read_json, write_text
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.classifiers import is_classifier
@@ -34,6 +36,8 @@ __all__ = [
 ]
 
 FACTS_OF_TIMINGS = ("cpu", "runtime_version")
+IQR_OF_NORMAL = 1.349
+MEDIAN_ERROR = 1.2533  # standard error of a median over that of a mean, of a normal
 MAX_SIZE = 1 << 24  # maximum of channels and map sizes
 
 Fact = str | int | float | bool | None | list[int]
@@ -60,6 +64,8 @@ class LatencyTable:
     facts: runtime and host at the first measurement.
     warnings: rows that noise made unreliable.
     source: `simulated` for synthetic numbers, with a device named `simulated-*`.
+    pace: how long the reference took over time while the table was measured, relative to its
+        median; empty if unknown. Intervals include its spread.
     """
 
     device: DeviceSpec
@@ -69,6 +75,7 @@ class LatencyTable:
     rows: Mapping[OpSpec, Timing]
     corrections: dict[str, Correction] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    pace: tuple[Positive, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.source == "simulated") != self.device.name.startswith("simulated-"):
@@ -95,6 +102,22 @@ class LatencyTable:
     def rows_are_timed(self) -> bool:
         """Whether operators were timed separately, instead of inferred from whole networks."""
         return self.source not in ("fitted", "transferred")
+
+    @property
+    def pace_error(self) -> float:
+        """Standard error of the median pace while the table was measured, as a fraction.
+
+        From the quartiles: a short pause or burst does not count. 0 if the pace is unknown.
+        """
+        if len(self.pace) < 2:
+            return 0.0
+        low, high = np.quantile(self.pace, (0.25, 0.75))
+        return float((high - low) / IQR_OF_NORMAL * MEDIAN_ERROR / np.sqrt(len(self.pace)))
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether every operator has an energy."""
+        return all(row.energy_mj is not None for row in self.rows.values())
 
     def estimate(self, space: SearchSpace, archs: Codes | Sequence[Arch]) -> Estimate:
         """Latency and 90 % interval of archs: codes [n, d] of `space`, or a list of its `Arch`.
@@ -135,6 +158,8 @@ class LatencyTable:
                 space: sparse(correction) for space, correction in self.corrections.items()
             },
         }
+        if self.pace:
+            head["pace"] = list(self.pace)
         rows = [{"op": sparse(op), **sparse(self.rows[op])} for op in sorted(self.rows, key=_order)]
         lines = [f'"{key}": {json.dumps(value, sort_keys=True)}' for key, value in head.items()]
         lines.append('"rows": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]")
@@ -161,7 +186,13 @@ class LatencyTable:
             if row.op in rows:
                 raise UserError("duplicate rows in a latency table", found=row.op, where=path)
             rows[row.op] = Timing(
-                row.median_ms, row.p10_ms, row.p90_ms, row.p95_ms, row.n, row.cold_ms
+                row.median_ms,
+                row.p10_ms,
+                row.p90_ms,
+                row.p95_ms,
+                row.n,
+                row.cold_ms,
+                row.energy_mj,
             )
         keys = {op.key for op in rows}
         for space, correction in stored.corrections.items():
@@ -237,6 +268,7 @@ class _File:
     rows: tuple[_Row, ...]
     corrections: dict[str, Correction]
     warnings: tuple[str, ...]
+    pace: tuple[Positive, ...] = ()
 
 
 def _check_row(row: _Row, path: Path) -> None:

@@ -16,8 +16,8 @@ The networks to time depend only on the prior: they minimise the variance over a
 (Cohn et al. 1996, "Active learning with statistical models", section 4).
 
 Leave-one-device-out, 10 timings, mean Spearman on data/latency_nasbench201 | data/latency_fbnet
-(`benchmarks/latency_transfer.py`, 5 seeds): 0.963 | 0.931. The best single device, selected by the
-same timings, has 0.949 | 0.912. Alternatives, with 3 or 4 seeds (this model: 0.964 | 0.937):
+(`benchmarks/latency_transfer.py`, 3 seeds), known devices smoothed (`smoothing.py`): 0.973 | 0.944.
+The best single device: 0.945 | 0.912. Alternatives on raw sources (this model: 0.964 | 0.937):
 
 - without averaging over the grid, three ways to select networks: at random 0.943 | 0.878, by
   maximum variance (D-optimal) 0.955 | 0.923, by minimum remaining variance 0.955 | 0.925;

@@ -86,7 +86,7 @@ def fit_correction(
 
 
 def fit_quality(estimates: FloatArray, measured: FloatArray) -> Fit:
-    """Errors relative to `measured`, and rank agreement."""
+    """Errors relative to `measured`, shares of small errors, and rank agreement."""
     errors = np.abs(estimates / measured - 1)
     return Fit(
         mape=float(errors.mean()),
@@ -94,6 +94,8 @@ def fit_quality(estimates: FloatArray, measured: FloatArray) -> Fit:
         max=float(errors.max()),
         spearman=spearman(estimates, measured),
         kendall_tau=kendall_tau(estimates, measured),
+        within_5=float((errors <= 0.05).mean()),
+        within_10=float((errors <= 0.1).mean()),
     )
 
 

@@ -14,10 +14,22 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hwnas.interfaces import Metric
+import numpy as np
+
+from hwnas.core.stats import Z90
+from hwnas.interfaces import FloatArray, Metric
 from hwnas.latency.samples import Timing
 
-__all__ = ["Judgement", "can_judge", "judge", "noise_text", "pace_text", "verdict", "worst"]
+__all__ = [
+    "Judgement",
+    "can_judge",
+    "judge",
+    "noise_text",
+    "pace_text",
+    "verdict",
+    "widened",
+    "worst",
+]
 
 SLOWEST, FASTEST = 1.25, 0.8
 """Range of paces in which a timing can be judged."""
@@ -83,6 +95,20 @@ def verdict(
     if excess > noise:
         return False
     return True if excess <= (0 if noise <= most else -noise) else None
+
+
+def widened(estimate_ms: FloatArray, interval_ms: FloatArray, pace_spread: float) -> FloatArray:
+    """90 % intervals [n, 2] of timings at the table's speed, from those of estimates [n].
+
+    If load slows some networks down more than others, no pace is right for all of them. The
+    networks of the table, timed again, show by how much. They lie evenly between the fastest and
+    the slowest one, so their mean distance from the pace, `pace_spread`, is about the standard
+    deviation over all networks. Its 90 % interval and the half-widths add up in quadrature.
+    """
+    spread = estimate_ms * Z90 * pace_spread
+    low = estimate_ms - np.hypot(estimate_ms - interval_ms[:, 0], spread)
+    high = estimate_ms + np.hypot(interval_ms[:, 1] - estimate_ms, spread)
+    return np.stack([np.maximum(low, 0.0), high], axis=1)
 
 
 def worst(states: Iterable[bool | None]) -> bool | None:

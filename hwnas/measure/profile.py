@@ -93,16 +93,16 @@ def profile(
     for warning in warnings:
         log.warning("%s", warning)
     measured = NetworkTimings.of(timed, space, nets)
+    correction = fit_correction(rows, space, nets, measured.timings, measured.halves)
     return LatencyTable(
         device=device,
         protocol=Protocol(PROTOCOL, STATISTIC, config.hot_samples),
         source="measured",
         facts=measured.facts,
         rows=rows,
-        corrections={
-            space.id: fit_correction(rows, space, nets, measured.timings, measured.halves)
-        },
+        corrections={space.id: correction},
         warnings=warnings,
+        pace=timed.over_time,
     )
 
 

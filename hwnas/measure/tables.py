@@ -10,7 +10,7 @@ from hwnas.core.command import command_line
 from hwnas.core.env import host_facts
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.core.stats import spearman
+from hwnas.core.stats import Z90, spearman
 from hwnas.latency.coverage import shown_settings, working_settings
 from hwnas.latency.table import LatencyTable
 from hwnas.spaces import REGISTRY
@@ -52,11 +52,16 @@ def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
         for name, fit in fits.items():
             if fit is None:  # a table written by an older version
                 continue
+            within_5, within_10 = fit.within_5, fit.within_10
+            if fit is validation.forecast:
+                within_5, within_10 = validation.within
             rows.append(
                 {
                     "space": space,
                     "estimate": name,
                     "mape": fit.mape,
+                    "within_5": within_5,
+                    "within_10": within_10,
                     "p95": fit.p95,
                     "max": fit.max,
                     "spearman": fit.spearman,
@@ -75,7 +80,7 @@ def table_summary(table: LatencyTable) -> list[dict[str, Any]]:
             {
                 "space": space,
                 "estimate": "90 % interval, half its width",
-                "mape": correction.interval_fraction,
+                "mape": float(np.hypot(correction.interval_fraction, Z90 * table.pace_error)),
             }
         )
     return rows

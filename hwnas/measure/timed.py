@@ -35,6 +35,7 @@ class Timed:
     pace: of the last session, relative to the first one.
     spread: mean distance of its references from the pace, as a fraction.
     kept: number of models that earlier sessions timed.
+    over_time: pace within the sessions (`Samples.pace`), one after the other.
     """
 
     timings: dict[str, Timing]
@@ -46,6 +47,7 @@ class Timed:
     pace: float = 1.0
     spread: float = 0.0
     kept: int = 0
+    over_time: tuple[float, ...] = ()
 
     @staticmethod
     def of(samples: Samples) -> Timed:
@@ -59,7 +61,15 @@ class Timed:
             )
         )
         n_rounds = samples.hot.shape[1]
-        return Timed(timings, halves, samples.facts, n_rounds, samples.warnings, (timings,))
+        return Timed(
+            timings,
+            halves,
+            samples.facts,
+            n_rounds,
+            samples.warnings,
+            (timings,),
+            over_time=samples.pace(),
+        )
 
     def without(self, names: Set[str]) -> Timed:
         """The timings without some models."""
@@ -102,6 +112,7 @@ class Timed:
             pace=pace,
             spread=float(np.abs(np.array(ratios) / pace - 1).mean()),
             kept=len(self.timings),
+            over_time=(*self.over_time, *later.over_time),
         )
 
 
@@ -154,4 +165,5 @@ def _scaled(timing: Timing, factor: float) -> Timing:
         p95_ms=scaled(timing.p95_ms),
         n=timing.n,
         cold_ms=None if timing.cold_ms is None else scaled(timing.cold_ms),
+        energy_mj=timing.energy_mj,
     )

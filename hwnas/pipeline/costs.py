@@ -11,6 +11,7 @@ import numpy as np
 from hwnas.controller.constraints import metric_key, reach, resolve
 from hwnas.core.metrics import MetricKey
 from hwnas.interfaces import Constraint, CostMetric, FloatArray, LatencyEstimator
+from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.spread import latency_spread
 from hwnas.pipeline.foreign_tables import is_profiled
 from hwnas.pipeline.project import Project
@@ -34,7 +35,10 @@ Corrected = Mapping[str, CostMetric]
 def cost_metrics(
     space: SearchSpace, estimators: Mapping[str, LatencyEstimator]
 ) -> dict[str, CostMetric]:
-    """`macs`, `params`, ... of the space, and `latency_ms@device` of every estimator."""
+    """`macs`, `params`, ... of the space, and `latency_ms@device` of every estimator.
+
+    `energy_mj@device` where its table has energies.
+    """
 
     def analytic(metric: AnalyticMetric) -> CostMetric:
         return lambda codes: cost(space, codes, metric).astype(np.float64)
@@ -43,6 +47,8 @@ def cost_metrics(
     for device, estimator in estimators.items():
         metrics[MetricKey("latency_ms", device)] = estimator.latency_ms
         metrics[MetricKey("latency_p95_ms", device)] = estimator.latency_p95_ms
+        if isinstance(estimator, TableEstimator) and estimator.table.has_energy:
+            metrics[MetricKey("energy_mj", device)] = estimator.energy_mj
     return metrics
 
 

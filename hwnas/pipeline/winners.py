@@ -81,8 +81,8 @@ def constraints_for(project: Project, device: str | None) -> tuple[Constraint, .
     given = project.config.search.constraints
     if device is None:
         return given
-    general = tuple(c for c in given if not metric_key(c).is_latency)
-    latencies = [c for c in given if metric_key(c).is_latency]
+    general = tuple(c for c in given if not metric_key(c).device)
+    latencies = [c for c in given if metric_key(c).device]
     own = tuple(c for c in latencies if c.device == device)
     if own or not latencies:
         return (*general, *own)
@@ -91,7 +91,7 @@ def constraints_for(project: Project, device: str | None) -> tuple[Constraint, .
         raise UserError(
             f"no latency limit for device {device!r}",
             expected="a constraint for it, or one that is a fraction of the largest arch",
-            found="; ".join(f"{c.metric} on {c.device} <= {c.max} ms" for c in latencies),
+            found="; ".join(f"{metric_key(c)} <= {c.max}" for c in latencies),
             where="search.constraints",
             fix=f"add {{device: {device}, metric: latency_ms, max: ...}}",
         )

@@ -62,7 +62,8 @@ class Front:
 class LatencyFit:
     """Estimated and measured latencies of whole networks.
 
-    `interval_ms` has the 90 % interval of each estimate. `mape` and `repeat_noise` are fractions.
+    `interval_ms` has the 90 % interval of each estimate. `mape`, `repeat_noise` and the
+    shares of networks with an error of at most 5 % and 10 % are fractions.
     """
 
     device: str
@@ -72,6 +73,8 @@ class LatencyFit:
     mape: float | None = None
     tau: float | None = None
     repeat_noise: float | None = None
+    within_5: float | None = None
+    within_10: float | None = None
 
 
 @dataclass(frozen=True)

@@ -189,6 +189,7 @@ def latency_data(project: Project, device: str) -> LatencyFit | None:
     if correction is None:
         return None
     validation, width = correction.validation, correction.interval_fraction
+    within_5, within_10 = validation.within
     return LatencyFit(
         device=device,
         forecast_ms=tuple(net.forecast_ms for net in validation.nets),
@@ -200,6 +201,8 @@ def latency_data(project: Project, device: str) -> LatencyFit | None:
         mape=validation.forecast.mape,
         tau=validation.forecast.kendall_tau,
         repeat_noise=validation.repeat_mape,
+        within_5=within_5,
+        within_10=within_10,
     )
 
 

@@ -120,10 +120,12 @@ def test_a_line_is_recovered_exactly(tiny_space: SearchSpace):
     assert correction.coefficients == pytest.approx(line, abs=1e-6)
     assert correction.validation.forecast.mape < 1e-9
     assert correction.validation.forecast.kendall_tau == pytest.approx(1.0)
+    assert correction.validation.within == (1.0, 1.0)
     assert correction.validation.repeat_mape == pytest.approx(0.01)
     raw = np.abs(sums(tiny_space, codes) / measured - 1)
     assert correction.validation.raw_sum.mape == pytest.approx(raw.mean())
     assert correction.validation.raw_sum.max == pytest.approx(raw.max())
+    assert correction.validation.raw_sum.within_10 == (raw <= 0.1).mean() < 1
     assert correction.validation.macs_line.mape > 0.05
     assert correction.p95_factor == pytest.approx(1.2)
     assert correction.n_fit == 30

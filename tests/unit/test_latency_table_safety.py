@@ -6,6 +6,7 @@ finite, positive and usable; nothing else ever comes out, and nothing hangs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from dataclasses import replace
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 from hwnas.cli.main import app
 from hwnas.core.errors import HwnasError, UserError
 from hwnas.interfaces import DeviceSpec
+from hwnas.latency.correction import NetTiming
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.tables import compare_tables
@@ -156,6 +158,22 @@ def test_hostile_files_are_refused(content: bytes, tmp_path: Path):
     (tmp_path / "t.json").write_bytes(content)
     with pytest.raises(UserError):
         LatencyTable.load(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize("share", ["within_5", "within_10"])
+def test_shares_of_small_errors_are_those_of_the_listed_networks(share: str, tmp_path: Path):
+    """A file that lists all of its networks cannot claim that more of them are estimated well."""
+    table = LatencyTable.load(GOLDEN)
+    (correction,) = table.corrections.values()
+    nets = tuple(NetTiming(net.codes, 1.0, 1.5) for net in correction.validation.nets)
+    bad = replace(correction.validation.forecast, mape=0.5, max=0.5, p95=0.5)
+    for value in (0.0, 1.0):
+        fit = replace(bad, **{share: value})
+        data = replace(correction.validation, forecast=fit, nets=nets)
+        with pytest.raises(ValueError) if value else contextlib.nullcontext():
+            replace(correction, validation=data, n_fit=len(nets))
+    assert correction.validation.forecast.within_5 is None  # as an older version wrote it
+    assert correction.validation.within == (1.0, 1.0)
 
 
 def test_huge_files_and_folders_are_refused_unread(tmp_path: Path):

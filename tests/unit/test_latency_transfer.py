@@ -142,7 +142,7 @@ def test_the_scale_of_a_device_is_its_own(
     assert thousand.rows_ms == pytest.approx(1000 * one.rows_ms)
 
 
-def test_kinship_is_a_correlation(tiny_space: SearchSpace):
+def test_operator_similarity_is_a_correlation(tiny_space: SearchSpace):
     ops = enumerate_ops(tiny_space)
     related = operator_similarity(ops)
     assert np.diag(related) == pytest.approx(1)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import hwnas
 from hwnas.core.errors import UserError
 from hwnas.core.resources import resource_names
 from hwnas.core.rng import rng
+from hwnas.core.stats import spearman
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.shipped import latency_table
 from hwnas.latency.table import LatencyTable
@@ -278,3 +281,107 @@ def test_a_shipped_table_names_source_and_licence_and_serves_its_space(name: str
         low, high = TableEstimator(table, space).interval_ms(codes).T
         measured = np.array([net.measured_ms for net in correction.validation.nets])
         assert ((low <= measured) & (measured <= high)).mean() > 0.8
+
+
+# --- NSGANetV2's i7, HW-NAS-Bench -----------------------------------------------------------------
+
+
+def test_the_i7_serves_all_of_mobilenet_v3_and_sums_the_sources_numbers(test_data: Path):
+    table = convert("ofa_i7", test_data / "lut_ofa_i7" / "lut.csv")
+    assert len(table.rows) == 4050 + 12  # and the pooling of every size of the last map
+    for width in (1.0, 1.2):
+        space = build_space("mobilenet_v3", {"width_mult": width}, num_classes=1000)
+        TableEstimator(table, space)
+    block = OpSpec(
+        "mbconv", 40, 80, 20, 10, mid_channels=160, kernel=7, stride=2, padding=3, act="hard_swish"
+    )
+    lines = (test_data / "lut_ofa_i7" / "lut.csv").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("MBConv,20,40,10,80,4,7,2,0,0,"))
+    assert table.rows[block].median_ms == float(line.split(",")[10])
+    pools = [row.median_ms for op, row in table.rows.items() if op.kind == "pool"]
+    assert 0 < max(pools) < 0.002 and any("no pooling" in text for text in table.warnings)
+    assert table.facts["licence"].startswith("Apache-2.0")  # type: ignore[union-attr]
+
+
+I7 = "op,in_hw,in_c,out_hw,out_c,expand,kernel,stride,skip,se,ms,var\n"
+I7_LINE = "MBConv,100,16,50,24,3,5,2,0,0,0.73631,7.436e-08\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        I7,
+        I7_LINE,
+        I7 + I7_LINE.replace("0.73631", "-1"),
+        I7 + I7_LINE.replace("0.73631", "nan"),
+        I7 + I7_LINE.replace("0.73631", "inf"),
+        I7 + I7_LINE.replace("7.436e-08", "-1"),
+        I7 + I7_LINE.replace("MBConv", "Deconv"),
+        I7 + I7_LINE.replace("100,16", "100,0"),
+        I7 + I7_LINE.replace("100,16", "1e300,16"),
+        I7 + I7_LINE.replace("2,0,0,", "2,0,2,"),
+        I7 + I7_LINE.replace(",7.436e-08", ""),
+        I7 + I7_LINE.replace("\n", ",9\n"),
+    ],
+)
+def test_a_malformed_table_of_the_i7_is_refused(text: str, tmp_path: Path):
+    (tmp_path / "lut.csv").write_text(I7 + I7_LINE)
+    assert len(convert("ofa_i7", tmp_path).rows) == 1
+    (tmp_path / "lut.csv").write_text(text)
+    with pytest.raises(UserError):
+        convert("ofa_i7", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def jetson(test_data: Path) -> LatencyTable:
+    return convert("hw_nasbench201", test_data / "hw_nasbench201", "edgegpu_cifar10")
+
+
+def test_energies_of_the_edge_gpu_order_cells_as_measured(jetson: LatencyTable, test_data: Path):
+    cells = read_measurements(test_data / "latency_nasbench201")
+    with np.load(test_data / "hw_nasbench201" / "hardware.npz") as stored:
+        energy = stored["cifar10"][:, list(stored["columns"]).index("edgegpu_energy")]
+    estimator = TableEstimator(jetson, cells.space)
+    estimated = estimator.energy_mj(cells.live_codes)
+    error = np.abs(estimated / energy - 1).mean()
+    assert error == pytest.approx(jetson.facts["energy_mape"], abs=0.005)
+    assert spearman(estimated, energy.astype(float)) > 0.8
+    assert jetson.has_energy
+
+
+def test_energy_is_a_metric_of_limits_and_fronts(jetson: LatencyTable, tmp_path: Path):
+    """Only where the table has it; the table keeps it on disk."""
+    jetson.save(tmp_path / "t.json")
+    table = LatencyTable.load(tmp_path / "t.json")
+    assert table == jetson
+    space = build_space("nasbench201", num_classes=10)
+    codes = space.sample(300, rng=rng(0, "energy"))
+    limit = float(np.median(TableEstimator(table, space).energy_mj(codes)))
+
+    def asked(table: LatencyTable) -> hwnas.Found:
+        return hwnas.search(
+            space,
+            score=lambda codes: codes.sum(axis=1).astype(float),
+            limits={"energy_mj@jetson-tx2": limit},
+            tables=[table],
+            budget=200,
+        )
+
+    found = asked(table)
+    assert found.winner.costs["energy_mj@jetson-tx2"] <= limit
+    assert found.front == found.fronts["energy_mj@jetson-tx2"]
+    lost = {op: replace(row, energy_mj=None) for op, row in table.rows.items()}
+    without = replace(table, rows=lost)
+    with pytest.raises(UserError, match="cannot be priced") as refused:
+        asked(without)
+    assert "hw_nasbench201" in str(refused.value)
+    with pytest.raises(UserError, match="has no energies"):
+        TableEstimator(without, space).energy_mj(codes)
+
+
+def test_files_of_hw_nas_bench_that_cannot_be_are_refused(tmp_path: Path, test_data: Path):
+    with pytest.raises(UserError, match="edgegpu_imagenet16"):
+        convert("hw_nasbench201", test_data / "hw_nasbench201", "fpga_cifar10")
+    with pytest.raises(UserError, match="not found"):
+        convert("hw_nasbench201", tmp_path, "edgegpu_cifar10")

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from hwnas.core.errors import UserError
 from hwnas.latency.table import LatencyTable
-from hwnas.measure.published import help, pixel1, tfnas
+from hwnas.measure.published import help, hw_nasbench201, ofa_i7, pixel1, tfnas
 
 __all__ = ["FORMATS", "convert"]
 
-FORMATS = ("help", "pixel1", "tfnas")
+_FILES = {"ofa_i7": ofa_i7.convert, "pixel1": pixel1.convert, "tfnas": tfnas.convert}
+_COLUMNS = {"help": help.convert, "hw_nasbench201": hw_nasbench201.convert}
+FORMATS = tuple(sorted({*_FILES, *_COLUMNS}))
 
 
 def convert(format: str, path: Path, column: str | None = None) -> LatencyTable:
@@ -24,11 +26,9 @@ def convert(format: str, path: Path, column: str | None = None) -> LatencyTable:
     """
     if format not in FORMATS:
         raise UserError(f"unknown format {format!r}", expected=", ".join(FORMATS))
-    if (column is None) == (format == "help"):
+    if (column is None) == (format in _COLUMNS):
         raise UserError(
-            "a column must be given for the format `help`, and for no other",
+            f"a column must be given for the formats {', '.join(_COLUMNS)}, and for no other",
             found=f"format {format}, column {column}",
         )
-    if column is not None:
-        return help.convert(path, column)
-    return pixel1.convert(path) if format == "pixel1" else tfnas.convert(path)
+    return _FILES[format](path) if column is None else _COLUMNS[format](path, column)

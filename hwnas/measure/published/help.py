@@ -25,7 +25,7 @@ def convert(folder: Path, column: str) -> LatencyTable:
     data = read_measurements(folder)
     measured = data.column(column)
     counts = op_counts(data.space, data.live_codes)
-    rows, correction = fit_table(data.space, data.codes, counts, measured)
+    rows, correction = fit_table(data.space, data.live_codes, counts, measured)
     error = correction.validation.forecast
     warnings = [
         "rows are fitted to whole networks, not timed: only their sums over networks of "

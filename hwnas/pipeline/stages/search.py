@@ -87,8 +87,8 @@ def _needs(project: Project) -> tuple[str, ...]:
 
 
 def _limited(project: Project) -> list[str]:
-    """Devices with a latency limit."""
-    limited = {c.device for c in project.config.search.constraints if metric_key(c).is_latency}
+    """Devices with a limit on latency or energy."""
+    limited = {c.device for c in project.config.search.constraints if metric_key(c).device}
     return [device for device in project.devices if device in limited]
 
 

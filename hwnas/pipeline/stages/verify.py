@@ -11,7 +11,7 @@ from hwnas.core.command import command_line
 from hwnas.core.progress import Parts, Progress
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
-from hwnas.measure.drift import can_judge, judge, noise_text, pace_text, verdict, worst
+from hwnas.measure.drift import can_judge, judge, noise_text, pace_text, verdict, widened, worst
 from hwnas.measure.limits import VerifyConfig
 from hwnas.measure.profile import Timings
 from hwnas.measure.winner_matrix import winner_matrix
@@ -227,8 +227,9 @@ def _result(
     accuracies: Accuracies,
 ) -> NetworkResult:
     codes, device = project.space.codes([arch]), estimator.device.name
-    low, high = (float(bound) for bound in estimator.interval_ms(codes)[0])
-    forecast_ms = float(estimator.latency_ms(codes)[0])
+    estimate = estimator.latency_ms(codes)
+    low, high = map(float, widened(estimate, estimator.interval_ms(codes), timings.pace_spread)[0])
+    forecast_ms = float(estimate[0])
     search = result_on(project, device)
     artifact = exported_artifact(project, arch, project.devices[device])
     float_path = project.files.read_exports()[arch.key][0].model.path
