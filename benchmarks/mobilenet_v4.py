@@ -1,6 +1,6 @@
 """The space `mobilenet_v4` against `mobilenet_tiny`, and a search in stages against one stage.
 
-    HWNAS_DATA=../shared/data python benchmarks/mobilenet_v4.py --work /tmp/mobilenet_v4
+    HWNAS_DATA=$DATA python benchmarks/mobilenet_v4.py --work /tmp/mobilenet_v4
 
 Runs the configuration `mobilenet_v4` with several seeds, each time twice: in `mobilenet_tiny` with
 the same data, budgets and recipe, and in `mobilenet_v4` with the measured latency of that winner as

@@ -14,7 +14,7 @@ labels (2203.02086). speed: archs per second of processor time that the distille
 
 --n: other numbers of labels. --losses: the losses of gcn instead of other predictors:
 
-    python benchmarks/predictors.py --data ../shared/data --out losses.jsonl --n 100 --losses
+    python benchmarks/predictors.py --data $DATA --out losses.jsonl --n 100 --losses
 """
 
 from __future__ import annotations

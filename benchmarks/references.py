@@ -1,6 +1,6 @@
 """Published networks against winners that are searched for the latency of each, on this machine.
 
-    python benchmarks/references.py --data ../shared/data --work references
+    python benchmarks/references.py --data $DATA --work references
 
 Per device (ONNX Runtime and LiteRT, fp32 and int8): a table of `mobilenet_v3` and `mobilenet_v4` at
 224 px; the eight reference networks beside networks of the table; for each of them and each space,
