@@ -27,7 +27,7 @@ from bundle_checks import check_outputs, finding
 from bundle_files import BundleError
 from bundle_latency import check_latencies
 
-onnxruntime.disable_telemetry_events()  # of its builds for Windows
+getattr(onnxruntime, "disable_telemetry_events", int)()  # of its builds for Windows
 SUFFIXES = (".onnx", ".ort")  # files of ONNX Runtime
 KINDS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 

@@ -3,7 +3,7 @@
 import numpy
 import onnxruntime
 
-onnxruntime.disable_telemetry_events()  # of its builds for Windows
+getattr(onnxruntime, "disable_telemetry_events", int)()  # of its builds for Windows
 
 INSTALL = "python -m pip install numpy onnxruntime"
 KINDS = {

@@ -456,7 +456,9 @@ def timed_verify(
         on=lambda device: _Always(0.9),
         here=_Always(0.9),
         hits_on=lambda device: {"model.onnx": np.ones(10, dtype=np.bool_)},
-        n_images=10,
+        by_class=lambda device: {},
+        replies_on=lambda device: {},
+        labels=np.zeros(10, dtype=np.int64),
     )
     patch.setattr(verify, "time_beside_table", timed)
     patch.setattr(verify, "test_accuracies", lambda it, arch: top1)
@@ -483,7 +485,7 @@ def probe_profile(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPa
     patch.setattr(project, "load_transport", lambda *_, **__: Transport())
     patch.setattr(verify, "require_own_table", lambda *_: None)
     patch.setattr(verify, "test_accuracies", lambda it, arch: None)
-    patch.setattr(verify, "_format_checks", lambda *_: [])
+    patch.setattr(verify, "format_checks", lambda *_: [])
     with bench.project(config) as it:
         for work in (
             lambda: profile.measure(it, "local", silent),

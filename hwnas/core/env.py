@@ -79,7 +79,7 @@ def require(module: str, *, extra: str) -> ModuleType:
 def onnx_runtime() -> ModuleType:
     """ONNX Runtime, with its telemetry off (its builds for Windows report usage to Microsoft)."""
     module = importlib.import_module("onnxruntime")
-    module.disable_telemetry_events()
+    getattr(module, "disable_telemetry_events", int)()
     return module
 
 

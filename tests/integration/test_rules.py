@@ -63,7 +63,7 @@ def test_a_manifest_tells_limits_on_macs_and_whether_they_are_met(
 ) -> None:
     it = bench.look(bench.config(SMALL))
     arch = it.files.read_roles()["winner"]
-    winner = bundle.Winner(arch, 1.0, (1.0, 1.0), {"latency_ms": True}, 10, {}, {})
+    winner = bundle.Winner(arch, 1.0, (1.0, 1.0), {"latency_ms": True}, 10, {}, {}, {})
     macs = float(evaluators_cost(it, arch))
     result = result_on(it, "local")
     limits = {**result.limits, "macs": share * macs}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -172,13 +173,14 @@ def test_a_search_that_was_stopped_goes_on_with_the_same_command(
         hwnas.search(run, settings=TIGHT, progress=interrupting("search/main"))
     (state,) = (run / "superseded").glob("search-main-*/search/main/state.json")
     n_then = json.loads(state.read_text())["n_proposals"]
-    seen: list[int] = []
+    notes: list[str] = []
 
     def progress_for(stage: str) -> Callable[..., None]:
-        return lambda done, total, note="": seen.append(done)
+        return lambda done, total, note="": notes.append(note)
 
     hwnas.search(run, settings=TIGHT, progress=progress_for)
-    assert seen[0] > n_then > 0
+    counts = map(int, re.findall(r"policy_gradient, ([\d]+) of", "\n".join(notes)))
+    assert n_then > 0 and all(count > n_then for count in counts), "it began anew"
     assert statuses(run)["search/main"] == "done"
 
 

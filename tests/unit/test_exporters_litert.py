@@ -192,7 +192,7 @@ def test_what_is_not_delegated_is_reported(
     settings = {"precision": "int8", "target_agreement": 0.01}
     with caplog.at_level(logging.WARNING):
         (path,) = export(net, "litert", folder, images=IMAGES, **settings)
-    assert "XNNPACK does not take HARD_SWISH" in caplog.text
+    assert "XNNPACK does not run HARD_SWISH" in caplog.text
     assert set(facts(path)["not_delegated"]) == {"HARD_SWISH"}
 
 

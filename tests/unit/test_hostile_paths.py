@@ -41,6 +41,10 @@ def of_spaces() -> dict[str, tuple[str, Entry]]:
     return {
         "space.name": ("x.yaml", lambda p: hwnas.space(str(p))),
         "space_show.name": ("x.yaml", lambda p: hwnas.space_show(str(p))),
+        "space_show.table": (
+            "x.json",
+            lambda p: hwnas.space_show("mobilenet_tiny", table=p),
+        ),
         "space_count.name": ("x.yaml", lambda p: hwnas.space_count(str(p))),
         "space_sample.name": ("x.yaml", lambda p: hwnas.space_sample(str(p))),
         "space_validate.name": ("x.yaml", lambda p: hwnas.space_validate(str(p))),

@@ -260,7 +260,7 @@ def test_an_engine_that_does_not_load_is_told(built: Path, environment: Environm
     (built / ENGINE).write_bytes(b"damaged")
     set_fact(sha256=hashlib.sha256(b"damaged").hexdigest())(built)
     done = run_kit(built, "trt_run.py", "samples/00-red.ppm", env=environment)
-    assert done.returncode == 1 and "does not load" in done.stderr
+    assert done.returncode == 1 and "cannot be loaded" in done.stderr
 
 
 # --- the real thing -------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ def test_a_small_description_of_a_huge_space_is_refused_with_the_limit(
     build: Callable[[], SearchSpace], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And before all of it is tabulated: what is lowered is counted."""
-    assert limits.MAX_OPERATORS == 20_000
+    assert limits.MAX_OPERATORS == 40_000
     monkeypatch.setattr(limits, "MAX_OPERATORS", 100)
     n_lowered, lower = 0, MobileMacro.lower_slots
 

@@ -28,6 +28,7 @@ from tests.training import DATA, METRICS, SPACE, recipe
 
 CPU, OTHER = torch.device("cpu"), torch.device("meta")
 aten = torch.ops.aten
+COPIES = aten._to_copy.default, aten.to.dtype_layout  # the second one in inference mode
 pytestmark = pytest.mark.filterwarnings("ignore:.*non-meta parameter")
 CALIBRATION = CalibrationConfig(batch_size=32)
 
@@ -41,7 +42,7 @@ class OneDevice(TorchDispatchMode):
         devices = {x.device for x in tensors if x.dim() or x.device == OTHER}
         if func in (aten._local_scalar_dense.default, aten.item.default) and OTHER in devices:
             return 1.0 if args[0].is_floating_point() else 1
-        if func is aten._to_copy.default and OTHER in devices and kwargs.get("device") == CPU:
+        if func in COPIES and OTHER in devices and kwargs.get("device") == CPU:
             return torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
         if len(devices) > 1 and func not in (aten._to_copy.default, aten.copy_.default):
             raise AssertionError(f"{func} of tensors on two devices")
