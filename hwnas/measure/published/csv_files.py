@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwnas.core.confined import read_regular
+from hwnas.core.csv_data import read_csv
 from hwnas.core.errors import UserError
 
-__all__ = ["Row", "read_csv"]
+__all__ = ["Row", "read_rows"]
 
-MAX_BYTES = 64 * 1024**2
 MAX_COUNT = 1 << 24
 
 
@@ -71,26 +68,16 @@ class Row:
         )
 
 
-def read_csv(path: Path, file: str, columns: Sequence[str]) -> Iterator[Row]:
-    """The lines of a CSV file (or of `file` in a folder) that has at least these columns.
+def read_rows(path: Path, file: str, columns: Sequence[str]) -> Iterator[Row]:
+    """The rows of a CSV file (or of `file` in a folder) that has at least these columns.
 
     Raises:
-        UserError: missing, too large, no text, without one of the columns, or without lines.
+        UserError: missing, too large, no CSV, without one of the columns, or without rows.
     """
-    path = path / file if path.is_dir() else path
-    try:
-        content = read_regular(path, at_most=MAX_BYTES).decode()
-        reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
-        if lost := [name for name in columns if name not in (reader.fieldnames or ())]:
-            raise UserError("not a file of this source", expected=", ".join(lost), where=path)
-        lines = list(reader)
-    except FileNotFoundError as error:
-        raise UserError("file not found", where=path) from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError("cannot read the file", found=error, where=path) from error
-    if not lines:
-        raise UserError("no measurements", where=path)
-    for number, line in enumerate(lines, start=2):
-        if None in line or None in line.values():
-            raise UserError("a line with too many or too few cells", where=f"{path}:{number}")
-        yield Row(line, f"{path}:{number}")
+    table = read_csv(path / file if path.is_dir() else path, columns)
+    if lost := [name for name in columns if name not in table.columns]:
+        raise UserError("not a file of this source", expected=", ".join(lost), where=table.path)
+    if not table.rows:
+        raise UserError("no measurements", where=table.path)
+    for number, row in enumerate(table.rows):
+        yield Row(row, table.where(number))

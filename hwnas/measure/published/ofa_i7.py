@@ -9,7 +9,7 @@ from hwnas.core.stats import Z80, Z90
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.samples import Timing
 from hwnas.latency.table import LatencyTable, Protocol
-from hwnas.measure.published.csv_files import Row, read_csv
+from hwnas.measure.published.csv_files import Row, read_rows
 from hwnas.spaces.chains import divisible
 from hwnas.spaces.ops import OpSpec
 
@@ -30,7 +30,7 @@ def convert(path: Path) -> LatencyTable:
         UserError: the file is not that table.
     """
     rows: dict[OpSpec, Timing] = {}
-    for row in read_csv(path, "lut.csv", COLUMNS):
+    for row in read_rows(path, "lut.csv", COLUMNS):
         op, timing = _operator(row), _timing(row)
         rows[op] = timing
         if row.text("op") == "final_expand_layer":
