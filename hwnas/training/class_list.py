@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from hwnas.core.confined import read_regular
+from hwnas.core.env import user_path
 from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.photo_rule import one_form
 from hwnas.training.identity import check_class_names
@@ -25,9 +26,10 @@ def listed_classes(classes: str, root: Path) -> tuple[str, ...]:
 
     Raises:
         DataAbsent: there is no such file.
-        UserError: the file is not text, has fewer than two names, or has a duplicate.
+        UserError: the file is not text, has fewer than two names, or has a duplicate; or `~name` is
+            no user of this machine.
     """
-    path = root / Path(classes).expanduser()
+    path = root / user_path(classes, where="data.classes")
     if classes == IMAGENET:
         found = importlib.util.find_spec("timm")  # without importing it
         path = Path("timm" if found is None or found.origin is None else found.origin).parent
