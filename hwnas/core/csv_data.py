@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwnas.core.confined import read_regular
+from hwnas.core.decimals import with_point
 from hwnas.core.errors import UserError
 
 __all__ = ["CsvTable", "names_of", "read_csv", "separator", "text_of"]
 
 MAX_BYTES = 256 * 1024 * 1024
 SEPARATORS = ",;\t"
-DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,\d+(e[-+]?\d+)?\s*", re.IGNORECASE)
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -42,8 +42,7 @@ class CsvTable:
     def decimal(self, row: int, column: str) -> str:
         """Text of a numeric cell; a decimal comma becomes a point if the separator is not one."""
         cell = self.rows[row][column]
-        is_comma = self.delimiter != "," and DECIMAL_COMMA.fullmatch(cell)
-        return cell.replace(",", ".") if is_comma else cell
+        return cell if self.delimiter == "," else with_point(cell) or cell
 
     def where(self, row: int) -> str:
         """File and line of a row, for messages."""
