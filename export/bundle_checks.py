@@ -78,8 +78,8 @@ def check_samples(folder, manifest, model, predict):
     found = predict(x).argmax(1)
     n_equal, n_right = int((found == predicted).sum()), int((found == labels).sum())
     detail = (
-        f"{n_equal} of {len(x)} classified as by torch, "
-        f"{n_right} rightly (torch {int((predicted == labels).sum())})"
+        f"{n_equal} of {len(x)} in the same class as in torch, "
+        f"{n_right} correct (torch: {int((predicted == labels).sum())})"
     )
     return finding(model, "samples", agrees(n_equal, len(x), model["min_agreement"]), detail)
 

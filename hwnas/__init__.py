@@ -1,4 +1,4 @@
-"""hwnas: hardware-aware architecture search for mobile networks, priced by measured latency.
+"""hwnas: hardware-aware architecture search with measured latency as the cost.
 
 Every command is a function here, named by the words of the command joined by `_`: `hwnas table diff
 A B` is `hwnas.table_diff(a, b)`. docs/python.md has examples. Names are imported when first used,

@@ -121,7 +121,7 @@ def export_changes(
         return changes
     if not all(name.strip() for name in listed(formats)) or not len(formats):
         raise UserError(
-            "a format without a name",
+            "a format has no name",
             expected="names of formats, for example onnx,int8",
             found=repr(formats),
             where="--formats",

@@ -17,7 +17,7 @@ def finetune(
     settings: Settings = None,
     progress: ProgressFor = no_progress,
 ) -> Listing:
-    """Fine-tunes the winner and the networks for comparison.
+    """Fine-tunes the winner and the baselines.
 
     search: name of the search; default: the last one.
     """

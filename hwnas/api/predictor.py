@@ -100,7 +100,7 @@ def predictor_eval(
     from hwnas.studies.compare_predictors import compare, labels_of_file
 
     if (records is None) == (folder is None):
-        raise UserError("nothing to evaluate on", expected="either RUN or --records FILE")
+        raise UserError("no labels to evaluate on", expected="either RUN or --records FILE")
     if folder is not None:
         refuse_unused(
             {

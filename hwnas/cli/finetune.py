@@ -33,7 +33,7 @@ def finetune(
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Fine-tune the winner and the networks for comparison.
+    """Fine-tune the winner and the baselines.
 
     Example: `hwnas finetune runs/quickstart --config quickstart --dry-run`.
     """

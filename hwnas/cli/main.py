@@ -66,7 +66,7 @@ GROUPS = {
         report,
     ),
     "In a run folder": (status, check, undo, clean, analyze, prune, predictor),
-    "What there is": (list_verb, data, config, space, table, pretrained),
+    "Data, settings, spaces, tables, weights": (list_verb, data, config, space, table, pretrained),
 }
 """Headings of `hwnas --help`, and the verbs below each heading."""
 
@@ -115,7 +115,7 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Hardware-aware neural architecture search, priced by measured latency.
+    """Hardware-aware neural architecture search with measured latency as the cost.
 
     Profile the device, train one supernet, search with measured latency, export and verify. `hwnas
     run quickstart` does all of this in minutes. `hwnas VERB --help` has examples. `--debug`

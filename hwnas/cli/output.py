@@ -71,10 +71,10 @@ def _cell(value: Any) -> str:
 
 
 def setup_logging(*, debug: bool) -> None:
-    """Logs of hwnas to stderr; other libraries from WARNING up.
+    """Sends the logs of hwnas to stderr, and those of other libraries from level WARNING.
 
-    Python warnings of libraries address their callers, so they are shown only with --debug, or if
-    -W or PYTHONWARNINGS asks for them.
+    Python warnings of libraries are meant for developers, so they are shown only with --debug, or
+    if -W or PYTHONWARNINGS enables them.
     """
     if not (debug or sys.warnoptions):
         warnings.simplefilter("ignore")

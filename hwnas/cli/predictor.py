@@ -187,7 +187,7 @@ def lookup(
     top: Annotated[int, typer.Option("--top", min=1, max=10_000)] = 5,
     format: FormatOption = Format.table,
 ) -> None:
-    """The best archs of a lookup table with any limits, without further predictions.
+    """The best archs of a lookup table under given limits, without new predictions.
 
     For a run with a table: `hwnas predictor lookup runs/quickstart --max macs=1e6`.
     """

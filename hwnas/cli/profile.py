@@ -139,7 +139,7 @@ def device(
 @app.command("pack")
 def pack(
     device: DeviceArgument,
-    out: Annotated[Path, typer.Option("--out", help="Zip to write; or a .csv file to complete.")],
+    out: Annotated[Path, typer.Option("--out", help="Zip to write; or a .csv for your timings.")],
     space: SpaceOption = None,
     resolutions: ResolutionsOption = None,
     settings: SpaceSettings = None,
@@ -168,7 +168,7 @@ def import_(
     results: Annotated[
         Path,
         typer.Argument(
-            help="Output of bench.py on the device, or a zip with it; or a .csv of own timings."
+            help="Output of bench.py on the device, or a zip with it; or a .csv of your timings."
         ),
     ],
     space: SpaceOption = None,

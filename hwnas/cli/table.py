@@ -133,7 +133,7 @@ def validate(
     ] = None,
     format: FormatOption = Format.table,
 ) -> None:
-    """Exit 3 if the estimates of a table for held-out networks miss a bound."""
+    """Exit 3 if the errors of a table on held-out networks are above a threshold."""
     show_table(hwnas.latency_table(table), format)
     hwnas.table_validate(table, max_mape=max_mape, max_p95=max_p95, min_tau=min_tau)
 

@@ -105,6 +105,6 @@ def _show_bundle(found: BundleCheck, format: Format, *, report_only: bool) -> No
     for problem in found.failed:
         log.info("FAIL %s", problem)
     for problem in found.not_judged:
-        log.info("not judged %s", problem)
+        log.info("not judged: %s", problem)
     if not report_only:
         found.raise_for_checks()

@@ -60,7 +60,7 @@ class Interpreted:
             )
         if len(x) != self._size[0]:
             if self.batch is not None:
-                raise UserError("a fixed batch", expected=self.batch, found=len(x))
+                raise UserError("the batch size is fixed", expected=self.batch, found=len(x))
             self._size[0] = len(x)
             self._model.resize_tensor_input(self._given, self._size)
             self._model.allocate_tensors()

@@ -126,7 +126,7 @@ def mixed(
     if whole.agreement >= target_agreement or not most:
         return whole
     log.info(
-        "int8: top-1 agreement %.1f %%; looking for layers to keep float", 100 * whole.agreement
+        "int8: top-1 agreement %.1f %%; looking for layers to keep in float", 100 * whole.agreement
     )
     some, reference = judged[:N_JUDGED], expected[:N_JUDGED]
     errors = {
@@ -149,7 +149,10 @@ def mixed(
             too_few = middle
     n_float = len(best.float_layers)
     log.info(
-        "int8: %d of %d layers stay float: %.1f %%", n_float, len(layers), 100 * best.agreement
+        "int8: %d of %d layers stay float; top-1 agreement %.1f %%",
+        n_float,
+        len(layers),
+        100 * best.agreement,
     )
     return replace(best, agreement_all_int8=whole.agreement)
 

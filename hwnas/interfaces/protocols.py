@@ -109,7 +109,7 @@ class DataModule(Protocol):
 
 @runtime_checkable
 class NamedImages(Protocol):
-    """A DataModule whose images have names. Optional: others are not searched for duplicates."""
+    """A DataModule whose images have names. Others are not searched for duplicates."""
 
     def contents(self, split: Split) -> Mapping[str, str]:
         """Content hash of every image of a split, by its name, in the order of `eval_batches`.

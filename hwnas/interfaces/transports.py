@@ -25,7 +25,7 @@ class Transport(Protocol):
 
 @runtime_checkable
 class ReachedTransport(Protocol):
-    """A Transport to a device that may be unreachable. Optional: others are not checked."""
+    """A Transport to a device that may be unreachable. Other transports are not checked."""
 
     def check(self) -> None:
         """Checks that the device responds, before any preparation.
@@ -38,7 +38,7 @@ class ReachedTransport(Protocol):
 
 @runtime_checkable
 class TryingTransport(Protocol):
-    """A Transport that can try a plan before timing. Optional: others fail during timing."""
+    """A Transport that can try a plan before timing. Other transports fail during timing."""
 
     def try_out(self, plan: Path) -> None:
         """Loads and runs every model of a plan once with `export/bench.py`; stores no samples.
@@ -52,7 +52,7 @@ class TryingTransport(Protocol):
 
 @runtime_checkable
 class CleaningTransport(Protocol):
-    """A Transport that leaves files on the device. Optional: others leave none."""
+    """A Transport that leaves files on the device. Other transports need not implement it."""
 
     def leftovers(self, home: Mapping[str, int]) -> list[Leftover]:
         """Lists the kits on the device, one per plan.

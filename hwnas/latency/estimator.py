@@ -61,7 +61,7 @@ class Estimate:
 
 
 class TableEstimator:
-    """A `LatencyEstimator` of one table and one space. Vectorised: microseconds per arch.
+    """A `LatencyEstimator` of one table and one space; vectorised, takes microseconds per arch.
 
     The correction is that of `LatencyTable.correction_for`. Without a correction, `latency_ms` is
     the sum of rows. Untimed sizes of the classifier are estimated from the timed ones.

@@ -60,7 +60,7 @@ def read_results(plan: Plan) -> Results:
     for key, expected in (("protocol", PROTOCOL), ("plan_hash", plan.hash)):
         if header.get(key) != expected:
             raise UserError(
-                f"results with another {key}",
+                f"the results have another {key}",
                 expected=expected,
                 found=_shown(header.get(key)),
                 where=plan.results,

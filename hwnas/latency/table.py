@@ -179,7 +179,7 @@ class LatencyTable:
             raise UserError("cannot read the latency table", found=error, where=path) from error
         texts = (*stored.warnings, *(v for v in stored.facts.values() if isinstance(v, str)))
         if any(not text.isprintable() for text in (stored.device.name, *texts)):
-            raise UserError("a latency table with control characters in its text", where=path)
+            raise UserError("the latency table has control characters in its text", where=path)
         rows: dict[OpSpec, Timing] = {}
         for row in stored.rows:
             _check_row(row, path)
@@ -283,7 +283,7 @@ def _check_row(row: _Row, path: Path) -> None:
         or min(counts) < 0
         or max(*extents, *counts, op.kernel) > MAX_SIZE
     ):
-        raise UserError("operator with an impossible shape", found=op, where=path)
+        raise UserError("an operator has an impossible shape", found=op, where=path)
     if max(row.p90_ms, row.p95_ms, row.cold_ms or 0.0) >= MAX_MS:
         raise UserError("operator latency out of range", found=op, where=path)
 

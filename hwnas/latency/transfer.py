@@ -149,7 +149,7 @@ def device_prior(
         UserError: no device, or a latency that is not positive and finite.
     """
     if known_ms.shape[1] == 0:
-        raise UserError("no known device to start from")
+        raise UserError("there are no timings of known devices")
     if not (np.isfinite(known_ms).all() and (known_ms > 0).all()):
         raise UserError("latencies of known devices must be positive and finite")
     shares = np.array([1 / list(groups).count(group) for group in groups])

@@ -132,7 +132,7 @@ def _timing(table: CsvTable, row: int) -> Timing | None:
     ms, p95 = values["ms"], values.get("p95_ms", values["ms"])
     if not 0 < ms <= p95 < MAX_MS:
         raise UserError(
-            "a latency that cannot be",
+            "a latency is out of range",
             expected="0 < ms" + " <= p95_ms" * ("p95_ms" in values),
             found=", ".join(f"{name} {value:g}" for name, value in values.items()),
             where=table.where(row),

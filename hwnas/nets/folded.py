@@ -110,7 +110,7 @@ def published_of_folded(network: Folded) -> PublishedNetwork:
     head = rest[at] if at < len(rest) else None
     if not stages or len(rest) > at + 1 or stem.is_depthwise:
         raise UserError(
-            "an 8-bit network that no space supports",
+            "no space supports this 8-bit network",
             expected="a convolution, inverted residuals or depthwise separable blocks, a head",
             found=f"another order of layers from {at + 1} on",
             where=network.name,
@@ -141,7 +141,7 @@ def read_folded(path: Path) -> Folded:
     described = path.with_suffix(".json")
     if not described.exists():
         raise UserError(
-            "8-bit weights without the description of their layers",
+            "the 8-bit weights lack the description of their layers",
             expected=described.name,
             found="no such file",
             where=path.parent,
@@ -168,7 +168,7 @@ def read_folded(path: Path) -> Folded:
             raise ValueError(f"the last layer does not have {classes} outputs")
     except (KeyError, IndexError, TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise UserError(
-            "8-bit weights of another layout",
+            "the 8-bit weights have another layout",
             expected="layers `conv`, `depthwise`, `add`, `global_avg`, each of the first two with"
             " N.weight (uint8), N.w_scale, N.w_zero and N.bias (int32) in the archive",
             found=error.args[0] if isinstance(error, ValueError) else repr(error),

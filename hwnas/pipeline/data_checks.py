@@ -153,7 +153,7 @@ def _images_are_large_enough(project: Project, data: DataPlan) -> None:
     can_grow = hasattr(project.config.data, "base_px")
     grow = f"data.base_px={max(allowed)}, or " if can_grow else ""
     raise UserError(
-        "archs would see images that are larger than the data set's",
+        "resolutions of the space are larger than the images of the data set",
         expected=f"resolutions up to {data.base_px} px, the size of the images"
         + " (data.base_px)" * can_grow,
         found=", ".join(f"{px} px" for px in allowed),

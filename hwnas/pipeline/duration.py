@@ -1,8 +1,8 @@
 """Estimates how long each stage takes on this machine, before the first one runs.
 
-Passes of networks are counted, and priced by a few that are timed (`training.speed`). The rest are
-constants that were fitted to runs of shipped configurations; the estimates are to be within a
-factor of two. None: the images are not here, so that nobody knows how many there are.
+Passes through networks are counted, and multiplied by the time of a few (`training.speed`). The
+rest are constants that were fitted to runs of shipped configurations. The estimates should be
+within a factor of two. None means unknown: the images, and so their number, are missing.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def training_rows(run: RunDir) -> list[TrainingRow]:
         for row in run.metrics("train")
     ]
     if len({tuple(sorted(row.top1)) for row in found}) > 1:
-        raise UserError("training metrics of several sets of curves", where=where)
+        raise UserError("training metrics mix several sets of curves", where=where)
     return found
 
 

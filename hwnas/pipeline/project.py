@@ -198,7 +198,7 @@ class Project:
         return self._records.setdefault(setting, found)
 
     def progress(self, stage: str) -> Progress:
-        """The progress of a stage, with what is expected of its time."""
+        """The progress of a stage, with its expected duration."""
         return self.outlook.tell(self.progress_for(stage), stage)
 
     def transport(self, device: str) -> Transport:

@@ -1,4 +1,4 @@
-"""The devices of a search, their winners, and the networks for comparison."""
+"""The devices of a search, their winners, and the baselines."""
 
 from __future__ import annotations
 

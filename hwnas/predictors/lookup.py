@@ -172,12 +172,12 @@ def load_table(path: Path, space: SearchSpace) -> ScoreTable:
         raise UserError(
             "the lookup table belongs to another space", expected=space.id, found=found, where=path
         )
-    codes = parse_json(about.get("allowed", ""), where=path, problem="a damaged lookup table")
+    codes = parse_json(about.get("allowed", ""), where=path, problem="the lookup table is damaged")
     allowed = load(_Part, {"allowed": codes}, where=path, versioned=False).allowed
     part = replace(space, allowed=allowed)
     if arrays["mean"].shape != (part.size(),) or arrays["std"].shape != (part.size(),):
         raise UserError(
-            "a damaged lookup table",
+            "the lookup table is damaged",
             expected=f"{part.size()} scores",
             found=arrays["mean"].shape,
             where=path,

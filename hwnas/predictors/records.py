@@ -115,7 +115,7 @@ def record_set(table: Table, reader: Reader, target: str | None, *, where: objec
     for row, repeated in repeats.items():
         if reader.repeats == "refuse" and np.ptp(repeated) > 0:
             raise UserError(
-                "an arch has different values",
+                "the file has different values for one arch",
                 expected="one value per arch in this format",
                 found=f"{', '.join(f'{value:g}' for value in repeated)} "
                 f"for codes {','.join(map(str, codes[row]))}",

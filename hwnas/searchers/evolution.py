@@ -51,7 +51,10 @@ def build(config: Config, context: SearcherContext) -> Evolution:
 
 
 class Evolution:
-    """State: population with rewards and objectives (best first; oldest first with `aging`)."""
+    """An evolutionary algorithm.
+
+    Its state is the population with rewards and objectives (best first; oldest first with `aging`).
+    """
 
     def __init__(self, config: Config, space: SearchSpace, seed: int) -> None:
         self._config, self._space, self._seed = config, space, seed

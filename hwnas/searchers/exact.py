@@ -52,7 +52,10 @@ def build(config: Config, context: SearcherContext) -> Exact:
 
 
 class Exact:
-    """State: the current context, the results of its probes, and the front found so far."""
+    """The exact searcher for additive scores.
+
+    Its state is the current context, the results of its probes, and the front found so far.
+    """
 
     def __init__(self, config: Config, space: SearchSpace, seed: int) -> None:
         self._config, self._space, self._seed = config, space, seed

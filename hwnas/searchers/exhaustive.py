@@ -43,7 +43,10 @@ def build(config: Config, context: SearcherContext) -> Exhaustive:
 
 
 class Exhaustive:
-    """State: the number of proposed archs. Arch i of the order has rank (a i + b) mod size."""
+    """Proposes every arch once; arch i of the order has rank (a i + b) mod size.
+
+    Its state is the number of proposed archs.
+    """
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         self._space, self._size, self._n = space, space.size(), 0

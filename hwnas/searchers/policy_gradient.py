@@ -78,7 +78,7 @@ def build(config: Config, context: SearcherContext) -> PolicyGradient:
 
 
 class PolicyGradient:
-    """State: the policy, and the average reward."""
+    """REINFORCE. Its state is the policy and the average reward."""
 
     def __init__(self, config: Config, space: SearchSpace, seed: int) -> None:
         self._config, self._space, self._seed = config, space, seed

@@ -67,7 +67,7 @@ class RandomSearch:
         """Does nothing, because random search does not learn."""
 
     def state(self) -> dict[str, Any]:
-        """Sizes of all past asks."""
+        """The sizes of all past calls of `ask`."""
         return {"asked": list(self._asked)}
 
     def load_state(self, state: dict[str, Any]) -> None:

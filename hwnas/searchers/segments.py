@@ -32,7 +32,7 @@ class Config(StrictModel):
 
     name: Literal["segments"] = "segments"
     keep: Annotated[int, Field(ge=1, le=1000)] = 6
-    """Number of super-cells that are kept (2004.08423: 6)."""
+    """Number of partial archs kept after a segment (super-cells in 2004.08423, which keeps 6)."""
     candidates: Annotated[int, Field(ge=2, le=1_000_000)] = 64
     """Maximum number of combinations of the choices of a segment."""
     completions: Annotated[int, Field(ge=1, le=1000)] = 4
@@ -45,7 +45,10 @@ def build(config: Config, context: SearcherContext) -> Segments:
 
 
 class Segments:
-    """State: the pass, the first choice of the segment, the kept super-cells, and rewards."""
+    """A segment-wise search.
+
+    Its state is the pass, the first choice of the segment, the kept super-cells, and rewards.
+    """
 
     def __init__(self, config: Config, space: SearchSpace, seed: int) -> None:
         self._config, self._space, self._seed = config, space, seed
@@ -60,7 +63,7 @@ class Segments:
         return codes
 
     def tell(self, codes: Codes, rewards: FloatArray, objectives: FloatArray | None = None) -> None:
-        """Collects rewards; keeps the best candidates when all completions have a reward."""
+        """Collects rewards. When all proposals of a segment have one, keeps its best candidates."""
         self._rewards += rewards.tolist()
         candidates, proposals = self._proposals()
         if len(self._rewards) < len(proposals):

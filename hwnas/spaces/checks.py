@@ -86,7 +86,7 @@ def checked_codes(space: SearchSpace, given: Any) -> NDArray[np.int16]:
     is_valid = (codes == rows).all(axis=1) & space.validate(space.normalise(codes))
     if not is_valid.all():
         raise UserError(
-            "archs with codes that the space does not allow",
+            "archs use codes that the space does not allow",
             expected="rows for which SearchSpace.validate is true",
             found=f"{(~is_valid).sum()} of {len(rows)}, the first at row {is_valid.argmin()}",
             where=space.id,

@@ -56,7 +56,7 @@ def rank(space: SearchSpace, codes: Codes) -> NDArray[np.int64]:
     outside = ~space.validate(codes)
     if outside.any():
         raise UserError(
-            "archs that are not in the space",
+            "some archs are not in the space",
             expected=f"archs of {space.id} with its allowed values",
             found=f"{int(outside.sum())} of {len(codes)} are not, the first with codes "
             + ",".join(map(str, codes[outside][0].tolist())),

@@ -201,7 +201,7 @@ def check_shape(shape: NetworkShape) -> None:
             for expected, is_fault in faults.items():
                 if is_fault:
                     raise UserError(
-                        "a network that the space `timm` does not support",
+                        "the space `timm` does not support this network",
                         expected=expected,
                         found=f"{width} input channels, {block}",
                         where=f"network.stages.{s}.{b}",

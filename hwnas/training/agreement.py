@@ -15,7 +15,7 @@ __all__ = ["agree"]
 def agree(ranks: Ranks, facts: Callable[[], Mapping[str, Any]], *, subject: str) -> None:
     """Checks that all ranks have the same `facts()` (JSON values). All ranks must call it together.
 
-    subject: subject of the facts, for the error.
+    subject: what the facts are about, such as "data"; part of the error message.
 
     Raises:
         UserError: on all ranks, if the facts of one rank differ; names the rank, its machine and

@@ -177,7 +177,7 @@ def test_check_holds_for_every_format_and_precision_and_names_what_it_cannot_che
     names = [*(f"models/{precision}.onnx" for precision in PRECISIONS), "models/fp32.ort"]
     for name in names:
         assert found[name, "golden outputs"]["passed"] is True
-        assert "6 of 6 classified as by torch, 6 rightly" in found[name, "samples"]["detail"]
+        assert "6 of 6 in the same class as in torch, 6 correct" in found[name, "samples"]["detail"]
     for name in names[:3]:  # nothing was promised of the .ort file
         assert (
             found[name, "latency"]["passed"] is True
@@ -210,7 +210,7 @@ def test_check_tells_wrong_outputs_wrong_classes_and_a_broken_promise(tmp_path: 
         ("golden outputs", "samples", "latency"), False
     ) | {"latency limit": True}
     assert (
-        "0 of 6 classified as by torch, 2 rightly (torch 2)"
+        "0 of 6 in the same class as in torch, 2 correct (torch: 2)"
         in found["models/fp32.onnx", "samples"]["detail"]
     )
 

@@ -36,7 +36,7 @@ def test_scores_equal_scikit_learn():
 
 
 def test_nothing_to_evaluate_on():
-    with pytest.raises(UserError, match="nothing to evaluate"):
+    with pytest.raises(UserError, match="no images to evaluate"):
         evaluate(torch.nn.Identity(), [])
 
 

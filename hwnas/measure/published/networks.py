@@ -90,7 +90,7 @@ def read_measurements(folder: Path) -> Measurements:
     except FileNotFoundError as error:
         raise UserError("file not found", where=path) from error
     except StopIteration as error:
-        raise UserError("measurements of no known space", where=path) from error
+        raise UserError("the measurements belong to no known space", where=path) from error
     except UserError:
         raise
     except Exception as error:  # a damaged file can raise many kinds of errors

@@ -1,7 +1,7 @@
 """Stage `export`: deployable files of every fine-tuned network, compared with torch.
 
-The winners get every format. The networks for comparison get the ONNX file from which others are
-made, and the files that devices run, for timing and testing.
+The winners get every format. The baselines get the ONNX file, from which other formats are made,
+and the files that devices run, so that they can be timed and tested.
 """
 
 from __future__ import annotations

@@ -48,7 +48,10 @@ class Config(CostConfig):
 
 
 class PolicySampler:
-    """State: the policy, mean and variance of scores, and the average reward."""
+    """A sampler that learns a policy.
+
+    Its state is the policy, mean and variance of scores, and the average reward.
+    """
 
     def __init__(self, config: Config, context: SamplerContext, metric: CostMetric | None) -> None:
         self._config, self._space, self._seed = config, context.space, context.seed
