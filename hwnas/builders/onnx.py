@@ -105,6 +105,7 @@ class _Graph:
     def __post_init__(self) -> None:
         self.rng = rng(self.seed, "onnx_build")
         self.flat: set[str] = set()  # values of shape [batch, channels]
+        self.known: dict[str, str] = {}  # outputs of `_once`
 
     def model(self, input_shape: list[int | str], output_shape: list[int | str]) -> onnx.ModelProto:
         self.nodes[-1].output[0] = OUTPUT
@@ -140,7 +141,7 @@ class _Graph:
         return self._block(op, value, name)
 
     def sum(self, terms: list[str], name: str) -> str:
-        return self._node("Add", terms, name)
+        return self._once("Add", terms, name)
 
     def zeros(self, op: OpSpec, name: str) -> str:
         """Zeros [batch, C, px, px], made from the image, for an operator without input."""
@@ -183,8 +184,8 @@ class _Graph:
         if padding:
             sizes["pads"] = [padding] * 4
         if stride > 1:
-            return self._node("AveragePool", [value], path, **sizes, ceil_mode=1)
-        return self._node("AveragePool", [value], path, **sizes)
+            return self._once("AveragePool", [value], path, **sizes, ceil_mode=1)
+        return self._once("AveragePool", [value], path, **sizes)
 
     def _norm(self, op: OpSpec, value: str, name: str) -> str:
         """BN that cannot be folded into a convolution before it."""
@@ -237,7 +238,7 @@ class _Graph:
         if act == "none":
             return value
         if act == "relu":
-            return self._node("Relu", [value], path)
+            return self._once("Relu", [value], path)
         if act == "relu6":
             bounds = [
                 self._constant(name, np.array(bound, dtype=np.float32))
@@ -270,6 +271,13 @@ class _Graph:
         if name not in self.initializers:
             self.initializers[name] = numpy_helper.from_array(value, name)
         return name
+
+    def _once(self, kind: str, inputs: list[str], name: str, **attributes: object) -> str:
+        """A node without weights; exists once for all operators that need it, as in exports."""
+        key = f"{kind} {inputs} {attributes}"
+        if key not in self.known:
+            self.known[key] = self._node(kind, inputs, name, **attributes)
+        return self.known[key]
 
     def _node(self, kind: str, inputs: list[str], name: str, **attributes: object) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))

@@ -24,12 +24,14 @@ from hwnas.spaces.ops import Layer
 
 __all__ = [
     "ACTIVATIONS",
+    "KEEPING",
     "Elastic",
     "ElasticBatchNorm2d",
     "ElasticConv2d",
     "ElasticLinear",
     "Modulation",
     "global_mean",
+    "window_means",
 ]
 
 Modulation: TypeAlias = tuple[Tensor, Tensor]
@@ -44,6 +46,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "hard_sigmoid": F.hardsigmoid,
     "sigmoid": torch.sigmoid,
 }
+
+KEEPING = ACTIVATIONS | {"relu": F.relu, "relu6": F.relu6}
+"""The same functions without changes of their input."""
 
 
 class ElasticConv2d(nn.Module):
@@ -215,6 +220,11 @@ def global_mean(x: Tensor) -> Tensor:
     """
     mean: Tensor = _GlobalMean.apply(x)
     return mean
+
+
+def window_means(x: Tensor, kernel: int, stride: int, padding: int = 0) -> Tensor:
+    """Means without padded pixels; incomplete windows at the border count as well."""
+    return F.avg_pool2d(x, kernel, stride, padding, stride > 1, count_include_pad=False)
 
 
 class _GlobalMean(torch.autograd.Function):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
 
+from hwnas.core.errors import UserError
 from hwnas.spaces.choice import Choice
 from hwnas.spaces.ops import OpSpec, conv, linear, map_size, mean
 from hwnas.spaces.skeleton import Ability, Skeleton, SlotGraph
 
-__all__ = ["CellMacro"]
+__all__ = ["CellMacro", "cell_view"]
 
 REDUCTION = ("conv_a", "conv_b", "pool", "shortcut")
 """Parts of the residual block between two stages."""
@@ -35,10 +37,7 @@ class CellMacro(Skeleton):
 
     absent_passes: ClassVar[bool] = False  # `none` outputs zeros; it does not pass its input on
     act_first: ClassVar[bool] = True  # 2001.00326, section 2
-    lacks: ClassVar[Mapping[Ability, str]] = {
-        "supernet": "cell spaces have no shared weights yet",
-        "static net": "networks of a cell space can be timed, but not trained yet",
-    }
+    lacks: ClassVar[Mapping[Ability, str]] = {}
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
@@ -62,6 +61,35 @@ class CellMacro(Skeleton):
                 for i, j in self.edges
             ]
         return (*found, "norm", "pool", "classifier")
+
+    def codes_of(self, text: str) -> tuple[int, ...] | None:
+        """Reads a cell in the notation of NAS-Bench-201, `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`.
+
+        The resolution is the largest one.
+        """
+        if "|" not in text:
+            return None
+        view = cell_view(text)
+        names = [f"edge{i}{j}" for i, j in self.edges]
+        if list(view or ()) != names:
+            form = "+".join(
+                "".join(f"|op~{i}" for i in range(j)) + "|" for j in range(1, self.n_nodes)
+            )
+            raise UserError("not a cell of this space", expected=form, found=text)
+        assert view is not None
+        for name, op in view.items():
+            if op not in self.ops:
+                raise UserError(
+                    f"the cell has an operator that the space lacks on {name}",
+                    expected=f"one of {', '.join(self.ops)}",
+                    found=op,
+                    where=text,
+                )
+        return (len(self.resolutions) - 1, *(self.ops.index(op) for op in view.values()))
+
+    def op_choice(self, slot: str) -> str:
+        """Cells at all positions share the choice of an edge, but not its weights."""
+        return slot.rpartition(".")[2]
 
     def lower_slots(self, codes: tuple[int, ...]) -> tuple[OpSpec | None, ...]:
         """See `Skeleton.lower_slots`."""
@@ -124,6 +152,21 @@ class CellMacro(Skeleton):
             for node in range(1, self.n_nodes)
         ]
         return [value, *into]
+
+
+def cell_view(text: str) -> dict[str, str] | None:
+    """Operators by edge (`edge01`) of a cell `|op~0|+|op~0|op~1|+...`: the inputs of every node.
+
+    None if the text has another form (2001.00326, released API).
+    """
+    view: dict[str, str] = {}
+    for node, inputs in enumerate(text.split("+"), start=1):
+        if not re.fullmatch(r"\|(\w+~\d\|)+", inputs):
+            return None
+        for edge in inputs.strip("|").split("|"):
+            op, source = edge.split("~")
+            view[f"edge{source}{node}"] = op
+    return view
 
 
 @cache

@@ -127,7 +127,7 @@ def slot_alternatives(space: SearchSpace) -> tuple[dict[str, tuple[OpSpec, ...]]
     columns = {choice.name: column for column, choice in enumerate(space.choices)}
     found = []
     for slot, table in zip(space.macro.slot_names(), tables, strict=True):
-        column = columns.get(f"{slot}.op")
+        column = columns.get(space.macro.op_choice(slot))
         if column is None:
             found.append({"": _distinct(ops, table.ids)})
             continue

@@ -94,9 +94,23 @@ class Network:
         the first image. If no path joins image and result, both ends and the inputs of the result
         remain.
         """
-        if self.edges is None:
+        kept = self._kept
+        if len(kept) == len(self.ops):
             return self
+        number = {position: i for i, position in enumerate(kept)}
+        edges = tuple(
+            (number[source], number[reader])
+            for source, reader in self.edges or ()
+            if source in number and reader in number
+        )
+        return Network(tuple(self.ops[i] for i in kept), edges, self.act_first)
+
+    @cached_property
+    def _kept(self) -> tuple[int, ...]:
+        """Positions of the operators of `live()`."""
         n = len(self.ops)
+        if self.edges is None:
+            return tuple(range(n))
         is_fed, is_needed = [False] * n, [False] * n
         is_fed[0] = is_needed[-1] = True
         for source, reader in self.edges:  # ascending, so edges into a source come first
@@ -104,16 +118,13 @@ class Network:
         for source, reader in reversed(self.edges):
             is_needed[source] |= is_needed[reader]
         has_path = is_fed[-1]
-        kept = [i for i in range(n) if not i or (is_needed[i] and (is_fed[i] or not has_path))]
-        if len(kept) == n:
-            return self
-        number = {position: i for i, position in enumerate(kept)}
-        edges = tuple(
-            (number[source], number[reader])
-            for source, reader in self.edges
-            if source in number and reader in number
-        )
-        return Network(tuple(self.ops[i] for i in kept), edges, self.act_first)
+        return tuple(i for i in range(n) if not i or (is_needed[i] and (is_fed[i] or not has_path)))
+
+    @cached_property
+    def program(self) -> tuple[Step, ...]:
+        """The steps of `live()`; positions are those in `ops` of this network."""
+        steps, kept = self.live().steps(), self._kept
+        return tuple(step._replace(position=kept[step.position]) for step in steps)
 
     def steps(self) -> Iterator[Step]:
         """The steps of a runtime, in order.

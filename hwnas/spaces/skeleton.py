@@ -24,7 +24,7 @@ __all__ = ["Ability", "Edges", "Skeleton", "SlotGraph", "chain"]
 Ability = Literal["supernet", "static net"]
 """Optional abilities: weights can be shared, and single archs can be trained.
 
-`hwnas.nets` implements both for chains of convolutions, blocks, `pool` and `linear`.
+`hwnas.nets` implements both for chains and graphs of all operators of `hwnas.spaces.ops`.
 """
 
 Edges = NDArray[np.bool_]
@@ -119,7 +119,7 @@ class Skeleton(ABC):
 
     @abstractmethod
     def slot_names(self) -> tuple[str, ...]:
-        """One unique name per slot. The choice of a slot's operator is called `SLOT.op`."""
+        """One unique name per slot."""
 
     @abstractmethod
     def lower_slots(self, codes: tuple[int, ...]) -> tuple[OpSpec | None, ...]:
@@ -134,6 +134,24 @@ class Skeleton(ABC):
     def reads(self) -> tuple[tuple[int, ...], ...] | None:
         """Per slot the earlier slots whose sum it reads; None in a chain of slots."""
         return None
+
+    def codes_of(self, text: str) -> tuple[int, ...] | None:
+        """Reads an arch in the notation of the benchmark that published the space.
+
+        None if there is no such notation, or the text is in none.
+
+        Raises:
+            UserError: the text describes an arch of another space.
+        """
+        return None
+
+    def op_choice(self, slot: str) -> str:
+        """Name of the choice of the operator in a slot, if there is one.
+
+        Each of its values has its own weights in a supernet. By default every slot has its own
+        choice. A skeleton that repeats one cell has one choice for several slots.
+        """
+        return f"{slot}.op"
 
     def predictor_graph(self) -> SlotGraph:
         """The slots and edges that accuracy predictors see; by default all of them.
