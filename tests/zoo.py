@@ -64,5 +64,5 @@ def space(name: str, *, small: bool = False) -> SearchSpace:
     return build_space(name, settings, num_classes=10)
 
 
-MOBILE_SPACES = tuple(name for name in SPACES if "static net" not in space(name).macro.lacks)
-"""Those that have trainable networks."""
+MOBILE_SPACES = tuple(name for name in SPACES if space(name).macro.is_chain)
+"""Those whose networks are chains."""

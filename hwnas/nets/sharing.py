@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.index import slot_alternatives
-from hwnas.spaces.lowering import lower
+from hwnas.spaces.lowering import lower_named
 from hwnas.spaces.network import Step
 from hwnas.spaces.ops import Layer, OpSpec, layers
 from hwnas.spaces.space import SearchSpace
@@ -73,14 +73,12 @@ def program(
     """
     macro = space.macro
     macro.require("supernet", space=space.name)
-    network, chosen = lower(space, arch), space.view(arch)
-    slots = zip(macro.slot_names(), macro.lower_slots(arch.codes), strict=True)
-    names = [slot for slot, op in slots if op is not None]
+    (network, slots), chosen = lower_named(space, arch), space.view(arch)
 
     def node(step: Step) -> Node | None:
         if step.op is None:
             return None
-        slot = names[step.position]
+        slot = slots[step.position]
         alternative = "" if share_ops else str(chosen.get(macro.op_choice(slot), ""))
         return _node(slot, alternative, step.op, act_first=network.act_first)
 

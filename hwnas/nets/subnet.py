@@ -18,8 +18,7 @@ from hwnas.core.errors import UserError
 from hwnas.nets.assembly import FORMS, assemble, with_fast_layers
 from hwnas.nets.definition import define, define_graph, graph_names, places, timm_names
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.lowering import lower
-from hwnas.spaces.network import Network
+from hwnas.spaces.lowering import lower_named
 from hwnas.spaces.ops import Layer, OpSpec
 from hwnas.spaces.space import SearchSpace
 
@@ -45,16 +44,10 @@ def active_slots(space: SearchSpace, arch: Arch) -> Iterator[tuple[str, OpSpec]]
         UserError: the arch does not belong to the space, or the space has no static networks.
     """
     space.macro.require("static net", space=space.name)
-    network, slots = _lowered(space, arch)
+    network, slots = lower_named(space, arch)
     for step in network.program:
         if step.op is not None:
             yield slots[step.position], step.op
-
-
-def _lowered(space: SearchSpace, arch: Arch) -> tuple[Network, list[str]]:
-    """The lowered network, and the slot of each of its operators."""
-    slots = zip(space.macro.slot_names(), space.macro.lower_slots(arch.codes), strict=True)
-    return lower(space, arch), [slot for slot, op in slots if op is not None]
 
 
 def names_in(space: SearchSpace) -> Callable[[str, OpSpec, Layer], tuple[str, str]]:
@@ -82,7 +75,7 @@ def subnet_definition(
     if space.macro.is_chain:
         return define(list(active_slots(space, arch)), name=name, bn_eps=eps)
     space.macro.require("static net", space=space.name)
-    return define_graph(*_lowered(space, arch), name=name, bn_eps=eps)
+    return define_graph(*lower_named(space, arch), name=name, bn_eps=eps)
 
 
 def build_from_definition(definition: dict[str, Any], *, seed: int | None = 0) -> nn.Module:

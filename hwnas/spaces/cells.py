@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
@@ -44,6 +44,11 @@ class CellMacro(Skeleton):
         """(source, target) of every edge, sorted by target as in the strings of NAS-Bench-201."""
         return tuple((i, j) for j in range(1, self.n_nodes) for i in range(j))
 
+    @property
+    def n_stages(self) -> int:
+        """Number of stages; a residual block with stride 2 is between two of them."""
+        return len(self.widths)
+
     def choices(self) -> tuple[Choice, ...]:
         """The resolution, then one operator per edge."""
         edges = (Choice(f"edge{i}{j}", "op", self.ops) for i, j in self.edges)
@@ -52,7 +57,7 @@ class CellMacro(Skeleton):
     def slot_names(self) -> tuple[str, ...]:
         """Names such as `stem`, `stage0.cell0.edge01`, `reduce1.conv_a`, `norm`, `pool`."""
         found = ["stem"]
-        for s in range(len(self.widths)):
+        for s in range(self.n_stages):
             if s:
                 found += [f"reduce{s}.{part}" for part in REDUCTION]
             found += [
@@ -95,20 +100,29 @@ class CellMacro(Skeleton):
         """See `Skeleton.lower_slots`."""
         return tuple(self._lower(codes))
 
+    def _chosen(self, codes: tuple[int, ...]) -> tuple[Sequence[tuple[int, int]], Sequence[str]]:
+        """Widths of every stage, before and after its cells, and the operators of a cell."""
+        return [(width, width) for width in self.widths], [self.ops[code] for code in codes[1:]]
+
     def _lower(self, codes: tuple[int, ...]) -> Iterator[OpSpec | None]:
         hw = self.resolutions[codes[0]]
-        yield conv(self.in_channels, self.widths[0], hw, 3, 1, "none")
-        for s, width in enumerate(self.widths):
-            if s:
-                before, half = self.widths[s - 1], map_size(hw, 2)
-                yield conv(before, width, hw, 3, 2, "relu")
-                yield conv(width, width, half, 3, 1, "relu")
+        widths, ops = self._chosen(codes)
+        before = self.in_channels
+        for s, (reduced, width) in enumerate(widths):
+            if s == 0:
+                yield conv(before, reduced, hw, 3, 1, "none")
+            else:
+                half = map_size(hw, 2)
+                yield conv(before, reduced, hw, 3, 2, "relu")
+                yield conv(reduced, reduced, half, 3, 1, "relu")
                 yield OpSpec("avg_pool", before, before, hw, half, kernel=2, stride=2)
-                yield OpSpec("conv", before, width, half, half, norm="none")
+                yield OpSpec("conv", before, reduced, half, half, norm="none")
                 hw = half
+            before = reduced
             for _ in range(self.cells_per_stage):
-                for code in codes[1:]:
-                    yield _cell_op(self.ops[code], width, hw)
+                for (source, _), op in zip(self.edges, ops, strict=True):
+                    yield _cell_op(op, width if source else before, width, hw)
+                before = width
         yield OpSpec("norm", width, width, hw, hw, act="relu")
         yield mean(width, hw)
         yield linear(width, self.num_classes)
@@ -120,7 +134,7 @@ class CellMacro(Skeleton):
         """
         found: list[tuple[int, ...]] = [()]
         value: tuple[int, ...] = (0,)  # slots whose sum is the current value; first the stem
-        for s in range(len(self.widths)):
+        for s in range(self.n_stages):
             if s:
                 a = len(found)
                 found += [value, (a,), value, (a + 2,)]
@@ -138,7 +152,7 @@ class CellMacro(Skeleton):
         One cell is enough, because all cells of an arch are equal.
         """
         names = self.slot_names()
-        last = f"stage{len(self.widths) - 1}.cell{self.cells_per_stage - 1}"
+        last = f"stage{self.n_stages - 1}.cell{self.cells_per_stage - 1}"
         inner = [f"{last}.edge{i}{j}" for i, j in self.edges]
         nodes = self._nodes((0,), 1)
         reads = ((), *(nodes[i] for i, _ in self.edges), nodes[-1])
@@ -170,13 +184,19 @@ def cell_view(text: str) -> dict[str, str] | None:
 
 
 @cache
-def _cell_op(name: str, width: int, hw: int) -> OpSpec | None:
-    """Operator of one edge of a cell; convolutions are act-conv-BN (2001.00326, section 2)."""
+def _cell_op(name: str, before: int, width: int, hw: int) -> OpSpec | None:
+    """Operator of one edge of a cell; convolutions are act-conv-BN (2001.00326, section 2).
+
+    before: channels that the edge reads. If they differ from `width`, `skip_connect` is a 1x1
+        convolution with BN.
+    """
     if name == "none":
         return None
     if name == "skip_connect":
+        if before != width:
+            return conv(before, width, hw, 1, 1, "none")
         return OpSpec("identity", width, width, hw, hw)
     if name == "avg_pool_3x3":
         return OpSpec("avg_pool", width, width, hw, hw, kernel=3, padding=1)
     kernel = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}[name]
-    return conv(width, width, hw, kernel, 1, "relu")
+    return conv(before, width, hw, kernel, 1, "relu")
