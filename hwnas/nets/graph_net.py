@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hwnas.nets.plain_net import Block, Network, _act, _conv, _initialise
@@ -58,6 +59,26 @@ class GlobalMean(nn.Module):
         return x.mean((2, 3), keepdim=not self.is_flat)
 
 
+class Concat(nn.Module):
+    """The channels of all inputs."""
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        """[B, C1, px, px], [B, C2, px, px], ... -> [B, C1 + C2 + ..., px, px]."""
+        return torch.cat(parts, 1)
+
+
+class Cut(nn.Module):
+    """The first channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, px, px] -> [B, channels, px, px]."""
+        return x[:, : self.channels]
+
+
 class GraphNetwork(nn.Module):
     """Operators by the names of their slots, run step by step.
 
@@ -106,8 +127,10 @@ class GraphNetwork(nn.Module):
                 found = inputs[0] + inputs[1]
             else:
                 module = self.get_submodule(slot)
-                given = inputs[0] if inputs else x.new_zeros(x.shape[0], *self.zeros[slot])
-                found = module(given.flatten(1) if isinstance(module, nn.Linear) else given)
+                given = inputs or [x.new_zeros(x.shape[0], *self.zeros[slot])]
+                if isinstance(module, nn.Linear):
+                    given = [given[0].flatten(1)]
+                found = module(*given)
             values[writes] = found
         return found
 
@@ -119,6 +142,12 @@ def build_operator(op: dict[str, Any], bn_eps: float) -> nn.Module:
         return GlobalMean(is_flat=op["is_flat"])
     if kind == "identity":
         return nn.Identity()
+    if kind == "max_pool":
+        return nn.MaxPool2d(op["kernel"], op["stride"], op["padding"], ceil_mode=op["stride"] > 1)
+    if kind == "concat":
+        return Concat()
+    if kind == "cut":
+        return Cut(op["out_channels"])
     if kind == "avg_pool":
         sizes = op["kernel"], op["stride"], op["padding"]
         return nn.AvgPool2d(*sizes, ceil_mode=op["stride"] > 1, count_include_pad=False)

@@ -16,6 +16,7 @@ from hwnas.nets.bn import recalibrate_in_place
 from hwnas.nets.elastic import (
     ACTIVATIONS,
     KEEPING,
+    WEIGHTLESS,
     Elastic,
     ElasticBatchNorm2d,
     ElasticConv2d,
@@ -212,9 +213,9 @@ class Supernet(nn.Module):
                 values[step.writes] = inputs[0] + inputs[1]
                 continue
             op = node.op
-            shortcut = (
-                inputs[0] if inputs else x.new_zeros(len(x), op.in_channels, op.in_hw, op.in_hw)
-            )
+            if not inputs:
+                inputs = [x.new_zeros(len(x), op.in_channels, op.in_hw, op.in_hw)]
+            shortcut = inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
             if op.kind == "linear":
                 shortcut = _drop(shortcut, dropout, rng)
             found = self._main(node, shortcut, modulations)
@@ -227,10 +228,8 @@ class Supernet(nn.Module):
 
     def _main(self, node: Node, x: Tensor, modulations: Mapping[str, Modulation]) -> Tensor:
         """Output of one operator without its residual connection."""
-        if node.op.kind == "pool":
-            return global_mean(x)
-        if node.op.kind == "avg_pool":
-            return window_means(x, node.op.kernel, node.op.stride, node.op.padding)
+        if node.op.kind in WEIGHTLESS:
+            return WEIGHTLESS[node.op.kind](node.op, x)
         gated = x
         for site in node.sites:
             name = site.layer.name

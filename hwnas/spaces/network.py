@@ -23,7 +23,7 @@ IMAGE = 0
 
 
 class Step(NamedTuple):
-    """An operator that reads one value, or (`op` is None) the sum of two values.
+    """An operator that reads one value (`concat`: several), or (`op` is None) a sum of two values.
 
     Values are numbered; `IMAGE` is the input of the network. An operator without `reads` reads
     zeros.
@@ -47,7 +47,7 @@ class Network:
 
     edges: ascending pairs. None in a chain, where every operator reads the one before it. An
         operator with several sources reads their sum, and readers of the same sources share one
-        sum.
+        sum. Only a `concat` reads the sources themselves, in ascending order.
     act_first: a `conv` applies its activation to its input (act-conv-BN) instead of its output.
     """
 
@@ -133,7 +133,12 @@ class Network:
         as the term is computed. An `identity` is not a step; its readers read its input.
         """
         sums_of: list[list[tuple[int, ...]]] = [[] for _ in self.ops]
-        for terms in dict.fromkeys(sources for sources in self.sources if len(sources) > 1):
+        summed = (
+            sources
+            for op, sources in zip(self.ops, self.sources, strict=True)
+            if len(sources) > 1 and op.kind != "concat"
+        )
+        for terms in dict.fromkeys(summed):
             for term in terms:
                 sums_of[term].append(terms)
         is_read = {source for sources in self.sources for source in sources}
@@ -145,7 +150,7 @@ class Network:
             if i not in is_read and not is_last:
                 continue
             reads = (IMAGE,) if i == 0 else tuple(values[source] for source in sources)
-            if len(reads) > 1:
+            if len(reads) > 1 and op.kind != "concat":
                 reads = (totals[sources],)
             if op.kind == "identity" and reads and not is_last:
                 values[i] = reads[0]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
-from hwnas.spaces.choice import Choice
+from hwnas.spaces.choice import Choice, Codes
 from hwnas.spaces.ops import OpSpec
 
 __all__ = ["Ability", "Edges", "Skeleton", "SlotGraph", "chain"]
@@ -152,6 +152,22 @@ class Skeleton(ABC):
         choice. A skeleton that repeats one cell has one choice for several slots.
         """
         return f"{slot}.op"
+
+    def canonical(self, codes: Codes) -> Codes:
+        """The codes [n, d] that stand for archs that are equal to these; by default the same.
+
+        Inactive codes are 0. A space in which several codes describe one network keeps one of them.
+        """
+        return codes
+
+    @property
+    def has_duplicates(self) -> bool:
+        """Whether `canonical` changes any codes. Such a space lists its archs (`listed`)."""
+        return False
+
+    def listed(self) -> Codes:
+        """All canonical codes of the unrestricted space, if it `has_duplicates`."""
+        raise NotImplementedError
 
     def predictor_graph(self) -> SlotGraph:
         """The slots and edges that accuracy predictors see; by default all of them.

@@ -249,10 +249,7 @@ class SpaceSuite(Suite):
     def test_the_exported_network_computes_the_same(
         self, with_networks: SearchSpace, tmp_path: Path
     ) -> None:
-        """The smallest arch with its own BN statistics is compared in ONNX Runtime.
-
-        In a graph the file has the nodes of the timed one, in the same order.
-        """
+        """The smallest arch with its own BN statistics is compared in ONNX Runtime."""
         from hwnas.exporters import onnx as exporter
         from hwnas.exporters.opened import onnxruntime_model
 
