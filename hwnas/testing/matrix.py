@@ -36,7 +36,14 @@ from hwnas.testing.suite import exemptions, quick
 __all__ = ["BUILDERS", "GAPS", "check_builder", "check_exporter", "gap"]
 
 GAPS: Mapping[tuple[str, str], str] = {
-    ("nasbench201", "features"): "networks of cells are not chains of blocks",
+    **{
+        (name, "features"): "networks of cells are not chains of blocks"
+        for name in ("nasbench201", "nats_size", "nasbench101")
+    },
+    **{
+        ("nasbench101", column): "LiteRT graphs have no concatenation, slices or max pooling yet"
+        for column in ("build tflite", "build tflite:fp16", "build tflite:int8", "litert")
+    },
 }
 """(space, column) -> why the column does not support the space."""
 
