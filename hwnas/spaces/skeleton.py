@@ -46,6 +46,29 @@ class SlotGraph:
     reads: tuple[tuple[int, ...], ...] | None
     absent_passes: bool
 
+    def live(self, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which operators are on a path from the first to the last slot, bool [n, p].
+
+        Without such a path, all present ones.
+        """
+        if self.reads is None:
+            return present
+        edges = self.edges(present) if self.absent_passes else None
+        n, p = present.shape
+        fed, used = np.zeros((2, n, p), dtype=bool)
+        fed[:, 0] = used[:, -1] = True
+        sources = [list(read) for read in self.reads]
+        for i in range(1, p):
+            reads = fed[:, sources[i]] if edges is None else fed & edges[:, i]
+            fed[:, i] = present[:, i] & reads.any(axis=1)
+        for i in range(p - 1, 0, -1):
+            reader = used[:, i] & present[:, i]
+            if edges is None:
+                used[:, sources[i]] |= reader[:, None]
+            else:
+                used |= reader[:, None] & edges[:, i]
+        return present & ((used & fed) | ~fed[:, -1:])
+
     def edges(self, present: NDArray[np.bool_]) -> Edges:
         """Edges bool [n, p, p] of archs, given which slots have an operator, bool [n, p]."""
         if self.reads is None:
