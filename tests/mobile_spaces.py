@@ -173,8 +173,12 @@ REGISTERED = {name: _registered(name) for name in REGISTRY.names if name != "mob
 
 
 def able(ability: Ability) -> dict[str, SearchSpace]:
-    """The spaces of `REGISTERED` whose skeleton says that it can do this."""
-    return {name: space for name, space in REGISTERED.items() if ability not in space.macro.lacks}
+    """The chains of `REGISTERED` whose skeleton says that it can do this."""
+    return {
+        name: space
+        for name, space in REGISTERED.items()
+        if space.macro.is_chain and ability not in space.macro.lacks
+    }
 
 
 MOBILE_SPACES = {**able("static net"), "mixed": MIXED, "strange": STRANGE}

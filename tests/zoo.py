@@ -41,7 +41,12 @@ head: {expand: 3, act: swish, feature_widths: [32, 48], feature_bias: true}
 """
 """Every feature of the `mobile` space at once: 16-24 px."""
 
-SPACES = (*(name for name in REGISTRY.names if name != "mobile"), *shipped_spaces(), "mixed")
+ALIAS = "nasbench201"  # the same space as nats_topology
+SPACES = (
+    *(name for name in REGISTRY.names if name not in ("mobile", ALIAS)),
+    *shipped_spaces(),
+    "mixed",
+)
 
 
 def mobile_space(yaml: str, *, num_classes: int = 10, in_channels: int = 3) -> SearchSpace:
@@ -64,5 +69,5 @@ def space(name: str, *, small: bool = False) -> SearchSpace:
     return build_space(name, settings, num_classes=10)
 
 
-MOBILE_SPACES = tuple(name for name in SPACES if "static net" not in space(name).macro.lacks)
-"""Those that have trainable networks."""
+MOBILE_SPACES = tuple(name for name in SPACES if space(name).macro.is_chain)
+"""Those whose networks are chains."""

@@ -48,6 +48,9 @@ def network(net: Network, *, batch: int | None = 1, seed: int = 0) -> onnx.Model
             values[step.writes] = graph.sum(reads, f"{name}.sum{step.writes}")
         else:
             value = reads[0] if reads else graph.zeros(step.op, name)
+            if len(reads) > 1:
+                values[step.writes] = graph.concat(reads, name)
+                continue
             feeds_linear = step.writes in flat
             values[step.writes] = graph.add(step.op, value, name, feeds_linear=feeds_linear)
     axis = BATCH_AXIS if batch is None else batch
@@ -127,8 +130,13 @@ class _Graph:
             return mean
         if op.kind == "linear":
             return self._linear(layers(op)[0], value, f"{name}.linear")
-        if op.kind == "avg_pool":
-            return self._window_means(value, name, op.kernel, op.stride, op.padding)
+        if op.kind in ("avg_pool", "max_pool"):
+            kind = {"avg_pool": "AveragePool", "max_pool": "MaxPool"}[op.kind]
+            return self._window(kind, value, name, op.kernel, op.stride, op.padding)
+        if op.kind == "concat":
+            return self.concat([value], name)
+        if op.kind == "cut":
+            return self._cut(op, value, name)
         if op.kind == "norm":
             return self._activation(op.act, self._norm(op, value, name), name)
         if op.kind == "identity":
@@ -141,6 +149,9 @@ class _Graph:
 
     def sum(self, terms: list[str], name: str) -> str:
         return self._node("Add", terms, name)
+
+    def concat(self, parts: list[str], name: str) -> str:
+        return self._node("Concat", parts, name, axis=1)
 
     def zeros(self, op: OpSpec, name: str) -> str:
         """Zeros [batch, C, px, px], made from the image, for an operator without input."""
@@ -170,21 +181,29 @@ class _Graph:
     def _shortcut(self, op: OpSpec, value: str, name: str) -> str:
         """The input of the block, converted to the shape of its output."""
         if op.stride > 1:
-            value = self._window_means(value, f"{name}.pool_shortcut", op.stride, op.stride)
+            name_of_pool = f"{name}.pool_shortcut"
+            value = self._window("AveragePool", value, name_of_pool, op.stride, op.stride)
         if op.has_projection:
             value = self._conv(layers(op)[-1], value, f"{name}.conv_shortcut")
         return value
 
-    def _window_means(
-        self, value: str, path: str, kernel: int, stride: int, padding: int = 0
+    def _window(
+        self, kind: str, value: str, path: str, kernel: int, stride: int, padding: int = 0
     ) -> str:
-        """Means without padded pixels; incomplete windows at the border count as well."""
-        sizes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2}
-        if padding:
-            sizes["pads"] = [padding] * 4
-        if stride > 1:
-            return self._node("AveragePool", [value], path, **sizes, ceil_mode=1)
-        return self._node("AveragePool", [value], path, **sizes)
+        """Means or maxima without padded pixels; incomplete windows at the border count as well."""
+        sizes: dict[str, object] = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2}
+        sizes |= {"pads": [padding] * 4} if padding else {}
+        sizes |= {"ceil_mode": 1} if stride > 1 else {}
+        return self._node(kind, [value], path, **sizes)
+
+    def _cut(self, op: OpSpec, value: str, name: str) -> str:
+        """The first channels."""
+        bounds = {"starts": 0, "ends": op.out_channels, "axes": 1, "steps": 1}
+        parts = [
+            self._constant(f"{name}.{part}", np.array([number], dtype=np.int64))
+            for part, number in bounds.items()
+        ]
+        return self._node("Slice", [value, *parts], name)
 
     def _norm(self, op: OpSpec, value: str, name: str) -> str:
         """BN that cannot be folded into a convolution before it."""

@@ -45,6 +45,12 @@ def create_model(
     network = load(Path(__file__).with_name("arch.json"))
     return FeaturePyramid(network, out_indices) if features_only else network
 ''',
+    "graph": '''
+
+def create_model() -> nn.Module:
+    """The network, its weights random: `load_state_dict(load_file("weights.safetensors"))`."""
+    return load(Path(__file__).with_name("arch.json"))
+''',
 }
 
 
@@ -96,12 +102,17 @@ class _WeightsAndCode(Format):
         """
         from safetensors.torch import save
 
-        from hwnas.nets import plain_net, pyramid, timm_net
+        from hwnas.nets import graph_net, plain_net, pyramid, timm_net
         from hwnas.nets.subnet import definition_of
 
         definition = definition_of(source.model)
-        modules = {"timm": (timm_net,), "torch": (plain_net, pyramid)}[definition["form"]]
-        code = "\n\n".join(map(inspect.getsource, modules))
+        modules = {
+            "timm": (timm_net,),
+            "torch": (plain_net, pyramid),
+            "graph": (plain_net, graph_net),
+        }[definition["form"]]
+        lines = "\n\n".join(map(inspect.getsource, modules)).splitlines(keepends=True)
+        code = "".join(line for line in lines if not line.startswith("from hwnas."))
         state = {key: v.cpu().contiguous() for key, v in source.model.state_dict().items()}
         arch, model = COMPANIONS
         return {

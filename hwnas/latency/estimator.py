@@ -19,7 +19,7 @@ from hwnas.latency.coverage import not_covered, profile_command
 from hwnas.latency.formula import Formula
 from hwnas.latency.intervals import local_fraction, one_sided_share, raw_sum_fraction
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.index import enumerate_ops, op_sum
+from hwnas.spaces.index import enumerate_ops, live_sum
 from hwnas.spaces.space import Codes, SearchSpace
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class TableEstimator:
                 fix="no device is measured for energy here; of the published sources, "
                 "hw_nasbench201 has it (`hwnas table convert`)",
             )
-        return op_sum(self.space, codes, np.array(known))
+        return live_sum(self.space, codes, np.array(known))
 
     def interval_ms(self, codes: Codes) -> FloatArray:
         """90 % interval of the estimated median in ms: [n, 2].
@@ -183,8 +183,8 @@ class TableEstimator:
         pace = Z90 * self.table.pace_error
         if self._is_own:
             return np.full(len(ms), np.hypot(self.correction.interval_fraction, pace))
-        doubt = op_sum(self.space, codes, self._doubts)
-        size = np.maximum(ms + op_sum(self.space, codes, self._shifts), ms * MIN_SHARE)
+        doubt = live_sum(self.space, codes, self._doubts)
+        size = np.maximum(ms + live_sum(self.space, codes, self._shifts), ms * MIN_SHARE)
         fraction: FloatArray = (size * local_fraction(self.correction, size) + doubt) / ms
         return np.hypot(fraction, pace)
 

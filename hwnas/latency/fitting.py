@@ -15,7 +15,7 @@ from hwnas.latency.correction import Spill
 from hwnas.latency.formula import Formula, spill_share, spilled_ms
 from hwnas.latency.samples import Timing
 from hwnas.spaces.cost import op_macs, op_params
-from hwnas.spaces.index import enumerate_ops, op_sum
+from hwnas.spaces.index import enumerate_ops, live_sum
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -102,7 +102,7 @@ class NetworkSums:
         return sum((c * parts[name] for name, c in formula.coefficients.items()), np.zeros(1))
 
     def _sum(self, per_op: FloatArray) -> FloatArray:
-        return op_sum(self.space, self.codes, per_op)
+        return live_sum(self.space, self.codes, per_op)
 
 
 def fit(

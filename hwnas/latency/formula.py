@@ -27,7 +27,7 @@ from hwnas.interfaces import FloatArray
 from hwnas.latency.correction import Spill
 from hwnas.latency.samples import Timing
 from hwnas.spaces.cost import op_macs, op_params
-from hwnas.spaces.index import op_sum
+from hwnas.spaces.index import live_sum
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -53,10 +53,10 @@ class Prices:
     def of(self, space: SearchSpace, codes: Codes) -> FloatArray:
         """Sum of the costs over each network, [n]; prices are those of `enumerate_ops(space)`."""
         if self.spill is None or not self.spill.params_cached:
-            return op_sum(space, codes, self.full)
-        share = spill_share(self.spill, op_sum(space, codes, self.params))
-        total: FloatArray = op_sum(space, codes, self.always)
-        total += share * op_sum(space, codes, self.spilled)
+            return live_sum(space, codes, self.full)
+        share = spill_share(self.spill, live_sum(space, codes, self.params))
+        total: FloatArray = live_sum(space, codes, self.always)
+        total += share * live_sum(space, codes, self.spilled)
         return total
 
 

@@ -16,7 +16,7 @@ from hwnas.latency.baselines import forest_on_counts
 from hwnas.latency.correction import Correction, Fit, NetTiming, Validation
 from hwnas.latency.fitting import MACS_LINE, Form, NetworkSums, fit
 from hwnas.latency.samples import Timing
-from hwnas.spaces.index import op_counts
+from hwnas.spaces.index import live_counts
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -61,7 +61,7 @@ def fit_correction(
             where=space.id,
             fix="time more networks (profile.n_validation) or more rounds; timings are kept",
         )
-    forest = forest_on_counts(op_counts(space, codes), measured, _folds(measured))
+    forest = forest_on_counts(live_counts(space, codes), measured, _folds(measured))
     fitted = fit(sums, measured)
     return Correction(
         coefficients=dict(fitted.coefficients),

@@ -11,6 +11,7 @@ from hwnas.builders.precision import to_precision
 from hwnas.core.rng import rng
 from hwnas.interfaces import DeviceSpec
 from hwnas.spaces.cost import cost
+from hwnas.spaces.graphs import is_connected, smallest_connected
 from hwnas.spaces.lowering import lower
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -23,7 +24,7 @@ def validation_nets(space: SearchSpace, n: int, *, seed: int) -> Codes:
     There are fewer only if the space has fewer.
     """
     generator = rng(seed, "profile/validation")
-    ends = space.codes([space.smallest(), space.largest()])
+    ends = space.codes([smallest_connected(space), space.largest()])
     pool = np.concatenate(
         [
             ends,
@@ -32,6 +33,7 @@ def validation_nets(space: SearchSpace, n: int, *, seed: int) -> Codes:
             *(space.mutate(np.repeat(end[None], 25 * n, axis=0), generator, 0.3) for end in ends),
         ]
     )
+    pool = pool[is_connected(space, pool)]  # nobody deploys others, which take no time
     pool = pool[np.sort(np.unique(pool, axis=0, return_index=True)[1])]
     log_macs = np.log(cost(space, pool, "macs"))
     chosen: dict[str, int] = {}

@@ -36,7 +36,7 @@ from hwnas.latency.validation import fit_correction
 from hwnas.measure.networks import network_id, validation_nets
 from hwnas.predictors.records import number
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.index import enumerate_ops, op_counts
+from hwnas.spaces.index import enumerate_ops, live_counts
 from hwnas.spaces.load import read_arch
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
@@ -208,7 +208,7 @@ def _of_networks(
     nets = space.codes([*timings.networks])
     measured = np.array([timing.median_ms for timing in timings.networks.values()])
     try:
-        rows, correction = fit_table(space, nets, op_counts(space, nets), measured)
+        rows, correction = fit_table(space, nets, live_counts(space, nets), measured)
     except UserError as error:
         error.say_where(path)
         raise

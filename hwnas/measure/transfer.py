@@ -31,7 +31,8 @@ from hwnas.latency.transfer import (
 from hwnas.latency.validation import fit_quality
 from hwnas.measure.profile import NetworkTimings, time_networks
 from hwnas.spaces.cost import cost
-from hwnas.spaces.index import enumerate_ops, op_counts
+from hwnas.spaces.graphs import smallest_connected
+from hwnas.spaces.index import enumerate_ops, live_counts
 from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
@@ -119,11 +120,11 @@ def networks_to_time(
 def _candidates(known: Sequence[LatencyTable], space: SearchSpace, seed: int) -> _Candidates:
     if not known:
         raise UserError("no table to transfer from", expected="one or more")
-    ends = space.codes([space.smallest(), space.largest()])
+    ends = space.codes([smallest_connected(space), space.largest()])
     sampled = space.sample(N_CANDIDATES, rng=rng(seed, "transfer/candidates"))
     codes = np.unique(np.concatenate([ends, sampled]), axis=0)
     ops = enumerate_ops(space)
-    counts = op_counts(space, codes)
+    counts = live_counts(space, codes)
     rows = np.stack([TableEstimator(table, space).row_ms for table in known], axis=1)
     groups = [table.device.name for table in known]
     return _Candidates(
@@ -173,7 +174,7 @@ def _correction(
         without = fit_device(candidates.prior, timed[others], measured[others])
         unseen[i] = without.latency_ms[timed[i]]
         line[i] = np.polyval(np.polyfit(macs[others], measured[others], 1), macs[i])
-    forest = forest_on_counts(op_counts(space, nets), measured, np.arange(len(timed)))
+    forest = forest_on_counts(live_counts(space, nets), measured, np.arange(len(timed)))
     raw = [TableEstimator(table, space).latency_ms(nets) for table in known]
     nearest = max(raw, key=lambda sums: kendall_tau(sums, measured))
     relative = estimate.std_ms / estimate.latency_ms

@@ -14,11 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from hwnas.nets import plain_net, timm_net
+from hwnas.nets import graph_net, plain_net, timm_net
 from hwnas.nets.depthwise import DepthwiseConv2d
 from hwnas.nets.pointwise import PointwiseConv2d
 
-__all__ = ["assemble", "with_fast_layers"]
+__all__ = ["FORMS", "assemble", "with_fast_layers"]
+
+FORMS = {"timm": timm_net.build, "torch": plain_net.build, "graph": graph_net.build}
+"""Functions that build a network, by the `form` of its definition."""
 
 _CONTAINERS = {dict, list, set, OrderedDict}
 
@@ -29,6 +32,8 @@ def assemble(definition: dict[str, Any]) -> nn.Module:
     Parameters are uninitialised, and the running statistics of BN are new. Depthwise and 1x1 layers
     are the variants that train fast.
     """
+    if definition["form"] == "graph":
+        return graph_net.GraphNetwork(definition, _operator)
     parts = _timm_parts if definition["form"] == "timm" else _plain_parts
     frame, stages = parts(definition)
     model = _copy(frame)
@@ -108,12 +113,22 @@ def _plain_block(op: str, bn_eps: float) -> nn.Module:
         return _weightless(plain_net.build_block(json.loads(op), bn_eps))
 
 
+def _operator(op: dict[str, Any], bn_eps: float) -> nn.Module:
+    return _copy(_graph_operator(_key(op), bn_eps))
+
+
+@lru_cache(maxsize=1 << 13)
+def _graph_operator(op: str, bn_eps: float) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        operator = graph_net.build_operator(json.loads(op), bn_eps)
+        return _weightless(nn.Sequential(operator)).get_submodule("0")
+
+
 @lru_cache(maxsize=1 << 8)
 def _frame(definition: str) -> nn.Module:
     data = json.loads(definition)
-    build = {"timm": timm_net.build, "torch": plain_net.build}[data["form"]]
     with torch.random.fork_rng(devices=[]):
-        return _weightless(build(data))
+        return _weightless(FORMS[data["form"]](data))
 
 
 def _key(data: dict[str, Any]) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hwnas.spaces.network import Network
 from hwnas.spaces.ops import Act, Layer, OpSpec, layers, same_padding
 
-__all__ = ["define", "places", "timm_names"]
+__all__ = ["define", "define_graph", "graph_names", "places", "timm_names"]
 
 _BLOCK_TYPES = {"conv": "cn", "mbconv": "ir", "dsconv": "ds", "uib": "uir", "fused": "er"}
 _BN_AFTER = {  # names in timm within one block
@@ -17,6 +18,7 @@ _BN_AFTER = {  # names in timm within one block
     "mbconv": {"conv_pw": "bn1", "conv_dw": "bn2", "conv_pwl": "bn3"},
     "dsconv": {"conv_dw": "bn1", "conv_pw": "bn2"},
     "fused": {"conv_exp": "bn1", "conv_pwl": "bn2"},
+    "norm": {"norm": "bn1"},
 }
 _KERNELS = {"uib": "dw_kernel_size_mid", "fused": "exp_kernel_size"}
 _OWN_MODULES = ("dw_start", "pw_exp", "dw_mid", "pw_proj")  # modules with a convolution and its BN
@@ -39,7 +41,15 @@ def timm_names(place: str, op: OpSpec, layer: Layer) -> tuple[str, str]:
     if place in _OUTSIDE_BLOCKS:
         name, bn = _OUTSIDE_BLOCKS[place]
         return name, bn if layer.has_bn else ""
-    block = place.replace("stage", "blocks.").replace(".block", ".")
+    return _in_block(place.replace("stage", "blocks.").replace(".block", "."), op, layer)
+
+
+def graph_names(slot: str, op: OpSpec, layer: Layer) -> tuple[str, str]:
+    """The same as `timm_names` in a network that is not a chain, whose modules are its slots."""
+    return (slot, "") if op.kind == "linear" else _in_block(slot, op, layer)
+
+
+def _in_block(block: str, op: OpSpec, layer: Layer) -> tuple[str, str]:
     if layer.name in _OWN_MODULES:
         return f"{block}.{layer.name}.conv", f"{block}.{layer.name}.bn"
     bn = _BN_AFTER[op.kind].get(layer.name, "")
@@ -94,6 +104,38 @@ def define(slots: Sequence[tuple[str, OpSpec]], *, name: str, bn_eps: float) -> 
         "resolution": outer["stem"].in_hw,
         "bn_eps": bn_eps,
         **(_in_timms_terms(network) if _timm_can_say(network) else _in_plain_terms(network)),
+    }
+
+
+def define_graph(
+    network: Network, slots: Sequence[str], *, name: str, bn_eps: float
+) -> dict[str, Any]:
+    """The network of a graph as JSON values: operators by slot, and steps (`graph_net`).
+
+    slots: the slot of every operator of `network`. Those that `Network.live` drops are left out.
+    """
+    stem, last = network.ops[0], network.ops[-1]
+    steps = network.program
+    linear = {value for s in steps if s.op and s.op.kind == "linear" for value in s.reads}
+    ops = {
+        slots[s.position]: {
+            **asdict(s.op),
+            "is_flat": s.writes in linear,
+            "is_act_first": network.act_first and s.op.kind == "conv",
+        }
+        for s in steps
+        if s.op is not None
+    }
+    return {
+        "schema_version": 1,
+        "name": name,
+        "resolution": stem.in_hw,
+        "bn_eps": bn_eps,
+        "form": "graph",
+        "in_channels": stem.in_channels,
+        "num_classes": last.out_channels,
+        "ops": ops,
+        "steps": [[s.op and slots[s.position], list(s.reads), s.writes] for s in steps],
     }
 
 

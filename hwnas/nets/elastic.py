@@ -20,16 +20,19 @@ from torch.nn import functional as F
 
 from hwnas.nets.depthwise import depthwise_conv2d
 from hwnas.nets.pointwise import pointwise_conv2d
-from hwnas.spaces.ops import Layer
+from hwnas.spaces.ops import Layer, OpSpec
 
 __all__ = [
     "ACTIVATIONS",
+    "KEEPING",
+    "WEIGHTLESS",
     "Elastic",
     "ElasticBatchNorm2d",
     "ElasticConv2d",
     "ElasticLinear",
     "Modulation",
     "global_mean",
+    "window_means",
 ]
 
 Modulation: TypeAlias = tuple[Tensor, Tensor]
@@ -44,6 +47,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "hard_sigmoid": F.hardsigmoid,
     "sigmoid": torch.sigmoid,
 }
+
+KEEPING = ACTIVATIONS | {"relu": F.relu, "relu6": F.relu6}
+"""The same functions without changes of their input."""
 
 
 class ElasticConv2d(nn.Module):
@@ -215,6 +221,24 @@ def global_mean(x: Tensor) -> Tensor:
     """
     mean: Tensor = _GlobalMean.apply(x)
     return mean
+
+
+def window_means(x: Tensor, kernel: int, stride: int, padding: int = 0) -> Tensor:
+    """Means without padded pixels; incomplete windows at the border count as well."""
+    return F.avg_pool2d(x, kernel, stride, padding, stride > 1, count_include_pad=False)
+
+
+def _window_maxima(op: OpSpec, x: Tensor) -> Tensor:
+    return F.max_pool2d(x, op.kernel, op.stride, op.padding, ceil_mode=op.stride > 1)
+
+
+WEIGHTLESS: dict[str, Callable[[OpSpec, Tensor], Tensor]] = {
+    "pool": lambda op, x: global_mean(x),
+    "avg_pool": lambda op, x: window_means(x, op.kernel, op.stride, op.padding),
+    "max_pool": _window_maxima,
+    "cut": lambda op, x: x[:, : op.out_channels],
+}
+"""Operators without weights or BN, by kind."""
 
 
 class _GlobalMean(torch.autograd.Function):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.nets.origin import origin_of
-from hwnas.nets.subnet import build_subnet, placed_slots, timm_names
+from hwnas.nets.subnet import build_subnet, names_in, placed_slots
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.ops import Layer, OpSpec
 from hwnas.spaces.space import SearchSpace
@@ -35,7 +35,7 @@ class SharedWeights(Protocol):
 
     def tensors(
         self, arch: Arch, *, modulated: bool = True
-    ) -> Iterator[tuple[str, OpSpec, Layer, Tensors, Tensors | None]]:
+    ) -> Iterator[tuple[str, OpSpec, Layer, Tensors | None, Tensors | None]]:
         """See `Supernet.tensors`."""
         ...
 
@@ -62,9 +62,10 @@ def subnet_tensors(
     supernet: SharedWeights, arch: Arch, *, modulated: bool = True
 ) -> Iterator[tuple[str, Tensor]]:
     """Every parameter of `build_subnet` of `arch`, by name, as returned by `Supernet.tensors`."""
+    names = names_in(supernet.space)
     places = {slot: place for slot, place, _ in placed_slots(supernet.space, arch)}
     for slot, op, layer, *parts in supernet.tensors(arch, modulated=modulated):
-        for name, tensors in zip(timm_names(places[slot], op, layer), parts, strict=True):
+        for name, tensors in zip(names(places[slot], op, layer), parts, strict=True):
             if name and tensors is not None:
                 for kind, tensor in zip(("weight", "bias"), tensors, strict=True):
                     if tensor is not None:

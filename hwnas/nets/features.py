@@ -24,7 +24,7 @@ def features_only(network: nn.Module, strides: Sequence[int] = ()) -> FeaturePyr
     Raises:
         UserError: the network has no map with such a stride, or was not made by hwnas.
     """
-    definition_of(network)
+    _check(network)
     found = [stride for _, _, stride in levels_of(network)]
     wanted = list(strides) or found
     if any(stride not in found for stride in wanted):
@@ -38,6 +38,17 @@ def features_only(network: nn.Module, strides: Sequence[int] = ()) -> FeaturePyr
     return pyramid.train(network.training)
 
 
+def _check(network: nn.Module) -> None:
+    """Refuses networks without a chain of blocks."""
+    if definition_of(network)["form"] == "graph":
+        raise UserError(
+            "the network has no feature maps to take",
+            expected="a network that is a chain of blocks",
+            found="a network of cells",
+            fix="export the classifier, e.g. with --formats onnx",
+        )
+
+
 class WithFeatures(nn.Module):
     """A network that outputs its logits, followed by the maps of all its strides.
 
@@ -47,7 +58,7 @@ class WithFeatures(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        definition_of(network)
+        _check(network)
         levels = levels_of(network)
         self.network, self.taken = network, [position for position, _, _ in levels]
         self.feature_info = FeatureInfo([c for _, c, _ in levels], [s for _, _, s in levels])

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from hwnas.nets.subnet import build_subnet, placed_slots, timm_names
+from hwnas.nets.subnet import build_subnet, names_in, placed_slots
 from hwnas.spaces.load import build_space
 from hwnas.spaces.ops import layers
 from hwnas.spaces.published import published_networks
@@ -112,7 +112,7 @@ def _shapes(model: str) -> tuple[tuple[str, list[int]], ...]:
     found: list[tuple[str, list[int]]] = []
     for _, place, op in placed_slots(space, space.largest()):
         for layer in layers(op):
-            name, bn = timm_names(place, op, layer)
+            name, bn = names_in(space)(place, op, layer)
             shape = [layer.out_channels, layer.in_channels // layer.groups]
             shape += [layer.kernel] * 2 if layer.name != "linear" else []
             found.append((f"{name}.weight", shape))

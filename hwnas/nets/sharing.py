@@ -14,15 +14,20 @@ from functools import lru_cache
 
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.index import slot_alternatives
+from hwnas.spaces.lowering import lower_named
+from hwnas.spaces.network import Step
 from hwnas.spaces.ops import Layer, OpSpec, layers
 from hwnas.spaces.space import SearchSpace
 
-__all__ = ["Node", "Site", "plan", "shared_shapes"]
+__all__ = ["Node", "Site", "plan", "program", "shared_shapes"]
 
 
 @dataclass(frozen=True)
 class Site:
-    """A layer of an arch, and the paths of its weights and of the BN after it ("" if none)."""
+    """A layer of an arch, and the paths of its weights and of the BN after it ("" if none).
+
+    A BN that follows no convolution is a layer without weights.
+    """
 
     layer: Layer
     path: str
@@ -31,12 +36,16 @@ class Site:
 
 @dataclass(frozen=True)
 class Node:
-    """An operator of an arch and its layers; `shortcut` is not part of the main branch."""
+    """An operator of an arch and its layers; `shortcut` is not part of the main branch.
+
+    act_first: the activation comes before the convolution (`Network.act_first`).
+    """
 
     slot: str
     op: OpSpec
     sites: tuple[Site, ...]
     shortcut: Site | None
+    act_first: bool = False
 
     @property
     def all_sites(self) -> tuple[Site, ...]:
@@ -44,22 +53,36 @@ class Node:
         return self.sites if self.shortcut is None else (*self.sites, self.shortcut)
 
 
-@lru_cache(maxsize=64)
 def plan(space: SearchSpace, arch: Arch, *, share_ops: bool) -> tuple[Node, ...]:
-    """The operators of `arch` in execution order.
+    """The operators of `arch` in execution order, without those of `Network.live` that it drops.
 
     Raises:
         UserError: the arch does not belong to the space, or the space has no supernet.
     """
-    space.macro.require("supernet", space=space.name)
-    space.check(arch)
-    names = space.macro.slot_names()
-    chosen = space.view(arch)
-    return tuple(
-        _node(slot, "" if share_ops else str(chosen.get(f"{slot}.op", "")), op)
-        for slot, op in zip(names, space.macro.lower_slots(arch.codes), strict=True)
-        if op is not None
-    )
+    return tuple(node for _, node in program(space, arch, share_ops=share_ops) if node is not None)
+
+
+@lru_cache(maxsize=64)
+def program(
+    space: SearchSpace, arch: Arch, *, share_ops: bool
+) -> tuple[tuple[Step, Node | None], ...]:
+    """The steps of `arch` in execution order with their operators; None for sums.
+
+    Raises:
+        UserError: the arch does not belong to the space, or the space has no supernet.
+    """
+    macro = space.macro
+    macro.require("supernet", space=space.name)
+    (network, slots), chosen = lower_named(space, arch), space.view(arch)
+
+    def node(step: Step) -> Node | None:
+        if step.op is None:
+            return None
+        slot = slots[step.position]
+        alternative = "" if share_ops else str(chosen.get(macro.op_choice(slot), ""))
+        return _node(slot, alternative, step.op, act_first=network.act_first)
+
+    return tuple((step, node(step)) for step in network.program)
 
 
 def shared_shapes(
@@ -77,19 +100,22 @@ def shared_shapes(
         for alternative, ops in alternatives.items():
             for op in ops:
                 for site in _node(slot, "" if share_ops else alternative, op).all_sites:
-                    weights[site.path].append(site.layer)
+                    if site.path:
+                        weights[site.path].append(site.layer)
                     if site.bn_path:
                         norms[site.bn_path].append(site.layer)
     return weights, norms
 
 
-def _node(slot: str, alternative: str, op: OpSpec) -> Node:
+def _node(slot: str, alternative: str, op: OpSpec, *, act_first: bool = False) -> Node:
     """Paths are `slot.alternative.layer`; those of BN end in `_bn`.
 
     The last layer of a `dsconv` is named as that of an `mbconv`. So a slot that chooses between
     expansion 1 and larger ones shares its depthwise and projection weights.
     """
     prefix = f"{slot}.{alternative.replace('.', ',')}" if alternative else slot  # dots nest
+    if op.kind == "norm":
+        return Node(slot, op, (Site(norm_layer(op), "", f"{prefix}.norm_bn"),), None)
     sites, shortcut = [], None
     for layer in layers(op):
         is_last = op.kind == "dsconv" and layer.name == "conv_pw"
@@ -99,4 +125,9 @@ def _node(slot: str, alternative: str, op: OpSpec) -> Node:
             shortcut = site
         else:
             sites.append(site)
-    return Node(slot, op, tuple(sites), shortcut)
+    return Node(slot, op, tuple(sites), shortcut, act_first and op.kind == "conv")
+
+
+def norm_layer(op: OpSpec) -> Layer:
+    """The BN of an operator `norm` as a layer without weights of its own."""
+    return Layer("norm", op.in_channels, op.out_channels, op.in_hw, op.out_hw, act=op.act)

@@ -41,8 +41,10 @@ def sort_channels(supernet: Supernet) -> None:
 
     This covers hidden channels of blocks and of SE, the channels between blocks, and those of the
     head. Inputs and outputs of grouped convolutions are not sorted, because their order defines the
-    groups.
+    groups. Networks that are not chains keep the order of all channels.
     """
+    if not supernet.space.macro.is_chain:
+        return
     nodes = supernet.plan(supernet.space.largest())
     image = _Channels(nodes[0].op.in_channels, is_fixed=True)
     found, current = [image], image

@@ -2,23 +2,24 @@
 
 JSON values describe the network (`subnet_definition`). If timm's blocks can express every operator,
 the network is a timm model. Otherwise (residual connections with a 1x1 convolution, channel
-shuffle, an activation after the residual add) it is plain torch with the same parameter names.
+shuffle, an activation after the residual add) it is plain torch with the same parameter names. A
+network that is not a chain is plain torch, too (`graph_net`), with the slots as modules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from hwnas.core.errors import UserError
-from hwnas.nets import plain_net, timm_net
-from hwnas.nets.assembly import assemble, with_fast_layers
-from hwnas.nets.definition import define, places, timm_names
+from hwnas.nets.assembly import FORMS, assemble, with_fast_layers
+from hwnas.nets.definition import define, define_graph, graph_names, places, timm_names
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.lowering import lower_named
+from hwnas.spaces.ops import Layer, OpSpec
 from hwnas.spaces.space import SearchSpace
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "build_subnet",
     "definition_of",
     "input_shape_of",
+    "names_in",
     "placed_slots",
     "subnet_definition",
     "timm_names",
@@ -34,22 +36,30 @@ __all__ = [
 
 
 def active_slots(space: SearchSpace, arch: Arch) -> Iterator[tuple[str, OpSpec]]:
-    """(slot name, operator) of every operator of `arch`, in execution order.
+    """(slot name, operator) of every operator that a static network of `arch` has, in order.
+
+    Operators on no path from the image to the logits are left out (`Network.live`).
 
     Raises:
         UserError: the arch does not belong to the space, or the space has no static networks.
     """
     space.macro.require("static net", space=space.name)
-    space.check(arch)
-    for name, op in zip(space.macro.slot_names(), space.macro.lower_slots(arch.codes), strict=True):
-        if op is not None:
-            yield name, op
+    network, slots = lower_named(space, arch)
+    for step in network.program:
+        if step.op is not None:
+            yield slots[step.position], step.op
+
+
+def names_in(space: SearchSpace) -> Callable[[str, OpSpec, Layer], tuple[str, str]]:
+    """The function from a place, an operator and its layer to paths in static networks."""
+    return timm_names if space.macro.is_chain else graph_names
 
 
 def placed_slots(space: SearchSpace, arch: Arch) -> list[tuple[str, str, OpSpec]]:
-    """The same as `active_slots`, as (slot, place, operator), for `timm_names(place, ...)`."""
+    """The same as `active_slots`, as (slot, place, operator), for `names_in(space)`."""
     slots = list(active_slots(space, arch))
-    found = places([slot for slot, _ in slots])
+    names = [slot for slot, _ in slots]
+    found = places(names) if space.macro.is_chain else names
     return [(slot, place, op) for (slot, op), place in zip(slots, found, strict=True)]
 
 
@@ -61,7 +71,11 @@ def subnet_definition(
     bn_eps: by default that of the space.
     """
     eps = space.macro.bn_eps if bn_eps is None else bn_eps
-    return define(list(active_slots(space, arch)), name=f"hwnas_{arch.key}", bn_eps=eps)
+    name = f"hwnas_{arch.key}"
+    if space.macro.is_chain:
+        return define(list(active_slots(space, arch)), name=name, bn_eps=eps)
+    space.macro.require("static net", space=space.name)
+    return define_graph(*lower_named(space, arch), name=name, bn_eps=eps)
 
 
 def build_from_definition(definition: dict[str, Any], *, seed: int | None = 0) -> nn.Module:
@@ -74,7 +88,7 @@ def build_from_definition(definition: dict[str, Any], *, seed: int | None = 0) -
     if seed is None:
         model = assemble(definition)
     else:
-        build = {"timm": timm_net.build, "torch": plain_net.build}[definition["form"]]
+        build = FORMS[definition["form"]]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # only the CPU generator
             model = with_fast_layers(build(definition))
@@ -106,6 +120,8 @@ def input_shape_of(model: nn.Module) -> tuple[int, int, int]:
     """
     definition = definition_of(model)
     px, form = int(definition["resolution"]), definition["form"]
+    if form == "graph":
+        return int(definition["in_channels"]), px, px
     stem = definition["args"]["in_chans"] if form == "timm" else definition["stem"]["in_channels"]
     return int(stem), px, px
 
@@ -114,6 +130,7 @@ def build_subnet(space: SearchSpace, arch: Arch, *, seed: int | None = 0) -> nn.
     """The static network of `arch`, with exactly the layers of `lower()` and symmetric padding.
 
     It is a timm `EfficientNet` or `MobileNetV3` if timm's blocks can express it, else a
-    `plain_net.Network`; see `build_from_definition`.
+    `plain_net.Network`, or a `graph_net.GraphNetwork` if it is not a chain; see
+    `build_from_definition`.
     """
     return build_from_definition(subnet_definition(space, arch), seed=seed)

@@ -15,21 +15,25 @@ from hwnas.core.rng import stable_seed
 from hwnas.nets.bn import recalibrate_in_place
 from hwnas.nets.elastic import (
     ACTIVATIONS,
+    KEEPING,
+    WEIGHTLESS,
     Elastic,
     ElasticBatchNorm2d,
     ElasticConv2d,
     ElasticLinear,
     Modulation,
     global_mean,
+    window_means,
 )
 from hwnas.nets.extract import Tensors, extract
 from hwnas.nets.hypernet import HyperNet
 from hwnas.nets.images import images_of, resize
 from hwnas.nets.origin import Origin
-from hwnas.nets.sharing import Node, Site, plan, shared_shapes
+from hwnas.nets.sharing import Node, Site, plan, program, shared_shapes
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.load import require_space
 from hwnas.spaces.lowering import resolution
+from hwnas.spaces.network import IMAGE
 from hwnas.spaces.ops import Layer, OpSpec
 from hwnas.spaces.space import SearchSpace
 
@@ -149,8 +153,10 @@ class Supernet(nn.Module):
 
     def tensors(
         self, arch: Arch, *, modulated: bool = True
-    ) -> Iterator[tuple[str, OpSpec, Layer, Tensors, Tensors | None]]:
+    ) -> Iterator[tuple[str, OpSpec, Layer, Tensors | None, Tensors | None]]:
         """Slot, operator, layer, its weights, and those of the BN after it, as used by `arch`.
+
+        A layer that is only a BN has no weights.
 
         If `modulated` is False, weights are those shared by all archs, without branches: views of
         the parameters, except for smaller kernels with a learned transform.
@@ -167,7 +173,6 @@ class Supernet(nn.Module):
                     else None
                     for path in (site.path, site.bn_path)
                 )
-                assert weights is not None
                 yield node.slot, node.op, site.layer, weights, norm
 
     def _modulations(self, arch: Arch) -> Mapping[str, Modulation]:
@@ -192,45 +197,58 @@ class Supernet(nn.Module):
             UserError: eval mode, an arch of another space, images of another shape, or dropout
                 without `rng`.
         """
-        nodes = self.plan(arch)
-        self._check(x, arch, nodes[0].op, rng, (dropout, drop_path))
+        steps = program(self.space, arch, share_ops=self._share_ops)
+        self._check(x, arch, rng, (dropout, drop_path))
         modulations = self._modulations(arch)
-        x = x.contiguous(memory_format=torch.channels_last)
-        n_blocks = sum(bool(node.op.mid_channels) for node in nodes)
+        values = {IMAGE: x.contiguous(memory_format=torch.channels_last)}
+        last_read = {value: t for t, (step, _) in enumerate(steps) for value in step.reads}
+        n_blocks = sum(bool(node.op.mid_channels) for _, node in steps if node)
         block = 0
-        for node in nodes:
-            op = node.op
-            if op.kind == "pool":
-                x = global_mean(x)
+        for t, (step, node) in enumerate(steps):
+            inputs = [values[value] for value in step.reads]
+            for value in step.reads:
+                if last_read[value] == t:
+                    values.pop(value, None)
+            if node is None:
+                values[step.writes] = inputs[0] + inputs[1]
                 continue
+            op = node.op
+            if not inputs:
+                inputs = [x.new_zeros(len(x), op.in_channels, op.in_hw, op.in_hw)]
+            shortcut = inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
             if op.kind == "linear":
-                x = _drop(x, dropout, rng)
-            shortcut, x = x, self._main(node, x, modulations)
+                shortcut = _drop(shortcut, dropout, rng)
+            found = self._main(node, shortcut, modulations)
             if op.skip:
-                x = _drop(x, drop_path * block / n_blocks, rng, per_image=True)
-                x = x + self._shortcut(node, shortcut, modulations)
-            x = ACTIVATIONS[op.out_act](x)
+                found = _drop(found, drop_path * block / n_blocks, rng, per_image=True)
+                found = found + self._shortcut(node, shortcut, modulations)
+            values[step.writes] = ACTIVATIONS[op.out_act](found)
             block += bool(op.mid_channels)
-        return x
+        return found
 
     def _main(self, node: Node, x: Tensor, modulations: Mapping[str, Modulation]) -> Tensor:
         """Output of one operator without its residual connection."""
+        if node.op.kind in WEIGHTLESS:
+            return WEIGHTLESS[node.op.kind](node.op, x)
         gated = x
         for site in node.sites:
             name = site.layer.name
             if name == "se.conv_reduce":
                 gated, x = x, global_mean(x)
-            x = ACTIVATIONS[site.layer.act](self._layer(site, x, modulations))
+            if node.act_first:  # other operators can read x too, so it must not change
+                x = self._layer(site, KEEPING[site.layer.act](x), modulations)
+            else:
+                x = ACTIVATIONS[site.layer.act](self._layer(site, x, modulations))
             if name == "se.conv_expand":
                 x = gated * x
             elif site.layer.shuffles:
-                x = _shuffle(x, site.layer.groups)
+                x = F.channel_shuffle(x, site.layer.groups)  # 1707.01083, section 3.1
         return x
 
     def _shortcut(self, node: Node, x: Tensor, modulations: Mapping[str, Modulation]) -> Tensor:
         """The term that the residual connection adds to the output of the operator."""
         if node.op.stride > 1:
-            x = F.avg_pool2d(x, node.op.stride, ceil_mode=True, count_include_pad=False)
+            x = window_means(x, node.op.stride, node.op.stride)
         return x if node.shortcut is None else self._layer(node.shortcut, x, modulations)
 
     def _layer(self, site: Site, x: Tensor, modulations: Mapping[str, Modulation]) -> Tensor:
@@ -244,7 +262,6 @@ class Supernet(nn.Module):
         self,
         x: Tensor,
         arch: Arch,
-        stem: OpSpec,
         rng: torch.Generator | None,
         rates: tuple[float, float],
     ) -> None:
@@ -254,7 +271,8 @@ class Supernet(nn.Module):
                 expected="training mode",
                 fix="evaluate recalibrate(extract(supernet, arch), batches)",
             )
-        expected = (stem.in_channels, stem.in_hw, stem.in_hw)
+        px = resolution(self.space, arch)
+        expected = (self.space.macro.in_channels, px, px)
         if x.ndim != 4 or tuple(x.shape[1:]) != expected:
             raise UserError(
                 "images do not have the resolution of the arch",
@@ -278,8 +296,3 @@ def _drop(
     shape = (x.shape[0], 1, 1, 1) if per_image else x.shape
     kept = torch.rand(shape, generator=rng, device=rng.device) >= rate
     return x * (kept.to(x.device, x.dtype) / (1 - rate))
-
-
-def _shuffle(x: Tensor, groups: int) -> Tensor:
-    """Distributes the channels of every group over all groups (1707.01083, section 3.1)."""
-    return F.channel_shuffle(x, groups)

@@ -17,7 +17,7 @@ from hwnas.core.command import command_line
 from hwnas.core.errors import UserError
 from hwnas.nets.folded import Folded, FoldedLayer
 from hwnas.nets.images import normalise, resize
-from hwnas.nets.subnet import build_subnet, placed_slots, timm_names
+from hwnas.nets.subnet import build_subnet, names_in, placed_slots
 from hwnas.spaces.lowering import resolution
 from hwnas.spaces.ops import layers
 from hwnas.spaces.space import SearchSpace
@@ -47,7 +47,7 @@ def unfold(
     """
     arch = space.largest()
     sites = [
-        timm_names(place, op, layer)
+        names_in(space)(place, op, layer)
         for _, place, op in placed_slots(space, arch)
         for layer in layers(op)
     ]

@@ -33,6 +33,7 @@ REGISTRY = Registry[SpaceModule](
     infrastructure=frozenset(
         {
             "arch",
+            "cell_graphs",
             "cells",
             "chains",
             "checks",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
 
+from hwnas.core.errors import UserError
 from hwnas.spaces.choice import Choice
 from hwnas.spaces.ops import OpSpec, conv, linear, map_size, mean
 from hwnas.spaces.skeleton import Ability, Skeleton, SlotGraph
 
-__all__ = ["CellMacro"]
+__all__ = ["CellMacro", "cell_view"]
 
 REDUCTION = ("conv_a", "conv_b", "pool", "shortcut")
 """Parts of the residual block between two stages."""
@@ -35,15 +37,17 @@ class CellMacro(Skeleton):
 
     absent_passes: ClassVar[bool] = False  # `none` outputs zeros; it does not pass its input on
     act_first: ClassVar[bool] = True  # 2001.00326, section 2
-    lacks: ClassVar[Mapping[Ability, str]] = {
-        "supernet": "cell spaces have no shared weights yet",
-        "static net": "networks of a cell space can be timed, but not trained yet",
-    }
+    lacks: ClassVar[Mapping[Ability, str]] = {}
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
         """(source, target) of every edge, sorted by target as in the strings of NAS-Bench-201."""
         return tuple((i, j) for j in range(1, self.n_nodes) for i in range(j))
+
+    @property
+    def n_stages(self) -> int:
+        """Number of stages; a residual block with stride 2 is between two of them."""
+        return len(self.widths)
 
     def choices(self) -> tuple[Choice, ...]:
         """The resolution, then one operator per edge."""
@@ -53,7 +57,7 @@ class CellMacro(Skeleton):
     def slot_names(self) -> tuple[str, ...]:
         """Names such as `stem`, `stage0.cell0.edge01`, `reduce1.conv_a`, `norm`, `pool`."""
         found = ["stem"]
-        for s in range(len(self.widths)):
+        for s in range(self.n_stages):
             if s:
                 found += [f"reduce{s}.{part}" for part in REDUCTION]
             found += [
@@ -63,24 +67,62 @@ class CellMacro(Skeleton):
             ]
         return (*found, "norm", "pool", "classifier")
 
+    def codes_of(self, text: str) -> tuple[int, ...] | None:
+        """Reads a cell in the notation of NAS-Bench-201, `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`.
+
+        The resolution is the largest one.
+        """
+        if "|" not in text:
+            return None
+        view = cell_view(text)
+        names = [f"edge{i}{j}" for i, j in self.edges]
+        if list(view or ()) != names:
+            form = "+".join(
+                "".join(f"|op~{i}" for i in range(j)) + "|" for j in range(1, self.n_nodes)
+            )
+            raise UserError("not a cell of this space", expected=form, found=text)
+        assert view is not None
+        for name, op in view.items():
+            if op not in self.ops:
+                raise UserError(
+                    f"the cell has an operator that the space lacks on {name}",
+                    expected=f"one of {', '.join(self.ops)}",
+                    found=op,
+                    where=text,
+                )
+        return (len(self.resolutions) - 1, *(self.ops.index(op) for op in view.values()))
+
+    def op_choice(self, slot: str) -> str:
+        """Cells at all positions share the choice of an edge, but not its weights."""
+        return slot.rpartition(".")[2]
+
     def lower_slots(self, codes: tuple[int, ...]) -> tuple[OpSpec | None, ...]:
         """See `Skeleton.lower_slots`."""
         return tuple(self._lower(codes))
 
+    def _chosen(self, codes: tuple[int, ...]) -> tuple[Sequence[tuple[int, int]], Sequence[str]]:
+        """Widths of every stage, before and after its cells, and the operators of a cell."""
+        return [(width, width) for width in self.widths], [self.ops[code] for code in codes[1:]]
+
     def _lower(self, codes: tuple[int, ...]) -> Iterator[OpSpec | None]:
         hw = self.resolutions[codes[0]]
-        yield conv(self.in_channels, self.widths[0], hw, 3, 1, "none")
-        for s, width in enumerate(self.widths):
-            if s:
-                before, half = self.widths[s - 1], map_size(hw, 2)
-                yield conv(before, width, hw, 3, 2, "relu")
-                yield conv(width, width, half, 3, 1, "relu")
+        widths, ops = self._chosen(codes)
+        before = self.in_channels
+        for s, (reduced, width) in enumerate(widths):
+            if s == 0:
+                yield conv(before, reduced, hw, 3, 1, "none")
+            else:
+                half = map_size(hw, 2)
+                yield conv(before, reduced, hw, 3, 2, "relu")
+                yield conv(reduced, reduced, half, 3, 1, "relu")
                 yield OpSpec("avg_pool", before, before, hw, half, kernel=2, stride=2)
-                yield OpSpec("conv", before, width, half, half, norm="none")
+                yield OpSpec("conv", before, reduced, half, half, norm="none")
                 hw = half
+            before = reduced
             for _ in range(self.cells_per_stage):
-                for code in codes[1:]:
-                    yield _cell_op(self.ops[code], width, hw)
+                for (source, _), op in zip(self.edges, ops, strict=True):
+                    yield _cell_op(op, width if source else before, width, hw)
+                before = width
         yield OpSpec("norm", width, width, hw, hw, act="relu")
         yield mean(width, hw)
         yield linear(width, self.num_classes)
@@ -92,7 +134,7 @@ class CellMacro(Skeleton):
         """
         found: list[tuple[int, ...]] = [()]
         value: tuple[int, ...] = (0,)  # slots whose sum is the current value; first the stem
-        for s in range(len(self.widths)):
+        for s in range(self.n_stages):
             if s:
                 a = len(found)
                 found += [value, (a,), value, (a + 2,)]
@@ -110,7 +152,7 @@ class CellMacro(Skeleton):
         One cell is enough, because all cells of an arch are equal.
         """
         names = self.slot_names()
-        last = f"stage{len(self.widths) - 1}.cell{self.cells_per_stage - 1}"
+        last = f"stage{self.n_stages - 1}.cell{self.cells_per_stage - 1}"
         inner = [f"{last}.edge{i}{j}" for i, j in self.edges]
         nodes = self._nodes((0,), 1)
         reads = ((), *(nodes[i] for i, _ in self.edges), nodes[-1])
@@ -126,14 +168,35 @@ class CellMacro(Skeleton):
         return [value, *into]
 
 
+def cell_view(text: str) -> dict[str, str] | None:
+    """Operators by edge (`edge01`) of a cell `|op~0|+|op~0|op~1|+...`: the inputs of every node.
+
+    None if the text has another form (2001.00326, released API).
+    """
+    view: dict[str, str] = {}
+    for node, inputs in enumerate(text.split("+"), start=1):
+        if not re.fullmatch(r"\|(\w+~\d\|)+", inputs):
+            return None
+        for edge in inputs.strip("|").split("|"):
+            op, source = edge.split("~")
+            view[f"edge{source}{node}"] = op
+    return view
+
+
 @cache
-def _cell_op(name: str, width: int, hw: int) -> OpSpec | None:
-    """Operator of one edge of a cell; convolutions are act-conv-BN (2001.00326, section 2)."""
+def _cell_op(name: str, before: int, width: int, hw: int) -> OpSpec | None:
+    """Operator of one edge of a cell; convolutions are act-conv-BN (2001.00326, section 2).
+
+    before: channels that the edge reads. If they differ from `width`, `skip_connect` is a 1x1
+        convolution with BN.
+    """
     if name == "none":
         return None
     if name == "skip_connect":
+        if before != width:
+            return conv(before, width, hw, 1, 1, "none")
         return OpSpec("identity", width, width, hw, hw)
     if name == "avg_pool_3x3":
         return OpSpec("avg_pool", width, width, hw, hw, kernel=3, padding=1)
     kernel = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}[name]
-    return conv(width, width, hw, kernel, 1, "relu")
+    return conv(before, width, hw, kernel, 1, "relu")

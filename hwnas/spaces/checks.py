@@ -67,6 +67,14 @@ def check_member(space: SearchSpace, arch: Arch) -> None:
                 found=code,
                 where=space.id,
             )
+    if space.macro.has_duplicates and space.arch(arch.codes).codes != arch.codes:
+        raise UserError(
+            "the codes are not the canonical ones of their arch",
+            expected=",".join(map(str, space.arch(arch.codes).codes)),
+            found=",".join(map(str, arch.codes)),
+            where=space.id,
+            fix="make archs by SearchSpace.arch(codes)",
+        )
 
 
 def checked_codes(space: SearchSpace, given: Any) -> NDArray[np.int16]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,7 +13,16 @@ from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
 
-__all__ = ["Choice", "Codes", "Role", "Value", "ascending", "check_allowed", "check_choices"]
+__all__ = [
+    "Choice",
+    "Codes",
+    "Role",
+    "Value",
+    "ascending",
+    "check_allowed",
+    "check_choices",
+    "count_archs",
+]
 
 Role = Literal["resolution", "width", "depth", "kernel", "expand", "se", "op"]
 Value = int | float | str
@@ -171,3 +181,22 @@ def check_allowed(
                 where=f"choice {choice.name} of {where}",
                 fix="use SearchSpace.restrict, which takes values",
             )
+
+
+def count_archs(choices: Sequence[Choice], allowed: Sequence[tuple[int, ...]]) -> int:
+    """Exact number of canonical rows of codes; a choice that is inactive counts as one value."""
+    children: dict[int | None, list[int]] = {}
+    for column, choice in enumerate(choices):
+        children.setdefault(choice.parent, []).append(column)
+
+    def count(column: int) -> int:
+        total = 0
+        for code in allowed[column]:
+            product = 1
+            for child in children.get(column, []):
+                if code in choices[child].parent_codes:
+                    product *= count(child)
+            total += product
+        return total
+
+    return math.prod(count(column) for column in children[None])

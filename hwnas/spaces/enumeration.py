@@ -23,6 +23,8 @@ MAX_SIZE = 2**40
 
 def unrank(space: SearchSpace, ranks: NDArray[np.int64]) -> Codes:
     """The archs [n, d] with these ranks in [0, space.size())."""
+    if space.macro.has_duplicates:
+        return space.listed[ranks]
     tree = _tree(space)
     codes = np.zeros((len(ranks), len(space.choices)), dtype=np.int16)
 
@@ -61,6 +63,9 @@ def rank(space: SearchSpace, codes: Codes) -> NDArray[np.int64]:
             found=f"{int(outside.sum())} of {len(codes)} are not, the first with codes "
             + ",".join(map(str, codes[outside][0].tolist())),
         )
+    if space.macro.has_duplicates:
+        known = {key: i for i, key in enumerate(space.keys(space.listed))}
+        return np.array([known[key] for key in space.keys(codes)], dtype=np.int64)
     tree = _tree(space)
 
     def number(column: int, rows: NDArray[np.intp]) -> NDArray[np.int64]:

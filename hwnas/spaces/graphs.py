@@ -1,8 +1,9 @@
-"""Converts archs to graphs for predictors: a chain, the DAG of a cell, or a whole network."""
+"""Converts archs to graphs: for predictors, and to find those without a path to the logits."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from hwnas.spaces.skeleton import Edges, SlotGraph
 if TYPE_CHECKING:
     from hwnas.spaces.space import SearchSpace
 
-__all__ = ["graph", "live_graph", "slot_graph"]
+__all__ = ["graph", "is_connected", "live_graph", "slot_graph", "smallest_connected"]
 
 
 @lru_cache(maxsize=32)
@@ -62,3 +63,32 @@ def live_graph(space: SearchSpace, codes: Codes) -> tuple[NDArray[np.int32], Edg
     live = is_fed & is_used
     live[:, [0, -1]] = True
     return np.where(live, slots, -1), edges & live[:, :, None] & live[:, None, :]
+
+
+def is_connected(space: SearchSpace, codes: Codes) -> NDArray[np.bool_]:
+    """Which archs have a path from the image to the logits, bool [n]; all in a chain.
+
+    The logits of the others do not depend on the image.
+    """
+    if slot_graph(space).reads is None:
+        return np.ones(len(codes), dtype=bool)
+    return np.asarray(live_graph(space, codes)[1][:, -1].any(axis=1))
+
+
+@lru_cache(maxsize=32)
+def smallest_connected(space: SearchSpace) -> Arch:
+    """The smallest arch that can learn: `space.smallest()`, unless no path leads to its logits.
+
+    Then as few choices as possible, as far to the right as possible, have their next value.
+    """
+    smallest = np.array(space.smallest().codes, dtype=np.int16)
+    open_columns = [column for column, codes in enumerate(space.allowed) if len(codes) > 1]
+    for n_raised in range(len(open_columns) + 1):
+        for columns in combinations(reversed(open_columns), n_raised):
+            raised = smallest.copy()
+            for column in columns:
+                raised[column] = space.allowed[column][1]
+            arch = space.arch(raised)
+            if is_connected(space, space.codes([arch]))[0]:
+                return arch
+    return space.smallest()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "enumerate_ops",
+    "live_counts",
+    "live_sum",
     "op_counts",
     "op_index",
     "op_max",
@@ -127,7 +129,7 @@ def slot_alternatives(space: SearchSpace) -> tuple[dict[str, tuple[OpSpec, ...]]
     columns = {choice.name: column for column, choice in enumerate(space.choices)}
     found = []
     for slot, table in zip(space.macro.slot_names(), tables, strict=True):
-        column = columns.get(f"{slot}.op")
+        column = columns.get(space.macro.op_choice(slot))
         if column is None:
             found.append({"": _distinct(ops, table.ids)})
             continue
@@ -189,6 +191,40 @@ def op_sum(space: SearchSpace, codes: Codes, per_op: NDArray[Number]) -> NDArray
         UserError: codes that the space does not allow.
     """
     return _reduce(space, codes, per_op, np.add)
+
+
+def live_counts(space: SearchSpace, codes: Codes) -> NDArray[np.float64]:
+    """`op_counts` without operators on no path from the image to the logits, which never run."""
+    if space.macro.is_chain:
+        return op_counts(space, codes)
+    index = _live_index(space, codes)
+    counts = np.zeros((len(codes), len(enumerate_ops(space)) + 1))
+    for slot in index.T:
+        counts[np.arange(len(codes)), slot] += 1  # -1 (absent) counts in the last column
+    return counts[:, :-1]
+
+
+def live_sum(space: SearchSpace, codes: Codes, per_op: NDArray[Number]) -> NDArray[Number]:
+    """`op_sum` without operators on no path from the image to the logits, which never run.
+
+    Raises:
+        UserError: codes that the space does not allow.
+    """
+    if space.macro.is_chain:
+        return op_sum(space, codes, per_op)
+    values = np.append(per_op, np.zeros(1, dtype=per_op.dtype))
+    result = np.empty(len(codes), dtype=per_op.dtype)
+    for start in range(0, len(codes), CHUNK):
+        part = slice(start, start + CHUNK)
+        result[part] = values[_live_index(space, codes[part])].sum(axis=1)
+    return result
+
+
+def _live_index(space: SearchSpace, codes: Codes) -> NDArray[np.int32]:
+    """`op_index` in which dead operators are absent."""
+    index = op_index(space, codes)
+    live = space.macro.slot_graph.live(index >= 0)
+    return np.where(live, index, np.int32(-1))
 
 
 def op_max(space: SearchSpace, codes: Codes, per_op: NDArray[Number]) -> NDArray[Number]:

@@ -14,6 +14,7 @@ from hwnas.core.store import read_json
 from hwnas.core.yaml_data import read_yaml
 from hwnas.spaces import REGISTRY
 from hwnas.spaces.arch import Arch
+from hwnas.spaces.graphs import is_connected
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["build_space", "read_arch", "require_space", "shipped_spaces", "space_data"]
@@ -80,25 +81,38 @@ def space_data(given: Any) -> dict[str, Any]:
 
 
 def read_arch(space: SearchSpace, text: Any) -> Arch:
-    """Reads an arch given as `largest`, `smallest`, a JSON file, or comma-separated codes.
+    """Reads an arch given as `largest`, `smallest`, a JSON file, comma-separated codes, or a cell.
 
     Raises:
-        UserError: the text has none of these forms, or the arch does not belong to the space.
+        UserError: the text has none of these forms, the arch does not belong to the space, or no
+            path leads from its image to its logits.
     """
     text = str(text)
     if text in ("largest", "smallest"):
         return space.largest() if text == "largest" else space.smallest()
     if text.endswith(".json"):
-        return space.check(Arch.from_json(read_json(Path(text)), where=text))
+        return _joined(space, space.check(Arch.from_json(read_json(Path(text)), where=text)), text)
     try:
-        codes = tuple(int(code) for code in text.split(","))
+        codes = space.macro.codes_of(text) or tuple(int(code) for code in text.split(","))
     except ValueError as error:
         raise UserError(
             "cannot read the arch",
             expected="largest, smallest, a .json file, or codes such as 0,1,2",
             found=text,
         ) from error
-    return space.check(Arch(space.id, codes))
+    return _joined(space, space.check(Arch(space.id, codes)), text)
+
+
+def _joined(space: SearchSpace, arch: Arch, text: str) -> Arch:
+    """Refuses an arch whose logits do not depend on the image."""
+    if not is_connected(space, space.codes([arch])).all():
+        raise UserError(
+            "the cell has no path from its input to its output",
+            expected="operators other than none on the edges of a path",
+            found=text,
+            where=space.id,
+        )
+    return arch
 
 
 def require_space(given: object) -> None:

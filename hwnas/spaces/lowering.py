@@ -13,7 +13,7 @@ from hwnas.spaces.network import Network, edge_list
 if TYPE_CHECKING:
     from hwnas.spaces.space import SearchSpace
 
-__all__ = ["lower", "network_key", "resolution", "slot_names"]
+__all__ = ["lower", "lower_named", "network_key", "resolution", "slot_names"]
 
 
 def lower(space: SearchSpace, arch: Arch) -> Network:
@@ -31,6 +31,17 @@ def lower(space: SearchSpace, arch: Arch) -> Network:
     present = np.array([[op is not None for op in slots]])
     edges = edge_list(skeleton.slot_graph.edges(present)[0], present[0])
     return Network(ops, edges, skeleton.act_first)
+
+
+def lower_named(space: SearchSpace, arch: Arch) -> tuple[Network, tuple[str, ...]]:
+    """The network of one arch, and the slot of each of its operators.
+
+    Raises:
+        UserError: the arch does not belong to the space.
+    """
+    network = lower(space, arch)
+    slots = zip(slot_names(space), space.macro.lower_slots(arch.codes), strict=True)
+    return network, tuple(slot for slot, op in slots if op is not None)
 
 
 def network_key(space: SearchSpace, arch: Arch) -> str:

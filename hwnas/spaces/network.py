@@ -23,7 +23,7 @@ IMAGE = 0
 
 
 class Step(NamedTuple):
-    """An operator that reads one value, or (`op` is None) the sum of two values.
+    """An operator that reads one value (`concat`: several), or (`op` is None) a sum of two values.
 
     Values are numbered; `IMAGE` is the input of the network. An operator without `reads` reads
     zeros.
@@ -47,7 +47,7 @@ class Network:
 
     edges: ascending pairs. None in a chain, where every operator reads the one before it. An
         operator with several sources reads their sum, and readers of the same sources share one
-        sum.
+        sum. Only a `concat` reads the sources themselves, in ascending order.
     act_first: a `conv` applies its activation to its input (act-conv-BN) instead of its output.
     """
 
@@ -94,9 +94,23 @@ class Network:
         the first image. If no path joins image and result, both ends and the inputs of the result
         remain.
         """
-        if self.edges is None:
+        kept = self._kept
+        if len(kept) == len(self.ops):
             return self
+        number = {position: i for i, position in enumerate(kept)}
+        edges = tuple(
+            (number[source], number[reader])
+            for source, reader in self.edges or ()
+            if source in number and reader in number
+        )
+        return Network(tuple(self.ops[i] for i in kept), edges, self.act_first)
+
+    @cached_property
+    def _kept(self) -> tuple[int, ...]:
+        """Positions of the operators of `live()`."""
         n = len(self.ops)
+        if self.edges is None:
+            return tuple(range(n))
         is_fed, is_needed = [False] * n, [False] * n
         is_fed[0] = is_needed[-1] = True
         for source, reader in self.edges:  # ascending, so edges into a source come first
@@ -104,16 +118,13 @@ class Network:
         for source, reader in reversed(self.edges):
             is_needed[source] |= is_needed[reader]
         has_path = is_fed[-1]
-        kept = [i for i in range(n) if not i or (is_needed[i] and (is_fed[i] or not has_path))]
-        if len(kept) == n:
-            return self
-        number = {position: i for i, position in enumerate(kept)}
-        edges = tuple(
-            (number[source], number[reader])
-            for source, reader in self.edges
-            if source in number and reader in number
-        )
-        return Network(tuple(self.ops[i] for i in kept), edges, self.act_first)
+        return tuple(i for i in range(n) if not i or (is_needed[i] and (is_fed[i] or not has_path)))
+
+    @cached_property
+    def program(self) -> tuple[Step, ...]:
+        """The steps of `live()`; positions are those in `ops` of this network."""
+        steps, kept = self.live().steps(), self._kept
+        return tuple(step._replace(position=kept[step.position]) for step in steps)
 
     def steps(self) -> Iterator[Step]:
         """The steps of a runtime, in order.
@@ -122,7 +133,12 @@ class Network:
         as the term is computed. An `identity` is not a step; its readers read its input.
         """
         sums_of: list[list[tuple[int, ...]]] = [[] for _ in self.ops]
-        for terms in dict.fromkeys(sources for sources in self.sources if len(sources) > 1):
+        summed = (
+            sources
+            for op, sources in zip(self.ops, self.sources, strict=True)
+            if len(sources) > 1 and op.kind != "concat"
+        )
+        for terms in dict.fromkeys(summed):
             for term in terms:
                 sums_of[term].append(terms)
         is_read = {source for sources in self.sources for source in sources}
@@ -134,7 +150,7 @@ class Network:
             if i not in is_read and not is_last:
                 continue
             reads = (IMAGE,) if i == 0 else tuple(values[source] for source in sources)
-            if len(reads) > 1:
+            if len(reads) > 1 and op.kind != "concat":
                 reads = (totals[sources],)
             if op.kind == "identity" and reads and not is_last:
                 values[i] = reads[0]

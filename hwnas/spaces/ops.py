@@ -31,7 +31,9 @@ Act = Literal["none", "relu", "relu6", "hard_swish", "swish"]
 Gate = Literal["hard_sigmoid", "sigmoid"]
 PadMode = Literal["symmetric", "tf_same"]
 BlockKind = Literal["conv", "mbconv", "dsconv", "uib", "fused"]
-OpKind = Literal[BlockKind, "pool", "linear", "avg_pool", "norm", "identity"]
+OpKind = Literal[
+    BlockKind, "pool", "linear", "avg_pool", "norm", "identity", "max_pool", "concat", "cut"
+]
 EXPANDING = ("mbconv", "uib", "fused")  # blocks with their own `mid_channels`
 
 
@@ -59,8 +61,9 @@ class OpSpec:
     1x1 project. A kernel of 0 omits that depthwise convolution; the last one present has the
     stride. `fused` expands with a convolution of size `kernel` instead of 1x1 and depthwise
     convolutions (EfficientNetV2 2104.00298). `pool` is the global mean. `linear` has a bias and
-    reads a pooled vector (hw 1). Cells also have `avg_pool` (one window size), `norm` (BN-act only)
-    and `identity`.
+    reads a pooled vector (hw 1). Cells also have `avg_pool` and `max_pool` (of one window size),
+    `norm` (BN-act only), `identity`, `concat` (concatenates its sources, instead of their sum) and
+    `cut` (the first `out_channels` channels).
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -103,7 +106,7 @@ class OpSpec:
 
     def __str__(self) -> str:
         text = f"{self.kind} {self.in_channels}>{self.out_channels} {self.in_hw}>{self.out_hw}px"
-        if self.kind not in ("pool", "norm", "identity"):
+        if self.kind not in ("pool", "norm", "identity", "concat", "cut"):
             sizes = f"{self.start_kernel}+{self.kernel}" if self.kind == "uib" else self.kernel
             text += f" k{sizes}s{self.stride}"
         if self.pad_more:

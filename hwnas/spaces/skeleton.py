@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.errors import UserError
-from hwnas.spaces.choice import Choice
+from hwnas.spaces.choice import Choice, Codes
 from hwnas.spaces.ops import OpSpec
 
 __all__ = ["Ability", "Edges", "Skeleton", "SlotGraph", "chain"]
@@ -24,7 +24,7 @@ __all__ = ["Ability", "Edges", "Skeleton", "SlotGraph", "chain"]
 Ability = Literal["supernet", "static net"]
 """Optional abilities: weights can be shared, and single archs can be trained.
 
-`hwnas.nets` implements both for chains of convolutions, blocks, `pool` and `linear`.
+`hwnas.nets` implements both for chains and graphs of all operators of `hwnas.spaces.ops`.
 """
 
 Edges = NDArray[np.bool_]
@@ -45,6 +45,29 @@ class SlotGraph:
     slots: tuple[int, ...]
     reads: tuple[tuple[int, ...], ...] | None
     absent_passes: bool
+
+    def live(self, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which operators are on a path from the first to the last slot, bool [n, p].
+
+        Without such a path, all present ones.
+        """
+        if self.reads is None:
+            return present
+        edges = self.edges(present) if self.absent_passes else None
+        n, p = present.shape
+        fed, used = np.zeros((2, n, p), dtype=bool)
+        fed[:, 0] = used[:, -1] = True
+        sources = [list(read) for read in self.reads]
+        for i in range(1, p):
+            reads = fed[:, sources[i]] if edges is None else fed & edges[:, i]
+            fed[:, i] = present[:, i] & reads.any(axis=1)
+        for i in range(p - 1, 0, -1):
+            reader = used[:, i] & present[:, i]
+            if edges is None:
+                used[:, sources[i]] |= reader[:, None]
+            else:
+                used |= reader[:, None] & edges[:, i]
+        return present & ((used & fed) | ~fed[:, -1:])
 
     def edges(self, present: NDArray[np.bool_]) -> Edges:
         """Edges bool [n, p, p] of archs, given which slots have an operator, bool [n, p]."""
@@ -119,7 +142,7 @@ class Skeleton(ABC):
 
     @abstractmethod
     def slot_names(self) -> tuple[str, ...]:
-        """One unique name per slot. The choice of a slot's operator is called `SLOT.op`."""
+        """One unique name per slot."""
 
     @abstractmethod
     def lower_slots(self, codes: tuple[int, ...]) -> tuple[OpSpec | None, ...]:
@@ -134,6 +157,40 @@ class Skeleton(ABC):
     def reads(self) -> tuple[tuple[int, ...], ...] | None:
         """Per slot the earlier slots whose sum it reads; None in a chain of slots."""
         return None
+
+    def codes_of(self, text: str) -> tuple[int, ...] | None:
+        """Reads an arch in the notation of the benchmark that published the space.
+
+        None if there is no such notation, or the text is in none.
+
+        Raises:
+            UserError: the text describes an arch of another space.
+        """
+        return None
+
+    def op_choice(self, slot: str) -> str:
+        """Name of the choice of the operator in a slot, if there is one.
+
+        Each of its values has its own weights in a supernet. By default every slot has its own
+        choice. A skeleton that repeats one cell has one choice for several slots.
+        """
+        return f"{slot}.op"
+
+    def canonical(self, codes: Codes) -> Codes:
+        """The codes [n, d] that stand for archs that are equal to these; by default the same.
+
+        Inactive codes are 0. A space in which several codes describe one network keeps one of them.
+        """
+        return codes
+
+    @property
+    def has_duplicates(self) -> bool:
+        """Whether `canonical` changes any codes. Such a space lists its archs (`listed`)."""
+        return False
+
+    def listed(self) -> Codes:
+        """All canonical codes of the unrestricted space, if it `has_duplicates`."""
+        raise NotImplementedError
 
     def predictor_graph(self) -> SlotGraph:
         """The slots and edges that accuracy predictors see; by default all of them.

@@ -15,7 +15,7 @@ from hwnas.core.records import sparse
 from hwnas.core.store import content_hash
 from hwnas.spaces import checks
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.choice import Choice, Codes, Value, check_allowed, check_choices
+from hwnas.spaces.choice import Choice, Codes, Value, check_allowed, check_choices, count_archs
 from hwnas.spaces.cost import AnalyticMetric, Precision, cost
 from hwnas.spaces.drawing import draw_space, summary
 from hwnas.spaces.skeleton import Skeleton
@@ -158,8 +158,9 @@ class SearchSpace:
         return found
 
     def normalise(self, codes: Codes) -> Codes:
-        """A copy in which inactive codes are 0."""
-        return np.where(self.active(codes), codes, np.int16(0)).astype(np.int16, copy=False)
+        """A copy in which inactive codes are 0, and equal archs have equal codes."""
+        active = np.where(self.active(codes), codes, np.int16(0)).astype(np.int16, copy=False)
+        return self.macro.canonical(active) if self.macro.has_duplicates else active
 
     def validate(self, codes: Codes) -> NDArray[np.bool_]:
         """Which rows are canonical and use only allowed codes: bool [n]."""
@@ -168,6 +169,8 @@ class SearchSpace:
         for column, allowed in enumerate(self.allowed):
             chosen = codes[:, column]
             valid &= np.where(active[:, column], np.isin(chosen, allowed), chosen == 0)
+        if self.macro.has_duplicates:
+            valid[valid] = (self.macro.canonical(codes[valid]) == codes[valid]).all(axis=1)
         return valid
 
     def sample(
@@ -178,14 +181,15 @@ class SearchSpace:
         Raises:
             UserError: both or none of `seed` and a generator are given, or n is negative.
         """
-        return self.normalise(self._draw(checks.one_generator(seed, rng), checks.checked_count(n)))
+        stream, count = checks.one_generator(seed, rng), checks.checked_count(n)
+        return self._members(self._draw(stream, count), stream)
 
     def mutate(self, codes: Codes, rng: np.random.Generator, probability: float = 0.1) -> Codes:
         """Redraws every choice with `probability`, and at least one choice per row."""
         redraw = rng.random(codes.shape) < probability
         redraw[np.arange(len(codes)), rng.integers(codes.shape[1], size=len(codes))] = True
         fresh = self._draw(rng, len(codes))
-        return self.normalise(np.where(redraw | ~self.active(codes), fresh, codes))
+        return self._members(np.where(redraw | ~self.active(codes), fresh, codes), rng)
 
     def crossover(self, first: Codes, second: Codes, rng: np.random.Generator) -> Codes:
         """Uniform crossover of paired rows.
@@ -197,7 +201,25 @@ class SearchSpace:
         child = np.where(active_first & ~active_second, first, child)
         child = np.where(active_second & ~active_first, second, child)
         neither = ~active_first & ~active_second
-        return self.normalise(np.where(neither, self._draw(rng, len(first)), child))
+        return self._members(np.where(neither, self._draw(rng, len(first)), child), rng)
+
+    def _members(self, codes: Codes, rng: np.random.Generator) -> Codes:
+        """Canonical codes. A restriction can exclude the canonical codes of an arch that it allows;
+        such rows are replaced by random archs.
+        """
+        found = self.normalise(codes)
+        if self.macro.has_duplicates:
+            outside = ~self.validate(found)
+            if outside.any():
+                found[outside] = rng.choice(self.listed, int(outside.sum()))
+        return found
+
+    @cached_property
+    def listed(self) -> Codes:
+        """All archs of a space in which codes have duplicates (`Skeleton.has_duplicates`)."""
+        codes = self.macro.listed()
+        found: Codes = codes[self.validate(codes)]
+        return found
 
     def _draw(self, rng: np.random.Generator, n: int) -> Codes:
         """Random codes of every choice, active or not."""
@@ -247,24 +269,9 @@ class SearchSpace:
 
     def size(self) -> int:
         """Exact number of distinct archs; each choice that is inactive counts as one value."""
-        children: dict[int | None, list[int]] = {}
-        for column, choice in enumerate(self.choices):
-            children.setdefault(choice.parent, []).append(column)
-
-        def count(column: int) -> int:
-            total = 0
-            for code in self.allowed[column]:
-                product = 1
-                for child in children.get(column, []):
-                    if code in self.choices[child].parent_codes:
-                        product *= count(child)
-                total += product
-            return total
-
-        result = 1
-        for column in children[None]:
-            result *= count(column)
-        return result
+        if self.macro.has_duplicates:
+            return len(self.listed)
+        return count_archs(self.choices, self.allowed)
 
     def restrict(self, values: Mapping[str, Sequence[Value]]) -> SearchSpace:
         """The space with the named choices restricted to the given values.

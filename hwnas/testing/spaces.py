@@ -28,7 +28,7 @@ from hwnas.spaces.cost import (
     op_params,
     op_weight_bytes,
 )
-from hwnas.spaces.graphs import graph
+from hwnas.spaces.graphs import graph, is_connected, smallest_connected
 from hwnas.spaces.index import enumerate_ops, op_index, op_sum, slot_ops
 from hwnas.spaces.lowering import lower, resolution, slot_names
 from hwnas.spaces.ops import OpSpec, layers
@@ -236,14 +236,15 @@ class SpaceSuite(Suite):
             x = _images(space, arch, N_IMAGES)
             expected = supernet(x, arch)
             assert expected.shape == (N_IMAGES, space.macro.num_classes)
-            assert expected.std() > 0.1
+            assert expected.std() > 0.1 or not is_connected(space, space.codes([arch]))
             extracted = extract(supernet, arch)
             torch.testing.assert_close(extracted(x), expected, rtol=0, atol=1e-9)
             static = build_from_definition(definition_of(extracted)).double().train()
             static.load_state_dict(extracted.state_dict())
             torch.testing.assert_close(static(x), expected, rtol=0, atol=1e-9)
             n_parameters = sum(p.numel() for p in static.parameters())
-            assert n_parameters == cost(space, space.codes([arch]), "params")[0]
+            steps = lower(space, arch).program  # without operators that only compute constants
+            assert n_parameters == sum(op_params(step.op) for step in steps if step.op)
 
     def test_the_exported_network_computes_the_same(
         self, with_networks: SearchSpace, tmp_path: Path
@@ -253,7 +254,7 @@ class SpaceSuite(Suite):
         from hwnas.exporters.opened import onnxruntime_model
 
         space = with_networks
-        arch = space.smallest()
+        arch = smallest_connected(space)
         x = _images(space, arch, 64).float()  # fewer would amplify rounding errors
         model = recalibrate(extract(_shaken(space), arch).float(), [x])
         (path, *_) = exporter.build(exporter.Config()).export(

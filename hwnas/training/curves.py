@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hwnas.spaces.arch import Arch
+from hwnas.spaces.graphs import smallest_connected
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["CollapseWatch", "curve_archs"]
@@ -24,7 +25,7 @@ Up to `AT_CHANCE` the top-1 counts as chance, from `LEARNT` on as learned.
 def curve_archs(space: SearchSpace) -> dict[str, Arch]:
     """Archs of the three curves; `middle` has the middle allowed code of every choice."""
     middle = space.arch([codes[len(codes) // 2] for codes in space.allowed])
-    return {"largest": space.largest(), "middle": middle, "smallest": space.smallest()}
+    return {"largest": space.largest(), "middle": middle, "smallest": smallest_connected(space)}
 
 
 @dataclass

@@ -14,6 +14,7 @@ from hwnas.interfaces import FloatArray
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
+from hwnas.spaces.graphs import smallest_connected
 from hwnas.spaces.lowering import resolution
 from hwnas.training.precision import place, wait_for
 
@@ -30,7 +31,7 @@ def measure_speed(supernet: Supernet, device: torch.device) -> Speed:
     The supernet is moved to `device` and gets gradients, which are removed again.
     """
     space = supernet.space
-    ends = [space.smallest(), space.largest()]
+    ends = [smallest_connected(space), space.largest()]
     macs = cost(space, space.codes(ends), "macs").astype(np.float64)
     place(supernet, device)
     rows = [_passes(supernet, arch, n, device) for arch, n in zip(ends, _images(macs), strict=True)]

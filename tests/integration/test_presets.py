@@ -17,6 +17,7 @@ from hwnas.pipeline.engine import execute
 from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.project import Project
+from hwnas.spaces.graphs import is_connected
 from hwnas.studies.rank_analysis import analyze_run
 from tests.kit import SizeTransport
 from tests.photos import class_folders
@@ -155,6 +156,29 @@ def test_supernet_study_says_how_far_the_supernet_can_be_trusted(searched):
 
     alone = ("label.trained.n=14", "label.trained.recipe.epochs=1")
     searched("supernet_study", check, RIDGE, *FEW_DIGITS, *alone)
+
+
+CELLS = "space={name: nats_topology, resolutions: [8], width: 4, cells_per_stage: 1}"
+FEW_TRAINED = {
+    "wpnas": ("label.trained.n=12", "train.sampler.every=2", "train.sampler.n_trials=2"),
+    "gcn_fit": (),
+    "supernet_study": ("label.trained.n=14",),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["wpnas", *(pytest.param(n, marks=pytest.mark.full) for n in ("gcn_fit", "supernet_study"))],
+)
+def test_a_preset_takes_cells(searched, name: str):
+    def check(project: Project) -> None:
+        assert project.space.id.startswith("nasbench201-") and not project.space.macro.is_chain
+        archs = [label.arch for label in project.files.read_labels("supernet")]
+        assert is_connected(project.space, project.space.codes(archs)).all()
+
+    recipe = ("label.trained.recipe.epochs=1",) if FEW_TRAINED[name] else ()
+    few = () if name == "gcn_fit" else (RIDGE,)
+    searched(name, check, CELLS, *few, *FEW_DIGITS, *FEW_TRAINED[name], *recipe)
 
 
 # --- own photos -----------------------------------------------------------------------------------

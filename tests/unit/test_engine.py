@@ -16,6 +16,8 @@ from hwnas.pipeline.graph import stages_of
 from hwnas.pipeline.inputs import changed_settings, settings_by_path
 from hwnas.pipeline.plan import Stage, plan_stages, time_left
 from hwnas.pipeline.project import Project
+from hwnas.spaces.cells import CellMacro
+from hwnas.spaces.skeleton import Skeleton
 
 
 class Pipeline:
@@ -227,8 +229,11 @@ def test_a_missing_file_is_found_before_the_first_stage(
     assert project.run.ledger() == {}
 
 
-def test_a_space_without_a_supernet_is_refused_before_the_first_stage(tmp_path: Path):
+def test_a_space_without_a_supernet_is_refused_before_the_first_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Found by a newcomer: the whole device was profiled first."""
+    monkeypatch.setattr(CellMacro, "lacks", Skeleton.lacks)
     data, where = read_config_data("digits")
     config = load_config(data, {"space": {"name": "nasbench201"}}, where=where)
     project = Project(RunDir(tmp_path), config, lambda stage: silent)

@@ -15,7 +15,8 @@ from hwnas.core.records import sparse
 from hwnas.core.rng import rng
 from hwnas.core.store import content_hash
 from hwnas.spaces.cost import cost
-from hwnas.spaces.index import enumerate_ops, op_max
+from hwnas.spaces.graphs import is_connected
+from hwnas.spaces.index import enumerate_ops, live_counts, live_sum, op_max
 from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import lower, network_key
 from hwnas.spaces.memory import op_peak_values, peak_values
@@ -228,3 +229,19 @@ def test_peak_memory_of_cells_is_that_of_the_graph_that_is_timed() -> None:
     for net, value, has_path in zip(nets, found, joined, strict=True):
         if has_path:
             assert onnx_peak(build_onnx(net)) == value
+
+
+@pytest.mark.parametrize("name", ["nats_topology", "nasbench101"])
+def test_sums_of_live_operators_are_those_of_the_steps_that_run(name: str) -> None:
+    """In the timed graph, whose dead operators are left out."""
+    space = build_space(name, num_classes=10)
+    ops = enumerate_ops(space)
+    prices = rng(0, "prices").random(len(ops))
+    of = dict(zip(ops, prices, strict=True))
+    codes = space.sample(80, rng=rng(1, "live"))
+    codes = codes[is_connected(space, codes)]
+    expected = []
+    for row in codes:
+        expected.append(sum(of[op] for op in lower(space, space.arch(row)).live()))
+    np.testing.assert_allclose(live_sum(space, codes, prices), expected, rtol=1e-12)
+    np.testing.assert_allclose(live_counts(space, codes) @ prices, expected, rtol=1e-12)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hwnas.core.errors import UserError
 from hwnas.core.rng import stable_seed
 from hwnas.interfaces import FloatArray
-from hwnas.nets import plain_net
+from hwnas.nets import graph_net, plain_net
 from hwnas.nets.subnet import build_subnet
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
@@ -74,6 +74,8 @@ def images_at(images: Tensor | None, n: int, channels: int, px: int, seed: int) 
 
 def features_of(model: nn.Module, x: Tensor) -> Tensor:
     """The input of the global pooling: [B, C, px', px']."""
+    if isinstance(model, graph_net.GraphNetwork):
+        return model.features(x)
     if not isinstance(model, plain_net.Network):
         found: Tensor = model.forward_features(x)  # type: ignore[operator]  # a timm model
         return found

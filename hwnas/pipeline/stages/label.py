@@ -25,6 +25,7 @@ from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.task import task
 from hwnas.spaces.arch import Arch
+from hwnas.spaces.graphs import is_connected, smallest_connected
 
 __all__ = ["label", "label_trained", "measured_trained_cost", "stage", "trained_stage"]
 
@@ -110,7 +111,11 @@ def label(project: Project, progress: Progress) -> None:
             digest = project.outside.sha256(RECORDS)
             project.files.write_labels("supernet", _recorded(project), data=digest or "")
         return
-    archs = [space.largest(), space.smallest(), *_drawn(project, project.config.label.n_archs)]
+    archs = [
+        space.largest(),
+        smallest_connected(space),
+        *_drawn(project, project.config.label.n_archs),
+    ]
     archs = list(dict.fromkeys(archs))[: project.config.label.n_archs]
     found = score_all(project, evaluator(project), archs, progress)
     if project.ranks.leads:
@@ -187,7 +192,8 @@ def _drawn(project: Project, n: int) -> list[Arch]:
     if n > project.config.label.n_archs:
         more = space.sample(4 * n, rng=rng(project.config.seed, "label/archs", "more"))
         drawn = np.concatenate([drawn, more])
-    ends = {space.largest(), space.smallest()}
+    ends = {space.largest(), smallest_connected(space)}
+    drawn = drawn[is_connected(space, drawn)]
     first = np.sort(np.unique(drawn, axis=0, return_index=True)[1])
     archs = (space.arch(row) for row in drawn[first])
     return [arch for arch in archs if arch not in ends][:n]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from hwnas.core.csv_data import names_of, read_csv, separator
 from hwnas.core.errors import UserError
 from hwnas.interfaces import Reader, Table
 from hwnas.predictors.records import number, table_of
+from hwnas.spaces.cells import cell_view
 from hwnas.spaces.choice import Value
 from hwnas.spaces.space import SearchSpace
 
@@ -26,29 +27,25 @@ def _matches(head: str) -> bool:
 def _read(path: Path, space: SearchSpace) -> Table:
     """Reads cells `|op~0|+|op~0|op~1|+|...|`: inputs per node (2001.00326, released API)."""
     table = read_csv(path, ["arch"])
-    views, columns = [], dict[str, list[list[float]]]()
+    views: list[Mapping[str, Value]] = []
+    columns = dict[str, list[list[float]]]()
     names = [name for name in table.columns if name not in ("arch", INDEX, "")]
     for index, row in enumerate(table.rows):
         where = table.where(index)
-        views.append(_view(row["arch"], where=where))
+        view = cell_view(row["arch"])
+        if view is None:
+            raise UserError(
+                "not a NAS-Bench-201 cell",
+                expected="|op~0|+|op~0|op~1|",
+                found=row["arch"],
+                where=where,
+            )
+        views.append(view)
         for name in names:
             text = table.decimal(index, name)
             values = [] if text == "" else [number(text, where=f"{where}, {name}")]
             columns.setdefault(name, []).append(values)
     return table_of(space, views, columns, where=path)
-
-
-def _view(cell: str, *, where: str) -> dict[str, Value]:
-    view: dict[str, Value] = {}
-    for node, inputs in enumerate(cell.split("+"), start=1):
-        if not re.fullmatch(r"\|(\w+~\d\|)+", inputs):
-            raise UserError(
-                "not a NAS-Bench-201 cell", expected="|op~0|+|op~0|op~1|", found=cell, where=where
-            )
-        for edge in inputs.strip("|").split("|"):
-            op, source = edge.split("~")
-            view[f"edge{source}{node}"] = op
-    return view
 
 
 READER = Reader(

@@ -15,6 +15,7 @@ from hwnas.core.metrics import MetricKey
 from hwnas.core.rng import rng
 from hwnas.interfaces import CostMetric, FloatArray, SamplerContext, Slot
 from hwnas.spaces.arch import Arch
+from hwnas.spaces.graphs import is_connected, smallest_connected
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = [
@@ -33,6 +34,7 @@ BalanceMetric = Literal["macs", "params", "latency_ms"]
 
 N_PROBES = 2048  # archs that determine the range of a metric
 SKEW = 6.0
+MAX_REDRAWS = 100  # a space may have no connected arch at all
 
 
 def single(archs: Iterable[Arch]) -> list[Slot]:
@@ -62,13 +64,25 @@ class SlotBySlot:
     def slots(self, step: int) -> list[Slot]:
         """See `ArchSampler.slots`."""
         drawn = [self.draw(rng(self.seed, "train/arch", step, slot)) for slot in range(self.n)]
-        first = [self.space.largest(), self.space.smallest()] if self.ends else []
+        first = [self.space.largest(), smallest_connected(self.space)] if self.ends else []
         return [*single(first), *drawn]
 
 
 def uniform_arch(space: SearchSpace) -> Callable[[np.random.Generator], Slot]:
-    """A function that draws a slot with one arch; all choices are uniform and independent."""
-    return lambda stream: Slot((space.arch(space.sample(1, rng=stream)[0]),))
+    """A function that draws a slot with one arch; all choices are uniform and independent.
+
+    Archs without a path from the image to the logits are drawn again, because they cannot learn.
+    """
+
+    def draw(stream: np.random.Generator) -> Slot:
+        codes = space.sample(1, rng=stream)
+        for _ in range(MAX_REDRAWS):
+            if is_connected(space, codes).all():
+                break
+            codes = space.sample(1, rng=stream)
+        return Slot((space.arch(codes[0]),))
+
+    return draw
 
 
 class CostConfig(StrictModel):

@@ -1,0 +1,168 @@
+"""A network of operators in a graph from its JSON definition; needs only torch."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hwnas.nets.plain_net import Block, Network, _act, _conv, _initialise
+
+Step = tuple[str | None, list[int], int, list[int]]
+"""The slot of an operator (None: a sum), values that it reads, its own, values not read again."""
+
+
+class Convolution(nn.Module):
+    """Convolution and, if the operator has one, BN; the activation comes first or last.
+
+    The input does not change, because other operators can read it, too.
+    """
+
+    def __init__(self, op: dict[str, Any], bn_eps: float) -> None:
+        super().__init__()
+        self.is_act_first = op["is_act_first"]
+        self.conv = _conv(op)
+        has_bn = op["norm"] == "bn"
+        self.bn1 = nn.BatchNorm2d(op["out_channels"], bn_eps) if has_bn else nn.Identity()
+        self.act1 = _act(op["act"])
+        if self.is_act_first and "inplace" in vars(self.act1):
+            vars(self.act1)["inplace"] = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, px, px] -> [B, out, px', px']."""
+        if self.is_act_first:
+            return self.bn1(self.conv(self.act1(x)))  # type: ignore[no-any-return]
+        return self.act1(self.bn1(self.conv(x)))  # type: ignore[no-any-return]
+
+
+class Norm(nn.Module):
+    """BN and activation."""
+
+    def __init__(self, op: dict[str, Any], bn_eps: float) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(op["out_channels"], bn_eps)
+        self.act1 = _act(op["act"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, px, px] -> the same shape."""
+        return self.act1(self.bn1(x))  # type: ignore[no-any-return]
+
+
+class GlobalMean(nn.Module):
+    """Mean over the map."""
+
+    def __init__(self, *, is_flat: bool) -> None:
+        super().__init__()
+        self.is_flat = is_flat
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, px, px] -> [B, C], or [B, C, 1, 1] unless flat."""
+        return x.mean((2, 3), keepdim=not self.is_flat)
+
+
+class Concat(nn.Module):
+    """The channels of all inputs."""
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        """[B, C1, px, px], [B, C2, px, px], ... -> [B, C1 + C2 + ..., px, px]."""
+        return torch.cat(parts, 1)
+
+
+class Cut(nn.Module):
+    """The first channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, px, px] -> [B, channels, px, px]."""
+        return x[:, : self.channels]
+
+
+class GraphNetwork(nn.Module):
+    """Operators by the names of their slots, run step by step.
+
+    A step is (slot, values that it reads, value that it writes); without a slot it adds two values.
+    Value 0 is the image. An operator that reads nothing reads zeros.
+    """
+
+    def __init__(self, definition: dict[str, Any], make: Any = None) -> None:
+        super().__init__()
+        self.zeros = {}
+        for slot, op in definition["ops"].items():
+            module = (make or build_operator)(op, definition["bn_eps"])
+            parent: nn.Module = self
+            *containers, name = slot.split(".")
+            for container in containers:
+                if container not in parent._modules:
+                    parent.add_module(container, nn.Module())
+                parent = parent.get_submodule(container)
+            parent.add_module(name, module)
+            self.zeros[slot] = (op["in_channels"], op["in_hw"], op["in_hw"])
+        last = {v: t for t, (_, reads, _) in enumerate(definition["steps"]) for v in reads}
+        self.steps = [
+            (slot, reads, writes, [v for v in set(reads) if last[v] == t])
+            for t, (slot, reads, writes) in enumerate(definition["steps"])
+        ]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [B, C, px, px] -> logits [B, classes]."""
+        return self.run(x, self.steps)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The input of the global mean: [B, C, px', px']."""
+        is_pool = [
+            isinstance(self.get_submodule(slot or ""), GlobalMean) for slot, *_ in self.steps
+        ]
+        return self.run(x, self.steps[: is_pool.index(True)])
+
+    def run(self, x: Tensor, steps: list[Step]) -> Tensor:
+        """The output of the last of the first steps."""
+        values, found = {0: x}, x
+        for slot, reads, writes, unused in steps:
+            inputs = [values[value] for value in reads]
+            for value in unused:
+                del values[value]
+            if slot is None:
+                found = inputs[0] + inputs[1]
+            else:
+                module = self.get_submodule(slot)
+                given = inputs or [x.new_zeros(x.shape[0], *self.zeros[slot])]
+                if isinstance(module, nn.Linear):
+                    given = [given[0].flatten(1)]
+                found = module(*given)
+            values[writes] = found
+        return found
+
+
+def build_operator(op: dict[str, Any], bn_eps: float) -> nn.Module:
+    """The module of one operator, with initial weights."""
+    kind = op["kind"]
+    if kind == "pool":
+        return GlobalMean(is_flat=op["is_flat"])
+    if kind == "identity":
+        return nn.Identity()
+    if kind == "max_pool":
+        return nn.MaxPool2d(op["kernel"], op["stride"], op["padding"], ceil_mode=op["stride"] > 1)
+    if kind == "concat":
+        return Concat()
+    if kind == "cut":
+        return Cut(op["out_channels"])
+    if kind == "avg_pool":
+        sizes = op["kernel"], op["stride"], op["padding"]
+        return nn.AvgPool2d(*sizes, ceil_mode=op["stride"] > 1, count_include_pad=False)
+    if kind == "linear":
+        module: nn.Module = nn.Linear(op["in_channels"], op["out_channels"])
+    elif kind == "norm":
+        module = Norm(op, bn_eps)
+    elif kind == "conv":
+        module = Convolution(op, bn_eps)
+    else:
+        module = Block(op, bn_eps)
+    return module.apply(_initialise)
+
+
+def build(definition: dict[str, Any]) -> nn.Module:
+    """Builds the network of a definition, of a graph or (`plain_net`) of a chain."""
+    form = GraphNetwork if definition["form"] == "graph" else Network
+    return form(definition)
