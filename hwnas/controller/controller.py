@@ -202,13 +202,18 @@ class _Search:
         return limit is not None and time.monotonic() - self._begin >= limit
 
     def _note(self) -> str:
-        """The best feasible score, its accuracy where it was evaluated, and its first costs."""
+        """The best score of an arch that may win, its accuracy, and its first costs.
+
+        While no feasible arch was evaluated: the best feasible score, which is a prediction.
+        """
         archive = self._archive
         feasible = np.flatnonzero(archive.column("feasible"))
         counted = f"{len(archive):,} archs, {len(archive.evaluated)} evaluated"
         if not len(feasible):
             return f"{counted}, none within the limits yet"
-        best = feasible[archive.column("score")[feasible].argmax()]
+        may_win = np.flatnonzero(self._scorer.eligible())
+        among = may_win if len(may_win) else feasible
+        best = among[archive.column("score")[among].argmax()]
         note = f"{counted}; best score {archive.column('score')[best]:.3f}"
         note += f" ({self._unit})" if self._unit else ""
         for evaluation in self._scorer.evaluations(np.array([best])).values():
