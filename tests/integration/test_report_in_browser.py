@@ -53,7 +53,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, ob
     """Boxes of the report's parts as [left, right, width], by page."""
     folder = tmp_path_factory.mktemp("browser")
     html = render_report(_data())
-    on_paper = html.replace("@media print", "@media all")
+    on_paper = html.replace("@media print", "@media all").replace("@media screen", "@media print")
     pages = {"phone": (html, "false"), "desk": (html, "false"), "paper": (on_paper, "true")}
     for name, (page, is_paper) in pages.items():
         probe = MEASURE % (is_paper, name)
