@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from hwnas.core.decimals import with_point
 from hwnas.core.errors import did_you_mean
 from hwnas.core.registry import Registry
+from hwnas.core.text import in_words
 
 __all__ = ["explain"]
 
@@ -22,8 +23,11 @@ def explain(problem: Any, model: type[BaseModel], data: Any) -> str:
         listed = f"known: {', '.join(known)}" if known else ""
         hint = did_you_mean(str(problem["loc"][-1]), known, otherwise=listed)
         return f"{path}: unknown key" + (f"; {hint}" if hint else "")
-    found = "" if problem["type"] in ("variant", "missing") else f", found {problem['input']!r:.80}"
-    return f"{path or '(root)'}: {problem['msg']}{found}{_hint(problem)}"
+    given = problem["input"]
+    shown = repr(given) if isinstance(given, str) else in_words(given)
+    found = "" if problem["type"] in ("variant", "missing") else f", found {shown:.80}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{path or '(root)'}: {message}{found}{_hint(problem)}"
 
 
 def _hint(problem: Any) -> str:
