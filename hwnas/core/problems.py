@@ -40,6 +40,8 @@ def _hint(problem: Any) -> str:
     if problem["type"] in ("float_type", "int_type") and isinstance(given, str):
         if re.fullmatch(r"\s*[-+]?[0-9]{1,3}([, '_][0-9]{3})+\s*", given) and is_whole:
             return f"; write {re.sub('[^0-9+-]', '', given)}: digits have no separators"
+        if re.fullmatch(r"0[0-9]+", given):  # 08 is no octal number, thus text in YAML
+            return f"; write {int(given)}, without a leading zero"
         if (number := with_point(given)) is not None:
             return f"; write {number}: decimals come after a point"
         if re.fullmatch(r"\s*[-+]?[0-9][0-9_]*[.,0-9eE+-]*\s*", given):
