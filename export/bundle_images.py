@@ -199,6 +199,8 @@ def say_what_is_left_out(path, scans):
     listed += [f"{n_lost} that cannot be read"] if n_lost else []
     if listed:
         print(f"note: {path}: left out: {', '.join(listed)}", file=sys.stderr)
+    if any(found.n_heic for found in scans):
+        print("note: HEIC photos need: python -m pip install pillow pillow-heif", file=sys.stderr)
 
 
 def read_arrays(path):

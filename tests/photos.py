@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from PIL import Image
 
+from hwnas.core import photo_rule
 from hwnas.core.config import StrictModel
+from tests.bundles import kit_module
 
 
 def photo(label: int, index: int, px: int = 32) -> Image.Image:
@@ -78,3 +83,15 @@ def small_config(name: str, folder: Path) -> StrictModel:
         class_folders(folder / name, ["ant", "bee", "cat"], 60)
         return module.Config(root=root, base_px=24)
     raise NotImplementedError(f"give tests/photos.py a small instance of the new data set {name}")
+
+
+@contextlib.contextmanager
+def without_heic() -> Iterator[None]:
+    """As where pillow-heif is not installed, for hwnas and for the kit."""
+    rules = photo_rule, kit_module("photo_rule")
+    with mock.patch.dict(sys.modules, {"pillow_heif": None}):
+        for rule in rules:
+            rule.reads_heic.cache_clear()
+        yield
+    for rule in rules:
+        rule.reads_heic.cache_clear()

@@ -1,4 +1,4 @@
-"""`hwnas data ...`: reports on folders of photos."""
+"""`hwnas data ...`: reports on photos."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from hwnas.core.rundir import RunDir
 from hwnas.interfaces import DatasetContext
 from hwnas.pipeline.config import load_config
 from hwnas.pipeline.stored import config_data, stored_config
-from hwnas.training.datasets import image_folder
-from hwnas.training.photo_config import data_root
+from hwnas.training.datasets import REGISTRY
+from hwnas.training.photo_report import PhotoReport, ReportedDataset
 
 __all__ = ["data_show"]
 
 PRESET = "photos"
+ARCHIVE = "train.npz"
 
 
 def data_show(folder: Folder, *, config: str | None = None, settings: Settings = None) -> Listing:
-    """Images in a folder of photos: found, used, left out and why, per class and split.
+    """Photos of a folder or of archives: found, used, left out and why, per class and split.
 
     The fact `doubts` lists possible problems: files left out, classes that a split lacks,
     unbalanced classes, photos of one colour, photos in two classes, and photos in two splits (also
@@ -32,34 +33,14 @@ def data_show(folder: Folder, *, config: str | None = None, settings: Settings =
     writes only the cache of decoded images.
 
     Args:
-        folder: contains class folders, or train/ val/ test/; or a run folder.
+        folder: contains class folders, or train/ val/ test/, or archives; or a run folder.
         config: source of the sizes, splits and seed [`photos`].
         settings: changes, e.g. `{"data.val_fraction": 0.3}`.
 
     Raises:
-        UserError: there are no class folders, or classes without images.
+        UserError: there are no class folders, classes without images, or damaged archives.
     """
-    folder = Path(folder)
-    run = RunDir(folder)
-    is_run = (
-        config is None
-        and os.path.isdir(folder)
-        and os.access(folder, os.X_OK)
-        and os.path.isfile(stored_config(run))
-    )
-    data, where = config_data(run, None if is_run else config or PRESET, settings)
-    built = load_config(data, settings, where=where)
-    section = built.data
-    if not isinstance(section, image_folder.Config):
-        raise UserError(
-            "no report for this kind of data set",
-            expected="data.name: image_folder",
-            found=section.name,
-            where=where,
-        )
-    if not is_run:
-        section = section.model_copy(update={"root": str(folder.absolute())})
-    found = image_folder.report(section, DatasetContext(built.seed, built.workers))
+    found = _report(Path(folder), config, settings)
     rows = [
         {
             "split": count.split,
@@ -72,7 +53,7 @@ def data_show(folder: Folder, *, config: str | None = None, settings: Settings =
     ]
     return Listing(
         rows,
-        title=str(data_root(section.root)),
+        title=str(found.folder),
         facts={
             "folder": str(found.folder),
             "doubts": [*found.doubts],
@@ -81,6 +62,32 @@ def data_show(folder: Folder, *, config: str | None = None, settings: Settings =
         },
         shown=_by_class(rows),
     )
+
+
+def _report(folder: Path, config: str | None, settings: Settings) -> PhotoReport:
+    run = RunDir(folder)
+    is_run = (
+        config is None
+        and os.path.isdir(folder)
+        and os.access(folder, os.X_OK)
+        and os.path.isfile(stored_config(run))
+    )
+    data, where = config_data(run, None if is_run else config or PRESET, settings)
+    if config is None and not is_run and os.path.isfile(folder / ARCHIVE):
+        data = data | {"data": {"name": "npz_jpeg"}}
+    built = load_config(data, settings, where=where)
+    section, module = built.data, REGISTRY.load(built.data.name)
+    has_root = "root" in type(section).model_fields
+    if not isinstance(module, ReportedDataset) or not (is_run or has_root):
+        raise UserError(
+            "no report for this kind of data set",
+            expected="photos in your folders or archives, e.g. data.name: image_folder",
+            found=section.name,
+            where=where,
+        )
+    if not is_run:
+        section = section.model_copy(update={"root": str(folder.absolute())})
+    return module.report(section, DatasetContext(built.seed, built.workers))
 
 
 def _by_class(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

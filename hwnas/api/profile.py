@@ -130,14 +130,18 @@ def profile_plan(
     profile_settings: Settings,
     out: Folder | None = None,
 ) -> Listing:
-    """The cost of `profile`."""
+    """The cost of `profile`; `left_s`: its seconds at the speed of this machine."""
+    from hwnas.latency.session_time import profile_s
     from hwnas.measure.profile import describe_cost
     from hwnas.measure.session_files import known_models
 
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
     samples = Path(out or f"{job.device.name}.json").with_suffix(".samples")
-    cost = describe_cost(job.space, job.settings, known_models(job.device, job.settings, [samples]))
-    return Listing([{"device": job.device.name, "space": job.space.id, "cost": cost}])
+    known = known_models(job.device, job.settings, [samples])
+    cost = describe_cost(job.space, job.settings, known)
+    left_s = profile_s(job.space, job.settings, known=known)
+    row = {"device": job.device.name, "space": job.space.id, "cost": cost}
+    return Listing([row], facts={"left_s": left_s})
 
 
 def profile_pack(

@@ -13,7 +13,7 @@ from hwnas.core.records import dump
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.project import Project
 from hwnas.studies import rank_analysis
-from hwnas.studies.pruned_training import Comparison, train_rounds
+from hwnas.studies.pruned_training import Comparison, rounds_s, train_rounds
 
 __all__ = ["PrunedTraining", "prune", "prune_plan"]
 
@@ -81,16 +81,22 @@ def prune(
 
 
 def prune_plan(
-    folder: Folder, *, ranking: str, truth: Sequence[Folder], fraction: float | None
+    folder: Folder,
+    *,
+    ranking: str,
+    truth: Sequence[Folder],
+    fraction: float | None,
+    steps: int | None = None,
 ) -> Listing:
-    """The values that `prune` would drop."""
+    """The values that `prune` would drop; `left_s`: seconds of both rounds, None if unknown."""
     with open_project(
         Path(folder), progress_for=no_progress, command="hwnas prune", read_only=True
     ) as project:
         _, pruning = _pruning(project, ranking, truth, fraction)
+        left_s = rounds_s(project, steps=steps)
     return Listing(
         [dump(value, versioned=False) for value in pruning.dropped],
-        facts={"pruning": dump(pruning, versioned=False)},
+        facts={"pruning": dump(pruning, versioned=False), "left_s": left_s},
     )
 
 

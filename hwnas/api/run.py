@@ -44,7 +44,7 @@ def run(
         progress_for=progress,
         command=command_line("run", config),
     ) as project:
-        execute(stages_of(project), project.run, outlook=project.outlook)
+        execute(stages_of(project), project.run, outlook=project.outlook, then_reports=True)
         return held(reported(project), report_only)
 
 

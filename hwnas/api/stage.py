@@ -32,10 +32,11 @@ def bring_up_to_date(
     found: Callable[[Project], Found],
     before: Callable[[Project], None] | None = None,
     anew: Callable[[Project], Mapping[str, str]] | None = None,
+    then_reports: bool = False,
 ) -> Found:
     """Brings the stages for `prefix` (`stage_names`) up to date; returns `found(project)`.
 
-    `before(project)` is called first. `anew`: see `execute`.
+    `before(project)` is called first. `anew`, `then_reports`: see `execute`.
 
     Raises:
         UserError: no configuration, the folder is in use, or needed stages are not done.
@@ -52,7 +53,14 @@ def bring_up_to_date(
         stages = stages_of(project)
         again = {} if anew is None else anew(project)
         names = stage_names(stages, prefix)
-        execute(stages, project.run, only=names, anew=again, outlook=project.outlook)
+        execute(
+            stages,
+            project.run,
+            only=names,
+            anew=again,
+            outlook=project.outlook,
+            then_reports=then_reports,
+        )
         return found(project)
 
 

@@ -262,12 +262,16 @@ def transfer_plan(
     n: int,
     seed: int,
 ) -> Listing:
-    """The networks that `table_transfer` would time."""
+    """The networks that `table_transfer` would time; `left_s`: seconds that this takes."""
+    from hwnas.latency.session_time import session_s
     from hwnas.measure.transfer import networks_to_time
+    from hwnas.spaces.cost import cost
 
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
     nets = networks_to_time([as_table(table) for table in known], job.space, n=n, seed=seed)
-    return Listing([{"network": i, "codes": ",".join(map(str, net))} for i, net in enumerate(nets)])
+    rows = [{"network": i, "codes": ",".join(map(str, net))} for i, net in enumerate(nets)]
+    left_s = session_s(cost(job.space, nets, "macs").astype(float), job.settings)
+    return Listing(rows, facts={"left_s": left_s})
 
 
 def _saved(table: LatencyTable, out: Folder | None) -> LatencyTable:

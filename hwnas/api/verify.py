@@ -123,6 +123,7 @@ def verify(
             changes=of_known_search(folder, search, settings),
             progress=progress,
             found=lambda project: held(reported(project), report_only),
+            then_reports=True,
         )
     refuse_of_runs(search)
     found = _check_bundle(Path(folder), config, settings, latency, trust, progress)

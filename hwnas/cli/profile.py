@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 import hwnas
 from hwnas.cli.options import ClassesOption, DryRunOption, FormatOption, SpaceSettings
 from hwnas.cli.output import Format, progress_for
-from hwnas.cli.shared import show, show_plan, show_table, sizes
+from hwnas.cli.shared import say_time, show, show_plan, show_table, sizes
 from hwnas.core.overrides import assignments
 
 __all__ = [
@@ -128,7 +128,9 @@ def device(
         from hwnas.api.profile_run import refuse_config
 
         refuse_config(config)
-        show(profile_plan(device, **asked, out=out), format)
+        found = profile_plan(device, **asked, out=out)
+        show(found, format)
+        say_time(found)
         return
     table = hwnas.profile(
         device, **asked, run=run, config=config, out=out, seed=seed, progress=progress_for

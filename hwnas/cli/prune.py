@@ -11,7 +11,7 @@ import typer
 import hwnas
 from hwnas.cli.options import FormatOption, RunArgument
 from hwnas.cli.output import Format, progress_for
-from hwnas.cli.shared import show
+from hwnas.cli.shared import say_time, show
 
 __all__ = ["register"]
 
@@ -60,8 +60,11 @@ def prune(
     if dry_run:
         from hwnas.api.prune import prune_plan
 
-        planned = prune_plan(folder, ranking=ranking, truth=truth or (), fraction=fraction)
+        planned = prune_plan(
+            folder, ranking=ranking, truth=truth or (), fraction=fraction, steps=steps
+        )
         show(planned, format)
+        say_time(planned)
         return
     found = hwnas.prune(
         folder,

@@ -11,7 +11,16 @@ if TYPE_CHECKING:
     from hwnas.api.result import Listing, Result
     from hwnas.latency.table import LatencyTable
 
-__all__ = ["names", "show", "show_plan", "show_status", "show_table", "show_verdict", "sizes"]
+__all__ = [
+    "names",
+    "say_time",
+    "show",
+    "show_plan",
+    "show_status",
+    "show_table",
+    "show_verdict",
+    "sizes",
+]
 
 
 def show(result: Result, format: Format) -> None:
@@ -35,18 +44,26 @@ def show_plan(
     import logging
 
     import hwnas
-    from hwnas.core.progress import duration
 
     found = hwnas.plan(folder, config=config, settings=settings, only=only)
     show_status(found, format)
     log = logging.getLogger("hwnas.cli")
     if format is Format.table and (rows := found.facts.get("latencies")):
         emit(rows, format=format, title="estimated latencies that the space reaches")
-    if left := found.facts.get("left_s"):
-        log.info("about %s in all on this machine", duration(left))
+    say_time(found)
     log.info("checked: %s", ", ".join(found.facts["checked"]) or "nothing is left to do")
     for text in found.facts["unchecked"]:
         log.info("not checked: %s", text)
+
+
+def say_time(planned: Listing) -> None:
+    """Logs how long a planned command takes, if it takes any time."""
+    import logging
+
+    from hwnas.core.progress import duration
+
+    if left := planned.facts.get("left_s"):
+        logging.getLogger("hwnas.cli").info("about %s in all on this machine", duration(left))
 
 
 def show_verdict(verdict: Any) -> None:

@@ -21,8 +21,8 @@ from hwnas.cli.profile import (
     job,
 )
 from hwnas.cli.scatter import scatter
+from hwnas.cli.shared import say_time, show_table, sizes
 from hwnas.cli.shared import show as show_result
-from hwnas.cli.shared import show_table, sizes
 from hwnas.core.overrides import assignments
 
 __all__ = ["register"]
@@ -222,6 +222,7 @@ def transfer(
             seed=seed,
         )
         show_result(planned, format)
+        say_time(planned)
         return
     made = hwnas.table_transfer(
         device,

@@ -50,6 +50,7 @@ def run_search(
     folder: Path,
     rescoring: Rescoring | None = None,
     progress: Progress = silent,
+    unit: str = "",
 ) -> SearchResult:
     """Searches `space` within the budgets of `config`; resumes the search in `folder`.
 
@@ -65,7 +66,8 @@ def run_search(
     The archive and `state.json` are saved to `folder` after every evaluation and every few seconds.
     If `predict`, pricing and evaluator are deterministic, a killed and resumed search gives the
     same result (except with `max_seconds`). When `max_seconds` are over, the running evaluation is
-    the last one. At least one evaluation is always made.
+    the last one. At least one evaluation is always made. The progress states the best score, in
+    `unit` (text), and the accuracy beside it.
 
     Raises:
         UserError: the constraints cannot be priced or met, predictions are not finite, or `folder`
@@ -88,7 +90,7 @@ def run_search(
         scorer.check_resumed()
     scorer.rows(anchor)
     scorer.begin(min(config.n_initial, config.n_evaluations))
-    search = _Search(searcher, config, metrics, limits, store, archive, scorer, done)
+    search = _Search(searcher, config, metrics, limits, store, archive, scorer, done, unit)
     search.propose(progress)
     return search.finish(progress)
 
@@ -123,17 +125,18 @@ class _Search:
         archive: Archive,
         scorer: Scorer,
         done: Progressed,
+        unit: str,
     ) -> None:
         self._searcher, self._config = searcher, config
         self._metrics, self._limits = metrics, limits
-        self._store, self._archive, self._scorer = store, archive, scorer
+        self._store, self._archive, self._scorer, self._unit = store, archive, scorer, unit
         self._generation, self._n_proposals = done.generation, done.n_proposals
         self._begin = time.monotonic() - done.seconds
         self._hurry = None if config.max_seconds is None else self._is_late
 
     def propose(self, progress: Progress) -> None:
         """Runs generations until a budget is spent or the searcher has nothing left to propose."""
-        config, archive = self._config, self._archive
+        config = self._config
         saved, note, noted = time.monotonic(), "", -np.inf
         n_shares = -(-config.n_generations // config.evaluate_every)
         while self._n_proposals < config.n_predictions and not self._is_late():
@@ -150,7 +153,7 @@ class _Search:
                 self._save()
                 saved = time.monotonic()
             if time.monotonic() - noted >= NOTE_EVERY_S:
-                note, noted = _note(archive), time.monotonic()
+                note, noted = self._note(), time.monotonic()
             n = f"{self._n_proposals:,} of {config.n_predictions:,} proposals"
             progress(self._n_proposals, config.n_predictions, f"{n}; {note}")
         self._save()
@@ -161,7 +164,7 @@ class _Search:
         mode = self._scorer.rows(searcher.mode()) if isinstance(searcher, _HasMode) else None
         self._scorer.evaluate_up_to(config.n_evaluations, is_late=self._hurry)
         archive.append_to(self._store.path)
-        progress(config.n_predictions, config.n_predictions, _note(archive))
+        progress(config.n_predictions, config.n_predictions, self._note())
         top = self._report(archive.top(config.top_k, among=self._scorer.eligible()))
         return SearchResult(
             name=config.name,
@@ -198,6 +201,30 @@ class _Search:
         limit = self._config.max_seconds
         return limit is not None and time.monotonic() - self._begin >= limit
 
+    def _note(self) -> str:
+        """The best score of an arch that may win, its accuracy, and its first costs.
+
+        While no feasible arch was evaluated: the best feasible score, which is a prediction.
+        """
+        archive = self._archive
+        feasible = np.flatnonzero(archive.column("feasible"))
+        counted = f"{len(archive):,} archs, {len(archive.evaluated)} evaluated"
+        if not len(feasible):
+            return f"{counted}, none within the limits yet"
+        may_win = np.flatnonzero(self._scorer.eligible())
+        among = may_win if len(may_win) else feasible
+        best = among[archive.column("score")[among].argmax()]
+        note = f"{counted}; best score {archive.column('score')[best]:.3f}"
+        note += f" ({self._unit})" if self._unit else ""
+        for evaluation in self._scorer.evaluations(np.array([best])).values():
+            note += f", {evaluation.split} top-1 {evaluation.top1:.1%}"
+        keys = [key for key in archive.cost_keys if _has_a_front(key)] or [*archive.cost_keys]
+        for key in keys[:NOTED_COSTS]:
+            unit = UNITS.get(MetricKey.parse(key).metric, "")
+            place = f" {unit} on {MetricKey.parse(key).device}" if unit else f" {key}"
+            note += f", {archive.column(key)[best]:.3g}{place}"
+        return note
+
 
 def _tracked(metrics: Mapping[str, CostMetric], limits: tuple[Limit, ...]) -> tuple[str, ...]:
     """Metrics priced for every arch: constrained metrics, latencies and energies; else MACs."""
@@ -232,19 +259,3 @@ def _plain(limit: Limit) -> dict[str, object]:
     if limit.share == 1:
         del plain["share"]
     return plain
-
-
-def _note(archive: Archive) -> str:
-    """The best feasible score, its accuracy where it was evaluated, and its first cost."""
-    feasible = np.flatnonzero(archive.column("feasible"))
-    counted = f"{len(archive):,} archs, {len(archive.evaluated)} evaluated"
-    if not len(feasible):
-        return f"{counted}, none within the limits yet"
-    best = feasible[archive.column("score")[feasible].argmax()]
-    note = f"{counted}; best score {archive.column('score')[best]:.3f}"
-    keys = [key for key in archive.cost_keys if _has_a_front(key)] or [*archive.cost_keys]
-    for key in keys[:NOTED_COSTS]:
-        unit = UNITS.get(MetricKey.parse(key).metric, "")
-        place = f" {unit} on {MetricKey.parse(key).device}" if unit else f" {key}"
-        note += f", {archive.column(key)[best]:.3g}{place}"
-    return note

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from hwnas.core.text import visible
+from hwnas.core.text import in_words, visible
 
 __all__ = [
     "CheckFailed",
@@ -56,7 +56,7 @@ class HwnasError(Exception):
         parts = [self._message]
         for label in ("expected", "found", "where", "fix"):
             if (value := getattr(self, label)) is not None:
-                parts.append(f"  {label}: {_shortened(str(value))}")
+                parts.append(f"  {label}: {_shortened(in_words(value))}")
         return visible("\n".join(parts))
 
 

@@ -2,10 +2,12 @@
 
 Training and the device kit both use this module, and every bundle contains this file unchanged.
 Therefore it does not import hwnas, and requires only Python 3.8 and numpy; decoding needs Pillow.
+With the package pillow-heif, Pillow reads the HEIC photos of phones, which then count as images.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import unicodedata
@@ -21,16 +23,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
-    "ENDINGS",
-    "MAX_PIXELS",
-    "Scan",
-    "composed",
-    "folders_of",
-    "is_data",
-    "one_form",
-    "scan",
-    "text_of",
-    "upright",
+    *("ENDINGS", "HEIC_ENDINGS", "MAX_PIXELS", "Scan", "composed", "folders_of", "is_data"),
+    *("one_form", "reads_heic", "scan", "text_of", "upright"),
 ]
 
 ENDINGS = frozenset(
@@ -44,28 +38,23 @@ ENDINGS = frozenset(
 )
 """Suffixes of Pillow's image formats, without documents, films and data (.eps, .fli, .h5)."""
 
+HEIC_ENDINGS = frozenset((".heic", ".heics", ".heif", ".heifs", ".hif"))  # read with pillow-heif
 SYSTEM = frozenset(
     {"@eadir", "__macosx", "lost+found", "$recycle.bin", "thumbs.db", "ehthumbs.db", "desktop.ini"}
 )
 _ENDING = re.compile(r"\.[\w~+-]*[a-z][\w~+-]*", re.ASCII | re.IGNORECASE)
-KINDS = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG\r\n": "PNG",
-    b"GIF8": "GIF",
+KINDS = {  # image formats by their first bytes
+    **{b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n": "PNG", b"GIF8": "GIF", b"qoif": "QOI"},
     b"\0\0\0\x0cjP  ": "JPEG 2000",
-    b"qoif": "QOI",
 }
-"""Image formats by their first bytes."""
-
-BRANDS = {b"avif": "AVIF", b"avis": "AVIF"}
-HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+BRANDS = {
+    **{b"avif": "AVIF", b"avis": "AVIF", b"mif1": "HEIC", b"msf1": "HEIC", b"hevc": "HEIC"},
+    **{b"heic": "HEIC", b"heix": "HEIC", b"heim": "HEIC", b"heis": "HEIC"},
+}
 TIFF = (b"II*\0", b"MM\0*")  # raw photos of cameras start with these bytes, too
 MAX_PIXELS = 100_000_000  # of one image; reading takes up to 16 bytes per pixel
 TURNS: dict[int, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """`PIL.Image.Transpose` that makes a photo upright, by its EXIF orientation."""
-
-
-# --- names ----------------------------------------------------------------------------------------
 
 
 def one_form(name: str) -> str:
@@ -117,9 +106,6 @@ def _holds_runs(folder: Path) -> bool:
     return bool(shown) and all(_is_run(folder / name) for name in shown)
 
 
-# --- files ----------------------------------------------------------------------------------------
-
-
 @dataclass
 class Scan:
     """Files below a folder, relative to its parent: images, and files that are left out.
@@ -134,6 +120,11 @@ class Scan:
     left_out: Counter[str] = field(default_factory=Counter)
     misnamed: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def n_heic(self) -> int:
+        """Number of HEIC photos that are left out because pillow-heif is not installed."""
+        return sum(self.left_out[ending] for ending in HEIC_ENDINGS)
+
 
 def scan(folder: Path, also: tuple[str, ...] = ()) -> Scan:
     """All files at any depth below a class folder; images are sorted by their composed names.
@@ -143,7 +134,8 @@ def scan(folder: Path, also: tuple[str, ...] = ()) -> Scan:
     found = Scan()
     real = folder.resolve()
     above = {str(real), *map(str, real.parents)}
-    _scan(str(folder), folder.name, found, above, ENDINGS.union(also))
+    heic = HEIC_ENDINGS if reads_heic() else ()
+    _scan(str(folder), folder.name, found, above, ENDINGS.union(also, heic))
     found.images.sort(key=lambda name: (composed(name).split("/"), name))
     found.lost.sort()
     return found
@@ -171,9 +163,11 @@ def _scan(folder: str, within: str, found: Scan, above: set[str], endings: froze
         elif kind == "file" and _is_image(entry, endings):
             found.images.append(name)
         else:
-            ending = _ending(entry.name) or "without an ending"
+            content = content_of(_head(entry.path)) if kind == "file" else ""
+            by_content = ".heic" if content == "HEIC" else "without an ending"
+            ending = _ending(entry.name) or by_content
             found.left_out[ending] += 1
-            found.misnamed[ending] += kind == "file" and bool(content_of(_head(entry.path)))
+            found.misnamed[ending] += bool(content)
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
@@ -200,7 +194,8 @@ def _is_image(entry: os.DirEntry[str], endings: frozenset[str]) -> bool:
     if ending:
         return ending in endings
     head = _head(entry.path)
-    return bool(content_of(head)) or head[:4] in TIFF
+    content = content_of(head)
+    return reads_heic() if content == "HEIC" else bool(content) or head[:4] in TIFF
 
 
 def _head(path: str) -> bytes:
@@ -212,7 +207,7 @@ def _head(path: str) -> bytes:
 
 
 def content_of(head: bytes) -> str:
-    """The image format by the first 12 bytes; empty if unknown or not readable by Pillow."""
+    """The image format by the first 12 bytes; empty if unknown."""
     if head[:4] == b"RIFF" and head[8:] == b"WEBP":
         return "WebP"
     if head[4:8] == b"ftyp":
@@ -220,7 +215,15 @@ def content_of(head: bytes) -> str:
     return next((name for first, name in KINDS.items() if head.startswith(first)), "")
 
 
-# --- pixels ---------------------------------------------------------------------------------------
+@functools.lru_cache(maxsize=1)  # Python 3.8 has no functools.cache
+def reads_heic() -> bool:
+    """Whether Pillow reads HEIC photos: registers pillow-heif with Pillow if it is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 def upright(stream: IO[bytes]) -> Image.Image:
@@ -235,6 +238,7 @@ def upright(stream: IO[bytes]) -> Image.Image:
     """
     from PIL import Image, UnidentifiedImageError
 
+    reads_heic()
     try:
         opened = Image.open(stream)
     except UnidentifiedImageError:
@@ -263,13 +267,12 @@ def _may_be_transparent(image: Image.Image) -> bool:
 def _no_image(stream: IO[bytes]) -> str:
     stream.seek(0)
     head = stream.read(12)
-    if not head:
-        return "the file is empty"
-    if head[4:8] == b"ftyp" and head[8:] in HEIC:
-        return "a HEIC photo whatever its ending says, which Pillow does not read: convert it"
-    if content_of(head):
-        return f"a damaged {content_of(head)} file, or of a kind that this Pillow does not read"
-    return "not an image that Pillow reads"
+    content = content_of(head)
+    if content == "HEIC" and not reads_heic():
+        return "a HEIC photo whatever its ending says: install pillow-heif, or convert it"
+    if content:
+        return f"a damaged {content} file, or of a kind that this Pillow does not read"
+    return "not an image that Pillow reads" if head else "the file is empty"
 
 
 def _orientation(image: Image.Image) -> int:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from hwnas.core.decimals import with_point
 from hwnas.core.errors import did_you_mean
 from hwnas.core.registry import Registry
+from hwnas.core.text import in_words
 
 __all__ = ["explain"]
 
@@ -22,8 +23,11 @@ def explain(problem: Any, model: type[BaseModel], data: Any) -> str:
         listed = f"known: {', '.join(known)}" if known else ""
         hint = did_you_mean(str(problem["loc"][-1]), known, otherwise=listed)
         return f"{path}: unknown key" + (f"; {hint}" if hint else "")
-    found = "" if problem["type"] in ("variant", "missing") else f", found {problem['input']!r:.80}"
-    return f"{path or '(root)'}: {problem['msg']}{found}{_hint(problem)}"
+    given = problem["input"]
+    shown = repr(given) if isinstance(given, str) else in_words(given)
+    found = "" if problem["type"] in ("variant", "missing") else f", found {shown:.80}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{path or '(root)'}: {message}{found}{_hint(problem)}"
 
 
 def _hint(problem: Any) -> str:
@@ -36,6 +40,8 @@ def _hint(problem: Any) -> str:
     if problem["type"] in ("float_type", "int_type") and isinstance(given, str):
         if re.fullmatch(r"\s*[-+]?[0-9]{1,3}([, '_][0-9]{3})+\s*", given) and is_whole:
             return f"; write {re.sub('[^0-9+-]', '', given)}: digits have no separators"
+        if re.fullmatch(r"0[0-9]+", given):  # 08 is no octal number, thus text in YAML
+            return f"; write {int(given)}, without a leading zero"
         if (number := with_point(given)) is not None:
             return f"; write {number}: decimals come after a point"
         if re.fullmatch(r"\s*[-+]?[0-9][0-9_]*[.,0-9eE+-]*\s*", given):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, TextIO, cast
 
-__all__ = ["guarded_streams", "raw", "visible"]
+__all__ = ["guarded_streams", "in_words", "raw", "visible"]
 
 _OBEYED = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f"  # control characters except the newline
@@ -26,6 +26,23 @@ def visible(text: str, *, one_line: bool = False) -> str:
         return text
     shown = _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return shown.replace("\n", "\\n") if one_line else shown
+
+
+def in_words(value: object) -> str:
+    """A value as in YAML, not as in Python: `true`, `null`, `{max: 3}`, `[3, 32]`, `ant, bee`."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{in_words(k)}: {_inner(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, (list, tuple, Set)):
+        items = ", ".join(map(_inner, value))
+        return items if value and all(isinstance(item, str) for item in value) else f"[{items}]"
+    return str(value)
+
+
+def _inner(value: object) -> str:
+    is_list = isinstance(value, (list, tuple, Set)) and not in_words(value).startswith("[")
+    return f"[{in_words(value)}]" if is_list else in_words(value)
 
 
 class _Guarded:

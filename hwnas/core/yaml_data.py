@@ -105,7 +105,8 @@ def parse_yaml(text: str, *, where: object) -> dict[str, Any]:
     try:
         data = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader, stricter
     except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
-        raise UserError("not valid YAML", found=str(error)[:500], where=where) from error
+        found = str(error).replace('  in "<unicode string>", ', "")[:500]  # `where` names the file
+        raise UserError("not valid YAML", found=found, where=where) from error
     if not isinstance(data, dict):
         raise UserError(
             "not a config", expected="a mapping of keys", found=type(data).__name__, where=where

@@ -20,12 +20,11 @@ from hwnas.core.errors import UserError
 from hwnas.core.speed import Speed, guessed_speed
 from hwnas.core.store import content_hash
 from hwnas.interfaces import FloatArray
-from hwnas.latency.construction import contexts
+from hwnas.latency.session_time import PER_MAC_S, START_S, profile_s
 from hwnas.pipeline.data_checks import known_data
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import role_names, targets
-from hwnas.spaces.cost import cost, op_macs
-from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.cost import cost
 from hwnas.spaces.lowering import lower
 from hwnas.training.sections import CalibrationConfig, FinetuneConfig
 
@@ -35,9 +34,6 @@ GPU = Path("/dev/nvidiactl")
 N_RANDOM = 64  # archs that stand for those that are drawn
 N_FRONT = 40  # archs of the fronts, all of which are evaluated
 N_PARITY_PASSES = 5 * 256  # images that an exported file and its network run on
-RUNTIME_SHARE = 0.6  # of torch's time, which runtimes take
-LAUNCH_S, LOAD_S = 2e-5, 0.02  # of one operator, and of loading its model
-START_S = 3.0  # of a device's kit, and of what is written at the end
 EXTRACT_S = 0.06  # a subnet out of the supernet
 PREDICT_S = {"gcn": 1e-3}  # per arch; others need a tenth of it
 FIT_S = {"gcn": (2.0, 0.012), "mlp": (1.0, 0.01)}  # fixed, and per label
@@ -110,15 +106,8 @@ class Durations:
     def profile(self, device: str) -> float:
         """Turns of all models, as the host would take them; at most the budget, and loading."""
         space, config = self.project.space, self.project.config.profile
-        ops = enumerate_ops(space)
-        per_mac = self.speed.inference[1] if self.speed else 1e-10
-        macs = np.array([op_macs(op) for op in ops], dtype=np.float64)
-        largest = float(self._macs_of_ends[1])
-        runs = np.append(macs, [largest / 2] * config.n_validation) * per_mac * RUNTIME_SHARE
-        turns = np.minimum((1 + config.hot_samples) * (runs + LAUNCH_S), config.turn_budget_s)
-        n_models = len(ops) + len(contexts(ops)) + config.n_validation
-        timing = config.rounds * float(turns.sum()) * n_models / len(turns)
-        return START_S + n_models * LOAD_S + min(config.time_budget_s, timing)
+        per_mac_s = self.speed.inference[1] if self.speed else PER_MAC_S
+        return profile_s(space, config, per_mac_s=per_mac_s)
 
     def train(self) -> float | None:
         """Steps of all networks of the sampler, a new classifier, and the curves."""

@@ -32,6 +32,7 @@ def execute(
     only: Iterable[str] | None = None,
     anew: Mapping[str, str] | None = None,
     outlook: Outlook | None = None,
+    then_reports: bool = False,
 ) -> None:
     """Brings `only` (default: all stages) up to date, in order. The caller must hold the lock.
 
@@ -40,7 +41,7 @@ def execute(
     error names the command that undoes it.
 
     anew: stages that are made again whatever they are, with the reason. outlook: learns how long
-    the stages are expected to take.
+    the stages are expected to take. then_reports: whether the caller writes the report afterwards.
 
     Raises:
         UserError: a stage outside `only` is needed but not up to date. Before any change: a stage
@@ -72,7 +73,7 @@ def execute(
                 plans[-1:] = plan_stages([stage], run, after=plans[:-1])
             if stage.name == provisional:
                 provisional = None
-        _tell_next(stages, run, plans)
+        _tell_next(stages, run, plans, then_reports=then_reports)
     except BaseException as error:
         if provisional is not None:
             with contextlib.suppress(UserError):  # the error of the stage is more important
@@ -178,11 +179,14 @@ def _expect(outlook: Outlook, plans: Iterable[Plan], todo: Container[str], run: 
     return outlook
 
 
-def _tell_next(stages: Sequence[Stage], run: RunDir, plans: Sequence[Plan]) -> None:
+def _tell_next(
+    stages: Sequence[Stage], run: RunDir, plans: Sequence[Plan], *, then_reports: bool
+) -> None:
     """Log the command that comes next: of the first stage that is not done, else the report's."""
     left = plan_stages(stages[len(plans) :], run, after=plans)
     missing = [plan.stage for plan in (*plans, *left) if plan.status not in UP_TO_DATE]
-    log.info("next: %s", missing[0].command if missing else command_line("report", run.root))
+    if missing or not then_reports:
+        log.info("next: %s", missing[0].command if missing else command_line("report", run.root))
 
 
 def _needed(plans: Sequence[Plan], wanted: set[str]) -> set[str]:

@@ -20,6 +20,7 @@ from hwnas.core.stats import Z90
 from hwnas.core.store import write_text
 from hwnas.core.yaml_data import yaml_text
 from hwnas.interfaces import Evaluation
+from hwnas.pipeline.duration import Durations
 from hwnas.pipeline.engine import execute
 from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.graph import stages_of
@@ -27,7 +28,7 @@ from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.project import Project
 from hwnas.spaces.choice import Value
 
-__all__ = ["Comparison", "Round", "train_rounds"]
+__all__ = ["Comparison", "Round", "rounds_s", "train_rounds"]
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,16 @@ def train_rounds(
     half = Z90 * float(differences.std(ddof=1)) / len(differences) ** 0.5
     pruned, unpruned = rounds
     return Comparison(pruned, unpruned, gain, (gain - half, gain + half), len(differences))
+
+
+def rounds_s(first: Project, *, steps: int | None) -> float | None:
+    """Estimated seconds of `train_rounds`: both trainings, and three scorings of the archs."""
+    planned = Durations(first)
+    train, label = planned.train(), planned.label()
+    if train is None or label is None:
+        return None
+    share = 1.0 if steps is None else steps / first.config.train.steps
+    return 2 * share * train + 3 * label
 
 
 def _config(

@@ -20,7 +20,7 @@ from hwnas.core.confined import open_unlinked
 from hwnas.core.env import cache_folder
 from hwnas.core.errors import UserError
 from hwnas.core.locks import wait_for_lock
-from hwnas.core.photo_rule import upright
+from hwnas.core.photo_rule import reads_heic, upright
 from hwnas.core.store import content_hash, read_json, write_json
 from hwnas.training.file_hashes import ChangedMeanwhile
 
@@ -73,7 +73,7 @@ def decode(images: Encoded, px: int, *, n_threads: int = 1) -> tuple[Pixels, Bro
     The result is stored in $HWNAS_CACHE (default ~/.cache/hwnas) for later stages and runs. If the
     cache is not writable, pixels are decoded into memory.
     """
-    name = content_hash([VERSION, px, images.key])
+    name = content_hash([VERSION, px, images.key, *["heic"] * reads_heic()])
     shape = (len(images.names), px, px, 3)
     try:
         base = cache_folder() / "decoded" / name
@@ -114,7 +114,7 @@ def good_rows(images: Encoded, broken: Broken, *, skip: bool, where: object) -> 
                 where=where,
                 fix="repair or remove them, or leave them out with --set data.skip_broken=true",
             )
-        log.warning("%s and are left out:%s", text, named + more)
+        log.warning("%s:%s", text, named + more)
     rows = np.ones(len(images.names), dtype=bool)
     rows[[i for i, _ in broken]] = False
     return np.flatnonzero(rows)

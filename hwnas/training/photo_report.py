@@ -1,36 +1,47 @@
-"""Report on folders of photos: found, used, left out and why, and possible problems.
+"""Report on photos: found, used, left out and why, and possible problems.
 
-The same report is logged before training, and returned by `hwnas data show`. Torch-free.
+It is logged in short before training, and returned completely by `hwnas data show`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Protocol, runtime_checkable
 
 from hwnas.core.errors import UserError
-from hwnas.core.photo_rule import Scan, text_of
-from hwnas.interfaces import Split
-from hwnas.training.duplicates import SharedImages
+from hwnas.core.photo_rule import HEIC_ENDINGS, Scan, text_of
+from hwnas.interfaces import DataIdentity, DatasetContext, Split
+from hwnas.training.duplicates import SharedImages, shared_of
 from hwnas.training.file_hashes import spelled
 from hwnas.training.identity import SPLITS
+from hwnas.training.photo_doubts import doubts_about, per_class, some
 from hwnas.training.photo_store import StoredPhotos
-from hwnas.training.photos import Photos
+from hwnas.training.photos import PhotoData, Photos
 
-__all__ = ["ClassCount", "PhotoReport", "doubts_about", "left_out", "report_of"]
+__all__ = [
+    "NOT_DECODED",
+    "ClassCount",
+    "FoundPhotos",
+    "PhotoReport",
+    "ReportedDataset",
+    "broken_by_class",
+    "found_in_folders",
+    "log_report",
+    "not_decoded",
+    "report_of",
+]
+
+log = logging.getLogger(__name__)
 
 NOT_DECODED = "that do not decode"
 NOT_READ = "that cannot be read"
-PHONES = (".heic", ".heif", ".hif")
-IMBALANCE = 10  # ratio of the largest to the smallest class
-FLAT = 1  # difference between the brightest and the darkest pixel of a channel
-GRID = 8  # pixels per side that are checked first
-SHOWN = 5
+INSTALL_HEIC = "`pip install 'hwnas[heic]'`"
+MOST_ROWS = 10
+"""Maximum number of classes that the report before training names."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,7 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class PhotoReport:
-    """The report on a folder of photos.
+    """The report on a data set of photos.
 
     counts: by split, then by class. doubts: problems that may impair the results. refused: problems
     that training rejects unless a setting allows them. shared: photos in two splits, which `doubts`
@@ -68,58 +79,125 @@ class PhotoReport:
     shared: tuple[SharedImages, ...]
 
 
+@runtime_checkable
+class ReportedDataset(Protocol):
+    """A data set of photos that are stored in files. Optional: others have no report."""
+
+    def report(self, config: Any, context: DatasetContext) -> PhotoReport:
+        """Report on the files, including photos that training would reject.
+
+        Raises:
+            UserError: the files are missing, or no data set.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FoundPhotos:
+    """Photos of a data set by split, possibly with repeats, and what is left out.
+
+    left_out: number of files by reason, for each class of a split. doubts: sentences on them.
+    refused: sentences on problems that training rejects.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    parts: Mapping[Split, Photos]
+    left_out: Mapping[Split, Sequence[Mapping[str, int]]]
+    doubts: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> tuple[ClassCount, ...]:
+        """Counts by split and class. Broken photos that were skipped count as left out."""
+        found = []
+        for split in SPLITS:
+            used = per_class(self.parts[split], self.names).tolist()
+            left_out = self.left_out.get(split) or [{}] * len(self.names)
+            for name, n, why in zip(self.names, used, left_out, strict=True):
+                found.append(ClassCount(split, name, n, {k: n for k, n in why.items() if n}))
+        return tuple(found)
+
+
 def report_of(
-    folder: Path,
-    stored: Mapping[Split, StoredPhotos],
-    parts: Mapping[Split, Photos],
-    shared: Callable[[], tuple[SharedImages, ...]],
-    *,
-    skips_broken: bool,
+    found: FoundPhotos, build: Callable[[], PhotoData], identity: DataIdentity
 ) -> PhotoReport:
     """The report on photos that were read without rejecting broken ones.
 
-    shared: finds images in two splits; its `UserError` says why training rejects the data set.
+    build: makes the data set of them; its `UserError` says why training rejects them.
     """
-    names = stored["train"].names
-    refused = [] if skips_broken else [*refusals(stored, parts)]
-    in_two: tuple[SharedImages, ...] = ()
+    refused, shared = found.refused, tuple[SharedImages, ...]()
     try:
-        in_two = shared()
+        shared = shared_of(build(), identity)
     except UserError as error:
-        refused.append(str(error))
-    outside = [line for of in stored.values() for line in left_out(of.folder, of.scans)]
-    doubts = (*outside, *doubts_about(folder, parts, names), *map(str, in_two))
-    return PhotoReport(folder, counts_of(stored, parts, names), doubts, tuple(refused), in_two)
+        refused = (*refused, str(error))
+    doubts = doubts_about(found.folder, found.parts, found.names)
+    texts = (*found.doubts, *doubts, *map(str, shared))
+    return PhotoReport(found.folder, found.counts, texts, refused, shared)
 
 
-def counts_of(
-    stored: Mapping[Split, StoredPhotos], parts: Mapping[Split, Photos], names: Sequence[str]
-) -> tuple[ClassCount, ...]:
-    """Counts by split and class. parts: photos of each split, possibly with repeats."""
-    found = []
-    for split in SPLITS:
-        used = _per_class(parts[split], names)
-        scans = stored[split].scans if split in stored else [Scan()] * len(names)
-        broken = _broken(stored[split], parts[split]) if split in stored else [0] * len(names)
-        for name, n, scan, n_broken in zip(names, used.tolist(), scans, broken, strict=True):
-            why = {**scan.left_out, NOT_READ: len(scan.lost), NOT_DECODED: n_broken}
-            found.append(ClassCount(split, name, n, {k: n for k, n in why.items() if n}))
-    return tuple(found)
+def log_report(found: FoundPhotos) -> None:
+    """Logs the report before training, in short: counts, what is left out, and doubts."""
+    sizes = ", ".join(f"{split} {len(found.parts[split])}" for split in SPLITS)
+    log.info("%s: %d classes; images: %s", found.folder, len(found.names), sizes)
+    by_class = {
+        name: [count for count in found.counts if count.name == name] for name in found.names
+    }
+    most = sorted(found.names, key=lambda name: -by_class[name][0].used)
+    shown = most if len(most) <= MOST_ROWS else [*most[: MOST_ROWS // 2], *most[-MOST_ROWS // 2 :]]
+    for name in shown:
+        log.info("  %s: %s", name, _class_text(by_class[name]))
+    if len(shown) < len(most):
+        log.info("  and %d classes between these: see hwnas data show", len(most) - len(shown))
+    for text in (*found.doubts, *doubts_about(found.folder, found.parts, found.names)):
+        log.warning("%s", text)
 
 
-def _per_class(part: Photos, names: Sequence[str]) -> NDArray[np.int64]:
-    """Number of photos of each class, without repeats."""
-    first = np.unique(part.rows, return_index=True)[1]
-    found: NDArray[np.int64] = np.bincount(part.labels[first], minlength=len(names))
-    return found
+def _class_text(counts: Sequence[ClassCount]) -> str:
+    """`20 found: train 14, val 3, test 2; left out: 1 .heic`."""
+    why = sum((Counter(count.left_out) for count in counts), Counter[str]())
+    left_out = "; left out: " + ", ".join(f"{n} {reason}" for reason, n in why.items())
+    used = ", ".join(f"{count.split} {count.used}" for count in counts)
+    return f"{sum(count.found for count in counts)} found: {used}{left_out * bool(why)}"
 
 
-def _broken(stored: StoredPhotos, part: Photos) -> list[int]:
-    labels = np.array(stored.labels, dtype=np.int64)[list(part.broken)]
-    return [int(n) for n in np.bincount(labels, minlength=len(stored.names))]
+# --- photos in folders ----------------------------------------------------------------------------
 
 
-def left_out(folder: Path, scans: Sequence[Scan]) -> Iterator[str]:
+def found_in_folders(
+    folder: Path,
+    stored: Mapping[Split, StoredPhotos],
+    parts: Mapping[Split, Photos],
+    *,
+    skips_broken: bool,
+) -> FoundPhotos:
+    """The photos of `stored`, which were read as `parts`; skips_broken: `data.skip_broken`."""
+    names = stored["train"].names
+    return FoundPhotos(
+        folder,
+        names,
+        parts,
+        {split: _left_out(of.scans, parts[split], names) for split, of in stored.items()},
+        tuple(line for of in stored.values() for line in _other_files(of.folder, of.scans)),
+        () if skips_broken else tuple(_refusals(stored, parts)),
+    )
+
+
+def _left_out(scans: Sequence[Scan], part: Photos, names: Sequence[str]) -> list[Mapping[str, int]]:
+    broken = broken_by_class(part, names)
+    return [
+        {**scan.left_out, NOT_READ: len(scan.lost), NOT_DECODED: n}
+        for scan, n in zip(scans, broken, strict=True)
+    ]
+
+
+def broken_by_class(part: Photos, names: Sequence[str]) -> list[int]:
+    """Number of images of each class that do not decode."""
+    counts = Counter(label for label, _ in part.broken.values())
+    return [counts[label] for label in range(len(names))]
+
+
+def _other_files(folder: Path, scans: Sequence[Scan]) -> Iterator[str]:
     """Sentences on files of a split whose names are not those of images."""
     counts = sum((found.left_out for found in scans), Counter[str]())
     n_used, n_lost = (sum(len(getattr(s, what)) for s in scans) for what in ("images", "lost"))
@@ -131,13 +209,13 @@ def left_out(folder: Path, scans: Sequence[Scan]) -> Iterator[str]:
             f"{folder}: {n_out} of {total} files cannot be read as images and are left out:"
             f" {', '.join(listed)}"
         )
-    if any(counts[ending] for ending in PHONES):
+    if n := sum(found.n_heic for found in scans):
         yield (
-            f"{folder}: Pillow does not read the photos of phones in {', '.join(PHONES)}: convert"
-            " them, e.g. `heif-convert IMG.heic IMG.jpg`"
+            f"{folder}: {n} of these {'is a HEIC photo' if n == 1 else 'are HEIC photos'}:"
+            f" to read them, {INSTALL_HEIC}; or convert them, e.g. `heif-convert IMG.heic IMG.jpg`"
         )
     misnamed = sum((found.misnamed for found in scans), Counter[str]())
-    counted = [(ending, n) for ending, n in misnamed.most_common() if ending not in PHONES]
+    counted = [(ending, n) for ending, n in misnamed.most_common() if ending not in HEIC_ENDINGS]
     if named := [f"{n} {ending}" for ending, n in counted if n]:
         yield (
             f"{folder}: left out, though images by their content: {', '.join(named)}: give them"
@@ -145,81 +223,18 @@ def left_out(folder: Path, scans: Sequence[Scan]) -> Iterator[str]:
         )
 
 
-def refusals(stored: Mapping[Split, StoredPhotos], parts: Mapping[Split, Photos]) -> Iterator[str]:
+def _refusals(stored: Mapping[Split, StoredPhotos], parts: Mapping[Split, Photos]) -> Iterator[str]:
     """Problems that training rejects unless `data.skip_broken` is set."""
     allow = "restore or remove them, or set data.skip_broken"
     for split, of in stored.items():
         lost = [spelled(text_of(name)) for found in of.scans for name in found.lost]
         if lost:
-            yield f"{of.folder}: {len(lost)} {NOT_READ} ({_some(lost)}): {allow}"
-        if broken := [f"{of.shown[row]}: {why}" for row, why in parts[split].broken.items()]:
-            yield f"{of.folder}: {len(broken)} {NOT_DECODED} ({_some(broken)}): {allow}"
+            yield f"{of.folder}: {len(lost)} {NOT_READ} ({some(lost)}): {allow}"
+        if text := not_decoded(parts[split]):
+            yield f"{of.folder}: {text}: {allow}"
 
 
-def doubts_about(
-    folder: Path, parts: Mapping[Split, Photos], names: Sequence[str]
-) -> Iterator[str]:
-    """Sentences on problems with the photos of all splits that may impair the results."""
-    for split in SPLITS:
-        counts = _per_class(parts[split], names)
-        if lacks := [name for name, n in zip(names, counts, strict=True) if n == 0]:
-            yield f"{folder}: no {split} image of {_some(lacks)}"
-    yield from _imbalance(parts, names)
-    for split in SPLITS:
-        rows = np.unique(parts[split].rows)
-        if len(flat := flat_rows(parts[split].pixels, rows)):
-            yield (
-                f"{len(flat)} of {len(rows)} {split} images are of one colour"
-                f" ({_some([parts[split].names[row] for row in flat])}): they tell nothing of their"
-                " class; look at them, and remove them"
-            )
-    yield from _in_two_classes(parts.values())
-
-
-def _imbalance(parts: Mapping[Split, Photos], names: Sequence[str]) -> Iterator[str]:
-    counts = _per_class(parts["train"], names)
-    present = np.flatnonzero(counts)
-    if not len(present):
-        return
-    most, least = int(counts.argmax()), int(present[counts[present].argmin()])
-    if counts[most] >= IMBALANCE * counts[least]:
-        share = float((parts["test"].labels == most).mean()) if len(parts["test"]) else 0.0
-        yield (
-            f"the classes are unbalanced: {counts[most]} training images of {names[most]},"
-            f" {counts[least]} of {names[least]}; a network that always answers {names[most]} has"
-            f" a test accuracy of {share:.0%}"
-        )
-
-
-def flat_rows(pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Selects the rows of `pixels` [N, px, px, 3] that are images of one colour."""
-    step = max(1, pixels.shape[1] // GRID)
-    grid = pixels[:, ::step, ::step][rows]
-    maybe = rows[np.ptp(grid, axis=(1, 2)).max(1, initial=0) <= FLAT]
-    is_flat = [bool(np.ptp(pixels[row], axis=(0, 1)).max() <= FLAT) for row in maybe]
-    found: NDArray[np.int64] = maybe[np.array(is_flat, dtype=bool)]
-    return found
-
-
-def _in_two_classes(parts: Iterable[Photos]) -> Iterator[str]:
-    """Sentences on photos with equal content in two classes, one of which must be wrong."""
-    seen: dict[str, tuple[int, str]] = {}
-    pairs: set[str] = set()
-    for part in parts:
-        for row, label in zip(part.rows.tolist(), part.labels.tolist(), strict=True):
-            digest, name = part.hashes[row], part.names[row]
-            first, other = seen.setdefault(digest, (label, name))
-            if first != label:
-                pairs.add(" = ".join(sorted((name, other))))
-    if pairs:
-        one = "is" if len(pairs) == 1 else "are"
-        yield (
-            f"{len(pairs)} {'photo' if one == 'is' else 'photos'} {one} in two classes"
-            f" ({_some(sorted(pairs))}): keep the"
-            " copy in the right one"
-        )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def not_decoded(part: Photos) -> str:
+    """How many images do not decode, and which; empty if all do."""
+    broken = [f"{part.names[row]}: {why}" for row, (_, why) in part.broken.items()]
+    return f"{len(broken)} {NOT_DECODED} ({some(broken)})" if broken else ""

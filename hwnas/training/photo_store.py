@@ -149,4 +149,5 @@ def read_photos(stored: StoredPhotos, px: int, *, skip_broken: bool, n_threads: 
     images = Encoded(stored.shown, opened, content_hash(hashes))
     pixels, broken = decode(images, px, n_threads=n_threads)
     rows = good_rows(images, broken, skip=skip_broken, where=stored.folder)
-    return Photos(pixels, rows, labels[rows], images.names, hashes, dict(broken))
+    flaws = {row: (stored.labels[row], why) for row, why in broken}
+    return Photos(pixels, rows, labels[rows], images.names, hashes, flaws)

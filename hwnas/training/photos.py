@@ -39,8 +39,8 @@ N_STATISTICS = 10_000  # maximum number of training images for mean and std
 class Photos:
     """One split: `rows` [n] of `pixels` (uint8 [N, px, px, 3], shared) and their `labels` [n].
 
-    names, hashes: [N]; names of the images and hashes of their contents. broken: rows of images
-    that cannot be decoded, with the reason.
+    names, hashes: [N]; names of the images and hashes of their contents. broken: label and reason
+    of the images that cannot be decoded, by row.
     """
 
     pixels: NDArray[np.uint8]
@@ -48,7 +48,7 @@ class Photos:
     labels: NDArray[np.int64]
     names: Sequence[str]
     hashes: Sequence[str]
-    broken: Mapping[int, str] = field(default_factory=dict)
+    broken: Mapping[int, tuple[int, str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -75,16 +75,14 @@ def photos_of_archives(
     found = []
     for path, archive in zip(paths, archives, strict=True):
         if archive.class_names != names:
-            raise UserError(
-                "the two archives have different classes",
-                expected=names,
-                found=archive.class_names,
-                where=path,
-            )
+            problem = "the two archives have different classes"
+            raise UserError(problem, expected=names, found=archive.class_names, where=path)
     for path, archive in zip(paths, archives, strict=True):
         pixels, broken = decode(archive.images, px, n_threads=n_threads)
         rows = good_rows(archive.images, broken, skip=skip_broken, where=path)
-        found.append(Photos(pixels, rows, archive.labels[rows], *archive.contents))
+        labels, contents = archive.labels, archive.contents
+        flaws = {row: (int(labels[row]), why) for row, why in broken}
+        found.append(Photos(pixels, rows, labels[rows], *contents, flaws))
     return names, found
 
 

@@ -143,6 +143,8 @@ def test_the_predictor_forecasts_the_truth_with_the_help_of_the_supernet(copy: P
 def test_a_second_round_in_the_pruned_space_beside_an_equal_one(copy: Path):
     macs = ("--ranking", "macs", "--fraction", "0.6")
     dropped = hwnas("prune", str(copy), *macs, "--dry-run")
+    longer = hwnas("prune", str(copy), *macs, "--dry-run", "--steps", "4000")
+    assert longer["left_s"] > 10 * dropped["left_s"] > 0
     assert dropped["table"] and not (copy / "rounds").exists()
     found = hwnas("prune", str(copy), *macs, "--steps", "4")
     pruned, unpruned = found["table"]

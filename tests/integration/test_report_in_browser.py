@@ -1,4 +1,4 @@
-"""The report in a real browser: on a phone's width, and on paper. Skipped without Chromium."""
+"""The report in a real browser: on a phone, on a desk, and on paper. Skipped without Chromium."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hwnas.reporting.sections.classes import Classes
 
 NAMES = "chromium", "chromium-browser", "google-chrome"
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-PHONE, PAPER = 390, 703  # px; an A4 page within the margins of the report
+PHONE, DESK, PAPER = 390, 1200, 703  # px; an A4 page within the margins of the report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 
@@ -41,22 +41,24 @@ OUTER = """<body><script>
   const found = [];
   addEventListener("message", event => {
     found.push(event.data);
-    if (found.length === 2) { document.body.textContent = "[" + found.join(",") + "]"; }
+    if (found.length === 3) { document.body.textContent = "[" + found.join(",") + "]"; }
   });
 </script><iframe src="phone.html" style="width:%dpx;height:800px;border:0"></iframe>
+<iframe src="desk.html" style="width:%dpx;height:800px;border:0"></iframe>
 <iframe src="paper.html" style="width:%dpx;height:800px;border:0"></iframe></body>"""
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
-    """Boxes of the report's parts as [left, right, width], on the phone and on paper."""
+    """Boxes of the report's parts as [left, right, width], by page."""
     folder = tmp_path_factory.mktemp("browser")
     html = render_report(_data())
-    on_paper = html.replace("@media print", "@media all")
-    for name, page, is_paper in (("phone", html, "false"), ("paper", on_paper, "true")):
+    on_paper = html.replace("@media print", "@media all").replace("@media screen", "@media print")
+    pages = {"phone": (html, "false"), "desk": (html, "false"), "paper": (on_paper, "true")}
+    for name, (page, is_paper) in pages.items():
         probe = MEASURE % (is_paper, name)
         (folder / f"{name}.html").write_text(page.replace("</body>", f"{probe}</body>"))
-    (folder / "outer.html").write_text(OUTER % (PHONE, PAPER))
+    (folder / "outer.html").write_text(OUTER % (PHONE, DESK, PAPER))
     command = [
         *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
         *(f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=15000"),
@@ -72,7 +74,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, ob
 def _data() -> ReportData:
     rows = tuple(
         NetRow(
-            name, 6_812_960, 2_236_682, 0.8689, 0.2128, 0.2086, name != "largest",
+            name, 300_812_960, 5_483_032, 0.8689, 0.2128, 0.2086, name != "largest",
             "97cbe61f1af77d08", device, "model.int8.onnx", 0.87, 0.2136, name == "winner",
             0.0166, 1.01,
         )
@@ -96,6 +98,12 @@ def test_on_a_phone_name_accuracy_latency_and_verdict_are_seen(measured) -> None
     assert len(rows) == 7  # with the heading
     for row in rows:
         assert all(width > 20 and right <= PHONE for _, right, width in row[:4])
+
+
+def test_on_a_desk_no_column_has_to_be_scrolled_to(measured) -> None:
+    desk = measured["desk"]
+    assert desk["width"] == DESK and desk["page"] <= DESK and desk["tables"]
+    assert all(0 <= left < right <= DESK - 28 for left, right, _ in desk["tables"]), desk["tables"]
 
 
 def test_on_paper_nothing_is_cut_and_no_column_is_hidden(measured) -> None:

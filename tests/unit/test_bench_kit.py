@@ -303,7 +303,7 @@ def test_the_kit_needs_only_the_standard_library_numpy_and_one_runtime(path: Pat
         "device_run.py": {"numpy"},
         "bundle_files.py": {"numpy"},
         "bundle_images.py": {"numpy"},
-        "photo_rule.py": {"numpy", "PIL"},  # Pillow only to read its image formats
+        "photo_rule.py": {"numpy", "PIL", "pillow_heif"},  # only to read image formats
         "ort_run.py": {"numpy", "onnxruntime"},
         "run_litert.py": {"numpy", "ai_edge_litert"},
         "run_onnxruntime.py": {"numpy", "onnxruntime"},

@@ -393,3 +393,16 @@ def test_a_search_without_forecasts_needs_evaluations_that_teach_some(tmp_path: 
             FULL, make("random", FULL), predict=None, metrics=METRICS, config=CONFIG, seed=0,
             folder=tmp_path, rescoring=ByOracle(Oracle()),
         )  # fmt: skip
+
+
+def test_the_progress_states_the_score_with_its_unit_and_the_accuracy_beside(
+    tmp_path: Path,
+) -> None:
+    notes: list[str] = []
+    found = run_search(
+        FULL, make("evolution", FULL), predict=predict, metrics=METRICS, config=CONFIG, seed=0,
+        folder=tmp_path, rescoring=ByOracle(Oracle()), unit="minus log of the loss",
+        progress=lambda done, total, note="": notes.append(note),
+    )  # fmt: skip
+    score, top1 = found.winner.score, found.winner.accuracy.top1
+    assert f"best score {score:.3f} (minus log of the loss), val top-1 {top1:.1%}, " in notes[-1]

@@ -35,6 +35,21 @@ def problems(data: dict) -> str:
     return str(caught.value)
 
 
+def test_a_wrong_section_is_shown_as_in_yaml():
+    text = problems({"inner": {"names": {"max": None}, "rate": [True, "x"]}})
+    assert "inner.rate: Input should be a valid number, found [true, x]\n" in text
+    assert "inner.names: Input should be a valid array, found {max: null}\n" in text
+
+
+def test_numbers_with_a_leading_zero_are_explained():
+    assert "found '08'; write 8, without a leading zero" in problems(
+        parse_yaml("steps: 08", where="x")
+    )
+    with pytest.raises(UserError, match=r"octal in YAML; write 10.* \(line 1, column 8") as caught:
+        parse_yaml("steps: 010", where="x")
+    assert "unicode string" not in str(caught.value)
+
+
 def test_all_problems_are_listed_with_paths_and_nearest_names():
     text = problems({"stpes": 3, "inner": {"rate": -1, "raet": 2}, "steps": "many"})
     assert "4 problems" in text

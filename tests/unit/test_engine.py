@@ -288,6 +288,9 @@ def test_the_command_that_comes_next_is_said(pipeline: Pipeline, caplog: pytest.
             assert caplog.messages[-1] == f"next: {expected}"
         pipeline.execute(["search"])
         assert caplog.messages[-1] == f"next: hwnas report {pipeline.run.root}"
+        caplog.clear()
+        execute(pipeline.stages(), pipeline.run, then_reports=True)
+        assert not [line for line in caplog.messages if line.startswith("next: ")]
 
 
 def test_the_time_of_what_runs_is_said_and_only_that(

@@ -10,7 +10,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,17 @@ from hwnas.interfaces import DatasetContext
 from hwnas.training.datasets import image_folder
 from hwnas.training.decode import square_rgb
 from tests.bundles import kit_module
-from tests.photos import class_folders, encoded, photo
+from tests.photos import class_folders, encoded, photo, without_heic
 
 TWO = ["ant", "bee"]
 N = 8  # photos of a class, enough for three splits
 PNG = encoded(photo(0, 99), "PNG")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _without_heic() -> Iterator[None]:
+    with without_heic():
+        yield
 
 
 def config(root: Path, **options: object) -> image_folder.Config:

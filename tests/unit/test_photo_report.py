@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import hwnas
+from hwnas.core import photo_rule
 from hwnas.interfaces import DatasetContext
-from hwnas.training.datasets import image_folder
-from hwnas.training.photo_report import flat_rows
-from tests.photos import class_folders, encoded, photo
+from hwnas.training.datasets import REGISTRY as DATASETS
+from hwnas.training.datasets import image_folder, npz_jpeg
+from hwnas.training.identity import SPLITS
+from hwnas.training.photo_doubts import flat_rows
+from tests.bundles import kit_module
+from tests.photos import class_folders, encoded, photo, small_config, without_heic, write_archive
 
 N = 10
+HEIC = b"\0\0\0\x18ftypheic" + bytes(40)
+HEIC_NEEDED = pytest.mark.skipif(
+    importlib.util.find_spec("pillow_heif") is None, reason="pip install 'hwnas[heic]'"
+)
+
+
+@pytest.fixture(autouse=True)
+def _without_heic(request: pytest.FixtureRequest) -> Iterator[None]:
+    with (
+        contextlib.nullcontext() if HEIC_NEEDED.mark in request.node.own_markers else without_heic()
+    ):
+        yield
 
 
 def shown(root: Path, **settings: Any) -> Any:
@@ -172,3 +192,115 @@ def test_a_class_that_has_only_other_files_says_which(tmp_path: Path) -> None:
     (root / "cat/IMG.HEIC").write_bytes(b"x")
     with pytest.raises(hwnas.UserError, match=r"found: cat \(1 \.heic\)"):
         shown(root)
+
+
+# --- archives -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["image_folder", "npz_jpeg", "cifar10", "sign_digits"])
+def test_the_report_counts_what_training_uses(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, context = small_config(name, tmp_path), DatasetContext(3)
+    module = DATASETS.load(name)
+    report = module.report(config, context)
+    with caplog.at_level(logging.INFO):
+        data = module.build(config, context)
+    for split in SPLITS:
+        labels = torch.cat([y for _, y in data.eval_batches(split, 256)])
+        used = [count.used for count in report.counts if count.split == split]
+        assert used == np.bincount(labels, minlength=data.info.num_classes).tolist()
+    assert not report.refused
+    left_out = sum(sum(count.left_out.values()) for count in report.counts)
+    assert left_out == (4 if name == "sign_digits" else 0)  # the person who is in the test photos
+    rows = [line for line in caplog.messages if line.startswith("  ")]
+    assert len(rows) == min(10, data.info.num_classes)
+    first = report.counts[0]
+    n = sum(count.found for count in report.counts if count.name == first.name)
+    assert any(f"  {first.name}: {n} found: train {first.used}, val " in row for row in rows)
+
+
+def test_many_classes_are_named_in_part_before_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [f"c{i:02d}" for i in range(14)]
+    for i, name in enumerate(names):
+        class_folders(tmp_path, [name], 6 + 2 * i, px=16)
+    config = image_folder.Config(root=str(tmp_path), base_px=16)
+    with caplog.at_level(logging.INFO):
+        image_folder.build(config, DatasetContext(0))
+    rows = [line.split(":")[0].strip() for line in caplog.messages if line.startswith("  ")]
+    assert [*rows[:5], *rows[5:10]] == [*names[:-6:-1], *names[4::-1]]
+    assert rows[10] == "and 4 classes between these"
+
+
+def broken_archive(folder: Path) -> Path:
+    labels = [label for _ in range(12) for label in range(2)]
+    files = [encoded(photo(label, i)) for i, label in enumerate(labels)]
+    write_archive(folder / "train.npz", [*files[:-1], b"\xff\xd8\xff broken"], labels, 2)
+    write_archive(folder / "val.npz", [files[0], encoded(photo(1, 90))], [0, 1], 2)
+    return folder
+
+
+def test_archives_have_the_same_report(tmp_path: Path) -> None:
+    found = shown(broken_archive(tmp_path / "photos"))
+    assert {row["split"]: row["left_out"] for row in found if row["class"] == "class 1"} == {
+        **{"train": {"that do not decode": 1}, "val": {}, "test": {}},
+    }
+    assert sum(row["found"] for row in found) == 26
+    assert "1 that do not decode (class 1/" in only(found.facts["refused"])
+    assert "1 of 2 images in test is a train image as well" in found.facts["doubts"][-1]
+    assert found.facts["folder"] == str(tmp_path / "photos")
+    lenient = shown(tmp_path / "photos", skip_broken=True)
+    assert not lenient.facts["refused"] and lenient.rows == found.rows
+
+
+def test_archives_are_doubted_before_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = broken_archive(tmp_path / "photos")
+    config = npz_jpeg.Config(root=str(root), base_px=16, skip_broken=True)
+    labels = [0] * 60 + [1] * 6
+    files = [encoded(photo(label, i)) for i, label in enumerate(labels)]
+    write_archive(root / "train.npz", files, labels, 2)
+    with caplog.at_level(logging.WARNING):
+        npz_jpeg.build(config, DatasetContext(0))
+    assert "a network that always answers class 0 has a test accuracy of 50%" in caplog.text
+
+
+# --- photos of phones -----------------------------------------------------------------------------
+
+
+def test_photos_of_phones_are_counted_with_the_line_that_installs_their_reader(
+    tmp_path: Path,
+) -> None:
+    root = class_folders(tmp_path, ["ant", "bee"], N)
+    (root / "ant/IMG_1.HEIC").write_bytes(HEIC)
+    (root / "ant/IMG_2").write_bytes(HEIC)
+    found = shown(root)
+    assert found[0]["left_out"] == {".heic": 2}
+    note = found.facts["doubts"][-1]
+    assert "2 of these are HEIC photos" in note and "pip install 'hwnas[heic]'" in note
+
+
+@HEIC_NEEDED
+def test_photos_of_phones_are_photos_where_their_reader_is_installed(tmp_path: Path) -> None:
+    assert photo_rule.reads_heic()  # registers it, for `save`, too
+    root = class_folders(tmp_path, ["ant", "bee"], N)
+    pixels = np.zeros((32, 64, 3), np.uint8)
+    pixels[:, 32:] = 255
+    sideways = Image.Exif()
+    sideways[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    image = Image.fromarray(pixels)
+    for path in (root / "ant/IMG_1.HEIC", root / "ant/IMG_2", root / "bee/IMG_3.jpg"):
+        image.save(path, format="HEIF", exif=sideways.tobytes())
+        with path.open("rb") as stream:
+            turned = np.asarray(photo_rule.upright(stream)).astype(int)
+        assert turned.shape == (64, 32, 3)
+        assert turned[:24].max() < 20 and turned[40:].min() > 235
+    found = shown(root)
+    assert [row["left_out"] for row in found if row["left_out"]] == []
+    assert sum(row["used"] for row in found) == 2 * N + 3
+    read, labels = kit_module("bundle_images").labelled_images(root, ["ant", "bee"])
+    assert np.bincount(labels).tolist() == [N + 2, N + 1]
+    assert read(N).shape == (64, 32, 3)

@@ -155,3 +155,19 @@ def test_the_kit_shows_class_names_as_text(text: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert not OBEYED.search(done.stdout)
     assert visible(text) in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "true"),
+        ({"max": 1.5, "on": ["a", "b"], "held": None}, "{max: 1.5, on: [a, b], held: null}"),
+        (("ant", "bee"), "ant, bee"),
+        ([3, 32, 32], "[3, 32, 32]"),
+        ([], "[]"),
+        ("'as it is'", "'as it is'"),
+        (Path("a/b"), "a/b"),
+    ],
+)  # fmt: skip
+def test_values_in_errors_are_written_as_in_yaml(value: object, text: str) -> None:
+    assert str(UserError("no", found=value)) == f"no\n  found: {text}"

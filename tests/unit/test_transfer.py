@@ -141,4 +141,6 @@ def test_the_command_line_shows_what_it_would_time(tmp_path: Path):
     command += ["--out", str(tmp_path / "t.json"), "--dry-run", "--format", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert len(json.loads(done.stdout)["table"]) == 6
+    assert 3 < json.loads(done.stdout)["left_s"] < 900
+    assert "about " in done.stderr and " in all on this machine" in done.stderr
     assert not list(tmp_path.iterdir())

@@ -26,7 +26,7 @@ from hwnas.pipeline.artifacts import SearchFiles
 from hwnas.pipeline.checks import asked
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.data_source import LEARNING
-from hwnas.pipeline.evaluators import evaluator
+from hwnas.pipeline.evaluators import evaluator, score_unit
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.scoring import FINISHED, assist, scoring
@@ -173,6 +173,7 @@ def _search_one(
                 folder=files.part(number, stage, of=len(config.stages)),
                 rescoring=rescoring,
                 progress=parts.part(stage, f"stage {stage + 1}" * bool(stages)),
+                unit=score_unit(project),
             )
 
         if stages:

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from hwnas.core.rng import rng
-from hwnas.interfaces import DataModule, DatasetContext, Split
+from hwnas.interfaces import DataIdentity, DataModule, DatasetContext, Split
 from hwnas.training.photo_config import AugmentConfig, PhotoConfig
 
-__all__ = ["LEFT_OUT", "ArchiveConfig", "build_from_archives"]
+if TYPE_CHECKING:
+    from hwnas.training.photo_report import FoundPhotos, PhotoReport
+    from hwnas.training.photos import PhotoData, Photos
+
+__all__ = [
+    "LEFT_OUT",
+    "ArchiveConfig",
+    "Archives",
+    "build_from_archives",
+    "found_in_archives",
+    "report_on_archives",
+]
 
 LEFT_OUT = -1
+IN_NO_SPLIT = "that the data set leaves out"
 
 
 class ArchiveConfig(PhotoConfig):
@@ -31,47 +45,115 @@ class ArchiveConfig(PhotoConfig):
     augment: AugmentConfig = AugmentConfig(crop_scale=(0.35, 1.0))
 
 
-def build_from_archives(
-    name: str,
-    paths: tuple[Path, Path],
-    px: int,
-    config: ArchiveConfig,
-    context: DatasetContext,
-    *,
-    digests: Mapping[str, str],
-    groups: NDArray[np.int64] | None = None,
-) -> DataModule:
-    """The data set of archives of training and test images. Validation is split off training.
+@dataclass(frozen=True)
+class Archives:
+    """Archives of training and test images, to be resized to px x px.
 
     groups: group of each training image, [n]. Each group is completely in one split; the group
-        `LEFT_OUT` is in none. None: images are drawn class by class.
+        `LEFT_OUT` is in none. None: validation images are drawn class by class.
+    """
+
+    name: str
+    train: Path
+    test: Path
+    px: int
+    identity: DataIdentity
+    groups: NDArray[np.int64] | None = None
+
+
+def build_from_archives(
+    archives: Archives, config: ArchiveConfig, context: DatasetContext
+) -> DataModule:
+    """The data set of archives. Validation images are split off the training images.
 
     Raises:
         UserError: archives are missing, damaged or have different classes; broken images; or there
             is only one group.
     """
-    from hwnas.training.photos import Photos, photo_data, photos_of_archives
+    from hwnas.training.photo_report import log_report
+
+    found = _found(archives, config, context, skip_broken=config.skip_broken)
+    log_report(found)
+    return _data(archives, found, config, context)
+
+
+def report_on_archives(
+    archives: Archives, config: ArchiveConfig, context: DatasetContext
+) -> PhotoReport:
+    """Report on archives, including images that training would reject.
+
+    Raises:
+        UserError: archives are missing, damaged or have different classes; or there is only one
+            group.
+    """
+    from hwnas.training.photo_report import report_of
+
+    found = _found(archives, config, context, skip_broken=True)
+    return report_of(found, lambda: _data(archives, found, config, context), archives.identity)
+
+
+def found_in_archives(
+    folder: Path,
+    names: tuple[str, ...],
+    parts: Mapping[Split, Photos],
+    whole: Photos,
+    *,
+    skips_broken: bool,
+) -> FoundPhotos:
+    """The photos of two archives; `whole`: the archive of the training and validation images."""
+    from hwnas.training.photo_report import NOT_DECODED, FoundPhotos, broken_by_class, not_decoded
+
+    used = np.concatenate([parts["train"].rows, parts["val"].rows])
+    unused = whole.labels[~np.isin(whole.rows, used)]
+    n_unused = np.bincount(unused, minlength=len(names)).tolist()
+    broken = {split: broken_by_class(of, names) for split, of in parts.items() if split != "val"}
+    left_out: dict[Split, list[Mapping[str, int]]] = {
+        "train": [
+            {IN_NO_SPLIT: n, NOT_DECODED: b} for n, b in zip(n_unused, broken["train"], strict=True)
+        ],
+        "test": [{NOT_DECODED: n} for n in broken["test"]],
+    }
+    texts = [not_decoded(parts[split]) for split in left_out if not skips_broken]
+    fix = "repair or remove them, or set data.skip_broken"
+    refused = tuple(f"{folder}: {text}: {fix}" for text in texts if text)
+    return FoundPhotos(folder, names, parts, left_out, refused=refused)
+
+
+def _found(
+    archives: Archives, config: ArchiveConfig, context: DatasetContext, *, skip_broken: bool
+) -> FoundPhotos:
+    from hwnas.training.photos import photos_of_archives
     from hwnas.training.splits import grouped_split, stratified_split
 
+    paths, n_threads = (archives.train, archives.test), max(1, context.n_workers)
     names, (whole, test) = photos_of_archives(
-        paths, px, skip_broken=config.skip_broken, n_threads=max(1, context.n_workers)
+        paths, archives.px, skip_broken=skip_broken, n_threads=n_threads
     )
     draw, fractions = rng(context.seed, "data/split"), (1 - config.val_fraction,)
-    if groups is None:
+    if archives.groups is None:
         kept = stratified_split(whole.labels, fractions, draw)
     else:
-        groups = groups[whole.rows]  # groups of images that can be decoded
+        groups = archives.groups[whole.rows]  # groups of images that can be decoded
         used = np.flatnonzero(groups != LEFT_OUT)
         kept = [used[rows] for rows in grouped_split(groups[used], config.val_fraction, draw)]
     train, val = (whole.take(rows) for rows in kept)
     parts: dict[Split, Photos] = {"train": train, "val": val, "test": test}
+    skips = config.skip_broken
+    return found_in_archives(archives.train.parent, names, parts, whole, skips_broken=skips)
+
+
+def _data(
+    archives: Archives, found: FoundPhotos, config: ArchiveConfig, context: DatasetContext
+) -> PhotoData:
+    from hwnas.training.photos import photo_data
+
     return photo_data(
-        name,
-        names,
-        parts,
+        archives.name,
+        found.names,
+        found.parts,
         config.augment,
         seed=context.seed,
         n_workers=context.n_workers,
-        digests=digests,
+        digests=archives.identity.digests,
         normalise=config.normalise,
     )

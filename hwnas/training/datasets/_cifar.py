@@ -12,14 +12,16 @@ from pydantic import Field
 from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.rng import rng
 from hwnas.interfaces import DataIdentity, DataModule, DataPlan, DatasetContext, Split
+from hwnas.training.datasets._archives import found_in_archives
 from hwnas.training.file_hashes import bytes_hash
 from hwnas.training.identity import CUT_FROM_TRAIN, identity_of_files
 from hwnas.training.photo_config import AugmentConfig, PhotoConfig, data_root, relative_to
 
 if TYPE_CHECKING:
-    from hwnas.training.photos import Photos
+    from hwnas.training.photo_report import FoundPhotos, PhotoReport
+    from hwnas.training.photos import PhotoData, Photos
 
-__all__ = ["CifarConfig", "build", "ends", "identity", "inside", "plan"]
+__all__ = ["CifarConfig", "build", "ends", "identity", "inside", "plan", "report"]
 
 log = logging.getLogger(__name__)
 
@@ -103,14 +105,52 @@ def build(config: CifarConfig, context: DatasetContext) -> DataModule:
     Raises:
         UserError: files are missing, damaged or have other classes.
     """
-    from hwnas.training.photos import photo_data, photos_of_archives
+    from hwnas.training.photo_report import log_report
+
+    found = _found(config, context, skip_broken=False)
+    log_report(found)
+    return _data(config, context, found)
+
+
+def report(config: CifarConfig, context: DatasetContext) -> PhotoReport:
+    """Report on the images, including those that training would reject.
+
+    Raises:
+        UserError: files are missing, damaged or have other classes.
+    """
+    from hwnas.training.photo_report import report_of
+
+    found = _found(config, context, skip_broken=True)
+    return report_of(found, lambda: _data(config, context, found), identity(config))
+
+
+def _data(config: CifarConfig, context: DatasetContext, found: FoundPhotos) -> PhotoData:
+    from hwnas.training.photos import photo_data
+
+    return photo_data(
+        config.name,
+        found.names,
+        found.parts,
+        config.augment,
+        seed=context.seed,
+        n_workers=context.n_workers,
+        digests=identity(config).digests,
+        normalise=config.normalise,
+    )
+
+
+def _found(config: CifarConfig, context: DatasetContext, *, skip_broken: bool) -> FoundPhotos:
+    from hwnas.training.photos import photos_of_archives
     from hwnas.training.splits import stratified_split
 
     folder = data_root(config.root)
     if (folder / TRAIN).exists():
-        paths = [folder / TRAIN, folder / TEST]
-        n_threads = max(1, context.n_workers)
-        names, official = photos_of_archives(paths, PX, skip_broken=False, n_threads=n_threads)
+        names, official = photos_of_archives(
+            [folder / TRAIN, folder / TEST],
+            PX,
+            skip_broken=skip_broken,
+            n_threads=max(1, context.n_workers),
+        )
     else:
         names, official = _from_batches(config, folder)
     if len(names) != config.N_CLASSES:
@@ -126,16 +166,7 @@ def build(config: CifarConfig, context: DatasetContext) -> DataModule:
         raise UserError("data.n_val leaves no training images", expected=f"< {n}", found=n_val)
     kept, val = stratified_split(train.labels, (1 - n_val / n,), rng(context.seed, "data/split"))
     parts: dict[Split, Photos] = {"train": train.take(kept), "val": train.take(val), "test": test}
-    return photo_data(
-        config.name,
-        names,
-        parts,
-        config.augment,
-        seed=context.seed,
-        n_workers=context.n_workers,
-        digests=identity(config).digests,
-        normalise=config.normalise,
-    )
+    return found_in_archives(folder, names, parts, train, skips_broken=False)
 
 
 def _from_batches(config: CifarConfig, folder: Path) -> tuple[tuple[str, ...], list[Photos]]:

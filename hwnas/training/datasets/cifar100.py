@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from hwnas.training.datasets._cifar import CifarConfig, build, ends, identity, inside, plan
+from hwnas.training.datasets._cifar import CifarConfig, build, ends, identity, inside, plan, report
 
-__all__ = ["Config", "build", "ends", "identity", "inside", "plan"]
+__all__ = ["Config", "build", "ends", "identity", "inside", "plan", "report"]
 
 
 class Config(CifarConfig):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,7 +17,6 @@ from hwnas.core.photo_rule import Scan
 from hwnas.core.rng import rng
 from hwnas.interfaces import DataIdentity, DataModule, DataPlan, DatasetContext, Split
 from hwnas.training.class_list import listed_classes
-from hwnas.training.duplicates import SharedImages, shared_of
 from hwnas.training.identity import SPLITS
 from hwnas.training.photo_config import AugmentConfig, PhotoConfig, data_root, relative_to
 from hwnas.training.photo_folders import class_folders, split_folders
@@ -36,8 +34,6 @@ if TYPE_CHECKING:
     from hwnas.training.photos import PhotoData, Photos
 
 __all__ = ["Config", "build", "contents", "ends", "identity", "plan", "report"]
-
-log = logging.getLogger(__name__)
 
 CHANNELS = 3
 
@@ -152,7 +148,7 @@ def build(config: Config, context: DatasetContext) -> DataModule:
             other than `num_classes`, or broken images.
         ChangedMeanwhile: an image changed while it was read.
     """
-    from hwnas.training.photo_report import doubts_about, left_out
+    from hwnas.training.photo_report import found_in_folders, log_report
 
     stored = _stored(config)
     folder, names = data_root(config.root), stored["train"].names
@@ -164,12 +160,8 @@ def build(config: Config, context: DatasetContext) -> DataModule:
             where=stored["train"].folder,
             fix="correct data.num_classes, or data.root",
         )
-    for of in stored.values():
-        _warn(left_out(of.folder, of.scans))
     parts = _parts(config, stored, context)
-    sizes = ", ".join(f"{split} {len(parts[split])}" for split in SPLITS)
-    log.info("%s: %d classes; images: %s", folder, len(names), sizes)
-    _warn(doubts_about(folder, parts, names))
+    log_report(found_in_folders(folder, stored, parts, skips_broken=config.skip_broken))
     return _data(config, context, stored, parts)
 
 
@@ -179,16 +171,14 @@ def report(config: Config, context: DatasetContext) -> PhotoReport:
     Raises:
         UserError: no class folders, or classes without images.
     """
-    from hwnas.training.photo_report import report_of
+    from hwnas.training.photo_report import found_in_folders, report_of
 
     lenient = config.model_copy(update={"skip_broken": True})
     stored = _stored(lenient)
-    parts = _parts(lenient, stored, context)
-
-    def shared() -> tuple[SharedImages, ...]:
-        return shared_of(_data(config, context, stored, parts), identity_of_photos(stored))
-
-    return report_of(data_root(config.root), stored, parts, shared, skips_broken=config.skip_broken)
+    parts, root = _parts(lenient, stored, context), data_root(config.root)
+    found = found_in_folders(root, stored, parts, skips_broken=config.skip_broken)
+    identity = identity_of_photos(stored)
+    return report_of(found, lambda: _data(config, context, stored, parts), identity)
 
 
 def _data(
@@ -228,11 +218,6 @@ def contents(config: Config, context: DatasetContext) -> dict[Split, dict[str, s
         kept, shown = rows[split].tolist() if split in rows else range(len(of.files)), of.shown
         found[split] = {shown[row]: of.hashes[of.files[row]] for row in kept}
     return found
-
-
-def _warn(lines: Iterable[str]) -> None:
-    for line in lines:
-        log.warning("%s", line)
 
 
 def _parts(

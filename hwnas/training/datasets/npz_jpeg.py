@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from hwnas.interfaces import DataIdentity, DataModule, DatasetContext
-from hwnas.training.datasets._archives import ArchiveConfig, build_from_archives
+from hwnas.training.datasets._archives import (
+    ArchiveConfig,
+    Archives,
+    build_from_archives,
+    report_on_archives,
+)
 from hwnas.training.identity import CUT_FROM_TRAIN, identity_of_files
 from hwnas.training.photo_config import data_root
 
-__all__ = ["Config", "build", "ends", "identity", "inside"]
+if TYPE_CHECKING:
+    from hwnas.training.photo_report import PhotoReport
+
+__all__ = ["Config", "build", "ends", "identity", "inside", "report"]
 
 CHANNELS = 3
 
@@ -76,16 +84,21 @@ def build(config: Config, context: DatasetContext) -> DataModule:
     Raises:
         UserError: archives are missing, damaged or have different classes; or broken images.
     """
+    return build_from_archives(_archives(config), config, context)
+
+
+def report(config: Config, context: DatasetContext) -> PhotoReport:
+    """Report on the archives, including images that training would reject.
+
+    Raises:
+        UserError: archives are missing, damaged or have different classes.
+    """
+    return report_on_archives(_archives(config), config, context)
+
+
+def _archives(config: Config) -> Archives:
     from hwnas.training.npz import read_groups
 
     folder = data_root(config.root)
-    paths = folder / config.train_file, folder / config.test_file
-    return build_from_archives(
-        folder.name,
-        paths,
-        config.base_px,
-        config,
-        context,
-        digests=identity(config).digests,
-        groups=read_groups(paths[0]),
-    )
+    train, test = folder / config.train_file, folder / config.test_file
+    return Archives(folder.name, train, test, config.base_px, identity(config), read_groups(train))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,19 @@ from pydantic import Field
 
 from hwnas.core.resources import resource
 from hwnas.interfaces import DataIdentity, DataModule, DatasetContext
-from hwnas.training.datasets._archives import LEFT_OUT, ArchiveConfig, build_from_archives
+from hwnas.training.datasets._archives import (
+    LEFT_OUT,
+    ArchiveConfig,
+    Archives,
+    build_from_archives,
+    report_on_archives,
+)
 from hwnas.training.identity import CUT_FROM_TRAIN, identity_of_files
 
-__all__ = ["Config", "build", "ends", "identity", "inside", "people"]
+if TYPE_CHECKING:
+    from hwnas.training.photo_report import PhotoReport
+
+__all__ = ["Config", "build", "ends", "identity", "inside", "people", "report"]
 
 CHANNELS, CLASSES = 3, 10
 TRAIN, TEST = "train.npz", "val.npz"
@@ -65,18 +74,21 @@ def inside(config: Config) -> DataIdentity:
 
 def build(config: Config, context: DatasetContext) -> DataModule:
     """The data set with a seeded validation split and augmentation."""
+    return build_from_archives(_archives(config), config, context)
+
+
+def report(config: Config, context: DatasetContext) -> PhotoReport:
+    """Report on the photos; those of the one person who is in both archives are left out."""
+    return report_on_archives(_archives(config), config, context)
+
+
+def _archives(config: Config) -> Archives:
     from hwnas.training.npz import read_archive
 
-    train = read_archive(_folder() / TRAIN)
-    return build_from_archives(
-        config.name,
-        (_folder() / TRAIN, _folder() / TEST),
-        config.base_px,
-        config,
-        context,
-        digests=identity(config).digests,
-        groups=people(train.images.names, train.labels),
-    )
+    train, test = _folder() / TRAIN, _folder() / TEST
+    images = read_archive(train)
+    groups = people(images.images.names, images.labels)
+    return Archives(config.name, train, test, config.base_px, identity(config), groups)
 
 
 def people(names: Sequence[str], labels: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,0 +1,58 @@
+"""Estimates how long a timing session takes, as if the device were as fast as this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from hwnas.interfaces import FloatArray
+from hwnas.latency.construction import context_id, contexts, op_id
+from hwnas.latency.sections import ProfileConfig
+from hwnas.spaces.cost import cost, op_macs
+from hwnas.spaces.index import enumerate_ops
+from hwnas.spaces.space import SearchSpace
+
+__all__ = ["PER_MAC_S", "START_S", "profile_s", "session_s"]
+
+START_S = 3.0  # of a device's kit, and of what is written at the end
+PER_MAC_S = 1e-10  # of one thread, if nobody measured it
+RUNTIME_SHARE = 0.6  # of torch's time, which runtimes take
+LAUNCH_S, LOAD_S = 2e-5, 0.02  # of one operator, and of loading its model
+
+
+def session_s(
+    macs: FloatArray, config: ProfileConfig, *, n_more: int = 0, per_mac_s: float = PER_MAC_S
+) -> float:
+    """Seconds of turns of all models, at most the budget, and of loading them.
+
+    Args:
+        macs: multiply-accumulates of each model.
+        config: rounds, budget and length of the turns.
+        n_more: number of further models, as expensive as these are on average.
+        per_mac_s: seconds per multiply-accumulate in torch.
+    """
+    n_models = len(macs) + n_more
+    runs = np.asarray(macs, dtype=np.float64) * per_mac_s * RUNTIME_SHARE
+    turns = np.minimum((1 + config.hot_samples) * (runs + LAUNCH_S), config.turn_budget_s)
+    timing = config.rounds * float(turns.mean()) * n_models
+    return START_S + n_models * LOAD_S + min(config.time_budget_s, timing)
+
+
+def profile_s(
+    space: SearchSpace,
+    config: ProfileConfig,
+    *,
+    known: Collection[str] = frozenset(),
+    per_mac_s: float = PER_MAC_S,
+) -> float:
+    """Seconds of `session_s` for a table of a space: operators, their contexts, whole networks.
+
+    known: names of models that earlier sessions have timed.
+    """
+    ops = enumerate_ops(space)
+    half = float(cost(space, space.codes([space.largest()]), "macs")[0]) / 2
+    new = [op_macs(op) for op in ops if op_id(op) not in known]
+    macs = np.array([*new, *[half] * config.n_validation], dtype=np.float64)
+    n_contexts = len({context_id(border) for border in contexts(ops)} - set(known))
+    return session_s(macs, config, n_more=n_contexts, per_mac_s=per_mac_s)
