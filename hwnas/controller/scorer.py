@@ -19,6 +19,8 @@ from hwnas.spaces.space import Codes, SearchSpace
 __all__ = ["Predict", "Rescoring", "Scorer"]
 
 MIN_LABELS = 4  # minimum number that every predictor can be fitted on
+N_PROSPECTS = 16_384  # uniform archs that are priced first, if predictions are learned
+N_NEAR, N_PARENTS = 128, 16  # mutations of the best evaluated archs, before each batch
 N_SPOTS = 16  # archs of a resumed archive whose predictions are compared
 N_SCALE = 256  # uniform archs whose predictions determine the scale of the reward
 
@@ -147,7 +149,7 @@ class Scorer:
         """
         if self._predict is not None:
             return
-        self.rows(self._space.sample(200 * n, rng=rng(self._seed, "search/initial")))
+        self.rows(self._space.sample(N_PROSPECTS, rng=rng(self._seed, "search/initial")))
         n_feasible = int(self._archive.column("feasible").sum())
         if n_feasible < MIN_LABELS:
             raise UserError(
@@ -176,6 +178,8 @@ class Scorer:
         missing = n - len(archive.evaluated)
         if rescoring is None or missing <= 0:
             return False
+        if rescoring.learns:
+            self._look_around()
         among = archive.column("feasible") & ~self._is_evaluated()
         rows = archive.top(missing, among=among, by=self._hopes(among, exploration))
         step = max(1, len(rows) if is_late is None else rescoring.at_once)
@@ -189,6 +193,16 @@ class Scorer:
             self._refit(rescoring)
             self._set_scale()
         return n_done > 0
+
+    def _look_around(self) -> None:
+        """Adds mutations of the best evaluated archs, which the searcher may not propose."""
+        archive, done = self._archive, self._is_evaluated()
+        best = archive.top(N_PARENTS, among=done)
+        if len(best):
+            stream = rng(self._seed, "search/near", int(done.sum()))
+            parents = archive.column("codes")[stream.choice(best, N_NEAR)]
+            rate = 1.5 / len(self._space.choices)
+            self.rows(self._space.mutate(parents, stream, rate))
 
     def _hopes(self, among: NDArray[np.bool_], exploration: float | None) -> FloatArray:
         """Values of evaluating each row, [len(archive)]; only those of `among` are meaningful."""

@@ -60,7 +60,9 @@ class AcquisitionSuite(Suite):
     def test_constant_scores_are_no_error(self, variant: Any, config: Any) -> None:
         """Before anything is learned, all scores and costs can be equal."""
         given = Prospects(
-            *(np.full(5, value) for value in (0.5, 0.0, 1.0)),
+            mean=np.full(5, 0.5),
+            std=np.zeros(5),
+            cost=np.ones(5),
             known=np.full(3, 0.5),
             known_cost=np.ones(3),
             stream=rng(0, "test/acquisition"),
