@@ -3,11 +3,11 @@
     python benchmarks/search.py --only tabular --format json
 
 Parts (`--only`, several with commas): `tabular` (nas_bench_macro, 100 evaluations, with and
-without a MACs limit), `nasbench201` (with a latency limit), `queries` (evaluations until the best of NAS-Bench-201),
-`macro_front` (hypervolume on NAS-Bench-Macro by true accuracies), `front` (hypervolume on mobilenet_v3),
-`speed`, `steer`. Data are read from $HWNAS_TEST_DATA. Every cell (part, contender, seed) is kept in
-`--cells` as soon as it is known; a run that was cut off goes on. Contenders whose package is
-missing are named in `skipped` (`pip install 'hwnas[bench]'`).
+without a MACs limit), `nasbench201` (with a latency limit), `queries` (evaluations until the best
+of NAS-Bench-201), `macro_front` (hypervolume on NAS-Bench-Macro), `front` (hypervolume on
+mobilenet_v3), `speed`, `steer`. Data are read from $HWNAS_TEST_DATA. Every cell (part, contender,
+seed) is kept in `--cells` as soon as it is known; a run that was cut off goes on. Contenders whose
+package is missing are named in `skipped` (`pip install 'hwnas[bench]'`).
 """
 
 from __future__ import annotations
