@@ -15,6 +15,7 @@ import numpy as np
 from hwnas.acquisitions import hypervolume
 from hwnas.controller.controller import run_search
 from hwnas.controller.sections import SearchConfig
+from hwnas.core.errors import UserError
 from hwnas.core.pareto import hypervolume_2d
 from hwnas.core.rng import rng
 from hwnas.interfaces import FloatArray, PredictorContext, SearcherContext
@@ -210,7 +211,7 @@ def _rows(
     for name, rows in contenders.items():
         try:
             found[name] = summary([one(name, rows, seed) for seed in range(settings.seeds or 20)])
-        except (ImportError, LookupError) as error:
+        except (ImportError, LookupError, UserError) as error:
             skipped.append(f"{name}: {error}")
     return {**found, "skipped": skipped}
 
