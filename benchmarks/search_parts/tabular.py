@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,21 @@ from hwnas.controller.constraints import metric_key
 from hwnas.controller.controller import run_search
 from hwnas.controller.sections import SearchConfig
 from hwnas.core.rng import rng
-from hwnas.interfaces import Constraint, CostMetric, FloatArray, PredictorContext, SearcherContext
+from hwnas.interfaces import Constraint, CostMetric, FloatArray, SearcherContext
 from hwnas.pipeline.costs import cost_metrics
-from hwnas.pipeline.evaluators import TabularRescoring
-from hwnas.predictors import gp
 from hwnas.predictors.open_records import open_records
 from hwnas.predictors.records import Records
 from hwnas.searchers import policy_gradient
 from hwnas.spaces.space import Codes, SearchSpace
 from search_parts.cells import Cells, Settings
+from search_parts.queries import SETTINGS, Watched
 
 __all__ = ["nas_bench_macro", "nasbench201"]
 
 N_EVALUATIONS = 100
+AT = 40
+"""From this evaluation on, the mean curve is compared with random search."""
+DEVICES = ("pixel3", "1080ti_1", "gold_6240", "samsung_a50")
 
 
 def nas_bench_macro(cells: Cells, settings: Settings) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def nasbench201(cells: Cells, settings: Settings) -> dict[str, Any]:
     with np.load(settings.data / "latency_nasbench201" / "latency.npz") as stored:
         names, devices, latency_ms = (stored[k] for k in ("arch", "devices", "latency_ms"))
     found = {}
-    for device in ("pixel3", "1080ti_1"):
+    for device in DEVICES:
         column = latency_ms[:, devices.tolist().index(device)].astype(np.float64)
         metric = _looked_up(records.space, names.tolist(), column)
         limit = Constraint("latency_ms", device=device, max=float(np.median(column)))
@@ -99,6 +100,11 @@ def _summary(
         for key in ("winner", "mode", "random")
     }
     worst = 100 * (best - min(row["winner"] for row in rows))
+    curves, random_curves = (
+        100 * (best - np.array([row[key] for row in rows])) for key in ("curve", "random_curve")
+    )
+    error = np.hypot(curves.std(axis=0), random_curves.std(axis=0)) / np.sqrt(n_seeds)
+    above = (curves.mean(axis=0) - random_curves.mean(axis=0)) / np.maximum(error, 1e-9)
     return {
         "n_seeds": n_seeds,
         "n_recorded": len(records),
@@ -106,6 +112,9 @@ def _summary(
         "best_percent": round(100 * best, 3),
         "median_regret_points": median["winner"],
         "worst_regret_points": round(worst, 4),
+        f"mean_regret_at_{AT}": round(float(curves[:, AT - 1].mean()), 4),
+        f"random_mean_regret_at_{AT}": round(float(random_curves[:, AT - 1].mean()), 4),
+        f"most_standard_errors_above_random_from_{AT}": round(float(above[AT - 1 :].max()), 2),
         "mode_median_regret_points": median["mode"],
         "random_regret_points": median["random"],
         "median_seconds": round(float(np.median([row["seconds"] for row in rows])), 2),
@@ -125,8 +134,7 @@ def _one(
 
     The mode is the recorded feasible arch that the policy finds most probable.
     """
-    warnings.simplefilter("ignore")  # a kernel's hyperparameter at its bound
-    space = records.space
+    space, watched = records.space, Watched(records, seed)
     searcher = policy_gradient.build(policy_gradient.Config(), SearcherContext(space, seed))
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -137,19 +145,13 @@ def _one(
             metrics=metrics,
             config=SearchConfig(
                 constraints=() if limit is None else (limit,),
-                n_predictions=6400,
-                generation_size=64,
+                n_predictions=64 * N_EVALUATIONS,
                 n_evaluations=N_EVALUATIONS,
-                evaluate_every=5,
-                exploration=1.0,
+                **SETTINGS,
             ),
             seed=seed,
             folder=Path(folder),
-            rescoring=TabularRescoring(
-                records,
-                space,
-                lambda: gp.build(gp.Config(has_costs=True), PredictorContext(space, seed)),
-            ),
+            rescoring=watched,
         )
     seconds = time.perf_counter() - begin
     score = dict(zip(space.keys(records.codes), records.scores.tolist(), strict=True))
@@ -160,10 +162,18 @@ def _one(
         "winner": score[key],
         "mode": float(records.scores[feasible][probability[feasible].argmax()]),
         "random": float(records.scores[drawn].max()),
+        "curve": _curve([score[key] for key in space.keys(np.array(watched.seen, dtype=np.int16))]),
+        "random_curve": _curve(records.scores[drawn].tolist()),
         "is_feasible": result.winner.feasible,
         "n_evaluations": result.n_evaluations,
         "seconds": round(seconds, 2),
     }
+
+
+def _curve(scores: list[float]) -> list[float]:
+    """The best score so far, [N_EVALUATIONS]."""
+    best: list[float] = np.maximum.accumulate(scores)[:N_EVALUATIONS].tolist()
+    return best
 
 
 def _log_probability(probabilities: FloatArray, space: SearchSpace, codes: Codes) -> FloatArray:

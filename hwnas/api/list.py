@@ -20,6 +20,7 @@ Kind = Literal[
     "predictors",
     "readers",
     "searchers",
+    "acquisitions",
     "transports",
     "runtimes",
     "exporters",

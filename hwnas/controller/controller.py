@@ -22,7 +22,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.metrics import MetricKey
 from hwnas.core.progress import Progress, silent
 from hwnas.core.store import content_hash
-from hwnas.interfaces import CostMetric, FloatArray, Searcher
+from hwnas.interfaces import Acquisition, CostMetric, FloatArray, Searcher
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Predict", "Rescoring", "run_search"]
@@ -49,6 +49,7 @@ def run_search(
     seed: int,
     folder: Path,
     rescoring: Rescoring | None = None,
+    acquisition: Acquisition | None = None,
     progress: Progress = silent,
     unit: str = "",
 ) -> SearchResult:
@@ -61,7 +62,8 @@ def run_search(
     priced for every arch, other metrics only for reported archs.
 
     Without `predict`, `rescoring.refit` learns it: first from `config.n_initial` uniform archs,
-    later from all evaluations so far.
+    later from all evaluations so far. `acquisition` selects the archs that are evaluated during the
+    search; default: the largest mean plus `config.exploration` deviations.
 
     The archive and `state.json` are saved to `folder` after every evaluation and every few seconds.
     If `predict`, pricing and evaluator are deterministic, a killed and resumed search gives the
@@ -85,7 +87,7 @@ def run_search(
     else:
         archive, done = stored
         _restore(searcher, done, folder)
-    scorer = Scorer(space, predict, metrics, limits, archive, rescoring, seed)
+    scorer = Scorer(space, predict, metrics, limits, archive, rescoring, seed, acquisition)
     if stored is not None and len(archive):
         scorer.check_resumed()
     scorer.rows(anchor)

@@ -12,13 +12,15 @@ from hwnas.controller.archive import Archive, Rows
 from hwnas.controller.constraints import Limit, price, ratios
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.interfaces import CostMetric, Evaluation, FloatArray
+from hwnas.interfaces import Acquisition, CostMetric, Evaluation, FloatArray, Prospects
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.space import Codes, SearchSpace
 
 __all__ = ["Predict", "Rescoring", "Scorer"]
 
 MIN_LABELS = 4  # minimum number that every predictor can be fitted on
+N_PROSPECTS = 16_384  # uniform archs that are priced first, if predictions are learned
+N_NEAR, N_PARENTS = 128, 16  # mutations of the best evaluated archs, before each batch
 N_SPOTS = 16  # archs of a resumed archive whose predictions are compared
 N_SCALE = 256  # uniform archs whose predictions determine the scale of the reward
 
@@ -76,10 +78,11 @@ class Scorer:
         archive: Archive,
         rescoring: Rescoring | None,
         seed: int,
+        acquisition: Acquisition | None = None,
     ) -> None:
         self._space, self._metrics, self._limits = space, metrics, limits
         self._archive, self._rescoring, self._seed = archive, rescoring, seed
-        self._predict = predict
+        self._predict, self._acquisition = predict, acquisition
         if rescoring is not None and rescoring.learns and len(archive.evaluated):
             self._refit(rescoring)
         if self._predict is not None:
@@ -146,7 +149,7 @@ class Scorer:
         """
         if self._predict is not None:
             return
-        self.rows(self._space.sample(200 * n, rng=rng(self._seed, "search/initial")))
+        self.rows(self._space.sample(N_PROSPECTS, rng=rng(self._seed, "search/initial")))
         n_feasible = int(self._archive.column("feasible").sum())
         if n_feasible < MIN_LABELS:
             raise UserError(
@@ -159,21 +162,26 @@ class Scorer:
         self.evaluate_up_to(n)
 
     def evaluate_up_to(
-        self, n: int, exploration: float = 0.0, *, is_late: Callable[[], bool] | None = None
+        self,
+        n: int,
+        exploration: float | None = None,
+        *,
+        is_late: Callable[[], bool] | None = None,
     ) -> bool:
         """Evaluates the best feasible archs until n archs of the archive are evaluated.
 
-        Archs are ranked by predicted mean plus `exploration` deviations. It stops early if
-        `is_late`, but not before the first evaluation of the search. Returns whether any arch was
-        evaluated.
+        Archs are ranked by the acquisition, or by predicted mean plus `exploration` deviations;
+        with None, by the mean. It stops early if `is_late`, but not before the first evaluation of
+        the search. Returns whether any arch was evaluated.
         """
         archive, rescoring = self._archive, self._rescoring
         missing = n - len(archive.evaluated)
         if rescoring is None or missing <= 0:
             return False
+        if rescoring.learns:
+            self._look_around()
         among = archive.column("feasible") & ~self._is_evaluated()
-        hope = archive.column("score") + exploration * archive.column("predicted_std")
-        rows = archive.top(missing, among=among, by=hope)
+        rows = archive.top(missing, among=among, by=self._hopes(among, exploration))
         step = max(1, len(rows) if is_late is None else rescoring.at_once)
         n_done = 0
         for part in np.split(rows, range(step, len(rows), step)):
@@ -185,6 +193,37 @@ class Scorer:
             self._refit(rescoring)
             self._set_scale()
         return n_done > 0
+
+    def _look_around(self) -> None:
+        """Adds mutations of the best evaluated archs, which the searcher may not propose."""
+        archive, done = self._archive, self._is_evaluated()
+        best = archive.top(N_PARENTS, among=done)
+        if len(best):
+            stream = rng(self._seed, "search/near", int(done.sum()))
+            parents = archive.column("codes")[stream.choice(best, N_NEAR)]
+            rate = 1.5 / len(self._space.choices)
+            self.rows(self._space.mutate(parents, stream, rate))
+
+    def _hopes(self, among: NDArray[np.bool_], exploration: float | None) -> FloatArray:
+        """Values of evaluating each row, [len(archive)]; only those of `among` are meaningful."""
+        archive = self._archive
+        score, std = archive.column("score"), archive.column("predicted_std")
+        known = archive.evaluated
+        if exploration is None or self._acquisition is None or not (len(known) and among.any()):
+            return np.asarray(score + (exploration or 0.0) * std)
+        cost = archive.column(archive.cost_keys[0])
+        hopes = np.full(len(archive), -np.inf)
+        hopes[among] = self._acquisition(
+            Prospects(
+                mean=score[among],
+                std=std[among],
+                cost=cost[among],
+                known=score[known],
+                known_cost=cost[known],
+                stream=rng(self._seed, "search/acquisition", len(known)),
+            )
+        )
+        return hopes
 
     def _evaluate(self, rows: Rows, rescoring: Rescoring) -> None:
         archive = self._archive

@@ -91,6 +91,8 @@ def retired_keys(model: type[BaseModel], *, below: str = "") -> Iterator[str]:
 def _registry(field: FieldInfo) -> Registry[Any] | None:
     """The registry from which a field, or an item of its list, chooses variants."""
     candidates = list(field.metadata)
+    for part in _alternatives(field.annotation):
+        candidates += getattr(part, "__metadata__", ())
     if _is_list(field.annotation):
         candidates += getattr(get_args(field.annotation)[0], "__metadata__", ())
     return next((item for item in candidates if isinstance(item, Registry)), None)

@@ -11,6 +11,7 @@
 fractions in [0, 1], sizes are in bytes.
 """
 
+from hwnas.interfaces.acquisitions import Acquisition, AcquisitionModule, Prospects
 from hwnas.interfaces.models import EightBits, Images, ModelFile, OpenModel, RunsOn
 from hwnas.interfaces.modules import (
     ArchivedDataset,
@@ -70,6 +71,8 @@ from hwnas.interfaces.transports import (
 
 __all__ = [
     "AccuracyPredictor",
+    "Acquisition",
+    "AcquisitionModule",
     "ArchSampler",
     "ArchivedDataset",
     "CleaningTransport",
@@ -101,6 +104,7 @@ __all__ = [
     "PlannedDataset",
     "PredictorContext",
     "PredictorModule",
+    "Prospects",
     "Proxy",
     "ProxyContext",
     "ProxyModule",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from hwnas.acquisitions import REGISTRY as ACQUISITIONS
 from hwnas.controller.sections import SearchConfig
 from hwnas.core.config import LATER, NUMBER, StrictModel, build_model, variant
 from hwnas.core.errors import UserError
@@ -60,6 +61,7 @@ REGISTRIES = {
         PREDICTORS,
         READERS,
         SEARCHERS,
+        ACQUISITIONS,
         TRANSPORTS,
         EXPORTERS,
     )
@@ -141,12 +143,20 @@ class SearchSection(SearchConfig):
         default={"name": "policy_gradient"}, validate_default=True
     )
     """Proposes archs; see `hwnas list searchers`."""
+    acquisition: Annotated[variant(ACQUISITIONS) | None, LATER] = None  # type: ignore[valid-type]
+    """Selects the archs to evaluate; null: `exploration` with the weight `search.exploration`."""
     evaluator: EvaluatorConfig = EvaluatorConfig()
     closing: RemeasureConfig = RemeasureConfig()
     per_device: bool = False
     """Whether every device gets its own front and winner, with the limits on its own latency."""
     references: Annotated[ReferencesConfig | None, LATER] = None
     """Published networks that are timed together with the winner; `{}`: eight by default."""
+
+    @model_validator(mode="after")
+    def _one_acquisition(self) -> SearchSection:
+        if self.acquisition is not None and self.exploration:
+            raise ValueError("`exploration` has no effect with `acquisition`; remove one of them")
+        return self
 
 
 class ExperimentConfig(StrictModel):

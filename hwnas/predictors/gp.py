@@ -1,18 +1,23 @@
-"""A Gaussian process with an RBF kernel on one-hot choices (scikit-learn)."""
+"""A Gaussian process with an RBF kernel on one-hot choices, in closed form."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Literal
+
+import numpy as np
 
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import rng
 from hwnas.interfaces import AccuracyPredictor, FloatArray, PredictorContext
+from hwnas.predictors.process import CHUNK, LENGTHS, MAX_TRIED, NOISES, squared_distances
 from hwnas.predictors.tabular import Model, TabularPredictor
 
 __all__ = ["Config", "build"]
 
-MAX_TRIED = 512  # labels used to fit hyperparameters; all of 4,000 would take minutes
+PRIOR_LENGTH, LENGTH_SPREAD = 1.0, 2.0
+"""Normal prior on the log of `LENGTHS`."""
+PRIOR_NOISE, NOISE_SPREAD = -3.0, 2.0
+"""Normal prior on the log of `NOISES`; both keep few labels from fixing an extreme."""
 
 
 class Config(StrictModel):
@@ -29,24 +34,52 @@ def build(config: Config, context: PredictorContext) -> AccuracyPredictor:
 
 
 def _regress(features: FloatArray, targets: FloatArray) -> Model:
-    """Amplitude, length scale and noise by maximum marginal likelihood on some of the labels."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+    """The process with the most probable length scale and noise, and its amplitude and mean.
 
-    kernel = ConstantKernel(1.0, (1e-2, 1e3)) * RBF(5.0, (0.5, 200.0)) + WhiteKernel(
-        0.1, (1e-5, 1e1)
-    )
-    tried = rng(0, "gp").permutation(len(targets))[:MAX_TRIED]
-    with warnings.catch_warnings():  # a hyperparameter at its bound is acceptable
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        search = GaussianProcessRegressor(kernel, random_state=0)
-        search.fit(features[tried], targets[tried])
-    process = GaussianProcessRegressor(search.kernel_, optimizer=None)
-    process.fit(features, targets)
+    The mean is the generalised least-squares estimate (Rasmussen and Williams, "Gaussian Processes
+    for Machine Learning", section 2.7).
+    """
+    length, noise = _most_probable(features, targets)
+    n = len(targets)
+    kernel = np.exp(-squared_distances(features, features) / length)
+    inverted = np.linalg.inv(kernel + noise * np.eye(n))
+    mean = float(inverted.sum(axis=0) @ targets / inverted.sum())
+    weights = inverted @ (targets - mean)
+    amplitude = float((targets - mean) @ weights / n)
 
     def model(new: FloatArray) -> tuple[FloatArray, FloatArray]:
-        mean, std = process.predict(new, return_std=True)
-        return mean, std
+        parts = []
+        for start in range(0, len(new), CHUNK):
+            near = np.exp(-squared_distances(new[start : start + CHUNK], features) / length)
+            left = 1 + noise - ((near @ inverted) * near).sum(axis=1)
+            std = np.sqrt(amplitude * np.maximum(left, 1e-12))
+            parts.append(np.stack([mean + near @ weights, std]))
+        found = np.concatenate(parts, axis=1)
+        return found[0], found[1]
 
     return model
+
+
+def _most_probable(features: FloatArray, targets: FloatArray) -> tuple[float, float]:
+    """Squared length scale and relative noise of the largest posterior density on a grid.
+
+    One eigendecomposition per length gives the likelihood of every noise. The amplitude is the
+    maximum-likelihood estimate. With many labels, the grid is judged on some of them.
+    """
+    tried = rng(0, "gp").permutation(len(targets))[:MAX_TRIED]
+    centred = targets[tried] - targets[tried].mean()
+    distances = squared_distances(features[tried], features[tried])
+    median = float(np.median(distances[np.triu_indices(len(tried), 1)])) or 1.0
+    noises = np.array(NOISES)
+    of_noise = ((np.log(noises) - PRIOR_NOISE) / NOISE_SPREAD) ** 2
+    best = (np.inf, 1.0, 1.0)
+    for factor in LENGTHS:
+        values, vectors = np.linalg.eigh(np.exp(-distances / (factor * median)))
+        total = np.maximum(values, 0)[:, None] + noises
+        amplitude = np.maximum(((vectors.T @ centred) ** 2 / total.T).mean(axis=1), 1e-300)
+        of_length = ((np.log(factor) - PRIOR_LENGTH) / LENGTH_SPREAD) ** 2
+        fit = np.log(total).sum(axis=0) + len(tried) * np.log(amplitude)
+        cost = fit + of_noise + of_length
+        row = int(cost.argmin())
+        best = min(best, (float(cost[row]), factor * median, float(noises[row])))
+    return best[1], best[2]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hwnas.core.rng import rng
 from hwnas.interfaces import FloatArray
 
-__all__ = ["Process", "Processes", "fit_process", "fit_processes", "predict"]
+__all__ = ["Process", "Processes", "fit_process", "fit_processes", "predict", "squared_distances"]
 
 LENGTHS = tuple(float(factor) for factor in 2.0 ** np.arange(-2, 8))
 """Candidates for the squared length scale, in median squared distances of the training points."""
@@ -104,7 +104,7 @@ def fit_process(
     mean = float(targets.mean())
     y = targets - mean
     tried = rng(seed, "predictor/process").permutation(len(y))[:MAX_TRIED]
-    distances = _squared_distances(features[tried], features[tried])
+    distances = squared_distances(features[tried], features[tried])
     median = float(np.median(distances[np.triu_indices(len(tried), 1)])) or 1.0
     best = (np.inf, 1.0, 1.0)
     for factor in LENGTHS:
@@ -116,7 +116,7 @@ def fit_process(
             residuals = (vectors @ (inverse * projected)) / (vectors**2 @ inverse)
             best = min(best, (float((residuals**2).mean()), factor * median, noise))
     _, length, noise = best
-    kernel = np.exp(-_squared_distances(features, features) / length)
+    kernel = np.exp(-squared_distances(features, features) / length)
     kernel[np.diag_indices(len(y))] += noise
     inverted = np.linalg.inv(kernel)
     weights = inverted @ y
@@ -128,14 +128,14 @@ def predict(process: Process, features: FloatArray) -> FloatArray:
     """Mean [n] of the process at `features` [n, f]."""
     parts = [
         process.mean
-        + np.exp(-_squared_distances(features[i : i + CHUNK], process.points) / process.length)
+        + np.exp(-squared_distances(features[i : i + CHUNK], process.points) / process.length)
         @ process.weights
         for i in range(0, len(features), CHUNK)
     ]
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def _squared_distances(first: FloatArray, second: FloatArray) -> FloatArray:
+def squared_distances(first: FloatArray, second: FloatArray) -> FloatArray:
     """Squared distances [n, m]."""
     norms = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1)
     squared: FloatArray = np.maximum(norms - 2 * first @ second.T, 0)

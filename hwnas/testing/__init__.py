@@ -19,9 +19,11 @@ be built everywhere (a data set that needs files). A module can define two varia
 # ruff: noqa: E402 - pytest explains the asserts of modules that are imported after this call
 import pytest
 
-MODULES = "datasets devices exporters matrix predictors proxies readers samplers searchers spaces"
-pytest.register_assert_rewrite(*(f"hwnas.testing.{name}" for name in f"{MODULES} suite".split()))
+MODULES = "acquisitions datasets devices exporters matrix predictors proxies readers samplers"
+MORE = "searchers spaces suite"
+pytest.register_assert_rewrite(*(f"hwnas.testing.{name}" for name in f"{MODULES} {MORE}".split()))
 
+from hwnas.testing.acquisitions import AcquisitionSuite
 from hwnas.testing.datasets import DatasetSuite
 from hwnas.testing.devices import RuntimeSuite, TransportSuite
 from hwnas.testing.exporters import ExporterSuite
@@ -34,6 +36,7 @@ from hwnas.testing.spaces import SpaceSuite
 from hwnas.testing.suite import Suite, load_or_skip
 
 __all__ = [
+    "AcquisitionSuite",
     "DatasetSuite",
     "ExporterSuite",
     "PredictorSuite",

@@ -290,6 +290,8 @@ VALUES: list[tuple[str, Any]] = [
     ("search.references.names", ["lcnet_075"]),
     ("search.references.train", []),
     ("search.exploration", 50.0),
+    ("search.acquisition", {"name": "thompson"}),
+    ("search.acquisition.weight *", 50.0),
     ("space.width_ratios *", [0.5]),
     ("space.kernels (timm)", [1]),
     ("space.pad_mode *", "tf_same"),
@@ -379,6 +381,7 @@ def _chosen(setting: Setting) -> dict[str, Any]:
 REGISTERED = {
     "space": "space", "data": "dataset", "train.sampler": "sampler",
     "train.ranking.prior": "proxy", "predictor": "predictor", "search.searcher": "searcher",
+    "search.acquisition": "acquisition",
     "export.N": "exporter",
 }  # fmt: skip
 IN_8_BITS = {"name": "int8", "symmetric": True}

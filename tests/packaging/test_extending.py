@@ -18,9 +18,9 @@ OWN = {name: text for name, text in FILES.items() if "/" not in name}
 TESTS = """
 import numpy as np
 import pytest
-from mine import bayes, climber, codes_csv, neighbours, shapes
+from mine import bayes, climber, codes_csv, improvement, neighbours, shapes
 from hwnas.testing import (
-    DatasetSuite, PredictorSuite, ReaderSuite, SamplerSuite, SearcherSuite
+    AcquisitionSuite, DatasetSuite, PredictorSuite, ReaderSuite, SamplerSuite, SearcherSuite
 )
 from hwnas.testing.suite import tiny_space
 
@@ -38,6 +38,9 @@ class TestPredictor(PredictorSuite):
 
 class TestSearcher(SearcherSuite):
     variant = gives(climber)
+
+class TestAcquisition(AcquisitionSuite):
+    variant = gives(improvement)
 
 class TestReader(ReaderSuite):
     variant = gives(codes_csv)
@@ -59,6 +62,8 @@ neighbours = mine.neighbours
 bayes = mine.bayes
 [hwnas.searchers]
 climber = mine.climber
+[hwnas.acquisitions]
+improvement = mine.improvement
 [hwnas.readers]
 codes_csv = mine.codes_csv
 """
@@ -96,7 +101,7 @@ def run(folder: Path, *arguments: str) -> str:
 def test_there_is_a_worked_file_of_every_kind():
     from hwnas.pipeline.config import REGISTRIES
 
-    assert len(FILES) == len(REGISTRIES) == 9
+    assert len(FILES) == len(REGISTRIES) == 10
     assert len(OWN) == POINTS.count("[hwnas.") == TESTS.count("Suite):")
 
 

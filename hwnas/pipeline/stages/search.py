@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.acquisitions import REGISTRY as ACQUISITIONS
 from hwnas.controller.constraints import metric_key, resolve
 from hwnas.controller.controller import run_search
 from hwnas.controller.exchange import exchanged
@@ -148,6 +149,8 @@ def _search_one(
     """Searches for one target, with re-measurement if configured."""
     section, seed = project.config.search, project.config.seed
     module = SEARCHERS.load(searcher_config.name)
+    chosen = section.acquisition
+    acquisition = None if chosen is None else ACQUISITIONS.load(chosen.name).build(chosen)
     predict, rescoring = scoring(project)
     metrics = prices(project)
     config = section.model_copy(update={"constraints": _absolute(project, device, metrics)})
@@ -172,6 +175,7 @@ def _search_one(
                 seed=seed,
                 folder=files.part(number, stage, of=len(config.stages)),
                 rescoring=rescoring,
+                acquisition=acquisition,
                 progress=parts.part(stage, f"stage {stage + 1}" * bool(stages)),
                 unit=score_unit(project),
             )

@@ -1,0 +1,30 @@
+"""The largest of random draws, one per arch, from the predicted distribution of its score."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from hwnas.core.config import StrictModel
+from hwnas.interfaces import Acquisition, FloatArray, Prospects
+
+__all__ = ["Config", "build"]
+
+
+class Config(StrictModel):
+    """No parameters.
+
+    Draws of different archs are independent, as in BANANAS (White et al. 1910.11858, independent
+    Thompson sampling).
+    """
+
+    name: Literal["thompson"] = "thompson"
+
+
+def build(config: Config) -> Acquisition:
+    """An acquisition whose batches differ, because every evaluation draws again."""
+    return _draw
+
+
+def _draw(prospects: Prospects) -> FloatArray:
+    noise = prospects.stream.standard_normal(len(prospects.mean))
+    return prospects.mean + prospects.std * noise
