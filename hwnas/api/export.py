@@ -10,11 +10,14 @@ from hwnas.api.options import refuse_both
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, listed, no_progress
 from hwnas.api.stage import bring_up_to_date, of_known_search
 from hwnas.core.command import command_line
-from hwnas.core.errors import UserError
+from hwnas.core.errors import CheckFailed, UserError
+from hwnas.core.progress import Progress
+from hwnas.exporters.every import ALL
 from hwnas.exporters.formats import export as export_network
 from hwnas.pipeline.config import with_formats
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.project import Project
+from hwnas.studies.format_table import format_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,15 +98,23 @@ def export_run(
 
     search: name of the search; default: the last one.
     formats: see `hwnas.list("exporters")`, with a precision as in `onnx:int8`; None: as configured.
-        Files for the devices are always exported.
+        Files for the devices are always exported. `all`: every format that is installed, in every
+        precision; the result is then the table of the winners' files, see
+        `studies.format_table`.
+
+    Raises:
+        CheckFailed: a float32 file computes something else; or a format of `formats` cannot express
+            a network, or its runtime crashed. The other formats are exported all the same; with
+            `all`, such a format is a row of the table.
     """
+    every = formats is not None and ALL in (name.strip() for name in listed(formats))
     return bring_up_to_date(
         folder,
         "export",
         config=config,
         changes=export_changes(folder, config, formats, of_known_search(folder, search, settings)),
         progress=progress,
-        found=_exports,
+        found=(lambda project: _table(project, progress("formats"))) if every else _exports,
     )
 
 
@@ -148,9 +159,34 @@ def export_changes(
 
 
 def _exports(project: Project) -> Listing:
-    rows: list[Mapping[str, Any]] = [
-        {"arch": key, **one.summary()}
-        for key, formats in project.files.read_exports().items()
+    exports = project.files.read_exports()
+    failed = {
+        f"{key}/{one.model.path}": one.failure
+        for key, formats in exports.items()
         for one in formats
+        if one.failure
+    }
+    if failed:
+        raise CheckFailed(
+            "formats are missing, all others are exported",
+            found="; ".join(f"{name}: {reason}" for name, reason in failed.items()),
+            where=project.files.exported,
+            fix="leave these formats out",
+        )
+    rows: list[Mapping[str, Any]] = [
+        {"arch": key, **one.summary()} for key, formats in exports.items() for one in formats
     ]
     return Listing(rows)
+
+
+def _table(project: Project, progress: Progress) -> Listing:
+    rows = format_table(project, progress)
+    n = max(row.n_images for row in rows)
+    archs = list(dict.fromkeys(row.arch for row in rows))
+    shown = [({"arch": row.arch} if len(archs) > 1 else {}) | row.shown() for row in rows]
+    title = (
+        f"{', '.join(archs)}: top-1 and parity of the files on {n} test images; ms of one image,"
+        f" {project.config.threads} thread, all files by turns"
+    )
+    facts = {"n_images": n, "threads": project.config.threads}
+    return Listing([row.to_dict() for row in rows], title, facts, shown)

@@ -33,7 +33,7 @@ def export(
     search: SearchOption = None,
     formats: Annotated[
         str | None,
-        typer.Option(help="Comma-separated, such as onnx,onnx:int8,ort,timm [as configured]."),
+        typer.Option(help="Comma-separated, such as onnx,onnx:int8,timm; or all [as configured]."),
     ] = None,
     settings: SetOption = None,
     format: FormatOption = Format.table,
@@ -41,7 +41,8 @@ def export(
 ) -> None:
     """Export the fine-tuned networks and check their parity.
 
-    `hwnas list exporters` lists the formats. `hwnas verify RUN` then writes the bundle.
+    `hwnas list exporters` lists the formats. `hwnas verify RUN` then writes the bundle. `--formats
+    all` exports every format that is installed and measures the winner's files in one table.
 
     Example: `hwnas export runs/quickstart --config quickstart --formats onnx,int8 --dry-run`.
     """

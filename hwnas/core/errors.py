@@ -14,6 +14,7 @@ __all__ = [
     "NotJudged",
     "UserError",
     "did_you_mean",
+    "first_line",
     "out_of_memory",
 ]
 
@@ -83,6 +84,11 @@ class NotJudged(HwnasError):
     """The speed of the machine differs too much from its latency table for a check (exit 4)."""
 
     exit_code = 4
+
+
+def first_line(error: HwnasError) -> str:
+    """The problem without its details."""
+    return str(error).splitlines()[0]
 
 
 def did_you_mean(name: str, known: Sequence[str], *, otherwise: str) -> str:

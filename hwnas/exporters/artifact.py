@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel
 
@@ -22,6 +22,9 @@ from hwnas.exporters.labels import Labelled, labels, with_label
 from hwnas.interfaces import DeviceSpec, Exporter, RunsOn
 
 __all__ = ["PlannedFormat", "artifact_of", "duplicates", "format_of", "planned_formats"]
+
+PRECISIONS = {"fp16": "fp16", "int8": "int8"}
+"""Of formats without the setting `precision`; those that are missing here are float32."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,22 @@ class PlannedFormat:
     @property
     def path(self) -> str:
         """The model's path in a bundle."""
-        assert isinstance(self.config, FormatConfig)
+        if not isinstance(self.config, FormatConfig):
+            return self.name
         folder, slash, name = self.config.file.rpartition("/")
         return f"{folder}{slash}{with_label(name, self.label, name)}"
+
+    @property
+    def precision(self) -> Literal["fp32", "fp16", "int8"]:
+        """Precision of the file."""
+        given = getattr(self.config, "precision", PRECISIONS.get(self.name, "fp32"))
+        return cast(Literal["fp32", "fp16", "int8"], given)
+
+    @property
+    def shown(self) -> str:
+        """The format and, if it has several, its precision: `onnx`, `litert:int8`."""
+        has_several = hasattr(self.config, "precision")
+        return f"{self.name}:{self.precision}" if has_several else self.name
 
     def exporter(self) -> Exporter:
         """The exporter that writes, describes and opens the file.

@@ -6,8 +6,10 @@ their description in a bundle, and how to open them.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
@@ -15,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 from pydantic import Field
 
 from hwnas.core.config import StrictModel
+from hwnas.core.errors import HwnasError, UserError
 from hwnas.core.store import write_bytes
-from hwnas.exporters.float_graph import OPSET, float_graph
+from hwnas.exporters.float_graph import OPSET, float_graph, quiet
 from hwnas.exporters.opened import onnxruntime_model
 from hwnas.interfaces import EightBits, Images, ModelFile, OpenModel
 
@@ -34,6 +37,7 @@ __all__ = [
     "OnnxRuntimeFormat",
     "Promise",
     "Source",
+    "converting",
 ]
 
 
@@ -84,6 +88,28 @@ class Source:
             opset=opset,
             dynamic_batch=dynamic_batch,
         )
+
+
+@contextlib.contextmanager
+def converting(runtime: str, file: str) -> Iterator[None]:
+    """Runs a converter quietly, and explains its errors.
+
+    Raises:
+        UserError: the converter failed; its own message names the operator.
+    """
+    try:
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # progress bars
+            yield
+    except (HwnasError, MemoryError):
+        raise
+    except Exception as error:  # converters raise dozens of unrelated classes
+        raise UserError(
+            f"{runtime} cannot express the network",
+            expected="operators that its converter knows",
+            found=f"{type(error).__name__}: {error}",
+            where=file,
+            fix="leave this format out, or export the network as `onnx`",
+        ) from error
 
 
 class Format(ABC):

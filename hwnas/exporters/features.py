@@ -14,6 +14,8 @@ from hwnas.interfaces import Exporter, ModelFile
 
 __all__ = ["Config", "build"]
 
+IN_PROCESS = True
+
 FILE_NAME = "features.onnx"
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RUNS_ON", "Config", "build"]
 
+IN_PROCESS = True
+
 RUNS_ON = (
     RunsOn("onnxruntime", "fp16", {"dynamic_batch": False}, providers=STATIC_BATCH),
     RunsOn("onnxruntime", "fp16"),

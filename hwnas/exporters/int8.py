@@ -22,6 +22,8 @@ from hwnas.interfaces import EightBits, Exporter, ModelFile, RunsOn
 
 __all__ = ["RUNS_ON", "Config", "build"]
 
+IN_PROCESS = True
+
 RUNS_ON = (
     RunsOn("onnxruntime", "int8", {"symmetric": True}, providers=("Tensorrt", "NvTensorRT")),
     RunsOn(

@@ -70,8 +70,19 @@ class Interpreted:
 
     def fell_out(self) -> list[str] | None:
         """Operators that XNNPACK does not run, which use slower kernels; None if unknown."""
+        run = self._delegation()
+        return None if run is None else run[1]
+
+    def delegated(self) -> float | None:
+        """Share of the operators that XNNPACK runs, in [0, 1]; None if unknown."""
+        run = self._delegation()
+        return None if run is None else 1 - len(run[1]) / max(run[0], 1)
+
+    def _delegation(self) -> tuple[int, list[str]] | None:
+        """Number of the operators of the file, and the names of those outside of XNNPACK."""
         if not hasattr(self._model, "_get_ops_details"):
             return None
+        n_operators = sum(op["op_name"] != "DELEGATE" for op in self._model._get_ops_details())
         writer: dict[int, Mapping[str, Any]] = {}
         for op in self._model._get_ops_details():  # delegates come after their operators
             writer |= {int(tensor): op for tensor in op["outputs"]}
@@ -87,7 +98,7 @@ class Interpreted:
             if op["op_name"] != "DELEGATE":
                 found[op["index"]] = str(op["op_name"])
             waiting += [int(source) for source in op["inputs"] if source >= 0]
-        return sorted(found.values())
+        return n_operators, sorted(found.values())
 
 
 def litert_model(path: Path, *, threads: int = 1) -> OpenModel:
@@ -104,7 +115,8 @@ def litert_model(path: Path, *, threads: int = 1) -> OpenModel:
     def run(x: Images) -> Images:
         return model(x)[0]
 
-    return OpenModel(run, f"litert {package_version()}", model.batch)
+    name = f"litert {package_version()}"
+    return OpenModel(run, name, model.batch, delegated=model.delegated())
 
 
 def metadata(content: bytes, *, where: object) -> dict[str, str]:

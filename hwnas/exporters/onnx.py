@@ -13,6 +13,8 @@ from hwnas.interfaces import Exporter, ModelFile, RunsOn
 
 __all__ = ["RUNS_ON", "Config", "build"]
 
+IN_PROCESS = True
+
 RUNS_ON = (
     RunsOn("onnxruntime", "fp32", {"dynamic_batch": False}, providers=STATIC_BATCH),
     RunsOn("onnxruntime", "fp32"),

@@ -17,6 +17,8 @@ from hwnas.interfaces import Exporter, ModelFile
 
 __all__ = ["Config", "build"]
 
+IN_PROCESS = True
+
 FILE_NAME = "model.ort"
 LEAST_ONNXRUNTIME = "1.16"  # the first version that reads version 6 of the format
 OPERATORS = "model.required_operators.config"

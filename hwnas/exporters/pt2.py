@@ -23,6 +23,8 @@ from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel
 
 __all__ = ["Config", "build", "open_trusted"]
 
+IN_PROCESS = True
+
 FILE_NAME = "model.pt2"
 MAX_BYTES = 1 << 31
 

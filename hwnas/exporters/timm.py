@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["COMPANIONS", "WEIGHTS", "Config", "build", "load_network"]
 
+IN_PROCESS = True
+
 WEIGHTS = "weights.safetensors"
 COMPANIONS = ("arch.json", "model.py")  # the definition of the network, and the code that reads it
 ENDINGS = {  # endings of model.py, by the form of the definition

@@ -79,11 +79,18 @@ class RunsOn:
 
 @dataclass(frozen=True)
 class OpenModel:
-    """`run`: images [B, C, H, W] -> logits [B, classes]; `batch` None means any B."""
+    """`run`: images [B, C, H, W] -> logits [B, classes]; `batch` None means any B.
+
+    delegated: share of the operators that the accelerated backend of the runtime executes, in
+        [0, 1]; None: the runtime has no such backend, or it is unknown.
+    untimed: why the time of `run` is not that of the runtime; empty: it is.
+    """
 
     run: Callable[[Images], Images]
     runtime: str
     batch: int | None = None
+    delegated: float | None = None
+    untimed: str = ""
 
     def logits(self, images: Images, batch: int = 64) -> Images:
         """Logits of all images, `batch` at a time; a fixed batch is filled with the last image.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.bits import pack_bits
-from hwnas.exporters.formats import open_model
+from hwnas.exporters.apart import Crashed, opened_safely
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare, torch_logits
 from hwnas.interfaces import DeviceSpec, Images
@@ -98,12 +98,12 @@ def test_accuracies(project: Project, arch: Arch) -> Accuracies:
     for one in project.files.read_exports()[arch.key]:
         if one.parity is not None:
             try:
-                path = file_of(project, arch, one)
-                opened = open_model(one.model.format, path, threads=project.config.threads)
-            except CannotRunHere as error:
+                path, threads = file_of(project, arch, one), project.config.threads
+                with opened_safely(one.model.format, path, threads=threads) as opened:
+                    logits = opened.logits(x)
+            except (CannotRunHere, Crashed) as error:
                 log.warning("%s: test accuracy not measured: %s", one.files[0], error)
                 continue
-            logits = opened.logits(x)
             here[one.model.path], replies[one.model.path] = right(logits), replies_of(logits)
     on_devices, runs = {}, {}
     for name, device in project.devices.items():
@@ -180,6 +180,9 @@ def format_checks(
     for arch, role in reversed(winners.items()):
         top1 = accuracies[arch].here
         exports = project.files.read_exports()[arch.key]
+        missing = [one for one in exports if one.failure]
+        checks += [Check(f"{one.model.path} of the {role}", False, one.failure) for one in missing]
+        exports = tuple(one for one in exports if not one.failure)
         held = held_precisions([file_of(project, arch, one) for one in exports])
         for position, one in enumerate(exports):
             report = one.parity

@@ -19,6 +19,7 @@ from hwnas.core.yaml_data import read_yaml
 from hwnas.devices import REGISTRY as TRANSPORTS
 from hwnas.exporters import REGISTRY as EXPORTERS
 from hwnas.exporters.artifact import duplicates
+from hwnas.exporters.every import ALL, every_format
 from hwnas.exporters.sections import format_section
 from hwnas.latency.sections import ProfileConfig
 from hwnas.measure.limits import VerifyConfig
@@ -265,12 +266,14 @@ def with_formats(names: Iterable[str], configured: tuple[Any, ...]) -> list[dict
     """The `export:` section for some formats; keeps the configured settings of each format.
 
     ONNX is always included, because the other formats are made from it and compared with it.
-    `NAME:PRECISION` selects a variant of a format, see `format_section`.
+    `NAME:PRECISION` selects a variant of a format, see `format_section`; `all` stands for every
+    format that is installed.
     """
     known = [config.model_dump(mode="json") for config in configured]
+    given = [name.strip() for name in names if name.strip()]
+    every = every_format() if ALL in given else []
     chosen: list[dict[str, Any]] = []
-    for name in ("onnx", *(name for name in names if name.strip())):
-        wanted = format_section(name)
+    for wanted in map(format_section, ["onnx", *(one for one in given if one != ALL), *every]):
         matching = [one for one in known if wanted.items() <= one.items()] or [wanted]
         chosen += [one for one in matching if one not in chosen]
     return chosen

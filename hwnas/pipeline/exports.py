@@ -97,7 +97,7 @@ def in_bundle(project: Project, arch: Arch, device: DeviceSpec) -> list[Exported
     others = [
         one
         for one in exports_of(project, arch)
-        if one != artifact and one.model.path not in unwanted
+        if one.files and one != artifact and one.model.path not in unwanted
     ]
     return [artifact, *others]
 

@@ -82,6 +82,7 @@ class Exported:
     """One format of one network. `files` are names in the folder of the arch, the model first.
 
     `parity` is None if the format cannot run on this host; `not_run` is the reason.
+    `failure`: why there is no file (`files` is empty), or how its runtime crashed.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -90,14 +91,17 @@ class Exported:
     files: tuple[str, ...]
     parity: ParityReport | None
     not_run: str = ""
+    failure: str = ""
 
     def __post_init__(self) -> None:
+        if not self.files and not self.failure:
+            raise ValueError("an exported format has files, or the reason why not")
         for name in self.files:
             check_name(name, where="exports of a network")
 
     def summary(self) -> dict[str, Any]:
         """The row of a table."""
-        found: dict[str, Any] = {"format": self.model.format, "file": self.files[0]}
+        found: dict[str, Any] = {"format": self.model.format, "file": (*self.files, None)[0]}
         if self.parity is None:
             return found | {"not run": self.not_run}
         return found | {

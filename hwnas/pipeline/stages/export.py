@@ -7,6 +7,7 @@ and the files that devices run, so that they can be timed and tested.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.command import command_line
-from hwnas.core.errors import CheckFailed, UserError
+from hwnas.core.errors import CheckFailed, UserError, first_line
 from hwnas.core.progress import Progress
 from hwnas.core.records import dump
 from hwnas.exporters import REGISTRY as EXPORTERS
+from hwnas.exporters.apart import Crashed, opened_safely
 from hwnas.exporters.artifact import PlannedFormat
 from hwnas.exporters.manifest import InputSpec
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare_batches, torch_logits
+from hwnas.interfaces import ModelFile
 from hwnas.nets.origin import origin_metadata, origin_of, read_origin, warn_of_licence
 from hwnas.pipeline.data_checks import enough_images
 from hwnas.pipeline.data_source import LEARNING
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["export", "stage"]
+
+log = logging.getLogger(__name__)
 
 N_PARITY_IMAGES = 256
 N_TRAIN_IMAGES, CALIBRATION_BATCH = 512, 32
@@ -162,29 +167,52 @@ def _export_arch(project: Project, arch: Arch, formats: Sequence[PlannedFormat])
     found = []
     for one in formats:
         exporter = one.exporter()
-        files = exporter.export(
-            model,
-            input_shape=images.shape[1:],
-            folder=folder,
-            metadata=metadata,
-            images=calibration,
-        )
-        described = exporter.describe(files)
-        report, not_run = None, ""
         try:
-            report = compare_batches(
-                expected,
-                exporter.open_model(files[0], threads=project.config.threads),
-                images,
-                file=files[0].name,
-                batches=project.config.verify.parity_batches,
-                tolerance=described.parity_tolerance,
-                min_agreement=described.min_agreement,
+            files = exporter.export(
+                model,
+                input_shape=images.shape[1:],
+                folder=folder,
+                metadata=metadata,
+                images=calibration,
             )
+        except UserError as error:
+            if one.name == formats[0].name or one.devices:
+                raise
+            found.append(_not_written(one, error))
+            continue
+        described = exporter.describe(files)
+        report, not_run, failure = None, "", ""
+        try:
+            with opened_safely(
+                described.format, files[0], threads=project.config.threads
+            ) as opened:
+                report = compare_batches(
+                    expected,
+                    opened,
+                    images,
+                    file=files[0].name,
+                    batches=project.config.verify.parity_batches,
+                    tolerance=described.parity_tolerance,
+                    min_agreement=described.min_agreement,
+                )
         except CannotRunHere as error:
-            not_run = str(error).splitlines()[0]
-        found.append(Exported(described, tuple(file.name for file in files), report, not_run))
+            not_run = first_line(error)
+        except Crashed as error:
+            log.warning("%s: %s", files[0].name, error)
+            not_run = failure = f"{first_line(error)} ({error.found})"
+        names = tuple(file.name for file in files)
+        found.append(Exported(described, names, report, not_run, failure))
     return found
+
+
+def _not_written(one: PlannedFormat, error: UserError) -> Exported:
+    """The record of a format that cannot express the network; the export of others goes on."""
+    log.warning("the format %s is not written: %s", one.shown, error)
+    reason = first_line(error)
+    if error.found is not None:
+        reason += f": {str(error.found).strip().splitlines()[0][:200]}"
+    model = ModelFile(one.path, one.name, one.precision)
+    return Exported(model, (), None, reason, reason)
 
 
 def _training_images(project: Project, px: int) -> NDArray[np.float32]:

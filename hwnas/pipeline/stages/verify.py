@@ -189,8 +189,8 @@ def _timed_files(
         arch = archs[winner]
         artifact = exported_artifact(project, arch, device)
         for one in project.files.read_exports()[arch.key]:
-            fits = one.model.batch in (None, device.batch) and one.files[0].endswith(".onnx")
-            if fits and one != artifact:
+            is_onnx = any(name.endswith(".onnx") for name in one.files[:1])
+            if is_onnx and one.model.batch in (None, device.batch) and one != artifact:
                 files[f"{arch.key}.{one.files[0]}"] = file_of(project, arch, one)
     return files
 

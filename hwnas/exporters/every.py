@@ -1,0 +1,42 @@
+"""`--formats all`: every format in every precision, and what is not installed."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from hwnas.exporters import REGISTRY
+
+__all__ = ["ALL", "every_format", "not_installed"]
+
+ALL = "all"
+
+
+def every_format() -> list[dict[str, Any]]:
+    """The sections of all formats whose packages are installed, one for every precision."""
+    found: list[dict[str, Any]] = []
+    for name in REGISTRY.names:
+        if REGISTRY.describe(name).missing:
+            continue
+        precisions = _precisions(name)
+        found += [{"name": name, "precision": one} for one in precisions] or [{"name": name}]
+    return found
+
+
+def not_installed() -> dict[str, str]:
+    """By format and precision (`coreml:fp16`) that lacks a package: how to install it."""
+    found: dict[str, str] = {}
+    for name in REGISTRY.names:
+        variant = REGISTRY.describe(name)
+        if variant.missing:
+            reason = f"{', '.join(variant.missing)} is not installed; {variant.install}"
+            names = [f"{name}:{one}" for one in _precisions(name)] or [name]
+            found |= dict.fromkeys(names, reason)
+    return found
+
+
+def _precisions(name: str) -> tuple[str, ...]:
+    """The values of the setting `precision`; empty without such a setting."""
+    field = REGISTRY.declaration(name).Config.model_fields.get("precision")
+    if field is None:
+        return ()
+    return tuple(one for one in get_args(field.annotation) if isinstance(one, str))

@@ -1,0 +1,213 @@
+"""ExecuTorch `.pte`, for torch programs on phones: its operators run in XNNPACK."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from hwnas.exporters.base import PROMISES, Format, FormatConfig, Source, converting
+from hwnas.exporters.mixed import (
+    Calibration,
+    MaxFloatLayers,
+    NCalibration,
+    Seed,
+    TargetAgreement,
+    calibration,
+    mixed,
+    saving,
+)
+from hwnas.exporters.pte import delegation, executorch_model
+from hwnas.interfaces import Exporter, Images, ModelFile, OpenModel
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Config", "build"]
+
+REQUIRES = ("executorch", "torchao")
+EXTRA = "executorch"
+FILES = {"fp32": "model.pte", "int8": "model.int8.pte"}
+LAYERS = ("aten.conv2d.default", "aten.linear.default")
+BATCH = 64
+
+log = logging.getLogger(__name__)
+
+
+class Config(FormatConfig):
+    """Precision, and how 8-bit ranges are determined."""
+
+    name: Literal["executorch"] = "executorch"
+    precision: Literal["fp32", "int8"] = Field(
+        "fp32", description="`int8`: weights and activations (PT2E)."
+    )
+    n_calibration: NCalibration = 128
+    seed: Seed = 0
+    target_agreement: TargetAgreement = 0.99
+    max_float_layers: MaxFloatLayers = 0.5
+
+    @property
+    def file(self) -> str:
+        """See `FormatConfig`."""
+        return FILES[self.precision]
+
+
+def build(config: Config) -> Exporter:
+    """An exporter to `model.pte` or `model.int8.pte`, for one image at a time [1, C, H, W].
+
+    Images and logits are float32. 8 bits need `images` for calibration. Operators without an 8-bit
+    kernel and sensitive layers stay in float. The format cannot store `metadata`.
+    """
+    return _ExecuTorch(config)
+
+
+@dataclass(frozen=True)
+class _ExecuTorch(Format):
+    config: Config
+
+    def contents(self, source: Source) -> dict[str, bytes]:
+        """The program. Operators that XNNPACK does not run are logged as a warning.
+
+        Raises:
+            UserError: ExecuTorch lacks an operator, or there are no images for calibration.
+        """
+        import torch
+
+        config, name = self.config, FILES[self.config.precision]
+        chosen = None
+        if config.precision == "int8":
+            chosen = calibration(source, config.n_calibration, config.seed, "exporters/executorch")
+        with converting("ExecuTorch", name), torch.no_grad():
+            example = torch.zeros(1, *source.input_shape)
+            net = _flat(source.model)
+            program = torch.export.export(net, (example,))
+            if chosen is not None:
+                layers = self._float_layers(net, chosen)
+                eight = _quantized(program, chosen.ranges, but=layers, at_once=1)
+                program = torch.export.export(eight, (example,))
+            content = _lowered(program)
+        outside = delegation(content).outside
+        if outside:
+            log.warning("%s: XNNPACK does not run %s", name, ", ".join(sorted({*outside})))
+        return {name: content}
+
+    def _float_layers(self, net: torch.nn.Module, images: Calibration) -> Sequence[str]:
+        """The layers that stay in float, see `mixed`."""
+        import torch
+
+        batch, shape = {0: torch.export.Dim("batch")}, images.judged.shape[1:]
+        program = torch.export.export(net, (torch.zeros(2, *shape),), dynamic_shapes=(batch,))
+
+        def quantize(only: Sequence[str] = (), but: Sequence[str] = ()) -> torch.nn.Module:
+            return _quantized(program, images.ranges, only=only, but=but)
+
+        found = mixed(
+            quantize,
+            _logits,
+            _savings(program),
+            images.judged,
+            _logits(net, images.judged),
+            target_agreement=self.config.target_agreement,
+            max_float_layers=self.config.max_float_layers,
+        )
+        return found.float_layers
+
+    def describe(self, files: Sequence[Path]) -> ModelFile:
+        """The manifest entry of the file."""
+        precision = self.config.precision
+        return ModelFile(
+            FILES[precision],
+            "executorch",
+            precision,
+            batch=1,
+            **PROMISES[precision]._asdict(),
+        )
+
+    def open_model(self, path: Path, *, threads: int = 1) -> OpenModel:
+        """Opens the file in ExecuTorch's runtime on the CPU, see `pte.executorch_model`."""
+        return executorch_model(path, threads=threads)
+
+
+def _flat(model: torch.nn.Module) -> torch.nn.Module:
+    """The folded network; its means keep their axes, because XNNPACK runs no others."""
+    from timm.layers import SelectAdaptivePool2d
+    from torch import nn
+
+    from hwnas.exporters.fold import folded
+
+    net = folded(model).cpu()
+    for parent in list(net.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, SelectAdaptivePool2d) and child.pool_type == "fast":
+                pool: nn.Module = SelectAdaptivePool2d(pool_type="fast", flatten=False)
+                if not isinstance(child.flatten, nn.Identity) or child.pool.flatten:
+                    pool = nn.Sequential(pool, nn.Flatten(1))
+                setattr(parent, name, pool)
+    return net
+
+
+def _savings(program: torch.export.ExportedProgram) -> dict[str, float]:
+    """`mixed.saving` of every layer with weights, by the name of its node."""
+    found = {}
+    for node in program.graph.nodes:
+        if str(node.target) in LAYERS:
+            maps = node.meta["val"].shape[2:]
+            found[node.name] = saving(node.args[1].meta["val"].numel(), math.prod(maps))
+    return found
+
+
+def _quantized(
+    program: torch.export.ExportedProgram,
+    images: Images,
+    *,
+    only: Sequence[str] = (),
+    but: Sequence[str] = (),
+    at_once: int = BATCH,
+) -> torch.nn.Module:
+    """The program with rounding, in some layers, or in all but some.
+
+    images: [n, C, H, W]; ranges are their extremes, `at_once` of them in a batch.
+    """
+    import torch
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e import MinMaxObserver
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    rule = get_symmetric_quantization_config(is_per_channel=True)
+    extremes = replace(rule.input_activation, observer_or_fake_quant_ctr=MinMaxObserver)
+    rule = replace(rule, input_activation=extremes, output_activation=extremes)
+    quantizer = XNNPACKQuantizer().set_global(rule)
+    quantizer.set_filter_function(lambda node: node.name in only if only else node.name not in but)
+    watched = prepare_pt2e(program.module(), quantizer)
+    for batch in torch.split(torch.from_numpy(images), at_once):
+        watched(batch)
+    found: torch.nn.Module = convert_pt2e(watched)
+    return found
+
+
+def _logits(net: torch.nn.Module, images: Images) -> Images:
+    import torch
+
+    parts = [net(part) for part in torch.split(torch.from_numpy(images), BATCH)]
+    found: Images = torch.cat(parts).numpy()
+    return found
+
+
+def _lowered(program: torch.export.ExportedProgram) -> bytes:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+
+    lowered: Any = to_edge_transform_and_lower(
+        program,
+        partitioner=[XnnpackPartitioner()],
+        compile_config=EdgeCompileConfig(_skip_dim_order=True),
+    )
+    return bytes(lowered.to_executorch().buffer)

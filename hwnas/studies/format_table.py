@@ -1,0 +1,221 @@
+"""One table of the exported formats of the winners, measured on the files as they ship.
+
+The test images, the timing and the delegated operators of every row belong to the file itself,
+opened in its own runtime. All files run in another process, because a runtime may crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from hwnas.core.errors import CheckFailed, UserError, first_line
+from hwnas.core.progress import Progress, silent
+from hwnas.exporters.apart import Apart, Runner
+from hwnas.exporters.every import not_installed
+from hwnas.exporters.parity import compare, torch_logits
+from hwnas.interfaces import Images
+from hwnas.pipeline.exports import exports_of, file_of, formats_for, winning_archs
+from hwnas.pipeline.outcomes import Exported
+from hwnas.pipeline.project import Project
+from hwnas.pipeline.winners import load_network
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.lowering import resolution
+
+__all__ = ["N_IMAGES", "FormatRow", "format_table"]
+
+N_IMAGES = 500
+"""Largest number of test images for accuracy and parity."""
+
+ROUNDS, RUNS, TURN_MS = 15, 8, 40.0  # of timing by turns: runs in a turn, unless it takes longer
+
+
+@dataclass(frozen=True)
+class FormatRow:
+    """One format of one network.
+
+    ok: whether the file keeps the promise of its format on the test images; None: unknown.
+    mb: size of the files in megabytes.
+    top1: of the file, on `n_images` test images.
+    parity: largest difference from torch, relative to the largest logit. agreement: share of images
+        with the same class as in torch.
+    ms: of one image; median over rounds of the fastest run of a turn.
+    delegated: share of the operators that the accelerated backend runs.
+    notes: why values are missing.
+    """
+
+    arch: str
+    format: str
+    file: str | None = None
+    ok: bool | None = None
+    mb: float | None = None
+    top1: float | None = None
+    n_images: int = 0
+    parity: float | None = None
+    agreement: float | None = None
+    ms: float | None = None
+    delegated: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "arch": self.arch,
+            "format": self.format,
+            "file": self.file,
+            "ok": self.ok,
+            "mb": None if self.mb is None else round(self.mb, 3),
+            "top1": None if self.top1 is None else round(self.top1, 4),
+            "n_images": self.n_images,
+            "parity": None if self.parity is None else float(f"{self.parity:.2e}"),
+            "agreement": None if self.agreement is None else round(self.agreement, 4),
+            "ms": None if self.ms is None else round(self.ms, 4),
+            "delegated": None if self.delegated is None else round(self.delegated, 4),
+            "notes": list(self.notes),
+        }
+
+    def shown(self) -> dict[str, str]:
+        """The row of a table for people: `-` where a value is missing, and the reason."""
+        ok = {True: "yes", False: "NO", None: "-"}[self.ok]
+        return {
+            "format": self.format,
+            "ok": ok,
+            "MB": _text(self.mb, "{:.3f}"),
+            "top-1": _text(self.top1, "{:.2%}"),
+            "parity": _text(self.parity, "{:.1e}") + _text(self.agreement, ", {:.1%} agree", ""),
+            "ms here": _text(self.ms, "{:.4f}"),
+            "share delegated": _text(self.delegated, "{:.0%}"),
+            "note": "; ".join(self.notes),
+        }
+
+
+def _text(value: float | None, pattern: str, missing: str = "-") -> str:
+    return missing if value is None else pattern.format(value)
+
+
+@dataclass
+class _File:
+    """A file while it is measured."""
+
+    arch: Arch
+    exported: Exported
+    name: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    opened: Apart | None = None
+
+    def row(self) -> FormatRow:
+        file = (*self.exported.files, None)[0]
+        return FormatRow(self.arch.key, self.name, file, notes=tuple(self.notes), **self.facts)
+
+
+def format_table(project: Project, progress: Progress = silent) -> list[FormatRow]:
+    """Measures every file of the winners; formats that are not installed are rows with the reason.
+
+    progress: counts files, then rounds of timing.
+    """
+    files = list(_files(project))
+    n_steps = len(files) + ROUNDS
+    with Runner(threads=project.config.threads) as runner:
+        references: dict[Arch, tuple[Images, Any, Images]] = {}
+        for done, one in enumerate(files, start=1):
+            if one.arch not in references:
+                references[one.arch] = _reference(project, one.arch)
+            _examine(project, one, references[one.arch], runner)
+            progress(done, n_steps, one.name)
+        _time(files, {arch: found[0] for arch, found in references.items()}, progress, n_steps)
+    rows = [one.row() for one in files]
+    winners = dict.fromkeys(one.arch.key for one in files)
+    return rows + [
+        FormatRow(key, name, notes=(reason,))
+        for key in winners
+        for name, reason in not_installed().items()
+    ]
+
+
+def _files(project: Project) -> Iterator[_File]:
+    names = {one.path: one.shown for one in formats_for(project, is_winner=True)}
+    for arch in sorted(winning_archs(project), key=lambda arch: arch.key):
+        for exported in exports_of(project, arch):
+            path = exported.model.path
+            yield _File(arch, exported, names.get(path, names.get(exported.model.format, path)))
+
+
+def _reference(project: Project, arch: Arch) -> tuple[Images, Any, Images]:
+    """Test images, their labels, and the logits of torch."""
+    x, labels = project.images("test", resolution(project.space, arch), N_IMAGES)
+    return x, labels, torch_logits(load_network(project, arch), x)
+
+
+def _examine(
+    project: Project, one: _File, reference: tuple[Images, Any, Images], runner: Runner
+) -> None:
+    """Opens a file and runs the test images."""
+    model, (x, labels, expected) = one.exported.model, reference
+    if not one.exported.files:
+        one.facts["ok"] = False
+        one.notes.append(one.exported.failure)
+        return
+    path = file_of(project, one.arch, one.exported)
+    one.facts["mb"] = sum(path.with_name(n).stat().st_size for n in one.exported.files) / 1e6
+    try:
+        opened = runner.open(model.format, path)
+        logits = opened.model.logits(x)
+        found = compare(expected, logits)
+    except (UserError, CheckFailed) as error:
+        one.facts["ok"] = None if _is_absent(error) else False
+        one.notes.append(_reason(error))
+        return
+    one.opened = opened
+    one.facts |= {
+        "ok": found.relative <= model.parity_tolerance and found.agrees(model.min_agreement),
+        "top1": float((logits.argmax(1) == labels).mean()),
+        "n_images": len(x),
+        "parity": found.relative,
+        "agreement": found.top1_agreement,
+        "delegated": opened.model.delegated,
+    }
+    if opened.model.untimed:
+        one.notes.append(opened.model.untimed)
+
+
+def _is_absent(error: Exception) -> bool:
+    from hwnas.exporters.opened import CannotRunHere
+
+    return isinstance(error, CannotRunHere)
+
+
+def _reason(error: UserError | CheckFailed) -> str:
+    found = str(error.found or "").strip().splitlines()
+    return first_line(error) + (f": {found[0][:160]}" if found else "")
+
+
+def _time(
+    files: list[_File], images: Mapping[Arch, Images], progress: Progress, n_steps: int
+) -> None:
+    """Times one image in every file, all files in turn, several times."""
+    timed = [one for one in files if one.opened is not None and not one.opened.model.untimed]
+    fastest: dict[int, list[float]] = {i: [] for i in range(len(timed))}
+    for number in range(ROUNDS + 1):  # the first round warms up
+        for i, one in enumerate(timed):
+            batch = one.exported.model.batch or 1
+            x = np.ascontiguousarray(
+                np.resize(images[one.arch][:1], (batch, *images[one.arch].shape[1:]))
+            )
+            n = RUNS if not fastest[i] else max(1, min(RUNS, int(TURN_MS / fastest[i][-1])))
+            assert one.opened is not None
+            try:
+                best = min(one.opened.times(x, n)) / batch
+            except (UserError, CheckFailed) as error:
+                one.notes.append(f"not timed: {_reason(error)}")
+                continue
+            if number:
+                fastest[i].append(best)
+        progress(len(files) + number, n_steps, "timing by turns")
+    for i, one in enumerate(timed):
+        if fastest[i]:
+            one.facts["ms"] = median(fastest[i])
