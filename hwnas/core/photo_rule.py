@@ -34,13 +34,54 @@ __all__ = [
 ]
 
 ENDINGS = frozenset(
-    (
-        *(".apng", ".avif", ".avifs", ".bmp", ".bw", ".cur", ".dcx", ".dds", ".dib", ".gif"),
-        *(".icb", ".icns", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe"),
-        *(".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pcx", ".pfm", ".pgm", ".png"),
-        *(".pnm", ".ppm", ".psd", ".qoi", ".ras", ".rgb", ".rgba", ".sgi", ".tga", ".tif"),
-        *(".tiff", ".vda", ".vst", ".webp", ".xbm", ".xpm"),
-    )
+    f".{name}"
+    for name in [
+        "apng",
+        "avif",
+        "avifs",
+        "bmp",
+        "bw",
+        "cur",
+        "dcx",
+        "dds",
+        "dib",
+        "gif",
+        "icb",
+        "icns",
+        "ico",
+        "j2c",
+        "j2k",
+        "jfif",
+        "jp2",
+        "jpc",
+        "jpe",
+        "jpeg",
+        "jpf",
+        "jpg",
+        "jpx",
+        "mpo",
+        "pbm",
+        "pcx",
+        "pfm",
+        "pgm",
+        "png",
+        "pnm",
+        "ppm",
+        "psd",
+        "qoi",
+        "ras",
+        "rgb",
+        "rgba",
+        "sgi",
+        "tga",
+        "tif",
+        "tiff",
+        "vda",
+        "vst",
+        "webp",
+        "xbm",
+        "xpm",
+    ]
 )
 """Suffixes of Pillow's image formats, without documents, films and data (.eps, .fli, .h5)."""
 
@@ -48,24 +89,17 @@ SYSTEM = frozenset(
     {"@eadir", "__macosx", "lost+found", "$recycle.bin", "thumbs.db", "ehthumbs.db", "desktop.ini"}
 )
 _ENDING = re.compile(r"\.[\w~+-]*[a-z][\w~+-]*", re.ASCII | re.IGNORECASE)
-KINDS = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG\r\n": "PNG",
-    b"GIF8": "GIF",
-    b"\0\0\0\x0cjP  ": "JPEG 2000",
-    b"qoif": "QOI",
-}
+KINDS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n": "PNG", b"GIF8": "GIF", b"qoif": "QOI"}
+KINDS[b"\0\0\0\x0cjP  "] = "JPEG 2000"
 """Image formats by their first bytes."""
 
-BRANDS = {b"avif": "AVIF", b"avis": "AVIF"}
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 TIFF = (b"II*\0", b"MM\0*")  # raw photos of cameras start with these bytes, too
+MAX_DEPTH = 100  # folders below each other
+MAX_LINKED = 200_000  # files and folders reached through links: links multiply
 MAX_PIXELS = 100_000_000  # of one image; reading takes up to 16 bytes per pixel
 TURNS: dict[int, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """`PIL.Image.Transpose` that makes a photo upright, by its EXIF orientation."""
-
-
-# --- names ----------------------------------------------------------------------------------------
 
 
 def one_form(name: str) -> str:
@@ -117,22 +151,21 @@ def _holds_runs(folder: Path) -> bool:
     return bool(shown) and all(_is_run(folder / name) for name in shown)
 
 
-# --- files ----------------------------------------------------------------------------------------
-
-
 @dataclass
 class Scan:
     """Files below a folder, relative to its parent: images, and files that are left out.
 
-    lost: broken links, and unreadable folders.
+    lost: broken links, and folders that are unreadable, too deep, or behind too many links.
     left_out: number of other files, by suffix.
     misnamed: number of left-out files that are images according to their first bytes, by suffix.
+    linked: number of files and folders reached through links.
     """
 
     images: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     misnamed: Counter[str] = field(default_factory=Counter)
+    linked: int = 0
 
 
 def scan(folder: Path, also: tuple[str, ...] = ()) -> Scan:
@@ -141,15 +174,19 @@ def scan(folder: Path, also: tuple[str, ...] = ()) -> Scan:
     Links to folders are followed. also: suffixes of other files that count as images.
     """
     found = Scan()
-    real = folder.resolve()
-    above = {str(real), *map(str, real.parents)}
-    _scan(str(folder), folder.name, found, above, ENDINGS.union(also))
+    above = {str(real) for real in (folder.resolve(), *folder.resolve().parents)}
+    _scan(str(folder), folder.name, found, above, ENDINGS.union(also), linked=False)
     found.images.sort(key=lambda name: (composed(name).split("/"), name))
     found.lost.sort()
     return found
 
 
-def _scan(folder: str, within: str, found: Scan, above: set[str], endings: frozenset[str]) -> None:
+def _scan(
+    folder: str, within: str, found: Scan, above: set[str], endings: frozenset[str], linked: bool
+) -> None:
+    if within.count("/") > MAX_DEPTH or found.linked > MAX_LINKED:
+        found.lost.append(f"{within}/")
+        return
     try:
         entries = list(os.scandir(folder))
         if not os.access(folder, os.X_OK):
@@ -157,6 +194,7 @@ def _scan(folder: str, within: str, found: Scan, above: set[str], endings: froze
     except OSError:  # or the disc or server was disconnected
         found.lost.append(f"{within}/")
         return
+    found.linked += linked * len(entries)
     for entry in entries:
         name = f"{within}/{entry.name}"
         if not is_data(entry.name):
@@ -165,7 +203,8 @@ def _scan(folder: str, within: str, found: Scan, above: set[str], endings: froze
         if kind == "folder":
             real = os.path.realpath(entry.path)
             if real not in above:  # else a link to one of its parent folders
-                _scan(entry.path, name, found, above | {real}, endings)
+                through = linked or entry.is_symlink()
+                _scan(entry.path, name, found, above | {real}, endings, through)
         elif kind == "lost":
             found.lost.append(name)
         elif kind == "file" and _is_image(entry, endings):
@@ -196,8 +235,7 @@ def _ending(name: str) -> str:
 
 
 def _is_image(entry: os.DirEntry[str], endings: frozenset[str]) -> bool:
-    ending = _ending(entry.name)
-    if ending:
+    if ending := _ending(entry.name):
         return ending in endings
     head = _head(entry.path)
     return bool(content_of(head)) or head[:4] in TIFF
@@ -216,11 +254,8 @@ def content_of(head: bytes) -> str:
     if head[:4] == b"RIFF" and head[8:] == b"WEBP":
         return "WebP"
     if head[4:8] == b"ftyp":
-        return BRANDS.get(head[8:], "")
+        return "AVIF" if head[8:] in (b"avif", b"avis") else ""
     return next((name for first, name in KINDS.items() if head.startswith(first)), "")
-
-
-# --- pixels ---------------------------------------------------------------------------------------
 
 
 def upright(stream: IO[bytes]) -> Image.Image:
@@ -236,7 +271,7 @@ def upright(stream: IO[bytes]) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        opened = Image.open(stream)
+        opened = Image.open(stream, formats=_formats())
     except UnidentifiedImageError:
         raise ValueError(_no_image(stream)) from None
     with opened:
@@ -252,6 +287,16 @@ def upright(stream: IO[bytes]) -> Image.Image:
         over = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
     return image if image.mode == "L" else image.convert("RGB")
+
+
+def _formats() -> list[str]:
+    """Pillow's formats of `ENDINGS`; for others (EPS) it runs programs of the system."""
+    from PIL import Image
+
+    Image.preinit()
+    Image.init()
+    known = {Image.EXTENSION.get(ending) for ending in ENDINGS}
+    return [name for name in Image.ID if name in known]
 
 
 def _may_be_transparent(image: Image.Image) -> bool:
