@@ -33,56 +33,10 @@ __all__ = [
     "upright",
 ]
 
-ENDINGS = frozenset(
-    f".{name}"
-    for name in [
-        "apng",
-        "avif",
-        "avifs",
-        "bmp",
-        "bw",
-        "cur",
-        "dcx",
-        "dds",
-        "dib",
-        "gif",
-        "icb",
-        "icns",
-        "ico",
-        "j2c",
-        "j2k",
-        "jfif",
-        "jp2",
-        "jpc",
-        "jpe",
-        "jpeg",
-        "jpf",
-        "jpg",
-        "jpx",
-        "mpo",
-        "pbm",
-        "pcx",
-        "pfm",
-        "pgm",
-        "png",
-        "pnm",
-        "ppm",
-        "psd",
-        "qoi",
-        "ras",
-        "rgb",
-        "rgba",
-        "sgi",
-        "tga",
-        "tif",
-        "tiff",
-        "vda",
-        "vst",
-        "webp",
-        "xbm",
-        "xpm",
-    ]
-)
+_NAMES = """apng avif avifs bmp bw cur dcx dds dib gif icb icns ico j2c j2k jfif jp2 jpc jpe jpeg
+jpf jpg jpx mpo pbm pcx pfm pgm png pnm ppm psd qoi ras rgb rgba sgi tga tif tiff vda vst webp xbm
+xpm"""
+ENDINGS = frozenset(f".{name}" for name in _NAMES.split())
 """Suffixes of Pillow's image formats, without documents, films and data (.eps, .fli, .h5)."""
 
 SYSTEM = frozenset(
