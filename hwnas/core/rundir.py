@@ -200,13 +200,11 @@ class RunDir:
         Raises:
             UserError: a line is damaged, or its `key` is not a number.
         """
-        path = self.metrics_file
+        path, expected = self.metrics_file, f"numbers as {key!r}"
         for row in iter_jsonl(path):
             if row.get("stage") == stage and key in row:
                 if type(row[key]) not in (int, float):
-                    raise UserError(
-                        "not training metrics", expected=f"numbers as {key!r}", where=path
-                    )
+                    raise UserError("not training metrics", expected=expected, where=path)
                 yield row
 
     def metrics(
@@ -219,14 +217,13 @@ class RunDir:
         rows are returned, evenly spread over `key`, with the last one.
         """
         inputs = self._inputs_of(stage)
-        own, old = Thinned(at_most), Thinned(at_most)
+        own, old, latest = (Thinned[dict[str, Any]](at_most) for _ in range(3))
         for row in self.metric_rows(stage, key):
             if row.get("inputs", "") == inputs:
                 own.add(row[key], row)
             elif "inputs" not in row:
                 old.add(row[key], row)
         before = [(at, row) for at, row in old.items() if own.least is None or at < own.least]
-        latest = Thinned(at_most)
         for at, row in (*before, *own.items()):
             latest.add(at, row)
         return [row for _, row in latest.items()]

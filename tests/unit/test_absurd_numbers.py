@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 import hwnas
-from hwnas.api.references import references_plan
 from hwnas.core.errors import UserError
 from hwnas.core.overrides import override
 from hwnas.core.resources import resource
@@ -24,7 +23,7 @@ CALLS: dict[str, Callable[[SearchSpace, int], object]] = {
     "from 1 to 100,000 channels": lambda space, n: hwnas.space("digits_study", in_channels=n),
     "from 0 to 10,000,000": lambda space, n: hwnas.space_sample(space, n=n),
     "from 1 to 100,000,000": lambda space, n: hwnas.search(space, score=len, budget=n),
-    "from 1 to 100,000": lambda space, n: references_plan(device="local", num_classes=n),
+    "from 1 to 100,000": lambda space, n: hwnas.references(device="local", num_classes=n),
 }
 
 
