@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py                          all parts; goes on where it was cut off
     python benchmarks/scale.py --only archive,journal   some of them
+    python benchmarks/scale.py --repeats 5              each size five times, in turns
 
 Prints JSON: for every part and size the processor seconds and the peak memory of a process of its
 own (`baseline_mb` of it are Python and the imports), without the preparation of the input. `growth`
@@ -52,14 +53,16 @@ def peak_mb() -> int:
     return max(usage.ru_maxrss for usage in usages) // 1000
 
 
-def cell(name: str, n: int, options: argparse.Namespace) -> dict[str, object]:
+def cell(name: str, n: int, repeat: int, options: argparse.Namespace) -> dict[str, object]:
     """A cell as it was kept, or measured now."""
-    kept = options.cells / f"{name.replace(' ', '_')}-{n}.json"
+    again = f"-{repeat}" if repeat else ""
+    kept = options.cells / f"{name.replace(' ', '_')}-{n}{again}.json"
     if not kept.is_file():
         folder = options.work / name.replace(" ", "_") / str(n)
         folder.mkdir(parents=True, exist_ok=True)
         base = [sys.executable, str(HERE), "--work", str(folder)]
-        for step in ("--prepare", "--measure"):  # processes of their own: peaks of memory
+        # processes of their own: peaks of memory
+        for step in ("--measure",) if repeat else ("--prepare", "--measure"):
             environment = {
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
@@ -98,6 +101,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--cells", type=Path, default=Path("runs/scale_cells"))
     parser.add_argument("--work", type=Path, default=Path("runs/scale"), help="inputs, 3 GB")
+    parser.add_argument("--repeats", type=int, default=1, help="the least processor time counts")
     parser.add_argument("--shrink", type=int, default=1, help="divide all sizes by it")
     parser.add_argument("--prepare", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
@@ -111,8 +115,11 @@ def main() -> None:
         return
     for name in options.only.split(","):
         sizes = [max(1, n // options.shrink) for n in PARTS[name].sizes]
-        cells = [cell(name, n, options) for n in sizes]
-        found = {"part": name, "sizes": cells}
+        turns = [
+            [cell(name, n, repeat, options) for n in sizes] for repeat in range(options.repeats)
+        ]
+        cells = [min(of, key=lambda one: float(one["seconds"])) for of in zip(*turns, strict=True)]
+        found: dict[str, object] = {"part": name, "sizes": cells}
         if len(cells) == 2:
             found["growth"] = growth(cells)
         print(json.dumps(found, indent=1), flush=True)

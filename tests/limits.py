@@ -15,6 +15,8 @@ __all__ = ["bounded"]
 def bounded(*, seconds: float, memory: int) -> Iterator[None]:
     """A reader that hangs is interrupted; one that takes more bytes than `memory` runs out of it.
 
+    seconds: of processor time; a reader that waits for something is interrupted after ten times as
+        long by the clock.
     memory: beyond what is mapped already.
     """
 
@@ -23,12 +25,15 @@ def bounded(*, seconds: float, memory: int) -> Iterator[None]:
 
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    before = signal.signal(signal.SIGALRM, hangs)
+    timers = {signal.SIGPROF: signal.ITIMER_PROF, signal.SIGALRM: signal.ITIMER_REAL}
+    before = {number: signal.signal(number, hangs) for number in timers}
     resource.setrlimit(resource.RLIMIT_AS, (mapped + memory, hard))
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 10 * seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for number, timer in timers.items():
+            signal.setitimer(timer, 0)
+            signal.signal(number, before[number])
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -17,6 +17,8 @@ import numpy as np
 
 __all__ = ["Batches", "Kit", "Refused"]
 
+DOCUMENTS = ("EPS", "WMF")  # Pillow runs programs of the system on them
+
 
 class Refused(Exception):
     """A refused request: the reason, and its HTTP status."""
@@ -92,7 +94,11 @@ class Kit:
             return 0
         try:
             with Image.open(io.BytesIO(data)) as image:
+                if image.format in DOCUMENTS:
+                    raise Refused(400, f"the image: {image.format} is no format of photos")
                 return image.width * image.height
+        except Refused:
+            raise
         except Image.DecompressionBombError as error:
             raise Refused(413, f"the image: {error}") from error
         except Exception:  # damaged files make decoders raise a dozen unrelated classes

@@ -25,6 +25,7 @@ from hwnas.measure.references.timing import (
     time_references,
 )
 from hwnas.pipeline.opening import open_project
+from hwnas.spaces.checks import check_ends
 
 __all__ = ["references", "references_changes", "references_plan"]
 
@@ -208,6 +209,7 @@ def _alone(
 
 def _chosen(config: ReferencesConfig, num_classes: int | None) -> list[Reference]:
     n = 1000 if num_classes is None else num_classes
+    check_ends(3, n, where="--num-classes")
     return [Reference(name, px, n) for name in config.names for px in config.sizes(())]
 
 

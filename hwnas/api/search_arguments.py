@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from hwnas.api.result import Folder
 from hwnas.api.table import as_table
+from hwnas.controller.sections import MAX_PREDICTIONS
 from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
 from hwnas.core.metrics import MetricKey
@@ -31,8 +32,8 @@ def check_arguments(score: object, budget: Any, seed: int, folder: Folder | None
         raise _refused("folder", "a folder, or a path where one can be made", folder)
     if not callable(score):
         raise _refused("score", "a function of codes [n, d] that returns n numbers", score)
-    if not isinstance(budget, (int, np.integer)) or budget < 1:
-        raise _refused("budget", "an integer >= 1", budget)
+    if not isinstance(budget, (int, np.integer)) or not 1 <= budget <= MAX_PREDICTIONS:
+        raise _refused("budget", f"an integer from 1 to {MAX_PREDICTIONS:,}", budget)
 
 
 def _refused(argument: str, expected: str, found: object) -> UserError:

@@ -14,7 +14,8 @@ from hwnas.interfaces import Constraint
 __all__ = ["SearchConfig", "SearchStage"]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
-Count = Annotated[int, Field(ge=1, le=100_000_000)]
+MAX_PREDICTIONS = 100_000_000
+Count = Annotated[int, Field(ge=1, le=MAX_PREDICTIONS)]
 
 
 class SearchStage(StrictModel):

@@ -20,7 +20,8 @@ from hwnas.core.errors import UserError
 
 __all__ = ["CsvTable", "names_of", "read_csv", "separator", "text_of"]
 
-MAX_BYTES = 256 * 1024 * 1024
+MAX_BYTES = 64 * 1024 * 1024
+MAX_ROWS, MAX_CELLS, MAX_COLUMNS = 1_000_000, 8_000_000, 10_000
 SEPARATORS = ",;\t"
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -77,12 +78,14 @@ def read_csv(path: Path, columns: Sequence[str]) -> CsvTable:
     columns: lower-case names of which the header must have at least one, in any case.
 
     Raises:
-        UserError: the file cannot be read, is not CSV, has no such column, or a row has more cells
-            than the header.
+        UserError: the file cannot be read, is too large, is not CSV, has no such column, or a row
+            has more cells than the header.
     """
     try:
         text = text_of(read_regular(path, at_most=MAX_BYTES))
+        _check_size(text, SEPARATORS, path)
         delimiter, rest = separator(text, columns)
+        _check_size(rest, delimiter, path)
         skipped = text.count("\n") - rest.count("\n")
         reader = csv.reader(io.StringIO(rest, newline=""), delimiter=delimiter)
         listed = [([cell.strip() for cell in row], reader.line_num + skipped) for row in reader]
@@ -115,6 +118,24 @@ def read_csv(path: Path, columns: Sequence[str]) -> CsvTable:
             )
         rows.append(dict(zip(header, [*cells, *[""] * len(header)], strict=False)))
     return CsvTable(path, header, tuple(rows), tuple(line for _, line in filled[1:]), delimiter)
+
+
+def _check_size(text: str, separators: str, path: Path) -> None:
+    """Refuses text that would take gigabytes as cells, before it is split."""
+    n_rows, n_cells = text.count("\n"), sum(map(text.count, f"{separators}\n"))
+    n_columns = sum(map(text.lstrip(f"{separators}\n ").partition("\n")[0].count, separators))
+    for what, n, most in (
+        ("rows", n_rows, MAX_ROWS),
+        ("cells", n_cells, MAX_CELLS),
+        ("columns", n_columns, MAX_COLUMNS),
+    ):
+        if n > most:
+            raise UserError(
+                "a CSV file is too large",
+                expected=f"at most {most:,} {what}",
+                found=f"about {n:,}",
+                where=path,
+            )
 
 
 def _known(name: str, columns: Sequence[str]) -> str:

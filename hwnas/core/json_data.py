@@ -16,6 +16,7 @@ from hwnas.core.errors import UserError
 __all__ = ["MAX_INT", "parse_json", "strict_json"]
 
 MAX_INT = 2**63 - 1
+MAX_VALUES = 4_000_000  # in memory, up to half a gigabyte
 _MAX_DIGITS = len(str(MAX_INT))
 _LONG_NUMBER = re.compile("[0-9]{19}")  # an integer that may need more than 64 bits
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -38,10 +39,12 @@ def strict_json(content: bytes | str) -> Any:
 
     Raises:
         ValueError: the text is not JSON, or has a duplicate key, an integer beyond 64 bits, a
-            number that is not finite, or an unpaired surrogate.
+            number that is not finite, an unpaired surrogate, or millions of values.
         RecursionError: nested too deeply.
     """
     data = content.encode() if isinstance(content, str) else content
+    if len(data) > MAX_VALUES and (n := sum(map(data.count, (b",", b"[", b"{")))) > MAX_VALUES:
+        raise ValueError(f"about {n:,} values, more than {MAX_VALUES:,}")
     text = data.decode("utf-8")
     value = (_DECODER if _LONG_NUMBER.search(text) else _FAST_DECODER).decode(text)
     if _ESCAPED_SURROGATE.search(data):  # an unpaired one raises UnicodeEncodeError, a ValueError

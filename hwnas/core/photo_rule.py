@@ -27,34 +27,25 @@ __all__ = [
     *("one_form", "reads_heic", "scan", "text_of", "upright"),
 ]
 
-ENDINGS = frozenset(
-    (
-        *(".apng", ".avif", ".avifs", ".bmp", ".bw", ".cur", ".dcx", ".dds", ".dib", ".gif"),
-        *(".icb", ".icns", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe"),
-        *(".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pcx", ".pfm", ".pgm", ".png"),
-        *(".pnm", ".ppm", ".psd", ".qoi", ".ras", ".rgb", ".rgba", ".sgi", ".tga", ".tif"),
-        *(".tiff", ".vda", ".vst", ".webp", ".xbm", ".xpm"),
-    )
-)
+_NAMES = """apng avif avifs bmp bw cur dcx dds dib gif icb icns ico j2c j2k jfif jp2 jpc jpe jpeg
+jpf jpg jpx mpo pbm pcx pfm pgm png pnm ppm psd qoi ras rgb rgba sgi tga tif tiff vda vst webp xbm
+xpm"""
+ENDINGS = frozenset(f".{name}" for name in _NAMES.split())
 """Suffixes of Pillow's image formats, without documents, films and data (.eps, .fli, .h5)."""
 
 HEIC_ENDINGS = frozenset((".heic", ".heics", ".heif", ".heifs", ".hif"))  # read with pillow-heif
-SYSTEM = frozenset(
-    {"@eadir", "__macosx", "lost+found", "$recycle.bin", "thumbs.db", "ehthumbs.db", "desktop.ini"}
-)
+_SYSTEM = "@eadir __macosx lost+found $recycle.bin thumbs.db ehthumbs.db desktop.ini"
+SYSTEM = frozenset(_SYSTEM.split())
 _ENDING = re.compile(r"\.[\w~+-]*[a-z][\w~+-]*", re.ASCII | re.IGNORECASE)
-KINDS = {  # image formats by their first bytes
-    **{b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n": "PNG", b"GIF8": "GIF", b"qoif": "QOI"},
-    b"\0\0\0\x0cjP  ": "JPEG 2000",
-}
-BRANDS = {
-    **{b"avif": "AVIF", b"avis": "AVIF", b"mif1": "HEIC", b"msf1": "HEIC", b"hevc": "HEIC"},
-    **{b"heic": "HEIC", b"heix": "HEIC", b"heim": "HEIC", b"heis": "HEIC"},
-}
+KINDS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n": "PNG", b"GIF8": "GIF", b"qoif": "QOI"}
+KINDS[b"\0\0\0\x0cjP  "] = "JPEG 2000"  # image formats by their first bytes
+BRANDS = dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), "HEIC")
+BRANDS.update({b"avif": "AVIF", b"avis": "AVIF"})
 TIFF = (b"II*\0", b"MM\0*")  # raw photos of cameras start with these bytes, too
+MAX_DEPTH = 100  # folders below each other
+MAX_LINKED = 200_000  # files and folders reached through links: links multiply
 MAX_PIXELS = 100_000_000  # of one image; reading takes up to 16 bytes per pixel
-TURNS: dict[int, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
-"""`PIL.Image.Transpose` that makes a photo upright, by its EXIF orientation."""
+TURNS: dict[int, Any] = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # Transpose by orientation
 
 
 def one_form(name: str) -> str:
@@ -92,9 +83,8 @@ def folders_of(folder: Path) -> list[Path]:
 
 def _is_run(folder: Path) -> bool:
     """Whether a folder is a run folder of hwnas; these contain `.lock`."""
-    if os.path.isfile(folder / "stages.json"):
-        return True
-    return os.path.isfile(folder / ".lock") and not scan(folder).images
+    has = {name: os.path.isfile(folder / name) for name in ("stages.json", ".lock")}
+    return has["stages.json"] or (has[".lock"] and not scan(folder).images)
 
 
 def _holds_runs(folder: Path) -> bool:
@@ -110,15 +100,17 @@ def _holds_runs(folder: Path) -> bool:
 class Scan:
     """Files below a folder, relative to its parent: images, and files that are left out.
 
-    lost: broken links, and unreadable folders.
+    lost: broken links, and folders that are unreadable, too deep, or behind too many links.
     left_out: number of other files, by suffix.
     misnamed: number of left-out files that are images according to their first bytes, by suffix.
+    linked: number of files and folders reached through links.
     """
 
     images: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     misnamed: Counter[str] = field(default_factory=Counter)
+    linked: int = 0
 
     @property
     def n_heic(self) -> int:
@@ -132,16 +124,20 @@ def scan(folder: Path, also: tuple[str, ...] = ()) -> Scan:
     Links to folders are followed. also: suffixes of other files that count as images.
     """
     found = Scan()
-    real = folder.resolve()
-    above = {str(real), *map(str, real.parents)}
-    heic = HEIC_ENDINGS if reads_heic() else ()
-    _scan(str(folder), folder.name, found, above, ENDINGS.union(also, heic))
+    above = {str(real) for real in (folder.resolve(), *folder.resolve().parents)}
+    endings = ENDINGS.union(also, HEIC_ENDINGS if reads_heic() else ())
+    _scan(str(folder), folder.name, found, above, endings, linked=False)
     found.images.sort(key=lambda name: (composed(name).split("/"), name))
     found.lost.sort()
     return found
 
 
-def _scan(folder: str, within: str, found: Scan, above: set[str], endings: frozenset[str]) -> None:
+def _scan(
+    folder: str, within: str, found: Scan, above: set[str], endings: frozenset[str], linked: bool
+) -> None:
+    if within.count("/") > MAX_DEPTH or found.linked > MAX_LINKED:
+        found.lost.append(f"{within}/")
+        return
     try:
         entries = list(os.scandir(folder))
         if not os.access(folder, os.X_OK):
@@ -149,6 +145,7 @@ def _scan(folder: str, within: str, found: Scan, above: set[str], endings: froze
     except OSError:  # or the disc or server was disconnected
         found.lost.append(f"{within}/")
         return
+    found.linked += linked * len(entries)
     for entry in entries:
         name = f"{within}/{entry.name}"
         if not is_data(entry.name):
@@ -157,15 +154,15 @@ def _scan(folder: str, within: str, found: Scan, above: set[str], endings: froze
         if kind == "folder":
             real = os.path.realpath(entry.path)
             if real not in above:  # else a link to one of its parent folders
-                _scan(entry.path, name, found, above | {real}, endings)
+                through = linked or entry.is_symlink()
+                _scan(entry.path, name, found, above | {real}, endings, through)
         elif kind == "lost":
             found.lost.append(name)
         elif kind == "file" and _is_image(entry, endings):
             found.images.append(name)
         else:
             content = content_of(_head(entry.path)) if kind == "file" else ""
-            by_content = ".heic" if content == "HEIC" else "without an ending"
-            ending = _ending(entry.name) or by_content
+            ending = _ending(entry.name) or (".heic" if content == "HEIC" else "without an ending")
             found.left_out[ending] += 1
             found.misnamed[ending] += bool(content)
 
@@ -190,11 +187,9 @@ def _ending(name: str) -> str:
 
 
 def _is_image(entry: os.DirEntry[str], endings: frozenset[str]) -> bool:
-    ending = _ending(entry.name)
-    if ending:
+    if ending := _ending(entry.name):
         return ending in endings
-    head = _head(entry.path)
-    content = content_of(head)
+    content = content_of(head := _head(entry.path))
     return reads_heic() if content == "HEIC" else bool(content) or head[:4] in TIFF
 
 
@@ -240,13 +235,12 @@ def upright(stream: IO[bytes]) -> Image.Image:
 
     reads_heic()
     try:
-        opened = Image.open(stream)
+        opened = Image.open(stream, formats=_formats())
     except UnidentifiedImageError:
         raise ValueError(_no_image(stream)) from None
     with opened:
-        if opened.width * opened.height > MAX_PIXELS:
-            size = f"{opened.width} x {opened.height}"
-            raise ValueError(f"{size} pixels, more than {MAX_PIXELS:,}")
+        if (n_pixels := opened.width * opened.height) > MAX_PIXELS:
+            raise ValueError(f"{n_pixels:,} pixels, more than {MAX_PIXELS:,}")
         opened.load()
         turn = _orientation(opened)
         image = opened.transpose(TURNS[turn]) if turn in TURNS else opened.copy()
@@ -258,17 +252,25 @@ def upright(stream: IO[bytes]) -> Image.Image:
     return image if image.mode == "L" else image.convert("RGB")
 
 
+def _formats() -> list[str]:
+    """Pillow's formats of `ENDINGS`; for others (EPS) it runs programs of the system."""
+    from PIL import Image
+
+    Image.preinit()
+    Image.init()
+    known = {Image.EXTENSION.get(ending) for ending in ENDINGS | HEIC_ENDINGS}
+    return [name for name in Image.ID if name in known]
+
+
 def _may_be_transparent(image: Image.Image) -> bool:
-    if image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A"):
+    if image.mode == "P" and image.palette and image.palette.mode.endswith("A"):
         return True
     return image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info
 
 
 def _no_image(stream: IO[bytes]) -> str:
     stream.seek(0)
-    head = stream.read(12)
-    content = content_of(head)
-    if content == "HEIC" and not reads_heic():
+    if (content := content_of(head := stream.read(12))) == "HEIC" and not reads_heic():
         return "a HEIC photo whatever its ending says: install pillow-heif, or convert it"
     if content:
         return f"a damaged {content} file, or of a kind that this Pillow does not read"
@@ -293,8 +295,6 @@ def eight_bits(levels: NDArray[Any]) -> NDArray[np.uint8]:
     if levels.dtype.kind == "f" and low >= 0 and high <= 1:
         return np.asarray(np.rint(levels * 255), dtype=np.uint8)
     if levels.dtype.kind == "f" or low < 0 or high > 65535 or 0 < high < 4096:
-        raise ValueError(
-            f"grey values from {low:g} to {high:g}, of unknown scale: convert the image to 8 bits,"
-            " to full 16 bits, or to floats in [0, 1]"
-        )
+        fix = "convert the image to 8 bits, to full 16 bits, or to floats in [0, 1]"
+        raise ValueError(f"grey values from {low:g} to {high:g}, of unknown scale: {fix}")
     return np.asarray(levels.astype(np.int64) >> 8, dtype=np.uint8)

@@ -32,7 +32,9 @@ from hwnas.core.store import (
     unsealed,
     write_text,
 )
+from hwnas.core.thinned import Thinned
 
+MAX_METRICS = 10_000  # rows of a curve in memory
 REBUILT = "models"  # names of folders whose files can be rebuilt
 
 __all__ = [
@@ -192,26 +194,39 @@ class RunDir:
         row = {"stage": stage, "inputs": self._inputs_of(stage), **row}
         append_jsonl(self.metrics_file, row)
 
-    def metrics(self, stage: str, key: str = "step") -> list[dict[str, Any]]:
+    def metric_rows(self, stage: str, key: str = "step") -> Iterator[dict[str, Any]]:
+        """The metric rows of a stage that have `key`, in the order written, one at a time.
+
+        Raises:
+            UserError: a line is damaged, or its `key` is not a number.
+        """
+        path, expected = self.metrics_file, f"numbers as {key!r}"
+        for row in iter_jsonl(path):
+            if row.get("stage") == stage and key in row:
+                if type(row[key]) not in (int, float):
+                    raise UserError("not training metrics", expected=expected, where=path)
+                yield row
+
+    def metrics(
+        self, stage: str, key: str = "step", *, at_most: int = MAX_METRICS
+    ) -> list[dict[str, Any]]:
         """Metric rows of a stage sorted by `key`; a step repeated after a resume counts once.
 
         Rows that were written with other settings are left out. Rows of earlier versions have no
-        mark; those before the first marked row are included.
+        mark; those before the first marked row are included. Of a longer curve, at most `at_most`
+        rows are returned, evenly spread over `key`, with the last one.
         """
         inputs = self._inputs_of(stage)
-        path = self.metrics_file
-        rows = [row for row in iter_jsonl(path) if row.get("stage") == stage and key in row]
-        if any(type(row[key]) not in (int, float) for row in rows):
-            raise UserError("not training metrics", expected=f"numbers as {key!r}", where=path)
-        own = {row[key]: row for row in rows if row.get("inputs", "") == inputs}
-        first = min(own, default=None)
-        old = {
-            row[key]: row
-            for row in rows
-            if "inputs" not in row and (first is None or row[key] < first)
-        }
-        latest = old | own
-        return [latest[value] for value in sorted(latest)]
+        own, old, latest = (Thinned[dict[str, Any]](at_most) for _ in range(3))
+        for row in self.metric_rows(stage, key):
+            if row.get("inputs", "") == inputs:
+                own.add(row[key], row)
+            elif "inputs" not in row:
+                old.add(row[key], row)
+        before = [(at, row) for at, row in old.items() if own.least is None or at < own.least]
+        for at, row in (*before, *own.items()):
+            latest.add(at, row)
+        return [row for _, row in latest.items()]
 
     def _inputs_of(self, stage: str) -> str | None:
         record = self.ledger().get(stage)

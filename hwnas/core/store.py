@@ -42,6 +42,7 @@ __all__ = [
 
 MAX_JSON_BYTES = 256 * 1024 * 1024  # larger files from outside are refused, not parsed
 MAX_JSONL_BYTES = 2 * 1024 * 1024 * 1024
+MAX_LINE_BYTES = 64 * 1024 * 1024
 TEMPORARY_TOO = ", or let TMPDIR name another folder for temporary files"
 PARTIAL = ".tmp"  # suffix of a file that is being written
 
@@ -218,9 +219,16 @@ def iter_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     path = Path(path)
     try:
         with open_regular(regular(path, at_most=MAX_JSONL_BYTES)) as stream:
-            for number, line in enumerate(stream, start=1):
+            lines = iter(lambda: stream.readline(MAX_LINE_BYTES), b"")
+            for number, line in enumerate(lines, start=1):
                 if line.endswith(b"\n"):
                     yield _row(line[:-1], path, number)
+                elif len(line) == MAX_LINE_BYTES:
+                    raise UserError(
+                        "a line is too long",
+                        expected=f"at most {MAX_LINE_BYTES:,} bytes",
+                        where=f"{path}:{number}",
+                    )
     except FileNotFoundError:
         return
     except OSError as error:

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 MAX_BYTES = 1 << 32  # of an engine
-Batch = Annotated[int, Field(ge=1)]
+Batch = Annotated[int, Field(ge=1, le=65_536)]
 Precision = Literal["fp32", "fp16", "int8"]
 SOURCES: dict[str, dict[str, Any]] = {
     "fp32": {"name": "onnx"},

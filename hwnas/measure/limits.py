@@ -29,7 +29,7 @@ class VerifyConfig(StrictModel):
         ),
     ] = 2.0
     parity_batches: Annotated[
-        tuple[Annotated[int, Field(ge=1)], ...],
+        tuple[Annotated[int, Field(ge=1, le=4096)], ...],
         Field(min_length=1, description="Batch sizes at which files are compared with torch."),
     ] = (1, 2, 8)
 

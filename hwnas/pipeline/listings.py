@@ -11,7 +11,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.records import STRICT, Count, NotNegative, Share, load
 from hwnas.core.rundir import RunDir
 
-__all__ = ["TrainingRow", "listed", "training_rows"]
+__all__ = ["TrainingRow", "check_training_rows", "listed", "training_rows"]
 
 T = TypeVar("T")
 
@@ -41,19 +41,31 @@ class TrainingRow:
 
 
 def training_rows(run: RunDir) -> list[TrainingRow]:
-    """The curves of the supernet training, ascending by step.
+    """The curves of the supernet training, ascending by step; long ones thinned.
 
     Raises:
         UserError: a line is not a row of the curves, or has other curves than the first one.
     """
-    where = run.metrics_file
-    found = [
-        load(TrainingRow, row, where=f"{where}, step {row['step']}", versioned=False)
-        for row in run.metrics("train")
-    ]
+    found = [_training_row(run, row) for row in run.metrics("train")]
     if len({tuple(sorted(row.top1)) for row in found}) > 1:
-        raise UserError("training metrics mix several sets of curves", where=where)
+        raise UserError("training metrics mix several sets of curves", where=run.metrics_file)
     return found
+
+
+def check_training_rows(run: RunDir) -> None:
+    """Checks every row of the training curves, one at a time.
+
+    Raises:
+        UserError: see `training_rows`.
+    """
+    training_rows(run)
+    for row in run.metric_rows("train"):
+        _training_row(run, row)
+
+
+def _training_row(run: RunDir, row: Mapping[str, Any]) -> TrainingRow:
+    where = f"{run.metrics_file}, step {row['step']}"
+    return load(TrainingRow, row, where=where, versioned=False)
 
 
 def listed(found: Mapping[str, T], name: str, *, what: str, where: Path, fix: str) -> T:

@@ -38,7 +38,8 @@ class Config(StrictModel):
     max_contexts: Annotated[int, Field(ge=1, le=100_000)] = 1024
     """Maximum number of combinations of resolution and widths; each one is searched separately."""
     n_checks: Annotated[
-        int, Field(ge=1, description="Number of archs per context that check additivity.")
+        int,
+        Field(ge=1, le=10_000, description="Number of archs per context that check additivity."),
     ] = 8
 
 

@@ -16,6 +16,11 @@ from hwnas.spaces.arch import Arch
 if TYPE_CHECKING:
     from hwnas.spaces.space import SearchSpace
 
+MAX_ENDS = 100_000
+"""Classes or image channels of a network; the weights of a classifier then take half a gigabyte."""
+MAX_SAMPLED = 10_000_000
+"""Archs of one call."""
+
 __all__ = [
     "check_ends",
     "check_member",
@@ -39,10 +44,11 @@ def check_restriction(values: Any, *, where: str) -> None:
 
 
 def check_ends(in_channels: Any, num_classes: Any, *, where: str) -> None:
-    """Checks that the numbers of channels and classes are positive integers."""
+    """Checks that the numbers of channels and classes are integers in [1, `MAX_ENDS`]."""
     for name, n in (("in_channels", in_channels), ("num_classes", num_classes)):
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise UserError(f"wrong {name}", expected="an integer >= 1", found=repr(n), where=where)
+        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MAX_ENDS:
+            expected = f"an integer from 1 to {MAX_ENDS:,}"
+            raise UserError(f"wrong {name}", expected=expected, found=repr(n), where=where)
 
 
 def check_member(space: SearchSpace, arch: Arch) -> None:
@@ -123,7 +129,8 @@ def one_generator(seed: int | None, generator: Any) -> np.random.Generator:
 
 
 def checked_count(n: Any) -> int:
-    """Number of requested archs: an integer >= 0."""
-    if not isinstance(n, (int, np.integer)) or n < 0:
-        raise UserError("cannot sample that many archs", expected="an integer >= 0", found=repr(n))
+    """Number of requested archs: an integer in [0, `MAX_SAMPLED`]."""
+    if not isinstance(n, (int, np.integer)) or not 0 <= n <= MAX_SAMPLED:
+        expected = f"an integer from 0 to {MAX_SAMPLED:,}"
+        raise UserError("cannot sample that many archs", expected=expected, found=repr(n))
     return int(n)

@@ -72,7 +72,10 @@ class SearchSpace:
 
     def arch(self, codes: Any) -> Arch:
         """The canonical `Arch` of one row of codes (inactive choices are set to 0)."""
-        row = self.normalise(np.asarray(codes, dtype=np.int16)[None])[0]
+        try:
+            row = self.normalise(np.asarray(codes, dtype=np.int16)[None])[0]
+        except OverflowError as error:
+            raise UserError("not codes of an arch", found=str(error), where=self.id) from error
         return Arch(self.id, tuple(int(code) for code in row))
 
     def check(self, arch: Arch) -> Arch:

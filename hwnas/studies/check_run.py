@@ -16,7 +16,7 @@ from hwnas.core.versions import ALTERED, altered_versions
 from hwnas.core.yaml_data import read_yaml
 from hwnas.exporters.bundle import MANIFEST_NAME, read_manifest
 from hwnas.pipeline.artifacts import Artifacts
-from hwnas.pipeline.listings import training_rows
+from hwnas.pipeline.listings import check_training_rows
 from hwnas.pipeline.outside_record import OutsideFiles, copied_device
 
 __all__ = ["Damage", "Findings", "check_run"]
@@ -141,7 +141,7 @@ def _reader(run: RunDir, path: Path) -> Callable[[Path], object] | None:
     if path == run.journal_file:
         return lambda _: sum(1 for _ in run.journaled("evaluation"))
     if path == run.metrics_file:
-        return lambda _: training_rows(run)
+        return lambda _: check_training_rows(run)
     if path == files.data_file:
         return lambda _: files.data.read()
     if path.parent == files.data_files("x").path.parent:

@@ -14,14 +14,14 @@ from hwnas.core.errors import UserError
 from hwnas.core.history import undone_by
 from hwnas.core.leftover import Leftover, left_behind
 from hwnas.core.rundir import OWNED, REBUILT, RunDir
-from hwnas.core.store import PARTIAL
+from hwnas.core.store import PARTIAL, read_json
 from hwnas.core.versions import FACTS, set_aside_folders
 from hwnas.interfaces import CleaningTransport, Transport
+from hwnas.latency.plan import PLAN, plan_in
 from hwnas.pipeline.search_files import ROUNDS
 
 __all__ = ["caches", "kits", "of_run", "of_timings", "samples_of"]
 
-PLAN = "plan.json"
 CACHES = {
     "decoded": "decoded images",
     "hashes": "hashes of image files",
@@ -59,7 +59,7 @@ def of_run(run: RunDir, *, with_undo: bool = False) -> list[Leftover]:
     found += [
         left
         for plan in plans
-        if not set_aside & set(plan.parents)
+        if not set_aside & set(plan.parents) and _is_timed(plan)
         for left in of_timings(plan.parent)
     ]
     partial = [file for path in owned for file in sorted(path.rglob(f".*{PARTIAL}"))]
@@ -77,10 +77,11 @@ def of_timings(folder: Path) -> Iterator[Leftover]:
     Raises:
         UserError: not a folder of timings.
     """
-    if not (folder / PLAN).is_file():
+    if not _is_timed(folder / PLAN):
         raise UserError(
             "neither a run folder nor a folder of timings",
             expected=f"config.yaml, or {PLAN} as `hwnas profile` leaves it in TABLE.samples",
+            found="another file of this name" if (folder / PLAN).exists() else None,
             where=folder,
         )
     if (folder / REBUILT).is_dir():
@@ -88,6 +89,17 @@ def of_timings(folder: Path) -> Iterator[Leftover]:
     for kit in sorted(folder.glob("results-*-kit.zip")):
         if kit.with_name(kit.name.replace("-kit.zip", ".jsonl")).is_file():
             yield left_behind("packed kit", kit)
+
+
+def _is_timed(path: Path) -> bool:
+    """Whether a file is a plan of hwnas: other programs have files of this name, and models."""
+    try:
+        plan = read_json(path)
+        return bool(plan_in(path.parent, plan).ids) and all(
+            item["file"].startswith(f"{REBUILT}/") and item["sha256"] for item in plan["items"]
+        )
+    except (UserError, AttributeError, KeyError, TypeError):
+        return False
 
 
 def kits(transport: Transport, home: dict[str, int]) -> list[Leftover]:

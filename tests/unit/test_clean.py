@@ -194,3 +194,21 @@ def test_rounds_of_a_run_are_looked_into(folder: Folder):
     inner.do(train=2)
     hwnas.clean(folder.root, with_undo=True, yes=True)
     assert not any((inner.root / "superseded").iterdir()) and inner.status() == DONE
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "x", '{"items": []}', '{"items": [{"id": "a", "file": "models/a.bin"}]}']
+)
+def test_models_beside_the_plan_of_another_program_are_not_removed(
+    text: str, tmp_path: Path
+) -> None:
+    """A project with plan.json and models/ lost its models."""
+    (tmp_path / "plan.json").write_text(text)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine.bin").write_bytes(bytes(1000))
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match=r"nor a folder of timings(.|\n)*another file"):
+        hwnas.clean(tmp_path, yes=True)
+    assert tree(tmp_path) == before
+    plan_in(tmp_path)
+    assert str(tmp_path / "models") in removable(hwnas.clean(tmp_path))
