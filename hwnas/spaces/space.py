@@ -27,10 +27,8 @@ __all__ = ["Codes", "SearchSpace"]
 class SearchSpace:
     """Choices, skeleton, and the allowed codes. Random methods take a generator.
 
-    `id` identifies the coding to which an `Arch` belongs. `fingerprint` also covers `allowed`, so a
-    restricted space has the same id and another fingerprint.
-
-    allowed: codes of each choice in ascending order; `()` allows all codes.
+    `id` identifies the coding to which an `Arch` belongs. `fingerprint` also covers `allowed`: the
+    codes of each choice in ascending order; `()` allows all codes.
 
     Raises:
         UserError: the choices contradict each other or the skeleton, or `allowed` does not fit
