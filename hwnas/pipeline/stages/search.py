@@ -20,11 +20,12 @@ from hwnas.controller.staged import search_in_stages
 from hwnas.core.command import command_line
 from hwnas.core.errors import NotJudged
 from hwnas.core.progress import Parts, Progress
-from hwnas.interfaces import Constraint, CostMetric, Evaluation, SearcherContext
+from hwnas.interfaces import Acquisition, Constraint, CostMetric, Evaluation, SearcherContext
 from hwnas.measure.drift import can_judge, judge, pace_text
 from hwnas.measure.networks import network_id, network_models
 from hwnas.pipeline.artifacts import SearchFiles
 from hwnas.pipeline.checks import asked
+from hwnas.pipeline.config import SearchSection
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.evaluators import evaluator, score_unit
@@ -149,8 +150,6 @@ def _search_one(
     """Searches for one target, with re-measurement if configured."""
     section, seed = project.config.search, project.config.seed
     module = SEARCHERS.load(searcher_config.name)
-    chosen = section.acquisition
-    acquisition = None if chosen is None else ACQUISITIONS.load(chosen.name).build(chosen)
     predict, rescoring = scoring(project)
     metrics = prices(project)
     config = section.model_copy(update={"constraints": _absolute(project, device, metrics)})
@@ -175,7 +174,7 @@ def _search_one(
                 seed=seed,
                 folder=files.part(number, stage, of=len(config.stages)),
                 rescoring=rescoring,
-                acquisition=acquisition,
+                acquisition=_acquisition(section),
                 progress=parts.part(stage, f"stage {stage + 1}" * bool(stages)),
                 unit=score_unit(project),
             )
@@ -202,6 +201,11 @@ def _search_one(
         result = _evaluate_fronts(project, result, rescoring, whole.part(n_rounds))
     files.write_fronts(result.fronts)
     files.result.write(result)
+
+
+def _acquisition(section: SearchSection) -> Acquisition | None:
+    chosen = section.acquisition
+    return None if chosen is None else ACQUISITIONS.load(chosen.name).build(chosen)
 
 
 def _evaluate_fronts(
