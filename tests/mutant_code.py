@@ -8,6 +8,7 @@ import copy
 import functools
 import importlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,13 +120,35 @@ def functions_of(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
     yield from within("", tree)
 
 
+def _put(parent: ast.AST, field: str, index: int | None, new: ast.AST) -> None:
+    if index is None:
+        setattr(parent, field, new)
+    else:
+        getattr(parent, field)[index] = new
+
+
+def _text(place: Place, new: ast.AST) -> str:
+    """Before and after; of a constant in an expression, the expression."""
+    _, old, parent, field, index = place
+    if isinstance(old, ast.Constant) and isinstance(parent, ast.expr):
+        whole = copy.deepcopy(parent)
+        _put(whole, field, index, new)
+        old, new = parent, whole
+    return re.sub(r"\s+", " ", f"{ast.unparse(old)} -> {ast.unparse(new)}")[:150]
+
+
 def mutants_of(path: Path) -> list[Mutant]:
-    file, found, statement = str(path.relative_to(ROOT)), [], 0
-    for position, (function, node, *_) in enumerate(nodes_of(ast.parse(path.read_text()))):
+    file, statement, n_same = str(path.relative_to(ROOT)), 0, Counter[str]()
+    found = []
+    for position, place in enumerate(nodes_of(ast.parse(path.read_text()))):
+        function, node, *_ = place
         if isinstance(node, ast.stmt):
             statement = node.lineno
         for kind, new in changed(node).items():
-            text = re.sub(r"\s+", " ", f"{ast.unparse(node)} -> {ast.unparse(new)}")[:150]
+            text = _text(place, new)
+            n_same[f"{function} {text}"] += 1
+            if (n := n_same[f"{function} {text}"]) > 1:
+                text += f" (no. {n})"
             line = getattr(node, "lineno", 0)
             found.append(Mutant(file, function, position, kind, line, statement, text))
     return found
@@ -171,11 +194,7 @@ def _replace(file: str, tree: ast.Module, functions: Iterable[str]) -> None:
 def apply(mutant: Mutant) -> None:
     tree = ast.parse((ROOT / mutant.file).read_text())
     _, node, parent, field, index = list(nodes_of(tree))[mutant.position]
-    new = ast.copy_location(changed(node)[mutant.kind], node)
-    if index is None:
-        setattr(parent, field, new)
-    else:
-        getattr(parent, field)[index] = new
+    _put(parent, field, index, ast.copy_location(changed(node)[mutant.kind], node))
     _replace(mutant.file, tree, [mutant.function])
 
 

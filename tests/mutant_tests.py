@@ -107,11 +107,22 @@ def in_child(work: Callable[[], int]) -> int:
     return child
 
 
+def _file(test_file: str, kept: Path) -> Path:
+    return kept / f"{test_file.replace('/', '-')}.json"
+
+
+def kept_reach(test_file: str, kept: Path) -> Reach | None:
+    """What was kept of the last time, if nothing has changed since then."""
+    path = _file(test_file, kept)
+    reach = Reach(**json.loads(path.read_text())) if path.is_file() else None
+    return reach if reach is not None and reach.is_current() else None
+
+
 def reach_of(test_file: str, modules: list[str], kept: Path) -> Reach:
-    """Run the tests of a file with traced modules, or read what was kept of the last time."""
-    path = kept / f"{test_file.replace('/', '-')}.json"
-    if path.is_file() and (reach := Reach(**json.loads(path.read_text()))).is_current():
+    """Run the tests of a file with traced modules, unless that is kept."""
+    if (reach := kept_reach(test_file, kept)) is not None:
         return reach
+    path = _file(test_file, kept)
 
     def work() -> int:
         reach, hits = Reach(test_file), set[str]()

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import importlib
 import io
 import os
-import random
 import re
 import resource
 import signal
@@ -32,7 +32,7 @@ import pytest  # noqa: E402
 
 from tests.conftest import EXPENSIVE  # noqa: E402
 from tests.mutant_code import Mutant, apply, module_name, mutants_of  # noqa: E402
-from tests.mutant_tests import OPTIONS, Chosen, Reach, in_child, reach_of  # noqa: E402
+from tests.mutant_tests import OPTIONS, Chosen, Reach, in_child, kept_reach, reach_of  # noqa: E402
 
 AREAS = {
     "controller": "hwnas/controller/*.py",
@@ -61,20 +61,24 @@ HANGS_AFTER_S = 600
 
 
 def drawn(n: int, seed: int, only: str | None) -> list[Mutant]:
-    """Equal shares of every area, in random order."""
+    """Equal shares of every area, in random order; which, changes little when the code does."""
+
+    def order(mutant: Mutant, what: str = "chosen") -> str:
+        return hashlib.sha256(f"{what} {seed} {mutant.key}".encode()).hexdigest()
+
     areas = {name: glob for name, glob in AREAS.items() if only in (None, name)}
-    stream, found = random.Random(seed), []
+    found: list[Mutant] = []
     for glob in areas.values():
         known = [mutant for path in sorted(ROOT.glob(glob)) for mutant in mutants_of(path)]
-        found += stream.sample(known, min(-(-n // len(areas)), len(known)))
-    stream.shuffle(found)
-    return found[:n]
+        found += sorted(known, key=order)[: -(-n // len(areas))]
+    return sorted(found, key=lambda mutant: order(mutant, "run"))[:n]
 
 
 def candidates(module: str) -> list[list[str]]:
     """Test files that import a module, then others that name its package; unit tests first.
 
-    Without the most expensive ones, which would take longer than all others together.
+    Of these, files that are called like it come first, and then those that are called like its
+    package. Without the most expensive ones, which would take longer than all others together.
     """
     package, _, name = module.removesuffix(".py").replace("/", ".").rpartition(".")
     direct = rf"from {package}\.{name} import|from {package} import .*\b{name}\b"
@@ -86,6 +90,10 @@ def candidates(module: str) -> list[list[str]]:
             if is_direct or package in text:
                 number = 2 * (not is_direct) + (folder == "integration")
                 groups[number].append(str(path.relative_to(ROOT)))
+    for group in groups:
+        group.sort(
+            key=lambda file: (name not in file, package.rpartition(".")[2] not in file, file)
+        )
     return groups
 
 
@@ -141,7 +149,7 @@ class Reaches:
             pytest.main(["--collect-only", "tests/unit/test_core_metrics.py", *OPTIONS])
 
     def __contains__(self, file: str) -> bool:
-        return file in self._found
+        return file in self._found or kept_reach(file, self._kept) is not None
 
     def __getitem__(self, file: str) -> Reach:
         if file not in self._found:

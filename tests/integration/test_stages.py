@@ -9,17 +9,20 @@ from typing import Any
 import pytest
 
 from hwnas.core.errors import UserError
+from hwnas.core.progress import silent
+from hwnas.core.rundir import RunDir
+from hwnas.measure.references.timing import References
 from hwnas.nets import pretrained
-from hwnas.pipeline import graph
+from hwnas.pipeline import foreign_tables, graph
 from hwnas.pipeline.answers import Answered, Answers
 from hwnas.pipeline.disk import weights_bytes
 from hwnas.pipeline.outcomes import NetworkResult
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages import label, profile, search, train, verify
+from hwnas.pipeline.stages import export, label, profile, references, search, train, verify
 from hwnas.training import standalone
 from hwnas.training.distributed import Ranks
-from tests.probes import Bench, timed_verify
+from tests.probes import PROBES, Bench, timed_verify
 
 LATENCY_SAMPLER = {"name": "attentive", "metric": "latency_ms", "device": "local_int8"}
 LATENCY_PAIRS = {"pairs": 2, "prior": {"name": "latency", "device": "local_int8"}}
@@ -158,6 +161,32 @@ def test_training_waits_for_tables_that_it_uses(
             train.check(look(bench, devices=["local"], search__constraints=[], **changes))
 
 
+@pytest.mark.parametrize(
+    ("steps", "head_epochs", "is_trained"),
+    [(0, 0, False), (4, 0, True), (0, 1, True), (4, 1, True)],
+)
+def test_it_trains_if_there_is_anything_to_train(
+    bench: Bench,
+    steps: int,
+    head_epochs: int,
+    is_trained: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[str] = []
+
+    def trained(it: Project, supernet: Any, progress: Any) -> Any:
+        calls.append("trained")
+        return supernet
+
+    monkeypatch.setattr(train, "_trained", trained)
+    changes = {"train.steps": steps, "train.head_epochs": head_epochs}
+    with bench.project(bench.config(changes)) as it:
+        it.files.supernet.unlink()
+        train.train(it, silent)
+        assert it.files.supernet.is_file()
+    assert calls == ["trained"] * is_trained
+
+
 # --- label ---------------------------------------------------------------------------------------
 
 
@@ -201,6 +230,16 @@ def test_the_cost_of_stand_alone_labels_is_shared_by_processes(
     assert found.startswith(f"1 archs to train stand-alone x {n_images:,} images (1 epochs)")
     assert text in found  # two of the three are in the journal
     assert "nothing to train" in label.measured_trained_cost(look(bench))
+
+
+def test_labels_of_the_supernet_need_images_for_its_statistics(bench: Bench) -> None:
+    calibration = {"n_batches": 1000, "batch_size": 1000}
+    with pytest.raises(UserError, match=r"label\.calibration"):
+        stages(look(bench, label__calibration=calibration))["label"].check_data()
+    read = look(
+        bench, label__calibration=calibration, label__records="@records", label__trained={"n": 0}
+    )
+    stages(read)["label"].check_data()
 
 
 # --- profile, search, verify ---------------------------------------------------------------------
@@ -267,3 +306,120 @@ def test_verifying_keeps_answers_and_shows_every_network(
     assert kept == [(Answered("local", winner.arch, "model.onnx", (), (), ()),)]
     n = len({row.arch for row in results.networks})
     assert shown[:n] == [(done, n + verify.RETIMED) for done in range(1, n + 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("train", {"train__optimizer__name": "no_such"}, "cannot create the optimiser"),
+        ("finetune/main", {"finetune__optimizer__name": "no_such"}, "cannot create the optimiser"),
+        (
+            "finetune/main",
+            {"finetune__precision": "int8", "devices": ["local"], "export": ["onnx"]},
+            "nothing is exported in 8 bits",
+        ),
+        ("train", {"train__steps": 0}, "needs starting weights"),
+    ],
+)
+def test_what_would_fail_is_refused_before_anything_runs(
+    bench: Bench, name: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        stages(look(bench, search__constraints=[], **changes))[name].check()
+    stages(look(bench))[name].check()
+
+
+def test_tables_of_another_machine_are_not_verified_here(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = look(bench)
+    own = str(it.files.read_table("local").facts["cpu"])
+    monkeypatch.setattr(verify, "is_profiled", lambda it, device: device == "local")
+    monkeypatch.setattr(verify, "networks", lambda it: {}["verified"])
+    for cpu, error in ((own, KeyError), ("another", UserError)):
+        monkeypatch.setattr(foreign_tables, "host_facts", lambda cpu=cpu: {"cpu": cpu})
+        with pytest.raises(error):
+            verify.verify(it, silent)
+    with pytest.raises(UserError, match="another machine"):
+        verify.check(it)
+    monkeypatch.setattr(verify, "is_profiled", lambda it, device: False)
+    verify.check(it)  # they are measured again
+
+
+def test_timings_that_cannot_be_judged_are_measured_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, bool]] = []
+    remove = verify._measure_again
+
+    def measure_again(it: Project, device: str) -> None:
+        folder = it.files.verification / device
+        folder.mkdir(parents=True)
+        for _ in range(2):  # the second time there is nothing to remove
+            remove(it, device)
+            seen.append((device, folder.exists()))
+
+    monkeypatch.setattr(verify, "_measure_again", measure_again)
+    config = bench.config({"devices": ["local"], "search.closing.max_rounds": 0})
+    results = timed_verify(bench, config, monkeypatch, slower=1.0, pace=1.5)
+    assert results.of(None) and seen == [("local", False)] * 2
+    assert not timed_verify(bench, config, monkeypatch, slower=1.0, pace=1.0).of(None)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(("pace", "is_settled"), [(1.0, True), (1.5, False)])
+def test_results_are_settled_once_every_check_could_be_judged(
+    bench: Bench, pace: float, is_settled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = bench.config({"devices": ["local"], "search.closing.max_rounds": 0})
+    results = timed_verify(bench, config, monkeypatch, slower=1.0, pace=pace)
+    with bench.project(config) as it:
+        it.files.results.write(results)
+        assert stages(it)["verify/main"].settled() is is_settled
+
+
+def test_exports_of_earlier_versions_are_complete_once_verified(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = bench.config({"devices": ["local"], "search.closing.max_rounds": 0})
+    known = timed_verify(bench, config, monkeypatch, slower=1.0, pace=1.0)
+    failed = replace(known, checks=(replace(known.checks[0], passed=False), *known.checks[1:]))
+    with bench.project(config) as it:
+        monkeypatch.setattr(export, "artifacts_are_there", lambda it: False)
+        assert not export._is_complete(it)  # there are no results
+        for results, is_complete in ((known, True), (failed, False)):
+            it.files.results.write(results)
+            assert export._is_complete(it) is is_complete
+        it.files.results.write(known)
+        more = replace(it, config=bench.config({"devices": ["local", "local_int8"]}))
+        assert not export._is_complete(more)
+        monkeypatch.setattr(RunDir, "ledger", lambda self: {})
+        assert not export._is_complete(it)
+        monkeypatch.setattr(export, "artifacts_are_there", lambda it: True)
+        assert export._is_complete(it)
+
+
+def test_both_searches_leave_their_fronts_and_only_the_configured_one_is_re_measured(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, files = PROBES["search"](bench, bench.config({}), monkeypatch)
+    metrics = ("latency_ms-local", "latency_ms-local_int8", "latency_p95_ms-local", "macs")
+    for folder in ("search/main", "search/main/random"):
+        assert {f"{folder}/fronts/{name}.json" for name in metrics} <= set(files)
+        assert files[f"{folder}/result.json"]
+    assert "search/main/closing.json" in files
+    assert not [name for name in files if name.startswith("search/main/random/closing")]
+
+
+def test_references_are_timed_on_every_device(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def timed(chosen: Any, device: Any, *_: Any, **__: Any) -> References:
+        return References(device.name, (), {})
+
+    monkeypatch.setattr(references, "time_references", timed)
+    with bench.project(bench.config({"search.references": {"names": ["resnet18"]}})) as it:
+        references.references(it, silent)
+        found = it.files.references.results.read()
+    assert [one.device for one in found.devices] == ["local", "local_int8"]
+    assert found.trained == ()
