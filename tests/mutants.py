@@ -81,7 +81,7 @@ def candidates(module: str) -> list[list[str]]:
     package. Without the most expensive ones, which would take longer than all others together.
     """
     package, _, name = module.removesuffix(".py").replace("/", ".").rpartition(".")
-    direct = rf"from {package}\.{name} import|from {package} import .*\b{name}\b"
+    direct = rf"from {package}\.{name} import|from {package} import (?:\([^)]*|.*)\b{name}\b"
     groups: list[list[str]] = [[], [], [], []]
     for folder in ("unit", "contract", "integration"):
         for path in sorted((ROOT / "tests" / folder).glob("test_*.py")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 
@@ -248,6 +249,28 @@ def test_a_timm_teacher_replaces_part_of_the_labels(tmp_path):
     safetensors.torch.save_file({k: v + 0 for k, v in model.state_dict().items()}, path, {"a": "b"})
     with pytest.raises(UserError, match="teacher: "):
         train(tmp_path / "run", recipe(teacher=settings, steps=1))
+
+
+def test_a_teacher_sees_images_in_its_own_normalisation(tmp_path):
+    """Pixels - timm's mean, over timm's deviation, however the data normalise them."""
+    torch.manual_seed(0)
+    model = timm.create_model("test_byobnet", num_classes=10, in_chans=3)
+    path = tmp_path / "teacher.safetensors"
+    safetensors.torch.save_file(model.state_dict(), path)
+    info = dataclasses.replace(DATA.info, mean=(0.1, 0.4, 0.7), std=(0.2, 0.5, 0.9), base_px=32)
+    pixels = torch.rand(2, 3, 32, 32)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (info.mean, info.std))
+    cfg = model.pretrained_cfg
+    own_mean, own_std = (torch.tensor(cfg[key])[:, None, None] for key in ("mean", "std"))
+    for normalisation, seen in (
+        ("data", (pixels - mean) / std),
+        ("timm", (pixels - own_mean) / own_std),
+    ):
+        settings = TeacherConfig(model="test_byobnet", weights=path, normalisation=normalisation)
+        teacher = load_teacher(settings, info, torch.device("cpu"))
+        torch.testing.assert_close(
+            teacher((pixels - mean) / std), model.eval()(seen), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_a_teacher_of_other_classes_is_refused(tmp_path):
