@@ -6,6 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
+import subprocess
+import tempfile
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,19 +97,36 @@ def sha256(file: str) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
-def in_child(work: Callable[[], int]) -> int:
-    """Process id of a silent fork that does some work and exits with its status."""
+def in_child(work: Callable[[], int], *, seconds: float = 3600) -> int | None:
+    """Exit status of a silent fork that does some work; None if it takes longer.
+
+    An error is shown and is status 1. What tests leave in their folders is removed.
+    """
+    scratch = tempfile.mkdtemp(prefix="mutant-")
     child = os.fork()
     if child == 0:
+        os.setpgrp()
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = scratch
+        shown, silent = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silent, 1)
+        os.dup2(silent, 2)
         status = 1
-        with contextlib.suppress(BaseException):
-            os.setsid()
-            silent = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(silent, 1)
-            os.dup2(silent, 2)
+        try:
             status = work()
+        except BaseException:
+            os.write(shown, traceback.format_exc().encode())
         os._exit(status)
-    return child
+    end = time.monotonic() + seconds
+    done = status = 0
+    while not done and time.monotonic() < end:
+        time.sleep(0.02)
+        done, status = os.waitpid(child, os.WNOHANG)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # it, or what it has left running
+    if not done:
+        os.waitpid(child, 0)
+    subprocess.run(["rm", "-rf", scratch], check=False)  # however deep its folders are
+    return os.waitstatus_to_exitcode(status) if done else None
 
 
 def _file(test_file: str, kept: Path) -> Path:
@@ -136,5 +158,5 @@ def reach_of(test_file: str, modules: list[str], kept: Path) -> Reach:
         path.write_text(json.dumps(vars(reach)))
         return 0
 
-    os.waitpid(in_child(work), 0)
+    in_child(work)
     return Reach(**json.loads(path.read_text()))

@@ -20,7 +20,6 @@ import io
 import os
 import re
 import resource
-import signal
 import sys
 import time
 from pathlib import Path
@@ -55,6 +54,7 @@ SLOW_IMPORTS = (
 )
 """Imported once, not in every fork."""
 
+CANNOT_BE_MADE = 99
 NO_TESTS = 5  # exit status of pytest
 BUDGET_S = 60  # processor time of the tests of one mutant
 HANGS_AFTER_S = 600
@@ -108,11 +108,14 @@ def tests_of(mutant: Mutant, reaches: list[Reach]) -> list[tuple[str, list[str],
     return sorted(found, key=lambda one: one[2])
 
 
-def is_noticed(mutant: Mutant, files: list[tuple[str, list[str], float]]) -> bool:
-    """Whether a test fails, or does not end, in a process with this change."""
+def is_noticed(mutant: Mutant, files: list[tuple[str, list[str], float]]) -> bool | None:
+    """Whether a test fails, or does not end, with this change; None if it cannot be made."""
 
     def work() -> int:
-        apply(mutant)
+        try:
+            apply(mutant)
+        except ValueError:  # without it, the function has another closure
+            return CANNOT_BE_MADE
         spent = 0.0
         for file, tests, seconds in files:
             if spent and spent + seconds > BUDGET_S:
@@ -126,15 +129,8 @@ def is_noticed(mutant: Mutant, files: list[tuple[str, list[str], float]]) -> boo
                 return 1
         return 0
 
-    child, end = in_child(work), time.monotonic() + HANGS_AFTER_S
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return status != 0
-        time.sleep(0.02)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return True
+    status = in_child(work, seconds=HANGS_AFTER_S)
+    return None if status == CANNOT_BE_MADE else status != 0
 
 
 class Reaches:
@@ -160,15 +156,16 @@ class Reaches:
 
 
 def outcome(mutant: Mutant, reaches: Reaches) -> str:
-    """noticed, SURVIVES or NOT REACHED, which is a survivor, too."""
+    """noticed, cannot be made, SURVIVES, or NOT REACHED, which is a survivor, too."""
     is_reached = False
     for files in candidates(mutant.file):
         known = [file for file in files if file in reaches]
         for some in (known, *([file] for file in files if file not in known)):
             tests = tests_of(mutant, [reaches[file] for file in some])
             is_reached |= bool(tests)
-            if tests and is_noticed(mutant, tests):
-                return "noticed"
+            noticed = is_noticed(mutant, tests) if tests else False
+            if noticed is not False:
+                return "noticed" if noticed else "cannot be made"
     return "SURVIVES" if is_reached else "NOT REACHED"
 
 
@@ -185,9 +182,9 @@ def main() -> int:
     for mutant in drawn(given.n, given.seed, given.only):
         if mutant.key in EQUIVALENT:
             continue
-        n_run += 1
         start, said = time.monotonic(), outcome(mutant, reaches)
-        if said != "noticed":
+        n_run += said != "cannot be made"
+        if said in ("SURVIVES", "NOT REACHED"):
             survivors.append(mutant)
         print(f"{n_run} {said} {mutant} ({time.monotonic() - start:.0f} s)", flush=True)
     share = len(survivors) / max(n_run, 1)
