@@ -41,7 +41,25 @@ AREAS = {
     "measure": "hwnas/measure/*.py",
     "exporters": "hwnas/exporters/*.py",
 }
-EQUIVALENT: dict[str, str] = {}
+EQUIVALENT: dict[str, str] = {
+    "hwnas/exporters/float_graph.py _translated: 2 if dynamic_batch else 1"
+    " -> 3 if dynamic_batch else 1": "any batch but 1 stands for every batch",
+    "hwnas/exporters/labels.py Labelled.describe: file.name.replace(f'.{self.label}.', '.', 1)"
+    " -> file.name.replace(f'.{self.label}.', '.', 2)": "a name contains its label once",
+    "hwnas/exporters/opened.py onnxruntime_model: 3 -> 4": "the level of the runtime's log",
+    "hwnas/exporters/quantize.py _logits: 1 -> 2": "threads of a session",
+    "hwnas/exporters/quantize.py _logits: 3 -> 4": "the level of the runtime's log",
+    "hwnas/pipeline/stages/finetune.py finetune_all: data.info.n_images['train'] //"
+    " config.batch_size -> data.info.n_images['train'] * config.batch_size": "the unit of progress",
+    "hwnas/training/step.py SupernetStep.__call__: True -> False": "as many parts of x as of y",
+    "hwnas/training/step.py SupernetStep._settings: 0.0 if config.teacher is None else"
+    " config.teacher.weight -> 1.0 if config.teacher is None else config.teacher.weight":
+    "the weight of no teacher",
+    "hwnas/training/step.py Trials._images: True -> False": "batches are pairs",
+    "hwnas/training/step.py _pair_sampler: data.calibration_batches(1,"
+    " config.calibration.batch_size) -> data.calibration_batches(2, config.calibration.batch_size)":
+    "the first of two batches is the same",
+}  # fmt: skip
 """Mutants that compute the same, as they are printed without the line number, and why."""
 
 SLOW_IMPORTS = (

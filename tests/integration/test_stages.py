@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from hwnas.core.errors import UserError
+from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import silent
 from hwnas.core.rundir import RunDir
+from hwnas.exporters.parity import BatchParity, ParityReport
+from hwnas.interfaces import ModelFile
 from hwnas.measure.references.timing import References
 from hwnas.nets import pretrained
 from hwnas.pipeline import foreign_tables, graph
 from hwnas.pipeline.answers import Answered, Answers
 from hwnas.pipeline.disk import weights_bytes
-from hwnas.pipeline.outcomes import NetworkResult
+from hwnas.pipeline.outcomes import Exported, NetworkResult
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.stages import export, label, profile, references, search, train, verify
+from hwnas.pipeline.stages import (
+    export,
+    finetune,
+    label,
+    predictor,
+    profile,
+    references,
+    search,
+    train,
+    verify,
+)
 from hwnas.training import standalone
 from hwnas.training.distributed import Ranks
 from tests.probes import PROBES, Bench, timed_verify
@@ -74,6 +87,32 @@ def test_references_are_no_setting_of_the_search(bench: Bench) -> None:
     other = stages(look(bench, search__top_k=3))["search/main"]
     known = stages(look(bench))["search/main"]
     assert changed.settings == known.settings != other.settings
+
+
+def test_all_processes_take_part_in_what_they_can_share(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And stages that read a file instead of images do not record the data."""
+    seen: dict[str, tuple[bool, bool]] = {}
+
+    def note(
+        it: Project, name: str, work: Any, *, together: bool = False, reads_data: bool = True
+    ) -> Any:
+        seen[name] = (together, reads_data)
+
+    for module in (train, label, predictor, search, finetune, export, verify):
+        monkeypatch.setattr(module, "task", note)
+    found = stages(look(bench))
+    shared = {"train", "label", "label/trained", "search/main"}
+    assert seen == {name: (name in shared, True) for name in found if "profile" not in name}
+    assert [name for name, stage in found.items() if stage.is_provisional] == ["search/main"]
+    stages(
+        look(
+            bench, label__records="@records", label__trained={"n": 0},
+            search__evaluator={"records": "@records"},
+        )
+    )  # fmt: skip
+    assert seen["label"] == seen["search/main"] == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -403,6 +442,7 @@ def test_both_searches_leave_their_fronts_and_only_the_configured_one_is_re_meas
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, files = PROBES["search"](bench, bench.config({}), monkeypatch)
+    files = {name: content for name, content in files.items() if content is not None}  # were there
     metrics = ("latency_ms-local", "latency_ms-local_int8", "latency_p95_ms-local", "macs")
     for folder in ("search/main", "search/main/random"):
         assert {f"{folder}/fronts/{name}.json" for name in metrics} <= set(files)
@@ -423,3 +463,70 @@ def test_references_are_timed_on_every_device(
         found = it.files.references.results.read()
     assert [one.device for one in found.devices] == ["local", "local_int8"]
     assert found.trained == ()
+
+
+def test_every_format_is_compared_in_its_model_file(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = bench.config({"verify.parity_batches": [1, 3], "threads": 2})
+    calls, files = PROBES["export"](bench, config, monkeypatch)
+    assert [call[1:] for call in calls if call[0] == "open"] == [
+        ["onnx", "model.onnx", 2],
+        ["timm", "weights.safetensors", 2],
+        ["int8", "model.int8.onnx", 2],
+    ]
+    compared = [call[1] for call in calls if call[0] == "parity"]
+    assert [one["file"] for one in compared] == [
+        "model.onnx", "weights.safetensors", "model.int8.onnx"
+    ]  # fmt: skip
+    assert all(one["batches"] == [1, 3] for one in compared)
+    assert [one["min_agreement"] for one in compared] == [1.0, 1.0, 0.98]
+    ((key, rows),) = files["search/main/export/exports.json"]["exports"].items()
+    assert [row["files"][0] for row in rows] == [one["file"] for one in compared]
+    for name in ("model.onnx", "model.int8.onnx", "weights.safetensors", "model.py"):
+        assert files[f"search/main/export/{key}/{name}"] is not None
+
+
+@pytest.mark.parametrize(
+    ("precision", "difference", "is_refused"),
+    [("fp32", 0.5, False), ("fp32", 2.0, True), ("int8", 2.0, False), ("fp32", None, False)],
+)
+def test_only_a_differing_float_file_stops_the_export(
+    bench: Bench,
+    precision: Any,
+    difference: float | None,
+    is_refused: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The files are recorded all the same. Those that cannot run here are not compared."""
+    first = ParityReport("model.onnx", "ort", 1.0, 1.0, (BatchParity(1, 1, 0.0, 0.0, 0.5, 1.0),))
+    report = None
+    if difference is not None:
+        report = replace(first, batches=(BatchParity(1, 1, 0.0, 0.0, difference, 1.0),))
+    rows = [
+        Exported(ModelFile("model.onnx", "onnx", "fp32"), ("model.onnx",), first),
+        Exported(ModelFile("other.onnx", "onnx", precision), ("other.onnx",), report),
+    ]
+    monkeypatch.setattr(export, "_export_arch", lambda *_: rows)
+    shown: list[str] = []
+    with bench.project(bench.config({})) as it:
+        winner = it.files.read_roles()["winner"]
+        monkeypatch.setattr(export, "networks", lambda it: {"winner": winner})
+        with pytest.raises(CheckFailed, match="differ") if is_refused else nullcontext() as caught:
+            export.export(it, lambda done, total, note="": shown.append(note))
+        assert it.files.read_exports() == {winner.key: tuple(rows)}
+    assert shown == [f"{winner.key} parity {first.worst:.1e}"]
+    if caught is not None:
+        assert set(caught.value.found) == {f"{winner.key}/other.onnx"}  # type: ignore[arg-type]
+
+
+def test_damaged_weights_of_a_network_are_trained_again(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    with bench.project(bench.config({})) as it:
+        winner = it.files.read_roles()["winner"]
+        assert finetune._is_whole(it, winner) and not caplog.text
+        path = it.files.network(winner)
+        path.write_bytes(path.read_bytes()[:-1])
+        assert not finetune._is_whole(it, winner)
+        assert "it is fine-tuned again" in caplog.text

@@ -280,3 +280,12 @@ def test_pairs_are_declared_once(tmp_path: Path) -> None:
         for earlier, later in itertools.combinations(rows, 2):
             same = (earlier.runtime, earlier.precision) == (later.runtime, later.precision)
             assert not (same and not earlier.providers and earlier.transport == "any"), name
+
+
+def test_the_file_of_a_precision_is_not_that_of_the_plain_format(tmp_path: Path) -> None:
+    """model.int8.onnx is no variant of model.onnx; model.b4.onnx is one."""
+    (tmp_path / "model.int8.onnx").write_bytes(b"")
+    assert find_onnx(tmp_path, "onnx") is None
+    (tmp_path / "model.b4.onnx").write_bytes(b"")
+    found = find_onnx(tmp_path, "onnx")
+    assert found is not None and found.name == "model.b4.onnx"

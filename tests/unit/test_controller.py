@@ -12,11 +12,13 @@ import pytest
 
 from hwnas.controller import controller
 from hwnas.controller.archive import FILES
+from hwnas.controller.constraints import Limit, metric_key
 from hwnas.controller.controller import Rescoring, run_search
 from hwnas.controller.result import SearchResult
 from hwnas.controller.reward import RewardConfig
 from hwnas.controller.sections import SearchConfig
 from hwnas.core.errors import UserError
+from hwnas.core.metrics import MetricKey
 from hwnas.core.records import dump, load
 from hwnas.interfaces import Constraint, Evaluation, FloatArray, Searcher, SearcherContext
 from hwnas.searchers import evolution, policy_gradient, random
@@ -408,3 +410,14 @@ def test_the_progress_states_the_score_with_its_unit_and_the_accuracy_beside(
     )  # fmt: skip
     score, top1 = found.winner.score, found.winner.accuracy.top1
     assert f"best score {score:.3f} (minus log of the loss), val top-1 {top1:.1%}, " in notes[-1]
+
+
+def test_searches_of_earlier_versions_keep_their_fingerprint() -> None:
+    """Fields that they did not know count only if they are set."""
+    plain = Limit(Constraint("macs", max=1.0), MetricKey("macs"), 1.0)
+    likely = Constraint("latency_ms", "phone", max=1.0, probability=0.95)
+    other = Limit(likely, metric_key(likely), 1.0, share=0.5)
+    assert set(controller._plain(plain)) == {"constraint", "key", "max"}
+    assert "probability" not in controller._plain(plain)["constraint"]  # type: ignore[operator]
+    assert controller._plain(other)["share"] == 0.5
+    assert controller._plain(other)["constraint"]["probability"] == 0.95  # type: ignore[index]

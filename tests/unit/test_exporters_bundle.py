@@ -507,3 +507,9 @@ def files_are(folder: Path, data: dict[str, Any]) -> bool:
         and (folder / file["path"]).stat().st_size == file["size_bytes"]
         for file in data["files"]
     )
+
+
+def test_the_reader_of_the_kit_leaves_the_import_path_as_it_is() -> None:
+    before = list(sys.path)
+    assert bundle._kit_reader.__wrapped__().__name__ == "hwnas_kit_bundle_files"
+    assert sys.path == before
