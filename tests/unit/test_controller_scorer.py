@@ -112,7 +112,7 @@ def test_without_an_evaluator_feasible_archs_may_win() -> None:
     rows = found.rows(drawn())
     assert found.eligible().sum() == 10
     np.testing.assert_array_equal(found.eligible(), macs(archive.column("codes")) <= limit)
-    assert found.evaluations(rows) == {} and not found.evaluate_up_to(5)
+    assert found.evaluations(rows) == {} and found.evaluate_up_to(5) is False
 
 
 def test_the_best_are_evaluated_and_may_win_then() -> None:

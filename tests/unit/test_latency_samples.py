@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hwnas.latency.samples import FEW_ITEMS, MAX_SLICES, Samples, Timing
+from hwnas.core.errors import UserError
+from hwnas.latency import samples as samples_module
+from hwnas.latency.plan import Plan
+from hwnas.latency.results import Turn
+from hwnas.latency.samples import FEW_ITEMS, MAX_SLICES, Samples, Timing, read_samples
 
 ROUNDS, RUNS = 6, 8
 
@@ -115,3 +121,62 @@ def test_timings_that_cannot_be_are_refused(changed: dict[str, float]) -> None:
     Timing(**good, cold_ms=1e-9, energy_mj=1e-9)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected"):
         Timing(**{**good, **changed})  # type: ignore[arg-type]
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def turn(item: int, number: int, *ms: float, interrupted: tuple[int, ...] = ()) -> Turn:
+    return Turn(number, item, tuple(round(1e6 * one) for one in ms), interrupted)
+
+
+def read(monkeypatch: pytest.MonkeyPatch, *turns: Turn, n_items: int = 1) -> Samples:
+    found = SimpleNamespace(turns=turns, header={"host": {}}, warnings=("said",))
+    monkeypatch.setattr(samples_module, "read_results", lambda plan: found)
+    return read_samples(Plan(Path("plan"), Path("results"), "", tuple(map(str, range(n_items)))))
+
+
+def test_the_first_run_of_a_turn_is_cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = read(
+        monkeypatch, turn(0, 0, 9, 2, 3), turn(1, 0, 8, 5), turn(0, 1, 7, 2.5), turn(1, 1, 6, 4, 1),
+        n_items=2,
+    )  # fmt: skip
+    np.testing.assert_allclose(found.cold, [[9, 7], [8, 6]])
+    np.testing.assert_allclose(found.hot, [[[2, 3], [2.5, np.nan]], [[5, np.nan], [4, 1]]])
+    assert (found.ids, found.facts, found.warnings) == (("0", "1"), {"host": {}}, ("said",))
+
+
+def test_interrupted_runs_count_only_where_no_other_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = read(
+        monkeypatch,
+        turn(0, 0, 9, 2, 3, interrupted=(0, 1)),
+        turn(0, 1, 9, 2, 3, interrupted=(1, 2)),
+        turn(0, 2, 9, 2, 3, interrupted=(2,)),
+    )
+    np.testing.assert_allclose(found.cold, [[np.nan, 9, 9]])
+    np.testing.assert_allclose(found.hot, [[[np.nan, 3], [2, 3], [2, np.nan]]])
+
+
+@pytest.mark.parametrize(("n", "is_enough"), [(1, False), (2, True)])
+def test_every_item_needs_two_rounds(
+    n: int, is_enough: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = [turn(0, r, 9, 2) for r in range(3)] + [turn(1, r, 9, 2) for r in range(n)]
+    if is_enough:
+        assert np.isfinite(read(monkeypatch, *turns, n_items=2).cold[1]).sum() == 2
+    else:
+        with pytest.raises(UserError, match="incomplete") as caught:
+            read(monkeypatch, *turns, n_items=2)
+        assert caught.value.found == "1 of 1"
+
+
+def test_the_reference_is_the_median_of_its_fastest_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = read(
+        monkeypatch,
+        *(turn(0, number, 9, 2) for number in range(4)),
+        turn(-1, 0, 1, 5, 4),  # the first is cold
+        turn(-1, 0, 1, 6, 8),
+        turn(-1, 1, 1, 3, 7, interrupted=(1,)),
+        turn(-1, 3, 1, 3, 7, interrupted=(1, 2)),
+    )
+    np.testing.assert_allclose(found.reference, [5.0, 7.0, np.nan, 3.0])

@@ -6,7 +6,6 @@ import pytest
 
 from hwnas.measure.limits import timed_limits
 
-
 IN_INTERVAL = ", within the estimate's interval above it"
 
 
