@@ -51,6 +51,8 @@ EQUIVALENT: dict[str, str] = {
     "hwnas/exporters/quantize.py _logits: 3 -> 4": "the level of the runtime's log",
     "hwnas/latency/construction.py op_rows: median < MIN_SHARE * whole.median_ms ->"
     " median <= MIN_SHARE * whole.median_ms": "the row is the same; only its warning is not",
+    "hwnas/latency/correction.py Validation.within: e <= limit -> e < limit":
+    "x - 1, whose last bit is worth 2**-52, is never exactly 0.05 or 0.1",
     "hwnas/pipeline/stages/finetune.py finetune_all: data.info.n_images['train'] //"
     " config.batch_size -> data.info.n_images['train'] * config.batch_size": "the unit of progress",
     "hwnas/training/step.py SupernetStep.__call__: True -> False": "as many parts of x as of y",
