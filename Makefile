@@ -21,6 +21,7 @@ pytest: $(STAMP)
 test-full: $(STAMP) lint
 	-$(BIN)/python -m pip install --quiet --no-deps "ofa==0.1.0.post202307202001"
 	$(BIN)/python -m pytest
+	$(BIN)/python tests/mutants.py
 
 mutants: $(STAMP)
 	$(BIN)/python tests/mutants.py

@@ -17,7 +17,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ import timm
 import torch
 import torchvision
 
-from hwnas.core.progress import silent
+from hwnas.core.progress import Progress, silent
 from hwnas.core.records import dump
 from hwnas.core.rundir import RunDir
 from hwnas.core.yaml_data import read_yaml
@@ -441,7 +441,14 @@ def probe_verify(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPat
 
 
 def timed_verify(
-    bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPatch, *, slower: float, pace: float
+    bench: Bench,
+    config: ExperimentConfig,
+    patch: pytest.MonkeyPatch,
+    *,
+    slower: float,
+    pace: float,
+    replies: Mapping[str, Any] = MappingProxyType({}),
+    progress: Progress = silent,
 ) -> Results:
     """Results of stage `verify` where every network takes `slower` times its estimate."""
 
@@ -457,7 +464,7 @@ def timed_verify(
         here=_Always(0.9),
         hits_on=lambda device: {"model.onnx": np.ones(10, dtype=np.bool_)},
         by_class=lambda device: {},
-        replies_on=lambda device: {},
+        replies_on=lambda device: replies,
         labels=np.zeros(10, dtype=np.int64),
     )
     patch.setattr(verify, "time_beside_table", timed)
@@ -466,7 +473,7 @@ def timed_verify(
     patch.setattr(verify, "require_own_table", lambda *_: None)
     patch.setattr(verify, "bundle_winner", lambda *_: None)
     with bench.project(config) as it:
-        verify.verify(it, silent)
+        verify.verify(it, progress)
         return it.files.results.read()
 
 

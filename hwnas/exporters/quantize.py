@@ -148,18 +148,6 @@ class _Reader:
     def get_next(self) -> dict[str, Images] | None:
         return self.feeds.pop() if self.feeds else None
 
-    def __iter__(self) -> _Reader:
-        return self
-
-    def __next__(self) -> dict[str, Images]:
-        feed = self.get_next()
-        if feed is None:
-            raise StopIteration
-        return feed
-
-    def __len__(self) -> int:
-        return len(self.feeds)
-
 
 def _input(model: onnx.ModelProto) -> str:
     return str(model.graph.input[0].name)

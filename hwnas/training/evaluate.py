@@ -20,7 +20,7 @@ from hwnas.training.data import Batch
 from hwnas.training.images import resize
 from hwnas.training.sections import CalibrationConfig
 
-__all__ = ["Score", "SupernetEvaluator", "evaluate"]
+__all__ = ["Score", "SupernetEvaluator", "evaluate", "first_images"]
 
 EVAL_BATCH = 128  # a quarter faster than 512 on a CPU: activations stay in the cache (measured)
 
@@ -59,6 +59,19 @@ def evaluate(model: torch.nn.Module, batches: Iterable[Batch]) -> Score:
     return Score(int(right.sum()) / n, loss / n, n, pack_bits(right))
 
 
+def first_images(data: DataModule, split: Split, n: int | None = None) -> list[Batch]:
+    """The first n images of a split, in batches; all if n is None or larger."""
+    if n is None:
+        return list(data.eval_batches(split, EVAL_BATCH))
+    found: list[Batch] = []
+    for x, y in data.eval_batches(split, EVAL_BATCH):
+        found.append((x[:n], y[:n]))
+        n -= len(y)
+        if n <= 0:
+            break
+    return found
+
+
 class SupernetEvaluator:
     """Scores archs with inherited weights: extract, recalibrate BN on training images, evaluate.
 
@@ -85,13 +98,7 @@ class SupernetEvaluator:
     ) -> None:
         self._supernet, self._seed, self._split = supernet, seed, split
         self._calibration = data.calibration_batches(calibration.n_batches, calibration.batch_size)
-        self._images: list[Batch] = []
-        left = n_images if n_images is not None else data.info.n_images[split]
-        for x, y in data.eval_batches(split, EVAL_BATCH):
-            self._images.append((x[:left], y[:left]))
-            left -= len(x)
-            if left <= 0:
-                break
+        self._images = first_images(data, split, n_images)
         self._resized: dict[int, tuple[list[torch.Tensor], list[Batch]]] = {}
 
     @property

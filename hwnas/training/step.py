@@ -26,6 +26,7 @@ from hwnas.spaces.space import SearchSpace
 from hwnas.training.data import Batch
 from hwnas.training.distributed import ALONE, Ranks
 from hwnas.training.elastic_warmup import opened
+from hwnas.training.evaluate import first_images
 from hwnas.training.losses import distillation
 from hwnas.training.precision import FULL, Precision
 from hwnas.training.ranking import PairSampler, pair_weight, ranking_step
@@ -129,8 +130,8 @@ class SupernetStep:
             return slot.candidates[0]
         losses = np.array(losses_of(self.supernet, x, y, slot.candidates, self.precision))
         losses = np.array(self.ranks.average([], losses.tolist()))
-        sign = 1 if slot.keep == "lowest" else -1
-        return slot.candidates[int(np.argmin(sign * losses))]  # first NaN, to be reported
+        pick = np.argmin if slot.keep == "lowest" else np.argmax
+        return slot.candidates[int(pick(losses))]  # of NaNs the first, which is then reported
 
 
 @torch.no_grad()
@@ -156,13 +157,7 @@ class Trials:
 
     @cached_property
     def _images(self) -> Batch:
-        batches, left = [], self.n_images
-        for x, y in self.data.eval_batches("val", 128):
-            batches.append((x[:left], y[:left]))
-            left -= len(y)
-            if left <= 0:
-                break
-        xs, ys = zip(*batches, strict=True)
+        xs, ys = zip(*first_images(self.data, "val", self.n_images), strict=True)
         return torch.cat(xs), torch.cat(ys)
 
     def before(self, step: int) -> None:

@@ -16,6 +16,9 @@ import pytest
 import yaml
 
 from hwnas.api.open_run import open_run
+from hwnas.core.records import RecordFile
+from hwnas.pipeline.config import load_config, read_config_data
+from hwnas.pipeline.outcomes import Results
 from hwnas.studies.winner_verdict import verdict_of_search
 from tests import command
 
@@ -104,6 +107,28 @@ def test_the_closing_table_holds_the_promised_rows(finished: tuple[Path, dict]):
     assert f"{rows['winner']['macs']:,}"[:5] in report.replace("\u202f", ",")
     for name in ("config.yaml", "env.json", "stages.json", "journal.jsonl", "metrics.jsonl"):
         assert (run / name).is_file(), name
+
+
+def test_the_checks_follow_from_the_measurements(finished: tuple[Path, dict]):
+    """Nothing is judged far from the table's speed or within the noise, whatever is accepted."""
+    run, printed = finished
+    data, where = read_config_data(str(MINI))
+    config = load_config(data, {}, where=where).verify
+    results = RecordFile(run / "search/main/verify/results.json", Results).read()
+    winner = results.networks[0]
+    assert winner.name == "winner" and winner.limit_ms is not None
+    noise = config.repeat_noise_factor * winner.repeat_noise
+    excesses = {
+        "forecast on local": abs(winner.forecast_ms / winner.measured_ms - 1)
+        - config.max_forecast_error,
+        "constraint on local": winner.timed_limits[0].excess,
+    }
+    states = {check["name"]: check["passed"] for check in printed["checks"]}
+    for name, excess in excesses.items():
+        is_far = winner.pace is not None and not 0.8 <= winner.pace <= 1.25
+        is_sure = excess <= (0 if noise <= config.max_forecast_error else -noise)
+        expected = None if is_far else False if excess > noise else True if is_sure else None
+        assert states[name] is expected, (name, excess, noise, winner.pace)
 
 
 def test_a_finished_run_is_left_as_it_is(finished: tuple[Path, dict]):

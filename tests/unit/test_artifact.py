@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ import pytest
 from hwnas.core.errors import UserError
 from hwnas.devices.runtimes import runtime_names
 from hwnas.devices.spec import device_names, load_device
-from hwnas.exporters import REGISTRY
+from hwnas.exporters import REGISTRY, ncnn, openvino
 from hwnas.exporters.artifact import PlannedFormat, artifact_of, planned_formats
+from hwnas.exporters.base import PROMISES
 from hwnas.exporters.formats import exporter
 from hwnas.exporters.labels import Labelled
 from hwnas.exporters.onnx_files import find_onnx
@@ -280,3 +282,54 @@ def test_pairs_are_declared_once(tmp_path: Path) -> None:
         for earlier, later in itertools.combinations(rows, 2):
             same = (earlier.runtime, earlier.precision) == (later.runtime, later.precision)
             assert not (same and not earlier.providers and earlier.transport == "any"), name
+
+
+def test_the_file_of_a_precision_is_not_that_of_the_plain_format(tmp_path: Path) -> None:
+    """model.int8.onnx is no variant of model.onnx; model.b4.onnx is one."""
+    (tmp_path / "model.int8.onnx").write_bytes(b"")
+    assert find_onnx(tmp_path, "onnx") is None
+    (tmp_path / "model.b4.onnx").write_bytes(b"")
+    found = find_onnx(tmp_path, "onnx")
+    assert found is not None and found.name == "model.b4.onnx"
+
+
+@pytest.mark.parametrize(
+    ("precision", "path"),
+    [("fp32", "model.xml"), ("fp16", "model.fp16.xml"), ("int8", "model.int8.xml")],
+)
+def test_openvino_promises_what_its_precision_can_keep(precision: Any, path: str) -> None:
+    """As much as ONNX in the same precision."""
+    found = openvino.build(openvino.Config(precision=precision)).describe([Path(path)])
+    assert (found.path, found.format, found.precision) == (
+        f"openvino/{path}",
+        "openvino",
+        precision,
+    )
+    assert (found.parity_tolerance, found.min_agreement) == PROMISES[precision][:2]
+
+
+@pytest.mark.parametrize("broken", [None, "load_param", "load_model"])
+def test_ncnn_loads_graph_and_weights(
+    broken: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Net:
+        opt = SimpleNamespace()
+
+        def load_param(self, path: str) -> int:
+            assert path == str(tmp_path / "model.ncnn.param")
+            return int(broken == "load_param")
+
+        def load_model(self, path: str) -> int:
+            assert path == str(tmp_path / "model.ncnn.bin")
+            return int(broken == "load_model")
+
+    imitation = SimpleNamespace(Net=Net, __version__="1.0")
+    monkeypatch.setattr(ncnn, "require", lambda name, extra: imitation)
+    exporter = ncnn.build(ncnn.Config())
+    if broken:
+        with pytest.raises(UserError, match="ncnn rejects the files"):
+            exporter.open_model(tmp_path / "model.ncnn.param", threads=3)
+        return
+    opened = exporter.open_model(tmp_path / "model.ncnn.param", threads=3)
+    assert opened.runtime == "ncnn 1.0" and Net.opt.num_threads == 3
+    assert not Net.opt.use_vulkan_compute and not Net.opt.use_fp16_arithmetic

@@ -19,8 +19,10 @@ from hwnas.core.env import host_facts
 from hwnas.core.errors import CheckFailed, NotJudged, UserError
 from hwnas.core.progress import silent
 from hwnas.exporters import formats
+from hwnas.exporters.base import ModelFile
 from hwnas.exporters.bundle import read_manifest, write_bundle
 from hwnas.exporters.manifest import AccuracyFact, ConstraintFact, InputSpec, LatencyFact, Manifest
+from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import torch_logits
 from hwnas.interfaces import DataModule, DatasetContext, DeviceSpec
 from hwnas.latency.sections import ProfileConfig
@@ -449,3 +451,52 @@ def test_formats_of_the_command_line_keep_their_settings() -> None:
     assert (chosen.export[0].opset, chosen.export[1].seed) == (20, 3)
     with pytest.raises(UserError, match=r"unknown exporter 'onyx'"):
         load_config(data, {"export": with_formats(["onyx"], configured)}, where=where)
+
+
+@pytest.mark.parametrize(
+    ("answer", "passed", "problems", "notes"),
+    [
+        ((True, "fine"), True, [], []),
+        ((False, "x" * 600 + "differs"), False, ["x" * 493 + "differs"], []),
+        (CannotRunHere("no GPU\nat all"), None, [], ["model.engine: no GPU"]),
+        (UserError("of another model"), False, ["of another model"], []),
+        (OSError("unreadable"), False, ["unreadable"], []),
+    ],
+)
+def test_an_engine_is_run_by_the_kit(
+    answer: Any,
+    passed: bool | None,
+    problems: list[str],
+    notes: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    facts = {
+        "model": "model.onnx",
+        "runtime": "tensorrt",
+        "runtime_version": "10.8",
+        "capability": "8.9",
+    }
+    (tmp_path / "model.onnx").write_bytes(b"")
+    checked: list[Any] = []
+
+    def check(path: Path, source: Path | None = None) -> dict[str, str]:
+        checked.append((path.name, source and source.name))
+        return facts
+
+    def run(folder: Path, path: str, *, trust: bool) -> tuple[bool, str]:
+        assert (folder, path, trust) == (tmp_path, "model.engine", True)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(bundle_check, "check_engine", check)
+    monkeypatch.setattr(bundle_check, "run_engine", run)
+    said: list[str] = []
+    row, found = bundle_check._check_engine(
+        tmp_path, ModelFile("model.engine", "tensorrt", "fp16"), bundle_check._Host(1, True),
+        {"model": "model.engine"}, said,
+    )  # fmt: skip
+    assert checked == [("model.engine", None), ("model.engine", "model.onnx")]
+    assert row == {"model": "model.engine", "runtime": "tensorrt 10.8, 8.9", "passed": passed}
+    assert (found, said) == (problems, notes)

@@ -194,6 +194,20 @@ def test_unusable_files_are_explained(tmp_path: Path) -> None:
         Archive.load(tmp_path, SPACE)
 
 
+@pytest.mark.parametrize(("beyond", "is_damaged"), [(-1, False), (0, True)])
+def test_codes_outside_the_space_are_damage(tmp_path: Path, beyond: int, is_damaged: bool) -> None:
+    archive = Archive(SPACE, ("macs",))
+    codes = SPACE.codes([SPACE.largest()])
+    codes[0, 0] = len(SPACE.choices[0].values) + beyond
+    fill(archive, codes)
+    archive.append_to(tmp_path)
+    if is_damaged:
+        with pytest.raises(UserError, match="a code outside the space"):
+            Archive.load(tmp_path, SPACE)
+    else:
+        np.testing.assert_array_equal(Archive.load(tmp_path, SPACE).column("codes"), codes)
+
+
 def test_codes_beyond_one_byte_come_back(tmp_path: Path) -> None:
     """Code 266 returned as 10 when the file kept one byte of each code."""
     ops = [{"name": f"e{n}", "expand": 1 + n / 64} for n in range(300)]

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -507,3 +508,16 @@ def files_are(folder: Path, data: dict[str, Any]) -> bool:
         and (folder / file["path"]).stat().st_size == file["size_bytes"]
         for file in data["files"]
     )
+
+
+def test_the_reader_of_the_kit_leaves_the_import_path_as_it_is() -> None:
+    before = list(sys.path)
+    assert bundle._kit_reader.__wrapped__().__name__ == "hwnas_kit_bundle_files"
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(("right", "is_refused"), [(8, False), (9, True), (7, True)])
+def test_top1_is_that_of_the_classes(right: int, is_refused: bool) -> None:
+    classes = ((right - 3, 6), (3, 4))
+    with pytest.raises(ValueError, match="top1 is not") if is_refused else nullcontext():
+        AccuracyFact("model.onnx", "colours", "test", 10, 0.8, classes)

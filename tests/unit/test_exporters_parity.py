@@ -63,3 +63,11 @@ def test_classes_whose_logits_are_a_tie_agree() -> None:
 def test_a_report_says_what_is_accepted() -> None:
     found = ParityReport("model.onnx", "x", 1e-4, 1.0, (compare(np.eye(4), np.eye(4)[::-1]),))
     assert "accepted 1e-04" in str(found) and "0.00% of 4 images (accepted 100.0%)" in str(found)
+
+
+@pytest.mark.parametrize(("value", "relative"), [(0.0, 0.0), (0.25, 1.0)])
+def test_logits_of_zero_have_no_scale(value: float, relative: float) -> None:
+    """Any difference from them is a whole one."""
+    zeros = np.zeros((2, 3), dtype=np.float32)
+    found = compare(zeros, np.full((2, 3), value, dtype=np.float32))
+    assert found.relative == relative and found.max_abs_difference == value

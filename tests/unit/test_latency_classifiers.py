@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwnas.latency.classifiers import price_classifiers
+from hwnas.latency.classifiers import EXPONENT_OF_MORE, price_classifiers
 from hwnas.latency.samples import Timing
 from hwnas.spaces.ops import OpSpec
 
@@ -73,6 +73,15 @@ def test_what_is_timed_stays_and_nothing_else_is_priced():
     assert price_classifiers(ROWS, ops, rows_are_timed=True) == {}
     no_classifier = {POOL: ROWS[POOL]}
     assert price_classifiers(no_classifier, [linear(64, 10)], rows_are_timed=True) == {}
+
+
+def test_a_fixed_part_that_is_unknown_when_cold_counts_as_none():
+    """Of twice the weights; the other rows have a fixed part of half the cheapest row."""
+    known, wanted = linear(64, 1000), linear(64, 2000)
+    for cold, fixed in ((None, 0.0), (0.2, 0.1)):
+        rows = {POOL: exactly(0.1, cold), known: exactly(1.0, 3.0)}
+        found = priced(rows, wanted)[1].cold_ms
+        assert found == pytest.approx(fixed + (3.0 - fixed) * 2**EXPONENT_OF_MORE)
 
 
 def test_rows_without_cold_timings_give_prices_without():

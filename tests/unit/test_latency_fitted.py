@@ -8,9 +8,10 @@ import pytest
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.core.stats import spearman
-from hwnas.latency.fitted import fit_rows, fit_table, starting_prices
+from hwnas.latency.fitted import HUBER, _solve, fit_rows, fit_table, starting_prices
 from hwnas.spaces.cost import op_macs
 from hwnas.spaces.index import enumerate_ops, op_counts
+from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import Codes, SearchSpace
 
 N = 1000
@@ -41,6 +42,9 @@ def test_networks_are_forecast_as_if_rows_were_known(
     assert fit.mape < correction.validation.macs_line.mape / 3
     assert set(rows) == set(enumerate_ops(tiny_space))
     assert correction.n_fit == N and len(correction.validation.nets) == 60
+    n_networks = [int(np.count_nonzero(column)) for column in counts.T]
+    assert [rows[op].n for op in enumerate_ops(tiny_space)] == n_networks
+    assert min(n_networks) < N
     fresh = tiny_space.sample(200, rng=rng(1, "fitted"))
     fresh_truth = op_counts(tiny_space, fresh) @ true_rows
     prices = np.array([rows[op].median_ms for op in enumerate_ops(tiny_space)])
@@ -102,3 +106,35 @@ def test_latencies_that_cannot_be_are_refused(tiny_space: SearchSpace, codes: Co
         fit_table(tiny_space, codes, counts, measured)
     with pytest.raises(UserError, match="too few"):
         fit_table(tiny_space, codes[:40], counts[:40], np.ones(40))
+
+
+def test_starting_prices_are_linear_in_macs_and_pixels_moved(tiny_space: SearchSpace, codes: Codes):
+    """Input, map between the convolutions before and after the stride, and output."""
+
+    def pixels(op: OpSpec) -> int:
+        before, after = op.in_hw**2, op.out_hw**2
+        inside = op.mid_channels * before + op.mid_channels * after
+        return op.in_channels * before + inside + op.out_channels * after
+
+    ops = enumerate_ops(tiny_space)
+    counts = op_counts(tiny_space, codes)
+    truth = np.array([0.01 + 2e-7 * op_macs(op) + 1e-7 * pixels(op) for op in ops])
+    np.testing.assert_allclose(starting_prices(ops, counts, counts @ truth), truth, rtol=1e-6)
+
+
+@pytest.mark.parametrize("outlier", [1.0, 3.0])
+def test_multiples_are_a_robust_ridge_regression(outlier: float):
+    """At the solution, the weighted gradient of every multiple that is not at its bound is zero."""
+    shares = rng(0, "shares").random((40, 3)) / 1.5
+    shares[0] /= outlier
+    strength = 0.3
+    multiples, gram, noise = _solve(shares, strength)
+    residuals = shares @ multiples - 1
+    deviation = np.median(np.abs(residuals)) / 0.6745
+    assert noise == pytest.approx(deviation**2)
+    weight = np.minimum(1, HUBER * deviation / np.abs(residuals))
+    assert (weight < 1).any() and (weight == 1).any()
+    slope = shares.T @ (weight * residuals) + strength * (multiples - 1)
+    np.testing.assert_allclose(slope, 0, atol=0.02)
+    expected = (shares.T * weight) @ shares + strength * np.eye(3)
+    np.testing.assert_allclose(gram, expected, rtol=0.02)

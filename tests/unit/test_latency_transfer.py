@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import multivariate_normal
 
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.core.stats import spearman
+from hwnas.core.stats import Z90, spearman
+from hwnas.latency import transfer
 from hwnas.latency.transfer import (
+    MIN_SPREAD,
     DevicePrior,
     choose_networks,
     device_prior,
@@ -45,6 +49,154 @@ def prior(tiny_space: SearchSpace, counts: np.ndarray, known_rows: np.ndarray) -
     groups = [f"device{i}" for i in range(N_KNOWN)]
     related = operator_similarity(enumerate_ops(tiny_space))
     return device_prior(counts, counts @ known_rows, groups, related, known_rows=known_rows)
+
+
+# --- against closed forms -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("groups", [range(N_KNOWN), [0, 0, 0, 1, 2, 2]])
+def test_prices_of_operators_add_up_to_the_features_of_networks(
+    tiny_space: SearchSpace, counts: np.ndarray, known_rows: np.ndarray, groups: Sequence[int]
+):
+    """counts @ rows = mu * (1, features), whatever the weights of a new device will be."""
+    related = operator_similarity(enumerate_ops(tiny_space))
+    known_ms = counts @ known_rows
+    names = [f"group{i}" for i in groups]
+    prior = device_prior(counts, known_ms, names, related, known_rows=known_rows)
+    votes = np.array([1 / names.count(name) for name in names]) / len(set(names))
+    relative = known_ms / np.median(known_ms, axis=0)
+    np.testing.assert_allclose(prior.mu, relative @ votes)
+    features = np.concatenate([np.ones((len(counts), 1)), prior.features], axis=1)
+    np.testing.assert_allclose(counts @ prior.rows, prior.mu[:, None] * features, atol=1e-9)
+
+
+@pytest.mark.parametrize(("factor", "is_wide"), [(1.0, False), (3.0, True)])
+def test_known_devices_and_operators_explain_equal_variance(
+    tiny_space: SearchSpace,
+    counts: np.ndarray,
+    known_rows: np.ndarray,
+    factor: float,
+    is_wide: bool,
+):
+    """A known device is one deviation from the mean, so its departure is its feature."""
+    known = counts @ known_rows
+    known = known * np.exp(factor * rng(0, "known").normal(0, 0.05, known.shape))
+    similarity = operator_similarity(enumerate_ops(tiny_space))
+    names = [f"device{i}" for i in range(N_KNOWN)]
+    prior = device_prior(counts, known, names, similarity, known_rows=known_rows)
+    relative = known / np.median(known, axis=0)
+    departures = relative / relative.mean(axis=1, keepdims=True) - 1
+    departures -= departures.mean(axis=0)
+    shared, particular = prior.features[:, 1 : 1 + N_KNOWN], prior.features[:, 1 + N_KNOWN :]
+    np.testing.assert_allclose(prior.features[:, 0], 1)
+    np.testing.assert_allclose(shared, departures / np.sqrt(N_KNOWN), atol=1e-12)
+    spread = (shared**2).sum(axis=1).mean()
+    assert (spread > MIN_SPREAD**2) == is_wide
+    per_op = counts / prior.mu[:, None]
+    per_op -= per_op.mean(axis=0)
+    expected = per_op @ similarity @ per_op.T  # networks are as similar as their operators
+    expected *= max(spread, MIN_SPREAD**2) / np.diag(expected).mean()
+    np.testing.assert_allclose(particular @ particular.T, expected, atol=1e-9)
+
+
+def test_one_known_device_has_a_spread_all_the_same(
+    tiny_space: SearchSpace, counts: np.ndarray, known_rows: np.ndarray
+):
+    related = operator_similarity(enumerate_ops(tiny_space))
+    one = known_rows[:, :1]
+    prior = device_prior(counts, counts @ one, ["a"], related, known_rows=one)
+    np.testing.assert_allclose(prior.features[:, 1], 0, atol=1e-12)
+    assert (prior.features[:, 2:] ** 2).sum(axis=1).mean() == pytest.approx(MIN_SPREAD**2)
+
+
+def test_prices_without_rows_are_those_that_explain_the_networks(
+    tiny_space: SearchSpace, counts: np.ndarray, known_rows: np.ndarray
+):
+    related = operator_similarity(enumerate_ops(tiny_space))
+    known = counts @ known_rows
+    prior = device_prior(counts, known, list("abcdef"), related)
+    np.testing.assert_allclose(counts @ prior.rows[:, 0], prior.mu, rtol=1e-3)
+    one = np.array([[1.0, 1.0], [1.0, 1.0], [2.0, 2.0]])  # not to be told apart: equal shares
+    found = device_prior(one, np.array([[2.0], [2.0], [4.0]]), ["a"], np.eye(2))
+    np.testing.assert_allclose(found.rows[:, 0], 0.5, rtol=1e-4)
+
+
+def test_the_first_choice_leaves_the_least_variance(prior: DevicePrior):
+    """By conditioning on each candidate in turn; a common factor of all networks is no error."""
+    pool = np.arange(0, 300, 10)
+    scaled = prior.features[pool] * prior.scales(float(np.median(transfer.PARTICULAR)))
+    covariance, noise = scaled @ scaled.T, float(np.median(transfer.NOISE))
+    centre = np.eye(len(pool)) - 1 / len(pool)
+
+    def left(seen: list[int]) -> float:
+        inside = covariance[np.ix_(seen, seen)] + noise * np.eye(len(seen))
+        known = covariance[:, seen]
+        rest = covariance - known @ np.linalg.inv(inside) @ known.T
+        return float(np.trace(centre @ rest @ centre))
+
+    chosen: list[int] = []
+    for _ in range(3):
+        others = [i for i in range(len(pool)) if i not in chosen]
+        chosen.append(min(others, key=lambda i: left([*chosen, i])))
+    np.testing.assert_array_equal(choose_networks(prior, 3, pool), pool[chosen])
+
+
+def test_without_outliers_the_estimate_is_a_bayesian_regression(
+    prior: DevicePrior, monkeypatch: pytest.MonkeyPatch
+):
+    noise, particular = 1e-3, 0.03
+    monkeypatch.setattr(transfer, "NOISE", (noise,))
+    monkeypatch.setattr(transfer, "PARTICULAR", (particular,))
+    monkeypatch.setattr(transfer, "OUTLIER_RATE", 1e-300)
+    timed = np.arange(0, 300, 25)
+    measured = prior.mu[timed] * (5 + 0.5 * np.cos(np.arange(len(timed))))
+    found = fit_device(prior, timed, measured)
+    scale = np.median(measured / prior.mu[timed])
+    features = prior.features * prior.scales(particular)
+    seen, target = features[timed], measured / (scale * prior.mu[timed]) - 1
+    covariance = np.linalg.inv(seen.T @ seen / noise + np.eye(seen.shape[1]))
+    weights = covariance @ seen.T @ target / noise
+    std = np.sqrt(np.einsum("ij,jk,ik->i", features, covariance, features) + noise)
+    size = scale * prior.mu
+    np.testing.assert_allclose(found.latency_ms, size * (1 + features @ weights), rtol=1e-6)
+    np.testing.assert_allclose(found.std_ms, size * std, rtol=1e-6)
+    rows = prior.rows[:, 1:] * prior.scales(particular)
+    least = transfer.MIN_SHARE * prior.rows[:, 0]
+    prices = np.maximum(prior.rows[:, 0] + rows @ weights, least)
+    np.testing.assert_allclose(found.rows_ms, scale * prices, rtol=1e-6)
+    row_std = np.sqrt(np.einsum("ij,jk,ik->i", rows, covariance, rows))
+    np.testing.assert_allclose(found.rows_std_ms, scale * row_std, rtol=1e-4, atol=1e-9)
+    half = Z90 * found.std_ms
+    np.testing.assert_allclose(
+        found.interval_ms().T, [np.maximum(found.latency_ms - half, 0), found.latency_ms + half]
+    )
+
+
+@pytest.mark.parametrize("n_outliers", [0, 2])
+def test_evidence_is_the_density_of_the_timings_and_their_outliers(n_outliers: int):
+    stream = rng(0, "outliers")
+    root = stream.normal(size=(9, 4))
+    covariance = 0.01 * root @ root.T + 1e-3 * np.eye(9)
+    target = np.linalg.cholesky(covariance) @ stream.normal(size=9)
+    target[:n_outliers] += 2.0
+    found, evidence = transfer._with_outliers(covariance, target)
+    added = np.diag(found - covariance)
+    np.testing.assert_allclose(added, transfer.OUTLIER_VARIANCE * (np.arange(9) < n_outliers))
+    density = multivariate_normal(np.zeros(9), found).logpdf(target) + 4.5 * np.log(2 * np.pi)
+    odds = np.log(transfer.OUTLIER_RATE / (1 - transfer.OUTLIER_RATE))
+    assert evidence == pytest.approx(density + n_outliers * odds)
+
+
+def test_hypotheses_are_mixed() -> None:
+    """Mean and deviation of samples of a mixture of two normals."""
+    mean, std = transfer._mixture(
+        np.array([0.25, 0.75]), np.array([[1.0], [3.0]]), np.array([[4.0], [1.0]])
+    )
+    assert mean == pytest.approx(2.5)
+    assert std == pytest.approx(np.sqrt(0.25 * (4 + 1.5**2) + 0.75 * (1 + 0.5**2)))
+
+
+# --- on devices -----------------------------------------------------------------------------------
 
 
 def test_a_device_between_the_known_ones_is_found_from_ten_networks(

@@ -103,6 +103,7 @@ def test_operators_beside_networks_have_a_correction(space: SearchSpace, tmp_pat
     table = read_timings(space, DEVICE, CONFIG, path, seed=0)
     is_exact(table, space)
     assert table.source == "converted" and table.device == DEVICE
+    assert table.protocol.hot_samples == 1 and {row.n for row in table.rows.values()} == {1}
     assert table.corrections[space.id].validation.repeat_mape is None
     table.save(tmp_path / "table.json")
     assert LatencyTable.load(tmp_path / "table.json") == table

@@ -54,6 +54,17 @@ def by_hand(batch: tuple[torch.Tensor, ...], loss: LossName, recipe: Recipe) -> 
     return total
 
 
+@pytest.mark.parametrize("weight", [0.0, 1.0, 2.5])
+def test_the_ranking_loss_is_added_by_its_weight(
+    batch: tuple[torch.Tensor, ...], weight: float
+) -> None:
+    squared, pairwise, both = (
+        float(ensemble_loss(*batch, Recipe(ranking_weight=weight), loss))
+        for loss in ("mse", "pairwise", "both")
+    )
+    assert both == pytest.approx(squared + weight * pairwise) and pairwise > 0
+
+
 @pytest.mark.parametrize("loss", ["listmle", "warp", "mape"])
 @pytest.mark.parametrize("margin", [0.1, 2.0])
 def test_losses_are_their_definitions(

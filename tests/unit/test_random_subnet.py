@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from hwnas.core.rng import rng
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.stages import finetune
 from hwnas.pipeline.stages.finetune import SAME_LATENCY, on_smaller_images, random_subnet
@@ -51,6 +52,13 @@ def test_where_none_is_as_fast_the_nearest_serves() -> None:
     found = random_subnet(project(SPACE), largest)
     assert found != largest
     assert macs(found) / macs(largest) < SAME_LATENCY
+
+
+def test_where_all_are_slower_the_fastest_serves() -> None:
+    smallest = SPACE.smallest()
+    drawn = SPACE.sample(finetune.N_DRAWN, rng=rng(0, "finetune/random-subnet"))
+    others = [SPACE.arch(row) for row in drawn if SPACE.arch(row) != smallest]
+    assert random_subnet(project(SPACE), smallest) == min(others, key=macs)
 
 
 def test_it_depends_on_the_seed_alone() -> None:

@@ -66,11 +66,13 @@ def search_and_measure(
     max_rounds: int = 4,
     metric: Metric = "latency_ms",
     p95_factor: float = P95,
+    slower_winner: float = 1.0,
 ) -> tuple[SearchResult, Remeasurement, list[Codes]]:
     """Every network takes `factor` times its row sum, which the correction thinks is 1.
 
     The median is limited to half of what the largest arch takes by estimate, or its 95th
-    percentile, which in truth is `p95_factor` times the median.
+    percentile, which in truth is `p95_factor` times the median. The winner of a round takes
+    `slower_winner` times as long as the others.
     """
     base, timed = table(), []
     name = base.device.name
@@ -97,6 +99,7 @@ def search_and_measure(
     def measure(device: str, codes: Codes, number: int) -> Measured:
         timed.append(codes)
         median = factor * sums(codes, base.rows)
+        median[0] *= slower_winner
         return {"latency_ms": median, "latency_p95_ms": p95_factor * median}
 
     result, found = remeasure(
@@ -162,3 +165,18 @@ def test_it_says_that_it_cannot(metric: Metric, max_rounds: int, tmp_path: Path)
     assert all(one.worst_ratio > 1 for one in found.retimed)
     assert result.winner.arch in [one.arch for one in found.retimed]
     assert int(cost(SPACE, SPACE.codes([result.winner.arch]), "macs")[0]) > 0
+
+
+def test_the_best_arch_that_met_its_limit_is_better_than_a_winner_that_did_not(
+    tmp_path: Path,
+) -> None:
+    first, _, timed = search_and_measure(1.0, tmp_path / "as estimated", max_rounds=1)
+    result, found, _ = search_and_measure(1.0, tmp_path / "slower", max_rounds=1, slower_winner=3.0)
+    archs = [one.arch for one in found.retimed]
+    assert [tuple(row) for row in timed[0].tolist()] == [arch.codes for arch in archs]
+    assert archs[0] == first.winner.arch and found.retimed[0].worst_ratio > 1
+    scores = {candidate.arch: candidate.score for candidate in first.top}
+    assert result.winner.arch == max(archs[1:], key=lambda arch: scores[arch])
+    assert found.met and "still missed its limit" in found.reason and found.n_rounds == 1
+    others = [one for one in first.top if one.arch != result.winner.arch]
+    assert [one.arch for one in result.top] == [result.winner.arch, *(o.arch for o in others)]

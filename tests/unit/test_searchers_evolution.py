@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from hwnas.core.pareto import non_dominated
 from hwnas.interfaces import SearcherContext
@@ -44,6 +45,20 @@ def test_children_do_not_repeat_the_population() -> None:
     children = searcher.ask(200)
     assert not set(SPACE.keys(first)) & set(SPACE.keys(children))
     assert len(set(SPACE.keys(children))) == 200
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_parents_win_tournaments(size: int) -> None:
+    """The best of k uniform draws of 10 has rank r with ((r + 1) ** k - r ** k) / 10 ** k."""
+    config = evolution.Config(population=10, tournament=size, survival="aging")
+    searcher = evolution.build(config, SearcherContext(SPACE, 0))
+    searcher.tell(searcher.ask(10), np.arange(10.0))
+    parents = searcher._parents(np.random.default_rng(0), 20_000)
+    known = SPACE.keys(np.array(searcher.state()["codes"], dtype=np.int16))
+    counts = np.bincount([known.index(key) for key in SPACE.keys(parents)], minlength=10)
+    ranks = np.arange(10)
+    shares = ((ranks + 1) ** size - ranks**size) / 10**size
+    np.testing.assert_allclose(counts / 20_000, shares, atol=0.015)  # four deviations
 
 
 def test_random_search_exhausts_a_small_space_without_repeats_and_stops() -> None:

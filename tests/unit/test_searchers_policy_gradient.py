@@ -205,3 +205,11 @@ def test_a_warm_start_favours_one_arch() -> None:
     np.testing.assert_allclose(p.sum(axis=1), 1)
     with pytest.raises(UserError, match="invalid code"):
         build(Config(warm_start=(9, *arch[1:])), SearcherContext(space, 0))
+
+
+def test_the_baseline_is_a_moving_average_of_mean_rewards() -> None:
+    space, archs = enumerable()
+    searcher = build(Config(baseline="ema", ema_decay=0.75), SearcherContext(space, 0))
+    for rewards, average in (((1.0, 3.0), 2.0), ((5.0, 7.0), 3.0), ((3.0, 3.0), 3.0)):
+        searcher.tell(archs[:2], np.array(rewards))
+        assert searcher.state()["average"] == pytest.approx(average)

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hwnas.core.progress import silent
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.construction import op_id
 from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import LatencyTable
 from hwnas.measure.profile import describe_cost, profile
 from hwnas.measure.session_files import known_models
-from hwnas.measure.sessions import N_REFERENCES
+from hwnas.measure.sessions import N_REFERENCES, time_missing
+from hwnas.measure.timed import Timed
 from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.mobilenet_tiny import Config, build
 from hwnas.spaces.ops import OpSpec
@@ -165,3 +167,26 @@ def _other_micro(*arguments: Any, **how: Any) -> Any:
     from hwnas.builders.onnx import micro
 
     return micro(*arguments, **{**how, "seed": 7})
+
+
+def test_what_earlier_sessions_timed_altogether_is_not_timed_at_all(tmp_path: Path):
+    """A part of the models, which is another plan."""
+    models = {f"m{number}": bytes([number]) * 9 for number in range(10)}
+
+    def machine(plan: dict[str, Any]) -> FakeMachine:
+        return FakeMachine({one["id"]: 1e5 * (1 + int(one["id"][1:])) for one in plan["items"]})
+
+    transport = FakeTransport(machine)
+
+    def timed(names: list[str]) -> Timed:
+        return time_missing(
+            {name: models[name] for name in names}, DEVICE, tmp_path, QUICK, around={}, seed=0,
+            progress=silent, transport=transport,
+        )  # fmt: skip
+
+    whole = timed([*models])
+    n_runs = transport.runs
+    part = timed([*models][:7])
+    assert transport.runs == n_runs > 0
+    assert part.timings == whole.timings
+    assert part.timings["m6"].median_ms == pytest.approx(0.7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 
@@ -13,12 +14,15 @@ import torch
 
 from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
+from hwnas.core.rng import rng
 from hwnas.core.yaml_data import parse_yaml
-from hwnas.interfaces import SamplerContext
+from hwnas.interfaces import LearningSampler, SamplerContext, Slot
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces import mobile
-from hwnas.spaces.lowering import lower
+from hwnas.spaces.lowering import lower, resolution
+from hwnas.training import step as step_module
 from hwnas.training.curves import CollapseWatch
+from hwnas.training.images import resize
 from hwnas.training.loop import train_supernet
 from hwnas.training.precision import Precision, pick_device
 from hwnas.training.samplers import attentive, policy, progressive, sandwich, uniform
@@ -27,7 +31,7 @@ from hwnas.training.sections import (
     RankingConfig,
     TeacherConfig,
 )
-from hwnas.training.step import SupernetStep
+from hwnas.training.step import SupernetStep, Trials
 from hwnas.training.teacher import load_teacher
 from hwnas.training.tensorboard import scalars, tensorboard_rows
 from tests.training import DATA, METRICS, SPACE, recipe
@@ -119,6 +123,85 @@ class Linear(torch.nn.Module):
 
     def forward(self, x, arch, rng=None, *, dropout=0.0, drop_path=0.0):
         return x.mean((2, 3)) @ self.weight.T * (1 + sum(arch.codes))
+
+
+@pytest.mark.parametrize("n_parts", [1, 4])
+def test_the_gradient_is_that_of_the_mean_loss(n_parts):
+    config = recipe(
+        accumulation=n_parts, label_smoothing=0.0, sampler=uniform.Config(n_archs=1), dropout=0.0
+    )
+    sampler = uniform.build(config.sampler, SamplerContext(SPACE, 0, 4))
+    x, y = next(iter(DATA.train_batches(0, 32)))
+    student = Linear()
+    found = SupernetStep(student, config, sampler, 0)(0, x, y)
+    ((arch,),) = (slot.candidates for slot in sampler.slots(0))
+    seen = resize(x, resolution(SPACE, arch))
+    loss = torch.nn.functional.cross_entropy(student(seen, arch), y)
+    (expected,) = torch.autograd.grad(loss, student.weight)
+    torch.testing.assert_close(student.weight.grad, expected)
+    assert found.nets == pytest.approx([float(loss)])
+
+
+def test_ranking_pairs_count_more_and_more(monkeypatch):
+    weights = []
+    monkeypatch.setattr(
+        step_module, "ranking_step", lambda *_, weight, **__: weights.append(weight) or []
+    )
+    ranking = RankingConfig(pairs=1, schedule="warmup", peak=2.0, ramp=0.5)
+    config = recipe(steps=10, accumulation=2, ranking=ranking)
+    sampler = uniform.build(uniform.Config(n_archs=1), SamplerContext(SPACE, 0, 10))
+    step = SupernetStep(Linear(), config, sampler, 0)
+    x, y = next(iter(DATA.train_batches(0, 32)))
+    for number in range(10):
+        step(number, x, y)
+    expected = [min(1.0, number / 5) for number in range(10)]  # half of 2 on each half of a batch
+    np.testing.assert_allclose(weights, np.repeat(expected, 2))
+
+
+class Learning:
+    """Asks for trials before every other step."""
+
+    in_place = False
+
+    def __init__(self):
+        self.learned = []
+
+    def slots(self, step):
+        return [Slot((SPACE.largest(),))]
+
+    def trials(self, step):
+        return [SPACE.largest(), SPACE.smallest()] if step % 2 else []
+
+    def learn(self, archs, losses):
+        self.learned.append((archs, losses))
+
+    def state(self):
+        return {}
+
+    def load_state(self, state):
+        pass
+
+
+def test_samplers_that_learn_get_the_losses_of_their_trials():
+    sampler, student = Learning(), Linear()
+    assert isinstance(sampler, LearningSampler)
+    trials = Trials(SupernetStep(student, recipe(), sampler, 3), DATA, batch_size=16, n_images=40)
+    whole = list(zip(*DATA.eval_batches("val", 1000), strict=True))
+    images, labels = (torch.cat(part)[:40] for part in whole)
+    for number in range(4):
+        trials.before(number)
+    assert [archs for archs, _ in sampler.learned] == [[SPACE.largest(), SPACE.smallest()]] * 2
+    for number, (archs, losses) in zip((1, 3), sampler.learned, strict=True):
+        rows = rng(3, "train/trial images", number).permutation(40)[:16]
+        expected = [
+            float(
+                torch.nn.functional.cross_entropy(
+                    student(resize(images[rows], resolution(SPACE, arch)), arch), labels[rows]
+                )
+            )
+            for arch in archs
+        ]
+        np.testing.assert_allclose(losses, expected, rtol=1e-5)
 
 
 def gradients(model, n_parts):
@@ -248,6 +331,28 @@ def test_a_timm_teacher_replaces_part_of_the_labels(tmp_path):
     safetensors.torch.save_file({k: v + 0 for k, v in model.state_dict().items()}, path, {"a": "b"})
     with pytest.raises(UserError, match="teacher: "):
         train(tmp_path / "run", recipe(teacher=settings, steps=1))
+
+
+def test_a_teacher_sees_images_in_its_own_normalisation(tmp_path):
+    """Pixels - timm's mean, over timm's deviation, however the data normalise them."""
+    torch.manual_seed(0)
+    model = timm.create_model("test_byobnet", num_classes=10, in_chans=3)
+    path = tmp_path / "teacher.safetensors"
+    safetensors.torch.save_file(model.state_dict(), path)
+    info = dataclasses.replace(DATA.info, mean=(0.1, 0.4, 0.7), std=(0.2, 0.5, 0.9), base_px=32)
+    pixels = torch.rand(2, 3, 32, 32)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (info.mean, info.std))
+    cfg = model.pretrained_cfg
+    own_mean, own_std = (torch.tensor(cfg[key])[:, None, None] for key in ("mean", "std"))
+    for normalisation, seen in (
+        ("data", (pixels - mean) / std),
+        ("timm", (pixels - own_mean) / own_std),
+    ):
+        settings = TeacherConfig(model="test_byobnet", weights=path, normalisation=normalisation)
+        teacher = load_teacher(settings, info, torch.device("cpu"))
+        torch.testing.assert_close(
+            teacher((pixels - mean) / std), model.eval()(seen), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_a_teacher_of_other_classes_is_refused(tmp_path):

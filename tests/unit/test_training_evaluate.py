@@ -12,7 +12,7 @@ from hwnas.nets.extract import extract
 from hwnas.nets.supernet import Supernet
 from hwnas.spaces import mobilenet_tiny
 from hwnas.training.datasets import digits
-from hwnas.training.evaluate import SupernetEvaluator, evaluate
+from hwnas.training.evaluate import EVAL_BATCH, SupernetEvaluator, evaluate, first_images
 from hwnas.training.images import resize
 from hwnas.training.sections import CalibrationConfig
 
@@ -38,6 +38,16 @@ def test_scores_equal_scikit_learn():
 def test_nothing_to_evaluate_on():
     with pytest.raises(UserError, match="no images to evaluate"):
         evaluate(torch.nn.Identity(), [])
+
+
+@pytest.mark.parametrize("n", [1, EVAL_BATCH - 1, EVAL_BATCH, EVAL_BATCH + 1, 9999, None])
+def test_first_images_of_a_split(n):
+    whole = [torch.cat(parts) for parts in zip(*DATA.eval_batches("val", 50), strict=True)]
+    assert EVAL_BATCH + 1 < len(whole[1]) < 9999
+    found = first_images(DATA, "val", n)
+    for part, expected in zip(zip(*found, strict=True), whole, strict=True):
+        torch.testing.assert_close(torch.cat(part), expected[:n])
+    assert len(found) == -(-min(n or 9999, len(whole[1])) // EVAL_BATCH)  # no more are read
 
 
 @pytest.mark.parametrize("arch", [SPACE.largest(), SPACE.smallest()])

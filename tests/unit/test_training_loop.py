@@ -13,6 +13,7 @@ from hwnas.nets.supernet import Supernet
 from hwnas.spaces import mobilenet_tiny
 from hwnas.training.curves import curve_archs
 from hwnas.training.datasets import digits
+from hwnas.training.evaluate import SupernetEvaluator
 from hwnas.training.loop import train_supernet
 from hwnas.training.samplers import sandwich
 from hwnas.training.sections import CalibrationConfig, OptimizerConfig, TrainConfig
@@ -107,14 +108,20 @@ def test_curves_do_not_touch_the_training(undisturbed, tmp_path):
 
 
 def test_rows(undisturbed):
-    _, rows, _ = undisturbed
+    """The last one scores the trained weights on the first validation images."""
+    supernet, rows, _ = undisturbed
     assert [row["step"] for row in rows] == [2, 4, 6]
     json.dumps(rows, allow_nan=False)
     for row in rows:
         assert len(row["losses"]) == 3
         for curve in ("top1", "val_loss"):
             assert list(row[curve]) == ["largest", "middle", "smallest"]
-        assert all(0 <= value <= 1 for value in row["top1"].values())
+    scorer = SupernetEvaluator(
+        supernet, DATA, CONFIG.calibration, seed=0, n_images=CONFIG.curve_images
+    )
+    scores = {name: scorer.evaluate(arch) for name, arch in curve_archs(SPACE).items()}
+    assert rows[-1]["top1"] == {name: score.top1 for name, score in scores.items()}
+    assert rows[-1]["val_loss"] == {name: score.val_loss for name, score in scores.items()}
 
 
 def test_middle_is_between_the_others():

@@ -9,7 +9,7 @@ import torch
 from hwnas.core.config import settled
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
-from hwnas.interfaces import Slot
+from hwnas.interfaces import SamplerContext, Slot
 from hwnas.nets.bn import recalibrate
 from hwnas.nets.extract import extract
 from hwnas.nets.supernet import Supernet
@@ -19,6 +19,7 @@ from hwnas.training.images import resize
 from hwnas.training.loop import train_supernet
 from hwnas.training.samplers import attentive, uniform
 from hwnas.training.sections import AverageConfig, OptimizerConfig, TrainConfig
+from hwnas.training.step import SupernetStep
 from tests.training import DATA, METRICS, SPACE, recipe
 
 PLAIN = OptimizerConfig(
@@ -158,6 +159,16 @@ def test_the_largest_is_trained_alone_at_first(tmp_path, sampler, whole):
     config = recipe(steps=4, elastic_warmup=0.75, curve_every=1, **changes)
     counts = trained_archs(tmp_path, config)
     assert counts[0] == 1 and counts[3] == whole
+
+
+def test_values_open_in_equal_steps_of_the_warm_up():
+    config = recipe(steps=10, elastic_warmup=0.8)
+    sampler = uniform.build(uniform.Config(n_archs=5), SamplerContext(SPACE, 0, 10, METRICS))
+    step = SupernetStep(Supernet(SPACE, seed=0), config, sampler, 0)
+    seen = [step._slots(number) for number in range(10)]
+    assert seen == [opened(sampler.slots(n), SPACE, n / 8) for n in range(10)]
+    assert len(seen[0]) == 1 and seen[8:] == [list(sampler.slots(n)) for n in (8, 9)]
+    assert seen[4] != list(sampler.slots(4))
 
 
 # --- the whole start ------------------------------------------------------------------------------

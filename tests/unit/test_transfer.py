@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 from hwnas.core.errors import UserError
+from hwnas.core.stats import Z90
 from hwnas.interfaces import DeviceSpec
 from hwnas.latency.estimator import TableEstimator
 from hwnas.latency.samples import Timing
 from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import LatencyTable, Protocol
+from hwnas.latency.transfer import DeviceEstimate
 from hwnas.measure import transfer as transferring
 from hwnas.measure.profile import NetworkTimings
 from hwnas.measure.transfer import networks_to_time, transfer_table
@@ -91,6 +93,24 @@ def test_a_mixture_of_known_devices_is_found(
     assert validation.forecast.mape < validation.raw_sum.mape
     made.save(tmp_path / "t.json")
     assert LatencyTable.load(tmp_path / "t.json") == made
+
+
+def test_the_interval_is_that_of_the_candidates(
+    tiny_space: SearchSpace, known: list[LatencyTable], device: Device, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    """The root mean square of their deviations, half of which are 10 % and half 30 % here."""
+    real = transferring.fit_device
+
+    def fitted(*args: Any) -> DeviceEstimate:
+        found = real(*args)
+        shares = np.where(np.arange(len(found.latency_ms)) % 2, 0.1, 0.3)
+        return replace(found, std_ms=shares * found.latency_ms)
+
+    monkeypatch.setattr(transferring, "fit_device", fitted)
+    made = transfer_table(known, tiny_space, DeviceSpec("new"), tmp_path, ProfileConfig())
+    found = made.corrections[tiny_space.id].interval_fraction
+    assert found == pytest.approx(Z90 * np.sqrt((0.01 + 0.09) / 2), rel=1e-3)
 
 
 def test_the_choice_knows_nothing_of_the_new_device(
