@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import hwnas
+from hwnas.api.prune import PrunedTraining
 from hwnas.cli.options import FormatOption, RunArgument
 from hwnas.cli.output import Format, progress_for
 from hwnas.cli.shared import say_time, show
@@ -77,9 +78,14 @@ def prune(
     )
     show(found, format)
     if format is Format.table:
-        compared, (low, high) = found.compared, found.compared.gain_interval
-        sys.stdout.write(
-            f"Pruned {found.pruning.size_before:,} -> {found.pruning.size_after:,} archs. The same "
-            f"{compared.n_common} archs score {compared.gain:+.4f} top1 [{low:+.4f}, {high:+.4f}] "
-            "with the supernet of the pruned space (90 % interval over archs).\n"
-        )
+        _say_gain(found)
+
+
+def _say_gain(found: PrunedTraining) -> None:
+    """What the pruning was good for, in a sentence."""
+    compared, (low, high) = found.compared, found.compared.gain_interval
+    sys.stdout.write(
+        f"Pruned {found.pruning.size_before:,} -> {found.pruning.size_after:,} archs. The same "
+        f"{compared.n_common} archs score {compared.gain:+.4f} top1 [{low:+.4f}, {high:+.4f}] "
+        "with the supernet of the pruned space (90 % interval over archs).\n"
+    )

@@ -179,9 +179,8 @@ def _search_one(
                 unit=score_unit(project),
             )
 
-        if stages:
-            return search_in_stages(project.space, config, one)
-        return one(project.space, config.model_copy(update={"stages": (), "held": {}}), 0)
+        alone, space = config.model_copy(update={"stages": (), "held": {}}), project.space
+        return search_in_stages(space, config, one) if stages else one(space, alone, 0)
 
     if remeasures:
         result, found = remeasure(
