@@ -149,9 +149,8 @@ def _search_one(
 ) -> None:
     """Searches for one target, with re-measurement if configured."""
     section, seed = project.config.search, project.config.seed
-    module = SEARCHERS.load(searcher_config.name)
+    module, metrics = SEARCHERS.load(searcher_config.name), prices(project)
     predict, rescoring = scoring(project)
-    metrics = prices(project)
     config = section.model_copy(update={"constraints": _absolute(project, device, metrics)})
     limited = [c.device for c in config.constraints if metric_key(c).is_latency]
     is_baseline = files == project.files.baseline
