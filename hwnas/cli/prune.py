@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import hwnas
-from hwnas.api.prune import PrunedTraining
 from hwnas.cli.options import FormatOption, RunArgument
 from hwnas.cli.output import Format, progress_for
 from hwnas.cli.shared import say_time, show
+
+if TYPE_CHECKING:
+    from hwnas.api.prune import PrunedTraining
 
 __all__ = ["register"]
 
