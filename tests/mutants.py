@@ -43,6 +43,8 @@ AREAS = {
     "exporters": "hwnas/exporters/*.py",
 }
 EQUIVALENT: dict[str, str] = {
+    "hwnas/controller/record_log.py append_records: size < len(head) -> size <= len(head)":
+    "the same first line is written again",
     "hwnas/exporters/float_graph.py _translated: 2 if dynamic_batch else 1"
     " -> 3 if dynamic_batch else 1": "any batch but 1 stands for every batch",
     "hwnas/exporters/labels.py Labelled.describe: file.name.replace(f'.{self.label}.', '.', 1)"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import silent
@@ -198,6 +199,17 @@ def test_training_waits_for_tables_that_it_uses(
     if devices:
         with pytest.raises(UserError, match="not a device of this project"):
             train.check(look(bench, devices=["local"], search__constraints=[], **changes))
+
+
+def test_images_for_starting_weights_are_pixels(bench: Bench) -> None:
+    it = look(bench)
+    found = torch.cat(list(train.start_images(it)))
+    info = it.data.info
+    assert len(found) == train.START_IMAGES // train.START_BATCH * train.START_BATCH
+    assert found.min() == 0 and found.max() == 1  # black and white
+    normal = torch.cat(it.data.calibration_batches(len(found) // 32, 32))
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (info.mean, info.std))
+    torch.testing.assert_close((found - mean) / std, normal, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -500,3 +500,26 @@ def test_an_engine_is_run_by_the_kit(
     assert checked == [("model.engine", None), ("model.engine", "model.onnx")]
     assert row == {"model": "model.engine", "runtime": "tensorrt 10.8, 8.9", "passed": passed}
     assert (found, said) == (problems, notes)
+
+
+@pytest.mark.parametrize(
+    ("error", "passed", "problems", "notes"),
+    [
+        (UserError("damaged"), False, ["damaged"], []),
+        (CheckFailed("outputs are not finite"), False, ["outputs are not finite"], []),
+        (CannotRunHere("no runtime\nhere"), None, [], ["model.onnx: not run here: no runtime"]),
+    ],
+)
+def test_a_model_that_does_not_open_fails_and_one_that_cannot_run_here_has_no_result(
+    error: Exception, passed: bool | None, problems: list[str], notes: list[str]
+) -> None:
+    class Host:
+        def open(self, folder: Path, model: ModelFile) -> None:
+            raise error
+
+    images, said = SimpleNamespace(expected=None, x=None, test=None), []
+    row, found = bundle_check._check_model(
+        Path("bundle"), None, ModelFile("model.onnx", "onnx", "fp16"), images, (1,), Host(), said,
+    )  # fmt: skip
+    assert row == {"model": "model.onnx", "precision": "fp16", "passed": passed}
+    assert (found, said) == (problems, notes)

@@ -142,3 +142,6 @@ def test_unequal_slowdowns_widen_the_interval_of_a_check():
     assert wide[0] == pytest.approx([2 - half, 2 + half], rel=1e-6)
     same = widened(np.array([2.0]), np.array([[1.94, 2.06]]), 0.0)
     assert same[0] == pytest.approx([1.94, 2.06])
+    uneven = widened(np.array([2.0]), np.array([[1.0, 2.06]]), 0.01)  # each side has its own width
+    assert uneven[0] == pytest.approx([2 - np.hypot(1.0, 0.032897), 2 + half], rel=1e-5)
+    assert widened(np.array([2.0]), np.array([[0.0, 4.0]]), 0.01)[0, 0] == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hwnas.core.stats import Z90, spearman
 from hwnas.latency import transfer
 from hwnas.latency.transfer import (
     MIN_SPREAD,
+    SIMILARITY_LENGTH,
     DevicePrior,
     choose_networks,
     device_prior,
@@ -24,6 +26,7 @@ from hwnas.latency.transfer import (
 )
 from hwnas.measure.published.networks import group_of, read_measurements
 from hwnas.spaces.index import enumerate_ops, op_counts
+from hwnas.spaces.ops import OpSpec
 from hwnas.spaces.space import SearchSpace
 
 N_KNOWN = 6
@@ -303,6 +306,33 @@ def test_operator_similarity_is_a_correlation(tiny_space: SearchSpace):
     near, far = replace(op, kernel=op.kernel + 2), replace(op, in_hw=op.in_hw * 8, kind="conv")
     pair = operator_similarity([op, near, far])
     assert pair[0, 1] > pair[0, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "square"),
+    [
+        ({}, 0.0),
+        ({"in_channels": 16}, 1.0),  # one octave
+        ({"out_channels": 32}, 4.0),
+        ({"mid_channels": 31}, np.log2(49 / 32) ** 2),
+        ({"in_hw": 4}, 4.0),
+        ({"groups": 4}, 4.0),
+        ({"expand_groups": 2}, 1.0),
+        ({"kernel": 5}, 1.0),
+        ({"start_kernel": 3}, 1.5**2),
+        ({"stride": 2}, 1.0),
+        ({"se_channels": 4}, 1.0),
+        ({"kind": "uib"}, 2 * SIMILARITY_LENGTH**2),
+    ],
+)
+def test_similarity_falls_with_the_distance_in_octaves(change: dict[str, Any], square: float):
+    """exp(-d ** 2 / 2 L ** 2), and every difference adds its square."""
+    op = OpSpec("mbconv", 8, 8, 16, 1, kernel=3, mid_channels=48)
+    other = replace(op, **change)
+    stem = OpSpec("conv", 3, 8, 16, 1, kernel=3)
+    found = operator_similarity([op, other, stem])
+    assert found[0, 1] == found[1, 0] == pytest.approx(np.exp(-square / 8))
+    assert SIMILARITY_LENGTH == 2.0
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])

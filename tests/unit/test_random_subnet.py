@@ -47,6 +47,13 @@ def test_it_is_as_fast_as_the_winner_and_another_arch() -> None:
         assert SAME_LATENCY <= macs(arch) / macs(winner) <= 1
 
 
+def test_it_is_the_first_that_is_as_fast() -> None:
+    winner = SPACE.arch(middle())
+    drawn = map(SPACE.arch, SPACE.sample(finetune.N_DRAWN, rng=rng(0, "finetune/random-subnet")))
+    fitting = (one for one in drawn if SAME_LATENCY <= macs(one) / macs(winner) <= 1)
+    assert random_subnet(project(SPACE), winner) == next(one for one in fitting if one != winner)
+
+
 def test_where_none_is_as_fast_the_nearest_serves() -> None:
     largest = SPACE.largest()
     found = random_subnet(project(SPACE), largest)

@@ -190,3 +190,5 @@ def test_what_earlier_sessions_timed_altogether_is_not_timed_at_all(tmp_path: Pa
     assert transport.runs == n_runs > 0
     assert part.timings == whole.timings
     assert part.timings["m6"].median_ms == pytest.approx(0.7)
+    order = json.loads((tmp_path / "sessions.json").read_text())
+    assert order["schema_version"] == 1 and len(order["sessions"]) == 1
