@@ -33,6 +33,7 @@ from hwnas.core.records import dump
 from hwnas.core.rundir import RunDir
 from hwnas.core.yaml_data import read_yaml
 from hwnas.exporters import engine, float_graph, litert, quantize
+from hwnas.exporters.formats import open_model
 from hwnas.exporters.parity import BatchParity, ParityReport
 from hwnas.interfaces import Evaluation
 from hwnas.latency.samples import Timing
@@ -421,7 +422,13 @@ def probe_export(bench: Bench, config: ExperimentConfig, patch: pytest.MonkeyPat
     patch.setattr(quantize, "quantized", quantized)
     patch.setattr(litert, "mixed", mixed)
     patch.setattr(litert, "value_ranges", value_ranges)
+
+    @contextlib.contextmanager
+    def opened_here(format: str, path: Path, **settings: Any) -> Iterator[Any]:
+        yield open_model(format, path, **settings)
+
     patch.setattr(export, "compare_batches", parity)
+    patch.setattr(export, "opened_safely", opened_here)  # the formats are faked in this process
     with bench.project(config) as it, written(it) as files:
         shutil.rmtree(it.files.exported, ignore_errors=True)
         arch = it.files.read_roles()["winner"]

@@ -157,7 +157,7 @@ class Scorer:
                 expected=f"at least {MIN_LABELS} to learn from",
                 found=f"{n_feasible} of {len(self._archive)} uniform archs",
                 where=self._space.id,
-                fix="relax the constraints, or raise n_initial",
+                fix="relax the constraints",
             )
         self.evaluate_up_to(n)
 

@@ -36,17 +36,22 @@ def check_values(space: SearchSpace, n_slots: int) -> None:
 def check_combinations(space: SearchSpace, columns_of: Sequence[Sequence[int]]) -> None:
     """Checks that the combinations of the choices of a slot are few enough to try each one.
 
+    Slots that depend on the same choices are lowered together.
+
     columns_of: columns of the choices, by slot.
 
     Raises:
         UserError: names the limit and the choices with the most values.
     """
-    sizes = [math.prod(len(space.choices[c].values) for c in columns) for columns in columns_of]
-    n_slots = len(columns_of)
-    if sum(sizes) * n_slots > MAX_LOWERED:
+    sizes = {
+        tuple(columns): math.prod(len(space.choices[c].values) for c in columns)
+        for columns in columns_of
+    }
+    n, n_slots = sum(sizes.values()), len(columns_of)
+    if n * n_slots > MAX_LOWERED:
         limit = f"{MAX_LOWERED // n_slots:,} in a network of {n_slots:,} operators"
-        columns = columns_of[sizes.index(max(sizes))]
-        raise _too_large(space, "combinations of choices", limit, f"{sum(sizes):,}", columns)
+        columns = max(sizes, key=lambda columns: sizes[columns])
+        raise _too_large(space, "combinations of choices", limit, f"{n:,}", columns)
 
 
 def check_operators(space: SearchSpace, n: int, columns: Sequence[int]) -> None:

@@ -197,11 +197,11 @@ SLIPS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
             "search.searcher": "exact",
             "search.constraints": [{"metric": "macs", "max_fraction_of_largest": 0.5}],
         },
-        ("exact", "sum over blocks", "'ridge'", "predictor.has_costs=false"),
+        ("exact", "sum over blocks", "{name: ridge}", "predictor.has_costs=false"),
     ),
     "a predictor that is no sum": (
         {"search.searcher": "exact", "predictor": "forest"},
-        ("exact", "sum over blocks", "'forest'", "predictor.name=ridge"),
+        ("exact", "sum over blocks", "{name: forest}", "predictor.name=ridge"),
     ),
     "a cost that is no sum": (
         {

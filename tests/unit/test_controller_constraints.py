@@ -183,8 +183,8 @@ def test_an_impossible_limit_is_answered_by_few_prices_on_every_space(name: str)
     def params(codes: Codes) -> FloatArray:
         return cost(space, codes, "params").astype(np.float64)
 
-    smallest = space.codes([space.smallest()])
-    lowest = macs(smallest)[0]
+    some = space.sample(2000, rng=np.random.default_rng(0))
+    lowest = min(macs(space.codes([space.smallest()]))[0], macs(some).min())
     limits = resolve(
         [Constraint("macs", max=0.5 * lowest), Constraint("params", max_fraction_of_largest=1.0)],
         {"macs": macs, "params": params},

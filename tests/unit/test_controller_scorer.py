@@ -9,7 +9,7 @@ import pytest
 
 from hwnas.controller.archive import Archive
 from hwnas.controller.constraints import resolve
-from hwnas.controller.scorer import MIN_LABELS, N_SCALE, Rescoring, Scorer
+from hwnas.controller.scorer import MIN_LABELS, N_PROSPECTS, N_SCALE, Rescoring, Scorer
 from hwnas.core.errors import UserError
 from hwnas.core.rng import rng
 from hwnas.interfaces import Constraint, Evaluation, FloatArray
@@ -201,7 +201,7 @@ def test_a_search_without_predictions_begins_with_uniform_archs() -> None:
     found, archive = scorer(judge, learned=True)
     found.begin(6)
     assert len(archive.evaluated) == 6 and len(judge.fitted) == 1
-    uniform = SPACE.sample(200 * 6, rng=rng(0, "search/initial"))
+    uniform = SPACE.sample(N_PROSPECTS, rng=rng(0, "search/initial"))
     np.testing.assert_array_equal(archive.column("codes"), uniform[np.sort(
         np.unique(uniform, axis=0, return_index=True)[1]
     )])  # fmt: skip
@@ -215,7 +215,8 @@ def test_a_search_without_predictions_begins_with_uniform_archs() -> None:
 def test_too_few_feasible_archs_cannot_be_learned_from(n: int) -> None:
     judge = Judge(learns=True)
     found, archive = scorer(judge, learned=True)
-    allowed = {SPACE.arch(row) for row in SPACE.sample(200 * 6, rng=rng(0, "search/initial"))[:n]}
+    uniform = SPACE.sample(N_PROSPECTS, rng=rng(0, "search/initial"))
+    allowed = {SPACE.arch(row) for row in uniform[:n]}
     judge.admits = lambda codes: np.array([SPACE.arch(row) in allowed for row in codes])  # type: ignore[method-assign]
     if n < MIN_LABELS:
         with pytest.raises(UserError, match="too few archs"):

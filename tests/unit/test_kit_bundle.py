@@ -595,7 +595,19 @@ DEPLOY = (Path(__file__).resolve().parents[2] / "docs" / "deploy.md").read_text(
 
 
 def test_the_how_tos_name_the_files_of_a_bundle(folder: Path):
-    from hwnas.exporters import features, fp16, int8, litert, ncnn, openvino, ort, pt2, timm
+    from hwnas.exporters import (
+        coreml,
+        executorch,
+        features,
+        fp16,
+        int8,
+        litert,
+        ncnn,
+        openvino,
+        ort,
+        pt2,
+        timm,
+    )
     from hwnas.exporters import onnx as onnx_exporter
 
     formats = (onnx_exporter, features, fp16, int8, ort, pt2)
@@ -603,6 +615,7 @@ def test_the_how_tos_name_the_files_of_a_bundle(folder: Path):
     known |= {f"timm/{name}" for name in (timm.WEIGHTS, *timm.COMPANIONS)}
     known |= {f"openvino/{name}" for name in openvino.FILES}
     known |= {f"ncnn/{name}" for name in ncnn.FILES} | set(litert.FILES.values())
+    known |= {*coreml.FILES.values(), *executorch.FILES.values()}
     known |= {"model.int8.symmetric.onnx", "model.batch1.onnx"}  # beside another variant
     known |= {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     table = DEPLOY.partition("| file | what it is |")[2].partition("\n\n")[0]
@@ -628,7 +641,7 @@ def test_settings_in_the_how_tos_are_valid():
 
 
 def test_the_program_in_the_how_to_runs_in_a_bundle(folder: Path, tmp_path: Path):
-    code, _ = re.findall(r"^```python\n(.*?)^```", DEPLOY, re.MULTILINE | re.DOTALL)
+    code = re.findall(r"^```python\n(.*?)^```", DEPLOY, re.MULTILINE | re.DOTALL)[0]
     code = code.replace("model.onnx", "models/fp32.onnx").replace(
         "photo.ppm", "samples/02-blue.ppm"
     )
