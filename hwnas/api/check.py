@@ -8,7 +8,7 @@ from hwnas.api.result import Folder, Listing
 from hwnas.core.command import command_line
 from hwnas.core.rundir import RunDir
 from hwnas.core.store import explained
-from hwnas.pipeline.stored import config_data, stored_config
+from hwnas.pipeline.stored import require_run, stored_config
 from hwnas.studies.check_run import check_run
 
 __all__ = ["check"]
@@ -27,7 +27,7 @@ def check(folder: Folder) -> Listing:
     run = RunDir(Path(folder))
     with explained("look into the run folder", run.root):
         run.check()
-    config_data(run, None, None)  # checks that this is a run folder
+    require_run(run)
     found = check_run(run)
     rows = [
         {"file": str(damage.file), "stage": damage.stage or None, "problem": damage.problem}

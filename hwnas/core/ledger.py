@@ -79,7 +79,8 @@ def read_ledger(path: Path) -> dict[str, StageRecord]:
         if not isinstance(data, dict) or not isinstance(data.get("stages"), dict):
             raise UserError("not a stage ledger", where=path)
         check = data.get("check", content_hash(data["stages"]))  # earlier versions stored no hash
-        if check != content_hash(data["stages"]) or not set(data) <= _KEYS:
+        is_known = set(data) <= _KEYS and data.get("schema_version", 1) == 1
+        if check != content_hash(data["stages"]) or not is_known:
             raise UserError("the ledger was modified", found=check, where=path)
         return {
             name: safe_record(load(StageRecord, record, where=where, versioned=False), where=where)

@@ -119,7 +119,7 @@ class SettingsFiles:
     @property
     def environment(self) -> RecordFile[Host]:
         """Host and versions."""
-        return RecordFile(self.run.path("env.json"), Host)
+        return RecordFile(self.run.path("env.json"), Host, is_sealed=True)
 
     @property
     def data_file(self) -> Path:
