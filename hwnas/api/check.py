@@ -17,8 +17,9 @@ __all__ = ["check"]
 def check(folder: Folder) -> Listing:
     """Damaged files in a run folder, one per row; no rows if nothing is damaged.
 
-    Files of finished stages are compared with their hashes, and bundles with their manifests. All
-    other files of hwnas in the folder must be readable. Nothing is changed. The fact `fix` is the
+    Files of finished stages are compared with their hashes, and bundles with their manifests.
+    Records of settings and data contain a hash of themselves; those of earlier versions have none.
+    All other files of hwnas in the folder must be readable. Nothing is changed. The fact `fix` is the
     command that rebuilds files on which results depend.
 
     Raises:

@@ -130,6 +130,11 @@ class SettingsFiles:
         """The sections of the configuration that belong to one search."""
         return self.run.path("search", name, "config.yaml")
 
+    def is_config(self, path: Path) -> bool:
+        """Whether a file of the run folder is a stored configuration, which hwnas seals."""
+        is_round = path.suffix == ".yaml" and path.parent.name == ROUNDS
+        return is_round or path.name == self.config.name
+
     def training_round(self, name: str) -> tuple[Path, Path]:
         """Configuration and run folder of a second training round."""
         return self.run.path(ROUNDS, f"{name}.yaml"), self.run.path(ROUNDS, name)

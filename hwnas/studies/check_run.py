@@ -18,7 +18,6 @@ from hwnas.exporters.bundle import MANIFEST_NAME, read_manifest
 from hwnas.pipeline.artifacts import Artifacts
 from hwnas.pipeline.listings import check_training_rows
 from hwnas.pipeline.outside_record import OutsideFiles, copied_device
-from hwnas.pipeline.search_files import ROUNDS
 from hwnas.pipeline.stored import known_searches
 
 __all__ = ["Damage", "Findings", "check_run"]
@@ -28,7 +27,7 @@ MISSING = "missing; the next command writes it again"
 DATA_MISSING = "missing; `hwnas run` writes it again if the data are those that the stages read"
 LIST_MISSING = "missing; changes of these data are still noticed, but not told file by file"
 LEDGER_MISSING = f"missing, but results exist; {WAY_OUT}"
-EDITED = "changed by hand, or damaged; `hwnas config show` lists the settings"
+EDITED = "changed by hand, or damaged; the next command uses its settings as they are now"
 RESULTS = (
     "journal.jsonl",
     *(f"{name}/*" for name in ("bundles", "checkpoints", "labels", "predictor", "tables")),
@@ -61,7 +60,8 @@ def check_run(run: RunDir) -> Findings:
     """Checks all files of hwnas in a run folder; changes nothing.
 
     Files of finished stages are compared with the hashes in the ledger, and bundles with their
-    manifests. All other files must be readable: JSON, YAML, tensors, each line of the journal.
+    manifests. Records of settings and data contain a hash of themselves, except those of earlier
+    versions. All other files must be readable: JSON, tensors, each line of the journal.
     """
     try:
         ledger = run.ledger()
@@ -183,7 +183,7 @@ def _reader(run: RunDir, path: Path) -> Callable[[Path], object] | None:
         return lambda _: files.environment.read()
     if path == files.outside.path:
         return lambda _: files.outside.read()
-    if path.name == "config.yaml" or (path.suffix == ".yaml" and path.parent.name == ROUNDS):
+    if files.is_config(path):
         return _require_unaltered
     if path.name == MANIFEST_NAME:
         return lambda manifest: read_manifest(manifest.parent)
