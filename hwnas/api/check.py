@@ -19,8 +19,8 @@ def check(folder: Folder) -> Listing:
 
     Files of finished stages are compared with their hashes, and bundles with their manifests.
     Records of settings and data contain a hash of themselves; those of earlier versions have none.
-    All other files of hwnas in the folder must be readable. Nothing is changed. The fact `fix` is the
-    command that rebuilds files on which results depend.
+    All other files of hwnas in the folder must be readable. Nothing is changed. The fact `fix` is
+    the command that rebuilds files on which results depend.
 
     Raises:
         UserError: not a run folder, or a folder with links, pipes or devices in it.
