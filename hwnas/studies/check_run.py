@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwnas.core.errors import UserError
-from hwnas.core.ledger import LEDGER, OWNED, WAY_OUT
+from hwnas.core.ledger import LEDGER, OWNED
 from hwnas.core.rundir import RunDir, StageRecord
 from hwnas.core.store import file_hash, iter_jsonl, read_json
 from hwnas.core.tensor_file import read_arrays
@@ -26,7 +26,9 @@ __all__ = ["Damage", "Findings", "check_run"]
 MISSING = "missing; the next command writes it again"
 DATA_MISSING = "missing; `hwnas run` writes it again if the data are those that the stages read"
 LIST_MISSING = "missing; changes of these data are still noticed, but not told file by file"
-LEDGER_MISSING = f"missing, but results exist; {WAY_OUT}"
+LEDGER_MISSING = (
+    "missing, but results exist; put back a copy, or the next `hwnas run` makes the stages again"
+)
 EDITED = "changed by hand, or damaged; the next command uses its settings as they are now"
 RESULTS = (
     "journal.jsonl",
