@@ -10,8 +10,9 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from hwnas.core.confined import holds
 from hwnas.core.errors import UserError
-from hwnas.core.store import canonical_json, read_json, write_json
+from hwnas.core.store import canonical_json, json_text, read_json, sealed, write_text
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -128,20 +129,46 @@ def load(
         raise UserError(f"not a valid {cls.__name__}", found=str(error), where=where) from error
 
 
+def _sealed_data(path: Path) -> Any:
+    """`read_json` without the hash `check` that `sealed` added; earlier versions wrote none.
+
+    Raises:
+        UserError: as `read_json`, or a byte of the file was modified.
+    """
+    data = read_json(path)
+    if not isinstance(data, dict) or "check" not in data:
+        return data
+    plain = {key: value for key, value in data.items() if key != "check"}
+    if not holds(path, json_text(row := sealed(plain)).encode()):
+        raise UserError(
+            "a file was modified",
+            expected=f"check {row['check']}, in the layout of hwnas",
+            found=f"check {data['check']}",
+            where=path,
+            fix="put back a copy of this file, or remove it",
+        )
+    return plain
+
+
 @dataclass(frozen=True)
 class RecordFile(Generic[T]):
-    """A JSON file with one record of class `kind`."""
+    """A JSON file with one record of class `kind`.
+
+    is_sealed: the file contains a hash of itself. Files of earlier versions contain none.
+    """
 
     path: Path
     kind: type[T]
+    is_sealed: bool = False
 
     def read(self) -> T:
         """Reads the record.
 
         Raises:
-            UserError: the file is missing or has other content.
+            UserError: the file is missing, has other content, or was modified.
         """
-        return load(self.kind, read_json(self.path), where=self.path)
+        data = _sealed_data(self.path) if self.is_sealed else read_json(self.path)
+        return load(self.kind, data, where=self.path)
 
     def read_if_there(self) -> T | None:
         """Reads the record; None if there is no file."""
@@ -149,4 +176,8 @@ class RecordFile(Generic[T]):
 
     def write(self, value: T) -> None:
         """Replaces the file atomically."""
-        write_json(self.path, dump(value))
+        write_text(self.path, self.text(value))
+
+    def text(self, value: T) -> str:
+        """The content of the file for a record."""
+        return json_text(sealed(dump(value)) if self.is_sealed else dump(value))

@@ -11,12 +11,14 @@ import yaml
 from hwnas.core.confined import read_regular
 from hwnas.core.errors import UserError
 from hwnas.core.json_data import MAX_INT
+from hwnas.core.store import content_hash
 
-__all__ = ["parse_yaml", "read_yaml", "yaml_text"]
+__all__ = ["is_unaltered", "parse_yaml", "read_yaml", "sealed_yaml", "yaml_text"]
 
 MAX_YAML_BYTES = 1 << 20
 MAX_NODES = 50_000  # keys and values of a file: two seconds of parsing
 MAX_DEPTH = 40
+SEAL = "# check "  # without a colon: no single flipped bit makes it a key
 FLOAT_TAG = "tag:yaml.org,2002:float"
 EXPONENT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")  # YAML 1.2: 1e-3
 LEADING_ZERO = re.compile(r"[-+]?0[0-9_]+")
@@ -29,12 +31,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: the file is missing, unreadable, not regular, too large, too deeply nested, has
             aliases, or is not a mapping.
     """
-    path = Path(path)
+    return parse_yaml(_text_of(Path(path)), where=path)
+
+
+def _text_of(path: Path) -> str:
     try:
-        text = read_regular(path, at_most=MAX_YAML_BYTES).decode("utf-8")
+        return read_regular(path, at_most=MAX_YAML_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("cannot read config file", found=str(error), where=path) from error
-    return parse_yaml(text, where=path)
 
 
 class _Loader(yaml.SafeLoader):
@@ -98,6 +102,24 @@ def yaml_text(data: Any) -> str:
     """Plain data as YAML, in the order of its keys; the inverse of `parse_yaml`."""
     text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False)
     return text
+
+
+def sealed_yaml(data: Any) -> str:
+    """`yaml_text` after a line with its hash, by which `is_unaltered` detects modifications."""
+    text = yaml_text(data)
+    return f"{SEAL}{content_hash(text)}\n{text}"
+
+
+def is_unaltered(path: Path) -> bool:
+    """Whether a file of plain data is as `sealed_yaml` or, in earlier versions, `yaml_text` wrote.
+
+    Raises:
+        UserError: as `read_yaml`.
+    """
+    text = _text_of(path)
+    seal, _, sealed = text.partition("\n")
+    is_sealed = seal == SEAL + content_hash(sealed)
+    return is_sealed or yaml_text(parse_yaml(text, where=path)) == text
 
 
 def parse_yaml(text: str, *, where: object) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Artifacts(SettingsFiles):
     @property
     def outside(self) -> RecordFile[OutsideFiles]:
         """Files outside the run folder that its settings name."""
-        return RecordFile(self.run.path("outside", "files.json"), OutsideFiles)
+        return RecordFile(self.run.path("outside", "files.json"), OutsideFiles, is_sealed=True)
 
     def device_copy(self, device: str) -> Path:
         """A copy of the definition of a device."""
@@ -79,11 +79,12 @@ class Artifacts(SettingsFiles):
     @property
     def data(self) -> RecordFile[DataRecord]:
         """The data that the stages read."""
-        return RecordFile(self.data_file, DataRecord)
+        return RecordFile(self.data_file, DataRecord, is_sealed=True)
 
     def data_files(self, digest: str) -> RecordFile[DataIdentity]:
         """The files of one data set, with their content hashes."""
-        return RecordFile(self.run.path("identities", f"{digest}.json"), DataIdentity)
+        path = self.run.path("identities", f"{digest}.json")
+        return RecordFile(path, DataIdentity, is_sealed=True)
 
     def data_of_weights(self) -> DataInfo | None:
         """Facts about the data, from the supernet's weights; None if there are no weights.

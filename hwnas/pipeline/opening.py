@@ -21,6 +21,7 @@ from hwnas.pipeline.search_files import SettingsFiles
 from hwnas.pipeline.stored import (
     config_data,
     earlier_config,
+    edited,
     new_settings,
     require_same_space,
     stored_config,
@@ -74,6 +75,10 @@ def open_project(
         project, earlier = _opened(run, given, **how)
         project = replace(project, ranks=join())
         use_threads(project.config.threads)
+        if edited(run):
+            log.warning(
+                "%s: changed by hand, or damaged; as it is now, it counts", project.files.config
+            )
         for note in project.outside.notes:
             log.warning("%s", note)
         to_store = _to_store(project, earlier, command, given)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from hwnas.core.errors import UserError
-from hwnas.core.records import RecordFile, dump
-from hwnas.core.store import file_hash, json_text
+from hwnas.core.records import RecordFile
+from hwnas.core.store import file_hash
 from hwnas.devices.spec import DEVICE_NAME, device_file, device_settings
 from hwnas.nets.pretrained_named import file_of, is_file
 from hwnas.pipeline.config import ExperimentConfig
@@ -256,8 +256,8 @@ class Outside:
             if (path := self.path(setting)).is_file():
                 note(setting, given, path)
         if files:
-            record = dump(OutsideFiles(tuple(files.values())))
-            found[self.record_file.path] = json_text(record)
+            record = OutsideFiles(tuple(files.values()))
+            found[self.record_file.path] = self.record_file.text(record)
         return found
 
 

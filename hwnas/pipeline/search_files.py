@@ -119,7 +119,7 @@ class SettingsFiles:
     @property
     def environment(self) -> RecordFile[Host]:
         """Host and versions."""
-        return RecordFile(self.run.path("env.json"), Host)
+        return RecordFile(self.run.path("env.json"), Host, is_sealed=True)
 
     @property
     def data_file(self) -> Path:
@@ -129,6 +129,11 @@ class SettingsFiles:
     def of_search(self, name: str) -> Path:
         """The sections of the configuration that belong to one search."""
         return self.run.path("search", name, "config.yaml")
+
+    def is_config(self, path: Path) -> bool:
+        """Whether a file of the run folder is a stored configuration, which hwnas seals."""
+        is_round = path.suffix == ".yaml" and path.parent.name == ROUNDS
+        return is_round or path.name == self.config.name
 
     def training_round(self, name: str) -> tuple[Path, Path]:
         """Configuration and run folder of a second training round."""

@@ -6,6 +6,7 @@ that belong to one search, so each search keeps its own.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -20,8 +21,8 @@ from hwnas.core.env import host_facts
 from hwnas.core.errors import UserError
 from hwnas.core.history import text_of
 from hwnas.core.rundir import NewSettings, RunDir
-from hwnas.core.store import json_text
-from hwnas.core.yaml_data import read_yaml, yaml_text
+from hwnas.core.store import json_text, sealed
+from hwnas.core.yaml_data import is_unaltered, read_yaml, sealed_yaml
 from hwnas.pipeline.config import ExperimentConfig, load_config, read_config_data
 from hwnas.pipeline.search_files import SettingsFiles
 
@@ -29,7 +30,10 @@ __all__ = [
     "config_data",
     "config_of_search",
     "earlier_config",
+    "edited",
+    "known_searches",
     "new_settings",
+    "require_run",
     "require_same_space",
     "require_search",
     "search_names",
@@ -58,7 +62,7 @@ def require_search(run: RunDir, name: str) -> None:
     Raises:
         UserError: names the existing searches.
     """
-    if name not in (known := _known_searches(run)):
+    if name not in (known := known_searches(run)):
         raise UserError(
             "the run folder has no such search",
             expected=f"one of {', '.join(map(str, known))}",
@@ -76,10 +80,11 @@ def search_of_bundle(run: RunDir, bundle: Path, named: str | None) -> str | None
         path of the bundle determines it.
     """
     names = (named, SettingsFiles(run).search_of_bundle(bundle))
-    return next((name for name in names if name in _known_searches(run)), None)
+    return next((name for name in names if name in known_searches(run)), None)
 
 
-def _known_searches(run: RunDir) -> tuple[str, ...]:
+def known_searches(run: RunDir) -> tuple[str, ...]:
+    """Names of the searches in the ledger, and of the last one."""
     last = str(_name(read_yaml(stored_config(run))))
     return tuple(dict.fromkeys([*search_names(run), last]))
 
@@ -97,6 +102,18 @@ def config_data(
     """
     if config is not None:
         return read_config_data(config)
+    path = require_run(run)
+    data, name = read_yaml(path), (changes or {}).get("search.name")
+    is_other = isinstance(name, str) and re.fullmatch(NAME, name) and name != _name(data)
+    return (data | _own_sections(run, str(name)) if is_other else data), path
+
+
+def require_run(run: RunDir) -> Path:
+    """The stored configuration, which every run folder has.
+
+    Raises:
+        UserError: the folder has none.
+    """
     path = stored_config(run)
     if not path.exists():
         raise UserError(
@@ -105,9 +122,7 @@ def config_data(
             where=run.root,
             fix=command_line("run", "quickstart", "--run", run.root) + ", or add --config NAME",
         )
-    data, name = read_yaml(path), (changes or {}).get("search.name")
-    is_other = isinstance(name, str) and re.fullmatch(NAME, name) and name != _name(data)
-    return (data | _own_sections(run, str(name)) if is_other else data), path
+    return path
 
 
 def config_of_search(run: RunDir, config: ExperimentConfig, name: str) -> ExperimentConfig:
@@ -135,6 +150,13 @@ def earlier_config(run: RunDir) -> ExperimentConfig | None:
         return load_config(read_yaml(path), where=path)
     except UserError:  # missing or broken, so it will be replaced
         return None
+
+
+def edited(run: RunDir) -> bool:
+    """Whether the stored configuration is not as hwnas wrote it; False if it cannot be read."""
+    with contextlib.suppress(UserError):
+        return not is_unaltered(stored_config(run))
+    return False
 
 
 def require_same_space(
@@ -179,7 +201,7 @@ def new_settings(
     """
     files, name = SettingsFiles(run), config.search.name
     plain = config.model_dump(mode="json")
-    texts = {files.config: yaml_text(plain), files.of_search(name): _own(plain)}
+    texts = {files.config: sealed_yaml(plain), files.of_search(name): _own(plain)}
     texts[files.environment.path] = _host()
     before: dict[Path, str | None] | None = None
     if earlier is not None:
@@ -194,7 +216,7 @@ def new_settings(
             before = {path: text_of(path) for path in (*texts, files.data_file)}
             del before[files.environment.path]
             if is_edited:
-                before[files.config] = yaml_text(made_with)
+                before[files.config] = sealed_yaml(made_with)
     return NewSettings(
         _by_name(run, {**texts, **outside}),
         None if before is None else _by_name(run, before),
@@ -212,11 +234,11 @@ def _by_name(run: RunDir, texts: Mapping[Path, Text]) -> dict[str, Text]:
 
 
 def _own(plain: Mapping[str, Any]) -> str:
-    return yaml_text({key: plain[key] for key in OWN})
+    return sealed_yaml({key: plain[key] for key in OWN})
 
 
 def _host() -> str:
-    return json_text({"schema_version": 1, **host_facts()})
+    return json_text(sealed({"schema_version": 1, **host_facts()}))
 
 
 def _options(config: str | None, changes: Mapping[str, Any] | None) -> str:

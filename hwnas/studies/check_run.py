@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwnas.core.errors import UserError
-from hwnas.core.ledger import OWNED
+from hwnas.core.ledger import LEDGER, OWNED
 from hwnas.core.rundir import RunDir, StageRecord
 from hwnas.core.store import file_hash, iter_jsonl, read_json
 from hwnas.core.tensor_file import read_arrays
 from hwnas.core.versions import ALTERED, altered_versions
-from hwnas.core.yaml_data import read_yaml
+from hwnas.core.yaml_data import is_unaltered, read_yaml
 from hwnas.exporters.bundle import MANIFEST_NAME, read_manifest
 from hwnas.pipeline.artifacts import Artifacts
 from hwnas.pipeline.listings import check_training_rows
 from hwnas.pipeline.outside_record import OutsideFiles, copied_device
+from hwnas.pipeline.stored import known_searches
 
 __all__ = ["Damage", "Findings", "check_run"]
 
@@ -25,6 +26,14 @@ __all__ = ["Damage", "Findings", "check_run"]
 MISSING = "missing; the next command writes it again"
 DATA_MISSING = "missing; `hwnas run` writes it again if the data are those that the stages read"
 LIST_MISSING = "missing; changes of these data are still noticed, but not told file by file"
+LEDGER_MISSING = (
+    "missing, but results exist; put back a copy, or the next `hwnas run` makes the stages again"
+)
+EDITED = "changed by hand, or damaged; the next command uses its settings as they are now"
+RESULTS = (
+    "journal.jsonl",
+    *(f"{name}/*" for name in ("bundles", "checkpoints", "labels", "predictor", "tables")),
+)
 COPY_MISSING = "missing; the next command writes it again from the device's file, if that is there"
 COPY_ALTERED = (
     "not as it was written; the next command writes it again if the device's file is there"
@@ -53,7 +62,8 @@ def check_run(run: RunDir) -> Findings:
     """Checks all files of hwnas in a run folder; changes nothing.
 
     Files of finished stages are compared with the hashes in the ledger, and bundles with their
-    manifests. All other files must be readable: JSON, YAML, tensors, each line of the journal.
+    manifests. Records of settings and data contain a hash of themselves, except those of earlier
+    versions. All other files must be readable: JSON, tensors, each line of the journal.
     """
     try:
         ledger = run.ledger()
@@ -91,9 +101,34 @@ def _missing(run: RunDir, done: Mapping[str, StageRecord]) -> Iterator[Damage]:
     with contextlib.suppress(UserError):  # reported elsewhere
         if (known := files.data.read_if_there()) is not None:
             wanted |= {files.data_files(seen.digest).path: LIST_MISSING for seen in known.seen}
+    if any(True for pattern in RESULTS for _ in run.root.glob(pattern)):
+        wanted[run.path(LEDGER)] = LEDGER_MISSING
+    wanted |= dict.fromkeys(_sealed(run), MISSING)
     for path, problem in wanted.items():
         if not path.is_file():
             yield Damage(path, problem)
+
+
+def _sealed(run: RunDir) -> Iterator[Path]:
+    """Records of settings that exist if this version stored the settings of the folder."""
+    files = Artifacts(run)
+    with contextlib.suppress(UserError):  # a damaged file is reported elsewhere
+        host = read_json(files.environment.path)
+        if not isinstance(host, dict) or "check" not in host:
+            return
+        if any(files.device_copy("x").parent.glob("*.yaml")):
+            yield files.outside.path
+        yield from map(files.of_search, known_searches(run))
+
+
+def _require_unaltered(path: Path) -> None:
+    """Checks that a configuration is as hwnas wrote it.
+
+    Raises:
+        UserError: it was edited, or cannot be read.
+    """
+    if not is_unaltered(path):
+        raise UserError(EDITED, where=path)
 
 
 def _copies(run: RunDir) -> Iterator[Damage]:
@@ -148,6 +183,10 @@ def _reader(run: RunDir, path: Path) -> Callable[[Path], object] | None:
         return lambda _: _require_same_data(files, path)
     if path == files.environment.path:
         return lambda _: files.environment.read()
+    if path == files.outside.path:
+        return lambda _: files.outside.read()
+    if files.is_config(path):
+        return _require_unaltered
     if path.name == MANIFEST_NAME:
         return lambda manifest: read_manifest(manifest.parent)
     if path.suffix == ".json" and path.stem.startswith("step-"):

@@ -18,7 +18,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.progress import Progress
 from hwnas.core.stats import Z90
 from hwnas.core.store import write_text
-from hwnas.core.yaml_data import yaml_text
+from hwnas.core.yaml_data import sealed_yaml
 from hwnas.interfaces import Evaluation
 from hwnas.pipeline.duration import Durations
 from hwnas.pipeline.engine import execute
@@ -145,7 +145,7 @@ def _config(
     if not is_fresh:
         plain["supernet"]["init"] = str(first.files.supernet.resolve())
     path, _ = first.files.training_round(name)
-    write_text(path, yaml_text(plain))
+    write_text(path, sealed_yaml(plain))
     return path
 
 

@@ -16,6 +16,7 @@ from safetensors import safe_open
 import hwnas
 from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.progress import Progress, silent
+from hwnas.core.store import unsealed
 from hwnas.pipeline.engine import execute
 from hwnas.pipeline.evaluators import evaluator
 from hwnas.pipeline.graph import stages_of
@@ -48,7 +49,7 @@ def home(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     shutil.copytree(trained, tmp_path / "home")
     monkeypatch.chdir(tmp_path / "home")
     monkeypatch.delenv("HWNAS_DATA", raising=False)
-    record = json.loads(Path("run/data.json").read_text())
+    record = unsealed(json.loads(Path("run/data.json").read_text()))
     record["seen"][0]["folder"] = str(tmp_path / "home/photos")
     Path("run/data.json").write_text(json.dumps(record))
     return tmp_path / "home"
@@ -519,6 +520,7 @@ def test_a_second_training_round_finds_the_photos_as_its_run_does(
         assert p.source.absent == "" and p.source.folder == moved / "photos"
     (moved / "photos").rename(tmp_path / "kept")
     record = json.loads((moved / "run/data.json").read_text())
+    record.pop("check", None)
     record["seen"][0]["folder"] = str(tmp_path / "kept")  # where the run found them last
     (moved / "run/data.json").write_text(json.dumps(record))
     assert train(moved / "run", 2).unpruned.steps == 2

@@ -21,6 +21,7 @@ import hwnas
 from hwnas.cli.main import app
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
+from hwnas.core.store import sealed, unsealed, write_json
 from hwnas.pipeline.opening import open_project
 from hwnas.training.checkpoint import weights_bytes
 from tests.photos import class_folders
@@ -72,7 +73,8 @@ def home(
     shutil.copytree(made, home)
     for name in ("outside/files.json", "data.json"):
         file = home / "run" / name
-        file.write_text(file.read_text().replace(str(made), str(home)))
+        text = json.dumps(unsealed(json.loads(file.read_text())))
+        write_json(file, sealed(json.loads(text.replace(str(made), str(home)))))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     caplog.set_level(logging.WARNING)

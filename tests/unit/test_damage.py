@@ -15,9 +15,12 @@ from typer.testing import CliRunner
 import hwnas
 from hwnas.cli.main import main
 from hwnas.core.errors import UserError
-from hwnas.core.rundir import RunDir
+from hwnas.core.rundir import RunDir, StageRecord
 from hwnas.core.store import file_hash
 from hwnas.core.versions import Transition
+from hwnas.interfaces import DataIdentity, DataInfo
+from hwnas.pipeline.artifacts import Artifacts
+from hwnas.pipeline.outcomes import DataRecord, SeenData
 
 RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs" / "finished.tar.xz"
 N_DAMAGES = 80
@@ -86,6 +89,89 @@ def test_every_single_damage_is_noticed(finished: Path) -> None:
         path.write_bytes(content)
     assert not unnoticed
     assert sum(kinds.values()) >= 60 and len(kinds) == 4
+
+
+@pytest.fixture
+def settings_only(finished: Path, tmp_path: Path) -> Path:
+    """A run folder with records of settings and data, and no files under a hash of the ledger."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished / "outside", folder / "outside")
+    for name in ("config.yaml", "env.json", "search/main/config.yaml"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(finished / name, folder / name)
+    files, parts = {"all": {"ant/1.jpg": "0" * 32}}, dict.fromkeys(("train", "val", "test"), "all")
+    identity = DataIdentity(("ant", "bee"), files, parts)
+    n_images = dict.fromkeys(parts, 1)
+    info = DataInfo("photos", ("ant", "bee"), (0.5,), (0.5,), 8, n_images, identity.digests)
+    artifacts = Artifacts(RunDir(folder))
+    artifacts.data.write(DataRecord((SeenData("a" * 32, None, info, None),), 0))
+    artifacts.data_files("a" * 32).write(identity)
+    artifacts.run.record("train", StageRecord("0" * 16, "done", {}, 1.0, data="0" * 32))
+    artifacts.run.journal("evaluation", {})
+    return folder
+
+
+def damaged(content: bytes, name: str) -> list[bytes | None]:
+    """The content with one flipped bit (30 places), cut, with zeros, and None: deleted."""
+    stream, half = random.Random(name), len(content) // 2
+    at_start = [(at, bit) for at in (0, 1) for bit in range(8)]
+    anywhere = [(stream.randrange(len(content)), stream.randrange(8)) for _ in range(14)]
+    flipped = [
+        content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
+        for at, bit in at_start + anywhere
+    ]
+    return [*flipped, content[:-1], content[:half], b"", content[:half] + bytes(half), None]
+
+
+def test_every_damage_of_a_file_without_a_hash_in_the_ledger_is_noticed(
+    settings_only: Path,
+) -> None:
+    assert not hwnas.check(settings_only)
+    files = [path for path in watched(settings_only) if path.suffix in (".json", ".yaml")]
+    assert len(files) == 9, "config (2), env, data, identity, outside (3), ledger"
+    unnoticed = []
+    for path in files:
+        content = path.read_bytes()
+        for one in damaged(content, path.name):
+            path.unlink() if one is None else path.write_bytes(one)
+            if not any(path.name in name for name in noticed(settings_only)):
+                unnoticed.append(f"{path.name}: {one!r:.60}")
+            path.write_bytes(content)
+    assert not unnoticed
+
+
+def test_a_config_that_is_no_yaml_is_one_row(finished: Path) -> None:
+    path = finished / "config.yaml"
+    content = path.read_bytes()
+    path.write_bytes(b"a: [")
+    assert [row["file"] for row in hwnas.check(finished)] == [str(path)]
+    path.write_bytes(content)
+
+
+def test_an_edited_config_is_named_and_still_runs(
+    finished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = finished / "config.yaml"
+    content = path.read_bytes()
+    path.write_bytes(content + b"# mine\n")
+    (row,) = hwnas.check(finished)
+    assert row["file"] == str(path) and "changed by hand" in row["problem"]
+    again(finished)
+    assert f"{path}: changed by hand" in caplog.text
+    assert path.read_bytes() == content and not hwnas.check(finished)
+
+
+def test_a_modified_record_is_an_error_where_it_is_used(settings_only: Path) -> None:
+    path = settings_only / "data.json"
+    path.write_bytes(path.read_bytes().replace(b'"base_px": 8', b'"base_px": 9'))
+    with pytest.raises(UserError, match=r"was modified[\s\S]*data.json[\s\S]*put back a copy"):
+        hwnas.status(settings_only)
+
+
+def test_records_of_earlier_versions_have_no_seal(tmp_path: Path) -> None:
+    with tarfile.open(RUNS) as archive:
+        archive.extractall(tmp_path, filter="data")
+    assert not hwnas.check(tmp_path / "finished")
 
 
 @pytest.mark.parametrize("part", ["bundles", "search/main/fronts", "search/main/archive.bin"])
