@@ -45,7 +45,7 @@ from hwnas.cli import (
 from hwnas.cli import list as list_verb
 from hwnas.cli.output import setup_logging
 from hwnas.core.command import command_line
-from hwnas.core.errors import HwnasError, out_of_memory
+from hwnas.core.errors import HwnasError, out_of_memory, worker_killed
 from hwnas.core.store import refused
 from hwnas.core.text import guarded_streams
 from hwnas.training import distributed
@@ -171,6 +171,16 @@ def _fill_closed_streams() -> None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - as the process
 
 
+def _exit_stopped(number: int, given: Sequence[str]) -> NoReturn:
+    if not distributed.follows():
+        with contextlib.suppress(OSError):  # after SIGHUP the terminal may be gone
+            sys.stderr.write(
+                f"\nstopped by {signal.Signals(number).name}; nothing is lost, to go on:"
+                f" {command_line(*given)}\n"
+            )
+    sys.exit(128 + number)
+
+
 def _main(arguments: Sequence[str] | None) -> NoReturn:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
@@ -186,12 +196,7 @@ def _main(arguments: Sequence[str] | None) -> NoReturn:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
     except _Stopped as stopped:
-        name = signal.Signals(stopped.number).name
-        command = command_line(*given)
-        if not distributed.follows():
-            with contextlib.suppress(OSError):  # after SIGHUP the terminal may be gone
-                sys.stderr.write(f"\nstopped by {name}; nothing is lost, to go on: {command}\n")
-        sys.exit(128 + stopped.number)
+        _exit_stopped(stopped.number, given)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -202,7 +207,10 @@ def _main(arguments: Sequence[str] | None) -> NoReturn:
         sys.stderr.write(f"error: {found}\n")
         sys.exit(found.exit_code)
     except (MemoryError, ImportError, RuntimeError) as error:
-        if debug or (short := out_of_memory(error)) is None:
+        killed = worker_killed(error)
+        if killed is not None and "Terminated" in str(error):  # a signal to the process group
+            _exit_stopped(signal.SIGTERM, given)
+        if debug or (short := killed or out_of_memory(error)) is None:
             raise
         sys.stderr.write(f"error: {short}\n")
         sys.exit(short.exit_code)

@@ -16,6 +16,7 @@ __all__ = [
     "did_you_mean",
     "first_line",
     "out_of_memory",
+    "worker_killed",
 ]
 
 
@@ -116,4 +117,20 @@ def out_of_memory(error: BaseException) -> UserError | None:
         found=text.splitlines()[0][:200] if text else None,
         fix="stop other programs, raise the limit (ulimit -v), or use smaller batches; then repeat"
         " the command, earlier results are kept",
+    )
+
+
+def worker_killed(error: BaseException) -> UserError | None:
+    """The error to show if a process that prepares images was killed, else None.
+
+    Torch reports this in the text of a RuntimeError, which can be raised at any statement.
+    """
+    text = str(error)
+    if "DataLoader worker" not in text or not any(w in text for w in ("killed", "exited")):
+        return None
+    return UserError(
+        "a process that prepares images was killed",
+        found=text.splitlines()[0][:200].strip(),
+        fix="repeat the command, earlier results are kept; if there was too little memory, set"
+        " workers=0 or stop other programs",
     )

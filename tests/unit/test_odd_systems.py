@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import hwnas
+from hwnas.cli import main
 from hwnas.core import locks
 from hwnas.core.env import cache_folder, user_path
 from hwnas.core.errors import UserError, out_of_memory
@@ -281,6 +282,32 @@ def test_too_little_memory_is_told_in_words() -> None:
 def test_errors_of_memory_are_known(error: Exception) -> None:
     assert "too little memory" in str(out_of_memory(error))
     assert out_of_memory(ImportError("no module named x")) is None
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "said"),
+    [
+        ("is killed by signal: Terminated", 143, "stopped by SIGTERM; nothing is lost"),
+        ("is killed by signal: Killed", 1, "error: a process that prepares images was killed"),
+        ("exited unexpectedly", 1, "error: a process that prepares images was killed"),
+    ],
+)
+def test_killed_image_workers_are_told_in_words(
+    how: str,
+    status: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stop(arguments: list[str]) -> None:
+        raise RuntimeError(f"DataLoader worker (pid(s) 7) {how}.")
+
+    monkeypatch.setattr(main, "_run", stop)
+    monkeypatch.setattr(signal, "signal", lambda *given: None)
+    with pytest.raises(SystemExit) as ending:
+        main._main(["train", "x"])
+    assert ending.value.code == status
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("jump_s", [-20 * 365 * 86400, 20 * 365 * 86400])
