@@ -17,7 +17,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,11 +131,13 @@ class Started:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def pets(tmp_path_factory: pytest.TempPathFactory) -> None:
+def pets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The data."""
     folder = tmp_path_factory.mktemp("data")
     class_folders(folder / "pets", ["ant", "bee", "cat"], 40, px=14)
-    os.environ["HWNAS_DATA"] = str(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HWNAS_DATA", str(folder))
+        yield
 
 
 def start(stage: str, run: Path, **limits: int) -> Started:

@@ -172,6 +172,7 @@ def test_photos_with_one_pixel_of_another_colour_are_not_flat() -> None:
 
 def test_a_run_folder_shows_its_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     splits(tmp_path / "photos")
+    monkeypatch.delenv("HWNAS_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
     Path("run").mkdir()
     config = hwnas.config_show(
