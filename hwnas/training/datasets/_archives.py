@@ -24,6 +24,7 @@ __all__ = [
     "ArchiveConfig",
     "Archives",
     "build_from_archives",
+    "data_of",
     "found_in_archives",
     "report_on_archives",
 ]
@@ -142,18 +143,30 @@ def _found(
     return found_in_archives(archives.train.parent, names, parts, whole, skips_broken=skips)
 
 
-def _data(
-    archives: Archives, found: FoundPhotos, config: ArchiveConfig, context: DatasetContext
+def data_of(
+    name: str,
+    found: FoundPhotos,
+    identity: DataIdentity,
+    augment: AugmentConfig,
+    config: PhotoConfig,
+    context: DatasetContext,
 ) -> PhotoData:
+    """The data set of photos that were found in files of this identity."""
     from hwnas.training.photos import photo_data
 
     return photo_data(
-        archives.name,
+        name,
         found.names,
         found.parts,
-        config.augment,
+        augment,
         seed=context.seed,
         n_workers=context.n_workers,
-        digests=archives.identity.digests,
+        digests=identity.digests,
         normalise=config.normalise,
     )
+
+
+def _data(
+    archives: Archives, found: FoundPhotos, config: ArchiveConfig, context: DatasetContext
+) -> PhotoData:
+    return data_of(archives.name, found, archives.identity, config.augment, config, context)

@@ -12,7 +12,7 @@ from pydantic import Field
 from hwnas.core.errors import DataAbsent, UserError
 from hwnas.core.rng import rng
 from hwnas.interfaces import DataIdentity, DataModule, DataPlan, DatasetContext, Split
-from hwnas.training.datasets._archives import found_in_archives
+from hwnas.training.datasets._archives import data_of, found_in_archives
 from hwnas.training.file_hashes import bytes_hash
 from hwnas.training.identity import CUT_FROM_TRAIN, identity_of_files
 from hwnas.training.photo_config import AugmentConfig, PhotoConfig, data_root, relative_to
@@ -125,18 +125,7 @@ def report(config: CifarConfig, context: DatasetContext) -> PhotoReport:
 
 
 def _data(config: CifarConfig, context: DatasetContext, found: FoundPhotos) -> PhotoData:
-    from hwnas.training.photos import photo_data
-
-    return photo_data(
-        config.name,
-        found.names,
-        found.parts,
-        config.augment,
-        seed=context.seed,
-        n_workers=context.n_workers,
-        digests=identity(config).digests,
-        normalise=config.normalise,
-    )
+    return data_of(config.name, found, identity(config), config.augment, config, context)
 
 
 def _found(config: CifarConfig, context: DatasetContext, *, skip_broken: bool) -> FoundPhotos:
