@@ -17,8 +17,9 @@ from hwnas.interfaces import DataModule, EightBits
 from hwnas.nets.bn import recalibrate_in_place
 from hwnas.training.checkpoint import Checkpoints
 from hwnas.training.data import batches_from, placed
+from hwnas.training.features import with_features
 from hwnas.training.images import resize
-from hwnas.training.losses import soft_cross_entropy
+from hwnas.training.losses import feature_distance, soft_cross_entropy
 from hwnas.training.optim import Stepper
 from hwnas.training.precision import Precision
 from hwnas.training.qat import Forward, rounded_forward
@@ -50,7 +51,8 @@ def finetune(
     """A trained copy of `model` in eval mode, with BN recalibrated on training images.
 
     The loss is (1 - w) * cross-entropy with smoothed labels + w * soft cross-entropy to the
-    teacher's logits for the same images, with w = `config.distillation` (0 without a teacher).
+    teacher's logits for the same images, with w = `config.distillation` (0 without a teacher),
+    + `config.feature_distillation` * the distance to the teacher's features (`feature_distance`).
 
     Args:
         model: an extracted subnet; it is not changed. Training runs on its device.
@@ -87,8 +89,8 @@ def finetune(
     for step, (x, y) in enumerate(placed(batches, device), start):
         stepper.start(step)
         with precision.autocast():
-            logits = forward(step, resize(x, px))
-        loss = _loss(logits.float(), x, y, teacher, config)
+            features, logits = forward(step, resize(x, px))
+        loss = _loss(features.float(), logits.float(), x, y, teacher, config)
         precision.backward(loss)
         stepper.finish([loss.item()], step=step, nets=["the fine-tuned subnet"])
         if store is not None and (step + 1) % steps_per_epoch == 0:
@@ -110,9 +112,9 @@ def _forward(
     steps_per_epoch: int,
     n_steps: int,
 ) -> Forward:
-    """The network itself, or its forward pass in 8 bits."""
+    """The forward pass of the network itself, or in 8 bits."""
     if config.precision != "int8" or not n_steps:
-        return lambda _, images: student(images)
+        return lambda _, images: with_features(student, images)
     if rounding is None:
         raise ValueError("precision int8 needs `rounding`")
     return rounded_forward(
@@ -121,6 +123,7 @@ def _forward(
 
 
 def _loss(
+    features: torch.Tensor,
     logits: torch.Tensor,
     x: torch.Tensor,
     y: torch.Tensor,
@@ -128,12 +131,14 @@ def _loss(
     config: FinetuneConfig,
 ) -> torch.Tensor:
     labels = torch.nn.functional.cross_entropy(logits, y, label_smoothing=config.label_smoothing)
-    if teacher is None or config.distillation == 0:
+    share, weight = config.distillation, config.feature_distillation
+    if teacher is None or share == weight == 0:
         return labels
     with torch.no_grad():
-        taught = teacher.model(resize(x, teacher.px))
+        shown, taught = with_features(teacher.model, resize(x, teacher.px))
     soft = soft_cross_entropy(logits, taught, config.temperature)
-    return (1 - config.distillation) * labels + config.distillation * soft
+    loss = (1 - share) * labels + share * soft
+    return loss + weight * feature_distance(features, shown) if weight else loss
 
 
 def _identity(

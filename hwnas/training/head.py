@@ -16,6 +16,7 @@ from hwnas.nets.supernet import Supernet
 from hwnas.spaces.lowering import resolution
 from hwnas.training.data import Batch, placed
 from hwnas.training.evaluate import EVAL_BATCH
+from hwnas.training.features import classifier_of, with_features
 from hwnas.training.images import resize
 from hwnas.training.optim import Stepper
 from hwnas.training.sections import TrainConfig
@@ -50,8 +51,7 @@ def fit_head(
     few = islice(data.eval_batches("train", EVAL_BATCH), -(-MAX_IMAGES // EVAL_BATCH))
     seen = ((resize(x, px), y) for x, y in placed(few, device))
     features, labels = _features(network, seen)
-    classifier = copy.deepcopy(network.classifier)
-    assert isinstance(classifier, torch.nn.Module)
+    classifier = copy.deepcopy(classifier_of(network))
     size = min(config.batch_size, len(labels))
     n_steps = config.head_epochs * (len(labels) // size)
     stepper = Stepper(classifier, config.optimizer, n_steps=n_steps)
@@ -74,16 +74,8 @@ def fit_head(
 @torch.no_grad()
 def _features(network: torch.nn.Module, batches: Iterator[Batch]) -> Batch:
     """Inputs of the classifier of a network in eval mode, [N, features], and the labels [N]."""
-    found: list[torch.Tensor] = []
-    classifier = network.classifier
-    assert isinstance(classifier, torch.nn.Module)
-    hook = classifier.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
-    labels = []
-    for x, y in batches:
-        network(x)
-        labels.append(y)
-    hook.remove()
-    return torch.cat(found), torch.cat(labels)
+    features, labels = zip(*((with_features(network, x)[0], y) for x, y in batches), strict=True)
+    return torch.cat(features), torch.cat(labels)
 
 
 def _rows(n: int, size: int, epochs: int, seed: int) -> Iterator[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Losses of logits [B, n_classes], averaged over the batch, in nats.
+"""Losses of logits [B, n_classes] in nats, and of features, averaged over the batch.
 
 A student learns from a teacher by one of three divergences. None of them sends a gradient to the
 teacher.
@@ -18,6 +18,7 @@ __all__ = [
     "adaptive_alpha_divergence",
     "alpha_divergence",
     "distillation",
+    "feature_distance",
     "kl_divergence",
     "ranking_loss",
     "soft_cross_entropy",
@@ -107,6 +108,18 @@ def alpha_divergence(
         towards = -q * weight / alpha
     slope = (towards * log_q).sum(dim=1)
     return value + (slope - slope.detach())
+
+
+def feature_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Squared distance of features [B, F] to the teacher's [B, >= F], over their variance.
+
+    1 is the distance of features that are the mean of the teacher's everywhere. A student with
+    fewer features learns the first of the teacher's, which are the most important ones where
+    channels are sorted (cf. 1412.6550, which maps them by a further layer, and 2011.01424). The
+    teacher gets no gradient.
+    """
+    target = teacher.detach()[:, : student.shape[1]]
+    return (student - target).square().mean() / target.var().clamp(min=1e-6)
 
 
 def ranking_loss(better: torch.Tensor, worse: torch.Tensor) -> torch.Tensor:

@@ -24,11 +24,12 @@ from torch.nn import functional as F
 
 from hwnas.interfaces import EightBits
 from hwnas.nets.depthwise import depthwise_conv2d
+from hwnas.training.features import with_features
 
 __all__ = ["FakeQuantized", "Forward", "rounded_forward"]
 
-Forward = Callable[[int, Tensor], Tensor]
-"""Maps a step and its images [n, C, px, px] to logits [n, classes]."""
+Forward = Callable[[int, Tensor], tuple[Tensor, Tensor]]
+"""Maps a step and its images [n, C, px, px] to features [n, F] and logits [n, classes]."""
 
 FLOAT_SHARE = 0.25
 """Share of the steps that train in float first, while the learning rate increases."""
@@ -72,13 +73,12 @@ def rounded_forward(
     fake = FakeQuantized(model, calibration[0], rule)
     first = int(FLOAT_SHARE * n_steps)
 
-    def forward(step: int, images: Tensor) -> Tensor:
+    def forward(step: int, images: Tensor) -> tuple[Tensor, Tensor]:
         if step < first:
-            logits: Tensor = model(images)
-            return logits
+            return with_features(model, images)
         if step == first or step % steps_per_epoch % OBSERVE_EVERY == 0:
             fake.observe(calibration)
-        return fake(images)
+        return fake.with_features(images)
 
     return forward
 
@@ -110,6 +110,7 @@ class FakeQuantized(torch.fx.Interpreter):
         self._rounded = {node.name for node in nodes if _is_rounded(node, rule)}
         self._ranges: dict[str, tuple[float, float]] = {}
         self._is_observing = False
+        self._features: Tensor  # inputs of the last linear layer that ran
 
     def observe(self, batches: Sequence[Tensor]) -> None:
         """Sets the ranges to the extremes of the float network over images [n, C, px, px]."""
@@ -125,6 +126,11 @@ class FakeQuantized(torch.fx.Interpreter):
         """Logits [n, classes] of images [n, C, px, px], as computed by the 8-bit file."""
         logits: Tensor = self.run(images)
         return logits
+
+    def with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The inputs [n, F] of the classifier, and the logits."""
+        logits: Tensor = self.run(images)
+        return self._features, logits
 
     # --- torch.fx ---------------------------------------------------------------------------------
 
@@ -156,6 +162,7 @@ class FakeQuantized(torch.fx.Interpreter):
         if target is CONV:
             return _convolved(args[0], self._weight(args[1]), *args[2:], **kwargs)
         if target is LINEAR:
+            self._features = args[0]
             return F.linear(args[0], self._weight(args[1]), *args[2:], **kwargs)
         if target is NORM:
             x, weight, bias, mean, var, _, eps = args

@@ -242,6 +242,10 @@ class FinetuneConfig(StrictModel):
     """Label smoothing in the label part of the loss."""
     distillation: float = Field(default=0.5, ge=0, le=1)
     """Weight w of the teacher."""
+    feature_distillation: Annotated[float, LATER] = Field(default=0.0, ge=0)
+    """Weight of the distance to the teacher's features, the inputs of the classifier, which is
+    added; 2 to 6 for subnets of pretrained networks and a few thousand photos.
+    """
     temperature: float = Field(default=1.0, gt=0)
     """Temperature of the softmaxes in distillation."""
     precision: FinetunePrecision = "fp32"

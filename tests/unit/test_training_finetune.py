@@ -54,8 +54,10 @@ def test_the_model_given_is_left_as_it_is():
     assert not same(tuned, MODEL)
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
-def test_one_step_follows_the_documented_loss(weight):
+@pytest.mark.parametrize(
+    ("weight", "of_features"), [(0.0, 0.0), (0.3, 0.0), (1.0, 0.0), (0.3, 2.0), (0.0, 2.0)]
+)
+def test_one_step_follows_the_documented_loss(weight, of_features):
     """Plain SGD with one batch per epoch: the update is -lr * gradient of the documented mix."""
     n = DATA.info.n_images["train"]
     plain = OptimizerConfig(
@@ -63,16 +65,20 @@ def test_one_step_follows_the_documented_loss(weight):
     )
     config = FinetuneConfig(
         epochs=1, batch_size=n, optimizer=plain, label_smoothing=0.1, distillation=weight,
-        calibration=CALIBRATION,
+        feature_distillation=of_features, calibration=CALIBRATION,
     )  # fmt: skip
     tuned = tune(config)
     student = extract(SUPERNET, SPACE.smallest())
     x, y = next(DATA.train_batches(0, n))
-    logits = student(resize(x, 8))
+    features = student.forward_head(student.forward_features(resize(x, 8)), pre_logits=True)
+    logits = student.classifier(features)
     with torch.no_grad():
         taught = TEACHER.model(x)
+        shown = TEACHER.model.forward_head(TEACHER.model.forward_features(x), pre_logits=True)
+    shown = shown[:, : features.shape[1]]
     labels = torch.nn.functional.cross_entropy(logits, y, label_smoothing=0.1)
-    ((1 - weight) * labels + weight * soft_cross_entropy(logits, taught)).backward()
+    loss = (1 - weight) * labels + weight * soft_cross_entropy(logits, taught)
+    (loss + of_features * ((features - shown) ** 2).mean() / shown.var()).backward()
     for p, q in zip(student.parameters(), tuned.parameters(), strict=True):
         torch.testing.assert_close(q, p - 0.1 * p.grad, atol=1e-5, rtol=1e-4)
 

@@ -11,6 +11,7 @@ from hwnas.training.losses import (
     adaptive_alpha_divergence,
     alpha_divergence,
     distillation,
+    feature_distance,
     kl_divergence,
     ranking_loss,
     soft_cross_entropy,
@@ -113,3 +114,18 @@ def test_ranking_loss_is_zero_where_the_order_agrees():
     assert better.grad == 0 and worse.grad == 0
     loss = ranking_loss(torch.tensor(2.5), torch.tensor(1.0))
     assert loss == 1.5
+
+
+def test_the_mean_of_the_teachers_features_is_at_distance_one():
+    features = torch.randn(64, 12, generator=torch.Generator().manual_seed(0))
+    assert float(feature_distance(features[:, :8], features)) == 0
+    mean = features[:, :8].mean().expand(64, 8)
+    n = 64 * 8
+    assert float(feature_distance(mean, features)) == pytest.approx((n - 1) / n, rel=1e-5)
+
+
+def test_the_teachers_features_get_no_gradient():
+    features = torch.randn(4, 3, requires_grad=True)
+    assert not feature_distance(features.detach(), features).requires_grad
+    constant = torch.ones(4, 3)  # variance 0
+    assert float(feature_distance(constant, constant)) == 0

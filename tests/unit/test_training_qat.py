@@ -20,6 +20,7 @@ from hwnas.spaces import mobilenet_tiny
 from hwnas.training.datasets import digits
 from hwnas.training.finetune import finetune
 from hwnas.training.label_sections import StandaloneRecipe, TrainedLabelConfig
+from hwnas.training.features import classifier_of, with_features
 from hwnas.training.qat import FakeQuantized, rounded_forward
 from hwnas.training.sections import (
     CalibrationConfig,
@@ -184,8 +185,25 @@ def test_the_first_quarter_of_the_steps_is_in_float() -> None:
     model, x = net().train(), images()
     forward = rounded_forward(model, [x], "onnx", steps_per_epoch=4, n_steps=8)
     with torch.no_grad():
-        assert torch.equal(forward(1, x), model(x))
-        assert not torch.equal(forward(2, x), model(x))
+        assert torch.equal(forward(1, x)[1], model(x))
+        assert not torch.equal(forward(2, x)[1], model(x))
+
+
+def test_features_are_what_the_rounded_classifier_reads() -> None:
+    model, x = net().train(), images()
+    rounded = fake(model, x, "onnx")
+    with torch.no_grad():
+        features, logits = rounded.with_features(x)
+        near, _ = with_features(model, x)
+        classifier = classifier_of(model)
+        weight = classifier.weight
+        scale = weight.abs().amax(1, keepdim=True) / 127
+        expected = features @ ((weight / scale).round() * scale).T + classifier.bias
+    torch.testing.assert_close(features, near, atol=0.2, rtol=0)
+    assert not torch.equal(features, near)
+    torch.testing.assert_close(
+        logits, expected, atol=float(logits.max() - logits.min()) / 254, rtol=0
+    )
 
 
 # --- accuracy -------------------------------------------------------------------------------------
