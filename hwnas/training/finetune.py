@@ -76,8 +76,7 @@ def finetune(
     steps_per_epoch = max(1, data.info.n_images["train"] // config.batch_size)
     n_steps = config.epochs * steps_per_epoch
     stepper = Stepper(student, config.optimizer, n_steps=max(1, n_steps), scaler=precision.scaler)
-    store = None
-    start = 0
+    store, start = None, 0
     if checkpoints is not None:
         store = Checkpoints(checkpoints, _identity(data, config, px, teacher, seed, rounding))
         start, scale = store.restore(student, stepper.optimizer) or (0, None)

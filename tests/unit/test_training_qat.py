@@ -18,9 +18,9 @@ from hwnas.interfaces import DatasetContext, EightBits
 from hwnas.nets.subnet import build_subnet
 from hwnas.spaces import mobilenet_tiny
 from hwnas.training.datasets import digits
+from hwnas.training.features import classifier_of, with_features
 from hwnas.training.finetune import finetune
 from hwnas.training.label_sections import StandaloneRecipe, TrainedLabelConfig
-from hwnas.training.features import classifier_of, with_features
 from hwnas.training.qat import FakeQuantized, rounded_forward
 from hwnas.training.sections import (
     CalibrationConfig,
