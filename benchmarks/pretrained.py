@@ -8,7 +8,7 @@ winner beside
 
 - `a resolution`: the pretrained network at the largest resolution that keeps the limit, alone;
 - `b cuts`: the best uniform cut of its depth, its width, or both, by validation images, alone;
-- `c random`: five random subnets as fast as the winner by the table, fine-tuned as it was (mean);
+- `c random`: five random subnets as fast as the winner by the table, fine-tuned as it is (mean);
 - `d fastnas`: nvidia-modelopt's FastNAS, `e torch-pruning`: its structural pruning, each at the
   FLOPs, found by bisection, at which what it returns keeps the limit when timed, alone.
 
@@ -49,6 +49,7 @@ from hwnas.core.overrides import assignments
 from hwnas.core.store import read_json, write_json
 from hwnas.pipeline.config import read_config_data
 from hwnas.pipeline.project import Project
+from hwnas.pipeline.winners import result_on
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 from hwnas.training.evaluate import evaluate
@@ -67,14 +68,13 @@ Cell = dict[str, Any]
 
 
 def data_of(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Section `data` of a data set, of at most `MAX_TRAIN` training photos."""
+    """Section `data` of a data set, of at most `--max-train` training photos."""
     shown = {"base_px": options.px, "normalise": options.normalise, "val_fraction": 0.15}
-    if name == "sign_digits":
-        return {"name": name, **shown}
     folder = options.work / "data" / name
     for file in ("train.npz", "val.npz"):
         if not (folder / file).exists():
-            _store(data_root(name) / file, folder / file, options.max_train)
+            most = options.max_train if file == "train.npz" else sys.maxsize
+            _store(data_root(name) / file, folder / file, most)
     return {"name": "npz_jpeg", "root": str(folder.absolute()), **shown}
 
 
@@ -97,16 +97,17 @@ def _store(source: Path, target: Path, most: int) -> None:
 
 
 def searched(name: str, seed: int, share: float, options: argparse.Namespace) -> hwnas.Run:
-    """The run of a data set and seed, with its search at one limit."""
+    """The run of a data set and seed, up to its search at one limit."""
     limit = {"device": "local", "metric": "latency_ms", "max_fraction_of_largest": share}
-    return hwnas.run(
-        base_config(options),
-        folder=options.work / name / f"seed{seed}",
+    folder, search = options.work / name / f"seed{seed}", f"at{100 * share:.0f}"
+    hwnas.search(
+        folder,
+        config=base_config(options),
         settings=settings_of(name, seed, options)
-        | {"search.name": f"at{100 * share:.0f}", "search.constraints": [limit]},
-        report_only=True,
+        | {"search.name": search, "search.constraints": [limit]},
         progress=progress_for,
     )
+    return hwnas.open_run(folder, search=search)
 
 
 def prepare(name: str, seed: int, options: argparse.Namespace) -> None:
@@ -157,14 +158,15 @@ def cells_at(
     run = searched(name, seed, share, options)
     project = run.project
     use_threads(project.config.threads)
-    rows = {row.name: row for row in run.networks if row.device == project.first_device}
-    winner, limit = rows[OURS], rows[OURS].limit_ms
-    assert limit is not None
+    result = result_on(project, project.first_device)
+    winner, (limit,) = result.winner.arch, result.limits.values()
     largest, work = project.space.largest(), folder / "work"
 
     def own() -> tuple[Hits, float]:
-        px = resolution(project.space, winner.arch)
-        return hits(run.network(OURS), project.data, px), winner.measured_ms
+        px = resolution(project.space, winner)
+        model = networks.tuned(project, winner, px, work / "winner")
+        ms = networks.time_archs(project, {OURS: (project.space, winner)}, work / "own")
+        return hits(model, project.data, px), ms[OURS]
 
     def smaller() -> tuple[Hits, float]:
         lower = networks.lower_resolution(project, limit, work / "px")
@@ -176,7 +178,7 @@ def cells_at(
         return hits(model, project.data, px), ms
 
     def random() -> tuple[Hits, float]:
-        archs = networks.random_subnets(project, winner.arch, N_RANDOM)
+        archs = networks.random_subnets(project, winner, N_RANDOM)
         named = {str(n): (project.space, arch) for n, arch in enumerate(archs)}
         ms = networks.time_archs(project, named, work / "random")
         found = []
