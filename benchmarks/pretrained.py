@@ -31,7 +31,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,24 +100,28 @@ def searched(name: str, seed: int, share: float, options: argparse.Namespace) ->
     """The run of a data set and seed, up to its search at one limit."""
     limit = {"device": "local", "metric": "latency_ms", "max_fraction_of_largest": share}
     folder, search = options.work / name / f"seed{seed}", f"at{100 * share:.0f}"
-    hwnas.search(
-        folder,
-        config=base_config(options),
-        settings=settings_of(name, seed, options)
-        | {"search.name": search, "search.constraints": [limit]},
-        progress=progress_for,
-    )
+    settings = {"search.name": search, "search.constraints": [limit]}
+    hwnas.profile("local", run=folder, **_call(name, seed, options, settings))
+    prepare(name, seed, options, settings)
+    hwnas.search(folder, **_call(name, seed, options, settings))
     return hwnas.open_run(folder, search=search)
 
 
-def prepare(name: str, seed: int, options: argparse.Namespace) -> None:
+def prepare(
+    name: str, seed: int, options: argparse.Namespace, settings: Mapping[str, Any] = {}
+) -> None:
     """The elastic network, its labels and predictor: all that a search needs and nothing times."""
-    hwnas.predictor_fit(
-        options.work / name / f"seed{seed}",
-        config=base_config(options),
-        settings=settings_of(name, seed, options),
-        progress=progress_for,
-    )
+    folder, call = options.work / name / f"seed{seed}", _call(name, seed, options, settings)
+    hwnas.train(folder, **call)
+    hwnas.predictor_fit(folder, **call)
+
+
+def _call(
+    name: str, seed: int, options: argparse.Namespace, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Arguments of the stages of a data set and seed."""
+    changes = {**settings_of(name, seed, options), **settings}
+    return {"config": base_config(options), "settings": changes, "progress": progress_for}
 
 
 def base_config(options: argparse.Namespace) -> str:
