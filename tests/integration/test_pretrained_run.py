@@ -15,10 +15,14 @@ from safetensors.torch import load_file
 
 import hwnas
 from hwnas.core.errors import UserError
+from hwnas.core.progress import silent
 from hwnas.core.records import dump
 from hwnas.interfaces import Evaluation
 from hwnas.nets.origin import Origin, read_origin
+from hwnas.nets.pretrained_source import Source
 from hwnas.nets.supernet import Supernet
+from hwnas.pipeline.opening import open_project
+from hwnas.pipeline.start_checks import warn_of_padding
 from hwnas.spaces.load import build_space
 from hwnas.training.checkpoint import weights_bytes
 
@@ -138,3 +142,43 @@ def test_best_weights_of_a_training_say_where_it_started(tmp_path: Path) -> None
     assert read_origin(tmp_path / "best.safetensors") == ALPHANET
     with safe_open(tmp_path / "best.safetensors", framework="np") as file:
         assert file.metadata()["step"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("pad_mode", "said"), [(None, ["Set space.pad_mode: tf_same"]), ("tf_same", [])]
+)
+def test_a_padding_that_the_weights_did_not_learn_is_warned_of(
+    pad_mode: str | None, said: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Quantised networks of TensorFlow pad as it does; timm's network of the same name does not."""
+    space = {"name": "timm", "model": "mobilenetv2_100", "pad_mode": pad_mode, "resolutions": [32]}
+    changes = {"space": space, "supernet.init": "shipped"}
+    with open_project(
+        tmp_path / "run", config=str(MINI), changes=changes, progress_for=lambda _: silent,
+        command="hwnas train",
+    ) as project:  # fmt: skip
+        warn_of_padding(project)
+    assert [r.getMessage().partition("training. ")[2] for r in caplog.records] == said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("tf_mobilenetv3_large_100", "tf_same"), ("mobilenetv3_large_100", "")]
+)
+def test_the_padding_of_weights_of_timm_is_that_of_their_network(
+    name: str, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    origin = Origin(f"{name}.in1k", "Apache-2.0", "https://there", "model.safetensors", "0" * 64)
+    start = Source({}, f"timm:{name}", None, origin)
+    monkeypatch.setattr("hwnas.nets.pretrained_source.source_of", lambda _: start)
+    changes = {
+        "space": {"name": "timm", "model": "mobilenetv3_large_100", "resolutions": [32]},
+        "supernet.init": f"timm:{name}",
+    }
+    with open_project(
+        tmp_path / "run", config=str(MINI), changes=changes, progress_for=lambda _: silent,
+        command="hwnas train",
+    ) as project:  # fmt: skip
+        warn_of_padding(project)
+    assert bool(caplog.records) == bool(said)
+    assert said in caplog.text

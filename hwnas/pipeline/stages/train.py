@@ -18,7 +18,7 @@ from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.disk import checkpoint_bytes, weights_bytes
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
-from hwnas.pipeline.start_checks import warn_of_normalisation
+from hwnas.pipeline.start_checks import warn_of_normalisation, warn_of_padding
 from hwnas.pipeline.task import task
 from hwnas.training.sections import KEEPING, TrainConfig
 
@@ -108,12 +108,13 @@ def check(project: Project) -> None:
 def check_data(project: Project) -> None:
     """Refuses a recipe that needs more images than there are, or a teacher that does not fit.
 
-    Logs a warning if images are not normalised as for the starting weights.
+    Logs a warning if images are not normalised, or maps not padded, as for the starting weights.
 
     Raises:
         UserError: see `checks.recipe_fits` and `training.teacher.load_teacher`.
     """
     warn_of_normalisation(project)
+    warn_of_padding(project)
     config = _train_settings(project)
     if not config.steps and not config.head_epochs:
         return
