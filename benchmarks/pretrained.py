@@ -113,6 +113,7 @@ def prepare(
     """The elastic network, its labels and predictor: all that a search needs and nothing times."""
     folder, call = options.work / name / f"seed{seed}", _call(name, seed, options, settings)
     hwnas.train(folder, **call)
+    hwnas.label(folder, **call)
     hwnas.predictor_fit(folder, **call)
 
 
