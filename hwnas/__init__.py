@@ -176,7 +176,9 @@ def __getattr__(name: str) -> Any:
     if name not in (*__all__, "list"):
         raise AttributeError(f"module 'hwnas' has no attribute {name!r}")
     module = _ELSEWHERE.get(name, f"api.{name.partition('_')[0]}")
-    value = getattr(import_module(f"hwnas.{module}"), name)
+    from hwnas.core.home import with_home
+
+    value = with_home(getattr(import_module(f"hwnas.{module}"), name))
     globals()[name] = value  # later uses do not call this function
     return value
 

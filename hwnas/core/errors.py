@@ -13,6 +13,7 @@ __all__ = [
     "HwnasError",
     "NotJudged",
     "UserError",
+    "WorkerKilled",
     "did_you_mean",
     "first_line",
     "out_of_memory",
@@ -120,7 +121,13 @@ def out_of_memory(error: BaseException) -> UserError | None:
     )
 
 
-def worker_killed(error: BaseException) -> UserError | None:
+class WorkerKilled(UserError):
+    """A process that prepares images was killed. by_termination: by SIGTERM."""
+
+    by_termination = False
+
+
+def worker_killed(error: BaseException) -> WorkerKilled | None:
     """The error to show if a process that prepares images was killed, else None.
 
     Torch reports this in the text of a RuntimeError, which can be raised at any statement.
@@ -128,9 +135,11 @@ def worker_killed(error: BaseException) -> UserError | None:
     text = str(error)
     if "DataLoader worker" not in text or not any(w in text for w in ("killed", "exited")):
         return None
-    return UserError(
+    killed = WorkerKilled(
         "a process that prepares images was killed",
         found=text.splitlines()[0][:200].strip(),
         fix="repeat the command, earlier results are kept; if there was too little memory, set"
         " workers=0 or stop other programs",
     )
+    killed.by_termination = "Terminated" in text
+    return killed

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 
 import hwnas
+from hwnas.api.result import no_progress
 from hwnas.cli import main
 from hwnas.core import locks
 from hwnas.core.env import cache_folder, user_path
@@ -28,6 +30,7 @@ from hwnas.core.resources import resource
 from hwnas.core.store import append_jsonl, write_bytes
 from hwnas.exporters import own
 from hwnas.exporters.opened import CannotRunHere
+from hwnas.pipeline.opening import open_project
 from hwnas.training import decode, file_hashes
 from hwnas.training.datasets.image_folder import Config, identity
 from hwnas.training.photo_config import data_root
@@ -308,6 +311,20 @@ def test_killed_image_workers_are_told_in_words(
         main._main(["train", "x"])
     assert ending.value.code == status
     assert said in capsys.readouterr().err
+
+
+def test_killed_image_workers_are_errors_of_hwnas_in_python(tmp_path: Path) -> None:
+    shutil.copy(resource("configs", "digits.yaml"), tmp_path / "config.yaml")
+    how = {"progress_for": no_progress, "command": "hwnas train"}
+    for read_only in (False, True):
+        with (
+            pytest.raises(UserError, match="a process that prepares images was killed") as killed,
+            open_project(tmp_path, read_only=read_only, **how),
+        ):
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+        assert isinstance(killed.value.__cause__, RuntimeError)
+        with pytest.raises(RuntimeError, match="shapes"), open_project(tmp_path, **how):
+            raise RuntimeError("shapes differ")
 
 
 @pytest.mark.parametrize("jump_s", [-20 * 365 * 86400, 20 * 365 * 86400])
