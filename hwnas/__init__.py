@@ -14,6 +14,7 @@ Arguments that many functions share:
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ try:
     import fcntl  # noqa: F401
 except ImportError:
     raise ImportError("hwnas needs Linux or macOS; on Windows, run it in WSL") from None
+
+# Before any import of ONNX Runtime: its builds also report usage on Linux (seen in 1.32).
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:
     from hwnas.api.analyze import analyze

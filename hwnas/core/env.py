@@ -77,7 +77,10 @@ def require(module: str, *, extra: str) -> ModuleType:
 
 
 def onnx_runtime() -> ModuleType:
-    """ONNX Runtime, with its telemetry off (its builds for Windows report usage to Microsoft)."""
+    """ONNX Runtime, with its telemetry off.
+
+    `import hwnas` has set ORT_DISABLE_TELEMETRY; older builds for Windows know only the call.
+    """
     module = importlib.import_module("onnxruntime")
     getattr(module, "disable_telemetry_events", int)()
     return module
