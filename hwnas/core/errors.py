@@ -16,6 +16,7 @@ __all__ = [
     "WorkerKilled",
     "did_you_mean",
     "first_line",
+    "no_workers",
     "out_of_memory",
     "worker_killed",
 ]
@@ -118,6 +119,17 @@ def out_of_memory(error: BaseException) -> UserError | None:
         found=text.splitlines()[0][:200] if text else None,
         fix="stop other programs, raise the limit (ulimit -v), or use smaller batches; then repeat"
         " the command, earlier results are kept",
+    )
+
+
+def no_workers(error: OSError) -> UserError:
+    """The error to show if the processes that prepare images cannot be started."""
+    return UserError(
+        "cannot start the processes that prepare images",
+        expected="shared memory (/dev/shm) that can be written and has room",
+        found=error.strerror or error,
+        where="workers",
+        fix="workers=0, or give the container shared memory (`docker run --shm-size=1g`)",
     )
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from timm.data.random_erasing import RandomErasing
 
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, no_workers
 from hwnas.core.rng import rng, stable_seed
 from hwnas.interfaces import DataInfo, Split
 from hwnas.training.augment import photo_transform
@@ -179,7 +179,11 @@ class PhotoData:
                 generator=torch.Generator(),  # else it draws from the global generator
                 multiprocessing_context="fork",  # shares the pixels
             )
-        return ((torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(y)) for x, y in prepared)
+        try:
+            started = iter(prepared)
+        except OSError as error:
+            raise no_workers(error) from error
+        return ((torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(y)) for x, y in started)
 
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
         """All images of a split in fixed order, without augmentation."""

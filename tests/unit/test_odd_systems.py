@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
 import hwnas
 from hwnas.api.result import no_progress
@@ -30,8 +31,11 @@ from hwnas.core.resources import resource
 from hwnas.core.store import append_jsonl, write_bytes
 from hwnas.exporters import own
 from hwnas.exporters.opened import CannotRunHere
+from hwnas.interfaces import DatasetContext
+from hwnas.pipeline import data_checks
 from hwnas.pipeline.opening import open_project
 from hwnas.training import decode, file_hashes
+from hwnas.training.datasets import image_folder
 from hwnas.training.datasets.image_folder import Config, identity
 from hwnas.training.photo_config import data_root
 from tests.bundles import colour_bundle, colour_manifest, run_kit
@@ -311,6 +315,22 @@ def test_killed_image_workers_are_told_in_words(
         main._main(["train", "x"])
     assert ending.value.code == status
     assert said in capsys.readouterr().err
+
+
+def test_workers_that_cannot_start_name_shared_memory_and_the_way_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class_folders(tmp_path, ["ant", "bee"], 8, px=8)
+    data = image_folder.build(Config(root=str(tmp_path), base_px=8), DatasetContext(0, n_workers=1))
+    monkeypatch.setattr(DataLoader, "__iter__", full)
+    with pytest.raises(UserError, match=r"(?s)cannot start.*No space left.*workers=0"):
+        data.train_batches(0, 4)
+    monkeypatch.setattr(data_checks.multiprocessing, "get_context", full)
+    with pytest.raises(UserError, match=r"(?s)cannot start.*No space left.*workers=0"):
+        data_checks._processes_can_talk()
 
 
 def test_killed_image_workers_are_errors_of_hwnas_in_python(tmp_path: Path) -> None:
