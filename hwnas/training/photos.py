@@ -174,7 +174,7 @@ class PhotoData:
                 batches,
                 batch_size=None,
                 num_workers=self.n_workers,
-                collate_fn=_as_they_are,  # type: ignore[arg-type]  # no list: batch_size is None
+                collate_fn=lambda arrays: arrays,  # not the default: keep numpy
                 worker_init_fn=_ignore_interrupts,
                 generator=torch.Generator(),  # else it draws from the global generator
                 multiprocessing_context="fork",  # shares the pixels
@@ -256,10 +256,6 @@ class _TrainBatches(torch.utils.data.Dataset[Arrays]):
                     _seed_globals(stable_seed(*stream, row, "erase"))
                     data.eraser(tensor)
         return x.permute(0, 2, 3, 1).contiguous().numpy(), part.labels[index]
-
-
-def _as_they_are(arrays: Arrays) -> Arrays:
-    return arrays
 
 
 def _mean_std(part: Photos) -> MeanStd:
