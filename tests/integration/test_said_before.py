@@ -116,6 +116,20 @@ def test_accuracies_of_training_and_labels_are_listed_with_their_error(folder: P
         assert shown[f"{name} validation top-1"] == accuracy_text(row[f"{name} top1"], n)
 
 
+def test_exports_name_their_networks_before_and_after(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, notes = hwnas.open_run(folder).project, []
+    known = project.files.read_exports()
+    monkeypatch.setattr(export, "_export_arch", lambda project, arch, formats: known[arch.key])
+    monkeypatch.setattr(type(project.files), "write_exports", lambda *given, **named: None)
+    export.export(project, lambda done, total, note="": notes.append((done, total, note)))
+    assert notes[0] == (0, len(known), f"winner (1 of {len(known)} networks)")
+    assert [done for done, _, _ in notes] == [n // 2 + n % 2 for n in range(2 * len(known))]
+    names = {"winner", "largest", "smallest", "random search", "random subnet"}
+    assert {note.split(" (")[0].split(",")[0] for _, _, note in notes} <= names
+
+
 def test_predicted_scores_name_their_unit(folder: Path) -> None:
     found = hwnas.predictor_predict(folder, ["largest"])
     assert found.facts["score_unit"] == "minus log of the validation loss"
