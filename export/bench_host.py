@@ -56,7 +56,7 @@ def too_many(n_threads):
     if n_threads <= usable:
         return ""
     return (
-        f"{n_threads} threads, but this process may use {usable} processors (of {n_cpus}): "
+        f"{n_threads} threads, but this process may use {usable} of {n_cpus} processors: "
         "threads will wait for each other"
     )
 

@@ -12,10 +12,12 @@ failed, but one could not be judged, because this machine is too far from the sp
 latency was measured, or because the device runs the model in another runtime.
 """
 
+import os
 import re
 import sys
 from pathlib import Path
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when ONNX Runtime is imported
 try:
     import numpy as np
     import onnxruntime
@@ -27,7 +29,7 @@ from bundle_checks import check_outputs, finding
 from bundle_files import BundleError
 from bundle_latency import check_latencies
 
-getattr(onnxruntime, "disable_telemetry_events", int)()  # of its builds for Windows
+getattr(onnxruntime, "disable_telemetry_events", int)()  # for builds before 1.32
 SUFFIXES = (".onnx", ".ort")  # files of ONNX Runtime
 KINDS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 

@@ -1,9 +1,13 @@
 """ONNX Runtime, any execution provider by its full name."""
 
+import os
+
 import numpy
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when ONNX Runtime is imported
 import onnxruntime
 
-getattr(onnxruntime, "disable_telemetry_events", int)()  # of its builds for Windows
+getattr(onnxruntime, "disable_telemetry_events", int)()  # for builds before 1.32
 
 INSTALL = "python -m pip install numpy onnxruntime"
 KINDS = {

@@ -14,6 +14,7 @@ Arguments that many functions share:
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ try:
     import fcntl  # noqa: F401
 except ImportError:
     raise ImportError("hwnas needs Linux or macOS; on Windows, run it in WSL") from None
+
+# Before any import of ONNX Runtime: its builds also report usage on Linux (seen in 1.32).
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:
     from hwnas.api.analyze import analyze
@@ -176,7 +180,9 @@ def __getattr__(name: str) -> Any:
     if name not in (*__all__, "list"):
         raise AttributeError(f"module 'hwnas' has no attribute {name!r}")
     module = _ELSEWHERE.get(name, f"api.{name.partition('_')[0]}")
-    value = getattr(import_module(f"hwnas.{module}"), name)
+    from hwnas.core.home import with_home
+
+    value = with_home(getattr(import_module(f"hwnas.{module}"), name))
     globals()[name] = value  # later uses do not call this function
     return value
 

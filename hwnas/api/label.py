@@ -10,6 +10,7 @@ from hwnas.api.options import refuse_both
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
 from hwnas.api.stage import bring_up_to_date
 from hwnas.core.errors import UserError
+from hwnas.core.stats import accuracy_text
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.project import Project
 
@@ -70,16 +71,17 @@ def _require_archs(project: Project) -> None:
 
 
 def _labels(project: Project, source: Source) -> Listing:
-    known = project.files.read_labels(source)
-    top1 = sorted(evaluation.top1 for evaluation in known)
-    row = {
-        "labels": len(top1),
-        "source": source,
-        "lowest top1": top1[0],
-        "median top1": top1[len(top1) // 2],
-        "highest top1": top1[-1],
+    known = sorted(project.files.read_labels(source), key=lambda evaluation: evaluation.top1)
+    found = {"lowest": known[0], "median": known[len(known) // 2], "highest": known[-1]}
+    first = {"labels": len(known), "source": source}
+    texts = {
+        f"{name} validation top-1": accuracy_text(e.top1, e.n_images) for name, e in found.items()
     }
-    return Listing([row])
+    return Listing(
+        [first | {f"{name} top1": e.top1 for name, e in found.items()}],
+        shown=[first | texts],
+        facts={"n_images": known[0].n_images},
+    )
 
 
 def log_trained_cost(folder: Folder, *, config: str | None, settings: Settings) -> None:

@@ -10,6 +10,7 @@ from hwnas.api.options import refuse_unused, require_place
 from hwnas.api.result import Folder, Listing, ProgressFor, Row, Settings, no_progress
 from hwnas.api.stage import bring_up_to_date
 from hwnas.core.errors import UserError
+from hwnas.pipeline.evaluators import score_unit
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.project import Project
 from hwnas.spaces.arch import Arch
@@ -164,6 +165,8 @@ def _labels_of_run(folder: Path, progress: ProgressFor) -> Labels:
 def predictor_predict(folder: Folder, archs: Sequence[Arch | str]) -> Listing:
     """Predicted score of some archs, its standard deviation, and all metrics.
 
+    The fact `score_unit` says what the score is, e.g. `minus log of the validation loss`.
+
     archs: archs, `largest`, `smallest`, comma-separated codes, or `.json` files.
     """
     from hwnas.pipeline.costs import prices
@@ -180,17 +183,23 @@ def predictor_predict(folder: Folder, archs: Sequence[Arch | str]) -> Listing:
         codes = project.space.codes(members)
         mean, std = load_predictor(project).predict(codes)
         costs = {key: metric(codes) for key, metric in prices(project).items()}
-    return Listing(
-        [
-            {
-                "arch": arch.key,
-                "score": float(mean[row]),
-                "std": float(std[row]),
-                **{key: float(cost[row]) for key, cost in costs.items()},
-            }
-            for row, arch in enumerate(members)
-        ]
-    )
+        unit = score_unit(project)
+    rows = [
+        {
+            "arch": arch.key,
+            "score": float(mean[row]),
+            "std": float(std[row]),
+            **{key: float(cost[row]) for key, cost in costs.items()},
+        }
+        for row, arch in enumerate(members)
+    ]
+    return Listing(rows, shown=_with_unit(rows, unit), facts={"score_unit": unit})
+
+
+def _with_unit(rows: Sequence[Row], unit: str) -> list[Row]:
+    """Rows for a terminal, which name the unit of the score."""
+    names = {"score": f"score [{unit}]", "best score": f"best score [{unit}]"}
+    return [{names.get(key, key): value for key, value in row.items()} for row in rows]
 
 
 def _member(space: SearchSpace, given: Arch | str) -> Arch:
@@ -235,13 +244,14 @@ def predictor_export_lut(
             free=free,
             progress=progress("export-lut"),
         )
-    row = {
+        unit = score_unit(project)
+    row: Row = {
         "table": str(path),
         "archs": len(table.means),
         "best score": float(table.means.max()),
         "source": table.source,
     }
-    return Listing([row])
+    return Listing([row], shown=_with_unit([row], unit), facts={"score_unit": unit})
 
 
 def predictor_lookup(
@@ -267,16 +277,19 @@ def predictor_lookup(
     ) as project:
         path = Path(table) if table is not None else project.files.score_table
         found = look_up(project, path, limits or {}, k=top)
+        unit = score_unit(project)
+    rows = [
+        {
+            "arch": ",".join(map(str, codes)),
+            "score": float(found.means[row]),
+            "std": float(found.stds[row]),
+            **{key: float(cost[row]) for key, cost in found.costs.items()},
+        }
+        for row, codes in enumerate(found.codes.tolist())
+    ]
     return Listing(
-        [
-            {
-                "arch": ",".join(map(str, codes)),
-                "score": float(found.means[row]),
-                "std": float(found.stds[row]),
-                **{key: float(cost[row]) for key, cost in found.costs.items()},
-            }
-            for row, codes in enumerate(found.codes.tolist())
-        ],
+        rows,
         title=f"{found.n_feasible:,} of {found.n:,} archs keep the limits",
-        facts={"n_feasible": found.n_feasible, "n": found.n},
+        facts={"n_feasible": found.n_feasible, "n": found.n, "score_unit": unit},
+        shown=_with_unit(rows, unit),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from hwnas.api.space import as_space
 from hwnas.core.config import build_model
 from hwnas.core.errors import UserError
 from hwnas.core.overrides import override
+from hwnas.devices.kit import too_many_threads
 from hwnas.devices.spec import load_device, load_transport
 from hwnas.interfaces import DeviceSpec, Transport
 from hwnas.latency.sections import ProfileConfig
@@ -20,6 +22,9 @@ from hwnas.latency.table import LatencyTable
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["prepare", "profile", "profile_import", "profile_pack", "profile_plan"]
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,8 @@ def profile_plan(
     from hwnas.measure.session_files import known_models
 
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
+    if problem := too_many_threads(job.device):
+        log.warning("%s", problem)
     samples = Path(out or f"{job.device.name}.json").with_suffix(".samples")
     known = known_models(job.device, job.settings, [samples])
     cost = describe_cost(job.space, job.settings, known)

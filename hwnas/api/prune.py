@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.analysis.pruning import Pruning
-from hwnas.api.result import Folder, Listing, ProgressFor, no_progress
+from hwnas.api.result import Folder, Listing, ProgressFor, Row, no_progress
 from hwnas.core.records import dump
+from hwnas.core.stats import accuracy_text
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.project import Project
 from hwnas.studies import rank_analysis
-from hwnas.studies.pruned_training import Comparison, rounds_s, train_rounds
+from hwnas.studies.pruned_training import Comparison, Round, rounds_s, train_rounds
 
 __all__ = ["PrunedTraining", "prune", "prune_plan"]
 
@@ -31,6 +32,11 @@ class PrunedTraining:
         """Headline of the table."""
         return f"pruned by {self.ranking}"
 
+    @property
+    def shown(self) -> list[Row]:
+        """The rounds for a terminal: accuracies in percent, that of one arch with its error."""
+        return [_in_percent(one) for one in (self.compared.pruned, self.compared.unpruned)]
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values; the rounds are in `"table"`."""
         rounds = (self.compared.pruned, self.compared.unpruned)
@@ -41,6 +47,13 @@ class PrunedTraining:
             "n_common": self.compared.n_common,
             "pruning": dump(self.pruning, versioned=False),
         }
+
+
+def _in_percent(one: Round) -> Row:
+    found: dict[str, Any] = dump(one, versioned=False)
+    n = found.pop("n_images")
+    texts = {key: f"{found[key]:.2%}" for key in ("mean_top1", "common_top1")}
+    return found | texts | {"best_top1": accuracy_text(one.best_top1, n)}
 
 
 def prune(

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.api.options import refuse_both, refuse_unused, require_place
-from hwnas.api.result import Folder, Listing, ProgressFor, Settings, listed, no_progress
+from hwnas.api.result import Folder, Listing, ProgressFor, Row, Settings, listed, no_progress
 from hwnas.api.stage import bring_up_to_date, of_known_search
 from hwnas.core.config import build_model, settled
 from hwnas.core.errors import UserError
 from hwnas.core.overrides import override
 from hwnas.core.records import dump
+from hwnas.core.stats import accuracy_text
 from hwnas.core.store import write_json
 from hwnas.devices.spec import load_device, load_transport
 from hwnas.latency.sections import ProfileConfig
 from hwnas.measure.references.settings import PUBLISHED_PX, ReferencesConfig
 from hwnas.measure.references.timing import (
     Reference,
-    References,
     RunReferences,
     remove_models,
     time_references,
@@ -30,6 +30,7 @@ from hwnas.spaces.checks import check_ends
 __all__ = ["references", "references_changes", "references_plan"]
 
 SECTION = "search.references"
+IMAGENET_VALIDATION = 50_000  # images on which published accuracies are measured
 
 
 # long: every argument is documented; the body is short
@@ -108,7 +109,8 @@ def references(
     )
     write_json(target, dump(found))
     remove_models(target.with_suffix(".samples"))
-    return Listing([{**row.summary(), "device": spec.name} for row in found.networks])
+    rows = [{**row.summary(), "device": spec.name} for row in found.networks]
+    return Listing(rows, shown=[_in_percent(row, None) for row in rows])
 
 
 def references_changes(
@@ -219,23 +221,28 @@ def _plain(values: Sequence[Any]) -> list[Any]:
 
 def _of_run(found: RunReferences) -> Listing:
     """One row per network, resolution and device; trained networks have an accuracy."""
-    trained = {(one.name, one.px): one.test_top1 for one in found.trained}
-
-    def rows(device: References) -> list[dict[str, Any]]:
-        return [
-            {
-                **row.summary(),
-                "test_top1": trained.get((row.name, row.px)),
-                "device": device.device,
-            }
-            for row in device.networks
-        ]
-
+    trained = {(one.name, one.px): one for one in found.trained}
+    rows, shown = [], []
+    for device in found.devices:
+        for timed in device.networks:
+            one = trained.get((timed.name, timed.px))
+            top1, n = (None, None) if one is None else (one.test_top1, one.n_test_images)
+            rows.append({**timed.summary(), "test_top1": top1, "device": device.device})
+            shown.append(_in_percent(rows[-1], n))
     return Listing(
-        [row for device in found.devices for row in rows(device)],
+        rows,
         facts={
             "winner_ms": {one.device: one.own_ms for one in found.devices},
             "pace": {one.device: one.pace for one in found.devices},
             "trained": [dump(one, versioned=False) for one in found.trained],
         },
+        shown=shown,
     )
+
+
+def _in_percent(row: Row, n_test: int | None) -> Row:
+    """A row for a terminal: accuracies in percent, with standard errors."""
+    texts = {"imagenet_top1": accuracy_text(row["imagenet_top1"], IMAGENET_VALIDATION)}
+    if "test_top1" in row:
+        texts["test_top1"] = accuracy_text(row["test_top1"], n_test)
+    return {**row, **texts}

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from hwnas.core.metrics import MetricKey
 from hwnas.core.progress import Progress, silent
 from hwnas.core.records import dump
+from hwnas.core.stats import accuracy_text
 from hwnas.pipeline.outcomes import NetworkResult
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.choice import Value
@@ -22,7 +23,6 @@ __all__ = [
     "Result",
     "Row",
     "Settings",
-    "accuracy_text",
     "closing_row",
     "listed",
     "no_progress",
@@ -92,17 +92,12 @@ class Listing:
         return {"table": [dict(row) for row in self.rows], **self.facts}
 
 
-def accuracy_text(share: float | None, error: float | None) -> str | None:
-    """A top-1 with its standard error, both fractions."""
-    if share is None or error is None:
-        return None if share is None else f"{share:.2%}"
-    return f"{share:.2%} \u00b1 {error:.2%}"
-
-
 def closing_row(network: NetworkResult) -> dict[str, Any]:
     """The row of the closing table as a terminal shows it: accuracy and error in one column."""
     row = network.summary()
-    row["test_top1"] = accuracy_text(network.test_top1, row.pop("test_top1_se"))
+    del row["test_top1_se"]
+    row["test_top1"] = accuracy_text(network.test_top1, network.n_test_images)
+    row["fp32_top1"] = accuracy_text(row["fp32_top1"], network.n_test_images)
     return row
 
 

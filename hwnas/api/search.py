@@ -18,7 +18,6 @@ from hwnas.api.result import (
     Point,
     ProgressFor,
     Settings,
-    accuracy_text,
     listed,
     no_progress,
 )
@@ -35,7 +34,7 @@ from hwnas.controller.controller import run_search
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.controller.sections import SearchConfig
 from hwnas.core.records import dump
-from hwnas.core.stats import standard_error
+from hwnas.core.stats import accuracy_text, standard_error
 from hwnas.pipeline.costs import cost_metrics, with_chances
 from hwnas.pipeline.evaluators import score_unit
 from hwnas.pipeline.project import Project
@@ -219,7 +218,7 @@ def _winners(project: Project) -> Listing:
         error = None if top1 is None else standard_error(top1, n)
         known = {"network": role, "score": c.score, "top1": top1, "top1_se": error}
         rows.append({**known, **c.costs})
-        text = accuracy_text(top1, error)
+        text = accuracy_text(top1, n)
         shown.append({"network": role, score: c.score, "validation top-1": text, **c.costs})
     verdict = verdict_of_search(project)
     facts = {"verdict": None if verdict is None else verdict.summary()}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, no_progress
 from hwnas.api.stage import bring_up_to_date
+from hwnas.core.stats import accuracy_text
 from hwnas.pipeline.listings import training_rows
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.project import Project
@@ -20,19 +21,24 @@ def train(
     settings: Settings = None,
     progress: ProgressFor = no_progress,
 ) -> Listing:
-    """Trains the supernet; returns the last row of its training curves."""
+    """Trains the supernet; returns the last row of its training curves.
+
+    The row has the top-1 in [0, 1] of some subnets on the `n_images` (a fact) of the validation
+    split.
+    """
     return bring_up_to_date(
         folder, "train", config=config, changes=settings, progress=progress, found=_curve_end
     )
 
 
 def _curve_end(project: Project) -> Listing:
-    return Listing(
-        [
-            {"step": row.step, **{f"top1 {name}": top1 for name, top1 in row.top1.items()}}
-            for row in training_rows(project.run)[-1:]
-        ]
-    )
+    n = project.source.info.n_images["val"]
+    rows, shown = [], []
+    for row in training_rows(project.run)[-1:]:
+        rows.append({"step": row.step, **{f"top1 {k}": top1 for k, top1 in row.top1.items()}})
+        texts = {f"validation top-1, {k}": accuracy_text(top1, n) for k, top1 in row.top1.items()}
+        shown.append({"step": row.step, **texts})
+    return Listing(rows, shown=shown, facts={"n_images": n})
 
 
 def log_training_cost(

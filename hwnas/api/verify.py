@@ -14,6 +14,7 @@ from hwnas.api.result import Folder, Listing, ProgressFor, Row, Settings, no_pro
 from hwnas.api.run import held, reported
 from hwnas.api.stage import bring_up_to_date, of_known_search
 from hwnas.core.errors import CheckFailed, NotJudged, UserError
+from hwnas.core.stats import accuracy_text
 from hwnas.pipeline.opening import open_project
 
 __all__ = [
@@ -24,6 +25,10 @@ __all__ = [
     "refuse_of_runs",
     "verify",
 ]
+
+
+NOT_SHOWN = ("n test", "max diff", "mean diff")
+"""Columns that a terminal leaves out; `relative` is the difference that is judged."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,11 @@ class BundleCheck:
     def title(self) -> str:
         """Headline of the table of models."""
         return str(self.folder)
+
+    @property
+    def shown(self) -> list[Row]:
+        """The rows of the models for a terminal: accuracies in percent, with standard errors."""
+        return [_in_percent(row) for row in self.models]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; models are in `"table"`."""
@@ -80,6 +90,14 @@ class BundleCheck:
                 where=self.folder,
                 fix="repeat the command when the machine is quiet; `--report-only` accepts it",
             )
+
+
+def _in_percent(row: Row) -> Row:
+    n = row.get("n test")
+    texts = {key: accuracy_text(row.get(key), n) for key in ("test top1", "promised top1")}
+    lost = row.get("lost")
+    texts["lost"] = None if lost is None else f"{100 * lost:+.2f} points"
+    return {key: texts.get(key, value) for key, value in row.items() if key not in NOT_SHOWN}
 
 
 def verify(

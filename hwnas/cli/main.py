@@ -45,7 +45,8 @@ from hwnas.cli import (
 from hwnas.cli import list as list_verb
 from hwnas.cli.output import setup_logging
 from hwnas.core.command import command_line
-from hwnas.core.errors import HwnasError, out_of_memory, worker_killed
+from hwnas.core.errors import HwnasError, WorkerKilled, out_of_memory, worker_killed
+from hwnas.core.home import home_expanded
 from hwnas.core.store import refused
 from hwnas.core.text import guarded_streams
 from hwnas.training import distributed
@@ -136,6 +137,14 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     raise _Stopped(number)
 
 
+def _at_home(argument: str) -> str:
+    """The argument or `--OPTION=VALUE`; `~` at the start of a path is the home folder."""
+    option, is_pair, value = argument.partition("=")
+    if is_pair and option.startswith("--"):
+        return f"{option}={home_expanded(value, where=option)}"
+    return str(home_expanded(argument, where=argument))
+
+
 def _run(arguments: list[str]) -> None:
     """Runs the command; under torchrun, ranks other than 0 follow rank 0."""
     if distributed.follows():
@@ -145,7 +154,7 @@ def _run(arguments: list[str]) -> None:
         follow(stages_of)
         return
     try:
-        app(args=arguments, prog_name="hwnas")
+        app(args=[*map(_at_home, arguments)], prog_name="hwnas")
     except SystemExit as ending:
         sys.stdout.flush()  # report write errors now, not at exit
         if not ending.code:
@@ -190,11 +199,6 @@ def _main(arguments: Sequence[str] | None) -> NoReturn:
             signal.signal(number, _stop)
     try:
         _run([argument for argument in given if argument != "--debug"])
-    except HwnasError as error:
-        if debug:
-            raise
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
     except _Stopped as stopped:
         _exit_stopped(stopped.number, given)
     except BrokenPipeError:
@@ -206,12 +210,13 @@ def _main(arguments: Sequence[str] | None) -> NoReturn:
         found = refused(error, "finish the command", error.filename)
         sys.stderr.write(f"error: {found}\n")
         sys.exit(found.exit_code)
-    except (MemoryError, ImportError, RuntimeError) as error:
-        killed = worker_killed(error)
-        if killed is not None and "Terminated" in str(error):  # a signal to the process group
+    except (HwnasError, MemoryError, ImportError, RuntimeError) as error:
+        ours = error if isinstance(error, HwnasError) else None
+        ours = ours or worker_killed(error) or out_of_memory(error)
+        if isinstance(ours, WorkerKilled) and ours.by_termination:  # of the process group
             _exit_stopped(signal.SIGTERM, given)
-        if debug or (short := killed or out_of_memory(error)) is None:
+        if debug or ours is None:
             raise
-        sys.stderr.write(f"error: {short}\n")
-        sys.exit(short.exit_code)
+        sys.stderr.write(f"error: {ours}\n")
+        sys.exit(ours.exit_code)
     sys.exit(0)

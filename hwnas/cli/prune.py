@@ -88,6 +88,7 @@ def _say_gain(found: PrunedTraining) -> None:
     compared, (low, high) = found.compared, found.compared.gain_interval
     sys.stdout.write(
         f"Pruned {found.pruning.size_before:,} -> {found.pruning.size_after:,} archs. The same "
-        f"{compared.n_common} archs score {compared.gain:+.4f} top1 [{low:+.4f}, {high:+.4f}] "
-        "with the supernet of the pruned space (90 % interval over archs).\n"
+        f"{compared.n_common} archs score {100 * compared.gain:+.2f} points of top-1 "
+        f"({100 * low:+.2f} to {100 * high:+.2f}) with the supernet of the pruned space (90 % "
+        "interval over archs).\n"
     )

@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Annotated, Any, ClassVar
 
@@ -40,7 +40,7 @@ def cache_folder() -> Path:
     return user_path(os.environ.get("HWNAS_CACHE", "~/.cache/hwnas"), where="HWNAS_CACHE")
 
 
-def user_path(text: str | Path, *, where: str) -> Path:
+def user_path(text: str | PurePath, *, where: str) -> Path:
     """Expands a path given by the user: `~` is the home folder, `~name` that of another user.
 
     Raises:
@@ -54,7 +54,7 @@ def user_path(text: str | Path, *, where: str) -> Path:
             expected="a user of this machine, or HOME in the environment",
             found=text,
             where=where,
-            fix=f"give an absolute path as {where}, or set HOME",
+            fix="give an absolute path, or set HOME",
         ) from error
 
 
@@ -77,7 +77,10 @@ def require(module: str, *, extra: str) -> ModuleType:
 
 
 def onnx_runtime() -> ModuleType:
-    """ONNX Runtime, with its telemetry off (its builds for Windows report usage to Microsoft)."""
+    """ONNX Runtime, with its telemetry off.
+
+    `import hwnas` has set ORT_DISABLE_TELEMETRY; older builds for Windows know only the call.
+    """
     module = importlib.import_module("onnxruntime")
     getattr(module, "disable_telemetry_events", int)()
     return module

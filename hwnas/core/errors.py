@@ -13,8 +13,10 @@ __all__ = [
     "HwnasError",
     "NotJudged",
     "UserError",
+    "WorkerKilled",
     "did_you_mean",
     "first_line",
+    "no_workers",
     "out_of_memory",
     "worker_killed",
 ]
@@ -120,7 +122,24 @@ def out_of_memory(error: BaseException) -> UserError | None:
     )
 
 
-def worker_killed(error: BaseException) -> UserError | None:
+def no_workers(error: OSError) -> UserError:
+    """The error to show if the processes that prepare images cannot be started."""
+    return UserError(
+        "cannot start the processes that prepare images",
+        expected="shared memory (/dev/shm) that can be written and has room",
+        found=error.strerror or error,
+        where="workers",
+        fix="workers=0, or give the container shared memory (`docker run --shm-size=1g`)",
+    )
+
+
+class WorkerKilled(UserError):
+    """A process that prepares images was killed. by_termination: by SIGTERM."""
+
+    by_termination = False
+
+
+def worker_killed(error: BaseException) -> WorkerKilled | None:
     """The error to show if a process that prepares images was killed, else None.
 
     Torch reports this in the text of a RuntimeError, which can be raised at any statement.
@@ -128,9 +147,11 @@ def worker_killed(error: BaseException) -> UserError | None:
     text = str(error)
     if "DataLoader worker" not in text or not any(w in text for w in ("killed", "exited")):
         return None
-    return UserError(
+    killed = WorkerKilled(
         "a process that prepares images was killed",
         found=text.splitlines()[0][:200].strip(),
         fix="repeat the command, earlier results are kept; if there was too little memory, set"
         " workers=0 or stop other programs",
     )
+    killed.by_termination = "Terminated" in text
+    return killed

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 from hwnas.core.errors import UserError
 
-__all__ = ["SHIPPED_TABLES", "resource", "resource_files", "resource_names"]
+__all__ = ["SHIPPED_TABLES", "kit_module", "resource", "resource_files", "resource_names"]
 
 SHIPPED_TABLES = "latency_tables"
 """Folder of the shipped latency tables."""
@@ -31,6 +35,21 @@ def resource(*parts: str) -> Path:
         where=" or ".join(str(root) for root in _ROOTS),
         fix="reinstall hwnas",
     )
+
+
+@cache
+def kit_module(name: str) -> ModuleType:
+    """A module of the device kit, loaded by path because the kit is not part of the package."""
+    path = resource("export", f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"hwnas_kit_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
 
 
 def resource_names(folder: str, suffix: str) -> tuple[str, ...]:

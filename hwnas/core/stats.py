@@ -11,6 +11,7 @@ __all__ = [
     "MOST_PAIRED",
     "Z80",
     "Z90",
+    "accuracy_text",
     "agrees",
     "bootstrap_interval",
     "conformal_quantile",
@@ -37,6 +38,16 @@ def standard_error(share: float, n: int) -> float:
     """
     p = min(max(share, 0.5 / n), 1 - 0.5 / n)
     return float(np.sqrt(p * (1 - p) / n))
+
+
+def accuracy_text(top1: float | None, n_images: int | None) -> str | None:
+    """A top-1 in [0, 1] in percent, with its standard error: `90.00% \u00b1 1.00%`.
+
+    n_images: number of images; None or 0: unknown, so there is no error.
+    """
+    if top1 is None or not n_images:
+        return None if top1 is None else f"{top1:.2%}"
+    return f"{top1:.2%} \u00b1 {standard_error(top1, n_images):.2%}"
 
 
 def kendall_tau(first: FloatArray, second: FloatArray) -> float:

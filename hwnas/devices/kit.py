@@ -13,9 +13,13 @@ from pathlib import Path
 from hwnas.core.errors import UserError
 from hwnas.core.json_data import strict_json
 from hwnas.core.progress import Progress
-from hwnas.core.resources import resource
+from hwnas.core.resources import kit_module, resource
+from hwnas.interfaces import DeviceSpec
 
-__all__ = ["KitFailed", "kit_files", "run_kit"]
+__all__ = ["CPU_PROVIDERS", "KitFailed", "kit_files", "run_kit", "too_many_threads"]
+
+CPU_PROVIDERS = ("CPUExecutionProvider", "CPU", "cpu")
+"""Providers that run on the processor, which are always present in their runtime."""
 
 INTERRUPTED = 130
 PATIENCE_S = 10.0  # for an interrupted kit to write its last line
@@ -36,6 +40,17 @@ def kit_files() -> tuple[Path, ...]:
     """Files that must be next to the models of a plan so that `python bench.py` can time them."""
     folder = resource("export")
     return (*sorted([*folder.glob("bench*.py"), *folder.glob("run_*.py")]), folder / "README.md")
+
+
+def too_many_threads(device: DeviceSpec) -> str:
+    """A sentence if this machine has too few processors for a device's threads; else empty.
+
+    It is also empty for devices other than the processor of this machine.
+    """
+    if device.transport != "local" or device.provider not in CPU_PROVIDERS:
+        return ""
+    found: str = kit_module("bench_host").too_many(device.threads)
+    return f"device {device.name}: {found}" if found else ""
 
 
 def run_kit(

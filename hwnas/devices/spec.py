@@ -146,7 +146,7 @@ def device_file(name_or_path: str) -> Path:
     Raises:
         UserError: no such device, or an invalid file name.
     """
-    path = Path(name_or_path)
+    path = user_path(name_or_path, where="devices")
     if path.suffix.lower() not in (".yaml", ".yml"):
         names = device_names()
         if name_or_path not in names:

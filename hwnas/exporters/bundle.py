@@ -6,15 +6,11 @@ renamed.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +19,7 @@ from hwnas.core.confined import check_folder
 from hwnas.core.errors import UserError
 from hwnas.core.folders import recover_folder, replace_folder
 from hwnas.core.records import dump, load
-from hwnas.core.resources import resource
+from hwnas.core.resources import kit_module, resource
 from hwnas.core.store import explained, file_hash, read_json, write_bytes, write_json
 from hwnas.exporters.bundle_readme import readme
 from hwnas.exporters.manifest import MANIFEST_VERSION, BundleFile, Manifest
@@ -140,7 +136,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError("not a bundle", expected=f"a file {MANIFEST_NAME}", where=folder)
     check_folder(folder)
     manifest = load(Manifest, read_json(path), where=path, newest=MANIFEST_VERSION)
-    kit = _kit_reader()
+    kit = kit_module("bundle_files")
     try:  # the schema next to the kit is the contract
         kit.read_manifest(path)
     except kit.BundleError as error:
@@ -158,21 +154,6 @@ def read_manifest(folder: Path) -> Manifest:
         if name not in listed:
             raise UserError("manifest names a file that it does not list", found=name, where=path)
     return manifest
-
-
-@cache
-def _kit_reader() -> ModuleType:
-    """The bundle reader of the kit, loaded by path because it is not part of the package."""
-    path = resource("export", "bundle_files.py")
-    spec = importlib.util.spec_from_file_location("hwnas_kit_bundle_files", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
 
 
 def _check_golden(

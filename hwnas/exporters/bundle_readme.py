@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from hwnas.core.stats import standard_error
+from hwnas.core.stats import accuracy_text
 from hwnas.exporters.manifest import LatencyFact, Manifest
 
 __all__ = ["readme"]
@@ -62,8 +62,8 @@ def _table(manifest: Manifest) -> Iterator[str]:
         fact = accuracy.get(model.path)
         top1 = "not measured"
         if fact is not None:
-            error = standard_error(fact.top1, fact.n_images)
-            top1 = f"{fact.top1:.2%} ± {error:.2%} of {fact.n_images:,} {fact.split} images"
+            share = accuracy_text(fact.top1, fact.n_images)
+            top1 = f"{share} of {fact.n_images:,} {fact.split} images"
         timed = _latency(latency.get(model.path))
         yield f"| `{model.path}` | {model.format} | {model.precision} | {top1} | {timed} |"
 

@@ -15,6 +15,7 @@ from hwnas.core.arrays import read_npy
 from hwnas.core.confined import inside
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import Progress
+from hwnas.core.stats import accuracy_text
 from hwnas.exporters.bundle import read_manifest
 from hwnas.exporters.engine import check_engine, run_engine
 from hwnas.exporters.formats import open_model
@@ -250,7 +251,7 @@ def _check_accuracy(
 ) -> list[str]:
     x, labels = test
     found = float((opened.logits(x).argmax(1) == labels).mean())
-    row |= {"test top1": found}
+    row |= {"test top1": found, "n test": len(labels)}
     promised = [
         fact.top1
         for fact in manifest.accuracy
@@ -261,4 +262,4 @@ def _check_accuracy(
     row |= {"promised top1": promised[0]}
     if found >= promised[0] - ACCURACY_SLACK[model.precision]:
         return []
-    return [f"test top-1 {found:.2%}, promised {promised[0]:.2%}"]
+    return [f"test top-1 {accuracy_text(found, len(labels))}, promised {promised[0]:.2%}"]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.core.bits import pack_bits
+from hwnas.core.stats import accuracy_text
 from hwnas.exporters.apart import Crashed, opened_safely
 from hwnas.exporters.opened import CannotRunHere
 from hwnas.exporters.parity import compare, torch_logits
@@ -153,6 +154,7 @@ def artifact_check(
         found = run_on_device(device, file_of(project, arch, one), x)
     expected = torch_logits(load_network(project, arch), x)
     report = compare(expected, found.logits[: len(x)], device.batch)
+    top1 = accuracy_text(accuracies.on(device.name).get(one.model.path), len(accuracies.labels))
     tolerance, least = one.model.parity_tolerance, one.model.min_agreement
     holds = report.relative <= tolerance and report.agrees(least)
     detail = (
@@ -160,15 +162,10 @@ def artifact_check(
         f" {device.precision}; torch and {device.runtime} {device.provider} differ by"
         f" {report.relative:.1e} of the largest logit (accepted {tolerance:.0e}), agree on"
         f" {report.top1_agreement:.2%} of {len(x)} images; test top-1"
-        f" {_percent(accuracies.on(device.name), one)}"
+        f" {top1 or 'not measured'}"
     )
     is_right = found.precision in (None, device.precision)
     return [Check(f"file of {device.name}", bool(holds and is_right), detail)]
-
-
-def _percent(accuracies: Mapping[str, float], one: Exported) -> str:
-    top1 = accuracies.get(one.model.path, np.nan)
-    return "not measured" if np.isnan(top1) else f"{top1:.2%}"
 
 
 def format_checks(
@@ -178,7 +175,7 @@ def format_checks(
     checks = []
     winners = {archs[role]: role for role in reversed(winner_roles(project))}
     for arch, role in reversed(winners.items()):
-        top1 = accuracies[arch].here
+        top1, n = accuracies[arch].here, len(accuracies[arch].labels)
         exports = project.files.read_exports()[arch.key]
         missing = [one for one in exports if one.failure]
         checks += [Check(f"{one.model.path} of the {role}", False, one.failure) for one in missing]
@@ -192,7 +189,7 @@ def format_checks(
             is_other = holds not in (None, one.model.precision)
             wrong = f"holds {holds}, not {one.model.precision}; " if is_other else ""
             sizes = ", ".join(str(batch.batch) for batch in report.batches)
-            known = f"{top1[one.model.path]:.2%}" if one.model.path in top1 else "not measured"
+            known = accuracy_text(top1.get(one.model.path), n) or "not measured"
             checks.append(
                 Check(
                     f"{_name(one, exports) if position else 'parity'} of the {role}",

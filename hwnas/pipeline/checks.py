@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -13,6 +14,7 @@ from pathlib import Path
 from hwnas.core.env import require
 from hwnas.core.errors import UserError
 from hwnas.core.store import why_unwritable
+from hwnas.devices.kit import CPU_PROVIDERS, too_many_threads
 from hwnas.devices.runtimes import describe_runtime
 from hwnas.interfaces import ReachedTransport, TryingTransport
 from hwnas.latency.validation import MIN_NETS
@@ -35,8 +37,9 @@ __all__ = [
     "out_of_reach",
 ]
 
+log = logging.getLogger(__name__)
+
 MANY_ARCHS = 1000  # among this many, enough are different networks
-PLAIN = ("CPUExecutionProvider", "CPU", "cpu")  # providers that are always present in their runtime
 COMMON_OPTIMIZERS = ("adamw", "sgd")  # known without importing timm
 
 
@@ -137,7 +140,9 @@ def device_runs(project: Project, device: str) -> None:
             where="devices",
             fix=lacks.install or "install it, or remove the device",
         )
-    if spec.provider in PLAIN if is_here else project.is_plan:
+    if project.is_plan and (problem := too_many_threads(spec)):
+        log.warning("%s", problem)  # before a real timing, the kit says so
+    if spec.provider in CPU_PROVIDERS if is_here else project.is_plan:
         return
     transport = project.transport(device)
     if isinstance(transport, ReachedTransport):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Mapping
 
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, no_workers
 from hwnas.interfaces import (
     ArchivedDataset,
     CutDataset,
@@ -217,13 +217,7 @@ def _processes_can_talk() -> None:
     try:
         multiprocessing.get_context("fork").Lock()
     except OSError as error:
-        raise UserError(
-            "cannot start the processes that prepare images",
-            expected="shared memory (/dev/shm) that can be written",
-            found=error.strerror,
-            where="workers",
-            fix="workers=0, or give the container shared memory (`docker run --shm-size=1g`)",
-        ) from error
+        raise no_workers(error) from error
 
 
 def calibration_needs(calibration: CalibrationConfig, setting: str) -> dict[str, int]:

@@ -201,12 +201,8 @@ def _needed(plans: Sequence[Plan], wanted: set[str]) -> set[str]:
 def _require_needs(
     plan: Plan, plans: Sequence[Plan], run: RunDir, *, made: Iterable[str] = ()
 ) -> None:
-    by_name = {plan.stage.name: plan for plan in plans}
-    missing = [
-        by_name[need]
-        for need in plan.stage.needs
-        if by_name[need].status != "done" and need not in made
-    ]
+    needed = _needed(plans, {plan.stage.name}) - {plan.stage.name, *made}
+    missing = [one for one in plans if one.stage.name in needed and one.status != "done"]
     if missing:
         options = run.settings.options and f" {run.settings.options}"
         raise UserError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.core.env import use_threads
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, worker_killed
 from hwnas.core.history import needs_settling, settle
 from hwnas.core.progress import Progress
 from hwnas.core.rundir import NewSettings, RunDir
@@ -21,10 +21,10 @@ from hwnas.pipeline.search_files import SettingsFiles
 from hwnas.pipeline.stored import (
     config_data,
     earlier_config,
-    edited,
     new_settings,
     require_same_space,
     stored_config,
+    warn_of_edits,
 )
 from hwnas.training.distributed import join
 
@@ -65,24 +65,34 @@ def open_project(
     given = config, changes
     how = {"progress_for": progress_for, "as_recorded": as_recorded, "read_only": read_only}
     project, _ = _opened(run, given, **how)
+    warn_of_edits(project.files.of_search(project.config.search.name))
     if read_only:
-        yield project
+        with _kills_in_words():
+            yield project
         return
     _ = project.formats, project.space  # invalid settings are not stored
     project.require_limited_devices()
-    with run.locked(command):
+    with run.locked(command), _kills_in_words():
         settle(run)
         project, earlier = _opened(run, given, **how)
         project = replace(project, ranks=join())
         use_threads(project.config.threads)
-        if edited(run):
-            log.warning(
-                "%s: changed by hand, or damaged; as it is now, it counts", project.files.config
-            )
+        warn_of_edits(stored_config(run))
         for note in project.outside.notes:
             log.warning("%s", note)
         to_store = _to_store(project, earlier, command, given)
         yield replace(project, run=replace(run, settings=to_store))
+
+
+@contextlib.contextmanager
+def _kills_in_words() -> Iterator[None]:
+    """Raises an error that the user can fix if a process that prepares images is killed."""
+    try:
+        yield
+    except RuntimeError as error:
+        if (killed := worker_killed(error)) is None:
+            raise
+        raise killed from error
 
 
 def _opened(

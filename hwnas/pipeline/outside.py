@@ -8,12 +8,14 @@ meaning.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from hwnas.core.env import user_path
 from hwnas.core.errors import UserError
 from hwnas.core.records import RecordFile
 from hwnas.core.store import file_hash
@@ -124,10 +126,12 @@ class Outside:
         if setting == _START and not is_file(given):
             return file_of(given) or Path(given)
         here, known = Path(given), self._files.get((setting, given))
+        with contextlib.suppress(UserError):  # without a home, the file counts as missing
+            here = user_path(given, where=setting)
         places = [here]
         if known is not None:
             places.insert(1 if self._is_named_now(setting) else 0, Path(known.path))
-        places += [folder / given for folder in self.beside]
+        places += [folder / here for folder in self.beside]
         return next((place for place in places if place.is_file()), places[0]).absolute()
 
     def _is_named_now(self, setting: str) -> bool:

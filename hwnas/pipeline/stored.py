@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -30,7 +31,6 @@ __all__ = [
     "config_data",
     "config_of_search",
     "earlier_config",
-    "edited",
     "known_searches",
     "new_settings",
     "require_run",
@@ -39,7 +39,10 @@ __all__ = [
     "search_names",
     "search_of_bundle",
     "stored_config",
+    "warn_of_edits",
 ]
+
+log = logging.getLogger(__name__)
 
 OWN = ("devices", "search", "finetune", "alone", "export", "verify")
 """Sections that every search has separately; the others belong to the run folder."""
@@ -152,11 +155,11 @@ def earlier_config(run: RunDir) -> ExperimentConfig | None:
         return None
 
 
-def edited(run: RunDir) -> bool:
-    """Whether the stored configuration is not as hwnas wrote it; False if it cannot be read."""
+def warn_of_edits(path: Path) -> None:
+    """Warns if a stored configuration is not as hwnas wrote it; not if it cannot be read."""
     with contextlib.suppress(UserError):
-        return not is_unaltered(stored_config(run))
-    return False
+        if not is_unaltered(path):
+            log.warning("%s: changed by hand, or damaged; as it is now, it counts", path)
 
 
 def require_same_space(

@@ -24,6 +24,7 @@ __all__ = [
     "constraints_on",
     "has_smaller_images",
     "load_network",
+    "network_names",
     "networks",
     "result_on",
     "role_names",
@@ -131,6 +132,14 @@ def networks(project: Project) -> dict[str, Arch]:
         role: listed(archs, role, what="a network", where=where, fix=fix)
         for role in role_names(project)
     }
+
+
+def network_names(project: Project) -> dict[Arch, str]:
+    """The distinct archs of `networks` in order, with their first role."""
+    names: dict[Arch, str] = {}
+    for role, arch in networks(project).items():
+        names.setdefault(arch, role)
+    return names
 
 
 def load_network(project: Project, arch: Arch) -> torch.nn.Module:

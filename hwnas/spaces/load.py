@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from hwnas.core.config import build_model
+from hwnas.core.env import user_path
 from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.overrides import override
 from hwnas.core.resources import resource, resource_names
@@ -64,7 +65,7 @@ def space_data(given: Any) -> dict[str, Any]:
     if isinstance(given, dict):
         name = given.get("name")
         return space_data(name) | {**given, "name": "mobile"} if name in shipped_spaces() else given
-    path = Path(given)
+    path = user_path(given, where="space")
     if path.suffix in (".yaml", ".yml") or given in shipped_spaces():
         data = read_yaml(path if path.suffix else resource(_FOLDER, f"{given}.yaml"))
         if not isinstance(data.get("name"), str):

@@ -45,6 +45,9 @@ COPIES = ("distilled",)
 """Predictors that imitate another predictor, so they are not a baseline for it."""
 
 
+MIN_FIT = 4  # labels
+
+
 @dataclass(frozen=True)
 class Labels:
     """Distinct archs with a score each, for comparing predictors.
@@ -232,6 +235,8 @@ def _split(n: int, n_fit: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np
             "fewer labelled archs than requested",
             expected=f"at least {n_fit + 2}: {n_fit} to fit on and 2 to rank",
             found=n,
+            fix=(f"lower --train-size to at most {n - 2}, or " if n >= MIN_FIT + 2 else "")
+            + "label more archs",
         )
     order = rng(seed, "predictor/compare").permutation(n)
     return order[:n_fit], order[n_fit:]

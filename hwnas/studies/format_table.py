@@ -15,6 +15,7 @@ import numpy as np
 
 from hwnas.core.errors import CheckFailed, UserError, first_line
 from hwnas.core.progress import Progress, silent
+from hwnas.core.stats import accuracy_text
 from hwnas.exporters.apart import Apart, Runner
 from hwnas.exporters.every import not_installed
 from hwnas.exporters.parity import compare, torch_logits
@@ -85,7 +86,7 @@ class FormatRow:
             "format": self.format,
             "ok": ok,
             "MB": _text(self.mb, "{:.3f}"),
-            "top-1": _text(self.top1, "{:.2%}"),
+            "top-1": accuracy_text(self.top1, self.n_images) or "-",
             "parity": _text(self.parity, "{:.1e}") + _text(self.agreement, ", {:.1%} agree", ""),
             "ms here": _text(self.ms, "{:.4f}"),
             "share delegated": _text(self.delegated, "{:.0%}"),

@@ -35,6 +35,7 @@ __all__ = ["Comparison", "Round", "rounds_s", "train_rounds"]
 class Round:
     """One round: accuracies with the weights of its supernet, on the validation split.
 
+    n_images: number of images of the validation split.
     mean_top1, best_top1: over random archs of its own space, those that stage `label` scores.
     common_top1: mean over random archs of the pruned space, the same for both rounds.
     """
@@ -44,6 +45,7 @@ class Round:
     n_archs_in_space: int
     steps: int
     train_s: float
+    n_images: int
     mean_top1: float
     best_top1: float
     common_top1: float
@@ -159,6 +161,7 @@ def _round(
         n_archs_in_space=project.space.size(),
         steps=project.config.train.steps,
         train_s=project.run.ledger()["train"].seconds,
+        n_images=own[0].n_images,
         mean_top1=float(np.mean(scores)),
         best_top1=max(scores),
         common_top1=float(common.mean()),

@@ -115,7 +115,7 @@ def _schedule(optimizer: torch.optim.Optimizer, config: OptimizerConfig, n_steps
         "warmup_lr_init": config.lr / 100,
         "t_in_epochs": False,
     }
-    if config.schedule in ("step", "constant"):
+    if config.schedule in ("step", "constant") or n_steps == 1:  # timm warns of a cosine of 1 step
         return StepLRScheduler(
             optimizer,
             decay_t=max(1, round(config.decay_every * n_steps)),

@@ -14,13 +14,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from hwnas.core.errors import UserError
 from hwnas.core.photo_rule import HEIC_ENDINGS, Scan, text_of
-from hwnas.interfaces import DataIdentity, DatasetContext, Split
+from hwnas.interfaces import DataIdentity, DataModule, DatasetContext, Split
 from hwnas.training.duplicates import SharedImages, shared_of
 from hwnas.training.file_hashes import spelled
 from hwnas.training.identity import SPLITS
 from hwnas.training.photo_doubts import doubts_about, per_class, some
 from hwnas.training.photo_store import StoredPhotos
-from hwnas.training.photos import PhotoData, Photos
+from hwnas.training.photos import Photos
 
 __all__ = [
     "NOT_DECODED",
@@ -120,7 +120,7 @@ class FoundPhotos:
 
 
 def report_of(
-    found: FoundPhotos, build: Callable[[], PhotoData], identity: DataIdentity
+    found: FoundPhotos, build: Callable[[], DataModule], identity: DataIdentity
 ) -> PhotoReport:
     """The report on photos that were read without rejecting broken ones.
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from timm.data.random_erasing import RandomErasing
 
-from hwnas.core.errors import UserError
+from hwnas.core.errors import UserError, no_workers
 from hwnas.core.rng import rng, stable_seed
 from hwnas.interfaces import DataInfo, Split
 from hwnas.training.augment import photo_transform
@@ -174,12 +174,16 @@ class PhotoData:
                 batches,
                 batch_size=None,
                 num_workers=self.n_workers,
-                collate_fn=_as_they_are,  # type: ignore[arg-type]  # no list: batch_size is None
+                collate_fn=lambda arrays: arrays,  # not the default: keep numpy
                 worker_init_fn=_ignore_interrupts,
                 generator=torch.Generator(),  # else it draws from the global generator
                 multiprocessing_context="fork",  # shares the pixels
             )
-        return ((torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(y)) for x, y in prepared)
+        try:
+            started = iter(prepared)
+        except OSError as error:
+            raise no_workers(error) from error
+        return ((torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(y)) for x, y in started)
 
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Batch]:
         """All images of a split in fixed order, without augmentation."""
@@ -252,10 +256,6 @@ class _TrainBatches(torch.utils.data.Dataset[Arrays]):
                     _seed_globals(stable_seed(*stream, row, "erase"))
                     data.eraser(tensor)
         return x.permute(0, 2, 3, 1).contiguous().numpy(), part.labels[index]
-
-
-def _as_they_are(arrays: Arrays) -> Arrays:
-    return arrays
 
 
 def _mean_std(part: Photos) -> MeanStd:

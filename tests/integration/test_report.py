@@ -30,7 +30,7 @@ def test_the_closing_table_has_every_network_on_every_device(folder: Path, tmp_p
         name, top1, ms, met, device, file, fp32, limit, estimate, error, macs, params = cells
         assert name.split() == [*row["name"].split(), network.arch.key]
         assert (device, file) == (row["device"], row["file"])
-        assert top1.split() == [f"{row['test_top1']:.2%}", "±", f"{row['test_top1_se']:.1%}"]
+        assert top1.split() == [f"{row['test_top1']:.2%}", "±", f"{row['test_top1_se']:.2%}"]
         assert row["pace"] is None, "so there is no column of it"
         assert fp32 == ("-" if row["fp32_top1"] is None else f"{row['fp32_top1']:.2%}")
         assert (macs, params) == (_cell(row["macs"]), _cell(row["params"]))

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import hwnas
+from hwnas.api.profile import profile_plan
 from hwnas.core.errors import UserError
+from hwnas.core.stats import accuracy_text
 from hwnas.pipeline.outcomes import Check, Results
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.stages import export
@@ -99,6 +101,62 @@ def test_another_search_is_refused_with_those_there_are(folder: Path, verb: str)
 def test_a_format_that_is_named_twice_is_refused(folder: Path, formats: list[str]) -> None:
     with pytest.raises(UserError, match=r"named twice[\s\S]*name onnx once"):
         hwnas.export(folder, formats=formats)
+
+
+def test_accuracies_of_training_and_labels_are_listed_with_their_error(folder: Path) -> None:
+    trained, labels = hwnas.train(folder), hwnas.label(folder)
+    n = hwnas.open_run(folder).project.source.info.n_images["val"]
+    assert trained.facts["n_images"] == labels.facts["n_images"] == n
+    (row,), (shown,) = trained, trained.shown
+    assert {shown[f"validation top-1, {name}"] for name in ("largest", "smallest")} == {
+        accuracy_text(row[f"top1 {name}"], n) for name in ("largest", "smallest")
+    }
+    (row,), (shown,) = labels, labels.shown
+    for name in ("lowest", "median", "highest"):
+        assert shown[f"{name} validation top-1"] == accuracy_text(row[f"{name} top1"], n)
+
+
+def test_exports_name_their_networks_before_and_after(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, notes = hwnas.open_run(folder).project, []
+    known = project.files.read_exports()
+    monkeypatch.setattr(export, "_export_arch", lambda project, arch, formats: known[arch.key])
+    monkeypatch.setattr(type(project.files), "write_exports", lambda *given, **named: None)
+    export.export(project, lambda done, total, note="": notes.append((done, total, note)))
+    assert notes[0] == (0, len(known), f"winner (1 of {len(known)} networks)")
+    assert [done for done, _, _ in notes] == [n // 2 + n % 2 for n in range(2 * len(known))]
+    names = {"winner", "largest", "smallest", "random search", "random subnet"}
+    assert {note.split(" (")[0].split(",")[0] for _, _, note in notes} <= names
+
+
+def test_predicted_scores_name_their_unit(folder: Path) -> None:
+    found = hwnas.predictor_predict(folder, ["largest"])
+    assert found.facts["score_unit"] == "minus log of the validation loss"
+    ((shown,), (row,)) = found.shown, found
+    assert shown["score [minus log of the validation loss]"] == row["score"]
+
+
+def test_a_dry_run_says_that_there_are_too_few_processors(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "many.yaml").write_text("schema_version: 1\nthreads: 4000\n")
+    device = str(tmp_path / "many.yaml")
+    said = "device many: 4000 threads, but this process may use "
+    profile_plan(
+        device,
+        "mobilenet_tiny",
+        resolutions=[8],
+        settings=None,
+        num_classes=10,
+        profile_settings=None,
+    )
+    assert caplog.text.count(said) == 1
+    caplog.clear()
+    limits = [{"metric": "macs", "max_fraction_of_largest": 0.5}]
+    changes = {"devices": [device], "search.constraints": limits}
+    hwnas.plan(tmp_path / "run", config=MINI, settings=changes)
+    assert caplog.text.count(said) == 1
 
 
 def test_the_winners_are_listed_with_unit_accuracy_and_error(folder: Path) -> None:

@@ -86,6 +86,8 @@ def test_a_refused_command_leaves_every_byte(command: Callable[[Path], object], 
 def test_a_refused_command_makes_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs stages that are not up to date"):
         hwnas.label(tmp_path / "new", config="digits", settings={"label.n_archs": 8})
+    with pytest.raises(UserError, match=r"fix: hwnas train \S+/new .*&& hwnas label \S+/new "):
+        hwnas.predictor_fit(tmp_path / "new", config="digits")
     assert not (tmp_path / "new").exists()
 
 

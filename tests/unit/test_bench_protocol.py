@@ -349,7 +349,7 @@ def test_more_threads_than_processors_are_told(host, files, usable, tmp_path, mo
     assert host.usable_processors() == usable
     assert host.too_many(usable) == ""
     assert host.too_many(usable + 1).startswith(
-        f"{usable + 1} threads, but this process may use {usable} processors (of 8)"
+        f"{usable + 1} threads, but this process may use {usable} of 8 processors"
     )
 
 

@@ -210,6 +210,8 @@ def test_the_verb_prints_a_table_and_exits_3_when_something_falls_short(
     assert len(printed["table"]) == len(FORMATS) and len(printed["failed"]) == len(FORMATS)
     accepted = CliRunner().invoke(app, ["verify", str(folder), *config, "--report-only"])
     assert accepted.exit_code == 0 and "promised top1" in accepted.stdout
+    row = printed["table"][0]
+    assert f"{row['test top1']:.2%} \u00b1 " in accepted.stdout and row["n test"] == 359
     assert not (folder / "config.yaml").exists()
     read_manifest(folder)
 

@@ -77,6 +77,8 @@ def test_other_columns_are_learned_from_or_used_as_features(records: Path):
 def test_more_labels_than_there_are_and_no_labels_are_errors(records: Path):
     with pytest.raises(UserError, match=r"fewer labelled archs than requested[\s\S]*80"):
         evaluate("--records", records, "--train-size", 79)
+    with pytest.raises(UserError, match=r"fix: lower --train-size to at most 78, or label more"):
+        evaluate("--records", records, "--train-size", 79)
     with pytest.raises(UserError, match=r"either RUN or --records"):
         evaluate("--train-size", 10)
     with pytest.raises(UserError, match="no column 'late'"):

@@ -14,6 +14,7 @@ from hwnas.core.stats import (
     MOST_PAIRED,
     Z80,
     Z90,
+    accuracy_text,
     agrees,
     bootstrap_interval,
     conformal_quantile,
@@ -129,6 +130,12 @@ def test_host_and_device_kit_judge_agreement_alike():
             assert [agrees(k, n, least) for k in range(n + 1)] == [
                 kit(k, n, least) for k in range(n + 1)
             ]
+
+
+def test_accuracies_are_in_percent_with_one_standard_error() -> None:
+    assert accuracy_text(0.9, 900) == "90.00% \u00b1 1.00%"
+    assert accuracy_text(0.9, 0) == accuracy_text(0.9, None) == "90.00%"
+    assert accuracy_text(None, 900) is None
 
 
 def test_the_standard_error_of_a_share() -> None:

@@ -161,6 +161,19 @@ def test_an_edited_config_is_named_and_still_runs(
     assert path.read_bytes() == content and not hwnas.check(finished)
 
 
+def test_edited_settings_of_a_search_are_named_when_they_are_used(
+    finished: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = finished / "search/main/config.yaml"
+    content = path.read_bytes()
+    hwnas.report(finished, out=finished / "report.html")
+    assert "changed by hand" not in caplog.text
+    path.write_bytes(content + b"# mine\n")
+    hwnas.report(finished, out=finished / "report.html")
+    assert caplog.text.count(f"{path}: changed by hand") == 1
+    path.write_bytes(content)
+
+
 def test_a_modified_record_is_an_error_where_it_is_used(settings_only: Path) -> None:
     path = settings_only / "data.json"
     path.write_bytes(path.read_bytes().replace(b'"base_px": 8', b'"base_px": 9'))

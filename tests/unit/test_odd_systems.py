@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
 import hwnas
+from hwnas.api.result import no_progress
 from hwnas.cli import main
 from hwnas.core import locks
 from hwnas.core.env import cache_folder, user_path
@@ -28,7 +31,11 @@ from hwnas.core.resources import resource
 from hwnas.core.store import append_jsonl, write_bytes
 from hwnas.exporters import own
 from hwnas.exporters.opened import CannotRunHere
+from hwnas.interfaces import DatasetContext
+from hwnas.pipeline import data_checks
+from hwnas.pipeline.opening import open_project
 from hwnas.training import decode, file_hashes
+from hwnas.training.datasets import image_folder
 from hwnas.training.datasets.image_folder import Config, identity
 from hwnas.training.photo_config import data_root
 from tests.bundles import colour_bundle, colour_manifest, run_kit
@@ -308,6 +315,36 @@ def test_killed_image_workers_are_told_in_words(
         main._main(["train", "x"])
     assert ending.value.code == status
     assert said in capsys.readouterr().err
+
+
+def test_workers_that_cannot_start_name_shared_memory_and_the_way_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class_folders(tmp_path, ["ant", "bee"], 8, px=8)
+    data = image_folder.build(Config(root=str(tmp_path), base_px=8), DatasetContext(0, n_workers=1))
+    monkeypatch.setattr(DataLoader, "__iter__", full)
+    with pytest.raises(UserError, match=r"(?s)cannot start.*No space left.*workers=0"):
+        data.train_batches(0, 4)
+    monkeypatch.setattr(data_checks.multiprocessing, "get_context", full)
+    with pytest.raises(UserError, match=r"(?s)cannot start.*No space left.*workers=0"):
+        data_checks._processes_can_talk()
+
+
+def test_killed_image_workers_are_errors_of_hwnas_in_python(tmp_path: Path) -> None:
+    shutil.copy(resource("configs", "digits.yaml"), tmp_path / "config.yaml")
+    how = {"progress_for": no_progress, "command": "hwnas train"}
+    for read_only in (False, True):
+        with (
+            pytest.raises(UserError, match="a process that prepares images was killed") as killed,
+            open_project(tmp_path, read_only=read_only, **how),
+        ):
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+        assert isinstance(killed.value.__cause__, RuntimeError)
+        with pytest.raises(RuntimeError, match="shapes"), open_project(tmp_path, **how):
+            raise RuntimeError("shapes differ")
 
 
 @pytest.mark.parametrize("jump_s", [-20 * 365 * 86400, 20 * 365 * 86400])

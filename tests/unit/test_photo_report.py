@@ -198,7 +198,7 @@ def test_a_class_that_has_only_other_files_says_which(tmp_path: Path) -> None:
 # --- archives -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["image_folder", "npz_jpeg", "cifar10", "sign_digits"])
+@pytest.mark.parametrize("name", ["image_folder", "npz_jpeg", "cifar10", "sign_digits", "digits"])
 def test_the_report_counts_what_training_uses(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

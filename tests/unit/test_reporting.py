@@ -134,7 +134,7 @@ def test_table_is_readable_without_javascript(data: ReportData) -> None:
     rows = Page(render_report(data)).rows[1:]
     assert [" ".join(cell.split()) for cell in rows[0]] == [
         "winner 1f2e",
-        "98.33% ± 0.6%",
+        "98.33% ± 0.60%",
         "0.475",
         "met",
         "-",
@@ -465,6 +465,6 @@ def test_each_device_has_its_own_verdict_at_the_head(data: ReportData) -> None:
         for device, ms, met, limit in (("phone", 2.0, True, 3.0), ("board", 9.0, False, 8.0))
     ]  # fmt: skip
     text = " ".join(Page(render_report(replace(data, table=tuple(rows)))).text.split())
-    assert "90.00% ± 1.0%test top-1 of the winner on phone" in text
+    assert "90.00% ± 1.00%test top-1 of the winner on phone" in text
     assert "limit met3 ms on phone" in text and "limit not met8 ms on board" in text
     assert "error of its latency estimate on board, machine's pace 1.25" in text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from hwnas.core.env import onnx_runtime, require
+from hwnas.core.resources import resource
 from tests.bundles import kit_module
 
 OPENVINO = """
@@ -44,6 +47,17 @@ def test_openvino_finds_no_telemetry(where: str) -> None:
         else kit_module("run_openvino").openvino
     )
     assert found.openvino_telemetry is None
+
+
+@pytest.mark.parametrize("where", ["hwnas.exporters.opened", "run_onnxruntime", "ort_run"])
+def test_onnxruntime_leaves_no_trace_in_the_home_folder(where: str, tmp_path: Path) -> None:
+    # without ORT_DISABLE_TELEMETRY, ONNX Runtime 1.32 makes .cache/Microsoft when it is imported
+    code = f"import importlib; importlib.import_module({where!r}); import onnxruntime"
+    environment = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join([*sys.path, str(resource("export"))])
+    environment["HOME"] = str(tmp_path)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("where", ["hwnas", "run_onnxruntime", "ort_run"])

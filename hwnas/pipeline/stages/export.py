@@ -34,7 +34,7 @@ from hwnas.pipeline.outcomes import Exported
 from hwnas.pipeline.plan import Stage
 from hwnas.pipeline.project import Project
 from hwnas.pipeline.task import task
-from hwnas.pipeline.winners import load_network, networks, role_names
+from hwnas.pipeline.winners import load_network, network_names, role_names
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
 
@@ -132,14 +132,15 @@ def export(project: Project, progress: Progress) -> None:
         CheckFailed: an fp32 file computes something else.
     """
     winners = winning_archs(project)
-    archs = list(dict.fromkeys(networks(project).values()))
-    warn_of_licence(read_origin(project.files.network(archs[0])))
+    names = network_names(project)
+    warn_of_licence(read_origin(project.files.network(next(iter(names)))))
     found: dict[str, list[Exported]] = {}
-    for done, arch in enumerate(archs, start=1):
+    for n, (arch, name) in enumerate(names.items()):
+        progress(n, len(names), f"{name} ({n + 1} of {len(names)} networks)")
         formats = formats_for(project, is_winner=arch in winners)
         found[arch.key] = _export_arch(project, arch, formats)
         worst = max(e.parity.worst for e in found[arch.key][:1] if e.parity is not None)
-        progress(done, len(archs), f"{arch.key} parity {worst:.1e}")
+        progress(n + 1, len(names), f"{name}, parity {worst:.1e}")
     project.files.write_exports(found, data=project.source.digest)
     failed = {
         f"{key}/{one.files[0]}": str(one.parity)

@@ -34,6 +34,7 @@ from hwnas.pipeline.project import Project
 from hwnas.pipeline.task import task
 from hwnas.pipeline.timing import time_beside_table
 from hwnas.pipeline.winners import (
+    network_names,
     networks,
     result_on,
     role_names,
@@ -96,11 +97,11 @@ def verify(project: Project, progress: Progress) -> None:
     for name in project.devices:
         require_own_table(project, name)
     archs = networks(project)
-    tested, accuracies = [*dict.fromkeys(archs.values())], {}
+    tested, accuracies = network_names(project), {}
     parts = Parts(progress, [len(tested)] + [RETIMED] * len(project.devices))
-    for number, arch in enumerate(tested, start=1):
+    for number, (arch, title) in enumerate(tested.items(), start=1):
         accuracies[arch] = test_accuracies(project, arch)
-        parts.part(0)(number, len(tested), f"test images, network {arch.key}")
+        parts.part(0)(number, len(tested), f"{title}, test images")
     rows: list[NetworkResult] = []
     answers: list[Answered] = []
     checks = format_checks(project, archs, accuracies)

@@ -57,7 +57,7 @@ def highlights(table: Iterable[NetRow]) -> list[tuple[str, str]]:
         winner = next((row for row in rows if row.is_winner), rows[0])
         there = f" on {device}" if len(devices) > 1 else ""
         if winner.test_top1 is not None:
-            error = f" \u00b1 {winner.top1_error:.1%}" if winner.top1_error is not None else ""
+            error = f" \u00b1 {winner.top1_error:.2%}" if winner.top1_error is not None else ""
             found.append((f"{winner.test_top1:.2%}{error}", f"test top-1 of the winner{there}"))
         if winner.measured_ms is not None:
             share = _share(winner.measured_ms, rows)

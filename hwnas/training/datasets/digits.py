@@ -5,26 +5,28 @@ from __future__ import annotations
 import importlib.util
 import math
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from hwnas.core.config import StrictModel
 from hwnas.core.rng import rng
+from hwnas.core.store import content_hash
 from hwnas.interfaces import (
     DataIdentity,
     DataInfo,
     DataModule,
     DataPlan,
     DatasetContext,
-    Split,
 )
-from hwnas.training.identity import identity_of_files
+from hwnas.training.identity import SPLITS, identity_of_files
 from hwnas.training.splits import split_sizes
 
-__all__ = ["Config", "Warp", "build", "ends", "identity", "plan"]
+if TYPE_CHECKING:
+    from hwnas.training.photo_report import FoundPhotos, PhotoReport
+
+__all__ = ["Config", "Warp", "build", "ends", "identity", "plan", "report"]
 
 CHANNELS, CLASSES = 3, 10
 FILE = "datasets/data/digits.csv.gz"  # in scikit-learn
@@ -97,11 +99,15 @@ def identity(config: Config) -> DataIdentity:
     Raises:
         DataAbsent: scikit-learn or the file is missing.
     """
-    found = importlib.util.find_spec("sklearn")  # without importing it
-    folder = Path("sklearn" if found is None or found.origin is None else found.origin).parent
     parts = dict.fromkeys(("train", "val", "test"), "train")
     names = [str(label) for label in range(CLASSES)]
-    return identity_of_files(folder, {"train": [FILE]}, parts, names)
+    return identity_of_files(_folder(), {"train": [FILE]}, parts, names)
+
+
+def _folder() -> Path:
+    """The folder of scikit-learn, without importing it."""
+    found = importlib.util.find_spec("sklearn")
+    return Path("sklearn" if found is None or found.origin is None else found.origin).parent
 
 
 def plan(config: Config) -> DataPlan:
@@ -117,30 +123,64 @@ def _fractions(config: Config) -> tuple[float, float]:
 
 def build(config: Config, context: DatasetContext) -> DataModule:
     """The data set with seeded splits and augmentation; it is too small to need workers."""
-    import torch
+    from hwnas.training.photo_report import log_report
+
+    found = _found(config, context)
+    log_report(found)
+    return _data(config, context, found)
+
+
+def report(config: Config, context: DatasetContext) -> PhotoReport:
+    """Number of images per class and split."""
+    from hwnas.training.photo_report import report_of
+
+    found = _found(config, context)
+    return report_of(found, lambda: _data(config, context, found), identity(config))
+
+
+def _found(config: Config, context: DatasetContext) -> FoundPhotos:
+    """The images of 8x8 grey levels 0 .. 16, by split."""
     from sklearn.datasets import load_digits
 
-    from hwnas.training.augment import Warper
-    from hwnas.training.data import MemoryData
+    from hwnas.training.photo_report import FoundPhotos
+    from hwnas.training.photos import Photos
     from hwnas.training.splits import stratified_split
 
     bunch = load_digits()
     labels = np.asarray(bunch.target, dtype=np.int64)
-    images = torch.from_numpy(bunch.images).float()[:, None] / 16  # pixels are 0 .. 16
+    pixels = np.repeat(bunch.images[..., None].astype(np.uint8), CHANNELS, axis=3)
+    names = [f"{row:04d}" for row in range(len(labels))]
+    hashes = [content_hash(image.tobytes().hex()) for image in pixels]
+    splits = stratified_split(labels, _fractions(config), rng(context.seed, "data/split"))
+    parts = {
+        split: Photos(pixels, rows, labels[rows], names, hashes)
+        for split, rows in zip(SPLITS, splits, strict=True)
+    }
+    folder = _folder() / FILE
+    return FoundPhotos(folder, tuple(map(str, range(CLASSES))), parts, {})
+
+
+def _data(config: Config, context: DatasetContext, found: FoundPhotos) -> DataModule:
+    import torch
+
+    from hwnas.training.augment import Warper
+    from hwnas.training.data import MemoryData
+
+    grey = found.parts["train"].pixels[..., 0]
+    images = torch.from_numpy(grey).float()[:, None] / 16
     images = torch.nn.functional.interpolate(
         images, size=(config.base_px, config.base_px), mode="bicubic", align_corners=False
     ).clamp_(0, 1)
-    train, val, test = stratified_split(labels, _fractions(config), rng(context.seed, "data/split"))
-    rows: dict[Split, NDArray[np.int64]] = {"train": train, "val": val, "test": test}
     parts = {
-        split: (images[index].expand(-1, CHANNELS, -1, -1), torch.from_numpy(labels[index]))
-        for split, index in rows.items()
+        split: (images[of.rows].expand(-1, CHANNELS, -1, -1), torch.from_numpy(of.labels))
+        for split, of in found.parts.items()
     }
-    mean, clean_std = float(images[train].mean()), float(images[train].std())
+    train = images[found.parts["train"].rows]
+    mean, clean_std = float(train.mean()), float(train.std())
     std = math.hypot(clean_std, config.noise_std)
     info = DataInfo(
         name="digits",
-        class_names=tuple(str(name) for name in bunch.target_names),
+        class_names=found.names,
         mean=(mean,) * CHANNELS,
         std=(std,) * CHANNELS,
         base_px=config.base_px,
