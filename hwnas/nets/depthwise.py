@@ -17,7 +17,7 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hwnas.spaces.ops import same_padding
+from hwnas.spaces.padding import same_padding
 
 __all__ = ["DepthwiseConv2d", "depthwise_conv2d"]
 
@@ -25,18 +25,20 @@ _FAST_COLUMNS = 3
 _CHUNK_BYTES = 4 << 20  # images shifted at a time, so that the copies stay in the cache (measured)
 
 
-def depthwise_conv2d(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """`F.conv2d(x, weight, None, stride, padding, groups=channels)` for square kernels and maps.
+def depthwise_conv2d(
+    x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int = 1
+) -> Tensor:
+    """`F.conv2d(x, weight, None, stride, padding, dilation, channels)` for square kernels and maps.
 
     x: [B, C, px, px].
     weight: [C, 1, kernel, kernel].
 
     On CPUs without autocast it uses the fast gradient, which is differentiable once.
     """
-    is_slow = x.device.type == "cpu" and weight.shape[-1] > _FAST_COLUMNS
+    is_slow = x.device.type == "cpu" and weight.shape[-1] > _FAST_COLUMNS and dilation == 1
     if is_slow and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
         return _Depthwise.apply(x, weight, stride, padding)  # type: ignore[no-any-return]
-    return F.conv2d(x, weight, None, stride, padding, groups=weight.shape[0])
+    return F.conv2d(x, weight, None, stride, padding, dilation, weight.shape[0])
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -52,9 +54,9 @@ class DepthwiseConv2d(nn.Conv2d):
 
     @staticmethod
     def fits(conv: nn.Conv2d) -> bool:
-        """Whether a layer is depthwise and has no bias."""
-        channels = conv.in_channels
-        return 1 < conv.groups == channels == conv.out_channels and conv.bias is None
+        """Whether a layer is depthwise and has no bias and no dilation."""
+        channels, is_dense = conv.in_channels, conv.dilation == (1, 1) and conv.bias is None
+        return is_dense and 1 < conv.groups == channels == conv.out_channels
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> DepthwiseConv2d:

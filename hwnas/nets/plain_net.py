@@ -226,6 +226,7 @@ def _conv(op: dict[str, Any]) -> nn.Conv2d:
     names = ("in_channels", "out_channels", "groups", "stride", "padding")
     settings = {name: op[name] for name in names}
     settings |= {"kernel_size": op["kernel"], "bias": op["norm"] == "bias"}
+    settings |= {"dilation": op.get("dilation", 1)}
     if not op.get("pad_more"):
         return nn.Conv2d(**settings)
     found = PaddedConv2d(**settings)

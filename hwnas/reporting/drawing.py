@@ -25,7 +25,7 @@ PAGE_WIDTH, MAX_STRETCH = 1040, 2.0  # short networks are stretched towards the 
 KNOWN_KERNELS = (1, 3, 5, 7)
 BOX, COLUMN, LANE = 20, 29, 28  # in graphs: side of a box, distances of columns and of lanes
 SHORT = {"avg_pool": "avg", "identity": "id", "norm": "bn", "pool": "avg", "linear": "fc"}
-SHORT |= {"max_pool": "max", "concat": "cat", "cut": "cut"}
+SHORT |= {"max_pool": "max", "concat": "cat", "cut": "cut", "factorized": "fr"}
 
 Point = tuple[float, float]
 

@@ -10,7 +10,8 @@ from typing import ClassVar
 
 from hwnas.core.errors import UserError
 from hwnas.spaces.choice import Choice
-from hwnas.spaces.ops import OpSpec, conv, linear, map_size, mean
+from hwnas.spaces.ops import OpSpec, conv, linear, mean
+from hwnas.spaces.padding import map_size
 from hwnas.spaces.skeleton import Ability, Skeleton, SlotGraph
 
 __all__ = ["CellMacro", "cell_view"]

@@ -16,7 +16,8 @@ from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
 from hwnas.spaces.cell_graphs import CellGraph, canonical_cell, graphs_of, pruned
 from hwnas.spaces.choice import Choice, Codes
-from hwnas.spaces.ops import OpSpec, conv, linear, map_size, mean
+from hwnas.spaces.ops import OpSpec, conv, linear, mean
+from hwnas.spaces.padding import map_size
 from hwnas.spaces.skeleton import Ability, Skeleton, SlotGraph
 from hwnas.spaces.space import SearchSpace
 
