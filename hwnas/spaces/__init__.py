@@ -34,6 +34,7 @@ REGISTRY = Registry[SpaceModule](
         {
             "arch",
             "cell_graphs",
+            "cell_views",
             "cells",
             "chains",
             "checks",

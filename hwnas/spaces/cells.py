@@ -93,6 +93,16 @@ class CellMacro(Skeleton):
                 )
         return (len(self.resolutions) - 1, *(self.ops.index(op) for op in view.values()))
 
+    def text_of(self, codes: tuple[int, ...]) -> str:
+        """The cell in the notation of NAS-Bench-201."""
+        ops = dict(zip(self.edges, self._chosen(codes)[1], strict=True))
+        nodes = ("".join(f"|{ops[i, j]}~{i}" for i in range(j)) for j in range(1, self.n_nodes))
+        return "+".join(f"{node}|" for node in nodes)
+
+    def cells(self) -> Mapping[str, tuple[str, ...]]:
+        """The edges of the first cell."""
+        return {"cell": tuple(f"stage0.cell0.edge{i}{j}" for i, j in self.edges)}
+
     def op_choice(self, slot: str) -> str:
         """Cells at all positions share the choice of an edge, but not its weights."""
         return slot.rpartition(".")[2]

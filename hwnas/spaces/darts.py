@@ -178,6 +178,11 @@ class DartsCells(Skeleton):
             for kind in CELLS
         }
 
+    @property
+    def cell_inputs(self) -> Mapping[str, str]:
+        """See `Skeleton.cell_inputs`."""
+        return {"pre0": "cell k-2", "pre1": "cell k-1"}
+
     def predictor_graph(self) -> SlotGraph:
         """One cell of each kind, one after the other, between the stem and the pooling."""
         kinds, names = [self._kind(c) for c in range(self.n_cells)], self.slot_names()

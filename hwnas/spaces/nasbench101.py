@@ -91,8 +91,6 @@ class GraphCells(Skeleton):
         """Cells at all positions share the choice of a vertex, but not its weights."""
         return slot.rpartition(".")[2]
 
-    # --- equal cells --------------------------------------------------------------------------
-
     @property
     def has_duplicates(self) -> bool:
         """Labels that a symmetry of the graph exchanges describe one cell."""
@@ -122,9 +120,8 @@ class GraphCells(Skeleton):
             for number, graph in enumerate(self.graphs)
             for labels in product(range(len(self.ops)), repeat=graph.n_vertices - 2)
         ]
-        codes = np.array(rows, dtype=np.int16)
-        found: Codes = codes[(self.canonical(codes) == codes).all(axis=1)]
-        return found
+        codes: Codes = np.array(rows, dtype=np.int16)
+        return codes[(self.canonical(codes) == codes).all(axis=1)]
 
     def codes_of(self, text: str) -> tuple[int, ...] | None:
         """Reads a cell `{"matrix": [[0, 1], [0, 0]], "ops": ["input", "output"]}`.
@@ -139,6 +136,15 @@ class GraphCells(Skeleton):
         except ValueError as error:
             raise UserError("the cell is not JSON", found=error, where=text[:80]) from error
         return self.codes_of_cell(data.get("matrix"), data.get("ops"), where=text[:80])
+
+    def text_of(self, codes: tuple[int, ...]) -> str:
+        """The canonical cell, as `codes_of` reads it."""
+        graph = self.graphs[codes[1]]
+        return graph.text([self.ops[code] for code in codes[2 : graph.n_vertices]])
+
+    def cells(self) -> Mapping[str, tuple[str, ...]]:
+        """The parts of the first cell."""
+        return {"cell": tuple(f"stage0.cell0.{name}" for name, _, _ in self._parts())}
 
     def codes_of_cell(self, matrix: Any, ops: Any, *, where: object = None) -> tuple[int, ...]:
         """Codes of a cell by its adjacency matrix and the operators of all its vertices.
@@ -167,10 +173,8 @@ class GraphCells(Skeleton):
                 fix="set max_vertices of the space" if n <= 5 else None,
             )
         graph, chosen = canonical_cell(n, edges, [self.ops.index(label) for label in labels])
-        rest = [0] * (self.n_inner - len(chosen))
-        return (len(self.resolutions) - 1, self.graphs.index(graph), *chosen, *rest)
-
-    # --- the network --------------------------------------------------------------------------
+        codes = len(self.resolutions) - 1, self.graphs.index(graph), *chosen
+        return (*codes, *[0] * (self.n_inner - len(chosen)))
 
     def _parts(self) -> list[tuple[str, int, int]]:
         """Slots of a cell: name, source and target of an edge (or twice the vertex of one)."""
@@ -238,10 +242,10 @@ class GraphCells(Skeleton):
                 yield OpSpec("cut", widths[i], widths[j], hw, hw)
 
     def _vertex(self, code: int, width: int, hw: int) -> OpSpec:
-        name = self.ops[code]
-        if name == "maxpool3x3":
+        if self.ops[code] == "maxpool3x3":
             return OpSpec("max_pool", width, width, hw, hw, kernel=3, padding=1)
-        return conv(width, width, hw, {"conv1x1-bn-relu": 1, "conv3x3-bn-relu": 3}[name], 1, "relu")
+        kernels = {"conv1x1-bn-relu": 1, "conv3x3-bn-relu": 3}
+        return conv(width, width, hw, kernels[self.ops[code]], 1, "relu")
 
     def reads(self) -> tuple[tuple[int, ...], ...]:
         """Slots that each slot reads, see the class."""
@@ -272,8 +276,7 @@ class GraphCells(Skeleton):
 
     def predictor_graph(self) -> SlotGraph:
         """The graph of the last cell, between the stem and the pooling."""
-        names = self.slot_names()
-        last = f"stage{N_STAGES - 1}.cell{self.cells_per_stage - 1}"
+        names, last = self.slot_names(), f"stage{N_STAGES - 1}.cell{self.cells_per_stage - 1}"
         inner = [f"{last}.{name}" for name, _, _ in self._parts()]
         reads = ((), *self._cell_reads((0,), 1), (len(inner) - 1, len(inner)))
         slots = tuple(names.index(name) for name in ("stem", *inner, "pool"))
