@@ -112,11 +112,12 @@ def define(slots: Sequence[tuple[str, OpSpec]], *, name: str, bn_eps: float) -> 
 
 
 def define_graph(
-    network: Network, slots: Sequence[str], *, name: str, bn_eps: float
+    network: Network, slots: Sequence[str], *, name: str, bn_eps: float, auxiliary: str = ""
 ) -> dict[str, Any]:
     """The network of a graph as JSON values: operators by slot, and steps (`graph_net`).
 
     slots: the slot of every operator of `network`. Those that `Network.live` drops are left out.
+    auxiliary: the slot that an auxiliary classifier reads in training.
     """
     stem, last = network.ops[0], network.ops[-1]
     steps = network.program
@@ -140,6 +141,8 @@ def define_graph(
         "num_classes": last.out_channels,
         "ops": ops,
         "steps": [[s.op and slots[s.position], list(s.reads), s.writes] for s in steps],
+        "branches": [slots[s.position] for s in steps if s.op and s.position in network.branches],
+        **({"auxiliary": auxiliary} if auxiliary else {}),
     }
 
 

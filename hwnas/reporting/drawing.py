@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from statistics import mean
 from typing import Literal
 from xml.sax.saxutils import escape
 
@@ -79,14 +80,15 @@ def _draw_graph(network: Network) -> str:
         x, y = at(i)
         return x + direction * BOX / 2, y
 
-    lines, boxes = [line((MARGIN - 8, middle), side(0, -1))], []
+    lines, boxes, n = [line((MARGIN - 8, middle), side(0, -1))], [], len(network)
     sums: dict[tuple[int, ...], Point] = {}
     for i, (op, sources) in enumerate(zip(network.ops, network.sources, strict=True)):
         if len(sources) > 1 and sources not in sums:
             x = MARGIN + COLUMN * (max(columns[source] for source in sources) + 1.5)
-            sums[sources] = (x, middle)
-            lines += [line(side(source, 1), (x, middle)) for source in sources]
-            boxes.append(f'<circle class="se" cx="{x:.1f}" cy="{middle:.1f}" r="3"/>')
+            y = mean(at(reader)[1] for reader in range(i, n) if network.sources[reader] == sources)
+            sums[sources] = (x, y)
+            lines += [line(side(source, 1), (x, y)) for source in sources]
+            boxes.append(f'<circle class="se" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
         if sources:
             start = sums[sources] if len(sources) > 1 else side(sources[0], 1)
             lines.append(line(start, side(i, -1)))

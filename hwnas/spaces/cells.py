@@ -99,10 +99,6 @@ class CellMacro(Skeleton):
         nodes = ("".join(f"|{ops[i, j]}~{i}" for i in range(j)) for j in range(1, self.n_nodes))
         return "+".join(f"{node}|" for node in nodes)
 
-    def cells(self) -> Mapping[str, tuple[str, ...]]:
-        """The edges of the first cell."""
-        return {"cell": tuple(f"stage0.cell0.edge{i}{j}" for i, j in self.edges)}
-
     def op_choice(self, slot: str) -> str:
         """Cells at all positions share the choice of an edge, but not its weights."""
         return slot.rpartition(".")[2]

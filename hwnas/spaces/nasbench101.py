@@ -120,8 +120,9 @@ class GraphCells(Skeleton):
             for number, graph in enumerate(self.graphs)
             for labels in product(range(len(self.ops)), repeat=graph.n_vertices - 2)
         ]
-        codes: Codes = np.array(rows, dtype=np.int16)
-        return codes[(self.canonical(codes) == codes).all(axis=1)]
+        codes = np.array(rows, dtype=np.int16)
+        found: Codes = codes[(self.canonical(codes) == codes).all(axis=1)]
+        return found
 
     def codes_of(self, text: str) -> tuple[int, ...] | None:
         """Reads a cell `{"matrix": [[0, 1], [0, 0]], "ops": ["input", "output"]}`.
@@ -141,10 +142,6 @@ class GraphCells(Skeleton):
         """The canonical cell, as `codes_of` reads it."""
         graph = self.graphs[codes[1]]
         return graph.text([self.ops[code] for code in codes[2 : graph.n_vertices]])
-
-    def cells(self) -> Mapping[str, tuple[str, ...]]:
-        """The parts of the first cell."""
-        return {"cell": tuple(f"stage0.cell0.{name}" for name, _, _ in self._parts())}
 
     def codes_of_cell(self, matrix: Any, ops: Any, *, where: object = None) -> tuple[int, ...]:
         """Codes of a cell by its adjacency matrix and the operators of all its vertices.

@@ -173,7 +173,7 @@ class Skeleton(ABC):
         return ""
 
     def cells(self) -> Mapping[str, tuple[str, ...]]:
-        """The slots of one cell of each kind, by kind; empty if the skeleton has no cells."""
+        """The slots of one cell of each kind, by kind, to draw them; empty if no cell is drawn."""
         return {}
 
     @property

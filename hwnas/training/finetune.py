@@ -23,6 +23,7 @@ from hwnas.training.losses import feature_distance, soft_cross_entropy
 from hwnas.training.optim import Stepper
 from hwnas.training.precision import Precision
 from hwnas.training.qat import Forward, rounded_forward
+from hwnas.training.regularise import Regularisation
 from hwnas.training.sections import FinetuneConfig
 
 __all__ = ["TeacherSubnet", "finetune"]
@@ -52,7 +53,8 @@ def finetune(
 
     The loss is (1 - w) * cross-entropy with smoothed labels + w * soft cross-entropy to the
     teacher's logits for the same images, with w = `config.distillation` (0 without a teacher),
-    + `config.feature_distillation` * the distance to the teacher's features (`feature_distance`).
+    + `config.feature_distillation` * the distance to the teacher's features (`feature_distance`)
+    + the loss of an auxiliary classifier.
 
     Args:
         model: an extracted subnet; it is not changed. Training runs on its device.
@@ -75,6 +77,7 @@ def finetune(
     precision = Precision.of(format, device, setting="the recipe's precision")
     steps_per_epoch = max(1, data.info.n_images["train"] // config.batch_size)
     n_steps = config.epochs * steps_per_epoch
+    regularisation = Regularisation(student, config, seed=seed, n_steps=n_steps)
     stepper = Stepper(student, config.optimizer, n_steps=max(1, n_steps), scaler=precision.scaler)
     store, start = None, 0
     if checkpoints is not None:
@@ -87,14 +90,17 @@ def finetune(
     batches = islice(batches_from(data, config.batch_size, start), n_steps - start)
     for step, (x, y) in enumerate(placed(batches, device), start):
         stepper.start(step)
+        regularisation.start(step)
         with precision.autocast():
             features, logits = forward(step, resize(x, px))
         loss = _loss(features.float(), logits.float(), x, y, teacher, config)
+        loss = loss + regularisation.loss(y)
         precision.backward(loss)
         stepper.finish([loss.item()], step=step, nets=["the fine-tuned subnet"])
         if store is not None and (step + 1) % steps_per_epoch == 0:
             store.save(step + 1, student, stepper.optimizer, precision.state())
         progress(step + 1, n_steps, f"loss {loss.item():.3f} nats")
+    regularisation.remove()
     return recalibrate_in_place(student, seen)
 
 
