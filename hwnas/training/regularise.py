@@ -96,8 +96,8 @@ class Regularisation:
         )
 
     def start(self, step: int) -> None:
-        """Sets the drop rate of a step: it grows linearly from 0 (1707.07012, section 4)."""
-        self._rate = self._config.drop_path * step / self._n_steps
+        """Sets the drop rate of a step, which grows linearly (1707.07012, appendix A)."""
+        self._rate = self._config.drop_path * (step + 1) / self._n_steps
         seed = stable_seed(self._seed, "train/drop_path", step)
         self._random = torch.Generator().manual_seed(seed)
 

@@ -249,8 +249,8 @@ class FinetuneConfig(StrictModel):
     temperature: float = Field(default=1.0, gt=0)
     """Temperature of the softmaxes in distillation."""
     drop_path: Annotated[Fraction, LATER] = 0.0
-    """Final rate of drop path, which grows linearly from 0: single images do without terms of the
-    sums of cells and without branches of residual blocks.
+    """Rate of drop path, which grows linearly up to the last step: single images do without terms
+    of the sums of cells and without branches of residual blocks.
     """
     auxiliary: Annotated[float, LATER] = Field(default=0.0, ge=0, le=1)
     """Weight of the loss of a second classifier at 2/3 of a network of the space `darts`. It is not
