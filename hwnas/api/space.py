@@ -263,7 +263,7 @@ def space_validate(
     ops, notation = lower(found, member).ops, found.macro.text_of(member.codes)
     return Listing(
         [dump(op, versioned=False) for op in ops],
-        title="\n".join(filter(None, (f"{found.id} {member.key}", notation))),
+        title=f"{found.id} {member.key}",
         facts={"arch": member.to_json(), "notation": notation},
         shown=[{"op": str(op), "macs": op_macs(op), "params": op_params(op)} for op in ops],
     )
