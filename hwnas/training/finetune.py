@@ -53,8 +53,7 @@ def finetune(
 
     The loss is (1 - w) * cross-entropy with smoothed labels + w * soft cross-entropy to the
     teacher's logits for the same images, with w = `config.distillation` (0 without a teacher),
-    + `config.feature_distillation` * the distance to the teacher's features (`feature_distance`)
-    + the loss of an auxiliary classifier.
+    + `config.feature_distillation` * the `feature_distance` to it + that of `Regularisation`.
 
     Args:
         model: an extracted subnet; it is not changed. Training runs on its device.
@@ -77,7 +76,7 @@ def finetune(
     precision = Precision.of(format, device, setting="the recipe's precision")
     steps_per_epoch = max(1, data.info.n_images["train"] // config.batch_size)
     n_steps = config.epochs * steps_per_epoch
-    regularisation = Regularisation(student, config, seed=seed, n_steps=n_steps)
+    added = Regularisation(student, config, seed=seed, n_steps=n_steps)
     stepper = Stepper(student, config.optimizer, n_steps=max(1, n_steps), scaler=precision.scaler)
     store, start = None, 0
     if checkpoints is not None:
@@ -90,17 +89,16 @@ def finetune(
     batches = islice(batches_from(data, config.batch_size, start), n_steps - start)
     for step, (x, y) in enumerate(placed(batches, device), start):
         stepper.start(step)
-        regularisation.start(step)
+        added.start(step)
         with precision.autocast():
             features, logits = forward(step, resize(x, px))
-        loss = _loss(features.float(), logits.float(), x, y, teacher, config)
-        loss = loss + regularisation.loss(y)
+        loss = _loss(features.float(), logits.float(), x, y, teacher, config) + added.loss(y)
         precision.backward(loss)
         stepper.finish([loss.item()], step=step, nets=["the fine-tuned subnet"])
         if store is not None and (step + 1) % steps_per_epoch == 0:
             store.save(step + 1, student, stepper.optimizer, precision.state())
         progress(step + 1, n_steps, f"loss {loss.item():.3f} nats")
-    regularisation.remove()
+    added.remove()
     return recalibrate_in_place(student, seen)
 
 
