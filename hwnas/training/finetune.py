@@ -57,8 +57,7 @@ def finetune(
 
     Args:
         model: an extracted subnet; it is not changed. Training runs on its device.
-        data: source of the training images.
-        config: the recipe.
+        data, config: source of the training images, and the recipe.
         px: resolution of the model.
         teacher: usually the largest subnet, recalibrated.
         seed: recorded; the data set determines the order of images.
