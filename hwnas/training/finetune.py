@@ -70,9 +70,7 @@ def finetune(
         UserError: a loss is not finite, settings differ from the checkpoint, or too few images.
     """
     student = copy.deepcopy(model).train()
-    device = next(student.parameters()).device
-    format = "fp32" if config.precision == "int8" else config.precision
-    precision = Precision.of(format, device, setting="the recipe's precision")
+    precision = _precision(config, device := next(student.parameters()).device)
     steps_per_epoch = max(1, data.info.n_images["train"] // config.batch_size)
     n_steps = config.epochs * steps_per_epoch
     added = Regularisation(student, config, seed=seed, n_steps=n_steps)
@@ -99,6 +97,12 @@ def finetune(
         progress(step + 1, n_steps, f"loss {loss.item():.3f} nats")
     added.remove()
     return recalibrate_in_place(student, seen)
+
+
+def _precision(config: FinetuneConfig, device: torch.device) -> Precision:
+    """Training in 8 bits computes in fp32."""
+    format = "fp32" if config.precision == "int8" else config.precision
+    return Precision.of(format, device, setting="the recipe's precision")
 
 
 def _calibration(data: DataModule, config: FinetuneConfig) -> list[torch.Tensor]:
