@@ -184,15 +184,24 @@ class DartsCells(Skeleton):
         return {"pre0": "cell k-2", "pre1": "cell k-1"}
 
     def predictor_graph(self) -> SlotGraph:
-        """One cell of each kind, one after the other, between the stem and the pooling."""
+        """The edges of one cell of each kind, one cell after the other, between stem and pooling.
+
+        The second cell reads the first one as its input 1.
+        """
         kinds, names = [self._kind(c) for c in range(self.n_cells)], self.slot_names()
         chosen = sorted({kinds.index("reduce"), self.n_cells - 1 - kinds[::-1].index("normal")})
-        parts = [f"cell{c}.{part}" for c in chosen for part, _ in _cell_reads()]
+        slots = [names.index("stem")]
         reads: list[tuple[int, ...]] = [()]
-        for _ in chosen:
-            reads += _numbered([0, len(reads) - 1], len(reads))
-        slots = tuple(names.index(name) for name in ("stem", *parts, "pool"))
-        return SlotGraph(slots, (*reads, (len(reads) - 1,)), self.absent_passes)
+        values: list[tuple[int, ...]] = [(0,), (0,)]  # slots that add up to each value of a cell
+        for c in chosen:
+            first = len(slots)
+            for node in NODES:
+                slots += [names.index(f"cell{c}.edge{source}{node}") for source in range(node)]
+                reads += values[:node]
+                values.append(tuple(range(len(slots) - node, len(slots))))
+            values = [(0,), tuple(range(first, len(slots)))]
+        slots.append(names.index("pool"))
+        return SlotGraph(tuple(slots), (*reads, values[1]), self.absent_passes)
 
     @property
     def auxiliary_slot(self) -> str:
