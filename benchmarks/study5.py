@@ -13,8 +13,7 @@ nats_topology after 200 epochs (DATA/nasbench201_accuracy), for darts after 600 
 (DATA/darts_random214, from whose cells the archs of darts are drawn).
 
 Networks are reduced (`SPACES`): widths, cells per stage and images of 16 px (proxyless: enlarged to
-its least, 32 px). Results are about
-these networks. DATA holds `cifar10`. Every training is kept in --cells; a run that was cut off goes
+its least, 32 px). darts is trained half as long. Results are about these networks and trainings. DATA holds `cifar10`. Every training is kept in --cells; a run that was cut off goes
 on. The processor time of each is part of the result.
 """
 
@@ -71,9 +70,10 @@ SPACES: dict[str, Row] = {
         "settings": {"resolutions": [PX], "width": 16, "cells_per_stage": 1},
         "samplers": ("uniform", "sandwich"),
     },
-    "darts": {
-        "settings": {"resolutions": [PX], "width": 8, "n_cells": 5},
+    "darts": {  # a pass takes three times as long as one of the other spaces
+        "settings": {"resolutions": [PX], "width": 4, "n_cells": 4},
         "samplers": ("uniform", "sandwich"),
+        "size": {"epochs": 2, "n_passes": 16_000},
     },
 }
 PUBLISHED = {
@@ -321,7 +321,7 @@ def main() -> None:
         has_records = name in PUBLISHED and arguments.data is not None
         study = Study(
             name=name,
-            size=QUICK if arguments.quick else Size(),
+            size=QUICK if arguments.quick else Size(**SPACES[name].get("size", {})),
             data=data,
             cells=arguments.cells / ("quick" if arguments.quick else "full"),
             published=arguments.data / PUBLISHED[name][0] if has_records else None,

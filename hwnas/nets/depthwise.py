@@ -33,11 +33,15 @@ def depthwise_conv2d(
     x: [B, C, px, px].
     weight: [C, 1, kernel, kernel].
 
-    On CPUs without autocast it uses the fast gradient, which is differentiable once.
+    On CPUs without autocast it uses the fast gradient, which is differentiable once. A dilated
+    window whose stride is its dilation reads every second pixel, so that it needs no dilation.
     """
-    is_slow = x.device.type == "cpu" and weight.shape[-1] > _FAST_COLUMNS and dilation == 1
-    if is_slow and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
-        return _Depthwise.apply(x, weight, stride, padding)  # type: ignore[no-any-return]
+    if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
+        if stride == dilation > 1 and padding % dilation == 0:
+            x, stride, padding, dilation = x[..., ::stride, ::stride], 1, padding // dilation, 1
+            x = x.contiguous(memory_format=torch.channels_last)
+        if weight.shape[-1] > _FAST_COLUMNS and dilation == 1:
+            return _Depthwise.apply(x, weight, stride, padding)  # type: ignore[no-any-return]
     return F.conv2d(x, weight, None, stride, padding, dilation, weight.shape[0])
 
 
@@ -54,18 +58,17 @@ class DepthwiseConv2d(nn.Conv2d):
 
     @staticmethod
     def fits(conv: nn.Conv2d) -> bool:
-        """Whether a layer is depthwise and has no bias and no dilation."""
-        channels, is_dense = conv.in_channels, conv.dilation == (1, 1) and conv.bias is None
-        return is_dense and 1 < conv.groups == channels == conv.out_channels
+        """Whether a layer is depthwise and has no bias."""
+        channels = conv.in_channels
+        return 1 < conv.groups == channels == conv.out_channels and conv.bias is None
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> DepthwiseConv2d:
         """The same layer with the same weight."""
         kernel, stride, padding = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
-        channels = conv.groups
-        new = cls(
-            channels, channels, kernel, stride, padding, groups=channels, bias=False, device="meta"
-        )
+        channels, dilation = conv.groups, conv.dilation[0]
+        sizes = kernel, stride, padding, dilation
+        new = cls(channels, channels, *sizes, groups=channels, bias=False, device="meta")
         new.weight = conv.weight
         new.pads_same = isinstance(conv, Conv2dSame)
         new.pad_more = getattr(conv, "pad_more", 0)
@@ -81,7 +84,8 @@ class DepthwiseConv2d(nn.Conv2d):
             x = F.pad(x, (before, after, before, after))
         if not self.training:
             return super().forward(x)
-        return depthwise_conv2d(x, self.weight, self.stride[0], int(self.padding[0]))
+        sizes = self.stride[0], int(self.padding[0]), self.dilation[0]
+        return depthwise_conv2d(x, self.weight, *sizes)
 
 
 class _Depthwise(torch.autograd.Function):
