@@ -13,8 +13,9 @@ nats_topology after 200 epochs (DATA/nasbench201_accuracy), for darts after 600 
 (DATA/darts_random214, from whose cells the archs of darts are drawn).
 
 Networks are reduced (`SPACES`): widths, cells per stage and images of 16 px (proxyless: enlarged to
-its least, 32 px). darts is trained half as long. Results are about these networks and trainings. DATA holds `cifar10`. Every training is kept in --cells; a run that was cut off goes
-on. The processor time of each is part of the result.
+its least, 32 px). darts is trained half as long. Results are about these networks and trainings.
+DATA holds `cifar10`. Every training is kept in --cells; a run that was cut off goes on. The
+processor time of each is part of the result.
 """
 
 from __future__ import annotations
