@@ -8,13 +8,14 @@ sandwich rule, with equal numbers of forward passes. 30 random archs
 are trained stand-alone with two seeds each; their mean is the truth. Rankings by both supernets, by
 MACs, parameters, NASWOT and SynFlow are compared with it: correlations within the true top, picks,
 recall after pruning, bias per choice, with 90 % bootstrap intervals over archs, next to the
-agreement of the two seeds. For nats_topology, published accuracies after 200 epochs of full-size
-networks are a second truth (DATA/nasbench201_accuracy).
+agreement of the two seeds. Published accuracies of full-size networks are a second truth: for
+nats_topology after 200 epochs (DATA/nasbench201_accuracy), for darts after 600 epochs
+(DATA/darts_random214, from whose cells the archs of darts are drawn).
 
 Networks are reduced (`SPACES`): widths, cells per stage and images of 16 px (proxyless: enlarged to
-its least, 32 px). Results are about
-these networks. DATA holds `cifar10`. Every training is kept in --cells; a run that was cut off goes
-on. The processor time of each is part of the result.
+its least, 32 px). darts is trained half as long. Results are about these networks and trainings.
+DATA holds `cifar10`. Every training is kept in --cells; a run that was cut off goes on. The
+processor time of each is part of the result.
 """
 
 from __future__ import annotations
@@ -70,7 +71,17 @@ SPACES: dict[str, Row] = {
         "settings": {"resolutions": [PX], "width": 16, "cells_per_stage": 1},
         "samplers": ("uniform", "sandwich"),
     },
+    "darts": {  # a pass takes three times as long as one of the other spaces
+        "settings": {"resolutions": [PX], "width": 4, "n_cells": 4},
+        "samplers": ("uniform", "sandwich"),
+        "size": {"epochs": 2, "n_passes": 16_000},
+    },
 }
+PUBLISHED = {
+    "nats_topology": ("nasbench201_accuracy/accuracy.csv", "cifar10_test_200ep", 200),
+    "darts": ("darts_random214/records.json", "top1", 600),
+}
+"""Stand-alone accuracies on CIFAR-10: the file below DATA, its column, and the epochs."""
 N_NETS = {"uniform": 1, "sandwich": 4}
 """Networks per step; `fair` trains as many as the choice with the most values has."""
 PROXY_NAMES = ("macs", "params", "naswot", "synflow")
@@ -117,15 +128,18 @@ class Study:
         space = self.space
         drawn = space.sample(40 * self.size.n_archs, rng=rng(0, "study5/archs"))
         if self.published is not None:
-            known = {tuple(row[1:]) for row in self._published().codes.tolist()}
+            published = self._published().codes
+            known = {tuple(row[1:]) for row in published.tolist()}
             drawn = drawn[[tuple(row[1:]) in known for row in drawn.tolist()]]
+            if len(drawn) < self.size.n_archs:  # a space too large to meet them by chance
+                drawn = rng(0, "study5/published").permutation(published)
         drawn = drawn[is_connected(space, drawn)]
         first = np.sort(np.unique(drawn, axis=0, return_index=True)[1])[: self.size.n_archs]
         return [space.arch(row) for row in drawn[first]]
 
     def _published(self) -> Any:
         assert self.published is not None
-        return open_records(self.published).records("cifar10_test_200ep")
+        return open_records(self.published).records(PUBLISHED[self.name][1])
 
     def kept(self, key: str, make: Callable[[], Row]) -> Row:
         """The result `key`, from its file if there is one; with its processor time."""
@@ -224,7 +238,8 @@ class Study:
                 tuple(row[1:]): value
                 for row, value in zip(records.codes.tolist(), records.scores, strict=True)
             }
-            truths["published, 200 epochs"] = np.array([known[arch.codes[1:]] for arch in archs])
+            name = f"published, {PUBLISHED[self.name][2]} epochs"
+            truths[name] = np.array([known[arch.codes[1:]] for arch in archs])
         rankings = {
             truth_name: {
                 name: _judged(space, codes, values, truth) for name, values in scores.items()
@@ -293,7 +308,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, help="folder with cifar10 and nasbench201_accuracy")
+    parser.add_argument("--data", type=Path, help="folder with cifar10, and those of PUBLISHED")
     parser.add_argument("--spaces", nargs="*", choices=list(SPACES), default=list(SPACES))
     parser.add_argument("--cells", type=Path, default=Path("/tmp/hwnas-study5"))
     parser.add_argument("--out", type=Path, help="default: standard output")
@@ -304,14 +319,13 @@ def main() -> None:
     torch.set_num_threads(1)
     data, found = _data(arguments), {}
     for name in arguments.spaces:
-        records = (arguments.data or Path()) / "nasbench201_accuracy" / "accuracy.csv"
-        has_records = name == "nats_topology" and arguments.data is not None
+        has_records = name in PUBLISHED and arguments.data is not None
         study = Study(
             name=name,
-            size=QUICK if arguments.quick else Size(),
+            size=QUICK if arguments.quick else Size(**SPACES[name].get("size", {})),
             data=data,
             cells=arguments.cells / ("quick" if arguments.quick else "full"),
-            published=records if has_records else None,
+            published=arguments.data / PUBLISHED[name][0] if has_records else None,
         )
         found[name] = study.result()
         times = [read_json(p)["cpu_s"] for p in (study.cells / name).glob("*.json")]

@@ -222,19 +222,25 @@ def space_sample(
     settings: Settings = None,
     num_classes: int | None = None,
 ) -> Listing:
-    """Random archs with their costs; the codes are those of `space.sample(n, seed=seed)`."""
+    """Random archs with their costs; the codes are those of `space.sample(n, seed=seed)`.
+
+    Where benchmarks have a notation for archs (cells, genotypes), rows have it as `notation`.
+    """
     found = as_space(name, settings=settings, num_classes=num_classes)
     codes = found.sample(n, seed=seed)
     columns = zip(
         codes, found.cost(codes, "macs").tolist(), found.cost(codes, "params").tolist(), strict=True
     )
-    return Listing(
-        [
-            {"codes": ",".join(map(str, row.tolist())), "macs": int(macs), "params": int(params)}
-            for row, macs, params in columns
-        ],
-        facts={"space": found.id},
-    )
+    shown = [
+        {"codes": ",".join(map(str, row.tolist())), "macs": int(macs), "params": int(params)}
+        for row, macs, params in columns
+    ]
+    texts = [found.macro.text_of(tuple(row.tolist())) for row in codes]
+    rows = [
+        {**row, **({"notation": text} if text else {})}
+        for row, text in zip(shown, texts, strict=True)
+    ]
+    return Listing(rows, facts={"space": found.id}, shown=shown)
 
 
 def space_validate(
@@ -244,19 +250,20 @@ def space_validate(
     settings: Settings = None,
     num_classes: int | None = None,
 ) -> Listing:
-    """Checks an arch and lists its operators.
+    """Checks an arch and lists its operators; the fact `notation` is its cell or genotype.
 
-    arch: an arch, `largest`, `smallest`, comma-separated codes, or a `.json` file.
+    arch: an arch, `largest`, `smallest`, comma-separated codes, a cell or genotype in the notation
+        of the space's benchmark, or a `.json` file.
 
     Raises:
         UserError: not an arch of the space.
     """
     found = as_space(name, settings=settings, num_classes=num_classes)
     member = found.check(arch) if isinstance(arch, Arch) else read_arch(found, arch)
-    ops = lower(found, member).ops
+    ops, notation = lower(found, member).ops, found.macro.text_of(member.codes)
     return Listing(
         [dump(op, versioned=False) for op in ops],
         title=f"{found.id} {member.key}",
-        facts={"arch": member.to_json()},
+        facts={"arch": member.to_json(), "notation": notation},
         shown=[{"op": str(op), "macs": op_macs(op), "params": op_params(op)} for op in ops],
     )

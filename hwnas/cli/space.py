@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -112,7 +113,10 @@ def sample(
 def validate(
     name: NameArgument,
     arch: Annotated[
-        str, typer.Argument(help="largest, smallest, codes 0,1,.., or a .json file.")
+        str,
+        typer.Argument(
+            help="largest, smallest, codes 0,1,.., a cell or genotype, or a .json file."
+        ),
     ] = "largest",
     settings: SpaceSettings = None,
     num_classes: ClassesOption = None,
@@ -123,4 +127,7 @@ def validate(
     Example: `hwnas space validate mobilenet_tiny largest`.
     """
     changes = assignments(settings or ())
-    show_result(hwnas.space_validate(name, arch, settings=changes, num_classes=num_classes), format)
+    found = hwnas.space_validate(name, arch, settings=changes, num_classes=num_classes)
+    show_result(found, format)
+    if format is Format.table and found.facts["notation"]:
+        sys.stdout.write(f"{found.facts['notation']}\n")

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hwnas.spaces.network import Network
-from hwnas.spaces.ops import Act, Layer, OpSpec, layers, same_padding
+from hwnas.spaces.ops import Act, Layer, OpSpec, layers
+from hwnas.spaces.padding import same_padding
 
 __all__ = ["define", "define_graph", "graph_names", "places", "timm_names"]
 
@@ -19,6 +20,9 @@ _BN_AFTER = {  # names in timm within one block
     "dsconv": {"conv_dw": "bn1", "conv_pw": "bn2"},
     "fused": {"conv_exp": "bn1", "conv_pwl": "bn2"},
     "norm": {"norm": "bn1"},
+    "sep_conv": {"pw1": "bn1", "pw2": "bn2"},
+    "dil_conv": {"pw1": "bn1"},
+    "factorized": {"conv_1": "bn1", "conv_2": "bn2"},
 }
 _KERNELS = {"uib": "dw_kernel_size_mid", "fused": "exp_kernel_size"}
 _OWN_MODULES = ("dw_start", "pw_exp", "dw_mid", "pw_proj")  # modules with a convolution and its BN
@@ -108,11 +112,12 @@ def define(slots: Sequence[tuple[str, OpSpec]], *, name: str, bn_eps: float) -> 
 
 
 def define_graph(
-    network: Network, slots: Sequence[str], *, name: str, bn_eps: float
+    network: Network, slots: Sequence[str], *, name: str, bn_eps: float, auxiliary: str = ""
 ) -> dict[str, Any]:
     """The network of a graph as JSON values: operators by slot, and steps (`graph_net`).
 
     slots: the slot of every operator of `network`. Those that `Network.live` drops are left out.
+    auxiliary: the slot that an auxiliary classifier reads in training.
     """
     stem, last = network.ops[0], network.ops[-1]
     steps = network.program
@@ -136,6 +141,8 @@ def define_graph(
         "num_classes": last.out_channels,
         "ops": ops,
         "steps": [[s.op and slots[s.position], list(s.reads), s.writes] for s in steps],
+        "branches": [slots[s.position] for s in steps if s.op and s.position in network.branches],
+        **({"auxiliary": auxiliary} if auxiliary else {}),
     }
 
 

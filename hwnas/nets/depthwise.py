@@ -17,7 +17,7 @@ from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hwnas.spaces.ops import same_padding
+from hwnas.spaces.padding import same_padding
 
 __all__ = ["DepthwiseConv2d", "depthwise_conv2d"]
 
@@ -25,18 +25,24 @@ _FAST_COLUMNS = 3
 _CHUNK_BYTES = 4 << 20  # images shifted at a time, so that the copies stay in the cache (measured)
 
 
-def depthwise_conv2d(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """`F.conv2d(x, weight, None, stride, padding, groups=channels)` for square kernels and maps.
+def depthwise_conv2d(
+    x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int = 1
+) -> Tensor:
+    """`F.conv2d(x, weight, None, stride, padding, dilation, channels)` for square kernels and maps.
 
     x: [B, C, px, px].
     weight: [C, 1, kernel, kernel].
 
-    On CPUs without autocast it uses the fast gradient, which is differentiable once.
+    On CPUs without autocast it uses the fast gradient, which is differentiable once. A dilated
+    window whose stride is its dilation reads every second pixel, so that it needs no dilation.
     """
-    is_slow = x.device.type == "cpu" and weight.shape[-1] > _FAST_COLUMNS
-    if is_slow and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
-        return _Depthwise.apply(x, weight, stride, padding)  # type: ignore[no-any-return]
-    return F.conv2d(x, weight, None, stride, padding, groups=weight.shape[0])
+    if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
+        if stride == dilation > 1 and padding % dilation == 0:
+            x, stride, padding, dilation = x[..., ::stride, ::stride], 1, padding // dilation, 1
+            x = x.contiguous(memory_format=torch.channels_last)
+        if weight.shape[-1] > _FAST_COLUMNS and dilation == 1:
+            return _Depthwise.apply(x, weight, stride, padding)  # type: ignore[no-any-return]
+    return F.conv2d(x, weight, None, stride, padding, dilation, weight.shape[0])
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -60,10 +66,9 @@ class DepthwiseConv2d(nn.Conv2d):
     def of(cls, conv: nn.Conv2d) -> DepthwiseConv2d:
         """The same layer with the same weight."""
         kernel, stride, padding = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
-        channels = conv.groups
-        new = cls(
-            channels, channels, kernel, stride, padding, groups=channels, bias=False, device="meta"
-        )
+        channels, dilation = conv.groups, conv.dilation[0]
+        sizes = kernel, stride, padding, dilation
+        new = cls(channels, channels, *sizes, groups=channels, bias=False, device="meta")
         new.weight = conv.weight
         new.pads_same = isinstance(conv, Conv2dSame)
         new.pad_more = getattr(conv, "pad_more", 0)
@@ -79,7 +84,8 @@ class DepthwiseConv2d(nn.Conv2d):
             x = F.pad(x, (before, after, before, after))
         if not self.training:
             return super().forward(x)
-        return depthwise_conv2d(x, self.weight, self.stride[0], int(self.padding[0]))
+        sizes = self.stride[0], int(self.padding[0]), self.dilation[0]
+        return depthwise_conv2d(x, self.weight, *sizes)
 
 
 class _Depthwise(torch.autograd.Function):

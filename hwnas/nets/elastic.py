@@ -124,10 +124,10 @@ class ElasticConv2d(nn.Module):
         if layer.pad_more:
             x = F.pad(x, (0, layer.pad_more, 0, layer.pad_more))
         if layer.groups == layer.out_channels == layer.in_channels and bias is None:
-            return depthwise_conv2d(x, weight, layer.stride, layer.padding)
+            return depthwise_conv2d(x, weight, layer.stride, layer.padding, layer.dilation)
         if layer.kernel == layer.stride == layer.groups == 1:
             return pointwise_conv2d(x, weight, bias)
-        return F.conv2d(x, weight, bias, layer.stride, layer.padding, groups=layer.groups)
+        return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
 class ElasticBatchNorm2d(nn.Module):
@@ -224,12 +224,14 @@ def global_mean(x: Tensor) -> Tensor:
 
 
 def window_means(x: Tensor, kernel: int, stride: int, padding: int = 0) -> Tensor:
-    """Means without padded pixels; incomplete windows at the border count as well."""
-    return F.avg_pool2d(x, kernel, stride, padding, stride > 1, count_include_pad=False)
+    """Means without padded pixels; without padding, incomplete windows at the border count too."""
+    is_open = stride > 1 and not padding
+    return F.avg_pool2d(x, kernel, stride, padding, is_open, count_include_pad=False)
 
 
 def _window_maxima(op: OpSpec, x: Tensor) -> Tensor:
-    return F.max_pool2d(x, op.kernel, op.stride, op.padding, ceil_mode=op.stride > 1)
+    is_open = op.stride > 1 and not op.padding
+    return F.max_pool2d(x, op.kernel, op.stride, op.padding, ceil_mode=is_open)
 
 
 WEIGHTLESS: dict[str, Callable[[OpSpec, Tensor], Tensor]] = {

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hwnas.nets.plain_net import Block, Network, _act, _conv, _initialise
+from hwnas.nets.plain_net import Block, Network, _act, _conv, _depthwise, _initialise, _pointwise
 
 Step = tuple[str | None, list[int], int, list[int]]
 """The slot of an operator (None: a sum), values that it reads, its own, values not read again."""
@@ -23,9 +23,7 @@ class Convolution(nn.Module):
         self.conv = _conv(op)
         has_bn = op["norm"] == "bn"
         self.bn1 = nn.BatchNorm2d(op["out_channels"], bn_eps) if has_bn else nn.Identity()
-        self.act1 = _act(op["act"])
-        if self.is_act_first and "inplace" in vars(self.act1):
-            vars(self.act1)["inplace"] = False
+        self.act1 = (_keeping if self.is_act_first else _act)(op["act"])
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, px, px] -> [B, out, px', px']."""
@@ -45,6 +43,50 @@ class Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, px, px] -> the same shape."""
         return self.act1(self.bn1(x))  # type: ignore[no-any-return]
+
+
+class Separable(nn.Module):
+    """One (`dil_conv`) or two (`sep_conv`) of activation, depthwise and 1x1 convolution, BN.
+
+    The first depthwise convolution has the stride.
+    """
+
+    def __init__(self, op: dict[str, Any], bn_eps: float) -> None:
+        super().__init__()
+        before, after = op["in_channels"], op["out_channels"]
+        self.n_pairs = 2 if op["kind"] == "sep_conv" else 1
+        for n in range(1, self.n_pairs + 1):
+            one = {**op, "stride": op["stride"] if n == 1 else 1, "norm": "none"}
+            width = after if n == self.n_pairs else before
+            self.add_module(f"act{n}", _keeping(op["act"]))
+            self.add_module(f"dw{n}", _depthwise(one, before))
+            self.add_module(f"pw{n}", _pointwise(before, width))
+            self.add_module(f"bn{n}", nn.BatchNorm2d(width, bn_eps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, px, px] -> [B, out, px', px']."""
+        for n in range(1, self.n_pairs + 1):
+            for name in ("act", "dw", "pw", "bn"):
+                x = getattr(self, f"{name}{n}")(x)
+        return x
+
+
+class FactorizedReduction(nn.Module):
+    """Activation, then two 1x1 convolutions of stride 2 with BN, the second shifted by a pixel."""
+
+    def __init__(self, op: dict[str, Any], bn_eps: float) -> None:
+        super().__init__()
+        one = {**op, "out_channels": op["out_channels"] // 2}
+        self.act1 = _keeping(op["act"])
+        self.conv_1 = _conv(one)
+        self.bn1 = nn.BatchNorm2d(one["out_channels"], bn_eps)
+        self.conv_2 = _conv(one)
+        self.bn2 = nn.BatchNorm2d(one["out_channels"], bn_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, px, px] -> [B, out, px / 2, px / 2]."""
+        x = self.act1(x)
+        return torch.cat([self.bn1(self.conv_1(x)), self.bn2(self.conv_2(x[:, :, 1:, 1:]))], 1)
 
 
 class GlobalMean(nn.Module):
@@ -135,6 +177,19 @@ class GraphNetwork(nn.Module):
         return found
 
 
+def _keeping(name: str) -> nn.Module:
+    """An activation that does not change its input, because other operators can read it, too."""
+    found = _act(name)
+    if "inplace" in vars(found):
+        vars(found)["inplace"] = False
+    return found
+
+
+def _is_open(op: dict[str, Any]) -> bool:
+    """Whether incomplete windows at the border count: those of windows without padding."""
+    return bool(op["stride"] > 1 and not op["padding"])
+
+
 def build_operator(op: dict[str, Any], bn_eps: float) -> nn.Module:
     """The module of one operator, with initial weights."""
     kind = op["kind"]
@@ -143,20 +198,25 @@ def build_operator(op: dict[str, Any], bn_eps: float) -> nn.Module:
     if kind == "identity":
         return nn.Identity()
     if kind == "max_pool":
-        return nn.MaxPool2d(op["kernel"], op["stride"], op["padding"], ceil_mode=op["stride"] > 1)
+        sizes = op["kernel"], op["stride"], op["padding"]
+        return nn.MaxPool2d(*sizes, ceil_mode=_is_open(op))
     if kind == "concat":
         return Concat()
     if kind == "cut":
         return Cut(op["out_channels"])
     if kind == "avg_pool":
         sizes = op["kernel"], op["stride"], op["padding"]
-        return nn.AvgPool2d(*sizes, ceil_mode=op["stride"] > 1, count_include_pad=False)
+        return nn.AvgPool2d(*sizes, ceil_mode=_is_open(op), count_include_pad=False)
     if kind == "linear":
         module: nn.Module = nn.Linear(op["in_channels"], op["out_channels"])
     elif kind == "norm":
         module = Norm(op, bn_eps)
     elif kind == "conv":
         module = Convolution(op, bn_eps)
+    elif kind in ("sep_conv", "dil_conv"):
+        module = Separable(op, bn_eps)
+    elif kind == "factorized":
+        module = FactorizedReduction(op, bn_eps)
     else:
         module = Block(op, bn_eps)
     return module.apply(_initialise)

@@ -149,6 +149,7 @@ class Block(nn.Module):
             self.pool_shortcut = nn.AvgPool2d(op["stride"], ceil_mode=True, count_include_pad=False)
         if self.has_skip and op["in_channels"] != op["out_channels"]:
             self.conv_shortcut = _pointwise(op["in_channels"], op["out_channels"])
+        self.drop_path = nn.Identity()  # training can drop the main branch here
         self.out_act = _act(op["out_act"])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,7 +160,7 @@ class Block(nn.Module):
         if self.has_skip:
             for name in ("pool_shortcut", "conv_shortcut"):
                 x = getattr(self, name)(x) if hasattr(self, name) else x
-            out = out + x
+            out = self.drop_path(out) + x
         return self.out_act(out)  # type: ignore[no-any-return]
 
 
@@ -226,6 +227,7 @@ def _conv(op: dict[str, Any]) -> nn.Conv2d:
     names = ("in_channels", "out_channels", "groups", "stride", "padding")
     settings = {name: op[name] for name in names}
     settings |= {"kernel_size": op["kernel"], "bias": op["norm"] == "bias"}
+    settings |= {"dilation": op.get("dilation", 1)}
     if not op.get("pad_more"):
         return nn.Conv2d(**settings)
     found = PaddedConv2d(**settings)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.index import slot_alternatives
 from hwnas.spaces.lowering import lower_named
 from hwnas.spaces.network import Step
-from hwnas.spaces.ops import Layer, OpSpec, layers
+from hwnas.spaces.ops import ACT_FIRST, Layer, OpSpec, layers
 from hwnas.spaces.space import SearchSpace
 
 __all__ = ["Node", "Site", "plan", "program", "shared_shapes"]
@@ -38,7 +38,8 @@ class Site:
 class Node:
     """An operator of an arch and its layers; `shortcut` is not part of the main branch.
 
-    act_first: the activation comes before the convolution (`Network.act_first`).
+    is_branch: see `Network.branches`.
+    act_first: activations come before convolutions (`Network.act_first`, `ACT_FIRST`).
     """
 
     slot: str
@@ -46,6 +47,7 @@ class Node:
     sites: tuple[Site, ...]
     shortcut: Site | None
     act_first: bool = False
+    is_branch: bool = False
 
     @property
     def all_sites(self) -> tuple[Site, ...]:
@@ -80,7 +82,8 @@ def program(
             return None
         slot = slots[step.position]
         alternative = "" if share_ops else str(chosen.get(macro.op_choice(slot), ""))
-        return _node(slot, alternative, step.op, act_first=network.act_first)
+        found = _node(slot, alternative, step.op, act_first=network.act_first)
+        return replace(found, is_branch=step.position in network.branches)
 
     return tuple((step, node(step)) for step in network.program)
 
@@ -125,7 +128,8 @@ def _node(slot: str, alternative: str, op: OpSpec, *, act_first: bool = False) -
             shortcut = site
         else:
             sites.append(site)
-    return Node(slot, op, tuple(sites), shortcut, act_first and op.kind == "conv")
+    is_first = op.kind in ACT_FIRST or (act_first and op.kind == "conv")
+    return Node(slot, op, tuple(sites), shortcut, is_first)
 
 
 def norm_layer(op: OpSpec) -> Layer:

@@ -75,7 +75,8 @@ def subnet_definition(
     if space.macro.is_chain:
         return define(list(active_slots(space, arch)), name=name, bn_eps=eps)
     space.macro.require("static net", space=space.name)
-    return define_graph(*lower_named(space, arch), name=name, bn_eps=eps)
+    at = space.macro.auxiliary_slot
+    return define_graph(*lower_named(space, arch), name=name, bn_eps=eps, auxiliary=at)
 
 
 def build_from_definition(definition: dict[str, Any], *, seed: int | None = 0) -> nn.Module:

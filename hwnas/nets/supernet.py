@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from hwnas.core.errors import UserError
 from hwnas.core.rng import stable_seed
 from hwnas.nets.bn import recalibrate_in_place
+from hwnas.nets.dropping import drop
 from hwnas.nets.elastic import (
     ACTIVATIONS,
     KEEPING,
@@ -191,7 +192,8 @@ class Supernet(nn.Module):
         """Logits [B, classes] of `arch` on images x: [B, C, px, px] of its resolution.
 
         `dropout` applies to the input of the classifier. `drop_path` applies to residual blocks,
-        with a rate that grows linearly from 0 at the first block, as in timm. Both draw from `rng`.
+        with a rate that grows linearly from 0 at the first block, as in timm, and at an equal rate
+        to the terms of sums in graphs (`Network.branches`). Both draw from `rng`.
 
         Raises:
             UserError: eval mode, an arch of another space, images of another shape, or dropout
@@ -217,11 +219,13 @@ class Supernet(nn.Module):
                 inputs = [x.new_zeros(len(x), op.in_channels, op.in_hw, op.in_hw)]
             shortcut = inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)
             if op.kind == "linear":
-                shortcut = _drop(shortcut, dropout, rng)
+                shortcut = drop(shortcut, dropout, rng)
             found = self._main(node, shortcut, modulations)
             if op.skip:
-                found = _drop(found, drop_path * block / n_blocks, rng, per_image=True)
+                found = drop(found, drop_path * block / n_blocks, rng, per_image=True)
                 found = found + self._shortcut(node, shortcut, modulations)
+            elif node.is_branch:
+                found = drop(found, drop_path, rng, per_image=True)
             values[step.writes] = ACTIVATIONS[op.out_act](found)
             block += bool(op.mid_channels)
         return found
@@ -230,6 +234,10 @@ class Supernet(nn.Module):
         """Output of one operator without its residual connection."""
         if node.op.kind in WEIGHTLESS:
             return WEIGHTLESS[node.op.kind](node.op, x)
+        if node.op.kind == "factorized":
+            x = KEEPING[node.op.act](x)
+            parts = zip(node.sites, (x, x[:, :, 1:, 1:]), strict=True)
+            return torch.cat([self._layer(site, part, modulations) for site, part in parts], 1)
         gated = x
         for site in node.sites:
             name = site.layer.name
@@ -285,14 +293,3 @@ class Supernet(nn.Module):
             raise UserError("dropout and drop_path must be in [0, 1)", found=rates)
         if any(rates) and rng is None:
             raise UserError("dropout and drop_path need a torch.Generator", found="rng=None")
-
-
-def _drop(
-    x: Tensor, rate: float, rng: torch.Generator | None, *, per_image: bool = False
-) -> Tensor:
-    """Zeroes values (or whole images) at probability `rate`; scales the rest by 1 / (1 - rate)."""
-    if not rate or rng is None:
-        return x
-    shape = (x.shape[0], 1, 1, 1) if per_image else x.shape
-    kept = torch.rand(shape, generator=rng, device=rng.device) >= rate
-    return x * (kept.to(x.device, x.dtype) / (1 - rate))

@@ -24,7 +24,7 @@ from hwnas.pipeline.project import Project
 from hwnas.predictors.blend import MIN_HELD_OUT
 from hwnas.predictors.evaluate import held_out_rows
 from hwnas.predictors.labels import MIN_LABELS
-from hwnas.training.sections import OptimizerConfig
+from hwnas.training.sections import FinetuneConfig, OptimizerConfig
 
 __all__ = [
     "asked",
@@ -88,6 +88,21 @@ def optimizer_exists(config: OptimizerConfig, setting: str) -> None:
             where=f"{setting}.name",
             fix='python -c "import timm; print(timm.optim.list_optimizers())"',
         ) from error
+
+
+def auxiliary_exists(project: Project, recipe: FinetuneConfig, setting: str) -> None:
+    """Refuses an auxiliary classifier in a space whose networks have no place for it.
+
+    Raises:
+        UserError: names the setting.
+    """
+    if recipe.auxiliary and not project.space.macro.auxiliary_slot:
+        raise UserError(
+            "networks of this space have no place for an auxiliary classifier",
+            expected="0, or the space darts",
+            found=recipe.auxiliary,
+            where=f"{setting}.auxiliary",
+        )
 
 
 # --- predictor ------------------------------------------------------------------------------------

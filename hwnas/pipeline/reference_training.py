@@ -28,8 +28,8 @@ __all__ = ["recipe", "require_weights", "train_references", "trained_px"]
 
 def recipe(project: Project, config: ReferencesConfig) -> FinetuneConfig:
     """The recipe for references: the winner's, or from fresh weights the stand-alone winner's."""
-    changes: dict[str, Any] = {}
-    if project.config.finetune.precision == "int8":  # supports only networks of the space
+    changes: dict[str, Any] = {"auxiliary": 0.0}  # like int8, it needs a network of the space
+    if project.config.finetune.precision == "int8":
         changes["precision"] = "fp32"
     if config.start == "scratch":
         changes |= {"epochs": project.config.alone.epochs, "distillation": 0.0}

@@ -88,6 +88,7 @@ def op_features(ops: Sequence[OpSpec]) -> NDArray[np.float32]:
             *np.log1p([op_macs(op), op_params(op)]),
             *(op.start_kernel == kernel for kernel in starts),
             op.expand_groups,
+            op.dilation,
         ]
         for op in ops
     ]

@@ -14,6 +14,7 @@ from hwnas.reporting.sections.devices import Winners
 from hwnas.reporting.sections.references import References
 from hwnas.reporting.sections.results import NetRow
 from hwnas.reporting.sections.verdict import Belief
+from hwnas.spaces.cell_views import CellView
 from hwnas.spaces.network import Network
 
 __all__ = [
@@ -133,11 +134,17 @@ class Training:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A network to draw: the result of `lower()`, and a line of text below the drawing."""
+    """A network to draw: the result of `lower()`, and a line of text below the drawing.
+
+    notation: the arch in the notation of its benchmark.
+    cells: one cell of each kind.
+    """
 
     name: str
     network: Network
     caption: str = ""
+    notation: str = ""
+    cells: tuple[CellView, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from statistics import mean
 from typing import Literal
 from xml.sax.saxutils import escape
 
 from hwnas.spaces.network import Network
 from hwnas.spaces.ops import OpSpec, layers
 
-__all__ = ["draw_network"]
+__all__ = ["boxed", "draw_network", "line", "svg", "text"]
 
 GAP, MARGIN, MAP_HEIGHT, TOP = 7, 64, 150, 46
 PAGE_WIDTH, MAX_STRETCH = 1040, 2.0  # short networks are stretched towards the width of the page
 KNOWN_KERNELS = (1, 3, 5, 7)
 BOX, COLUMN, LANE = 20, 29, 28  # in graphs: side of a box, distances of columns and of lanes
 SHORT = {"avg_pool": "avg", "identity": "id", "norm": "bn", "pool": "avg", "linear": "fc"}
-SHORT |= {"max_pool": "max", "concat": "cat", "cut": "cut"}
+SHORT |= {"max_pool": "max", "concat": "cat", "cut": "cut", "factorized": "fr"}
 
 Point = tuple[float, float]
 
@@ -48,17 +49,17 @@ def _draw_chain(ops: Sequence[OpSpec]) -> str:
     x = float(MARGIN)
     for op, width in zip(ops, (width * stretch for width in widths), strict=True):
         height = 14 + (MAP_HEIGHT - 14) * op.out_hw / largest_map
-        parts.append(_box(op, x, middle - height / 2, width, height))
+        parts.append(boxed(op, x, middle - height / 2, width, height))
         parts += _labels(op, x + width / 2, middle - height / 2, foot)
         edges.append((x, x + width))
         x += width + GAP
     first, last = ops[0], ops[-1]
-    parts.append(_text(MARGIN - 10, middle - 4, "input", anchor="end"))
-    parts.append(_text(MARGIN - 10, middle + 10, f"{first.in_hw} px", anchor="end", css="muted"))
-    parts.append(_text(x + 4, middle - 4, f"{last.out_channels}", anchor="start"))
-    parts.append(_text(x + 4, middle + 10, "classes", anchor="start", css="muted"))
+    parts.append(text(MARGIN - 10, middle - 4, "input", anchor="end"))
+    parts.append(text(MARGIN - 10, middle + 10, f"{first.in_hw} px", anchor="end", css="muted"))
+    parts.append(text(x + 4, middle - 4, f"{last.out_channels}", anchor="start"))
+    parts.append(text(x + 4, middle + 10, "classes", anchor="start", css="muted"))
     parts += _groups(ops, edges, foot + 26)
-    return _svg(x + MARGIN, foot + 52, parts)
+    return svg(x + MARGIN, foot + 52, parts)
 
 
 def _draw_graph(network: Network) -> str:
@@ -79,32 +80,33 @@ def _draw_graph(network: Network) -> str:
         x, y = at(i)
         return x + direction * BOX / 2, y
 
-    lines, boxes = [_line((MARGIN - 8, middle), side(0, -1))], []
+    lines, boxes, n = [line((MARGIN - 8, middle), side(0, -1))], [], len(network)
     sums: dict[tuple[int, ...], Point] = {}
     for i, (op, sources) in enumerate(zip(network.ops, network.sources, strict=True)):
         if len(sources) > 1 and sources not in sums:
             x = MARGIN + COLUMN * (max(columns[source] for source in sources) + 1.5)
-            sums[sources] = (x, middle)
-            lines += [_line(side(source, 1), (x, middle)) for source in sources]
-            boxes.append(f'<circle class="se" cx="{x:.1f}" cy="{middle:.1f}" r="3"/>')
+            y = mean(at(reader)[1] for reader in range(i, n) if network.sources[reader] == sources)
+            sums[sources] = (x, y)
+            lines += [line(side(source, 1), (x, y)) for source in sources]
+            boxes.append(f'<circle class="se" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
         if sources:
             start = sums[sources] if len(sources) > 1 else side(sources[0], 1)
-            lines.append(_line(start, side(i, -1)))
+            lines.append(line(start, side(i, -1)))
         x, y = at(i)
-        boxes.append(_box(op, x - BOX / 2, y - BOX / 2, BOX, BOX))
+        boxes.append(boxed(op, x - BOX / 2, y - BOX / 2, BOX, BOX))
         label = SHORT.get(op.kind) or _windows(op)
-        boxes.append(_text(x, y + 3.5, label))
+        boxes.append(text(x, y + 3.5, label))
     end = MARGIN + COLUMN * (max(columns) + 1)
     first, last = network.ops[0], network.ops[-1]
     texts = [
-        _text(MARGIN - 12, middle - 4, "input", anchor="end"),
-        _text(MARGIN - 12, middle + 10, f"{first.in_hw} px", anchor="end", css="muted"),
-        _text(end + 4, middle - 4, f"{last.out_channels}", anchor="start"),
-        _text(end + 4, middle + 10, "classes", anchor="start", css="muted"),
+        text(MARGIN - 12, middle - 4, "input", anchor="end"),
+        text(MARGIN - 12, middle + 10, f"{first.in_hw} px", anchor="end", css="muted"),
+        text(end + 4, middle - 4, f"{last.out_channels}", anchor="start"),
+        text(end + 4, middle + 10, "classes", anchor="start", css="muted"),
         *_spans(network.ops, at, middle + LANE * tallest / 2 + 18),
     ]
     height = middle + LANE * tallest / 2 + 48
-    return _svg(end + MARGIN, height, [*lines, *boxes, *texts])
+    return svg(end + MARGIN, height, [*lines, *boxes, *texts])
 
 
 def _columns(network: Network) -> list[int]:
@@ -126,14 +128,14 @@ def _spans(ops: Sequence[OpSpec], at: Callable[[int], Point], y: float) -> list[
         if right - left > 3 * COLUMN:
             parts.append(f'<path class="group" d="M{left:.1f} {y:.1f}H{right:.1f}"/>')
             label = f"{hw} px, {channels} ch"
-            parts.append(_text((left + right) / 2, y + 15, label, css="muted"))
+            parts.append(text((left + right) / 2, y + 15, label, css="muted"))
     return parts
 
 
-def _line(start: Point, end: Point) -> str:
-    """A line along its lane up to the last column, then to the lane of its end."""
+def line(start: Point, end: Point, bend: float = COLUMN) -> str:
+    """A line along its lane up to the last `bend` px, then to the lane of its end."""
     (x0, y0), (x1, y1) = start, end
-    turn = max(x0, x1 - COLUMN)
+    turn = max(x0, x1 - bend)
     half = (turn + x1) / 2
     path = (
         f"M{x0:.1f} {y0:.1f}H{turn:.1f}C{half:.1f} {y0:.1f} {half:.1f} {y1:.1f} {x1:.1f} {y1:.1f}"
@@ -141,14 +143,18 @@ def _line(start: Point, end: Point) -> str:
     return f'<path class="skip" d="{path}"/>'
 
 
-def _svg(width: float, height: float, parts: Sequence[str]) -> str:
+def svg(
+    width: float, height: float, parts: Sequence[str], *, label: str = "the layers of the network"
+) -> str:
+    """The SVG element with these parts; `label`: what it shows."""
     return (
         f'<svg class="network" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
-        f'style="width:{width:.0f}px" aria-label="the layers of the network">{"".join(parts)}</svg>'
+        f'style="width:{width:.0f}px" aria-label="{escape(label)}">{"".join(parts)}</svg>'
     )
 
 
-def _box(op: OpSpec, x: float, y: float, width: float, height: float) -> str:
+def boxed(op: OpSpec, x: float, y: float, width: float, height: float) -> str:
+    """A box in the colour of the kernel, with the operator as its title."""
     largest = max(op.kernels, default=1)
     kernel = largest if largest in KNOWN_KERNELS else KNOWN_KERNELS[-1]
     css = f"k{kernel}" if layers(op) else "pool"
@@ -174,16 +180,16 @@ def _windows(op: OpSpec) -> str:
 def _labels(op: OpSpec, centre: float, top: float, foot: float) -> list[str]:
     found = []
     if op.kind == "pool":
-        found.append(_text(centre, foot, "mean", css="muted"))
+        found.append(text(centre, foot, "mean", css="muted"))
     elif op.kind == "linear":
-        found.append(_text(centre, foot, "fc", css="muted"))
+        found.append(text(centre, foot, "fc", css="muted"))
     else:
-        found.append(_text(centre, foot, _windows(op)))
+        found.append(text(centre, foot, _windows(op)))
     if op.mid_channels:
-        found.append(_text(centre, foot + 13, f"e{op.mid_channels / op.in_channels:.2g}"))
+        found.append(text(centre, foot + 13, f"e{op.mid_channels / op.in_channels:.2g}"))
     above = top - (14 if op.skip else 6)
     if op.kind != "linear":
-        found.append(_text(centre, above, f"{op.out_channels}", css="muted"))
+        found.append(text(centre, above, f"{op.out_channels}", css="muted"))
     return found
 
 
@@ -197,11 +203,12 @@ def _groups(ops: Sequence[OpSpec], edges: Sequence[tuple[float, float]], y: floa
         parts.append(f'<path class="group" d="M{left:.1f} {y:.1f}H{right:.1f}"/>')
         wide = right - left > 70
         label = f"{hw} px, {channels} ch" if wide else f"{hw} px"
-        parts.append(_text((left + right) / 2, y + 15, label, css="muted"))
+        parts.append(text((left + right) / 2, y + 15, label, css="muted"))
     return parts
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "middle", css: str = "ink") -> str:
+def text(x: float, y: float, words: str, *, anchor: str = "middle", css: str = "ink") -> str:
+    """A line of text."""
     return (
-        f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+        f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
     )

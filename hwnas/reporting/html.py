@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from hwnas import __version__
 from hwnas.core.store import write_bytes
 from hwnas.reporting import figures
+from hwnas.reporting.cells import draw_cell
 from hwnas.reporting.data import ReportData
 from hwnas.reporting.drawing import draw_network
 from hwnas.reporting.plots import packed_code, plot_html
@@ -62,6 +63,7 @@ def _rendered(data: ReportData, n_drawn: int) -> str:
         n_plotted=N_PLOTTED,
         n_listed=N_LISTED,
         drawing=draw_network(data.winner.network) if data.winner else None,
+        cells=[(c.kind, draw_cell(c)) for c in data.winner.cells] if data.winner else [],
         devices=by_device(data.table),
         highlights=_highlights(data),
         reference_sentences=[sentences(one) for one in data.references],

@@ -34,6 +34,7 @@ REGISTRY = Registry[SpaceModule](
         {
             "arch",
             "cell_graphs",
+            "cell_views",
             "cells",
             "chains",
             "checks",
@@ -41,6 +42,7 @@ REGISTRY = Registry[SpaceModule](
             "cost",
             "drawing",
             "enumeration",
+            "genotypes",
             "graphs",
             "index",
             "limits",
@@ -49,6 +51,7 @@ REGISTRY = Registry[SpaceModule](
             "memory",
             "network",
             "ops",
+            "padding",
             "policy",
             "published",
             "skeleton",

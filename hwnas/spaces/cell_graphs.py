@@ -9,6 +9,7 @@ first in lexicographic order.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -44,6 +45,12 @@ class CellGraph:
     def name(self) -> str:
         """Unique text: the number of vertices and the edges as a hexadecimal number."""
         return f"{self.n_vertices}v{_number(self.n_vertices, self.edges):x}"
+
+    def text(self, ops: Sequence[str]) -> str:
+        """The matrix and the operators of the inner vertices as JSON, in the benchmark's terms."""
+        vertices = range(self.n_vertices)
+        matrix = [[int((i, j) in self.edges) for j in vertices] for i in vertices]
+        return json.dumps({"matrix": matrix, "ops": ["input", *ops, "output"]})
 
     def n_cells(self, n_labels: int) -> int:
         """Number of distinct cells with one of `n_labels` operators on every inner vertex.

@@ -10,7 +10,8 @@ from typing import ClassVar
 
 from hwnas.core.errors import UserError
 from hwnas.spaces.choice import Choice
-from hwnas.spaces.ops import OpSpec, conv, linear, map_size, mean
+from hwnas.spaces.ops import OpSpec, conv, linear, mean
+from hwnas.spaces.padding import map_size
 from hwnas.spaces.skeleton import Ability, Skeleton, SlotGraph
 
 __all__ = ["CellMacro", "cell_view"]
@@ -91,6 +92,12 @@ class CellMacro(Skeleton):
                     where=text,
                 )
         return (len(self.resolutions) - 1, *(self.ops.index(op) for op in view.values()))
+
+    def text_of(self, codes: tuple[int, ...]) -> str:
+        """The cell in the notation of NAS-Bench-201."""
+        ops = dict(zip(self.edges, self._chosen(codes)[1], strict=True))
+        nodes = ("".join(f"|{ops[i, j]}~{i}" for i in range(j)) for j in range(1, self.n_nodes))
+        return "+".join(f"{node}|" for node in nodes)
 
     def op_choice(self, slot: str) -> str:
         """Cells at all positions share the choice of an edge, but not its weights."""

@@ -9,7 +9,8 @@ from itertools import islice
 from typing import ClassVar, Literal
 
 from hwnas.spaces.choice import Choice, Role, Value
-from hwnas.spaces.ops import Act, BlockKind, Gate, OpSpec, conv, linear, map_size, mean, padding_of
+from hwnas.spaces.ops import Act, BlockKind, Gate, OpSpec, conv, linear, mean
+from hwnas.spaces.padding import map_size, padding_of
 from hwnas.spaces.skeleton import Ability, Skeleton
 
 __all__ = ["BlockOp", "MobileMacro", "Stage", "divisible"]

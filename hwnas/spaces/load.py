@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -84,6 +85,8 @@ def space_data(given: Any) -> dict[str, Any]:
 def read_arch(space: SearchSpace, text: Any) -> Arch:
     """Reads an arch given as `largest`, `smallest`, a JSON file, comma-separated codes, or a cell.
 
+    A cell or genotype can also be the contents of the JSON file.
+
     Raises:
         UserError: the text has none of these forms, the arch does not belong to the space, or no
             path leads from its image to its logits.
@@ -92,7 +95,10 @@ def read_arch(space: SearchSpace, text: Any) -> Arch:
     if text in ("largest", "smallest"):
         return space.largest() if text == "largest" else space.smallest()
     if text.endswith(".json"):
-        return _joined(space, space.check(Arch.from_json(read_json(Path(text)), where=text)), text)
+        data = read_json(Path(text))
+        notes = space.macro.codes_of(json.dumps(data)) if "codes" not in data else None
+        arch = Arch(space.id, notes) if notes else Arch.from_json(data, where=text)
+        return _joined(space, space.check(arch), text)
     try:
         codes = space.macro.codes_of(text) or tuple(int(code) for code in text.split(","))
     except ValueError as error:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hwnas.spaces.choice import Codes
 from hwnas.spaces.index import enumerate_ops, op_index
 from hwnas.spaces.network import IMAGE, Network, edge_list
-from hwnas.spaces.ops import OpSpec, layers
+from hwnas.spaces.ops import ACT_FIRST, OpSpec, layers
 
 if TYPE_CHECKING:
     from hwnas.spaces.space import SearchSpace
@@ -44,6 +44,10 @@ def op_peak_values(op: OpSpec, *, input_is_kept: bool = False, act_first: bool =
         return block_input + input_is_kept * block_output
     if not layers(op):
         return block_input + block_output
+    if op.kind == "factorized":  # the activation, its shifted copy, and one half of the output
+        shifted = op.in_channels * op.in_hw * (op.in_hw - 1)  # by a row first, then by a column
+        peak = block_input + shifted + block_output // 2
+        return max(peak, 2 * block_output) + input_is_kept * block_input
     keeps_input = op.skip or input_is_kept
     peak, before_gate = 0, 0
     for position, layer in enumerate(layers(op)):
@@ -60,7 +64,8 @@ def op_peak_values(op: OpSpec, *, input_is_kept: bool = False, act_first: bool =
             live += before_gate
         else:
             before_gate = layer.out_channels * layer.out_hw**2
-        if op.kind == "conv" and act_first and op.act != "none" and input_is_kept:
+        is_first = op.kind in ACT_FIRST or (op.kind == "conv" and act_first)
+        if position == 0 and is_first and op.act != "none" and input_is_kept:
             live += block_input  # the activation does not work in place
         peak = max(peak, live)
     if op.skip and op.stride > 1:  # pools the input, keeps the main branch

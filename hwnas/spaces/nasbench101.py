@@ -16,7 +16,8 @@ from hwnas.core.config import StrictModel
 from hwnas.core.errors import UserError
 from hwnas.spaces.cell_graphs import CellGraph, canonical_cell, graphs_of, pruned
 from hwnas.spaces.choice import Choice, Codes
-from hwnas.spaces.ops import OpSpec, conv, linear, map_size, mean
+from hwnas.spaces.ops import OpSpec, conv, linear, mean
+from hwnas.spaces.padding import map_size
 from hwnas.spaces.skeleton import Ability, Skeleton, SlotGraph
 from hwnas.spaces.space import SearchSpace
 
@@ -90,8 +91,6 @@ class GraphCells(Skeleton):
         """Cells at all positions share the choice of a vertex, but not its weights."""
         return slot.rpartition(".")[2]
 
-    # --- equal cells --------------------------------------------------------------------------
-
     @property
     def has_duplicates(self) -> bool:
         """Labels that a symmetry of the graph exchanges describe one cell."""
@@ -139,6 +138,11 @@ class GraphCells(Skeleton):
             raise UserError("the cell is not JSON", found=error, where=text[:80]) from error
         return self.codes_of_cell(data.get("matrix"), data.get("ops"), where=text[:80])
 
+    def text_of(self, codes: tuple[int, ...]) -> str:
+        """The canonical cell, as `codes_of` reads it."""
+        graph = self.graphs[codes[1]]
+        return graph.text([self.ops[code] for code in codes[2 : graph.n_vertices]])
+
     def codes_of_cell(self, matrix: Any, ops: Any, *, where: object = None) -> tuple[int, ...]:
         """Codes of a cell by its adjacency matrix and the operators of all its vertices.
 
@@ -166,10 +170,8 @@ class GraphCells(Skeleton):
                 fix="set max_vertices of the space" if n <= 5 else None,
             )
         graph, chosen = canonical_cell(n, edges, [self.ops.index(label) for label in labels])
-        rest = [0] * (self.n_inner - len(chosen))
-        return (len(self.resolutions) - 1, self.graphs.index(graph), *chosen, *rest)
-
-    # --- the network --------------------------------------------------------------------------
+        codes = len(self.resolutions) - 1, self.graphs.index(graph), *chosen
+        return (*codes, *[0] * (self.n_inner - len(chosen)))
 
     def _parts(self) -> list[tuple[str, int, int]]:
         """Slots of a cell: name, source and target of an edge (or twice the vertex of one)."""
@@ -237,10 +239,10 @@ class GraphCells(Skeleton):
                 yield OpSpec("cut", widths[i], widths[j], hw, hw)
 
     def _vertex(self, code: int, width: int, hw: int) -> OpSpec:
-        name = self.ops[code]
-        if name == "maxpool3x3":
+        if self.ops[code] == "maxpool3x3":
             return OpSpec("max_pool", width, width, hw, hw, kernel=3, padding=1)
-        return conv(width, width, hw, {"conv1x1-bn-relu": 1, "conv3x3-bn-relu": 3}[name], 1, "relu")
+        kernels = {"conv1x1-bn-relu": 1, "conv3x3-bn-relu": 3}
+        return conv(width, width, hw, kernels[self.ops[code]], 1, "relu")
 
     def reads(self) -> tuple[tuple[int, ...], ...]:
         """Slots that each slot reads, see the class."""
@@ -271,8 +273,7 @@ class GraphCells(Skeleton):
 
     def predictor_graph(self) -> SlotGraph:
         """The graph of the last cell, between the stem and the pooling."""
-        names = self.slot_names()
-        last = f"stage{N_STAGES - 1}.cell{self.cells_per_stage - 1}"
+        names, last = self.slot_names(), f"stage{N_STAGES - 1}.cell{self.cells_per_stage - 1}"
         inner = [f"{last}.{name}" for name, _, _ in self._parts()]
         reads = ((), *self._cell_reads((0,), 1), (len(inner) - 1, len(inner)))
         slots = tuple(names.index(name) for name in ("stem", *inner, "pool"))

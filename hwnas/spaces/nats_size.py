@@ -84,6 +84,10 @@ class SizeMacro(CellMacro):
                 )
         return (len(self.resolutions) - 1, *map(known.index, parts))
 
+    def text_of(self, codes: tuple[int, ...]) -> str:
+        """The widths in the notation of NATS-Bench."""
+        return ":".join(str(self.widths[code]) for code in codes[1:])
+
     def predictor_graph(self) -> SlotGraph:
         """All slots, because cells differ in their widths."""
         return Skeleton.predictor_graph(self)

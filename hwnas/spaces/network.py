@@ -87,6 +87,18 @@ class Network:
             found[reader].append(source)
         return tuple(map(tuple, found))
 
+    @cached_property
+    def branches(self) -> frozenset[int]:
+        """Positions of the terms of sums, except identities. Drop path drops them."""
+        terms = {term for terms in self._sums() for term in terms}
+        return frozenset(i for i in terms if self.ops[i].kind != "identity")
+
+    def _sums(self) -> Iterator[tuple[int, ...]]:
+        """The terms of every sum; several readers can have the same."""
+        for op, sources in zip(self.ops, self.sources, strict=True):
+            if len(sources) > 1 and op.kind != "concat":
+                yield sources
+
     def live(self) -> Network:
         """The network without the operators that are on no path from the image to the result.
 
@@ -133,12 +145,7 @@ class Network:
         as the term is computed. An `identity` is not a step; its readers read its input.
         """
         sums_of: list[list[tuple[int, ...]]] = [[] for _ in self.ops]
-        summed = (
-            sources
-            for op, sources in zip(self.ops, self.sources, strict=True)
-            if len(sources) > 1 and op.kind != "concat"
-        )
-        for terms in dict.fromkeys(summed):
+        for terms in dict.fromkeys(self._sums()):
             for term in terms:
                 sums_of[term].append(terms)
         is_read = {source for sources in self.sources for source in sources}

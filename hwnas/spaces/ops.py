@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from hwnas.core.records import STRICT, sparse
 from hwnas.core.store import content_hash
+from hwnas.spaces.padding import PadMode, map_size, padding_of
 
 __all__ = [
+    "ACT_FIRST",
     "EXPANDING",
     "Act",
     "BlockKind",
@@ -17,24 +20,20 @@ __all__ = [
     "Layer",
     "OpKind",
     "OpSpec",
-    "PadMode",
     "conv",
     "layers",
     "linear",
-    "map_size",
     "mean",
-    "padding_of",
-    "same_padding",
 ]
 
 Act = Literal["none", "relu", "relu6", "hard_swish", "swish"]
 Gate = Literal["hard_sigmoid", "sigmoid"]
-PadMode = Literal["symmetric", "tf_same"]
 BlockKind = Literal["conv", "mbconv", "dsconv", "uib", "fused"]
-OpKind = Literal[
-    BlockKind, "pool", "linear", "avg_pool", "norm", "identity", "max_pool", "concat", "cut"
-]
+CellKind = Literal["avg_pool", "max_pool", "norm", "identity", "concat", "cut"]
+ActFirstKind = Literal["sep_conv", "dil_conv", "factorized"]
+OpKind = Literal[BlockKind, "pool", "linear", CellKind, ActFirstKind]
 EXPANDING = ("mbconv", "uib", "fused")  # blocks with their own `mid_channels`
+ACT_FIRST = get_args(ActFirstKind)  # each convolution reads an activation, in every network
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,10 @@ class OpSpec:
     convolutions (EfficientNetV2 2104.00298). `pool` is the global mean. `linear` has a bias and
     reads a pooled vector (hw 1). Cells also have `avg_pool` and `max_pool` (of one window size),
     `norm` (BN-act only), `identity`, `concat` (concatenates its sources, instead of their sum) and
-    `cut` (the first `out_channels` channels).
+    `cut` (the first `out_channels` channels). Those of DARTS (1806.09055, appendix A.1.1) are
+    `dil_conv`, an act-depthwise-1x1-BN of `dilation`, `sep_conv`, two of these, the second with
+    stride 1, and `factorized`: two act-1x1-BN of stride 2, the second from the second row and
+    column on, concatenated.
     """
 
     __pydantic_config__: ClassVar[Any] = STRICT
@@ -88,6 +90,7 @@ class OpSpec:
     se_gate: Gate = "hard_sigmoid"
     start_kernel: int = 0
     expand_groups: int = 1
+    dilation: int = 1
 
     @cached_property
     def key(self) -> str:
@@ -109,6 +112,8 @@ class OpSpec:
         if self.kind not in ("pool", "norm", "identity", "concat", "cut"):
             sizes = f"{self.start_kernel}+{self.kernel}" if self.kind == "uib" else self.kernel
             text += f" k{sizes}s{self.stride}"
+        if self.dilation > 1:
+            text += f" d{self.dilation}"
         if self.pad_more:
             text += f" pad{self.padding}+{self.pad_more}"
         if self.mid_channels:
@@ -132,7 +137,8 @@ class Layer:
     """One convolution or linear layer inside an OpSpec, named as in timm (`se.conv_reduce`).
 
     The weight has shape [out_channels, in_channels / groups, kernel, kernel]. A linear layer has
-    kernel 1 on a 1x1 map. `act` follows the layer (after BN if `has_bn`).
+    kernel 1 on a 1x1 map. `act` follows the layer (after BN if `has_bn`); in operators of
+    `ACT_FIRST` it comes first.
     """
 
     name: str
@@ -149,6 +155,7 @@ class Layer:
     act: str = "none"
     pad_more: int = 0
     shuffles: bool = False
+    dilation: int = 1
 
 
 @lru_cache(maxsize=1 << 15)
@@ -160,6 +167,11 @@ def layers(op: OpSpec) -> tuple[Layer, ...]:
         )
     if op.kind == "conv":
         return (_window("conv", op, op.in_channels, op.out_channels, groups=op.groups),)
+    if op.kind == "factorized":
+        first = _window("conv_1", op, op.in_channels, op.out_channels // 2, groups=1)
+        return first, replace(first, name="conv_2")
+    if op.kind in ("sep_conv", "dil_conv"):
+        return tuple(_separable(op))
     if op.kind not in _NAMES:
         return ()
     mid, names = op.mid_channels, _NAMES[op.kind]
@@ -186,6 +198,16 @@ def layers(op: OpSpec) -> tuple[Layer, ...]:
         ends = op.in_channels, op.out_channels, op.out_hw, op.out_hw
         found.append(Layer("conv_shortcut", *ends, has_bn=False))
     return tuple(found)
+
+
+def _separable(op: OpSpec) -> Iterator[Layer]:
+    """Pairs of a depthwise convolution and a 1x1 convolution with BN."""
+    before, n_pairs = op.in_channels, 2 if op.kind == "sep_conv" else 1
+    for n in range(1, n_pairs + 1):
+        depthwise = replace(_window(f"dw{n}", op, before, before, groups=before), has_bn=False)
+        yield depthwise if n == 1 else replace(depthwise, in_hw=op.out_hw, stride=1)
+        after = op.out_channels if n == n_pairs else before
+        yield Layer(f"pw{n}", before, after, op.out_hw, op.out_hw)
 
 
 class _Names(NamedTuple):
@@ -220,6 +242,7 @@ def _window(name: str, op: OpSpec, in_channels: int, out_channels: int, *, group
         has_bias=op.norm == "bias",
         act=op.act,
         pad_more=op.pad_more,
+        dilation=op.dilation,
     )
 
 
@@ -231,27 +254,6 @@ def _start(op: OpSpec) -> Layer:
         return found
     padding, pad_more = padding_of("symmetric", op.in_hw, op.start_kernel, 1)
     return replace(found, stride=1, out_hw=op.in_hw, padding=padding, pad_more=pad_more)
-
-
-def map_size(in_hw: int, stride: int) -> int:
-    """Height and width after a window of any size, with padding of either mode."""
-    return (in_hw - 1) // stride + 1
-
-
-def same_padding(hw: int, kernel: int, stride: int) -> tuple[int, int]:
-    """`padding` and `pad_more` of TensorFlow's SAME mode, whose output has ceil(hw / stride) px.
-
-    If the number of zeros is odd, the bottom and the right get one more.
-    """
-    zeros = max((-(-hw // stride) - 1) * stride + kernel - hw, 0)
-    return zeros // 2, zeros % 2
-
-
-def padding_of(mode: PadMode, hw: int, kernel: int, stride: int) -> tuple[int, int]:
-    """`padding` and `pad_more` of a window. Even kernels are padded as in TensorFlow."""
-    if mode == "tf_same" or kernel % 2 == 0:
-        return same_padding(hw, kernel, stride)
-    return kernel // 2, 0
 
 
 # Cached, because tables of a whole space (`index.py`) lower the same operators thousands of times.

@@ -16,7 +16,8 @@ from hwnas.core.config import NUMBER
 from hwnas.core.errors import UserError, did_you_mean
 from hwnas.core.records import STRICT, load
 from hwnas.core.yaml_data import read_yaml
-from hwnas.spaces.ops import EXPANDING, Act, BlockKind, Gate, PadMode
+from hwnas.spaces.ops import EXPANDING, Act, BlockKind, Gate
+from hwnas.spaces.padding import PadMode
 
 __all__ = [
     "Block",

@@ -168,6 +168,24 @@ class Skeleton(ABC):
         """
         return None
 
+    def text_of(self, codes: tuple[int, ...]) -> str:
+        """The notation that `codes_of` reads, without the resolution; empty if there is none."""
+        return ""
+
+    def cells(self) -> Mapping[str, tuple[str, ...]]:
+        """The slots of one cell of each kind, by kind, to draw them; empty if no cell is drawn."""
+        return {}
+
+    @property
+    def cell_inputs(self) -> Mapping[str, str]:
+        """What the parts of a cell read from outside, by the last part of their slot's name."""
+        return {}
+
+    @property
+    def auxiliary_slot(self) -> str:
+        """The slot whose output an auxiliary classifier reads in training; empty if none does."""
+        return ""
+
     def op_choice(self, slot: str) -> str:
         """Name of the choice of the operator in a slot, if there is one.
 

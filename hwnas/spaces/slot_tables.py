@@ -79,17 +79,27 @@ def _is_allowed(
 def _slot_columns(space: SearchSpace, largest: list[int]) -> list[list[int]]:
     """Choices that each slot depends on.
 
-    Found by changing one choice of the largest arch at a time.
+    Found by changing one choice of the largest arch in which it is active at a time.
     """
-    reference = space.macro.lower_slots(tuple(largest))
-    check_values(space, len(reference))
-    columns: list[list[int]] = [[] for _ in reference]
+    check_values(space, len(space.macro.lower_slots(tuple(largest))))
+    columns: list[list[int]] = [[] for _ in space.macro.slot_names()]
     for column, choice in enumerate(space.choices):
-        variants = [
-            space.macro.lower_slots((*largest[:column], code, *largest[column + 1 :]))
-            for code in range(len(choice.values) - 1)  # the last one is the reference
-        ]
+        codes = _activating(space, largest, column)
+        reference, *variants = (
+            space.macro.lower_slots((*codes[:column], code, *codes[column + 1 :]))
+            for code in reversed(range(len(choice.values)))
+        )
         for slot, depends in enumerate(columns):
             if any(changed[slot] != reference[slot] for changed in variants):
                 depends.append(column)
     return columns
+
+
+def _activating(space: SearchSpace, largest: list[int], column: int) -> list[int]:
+    """Codes of the largest arch, with a choice activated by the largest codes of its parents."""
+    codes, choice = [*largest], space.choices[column]
+    while choice.parent is not None:
+        if codes[choice.parent] not in choice.parent_codes:
+            codes[choice.parent] = max(choice.parent_codes)
+        choice = space.choices[choice.parent]
+    return codes

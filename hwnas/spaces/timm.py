@@ -15,7 +15,7 @@ from hwnas.spaces.index import slot_alternatives
 from hwnas.spaces.lowering import lower, slot_names
 from hwnas.spaces.mobile import Depth, Expand, Pixels
 from hwnas.spaces.network import Network
-from hwnas.spaces.ops import PadMode
+from hwnas.spaces.padding import PadMode
 from hwnas.spaces.published import (
     Kernel,
     PublishedNetwork,

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from hwnas.spaces.chains import divisible
 from hwnas.spaces.choice import Choice, Role
-from hwnas.spaces.ops import OpSpec, conv, linear, map_size, mean, padding_of
+from hwnas.spaces.ops import OpSpec, conv, linear, mean
+from hwnas.spaces.padding import map_size, padding_of
 from hwnas.spaces.published import Block, NetworkShape
 from hwnas.spaces.skeleton import Ability, Skeleton
 

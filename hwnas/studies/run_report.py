@@ -38,6 +38,7 @@ from hwnas.reporting.data import (
     Truth,
 )
 from hwnas.reporting.html import write_report
+from hwnas.spaces.cell_views import cell_views
 from hwnas.spaces.lowering import lower
 from hwnas.studies.device_winners import device_winners
 from hwnas.studies.published_networks import published_networks
@@ -238,9 +239,10 @@ def training_data(project: Project) -> Training | None:
 
 
 def _drawing(project: Project) -> Drawing:
-    arch = networks(project)["winner"]
-    codes = ",".join(map(str, arch.codes))
-    return Drawing("winner", lower(project.space, arch), f"arch {arch.key}, codes {codes}")
+    arch, space = networks(project)["winner"], project.space
+    caption = f"arch {arch.key}, codes {','.join(map(str, arch.codes))}"
+    notation = space.macro.text_of(arch.codes)
+    return Drawing("winner", lower(space, arch), caption, notation, cell_views(space, arch))
 
 
 def _truths(project: Project) -> tuple[Truth, ...]:

@@ -38,10 +38,11 @@ __all__ = ["BUILDERS", "GAPS", "check_builder", "check_exporter", "gap"]
 GAPS: Mapping[tuple[str, str], str] = {
     **{
         (name, "features"): "networks of cells are not chains of blocks"
-        for name in ("nasbench201", "nats_size", "nasbench101")
+        for name in ("nasbench201", "nats_size", "nasbench101", "darts")
     },
     **{
-        ("nasbench101", column): "LiteRT graphs have no concatenation, slices or max pooling yet"
+        (name, column): "LiteRT graphs have no concatenation, slices or max pooling yet"
+        for name in ("nasbench101", "darts")
         for column in ("build tflite", "build tflite:fp16", "build tflite:int8", "litert")
     },
 }

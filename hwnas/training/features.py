@@ -8,7 +8,10 @@ __all__ = ["classifier_of", "with_features"]
 
 
 def classifier_of(network: nn.Module) -> nn.Linear:
-    """The last linear layer of a static network."""
+    """The linear layer `classifier` of a static network, or its last one."""
+    named = getattr(network, "classifier", None)
+    if isinstance(named, nn.Linear):  # an auxiliary classifier may come after it
+        return named
     return [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
 
 

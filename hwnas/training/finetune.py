@@ -23,6 +23,7 @@ from hwnas.training.losses import feature_distance, soft_cross_entropy
 from hwnas.training.optim import Stepper
 from hwnas.training.precision import Precision
 from hwnas.training.qat import Forward, rounded_forward
+from hwnas.training.regularise import Regularisation
 from hwnas.training.sections import FinetuneConfig
 
 __all__ = ["TeacherSubnet", "finetune"]
@@ -52,12 +53,11 @@ def finetune(
 
     The loss is (1 - w) * cross-entropy with smoothed labels + w * soft cross-entropy to the
     teacher's logits for the same images, with w = `config.distillation` (0 without a teacher),
-    + `config.feature_distillation` * the distance to the teacher's features (`feature_distance`).
+    + `config.feature_distillation` * the `feature_distance` to it + that of `Regularisation`.
 
     Args:
         model: an extracted subnet; it is not changed. Training runs on its device.
-        data: source of the training images.
-        config: the recipe.
+        data, config: source of the training images, and the recipe.
         px: resolution of the model.
         teacher: usually the largest subnet, recalibrated.
         seed: recorded; the data set determines the order of images.
@@ -70,11 +70,10 @@ def finetune(
         UserError: a loss is not finite, settings differ from the checkpoint, or too few images.
     """
     student = copy.deepcopy(model).train()
-    device = next(student.parameters()).device
-    format = "fp32" if config.precision == "int8" else config.precision
-    precision = Precision.of(format, device, setting="the recipe's precision")
+    precision = _precision(config, device := next(student.parameters()).device)
     steps_per_epoch = max(1, data.info.n_images["train"] // config.batch_size)
     n_steps = config.epochs * steps_per_epoch
+    added = Regularisation(student, config, seed=seed, n_steps=n_steps)
     stepper = Stepper(student, config.optimizer, n_steps=max(1, n_steps), scaler=precision.scaler)
     store, start = None, 0
     if checkpoints is not None:
@@ -87,15 +86,23 @@ def finetune(
     batches = islice(batches_from(data, config.batch_size, start), n_steps - start)
     for step, (x, y) in enumerate(placed(batches, device), start):
         stepper.start(step)
+        added.start(step)
         with precision.autocast():
             features, logits = forward(step, resize(x, px))
-        loss = _loss(features.float(), logits.float(), x, y, teacher, config)
+        loss = _loss(features.float(), logits.float(), x, y, teacher, config) + added.loss(y)
         precision.backward(loss)
         stepper.finish([loss.item()], step=step, nets=["the fine-tuned subnet"])
         if store is not None and (step + 1) % steps_per_epoch == 0:
             store.save(step + 1, student, stepper.optimizer, precision.state())
         progress(step + 1, n_steps, f"loss {loss.item():.3f} nats")
+    added.remove()
     return recalibrate_in_place(student, seen)
+
+
+def _precision(config: FinetuneConfig, device: torch.device) -> Precision:
+    """Training in 8 bits computes in fp32."""
+    format = "fp32" if config.precision == "int8" else config.precision
+    return Precision.of(format, device, setting="the recipe's precision")
 
 
 def _calibration(data: DataModule, config: FinetuneConfig) -> list[torch.Tensor]:

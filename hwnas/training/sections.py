@@ -248,5 +248,19 @@ class FinetuneConfig(StrictModel):
     """
     temperature: float = Field(default=1.0, gt=0)
     """Temperature of the softmaxes in distillation."""
+    drop_path: Annotated[Fraction, LATER] = 0.0
+    """Rate of drop path, which grows linearly up to the last step: single images do without terms
+    of the sums of cells and without branches of residual blocks.
+    """
+    auxiliary: Annotated[float, LATER] = Field(default=0.0, ge=0, le=1)
+    """Weight of the loss of a second classifier at 2/3 of a network of the space `darts`. It is not
+    part of the trained network.
+    """
     precision: FinetunePrecision = "fp32"
     calibration: CalibrationConfig = CalibrationConfig()
+
+    @model_validator(mode="after")
+    def _regularises_in_float(self) -> FinetuneConfig:
+        if self.precision == "int8" and (self.drop_path or self.auxiliary):
+            raise ValueError("precision int8 has no drop_path and no auxiliary classifier")
+        return self

@@ -18,10 +18,17 @@ from hwnas.testing import ReaderSuite, load_or_skip
 OWN_SPACE = build_space("nasbench_macro", num_classes=10)
 OFA = {"ks": [3] * 20, "e": [4] * 20, "d": [2] * 5, "r": 224, "top1": [75.0]}
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|{}~0|none~1|nor_conv_1x1~2|"
+EDGES = [["dil_conv_5x5", 0], ["avg_pool_3x3", 1]] * 4
 EXAMPLES = {
     "accel_nasbench": "index,e,k,l,se,top1,top5,throughput_tpuv2\n"
     "3,1611141,5355355,2213233,0010000,55.692,79.876,1098.09\n"
     "5,6116166,3535535,3322223,0000000,63.092,85.14,\n",
+    "darts_cells": json.dumps(
+        [
+            {"index": i, "normal": [[[op, 1], ["skip_connect", 0]]] * 4, "reduce": EDGES, "top1": i}
+            for i, op in enumerate(("sep_conv_3x3", "max_pool_3x3"), start=96)
+        ]
+    ),
     "hwnas": json.dumps(
         {
             "schema_version": 1,

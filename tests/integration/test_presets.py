@@ -181,6 +181,17 @@ def test_a_preset_takes_cells(searched, name: str):
     searched(name, check, CELLS, *few, *FEW_DIGITS, *FEW_TRAINED[name], *recipe)
 
 
+@pytest.mark.full
+def test_wpnas_takes_darts(searched):
+    def check(project: Project) -> None:
+        assert project.space.id.startswith("darts-")
+        assert len(project.files.read_labels("trained")) == 12
+
+    space = "space={name: darts, resolutions: [8], width: 4, n_cells: 3}"
+    recipe = [f"label.trained.recipe.{k}" for k in ("epochs=1", "drop_path=0.2", "auxiliary=0.4")]
+    searched("wpnas", check, space, RIDGE, *FEW_DIGITS, *FEW_TRAINED["wpnas"], *recipe)
+
+
 # --- own photos -----------------------------------------------------------------------------------
 
 SMALL = ("supernet.init=null", "space.model=mobilenetv3_small_050", "data.base_px=33")

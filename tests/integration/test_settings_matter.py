@@ -42,6 +42,7 @@ REFUSED = {
     "search.searcher.max_contexts *": "",
     "search.searcher.n_checks *": "sums over blocks",
     "train.teacher.model": "these are not the weights of",
+    "*.auxiliary": "no place for an auxiliary classifier",
 }
 """Settings of which one of both values is refused by the code that uses it, with this message."""
 
@@ -189,6 +190,7 @@ UNDER: list[tuple[str, dict[str, Any]]] = [
     ("label.target", {"label.trained": {"n": 0}, "label.records": "@records"}),
     ("label.trained.*", {"label.trained": {"n": 1}, "label.n_archs": 3, **FEW_IMAGES}),
     ("label.trained.*", {f"label.trained.recipe.{k}": v for k, v in RECIPE.items()}),
+    ("label.trained.recipe.drop_path", {"label.trained.n": 3}),  # some have residual blocks
     ("finetune.*", {f"finetune.{k}": v for k, v in RECIPE.items()} | FEW_IMAGES),
     ("alone.*", {"alone.n": 1, **FEW_IMAGES}),
     ("predictor.training.*", {f"predictor.training.{k}": v for k, v in ENSEMBLE.items()}),

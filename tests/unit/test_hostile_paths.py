@@ -141,6 +141,7 @@ def of_files() -> dict[str, tuple[str, Entry]]:
                 "nas_bench_macro",
                 "ofa_imagenet",
                 "accel_nasbench",
+                "darts_cells",
             )
         },
         "verify.folder, bundle": ("manifest.json", lambda p: hwnas.verify(p.parent)),

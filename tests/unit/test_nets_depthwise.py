@@ -19,10 +19,14 @@ def gradients(x: Tensor, weight: Tensor, y: Tensor) -> tuple[Tensor, ...]:
 
 
 @pytest.mark.parametrize("kernel", [3, 4, 5, 7, 9])
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 2), (3, 3)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_value_and_gradients_are_the_librarys(
-    kernel: int, stride: int, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+    kernel: int,
+    stride: int,
+    dilation: int,
+    layout: torch.memory_format,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(depthwise, "_CHUNK_BYTES", 3000)  # several chunks, the last one partial
     generator = torch.Generator().manual_seed(0)
@@ -31,8 +35,9 @@ def test_value_and_gradients_are_the_librarys(
         x = x.contiguous(memory_format=layout).requires_grad_()
         weight = torch.randn(8, 1, kernel, kernel, generator=generator, dtype=torch.double)
         weight.requires_grad_()
-        expected = F.conv2d(x, weight, None, stride, kernel // 2, groups=8)
-        found = depthwise_conv2d(x, weight, stride, kernel // 2)
+        padding = dilation * (kernel // 2)
+        expected = F.conv2d(x, weight, None, stride, padding, dilation, groups=8)
+        found = depthwise_conv2d(x, weight, stride, padding, dilation)
         torch.testing.assert_close(found, expected)
         for ours, theirs in zip(
             gradients(x, weight, found), gradients(x, weight, expected), strict=True
@@ -48,6 +53,13 @@ def test_the_module_shares_the_weight_and_is_plain_in_eval_mode() -> None:
     assert type(ours(x).grad_fn).__name__ == "_DepthwiseBackward"
     assert type(ours.eval()(x).grad_fn).__name__ == type(conv(x).grad_fn).__name__
     torch.testing.assert_close(ours(x), conv(x))
+
+
+def test_the_module_keeps_the_dilation() -> None:
+    conv = nn.Conv2d(8, 8, 3, 2, 2, 2, groups=8, bias=False)
+    x = torch.randn(2, 8, 8, 8)
+    for ours in (DepthwiseConv2d.of(conv), DepthwiseConv2d.of(conv).eval()):
+        torch.testing.assert_close(ours(x), conv(x))
 
 
 def test_autocast_takes_the_librarys_path() -> None:

@@ -32,7 +32,8 @@ from hwnas.spaces.arch import Arch
 from hwnas.spaces.cost import cost
 from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import resolution
-from hwnas.spaces.ops import layers, same_padding
+from hwnas.spaces.ops import layers
+from hwnas.spaces.padding import same_padding
 from hwnas.spaces.skeleton import Ability
 from hwnas.spaces.space import SearchSpace
 from tests.mobile_spaces import MIXED, MOBILE_SPACES, REGISTERED, STRANGE, headless, some_archs

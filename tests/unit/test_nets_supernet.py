@@ -23,7 +23,8 @@ from hwnas.spaces import fbnet, mobilenet_tiny, nasbench_macro
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.chains import BlockOp, MobileMacro, Stage
 from hwnas.spaces.lowering import resolution
-from hwnas.spaces.ops import Layer, padding_of
+from hwnas.spaces.ops import Layer
+from hwnas.spaces.padding import padding_of
 from hwnas.spaces.space import SearchSpace
 from tests.mobile_spaces import MIXED, able
 

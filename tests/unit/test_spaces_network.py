@@ -123,16 +123,16 @@ def test_a_cell_is_wired_as_its_paper_says() -> None:
 
 
 def test_fields_with_defaults_leave_keys_of_operators_and_skeletons_as_they_are() -> None:
-    """`branches`, `dilation`, ... are still to come: a class that gains one hashes as before."""
+    """`branches` is still to come: a class that gains one hashes as before."""
     for record in (maps(1)[1], CELLS.macro, MOBILE_SPACES["mixed"].macro.stages[0]):
         kept = {f.name: getattr(record, f.name) for f in fields(record)}
         grown = make_dataclass(
             type(record).__name__,
-            [*((f.name, f.type, f) for f in fields(record)), ("dilation", int, 1)],
+            [*((f.name, f.type, f) for f in fields(record)), ("later", int, 1)],
             frozen=True,
         )
         assert content_hash(sparse(grown(**kept))) == content_hash(sparse(record))
-        assert content_hash(sparse(grown(**kept, dilation=2))) != content_hash(sparse(record))
+        assert content_hash(sparse(grown(**kept, later=2))) != content_hash(sparse(record))
 
 
 # --- peak memory ----------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from hwnas.spaces.chains import divisible
 from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.load import build_space
 from hwnas.spaces.lowering import lower, resolution
-from hwnas.spaces.ops import OpSpec, same_padding
+from hwnas.spaces.ops import OpSpec
+from hwnas.spaces.padding import same_padding
 from hwnas.spaces.published import published_network, published_networks
 from hwnas.spaces.space import SearchSpace
 

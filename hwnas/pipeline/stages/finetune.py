@@ -12,7 +12,7 @@ from hwnas.core.progress import Parts, Progress
 from hwnas.core.rng import rng
 from hwnas.core.store import write_bytes
 from hwnas.core.tensor_file import require_sealed, sealed_tensors
-from hwnas.pipeline.checks import optimizer_exists
+from hwnas.pipeline.checks import auxiliary_exists, optimizer_exists
 from hwnas.pipeline.costs import prices
 from hwnas.pipeline.data_checks import recipe_fits
 from hwnas.pipeline.data_source import LEARNING
@@ -87,6 +87,7 @@ def check(project: Project) -> None:
     """
     project.space.macro.require("static net", space=project.space.name)
     optimizer_exists(project.config.finetune.optimizer, "finetune.optimizer")
+    auxiliary_exists(project, project.config.finetune, "finetune")
     if project.config.finetune.precision == "int8" and rounding_of(project) is None:
         raise UserError(
             "fine-tuning is in 8 bits, but nothing is exported in 8 bits",

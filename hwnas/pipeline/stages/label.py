@@ -12,7 +12,7 @@ from hwnas.core.config import settled
 from hwnas.core.progress import Progress, silent
 from hwnas.core.rng import rng
 from hwnas.interfaces import Evaluation
-from hwnas.pipeline.checks import optimizer_exists
+from hwnas.pipeline.checks import auxiliary_exists, optimizer_exists
 from hwnas.pipeline.data_checks import calibration_needs, enough_images, recipe_fits
 from hwnas.pipeline.data_source import LEARNING
 from hwnas.pipeline.evaluators import (
@@ -96,11 +96,15 @@ def trained_stage(project: Project) -> Stage:
         cost=f"{section.trained.n} archs trained stand-alone x"
         f" {section.trained.recipe.epochs} epochs",
         data=project.source.input(LEARNING),
-        check=lambda: optimizer_exists(
-            section.trained.recipe.optimizer, "label.trained.recipe.optimizer"
-        ),
+        check=lambda: _check_recipe(project),
         check_data=lambda: recipe_fits(project, section.trained.recipe, "label.trained.recipe"),
     )
+
+
+def _check_recipe(project: Project) -> None:
+    recipe, setting = project.config.label.trained.recipe, "label.trained.recipe"
+    optimizer_exists(recipe.optimizer, f"{setting}.optimizer")
+    auxiliary_exists(project, recipe, setting)
 
 
 def label(project: Project, progress: Progress) -> None:

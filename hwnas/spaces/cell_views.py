@@ -1,0 +1,57 @@
+"""The cells of an arch, to draw them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hwnas.spaces.arch import Arch
+from hwnas.spaces.lowering import lower_named
+from hwnas.spaces.ops import OpSpec
+
+if TYPE_CHECKING:
+    from hwnas.spaces.space import SearchSpace
+
+__all__ = ["CellView", "cell_views"]
+
+
+@dataclass(frozen=True)
+class CellView:
+    """One cell of an arch.
+
+    sources: per operator the positions of the operators of the cell that it reads.
+    inputs: per operator the name of what it reads from outside the cell, or "".
+    """
+
+    kind: str
+    ops: tuple[OpSpec, ...]
+    sources: tuple[tuple[int, ...], ...]
+    inputs: tuple[str, ...]
+
+
+def cell_views(space: SearchSpace, arch: Arch) -> tuple[CellView, ...]:
+    """One cell of each kind; empty if the space has no cells.
+
+    Raises:
+        UserError: the arch does not belong to the space.
+    """
+    network, slots = lower_named(space, arch)
+    position = {slot: i for i, slot in enumerate(slots)}
+    found = []
+    for kind, members in space.macro.cells().items():
+        inner = [position[slot] for slot in members if slot in position]
+        number = {i: n for n, i in enumerate(inner)}
+        sources = [network.sources[i] for i in inner]
+        labels = [space.macro.cell_inputs.get(slots[i].rpartition(".")[2], "input") for i in inner]
+        found.append(
+            CellView(
+                kind,
+                tuple(network.ops[i] for i in inner),
+                tuple(tuple(number[s] for s in read if s in number) for read in sources),
+                tuple(
+                    label if any(s not in number for s in read) else ""
+                    for label, read in zip(labels, sources, strict=True)
+                ),
+            )
+        )
+    return tuple(found)
