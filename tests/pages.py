@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -56,6 +57,7 @@ class Page:
     """Plays the page at a port; `ns`: true time of a run by index of the model.
 
     stop_after: closes after so many messages with turns (None: never), without a farewell.
+    trusted: the certificate of the server, which speaks https.
     """
 
     port: int
@@ -67,6 +69,7 @@ class Page:
     plan: dict[str, Any] = field(default_factory=dict)
     taken: list[tuple[int, int]] = field(default_factory=list)
     is_closed: bool = False
+    trusted: Path | None = None
     refusals: list[tuple[int, str]] = field(default_factory=list)
 
     def request(
@@ -74,6 +77,11 @@ class Page:
     ) -> tuple[int, bytes, dict[str, str]]:
         """Status, content and headers of an answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        if self.trusted is not None:
+            context = ssl.create_default_context(cafile=self.trusted)
+            connection = http.client.HTTPSConnection(
+                "127.0.0.1", self.port, timeout=20, context=context
+            )
         with contextlib.closing(connection):
             connection.request(
                 method, path, body, {k.replace("_", "-"): v for k, v in headers.items()}

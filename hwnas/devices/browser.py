@@ -23,6 +23,7 @@ from hwnas.interfaces import DeviceSpec, Transport
 __all__ = ["Config", "build"]
 
 CHROMIUMS = "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
+USUAL_PORT = 8421
 LOOPBACK = "127.0.0.1", "localhost"
 
 
@@ -39,8 +40,10 @@ class Config(StrictModel):
         None, description="Chromium's executable; default: the first on the PATH."
     )
     address: str = Field("127.0.0.1", description="Address of this machine for the page.")
-    port: Annotated[int, Field(ge=0, le=65535)] = Field(
-        8421, description="Port of the page; 0: any free port."
+    port: Annotated[int | None, Field(ge=0, le=65535)] = Field(
+        None,
+        description="Port of the page; 0: any free port. Default: 8421 if the user opens the page,"
+        " else any.",
     )
     certificate: Annotated[str | None, BESIDE] = Field(
         None,
@@ -94,7 +97,9 @@ class _Browser:
     def _run_kit(self, arguments: list[str], progress: Progress, *, where: object) -> None:
         config, folder = self.config, runtime_folder(self.device.runtime)
         options = ["--runtime", str(folder), "--version", RUNTIMES[self.device.runtime].version]
-        options += ["--host", config.address, "--port", str(config.port)]
+        usual = USUAL_PORT if config.opened_by == "user" else 0
+        port = usual if config.port is None else config.port
+        options += ["--host", config.address, "--port", str(port)]
         options += ["--wait-s", str(config.wait_s), "--token", str(_token_file())]
         for name in ("certificate", "key"):
             if (path := getattr(config, name)) is not None:

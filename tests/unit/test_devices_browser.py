@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -331,6 +334,22 @@ def test_an_address_that_others_reach_needs_a_certificate() -> None:
     transport(0, address="192.168.1.5", certificate="cert.pem", key="key.pem")
 
 
+def test_with_a_certificate_the_page_uses_https(port: int, tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    make += ["-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "2"]
+    make += ["-subj", "/CN=here", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(make, check=True, capture_output=True)
+    plan = plan_in(tmp_path / "plan")
+    with playing(Page(port, trusted=certificate)):
+        timed(port, plan, certificate=str(certificate), key=str(key))
+    assert len(turns(plan)) == 24
+    with pytest.raises(UserError, match="cannot serve"):
+        timed(port, plan_in(tmp_path / "b"), certificate=str(certificate), key=str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -377,8 +396,6 @@ def test_a_browser_that_ends_is_reported(port: int, tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_reported(port: int, tmp_path: Path) -> None:
-    import socket
-
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
         other.listen()
