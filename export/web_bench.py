@@ -62,8 +62,10 @@ def require_runnable(plan):
 def files(plan, plan_path, runtime):
     """The files that a page may ask for, by their path in the address."""
     folder = plan_path.resolve().parent
-    found = {path.name: path for path in (HERE / "web").iterdir()}
-    found.update((f"runtime/{path.name}", path) for path in runtime.iterdir() if path.is_file())
+    pages = {name: HERE / "web" / name for name in ("bench.html", "bench.js")}
+    name = f"runtime_{plan['runtime']}.js"
+    found = {path.name: path for path in runtime.iterdir() if path.is_file()}
+    found.update({**pages, name: HERE / "web" / name})
     for index, item in enumerate(plan["items"]):
         found[f"models/{index}"] = folder / item["file"]
     return found
@@ -130,9 +132,9 @@ def wait(session, wait_s, browser=None, log=None):
                 f"no page answered for {silent_s:.0f} s; the samples are kept, and the same command"
                 " resumes"
             )
+    time.sleep(FAREWELL_S)
     if session.problem is not None:
         raise session.problem
-    time.sleep(FAREWELL_S)
 
 
 def bench(options):

@@ -38,13 +38,18 @@ def free_port() -> int:
 def web_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with a known token, and with empty files in place of every runtime for browsers."""
     monkeypatch.setenv("HWNAS_CACHE", str(folder))
+    imitate_runtimes(folder)
+    (folder / "web" / "token").write_text(TOKEN)
+    return folder / "web"
+
+
+def imitate_runtimes(cache: Path) -> None:
+    """Writes small files in place of every runtime for browsers."""
     for runtime in RUNTIMES.values():
-        place = folder / "web" / folder_name(runtime)
+        place = cache / "web" / folder_name(runtime)
         place.mkdir(parents=True)
         for name in runtime.files:
             (place / name).write_text(f"// {name}")
-    (folder / "web" / "token").write_text(TOKEN)
-    return folder / "web"
 
 
 def folder_name(runtime: WebRuntime) -> str:

@@ -1,12 +1,12 @@
 // LiteRT.js: runs .tflite files with XNNPACK in WebAssembly, on one thread.
 
-import { Tensor, loadAndCompile, loadLiteRt } from "./runtime/litert.js";
+import { Tensor, loadAndCompile, loadLiteRt } from "./litert.js";
 
 const ARRAYS = { float32: Float32Array, int32: Int32Array, int8: Int8Array, uint8: Uint8Array };
 
 export const layout = "NHWC";
 
-export const start = () => loadLiteRt(new URL("./runtime/", import.meta.url).href);
+export const start = () => loadLiteRt(new URL("./", import.meta.url).href);
 
 // `run` runs the model once on its input; `predict` runs it on values in the model's own layout.
 export async function open(bytes, batch) {

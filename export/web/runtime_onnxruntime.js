@@ -1,13 +1,13 @@
 // onnxruntime-web: runs .onnx files in WebAssembly, on one thread.
 
-import * as ort from "./runtime/ort.wasm.min.mjs";
+import * as ort from "./ort.wasm.min.mjs";
 
 const ARRAYS = { float32: Float32Array, int8: Int8Array, uint8: Uint8Array, int32: Int32Array };
 
 export const layout = "NCHW";
 
 export async function start() {
-  ort.env.wasm.wasmPaths = new URL("./runtime/", import.meta.url).href;
+  ort.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
   ort.env.wasm.numThreads = 1;
 }
 

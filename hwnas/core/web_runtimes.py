@@ -187,7 +187,8 @@ def _absent(name: str, folder: Path, found: str = "they are not in the cache") -
         f"the files of {RUNTIMES[name].version} for browsers are not on this machine",
         found=found,
         where=folder,
-        fix="add --fetch to `hwnas profile DEVICE ...`, which needs npm and a network; without:"
+        fix="add --fetch to `hwnas profile DEVICE` or `hwnas export RUN --formats web`, which needs"
+        " npm and a network; without:"
         f" `npm pack {by_hand}` on another machine, copy the archives to {folder.parent}, and then"
         " use --fetch here",
     )

@@ -315,7 +315,7 @@ def test_answers_isolate_the_page(port: int, tmp_path: Path) -> None:
     assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
     assert headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert headers["Referrer-Policy"] == "no-referrer"
-    assert page.request("GET", f"/{TOKEN}/runtime/litert.js")[1] == b"// litert.js"
+    assert page.request("GET", f"/{TOKEN}/litert.js")[1] == b"// litert.js"
     page.play()
     assert serving.end() is None
 
