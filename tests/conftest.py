@@ -15,6 +15,7 @@ import pytest
 
 from hwnas.spaces.mobilenet_tiny import Config, build
 from hwnas.spaces.space import SearchSpace
+from tests.pages import imitate_runtimes
 
 EXPENSIVE = (  # processor seconds: more than fifteen
     "test_pipeline",
@@ -41,8 +42,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Decoded images of tests never go to the user's cache."""
-    os.environ["HWNAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Decoded images of tests never go to the user's cache; runtimes for browsers are empty."""
+    folder = tmp_path_factory.mktemp("cache")
+    imitate_runtimes(folder)
+    os.environ["HWNAS_CACHE"] = str(folder)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from hwnas.api.options import refuse_both
+from hwnas.api.options import refuse_both, refuse_unused
 from hwnas.api.result import Folder, Listing, ProgressFor, Settings, listed, no_progress
 from hwnas.api.stage import bring_up_to_date, of_known_search
 from hwnas.core.command import command_line
 from hwnas.core.errors import CheckFailed, UserError
 from hwnas.core.progress import Progress
+from hwnas.exporters import REGISTRY
 from hwnas.exporters.every import ALL
 from hwnas.exporters.formats import export as export_network
 from hwnas.pipeline.config import with_formats
@@ -36,6 +37,7 @@ def export(
     search: str | None = None,
     formats: Sequence[str] | None = None,
     settings: Settings = None,
+    fetch: bool = False,
     progress: ProgressFor = no_progress,
 ) -> Listing: ...
 
@@ -92,6 +94,7 @@ def export_run(
     search: str | None = None,
     formats: Sequence[str] | None = None,
     settings: Settings = None,
+    fetch: bool = False,
     progress: ProgressFor = no_progress,
 ) -> Listing:
     """Exports the fine-tuned networks of a run and checks their parity; `verify` makes the bundle.
@@ -101,12 +104,15 @@ def export_run(
         Files for the devices are always exported. `all`: every format that is installed, in every
         precision; the result is then the table of the winners' files, see
         `studies.format_table`.
+    fetch: download what formats need and is not in the cache, such as LiteRT.js for `web`.
 
     Raises:
         CheckFailed: a float32 file computes something else; or a format of `formats` cannot express
             a network, or its runtime crashed. The other formats are exported all the same; with
             `all`, such a format is a row of the table.
     """
+    if fetch:
+        _fetch(formats)
     every = formats is not None and ALL in (name.strip() for name in listed(formats))
     return bring_up_to_date(
         folder,
@@ -116,6 +122,25 @@ def export_run(
         progress=progress,
         found=(lambda project: _table(project, progress("formats"))) if every else _exports,
     )
+
+
+def _fetch(formats: Sequence[str] | None) -> None:
+    """Downloads what the named formats need.
+
+    Raises:
+        UserError: none of them needs a download, or it fails.
+    """
+    named = [name.strip().partition(":")[0] for name in listed(formats or ())]
+    names = REGISTRY.names if ALL in named else [n for n in named if n in REGISTRY.names]
+    modules = [REGISTRY.load(name) for name in names if not REGISTRY.describe(name).missing]
+    needed = [module for module in modules if hasattr(module, "fetch")]
+    refuse_unused(
+        {"--fetch": not needed},
+        to=f"the formats {', '.join(named) or 'of the configuration'}",
+        fix="leave it out, or name --formats web",
+    )
+    for module in needed:
+        module.fetch()
 
 
 def export_changes(

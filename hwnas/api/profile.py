@@ -16,7 +16,7 @@ from hwnas.core.errors import UserError
 from hwnas.core.overrides import override
 from hwnas.devices.kit import too_many_threads
 from hwnas.devices.spec import load_device, load_transport
-from hwnas.interfaces import DeviceSpec, Transport
+from hwnas.interfaces import DeviceSpec, FetchingTransport, Transport
 from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import LatencyTable
 from hwnas.spaces.space import SearchSpace
@@ -73,6 +73,7 @@ def profile(
     config: str | None = None,
     out: Folder | None = None,
     seed: int | None = None,
+    fetch: bool = False,
     progress: ProgressFor = no_progress,
 ) -> LatencyTable:
     """Measures a latency table. If interrupted, the same call resumes.
@@ -86,12 +87,16 @@ def profile(
         config: with `run`: starts or replaces its configuration.
         out: table to write; default: `DEVICE.json`. Timings are stored next to it.
         seed: seed of the whole networks that are timed; default: 0.
+        fetch: download what the device needs and is not in the cache, such as the runtime of a
+            browser.
         progress: shows the progress.
 
     Raises:
         UserError: unknown names or settings, arguments that do not apply, or a device that cannot
             be reached.
     """
+    if fetch:
+        _fetch(device)
     if run is not None:
         changes = run_changes(
             device,
@@ -123,6 +128,19 @@ def profile(
     )
     table.save(target)
     return table
+
+
+def _fetch(device: str) -> None:
+    transport = load_transport(device)
+    if not isinstance(transport, FetchingTransport):
+        raise UserError(
+            "this device needs no download",
+            expected="a device whose transport is `browser`",
+            found=device,
+            where="--fetch",
+            fix="leave it out",
+        )
+    transport.fetch()
 
 
 def profile_plan(

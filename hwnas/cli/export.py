@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import hwnas
+from hwnas.api.options import refuse_unused
 from hwnas.cli.options import (
     ConfigOption,
     DryRunOption,
@@ -36,6 +37,9 @@ def export(
         typer.Option(help="Comma-separated, such as onnx,onnx:int8,timm; or all [as configured]."),
     ] = None,
     settings: SetOption = None,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Download what a format needs (web: LiteRT.js).")
+    ] = False,
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -48,6 +52,7 @@ def export(
     """
     changes = assignments(settings or ())
     if dry_run:
+        refuse_unused({"--fetch": fetch}, to="a dry run", fix="leave it out")
         from hwnas.api.export import export_changes
         from hwnas.api.stage import of_known_search
 
@@ -62,6 +67,7 @@ def export(
         search=search,
         formats=names(formats),
         settings=changes,
+        fetch=fetch,
         progress=progress_for,
     )
     show(found, format)

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 import hwnas
+from hwnas.api.options import refuse_unused
 from hwnas.cli.options import ClassesOption, DryRunOption, FormatOption, SpaceSettings
 from hwnas.cli.output import Format, progress_for
 from hwnas.cli.shared import say_time, show, show_plan, show_table, sizes
@@ -82,6 +83,7 @@ def register(parent: typer.Typer) -> None:
     parent.add_typer(app, name="profile")
 
 
+# long: every option is declared
 @app.command("device")
 def device(
     device: DeviceArgument,
@@ -108,6 +110,10 @@ def device(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Seed of the timed whole networks [0].")
     ] = None,
+    fetch: Annotated[
+        bool,
+        typer.Option("--fetch", help="Download what the device needs (the runtime of a browser)."),
+    ] = False,
     format: FormatOption = Format.table,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -116,6 +122,8 @@ def device(
     Example: `hwnas profile local --space mobilenet_tiny --resolutions 16,24 --dry-run`.
     """
     asked = job(space, resolutions, settings, num_classes, profile_settings)
+    if dry_run:
+        refuse_unused({"--fetch": fetch}, to="a dry run", fix="leave it out")
     if dry_run and run is not None:
         from hwnas.api.profile_run import device_name, run_changes
 
@@ -133,7 +141,14 @@ def device(
         say_time(found)
         return
     table = hwnas.profile(
-        device, **asked, run=run, config=config, out=out, seed=seed, progress=progress_for
+        device,
+        **asked,
+        run=run,
+        config=config,
+        out=out,
+        seed=seed,
+        fetch=fetch,
+        progress=progress_for,
     )
     show_table(table, format, path=None if run else out or f"{table.device.name}.json")
 

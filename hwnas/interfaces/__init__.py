@@ -64,6 +64,7 @@ from hwnas.interfaces.records import (
 )
 from hwnas.interfaces.transports import (
     CleaningTransport,
+    FetchingTransport,
     ReachedTransport,
     Transport,
     TryingTransport,
@@ -92,6 +93,7 @@ __all__ = [
     "Evaluator",
     "Exporter",
     "ExporterModule",
+    "FetchingTransport",
     "FloatArray",
     "IdentifiedDataset",
     "Images",

@@ -9,7 +9,13 @@ from typing import Protocol, runtime_checkable
 from hwnas.core.leftover import Leftover
 from hwnas.core.progress import Progress
 
-__all__ = ["CleaningTransport", "ReachedTransport", "Transport", "TryingTransport"]
+__all__ = [
+    "CleaningTransport",
+    "FetchingTransport",
+    "ReachedTransport",
+    "Transport",
+    "TryingTransport",
+]
 
 
 class Transport(Protocol):
@@ -46,6 +52,19 @@ class TryingTransport(Protocol):
         Raises:
             UserError: the device lacks a package, or does not respond.
             KitFailed: a model does not run on the device.
+        """
+        ...
+
+
+@runtime_checkable
+class FetchingTransport(Protocol):
+    """A Transport that needs files from the internet. Other transports need not implement it."""
+
+    def fetch(self) -> None:
+        """Downloads missing files into the cache; logs what and how much before.
+
+        Raises:
+            UserError: the download fails; explains how to get the files by hand.
         """
         ...
 

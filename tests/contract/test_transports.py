@@ -20,6 +20,7 @@ from hwnas.latency.plan import Plan
 from hwnas.testing import TransportSuite, load_or_skip
 from hwnas.testing.devices import Execute, execute
 from tests.boards import fake_phone, loopback_sshd
+from tests.pages import Page, free_port, playing, web_cache
 
 
 def execute_by_hand(transport: Transport, plan: Plan) -> None:
@@ -38,6 +39,15 @@ def execute_by_hand(transport: Transport, plan: Plan) -> None:
         execute(transport, plan)
 
 
+def execute_in_a_page(transport: Transport, plan: Plan) -> None:
+    """What the user of a browser does: opens the page."""
+    with playing(Page(transport.config.port)):  # type: ignore[attr-defined]
+        execute(transport, plan)
+
+
+RUNS: dict[str, Execute] = {"offline": execute_by_hand, "browser": execute_in_a_page}
+
+
 class TestTransports(TransportSuite):
     @pytest.fixture(params=REGISTRY.names)
     def variant(self, request: pytest.FixtureRequest) -> Any:
@@ -47,7 +57,7 @@ class TestTransports(TransportSuite):
     def config(
         self, variant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> Iterator[Any]:
-        """Settings that reach something: a server on loopback, an imitation of adb."""
+        """Settings that reach something: a server on loopback, an imitation of adb, a page."""
         name = variant.Config.model_fields["name"].default
         if name == "ssh":
             with loopback_sshd(tmp_path / "sshd") as server:
@@ -55,10 +65,13 @@ class TestTransports(TransportSuite):
         elif name == "adb":
             phone = fake_phone(tmp_path / "adb", monkeypatch)
             yield build_model(variant.Config, phone.settings, where="test")
+        elif name == "browser":
+            web_cache(tmp_path / "cache", monkeypatch)
+            settings = {"opened_by": "user", "port": free_port()}
+            yield build_model(variant.Config, settings, where="test")
         else:
             yield variant.Config()
 
     @pytest.fixture
     def run(self, variant: Any) -> Execute:
-        by_hand = variant.Config.model_fields["name"].default == "offline"
-        return execute_by_hand if by_hand else execute
+        return RUNS.get(variant.Config.model_fields["name"].default, execute)

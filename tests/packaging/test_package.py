@@ -48,6 +48,7 @@ def test_the_wheel_ships_code_and_data_and_nothing_else(wheel: Path):
         "hwnas/_data/datasets/sign_digits/NOTICE",
         "hwnas/_data/export/bench.py",
         "hwnas/_data/export/ort_run.py",
+        "hwnas/_data/export/web/bench.js",
         "hwnas/_data/latency_tables/README.md",
         "hwnas/py.typed",
         "hwnas/nets/shipped/mobilenet_v2_1.0_224_quant.npz",
