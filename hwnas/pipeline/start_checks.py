@@ -13,7 +13,7 @@ from hwnas.pipeline.artifacts import data_of_weights
 from hwnas.pipeline.data_checks import known_data
 from hwnas.pipeline.project import Project
 from hwnas.spaces import timm
-from hwnas.spaces.ops import PadMode
+from hwnas.spaces.padding import PadMode
 from hwnas.spaces.published import published_network
 from hwnas.spaces.within import Within
 from hwnas.training.photo_config import NORMALISATIONS, MeanStd, fixed_normalisation
