@@ -52,7 +52,8 @@ from hwnas.pipeline.project import Project
 from hwnas.pipeline.winners import result_on
 from hwnas.spaces.arch import Arch
 from hwnas.spaces.lowering import resolution
-from hwnas.training.evaluate import evaluate
+from hwnas.training.evaluate import EVAL_BATCH, evaluate
+from hwnas.training.images import resize
 from hwnas.training.npz import read_archive
 from hwnas.training.photo_config import data_root
 from hwnas.training.splits import stratified_split
@@ -215,8 +216,8 @@ def _best_cut(project: Project, limit: float, work: Path) -> tuple[Hits, float]:
     for n, arch in enumerate(networks.uniform_cuts(project, limit)):
         start = networks.start_supernet(project)
         model = networks.alone(project, start, arch, px, work / f"cut{n}")
-        batches = project.data.eval_batches("val", networks.START_BATCH)
-        score = evaluate(model, ((networks.resize(x, px), y) for x, y in batches)).top1
+        batches = project.data.eval_batches("val", EVAL_BATCH)
+        score = evaluate(model, ((resize(x, px), y) for x, y in batches)).top1
         if best is None or score > best[0]:
             best = score, arch, model
     if best is None:
