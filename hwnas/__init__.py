@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hwnas.api.clean import clean
     from hwnas.api.config import config_explain, config_schema, config_show
     from hwnas.api.data import data_show
+    from hwnas.api.doctor import doctor
     from hwnas.api.export import export
     from hwnas.api.finetune import finetune
     from hwnas.api.label import label
@@ -110,6 +111,7 @@ __all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
     "config_schema",
     "config_show",
     "data_show",
+    "doctor",
     "export",
     "finetune",
     "label",

@@ -70,13 +70,13 @@ def warn_of_padding(project: Project) -> None:
 
 def _padding_of_weights(project: Project) -> PadMode | None:
     """The padding of an 8-bit network, or of a published network that hwnas knows; else None."""
+    given = project.outside.start
+    if given is None:  # before the imports: they need torch, and dry runs do without it
+        return None
     from hwnas.nets.folded import published_of_folded
     from hwnas.nets.hub import PREFIX
     from hwnas.nets.pretrained_source import source_of
 
-    given = project.outside.start
-    if given is None:
-        return None
     source = source_of(given)
     if source.folded is not None:
         return published_of_folded(source.folded).padding
@@ -91,12 +91,12 @@ def _of_weights(project: Project) -> MeanStd | None:
 
     They come from the weights, or else from the definition of the network of the space.
     """
+    given = project.outside.start
+    if given is None:  # as above
+        return None
     from hwnas.nets.pretrained_layout import has_published_names
     from hwnas.nets.pretrained_source import source_of
 
-    given = project.outside.start
-    if given is None:
-        return None
     if isinstance(given, Path) and (info := data_of_weights(given)) is not None:
         return info.mean, info.std
     source = source_of(given)
