@@ -28,6 +28,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:
     from hwnas.api.analyze import analyze
+    from hwnas.api.bundle import Bundle, Prediction, load_bundle
     from hwnas.api.check import check
     from hwnas.api.clean import clean
     from hwnas.api.config import config_explain, config_schema, config_show
@@ -90,6 +91,7 @@ __version__ = "0.1.0"
 
 __all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
     "Arch",
+    "Bundle",
     "CheckFailed",
     "Estimate",
     "Found",
@@ -98,6 +100,7 @@ __all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
     "Listing",
     "NotJudged",
     "Point",
+    "Prediction",
     "Run",
     "Score",
     "SearchSpace",
@@ -116,6 +119,7 @@ __all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
     "finetune",
     "label",
     "latency_table",
+    "load_bundle",
     "open_run",
     "plan",
     "predictor_eval",
@@ -158,6 +162,7 @@ __all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
 
 _ELSEWHERE = {
     "Arch": "spaces.arch",
+    "Bundle": "api.bundle",
     "CheckFailed": "core.errors",
     "Estimate": "latency.estimator",
     "Found": "api.search",
@@ -166,12 +171,14 @@ _ELSEWHERE = {
     "Listing": "api.result",
     "NotJudged": "core.errors",
     "Point": "api.result",
+    "Prediction": "api.bundle",
     "Run": "api.open_run",
     "Score": "api.search",
     "SearchSpace": "spaces.space",
     "Supernet": "nets.supernet",
     "UserError": "core.errors",
     "latency_table": "latency.shipped",
+    "load_bundle": "api.bundle",
     "open_run": "api.open_run",
     "plan": "api.status",
 }
