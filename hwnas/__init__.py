@@ -87,7 +87,7 @@ if TYPE_CHECKING:
     from hwnas.spaces.arch import Arch
     from hwnas.spaces.space import SearchSpace
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
     "Arch",
