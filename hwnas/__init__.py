@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
     from hwnas.api.pretrained import pretrained_import, pretrained_list
     from hwnas.api.profile import profile, profile_import, profile_pack
+    from hwnas.api.progress import progress_bars
     from hwnas.api.prune import prune
     from hwnas.api.references import references
     from hwnas.api.report import report
@@ -132,6 +133,7 @@ __all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
     "profile",
     "profile_import",
     "profile_pack",
+    "progress_bars",
     "prune",
     "references",
     "report",
@@ -180,6 +182,7 @@ _ELSEWHERE = {
     "latency_table": "latency.shipped",
     "load_bundle": "api.bundle",
     "open_run": "api.open_run",
+    "progress_bars": "api.progress",
     "plan": "api.status",
 }
 """Modules of names that are not in the file of their verb, `api/VERB.py`."""
