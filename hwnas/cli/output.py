@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
-from hwnas.core.progress import Pace, Progress, duration
+from hwnas.core.progress_line import progress_for
 from hwnas.core.text import raw, visible
 
 __all__ = ["Format", "emit", "progress_for", "setup_logging"]
-
-TERMINAL_PERIOD_S, PIPE_PERIOD_S = 0.5, 5.0
 
 
 class Format(str, Enum):
@@ -82,41 +79,3 @@ def setup_logging(*, debug: bool) -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("hwnas").setLevel(logging.DEBUG if debug else logging.INFO)
-
-
-def progress_for(stage: str) -> Progress:
-    """A Progress that rewrites one line of a terminal, or prints a line now and then to a pipe."""
-    return _Line(stage)
-
-
-class _Line:
-    """The progress of one stage: units done, time left of it and of the command, and a note."""
-
-    def __init__(self, stage: str) -> None:
-        self._stage, self._pace, self._later = stage, Pace(), 0.0
-        self._is_terminal = sys.stderr.isatty()
-        self._last = -PIPE_PERIOD_S
-
-    def expect(self, seconds: float | None, later: float) -> None:
-        """See `core.progress.Expecting`."""
-        self._pace, self._later = Pace(seconds), later
-
-    def __call__(self, done: int, total: int, note: str = "") -> None:
-        left = self._pace.left(done, total)
-        now, is_over = time.monotonic(), done >= total
-        period = TERMINAL_PERIOD_S if self._is_terminal else PIPE_PERIOD_S
-        if not is_over and now - self._last < period:
-            return
-        self._last = now
-        line = f"  {self._stage}: {done}/{total}"
-        if left is not None and not is_over:
-            line += f", {duration(left)} left"
-            if self._later:
-                line += f", {duration(left + self._later)} in all"
-        line += f"  {note}" if note else ""
-        if self._is_terminal:
-            shown = visible(line[:140], one_line=True)
-            raw(sys.stderr).write(f"\r\x1b[2K{shown}" + ("\n" if is_over else ""))
-        else:
-            sys.stderr.write(line + "\n")
-        sys.stderr.flush()
