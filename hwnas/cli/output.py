@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 import warnings
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
+from hwnas.cli.layout import tables
 from hwnas.core.progress import Pace, Progress, duration
 from hwnas.core.text import raw, visible
 
@@ -35,27 +37,27 @@ def emit(
     control characters have no effect.
     """
     if format is Format.json:
-        text = json.dumps({"table": list(rows), **more}, indent=1)
-        sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")
+        written = json.dumps({"table": list(rows), **more}, indent=1)
+        sys.stdout.write(written.replace("\x7f", "\\u007f") + "\n")
         return
     from rich.console import Console
-    from rich.table import Table
 
+    heading = visible(title, one_line=True)
     if not rows and title:
-        sys.stdout.write(visible(title, one_line=True) + "\n")
+        sys.stdout.write(heading + "\n")
         return
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    heading = visible(title, one_line=True) or None
-    table = Table(title=heading, title_justify="left", header_style="bold")
-    for column in columns:
-        numeric = any(isinstance(row.get(column), (int, float)) for row in rows)
-        name = visible(column, one_line=True)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
+    columns = dict.fromkeys(key for row in rows for key in row)
+    text = {
+        visible(column, one_line=True): [_cell(row.get(column)) for row in rows]
+        for column in columns
+    }
+    named = [{visible(key, one_line=True): value for key, value in row.items()} for row in rows]
     width = None if sys.stdout.isatty() else 160
     # not markup: rich would remove the extra of `hwnas[ncnn]`
-    Console(file=raw(sys.stdout), width=width, markup=False, emoji=False).print(table)
+    console = Console(file=raw(sys.stdout), width=width, markup=False, emoji=False)
+    for table in tables(named, text, width=console.width) if rows else ():
+        table.title, table.title_justify, heading = heading or None, "left", ""
+        console.print(table)
 
 
 def _cell(value: Any) -> str:
@@ -64,7 +66,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        is_count = value.is_integer() and abs(value) >= 1e4
+        return f"{value:,.0f}" if is_count and abs(value) < 1e15 else f"{value:.4g}"
     if isinstance(value, int):
         return f"{value:,}"
     return visible(str(value))
@@ -115,8 +118,24 @@ class _Line:
                 line += f", {duration(left + self._later)} in all"
         line += f"  {note}" if note else ""
         if self._is_terminal:
-            shown = visible(line[:140], one_line=True)
+            shown = visible(line, one_line=True)
+            shown = shown if is_over else _start(shown, _terminal_width() - 1)
             raw(sys.stderr).write(f"\r\x1b[2K{shown}" + ("\n" if is_over else ""))
         else:
             sys.stderr.write(line + "\n")
         sys.stderr.flush()
+
+
+def _terminal_width() -> int:
+    """Width of the terminal that stderr writes to; 80 if it does not tell."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def _start(text: str, width: int) -> str:
+    """The start of `text`: a line that wraps could not be rewritten."""
+    from rich.cells import chop_cells
+
+    return chop_cells(text, max(width, 1))[0] if text else text
