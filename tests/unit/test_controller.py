@@ -20,6 +20,7 @@ from hwnas.controller.sections import SearchConfig
 from hwnas.core.errors import UserError
 from hwnas.core.metrics import MetricKey
 from hwnas.core.records import dump, load
+from hwnas.core.stats import accuracy_text
 from hwnas.interfaces import Constraint, Evaluation, FloatArray, Searcher, SearcherContext
 from hwnas.searchers import evolution, policy_gradient, random
 from hwnas.spaces import mobilenet_tiny
@@ -71,6 +72,9 @@ def predict(codes: Codes) -> tuple[FloatArray, FloatArray]:
     return truth(codes), np.zeros(len(codes))
 
 
+N_IMAGES = 100  # of one evaluation
+
+
 class Oracle:
     """An Evaluator that is the forecast's opposite in one choice; counts its calls."""
 
@@ -85,7 +89,7 @@ class Oracle:
             self.n_runs += 1
             codes = np.array([arch.codes], dtype=np.int16)
             top1 = float(truth(codes)[0] - 0.1 * codes[0, 2])
-            self.journal[arch] = Evaluation(arch, max(top1, 0.0), "supernet", "val", 100, 0)
+            self.journal[arch] = Evaluation(arch, max(top1, 0.0), "supernet", "val", N_IMAGES, 0)
         return self.journal[arch]
 
 
@@ -426,7 +430,8 @@ def test_the_progress_states_the_score_with_its_unit_and_the_accuracy_beside(
         progress=lambda done, total, note="": notes.append(note),
     )  # fmt: skip
     score, top1 = found.winner.score, found.winner.accuracy.top1
-    assert f"best score {score:.3f} (minus log of the loss), val top-1 {top1:.1%}, " in notes[-1]
+    shown = f"val top-1 {accuracy_text(top1, N_IMAGES)}, "
+    assert f"best score {score:.3f} (minus log of the loss), {shown}" in notes[-1]
 
 
 def test_searches_of_earlier_versions_keep_their_fingerprint() -> None:
