@@ -75,6 +75,7 @@ SAMPLES: dict[str, list[str]] = {
     "names": ["--names", "lcnet_050"],
     "train": ["--train", "lcnet_050"],
     "fetch": ["--fetch"],
+    "with_runtime": ["--with-runtime", "arm64"],
 }
 SPECIAL = {("space_sample", "n"): ["--number", "7"]}
 REQUIRED: dict[str, list[str]] = {
