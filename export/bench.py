@@ -115,7 +115,8 @@ def install_line(name):
     """`INSTALL` of a runtime, read without importing it."""
     tree = ast.parse((HERE / f"run_{name}.py").read_text(encoding="utf-8"))
     assignments = (node for node in tree.body if isinstance(node, ast.Assign))
-    return next(ast.literal_eval(a.value) for a in assignments if a.targets[0].id == "INSTALL")
+    named = {getattr(node.targets[0], "id", ""): node.value for node in assignments}
+    return ast.literal_eval(named["INSTALL"])
 
 
 def open_runner(plan):

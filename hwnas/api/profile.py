@@ -114,7 +114,7 @@ def profile(
     from hwnas.measure.profile import profile as measure
 
     refuse_config(config)
-    require_place(out)
+    require_place(out, ".json")
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
     target = Path(out or f"{job.device.name}.json")
     table = measure(
@@ -238,7 +238,7 @@ def profile_import(
     from hwnas.measure.own_timings import read_timings
     from hwnas.measure.pack import import_results
 
-    require_place(out)
+    require_place(out, ".json")
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
     read = read_timings if _is_csv(results) else import_results
     table = read(job.space, job.device, job.settings, Path(results), seed=seed)

@@ -185,7 +185,7 @@ def table_convert(
     """
     from hwnas.measure.published.convert import convert
 
-    require_place(out)
+    require_place(out, ".json")
     return _saved(convert(source, Path(path), device), out)
 
 
@@ -210,6 +210,7 @@ def table_merge(tables: Sequence[Table], *, out: Folder | None = None) -> Latenc
     """
     if not tables:
         raise UserError("nothing to merge", expected="at least one table", found="none")
+    require_place(out, ".json")
     return _saved(reduce(LatencyTable.merge, map(as_table, tables)), out)
 
 
@@ -234,7 +235,7 @@ def table_transfer(
     """
     from hwnas.measure.transfer import transfer_table
 
-    require_place(out)
+    require_place(out, ".json")
     job = prepare(device, space, resolutions, settings, num_classes, profile_settings)
     made = transfer_table(
         [as_table(table) for table in known],

@@ -175,7 +175,7 @@ class Durations:
         found = [self._training(float(macs), recipe) for macs in (*ends, *[small] * n_others)]
         if any(one is None for one in found) or self.speed is None or self.n_images is None:
             return None
-        seen = len(found) * recipe.epochs * self.n_images["train"] * (recipe.distillation > 0)
+        seen = len(found) * recipe.epochs * self.n_images["train"] * recipe.has_teacher
         alone = recipe.model_copy(update={"epochs": config.alone.epochs})
         return (
             sum(one or 0.0 for one in found)

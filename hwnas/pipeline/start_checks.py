@@ -57,6 +57,8 @@ def warn_of_padding(project: Project) -> None:
     Measured with `shipped` on 850 photos of tiny_imagenet50 at 128 px, after training only the
     classifier: 53.8 % with the padding of the weights, 41.7 % with symmetric padding.
     """
+    if project.config.supernet.init is None:
+        return
     macro, expected = project.space.macro, _padding_of_weights(project)
     if isinstance(macro, Within) and expected not in (None, macro.network.padding):
         log.warning(
@@ -75,8 +77,7 @@ def _padding_of_weights(project: Project) -> PadMode | None:
     from hwnas.nets.pretrained_source import source_of
 
     given = project.outside.start
-    if given is None:
-        return None
+    assert given is not None
     source = source_of(given)
     if source.folded is not None:
         return published_of_folded(source.folded).padding

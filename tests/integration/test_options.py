@@ -418,6 +418,23 @@ def test_a_path_where_nothing_can_be_written_is_refused_at_once(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
+def test_a_table_gets_a_name_by_which_it_is_recognised(tmp_path: Path) -> None:
+    """`hwnas.latency_table` reads names without `.json` as those of shipped tables."""
+    there, epyc = tmp_path / "table.parquet", "amd-epyc-2vcpu-mobilenet_v3"
+    asked: dict[str, Any] = {"space": SPACE, "out": there}
+    for call in (
+        lambda: hwnas.profile("local", **asked),
+        lambda: hwnas.references(device="local", out=there),
+        lambda: hwnas.profile_import("local", tmp_path / "file", **asked),
+        lambda: hwnas.table_transfer("local", known=[epyc], **asked),
+        lambda: hwnas.table_convert("pixel1", tmp_path / "file", out=there),
+        lambda: hwnas.table_merge([epyc, epyc], out=there),
+    ):
+        with pytest.raises(UserError, match=r"(?s)ends with \.json.*parquet.*table\.json"):
+            call()
+    assert not any(tmp_path.iterdir())
+
+
 # --- profile --run --------------------------------------------------------------------------------
 
 
