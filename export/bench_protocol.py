@@ -157,6 +157,10 @@ class Results:
         """Writes the warnings for all turns so far."""
         self._write({"warnings": warnings})
 
+    def close(self):
+        """Closes the file, so that another process or call can continue it."""
+        self._stream.close()
+
     def _count(self, turns, preempted):
         marked = {(turn, sample) for turn, sample in preempted}
         for position, (number, index, *samples) in enumerate(turns):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import io
 import json
 import os
 import shutil
@@ -11,12 +12,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from hwnas.devices.carried import carried_runtime
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
@@ -140,7 +144,8 @@ if state != "device":
 os.environ["PATH"] = f"{{phone}}/bin:{{os.environ['PATH']}}"
 if verb == "shell":
     script = " ".join(rest).replace("/sys/", f"{{phone}}/sys/")
-    sys.exit(subprocess.run(["sh", "-c", script], cwd=phone).returncode)
+    status = subprocess.run(["sh", "-c", script], cwd=phone).returncode
+    sys.exit(255 if (phone / "unplugged").exists() else status)
 elif verb == "push":
     if (phone / "full").exists():
         (phone / rest[1]).write_bytes(b"a part")
@@ -206,3 +211,16 @@ def fake_phone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Phone:
     made = Phone(phone, settings)
     made.connect(FAKE123="device")
     return made
+
+
+def imitate_carried(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts runtime folders into a cache that start the Python of this machine."""
+    monkeypatch.setenv("HWNAS_CACHE", str(folder))
+    script = f'#!/bin/sh\nexec {sys.executable} "$@"\n'.encode()
+    for runtime in ("litert", "onnxruntime"):
+        archive = carried_runtime("arm64", runtime).path
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(archive, "w") as tar:
+            header = tarfile.TarInfo("python3")
+            header.size, header.mode = len(script), 0o755
+            tar.addfile(header, io.BytesIO(script))

@@ -7,6 +7,7 @@ single runs only in whole microseconds. They are appended to the same results fi
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import platform
@@ -87,9 +88,9 @@ class BenchmarkModel:
             self.phone.wait(self.wait_s)
             there = f"{self.folder}/{results.stem}"
             self._install(plan, content, there)
-            timed = protocol.Results(results)
-            timed.open_for(content, *self._facts(content))
-            self._time(content, there, timed, progress)
+            with contextlib.closing(protocol.Results(results)) as timed:
+                timed.open_for(content, *self._facts(content))
+                self._time(content, there, timed, progress)
         except protocol.KitError as error:
             raise UserError("cannot store the timings", found=error, where=results) from error
         self._profile(content, there, results)
@@ -158,7 +159,7 @@ class BenchmarkModel:
             UserError: it fails on one of them.
         """
         mask = self.phone.fast_mask(self.device.threads)
-        command = [*(["taskset", mask] if mask else []), self._binary(there)]
+        command = [*(["taskset", mask] if mask else []), self.binary_on_phone or f"./{BINARY}"]
         command += [f"--num_threads={plan['threads']}", f"--num_runs={plan['hot_samples']}"]
         command += [f"--min_secs={LEAST_S}", f"--max_secs={max(LEAST_S, plan['turn_budget_s'])}"]
         command += [f"--warmup_runs={plan['warmup_runs']}", "--warmup_min_secs=0", *options]
@@ -211,9 +212,6 @@ class BenchmarkModel:
         put_files(self.phone, there, members)
         if self.binary is not None:
             self.phone.run(f"chmod 755 {shlex.quote(f'{there}/{BINARY}')}")
-
-    def _binary(self, there: str) -> str:
-        return self.binary_on_phone or f"{there}/{BINARY}"
 
     def _facts(self, plan: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The facts and the host in the header of the results."""

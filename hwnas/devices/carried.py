@@ -89,13 +89,19 @@ class CarriedRuntime:
         return hashlib.sha256(f"{self.parts}{LAUNCHER}{NOT_NEEDED}".encode()).hexdigest()[:16]
 
     @property
+    def path(self) -> Path:
+        """Where the tar file is, or will be."""
+        name = f"{self.architecture}-{self.runtime}-{self.digest}.tar"
+        return cache_folder() / "devices" / name
+
+    @property
     def archive(self) -> Path:
         """The tar file.
 
         Raises:
             UserError: it is not in the cache; names the command that makes it.
         """
-        path = self._path()
+        path = self.path
         if path.is_file():
             return path
         raise UserError(
@@ -118,7 +124,7 @@ class CarriedRuntime:
         Raises:
             UserError: a download fails; explains how to get the packages by hand.
         """
-        path = self._path()
+        path = self.path
         if path.is_file():
             return path
         with explained("store a runtime for devices", path):
@@ -145,10 +151,6 @@ class CarriedRuntime:
                 stream = tar.extractfile(member)
                 assert stream is not None, member.name
                 yield member.name, stream.read(), bool(member.mode & 0o100)
-
-    def _path(self) -> Path:
-        name = f"{self.architecture}-{self.runtime}-{self.digest}.tar"
-        return cache_folder() / "devices" / name
 
     def _members(self, contents: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
         yield "python3", LAUNCHER.encode()

@@ -50,7 +50,7 @@ def put_files(
             for path, name in members:
                 tar.add(path, name)
         reach.push(archive, f"{there}/kit.tar")
-    install = f"{extract} && rm kit.tar && echo yes > {mark}"
+    install = f"rm -f installed-* && {extract} && rm kit.tar && echo yes > {mark}"
     call(reach.command(f"cd {quoted} && {install}"), where=reach.where)
 
 
