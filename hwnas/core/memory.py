@@ -25,9 +25,10 @@ def keep_freed_memory() -> bool:
 
     Networks allocate and free the same feature maps for every batch. glibc returns blocks above
     some megabytes to the system, which then clears each of their pages again. Measured on a virtual
-    machine, one thread, `mobilenet_v3`: a step of two subnets, 32 images of 96 px, 4.1 -> 3.2 s; the
-    largest network on 64 images of 224 px 23 -> 6.2 s, of which 14 s were spent in the system. Peak
-    memory grows by at most 4 %. Results do not change, and child processes are not affected.
+    machine with one thread and `mobilenet_v3`: a step of two subnets on 32 images of 96 px takes
+    3.2 instead of 4.1 s, and the largest network on 64 images of 224 px 6.2 instead of 23 s, of
+    which the system took 14 s. Peak memory grows by at most 4 %. Results do not change, and child
+    processes are not affected.
 
     Returns:
         Whether it has an effect: only with glibc.
