@@ -25,10 +25,9 @@ def keep_freed_memory() -> bool:
 
     Networks allocate and free the same feature maps for every batch. glibc returns blocks above
     some megabytes to the system, which then clears each of their pages again. Measured on a virtual
-    machine with one thread and `mobilenet_v3`: a step of two subnets on 32 images of 96 px takes
-    3.2 instead of 4.1 s, and the largest network on 64 images of 224 px 6.2 instead of 23 s, of
-    which the system took 14 s. Peak memory grows by at most 4 %. Results do not change, and child
-    processes are not affected.
+    machine (`benchmarks/freed_memory.py`): a step of two subnets on 32 images of 96 px takes 0.79
+    of the time, the largest network of `mobilenet_v3` on 64 images of 224 px 0.32 of it. Peak
+    memory grows by 2 and 25 %. Results do not change, and child processes are not affected.
 
     Returns:
         Whether it has an effect: only with glibc.
