@@ -51,6 +51,7 @@ def run_search(
     folder: Path,
     rescoring: Rescoring | None = None,
     acquisition: Acquisition | None = None,
+    unchanged: Codes | None = None,
     progress: Progress = silent,
     unit: str = "",
 ) -> SearchResult:
@@ -65,6 +66,10 @@ def run_search(
     Without `predict`, `rescoring.refit` learns it: first from `config.n_initial` uniform archs,
     later from all evaluations so far. `acquisition` selects the archs that are evaluated during the
     search; default: the largest mean plus `config.exploration` deviations.
+
+    `unchanged` are archs that one would take without a search, from cheap to expensive [n, d]. The
+    last one that meets the constraints is evaluated first, within the budget, so that the winner is
+    better by the evaluator than what it replaces.
 
     The archive and `state.json` are saved to `folder` after every evaluation and every few seconds.
     If `predict`, pricing and evaluator are deterministic, a killed and resumed search gives the
@@ -92,6 +97,8 @@ def run_search(
     if stored is not None and len(archive):
         scorer.check_resumed()
     scorer.rows(anchor)
+    if unchanged is not None:
+        scorer.evaluate_last_feasible(unchanged)
     scorer.begin(min(config.n_initial, config.n_evaluations))
     search = _Search(searcher, config, metrics, limits, store, archive, scorer, done, unit)
     search.propose(progress)

@@ -194,6 +194,18 @@ class Scorer:
             self._set_scale()
         return n_done > 0
 
+    def evaluate_last_feasible(self, codes: Codes) -> None:
+        """Evaluates the last feasible one of the archs, if there is one and an evaluator.
+
+        Without predictions, it is only one of the archs from which others are selected.
+        """
+        rows = self.rows(codes)
+        rows = rows[self._archive.column("feasible")[rows]][-1:]
+        if self._rescoring is None or self._predict is None or self._is_evaluated()[rows].any():
+            return
+        if len(rows):
+            self._evaluate(rows, self._rescoring)
+
     def _look_around(self) -> None:
         """Adds mutations of the best evaluated archs, which the searcher may not propose."""
         archive, done = self._archive, self._is_evaluated()

@@ -149,6 +149,26 @@ def test_winner_of_an_enumerable_space_is_the_brute_force_one(kind: str, tmp_pat
             assert not (truth(codes[mask]) >= point.score).any()
 
 
+def test_what_one_would_take_without_a_search_is_evaluated_first(tmp_path: Path) -> None:
+    """The last one within the limits, as part of the budget; the winner is at least as good."""
+    oracle = Oracle()
+    unchanged = np.repeat(FULL.codes([FULL.largest()]), 3, axis=0)
+    unchanged[1:, 2:] = FULL.sample(2, seed=5)[:, 2:]
+    unchanged = unchanged[np.argsort(macs(unchanged))]
+    limit = float(macs(unchanged)[1])
+    config = CONFIG.model_copy(update={"constraints": (Constraint("macs", max=limit),)})
+    result = run_search(
+        FULL, make("random", FULL), predict=predict, metrics=METRICS, config=config, seed=0,
+        folder=tmp_path, rescoring=ByOracle(oracle), unchanged=unchanged,
+    )  # fmt: skip
+    first, best = next(iter(oracle.journal.values())), oracle.journal[result.winner.arch]
+    assert first.arch == FULL.arch(unchanged[1])
+    assert result.n_evaluations == len(oracle.journal) == config.n_evaluations
+    rows = FULL.codes([first.arch])
+    own = 0.25 * truth(rows)[0] + 0.75 * first.top1
+    assert result.winner.score >= own and best.arch in oracle.journal
+
+
 def test_long_fronts_are_evaluated_at_even_steps_with_both_ends(tmp_path: Path) -> None:
     found = run_search(
         TINY, make("random", TINY), predict=predict, metrics=METRICS, config=CONFIG, seed=0,

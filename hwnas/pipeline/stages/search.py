@@ -36,7 +36,7 @@ from hwnas.pipeline.search_checks import can_search
 from hwnas.pipeline.search_files import REMADE
 from hwnas.pipeline.task import task
 from hwnas.pipeline.timing import time_beside_table
-from hwnas.pipeline.winners import constraints_for, search_files, targets
+from hwnas.pipeline.winners import constraints_for, has_smaller_images, search_files, targets
 from hwnas.searchers import REGISTRY as SEARCHERS
 from hwnas.searchers.random import Config as RandomConfig
 from hwnas.spaces.space import Codes, SearchSpace
@@ -174,6 +174,7 @@ def _search_one(
                 folder=files.part(number, stage, of=len(config.stages)),
                 rescoring=rescoring,
                 acquisition=_acquisition(section),
+                unchanged=None if is_baseline or stages else _unchanged(project),
                 progress=parts.part(stage, f"stage {stage + 1}" * bool(stages)),
                 unit=score_unit(project),
             )
@@ -204,6 +205,16 @@ def _search_one(
 def _acquisition(section: SearchSection) -> Acquisition | None:
     chosen = section.acquisition
     return None if chosen is None else ACQUISITIONS.load(chosen.name).build(chosen)
+
+
+def _unchanged(project: Project) -> Codes | None:
+    """The published network at all resolutions, smallest first; None: the space has none."""
+    if not has_smaller_images(project):
+        return None
+    space = project.space
+    archs = np.repeat(space.codes([space.largest()]), len(space.allowed[0]), axis=0)
+    archs[:, 0] = space.allowed[0]
+    return archs
 
 
 def _evaluate_fronts(
