@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hwnas.core.commit import commit_file
 from hwnas.core.errors import UserError
+from hwnas.core.history import altered_entries
 from hwnas.core.ledger import LEDGER, OWNED
 from hwnas.core.rundir import RunDir, StageRecord
 from hwnas.core.store import file_hash, iter_jsonl, read_json
@@ -74,7 +76,8 @@ def check_run(run: RunDir) -> Findings:
     done = {name: record for name, record in ledger.items() if record.state == "done"}
     known = {path for record in done.values() for path in record.files()}
     found += _altered(run, done)
-    found += [Damage(path, problem) for path, problem in altered_versions(run)]
+    own = (*altered_versions(run), *altered_entries(run))
+    found += [Damage(path, problem) for path, problem in own]
     found += _missing(run, done)
     found += _copies(run)
     others = [p for p in _owned(run) if str(p.relative_to(run.root)) not in known]
@@ -185,6 +188,8 @@ def _reader(run: RunDir, path: Path) -> Callable[[Path], object] | None:
         return lambda _: files.environment.read()
     if path == files.outside.path:
         return lambda _: files.outside.read()
+    if path == (unfinished := commit_file(run.root)).path:
+        return lambda _: unfinished.read()
     if files.is_config(path):
         return _require_unaltered
     if path.name == MANIFEST_NAME:
