@@ -425,7 +425,7 @@ def sealed_record(kind: Any, path: Path, value: Any) -> Format:
 
 
 def own_timings(folder: Path, space: Any) -> Format:
-    """Timings from another tool: the table has a row per operator, each with a number of the file."""
+    """Timings from another tool: a row of the table per operator, with a number of the file."""
     path, device = folder / "timings.csv", load_device("local")
     config = ProfileConfig(n_validation=5)
     write_template(space, config, path, seed=0)
