@@ -239,6 +239,17 @@ def test_a_stage_with_damaged_files_is_not_kept_as_a_version(finished: Path) -> 
     path.write_bytes(content)
 
 
+def test_a_timed_model_is_compared_with_its_plan(finished: Path) -> None:
+    folder = finished / "tables" / "local"
+    plan = json.loads((folder / "plan.json").read_text())
+    model = folder / plan["items"][0]["file"]
+    model.parent.mkdir(exist_ok=True)
+    model.write_bytes(b"another model")
+    assert [row["file"] for row in hwnas.check(finished)] == [str(model)]
+    model.unlink()  # as `hwnas clean` does
+    assert not hwnas.check(finished)
+
+
 def test_changed_raw_timings_are_told_and_nothing_is_made_again(
     finished: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
