@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwnas.core.errors import UserError
+from hwnas.core.html_table import html_table
 from hwnas.core.stats import Z90
 from hwnas.interfaces import DeviceSpec, FloatArray
 from hwnas.latency.classifiers import price_classifiers
@@ -53,6 +54,11 @@ class Estimate:
     low: FloatArray
     high: FloatArray
     correction: str | None
+
+    def _repr_html_(self) -> str:
+        ends = zip(self.ms.tolist(), self.low.tolist(), self.high.tolist(), strict=True)
+        rows = [{"ms": ms, "from": low, "to": high} for ms, low, high in ends]
+        return html_table(rows, title="estimated latency, with its 90 % interval")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; None stands for an unknown upper end."""

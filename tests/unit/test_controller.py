@@ -14,7 +14,7 @@ from hwnas.controller import controller
 from hwnas.controller.archive import FILES
 from hwnas.controller.constraints import Limit, metric_key
 from hwnas.controller.controller import Rescoring, run_search
-from hwnas.controller.result import SearchResult
+from hwnas.controller.result import MAX_EVALUATED, SearchResult, to_evaluate
 from hwnas.controller.reward import RewardConfig
 from hwnas.controller.sections import SearchConfig
 from hwnas.core.errors import UserError
@@ -147,6 +147,23 @@ def test_winner_of_an_enumerable_space_is_the_brute_force_one(kind: str, tmp_pat
         cheaper = [macs(codes) < p.costs["macs"] for p in result.fronts["macs"]]
         for point, mask in zip(result.fronts["macs"], cheaper, strict=True):
             assert not (truth(codes[mask]) >= point.score).any()
+
+
+def test_long_fronts_are_evaluated_at_even_steps_with_both_ends(tmp_path: Path) -> None:
+    found = run_search(
+        TINY, make("random", TINY), predict=predict, metrics=METRICS, config=CONFIG, seed=0,
+        folder=tmp_path,
+    )  # fmt: skip
+    short = found.fronts["macs"]
+    assert set(to_evaluate(found)) >= {point.arch for point in short} | {found.winner.arch}
+    archs = [FULL.arch(row) for row in FULL.sample(3 * MAX_EVALUATED, seed=0)]
+    long = tuple(replace(short[0], arch=arch) for arch in archs)
+    chosen = set(to_evaluate(replace(found, fronts={"macs": long}))) - {found.winner.arch}
+    places = [place for place, arch in enumerate(archs) if arch in chosen]
+    assert len(places) == MAX_EVALUATED and (places[0], places[-1]) == (0, len(archs) - 1)
+    assert set(np.diff(places)) == {3, 4} or set(np.diff(places)) == {3}
+    both = to_evaluate(replace(found, fronts={"macs": long, "params": long}))
+    assert len(set(both) - {found.winner.arch}) == MAX_EVALUATED // 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
