@@ -9,7 +9,15 @@ import re
 import struct
 from typing import Any
 
-__all__ = ["Raw", "contradicts_json", "document", "mutated_bytes", "mutated_json", "mutated_yaml"]
+__all__ = [
+    "Raw",
+    "contradicts_json",
+    "document",
+    "mutated_bytes",
+    "mutated_csv",
+    "mutated_json",
+    "mutated_yaml",
+]
 
 
 class Raw(str):
@@ -127,6 +135,50 @@ def mutated_yaml(text: str, stream: random.Random) -> str:
     else:
         return mutated_bytes("\n".join(lines).encode(), stream).decode("utf-8", "replace")
     return "\n".join(lines) + "\n"
+
+
+CELLS = (
+    *("", " ", "-1", "0", "nan", "inf", "1e999", "1e-320", "0,5", "1.234,5", "1_000", "0x10", "²"),
+    *(
+        "9" * 5000,
+        "x" * 5000,
+        "=1+1",
+        '"',
+        '""',
+        "\ud800",
+        "\0",
+        "\r",
+        "a\nb",
+        "1;2",
+        "\x1b[2J",
+        "true",
+    ),
+)
+
+
+def mutated_csv(text: str, stream: random.Random) -> str:
+    """A row dropped, doubled or moved, a cell replaced, dropped or doubled, or other separators."""
+    rows = [line.split(",") for line in text.splitlines()]
+    row = stream.randrange(len(rows)) if stream.random() < 0.8 else 0
+    cell = stream.randrange(len(rows[row]))
+    how = stream.randrange(8)
+    if how == 0:
+        del rows[row]
+    elif how == 1:
+        rows.insert(stream.randrange(len(rows) + 1), rows[row])
+    elif how == 2:
+        del rows[row][cell]
+    elif how == 3:
+        rows[row].insert(cell, stream.choice(CELLS))
+    elif how == 4:
+        return text.replace(",", stream.choice((";", "\t", "|", ", ", ",,")))
+    elif how == 5:
+        return stream.choice(("\ufeff", "sep=,\n", "\n\n", "# x\n")) + text
+    elif how == 6:
+        rows[row][cell] = rows[stream.randrange(len(rows))][cell]
+    else:
+        rows[row][cell] = stream.choice(CELLS)
+    return "\n".join(",".join(cells) for cells in rows) + "\n"
 
 
 def mutated_bytes(data: bytes, stream: random.Random) -> bytes:

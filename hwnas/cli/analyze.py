@@ -23,7 +23,8 @@ def register(parent: typer.Typer) -> None:
 
 def analyze(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="Run folder; or give --records.")
+        Path | None,
+        typer.Argument(metavar="[RUN]", readable=False, help="Run folder; or give --records."),
     ] = None,
     records: Annotated[
         Path | None, typer.Option(help="File of labelled archs, instead of a run folder.")

@@ -27,7 +27,9 @@ def register(parent: typer.Typer) -> None:
 def clean(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN]", help="Run folder, or TABLE.samples [the caches]."),
+        typer.Argument(
+            metavar="[RUN]", readable=False, help="Run folder, or TABLE.samples [the caches]."
+        ),
     ] = None,
     device: Annotated[
         list[str] | None,

@@ -22,7 +22,10 @@ __all__ = [
 ]
 
 RunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help="Run folder, created by `hwnas run` or `--config`.")
+    Path,
+    typer.Argument(
+        metavar="RUN", readable=False, help="Run folder, created by `hwnas run` or `--config`."
+    ),
 ]
 ConfigOption = Annotated[
     str | None,

@@ -56,7 +56,8 @@ def fit(
 @app.command("eval")
 def evaluate(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="Run folder, for its own labels.")
+        Path | None,
+        typer.Argument(metavar="[RUN]", readable=False, help="Run folder, for its own labels."),
     ] = None,
     records: Annotated[
         Path | None, typer.Option("--records", help="File of labelled archs, instead of RUN.")

@@ -140,7 +140,9 @@ def validate(
 
 @app.command()
 def fit(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder with timed samples.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", readable=False, help="Run folder with timed samples.")
+    ],
     device: Annotated[str, typer.Option("--device", help="Device of the table.")] = "local",
     format: FormatOption = Format.table,
 ) -> None:

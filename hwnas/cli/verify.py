@@ -34,7 +34,8 @@ def register(parent: typer.Typer) -> None:
 
 def verify(
     folder: Annotated[
-        Path, typer.Argument(metavar="RUN|BUNDLE", help="A run folder, or a bundle.")
+        Path,
+        typer.Argument(metavar="RUN|BUNDLE", readable=False, help="A run folder, or a bundle."),
     ],
     config: ConfigOption = None,
     search: SearchOption = None,

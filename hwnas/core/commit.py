@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hwnas.core.confined import inside, require_below
-from hwnas.core.records import STRICT, dump, load
-from hwnas.core.store import explained, read_json, write_json, write_text
+from hwnas.core.records import STRICT, RecordFile
+from hwnas.core.store import explained, write_text
 
-__all__ = ["FILE", "Commit", "commit", "finish", "is_unfinished"]
+__all__ = ["FILE", "Commit", "commit", "commit_file", "finish", "is_unfinished"]
 
 FILE = "commit.json"
 
@@ -46,8 +46,13 @@ def commit(root: Path, change: Commit) -> None:
         return
     for name in _names(change):
         inside(root, name)
-    write_json(inside(root, FILE), dump(change), indent=None)
+    commit_file(root).write(change)
     _apply(root, change)
+
+
+def commit_file(root: Path) -> RecordFile[Commit]:
+    """The file of a change that is not completed; it contains a hash of itself."""
+    return RecordFile(inside(root, FILE), Commit, is_sealed=True)
 
 
 def is_unfinished(root: Path) -> bool:
@@ -65,8 +70,7 @@ def finish(root: Path, owned: Sequence[str]) -> None:
     """
     if not is_unfinished(root):
         return
-    path = inside(root, FILE)
-    change = load(Commit, read_json(path), where=path)
+    path, change = inside(root, FILE), commit_file(root).read()
     for name in _names(change):
         require_below(owned, name, "a change of the folder reaches files of others", where=path)
     _apply(root, change)

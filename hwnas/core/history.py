@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -19,13 +19,13 @@ from hwnas.core.command import command_line
 from hwnas.core.commit import finish, is_unfinished
 from hwnas.core.confined import holds, read_regular
 from hwnas.core.errors import UserError
-from hwnas.core.records import STRICT, dump, load
+from hwnas.core.records import STRICT, RecordFile
 from hwnas.core.rundir import OWNED, RunDir, StageRecord, safe_record
-from hwnas.core.store import json_text, read_json
 from hwnas.core.versions import Transition, find_version
 
 __all__ = [
     "Entry",
+    "altered_entries",
     "last_entry",
     "needs_settling",
     "settle",
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 NUMBER = re.compile("[0-9]{1,9}")
 
 HISTORY, UNDONE = "history", "undone-"
+MISSING = "missing; undo goes from the change after it to the one before it"
 MAX_TEXT = 4 * 1024 * 1024  # maximum size of a configuration in bytes
 
 
@@ -65,7 +66,7 @@ class Entry:
 def last_entry(run: RunDir) -> tuple[int, Entry] | None:
     """Number and entry of the change that `undo` would revert; None if there is none."""
     numbers = [int(path.stem) for path in _files(run) if NUMBER.fullmatch(path.stem)]
-    return (max(numbers), _entry(run, max(numbers))) if numbers else None
+    return (max(numbers), _entry(run, _name(max(numbers)))) if numbers else None
 
 
 def store(transition: Transition, run: RunDir) -> int:
@@ -82,7 +83,7 @@ def store(transition: Transition, run: RunDir) -> int:
     numbers = [int(path.stem.removeprefix(UNDONE)) for path in _files(run)]
     number = max(numbers, default=0) + 1
     entry = Entry(settings.command, _now(), dict(settings.before), run.ledger())
-    transition.write({_name(number): json_text(dump(entry))})
+    transition.write({_name(number): _file(run, _name(number)).text(entry)})
     return number
 
 
@@ -118,8 +119,9 @@ def undo(run: RunDir, *, keep: bool = True) -> Entry:
             transition.set_aside(stage, owns)
     if keep:
         undone = {name: text_of(run.path(name)) for name in entry.texts}
-        text = json_text(dump(Entry(entry.command, _now(), undone, run.ledger())))
-        transition.write({f"{HISTORY}/{UNDONE}{number:04d}.json": text})
+        name = _name(number, UNDONE)
+        restored = Entry(entry.command, _now(), undone, run.ledger())
+        transition.write({name: _file(run, name).text(restored)})
     transition.write({**entry.texts, _name(number): None})
     transition.commit()
     return entry
@@ -188,16 +190,36 @@ def text_of(path: Path) -> str | None:
     return None
 
 
-def _name(number: int) -> str:
-    return f"{HISTORY}/{number:04d}.json"
+def _name(number: int, kind: str = "") -> str:
+    return f"{HISTORY}/{kind}{number:04d}.json"
 
 
-def _entry(run: RunDir, number: int) -> Entry:
-    path = run.path(_name(number))
-    entry = load(Entry, read_json(path), where=path)
+def _file(run: RunDir, name: str) -> RecordFile[Entry]:
+    return RecordFile(run.path(name), Entry, is_sealed=True)
+
+
+def _entry(run: RunDir, name: str) -> Entry:
+    file = _file(run, name)
+    entry = file.read()
     for record in entry.stages.values():
-        safe_record(record, where=str(path))
+        safe_record(record, where=str(file.path))
     return entry
+
+
+def altered_entries(run: RunDir) -> Iterator[tuple[Path, str]]:
+    """Entries that an undo cannot restore, and why: modified, not readable, or missing.
+
+    Entries are numbered without gaps. If the last one is missing, the one before it is the last.
+    """
+    files = _files(run)
+    numbers = {int(path.stem.removeprefix(UNDONE)) for path in files}
+    for path in sorted(files):
+        try:
+            _entry(run, f"{HISTORY}/{path.name}")
+        except UserError as error:
+            yield path, str(error)
+    for number in sorted(set(range(1, max(numbers, default=0))) - numbers):
+        yield run.path(_name(number)), MISSING
 
 
 def _now() -> str:

@@ -17,7 +17,7 @@ from hwnas.core.confined import open_unlinked, unshare
 from hwnas.core.errors import UserError
 from hwnas.core.store import explained
 
-__all__ = ["exclusive_lock", "owner_of", "wait_for_lock"]
+__all__ = ["exclusive_lock", "owner_of", "require_readable", "wait_for_lock"]
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,17 @@ def exclusive_lock(path: Path, *, owner: str) -> Iterator[None]:
 def owner_of(path: Path) -> str:
     """The owner of a file or folder: a name, or a number if the system has no name for it."""
     return _user(os.stat(path).st_uid)
+
+
+def require_readable(folder: Path) -> None:
+    """Rejects an existing folder that this user must not read, and names its owner."""
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(
+            "cannot read the run folder",
+            found=f"a folder of {owner_of(folder)}",
+            where=folder,
+            fix="ask its owner for `chmod -R g+rX` and a common group, or for a copy",
+        )
 
 
 def _user(number: int) -> str:

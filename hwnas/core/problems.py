@@ -44,6 +44,8 @@ def _hint(problem: Any) -> str:
             return f"; write {int(given)}, without a leading zero"
         if (number := with_point(given)) is not None:
             return f"; write {number}: decimals come after a point"
+        if re.fullmatch(r"\s*[0-9.]+\s*%\s*", given) and given.count(".") < 2:
+            return f"; write {float(given.strip(' %')) / 100:g}: shares are numbers from 0 to 1"
         if re.fullmatch(r"\s*[-+]?[0-9][0-9_]*[.,0-9eE+-]*\s*", given):
             return "; a number has no quotes"
     return ""

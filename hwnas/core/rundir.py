@@ -22,7 +22,7 @@ from hwnas.core.command import command_line
 from hwnas.core.confined import check_folder, inside
 from hwnas.core.errors import UserError
 from hwnas.core.ledger import LEDGER, OWNED, StageRecord, ledger_text, read_ledger, safe_record
-from hwnas.core.locks import exclusive_lock, owner_of
+from hwnas.core.locks import exclusive_lock, owner_of, require_readable
 from hwnas.core.store import (
     append_jsonl,
     explained,
@@ -93,8 +93,9 @@ class RunDir:
 
         Raises:
             UserError: names a link, pipe or device, which could make hwnas access other places or
-                hang.
+                hang; or the folder must not be read.
         """
+        require_readable(self.root)
         with explained("look into the run folder", self.root):
             check_folder(self.root, OWNED)
 

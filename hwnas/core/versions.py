@@ -14,9 +14,8 @@ from pathlib import Path
 
 from hwnas.core.commit import Commit, commit
 from hwnas.core.errors import UserError
-from hwnas.core.records import STRICT, dump, load
+from hwnas.core.records import STRICT, RecordFile
 from hwnas.core.rundir import LEDGER, RunDir, StageRecord, ledger_text, safe_record
-from hwnas.core.store import json_text, read_json
 
 __all__ = [
     "ALTERED",
@@ -53,6 +52,10 @@ class _Facts:
     record: StageRecord
 
 
+def _facts_file(path: Path) -> RecordFile[_Facts]:
+    return RecordFile(path, _Facts, is_sealed=True)
+
+
 def find_version(run: RunDir, stage: str, fits: Callable[[StageRecord], bool]) -> Version | None:
     """The files of a stage in superseded/ whose entry `fits`: finished and intact, or unfinished.
 
@@ -61,7 +64,7 @@ def find_version(run: RunDir, stage: str, fits: Callable[[StageRecord], bool]) -
     found = None
     for path in sorted(run.path(SUPERSEDED).glob(f"*/{FACTS}")):
         try:
-            facts = load(_Facts, read_json(path), where=path)
+            facts = _facts_file(path).read()
             record = safe_record(facts.record, where=str(path))
             if facts.stage != stage or not fits(record):
                 continue
@@ -80,7 +83,7 @@ def altered_versions(run: RunDir) -> Iterator[tuple[Path, str]]:
     """Files in superseded/ that cannot be moved back, and why: damaged, or not readable."""
     for path in sorted(run.path(SUPERSEDED).glob(f"*/{FACTS}")):
         try:
-            facts = load(_Facts, read_json(path), where=path)
+            facts = _facts_file(path).read()
             record = safe_record(facts.record, where=str(path))
         except UserError as error:
             yield path, str(error)
@@ -121,7 +124,8 @@ class Transition:
         self._moves += [(name, f"{folder}/{name}") for name in names]
         if label is None and record is not None and self._is_whole(record):
             facts = _Facts(stage, replace(record, owns=tuple(owns), undo=0))
-            self._texts[f"{folder}/{FACTS}"] = json_text(dump(facts))
+            name = f"{folder}/{FACTS}"
+            self._texts[name] = _facts_file(self._run.path(name)).text(facts)
         return folder
 
     def _is_whole(self, record: StageRecord) -> bool:

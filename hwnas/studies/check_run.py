@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
+from hwnas.core.commit import commit_file
+from hwnas.core.confined import inside
 from hwnas.core.errors import UserError
+from hwnas.core.history import altered_entries
 from hwnas.core.ledger import LEDGER, OWNED
 from hwnas.core.rundir import RunDir, StageRecord
 from hwnas.core.store import file_hash, iter_jsonl, read_json
@@ -34,6 +38,7 @@ RESULTS = (
     "journal.jsonl",
     *(f"{name}/*" for name in ("bundles", "checkpoints", "labels", "predictor", "tables")),
 )
+MODEL_ALTERED = "not as it was timed; made again where it is needed, or remove it: hwnas clean"
 COPY_MISSING = "missing; the next command writes it again from the device's file, if that is there"
 COPY_ALTERED = (
     "not as it was written; the next command writes it again if the device's file is there"
@@ -61,9 +66,10 @@ class Findings:
 def check_run(run: RunDir) -> Findings:
     """Checks all files of hwnas in a run folder; changes nothing.
 
-    Files of finished stages are compared with the hashes in the ledger, and bundles with their
-    manifests. Records of settings and data contain a hash of themselves, except those of earlier
-    versions. All other files must be readable: JSON, tensors, each line of the journal.
+    Files of finished stages are compared with the hashes in the ledger, bundles with their
+    manifests, and timed models with the plan of their timing. Records of settings and data contain
+    a hash of themselves, except those of earlier versions. All other files must be readable: JSON,
+    tensors, each line of the journal.
     """
     try:
         ledger = run.ledger()
@@ -74,9 +80,11 @@ def check_run(run: RunDir) -> Findings:
     done = {name: record for name, record in ledger.items() if record.state == "done"}
     known = {path for record in done.values() for path in record.files()}
     found += _altered(run, done)
-    found += [Damage(path, problem) for path, problem in altered_versions(run)]
+    own = (*altered_versions(run), *altered_entries(run))
+    found += [Damage(path, problem) for path, problem in own]
     found += _missing(run, done)
     found += _copies(run)
+    found += _models(run)
     others = [p for p in _owned(run) if str(p.relative_to(run.root)) not in known]
     n_parsed = 0
     for path in others:
@@ -146,6 +154,16 @@ def _copies(run: RunDir) -> Iterator[Damage]:
                 yield Damage(path, COPY_ALTERED)
 
 
+def _models(run: RunDir) -> Iterator[Damage]:
+    """Timed models that differ from the hash in their plan. Missing ones may have been removed."""
+    for plan in (path for path in _owned(run) if fnmatch(path.name, "plan*.json")):
+        with contextlib.suppress(UserError, KeyError, TypeError):  # reported elsewhere
+            for item in read_json(plan)["items"]:
+                model = inside(plan.parent, str(item["file"]))
+                if model.is_file() and file_hash(model) != item["sha256"]:
+                    yield Damage(model, MODEL_ALTERED)
+
+
 def _altered(run: RunDir, done: Mapping[str, StageRecord]) -> Iterator[Damage]:
     for stage, record in done.items():
         for name in (*run.altered(record.files()), *run.rewritten(record)):
@@ -185,6 +203,8 @@ def _reader(run: RunDir, path: Path) -> Callable[[Path], object] | None:
         return lambda _: files.environment.read()
     if path == files.outside.path:
         return lambda _: files.outside.read()
+    if path == (unfinished := commit_file(run.root)).path:
+        return lambda _: unfinished.read()
     if files.is_config(path):
         return _require_unaltered
     if path.name == MANIFEST_NAME:

@@ -170,6 +170,8 @@ def test_numbers_that_yaml_reads_otherwise_are_refused(text: str, words: tuple[s
         ("steps: 20.0", "write 20"),
         ("steps: 2e1", "write 20"),
         ("steps: '1,5'", "write 1.5"),
+        ("inner: {rate: 50%}", "write 0.5: shares are numbers from 0 to 1"),
+        ("inner: {rate: '2.5 %'}", "write 0.025"),
         ("inner: {rate: '1,000'}", "write 1.000: decimals"),
     ],
 )

@@ -7,6 +7,7 @@ import random
 import shutil
 import tarfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from typer.testing import CliRunner
 
 import hwnas
 from hwnas.cli.main import main
+from hwnas.core.commit import Commit, commit_file
 from hwnas.core.errors import UserError
-from hwnas.core.rundir import RunDir, StageRecord
+from hwnas.core.history import store
+from hwnas.core.rundir import NewSettings, RunDir, StageRecord
 from hwnas.core.store import file_hash
 from hwnas.core.versions import Transition
 from hwnas.interfaces import DataIdentity, DataInfo
@@ -108,7 +111,22 @@ def settings_only(finished: Path, tmp_path: Path) -> Path:
     artifacts.data_files("a" * 32).write(identity)
     artifacts.run.record("train", StageRecord("0" * 16, "done", {}, 1.0, data="0" * 32))
     artifacts.run.journal("evaluation", {})
+    change_settings(folder)
+    commit_file(folder).write(Commit(texts={"superseded/left": None}))
     return folder
+
+
+def change_settings(folder: Path) -> None:
+    """Two changes of settings: two entries of the history."""
+    text = (folder / "config.yaml").read_text()
+    for number in (1, 2):
+        before = {"config.yaml": text}
+        settings = NewSettings({"config.yaml": f"{text}# {number}\n"}, before, f"hwnas {number}")
+        run = replace(RunDir(folder), settings=settings)
+        transition = Transition(run)
+        assert store(transition, run) == number
+        transition.commit()
+    (folder / "config.yaml").write_text(text)
 
 
 def damaged(content: bytes, name: str) -> list[bytes | None]:
@@ -128,11 +146,14 @@ def test_every_damage_of_a_file_without_a_hash_in_the_ledger_is_noticed(
 ) -> None:
     assert not hwnas.check(settings_only)
     files = [path for path in watched(settings_only) if path.suffix in (".json", ".yaml")]
-    assert len(files) == 9, "config (2), env, data, identity, outside (3), ledger"
+    n_files = 2 + 1 + 1 + 1 + 3 + 1 + 2 + 1
+    assert len(files) == n_files, "config, env, data, identity, outside, ledger, history, commit"
     unnoticed = []
     for path in files:
         content = path.read_bytes()
         for one in damaged(content, path.name):
+            if one is None and path.name in ("0002.json", "commit.json"):
+                continue  # without them, there was no such change
             path.unlink() if one is None else path.write_bytes(one)
             if not any(path.name in name for name in noticed(settings_only)):
                 unnoticed.append(f"{path.name}: {one!r:.60}")
@@ -216,6 +237,17 @@ def test_a_stage_with_damaged_files_is_not_kept_as_a_version(finished: Path) -> 
         facts = [name for name in transition._texts if name.startswith(f"{folder}/")]
         assert bool(facts) is not damaged and record.state == "done"
     path.write_bytes(content)
+
+
+def test_a_timed_model_is_compared_with_its_plan(finished: Path) -> None:
+    folder = finished / "tables" / "local"
+    plan = json.loads((folder / "plan.json").read_text())
+    model = folder / plan["items"][0]["file"]
+    model.parent.mkdir(exist_ok=True)
+    model.write_bytes(b"another model")
+    assert [row["file"] for row in hwnas.check(finished)] == [str(model)]
+    model.unlink()  # as `hwnas clean` does
+    assert not hwnas.check(finished)
 
 
 def test_changed_raw_timings_are_told_and_nothing_is_made_again(

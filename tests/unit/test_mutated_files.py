@@ -20,7 +20,7 @@ import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +33,36 @@ from hwnas.controller.remeasure import Remeasurement
 from hwnas.controller.result import SearchResult
 from hwnas.controller.storage import SearchFolder
 from hwnas.core.arrays import read_npy, read_npz
+from hwnas.core.bits import pack_bits
 from hwnas.core.commit import Commit
 from hwnas.core.env import Host
 from hwnas.core.errors import UserError
+from hwnas.core.history import Entry
 from hwnas.core.overrides import assignments, override
 from hwnas.core.records import RecordFile, dump, load
 from hwnas.core.resources import resource as shipped
 from hwnas.core.rundir import RunDir
-from hwnas.core.store import read_json
+from hwnas.core.store import read_json, write_json
 from hwnas.core.yaml_data import read_yaml
 from hwnas.devices.spec import load_device
 from hwnas.exporters.bundle import read_manifest
 from hwnas.interfaces import Evaluation
 from hwnas.latency.plan import PROTOCOL, Plan
 from hwnas.latency.results import read_results
+from hwnas.latency.sections import ProfileConfig
 from hwnas.latency.table import LatencyTable
+from hwnas.measure.own_timings import read_timings, write_template
+from hwnas.measure.references.timing import (
+    References,
+    RunReferences,
+    TimedReference,
+    TrainedReference,
+)
+from hwnas.measure.session_files import known_models
+from hwnas.pipeline.answers import Answered, Answers, Photo
 from hwnas.pipeline.artifacts import Exports, Roles, data_of_weights
 from hwnas.pipeline.config import load_config
+from hwnas.pipeline.hits import TestHits
 from hwnas.pipeline.listings import training_rows
 from hwnas.pipeline.opening import open_project
 from hwnas.pipeline.outcomes import Results
@@ -59,11 +72,19 @@ from hwnas.pipeline.trained import Standalone
 from hwnas.predictors.blend import Blend
 from hwnas.predictors.evaluate import PredictorReport
 from hwnas.predictors.readers.hwnas import read_labels
+from hwnas.spaces.index import enumerate_ops
 from hwnas.spaces.load import read_arch
 from hwnas.training.decode import square_rgb
 from tests.bundles import colour_bundle, kit_module
 from tests.limits import bounded
-from tests.mutations import contradicts_json, document, mutated_bytes, mutated_json, mutated_yaml
+from tests.mutations import (
+    contradicts_json,
+    document,
+    mutated_bytes,
+    mutated_csv,
+    mutated_json,
+    mutated_yaml,
+)
 
 RUNS = Path(__file__).resolve().parents[1] / "golden" / "runs"
 N_DEFAULT, N_FULL = 2_000, 20_000
@@ -125,7 +146,7 @@ class Format:
     """A file of the format, and its reader: returns what it took the content for, or None.
 
     kind: json and lines (the value is mutated, or its bytes), sealed (json that is accepted as it
-    was written only), yaml, bytes. judge: what else is wrong with what was accepted.
+    was written only), yaml, csv, bytes. judge: what else is wrong with what was accepted.
     """
 
     path: Path
@@ -144,9 +165,11 @@ class Format:
         return json.loads(self.content)
 
     def mutated(self, stream: random.Random) -> bytes:
+        if self.kind == "csv" and stream.random() < 0.8:
+            return mutated_csv(self.content.decode(), stream).encode(errors="surrogatepass")
         if self.kind == "yaml":
             return mutated_yaml(self.content.decode(), stream).encode()
-        if self.kind == "bytes" or stream.random() < 0.2:
+        if self.kind in ("bytes", "csv") or stream.random() < 0.2:
             return mutated_bytes(self.content, stream)
         if self.kind != "lines":
             return document(mutated_json(self.value, stream)).encode()
@@ -388,6 +411,89 @@ def labels_of(run: Path, space: Any) -> Format:
     return Format(path, read, "labels")
 
 
+def sealed_record(kind: Any, path: Path, value: Any) -> Format:
+    """A record with a hash of itself; without the hash it is one of an earlier version."""
+    file = RecordFile(path, kind, is_sealed=True)
+    file.write(value)
+
+    def read(path: Path) -> Any:
+        found = {"schema_version": 1, **dump(file.read(), versioned=False)}
+        said = read_json(path)
+        return {**found, "check": said["check"]} if "check" in said else found
+
+    return Format(path, read)
+
+
+def own_timings(folder: Path, space: Any) -> Format:
+    """Timings from another tool: a row of the table per operator, with a number of the file."""
+    path, device = folder / "timings.csv", load_device("local")
+    config = ProfileConfig(n_validation=5)
+    write_template(space, config, path, seed=0)
+    head, *lines = path.read_text().splitlines()
+    filled = [f"{line}{number % 7 + 1}.25" for number, line in enumerate(lines)]
+    path.write_text("\n".join([head, *filled]) + "\n")
+    n_ops = len(enumerate_ops(space))
+
+    def read(path: Path) -> Any:
+        table = read_timings(space, device, config, path, seed=0)
+        assert len(table.rows) == n_ops
+        text = path.read_text("utf-8-sig").replace(",", " ").replace(";", " ")
+        numbers = {float(word) for word in re.findall(r"(?<![\w.])[0-9.]*[0-9](?![\w.])", text)}
+        return [{"median_ms": row.median_ms} for row in table.rows.values()] + [
+            {"unknown": row.median_ms}
+            for row in table.rows.values()
+            if row.median_ms not in numbers and "," not in path.read_text("utf-8-sig")
+        ]
+
+    return Format(path, read, "csv")
+
+
+def sessions_of(folder: Path) -> dict[str, Format]:
+    """The plans of earlier sessions and their order: what is not as it was is not used."""
+    device, config = load_device("local"), ProfileConfig()
+    (results,) = folder.glob("results-*.jsonl")
+    plan = json.loads((folder / "plan.json").read_text())
+    earlier = folder / "sessions"
+    earlier.mkdir()
+    name = results.stem.removeprefix("results-")
+    (earlier / results.name).write_bytes(results.read_bytes())
+    (earlier / f"plan-{name}.json").write_text(json.dumps(plan))
+    write_json(earlier / "sessions.json", {"schema_version": 1, "sessions": [name]})
+    timed = {item["id"] for item in plan["items"]}
+
+    def read(path: Path) -> None:
+        found = known_models(device, config, [path.parent])
+        assert found <= timed, "a model that was never timed"
+
+    return {
+        "sessions": Format(earlier / "sessions.json", read, "order"),
+        "plan of a session": Format(earlier / f"plan-{name}.json", read, "order"),
+    }
+
+
+def of_measurements(run: Path, folder: Path, space: Any) -> dict[str, Format]:
+    """References, answers and hits; the history, and versions of stages."""
+    networks = (TimedReference("mobilenetv3_small_100", 16, 0.5, 0.01, "", 0.67, 224),)
+    trained = TrainedReference("mobilenetv3_small_100", 16, "scratch", 0.5, 40, 400)
+    references = RunReferences((References("local", networks, {"winner": 0.4}, 1.0),), (trained,))
+    photo = Photo("/9j/4A==", 0, 1, 0.75)
+    answered = Answered(
+        "local", space.smallest(), "model.onnx", ((3, 1), (0, 4)), (photo,), (photo,)
+    )
+    hits = TestHits(9, {"local": {space.smallest().key: pack_bits(np.arange(9) % 2 == 0)}})
+    plain = {"references": references, "trained reference": trained, "hits": hits}
+    plain["answers"] = Answers((answered,))
+    found = {}
+    for name, value in plain.items():
+        path = folder / f"{name}.json"
+        RecordFile(path, type(value)).write(value)
+        found[name] = record(type(value), path)
+    entry = Entry("hwnas train", "2026-01-01T00:00:00+00:00", {"config.yaml": "a: 1\n", "x": None})
+    entry = replace(entry, stages=RunDir(run).ledger())
+    found["history"] = sealed_record(Entry, folder / "0001.json", entry)
+    return found
+
+
 def only(read: Callable[[Path], object]) -> Callable[[Path], None]:
     """A reader whose result is not compared with the text."""
 
@@ -453,6 +559,9 @@ def formats(run: Path, folder: Path) -> dict[str, Format]:
         "manifest": manifest(bundle),
         "plan": plan_of(run / "tables" / "local"),
         "results of the kit": results_of(search / "verify" / "local"),
+        **of_measurements(run, folder, space),
+        **sessions_of(search / "verify" / "local"),
+        "timings": own_timings(folder, space),
         **of_weights(run),
         **images(folder),
     }  # fmt: skip
@@ -465,7 +574,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Format]:
         archive.extractall(folder, filter="data")
     found = formats(folder / "finished", folder)
     for format in found.values():  # before anything is mutated
-        assert format.content and (format.kind in ("bytes", "yaml") or format.value)
+        assert format.content and (format.kind in ("bytes", "csv", "yaml") or format.value)
     return found
 
 

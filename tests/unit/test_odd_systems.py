@@ -19,10 +19,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader
+from typer.testing import CliRunner
 
 import hwnas
 from hwnas.api.result import no_progress
 from hwnas.cli import main
+from hwnas.cli.main import app
 from hwnas.core import locks
 from hwnas.core.env import cache_folder, user_path
 from hwnas.core.errors import UserError, out_of_memory
@@ -237,6 +239,20 @@ def test_a_folder_of_another_user_is_told_with_its_owner(
         pass
     assert f".lock of {owner_of(tmp_path)}" in str(caught.value)
     assert str(tmp_path) in str(caught.value)
+
+
+def test_a_folder_that_must_not_be_read_is_told_with_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`chmod` does not keep root out, so the answer of the system is imitated."""
+    run = tmp_path / "run"
+    run.mkdir()
+    ask = os.access
+    monkeypatch.setattr(os, "access", lambda path, how: Path(path) != run and ask(path, how))
+    for verb in ("status", "check", "undo", "train", "verify", "analyze", "clean"):
+        done = CliRunner().invoke(app, [verb, str(run)])
+        text = done.output if done.exception is None else str(done.exception)
+        assert "cannot read the run folder" in text and owner_of(run) in text, (verb, text)
 
 
 def cli(*arguments: str, before: str = "", **options: object) -> subprocess.CompletedProcess[str]:

@@ -16,6 +16,7 @@ from hwnas.core import history, rundir
 from hwnas.core.commit import FILE, Commit, commit, finish
 from hwnas.core.errors import UserError
 from hwnas.core.rundir import OWNED, NewSettings, RunDir
+from hwnas.core.versions import altered_versions
 from hwnas.pipeline.engine import execute
 from hwnas.pipeline.plan import Stage, plan_stages
 from tests.kill_points import full_disk_points, kill_points, tree
@@ -209,6 +210,23 @@ def test_a_broken_record_is_passed_over(folder: Folder, content: str):
     assert folder.do(train=1) == ["train"]
 
 
+@pytest.mark.parametrize("name", ["history/0001.json", "superseded/train-*/stage.json"])
+def test_a_record_that_was_modified_brings_nothing_back(folder: Folder, name: str):
+    folder.do(train=2)
+    (record,) = folder.root.glob(name)
+    text = record.read_text()
+    assert text.count('"seconds": ') > 0
+    record.write_text(text.replace('"seconds": ', '"seconds": 1', 1))  # still valid
+    run = RunDir(folder.root)
+    damages = [*history.altered_entries(run), *altered_versions(run)]
+    assert [path for path, _ in damages] == [record] and "was modified" in damages[0][1]
+    if name.startswith("history"):
+        with pytest.raises(UserError, match="was modified"):
+            folder.undo()
+        record.unlink()
+    assert folder.do(train=1) == ([] if name.startswith("history") else ["train"])
+
+
 @pytest.mark.parametrize("name", ["../victim", "/etc/passwd", "tables/../../victim"])
 def test_no_record_or_change_leads_out_of_the_folder(folder: Folder, name: str, tmp_path: Path):
     (tmp_path / "victim").write_text("precious")
@@ -216,6 +234,7 @@ def test_no_record_or_change_leads_out_of_the_folder(folder: Folder, name: str, 
     (record,) = (folder.root / "superseded").glob("train-*/stage.json")
     facts = json.loads(record.read_text())
     facts["record"]["owns"].append(name)
+    del facts["check"]  # as in a folder of an earlier version
     record.write_text(json.dumps(facts))
     assert folder.do(train=1) == ["train"]  # the record is not used
     for change in (
