@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,14 @@ pytestmark = [
     pytest.mark.full,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One for all tests of this file; that of the session has imitations of the runtimes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HWNAS_CACHE", str(tmp_path_factory.mktemp("runtimes")))
+        yield
 
 
 @pytest.fixture(params=sorted(PROVIDERS))
