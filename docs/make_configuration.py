@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def text() -> str:
 def _table(rows: list[dict[str, Any]]) -> str:
     lines = ["| key | type | default | range | meaning |", "| --- | --- | --- | --- | --- |"]
     for row in rows:
-        cells = [f"`{row['key']}`", row["type"], f"`{row['default']}`", row["range"] or ""]
+        limits = re.sub(r"matches (\S+)", r"matches `\1`", row["range"] or "")
+        cells = [f"`{row['key']}`", row["type"], f"`{row['default']}`", limits]
         if row["default"] == "(required)":
             cells[2] = "required"
         meaning = " ".join(row["meaning"].split())

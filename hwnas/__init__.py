@@ -28,10 +28,12 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 if TYPE_CHECKING:
     from hwnas.api.analyze import analyze
+    from hwnas.api.bundle import Bundle, Prediction, load_bundle
     from hwnas.api.check import check
     from hwnas.api.clean import clean
     from hwnas.api.config import config_explain, config_schema, config_show
     from hwnas.api.data import data_show
+    from hwnas.api.doctor import doctor
     from hwnas.api.export import export
     from hwnas.api.finetune import finetune
     from hwnas.api.label import label
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     )
     from hwnas.api.pretrained import pretrained_import, pretrained_list
     from hwnas.api.profile import profile, profile_import, profile_pack
+    from hwnas.api.progress import progress_bars
     from hwnas.api.prune import prune
     from hwnas.api.references import references
     from hwnas.api.report import report
@@ -85,10 +88,11 @@ if TYPE_CHECKING:
     from hwnas.spaces.arch import Arch
     from hwnas.spaces.space import SearchSpace
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
     "Arch",
+    "Bundle",
     "CheckFailed",
     "Estimate",
     "Found",
@@ -97,6 +101,7 @@ __all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
     "Listing",
     "NotJudged",
     "Point",
+    "Prediction",
     "Run",
     "Score",
     "SearchSpace",
@@ -110,10 +115,12 @@ __all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
     "config_schema",
     "config_show",
     "data_show",
+    "doctor",
     "export",
     "finetune",
     "label",
     "latency_table",
+    "load_bundle",
     "open_run",
     "plan",
     "predictor_eval",
@@ -126,6 +133,7 @@ __all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
     "profile",
     "profile_import",
     "profile_pack",
+    "progress_bars",
     "prune",
     "references",
     "report",
@@ -156,6 +164,7 @@ __all__ = [  # without `list`, so that `from hwnas import *` keeps the builtin
 
 _ELSEWHERE = {
     "Arch": "spaces.arch",
+    "Bundle": "api.bundle",
     "CheckFailed": "core.errors",
     "Estimate": "latency.estimator",
     "Found": "api.search",
@@ -164,13 +173,16 @@ _ELSEWHERE = {
     "Listing": "api.result",
     "NotJudged": "core.errors",
     "Point": "api.result",
+    "Prediction": "api.bundle",
     "Run": "api.open_run",
     "Score": "api.search",
     "SearchSpace": "spaces.space",
     "Supernet": "nets.supernet",
     "UserError": "core.errors",
     "latency_table": "latency.shipped",
+    "load_bundle": "api.bundle",
     "open_run": "api.open_run",
+    "progress_bars": "api.progress",
     "plan": "api.status",
 }
 """Modules of names that are not in the file of their verb, `api/VERB.py`."""

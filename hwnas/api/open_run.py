@@ -14,6 +14,7 @@ from hwnas.api.run_plots import RunPlots
 from hwnas.api.status import status
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.core.errors import UserError
+from hwnas.core.html_table import html_table
 from hwnas.core.metrics import MetricKey
 from hwnas.interfaces import Evaluation
 from hwnas.latency.table import LatencyTable
@@ -49,6 +50,12 @@ class Run(RunPlots):
     def __str__(self) -> str:
         done = [row["stage"] for row in self.status() if row["status"] == "done"]
         return f"{self.folder}: search {self.search!r}; done: {', '.join(done) or 'nothing'}"
+
+    def _repr_html_(self) -> str:
+        try:
+            return html_table(self.shown, title=self.title)
+        except UserError:  # not that far yet
+            return html_table(self.status().rows, title=self.title)
 
     @property
     def folder(self) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from hwnas.core.html_table import html_table
 from hwnas.core.metrics import MetricKey
 from hwnas.core.progress import Progress, silent
 from hwnas.core.records import dump
@@ -77,6 +78,9 @@ class Listing:
     def __str__(self) -> str:
         rows = (", ".join(f"{k}: {v}" for k, v in row.items()) for row in self.shown or self.rows)
         return "\n".join([*([self.title] if self.title else []), *rows])
+
+    def _repr_html_(self) -> str:
+        return html_table(self.shown or self.rows, title=self.title)
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)

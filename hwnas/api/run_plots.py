@@ -18,6 +18,32 @@ if TYPE_CHECKING:
 __all__ = ["RunPlots"]
 
 
+COLOURS = (
+    "--k1:#888;--k3:#0072b2;--k5:#e69f00;--k7:#009e73;--page:#fff;--ink:#222;--muted:#666;"
+    "font:10.5px sans-serif"
+)
+"""Of the report: the kernels of blocks, in colours that colour-blind people tell apart."""
+
+STYLE = (
+    "<style>svg.network .k1{fill:var(--k1)}svg.network .k3{fill:var(--k3)}"
+    "svg.network .k5{fill:var(--k5)}svg.network .k7{fill:var(--k7)}"
+    "svg.network .pool,svg.network .skip,svg.network .group{fill:none;stroke:var(--muted)}"
+    "svg.network .se{fill:var(--page)}svg.network .ink{fill:var(--ink)}"
+    "svg.network .muted{fill:var(--muted)}</style>"
+)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing that a notebook shows; `svg` is its element."""
+
+    svg: str
+
+    def _repr_html_(self) -> str:
+        box = f"<div style='background:#fff;overflow-x:auto;padding:4px;{COLOURS}'>"
+        return f"{STYLE}{box}{self.svg}</div>"
+
+
 @dataclass(frozen=True, repr=False)
 class RunPlots:
     """The plots of the report, as figures for notebooks."""
@@ -31,6 +57,16 @@ class RunPlots:
 
         self._require(self.project.files.main_search.result.path)
         return front_figure(front_data(self.project, self.project.require_device(device)))
+
+    def draw_winner(self) -> Drawing:
+        """The layers of the winner of the first device, as the report draws them."""
+        from hwnas.pipeline.winners import winners_by_device
+        from hwnas.reporting.drawing import draw_network
+        from hwnas.spaces.lowering import lower
+
+        self._require(self.project.files.main_search.result.path)
+        _, winner = next(iter(winners_by_device(self.project).items()))
+        return Drawing(draw_network(lower(self.project.space, winner.arch)))
 
     def plot_latency(self, device: str | None = None) -> go.Figure:
         """Estimated over measured latencies of whole networks on a device (default: the first).

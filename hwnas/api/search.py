@@ -33,6 +33,7 @@ from hwnas.api.table import Table
 from hwnas.controller.controller import run_search
 from hwnas.controller.result import Candidate, SearchResult
 from hwnas.controller.sections import SearchConfig
+from hwnas.core.html_table import html_table
 from hwnas.core.records import dump
 from hwnas.core.stats import accuracy_text, standard_error
 from hwnas.pipeline.costs import cost_metrics, with_chances
@@ -77,6 +78,13 @@ class Found:
 
     def __str__(self) -> str:
         return f"winner of {self.n_scored} scored archs: {self.winner}"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            {"arch": point.arch.key, "score": point.score, **point.costs}
+            for point in (self.winner, *(one for one in self.front if one != self.winner))
+        ]
+        return html_table(rows, title=f"winner of {self.n_scored:,} scored archs, and its front")
 
     @property
     def front(self) -> tuple[Point, ...]:

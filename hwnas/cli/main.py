@@ -24,6 +24,7 @@ from hwnas.cli import (
     clean,
     config,
     data,
+    doctor,
     export,
     finetune,
     label,
@@ -67,7 +68,15 @@ GROUPS = {
         report,
     ),
     "In a run folder": (status, check, undo, clean, analyze, prune, predictor),
-    "Data, settings, spaces, tables, weights": (list_verb, data, config, space, table, pretrained),
+    "Data, settings, spaces, tables, weights": (
+        list_verb,
+        data,
+        config,
+        space,
+        table,
+        pretrained,
+        doctor,
+    ),
 }
 """Headings of `hwnas --help`, and the verbs below each heading."""
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
-from hwnas.core.progress import Pace, Progress, duration
+from hwnas.cli.layout import tables
+from hwnas.core.progress_line import progress_for
 from hwnas.core.text import raw, visible
 
 __all__ = ["Format", "emit", "progress_for", "setup_logging"]
-
-TERMINAL_PERIOD_S, PIPE_PERIOD_S = 0.5, 5.0
 
 
 class Format(str, Enum):
@@ -35,27 +33,27 @@ def emit(
     control characters have no effect.
     """
     if format is Format.json:
-        text = json.dumps({"table": list(rows), **more}, indent=1)
-        sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")
+        written = json.dumps({"table": list(rows), **more}, indent=1)
+        sys.stdout.write(written.replace("\x7f", "\\u007f") + "\n")
         return
     from rich.console import Console
-    from rich.table import Table
 
+    heading = visible(title, one_line=True)
     if not rows and title:
-        sys.stdout.write(visible(title, one_line=True) + "\n")
+        sys.stdout.write(heading + "\n")
         return
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    heading = visible(title, one_line=True) or None
-    table = Table(title=heading, title_justify="left", header_style="bold")
-    for column in columns:
-        numeric = any(isinstance(row.get(column), (int, float)) for row in rows)
-        name = visible(column, one_line=True)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
+    columns = dict.fromkeys(key for row in rows for key in row)
+    text = {
+        visible(column, one_line=True): [_cell(row.get(column)) for row in rows]
+        for column in columns
+    }
+    named = [{visible(key, one_line=True): value for key, value in row.items()} for row in rows]
     width = None if sys.stdout.isatty() else 160
     # not markup: rich would remove the extra of `hwnas[ncnn]`
-    Console(file=raw(sys.stdout), width=width, markup=False, emoji=False).print(table)
+    console = Console(file=raw(sys.stdout), width=width, markup=False, emoji=False)
+    for table in tables(named, text, width=console.width) if rows else ():
+        table.title, table.title_justify, heading = heading or None, "left", ""
+        console.print(table)
 
 
 def _cell(value: Any) -> str:
@@ -64,7 +62,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        is_count = value.is_integer() and abs(value) >= 1e4
+        return f"{value:,.0f}" if is_count and abs(value) < 1e15 else f"{value:.4g}"
     if isinstance(value, int):
         return f"{value:,}"
     return visible(str(value))
@@ -82,41 +81,3 @@ def setup_logging(*, debug: bool) -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("hwnas").setLevel(logging.DEBUG if debug else logging.INFO)
-
-
-def progress_for(stage: str) -> Progress:
-    """A Progress that rewrites one line of a terminal, or prints a line now and then to a pipe."""
-    return _Line(stage)
-
-
-class _Line:
-    """The progress of one stage: units done, time left of it and of the command, and a note."""
-
-    def __init__(self, stage: str) -> None:
-        self._stage, self._pace, self._later = stage, Pace(), 0.0
-        self._is_terminal = sys.stderr.isatty()
-        self._last = -PIPE_PERIOD_S
-
-    def expect(self, seconds: float | None, later: float) -> None:
-        """See `core.progress.Expecting`."""
-        self._pace, self._later = Pace(seconds), later
-
-    def __call__(self, done: int, total: int, note: str = "") -> None:
-        left = self._pace.left(done, total)
-        now, is_over = time.monotonic(), done >= total
-        period = TERMINAL_PERIOD_S if self._is_terminal else PIPE_PERIOD_S
-        if not is_over and now - self._last < period:
-            return
-        self._last = now
-        line = f"  {self._stage}: {done}/{total}"
-        if left is not None and not is_over:
-            line += f", {duration(left)} left"
-            if self._later:
-                line += f", {duration(left + self._later)} in all"
-        line += f"  {note}" if note else ""
-        if self._is_terminal:
-            shown = visible(line[:140], one_line=True)
-            raw(sys.stderr).write(f"\r\x1b[2K{shown}" + ("\n" if is_over else ""))
-        else:
-            sys.stderr.write(line + "\n")
-        sys.stderr.flush()

@@ -13,6 +13,7 @@ REGISTRY = Registry[ExporterModule](
             "base",
             "bundle",
             "bundle_readme",
+            "bundle_usage",
             "engine",
             "every",
             "float_graph",

@@ -7,6 +7,7 @@ renamed.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -97,7 +98,7 @@ def write_bundle(
         manifest.golden.output: npy(golden_output.astype(np.float32)),
         **{file.path: content for file, content in encoded},
         **{name: resource("export", name) for name in KIT},
-        README: readme(manifest, resource("export", README).read_text("utf-8")),
+        README: readme(manifest, _kit_page()),
     }
     _check_names([*names, *companions, *parts])
     parts |= {**models, **companions}
@@ -154,6 +155,14 @@ def read_manifest(folder: Path) -> Manifest:
         if name not in listed:
             raise UserError("manifest names a file that it does not list", found=name, where=path)
     return manifest
+
+
+def _kit_page() -> str:
+    """The page of the kit, without the sections on scripts that a bundle does not contain."""
+    sections = resource("export", README).read_text("utf-8").split("\n## ")
+    named = [re.findall(r"`(\w+\.py)`", section.split("\n")[0]) for section in sections]
+    kept = [text for text, names in zip(sections, named, strict=True) if {*names} <= {*KIT}]
+    return "\n## ".join(kept)
 
 
 def _check_golden(

@@ -1,11 +1,17 @@
-"""The README of a bundle: its network, what was measured of it, and the commands that run it."""
+"""The README of a bundle: its network, what was measured of it, and how to run it.
+
+Its head is the metadata of a model card on huggingface.co, so a bundle can be uploaded as it is.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 
+import yaml
+
 from hwnas.core.stats import accuracy_text
+from hwnas.exporters.bundle_usage import usage
 from hwnas.exporters.manifest import LatencyFact, Manifest
 
 __all__ = ["readme"]
@@ -16,14 +22,17 @@ LINK = re.compile(r"\[([^\]]+)\]\(\.\./[^)]*\)")
 
 
 def readme(manifest: Manifest, kit: str) -> bytes:
-    """Markdown: facts of the manifest first, then `kit`, the page of the device kit."""
+    """Markdown: metadata, facts of the manifest, usage, then `kit`, the page of the device kit.
+
+    The same manifest and page always give the same bytes.
+    """
     spec = manifest.input
     channels, height, width = spec.shape
     n = len(spec.class_names)
     named = ", ".join(_plain(name) for name in spec.class_names[:MOST_CLASSES])
     more = f", and {n - MOST_CLASSES} more (see `manifest.json`)" if n > MOST_CLASSES else ""
-    first = manifest.models[0].path
     lines = [
+        *_metadata(manifest),
         f"# {_plain(manifest.name)}",
         "",
         f"An image classifier found by hwnas {manifest.hwnas_version}: {n} classes ({named}{more}),"
@@ -32,24 +41,110 @@ def readme(manifest: Manifest, kit: str) -> bytes:
         *_table(manifest),
         *_limits(manifest),
         "",
-        "## Run it",
+        *_protocol(manifest),
         "",
-        "    " + _install(manifest),
-        f"    {_command(manifest)} samples/*            # names the class of images",
-        f"    {_command(manifest)} --check .            # files, outputs, latency as promised here",
-        f"    {_command(manifest)} --check . --data DIR # and the accuracy: a folder per class",
+        *usage(manifest),
+        *_commands(manifest),
         "",
-        f"The device runs `{first}`. Another program makes its input of the centre square of an"
-        f" image: resized to {' and then to '.join(f'{px} px' for px in spec.resize_px)} (bilinear,"
-        f" antialiased), then (pixel / 255 - mean) / std per channel, mean {_numbers(spec.mean)},"
-        f" std {_numbers(spec.std)}. The output is logits, in the order of `input.class_names` in"
-        " `manifest.json`.",
-        "",
-        *(f"- {key}: {_plain(value)}" for key, value in sorted(manifest.provenance.items())),
+        *_origin(manifest),
         "",
         LINK.sub(r"\1", kit),
     ]
     return "\n".join(lines).encode("utf-8", "backslashreplace")
+
+
+def _metadata(manifest: Manifest) -> Iterator[str]:
+    """YAML between `---`, by the specification of model cards on huggingface.co."""
+    precisions = {model.path: model.precision for model in manifest.models}
+    results = [
+        {
+            "task": {"type": "image-classification"},
+            "dataset": {"name": fact.dataset, "type": fact.dataset, "split": fact.split},
+            "metrics": [
+                {
+                    "type": "accuracy",
+                    "value": round(fact.top1, 6),
+                    "name": f"Top-1 of {fact.model} ({precisions[fact.model]})",
+                }
+            ],
+        }
+        for fact in manifest.accuracy
+    ]
+    formats = sorted({model.format for model in manifest.models})
+    card = {
+        "library_name": "hwnas",
+        "pipeline_tag": "image-classification",
+        "tags": ["hwnas", "neural-architecture-search", *formats],
+        **({"model-index": [{"name": manifest.name, "results": results}]} if results else {}),
+    }
+    yield "---"
+    yield from yaml.safe_dump(card, sort_keys=False, allow_unicode=True).splitlines()
+    yield "---"
+    yield ""
+
+
+def _protocol(manifest: Manifest) -> Iterator[str]:
+    """How the numbers were obtained: devices, timing, table, images."""
+    yield "## How these numbers were measured"
+    yield ""
+    devices = {fact.device.name: (fact.device, fact.host) for fact in manifest.latency[::-1]}
+    for name, (device, host) in sorted(devices.items()):
+        yield (
+            f"- Device {_plain(name)}: {_plain(host)}; runtime {device.runtime}, provider"
+            f" {_plain(device.provider)}, batch size {device.batch}, threads {device.threads}."
+        )
+    if manifest.latency:
+        yield (
+            "- Latency is the median of hot runs, timed by `bench.py` of this folder in turn with"
+            " other networks. An estimate comes from the latency table of the device; the numbers"
+            " in brackets are its 90 % interval."
+        )
+    if (table := manifest.provenance.get("table")) is not None:
+        yield f"- Latency table: sha256 `{_plain(table)}`."
+    if manifest.accuracy:
+        yield (
+            "- Top-1 is that of the file in its runtime, on images that neither the training nor"
+            " the search used; ± is one standard error of that many images."
+        )
+    if not (manifest.latency or manifest.accuracy):
+        yield "- Nothing was measured."
+    software = ", ".join(f"{_plain(k)} {_plain(v)}" for k, v in sorted(manifest.runtimes.items()))
+    yield f"- Software: {software}."
+
+
+def _commands(manifest: Manifest) -> Iterator[str]:
+    """Commands of the kit, and the preprocessing for other programs."""
+    spec, first = manifest.input, manifest.models[0].path
+    yield "## Run it without hwnas"
+    yield ""
+    yield "    " + _install(manifest)
+    yield f"    {_command(manifest)} samples/*            # names the class of images"
+    yield f"    {_command(manifest)} --check .            # files, outputs, latency"
+    yield f"    {_command(manifest)} --check . --data DIR # and the accuracy: a folder per class"
+    yield ""
+    yield (
+        f"The device runs `{first}`. Another program makes its input of the centre square of an"
+        f" image: resized to {' and then to '.join(f'{px} px' for px in spec.resize_px)} (bilinear,"
+        f" antialiased), then (pixel / 255 - mean) / std per channel, mean {_numbers(spec.mean)},"
+        f" std {_numbers(spec.std)}. The output is logits, in the order of `input.class_names` in"
+        " `manifest.json`."
+    )
+
+
+def _origin(manifest: Manifest) -> Iterator[str]:
+    """Data, starting weights and their licences, and the provenance of the network."""
+    facts = dict(manifest.provenance)
+    weights = facts.pop("weights", "were random at the start; no licence of others applies")
+    data = sorted({fact.dataset for fact in manifest.accuracy})
+    yield "## Data, weights and licences"
+    yield ""
+    if data:
+        named = ", ".join(map(_plain, data))
+        yield f"- Trained on: {named}. hwnas does not know the licence of the images."
+    yield f"- The weights {_plain(weights)}."
+    yield "- The scripts of this folder are part of hwnas, licence Apache-2.0."
+    yield "- Not measured: other devices and runtimes, and images unlike the test images."
+    yield from (f"- {key}: {_plain(value)}" for key, value in sorted(facts.items()))
 
 
 def _table(manifest: Manifest) -> Iterator[str]:

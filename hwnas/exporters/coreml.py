@@ -26,6 +26,16 @@ FILES = {
     "int8": "model.int8.mlpackage.zip",
 }
 
+USAGE = """
+import zipfile
+
+import coremltools  # predictions need macOS
+
+zipfile.ZipFile("{file}").extractall(".")
+network = coremltools.models.MLModel("{file}".removesuffix(".zip"))
+logits = network.predict({"input": x})["logits"]
+"""
+
 
 class Config(FormatConfig):
     """Precision of the ML program."""

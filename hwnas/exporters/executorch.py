@@ -38,6 +38,14 @@ BATCH = 64
 
 log = logging.getLogger(__name__)
 
+USAGE = """
+import torch
+from executorch.runtime import Runtime
+
+program = Runtime.get().load_program("{file}")
+logits = program.load_method("forward").execute([torch.from_numpy(x)])[0].numpy()
+"""
+
 
 class Config(FormatConfig):
     """Precision, and how 8-bit ranges are determined."""

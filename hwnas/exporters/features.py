@@ -18,6 +18,13 @@ IN_PROCESS = True
 
 FILE_NAME = "features.onnx"
 
+USAGE = """
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{file}")
+logits = session.run(["logits"], {"input": x})[0]
+"""
+
 
 class Config(OnnxConfig):
     """Settings of the exported graph."""

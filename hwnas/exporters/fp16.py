@@ -30,6 +30,13 @@ RUNS_ON = (
 
 FILE_NAME = "model.fp16.onnx"
 
+USAGE = """
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{file}")
+logits = session.run(["logits"], {"input": x})[0]
+"""
+
 
 class Config(OnnxConfig):
     """Settings of the graph that is converted."""

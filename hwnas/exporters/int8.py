@@ -36,6 +36,13 @@ RUNS_ON = (
 
 FILE_NAME = "model.int8.onnx"
 
+USAGE = """
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{file}")
+logits = session.run(["logits"], {"input": x})[0]
+"""
+
 
 class Config(OnnxConfig):
     """How ranges are determined, and when a layer stays in float."""

@@ -43,6 +43,17 @@ FILES = {"fp32": "model.tflite", "fp16": "model.fp16.tflite", "int8": "model.int
 
 log = logging.getLogger(__name__)
 
+USAGE = """
+from ai_edge_litert.interpreter import Interpreter
+
+interpreter = Interpreter("{file}")
+(given,), (found,) = interpreter.get_input_details(), interpreter.get_output_details()
+interpreter.allocate_tensors()
+interpreter.set_tensor(given["index"], x.transpose(0, 2, 3, 1))  # the network reads NHWC
+interpreter.invoke()
+logits = interpreter.get_tensor(found["index"])
+"""
+
 
 class Config(BatchConfig):
     """Precision, and how 8-bit ranges are determined."""

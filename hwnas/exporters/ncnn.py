@@ -25,6 +25,17 @@ REQUIRES = ("ncnn", "pnnx")
 EXTRA = "ncnn"
 FILES = ("model.ncnn.param", "model.ncnn.bin")
 
+USAGE = """
+import ncnn
+
+net = ncnn.Net()
+net.load_param("{file}")
+net.load_model("{file}".replace(".param", ".bin"))
+with net.create_extractor() as extractor:
+    extractor.input("in0", ncnn.Mat(x[0]).clone())
+    logits = np.array(extractor.extract("out0")[1])[None]
+"""
+
 
 class Config(StrictModel):
     """No settings."""

@@ -23,6 +23,13 @@ RUNS_ON = (
     RunsOn("tensorrt_rtx", "fp32", transport="remote"),
 )
 
+USAGE = """
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{file}")
+logits = session.run(["logits"], {"input": x})[0]
+"""
+
 
 class Config(OnnxConfig):
     """Settings of the exported graph."""

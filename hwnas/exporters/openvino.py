@@ -29,6 +29,12 @@ RUNS_ON = (
     RunsOn("openvino", "int8", {"precision": "int8"}),
 )
 
+USAGE = """
+import openvino
+
+logits = openvino.compile_model("{file}", "CPU")(x)[0]
+"""
+
 
 class Config(BatchConfig):
     """Settings of the converted graph."""

@@ -23,6 +23,13 @@ FILE_NAME = "model.ort"
 LEAST_ONNXRUNTIME = "1.16"  # the first version that reads version 6 of the format
 OPERATORS = "model.required_operators.config"
 
+USAGE = """
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{file}")
+logits = session.run(["logits"], {"input": x})[0]
+"""
+
 
 class Config(BatchConfig):
     """The target of the graph optimisation."""

@@ -28,6 +28,12 @@ IN_PROCESS = True
 FILE_NAME = "model.pt2"
 MAX_BYTES = 1 << 31
 
+USAGE = """
+import torch  # loading a .pt2 file can run code in it: use files that you trust
+
+logits = torch.export.load("{file}").module()(torch.from_numpy(x)).detach().numpy()
+"""
+
 
 class Config(BatchConfig):
     """Settings of the exported program."""

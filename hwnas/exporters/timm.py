@@ -55,6 +55,27 @@ def create_model() -> nn.Module:
 ''',
 }
 
+USAGE = """
+import json, sys
+
+import torch
+from safetensors.torch import load_file
+
+sys.path.insert(0, "timm")  # the folder of this bundle
+import model
+
+name = json.load(open("timm/arch.json"))["name"]
+if hasattr(model, "create_model"):
+    network = model.create_model()
+else:  # model.py has registered the network in timm
+    import timm
+
+    network = timm.create_model(name)
+network.load_state_dict(load_file("{file}"))
+with torch.inference_mode():
+    logits = network.eval()(torch.from_numpy(x)).numpy()
+"""
+
 
 class Config(StrictModel):
     """No settings."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from hwnas.core.errors import UserError
+from hwnas.core.html_table import html_table
 from hwnas.core.records import SCHEMA_VERSION, STRICT, Positive, dump, load, sparse
 from hwnas.core.store import read_json, write_text
 from hwnas.interfaces import DeviceSpec
@@ -97,6 +98,10 @@ class LatencyTable:
             f"LatencyTable of {device.name} ({device.runtime}, {device.precision}, batch "
             f"{device.batch}): {len(self.rows)} operators, {self.source}; {spaces}"
         )
+
+    def _repr_html_(self) -> str:
+        facts = {"operators": len(self.rows), "source": self.source}
+        return html_table([vars(self.device) | facts], title="latency table")
 
     @property
     def rows_are_timed(self) -> bool:

@@ -80,6 +80,7 @@ def _read_results(path: Path) -> bytes:
             "no results to import",
             expected="results.jsonl as bench.py wrote it on the device",
             where=path,
+            fix="copy it from the device; bench.py writes it where `--out` says",
         ) from error
     except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError("cannot read the results", found=error, where=path) from error

@@ -66,7 +66,14 @@ def test_every_verb_has_its_function_and_every_function_its_verb() -> None:
     verbs = set(COMMANDS)
     public = {n for n in (*hwnas.__all__, "list") if inspect.isfunction(getattr(hwnas, n))}
     assert verbs - public == set()
-    assert public - verbs == {"latency_table", "open_run", "plan", "space"}
+    assert public - verbs == {
+        "latency_table",
+        "load_bundle",
+        "open_run",
+        "plan",
+        "progress_bars",
+        "space",
+    }
     assert len(verbs) > 30
 
 

@@ -21,6 +21,7 @@ from hwnas.core import folders
 from hwnas.core.errors import UserError
 from hwnas.core.folders import recover_folder, replace_folder
 from hwnas.core.records import dump
+from hwnas.core.resources import kit_module as shipped_kit
 from hwnas.core.resources import resource
 from hwnas.core.rng import rng
 from hwnas.exporters import bundle, manifest
@@ -90,7 +91,7 @@ def test_the_readme_is_of_this_network(tmp_path: Path) -> None:
     made = dataclasses.replace(made, accuracy=(fact,))
     colour_bundle(tmp_path / "bundle", made)
     text = (tmp_path / "bundle/README.md").read_text()
-    assert text.startswith(f"# {made.name}\n")
+    assert text.split("---\n\n")[1].startswith(f"# {made.name}\n")
     assert "red, green, \\<b\\>\\*bold\\*" in text
     assert f"90.00% ± {(0.9 * 0.1 / 400) ** 0.5:.2%} of 400 test images" in text
     assert "python3 ort_run.py --check ." in text and "pip install numpy onnxruntime" in text
@@ -512,7 +513,7 @@ def files_are(folder: Path, data: dict[str, Any]) -> bool:
 
 def test_the_reader_of_the_kit_leaves_the_import_path_as_it_is() -> None:
     before = list(sys.path)
-    assert bundle._kit_reader.__wrapped__().__name__ == "hwnas_kit_bundle_files"
+    assert shipped_kit.__wrapped__("bundle_files").__name__ == "hwnas_kit_bundle_files"
     assert sys.path == before
 
 

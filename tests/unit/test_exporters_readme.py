@@ -102,7 +102,7 @@ def test_the_script_that_runs_the_first_model(
 
 def test_text_from_outside_is_neither_markdown_nor_html() -> None:
     found = page(name="<b>a`b\n# x</b>", provenance={"b": "[x](y)", "a": "1 * 2"})
-    assert found.splitlines()[0] == "# \\<b\\>a\\`b \\# x\\</b\\>"
+    assert found.split("---\n\n")[1].splitlines()[0] == "# \\<b\\>a\\`b \\# x\\</b\\>"
     assert found.index("- a: 1 \\* 2") < found.index("- b: \\[x\\]\\(y\\)")
 
 

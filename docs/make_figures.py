@@ -1,0 +1,302 @@
+"""Writes the figures of docs/img as SVG: `make docs`. Numbers come from a table that ships.
+
+Colours are of Okabe and Ito, which colour-blind people tell apart; shapes and labels repeat what
+colours say. Every figure has a white card, so that it is readable on dark pages and on paper.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+import hwnas
+
+FOLDER = Path(__file__).with_name("img")
+BLUE, ORANGE, GREEN, RED, SKY, GREY = (
+    "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#555555",
+)  # fmt: skip
+TABLE = "amd-epyc-2vcpu-mobilenet_v3"
+
+
+def text(
+    x: float,
+    y: float,
+    words: str,
+    *,
+    size: int = 13,
+    anchor: str = "middle",
+    bold: bool = False,
+    colour: str = "#222",
+) -> str:
+    """A line of text."""
+    weight = ' font-weight="bold"' if bold else ""
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}"'
+        f' fill="{colour}"{weight}>{html.escape(words)}</text>'
+    )
+
+
+def box(x: float, y: float, w: float, h: float, colour: str, lines: Sequence[str]) -> str:
+    """A box with a bold first line."""
+    found = [
+        f'<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="8" fill="{colour}" fill-opacity="0.14"'
+        f' stroke="{colour}" stroke-width="1.5"/>'
+    ]
+    top = y + h / 2 - (len(lines) - 1) * 8.5 + 4.5
+    for n, line in enumerate(lines):
+        size = 14 if n == 0 else 12
+        found.append(text(x + w / 2, top + 17 * n, line, size=size, bold=n == 0))
+    return "".join(found)
+
+
+def rect(x: float, y: float, w: float, h: float, colour: str, opacity: float) -> str:
+    """A filled rectangle."""
+    return (
+        f'<rect x="{x:.0f}" y="{y:.0f}" width="{w:.0f}" height="{h:.0f}" rx="4" fill="{colour}"'
+        f' fill-opacity="{opacity}"/>'
+    )
+
+
+def dashed(x: float, y: float, to_x: float, to_y: float) -> str:
+    """A dashed line."""
+    return (
+        f'<line x1="{x:.0f}" y1="{y:.0f}" x2="{to_x:.0f}" y2="{to_y:.0f}" stroke="#222"'
+        ' stroke-dasharray="6 4"/>'
+    )
+
+
+def arrow(x: float, y: float, to_x: float, to_y: float) -> str:
+    """A straight arrow."""
+    return (
+        f'<line x1="{x}" y1="{y}" x2="{to_x}" y2="{to_y}" stroke="{GREY}" stroke-width="1.8"'
+        ' marker-end="url(#tip)"/>'
+    )
+
+
+def page(width: int, height: int, title: str, parts: Sequence[str]) -> str:
+    """An SVG with a title for screen readers."""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}"'
+        f' height="{height}" role="img" font-family="system-ui, sans-serif">'
+        f"<title>{html.escape(title)}</title>"
+        f'<defs><marker id="tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7"'
+        f' markerHeight="7" orient="auto"><path d="M0 0L10 5L0 10z" fill="{GREY}"/></marker></defs>'
+        f'<rect width="{width}" height="{height}" rx="10" fill="#fff"/>{"".join(parts)}</svg>\n'
+    )
+
+
+class Plot:
+    """Axes with linear scales; points and lines in units of the data."""
+
+    def __init__(self, x: tuple[float, float], y: tuple[float, float], *, names: tuple[str, str]):
+        self.x, self.y, self.parts = x, y, []
+        self.parts += [
+            f'<path d="M70 20V330H610" fill="none" stroke="{GREY}"/>',
+            text(340, 375, names[0]),
+            f'<g transform="rotate(-90 22 175)">{text(22, 175, names[1])}</g>',
+        ]
+        for share in (0, 0.25, 0.5, 0.75, 1):
+            at_x, at_y = (low + share * (high - low) for low, high in (x, y))
+            px, py = self.at(at_x, at_y)
+            self.parts.append(text(px, 350, f"{at_x:.3g}", size=12))
+            self.parts.append(text(62, py + 4, f"{at_y:.3g}", size=12, anchor="end"))
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Pixels of a point."""
+        return (
+            70 + 540 * (x - self.x[0]) / (self.x[1] - self.x[0]),
+            330 - 310 * (y - self.y[0]) / (self.y[1] - self.y[0]),
+        )
+
+    def dot(self, x: float, y: float, colour: str, *, square: bool = False, r: float = 3) -> None:
+        """A round or square mark."""
+        px, py = self.at(x, y)
+        if square:
+            shape = f'<rect x="{px - r:.1f}" y="{py - r:.1f}" width="{2 * r}" height="{2 * r}"'
+        else:
+            shape = f'<circle cx="{px:.1f}" cy="{py:.1f}" r="{r}"'
+        self.parts.append(f'{shape} fill="{colour}" fill-opacity="0.75"/>')
+
+    def line(self, points: Sequence[tuple[float, float]], colour: str, dash: str = "") -> None:
+        """A line through points."""
+        path = "L".join("{:.1f} {:.1f}".format(*self.at(*point)) for point in points)
+        self.parts.append(
+            f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"'
+            f' stroke-dasharray="{dash}"/>'
+        )
+
+
+def idea() -> str:
+    """The pipeline, from what the user brings to what is verified."""
+    parts = [
+        text(95, 28, "you bring", colour=GREY),
+        text(390, 28, "hwnas", colour=GREY),
+        text(690, 28, "you get", colour=GREY),
+        box(20, 45, 150, 62, BLUE, ["device", "phone, board, PC"]),
+        box(20, 135, 150, 62, BLUE, ["photos", "a folder per class"]),
+        box(20, 225, 150, 62, BLUE, ["limit", "e.g. 5 ms"]),
+        box(220, 45, 170, 62, GREEN, ["latency table", "measured operators"]),
+        box(220, 135, 170, 62, GREEN, ["supernet", "one set of weights"]),
+        box(430, 90, 150, 62, ORANGE, ["search", "accuracy against ms"]),
+        box(430, 225, 150, 62, ORANGE, ["verify", "re-timed, re-tested"]),
+        box(620, 135, 150, 62, RED, ["network", "ONNX, LiteRT, ..."]),
+        box(620, 225, 150, 62, RED, ["proof or exit 3", "as fast as promised?"]),
+        arrow(170, 76, 218, 76), arrow(170, 166, 218, 166),
+        f'<path d="M170 256H410V150" fill="none" stroke="{GREY}" stroke-width="1.8"/>',
+        arrow(410, 150, 428, 143),
+        arrow(390, 76, 428, 105), arrow(390, 166, 428, 128), arrow(580, 125, 618, 155),
+        arrow(620, 190, 582, 235), arrow(580, 262, 618, 262),
+    ]  # fmt: skip
+    title = "A device, photos and a limit become a table, a supernet, a search, a verified network"
+    return page(790, 305, title, parts)
+
+
+def macs() -> str:
+    """Latency against MACs of 300 random archs."""
+    space = hwnas.space("mobilenet_v3", resolutions=[128, 160, 192, 224])
+    archs = space.sample(300, seed=0)
+    found = hwnas.latency_table(TABLE).estimate(space, archs)
+    millions = space.cost(archs, "macs") / 1e6
+    plot = Plot(
+        (0, 400),
+        (0, float(np.ceil(found.ms.max() / 5) * 5)),
+        names=("MACs, million", "estimated latency, ms"),
+    )
+    near = np.argsort(abs(millions - 200))[:12]
+    for n, (x, y) in enumerate(zip(millions, found.ms, strict=True)):
+        plot.dot(
+            float(x),
+            float(y),
+            RED if n in near else BLUE,
+            square=n in near,
+            r=4 if n in near else 3,
+        )
+    low, high = found.ms[near].min(), found.ms[near].max()
+    plot.parts.append(
+        text(
+            600,
+            310,
+            f"12 archs of about 200 million MACs: {low:.1f} to {high:.1f} ms",
+            anchor="end",
+            colour=RED,
+        )
+    )
+    return page(630, 390, "Archs of equal MACs differ in latency", plot.parts)
+
+
+def interval() -> str:
+    """Estimates of some archs with their 90 % intervals, in order."""
+    space = hwnas.space("mobilenet_v3", resolutions=[128, 160, 192, 224])
+    found = hwnas.latency_table(TABLE).estimate(space, space.sample(40, seed=1))
+    order = np.argsort(found.ms)
+    top = float(np.ceil(found.high.max() / 5) * 5)
+    plot = Plot((0, 40), (0, top), names=("40 random archs, by estimate", "latency, ms"))
+    for n, i in enumerate(order):
+        plot.line([(n + 0.5, float(found.low[i])), (n + 0.5, float(found.high[i]))], SKY)
+        plot.dot(n + 0.5, float(found.ms[i]), BLUE)
+    limit = float(np.median(found.ms))
+    plot.line([(0, limit), (40, limit)], RED, "7 5")
+    plot.parts.append(
+        text(85, plot.at(0, limit)[1] - 8, f"a limit of {limit:.1f} ms", anchor="start", colour=RED)
+    )
+    return page(630, 390, "Estimates with 90 % intervals, and a limit", plot.parts)
+
+
+def sharing() -> str:
+    """Subnets as slices of the weights of the supernet."""
+    parts = []
+    words = ("all weights, trained once", "3 of 4 blocks, some channels", "2 of 4 blocks, others")
+    for column, (name, widths, depth) in enumerate(
+        [
+            ("supernet", (1.0, 1.0, 1.0, 1.0), 4),
+            ("subnet A", (0.6, 1.0, 0.8, 0.5), 3),
+            ("subnet B", (1.0, 0.5, 0.6, 1.0), 2),
+        ]
+    ):
+        x = 40 + 220 * column
+        parts.append(text(x + 75, 30, name, size=14, bold=True))
+        for row, width in enumerate(widths):
+            y = 50 + 58 * row
+            frame = f'fill="#fff" stroke="{GREY}" stroke-dasharray="3 3"'
+            parts.append(f'<rect x="{x}" y="{y}" width="150" height="40" rx="4" {frame}/>')
+            if row < depth:
+                parts.append(rect(x, y, 150 * width, 40, (GREEN, BLUE, ORANGE)[column], 0.75))
+        parts.append(text(x + 75, 300, words[column], size=12))
+    return page(680, 320, "Subnets use slices of the weights of one supernet", parts)
+
+
+def winners_curse() -> str:
+    """The best of many noisy scores is worse than its score; simulated."""
+    rng = np.random.default_rng(0)
+    true = rng.normal(75, 1.0, 2000)
+    seen = true + rng.normal(0, 1.0, 2000)
+    plot = Plot((70, 80), (70, 80), names=("predicted accuracy, %", "true accuracy, %"))
+    plot.line([(70, 70), (80, 80)], GREY, "5 4")
+    top = np.argsort(-seen)[:20]
+    for i in range(0, 2000, 4):
+        plot.dot(float(np.clip(seen[i], 70, 80)), float(np.clip(true[i], 70, 80)), SKY, r=2)
+    for i in top:
+        plot.dot(float(min(seen[i], 80)), float(true[i]), RED, square=True, r=4)
+    gap = float((seen[top] - true[top]).mean())
+    plot.parts.append(
+        text(
+            600,
+            300,
+            f"the 20 best predictions promise {gap:.1f} points too much",
+            anchor="end",
+            colour=RED,
+        )
+    )
+    return page(630, 390, "The best predictions of many are too good; simulated", plot.parts)
+
+
+def judgement() -> str:
+    """What `verify` says, by where the re-timed latency lies."""
+    parts = [text(300, 28, "estimate, its 90 % interval, and the limit", bold=True)]
+    rows = [
+        (4.7, "exit 0: near the estimate, below the limit", GREEN),
+        (5.6, "exit 3: too far from the estimate", RED),
+        (5.15, "exit 3: above the limit", RED),
+    ]
+
+    def scale(ms: float) -> float:
+        return 60 + (ms - 4) * 180
+
+    for n, (measured, words, colour) in enumerate(rows):
+        y = 75 + 70 * n
+        diamond = f"M{scale(measured):.0f} {y - 14}l7 14l-7 14l-7 -14z"
+        parts += [
+            rect(scale(4.4), y - 9, scale(5.3) - scale(4.4), 18, SKY, 0.5),
+            f'<circle cx="{scale(4.85):.0f}" cy="{y}" r="5" fill="{BLUE}"/>',
+            f'<path d="{diamond}" fill="{colour}"/>',
+            text(scale(4), y + 32, words, anchor="start", size=12, colour=colour),
+        ]
+    notes = (
+        "band: interval, dot: estimate,",
+        "diamond: re-timed",
+        "",
+        "machine slower than its table",
+        "by more than a quarter: exit 4",
+    )
+    parts += [dashed(scale(5), 50, scale(5), 250), text(scale(5), 268, "limit 5 ms")]
+    parts += [text(470, 75 + 18 * n, line, anchor="start", size=12) for n, line in enumerate(notes)]
+    return page(690, 285, "How verify judges a re-timed network", parts)
+
+
+FIGURES = {
+    "idea": idea,
+    "concepts/macs": macs,
+    "concepts/interval": interval,
+    "concepts/sharing": sharing,
+    "concepts/curse": winners_curse,
+    "concepts/judgement": judgement,
+}
+
+if __name__ == "__main__":
+    for name, draw in FIGURES.items():
+        path = FOLDER / f"{name}.svg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(draw(), encoding="utf-8")

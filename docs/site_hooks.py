@@ -1,0 +1,155 @@
+"""Hooks of mkdocs: pages outside docs/, links between them, and the API reference.
+
+The same Markdown is read on a code host and on the site. Links that lead out of docs/ are rewritten
+to the copy of their target in the site; a target that is no page is copied beside it.
+"""
+
+from __future__ import annotations
+
+import ast
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[1]
+OUTSIDE = "project"
+"""Folder of the site for files of the repository outside docs/."""
+
+PAGES = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "export/README.md",
+    "examples/plugin/README.md",
+    "examples/serve/README.md",
+    "latency_tables/README.md",
+)
+LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)#\s]+)")
+FENCE = re.compile(r"^( *```(?:bash|sh|python))[^\S\n]+(?:run|smoke)\b[^\n]*", re.MULTILINE)
+"""The head of a block that tests execute; the site knows languages only."""
+
+REFERENCE = {
+    "functions": (
+        "Functions",
+        "Every verb of the command line is a function of `hwnas` with the same name and arguments. "
+        "[Python](../python.md) has examples.",
+    ),
+    "results": ("Results", "The classes that the functions take and return, and the errors."),
+    "contracts": (
+        "Contracts of variants",
+        "The Protocols that a space, a predictor, a searcher, ... of another package fulfils. "
+        "[Extending](../extending.md) has an example of each.",
+    ),
+    "testing": (
+        "Contract tests",
+        "Suites of pytest that a variant subclasses with one fixture.",
+    ),
+}
+
+
+def on_files(files: Files, *, config: Any) -> Files:
+    """Adds the pages outside docs/, the files that pages link to, and the reference."""
+    for name in PAGES:
+        files.append(File.generated(config, f"{OUTSIDE}/{name}", content=_text(name)))
+    linked = {
+        found
+        for page in [*PAGES, *(f"docs/{file.src_uri}" for file in files if _is_own(file))]
+        for _, target in LINK.findall((ROOT / page).read_text(encoding="utf-8"))
+        if (found := _repository_path(page, target)) is not None
+        and not found.startswith("docs/")
+        and (ROOT / found).is_file()
+        and found not in PAGES
+    }
+    for name in sorted(linked):
+        content = (ROOT / name).read_bytes()
+        files.append(File.generated(config, f"{OUTSIDE}/{name}.txt", content=content))
+    for name, content in _reference().items():
+        files.append(File.generated(config, f"reference/{name}.md", content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> str:
+    """Rewrites links that lead from docs/ to the rest of the repository, and back."""
+    here = page.file.src_uri
+    is_outside = here.startswith(f"{OUTSIDE}/")
+    source = here.removeprefix(f"{OUTSIDE}/") if is_outside else f"docs/{here}"
+
+    def moved(match: re.Match[str]) -> str:
+        found = _repository_path(source, match[2])
+        if found is None or here.startswith("reference/"):
+            return match[0]
+        return f"{match[1]}{posixpath.relpath(_place(found), posixpath.dirname(here) or '.')}"
+
+    return LINK.sub(moved, FENCE.sub(r"\1", markdown))
+
+
+def _is_own(file: File) -> bool:
+    """Whether a file of the site is a page that lies in docs/."""
+    return file.is_documentation_page() and file.generated_by is None
+
+
+def _text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def _repository_path(page: str, target: str) -> str | None:
+    """Path in the repository of a relative link; None if it leads out of it."""
+    found = posixpath.normpath(posixpath.join(posixpath.dirname(page), target))
+    return None if found.startswith("..") or posixpath.isabs(found) else found
+
+
+def _place(path: str) -> str:
+    """Where a file of the repository is in the site."""
+    if path.startswith("docs/"):
+        return path.removeprefix("docs/")
+    if (ROOT / path).is_dir():
+        path = posixpath.join(path, "README.md")
+    return f"{OUTSIDE}/{path}" if path in PAGES else f"{OUTSIDE}/{path}.txt"
+
+
+def _reference() -> dict[str, str]:
+    """Pages of the reference, from the public names of the package."""
+    places = _public_places()
+    functions = [place for name, place in places.items() if name[0].islower()]
+    classes = [place for name, place in places.items() if name[0].isupper()]
+    own = "hwnas.interfaces"
+    modules = {
+        "functions": functions,
+        "results": classes,
+        "contracts": [f"{own}.{name}" for name in ("modules", "protocols", "records")],
+        "testing": [
+            f"hwnas.testing.{path.stem}"
+            for path in sorted((ROOT / "hwnas" / "testing").glob("*.py"))
+            if not path.stem.startswith("_")
+        ],
+    }
+    pages = {}
+    for name, (title, head) in REFERENCE.items():
+        body = "\n\n".join(f"::: {place}" for place in modules[name])
+        pages[name] = f"# {title}\n\n{head}\n\n{body}\n"
+    rows = [f"- [{title}]({name}.md): {head}" for name, (title, head) in REFERENCE.items()]
+    text = "\n".join(rows)
+    pages["index"] = (
+        "# API reference\n\nGenerated from the docstrings. `import hwnas` has every function and "
+        f"class of the first two pages.\n\n{text}\n- [Configuration](../configuration.md): every "
+        "setting of a run.\n"
+    )
+    return pages
+
+
+def _public_places() -> dict[str, str]:
+    """{public name: its module and name}, from the imports for type checkers in `hwnas`."""
+    tree = ast.parse(_text("hwnas/__init__.py"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    found = {
+        (alias.asname or alias.name): f"{node.module}.{alias.name}"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))

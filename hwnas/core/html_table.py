@@ -1,0 +1,43 @@
+"""Rows of values as an HTML table, for objects that draw themselves in notebooks."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["MOST_ROWS", "html_table"]
+
+MOST_ROWS = 60
+"""Rows that are shown; the rest is counted."""
+
+
+def html_table(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> str:
+    """A table with a scroll bar of its own, and its title; all text is escaped.
+
+    Its colours are those of the page, so it can be read in light and in dark notebooks.
+    """
+    columns = list(dict.fromkeys(key for row in rows[:MOST_ROWS] for key in row))
+    head = "".join(f"<th style='text-align:left'>{html.escape(name)}</th>" for name in columns)
+    lines = [
+        "<tr>" + "".join(_cell(row.get(column)) for column in columns) + "</tr>"
+        for row in rows[:MOST_ROWS]
+    ]
+    more = len(rows) - MOST_ROWS
+    left_out = f"<p>and {more:,} rows more</p>" if more > 0 else ""
+    headline = f"<p><b>{html.escape(title)}</b></p>" if title else ""
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return f"{headline}<div style='overflow-x:auto'>{table if rows else ''}</div>{left_out}"
+
+
+def _cell(value: Any) -> str:
+    align = "right" if isinstance(value, (int, float)) and not isinstance(value, bool) else "left"
+    return f"<td style='text-align:{align}'>{html.escape(_text(value))}</td>"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

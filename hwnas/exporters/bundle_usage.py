@@ -1,0 +1,55 @@
+"""Python that runs the model files of a bundle, for its README; tests run it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hwnas.exporters import REGISTRY
+from hwnas.exporters.manifest import Manifest
+
+__all__ = ["usage"]
+
+START = """\
+import json
+
+import numpy as np
+from bundle_images import preprocess, read_image  # in this folder
+
+spec = json.load(open("manifest.json"))["input"]
+x = preprocess(read_image("{sample}"), spec)[None]  # float32 [1, C, H, W]"""
+END = """\
+print(spec["class_names"][int(np.asarray(logits).argmax())])"""
+
+
+def usage(manifest: Manifest) -> Iterator[str]:
+    """Markdown: a block of Python per model file, and one for all of them in hwnas.
+
+    A module of an exporter has these lines in `USAGE`: they compute `logits` of `x`, and `{file}`
+    is the path in the bundle. Formats without it are not listed.
+    """
+    if not manifest.samples:
+        return
+    sample = manifest.samples[0].path
+    yield "## Use it in Python"
+    yield ""
+    yield "Start Python in this folder. With hwnas installed, every format is used in the same way:"
+    yield from _block(
+        f'import hwnas\n\nbundle = hwnas.load_bundle(".")\nprint(bundle.predict("{sample}"))'
+    )
+    yield "Without hwnas, the lines for a format follow these lines, which prepare an image:"
+    yield from _block(START.replace("{sample}", sample))
+    for model in manifest.models:
+        if model.format not in REGISTRY.names:
+            continue
+        lines = getattr(REGISTRY.declaration(model.format), "USAGE", "")
+        if lines:
+            yield f"`{model.path}`"
+            yield from _block(f"{lines.strip().replace('{file}', model.path)}\n{END}")
+
+
+def _block(code: str) -> Iterator[str]:
+    yield ""
+    yield "```python"
+    yield from code.splitlines()
+    yield "```"
+    yield ""
