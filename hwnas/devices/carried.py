@@ -29,7 +29,7 @@ __all__ = ["FOLDER", "MACHINES", "CarriedRuntime", "carried_runtime"]
 FOLDER = "runtime"
 """Name of the folder in a packed kit."""
 
-MACHINES: Mapping[str, tuple[str, ...]] = {"arm64": ("aarch64", "arm64", "armv8l", "armv8b")}
+MACHINES: dict[str, tuple[str, ...]] = {"arm64": ("aarch64", "arm64", "armv8l", "armv8b")}
 """What `uname -m` prints on a device, by architecture. armv8: 64-bit kernels with 32-bit shells."""
 
 LOADER = "lib/ld-linux-aarch64.so.1"

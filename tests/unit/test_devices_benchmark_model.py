@@ -122,6 +122,18 @@ def test_the_profile_of_a_whole_network_lies_beside_the_results(
     assert "m3000: not run by XNNPACK: HARD_SWISH" in caplog.text
 
 
+def test_a_binary_that_cannot_profile_times_all_the_same(
+    phone: Phone, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    binary = tmp_path / "benchmark_model"
+    refuses = '[ -n "$profiled" ] && { echo "ERROR: unknown flag"; exit 1; }\nexit 0\n'
+    binary.write_text(binary.read_text().replace('[ -n "$profiled" ] || exit 0\n', refuses))
+    transport, plan = opened(phone, tmp_path)
+    run(transport, plan)
+    read_samples(plan)
+    assert "no operator times" in caplog.text and "unknown flag" in caplog.text
+
+
 def test_a_lost_cable_costs_no_more_than_the_turns_of_a_call(
     phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,13 +168,14 @@ def test_a_binary_on_the_phone_is_used(phone: Phone, tmp_path: Path) -> None:
     assert len(graphs(phone)) == 2 * 4
 
 
-def test_it_is_tried_before_anything_is_timed(
-    phone: Phone, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_it_is_tried_before_anything_is_timed(phone: Phone, tmp_path: Path) -> None:
     transport, plan = opened(phone, tmp_path)
     assert isinstance(transport, TryingTransport)
     transport.try_out(plan.path)
-    assert graphs(phone) == [] and "HARD_SWISH" in caplog.text and not plan.results.exists()
+    assert len(graphs(phone)) == len(SIZES) and not plan.results.exists()
+    (phone.folder / "broken").touch()
+    with pytest.raises(UserError, match="Could not load"):
+        transport.try_out(plan.path)
 
 
 def test_it_pauses_while_the_phone_throttles(phone: Phone, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import signal
 import sys
@@ -19,6 +20,7 @@ from hwnas.cli.main import _Stopped
 from hwnas.core.errors import UserError
 from hwnas.core.progress import silent
 from hwnas.core.store import read_jsonl
+from hwnas.devices.carried import MACHINES
 from hwnas.devices.runtimes import install_line
 from hwnas.devices.spec import load_device, load_transport
 from hwnas.interfaces import TryingTransport
@@ -27,7 +29,7 @@ from hwnas.latency.samples import read_samples
 from hwnas.latency.sections import ProfileConfig
 from hwnas.measure.try_device import try_device
 from hwnas.spaces.space import SearchSpace
-from tests.boards import Phone, Sshd, fake_phone, loopback_sshd
+from tests.boards import Phone, Sshd, fake_phone, imitate_carried, loopback_sshd
 
 MODELS = {f"c{hw}": context(8, hw).SerializeToString() for hw in (4, 16)}
 
@@ -164,6 +166,24 @@ def test_a_board_out_of_reach_is_explained(server: Sshd, tmp_path: Path):
         with pytest.raises(UserError, match=word):
             load_transport(name).check()
     load_transport(device_file(tmp_path, server.settings)).check()
+
+
+def test_a_board_without_python_gets_one(
+    server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Once, if it has the architecture of the folder; here, the folder starts this Python."""
+    imitate_carried(tmp_path / "cache", monkeypatch)
+    settings = {key: value for key, value in server.settings.items() if key != "python"}
+    name = device_file(tmp_path, settings, with_runtime="arm64")
+    plan, transport = plan_for(name, tmp_path), load_transport(name)
+    monkeypatch.setitem(MACHINES, "arm64", ("another",))
+    with pytest.raises(UserError, match=r"(?s)no arm64 machine.*another"):
+        transport.run_bench(plan.path, plan.results, progress=silent)
+    monkeypatch.setitem(MACHINES, "arm64", (platform.machine(),))
+    transport.run_bench(plan.path, plan.results, progress=silent)
+    assert turns(plan.results)
+    names = sorted(path.name.partition("-")[0] for path in (tmp_path / "board").iterdir())
+    assert names == ["results", "runtime"]
 
 
 def test_keys_are_named_relative_to_the_file_of_the_board(
